@@ -1,0 +1,265 @@
+//! What the operator asked for, checked and immutable: the rest of the program reads nothing else.
+
+use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+
+use reqwest::{
+    Method,
+    header::{HeaderName, HeaderValue},
+};
+use rustls::pki_types::CertificateDer;
+use url::Url;
+
+use super::secret::Secret;
+use crate::outcome::{Api, Check, Subject};
+
+/// A whole configuration. A reload makes a new one or changes nothing.
+#[derive(Debug)]
+pub struct Config {
+    /// `[server]`.
+    pub server: Server,
+    /// `[log]`.
+    pub log: Log,
+    /// `[schedule]`.
+    pub schedule: Schedule,
+    /// Every `[provider.NAME]`, by name.
+    pub providers: BTreeMap<String, Arc<Provider>>,
+    /// Every probe, generated and written, by name in the order of the file.
+    pub probes: Vec<Arc<Probe>>,
+    /// The system's trusted roots, read once a load.
+    pub system_roots: Arc<Vec<CertificateDer<'static>>>,
+}
+
+/// `[server]`: the HTTP listener.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Server {
+    /// Where to listen.
+    pub listen: SocketAddr,
+    /// Names beside the listen address by which browsers may address it, in lower case.
+    pub hostnames: Vec<String>,
+}
+
+/// `[log]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Log {
+    /// A level or a tracing filter, known to parse.
+    pub filter: String,
+    /// How a line looks.
+    pub format: LogFormat,
+    /// Whether lines go to standard error.
+    pub stderr: bool,
+    /// Where `prober.log.*` and `results.jsonl.*` are written; `None`: no files.
+    pub directory: Option<PathBuf>,
+    /// When a new file begins.
+    pub rotation: Rotation,
+    /// How many files of each kind are kept, 2 or more.
+    pub max_files: usize,
+    /// Bytes beyond which the period's further lines are dropped and counted.
+    pub max_file_size: u64,
+}
+
+/// How a log line looks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// When a new log file begins, in UTC.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rotation {
+    /// On the hour.
+    Hourly,
+    /// At midnight.
+    Daily,
+}
+
+/// `[schedule]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Schedule {
+    /// Runs in flight, all providers.
+    pub max_concurrent: usize,
+    /// Runs in flight, one provider.
+    pub max_concurrent_per_provider: usize,
+    /// Ceiling for every wait that a provider asks for.
+    pub max_backoff: Duration,
+}
+
+/// `[provider.NAME]`: a service to probe.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Provider {
+    /// `NAME`.
+    pub name: String,
+    /// The dialect that it speaks.
+    pub api: Api,
+    /// Without a trailing slash in its path, query, fragment or userinfo; LangMart's without `/v1`.
+    pub base_url: Url,
+    /// The key, and where it comes from; `None`: no key is sent.
+    pub key: Option<Key>,
+    /// The header that carries the bare key instead of the API's own.
+    pub key_header: Option<HeaderName>,
+    /// The HTTP proxy for CONNECT, without credentials; `None`: direct, whatever the environment says (the environment's
+    /// proxies are resolved when the file is loaded).
+    pub proxy: Option<Url>,
+    /// Trusted beside the system's roots.
+    pub ca_certificates: Vec<CertificateDer<'static>>,
+    /// Sent with each request; the values are marked sensitive.
+    pub headers: Vec<(HeaderName, HeaderValue)>,
+    /// On `langmart_probe_info`.
+    pub labels: BTreeMap<String, String>,
+    /// Paths in place of the API's own.
+    pub paths: Paths,
+}
+
+impl Provider {
+    /// The host of the base URL, for labels and messages.
+    pub fn host(&self) -> &str {
+        self.base_url.host_str().expect("a base_url without a host is refused at load")
+    }
+}
+
+/// A key and its source.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Key {
+    /// The key itself.
+    pub value: Secret,
+    /// Where it was read.
+    pub source: KeySource,
+}
+
+/// Where a secret is kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum KeySource {
+    /// An environment variable.
+    Env(String),
+    /// A file, read again at every reload.
+    File(PathBuf),
+    /// A systemd credential, changed only by a restart.
+    Credential(String),
+}
+
+/// Paths that replace the API's own. Each begins with a slash and is appended to the base URL.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Paths {
+    /// Of the health check: the one that APIs other than LangMart lack.
+    pub health: Option<String>,
+    /// Of the auth check.
+    pub auth: Option<String>,
+    /// Of the models check.
+    pub models: Option<String>,
+    /// Of the chat check.
+    pub chat: Option<String>,
+}
+
+/// One probe: what to do, where, how often.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Probe {
+    /// Unique among all probes.
+    pub name: String,
+    /// The service that it addresses.
+    pub provider: Arc<Provider>,
+    /// What it does there.
+    pub task: Task,
+    /// The model; set for chat, optional for models.
+    pub model: Option<String>,
+    /// From one due time to the next.
+    pub interval: Duration,
+    /// Bounds everything from the lookup to the last byte; at most the interval.
+    pub timeout: Duration,
+}
+
+impl Probe {
+    /// What it looks at.
+    pub fn check(&self) -> Check {
+        match self.task {
+            Task::Health => Check::Health,
+            Task::Auth => Check::Auth,
+            Task::Models => Check::Models,
+            Task::Chat(_) => Check::Chat,
+            Task::Http(_) => Check::Http,
+        }
+    }
+
+    /// Who its records and series are about.
+    pub fn subject(&self) -> Subject<'_> {
+        Subject {
+            probe: &self.name,
+            provider: &self.provider.name,
+            check: self.check(),
+            model: self.model.as_deref(),
+        }
+    }
+}
+
+/// What a probe does, with what only that check needs.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Task {
+    /// GET the health path.
+    Health,
+    /// GET what only a good key may see.
+    Auth,
+    /// GET the model list.
+    Models,
+    /// POST a short completion.
+    Chat(Chat),
+    /// Whatever the operator wrote.
+    Http(Box<HttpRequest>),
+}
+
+/// A short completion.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Chat {
+    /// The one message sent.
+    pub prompt: String,
+    /// The most tokens that may come back.
+    pub max_tokens: u32,
+    /// The member that carries `max_tokens`, where the API has a choice; `None`: by API and model family.
+    pub max_tokens_parameter: Option<MaxTokensParameter>,
+}
+
+/// How an OpenAI-compatible API calls its token limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MaxTokensParameter {
+    /// The old name, which reasoning models refuse.
+    MaxTokens,
+    /// The new name, which imitators may not know.
+    MaxCompletionTokens,
+}
+
+/// A request of the operator's own and what its response must be.
+#[derive(Debug, PartialEq, Eq)]
+pub struct HttpRequest {
+    /// GET by default.
+    pub method: Method,
+    /// Appended to the base URL; may carry a query.
+    pub path: String,
+    /// Sent as written; `None`: no body.
+    pub body: Option<String>,
+    /// Beside the provider's; the values are marked sensitive.
+    pub headers: Vec<(HeaderName, HeaderValue)>,
+    /// Whether the provider's key goes along.
+    pub send_key: bool,
+    /// What must hold.
+    pub expect: Expect,
+}
+
+/// What the response of an `http` check must be. What is not written is not asked.
+#[derive(Debug, Default)]
+pub struct Expect {
+    /// One of these; empty: any 2xx.
+    pub status: Vec<u16>,
+    /// Matches somewhere in the body.
+    pub body_regex: Option<regex::bytes::Regex>,
+    /// JSON pointers (RFC 6901) into the body, and the values there.
+    pub json: Vec<(String, serde_json::Value)>,
+}
+
+impl PartialEq for Expect {
+    fn eq(&self, other: &Self) -> bool {
+        let pattern = |expect: &Self| expect.body_regex.as_ref().map(|regex| regex.as_str().to_owned());
+        self.status == other.status && self.json == other.json && pattern(self) == pattern(other)
+    }
+}
+
+impl Eq for Expect {}

@@ -1,0 +1,4 @@
+//! The map of langmart-prober.
+
+pub mod config;
+pub mod outcome;

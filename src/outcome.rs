@@ -1,0 +1,534 @@
+//! The vocabulary that every part shares: APIs, checks, reasons, faults, the outcome of one run and its record.
+//!
+//! Everything here is a closed type, so that a label value or a word in a record can only be one of ours.
+
+use std::{
+    borrow::Cow,
+    fmt,
+    net::{IpAddr, SocketAddr},
+    time::{Duration, SystemTime},
+};
+
+use serde::{Serialize, Serializer, ser::SerializeMap};
+
+/// Declares an enum with one fixed name for each variant, as configuration, labels and records spell it.
+macro_rules! named {
+    ($(#[$meta:meta])* $name:ident { $($(#[$doc:meta])* $variant:ident = $text:literal,)+ }) => {
+        $(#[$meta])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum $name { $($(#[$doc])* $variant,)+ }
+
+        impl $name {
+            /// Every value, in the order of declaration.
+            pub const ALL: &'static [Self] = &[$(Self::$variant,)+];
+
+            /// The name in configuration, labels and records.
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$variant => $text,)+ }
+            }
+
+            /// The value of that name.
+            pub fn from_name(name: &str) -> Option<Self> {
+                match name { $($text => Some(Self::$variant),)+ _ => None }
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.pad(self.name())
+            }
+        }
+
+        impl Serialize for $name {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.serialize_str(self.name())
+            }
+        }
+    };
+}
+
+named! {
+    /// The dialects that a provider can speak.
+    Api {
+        /// LangMart's gateway.
+        Langmart = "langmart",
+        /// `OpenAI`, and whatever imitates it: Azure, Mistral, `DeepSeek`, vLLM.
+        Openai = "openai",
+        /// Anthropic's Messages API.
+        Anthropic = "anthropic",
+        /// Groq: `OpenAI`'s dialect with differences.
+        Groq = "groq",
+        /// The Gemini developer API.
+        Google = "google",
+        /// The `OpenRouter` gateway.
+        Openrouter = "openrouter",
+    }
+}
+
+impl Api {
+    /// Whose fault it is when the addressed service fails: a gateway's or a provider's own.
+    pub const fn endpoint(self) -> Fault {
+        match self {
+            Self::Langmart | Self::Openrouter => Fault::Gateway,
+            Self::Openai | Self::Anthropic | Self::Groq | Self::Google => Fault::Provider,
+        }
+    }
+}
+
+named! {
+    /// What a probe looks at.
+    Check {
+        /// The health path answers, without a key.
+        Health = "health",
+        /// The key is accepted.
+        Auth = "auth",
+        /// The model list is well-formed and has the model.
+        Models = "models",
+        /// A short completion, not streamed.
+        Chat = "chat",
+        /// A request and an expectation of the operator's own.
+        Http = "http",
+    }
+}
+
+impl Check {
+    /// Whether a run spends tokens.
+    pub const fn generates(self) -> bool {
+        matches!(self, Self::Chat)
+    }
+}
+
+named! {
+    /// Whose part failed.
+    Fault {
+        /// Nobody's: the run succeeded.
+        None = "none",
+        /// The way there: DNS, TCP, proxy, TLS trust.
+        Network = "network",
+        /// The gateway that was addressed.
+        Gateway = "gateway",
+        /// The LLM provider, addressed directly or behind a gateway.
+        Provider = "provider",
+        /// The operator's own key, credit, limits or probe.
+        Caller = "caller",
+        /// This daemon.
+        Prober = "prober",
+    }
+}
+
+named! {
+    /// Why a run ended as it did.
+    Reason {
+        /// Success.
+        Ok = "ok",
+        /// No address for the name.
+        Dns = "dns",
+        /// No TCP connection: refused or unreachable.
+        Connect = "connect",
+        /// The proxy failed or wants credentials.
+        Proxy = "proxy",
+        /// The handshake or the certificate failed.
+        Tls = "tls",
+        /// Our own deadline passed.
+        Timeout = "timeout",
+        /// Closed or reset before the response was complete.
+        Disconnected = "disconnected",
+        /// The key is missing, wrong, expired or revoked.
+        AuthFailed = "auth_failed",
+        /// The key is good, what it asks for is forbidden.
+        Permission = "permission",
+        /// Credit, quota or spend limit: waiting does not heal it.
+        Billing = "billing",
+        /// Too much in too short a time: waiting heals it.
+        RateLimited = "rate_limited",
+        /// The service says that it has too much to do.
+        Overloaded = "overloaded",
+        /// Other 503.
+        Unavailable = "unavailable",
+        /// 504, 524, or 408 answered by the server.
+        GatewayTimeout = "gateway_timeout",
+        /// Other 5xx.
+        ServerError = "server_error",
+        /// Unknown or retired model, or one that the list lacks.
+        ModelNotFound = "model_not_found",
+        /// Other 4xx: the probe is wrong, not the service.
+        InvalidRequest = "invalid_request",
+        /// 3xx and whatever else.
+        UnexpectedStatus = "unexpected_status",
+        /// 2xx, but not what the API promises.
+        Malformed = "malformed",
+        /// 2xx with an error in the body.
+        ErrorIn200 = "error_in_200",
+        /// Completed without visible content.
+        NoContent = "no_content",
+        /// The operator's own expectation does not hold.
+        UnmetExpectation = "unmet_expectation",
+        /// The prober itself failed.
+        Internal = "internal",
+    }
+}
+
+impl Reason {
+    /// Whether a run of this check can end for this reason.
+    const fn applies_to(self, check: Check) -> bool {
+        match self {
+            Self::Ok => false,
+            Self::ModelNotFound => matches!(check, Check::Models | Check::Chat | Check::Http),
+            Self::ErrorIn200 => matches!(check, Check::Auth | Check::Models | Check::Chat),
+            Self::NoContent => matches!(check, Check::Chat),
+            Self::UnmetExpectation => matches!(check, Check::Http),
+            _ => true,
+        }
+    }
+
+    /// Whose part this reason can be, for a service of this API. The first is the usual one.
+    fn faults(self, api: Api) -> Vec<Fault> {
+        let endpoint = api.endpoint();
+        let mut faults = match self {
+            Self::Ok => vec![Fault::None],
+            Self::Dns | Self::Connect | Self::Proxy => vec![Fault::Network],
+            Self::Tls | Self::Timeout => vec![Fault::Network, endpoint],
+            Self::Internal => vec![Fault::Prober],
+            Self::AuthFailed | Self::Permission | Self::Billing | Self::RateLimited => {
+                vec![Fault::Caller]
+            }
+            Self::ModelNotFound | Self::InvalidRequest | Self::NoContent => vec![Fault::Caller],
+            Self::Disconnected
+            | Self::Overloaded
+            | Self::Unavailable
+            | Self::GatewayTimeout
+            | Self::ServerError
+            | Self::UnexpectedStatus
+            | Self::Malformed
+            | Self::ErrorIn200
+            | Self::UnmetExpectation => vec![endpoint],
+        };
+        if endpoint == Fault::Gateway && self.blames_named_upstream() {
+            faults.push(Fault::Provider);
+        }
+        faults
+    }
+
+    /// Whether a body that names an upstream provider moves the blame to it: not where the probe itself is wrong,
+    /// nor where there was no body to name one.
+    pub const fn blames_named_upstream(self) -> bool {
+        matches!(
+            self,
+            Self::AuthFailed
+                | Self::Permission
+                | Self::Billing
+                | Self::RateLimited
+                | Self::Overloaded
+                | Self::Unavailable
+                | Self::GatewayTimeout
+                | Self::ServerError
+                | Self::UnexpectedStatus
+                | Self::ErrorIn200
+        )
+    }
+}
+
+/// Every way in which a run of this check against this API can fail, so that each has its counter from the start.
+pub fn possible_failures(api: Api, check: Check) -> Vec<(Reason, Fault)> {
+    let mut pairs = Vec::new();
+    for &reason in Reason::ALL {
+        if reason.applies_to(check) {
+            pairs.extend(reason.faults(api).into_iter().map(|fault| (reason, fault)));
+        }
+    }
+    pairs
+}
+
+/// The five consecutive phases of a run. One that was not reached is zero.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Phases {
+    /// Name lookup.
+    pub resolve: Duration,
+    /// TCP connection; through a proxy, the proxy's with its CONNECT.
+    pub connect: Duration,
+    /// TLS handshake with the target.
+    pub tls: Duration,
+    /// From handing the request to the connection until the response headers.
+    pub processing: Duration,
+    /// From the response headers until the last byte of the body.
+    pub transfer: Duration,
+}
+
+impl Phases {
+    /// The names, in order.
+    pub const NAMES: [&'static str; 5] = ["resolve", "connect", "tls", "processing", "transfer"];
+
+    /// The durations, in the order of [`Phases::NAMES`].
+    pub const fn durations(&self) -> [Duration; 5] {
+        [self.resolve, self.connect, self.tls, self.processing, self.transfer]
+    }
+}
+
+impl Serialize for Phases {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(Some(Self::NAMES.len()))?;
+        for (name, duration) in Self::NAMES.iter().zip(self.durations()) {
+            map.serialize_entry(name, &seconds(duration))?;
+        }
+        map.end()
+    }
+}
+
+named! {
+    /// What a provider limits.
+    Resource {
+        /// Requests in a window.
+        Requests = "requests",
+        /// Tokens in a window.
+        Tokens = "tokens",
+        /// Input tokens in a window.
+        InputTokens = "input_tokens",
+        /// Output tokens in a window.
+        OutputTokens = "output_tokens",
+    }
+}
+
+/// One rate limit as the response's headers told it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct RateLimit {
+    /// What is limited.
+    pub resource: Resource,
+    /// The most in a window; `None` where it was not told.
+    pub limit: Option<u64>,
+    /// What is left; `None` where it was not told.
+    pub remaining: Option<u64>,
+    /// When the window is full again; `None` where it was not told or its unit is ambiguous.
+    pub reset: Option<SystemTime>,
+}
+
+impl Serialize for RateLimit {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let Self { resource, limit, remaining, reset } = self;
+        let mut map = serializer.serialize_map(None)?;
+        map.serialize_entry("resource", resource)?;
+        if let Some(limit) = limit {
+            map.serialize_entry("limit", limit)?;
+        }
+        if let Some(remaining) = remaining {
+            map.serialize_entry("remaining", remaining)?;
+        }
+        if let Some(reset) = reset {
+            map.serialize_entry("reset", &rfc3339(*reset))?;
+        }
+        map.end()
+    }
+}
+
+/// What the handshake with the target showed, also where it failed on the certificate.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Tls {
+    /// `1.2` or `1.3`; `None` where the handshake did not come so far.
+    pub version: Option<&'static str>,
+    /// The earliest end of validity in the chain as presented; `None` where none could be read.
+    pub not_after: Option<SystemTime>,
+}
+
+impl Serialize for Tls {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let Self { version, not_after } = self;
+        let mut map = serializer.serialize_map(None)?;
+        if let Some(version) = version {
+            map.serialize_entry("version", version)?;
+        }
+        if let Some(not_after) = not_after {
+            map.serialize_entry("not_after", &rfc3339(*not_after))?;
+        }
+        map.end()
+    }
+}
+
+/// What one run found. A failed run is data like any other.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// When the run began, by the wall clock.
+    pub time: SystemTime,
+    /// Why it ended as it did.
+    pub reason: Reason,
+    /// Whose part failed.
+    pub fault: Fault,
+    /// What exactly happened, in our own words; empty where the reason says it all.
+    pub detail: Cow<'static, str>,
+    /// What to do about it, in our own words; empty on success.
+    pub hint: &'static str,
+    /// Status of the response; `None` without one.
+    pub http_status: Option<u16>,
+    /// `1.0`, `1.1` or `2`; `None` without a response.
+    pub http_version: Option<&'static str>,
+    /// The service's own code, gated: see `probe::gate`.
+    pub error_code: Option<Cow<'static, str>>,
+    /// The provider that a gateway's error names, gated.
+    pub upstream: Option<&'static str>,
+    /// The service's id of the request, gated.
+    pub request_id: Option<String>,
+    /// How long the service asks to wait, in seconds, as received; `None` where it does not ask or the run succeeded.
+    pub retry_after: Option<f64>,
+    /// From the start of the run to its end.
+    pub duration: Duration,
+    /// Where the duration went.
+    pub phases: Phases,
+    /// The address that the connection went to (a proxy's, where one is set).
+    pub remote_address: Option<SocketAddr>,
+    /// Limits told by the response.
+    pub ratelimit: Vec<RateLimit>,
+    /// What the TLS handshake showed; `None` without one.
+    pub tls: Option<Tls>,
+    /// What the lookup answered; empty without one.
+    pub dns: Vec<IpAddr>,
+    /// Our clock minus the server's Date header, in seconds, good to a second; `None` where it sent none.
+    pub clock_offset: Option<f64>,
+    /// Tokens of the prompt, as the service counted them.
+    pub input_tokens: Option<u64>,
+    /// Tokens of the answer, as the service counted them.
+    pub output_tokens: Option<u64>,
+}
+
+impl Outcome {
+    /// An outcome with nothing but its verdict.
+    pub fn new(time: SystemTime, reason: Reason, fault: Fault) -> Self {
+        Self {
+            time,
+            reason,
+            fault,
+            detail: Cow::Borrowed(""),
+            hint: "",
+            http_status: None,
+            http_version: None,
+            error_code: None,
+            upstream: None,
+            request_id: None,
+            retry_after: None,
+            duration: Duration::ZERO,
+            phases: Phases::default(),
+            remote_address: None,
+            ratelimit: Vec::new(),
+            tls: None,
+            dns: Vec::new(),
+            clock_offset: None,
+            input_tokens: None,
+            output_tokens: None,
+        }
+    }
+
+    /// Whether the run succeeded.
+    pub fn success(&self) -> bool {
+        self.reason == Reason::Ok
+    }
+}
+
+/// Who a record is about.
+#[derive(Clone, Copy, Debug)]
+pub struct Subject<'a> {
+    /// The probe's name.
+    pub probe: &'a str,
+    /// The provider's name.
+    pub provider: &'a str,
+    /// What is looked at.
+    pub check: Check,
+    /// The model, where the probe has one.
+    pub model: Option<&'a str>,
+}
+
+/// The result record: one line of `results.jsonl` and of `once --json`. Members without a value are left out.
+#[derive(Clone, Copy, Debug)]
+pub struct Record<'a> {
+    /// Whose run.
+    pub subject: Subject<'a>,
+    /// What it found.
+    pub outcome: &'a Outcome,
+}
+
+impl Serialize for Record<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let Subject { probe, provider, check, model } = self.subject;
+        // Taken apart in full, so that a new member of the outcome does not compile until it is written here.
+        let Outcome {
+            time,
+            reason,
+            fault,
+            detail,
+            hint,
+            http_status,
+            http_version,
+            error_code,
+            upstream,
+            request_id,
+            retry_after,
+            duration,
+            phases,
+            remote_address,
+            ratelimit,
+            tls,
+            dns,
+            clock_offset,
+            input_tokens,
+            output_tokens,
+        } = self.outcome;
+        let mut map = serializer.serialize_map(None)?;
+        map.serialize_entry("time", &rfc3339(*time))?;
+        map.serialize_entry("probe", probe)?;
+        map.serialize_entry("provider", provider)?;
+        map.serialize_entry("check", &check)?;
+        optional(&mut map, "model", model.as_ref())?;
+        map.serialize_entry("success", &self.outcome.success())?;
+        map.serialize_entry("reason", reason)?;
+        map.serialize_entry("fault", fault)?;
+        optional(&mut map, "detail", (!detail.is_empty()).then_some(detail))?;
+        optional(&mut map, "hint", (!hint.is_empty()).then_some(hint))?;
+        optional(&mut map, "http_status", http_status.as_ref())?;
+        optional(&mut map, "http_version", http_version.as_ref())?;
+        optional(&mut map, "error_code", error_code.as_ref())?;
+        optional(&mut map, "upstream", upstream.as_ref())?;
+        optional(&mut map, "request_id", request_id.as_ref())?;
+        optional(&mut map, "retry_after_seconds", retry_after.as_ref())?;
+        map.serialize_entry("duration_seconds", &seconds(*duration))?;
+        map.serialize_entry("phases", phases)?;
+        optional(&mut map, "remote_address", remote_address.as_ref())?;
+        optional(&mut map, "ratelimit", (!ratelimit.is_empty()).then_some(ratelimit))?;
+        optional(&mut map, "tls", tls.as_ref())?;
+        optional(&mut map, "dns", (!dns.is_empty()).then_some(dns))?;
+        optional(&mut map, "clock_offset_seconds", clock_offset.as_ref())?;
+        optional(&mut map, "input_tokens", input_tokens.as_ref())?;
+        optional(&mut map, "output_tokens", output_tokens.as_ref())?;
+        map.end()
+    }
+}
+
+fn optional<M: SerializeMap, T: Serialize>(
+    map: &mut M,
+    name: &'static str,
+    value: Option<&T>,
+) -> Result<(), M::Error> {
+    value.map_or(Ok(()), |value| map.serialize_entry(name, value))
+}
+
+/// Seconds with microsecond precision, so that records stay readable.
+fn seconds(duration: Duration) -> f64 {
+    (duration.as_secs_f64() * 1e6).round() / 1e6
+}
+
+/// RFC 3339 in UTC, with milliseconds where there are any. A time that the calendar cannot hold is its nearest end.
+pub fn rfc3339(time: SystemTime) -> String {
+    let timestamp = jiff::Timestamp::try_from(time).unwrap_or(if time < SystemTime::UNIX_EPOCH {
+        jiff::Timestamp::MIN
+    } else {
+        jiff::Timestamp::MAX
+    });
+    if timestamp.subsec_nanosecond() / 1_000_000 == 0 {
+        timestamp.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+    } else {
+        timestamp.strftime("%Y-%m-%dT%H:%M:%S.%3fZ").to_string()
+    }
+}
+
+/// Seconds since the Unix epoch, negative before it.
+pub fn unix_seconds(time: SystemTime) -> f64 {
+    match time.duration_since(SystemTime::UNIX_EPOCH) {
+        Ok(since) => since.as_secs_f64(),
+        Err(before) => -before.duration().as_secs_f64(),
+    }
+}
