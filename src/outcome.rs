@@ -239,6 +239,22 @@ pub fn possible_failures(api: Api, check: Check) -> Vec<(Reason, Fault)> {
     pairs
 }
 
+named! {
+    /// Why a due run did not take place.
+    SkipCause {
+        /// The service asked to wait, or its limits do.
+        Backoff = "backoff",
+        /// The day's budget is spent.
+        Budget = "budget",
+        /// The provider's own pace holds it back.
+        Pacing = "pacing",
+        /// The run before it was not over.
+        Overrun = "overrun",
+        /// Too many runs in flight.
+        Concurrency = "concurrency",
+    }
+}
+
 /// The five consecutive phases of a run. One that was not reached is zero.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Phases {

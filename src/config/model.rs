@@ -99,8 +99,7 @@ pub struct Provider {
     pub key: Option<Key>,
     /// The header that carries the bare key instead of the API's own.
     pub key_header: Option<HeaderName>,
-    /// The HTTP proxy for CONNECT, without credentials; `None`: direct, whatever the environment says (the environment's
-    /// proxies are resolved when the file is loaded).
+    /// The HTTP proxy, `http://host:port` without userinfo; `None`: direct.
     pub proxy: Option<Url>,
     /// Trusted beside the system's roots.
     pub ca_certificates: Vec<CertificateDer<'static>>,
