@@ -1,0 +1,424 @@
+//! The verdict on a whole response: reason, fault, and what of it may be told.
+//!
+//! The status decides first, then what the body says beyond it, then whom the body names.
+
+use std::borrow::Cow;
+
+use serde::{
+    Deserializer,
+    de::{self, IgnoredAny, MapAccess, SeqAccess, Visitor},
+};
+use serde_json::Value;
+
+use super::{
+    body::{Body, ErrorBody},
+    dialect::{self, Acceptance, Content, Dialect},
+    exchange::Response,
+    gate,
+    hints::{self, Clocks},
+};
+use crate::{
+    config::{Expect, Probe, Task},
+    outcome::{Api, Check, Fault, RateLimit, Reason},
+};
+
+/// Codes and types that mean money, not time: these never heal by waiting.
+const BILLING: &[&str] = &[
+    "billing_error",
+    "billing_hard_limit_reached",
+    "credit_balance_exhausted",
+    "enforced_spend_limit_reached",
+    "insufficient_credits",
+    "insufficient_quota",
+    "organization_spend_limit_exceeded",
+    "organization_usage_limit_exceeded",
+    "project_spend_limit_exceeded",
+];
+
+/// What Anthropic and Google say where their codes do not tell money from other faults.
+const BILLING_PHRASES: &[&str] = &[
+    "credit balance is too low",
+    "specified api usage limits",
+    "workspace api usage limits",
+    "prepayment credits are depleted",
+];
+
+const OVERLOAD: &[&str] = &["overloaded_error", "provider_overloaded", "server_is_overloaded", "slow_down"];
+
+const BAD_KEY: &[&str] = &["expired_api_key", "invalid_api_key", "missing_api_key"];
+
+const NO_MODEL: &[&str] = &["DeploymentNotFound", "model_decommissioned", "model_not_found"];
+
+/// What is said of an unknown model under codes that serve for everything.
+const NO_MODEL_PHRASES: &[&str] =
+    &["not a valid model", "invalid model", "model not exist", "model does not exist"];
+
+/// What a response comes to.
+#[derive(Debug)]
+pub(super) struct Verdict {
+    pub(super) reason: Reason,
+    pub(super) fault: Fault,
+    pub(super) detail: Cow<'static, str>,
+    pub(super) error_code: Option<Cow<'static, str>>,
+    pub(super) upstream: Option<&'static str>,
+    pub(super) request_id: Option<String>,
+    pub(super) retry_after: Option<f64>,
+    pub(super) ratelimit: Vec<RateLimit>,
+    pub(super) input_tokens: Option<u64>,
+    pub(super) output_tokens: Option<u64>,
+}
+
+/// What one check finds in an answer, before faults and codes.
+struct Finding {
+    reason: Reason,
+    detail: Cow<'static, str>,
+    tokens: (Option<u64>, Option<u64>),
+}
+
+impl Finding {
+    fn new(reason: Reason, detail: impl Into<Cow<'static, str>>) -> Self {
+        Self { reason, detail: detail.into(), tokens: (None, None) }
+    }
+
+    fn ok() -> Self {
+        Self::new(Reason::Ok, "")
+    }
+}
+
+/// The verdict on a response that came whole.
+pub(super) fn classify(probe: &Probe, response: &Response, clocks: &Clocks) -> Verdict {
+    let api = probe.provider.api;
+    let dialect = dialect::of(api);
+    let body = Body::read(&response.body);
+    let error = ErrorBody::read(body.json());
+    let finding = match &probe.task {
+        Task::Http(request)
+            if is_success(response.status) || request.expect.status.contains(&response.status) =>
+        {
+            expectation(&request.expect, response)
+        }
+        task if is_success(response.status) => answer(task, probe, response, &body, &error, dialect),
+        task => refusal(task, response.status, &body, &error, dialect),
+    };
+    let Finding { reason, detail, tokens: (input_tokens, output_tokens) } = finding;
+    let failed = reason != Reason::Ok;
+    let upstream = dialect.upstream(&error);
+    let ratelimit = dialect.rate_limits(&response.headers, &error, clocks);
+    Verdict {
+        reason,
+        fault: fault(api, reason, upstream.blamed),
+        detail,
+        error_code: failed.then(|| dialect.error_code(&error).map(gate::error_code)).flatten(),
+        upstream: failed.then_some(upstream.name).flatten(),
+        request_id: request_id(dialect, response, &error),
+        retry_after: wait(dialect, reason, response, &error, &ratelimit, clocks),
+        ratelimit,
+        input_tokens,
+        output_tokens,
+    }
+}
+
+/// What a body that was cut short still tells by its headers.
+pub(super) fn headers_only(
+    probe: &Probe,
+    response: &Response,
+    clocks: &Clocks,
+) -> (Option<String>, Vec<RateLimit>) {
+    let dialect = dialect::of(probe.provider.api);
+    let error = ErrorBody::read(&Value::Null);
+    (request_id(dialect, response, &error), dialect.rate_limits(&response.headers, &error, clocks))
+}
+
+fn is_success(status: u16) -> bool {
+    (200..300).contains(&status)
+}
+
+/// Whose part it is: the operator's own matters are theirs, the rest is the addressed service's, unless it names a
+/// provider behind it.
+fn fault(api: Api, reason: Reason, upstream_blamed: bool) -> Fault {
+    let own = match reason {
+        Reason::Ok => return Fault::None,
+        Reason::Proxy => return Fault::Network,
+        Reason::AuthFailed
+        | Reason::Permission
+        | Reason::Billing
+        | Reason::RateLimited
+        | Reason::ModelNotFound
+        | Reason::InvalidRequest
+        | Reason::NoContent => Fault::Caller,
+        _ => api.endpoint(),
+    };
+    if upstream_blamed && reason.blames_named_upstream() { Fault::Provider } else { own }
+}
+
+/// What a 2xx comes to.
+fn answer(
+    task: &Task,
+    probe: &Probe,
+    response: &Response,
+    body: &Body,
+    error: &ErrorBody<'_>,
+    dialect: &dyn Dialect,
+) -> Finding {
+    if matches!(task, Task::Health) {
+        return Finding::ok();
+    }
+    if error.denies_success() {
+        return Finding::new(Reason::ErrorIn200, "a success status with an error in the body");
+    }
+    match (task, body) {
+        (_, Body::Html) => Finding::new(
+            Reason::Malformed,
+            "an HTML page in place of the API's answer: a proxy, CDN or portal",
+        ),
+        (_, Body::Empty) => Finding::new(Reason::Malformed, "an empty body in place of the API's answer"),
+        (Task::Models, _) => models(dialect, &response.body, probe.model.as_deref()),
+        (_, Body::Other) => Finding::new(Reason::Malformed, "the body is not JSON, or too much of it"),
+        (Task::Auth, Body::Json(answer)) => match dialect.accepted(answer) {
+            Acceptance::Accepted => Finding::ok(),
+            Acceptance::Rejected => {
+                Finding::new(Reason::AuthFailed, "the answer says that the key is not valid")
+            }
+            Acceptance::Unclear => {
+                Finding::new(Reason::Malformed, "the answer does not say whether the key is valid")
+            }
+        },
+        (_, Body::Json(answer)) => {
+            let completion = dialect.completion(answer);
+            let mut finding = match completion.content {
+                Content::Visible => Finding::ok(),
+                Content::Empty(why) => Finding::new(Reason::NoContent, why),
+                Content::Missing => Finding::new(Reason::Malformed, "the answer is not a completion"),
+            };
+            finding.tokens = (completion.input_tokens, completion.output_tokens);
+            finding
+        }
+    }
+}
+
+/// What any other status comes to.
+fn refusal(task: &Task, status: u16, body: &Body, error: &ErrorBody<'_>, dialect: &dyn Dialect) -> Finding {
+    let asks_for_model = matches!(task, Task::Chat(_) | Task::Models | Task::Http(_));
+    let by_body = dialect.reason(status, error).or_else(|| generic_reason(status, asks_for_model, error));
+    let reason = by_body.unwrap_or_else(|| status_reason(status));
+    let detail: Cow<'static, str> = match (reason, status, body) {
+        (Reason::Billing, 402, _) => "".into(),
+        (Reason::Billing, ..) => format!("a {status} that is about money, not about time").into(),
+        (Reason::AuthFailed, 401, _) => "".into(),
+        (Reason::AuthFailed, ..) => format!("a {status} that is about the key").into(),
+        (Reason::Proxy, ..) => "the proxy wants credentials (407)".into(),
+        (Reason::UnexpectedStatus, 300..=399, _) => "a redirect, which a probe does not follow".into(),
+        (_, _, Body::Html) => "an HTML page in place of the API's error: a proxy or CDN answers".into(),
+        _ => "".into(),
+    };
+    Finding::new(reason, detail)
+}
+
+/// What codes and phrases that several APIs share say beyond the status.
+fn generic_reason(status: u16, asks_for_model: bool, error: &ErrorBody<'_>) -> Option<Reason> {
+    let no_model = || {
+        error.is(NO_MODEL)
+            || status == 400 && error.says(NO_MODEL_PHRASES)
+            // A wrong path is a 404 too; one about the model says so.
+            || status == 404 && error.says(&["model", "deployment", "no endpoints"])
+    };
+    match status {
+        400 | 402 | 403 | 429 if error.is(BILLING) || error.says(BILLING_PHRASES) => Some(Reason::Billing),
+        400 | 403 if error.is(BAD_KEY) => Some(Reason::AuthFailed),
+        400 | 403 | 404 | 410 if asks_for_model && no_model() => Some(Reason::ModelNotFound),
+        503 if error.is(OVERLOAD) => Some(Reason::Overloaded),
+        _ => None,
+    }
+}
+
+/// What a status says by itself (RFC 9110, 15; 498 is Groq's, 524 Cloudflare's, 529 Anthropic's).
+fn status_reason(status: u16) -> Reason {
+    match status {
+        401 => Reason::AuthFailed,
+        402 => Reason::Billing,
+        403 => Reason::Permission,
+        407 => Reason::Proxy,
+        408 | 504 | 524 => Reason::GatewayTimeout,
+        429 => Reason::RateLimited,
+        498 | 529 => Reason::Overloaded,
+        503 => Reason::Unavailable,
+        400..=499 => Reason::InvalidRequest,
+        500..=599 => Reason::ServerError,
+        _ => Reason::UnexpectedStatus,
+    }
+}
+
+/// How long the service asks to wait. Only failures that waiting can heal are listened to: Anthropic sends Retry-After
+/// with one success in thirteen.
+fn wait(
+    dialect: &dyn Dialect,
+    reason: Reason,
+    response: &Response,
+    error: &ErrorBody<'_>,
+    limits: &[RateLimit],
+    clocks: &Clocks,
+) -> Option<f64> {
+    let retryable_payment = response.status == 402 && reason == Reason::RateLimited;
+    if reason == Reason::Ok || !(matches!(response.status, 429 | 503 | 529) || retryable_payment) {
+        return None;
+    }
+    let until_reset = || {
+        let exhausted = limits.iter().filter(|limit| limit.remaining == Some(0));
+        let reset = exhausted.filter_map(|limit| limit.reset).max().filter(|_| dialect.reset_is_a_wait())?;
+        let server_now = clocks.ours(clocks.date.unwrap_or(clocks.now))?;
+        Some(reset.duration_since(server_now).map_or(0.0, |wait| wait.as_secs_f64()))
+    };
+    hints::retry_after(&response.headers, clocks).or_else(|| dialect.body_hint(error)).or_else(until_reset)
+}
+
+fn request_id(dialect: &dyn Dialect, response: &Response, error: &ErrorBody<'_>) -> Option<String> {
+    let by_header = |name: &&str| gate::request_id(response.headers.get(*name)?.to_str().ok()?);
+    dialect
+        .request_id_headers()
+        .iter()
+        .find_map(by_header)
+        .or_else(|| error.root_text("request_id").and_then(gate::request_id))
+        .or_else(|| error.text("request_id").and_then(gate::request_id))
+}
+
+/// The operator's own expectation.
+fn expectation(expect: &Expect, response: &Response) -> Finding {
+    let unmet = |what: String| Finding::new(Reason::UnmetExpectation, what);
+    if !expect.status.is_empty() && !expect.status.contains(&response.status) {
+        return unmet(format!("the status {} is not among those expected", response.status));
+    }
+    if expect.body_regex.as_ref().is_some_and(|pattern| !pattern.is_match(&response.body)) {
+        return unmet("expect.body_regex does not match the body".into());
+    }
+    if expect.json.is_empty() {
+        return Finding::ok();
+    }
+    let Ok(body) = serde_json::from_slice::<Value>(&response.body) else {
+        return unmet("expect.json is set, and the body is not JSON".into());
+    };
+    for (pointer, value) in &expect.json {
+        match body.pointer(pointer) {
+            Some(found) if equal(found, value) => {}
+            Some(_) => return unmet(format!("expect.json: {pointer} has another value")),
+            None => return unmet(format!("expect.json: the body has no {pointer}")),
+        }
+    }
+    Finding::ok()
+}
+
+/// JSON values as people compare them: 1 is 1.0.
+fn equal(found: &Value, expected: &Value) -> bool {
+    match (found.as_f64(), expected.as_f64()) {
+        (Some(found), Some(expected)) => (found - expected).abs() <= f64::EPSILON * expected.abs(),
+        _ => found == expected,
+    }
+}
+
+/// A model list, read without building a tree: LangMart's full one has over a megabyte.
+fn models(dialect: &dyn Dialect, body: &[u8], model: Option<&str>) -> Finding {
+    let (list, id) = dialect.list_members();
+    let is_wanted = |listed: &str| model.is_some_and(|model| dialect.is_model(listed, model));
+    let mut found = false;
+    let visitor = List { member: list, id, visit: &mut |listed: &str| found |= is_wanted(listed) };
+    let mut deserializer = serde_json::Deserializer::from_slice(body.trim_ascii());
+    match deserializer.deserialize_map(visitor).and_then(|listed| deserializer.end().map(|()| listed)) {
+        Ok(true) if model.is_none() || found => Finding::ok(),
+        Ok(true) => Finding::new(Reason::ModelNotFound, "the model is not in the list"),
+        Ok(false) => Finding::new(Reason::Malformed, "the answer has no model list"),
+        Err(_) => Finding::new(Reason::Malformed, "the answer is not a well-formed model list"),
+    }
+}
+
+/// Reads `{"<member>": [{"<id>": "…"}, …]}`, whatever else is in it; the value is whether the member was there.
+struct List<'a, F> {
+    member: &'a str,
+    id: &'a str,
+    visit: &'a mut F,
+}
+
+impl<'de, F: FnMut(&str)> Visitor<'de> for List<'_, F> {
+    type Value = bool;
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("a model list")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<bool, A::Error> {
+        let mut there = false;
+        while let Some(name) = map.next_key::<Cow<'de, str>>()? {
+            if name == self.member {
+                map.next_value_seed(Rows { id: self.id, visit: &mut *self.visit })?;
+                there = true;
+            } else {
+                map.next_value::<IgnoredAny>()?;
+            }
+        }
+        Ok(there)
+    }
+}
+
+struct Rows<'a, F> {
+    id: &'a str,
+    visit: &'a mut F,
+}
+
+impl<'de, F: FnMut(&str)> de::DeserializeSeed<'de> for Rows<'_, F> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_seq(self)
+    }
+}
+
+impl<'de, F: FnMut(&str)> Visitor<'de> for Rows<'_, F> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("rows of a model list")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut rows: A) -> Result<(), A::Error> {
+        while rows.next_element_seed(Row { id: self.id, visit: &mut *self.visit })?.is_some() {}
+        Ok(())
+    }
+}
+
+struct Row<'a, F> {
+    id: &'a str,
+    visit: &'a mut F,
+}
+
+impl<'de, F: FnMut(&str)> de::DeserializeSeed<'de> for Row<'_, F> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_map(self)
+    }
+}
+
+impl<'de, F: FnMut(&str)> Visitor<'de> for Row<'_, F> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("a row with an id")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut row: A) -> Result<(), A::Error> {
+        let mut identified = false;
+        while let Some(name) = row.next_key::<Cow<'de, str>>()? {
+            if name == self.id {
+                (self.visit)(&row.next_value::<Cow<'de, str>>()?);
+                identified = true;
+            } else {
+                row.next_value::<IgnoredAny>()?;
+            }
+        }
+        if identified { Ok(()) } else { Err(de::Error::custom("a row without an id")) }
+    }
+}
+
+/// Whether this check's answer may be large, so that taking it apart is not for the thread that times probes.
+pub(super) fn is_heavy(check: Check, body: &[u8]) -> bool {
+    const SMALL: usize = 64 * 1024;
+    check != Check::Health && body.len() > SMALL
+}

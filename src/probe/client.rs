@@ -1,0 +1,97 @@
+//! The HTTP client of a provider: one attempt, no redirect, no pooling, a new connection each run.
+
+use std::{sync::Arc, time::Instant};
+
+use reqwest::{Client, Proxy, redirect};
+use rustls::RootCertStore;
+use rustls::pki_types::CertificateDer;
+use tower::{Layer, Service};
+
+use super::{
+    clock::mark,
+    resolver::{Marked, Resolver},
+    tls,
+};
+use crate::config::Provider;
+
+/// Bytes of headers that a response over HTTP/2 may have; over HTTP/1.1 hyper's own buffer is the bound.
+const MAX_HEADER_BYTES: u32 = 64 * 1024;
+
+/// Headers that a response may have.
+const MAX_HEADERS: usize = 128;
+
+/// Why no client could be made.
+#[derive(Debug, thiserror::Error)]
+#[error("provider {provider}: no HTTP client: {cause}")]
+pub struct ClientError {
+    provider: String,
+    cause: String,
+}
+
+/// The client for a provider's probes.
+pub(super) fn client(
+    provider: &Provider,
+    system_roots: &[CertificateDer<'static>],
+    resolver: Arc<Resolver>,
+) -> Result<Client, ClientError> {
+    let error = |cause: String| ClientError { provider: provider.name.clone(), cause };
+    let mut roots = RootCertStore::empty();
+    // System stores hold certificates that nobody can use any more; the rest still counts.
+    roots.add_parsable_certificates(system_roots.iter().chain(&provider.ca_certificates).cloned());
+    let tls = tls::client_config(&roots).map_err(|cause| error(cause.to_string()))?;
+    let mut builder = Client::builder()
+        .tls_backend_preconfigured(tls)
+        .dns_resolver(Marked(resolver))
+        .connector_layer(ConnectorMark)
+        .user_agent(concat!("langmart-prober/", env!("CARGO_PKG_VERSION")))
+        .pool_max_idle_per_host(0)
+        .redirect(redirect::Policy::none())
+        .retry(reqwest::retry::never())
+        .referer(false)
+        .http1_max_headers(MAX_HEADERS)
+        .http2_max_header_list_size(MAX_HEADER_BYTES)
+        .no_proxy();
+    if let Some(url) = &provider.proxy {
+        builder = builder.proxy(Proxy::all(url.clone()).map_err(|cause| error(cause.to_string()))?);
+    }
+    builder.build().map_err(|cause| error(cause.to_string()))
+}
+
+/// Marks the moment at which the connection, TLS and proxy included, is ready for the request.
+#[derive(Clone, Debug)]
+struct ConnectorMark;
+
+impl<S> Layer<S> for ConnectorMark {
+    type Service = MarkedConnector<S>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        MarkedConnector(inner)
+    }
+}
+
+#[derive(Clone, Debug)]
+struct MarkedConnector<S>(S);
+
+impl<S, R> Service<R> for MarkedConnector<S>
+where
+    S: Service<R>,
+    S::Future: Send + 'static,
+{
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = std::pin::Pin<Box<dyn Future<Output = Result<S::Response, S::Error>> + Send>>;
+
+    fn poll_ready(&mut self, cx: &mut std::task::Context<'_>) -> std::task::Poll<Result<(), S::Error>> {
+        self.0.poll_ready(cx)
+    }
+
+    fn call(&mut self, destination: R) -> Self::Future {
+        let connecting = self.0.call(destination);
+        Box::pin(async move {
+            let connection = connecting.await?;
+            let now = Instant::now();
+            mark(|seen| seen.connected = Some(now));
+            Ok(connection)
+        })
+    }
+}

@@ -1,0 +1,72 @@
+//! LangMart's gateway: `OpenAI`'s dialect for models and completions, with errors of its own in three shapes.
+
+use reqwest::header::HeaderMap;
+use serde_json::Value;
+
+use super::{Acceptance, Dialect, Upstream, count, rate_limit};
+use crate::{
+    outcome::{RateLimit, Reason, Resource},
+    probe::{
+        body::ErrorBody,
+        gate,
+        hints::{self, Clocks},
+    },
+};
+
+/// See the module.
+pub(super) struct Langmart;
+
+impl Dialect for Langmart {
+    fn auth_path(&self) -> &'static str {
+        "/v1/auth/validate"
+    }
+
+    fn models_path(&self) -> &'static str {
+        "/v1/models"
+    }
+
+    fn chat_path(&self, _model: &str) -> String {
+        "/v1/chat/completions".to_owned()
+    }
+
+    fn accepted(&self, answer: &Value) -> Acceptance {
+        match answer.get("valid") {
+            Some(Value::Bool(true)) => Acceptance::Accepted,
+            Some(Value::Bool(false)) => Acceptance::Rejected,
+            _ => Acceptance::Unclear,
+        }
+    }
+
+    fn is_model(&self, listed: &str, model: &str) -> bool {
+        // LangMart's own examples name models bare as well: gpt-4o for openai/gpt-4o.
+        listed == model || !model.contains('/') && listed.rsplit('/').next() == Some(model)
+    }
+
+    fn reason(&self, status: u16, error: &ErrorBody<'_>) -> Option<Reason> {
+        let area = error.text("code").and_then(gate::langmart_area)?;
+        match (status, area) {
+            (400..=499, "BILLING") => Some(Reason::Billing),
+            (400 | 403, "AUTH") => Some(Reason::AuthFailed),
+            _ => None,
+        }
+    }
+
+    fn upstream(&self, error: &ErrorBody<'_>) -> Upstream {
+        let name = error.text("code").and_then(gate::langmart_provider);
+        Upstream { name, blamed: name.is_some() }
+    }
+
+    fn reset_is_a_wait(&self) -> bool {
+        true
+    }
+
+    fn rate_limits(&self, headers: &HeaderMap, _error: &ErrorBody<'_>, clocks: &Clocks) -> Vec<RateLimit> {
+        let reset = hints::text(headers, "x-ratelimit-reset")
+            .and_then(|reset| hints::rfc3339(reset).or_else(|| hints::epoch(reset)))
+            .and_then(|moment| clocks.ours(moment));
+        let limit = count(headers, "x-ratelimit-limit");
+        rate_limit(Resource::Requests, limit, count(headers, "x-ratelimit-remaining"), reset)
+            .into_iter()
+            .collect()
+    }
+}

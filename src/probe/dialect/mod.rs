@@ -1,0 +1,181 @@
+//! One file an API family: its requests, its answers, its errors, its rate-limit headers. Pure.
+
+mod anthropic;
+mod google;
+mod langmart;
+mod openai;
+mod openrouter;
+
+use std::time::SystemTime;
+
+use reqwest::header::{HeaderMap, HeaderName};
+use serde_json::Value;
+
+use super::{body::ErrorBody, hints::Clocks};
+use crate::{
+    config::{Chat, Provider},
+    outcome::{Api, RateLimit, Reason, Resource},
+};
+
+/// How an API family talks. The defaults are `OpenAI`'s ways, which most others imitate.
+pub(super) trait Dialect: Sync {
+    /// The header that carries the key, and what stands before the key in it.
+    fn key_header(&self) -> (HeaderName, &'static str) {
+        (reqwest::header::AUTHORIZATION, "Bearer ")
+    }
+
+    /// Sent with each request beside the key.
+    fn fixed_headers(&self) -> &'static [(&'static str, &'static str)] {
+        &[]
+    }
+
+    /// The path of the call that tells whether the key is accepted, appended to the base URL.
+    fn auth_path(&self) -> &'static str {
+        "/models"
+    }
+
+    /// The path of the model list.
+    fn models_path(&self) -> &'static str {
+        "/models"
+    }
+
+    /// The path of a completion.
+    fn chat_path(&self, _model: &str) -> String {
+        "/chat/completions".to_owned()
+    }
+
+    /// The body of a completion that is not streamed.
+    fn chat_body(&self, provider: &Provider, model: &str, chat: &Chat) -> Value {
+        openai::chat_body(provider, model, chat)
+    }
+
+    /// What the auth call's answer says.
+    fn accepted(&self, answer: &Value) -> Acceptance {
+        openai::accepted(answer)
+    }
+
+    /// The members of a model list: the list's and, in each row, the id's.
+    fn list_members(&self) -> (&'static str, &'static str) {
+        ("data", "id")
+    }
+
+    /// Whether a listed id is the configured model.
+    fn is_model(&self, listed: &str, model: &str) -> bool {
+        listed == model
+    }
+
+    /// What a completion holds.
+    fn completion(&self, answer: &Value) -> Completion {
+        openai::completion(answer)
+    }
+
+    /// What this API's body says beyond its status; `None`: nothing.
+    fn reason(&self, _status: u16, _error: &ErrorBody<'_>) -> Option<Reason> {
+        None
+    }
+
+    /// The error's own code, before the gate.
+    fn error_code<'a>(&self, error: &ErrorBody<'a>) -> Option<&'a str> {
+        openai::error_code(error)
+    }
+
+    /// The provider behind a gateway that the error names.
+    fn upstream(&self, _error: &ErrorBody<'_>) -> Upstream {
+        Upstream::default()
+    }
+
+    /// The wait that a body asks for, in seconds.
+    fn body_hint(&self, _error: &ErrorBody<'_>) -> Option<f64> {
+        None
+    }
+
+    /// Whether a reset is a wait, where nothing is left and no Retry-After is given: not so for `OpenAI`, whose reset is
+    /// the time until the limit is full again.
+    fn reset_is_a_wait(&self) -> bool {
+        false
+    }
+
+    /// The limits that the response tells.
+    fn rate_limits(&self, headers: &HeaderMap, _error: &ErrorBody<'_>, clocks: &Clocks) -> Vec<RateLimit> {
+        openai::rate_limits(headers, clocks)
+    }
+
+    /// Headers that carry the request's id, the best first.
+    fn request_id_headers(&self) -> &'static [&'static str] {
+        openai::REQUEST_ID_HEADERS
+    }
+}
+
+/// The dialect of an API.
+pub(super) fn of(api: Api) -> &'static dyn Dialect {
+    match api {
+        Api::Langmart => &langmart::Langmart,
+        Api::Openai | Api::Groq => &openai::Openai,
+        Api::Anthropic => &anthropic::Anthropic,
+        Api::Google => &google::Google,
+        Api::Openrouter => &openrouter::Openrouter,
+    }
+}
+
+/// What the answer to the auth call says of the key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Acceptance {
+    /// It is good.
+    Accepted,
+    /// It is not.
+    Rejected,
+    /// Not this API's answer.
+    Unclear,
+}
+
+/// What a completion holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Completion {
+    pub(super) content: Content,
+    /// Tokens of the prompt; `None` where the answer does not count them.
+    pub(super) input_tokens: Option<u64>,
+    /// Tokens of the answer, reasoning included.
+    pub(super) output_tokens: Option<u64>,
+}
+
+/// What a person would see of a completion.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Content {
+    /// Something.
+    Visible,
+    /// Nothing; why, in our own words.
+    Empty(&'static str),
+    /// The answer is no completion.
+    Missing,
+}
+
+impl Completion {
+    /// Not a completion.
+    fn missing() -> Self {
+        Self { content: Content::Missing, input_tokens: None, output_tokens: None }
+    }
+}
+
+/// The provider behind a gateway, as an error names it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Upstream {
+    /// Our name for it; `None`: not named.
+    pub(super) name: Option<&'static str>,
+    /// Whether the error says that it is the provider's.
+    pub(super) blamed: bool,
+}
+
+/// A limit, where at least one of its figures was told.
+fn rate_limit(
+    resource: Resource,
+    limit: Option<u64>,
+    remaining: Option<u64>,
+    reset: Option<SystemTime>,
+) -> Option<RateLimit> {
+    (limit.is_some() || remaining.is_some()).then_some(RateLimit { resource, limit, remaining, reset })
+}
+
+/// A header that holds a count.
+fn count(headers: &HeaderMap, name: &str) -> Option<u64> {
+    super::hints::text(headers, name)?.parse().ok()
+}

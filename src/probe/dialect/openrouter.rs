@@ -1,0 +1,89 @@
+//! OpenRouter's gateway: `OpenAI`'s dialect for models and completions, errors with metadata, limits in epoch milliseconds.
+
+use reqwest::header::HeaderMap;
+use serde_json::Value;
+
+use super::{Acceptance, Dialect, Upstream, rate_limit};
+use crate::{
+    outcome::{RateLimit, Reason, Resource},
+    probe::{
+        body::ErrorBody,
+        gate,
+        hints::{self, Clocks},
+    },
+};
+
+/// See the module.
+pub(super) struct Openrouter;
+
+impl Dialect for Openrouter {
+    fn auth_path(&self) -> &'static str {
+        "/key" // its /models is public
+    }
+
+    fn accepted(&self, answer: &Value) -> Acceptance {
+        if answer.get("data").is_some_and(Value::is_object) {
+            Acceptance::Accepted
+        } else {
+            Acceptance::Unclear
+        }
+    }
+
+    fn reason(&self, status: u16, error: &ErrorBody<'_>) -> Option<Reason> {
+        let metadata = |name| metadata(error, name);
+        let text = |name| metadata(name).and_then(Value::as_str);
+        match status {
+            402 if text("limit_source") == Some("openrouter_in_flight_budget") => Some(Reason::RateLimited),
+            // The key's own budget, not its rights.
+            403 if text("resets_at").is_some() || error.says(&["key limit exceeded"]) => {
+                Some(Reason::Billing)
+            }
+            503 if text("error_type") == Some("provider_overloaded") => Some(Reason::Overloaded),
+            _ => None,
+        }
+    }
+
+    fn error_code<'a>(&self, error: &ErrorBody<'a>) -> Option<&'a str> {
+        metadata(error, "error_type").and_then(Value::as_str).or_else(|| super::openai::error_code(error))
+    }
+
+    fn upstream(&self, error: &ErrorBody<'_>) -> Upstream {
+        let spelled =
+            metadata(error, "provider_name").and_then(Value::as_str).filter(|name| !name.is_empty());
+        let known = spelled.and_then(gate::provider);
+        let typed = metadata(error, "error_type").and_then(Value::as_str);
+        // A name that nobody knows proves nothing: it is told as `other`, and the gateway keeps the blame.
+        Upstream {
+            name: known.or(spelled.map(|_| gate::OTHER)),
+            blamed: known.is_some() || typed.is_some_and(|kind| kind.starts_with("provider_")),
+        }
+    }
+
+    fn reset_is_a_wait(&self) -> bool {
+        true
+    }
+
+    fn rate_limits(&self, headers: &HeaderMap, error: &ErrorBody<'_>, clocks: &Clocks) -> Vec<RateLimit> {
+        // Often only the body has them, as a copy of the headers.
+        let copied = metadata(error, "headers");
+        let read = |name: &str| {
+            hints::text(headers, &name.to_ascii_lowercase())
+                .or_else(|| copied?.get(name)?.as_str())
+                .map(str::trim)
+        };
+        let count = |name| read(name)?.parse().ok();
+        let reset = read("X-RateLimit-Reset")
+            .and_then(|reset| hints::epoch(reset).or_else(|| hints::rfc3339(reset)))
+            .and_then(|moment| clocks.ours(moment));
+        let limit = count("X-RateLimit-Limit");
+        rate_limit(Resource::Requests, limit, count("X-RateLimit-Remaining"), reset).into_iter().collect()
+    }
+
+    fn request_id_headers(&self) -> &'static [&'static str] {
+        &["x-generation-id", "x-request-id"]
+    }
+}
+
+fn metadata<'a>(error: &ErrorBody<'a>, name: &str) -> Option<&'a Value> {
+    error.member("metadata")?.get(name).filter(|value| !value.is_null())
+}

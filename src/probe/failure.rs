@@ -1,0 +1,198 @@
+//! Why a run had no complete response: transport errors and deadlines, told apart by the marks and the error's chain.
+
+use std::{borrow::Cow, error::Error, io, time::Duration};
+
+use super::clock::{CertificateFailure, LookupFailure, Seen};
+use crate::outcome::{Api, Fault, Reason};
+
+/// A run's verdict where the exchange did not come to its end.
+#[derive(Debug)]
+pub(super) struct Failure {
+    pub(super) reason: Reason,
+    pub(super) fault: Fault,
+    /// Our own words.
+    pub(super) detail: Cow<'static, str>,
+}
+
+impl Failure {
+    pub(super) fn new(reason: Reason, fault: Fault, detail: impl Into<Cow<'static, str>>) -> Self {
+        Self { reason, fault, detail: detail.into() }
+    }
+}
+
+/// What the failing run was addressed to.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Route {
+    pub(super) api: Api,
+    /// Whether a proxy stands between.
+    pub(super) proxied: bool,
+}
+
+/// The verdict on an error of the HTTP client.
+pub(super) fn transport(error: &reqwest::Error, seen: &Seen, route: Route) -> Failure {
+    let Route { api, proxied } = route;
+    if let Some(own) = chain(error).filter_map(<dyn Error>::downcast_ref).find(|error| is_our_own(error)) {
+        return Failure::new(Reason::Internal, Fault::Prober, own_trouble(own));
+    }
+    if let Some(failure) = seen.lookup_failure {
+        return lookup(failure, proxied);
+    }
+    if let Some(failure) = seen.certificate_failure {
+        return certificate(failure, api);
+    }
+    if seen.connected.is_some() {
+        return broken_exchange(error, api);
+    }
+    if seen.handshake.is_some() {
+        return Failure::new(Reason::Tls, Fault::Network, handshake(error));
+    }
+    if proxied {
+        return proxy(error);
+    }
+    Failure::new(Reason::Connect, Fault::Network, connect(error))
+}
+
+/// The verdict on a run that our own deadline ended.
+pub(super) fn deadline(seen: &Seen, headers: bool, timeout: Duration, api: Api) -> Failure {
+    let (what, fault) = if headers {
+        ("the response was not complete", api.endpoint())
+    } else if seen.connected.is_some() {
+        ("no response came", api.endpoint())
+    } else if seen.handshake.is_some() {
+        ("the TLS handshake was not over", Fault::Network)
+    } else if seen.lookup.is_some() && seen.resolved.is_none() {
+        ("the name lookup was not answered", Fault::Network)
+    } else {
+        ("no connection was made", Fault::Network)
+    };
+    Failure::new(Reason::Timeout, fault, format!("{what} within {timeout:?}"))
+}
+
+/// Whether the operating system refused us something of our own: descriptors, memory, local ports. The numbers are
+/// those of errno(3) on Linux: `ENOMEM`, `ENFILE`, `EMFILE`, `EADDRNOTAVAIL`, `ENOBUFS`.
+pub(super) fn is_our_own(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(12 | 23 | 24 | 99 | 105))
+}
+
+fn own_trouble(error: &io::Error) -> &'static str {
+    match error.raw_os_error() {
+        Some(23 | 24) => "the prober is out of file descriptors",
+        Some(99) => "the prober is out of local ports",
+        _ => "the prober is out of memory",
+    }
+}
+
+fn lookup(failure: LookupFailure, proxied: bool) -> Failure {
+    let detail = match failure {
+        LookupFailure::NoSuchName => "the name does not exist (NXDOMAIN)",
+        LookupFailure::NoAddress => "the name has no address",
+        LookupFailure::ServerFailure => "the resolver failed (SERVFAIL)",
+        LookupFailure::Refused => "the resolver refused to answer (REFUSED)",
+        LookupFailure::NoAnswer => "no resolver answered",
+        LookupFailure::NoServer => "no resolver could be asked",
+        LookupFailure::Garbled => "the resolver's answer could not be understood",
+        LookupFailure::OutOfResources => {
+            return Failure::new(
+                Reason::Internal,
+                Fault::Prober,
+                "the prober is out of resources for lookups",
+            );
+        }
+    };
+    if proxied {
+        return Failure::new(Reason::Proxy, Fault::Network, format!("looking up the proxy: {detail}"));
+    }
+    Failure::new(Reason::Dns, Fault::Network, detail)
+}
+
+fn certificate(failure: CertificateFailure, api: Api) -> Failure {
+    let (detail, fault) = match failure {
+        CertificateFailure::Expired => ("certificate expired", api.endpoint()),
+        CertificateFailure::NotYetValid => ("certificate not yet valid", Fault::Network),
+        CertificateFailure::WrongName => ("certificate for a wrong name", api.endpoint()),
+        CertificateFailure::UntrustedIssuer => ("certificate of an untrusted issuer", Fault::Network),
+        CertificateFailure::Unusable => ("certificate unusable for this server", Fault::Network),
+    };
+    Failure::new(Reason::Tls, fault, detail)
+}
+
+fn handshake(error: &reqwest::Error) -> &'static str {
+    for cause in chain(error) {
+        match cause.downcast_ref() {
+            Some(rustls::Error::InvalidMessage(_)) => return "handshake: the answer is not TLS",
+            Some(rustls::Error::AlertReceived(_)) => return "handshake: refused by the server",
+            Some(rustls::Error::PeerIncompatible(_)) => return "handshake: no common version or cipher",
+            _ => {}
+        }
+    }
+    match io_kind(error) {
+        Some(io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe) => {
+            "handshake: the connection was reset"
+        }
+        Some(io::ErrorKind::UnexpectedEof) => "handshake: the connection was closed",
+        _ => "handshake failed",
+    }
+}
+
+fn connect(error: &reqwest::Error) -> &'static str {
+    match io_kind(error) {
+        Some(io::ErrorKind::ConnectionRefused) => "connection refused",
+        Some(io::ErrorKind::HostUnreachable) => "host unreachable",
+        Some(io::ErrorKind::NetworkUnreachable) => "network unreachable",
+        Some(io::ErrorKind::TimedOut) => "no answer to the connection attempt",
+        Some(io::ErrorKind::ConnectionReset) => "connection reset",
+        Some(io::ErrorKind::PermissionDenied) => "connection forbidden on this machine",
+        _ => "no connection",
+    }
+}
+
+fn proxy(error: &reqwest::Error) -> Failure {
+    // The tunnel's errors are private types: a 407 shows in the text alone, other statuses not at all.
+    let wants_credentials = chain(error).any(|cause| cause.to_string().contains("authorization required"));
+    let detail = if wants_credentials {
+        "the proxy wants credentials (407)".into()
+    } else if io_kind(error).is_some() {
+        Cow::Owned(format!("connecting to the proxy: {}", connect(error)))
+    } else {
+        "the proxy refused the tunnel".into()
+    };
+    Failure::new(Reason::Proxy, Fault::Network, detail)
+}
+
+/// The connection stood, but the response did not come to its end.
+fn broken_exchange(error: &reqwest::Error, api: Api) -> Failure {
+    for cause in chain(error) {
+        let Some(error) = cause.downcast_ref::<hyper::Error>() else { continue };
+        if error.is_parse_too_large() {
+            return Failure::new(Reason::Malformed, api.endpoint(), "the response's headers are too large");
+        }
+        if error.is_parse() {
+            return Failure::new(Reason::Malformed, api.endpoint(), "the response is not HTTP");
+        }
+    }
+    let detail = match io_kind(error) {
+        Some(io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe) => {
+            "the connection was reset before the response was complete"
+        }
+        _ => "the connection was closed before the response was complete",
+    };
+    Failure::new(Reason::Disconnected, api.endpoint(), detail)
+}
+
+fn io_kind(error: &reqwest::Error) -> Option<io::ErrorKind> {
+    // The innermost one: the outer ones are wrappers of kind `Other`.
+    chain(error).filter_map(<dyn Error>::downcast_ref).map(io::Error::kind).last()
+}
+
+/// An error and its causes. `io::Error` hides what it wraps from `source`, so it is looked into.
+fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+    let next = |error: &&'a (dyn Error + 'static)| -> Option<&'a (dyn Error + 'static)> {
+        let error: &'a (dyn Error + 'static) = *error;
+        match error.downcast_ref::<io::Error>() {
+            Some(wrapper) => wrapper.get_ref().map(|inner| inner as &(dyn Error + 'static)),
+            None => error.source(),
+        }
+    };
+    // No real chain is longer; a cycle would be one.
+    std::iter::successors(Some(error), next).take(32)
+}

@@ -1,0 +1,253 @@
+//! What of the network's words may enter a record or a label: codes and names from closed sets, ids of a plain form.
+
+use std::borrow::Cow;
+
+use serde_json::Value;
+
+/// What stands for a code or a name that we do not know.
+pub(super) const OTHER: &str = "other";
+
+/// Codes, types and statuses that providers document (facts of each API's error page).
+const CODES: &[&str] = &[
+    // OpenAI and its imitators
+    "billing_hard_limit_reached",
+    "context_length_exceeded",
+    "credit_balance_exhausted",
+    "insufficient_quota",
+    "invalid_api_key",
+    "invalid_request_error",
+    "model_decommissioned",
+    "model_not_found",
+    "organization_spend_limit_exceeded",
+    "organization_usage_limit_exceeded",
+    "project_spend_limit_exceeded",
+    "rate_limit_error",
+    "rate_limit_exceeded",
+    "requests",
+    "server_error",
+    "server_is_overloaded",
+    "service_unavailable_error",
+    "slow_down",
+    "tokens",
+    "unsupported_country_region_territory",
+    "unsupported_parameter",
+    "unsupported_value",
+    "DeploymentNotFound",
+    // Anthropic
+    "api_error",
+    "authentication_error",
+    "billing_error",
+    "conflict_error",
+    "enforced_spend_limit_reached",
+    "not_found_error",
+    "overloaded_error",
+    "permission_error",
+    "request_too_large",
+    "timeout_error",
+    // Google
+    "API_KEY_INVALID",
+    "DEADLINE_EXCEEDED",
+    "FAILED_PRECONDITION",
+    "INTERNAL",
+    "INVALID_ARGUMENT",
+    "NOT_FOUND",
+    "PERMISSION_DENIED",
+    "RESOURCE_EXHAUSTED",
+    "UNAUTHENTICATED",
+    "UNAVAILABLE",
+    // OpenRouter
+    "payment_required",
+    "permission_denied",
+    "provider_overloaded",
+    "provider_unavailable",
+    // LangMart, snake case
+    "expired_api_key",
+    "gateway_timeout",
+    "insufficient_credits",
+    "missing_api_key",
+    "service_unavailable",
+];
+
+/// The areas of LangMart's `GATEWAY1_AREA_001` and `API_AREA_001`.
+const AREAS: &[&str] = &[
+    "AUTH",
+    "BILLING",
+    "CONN",
+    "INTERNAL",
+    "LIMIT",
+    "MODEL",
+    "POOL",
+    "PROVIDER",
+    "QUOTA",
+    "RATE",
+    "ROUTING",
+    "TIMEOUT",
+    "VALIDATION",
+];
+
+/// Providers that stand behind gateways: as gateways spell them, without case and separators; and our name.
+const PROVIDERS: &[(&str, &str)] = &[
+    ("ai21", "ai21"),
+    ("alibaba", "alibaba"),
+    ("amazonbedrock", "bedrock"),
+    ("anthropic", "anthropic"),
+    ("azure", "azure"),
+    ("azureopenai", "azure"),
+    ("baseten", "baseten"),
+    ("bedrock", "bedrock"),
+    ("cerebras", "cerebras"),
+    ("cloudflare", "cloudflare"),
+    ("cohere", "cohere"),
+    ("deepinfra", "deepinfra"),
+    ("deepseek", "deepseek"),
+    ("fireworks", "fireworks"),
+    ("friendli", "friendli"),
+    ("gemini", "google"),
+    ("google", "google"),
+    ("googleaistudio", "google"),
+    ("googlevertex", "vertex"),
+    ("groq", "groq"),
+    ("huggingface", "huggingface"),
+    ("hyperbolic", "hyperbolic"),
+    ("meta", "meta"),
+    ("minimax", "minimax"),
+    ("mistral", "mistral"),
+    ("moonshotai", "moonshot"),
+    ("nebius", "nebius"),
+    ("novita", "novita"),
+    ("novitaai", "novita"),
+    ("nvidia", "nvidia"),
+    ("ollama", "ollama"),
+    ("openai", "openai"),
+    ("openrouter", "openrouter"),
+    ("perplexity", "perplexity"),
+    ("replicate", "replicate"),
+    ("sambanova", "sambanova"),
+    ("together", "together"),
+    ("vertex", "vertex"),
+    ("xai", "xai"),
+];
+
+/// The service's code as a record and a label may carry it.
+pub(super) fn error_code(code: &str) -> Cow<'static, str> {
+    if let Some(known) = CODES.iter().find(|known| **known == code) {
+        return Cow::Borrowed(known);
+    }
+    if langmart_provider(code).is_some_and(|provider| provider != OTHER) || langmart_area(code).is_some() {
+        return Cow::Owned(code.to_owned());
+    }
+    Cow::Borrowed(OTHER)
+}
+
+/// The provider that `PROVIDER_<NAME>_<nnn>` names, [`OTHER`] where we do not know it; `None` for any other code.
+pub(super) fn langmart_provider(code: &str) -> Option<&'static str> {
+    let (name, status) = code.strip_prefix("PROVIDER_")?.rsplit_once('_')?;
+    let spelled = |c: char| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_';
+    if !three_digits(status) || name.is_empty() || !name.chars().all(spelled) {
+        return None;
+    }
+    Some(provider(name).unwrap_or(OTHER))
+}
+
+/// The area of `GATEWAY_<AREA>_<nnn>`, `GATEWAY<digit>_<AREA>_<nnn>` or `API_<AREA>_<nnn>`, if we know it.
+pub(super) fn langmart_area(code: &str) -> Option<&'static str> {
+    let (plane, rest) = code.split_once('_')?;
+    let (area, number) = rest.rsplit_once('_')?;
+    let gateway = plane.strip_prefix("GATEWAY").is_some_and(|digit| {
+        digit.is_empty() || digit.len() == 1 && digit.bytes().all(|byte| byte.is_ascii_digit())
+    });
+    if !(gateway || plane == "API") || !three_digits(number) {
+        return None;
+    }
+    AREAS.iter().find(|known| **known == area).copied()
+}
+
+/// Our name for a provider as a gateway spells it; `None` where we do not know it.
+pub(super) fn provider(spelled: &str) -> Option<&'static str> {
+    const LONGEST: usize = 32;
+    if spelled.len() > LONGEST {
+        return None;
+    }
+    let plain: String =
+        spelled.chars().filter(char::is_ascii_alphanumeric).map(|c| c.to_ascii_lowercase()).collect();
+    PROVIDERS.iter().find(|(known, _)| *known == plain).map(|(_, name)| *name)
+}
+
+/// An id that names the request to the provider's support: 1 to 128 plain characters, else nothing.
+pub(super) fn request_id(id: &str) -> Option<String> {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._:-".contains(&byte);
+    ((1..=128).contains(&id.len()) && id.bytes().all(plain)).then(|| id.to_owned())
+}
+
+/// A count of tokens, where it is a number that a short completion can have; a hostile one would poison the sums.
+pub(super) fn tokens(value: &Value) -> Option<u64> {
+    const MOST: u64 = 100_000_000;
+    value.as_u64().filter(|tokens| *tokens <= MOST)
+}
+
+fn three_digits(text: &str) -> bool {
+    text.len() == 3 && text.bytes().all(|byte| byte.is_ascii_digit())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check_code(code: &str, expected: &str) {
+        assert_eq!(error_code(code), expected, "{code}");
+    }
+
+    #[test]
+    fn codes_pass_by_name_or_by_pattern_or_not_at_all() {
+        for known in ["invalid_api_key", "overloaded_error", "RESOURCE_EXHAUSTED", "tokens"] {
+            check_code(known, known);
+        }
+        for patterned in
+            ["GATEWAY1_AUTH_001", "GATEWAY_TIMEOUT_001", "GATEWAY3_CONN_999", "API_VALIDATION_001"]
+        {
+            check_code(patterned, patterned);
+        }
+        check_code("PROVIDER_OPENAI_429", "PROVIDER_OPENAI_429");
+        check_code("PROVIDER_GOOGLE_401", "PROVIDER_GOOGLE_401");
+        for foreign in [
+            "",
+            "sk-live-1234",
+            "INVALID_API_KEY",
+            "PROVIDER_EVIL_429",
+            "PROVIDER_OPENAI_42",
+            "PROVIDER_OPENAI_4290",
+            "PROVIDER_openai_429",
+            "PROVIDER__429",
+            "GATEWAY12_AUTH_001",
+            "GATEWAYX_AUTH_001",
+            "GATEWAY1_EVIL_001",
+            "GATEWAY1_AUTH_0x1",
+            "API__001",
+            "<script>",
+        ] {
+            check_code(foreign, OTHER);
+        }
+    }
+
+    #[test]
+    fn providers_are_known_however_they_are_spelled() {
+        assert_eq!(provider("OpenAI"), Some("openai"));
+        assert_eq!(provider("Google AI Studio"), Some("google"));
+        assert_eq!(provider("Amazon Bedrock"), Some("bedrock"));
+        assert_eq!(provider("Example"), None);
+        assert_eq!(provider(&"openai".repeat(100)), None);
+        assert_eq!(langmart_provider("PROVIDER_ANTHROPIC_401"), Some("anthropic"));
+        assert_eq!(langmart_provider("PROVIDER_NEWCOMER_500"), Some(OTHER));
+        assert_eq!(langmart_provider("GATEWAY1_AUTH_001"), None);
+    }
+
+    #[test]
+    fn request_ids_have_a_plain_form() {
+        assert_eq!(request_id("req_011CF.x:y-z").as_deref(), Some("req_011CF.x:y-z"));
+        assert_eq!(request_id(&"a".repeat(128)).map(|id| id.len()), Some(128));
+        for foreign in ["", "a b", "a\"b", "a<b", "ü", &"a".repeat(129)] {
+            assert_eq!(request_id(foreign), None, "{foreign}");
+        }
+    }
+}

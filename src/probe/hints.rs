@@ -1,0 +1,229 @@
+//! How long a service asks to wait, and when its limits are full again: every notation that providers use.
+//!
+//! Pure. Whatever cannot be read with certainty is `None`: a wrong wait is worse than none.
+
+use std::time::{Duration, SystemTime};
+
+use reqwest::header::{HeaderMap, RETRY_AFTER};
+
+/// The longest notation that is looked at; real ones have some 30 characters.
+const MAX_LENGTH: usize = 64;
+
+/// Clocks nearer than this count as one: the Date header is good to a second, and the response took a while.
+const SAME_CLOCK: Duration = Duration::from_secs(2);
+
+/// Our clock and the server's, at the moment of the response's headers.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Clocks {
+    /// Ours.
+    pub(super) now: SystemTime,
+    /// The server's, by its Date header; `None` where it sent none.
+    pub(super) date: Option<SystemTime>,
+}
+
+impl Clocks {
+    /// The Date header of RFC 9110, 6.6.1, beside our own time.
+    pub(super) fn read(now: SystemTime, headers: &HeaderMap) -> Self {
+        Self { now, date: text(headers, "date").and_then(|date| httpdate::parse_http_date(date).ok()) }
+    }
+
+    /// Ours minus the server's, in seconds.
+    pub(super) fn offset(&self) -> Option<f64> {
+        let date = self.date?;
+        Some(match self.now.duration_since(date) {
+            Ok(ahead) => ahead.as_secs_f64(),
+            Err(behind) => -behind.duration().as_secs_f64(),
+        })
+    }
+
+    /// Seconds from now until a moment by the server's clock; 0 when it has passed, as Anthropic's resets often have.
+    pub(super) fn until(&self, moment: SystemTime) -> f64 {
+        moment.duration_since(self.date.unwrap_or(self.now)).map_or(0.0, |wait| wait.as_secs_f64())
+    }
+
+    /// A moment by the server's clock, by ours.
+    pub(super) fn ours(&self, moment: SystemTime) -> Option<SystemTime> {
+        let date = self.date.unwrap_or(self.now);
+        let moment = moment.max(date);
+        if self.offset().is_none_or(|offset| offset.abs() <= SAME_CLOCK.as_secs_f64()) {
+            return Some(moment);
+        }
+        self.now.checked_add(moment.duration_since(date).ok()?)
+    }
+
+    /// The moment that many seconds from now, by our clock.
+    pub(super) fn after(&self, seconds: f64) -> Option<SystemTime> {
+        self.now.checked_add(Duration::try_from_secs_f64(seconds).ok()?)
+    }
+}
+
+/// `retry-after-ms` (Azure, `OpenAI`'s SDKs), then Retry-After of RFC 9110, 10.2.3, in seconds; fractions, which Groq's
+/// clients report, are taken as they are.
+pub(super) fn retry_after(headers: &HeaderMap, clocks: &Clocks) -> Option<f64> {
+    if let Some(milliseconds) = text(headers, "retry-after-ms").and_then(decimal) {
+        return Some(milliseconds / 1000.0);
+    }
+    let value = text(headers, RETRY_AFTER.as_str())?;
+    decimal(value).or_else(|| httpdate::parse_http_date(value).ok().map(|moment| clocks.until(moment)))
+}
+
+/// A header's value as text, if it is short and has nothing but visible ASCII.
+pub(super) fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+    let value = headers.get(name)?.to_str().ok()?.trim();
+    (!value.is_empty() && value.len() <= MAX_LENGTH).then_some(value)
+}
+
+/// A plain decimal number: digits, perhaps a fraction. No sign, no exponent.
+pub(super) fn decimal(value: &str) -> Option<f64> {
+    let (whole, fraction) = value.split_once('.').unwrap_or((value, "0"));
+    let digits = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
+    if value.len() > MAX_LENGTH || !digits(whole) || !digits(fraction) {
+        return None;
+    }
+    value.parse().ok()
+}
+
+/// A duration as Go prints it, in seconds: `1s`, `6m0s`, `2m59.56s`, `12ms`, `17.399999999s`. A bare number is none: its
+/// unit is disputed (Azure sends some).
+pub(super) fn go_duration(value: &str) -> Option<f64> {
+    let mut rest = value;
+    let mut seconds = 0.0;
+    if value.is_empty() || value.len() > MAX_LENGTH {
+        return None;
+    }
+    while !rest.is_empty() {
+        let unit_at = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
+        let amount = decimal(&rest[..unit_at])?;
+        rest = &rest[unit_at..];
+        // The longer unit first: `m` begins `ms`.
+        let units =
+            [("ns", 1e-9), ("us", 1e-6), ("µs", 1e-6), ("ms", 1e-3), ("s", 1.0), ("m", 60.0), ("h", 3600.0)];
+        let (unit, scale) = units.into_iter().find(|(unit, _)| rest.starts_with(unit))?;
+        seconds += amount * scale;
+        rest = &rest[unit.len()..];
+    }
+    Some(seconds)
+}
+
+/// The JSON form of protobuf's Duration, in seconds: `37s`, `0.123456789s`.
+pub(super) fn protobuf_duration(value: &str) -> Option<f64> {
+    decimal(value.strip_suffix('s')?)
+}
+
+/// RFC 3339, any offset.
+pub(super) fn rfc3339(value: &str) -> Option<SystemTime> {
+    let moment: jiff::Timestamp = value.parse().ok()?;
+    Some(moment.into())
+}
+
+/// Seconds since the Unix epoch, or milliseconds where there are so many that seconds would be far in the future.
+pub(super) fn epoch(value: &str) -> Option<SystemTime> {
+    const MILLISECONDS_FROM: f64 = 1e12;
+    let number = decimal(value)?;
+    let seconds = if number >= MILLISECONDS_FROM { number / 1000.0 } else { number };
+    SystemTime::UNIX_EPOCH.checked_add(Duration::try_from_secs_f64(seconds).ok()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use reqwest::header::{HeaderName, HeaderValue};
+
+    use super::*;
+
+    fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
+        pairs
+            .iter()
+            .map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_str(value).unwrap()))
+            .collect()
+    }
+
+    #[track_caller]
+    fn check_retry_after(pairs: &[(&'static str, &str)], expected: Option<f64>) {
+        let headers = headers(pairs);
+        let clocks = Clocks::read(SystemTime::now(), &headers);
+        assert_eq!(retry_after(&headers, &clocks), expected, "{pairs:?}");
+    }
+
+    #[test]
+    fn retry_after_in_every_notation() {
+        check_retry_after(&[], None);
+        check_retry_after(&[("retry-after", "120")], Some(120.0));
+        check_retry_after(&[("retry-after", " 0 ")], Some(0.0));
+        check_retry_after(&[("retry-after", "6.3525")], Some(6.3525));
+        check_retry_after(&[("retry-after", "198300")], Some(198_300.0));
+        check_retry_after(&[("retry-after-ms", "864"), ("retry-after", "9")], Some(0.864));
+        check_retry_after(&[("retry-after-ms", "soon"), ("retry-after", "9")], Some(9.0));
+        let date = ("date", "Sun, 22 Nov 2026 08:00:00 GMT");
+        check_retry_after(&[date, ("retry-after", "Sun, 22 Nov 2026 08:00:30 GMT")], Some(30.0));
+        check_retry_after(&[date, ("retry-after", "Sun, 22 Nov 2026 07:00:30 GMT")], Some(0.0));
+    }
+
+    #[test]
+    fn what_is_no_wait_is_none() {
+        let long = "9".repeat(400);
+        for value in ["-1", "NaN", "inf", "1e9", "+5", "0x10", "", "1,5", ".5", "5.", "60 s", &long] {
+            check_retry_after(&[("retry-after", value)], None);
+        }
+    }
+
+    #[track_caller]
+    fn check_go(value: &str, expected: Option<f64>) {
+        let seconds = go_duration(value);
+        match (seconds, expected) {
+            (Some(seconds), Some(expected)) => {
+                assert!((seconds - expected).abs() < 1e-9, "{value}: {seconds}")
+            }
+            _ => assert_eq!(seconds, expected, "{value}"),
+        }
+    }
+
+    #[test]
+    fn go_durations() {
+        check_go("1s", Some(1.0));
+        check_go("0s", Some(0.0));
+        check_go("6m0s", Some(360.0));
+        check_go("2m59.56s", Some(179.56));
+        check_go("20m52.666s", Some(1252.666));
+        check_go("12ms", Some(0.012));
+        check_go("577.5ms", Some(0.5775));
+        check_go("17.399999999s", Some(17.399_999_999));
+        check_go("1h2m3s", Some(3723.0));
+        check_go("5µs", Some(5e-6));
+        check_go("5us", Some(5e-6));
+        check_go("5ns", Some(5e-9));
+        for value in ["", "500", "-1s", "1d", "s", "1s2", "..s", "1.2.3s", "1 s", "∞s"] {
+            check_go(value, None);
+        }
+    }
+
+    #[test]
+    fn moments() {
+        let at = |seconds| Some(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds));
+        assert_eq!(rfc3339("2026-11-22T08:01:00Z"), at(1_795_334_460));
+        assert_eq!(rfc3339("2026-11-22T09:01:00+01:00"), at(1_795_334_460));
+        assert_eq!(rfc3339("tomorrow"), None);
+        assert_eq!(epoch("1795334460000"), at(1_795_334_460));
+        assert_eq!(epoch("1795334460"), at(1_795_334_460));
+        assert_eq!(epoch("-1"), None);
+        assert_eq!(epoch(&"9".repeat(60)), None);
+        assert_eq!(protobuf_duration("37s"), Some(37.0));
+        assert_eq!(protobuf_duration("0.123456789s"), Some(0.123_456_789));
+        assert_eq!(protobuf_duration("37"), None);
+    }
+
+    #[test]
+    fn the_servers_moments_are_moved_to_our_clock_and_never_into_the_past() {
+        let date = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000);
+        let minute = Duration::from_secs(60);
+        let same = Clocks { now: date + Duration::from_millis(700), date: Some(date) };
+        assert_eq!(same.ours(date + minute), Some(date + minute), "as it was sent");
+        assert_eq!(same.ours(date - minute), Some(date));
+        let hour = Duration::from_secs(3600);
+        let ahead = Clocks { now: date + hour, date: Some(date) };
+        assert_eq!(ahead.ours(date + minute), Some(date + hour + minute));
+        assert_eq!(ahead.ours(date - minute), Some(date + hour));
+        assert_eq!(ahead.offset(), Some(3600.0));
+        assert!((ahead.until(date + minute) - 60.0).abs() < 1e-9);
+        assert!(ahead.until(date - minute).abs() < 1e-9);
+    }
+}

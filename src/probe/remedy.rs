@@ -1,0 +1,105 @@
+//! What to do about a failure, by the guide's remedies, in our own words.
+
+use crate::outcome::{Api, Check, Fault, Outcome, Reason};
+
+/// The hint for an outcome; empty on success.
+pub(super) fn remedy(api: Api, check: Check, outcome: &Outcome) -> &'static str {
+    match outcome.reason {
+        Reason::Ok => "",
+        Reason::Dns => {
+            "check /etc/resolv.conf and the name in base_url; ask another resolver: nslookup HOST 8.8.8.8"
+        }
+        Reason::Connect => {
+            "check that firewalls let this machine out to the port, and that base_url names the right one"
+        }
+        Reason::Proxy => {
+            "check proxy in the provider's section: address, port, credentials, and whether it allows the target"
+        }
+        Reason::Tls => tls(&outcome.detail),
+        Reason::Timeout if outcome.fault == Fault::Network => {
+            "packets are lost on the way: check firewall, proxy and DNS of this machine"
+        }
+        Reason::Timeout => {
+            "the service is slow: compare other models and providers; raise timeout if this model needs longer"
+        }
+        Reason::Disconnected => {
+            "the service dropped the connection: if it goes on, give the support the times and request ids"
+        }
+        Reason::AuthFailed => auth_failed(api, outcome.fault),
+        Reason::Permission => {
+            "the key is known but may not do this: check its scopes, project, region and IP restrictions"
+        }
+        Reason::Billing if outcome.fault == Fault::Provider => {
+            "the provider account behind the gateway has no credit or quota: top it up or switch the connection"
+        }
+        Reason::Billing => "add credit or raise the spend limit of this account; waiting does not help",
+        Reason::RateLimited if outcome.fault == Fault::Provider => {
+            "the gateway's provider account is at its limit: add connections to a pool or raise the provider's tier"
+        }
+        Reason::RateLimited => {
+            "wait as asked; send fewer requests, spread them over providers, or raise the tier"
+        }
+        Reason::Overloaded => {
+            "the service has too much to do: use another model or provider until it recovers"
+        }
+        Reason::Unavailable => {
+            "look at the service's status page for maintenance or incidents; use another provider meanwhile"
+        }
+        Reason::GatewayTimeout => {
+            "make the request smaller, stream it, or use a faster model; look at the provider's status"
+        }
+        Reason::ServerError => "the service failed: look at its status page; give the support the request id",
+        Reason::ModelNotFound => {
+            "the model is unknown or retired: see the models check or the provider's model list"
+        }
+        Reason::InvalidRequest => invalid_request(check),
+        Reason::UnexpectedStatus => "check base_url and paths: this status is none that the API documents",
+        Reason::Malformed => {
+            "check base_url: something other than the API may be answering, a proxy or portal perhaps"
+        }
+        Reason::ErrorIn200 => "the service reports an error under a success status: look at its status page",
+        Reason::NoContent => {
+            "raise max_tokens or take a model that does not reason; change the prompt if it is filtered"
+        }
+        Reason::UnmetExpectation => {
+            "the response is not what expect asks for: look at it with once --json, or at expect"
+        }
+        Reason::Internal => "the prober itself is short of something: see its log, LimitNOFILE and memory",
+    }
+}
+
+fn tls(detail: &str) -> &'static str {
+    if detail.contains("expired") {
+        "the service must renew its certificate; if others accept it, check this machine's clock"
+    } else if detail.contains("not yet valid") {
+        "check this machine's clock: timedatectl"
+    } else if detail.contains("wrong name") {
+        "base_url names a host that the certificate is not for: check it, and any proxy that intercepts TLS"
+    } else if detail.contains("untrusted") {
+        "update the CA certificates (apt install --reinstall ca-certificates), or set ca_file for a private CA"
+    } else {
+        "something between here and the service breaks TLS: check proxies, firewalls, and that the port speaks TLS"
+    }
+}
+
+fn auth_failed(api: Api, fault: Fault) -> &'static str {
+    match (fault, api) {
+        (Fault::Provider, _) => {
+            "the provider key stored in the gateway is bad: replace it under Connections and press Test there"
+        }
+        (_, Api::Langmart) => {
+            "check the key under Settings > API Keys: active, complete, of this environment; make a new one"
+        }
+        _ => "check the key in the provider's console: active, complete, of this environment; make a new one",
+    }
+}
+
+fn invalid_request(check: Check) -> &'static str {
+    match check {
+        Check::Chat => "the probe's request is refused: check model, max_tokens and max_tokens_parameter",
+        Check::Http => "the probe's request is refused: check method, path, headers and body",
+        Check::Health | Check::Auth | Check::Models => {
+            "the probe's request is refused: check base_url and the check's path"
+        }
+    }
+}

@@ -1,0 +1,146 @@
+//! One run: an attempt at a target, from the first lookup to the verdict. It never fails: a failed probe is data.
+
+use std::{borrow::Cow, sync::Arc, time::SystemTime};
+
+use reqwest::{Client, Request};
+
+use super::{
+    classify::{self, Verdict, classify},
+    client::{self, ClientError},
+    clock,
+    exchange::{Exchange, Response, exchange},
+    failure::{Failure, Route},
+    hints::Clocks,
+    remedy::remedy,
+    request::{self, RequestError},
+    resolver::Resolver,
+};
+use crate::{
+    config::{Config, Probe, Provider},
+    outcome::{Fault, Outcome, Reason, Tls},
+};
+
+/// A probe made ready to run.
+#[derive(Debug)]
+pub struct Target {
+    probe: Arc<Probe>,
+    client: Client,
+    request: Request,
+}
+
+/// Why a configuration's probes cannot be made ready.
+#[derive(Debug, thiserror::Error)]
+pub enum PrepareError {
+    /// No client for a provider.
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    /// No request for a probe.
+    #[error(transparent)]
+    Request(#[from] RequestError),
+}
+
+impl Target {
+    /// Makes every probe of a configuration ready: one client a provider, one request a probe.
+    pub fn prepare(config: &Config, resolver: &Arc<Resolver>) -> Result<Vec<Arc<Self>>, PrepareError> {
+        let mut clients: Vec<(&Provider, Client)> = Vec::new();
+        let mut targets = Vec::with_capacity(config.probes.len());
+        for probe in &config.probes {
+            let provider = &*probe.provider;
+            let known = clients.iter().find(|(known, _)| known.name == provider.name);
+            let client = if let Some((_, client)) = known {
+                client.clone()
+            } else {
+                let client = client::client(provider, &config.system_roots, resolver.clone())?;
+                clients.push((provider, client.clone()));
+                client
+            };
+            let request = request::request(probe)?;
+            targets.push(Arc::new(Self { probe: probe.clone(), client, request }));
+        }
+        Ok(targets)
+    }
+
+    /// What it is.
+    pub fn probe(&self) -> &Arc<Probe> {
+        &self.probe
+    }
+
+    /// One attempt.
+    pub async fn run(&self) -> Outcome {
+        let probe = &self.probe;
+        let route = Route { api: probe.provider.api, proxied: probe.provider.proxy.is_some() };
+        let request = self.request.try_clone().expect("its body is bytes in memory, which can be cloned");
+        let time = SystemTime::now();
+        let exchange = exchange(&self.client, request, probe.timeout, route).await;
+        let mut outcome = facts(time, &exchange);
+        let Exchange { response, failure, started, headers, .. } = exchange;
+        let clocks = response.as_ref().map(|response| {
+            let elapsed = headers.map_or_else(Default::default, |headers| headers - started);
+            Clocks::read(time + elapsed, &response.headers)
+        });
+        outcome.clock_offset = clocks.and_then(|clocks| clocks.offset());
+        match (response, clocks, failure) {
+            (Some(response), Some(clocks), None) => decide(&mut outcome, self.judge(response, clocks).await),
+            (response, clocks, failure) => {
+                if let (Some(response), Some(clocks)) = (response, clocks) {
+                    (outcome.request_id, outcome.ratelimit) =
+                        classify::headers_only(probe, &response, &clocks);
+                }
+                if let Some(Failure { reason, fault, detail }) = failure {
+                    (outcome.reason, outcome.fault, outcome.detail) = (reason, fault, detail);
+                }
+            }
+        }
+        outcome.hint = remedy(probe.provider.api, probe.check(), &outcome);
+        outcome
+    }
+
+    /// The verdict on a whole response; a large one is taken apart on a thread of its own, so that the thread that times
+    /// the other probes is not kept.
+    async fn judge(&self, response: Response, clocks: Clocks) -> Option<Verdict> {
+        if !classify::is_heavy(self.probe.check(), &response.body) {
+            return Some(classify(&self.probe, &response, &clocks));
+        }
+        let probe = self.probe.clone();
+        tokio::task::spawn_blocking(move || classify(&probe, &response, &clocks)).await.ok()
+    }
+}
+
+/// What the exchange shows before any verdict. The verdict is `internal` until there is one.
+fn facts(time: SystemTime, exchange: &Exchange) -> Outcome {
+    let Exchange { response, seen, started, headers, ended, .. } = exchange;
+    let mut outcome = Outcome::new(time, Reason::Internal, Fault::Prober);
+    outcome.duration = *ended - *started;
+    outcome.phases = clock::phases(seen, *started, *headers, *ended);
+    outcome.dns.clone_from(&seen.addresses);
+    outcome.tls = seen.handshake.map(|_| Tls { version: seen.tls_version, not_after: seen.not_after });
+    if let Some(response) = response {
+        outcome.http_status = Some(response.status);
+        outcome.http_version = Some(response.version);
+        outcome.remote_address = response.remote_address;
+    }
+    outcome
+}
+
+fn decide(outcome: &mut Outcome, verdict: Option<Verdict>) {
+    let Some(verdict) = verdict else {
+        outcome.detail = Cow::Borrowed("the response could not be taken apart");
+        return;
+    };
+    let Verdict {
+        reason,
+        fault,
+        detail,
+        error_code,
+        upstream,
+        request_id,
+        retry_after,
+        ratelimit,
+        input_tokens,
+        output_tokens,
+    } = verdict;
+    (outcome.reason, outcome.fault, outcome.detail) = (reason, fault, detail);
+    (outcome.error_code, outcome.upstream, outcome.request_id) = (error_code, upstream, request_id);
+    (outcome.retry_after, outcome.ratelimit) = (retry_after, ratelimit);
+    (outcome.input_tokens, outcome.output_tokens) = (input_tokens, output_tokens);
+}
