@@ -18,7 +18,7 @@ use super::{
     hints::{self, Clocks},
 };
 use crate::{
-    config::{Expect, Probe, Task},
+    config::{Expect, Probe, Provider, Task},
     outcome::{Api, Check, Fault, RateLimit, Reason},
 };
 
@@ -110,7 +110,7 @@ pub(super) fn classify(probe: &Probe, response: &Response, clocks: &Clocks) -> V
         detail,
         error_code: failed.then(|| dialect.error_code(&error).map(gate::error_code)).flatten(),
         upstream: failed.then_some(upstream.name).flatten(),
-        request_id: request_id(dialect, response, &error),
+        request_id: request_id(&probe.provider, dialect, response, &error),
         retry_after: wait(dialect, reason, response, &error, &ratelimit, clocks),
         ratelimit,
         input_tokens,
@@ -126,7 +126,10 @@ pub(super) fn headers_only(
 ) -> (Option<String>, Vec<RateLimit>) {
     let dialect = dialect::of(probe.provider.api);
     let error = ErrorBody::read(&Value::Null);
-    (request_id(dialect, response, &error), dialect.rate_limits(&response.headers, &error, clocks))
+    (
+        request_id(&probe.provider, dialect, response, &error),
+        dialect.rate_limits(&response.headers, &error, clocks),
+    )
 }
 
 fn is_success(status: u16) -> bool {
@@ -271,7 +274,12 @@ fn wait(
     hints::retry_after(&response.headers, clocks).or_else(|| dialect.body_hint(error)).or_else(until_reset)
 }
 
-fn request_id(dialect: &dyn Dialect, response: &Response, error: &ErrorBody<'_>) -> Option<String> {
+fn request_id(
+    provider: &Provider,
+    dialect: &dyn Dialect,
+    response: &Response,
+    error: &ErrorBody<'_>,
+) -> Option<String> {
     let by_header = |name: &&str| gate::request_id(response.headers.get(*name)?.to_str().ok()?);
     dialect
         .request_id_headers()
@@ -279,6 +287,14 @@ fn request_id(dialect: &dyn Dialect, response: &Response, error: &ErrorBody<'_>)
         .find_map(by_header)
         .or_else(|| error.root_text("request_id").and_then(gate::request_id))
         .or_else(|| error.text("request_id").and_then(gate::request_id))
+        .filter(|id| !echoes_a_secret(provider, id))
+}
+
+/// Whether a service sends back what was sent to it in confidence: a key has the form of an id.
+fn echoes_a_secret(provider: &Provider, id: &str) -> bool {
+    let key = provider.key.iter().map(|key| key.value.expose());
+    let headers = provider.headers.iter().filter_map(|(_, value)| value.to_str().ok());
+    key.chain(headers).any(|secret| !secret.is_empty() && id.contains(secret))
 }
 
 /// The operator's own expectation.

@@ -1,0 +1,278 @@
+//! Every example response, played over a socket, gets the verdict that its index promises; so do responses that no
+//! provider has sent yet, and never with the network's words.
+
+use std::{collections::BTreeSet, fmt::Write as _, time::SystemTime};
+
+use langmart_prober::outcome::{Api, Check, Fault, Outcome, RateLimit, Reason, Record, Resource};
+use serde_json::Value;
+
+use crate::harness::{
+    probes::{probe, provider, run},
+    raw::{RawServer, on_the_wire},
+};
+
+const INDEX: &str = include_str!("../fixtures/index.json");
+
+/// One row of the index.
+struct Case {
+    file: String,
+    text: String,
+    api: Api,
+    check: Check,
+    expect: Value,
+}
+
+/// The cases whose check exists.
+fn cases() -> Vec<Case> {
+    let index: Value = serde_json::from_str(INDEX).unwrap();
+    let rows = index["cases"].as_array().unwrap();
+    let case = |row: &Value| {
+        let file = row["file"].as_str()?.to_owned();
+        let check = Check::from_name(row["check"].as_str()?)?;
+        let api = Api::from_name(row["api"].as_str()?)?;
+        let path = format!("{}/tests/fixtures/{file}", env!("CARGO_MANIFEST_DIR"));
+        let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"));
+        Some(Case { file, text, api, check, expect: row["expect"].clone() })
+    };
+    rows.iter().filter_map(case).collect()
+}
+
+/// Runs the check against a server that plays these bytes.
+fn play(server: &RawServer, api: Api, check: Check, wire: Vec<u8>) -> Outcome {
+    server.play(wire);
+    run(probe(provider(api, &format!("http://{}", server.address)), check))
+}
+
+fn seconds_from(outcome: &Outcome, moment: SystemTime) -> f64 {
+    // The response's moment is the run's start but for some milliseconds.
+    moment.duration_since(outcome.time).map_or(0.0, |wait| wait.as_secs_f64())
+}
+
+fn reset(outcome: &Outcome, resource: Resource) -> Option<f64> {
+    let limit: &RateLimit = outcome.ratelimit.iter().find(|limit| limit.resource == resource)?;
+    Some(seconds_from(outcome, limit.reset?))
+}
+
+#[test]
+fn every_fixture_gets_its_verdict() {
+    let server = RawServer::start();
+    let mut wrong = String::new();
+    let cases = cases();
+    assert!(cases.len() >= 70, "only {} fixtures were found", cases.len());
+    for case in &cases {
+        let outcome = play(&server, case.api, case.check, on_the_wire(&case.text));
+        let mut differ = |what: &str, found: &dyn std::fmt::Debug, expected: &dyn std::fmt::Debug| {
+            writeln!(wrong, "{}: {what} is {found:?}, not {expected:?}", case.file).unwrap();
+        };
+        for (member, expected) in case.expect.as_object().unwrap() {
+            let text = expected.as_str();
+            match member.as_str() {
+                "reason" if text != Some(outcome.reason.name()) => {
+                    differ("reason", &outcome.reason, expected)
+                }
+                "fault" if text != Some(outcome.fault.name()) => differ("fault", &outcome.fault, expected),
+                "upstream" if text != outcome.upstream => differ("upstream", &outcome.upstream, expected),
+                "code" if text != outcome.error_code.as_deref() => {
+                    differ("code", &outcome.error_code, expected)
+                }
+                "retry_after_s" if !near(outcome.retry_after, expected) => {
+                    differ("retry_after", &outcome.retry_after, expected);
+                }
+                "reset_in_s" | "reset_requests_s" if !near(reset(&outcome, Resource::Requests), expected) => {
+                    differ("reset of requests", &outcome.ratelimit, expected);
+                }
+                "reset_tokens_s" if !near(reset(&outcome, Resource::Tokens), expected) => {
+                    differ("reset of tokens", &outcome.ratelimit, expected);
+                }
+                // Read, but kept nowhere: how many rows a good list has.
+                "models" | "reason" | "fault" | "upstream" | "code" | "retry_after_s" | "reset_in_s"
+                | "reset_requests_s" | "reset_tokens_s" => {}
+                unknown => panic!("{}: the index expects {unknown}, which nothing checks", case.file),
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "of {} fixtures:\n{wrong}", cases.len());
+}
+
+/// Equal within a tenth of a second, which the way over the socket takes at most.
+fn near(found: Option<f64>, expected: &Value) -> bool {
+    match (found, expected.as_f64()) {
+        (Some(found), Some(expected)) => (found - expected).abs() < 0.1,
+        (found, expected) => found.is_none() && expected.is_none(),
+    }
+}
+
+/// What a status comes to when the body says nothing that we know.
+#[track_caller]
+fn check_status(server: &RawServer, status: u16, body: &str, expected: (Reason, Fault)) {
+    let fixture = format!("HTTP/1.1 {status} Whatever\nContent-Type: application/json\n\n{body}");
+    let outcome = play(server, Api::Langmart, Check::Chat, on_the_wire(&fixture));
+    assert_eq!((outcome.reason, outcome.fault), expected, "{status} with {body}");
+}
+
+#[test]
+fn without_a_known_word_the_status_decides() {
+    use Fault::{Caller, Gateway, Network};
+
+    let server = RawServer::start();
+    let bodies = [
+        "",
+        "{}",
+        "null",
+        "[]",
+        "[[]]",
+        "<html><body>model insufficient_quota</body></html>",
+        "upstream connect error",
+        "\u{0}\u{1}\u{2}",
+        r#"{"error":{"code":"EVIL_CODE","type":"evil_type","message":"evil","status":999}}"#,
+        r#"{"error":{"code":{"a":1},"type":["b"],"message":7,"metadata":"x","details":5}}"#,
+        r#"{"error":{"code":"GATEWAY1_EVIL_001"}}"#,
+        r#"{"error":[1,2]}"#,
+        r#"{"error":true}"#,
+        r#"{"error":"evil"}"#,
+        r#"{"message":{}}"#,
+        r#"{"error":{"message":"trunc"#,
+    ];
+    for body in bodies {
+        for (status, reason, fault) in [
+            (302, Reason::UnexpectedStatus, Gateway),
+            (400, Reason::InvalidRequest, Caller),
+            (401, Reason::AuthFailed, Caller),
+            (402, Reason::Billing, Caller),
+            (403, Reason::Permission, Caller),
+            (404, Reason::InvalidRequest, Caller),
+            (407, Reason::Proxy, Network),
+            (408, Reason::GatewayTimeout, Gateway),
+            (413, Reason::InvalidRequest, Caller),
+            (418, Reason::InvalidRequest, Caller),
+            (429, Reason::RateLimited, Caller),
+            (498, Reason::Overloaded, Gateway),
+            (500, Reason::ServerError, Gateway),
+            (502, Reason::ServerError, Gateway),
+            (503, Reason::Unavailable, Gateway),
+            (504, Reason::GatewayTimeout, Gateway),
+            (520, Reason::ServerError, Gateway),
+            (524, Reason::GatewayTimeout, Gateway),
+            (529, Reason::Overloaded, Gateway),
+            (599, Reason::ServerError, Gateway),
+            (700, Reason::UnexpectedStatus, Gateway),
+            (999, Reason::UnexpectedStatus, Gateway),
+        ] {
+            check_status(&server, status, body, (reason, fault));
+        }
+    }
+}
+
+#[test]
+fn an_unknown_upstream_is_still_an_upstream() {
+    let server = RawServer::start();
+    for (status, reason) in
+        [(401, Reason::AuthFailed), (429, Reason::RateLimited), (500, Reason::ServerError)]
+    {
+        let body = format!(r#"{{"error":{{"code":"PROVIDER_NEWCOMER_{status}","message":"x"}}}}"#);
+        let fixture = format!("HTTP/1.1 {status} X\n\n{body}");
+        let outcome = play(&server, Api::Langmart, Check::Chat, on_the_wire(&fixture));
+        assert_eq!((outcome.reason, outcome.fault), (reason, Fault::Provider));
+        assert_eq!((outcome.upstream, outcome.error_code.as_deref()), (Some("other"), Some("other")));
+    }
+}
+
+#[test]
+fn headers_in_another_case_and_order_change_nothing() {
+    let server = RawServer::start();
+    for case in cases() {
+        let (head, body) = case.text.split_once("\n\n").unwrap();
+        let mut lines: Vec<String> = head.lines().map(str::to_owned).collect();
+        let status_line = lines.remove(0);
+        let shouted = lines.iter().rev().map(|line| match line.split_once(':') {
+            Some((name, value)) => format!("{}:{value}", name.to_ascii_uppercase()),
+            None => line.clone(),
+        });
+        let mutated: Vec<String> = std::iter::once(status_line).chain(shouted).collect();
+        let mutated = format!("{}\n\n{body}", mutated.join("\n"));
+        let [plain, mutated] =
+            [&case.text, &mutated].map(|text| play(&server, case.api, case.check, on_the_wire(text)));
+        let gist = |outcome: &Outcome| {
+            let Outcome { reason, fault, error_code, upstream, request_id, retry_after, .. } =
+                outcome.clone();
+            let limits: Vec<_> =
+                outcome.ratelimit.iter().map(|l| (l.resource, l.limit, l.remaining)).collect();
+            (reason, fault, error_code, upstream, request_id, retry_after.map(f64::round), limits)
+        };
+        assert_eq!(gist(&plain), gist(&mutated), "{}", case.file);
+    }
+}
+
+#[test]
+fn the_networks_words_never_reach_a_record() {
+    // With a blank, so that it is no request id, which passes by its form alone.
+    const CANARY: &str = "cAnArY w0rd";
+
+    let server = RawServer::start();
+    let mut seen = BTreeSet::new();
+    for case in cases() {
+        let (head, body) = case.text.split_once("\n\n").unwrap();
+        let status_line = head.lines().next().unwrap();
+        for how in ["suffix", "replace", "html", "array", "headers"] {
+            let body = match how {
+                "suffix" => poisoned(body, &|text| format!("{text} {CANARY}")),
+                "replace" => poisoned(body, &|_| CANARY.to_owned()),
+                "html" => format!("<html>{CANARY}</html>"),
+                "array" => format!("[{}]", poisoned(body, &|text| format!("{CANARY}{text}"))),
+                _ => body.to_owned(),
+            };
+            let head = if how == "headers" {
+                let poison = |line: &str| format!("{} {CANARY}\"<>", line);
+                let lines: Vec<String> = head.lines().skip(1).map(poison).collect();
+                format!("{status_line} {CANARY}\n{}", lines.join("\n"))
+            } else {
+                head.to_owned()
+            };
+            let outcome =
+                play(&server, case.api, case.check, on_the_wire(&format!("{}\n\n{body}", head.trim_end())));
+            let record = record(&case, &outcome);
+            assert!(!record.contains(CANARY), "{} ({how}): {record}", case.file);
+            assert!(!format!("{outcome:?}").contains(CANARY), "{} ({how})", case.file);
+            assert!(!record.contains("sk-test-canary"), "{} ({how}): {record}", case.file);
+            let pairs = langmart_prober::outcome::possible_failures(case.api, case.check);
+            let pair = (outcome.reason, outcome.fault);
+            assert!(
+                outcome.success() || pairs.contains(&pair),
+                "{} ({how}): {pair:?} has no counter",
+                case.file
+            );
+            seen.insert(outcome.reason);
+        }
+    }
+    assert!(seen.len() >= 12, "the mutations are too tame: {seen:?}");
+}
+
+fn record(case: &Case, outcome: &Outcome) -> String {
+    let probe = probe(provider(case.api, "http://127.0.0.1"), case.check);
+    serde_json::to_string(&Record { subject: probe.subject(), outcome }).unwrap()
+}
+
+/// A body with every string in it changed.
+fn poisoned(body: &str, change: &dyn Fn(&str) -> String) -> String {
+    fn walk(value: &mut Value, change: &dyn Fn(&str) -> String) {
+        match value {
+            Value::String(text) => *text = change(text),
+            Value::Array(items) => items.iter_mut().for_each(|item| walk(item, change)),
+            Value::Object(members) => members.values_mut().for_each(|member| walk(member, change)),
+            _ => {}
+        }
+    }
+    let Ok(mut value) = serde_json::from_str(body) else { return change(body) };
+    walk(&mut value, change);
+    value.to_string()
+}
+
+#[test]
+fn a_service_that_echoes_the_key_as_its_request_id_does_not_get_it_into_a_record() {
+    let server = RawServer::start();
+    for id in ["sk-test-canary", "req_sk-test-canary_1"] {
+        let fixture = format!("HTTP/1.1 500 X\nx-request-id: {id}\n\n{{}}");
+        let outcome = play(&server, Api::Openai, Check::Chat, on_the_wire(&fixture));
+        assert_eq!(outcome.request_id, None, "{id}");
+    }
+}

@@ -1,0 +1,4 @@
+//! What the tests share: a server that plays scripted bytes, probes made by hand.
+
+pub mod probes;
+pub mod raw;

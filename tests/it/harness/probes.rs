@@ -1,0 +1,83 @@
+//! Probes made by hand, without a configuration file.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use langmart_prober::{
+    config::{
+        Chat, Config, Key, KeySource, Log, LogFormat, Paths, Probe, Provider, Rotation, Schedule, Secret,
+        Server, Task,
+    },
+    outcome::{Api, Check, Outcome},
+    probe::{Resolver, Target},
+};
+
+/// A provider of that API at that base URL, with a key.
+pub fn provider(api: Api, base_url: &str) -> Provider {
+    Provider {
+        name: api.name().to_owned(),
+        api,
+        base_url: base_url.parse().unwrap(),
+        key: Some(Key {
+            value: Secret::new("sk-test-canary".to_owned()),
+            source: KeySource::Env("KEY".to_owned()),
+        }),
+        key_header: None,
+        proxy: None,
+        ca_certificates: Vec::new(),
+        headers: Vec::new(),
+        labels: Default::default(),
+        paths: Paths { health: Some("/health".to_owned()), ..Paths::default() },
+    }
+}
+
+/// A probe of that check.
+pub fn probe(provider: Provider, check: Check) -> Probe {
+    let task = match check {
+        Check::Health => Task::Health,
+        Check::Auth => Task::Auth,
+        Check::Models => Task::Models,
+        Check::Chat => {
+            Task::Chat(Chat { prompt: "Say OK.".to_owned(), max_tokens: 32, max_tokens_parameter: None })
+        }
+        Check::Http => panic!("an http check needs its request: set the task"),
+    };
+    Probe {
+        name: format!("{}-{check}", provider.name),
+        model: matches!(check, Check::Chat).then(|| "some-model".to_owned()),
+        provider: Arc::new(provider),
+        task,
+        interval: Duration::from_secs(60),
+        timeout: Duration::from_secs(10),
+    }
+}
+
+/// A configuration with these probes.
+pub fn config(probes: Vec<Probe>) -> Config {
+    Config {
+        server: Server { listen: SocketAddr::from(([127, 0, 0, 1], 0)), hostnames: Vec::new() },
+        log: Log {
+            filter: "info".to_owned(),
+            format: LogFormat::Text,
+            stderr: true,
+            directory: None,
+            rotation: Rotation::Daily,
+            max_files: 2,
+            max_file_size: 1 << 20,
+        },
+        schedule: Schedule {
+            max_concurrent: 64,
+            max_concurrent_per_provider: 8,
+            max_backoff: Duration::from_secs(3600),
+        },
+        providers: probes.iter().map(|probe| (probe.provider.name.clone(), probe.provider.clone())).collect(),
+        probes: probes.into_iter().map(Arc::new).collect(),
+        system_roots: Arc::default(),
+    }
+}
+
+/// One run of one probe.
+pub fn run(probe: Probe) -> Outcome {
+    let targets = Target::prepare(&config(vec![probe]), &Arc::new(Resolver::new())).unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(targets[0].run())
+}

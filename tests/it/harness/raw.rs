@@ -1,0 +1,63 @@
+//! A server on loopback that answers every request with the same bytes, below any HTTP library.
+
+use std::{
+    io::{Read, Write},
+    net::{SocketAddr, TcpListener, TcpStream},
+    sync::{Arc, Mutex},
+    thread,
+};
+
+/// Plays one response at a time, over and over; ends with the test's process.
+pub struct RawServer {
+    pub address: SocketAddr,
+    response: Arc<Mutex<Vec<u8>>>,
+}
+
+impl RawServer {
+    pub fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let response = Arc::new(Mutex::new(Vec::new()));
+        let playing = response.clone();
+        thread::spawn(move || {
+            for stream in listener.incoming() {
+                let response = playing.lock().unwrap().clone();
+                // A client that goes away early is its own matter.
+                let _ = answer(stream.unwrap(), &response);
+            }
+        });
+        Self { address, response }
+    }
+
+    /// What every request gets from now on.
+    pub fn play(&self, response: Vec<u8>) {
+        *self.response.lock().unwrap() = response;
+    }
+}
+
+fn answer(mut stream: TcpStream, response: &[u8]) -> std::io::Result<()> {
+    let mut request = Vec::new();
+    let mut buffer = [0; 4096];
+    while !is_whole(&request) {
+        match stream.read(&mut buffer)? {
+            0 => return Ok(()),
+            read => request.extend_from_slice(&buffer[..read]),
+        }
+    }
+    stream.write_all(response)
+}
+
+fn is_whole(request: &[u8]) -> bool {
+    let text = String::from_utf8_lossy(request).to_ascii_lowercase();
+    let Some((head, body)) = text.split_once("\r\n\r\n") else { return false };
+    let length = head.lines().find_map(|line| line.strip_prefix("content-length:"));
+    body.len() >= length.map_or(0, |length| length.trim().parse().unwrap())
+}
+
+/// A fixture's text as bytes on the wire: CRLF in the head, its own Content-Length, and the connection closed after it.
+pub fn on_the_wire(fixture: &str) -> Vec<u8> {
+    let (head, body) = fixture.split_once("\n\n").expect("a fixture has a head and a body");
+    let mut wire = head.replace('\n', "\r\n");
+    wire.push_str(&format!("\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}", body.len()));
+    wire.into_bytes()
+}
