@@ -1,6 +1,26 @@
 //! What the operator asked for: from a TOML file to checked, immutable types, every problem of a file at once.
+//!
+//! [`load`] reads the file, `raw` turns its text into tables, `resolve` turns those into the [`model`], `problem` says
+//! what was wrong. Only `load` and `surroundings` touch the world outside.
 
+pub mod duration;
+mod key;
+mod load;
 pub mod model;
+mod problem;
+mod raw;
+mod resolve;
+mod resolve_http;
+mod resolve_probe;
+mod resolve_provider;
 pub mod secret;
+mod surroundings;
 
-pub use self::{model::*, secret::Secret};
+pub use self::{
+    load::{Keys, Loaded, load, parse},
+    model::*,
+    problem::{Problem, Problems},
+    resolve::systemd_run,
+    secret::Secret,
+    surroundings::Surroundings,
+};

@@ -1,0 +1,139 @@
+//! Durations and sizes as people write them: whole numbers with a unit, such as `1h30m` and `100MiB`.
+
+use std::time::Duration;
+
+/// The units of a duration with their milliseconds, the order in which they may follow each other.
+const DURATION_UNITS: [(&str, u64); 4] = [("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)];
+
+/// The units of a size with their bytes.
+const SIZE_UNITS: [(&str, u64); 7] = [
+    ("B", 1),
+    ("kB", 1_000),
+    ("KiB", 1 << 10),
+    ("MB", 1_000_000),
+    ("MiB", 1 << 20),
+    ("GB", 1_000_000_000),
+    ("GiB", 1 << 30),
+];
+
+/// The duration that `text` says, or what is wrong with it. Fractions are refused: a smaller unit says it exactly.
+pub(super) fn parse(text: &str) -> Result<Duration, String> {
+    if text.contains(['.', ',']) {
+        return Err("has a fraction; write a whole number of a smaller unit, such as \"90m\" for 1.5 h".to_owned());
+    }
+    let malformed = || "is not a duration; write a whole number with a unit: \"500ms\", \"30s\", \"5m\", \"1h30m\"";
+    let mut rest = text;
+    let mut milliseconds: u64 = 0;
+    let mut units = DURATION_UNITS.iter();
+    while !rest.is_empty() {
+        let (number, unit, behind) = leading_quantity(rest).ok_or_else(malformed)?;
+        // The iterator goes on from where it was, so that no unit comes twice or out of order.
+        let (_, factor) = units.find(|(name, _)| *name == unit).ok_or_else(malformed)?;
+        milliseconds = number
+            .checked_mul(*factor)
+            .and_then(|part| milliseconds.checked_add(part))
+            .ok_or("is longer than any duration here may be")?;
+        rest = behind;
+    }
+    if text.is_empty() {
+        return Err(malformed().to_owned());
+    }
+    Ok(Duration::from_millis(milliseconds))
+}
+
+/// The shortest text that [`parse`] reads as this duration; what is below a millisecond is left out.
+pub fn format(duration: Duration) -> String {
+    let mut rest = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+    let mut text = String::new();
+    for (unit, factor) in DURATION_UNITS {
+        if rest >= factor {
+            text.push_str(&format!("{}{unit}", rest / factor));
+            rest %= factor;
+        }
+    }
+    if text.is_empty() { "0s".to_owned() } else { text }
+}
+
+/// The number of bytes that `text` says, or what is wrong with it.
+pub(super) fn parse_size(text: &str) -> Result<u64, String> {
+    leading_quantity(text)
+        .filter(|(_, _, behind)| behind.is_empty())
+        .and_then(|(number, unit, _)| {
+            let (_, factor) = SIZE_UNITS.iter().find(|(name, _)| *name == unit)?;
+            number.checked_mul(*factor)
+        })
+        .ok_or_else(|| "is not a size; write a whole number with a unit: \"512KiB\", \"100MiB\", \"1GiB\"".to_owned())
+}
+
+/// The number and the unit that `text` begins with, and what is behind them.
+fn leading_quantity(text: &str) -> Option<(u64, &str, &str)> {
+    let digits = text.find(|c: char| !c.is_ascii_digit())?;
+    let (number, behind) = text.split_at(digits);
+    let letters = behind.find(|c: char| !c.is_ascii_alphabetic()).unwrap_or(behind.len());
+    let (unit, rest) = behind.split_at(letters);
+    Some((number.parse().ok()?, unit, rest))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[track_caller]
+    fn check(text: &str, milliseconds: Option<u64>) {
+        assert_eq!(parse(text).ok(), milliseconds.map(Duration::from_millis), "{text:?}: {:?}", parse(text));
+    }
+
+    #[test]
+    fn durations_are_whole_numbers_with_units() {
+        check("500ms", Some(500));
+        check("30s", Some(30_000));
+        check("5m", Some(300_000));
+        check("1h", Some(3_600_000));
+        check("1h30m", Some(5_400_000));
+        check("1m5ms", Some(60_005));
+        check("0s", Some(0));
+    }
+
+    #[test]
+    fn anything_else_is_refused() {
+        for text in [
+            "", "5", "s", "1.5h", "1,5h", "-5s", "+5s", " 5s", "5 s", "5s ", "5S", "5min", "30m1h", "5s5s", "1d",
+            "0x5s", "٣s", "18446744073709551616s", "18446744073709551615h",
+        ] {
+            check(text, None);
+        }
+    }
+
+    #[test]
+    fn a_duration_is_written_shortly() {
+        assert_eq!(format(Duration::ZERO), "0s");
+        assert_eq!(format(Duration::from_secs(60)), "1m");
+        assert_eq!(format(Duration::from_secs(5_430)), "1h30m30s");
+        assert_eq!(format(Duration::from_millis(1_500)), "1s500ms");
+    }
+
+    #[test]
+    fn sizes_have_binary_and_decimal_units() {
+        assert_eq!(parse_size("100MiB"), Ok(104_857_600));
+        assert_eq!(parse_size("4kB"), Ok(4_000));
+        for text in ["", "100", "100M", "MiB", "1.5GiB", "100MiB ", "1MiB1KiB", "18446744073709551615KiB"] {
+            assert!(parse_size(text).is_err(), "{text:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_is_read_back(milliseconds in 0..u64::MAX / 2) {
+            let duration = Duration::from_millis(milliseconds);
+            prop_assert_eq!(parse(&format(duration)), Ok(duration));
+        }
+
+        #[test]
+        fn no_text_panics(text in "\\PC{0,12}|[0-9]{0,22}[hms]{0,3}[0-9]{0,3}[hms]{0,3}") {
+            let _ = parse(&text);
+            let _ = parse_size(&text);
+        }
+    }
+}

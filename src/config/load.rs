@@ -1,0 +1,61 @@
+//! From a file, or its text, to a configuration: the one way in.
+
+use std::{fs::File, path::Path};
+
+use super::{
+    model::Config,
+    problem::{Problem, Problems, Report},
+    raw,
+    resolve::{self, Context},
+    surroundings::{Surroundings, read_bounded},
+};
+
+/// The most that a configuration file may hold, in bytes.
+const LONGEST_FILE: u64 = 4 << 20;
+
+/// What to do about keys and secret header values.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Keys {
+    /// One that cannot be read is a problem of the file.
+    Required,
+    /// One that cannot be read is a warning, and empty in the configuration.
+    Reported,
+    /// None is read; all are empty in the configuration.
+    Skipped,
+}
+
+/// A configuration and what there is to say about it.
+#[derive(Debug)]
+pub struct Loaded {
+    /// The configuration.
+    pub config: Config,
+    /// What the operator should know, in the order of the file.
+    pub warnings: Vec<Problem>,
+    /// The systemd credentials that the file names, sorted.
+    pub credentials: Vec<String>,
+}
+
+/// Loads the file at `path`, or says everything that is wrong with it.
+pub fn load(path: &Path, keys: Keys, surroundings: &Surroundings<'_>) -> Result<Loaded, Problems> {
+    let file = path.display().to_string();
+    let read = File::open(path).and_then(|opened| read_bounded(opened, LONGEST_FILE));
+    let bytes = read.map_err(|error| Problems::of_file(&file, format!("cannot be read: {error}")))?;
+    let text = String::from_utf8(bytes).map_err(|error| {
+        let before = &error.as_bytes()[..error.utf8_error().valid_up_to()];
+        let line = before.iter().filter(|byte| **byte == b'\n').count() + 1;
+        Problems::of_file(&file, format!("not UTF-8 text in line {line}"))
+    })?;
+    parse(&text, &file, keys, surroundings)
+}
+
+/// Loads a configuration from its text; `file` is what its problems call it.
+pub fn parse(text: &str, file: &str, keys: Keys, surroundings: &Surroundings<'_>) -> Result<Loaded, Problems> {
+    let report = Report::new(file, text);
+    let Some(table) = raw::parse(text, &report) else {
+        return Err(report.finish().expect_err("what is no TOML is reported"));
+    };
+    let context = Context::new(keys, surroundings, &report);
+    let config = resolve::config(&table, &context);
+    let credentials = context.into_credentials();
+    report.finish().map(|warnings| Loaded { config, warnings, credentials })
+}

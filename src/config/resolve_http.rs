@@ -1,0 +1,298 @@
+//! The parts of requests that an operator writes: URLs, paths, headers and expectations.
+
+use regex::bytes::RegexBuilder;
+use reqwest::{
+    Method,
+    header::{self, HeaderName, HeaderValue},
+};
+use toml::de::DeValue;
+use url::Url;
+
+use super::{
+    model::{Expect, HttpRequest},
+    problem::{Place, Report, shown},
+    raw::{self, Section, wrong_type},
+    resolve::{Context, choice, source},
+    surroundings::is_loopback,
+};
+
+/// Headers that carry a key, which has ways of its own.
+const KEY_HEADERS: [&str; 5] = ["authorization", "x-api-key", "api-key", "x-goog-api-key", "proxy-authorization"];
+
+/// Headers that belong to the connection and are the client's to set.
+const CONNECTION_HEADERS: [&str; 8] = [
+    "connection",
+    "content-length",
+    "expect",
+    "keep-alive",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+];
+
+/// The most headers of one table.
+const MOST_HEADERS: usize = 32;
+
+/// The most bytes of a path, a pattern or a body.
+const LONGEST_PATH: usize = 2_048;
+const LONGEST_PATTERN: usize = 4_096;
+const LONGEST_BODY: usize = 64 << 10;
+
+/// The most memory of a compiled pattern, in bytes.
+const LARGEST_PATTERN: usize = 1 << 20;
+
+/// The URL that paths are appended to. It is never repeated, since userinfo and query often hold secrets.
+pub(super) fn base_url(text: &str) -> Result<Url, String> {
+    let mut url = web_url(text, &["http", "https"])?;
+    if url.query().is_some() || url.fragment().is_some() {
+        return Err("must not have a query or fragment; what belongs to one request goes into its path key".to_owned());
+    }
+    if let Some(call) = ["/chat/completions", "/messages"].iter().find(|call| url.path().ends_with(*call)) {
+        return Err(format!("must end before {call}, which is appended for each request"));
+    }
+    let path = url.path().trim_end_matches('/').to_owned();
+    url.set_path(&path);
+    Ok(url)
+}
+
+/// The HTTP proxy, by host and port alone.
+pub(super) fn proxy(text: &str) -> Result<Url, String> {
+    const REMEDY: &str = "write http://HOST:PORT, or \"none\" for no proxy";
+    let url = web_url(text, &["http"]).map_err(|message| format!("{message}; {REMEDY}"))?;
+    let port = text.trim_end_matches('/').rsplit(':').next().unwrap_or_default();
+    let bare = url.path() == "/" && url.query().is_none() && url.fragment().is_none();
+    if bare && port.parse::<u16>().is_ok() { Ok(url) } else { Err(format!("must be host and port alone; {REMEDY}")) }
+}
+
+/// A URL with a host and without credentials.
+fn web_url(text: &str, schemes: &[&str]) -> Result<Url, String> {
+    let written = || format!("must begin with {}://", schemes.join(":// or "));
+    // The parser would silently drop or turn these.
+    if text.contains(|c: char| c.is_whitespace() || c.is_control() || c == '\\') {
+        return Err("must not have white space, control characters or backslashes".to_owned());
+    }
+    let url = Url::parse(text).map_err(|error| format!("is not a URL ({error}); it {}", written()))?;
+    if !schemes.contains(&url.scheme()) || !text.contains("://") {
+        return Err(written());
+    }
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err("must not have a user or password in it".to_owned());
+    }
+    if url.host_str().is_none_or(str::is_empty) || url.port() == Some(0) {
+        return Err("must have a host, and no port 0".to_owned());
+    }
+    Ok(url)
+}
+
+/// Whether what is sent there can be read on the way.
+pub(super) fn is_exposed(url: &Url) -> bool {
+    url.scheme() == "http" && !is_loopback(url)
+}
+
+/// A path to append to a base URL; it may carry a query, and is not repeated for the secret that could be in there.
+pub(super) fn path(text: &str) -> Result<String, String> {
+    if !text.starts_with('/') {
+        Err("must begin with a slash".to_owned())
+    } else if text.contains('#') || !text.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'\\') {
+        Err("must be printable ASCII without white space, # and backslash; percent-encode those".to_owned())
+    } else if text.len() > LONGEST_PATH {
+        Err(format!("must have at most {LONGEST_PATH} characters"))
+    } else {
+        Ok(text.to_owned())
+    }
+}
+
+/// The name of a header that may carry the bare key.
+pub(super) fn key_header(text: &str) -> Result<HeaderName, String> {
+    let name = header_name(text)?;
+    if name == header::HOST || CONNECTION_HEADERS.contains(&name.as_str()) {
+        return Err(format!("{} cannot carry a key; write one such as \"api-key\"", shown(text)));
+    }
+    Ok(name)
+}
+
+fn header_name(text: &str) -> Result<HeaderName, String> {
+    let name = HeaderName::from_bytes(text.as_bytes());
+    name.map_err(|_| format!("{} is not a header name; allowed are letters, digits and hyphens", shown(text)))
+}
+
+/// A table of headers. The values are secrets: marked so, and never repeated.
+pub(super) fn headers(section: &Section<'_>, context: &Context<'_>) -> Vec<(HeaderName, HeaderValue)> {
+    let report = context.report;
+    let mut headers: Vec<(HeaderName, HeaderValue)> = Vec::new();
+    let entries = section.entries();
+    if entries.len() > MOST_HEADERS {
+        report.error(section.place(), format!("{} headers are too many; allowed are {MOST_HEADERS}", entries.len()));
+    }
+    for entry in entries {
+        let name = match header_name(entry.key).and_then(own_header) {
+            Ok(name) if headers.iter().any(|(other, _)| *other == name) => {
+                report.error(&entry.place, "is written twice; the case of a header's name does not matter");
+                continue;
+            }
+            Ok(name) => name,
+            Err(message) => {
+                report.error(&entry.place, message);
+                continue;
+            }
+        };
+        if let Some(value) = header_value(entry.value, &entry.place, context) {
+            headers.push((name, value));
+        }
+    }
+    headers
+}
+
+/// Refuses the headers that are not the operator's to set this way, with the way.
+fn own_header(name: HeaderName) -> Result<HeaderName, String> {
+    if name == header::HOST {
+        Err("host follows from base_url; change that instead".to_owned())
+    } else if KEY_HEADERS.contains(&name.as_str()) {
+        let proxy = name == header::PROXY_AUTHORIZATION;
+        let way = "give the key by api_key, and the header's name by key_header where it is not the API's own";
+        Err(if proxy { "a proxy with a password is not supported".to_owned() } else { format!("{name}: {way}") })
+    } else if CONNECTION_HEADERS.contains(&name.as_str()) {
+        Err(format!("{name} belongs to the connection and cannot be set"))
+    } else {
+        Ok(name)
+    }
+}
+
+fn header_value(value: &DeValue<'_>, place: &Place, context: &Context<'_>) -> Option<HeaderValue> {
+    let text = match value {
+        DeValue::String(text) => {
+            if let Err(message) = check_header_value(text) {
+                context.report.error(place, message);
+                return None;
+            }
+            text.to_string()
+        }
+        DeValue::Table(_) => {
+            let source = source(Section::of(value, place.clone(), context.report), context.report)?;
+            context.secret(&source, place, check_header_value)?
+        }
+        _ => {
+            context.report.error(place, wrong_type("a string or a table of env, file or credential", value));
+            return None;
+        }
+    };
+    let mut value = HeaderValue::from_str(&text).expect("printable ASCII is a header value");
+    value.set_sensitive(true);
+    Some(value)
+}
+
+fn check_header_value(text: &str) -> Result<(), &'static str> {
+    if text.is_empty() {
+        Err("the value is empty; leave the header out")
+    } else if text.trim() != text {
+        Err("the value has white space around it; write it without")
+    } else if !text.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic()) {
+        Err("the value has control or non-ASCII characters inside; a header cannot carry them")
+    } else if text.len() > LONGEST_PATTERN {
+        Err("the value is longer than 4096 characters")
+    } else {
+        Ok(())
+    }
+}
+
+/// The request and the expectation of an `http` probe.
+pub(super) fn request(section: &mut Section<'_>, context: &Context<'_>) -> HttpRequest {
+    let methods = [
+        ("GET", Method::GET),
+        ("HEAD", Method::HEAD),
+        ("POST", Method::POST),
+        ("PUT", Method::PUT),
+        ("PATCH", Method::PATCH),
+        ("DELETE", Method::DELETE),
+        ("OPTIONS", Method::OPTIONS),
+    ];
+    let by_reference = methods.each_ref().map(|(name, method)| (*name, method));
+    let method = section.text("method", |text| choice(text, &by_reference)).unwrap_or(&Method::GET).clone();
+    let body = section.text("body", |text| {
+        let fits = text.len() <= LONGEST_BODY;
+        if fits { Ok(text.to_owned()) } else { Err(format!("must have at most {LONGEST_BODY} bytes")) }
+    });
+    if body.is_some() && [Method::GET, Method::HEAD].contains(&method) {
+        section.problem("body", format!("{method} has no body; set method = \"POST\", or remove the body"));
+    }
+    let expect = expect(section.section("expect"), &method, context.report);
+    HttpRequest {
+        path: section.required("path", path).unwrap_or_default(),
+        body,
+        headers: headers(&section.section("headers"), context),
+        send_key: section.flag("send_key").unwrap_or(false),
+        expect,
+        method,
+    }
+}
+
+fn expect(mut section: Section<'_>, method: &Method, report: &Report) -> Expect {
+    let mut status = Vec::new();
+    for (value, place) in section.elements("status") {
+        match raw::number(value, &(100..=599)) {
+            Ok(number) => status.push(number as u16),
+            Err(message) => report.error(&place, message),
+        }
+    }
+    let expect = Expect {
+        status,
+        body_regex: section.text("body_regex", pattern),
+        json: json_members(&section.section("json"), report),
+    };
+    for key in ["body_regex", "json"] {
+        if method == Method::HEAD && section.has(key) {
+            section.problem(key, "a response to HEAD has no body; use GET");
+        }
+    }
+    section.finish();
+    expect
+}
+
+fn pattern(text: &str) -> Result<regex::bytes::Regex, String> {
+    if text.len() > LONGEST_PATTERN {
+        return Err(format!("must have at most {LONGEST_PATTERN} bytes"));
+    }
+    RegexBuilder::new(text).size_limit(LARGEST_PATTERN).build().map_err(|error| match error {
+        // The error draws the pattern over several lines; the last says what is wrong with it.
+        regex::Error::Syntax(message) => {
+            let reason = message.lines().last().unwrap_or_default().trim_start_matches("error: ");
+            format!("{} is not a regular expression: {reason}", shown(text))
+        }
+        _ => format!("{} is too large a regular expression; make its repetitions smaller", shown(text)),
+    })
+}
+
+fn json_members(section: &Section<'_>, report: &Report) -> Vec<(String, serde_json::Value)> {
+    let mut members = Vec::new();
+    for entry in section.entries() {
+        let escapes = entry.key.split('~').skip(1).all(|rest| rest.starts_with(['0', '1']));
+        if !(entry.key.is_empty() || entry.key.starts_with('/')) || !escapes {
+            let message = "is not a JSON pointer (RFC 6901); write \"/member\" or \"/list/0\", ~1 for a slash inside";
+            report.error(&entry.place, message);
+        } else if let Some(value) = json(entry.value) {
+            members.push((entry.key.to_owned(), value));
+        } else {
+            report.error(&entry.place, "is no JSON value; allowed are strings, finite numbers, booleans, arrays, tables");
+        }
+    }
+    members
+}
+
+/// The JSON that a TOML value stands for; `None` for dates, infinities, and integers beyond 64 bits.
+fn json(value: &DeValue<'_>) -> Option<serde_json::Value> {
+    Some(match value {
+        DeValue::String(text) => text.as_ref().into(),
+        DeValue::Integer(number) => i64::from_str_radix(number.as_str(), number.radix()).ok()?.into(),
+        DeValue::Float(number) => serde_json::Number::from_f64(number.as_str().parse().ok()?)?.into(),
+        DeValue::Boolean(truth) => (*truth).into(),
+        DeValue::Array(array) => array.iter().map(|item| json(item.get_ref())).collect::<Option<Vec<_>>>()?.into(),
+        DeValue::Table(table) => {
+            let member = |(key, value): (&toml::Spanned<std::borrow::Cow<'_, str>>, &toml::Spanned<DeValue<'_>>)| {
+                Some((key.get_ref().to_string(), json(value.get_ref())?))
+            };
+            table.iter().map(member).collect::<Option<serde_json::Map<_, _>>>()?.into()
+        }
+        DeValue::Datetime(_) => return None,
+    })
+}

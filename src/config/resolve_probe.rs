@@ -1,0 +1,203 @@
+//! `[[probe]]`.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use super::{
+    duration,
+    model::{Chat, HttpRequest, MaxTokensParameter, Probe, Provider, Task},
+    problem::{not_one_of, shown},
+    raw::Section,
+    resolve::{Context, Defaults, Placed, Timing, choice},
+    resolve_http::request,
+    resolve_provider::{Draft, is_name, needs},
+};
+use crate::outcome::{Api, Check};
+
+/// The most characters of a probe's name.
+const LONGEST_NAME: usize = 64;
+
+/// The most bytes of a model's name and of a prompt.
+const LONGEST_MODEL: usize = 256;
+const LONGEST_PROMPT: usize = 16 << 10;
+
+/// The most tokens that one run may ask for: reasoning models need some thousands before they say a word.
+const MOST_TOKENS: u32 = 32_768;
+
+/// What is asked where the operator does not say it: cheap, and answered by every model with visible text.
+const PROMPT: &str = "Reply with the single word: ok";
+
+/// Keys that only some checks have.
+const OWN_KEYS: [(&str, &[Check]); 10] = [
+    ("model", &[Check::Chat, Check::Models]),
+    ("prompt", &[Check::Chat]),
+    ("max_tokens", &[Check::Chat]),
+    ("max_tokens_parameter", &[Check::Chat]),
+    ("method", &[Check::Http]),
+    ("path", &[Check::Http]),
+    ("body", &[Check::Http]),
+    ("headers", &[Check::Http]),
+    ("send_key", &[Check::Http]),
+    ("expect", &[Check::Http]),
+];
+
+/// The probe of a section; `None` where it lacks what a probe is made of, which is reported.
+pub(super) fn written(
+    mut section: Section<'_>,
+    providers: &mut BTreeMap<String, Draft>,
+    defaults: &Defaults,
+    context: &Context<'_>,
+) -> Option<Placed> {
+    let title = section.value("name").and_then(|name| name.as_str());
+    if let Some(title) = title {
+        section = section.called(title);
+    }
+    let place = section.place().clone();
+    let name = section.required("name", name);
+    let drafted = drafted(&mut section, providers);
+    let provider = drafted.and_then(|draft| draft.provider.as_ref());
+    let check = check(&mut section);
+    let timing = timing(&mut section, check, defaults);
+    if let (Some(check), Some(draft), Some(provider)) = (check, drafted, provider) {
+        needs(check, provider, draft.keyed || draft.keyless).unwrap_or_else(|message| section.problem("check", message));
+    }
+    let model = check.and_then(|check| model(&mut section, check));
+    let task = check.map(|check| task(&mut section, check, drafted, context));
+    section.pass(&OWN_KEYS.map(|(key, _)| key));
+    section.finish();
+    Some(Placed { probe: probe(name?, provider?, task?, model, timing), place })
+}
+
+/// A probe of these parts; its timeout is lowered to the interval.
+pub(super) fn probe(
+    name: String,
+    provider: &Arc<Provider>,
+    task: Task,
+    model: Option<String>,
+    timing: Timing,
+) -> Probe {
+    Probe {
+        name,
+        provider: Arc::clone(provider),
+        task,
+        model,
+        interval: timing.interval,
+        timeout: timing.timeout.min(timing.interval),
+    }
+}
+
+fn name(text: &str) -> Result<String, String> {
+    if is_name(text, LONGEST_NAME, |c| matches!(c, '.' | '_' | '-')) {
+        Ok(text.to_owned())
+    } else {
+        Err(format!("{} must be 1 to {LONGEST_NAME} characters of a-z, 0-9, dot, underscore and hyphen", shown(text)))
+    }
+}
+
+/// The provider that the probe names, marked as used.
+fn drafted<'p>(section: &mut Section<'_>, providers: &'p mut BTreeMap<String, Draft>) -> Option<&'p Draft> {
+    let named = section.required("provider", |text| {
+        let names: Vec<_> = providers.keys().map(String::as_str).collect();
+        if names.contains(&text) {
+            Ok(text.to_owned())
+        } else if names.is_empty() {
+            Err(format!("{} is not known; add [provider.NAME]", shown(text)))
+        } else {
+            Err(not_one_of(text, &names))
+        }
+    })?;
+    let draft = providers.get_mut(&named)?;
+    draft.used = true;
+    Some(draft)
+}
+
+/// The check, once it is reported which keys are another's.
+fn check(section: &mut Section<'_>) -> Option<Check> {
+    let names: Vec<_> = Check::ALL.iter().map(|check| check.name()).collect();
+    let check = section.required("check", |text| Check::from_name(text).ok_or_else(|| not_one_of(text, &names)))?;
+    for (key, owners) in OWN_KEYS {
+        if section.has(key) && !owners.contains(&check) {
+            let owners: Vec<_> = owners.iter().map(|owner| owner.name()).collect();
+            section.problem(key, format!("a {check} probe has none; it belongs to {}", owners.join(" and ")));
+        }
+    }
+    Some(check)
+}
+
+fn timing(section: &mut Section<'_>, check: Option<Check>, defaults: &Defaults) -> Timing {
+    let inherited = if check.is_some_and(Check::generates) { defaults.generation } else { defaults.plain };
+    let own = inherited.overridden_by(section);
+    let judged = check.is_some() && section.has("timeout") && !section.is_bad("interval");
+    if judged && !section.is_bad("timeout") && own.timeout > own.interval {
+        let (timeout, interval) = (duration::format(own.timeout), duration::format(own.interval));
+        let message = format!("{timeout:?} is longer than the interval {interval:?}; lower it or raise the interval");
+        section.problem("timeout", message);
+    }
+    own
+}
+
+fn model(section: &mut Section<'_>, check: Check) -> Option<String> {
+    let parse = |text: &str| {
+        if (1..=LONGEST_MODEL).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic()) {
+            Ok(text.to_owned())
+        } else {
+            Err(format!("{} is not a model; write its id without white space", shown(text)))
+        }
+    };
+    match check {
+        Check::Chat => section.required("model", parse),
+        Check::Models => section.text("model", parse),
+        Check::Health | Check::Auth | Check::Http => None,
+    }
+}
+
+fn task(section: &mut Section<'_>, check: Check, draft: Option<&Draft>, context: &Context<'_>) -> Task {
+    match check {
+        Check::Health => Task::Health,
+        Check::Auth => Task::Auth,
+        Check::Models => Task::Models,
+        Check::Chat => Task::Chat(chat(section, draft.and_then(|draft| draft.provider.as_deref()))),
+        Check::Http => {
+            let request = request(section, context);
+            if let Some(draft) = draft {
+                agree(section, &request, draft);
+            }
+            Task::Http(Box::new(request))
+        }
+    }
+}
+
+fn chat(section: &mut Section<'_>, provider: Option<&Provider>) -> Chat {
+    let prompt = section.text("prompt", |text| {
+        let fits = !text.trim().is_empty() && text.len() <= LONGEST_PROMPT;
+        if fits { Ok(text.to_owned()) } else { Err(format!("must have 1 to {LONGEST_PROMPT} bytes")) }
+    });
+    let parameters = [
+        ("max_tokens", MaxTokensParameter::MaxTokens),
+        ("max_completion_tokens", MaxTokensParameter::MaxCompletionTokens),
+    ];
+    let parameter = section.text("max_tokens_parameter", |text| choice(text, &parameters));
+    if let Some(api @ (Api::Anthropic | Api::Google)) = provider.map(|provider| provider.api)
+        && section.has("max_tokens_parameter")
+    {
+        section.problem("max_tokens_parameter", format!("{api} has but one name for it; remove the key"));
+    }
+    Chat {
+        prompt: prompt.unwrap_or_else(|| PROMPT.to_owned()),
+        max_tokens: section.number("max_tokens", &(1..=MOST_TOKENS)).unwrap_or(32),
+        max_tokens_parameter: parameter,
+    }
+}
+
+/// Reports what the request of an `http` probe wants and its provider has not, or has already.
+fn agree(section: &Section<'_>, request: &HttpRequest, draft: &Draft) {
+    let Some(provider) = &draft.provider else { return };
+    if request.send_key && !draft.keyed {
+        section.problem("send_key", format!("there is no key to send; give provider.{} an api_key", provider.name));
+    }
+    for (name, _) in &request.headers {
+        let taken = provider.headers.iter().any(|(other, _)| other == name);
+        if taken || provider.key_header.as_ref() == Some(name) {
+            section.problem("headers", format!("{name} is set by provider.{} already; remove one", provider.name));
+        }
+    }
+}

@@ -1,0 +1,275 @@
+//! `[provider.NAME]`, and the probes that its `checks` generate.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use reqwest::header::HeaderName;
+use toml::de::DeValue;
+use url::Url;
+
+use super::{
+    key,
+    model::{Key, Paths, Provider, Task},
+    problem::{Place, Report, not_one_of, shown},
+    raw::{Section, wrong_type},
+    resolve::{Context, Defaults, Placed, source},
+    resolve_http::{base_url, headers, is_exposed, key_header, path, proxy},
+    resolve_probe::probe,
+    secret::Secret,
+    surroundings::certificates,
+};
+use crate::outcome::{Api, Check};
+
+/// Labels that the exporter or Prometheus sets.
+const RESERVED_LABELS: [&str; 11] =
+    ["probe", "provider", "check", "model", "host", "api", "connection", "instance", "job", "le", "quantile"];
+
+/// The most labels of a provider, and the most bytes of a label's value.
+const MOST_LABELS: usize = 16;
+const LONGEST_LABEL: usize = 256;
+
+/// The most characters of a provider's name.
+const LONGEST_NAME: usize = 48;
+
+/// A provider, and what its probes must know of how it was written.
+pub(super) struct Draft {
+    /// `None`: without an API nothing can be said of it.
+    pub(super) provider: Option<Arc<Provider>>,
+    pub(super) place: Place,
+    /// Whether an `api_key` is written, well or badly.
+    pub(super) keyed: bool,
+    /// Whether checks that want a key can be without: a server of the operator's own may need none.
+    pub(super) keyless: bool,
+    /// Whether any probe is meant for it.
+    pub(super) used: bool,
+    /// What `checks` asks for, and where.
+    checks: Vec<(Check, Place)>,
+}
+
+/// The provider of a section. What is wrong in it is reported, and replaced by what lets the rest be judged.
+pub(super) fn provider(name: &str, mut section: Section<'_>, context: &Context<'_>) -> Draft {
+    let report = context.report;
+    let place = section.place().clone();
+    if !is_name(name, LONGEST_NAME, |c| c == '-') {
+        let message = format!("the name must be 1 to {LONGEST_NAME} characters of a-z, 0-9 and hyphen");
+        report.error(&place, message);
+    }
+    let api = api(name, &mut section);
+    let checks = checks(&mut section, report);
+    let url = section.text("base_url", base_url);
+    let default_url = api.map(default_base_url);
+    let own_url = section.has("base_url") && url != default_url;
+    let url = url.or(default_url).unwrap_or_else(|| default_base_url(Api::Langmart));
+    let url = if api == Some(Api::Langmart) { without_version(url) } else { url };
+
+    let key = key(&mut section, context);
+    let allowed = section.flag("allow_plain_http").unwrap_or(section.has("allow_plain_http"));
+    if section.has("api_key") && is_exposed(&url) && !allowed {
+        let message = "is plain http, which shows the key to everyone on the way; \
+                       use https, or set allow_plain_http = true";
+        report.error(&section.place_of("base_url"), message);
+    }
+    let headers = headers(&section.section("headers"), context);
+    let resolved = Provider {
+        name: name.to_owned(),
+        api: api.unwrap_or(Api::Openai),
+        key_header: own_key_header(&mut section, &headers),
+        key,
+        proxy: way(&mut section, &url, context),
+        ca_certificates: ca_certificates(&mut section),
+        headers,
+        labels: labels(&section.section("labels"), report),
+        paths: paths(&mut section),
+        base_url: url,
+    };
+    let keyed = section.has("api_key");
+    section.finish();
+    Draft {
+        used: !checks.is_empty(),
+        provider: api.map(|_| Arc::new(resolved)),
+        place,
+        keyed,
+        keyless: api == Some(Api::Openai) && own_url,
+        checks,
+    }
+}
+
+/// The probes that a provider's `checks` generate.
+pub(super) fn generated(draft: &Draft, defaults: &Defaults, report: &Report) -> Vec<Placed> {
+    let Some(provider) = &draft.provider else { return Vec::new() };
+    let placed = |(check, place): &(Check, Place)| {
+        needs(*check, provider, draft.keyed || draft.keyless).unwrap_or_else(|message| report.error(place, message));
+        let task = match check {
+            Check::Health => Task::Health,
+            Check::Auth => Task::Auth,
+            _ => Task::Models,
+        };
+        let name = format!("{}-{check}", provider.name);
+        Placed { probe: probe(name, provider, task, None, defaults.plain), place: place.clone() }
+    };
+    draft.checks.iter().map(placed).collect()
+}
+
+/// What a check wants of its provider; `served`: it has a key, or can do without.
+pub(super) fn needs(check: Check, provider: &Provider, served: bool) -> Result<(), String> {
+    let keyed = matches!(check, Check::Auth | Check::Models | Check::Chat);
+    if keyed && !served {
+        return Err(format!("{check} needs a key; give provider.{} an api_key", provider.name));
+    }
+    if check == Check::Health && provider.api != Api::Langmart && provider.paths.health.is_none() {
+        return Err(format!(
+            "health needs a path, which {} has none of its own for; set provider.{}.health_path",
+            provider.api, provider.name
+        ));
+    }
+    Ok(())
+}
+
+/// Whether a name has a bearable length and is of lower-case letters, digits and what `mark` allows.
+pub(super) fn is_name(name: &str, longest: usize, mark: impl Fn(char) -> bool) -> bool {
+    let fits = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || mark(c);
+    (1..=longest).contains(&name.len()) && name.chars().all(fits)
+}
+
+fn api(name: &str, section: &mut Section<'_>) -> Option<Api> {
+    let names: Vec<_> = Api::ALL.iter().map(|api| api.name()).collect();
+    let written = section.text("api", |text| Api::from_name(text).ok_or_else(|| not_one_of(text, &names)));
+    if section.has("api") {
+        return written;
+    }
+    let own = Api::from_name(name);
+    if own.is_none() {
+        let message = format!("is missing, since the provider's name is no API's; allowed are {}", names.join(", "));
+        section.problem("api", message);
+    }
+    own
+}
+
+fn default_base_url(api: Api) -> Url {
+    let text = match api {
+        Api::Langmart => "https://api.langmart.ai",
+        Api::Openai => "https://api.openai.com/v1",
+        Api::Anthropic => "https://api.anthropic.com",
+        Api::Groq => "https://api.groq.com/openai/v1",
+        Api::Google => "https://generativelanguage.googleapis.com/v1beta",
+        Api::Openrouter => "https://openrouter.ai/api/v1",
+    };
+    Url::parse(text).expect("the URLs above are good")
+}
+
+/// LangMart's documentation gives its base URL with the version that its paths already have.
+fn without_version(mut url: Url) -> Url {
+    if let Some(path) = url.path().strip_suffix("/v1") {
+        let path = path.trim_end_matches('/').to_owned();
+        url.set_path(&path);
+    }
+    url
+}
+
+fn checks(section: &mut Section<'_>, report: &Report) -> Vec<(Check, Place)> {
+    let names: Vec<_> = Check::ALL.iter().map(|check| check.name()).collect();
+    let known = |text: &str| Check::from_name(text).ok_or_else(|| not_one_of(text, &names));
+    let mut checks: Vec<(Check, Place)> = Vec::new();
+    for (check, place) in section.texts("checks", known) {
+        if matches!(check, Check::Chat | Check::Http) {
+            report.error(&place, format!("{check} needs more than a name; write it as a [[probe]]"));
+        } else if checks.iter().any(|(other, _)| *other == check) {
+            report.error(&place, format!("{check} is listed twice"));
+        } else {
+            checks.push((check, place));
+        }
+    }
+    checks
+}
+
+fn key(section: &mut Section<'_>, context: &Context<'_>) -> Option<Key> {
+    const WAYS: &str = "{ env = \"VARIABLE\" }, { file = \"/path\" } or { credential = \"name\" }";
+    let place = section.place_of("api_key");
+    let value = section.value("api_key")?;
+    match value {
+        DeValue::Table(_) => {
+            let source = source(Section::of(value, place.clone(), context.report), context.report)?;
+            let text = context.secret(&source, &place, key::check).unwrap_or_default();
+            return Some(Key { value: Secret::new(text), source });
+        }
+        DeValue::String(_) => {
+            context.report.error(&place, format!("a key must not be in this file; write where it is kept: {WAYS}"));
+        }
+        _ => context.report.error(&place, wrong_type(WAYS, value)),
+    }
+    None
+}
+
+fn own_key_header(section: &mut Section<'_>, headers: &[(HeaderName, impl Sized)]) -> Option<HeaderName> {
+    let name = section.text("key_header", key_header)?;
+    if !section.has("api_key") {
+        section.problem("key_header", "there is no api_key to send in it");
+    }
+    if headers.iter().any(|(other, _)| *other == name) {
+        section.problem("key_header", format!("{name} is among the headers too; remove it there"));
+    }
+    Some(name)
+}
+
+/// The proxy on the way to the provider: its own, or the environment's.
+fn way(section: &mut Section<'_>, target: &Url, context: &Context<'_>) -> Option<Url> {
+    if section.has("proxy") {
+        return section.text("proxy", |text| if text == "none" { Ok(None) } else { proxy(text).map(Some) }).flatten();
+    }
+    section.pass(&["proxy"]);
+    let (variable, value) = context.surroundings.proxy_for(target)?;
+    // By convention the scheme may be left out there.
+    let text = value.to_string_lossy();
+    let url = if text.contains("://") { proxy(&text) } else { proxy(&format!("http://{text}")) };
+    url.map_err(|message| section.problem("proxy", format!("the environment's {variable}: {message}"))).ok()
+}
+
+fn ca_certificates(section: &mut Section<'_>) -> Vec<rustls::pki_types::CertificateDer<'static>> {
+    let read = |text: &str| {
+        let path = std::path::Path::new(text);
+        if path.is_absolute() {
+            certificates(path).map_err(|message| format!("{} {message}", shown(text)))
+        } else {
+            Err(format!("{} is not an absolute path; write one that begins with a slash", shown(text)))
+        }
+    };
+    section.text("ca_file", read).unwrap_or_default()
+}
+
+fn labels(section: &Section<'_>, report: &Report) -> BTreeMap<String, String> {
+    let entries = section.entries();
+    if entries.len() > MOST_LABELS {
+        report.error(section.place(), format!("{} labels are too many; allowed are {MOST_LABELS}", entries.len()));
+    }
+    let mut labels = BTreeMap::new();
+    for entry in entries {
+        let Some(value) = entry.value.as_str() else {
+            report.error(&entry.place, wrong_type("a string", entry.value));
+            continue;
+        };
+        let fits = |c: char| c.is_ascii_alphanumeric() || c == '_';
+        if entry.key.is_empty()
+            || entry.key.starts_with(|c: char| c.is_ascii_digit())
+            || entry.key.starts_with("__")
+            || !entry.key.chars().all(fits)
+        {
+            let message = "is not a label name; allowed are letters, digits and _, not first a digit or __";
+            report.error(&entry.place, message);
+        } else if RESERVED_LABELS.contains(&entry.key) {
+            report.error(&entry.place, "is a label that the exporter or Prometheus sets; choose another name");
+        } else if value.is_empty() || value.len() > LONGEST_LABEL {
+            report.error(&entry.place, format!("the value must have 1 to {LONGEST_LABEL} bytes"));
+        } else {
+            labels.insert(entry.key.to_owned(), value.to_owned());
+        }
+    }
+    labels
+}
+
+fn paths(section: &mut Section<'_>) -> Paths {
+    Paths {
+        health: section.text("health_path", path),
+        auth: section.text("auth_path", path),
+        models: section.text("models_path", path),
+        chat: section.text("chat_path", path),
+    }
+}

@@ -1,0 +1,269 @@
+//! What the configuration depends on besides its file: environment, key files, credentials, certificates.
+//!
+//! With the file itself, in `load`, this is all the input that a load has.
+
+use std::{
+    env,
+    ffi::OsString,
+    fs::File,
+    io::{self, Read},
+    net::IpAddr,
+    path::{Path, PathBuf},
+};
+
+use rustls::pki_types::{CertificateDer, pem::PemObject};
+use url::{Host, Url};
+
+use super::model::KeySource;
+
+/// The most that a key file or credential may hold, in bytes.
+const LONGEST_SECRET: u64 = 64 << 10;
+
+/// The most that a file of certificates may hold, in bytes.
+const LONGEST_CA_FILE: u64 = 16 << 20;
+
+/// Where a load looks things up; tests have their own.
+#[derive(Clone, Copy)]
+pub struct Surroundings<'a> {
+    /// The value of an environment variable.
+    pub variable: &'a dyn Fn(&str) -> Option<OsString>,
+    /// The system's trusted roots.
+    pub system_roots: &'a dyn Fn() -> Vec<CertificateDer<'static>>,
+}
+
+impl Surroundings<'static> {
+    /// Those of this process.
+    pub fn of_process() -> Self {
+        Self {
+            variable: &|name| env::var_os(name),
+            // Roots that cannot be read are warned of where none is left.
+            system_roots: &|| rustls_native_certs::load_native_certs().certs,
+        }
+    }
+}
+
+impl Surroundings<'_> {
+    /// The text of a secret, or why it cannot be had. One newline at the end of a file is every editor's, not the key's.
+    pub(super) fn secret(&self, source: &KeySource) -> Result<String, String> {
+        match source {
+            KeySource::Env(name) => {
+                let value = (self.variable)(name).ok_or_else(|| format!("environment variable {name} is not set"))?;
+                value.into_string().map_err(|_| format!("environment variable {name} is not UTF-8"))
+            }
+            KeySource::File(path) => secret_file(path),
+            KeySource::Credential(name) => {
+                let directory = self.credentials_directory().ok_or_else(|| {
+                    format!("credential {name} exists only inside the systemd unit: CREDENTIALS_DIRECTORY is not set")
+                })?;
+                secret_file(&directory.join(name))
+            }
+        }
+    }
+
+    /// Where systemd keeps the credentials of the unit that this process is in; `None` outside of one that has any.
+    pub fn credentials_directory(&self) -> Option<PathBuf> {
+        (self.variable)("CREDENTIALS_DIRECTORY").filter(|value| !value.is_empty()).map(PathBuf::from)
+    }
+
+    /// The first of `$LOGS_DIRECTORY`, which systemd separates by colons.
+    pub(super) fn logs_directory(&self) -> Option<PathBuf> {
+        let value = (self.variable)("LOGS_DIRECTORY")?;
+        env::split_paths(&value).next().filter(|path| path.is_absolute())
+    }
+
+    /// The variable and value of the environment's proxy for this target, by the usual names; `None`: go there directly.
+    ///
+    /// As in Go, what is on this machine is never reached through it. `HTTP_PROXY` in capitals is not read, since a CGI
+    /// server sets it from a request's header (CVE-2016-5385).
+    pub(super) fn proxy_for(&self, target: &Url) -> Option<(&'static str, OsString)> {
+        if is_loopback(target) || self.is_exempt(target) {
+            return None;
+        }
+        let names: &[&str] = match target.scheme() {
+            "https" => &["https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"],
+            _ => &["http_proxy", "all_proxy", "ALL_PROXY"],
+        };
+        let set = |name: &&'static str| Some((*name, (self.variable)(name).filter(|value| !value.is_empty())?));
+        names.iter().find_map(set)
+    }
+
+    /// Whether `no_proxy` names the target: its host, a domain above it, or everything.
+    fn is_exempt(&self, target: &Url) -> bool {
+        let list = ["no_proxy", "NO_PROXY"].iter().find_map(|name| (self.variable)(name)).unwrap_or_default();
+        let host = target.host_str().unwrap_or_default().trim_matches(['[', ']']);
+        let matches = |entry: &str| {
+            let (name, port) = match entry.rsplit_once(':') {
+                Some((name, port)) if !name.contains(':') && port.parse::<u16>().is_ok() => (name, port.parse().ok()),
+                _ => (entry, None),
+            };
+            let domain = name.trim_start_matches("*.").trim_start_matches('.').trim_matches(['[', ']']);
+            let named = host == domain || host.strip_suffix(domain).is_some_and(|rest| rest.ends_with('.'));
+            let within = host.parse().is_ok_and(|address| is_within(address, name));
+            name == "*"
+                || (!domain.is_empty() && named || within)
+                    && port.is_none_or(|port| Some(port) == target.port_or_known_default())
+        };
+        list.to_string_lossy().to_ascii_lowercase().split([',', ' ']).any(matches)
+    }
+}
+
+/// Whether the URL leads to this machine itself.
+pub(super) fn is_loopback(target: &Url) -> bool {
+    match target.host() {
+        Some(Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
+        Some(Host::Ipv4(address)) => address.is_loopback(),
+        Some(Host::Ipv6(address)) => IpAddr::from(address).to_canonical().is_loopback(),
+        None => false,
+    }
+}
+
+/// Whether the address is in a network written as `192.0.2.0/24`.
+fn is_within(address: IpAddr, network: &str) -> bool {
+    let Some((base, length)) = network.split_once('/') else { return false };
+    let (Ok(base), Ok(length)) = (base.parse(), length.parse::<u32>()) else { return false };
+    let common = match (address, base) {
+        (IpAddr::V4(a), IpAddr::V4(b)) => (a.to_bits() ^ b.to_bits()).leading_zeros(),
+        (IpAddr::V6(a), IpAddr::V6(b)) => (a.to_bits() ^ b.to_bits()).leading_zeros(),
+        _ => return false,
+    };
+    common >= length
+}
+
+/// The certificates of a PEM file, at least one, each fit to be a trusted root.
+pub(super) fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
+    let pem = read_file(path, LONGEST_CA_FILE).map_err(|error| format!("cannot be read: {error}"))?;
+    let certificates = CertificateDer::pem_slice_iter(&pem)
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|_| "is not PEM; give a file of -----BEGIN CERTIFICATE----- blocks".to_owned())?;
+    if certificates.is_empty() {
+        return Err("has no certificate; give a file of -----BEGIN CERTIFICATE----- blocks".to_owned());
+    }
+    let mut roots = rustls::RootCertStore::empty();
+    for (index, certificate) in certificates.iter().enumerate() {
+        let problem = || format!("has a certificate that cannot be a root, number {}", index + 1);
+        roots.add(certificate.clone()).map_err(|_| problem())?;
+    }
+    Ok(certificates)
+}
+
+fn secret_file(path: &Path) -> Result<String, String> {
+    let bytes = read_file(path, LONGEST_SECRET).map_err(|error| format!("{} cannot be read: {error}", path.display()))?;
+    let mut text = String::from_utf8(bytes).map_err(|_| format!("{} is not UTF-8 text", path.display()))?;
+    if text.ends_with('\n') {
+        text.pop();
+        if text.ends_with('\r') {
+            text.pop();
+        }
+    }
+    Ok(text)
+}
+
+/// The contents of a regular file, bounded: another kind could block the load for ever.
+fn read_file(path: &Path, most: u64) -> io::Result<Vec<u8>> {
+    if !path.metadata()?.is_file() {
+        return Err(io::Error::other("not a regular file"));
+    }
+    read_bounded(File::open(path)?, most)
+}
+
+/// All that there is to read, or an error where it is more than `most` bytes.
+pub(super) fn read_bounded(source: impl Read, most: u64) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    source.take(most + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > most {
+        return Err(io::Error::other(format!("larger than {most} bytes")));
+    }
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn within<'a>(variable: &'a dyn Fn(&str) -> Option<OsString>) -> Surroundings<'a> {
+        Surroundings { variable, system_roots: &Vec::new }
+    }
+
+    #[track_caller]
+    fn proxy(variables: &[(&str, &str)], target: &str, expected: Option<&str>) {
+        let variable = |name: &str| variables.iter().find(|(n, _)| *n == name).map(|(_, value)| value.into());
+        let found = within(&variable).proxy_for(&Url::parse(target).unwrap());
+        assert_eq!(found.map(|(name, _)| name), expected, "{variables:?} {target}");
+    }
+
+    #[test]
+    fn the_environments_proxy_is_the_schemes() {
+        proxy(&[("HTTPS_PROXY", "p")], "https://a.example", Some("HTTPS_PROXY"));
+        proxy(&[("HTTPS_PROXY", "p")], "http://a.example", None);
+        proxy(&[("HTTP_PROXY", "p")], "http://a.example", None);
+        proxy(&[("http_proxy", "p")], "http://a.example", Some("http_proxy"));
+        proxy(&[("https_proxy", ""), ("ALL_PROXY", "p")], "https://a.example", Some("ALL_PROXY"));
+    }
+
+    #[test]
+    fn what_is_local_or_exempt_is_reached_directly() {
+        for target in ["http://localhost:1", "http://127.0.0.9", "http://[::1]:8", "http://[::ffff:127.0.0.1]/"] {
+            proxy(&[("ALL_PROXY", "p")], target, None);
+        }
+        for (list, target, exempt) in [
+            ("a.example", "https://a.example", true),
+            ("example", "https://a.example", true),
+            (".a.example", "https://b.a.example", true),
+            ("*.a.example", "https://b.a.example", true),
+            ("b.example, A.example", "https://a.example", true),
+            ("ample", "https://a.example", false),
+            ("*", "https://a.example", true),
+            ("a.example:8443", "https://a.example", false),
+            ("a.example:443", "https://a.example", true),
+            ("192.0.2.0/24", "https://192.0.2.9", true),
+            ("192.0.2.0/24", "https://192.0.3.9", false),
+            ("2001:db8::/32", "https://[2001:db8::1]", true),
+            ("", "https://a.example", false),
+        ] {
+            proxy(&[("ALL_PROXY", "p"), ("no_proxy", list)], target, (!exempt).then_some("ALL_PROXY"));
+        }
+    }
+
+    #[test]
+    fn one_newline_is_the_editors() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("key");
+        for (contents, key) in [("k", "k"), ("k\n", "k"), ("k\r\n", "k"), ("k\n\n", "k\n"), (" k \n", " k ")] {
+            std::fs::write(&path, contents).unwrap();
+            assert_eq!(within(&|_| None).secret(&KeySource::File(path.clone())), Ok(key.to_owned()));
+        }
+    }
+
+    #[test]
+    fn a_credential_is_in_the_directory_that_systemd_names() {
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::write(directory.path().join("langmart"), "k").unwrap();
+        let variable = |name: &str| (name == "CREDENTIALS_DIRECTORY").then(|| directory.path().into());
+        let source = KeySource::Credential("langmart".to_owned());
+        assert_eq!(within(&variable).secret(&source), Ok("k".to_owned()));
+        assert!(within(&|_| None).secret(&source).unwrap_err().contains("CREDENTIALS_DIRECTORY is not set"));
+    }
+
+    #[test]
+    fn what_is_no_regular_file_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        for path in [directory.path(), Path::new("/dev/zero")] {
+            assert!(within(&|_| None).secret(&KeySource::File(path.to_owned())).is_err());
+        }
+    }
+
+    #[test]
+    fn a_certificate_file_must_hold_certificates() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("ca.pem");
+        let none = |contents: &str| {
+            std::fs::write(&path, contents).unwrap();
+            certificates(&path).unwrap_err()
+        };
+        assert!(none("").contains("no certificate"));
+        assert!(none("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n").contains("number 1"));
+        let made = rcgen::generate_simple_self_signed(["ca.example".to_owned()]).unwrap();
+        std::fs::write(&path, made.cert.pem()).unwrap();
+        assert_eq!(certificates(&path).unwrap(), [made.cert.der().clone()]);
+    }
+}
