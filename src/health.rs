@@ -1,0 +1,172 @@
+//! Whether the daemon lives: parts that must beat, and how far it is between start and stop.
+
+use std::{
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU8, AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+/// What the daemon knows about its own life. Time is monotonic: a corrected wall clock makes nothing look stuck.
+#[derive(Debug)]
+pub struct Health {
+    origin: Instant,
+    parts: Mutex<Vec<Part>>,
+    readiness: AtomicU8,
+}
+
+#[derive(Debug)]
+struct Part {
+    name: &'static str,
+    patience: Duration,
+    beaten: Arc<AtomicU64>,
+}
+
+/// What a part holds to say that it is alive. Dropping it does not: a part that died must be found missing.
+#[derive(Clone, Debug)]
+pub struct Beat {
+    origin: Instant,
+    beaten: Arc<AtomicU64>,
+}
+
+impl Beat {
+    /// Says that the part is alive now.
+    pub fn beat(&self) {
+        self.beaten.fetch_max(milliseconds(self.origin.elapsed()), Ordering::Relaxed);
+    }
+}
+
+/// How far the daemon is. It only moves forward.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Readiness {
+    /// Not every probe is scheduled yet.
+    Starting = 0,
+    /// Every probe is scheduled.
+    Ready = 1,
+    /// On the way out.
+    Stopping = 2,
+}
+
+impl Readiness {
+    /// The word for it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Starting => "starting",
+            Self::Ready => "ready",
+            Self::Stopping => "stopping",
+        }
+    }
+}
+
+impl Health {
+    /// Without parts, starting.
+    pub fn new() -> Self {
+        Self {
+            origin: Instant::now(),
+            parts: Mutex::default(),
+            readiness: AtomicU8::new(Readiness::Starting as u8),
+        }
+    }
+
+    /// Registers a part that must beat at least once in every `patience`, beginning now. A part of the same name
+    /// takes the place of the one before it, as a restarted listener does.
+    pub fn part(&self, name: &'static str, patience: Duration) -> Beat {
+        let beat = Beat { origin: self.origin, beaten: Arc::default() };
+        beat.beat();
+        let part = Part { name, patience, beaten: Arc::clone(&beat.beaten) };
+        let mut parts = self.parts.lock().unwrap_or_else(PoisonError::into_inner);
+        parts.retain(|other| other.name != name);
+        parts.push(part);
+        beat
+    }
+
+    /// The first registered part that has not beaten for longer than its patience; `None`: all live.
+    pub fn stuck(&self, now: Instant) -> Option<&'static str> {
+        let now = milliseconds(now.saturating_duration_since(self.origin));
+        let parts = self.parts.lock().unwrap_or_else(PoisonError::into_inner);
+        parts
+            .iter()
+            .find(|part| {
+                let silence = now.saturating_sub(part.beaten.load(Ordering::Relaxed));
+                silence > milliseconds(part.patience)
+            })
+            .map(|part| part.name)
+    }
+
+    /// Moves on to this stage; a stage already behind is ignored, so that a late reload does not undo a stop.
+    pub fn reach(&self, readiness: Readiness) {
+        self.readiness.fetch_max(readiness as u8, Ordering::Relaxed);
+    }
+
+    /// The stage reached.
+    pub fn readiness(&self) -> Readiness {
+        match self.readiness.load(Ordering::Relaxed) {
+            0 => Readiness::Starting,
+            1 => Readiness::Ready,
+            _ => Readiness::Stopping,
+        }
+    }
+}
+
+impl Default for Health {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+fn milliseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PATIENCE: Duration = Duration::from_secs(10);
+
+    #[test]
+    fn a_silent_part_is_named_after_its_patience() {
+        let health = Health::new();
+        let start = Instant::now();
+        assert_eq!(health.stuck(start + PATIENCE * 9), None, "no part, nothing stuck");
+        let scheduler = health.part("scheduler", PATIENCE);
+        let _server = health.part("server", PATIENCE * 2);
+        assert_eq!(health.stuck(start + PATIENCE / 2), None);
+        assert_eq!(health.stuck(start + PATIENCE * 3 / 2), Some("scheduler"));
+        drop(scheduler);
+        assert_eq!(health.stuck(start + PATIENCE * 3), Some("scheduler"), "a dropped beat is a dead part");
+    }
+
+    #[test]
+    fn a_beat_counts_from_when_it_was_made() {
+        let health = Health::new();
+        let beat = health.part("scheduler", Duration::from_millis(1));
+        let silent = Instant::now() + Duration::from_millis(50);
+        assert_eq!(health.stuck(silent), Some("scheduler"));
+        while Instant::now() < silent {
+            std::thread::yield_now();
+        }
+        beat.beat();
+        assert_eq!(health.stuck(silent), None);
+    }
+
+    #[test]
+    fn a_part_of_the_same_name_replaces_the_old_one() {
+        let health = Health::new();
+        let _old = health.part("server", Duration::ZERO);
+        let _new = health.part("server", PATIENCE);
+        assert_eq!(health.stuck(Instant::now() + PATIENCE / 2), None);
+    }
+
+    #[test]
+    fn readiness_only_moves_forward() {
+        let health = Health::new();
+        assert_eq!(health.readiness(), Readiness::Starting);
+        health.reach(Readiness::Ready);
+        assert_eq!(health.readiness(), Readiness::Ready);
+        health.reach(Readiness::Stopping);
+        health.reach(Readiness::Ready);
+        assert_eq!(health.readiness(), Readiness::Stopping);
+    }
+}

@@ -1,0 +1,286 @@
+//! The families of the probes' series: name, help, and what each series shows in it.
+
+use std::fmt::Write;
+
+use super::{
+    series::Series,
+    text::{Header, Kind, Page},
+};
+use crate::outcome::{Fault, Phases, RateLimit, Reason, SkipCause, unix_seconds};
+
+/// Statuses that have a series before they are seen, because alerts ask for their increase.
+const STATUSES_FROM_THE_START: [u16; 6] = [200, 401, 429, 503, 504, 529];
+
+/// One metric, for all probes.
+pub(super) struct Family {
+    pub(super) header: Header,
+    /// Writes the samples of one probe: none where nothing is known yet.
+    pub(super) write: fn(&Series, &mut Page),
+}
+
+const fn family(kind: Kind, name: &'static str, help: &'static str, write: fn(&Series, &mut Page)) -> Family {
+    Family { header: Header { name, kind, help }, write }
+}
+
+/// Every metric of a probe, in the order of the page.
+pub(super) const FAMILIES: &[Family] = &[
+    family(
+        Kind::Gauge,
+        "langmart_probe_success",
+        "Whether the last run succeeded. Absent before the first run.",
+        |series, page| {
+            if let Some(last) = series.last() {
+                page.sample(&series.labels, flag(last.reason == Reason::Ok));
+            }
+        },
+    ),
+    family(
+        Kind::Gauge,
+        "langmart_probe_last_run_fault",
+        "Whose part failed in the last run: one of them is 1. Absent before the first run.",
+        last_run_fault,
+    ),
+    family(Kind::Counter, "langmart_probe_runs_total", "Finished runs.", |series, page| {
+        page.sample(&series.labels, series.values.runs.value() as f64);
+    }),
+    family(
+        Kind::Counter,
+        "langmart_probe_failures_total",
+        "Failed runs, by why they failed and whose part it was.",
+        failures,
+    ),
+    family(
+        Kind::Histogram,
+        "langmart_probe_duration_seconds",
+        "Durations of successful runs and of those that ended at our deadline.",
+        |series, page| page.histogram(&series.labels, &series.values.duration),
+    ),
+    family(
+        Kind::Gauge,
+        "langmart_probe_last_duration_seconds",
+        "Duration of the last run, whatever its result.",
+        |series, page| {
+            if let Some(last) = series.last() {
+                page.sample(&series.labels, last.duration.as_secs_f64());
+            }
+        },
+    ),
+    family(
+        Kind::Counter,
+        "langmart_probe_phase_seconds_total",
+        "Time spent in each phase of all runs.",
+        |series, page| {
+            for (name, sum) in Phases::NAMES.iter().zip(&series.values.phases) {
+                page.labelled(&series.labels, &[("phase", name)], sum.value());
+            }
+        },
+    ),
+    family(
+        Kind::Gauge,
+        "langmart_probe_last_phase_duration_seconds",
+        "Time spent in each phase of the last run, 0 where it was not reached.",
+        |series, page| {
+            let Some(last) = series.last() else { return };
+            for (name, duration) in Phases::NAMES.iter().zip(last.phases.durations()) {
+                page.labelled(&series.labels, &[("phase", name)], duration.as_secs_f64());
+            }
+        },
+    ),
+    family(
+        Kind::Counter,
+        "langmart_probe_http_responses_total",
+        "HTTP responses by status; unregistered ones share one series.",
+        http_responses,
+    ),
+    family(
+        Kind::Gauge,
+        "langmart_probe_http_status_code",
+        "HTTP status of the last run, 0 where there was no response.",
+        |series, page| {
+            if let Some(last) = series.last() {
+                page.sample(&series.labels, f64::from(last.http_status.unwrap_or(0)));
+            }
+        },
+    ),
+    family(
+        Kind::Counter,
+        "langmart_probe_api_errors_total",
+        "Errors by the code of the API, as far as it is a known one.",
+        |series, page| {
+            for (code, count) in &*series.values.error_codes() {
+                page.labelled(&series.labels, &[("code", code)], *count as f64);
+            }
+        },
+    ),
+    family(
+        Kind::Gauge,
+        "langmart_probe_retry_after_seconds",
+        "How long the service asked to wait in the last run, 0 where it did not.",
+        |series, page| {
+            let hint = series.last().and_then(|last| last.retry_after);
+            page.sample(&series.labels, hint.unwrap_or(0.0));
+        },
+    ),
+    family(
+        Kind::Counter,
+        "langmart_probe_retry_after_hints_total",
+        "Runs in which the service asked to wait.",
+        |series, page| page.sample(&series.labels, series.values.retry_after_hints.value() as f64),
+    ),
+    family(
+        Kind::Counter,
+        "langmart_probe_retry_after_hint_seconds_total",
+        "Sum of the waits that the service asked for.",
+        |series, page| page.sample(&series.labels, series.values.retry_after_seconds.value()),
+    ),
+    family(
+        Kind::Gauge,
+        "langmart_probe_backoff_until_timestamp_seconds",
+        "Until when the probe waits because of rate limits or overload, 0 where it does not.",
+        |series, page| {
+            let until = series.values.backoff_until.value().filter(|until| *until > unix_seconds(page.now));
+            page.sample(&series.labels, until.unwrap_or(0.0));
+        },
+    ),
+    family(
+        Kind::Gauge,
+        "langmart_probe_next_run_timestamp_seconds",
+        "When the next run is due, waits included.",
+        |series, page| known(series, page, series.values.next_run.value()),
+    ),
+    family(
+        Kind::Counter,
+        "langmart_probe_skipped_runs_total",
+        "Due runs that did not take place, by cause.",
+        |series, page| {
+            for (cause, count) in SkipCause::ALL.iter().zip(&series.values.skipped) {
+                page.labelled(&series.labels, &[("cause", cause.name())], count.value() as f64);
+            }
+        },
+    ),
+    family(
+        Kind::Gauge,
+        "langmart_probe_ratelimit_limit",
+        "The most that a rate limit's window allows, as the service last told it.",
+        |series, page| rate_limits(series, page, |limit| limit.limit.map(|limit| limit as f64)),
+    ),
+    family(
+        Kind::Gauge,
+        "langmart_probe_ratelimit_remaining",
+        "What is left of a rate limit's window, as the service last told it.",
+        |series, page| rate_limits(series, page, |limit| limit.remaining.map(|remaining| remaining as f64)),
+    ),
+    family(
+        Kind::Gauge,
+        "langmart_probe_ratelimit_reset_timestamp_seconds",
+        "When a rate limit's window is full again, as the service last told it.",
+        |series, page| rate_limits(series, page, |limit| limit.reset.map(unix_seconds)),
+    ),
+    family(
+        Kind::Counter,
+        "langmart_probe_tokens_total",
+        "Tokens spent, as the service counted them.",
+        tokens,
+    ),
+    family(
+        Kind::Gauge,
+        "langmart_probe_tls_certificate_not_after_timestamp_seconds",
+        "Earliest end of validity in the certificate chain as presented last.",
+        |series, page| known(series, page, series.values.certificate_not_after.value()),
+    ),
+    family(
+        Kind::Gauge,
+        "langmart_probe_clock_offset_seconds",
+        "Our clock minus the server's Date header, good to a second.",
+        |series, page| known(series, page, series.values.clock_offset.value()),
+    ),
+    family(
+        Kind::Gauge,
+        "langmart_probe_last_run_timestamp_seconds",
+        "When the last finished run began.",
+        |series, page| known(series, page, series.last().map(|last| unix_seconds(last.time))),
+    ),
+    family(
+        Kind::Gauge,
+        "langmart_probe_last_success_timestamp_seconds",
+        "When the last successful run began. Absent before the first.",
+        |series, page| known(series, page, series.values.last_success.value()),
+    ),
+    family(
+        Kind::Gauge,
+        "langmart_probe_interval_seconds",
+        "From one due time to the next.",
+        |series, page| page.sample(&series.labels, series.probe().interval.as_secs_f64()),
+    ),
+    family(Kind::Gauge, "langmart_probe_timeout_seconds", "The most that a run may take.", |series, page| {
+        page.sample(&series.labels, series.probe().timeout.as_secs_f64());
+    }),
+    family(
+        Kind::Gauge,
+        "langmart_probe_info",
+        "Always 1, with the host, the API, the kind of connection and the configured labels.",
+        |series, page| page.sample(&series.info, 1.0),
+    ),
+];
+
+fn last_run_fault(series: &Series, page: &mut Page) {
+    let Some(last) = series.last() else { return };
+    for &fault in Fault::ALL {
+        page.labelled(&series.labels, &[("fault", fault.name())], flag(fault == last.fault));
+    }
+}
+
+/// The expected pairs from the start, any other once it has occurred.
+fn failures(series: &Series, page: &mut Page) {
+    for &reason in Reason::ALL {
+        for &fault in Fault::ALL {
+            let count = series.values.failures.of(reason, fault).value();
+            if count > 0 || series.expected.contains(&(reason, fault)) {
+                let pair = [("reason", reason.name()), ("fault", fault.name())];
+                page.labelled(&series.labels, &pair, count as f64);
+            }
+        }
+    }
+}
+
+fn http_responses(series: &Series, page: &mut Page) {
+    let mut code = String::new();
+    for (status, count) in series.values.responses.iter() {
+        code.clear();
+        match status {
+            Some(status) if count > 0 || STATUSES_FROM_THE_START.contains(&status) => {
+                write!(code, "{status}").expect("a String takes every write");
+            }
+            None if count > 0 => code.push_str("other"),
+            Some(_) | None => continue,
+        }
+        page.labelled(&series.labels, &[("code", &code)], count as f64);
+    }
+}
+
+fn rate_limits(series: &Series, page: &mut Page, value: fn(&RateLimit) -> Option<f64>) {
+    for limit in series.values.rate_limits(page.now) {
+        if let Some(value) = value(&limit) {
+            page.labelled(&series.labels, &[("resource", limit.resource.name())], value);
+        }
+    }
+}
+
+fn tokens(series: &Series, page: &mut Page) {
+    if series.probe().check().generates() {
+        let counts = [("input", &series.values.input_tokens), ("output", &series.values.output_tokens)];
+        for (direction, count) in counts {
+            page.labelled(&series.labels, &[("direction", direction)], count.value() as f64);
+        }
+    }
+}
+
+fn known(series: &Series, page: &mut Page, value: Option<f64>) {
+    if let Some(value) = value {
+        page.sample(&series.labels, value);
+    }
+}
+
+fn flag(holds: bool) -> f64 {
+    f64::from(u8::from(holds))
+}

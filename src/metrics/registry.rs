@@ -1,0 +1,121 @@
+//! The whole of what is exported: which probes have series, and the page of all.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc, PoisonError, RwLock,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
+    time::{Duration, SystemTime},
+};
+
+use super::{families::FAMILIES, own::Own, process, series::Series, text::Page};
+use crate::{
+    config::{Config, Probe},
+    outcome::Subject,
+};
+
+/// Everything exported.
+#[derive(Debug)]
+pub struct Metrics {
+    started: SystemTime,
+    own: Own,
+    series: RwLock<Arc<BTreeMap<String, Arc<Series>>>>,
+    /// Of the last page in bytes: the next one is about as long.
+    length: AtomicUsize,
+}
+
+impl Metrics {
+    /// Without probes, for a process that started then by the wall clock.
+    pub fn new(started: SystemTime) -> Self {
+        Self { started, own: Own::new(), series: RwLock::default(), length: AtomicUsize::new(0) }
+    }
+
+    /// Takes over a configuration: a probe has its series from here on, and one that is gone loses them. A probe
+    /// whose name, provider, check and model stay keeps its counters, whatever else changes.
+    pub fn configure(&self, config: &Config) {
+        let old = self.all();
+        let new = config.probes.iter().map(|probe| {
+            let series = match old.get(&probe.name).filter(|series| same(series.probe(), probe)) {
+                Some(kept) => Series::over(probe, Arc::clone(&kept.values)),
+                None => Series::new(probe),
+            };
+            (probe.name.clone(), Arc::new(series))
+        });
+        let new = Arc::new(new.collect());
+        *self.series.write().unwrap_or_else(PoisonError::into_inner) = new;
+    }
+
+    /// What the runs of a configured probe write to: to be kept, not asked for at each run. A probe that is not
+    /// configured (any more) gets series that no page shows.
+    pub fn series(&self, probe: &Arc<Probe>) -> Arc<Series> {
+        match self.all().get(&probe.name).filter(|series| same(series.probe(), probe)) {
+            Some(series) => Arc::clone(series),
+            None => Arc::new(Series::new(probe)),
+        }
+    }
+
+    /// The series of every configured probe by its name.
+    pub fn all(&self) -> Arc<BTreeMap<String, Arc<Series>>> {
+        Arc::clone(&self.series.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The configuration was loaded, at the start or again, or could not be.
+    pub fn reloaded(&self, ok: bool, at: SystemTime) {
+        self.own.reloaded(ok, at);
+    }
+
+    /// A run started this much after it was due.
+    pub fn lag(&self, lag: Duration) {
+        self.own.lag(lag);
+    }
+
+    /// A run is under way from now on.
+    pub fn run_started(&self) {
+        self.own.runs_in_flight().inc();
+    }
+
+    /// A run that was under way is over.
+    pub fn run_ended(&self) {
+        self.own.runs_in_flight().dec();
+    }
+
+    /// Exports what a writer of lines (`log`, `results`) counts: lines dropped and writes failed.
+    pub fn count_lines(&self, file: &'static str, dropped: Arc<AtomicU64>, errors: Arc<AtomicU64>) {
+        self.own.count_lines(file, dropped, errors);
+    }
+
+    /// A task that is started again when it fails: its restarts are exported from now on.
+    pub fn watch_task(&self, task: &'static str) {
+        self.own.task_restarts(task);
+    }
+
+    /// A task was started again after a failure.
+    pub fn task_restarted(&self, task: &'static str) {
+        self.own.task_restarts(task).inc();
+    }
+
+    /// The whole page in the text format 0.0.4.
+    pub fn render(&self, now: SystemTime) -> Vec<u8> {
+        let mut page = Page::new(now, self.length.load(Ordering::Relaxed) + 4096);
+        self.own.write(&mut page);
+        process::write(&mut page, self.started);
+        let all = self.all();
+        for family in FAMILIES {
+            page.family(family.header);
+            for series in all.values() {
+                (family.write)(series, &mut page);
+            }
+        }
+        let bytes = page.into_bytes();
+        self.length.store(bytes.len(), Ordering::Relaxed);
+        bytes
+    }
+}
+
+/// Whether a probe is the same over a reload.
+fn same(old: &Probe, new: &Probe) -> bool {
+    let Subject { probe, provider, check, model } = old.subject();
+    let new = new.subject();
+    probe == new.probe && provider == new.provider && check == new.check && model == new.model
+}

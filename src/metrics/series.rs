@@ -1,0 +1,316 @@
+//! What one probe has done so far, as numbers: written by its runs, read by scrapes and by the landing page.
+
+use std::{
+    array,
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, SystemTime},
+};
+
+use super::{
+    text,
+    values::{Bound, Counter, Gauge, Histogram, Sum},
+};
+use crate::{
+    config::Probe,
+    outcome::{
+        Fault, Outcome, Phases, RateLimit, Reason, Resource, SkipCause, Subject, Tls, possible_failures,
+        unix_seconds,
+    },
+};
+
+/// Distinct error codes of a probe that have a series of their own; those after them share `other`.
+const MAX_ERROR_CODES: usize = 64;
+
+const DURATION_BOUNDS: &[Bound] = &[
+    (0.01, "0.01"),
+    (0.025, "0.025"),
+    (0.05, "0.05"),
+    (0.1, "0.1"),
+    (0.25, "0.25"),
+    (0.5, "0.5"),
+    (1.0, "1"),
+    (2.0, "2"),
+    (5.0, "5"),
+    (10.0, "10"),
+    (15.0, "15"),
+    (30.0, "30"),
+    (60.0, "60"),
+    (90.0, "90"),
+    (120.0, "120"),
+];
+
+/// The series of one probe. What a reload may change belongs to this struct, what it must not is shared.
+#[derive(Debug)]
+pub struct Series {
+    probe: Arc<Probe>,
+    /// `probe`, `provider`, `check` and `model`, rendered once.
+    pub(super) labels: String,
+    /// All labels of `langmart_probe_info`: the same four, then what describes the probe.
+    pub(super) info: String,
+    /// The failures that have a series from the start.
+    pub(super) expected: Vec<(Reason, Fault)>,
+    pub(super) values: Arc<Values>,
+}
+
+/// What the last run of a probe found.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Last {
+    /// When it began.
+    pub time: SystemTime,
+    /// Why it ended as it did.
+    pub reason: Reason,
+    /// Whose part failed.
+    pub fault: Fault,
+    /// What to do about it, in our own words; empty on success.
+    pub hint: &'static str,
+    /// How long it took.
+    pub duration: Duration,
+    pub(super) phases: Phases,
+    pub(super) http_status: Option<u16>,
+    pub(super) retry_after: Option<f64>,
+}
+
+/// The numbers of one probe, kept as long as probe, provider, check and model stay the same.
+#[derive(Debug)]
+pub(super) struct Values {
+    pub(super) runs: Counter,
+    pub(super) failures: Failures,
+    pub(super) duration: Histogram,
+    /// In the order of [`Phases::NAMES`].
+    pub(super) phases: [Sum; Phases::NAMES.len()],
+    pub(super) responses: Responses,
+    pub(super) retry_after_hints: Counter,
+    pub(super) retry_after_seconds: Sum,
+    pub(super) next_run: Gauge,
+    pub(super) backoff_until: Gauge,
+    /// In the order of [`SkipCause::ALL`].
+    pub(super) skipped: [Counter; SkipCause::ALL.len()],
+    pub(super) input_tokens: Counter,
+    pub(super) output_tokens: Counter,
+    pub(super) certificate_not_after: Gauge,
+    pub(super) clock_offset: Gauge,
+    pub(super) last_success: Gauge,
+    last: Mutex<Option<Last>>,
+    rate_limits: Mutex<[Option<RateLimit>; Resource::ALL.len()]>,
+    error_codes: Mutex<BTreeMap<String, u64>>,
+}
+
+impl Series {
+    /// The series of a probe that was not configured before.
+    pub(super) fn new(probe: &Arc<Probe>) -> Self {
+        Self::over(probe, Arc::new(Values::new()))
+    }
+
+    /// The series of a probe in a new configuration, with the numbers that it had so far.
+    pub(super) fn over(probe: &Arc<Probe>, values: Arc<Values>) -> Self {
+        let Subject { probe: name, provider, check, model } = probe.subject();
+        let labels = text::labels([
+            ("probe", name),
+            ("provider", provider),
+            ("check", check.name()),
+            ("model", model.unwrap_or_default()),
+        ]);
+        let own =
+            [("host", probe.provider.host()), ("api", probe.provider.api.name()), ("connection", "cold")];
+        let configured = probe.provider.labels.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+        let info = format!("{labels},{}", text::labels(own.into_iter().chain(configured)));
+        let expected = possible_failures(probe.provider.api, check);
+        Self { probe: Arc::clone(probe), labels, info, expected, values }
+    }
+
+    /// The probe that these are the series of.
+    pub fn probe(&self) -> &Probe {
+        &self.probe
+    }
+
+    /// What the last run found; `None` before the first.
+    pub fn last(&self) -> Option<Last> {
+        *lock(&self.values.last)
+    }
+
+    /// Takes a finished run in.
+    pub fn observe(&self, outcome: &Outcome) {
+        // Taken apart in full, so that a new member of the outcome does not compile until it is exported here or
+        // named as not exported. Of those below, some are shown on the landing page and all are in the records.
+        let &Outcome {
+            time,
+            reason,
+            fault,
+            detail: _,
+            hint,
+            http_status,
+            http_version: _,
+            ref error_code,
+            upstream: _,
+            request_id: _,
+            retry_after,
+            duration,
+            phases,
+            remote_address: _,
+            ref ratelimit,
+            tls,
+            dns: _,
+            clock_offset,
+            input_tokens,
+            output_tokens,
+        } = outcome;
+        let values = &*self.values;
+        values.runs.add(1);
+        if outcome.success() {
+            values.last_success.set(unix_seconds(time));
+        } else {
+            values.failures.of(reason, fault).add(1);
+        }
+        // A quick refusal would flatter the quantiles, a timeout left out would as well.
+        if outcome.success() || reason == Reason::Timeout {
+            values.duration.observe(duration.as_secs_f64());
+        }
+        for (sum, phase) in values.phases.iter().zip(phases.durations()) {
+            sum.add(phase.as_secs_f64());
+        }
+        if let Some(status) = http_status {
+            values.responses.of(status).add(1);
+        }
+        if let Some(code) = error_code {
+            values.count_error_code(code);
+        }
+        if let Some(seconds) = retry_after {
+            values.retry_after_hints.add(1);
+            values.retry_after_seconds.add(seconds);
+        }
+        values.keep_rate_limits(ratelimit);
+        if let Some(Tls { version: _, not_after: Some(not_after) }) = tls {
+            values.certificate_not_after.set(unix_seconds(not_after));
+        }
+        if let Some(offset) = clock_offset {
+            values.clock_offset.set(offset);
+        }
+        values.input_tokens.add(input_tokens.unwrap_or(0));
+        values.output_tokens.add(output_tokens.unwrap_or(0));
+        *lock(&values.last) =
+            Some(Last { time, reason, fault, hint, duration, phases, http_status, retry_after });
+    }
+
+    /// Says when the next run is due, waits included, and until when the probe backs off; `None`: it does not.
+    pub fn waiting(&self, next_run: SystemTime, backoff_until: Option<SystemTime>) {
+        self.values.next_run.set(unix_seconds(next_run));
+        self.values.backoff_until.set(backoff_until.map_or(0.0, unix_seconds));
+    }
+
+    /// Counts due runs that did not take place.
+    pub fn skipped(&self, cause: SkipCause, runs: u64) {
+        self.values.skipped[cause as usize].add(runs);
+    }
+}
+
+impl Values {
+    fn new() -> Self {
+        Self {
+            runs: Counter::default(),
+            failures: Failures(array::from_fn(|_| Counter::default())),
+            duration: Histogram::new(DURATION_BOUNDS),
+            phases: Default::default(),
+            responses: Responses(array::from_fn(|_| Counter::default())),
+            retry_after_hints: Counter::default(),
+            retry_after_seconds: Sum::default(),
+            next_run: Gauge::absent(),
+            backoff_until: Gauge::absent(),
+            skipped: Default::default(),
+            input_tokens: Counter::default(),
+            output_tokens: Counter::default(),
+            certificate_not_after: Gauge::absent(),
+            clock_offset: Gauge::absent(),
+            last_success: Gauge::absent(),
+            last: Mutex::default(),
+            rate_limits: Mutex::default(),
+            error_codes: Mutex::default(),
+        }
+    }
+
+    /// The codes seen so far, with their counts.
+    pub(super) fn error_codes(&self) -> MutexGuard<'_, BTreeMap<String, u64>> {
+        lock(&self.error_codes)
+    }
+
+    /// The limits last told, those whose window has begun anew since left out.
+    pub(super) fn rate_limits(&self, now: SystemTime) -> impl Iterator<Item = RateLimit> {
+        let limits = *lock(&self.rate_limits);
+        limits.into_iter().flatten().filter(move |limit| limit.reset.is_none_or(|reset| reset > now))
+    }
+
+    fn count_error_code(&self, code: &str) {
+        let mut codes = lock(&self.error_codes);
+        if let Some(count) = codes.get_mut(code) {
+            *count += 1;
+        } else if codes.len() < MAX_ERROR_CODES {
+            codes.insert(code.to_owned(), 1);
+        } else {
+            *codes.entry("other".to_owned()).or_default() += 1;
+        }
+    }
+
+    /// Each resource has the limits of the last run that told them; a run that told none of it changes nothing.
+    fn keep_rate_limits(&self, told: &[RateLimit]) {
+        if told.is_empty() {
+            return;
+        }
+        let mut kept = lock(&self.rate_limits);
+        for (slot, &resource) in kept.iter_mut().zip(Resource::ALL) {
+            let windows = told.iter().filter(|limit| limit.resource == resource);
+            if let Some(tightest) = windows.min_by(|one, other| share_left(one).total_cmp(&share_left(other)))
+            {
+                *slot = Some(*tightest);
+            }
+        }
+    }
+}
+
+/// The share of a window that is left. A window that does not tell comes after all that do.
+fn share_left(limit: &RateLimit) -> f64 {
+    match (limit.limit, limit.remaining) {
+        (Some(0), Some(_)) => 0.0,
+        (Some(limit), Some(remaining)) => remaining as f64 / limit as f64,
+        (_, None) | (None, Some(_)) => f64::INFINITY,
+    }
+}
+
+/// One counter for each pair of reason and fault, also for those that should not occur: nothing is lost.
+#[derive(Debug)]
+pub(super) struct Failures([Counter; Reason::ALL.len() * Fault::ALL.len()]);
+
+impl Failures {
+    pub(super) fn of(&self, reason: Reason, fault: Fault) -> &Counter {
+        &self.0[reason as usize * Fault::ALL.len() + fault as usize]
+    }
+}
+
+/// Statuses registered with IANA (as of 2026), and after them those that the providers use beside: Groq's 498 and
+/// 499, Cloudflare's 524, Anthropic's 529. Sorted.
+const STATUSES: [u16; 66] = [
+    100, 101, 102, 103, 200, 201, 202, 203, 204, 205, 206, 207, 208, 226, 300, 301, 302, 303, 304, 305, 307,
+    308, 400, 401, 402, 403, 404, 405, 406, 407, 408, 409, 410, 411, 412, 413, 414, 415, 416, 417, 418, 421,
+    422, 423, 424, 425, 426, 428, 429, 431, 451, 498, 499, 500, 501, 502, 503, 504, 505, 506, 507, 508, 510,
+    511, 524, 529,
+];
+
+/// One counter for each status, and a last one for all others.
+#[derive(Debug)]
+pub(super) struct Responses([Counter; STATUSES.len() + 1]);
+
+impl Responses {
+    fn of(&self, status: u16) -> &Counter {
+        &self.0[STATUSES.binary_search(&status).unwrap_or(STATUSES.len())]
+    }
+
+    /// The counters by status; `None`: all other statuses.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (Option<u16>, u64)> {
+        let statuses = STATUSES.into_iter().map(Some).chain([None]);
+        statuses.zip(&self.0).map(|(status, counter)| (status, counter.value()))
+    }
+}
+
+/// A panic elsewhere leaves numbers, which are never half written.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,66 @@
+//! Configurations for the tests here and of what shows metrics.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use crate::{
+    config::{Chat, Config, Log, LogFormat, Paths, Probe, Provider, Rotation, Schedule, Server, Task},
+    outcome::Api,
+};
+
+/// A provider with nothing special.
+pub(crate) fn provider(name: &str, api: Api) -> Provider {
+    Provider {
+        name: name.to_owned(),
+        api,
+        base_url: "https://api.example:8443/v1".parse().unwrap(),
+        key: None,
+        key_header: None,
+        proxy: None,
+        ca_certificates: Vec::new(),
+        headers: Vec::new(),
+        labels: BTreeMap::new(),
+        paths: Paths::default(),
+    }
+}
+
+/// A chat probe of the model, each 60 s, with a timeout of 30 s.
+pub(crate) fn chat(name: &str, provider: &Arc<Provider>, model: &str) -> Arc<Probe> {
+    let task = Task::Chat(Chat { prompt: "Hi".to_owned(), max_tokens: 32, max_tokens_parameter: None });
+    Arc::new(Probe { model: Some(model.to_owned()), ..probe(name, provider, task) })
+}
+
+/// A probe without a model.
+pub(crate) fn probe(name: &str, provider: &Arc<Provider>, task: Task) -> Probe {
+    Probe {
+        name: name.to_owned(),
+        provider: Arc::clone(provider),
+        task,
+        model: None,
+        interval: Duration::from_secs(60),
+        timeout: Duration::from_secs(30),
+    }
+}
+
+/// A configuration of these probes.
+pub(crate) fn config(probes: Vec<Arc<Probe>>) -> Config {
+    Config {
+        server: Server { listen: ([127, 0, 0, 1], 0).into(), hostnames: Vec::new() },
+        log: Log {
+            filter: "info".to_owned(),
+            format: LogFormat::Text,
+            stderr: true,
+            directory: None,
+            rotation: Rotation::Daily,
+            max_files: 2,
+            max_file_size: 1 << 20,
+        },
+        schedule: Schedule {
+            max_concurrent: 64,
+            max_concurrent_per_provider: 8,
+            max_backoff: Duration::from_secs(3600),
+        },
+        providers: BTreeMap::new(),
+        probes,
+        system_roots: Arc::default(),
+    }
+}

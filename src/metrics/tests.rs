@@ -1,0 +1,406 @@
+//! What a page shows of what happened.
+
+use std::{
+    collections::{BTreeMap, HashSet},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    thread,
+    time::{Duration, SystemTime},
+};
+
+use super::{Metrics, Series, families::FAMILIES};
+
+use crate::{
+    config::{Provider, Task},
+    metrics::testing::{chat, config, probe, provider},
+    outcome::{Api, Fault, Outcome, Phases, RateLimit, Reason, Resource, SkipCause, Tls},
+};
+
+const NOW: SystemTime = SystemTime::UNIX_EPOCH;
+const CHAT: &str = r#"probe="p",provider="acme",check="chat",model="m""#;
+
+fn later(seconds: u64) -> SystemTime {
+    NOW + Duration::from_secs(seconds)
+}
+
+/// The samples of a page by everything before the value.
+fn samples(metrics: &Metrics, now: SystemTime) -> BTreeMap<String, f64> {
+    let page = String::from_utf8(metrics.render(now)).unwrap();
+    let samples = page.lines().filter(|line| !line.starts_with('#'));
+    samples
+        .map(|line| {
+            let (name, value) = line.rsplit_once(' ').unwrap();
+            (name.to_owned(), value.parse().unwrap())
+        })
+        .collect()
+}
+
+fn acme(api: Api) -> Arc<Provider> {
+    Arc::new(provider("acme", api))
+}
+
+/// Metrics with one chat probe, and its series.
+fn one_chat(api: Api) -> (Metrics, Arc<Series>) {
+    let metrics = Metrics::new(NOW);
+    let probe = chat("p", &acme(api), "m");
+    metrics.configure(&config(vec![Arc::clone(&probe)]));
+    let series = metrics.series(&probe);
+    (metrics, series)
+}
+
+#[track_caller]
+fn check(metrics: &Metrics, now: SystemTime, expected: &[(&str, Option<f64>)]) {
+    let samples = samples(metrics, now);
+    for (name, value) in expected {
+        let name = match name.split_once('{') {
+            Some((family, labels)) => format!("langmart_probe_{family}{{{CHAT},{labels}"),
+            None => format!("langmart_probe_{name}{{{CHAT}}}"),
+        };
+        assert_eq!(samples.get(&name).copied(), *value, "{name} in {samples:#?}");
+    }
+}
+
+/// A run with something in every member.
+fn rich() -> Outcome {
+    Outcome {
+        detail: "canary-detail".into(),
+        hint: "canary-hint",
+        http_status: Some(429),
+        http_version: Some("1.1"),
+        error_code: Some("PROVIDER_OPENAI_429".into()),
+        upstream: Some("canary-upstream"),
+        request_id: Some("canary-id".to_owned()),
+        retry_after: Some(60.5),
+        duration: Duration::from_millis(1500),
+        phases: Phases { connect: Duration::from_millis(250), ..Phases::default() },
+        remote_address: Some(([192, 0, 2, 77], 443).into()),
+        ratelimit: vec![limit(Resource::Requests, 60, 0, Some(later(100)))],
+        tls: Some(Tls { version: Some("canary-tls"), not_after: Some(later(5000)) }),
+        dns: vec![[192, 0, 2, 77].into()],
+        clock_offset: Some(-3.0),
+        input_tokens: Some(9),
+        output_tokens: Some(4),
+        ..Outcome::new(later(50), Reason::RateLimited, Fault::Caller)
+    }
+}
+
+fn limit(resource: Resource, limit: u64, remaining: u64, reset: Option<SystemTime>) -> RateLimit {
+    RateLimit { resource, limit: Some(limit), remaining: Some(remaining), reset }
+}
+
+#[test]
+fn before_the_first_run_zeros_are_there_and_the_unknown_is_absent() {
+    let (metrics, _) = one_chat(Api::Langmart);
+    let expected = [
+        ("success", None),
+        ("last_run_fault{fault=\"none\"}", None),
+        ("runs_total", Some(0.0)),
+        ("failures_total{reason=\"rate_limited\",fault=\"caller\"}", Some(0.0)),
+        ("failures_total{reason=\"rate_limited\",fault=\"provider\"}", Some(0.0)),
+        ("failures_total{reason=\"ok\",fault=\"none\"}", None),
+        ("failures_total{reason=\"unmet_expectation\",fault=\"gateway\"}", None),
+        ("duration_seconds_count", Some(0.0)),
+        ("duration_seconds_bucket{le=\"120\"}", Some(0.0)),
+        ("last_duration_seconds", None),
+        ("phase_seconds_total{phase=\"tls\"}", Some(0.0)),
+        ("last_phase_duration_seconds{phase=\"tls\"}", None),
+        ("http_responses_total{code=\"529\"}", Some(0.0)),
+        ("http_responses_total{code=\"404\"}", None),
+        ("http_responses_total{code=\"other\"}", None),
+        ("http_status_code", None),
+        ("retry_after_seconds", Some(0.0)),
+        ("retry_after_hints_total", Some(0.0)),
+        ("backoff_until_timestamp_seconds", Some(0.0)),
+        ("next_run_timestamp_seconds", None),
+        ("skipped_runs_total{cause=\"overrun\"}", Some(0.0)),
+        ("tokens_total{direction=\"input\"}", Some(0.0)),
+        ("last_run_timestamp_seconds", None),
+        ("last_success_timestamp_seconds", None),
+        ("interval_seconds", Some(60.0)),
+        ("timeout_seconds", Some(30.0)),
+        ("info{host=\"api.example\",api=\"langmart\",connection=\"cold\"}", Some(1.0)),
+    ];
+    check(&metrics, NOW, &expected);
+}
+
+#[test]
+fn a_failed_run_shows_in_every_family() {
+    let (metrics, series) = one_chat(Api::Langmart);
+    series.observe(&rich());
+    let expected = [
+        ("success", Some(0.0)),
+        ("last_run_fault{fault=\"caller\"}", Some(1.0)),
+        ("last_run_fault{fault=\"none\"}", Some(0.0)),
+        ("runs_total", Some(1.0)),
+        ("failures_total{reason=\"rate_limited\",fault=\"caller\"}", Some(1.0)),
+        ("duration_seconds_count", Some(0.0)),
+        ("last_duration_seconds", Some(1.5)),
+        ("phase_seconds_total{phase=\"connect\"}", Some(0.25)),
+        ("last_phase_duration_seconds{phase=\"connect\"}", Some(0.25)),
+        ("last_phase_duration_seconds{phase=\"transfer\"}", Some(0.0)),
+        ("http_responses_total{code=\"429\"}", Some(1.0)),
+        ("http_status_code", Some(429.0)),
+        ("api_errors_total{code=\"PROVIDER_OPENAI_429\"}", Some(1.0)),
+        ("retry_after_seconds", Some(60.5)),
+        ("retry_after_hints_total", Some(1.0)),
+        ("retry_after_hint_seconds_total", Some(60.5)),
+        ("ratelimit_limit{resource=\"requests\"}", Some(60.0)),
+        ("ratelimit_remaining{resource=\"requests\"}", Some(0.0)),
+        ("ratelimit_reset_timestamp_seconds{resource=\"requests\"}", Some(100.0)),
+        ("tokens_total{direction=\"input\"}", Some(9.0)),
+        ("tokens_total{direction=\"output\"}", Some(4.0)),
+        ("tls_certificate_not_after_timestamp_seconds", Some(5000.0)),
+        ("clock_offset_seconds", Some(-3.0)),
+        ("last_run_timestamp_seconds", Some(50.0)),
+        ("last_success_timestamp_seconds", None),
+    ];
+    check(&metrics, NOW, &expected);
+    let page = String::from_utf8(metrics.render(NOW)).unwrap();
+    assert!(!page.contains("canary") && !page.contains("192.0.2.77"), "{page}");
+}
+
+#[test]
+fn successes_and_timeouts_count_as_durations() {
+    let (metrics, series) = one_chat(Api::Openai);
+    let of = |reason, fault, milliseconds| Outcome {
+        duration: Duration::from_millis(milliseconds),
+        ..Outcome::new(later(7), reason, fault)
+    };
+    series.observe(&of(Reason::Ok, Fault::None, 250));
+    series.observe(&of(Reason::Timeout, Fault::Provider, 30_000));
+    series.observe(&of(Reason::Connect, Fault::Network, 1));
+    let expected = [
+        ("duration_seconds_bucket{le=\"0.1\"}", Some(0.0)),
+        ("duration_seconds_bucket{le=\"0.25\"}", Some(1.0)),
+        ("duration_seconds_bucket{le=\"30\"}", Some(2.0)),
+        ("duration_seconds_bucket{le=\"+Inf\"}", Some(2.0)),
+        ("duration_seconds_sum", Some(30.25)),
+        ("duration_seconds_count", Some(2.0)),
+        ("last_success_timestamp_seconds", Some(7.0)),
+        ("http_status_code", Some(0.0)),
+    ];
+    check(&metrics, NOW, &expected);
+}
+
+#[test]
+fn a_pair_that_should_not_occur_is_counted_all_the_same() {
+    let (metrics, series) = one_chat(Api::Openai);
+    let pair = "failures_total{reason=\"dns\",fault=\"gateway\"}";
+    check(&metrics, NOW, &[(pair, None)]);
+    series.observe(&Outcome::new(NOW, Reason::Dns, Fault::Gateway));
+    check(&metrics, NOW, &[(pair, Some(1.0))]);
+}
+
+#[test]
+fn unregistered_statuses_and_surplus_codes_share_a_series() {
+    let (metrics, series) = one_chat(Api::Openai);
+    for number in 0..70_u16 {
+        series.observe(&Outcome {
+            http_status: Some(900 + number),
+            error_code: Some(format!("CODE_{number}").into()),
+            ..Outcome::new(NOW, Reason::UnexpectedStatus, Fault::Provider)
+        });
+    }
+    series.observe(&Outcome { http_status: Some(404), ..Outcome::new(NOW, Reason::Ok, Fault::None) });
+    let expected = [
+        ("http_responses_total{code=\"other\"}", Some(70.0)),
+        ("http_responses_total{code=\"404\"}", Some(1.0)),
+        ("api_errors_total{code=\"CODE_63\"}", Some(1.0)),
+        ("api_errors_total{code=\"CODE_64\"}", None),
+        ("api_errors_total{code=\"other\"}", Some(6.0)),
+    ];
+    check(&metrics, NOW, &expected);
+}
+
+#[test]
+fn the_tightest_window_of_a_resource_shows_until_its_reset() {
+    let (metrics, series) = one_chat(Api::Anthropic);
+    let told = |ratelimit| Outcome { ratelimit, ..Outcome::new(NOW, Reason::Ok, Fault::None) };
+    let unknown = RateLimit { resource: Resource::Tokens, limit: None, remaining: Some(0), reset: None };
+    series.observe(&told(vec![
+        limit(Resource::Requests, 100, 50, Some(later(10))),
+        limit(Resource::Requests, 1000, 20, Some(later(20))),
+        unknown,
+        limit(Resource::Tokens, 10, 10, None),
+    ]));
+    series.observe(&told(Vec::new()));
+    let requests = "ratelimit_limit{resource=\"requests\"}";
+    let tokens = "ratelimit_remaining{resource=\"tokens\"}";
+    check(&metrics, later(19), &[(requests, Some(1000.0)), (tokens, Some(10.0))]);
+    check(&metrics, later(20), &[(requests, None), (tokens, Some(10.0))]);
+}
+
+#[test]
+fn waits_and_skips_are_shown() {
+    let (metrics, series) = one_chat(Api::Openai);
+    series.waiting(later(90), Some(later(80)));
+    series.skipped(SkipCause::Backoff, 3);
+    let until = "backoff_until_timestamp_seconds";
+    let skipped = "skipped_runs_total{cause=\"backoff\"}";
+    check(&metrics, later(79), &[("next_run_timestamp_seconds", Some(90.0)), (until, Some(80.0))]);
+    check(&metrics, later(80), &[(until, Some(0.0)), (skipped, Some(3.0))]);
+    series.waiting(later(150), None);
+    check(&metrics, NOW, &[("next_run_timestamp_seconds", Some(150.0)), (until, Some(0.0))]);
+}
+
+#[test]
+fn a_reload_keeps_what_is_the_same_and_drops_the_rest() {
+    let metrics = Metrics::new(NOW);
+    let old = [chat("p", &acme(Api::Openai), "m"), chat("gone", &acme(Api::Openai), "m")];
+    metrics.configure(&config(old.to_vec()));
+    let running = metrics.series(&old[0]);
+    running.observe(&Outcome::new(NOW, Reason::Ok, Fault::None));
+
+    let labels = BTreeMap::from([("team".to_owned(), "s\"re".to_owned())]);
+    let moved = Arc::new(Provider {
+        base_url: "https://moved.example".parse().unwrap(),
+        labels,
+        ..provider("acme", Api::Openai)
+    });
+    let new = chat("p", &moved, "m");
+    metrics.configure(&config(vec![Arc::clone(&new)]));
+    let info = "info{host=\"moved.example\",api=\"openai\",connection=\"cold\",team=\"s\\\"re\"}";
+    check(&metrics, NOW, &[("runs_total", Some(1.0)), (info, Some(1.0))]);
+    assert!(!samples(&metrics, NOW).keys().any(|name| name.contains("gone")));
+    running.observe(&Outcome::new(NOW, Reason::Ok, Fault::None));
+    metrics.series(&new).observe(&Outcome::new(NOW, Reason::Ok, Fault::None));
+    check(&metrics, NOW, &[("runs_total", Some(3.0))]);
+
+    metrics.series(&old[1]).observe(&Outcome::new(NOW, Reason::Ok, Fault::None));
+    assert!(!samples(&metrics, NOW).keys().any(|name| name.contains("gone")));
+    metrics.configure(&config(vec![chat("p", &moved, "other")]));
+    let count = samples(&metrics, NOW)
+        .into_iter()
+        .filter(|(name, _)| name.starts_with("langmart_probe_runs_total"))
+        .collect::<Vec<_>>();
+    let name = r#"langmart_probe_runs_total{probe="p",provider="acme",check="chat",model="other"}"#;
+    assert_eq!(count, [(name.to_owned(), 0.0)], "another model is another probe");
+}
+
+#[test]
+fn the_daemons_own_are_there() {
+    let metrics = Metrics::new(later(1_000));
+    let dropped = Arc::new(AtomicU64::new(0));
+    metrics.count_lines("results", Arc::clone(&dropped), Arc::new(AtomicU64::new(2)));
+    metrics.watch_task("scheduler");
+    metrics.reloaded(true, later(5));
+    metrics.reloaded(false, later(6));
+    metrics.lag(Duration::from_millis(2));
+    metrics.run_started();
+    metrics.run_started();
+    metrics.run_ended();
+    dropped.store(7, Ordering::Relaxed);
+    let samples = samples(&metrics, NOW);
+    let expected = [
+        ("langmart_prober_config_last_reload_successful", 0.0),
+        ("langmart_prober_config_last_reload_success_timestamp_seconds", 5.0),
+        ("langmart_prober_schedule_lag_seconds_bucket{le=\"0.001\"}", 0.0),
+        ("langmart_prober_schedule_lag_seconds_bucket{le=\"0.0025\"}", 1.0),
+        ("langmart_prober_schedule_lag_seconds_bucket{le=\"10\"}", 1.0),
+        ("langmart_prober_runs_in_flight", 1.0),
+        ("langmart_prober_log_lines_dropped_total{file=\"results\"}", 7.0),
+        ("langmart_prober_log_write_errors_total{file=\"results\"}", 2.0),
+        ("langmart_prober_task_restarts_total{task=\"scheduler\"}", 0.0),
+        ("process_start_time_seconds", 1000.0),
+    ];
+    for (name, value) in expected {
+        assert_eq!(samples.get(name), Some(&value), "{name} in {samples:#?}");
+    }
+    let build = samples.keys().find(|name| name.starts_with("langmart_prober_build_info")).unwrap();
+    assert!(build.contains(concat!("version=\"", env!("CARGO_PKG_VERSION"), "\"")), "{build}");
+    assert!(build.contains("rustversion=\"1."), "{build}");
+}
+
+/// What `promtool check metrics` and the parser of Prometheus ask for.
+#[test]
+fn the_page_keeps_the_rules_of_the_format() {
+    let metrics = Metrics::new(NOW);
+    let provider = acme(Api::Langmart);
+    let probes = vec![
+        chat("p", &provider, "m"),
+        chat("q", &provider, "quo\"te\\d"),
+        Arc::new(probe("h", &provider, Task::Health)),
+    ];
+    metrics.configure(&config(probes.clone()));
+    metrics.watch_task("server");
+    metrics.count_lines("log", Arc::default(), Arc::default());
+    for probe in &probes {
+        metrics.series(probe).observe(&rich());
+        metrics.series(probe).observe(&Outcome::new(NOW, Reason::Ok, Fault::None));
+        metrics.series(probe).waiting(later(90), None);
+    }
+    let page = String::from_utf8(metrics.render(NOW)).unwrap();
+    assert!(page.ends_with('\n'));
+    let mut families = HashSet::new();
+    let mut seen = HashSet::new();
+    let mut current = (String::new(), String::new());
+    let mut lines = page.lines();
+    while let Some(line) = lines.next() {
+        if let Some(help) = line.strip_prefix("# HELP ") {
+            let (name, text) = help.split_once(' ').unwrap();
+            assert!(text.len() > 5 && text.ends_with('.'), "{line}");
+            let kind = lines.next().unwrap().strip_prefix(&format!("# TYPE {name} ")).unwrap();
+            assert!(families.insert(name.to_owned()), "{name} is not in one piece");
+            assert_eq!(kind == "counter", name.ends_with("_total"), "{line}");
+            assert!(name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_'), "{line}");
+            for unit in ["_ms", "_milliseconds", "_count", "_sum", "_bucket", "_minutes"] {
+                assert!(!name.ends_with(unit), "{line}");
+            }
+            current = (name.to_owned(), kind.to_owned());
+            continue;
+        }
+        let (series, value) = line.rsplit_once(' ').unwrap();
+        value.parse::<f64>().unwrap();
+        assert!(seen.insert(series.to_owned()), "{series} twice");
+        let name = series.split('{').next().unwrap();
+        let suffix = name.strip_prefix(&*current.0).unwrap();
+        let allowed: &[&str] = if current.1 == "histogram" { &["_bucket", "_sum", "_count"] } else { &[""] };
+        assert!(allowed.contains(&suffix), "{line}");
+    }
+    for family in FAMILIES {
+        assert!(families.contains(family.header.name), "{} is missing", family.header.name);
+    }
+    let of_health = |line: &&str| line.contains("probe=\"h\",provider=\"acme\",check=\"health\",model=\"\"");
+    assert!(page.lines().filter(of_health).count() > 80, "{page}");
+    assert!(!page.lines().filter(of_health).any(|line| line.contains("tokens_total")), "{page}");
+}
+
+#[test]
+fn a_histogram_is_never_at_odds_with_itself() {
+    let (metrics, series) = one_chat(Api::Openai);
+    let stop = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let writers: [_; 2] = std::array::from_fn(|_| {
+            scope.spawn(|| {
+                let mut milliseconds = 1;
+                while !stop.load(Ordering::Relaxed) {
+                    milliseconds = milliseconds * 7 % 200_003;
+                    series.observe(&Outcome {
+                        duration: Duration::from_millis(milliseconds),
+                        ..Outcome::new(NOW, Reason::Ok, Fault::None)
+                    });
+                }
+            })
+        });
+        let mut before = 0.0;
+        for _ in 0..200 {
+            let page = String::from_utf8(metrics.render(NOW)).unwrap();
+            let of = |suffix: &str| -> Vec<f64> {
+                let name = format!("langmart_probe_duration_seconds_{suffix}{{");
+                let lines = page.lines().filter(|line| line.starts_with(&name));
+                lines.map(|line| line.rsplit_once(' ').unwrap().1.parse().unwrap()).collect()
+            };
+            let (buckets, counts) = (of("bucket"), of("count"));
+            assert!(buckets.is_sorted(), "{buckets:?}");
+            assert_eq!(buckets.last(), counts.last());
+            assert!(counts[0] >= before, "{counts:?} after {before}");
+            before = counts[0];
+        }
+        stop.store(true, Ordering::Relaxed);
+        for writer in writers {
+            writer.join().unwrap();
+        }
+    });
+}
