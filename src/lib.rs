@@ -1,4 +1,9 @@
 //! The map of langmart-prober.
 
 pub mod config;
+pub mod lines;
+pub mod logging;
 pub mod outcome;
+pub mod records;
+pub mod signals;
+pub mod systemd;
