@@ -1,0 +1,11 @@
+//! Lines to files that never stop the one who writes: a bounded queue and a thread for each, and files that roll.
+//!
+//! Every line given is counted exactly once: written, dropped (queue or file full, or stopped), or failed.
+
+mod queue;
+mod rolling;
+
+pub use self::{
+    queue::{Counters, Fate, Lines},
+    rolling::{Files, OpenError, Period, RollingFile},
+};

@@ -1,0 +1,202 @@
+//! One event as one line of text or JSON.
+
+use std::{
+    error::Error,
+    fmt::{self, Write},
+    time::SystemTime,
+};
+
+use serde_json::Value;
+use tracing::{
+    Event, Level,
+    field::{Field, Visit},
+};
+
+use crate::outcome::rfc3339;
+
+/// Bytes of a value beyond which it is cut, so that a queue of lines has a size.
+const MAX_VALUE: usize = 2048;
+
+/// An event, taken apart before any lock is held: its values' own code runs here.
+#[derive(Debug)]
+pub(super) struct Line {
+    time: SystemTime,
+    level: Level,
+    target: &'static str,
+    message: String,
+    fields: Vec<(&'static str, Shown)>,
+}
+
+/// A field's value.
+#[derive(Debug)]
+enum Shown {
+    /// A string as it was given, which text quotes.
+    Text(String),
+    /// What a Display or Debug wrote, which quotes where it wants to.
+    Written(String),
+    /// A number or truth value.
+    Plain(Value),
+}
+
+/// How text looks at its place.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct TextStyle {
+    /// For the journal: with sd-daemon's priority (sd-daemon(3)) and without the time, which it has itself.
+    pub(super) journal: bool,
+    /// With colours.
+    pub(super) colour: bool,
+}
+
+impl Line {
+    pub(super) fn new(event: &Event<'_>, time: SystemTime) -> Self {
+        let metadata = event.metadata();
+        let mut line = Self {
+            time,
+            level: *metadata.level(),
+            target: metadata.target(),
+            message: String::new(),
+            fields: Vec::new(),
+        };
+        event.record(&mut line);
+        line
+    }
+
+    /// The line for people, newline included. Whatever the values hold, it is one line.
+    pub(super) fn text(&self, style: TextStyle) -> Vec<u8> {
+        let mut text = String::with_capacity(160);
+        if style.journal {
+            let priority = match self.level {
+                Level::ERROR => 3,
+                Level::WARN => 4,
+                Level::INFO => 6,
+                _ => 7,
+            };
+            push(&mut text, format_args!("<{priority}>"));
+        } else {
+            push(&mut text, format_args!("{} ", rfc3339(self.time)));
+        }
+        if style.colour {
+            let colour = match self.level {
+                Level::ERROR => 31,
+                Level::WARN => 33,
+                Level::INFO => 32,
+                _ => 34,
+            };
+            push(&mut text, format_args!("\x1b[{colour}m{:>5}\x1b[0m", self.level));
+        } else if style.journal {
+            push(&mut text, format_args!("{}", self.level));
+        } else {
+            push(&mut text, format_args!("{:>5}", self.level));
+        }
+        push(&mut text, format_args!(" {}: {}", self.target, OneLine(&self.message)));
+        for (name, value) in &self.fields {
+            match value {
+                Shown::Text(value) => push(&mut text, format_args!(" {name}={value:?}")),
+                Shown::Written(value) => push(&mut text, format_args!(" {name}={}", OneLine(value))),
+                Shown::Plain(value) => push(&mut text, format_args!(" {name}={value}")),
+            }
+        }
+        text.push('\n');
+        text.into_bytes()
+    }
+
+    /// The line as one JSON object, newline included.
+    pub(super) fn json(&self) -> Vec<u8> {
+        let quoted = |text: &str| Value::from(text).to_string();
+        let mut json = format!(
+            "{{\"timestamp\":\"{}\",\"level\":\"{}\",\"target\":{},\"message\":{}",
+            rfc3339(self.time),
+            self.level,
+            quoted(self.target),
+            quoted(&self.message)
+        );
+        for (name, value) in &self.fields {
+            push(&mut json, format_args!(",{}:", quoted(name)));
+            match value {
+                Shown::Text(value) | Shown::Written(value) => json.push_str(&quoted(value)),
+                Shown::Plain(value) => push(&mut json, format_args!("{value}")),
+            }
+        }
+        json.push_str("}\n");
+        json.into_bytes()
+    }
+}
+
+impl Visit for Line {
+    fn record_str(&mut self, field: &Field, value: &str) {
+        if field.name() == "message" {
+            self.message = cut(value.to_owned());
+        } else {
+            self.fields.push((field.name(), Shown::Text(cut(value.to_owned()))));
+        }
+    }
+
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        let value = written(format_args!("{value:?}"));
+        if field.name() == "message" {
+            self.message = value;
+        } else {
+            self.fields.push((field.name(), Shown::Written(value)));
+        }
+    }
+
+    /// An error with its causes: the outermost alone seldom says what to do.
+    fn record_error(&mut self, field: &Field, value: &(dyn Error + 'static)) {
+        let mut text = written(format_args!("{value}"));
+        let mut cause = value.source();
+        while let Some(error) = cause
+            && text.len() < MAX_VALUE
+        {
+            push(&mut text, format_args!(": {error}"));
+            cause = error.source();
+        }
+        self.fields.push((field.name(), Shown::Written(cut(text))));
+    }
+
+    fn record_f64(&mut self, field: &Field, value: f64) {
+        self.fields.push((field.name(), Shown::Plain(value.into())));
+    }
+
+    fn record_i64(&mut self, field: &Field, value: i64) {
+        self.fields.push((field.name(), Shown::Plain(value.into())));
+    }
+
+    fn record_u64(&mut self, field: &Field, value: u64) {
+        self.fields.push((field.name(), Shown::Plain(value.into())));
+    }
+
+    fn record_bool(&mut self, field: &Field, value: bool) {
+        self.fields.push((field.name(), Shown::Plain(value.into())));
+    }
+}
+
+/// Text with its control characters escaped, so that no value begins a line or moves a cursor.
+struct OneLine<'a>(&'a str);
+
+impl fmt::Display for OneLine<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.chars().try_for_each(|c| {
+            if c.is_control() { write!(f, "{}", c.escape_default()) } else { f.write_char(c) }
+        })
+    }
+}
+
+/// Appends to a string. A value whose own Display fails is left as far as it came.
+fn push(text: &mut String, arguments: fmt::Arguments<'_>) {
+    let _ = text.write_fmt(arguments);
+}
+
+fn written(arguments: fmt::Arguments<'_>) -> String {
+    let mut text = String::new();
+    push(&mut text, arguments);
+    cut(text)
+}
+
+fn cut(mut text: String) -> String {
+    if text.len() > MAX_VALUE {
+        let end = (0..=MAX_VALUE).rev().find(|&end| text.is_char_boundary(end));
+        text.truncate(end.unwrap_or(0));
+        text.push('…');
+    }
+    text
+}
