@@ -11,3 +11,4 @@ pub mod outcome;
 pub mod records;
 pub mod signals;
 pub mod systemd;
+pub mod schedule;

@@ -1,0 +1,274 @@
+//! Which due times a probe passes over after a service has shown its limits.
+
+use std::time::Duration;
+
+use super::plan::{Moment, Plan};
+use crate::outcome::{Outcome, Reason};
+
+/// The longest wait that `overloaded` leads to, in intervals: overload passes quickly, and its end should be seen.
+const MAX_OVERLOADED_WAIT: u64 = 4;
+
+/// The waits of one probe.
+///
+/// With a hint, the next run is the first due time at or after now + min(hint, `max_backoff`) + up to a tenth of that.
+///
+/// Without one, `rate_limited`, `billing` and `overloaded` double the wait, counted in whole intervals from the due
+/// time of the failed run. The first wait is one interval, that is the schedule as it is; the longest is what
+/// `max_backoff` holds of intervals, at least one, and four for `overloaded`. An example: a probe with an interval of
+/// 7 min and a `max_backoff` of 1 h that is rate limited from minute 0 on runs at minutes 7 (1 interval), 21 (2),
+/// 49 (4), 105 (8, all that an hour holds), 161 (8), and so on.
+///
+/// A success, or a reload that changes the probe, ends all that. Other failures neither wait nor make the next wait
+/// shorter: a timeout between two `rate_limited` says nothing about the limit. Nor do failures with a hint.
+#[derive(Debug)]
+pub(super) struct Backoff {
+    /// The last wait without a hint, in intervals; 0: none since the last success.
+    wait: u64,
+    /// The number of the first run that is not passed over; `None`: none is.
+    resume: Option<u64>,
+    /// The state of the generator that jitter comes from.
+    random: u64,
+}
+
+impl Backoff {
+    /// No wait. Different seeds give different jitter.
+    pub(super) fn new(seed: u64) -> Self {
+        Self { wait: 0, resume: None, random: seed }
+    }
+
+    /// Ends every wait.
+    pub(super) fn end(&mut self) {
+        (self.wait, self.resume) = (0, None);
+    }
+
+    /// The number of the run that ends the wait, where `next` and more are passed over until then.
+    pub(super) fn resume(&self, next: u64) -> Option<u64> {
+        self.resume.filter(|&resume| resume >= next)
+    }
+
+    /// Takes note of what run `number` found and when it ended. `next` is the first run that could follow it.
+    pub(super) fn note(
+        &mut self,
+        outcome: &Outcome,
+        (number, next): (u64, u64),
+        ended: Moment,
+        plan: &Plan,
+        max_backoff: Duration,
+    ) {
+        self.resume = None;
+        if outcome.success() {
+            self.wait = 0;
+            return;
+        }
+        let resume = if let Some(wait) = hinted(outcome.retry_after, max_backoff) {
+            plan.first_from(ended.plus(wait).plus(self.jitter(wait)))
+        } else if let Some(longest) = longest_wait(outcome.reason, plan, max_backoff) {
+            self.wait = self.wait.saturating_mul(2).clamp(1, longest);
+            number.saturating_add(self.wait)
+        } else {
+            return;
+        };
+        self.resume = Some(resume).filter(|&resume| resume > next);
+    }
+
+    /// Between nothing and a tenth of the wait.
+    fn jitter(&mut self, wait: Duration) -> Duration {
+        let tenth = u64::try_from((wait / 10).as_nanos()).unwrap_or(u64::MAX);
+        Duration::from_nanos(((u128::from(tenth) * u128::from(self.draw())) >> 64) as u64)
+    }
+
+    /// The next number of `SplitMix64`: small, seeded, and good enough to keep probes apart.
+    fn draw(&mut self) -> u64 {
+        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.random;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+}
+
+/// The wait that a hint in seconds asks for, up to the ceiling. What is negative asks for none; what is no number is
+/// no hint.
+fn hinted(seconds: Option<f64>, max_backoff: Duration) -> Option<Duration> {
+    let seconds = seconds.filter(|seconds| !seconds.is_nan())?;
+    // Only what is too large for a Duration fails here.
+    Some(Duration::try_from_secs_f64(seconds.max(0.0)).unwrap_or(Duration::MAX).min(max_backoff))
+}
+
+/// The longest wait that this failure leads to without a hint, in intervals; `None`: it leads to none.
+fn longest_wait(reason: Reason, plan: &Plan, max_backoff: Duration) -> Option<u64> {
+    let ceiling = plan.intervals_in(max_backoff).max(1);
+    match reason {
+        Reason::RateLimited | Reason::Billing => Some(ceiling),
+        Reason::Overloaded => Some(ceiling.min(MAX_OVERLOADED_WAIT)),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::SystemTime;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::outcome::Fault;
+
+    const MINUTE: Duration = Duration::from_secs(60);
+    const HOUR: Duration = Duration::from_secs(3600);
+
+    fn outcome(reason: Reason, retry_after: Option<f64>) -> Outcome {
+        let fault = if reason == Reason::Ok { Fault::None } else { Fault::Caller };
+        let mut outcome = Outcome::new(SystemTime::UNIX_EPOCH, reason, fault);
+        outcome.retry_after = retry_after;
+        outcome
+    }
+
+    /// How many intervals each of these failures waits, where the run that ends the wait fails the next way.
+    #[track_caller]
+    fn check_waits(interval: Duration, max_backoff: Duration, outcomes: &[(Reason, Option<f64>, u64)]) {
+        let plan = Plan::new("p", interval);
+        let mut backoff = Backoff::new(1);
+        let mut number = plan.first_from(Moment(1_800_000_000_000_000_000));
+        for (step, &(reason, hint, expected)) in outcomes.iter().enumerate() {
+            let ended = plan.due(number).plus(Duration::from_millis(300));
+            backoff.note(&outcome(reason, hint), (number, number + 1), ended, &plan, max_backoff);
+            let next = backoff.resume(number + 1).unwrap_or(number + 1);
+            assert_eq!(next - number, expected, "step {step}: {reason} with {hint:?}");
+            number = next;
+        }
+    }
+
+    #[test]
+    fn worked_example() {
+        let limited = Reason::RateLimited;
+        check_waits(7 * MINUTE, HOUR, &[1, 2, 4, 8, 8, 8].map(|wait| (limited, None, wait)));
+    }
+
+    #[test]
+    fn waits_without_a_hint_double() {
+        use Reason::{Billing, Ok, Overloaded, RateLimited, ServerError, Timeout};
+        for reason in [RateLimited, Billing] {
+            let waits = [1, 2, 4, 8, 16, 32, 60, 60];
+            check_waits(MINUTE, HOUR, &waits.map(|wait| (reason, None, wait)));
+        }
+        check_waits(MINUTE, HOUR, &[1, 2, 4, 4, 4].map(|wait| (Overloaded, None, wait)));
+        // The ceiling holds for overloaded too, and no wait is shorter than the interval.
+        check_waits(MINUTE, 3 * MINUTE, &[1, 2, 3, 3].map(|wait| (Overloaded, None, wait)));
+        check_waits(HOUR, MINUTE, &[1, 1, 1].map(|wait| (Billing, None, wait)));
+        // A success ends it; other failures keep the schedule and leave the next wait as it is.
+        let doubling = [
+            (RateLimited, None, 1),
+            (RateLimited, None, 2),
+            (Timeout, None, 1),
+            (ServerError, None, 1),
+            (RateLimited, None, 4),
+            (Ok, None, 1),
+            (RateLimited, None, 1),
+        ];
+        check_waits(MINUTE, HOUR, &doubling);
+        // Each reason doubles the wait before it, up to its own ceiling.
+        let mixed = [
+            (RateLimited, None, 1),
+            (RateLimited, None, 2),
+            (RateLimited, None, 4),
+            (RateLimited, None, 8),
+            (Overloaded, None, 4),
+            (Billing, None, 8),
+        ];
+        check_waits(MINUTE, HOUR, &mixed);
+    }
+
+    #[test]
+    fn hints() {
+        use Reason::{Ok, RateLimited, Unavailable};
+        let waits = [
+            // The run ends 0.3 s after its due time, so a hint of an interval passes over the next one.
+            (RateLimited, Some(60.0), 2),
+            (Unavailable, Some(59.0 / 1.1), 1),
+            (RateLimited, Some(0.0), 1),
+            (RateLimited, Some(-5.0), 1),
+            (RateLimited, Some(f64::NEG_INFINITY), 1),
+            // A hint neither begins nor moves the doubling, nor does it need a reason of its own.
+            (RateLimited, None, 1),
+            (RateLimited, Some(90.0), 2),
+            (RateLimited, None, 2),
+            // What is no number is no hint.
+            (RateLimited, Some(f64::NAN), 4),
+            (Unavailable, Some(f64::NAN), 1),
+            // A success waits for nothing, whatever it carries.
+            (Ok, Some(600.0), 1),
+            (RateLimited, None, 1),
+        ];
+        check_waits(MINUTE, HOUR, &waits);
+    }
+
+    #[test]
+    fn absurd_hints_wait_for_the_ceiling() {
+        let plan = Plan::new("p", MINUTE);
+        for hint in [1e300, f64::INFINITY, f64::MAX, 3600.0] {
+            let ended = plan.due(1000);
+            let mut backoff = Backoff::new(1);
+            backoff.note(&outcome(Reason::RateLimited, Some(hint)), (1000, 1001), ended, &plan, HOUR);
+            let resume = backoff.resume(1001).unwrap();
+            assert!((1060..=1066).contains(&resume), "{hint}: {resume}");
+        }
+        // Nor does a ceiling without limit break the arithmetic.
+        let mut backoff = Backoff::new(1);
+        let hint = Some(f64::INFINITY);
+        backoff.note(&outcome(Reason::RateLimited, hint), (1, 2), plan.due(1), &plan, Duration::MAX);
+        assert_eq!(backoff.resume(2), Some(plan.first_from(Moment(u64::MAX))));
+    }
+
+    #[test]
+    fn jitter_differs_by_seed_and_fills_its_tenth() {
+        let mut backoff = Backoff::new(7);
+        let drawn: Vec<_> = (0..1000).map(|_| backoff.jitter(HOUR).as_secs()).collect();
+        assert!(drawn.iter().all(|&seconds| seconds < 360));
+        assert!(drawn.iter().min() < Some(&10) && drawn.iter().max() > Some(&350));
+        assert_eq!(Backoff::new(7).jitter(HOUR).as_secs(), drawn[0]);
+        assert_ne!(Backoff::new(8).jitter(HOUR), Backoff::new(7).jitter(HOUR));
+        assert_eq!(Backoff::new(7).jitter(Duration::ZERO), Duration::ZERO);
+    }
+
+    #[test]
+    fn a_wait_ends_at_its_run_or_by_a_reload() {
+        let plan = Plan::new("p", MINUTE);
+        let mut backoff = Backoff::new(1);
+        backoff.note(&outcome(Reason::RateLimited, Some(600.0)), (1, 2), plan.due(1), &plan, HOUR);
+        let resume = backoff.resume(2).unwrap();
+        assert_eq!(backoff.resume(resume), Some(resume));
+        assert_eq!(backoff.resume(resume + 1), None);
+        backoff.end();
+        assert_eq!(backoff.resume(2), None);
+    }
+
+    proptest! {
+        #[test]
+        fn a_hint_is_never_undercut_and_lands_on_the_first_due_time(
+            seed: u64,
+            hint in prop_oneof![0.0..1e5, any::<f64>()],
+            interval in 1_u64..10_000_000,
+            max_backoff in 0_u64..100_000_000,
+            late in 0_u64..10_000_000,
+            number in 100_000_u64..1_000_000,
+        ) {
+            let plan = Plan::new("p", Duration::from_millis(interval));
+            let max_backoff = Duration::from_millis(max_backoff);
+            let ended = plan.due(number).plus(Duration::from_micros(late));
+            let next = plan.first_after(ended);
+            let mut backoff = Backoff::new(seed);
+            backoff.note(&outcome(Reason::Unavailable, Some(hint)), (number, next), ended, &plan, max_backoff);
+            let resume = backoff.resume(next).unwrap_or(next);
+            let waited = plan.due(resume).since(ended);
+            let wait = if hint.is_nan() || hint <= 0.0 {
+                Duration::ZERO
+            } else {
+                Duration::try_from_secs_f64(hint).unwrap_or(Duration::MAX).min(max_backoff)
+            };
+            prop_assert!(waited >= wait, "{waited:?} < {wait:?}");
+            // No later than jitter and the grid account for.
+            prop_assert!(waited <= wait + wait / 10 + Duration::from_millis(interval));
+        }
+    }
+}

@@ -1,0 +1,250 @@
+//! How many runs may be in flight, in all and for each provider, first come first served.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use tokio::sync::oneshot;
+
+use crate::config::Schedule;
+
+/// The limits of all runs. A reload may change them at any time: what is in flight beyond new ones stays.
+#[derive(Debug)]
+pub(super) struct Limits {
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    settings: Schedule,
+    in_flight: usize,
+    /// By provider; only those with a run in flight or a probe that waits for one.
+    lanes: HashMap<String, Lane>,
+    /// Grows with each arrival, so that the smallest ticket came first.
+    next_ticket: u64,
+}
+
+#[derive(Debug, Default)]
+struct Lane {
+    in_flight: usize,
+    /// By ticket. A probe waits at most once, which bounds it.
+    waiting: BTreeMap<u64, oneshot::Sender<()>>,
+}
+
+impl Limits {
+    pub(super) fn new(settings: Schedule) -> Arc<Self> {
+        let state = State { settings, in_flight: 0, lanes: HashMap::new(), next_ticket: 0 };
+        Arc::new(Self { state: Mutex::new(state) })
+    }
+
+    pub(super) fn set(&self, settings: Schedule) {
+        let mut state = self.lock();
+        state.settings = settings;
+        state.let_in();
+    }
+
+    /// Ceiling for every wait that a service asks for.
+    pub(super) fn max_backoff(&self) -> Duration {
+        self.lock().settings.max_backoff
+    }
+
+    /// Runs in flight, all providers.
+    pub(super) fn in_flight(&self) -> usize {
+        self.lock().in_flight
+    }
+
+    /// Waits for a place among the runs in flight, which lasts until the slot is dropped.
+    ///
+    /// A free place goes to the first who came among those whose provider has one free too: nobody holds one of the
+    /// places of all while waiting for one of its provider's, and a provider that is full holds up nobody else.
+    /// Dropping the future gives up the place in the queue.
+    pub(super) async fn slot(self: &Arc<Self>, provider: &str) -> Slot {
+        let (turn, slot) = self.enter(provider);
+        turn.await.expect("a ticket leaves the queue by its turn, or with the slot that is held here");
+        slot
+    }
+
+    fn enter(self: &Arc<Self>, provider: &str) -> (oneshot::Receiver<()>, Slot) {
+        let (sender, turn) = oneshot::channel();
+        let mut state = self.lock();
+        let ticket = state.next_ticket;
+        state.next_ticket += 1;
+        state.lanes.entry(provider.to_owned()).or_default().waiting.insert(ticket, sender);
+        state.let_in();
+        (turn, Slot { limits: Arc::clone(self), provider: provider.to_owned(), ticket })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Nothing panics while it is held.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// Lets in whoever may go. It looks at each provider that is busy, not at each probe that waits.
+    fn let_in(&mut self) {
+        while self.in_flight < self.settings.max_concurrent {
+            let first = self
+                .lanes
+                .values_mut()
+                .filter(|lane| lane.in_flight < self.settings.max_concurrent_per_provider)
+                .filter_map(|lane| Some((*lane.waiting.first_key_value()?.0, lane)))
+                .min_by_key(|(ticket, _)| *ticket);
+            let Some((ticket, lane)) = first else { return };
+            if let Some(turn) = lane.waiting.remove(&ticket) {
+                // One that has given up in this moment drops its slot next, which counts it out again.
+                let _ = turn.send(());
+            }
+            lane.in_flight += 1;
+            self.in_flight += 1;
+        }
+    }
+
+    /// Counts out one that was in flight, or waited to be.
+    fn leave(&mut self, provider: &str, ticket: u64) {
+        let Some(lane) = self.lanes.get_mut(provider) else { return };
+        if lane.waiting.remove(&ticket).is_none() {
+            lane.in_flight -= 1;
+            self.in_flight -= 1;
+        }
+        if lane.in_flight == 0 && lane.waiting.is_empty() {
+            self.lanes.remove(provider);
+        }
+        self.let_in();
+    }
+}
+
+/// A place among the runs in flight, or in the queue for one.
+#[derive(Debug)]
+pub(super) struct Slot {
+    limits: Arc<Limits>,
+    provider: String,
+    ticket: u64,
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        self.limits.lock().leave(&self.provider, self.ticket);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        pin::Pin,
+        task::{Context, Poll, Waker},
+    };
+
+    use super::*;
+
+    type Arrival = Pin<Box<dyn Future<Output = Slot>>>;
+
+    fn settings(max_concurrent: usize, max_concurrent_per_provider: usize) -> Schedule {
+        Schedule { max_concurrent, max_concurrent_per_provider, max_backoff: Duration::ZERO }
+    }
+
+    /// Asks for a slot and takes its place in the queue.
+    fn arrive(limits: &Arc<Limits>, provider: &'static str) -> (Arrival, Option<Slot>) {
+        let limits = Arc::clone(limits);
+        let mut arrival: Arrival = Box::pin(async move { limits.slot(provider).await });
+        let slot = look(&mut arrival);
+        (arrival, slot)
+    }
+
+    fn look(arrival: &mut Arrival) -> Option<Slot> {
+        match arrival.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(slot) => Some(slot),
+            Poll::Pending => None,
+        }
+    }
+
+    #[test]
+    fn first_come_first_served() {
+        let limits = Limits::new(settings(1, 1));
+        let mut slot = arrive(&limits, "a").1;
+        let mut queue: Vec<_> = ["b", "a", "b", "c", "a"].map(|name| arrive(&limits, name).0).into();
+        while !queue.is_empty() {
+            assert!(slot.is_some());
+            assert_eq!(limits.in_flight(), 1);
+            assert!(queue.iter_mut().all(|arrival| look(arrival).is_none()));
+            drop(slot);
+            slot = look(&mut queue.remove(0));
+        }
+        drop(slot);
+        assert_eq!(limits.in_flight(), 0);
+        assert!(limits.lock().lanes.is_empty());
+    }
+
+    #[test]
+    fn who_waits_for_its_provider_holds_up_nobody_else() {
+        let limits = Limits::new(settings(2, 1));
+        let (_, first) = arrive(&limits, "a");
+        let (mut second, none) = arrive(&limits, "a");
+        assert!(first.is_some() && none.is_none());
+        let (_, other) = arrive(&limits, "b");
+        assert!(other.is_some());
+        drop(other);
+        assert!(look(&mut second).is_none());
+        assert_eq!(limits.in_flight(), 1);
+        drop(first);
+        assert!(look(&mut second).is_some());
+    }
+
+    #[test]
+    fn the_place_of_who_came_first_survives_its_full_provider() {
+        let limits = Limits::new(settings(2, 1));
+        let (_, a) = arrive(&limits, "a");
+        let (_, b) = arrive(&limits, "b");
+        let (mut second_a, _) = arrive(&limits, "a");
+        let (mut c, _) = arrive(&limits, "c");
+        // The end of the run frees both a place of all and one of provider a, and second_a came before c.
+        drop(a);
+        assert!(look(&mut c).is_none());
+        let second_a = look(&mut second_a);
+        assert!(second_a.is_some());
+        drop(b);
+        assert!(look(&mut c).is_some());
+    }
+
+    #[test]
+    fn giving_up_frees_the_place_in_the_queue_also_when_its_turn_had_come() {
+        let limits = Limits::new(settings(1, 1));
+        let (_, slot) = arrive(&limits, "a");
+        let (second, _) = arrive(&limits, "a");
+        let (third, _) = arrive(&limits, "a");
+        let (mut fourth, _) = arrive(&limits, "b");
+        drop(second);
+        assert!(look(&mut fourth).is_none());
+        // The turn is third's now, which has not looked.
+        drop(slot);
+        assert_eq!(limits.in_flight(), 1);
+        assert!(look(&mut fourth).is_none());
+        drop(third);
+        let slot = look(&mut fourth);
+        assert!(slot.is_some());
+        drop(slot);
+        assert_eq!(limits.in_flight(), 0);
+        assert!(limits.lock().lanes.is_empty());
+    }
+
+    #[test]
+    fn limits_change_while_runs_are_in_flight() {
+        let limits = Limits::new(settings(1, 1));
+        let (_, first) = arrive(&limits, "a");
+        let mut queue: Vec<_> = (0..3).map(|_| arrive(&limits, "a").0).collect();
+        limits.set(settings(3, 3));
+        let mut slots: Vec<_> = queue[..2].iter_mut().filter_map(look).collect();
+        assert_eq!((limits.in_flight(), slots.len()), (3, 2));
+        limits.set(settings(1, 3));
+        let mut last = queue.pop().unwrap();
+        // Three in flight have to become none before the next: one is the most from now on.
+        drop(first);
+        slots.pop();
+        assert_eq!(limits.in_flight(), 1);
+        assert!(look(&mut last).is_none());
+        slots.pop();
+        assert!(look(&mut last).is_some());
+    }
+}

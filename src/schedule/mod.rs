@@ -1,0 +1,27 @@
+//! When to run which probe: the phase-locked schedule, its waits and its limits.
+//!
+//! It knows neither HTTP nor Prometheus: what a run does and who is told are behind [`Work`].
+//!
+//! - `plan` is pure: the grid of due times of a probe, and the clock that the grid is read by.
+//! - `backoff` is pure: which due times a failed run passes over.
+//! - `limits` lets runs in, first come first served.
+//! - `worker` is the loop of one probe, a task that sleeps from one due time to the next.
+//! - `scheduler` starts, tells and ends the workers.
+//!
+//! For every probe, each due time either becomes a run or is counted as skipped, once.
+
+mod backoff;
+mod limits;
+mod plan;
+mod scheduler;
+mod work;
+mod worker;
+
+#[cfg(test)]
+mod tests;
+
+pub use self::{
+    plan::Anchor,
+    scheduler::Scheduler,
+    work::{Event, Work},
+};

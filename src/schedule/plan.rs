@@ -1,0 +1,260 @@
+//! The grid of due times of one probe, in exact nanoseconds, and the clock that it is read by.
+
+use std::time::{Duration, SystemTime};
+
+use tokio::time::Instant;
+
+/// The most that a held-back run may start late, whatever its interval.
+const MAX_LATENESS: Duration = Duration::from_secs(5);
+/// The most that a run may start late because the one before it has only just ended, whatever its interval.
+const MAX_GRACE: Duration = Duration::from_millis(250);
+
+/// Nanoseconds since the Unix epoch, as the [`Anchor`] counts them. The year 2554 is the last; later ones are that.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Moment(pub(super) u64);
+
+impl Moment {
+    pub(super) fn plus(self, duration: Duration) -> Self {
+        Self(self.0.saturating_add(nanoseconds(duration)))
+    }
+
+    pub(super) fn minus(self, duration: Duration) -> Self {
+        Self(self.0.saturating_sub(nanoseconds(duration)))
+    }
+
+    /// From an earlier moment to this one; zero where it is not earlier.
+    pub(super) fn since(self, earlier: Self) -> Duration {
+        Duration::from_nanos(self.0.saturating_sub(earlier.0))
+    }
+
+    /// The same as a time of day.
+    pub(super) fn wall(self) -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_nanos(self.0)
+    }
+}
+
+/// A point in time on both clocks. From there on the monotonic one alone counts, so that a wall clock that jumps
+/// moves no run; the wall times told are the ones that it would show had it not jumped.
+#[derive(Clone, Copy, Debug)]
+pub struct Anchor {
+    /// By the monotonic clock, which also stands still while a test has paused it.
+    pub monotonic: Instant,
+    /// By the wall clock. Before 1970 counts as 1970.
+    pub wall: SystemTime,
+}
+
+impl Anchor {
+    /// Both clocks, now. Done once in the life of a daemon.
+    pub fn now() -> Self {
+        Self { monotonic: Instant::now(), wall: SystemTime::now() }
+    }
+
+    /// The moment of an instant; of one before the anchor, the anchor's own.
+    pub(super) fn moment(&self, instant: Instant) -> Moment {
+        self.epoch().plus(instant.saturating_duration_since(self.monotonic))
+    }
+
+    /// The instant of a moment; of one before the anchor, the anchor's own.
+    pub(super) fn instant(&self, moment: Moment) -> Instant {
+        self.monotonic + moment.since(self.epoch())
+    }
+
+    /// The anchor's own moment.
+    pub(super) fn epoch(&self) -> Moment {
+        Moment(nanoseconds(self.wall.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()))
+    }
+}
+
+/// When a probe is due: run k at offset + k × interval since the Unix epoch.
+///
+/// The offset is the name's [`hash`] modulo the interval, so that probes spread over it and each keeps its place over
+/// restarts, reloads and versions. An example: the hash of `langmart-health` is 3765831937574976198. With an interval
+/// of 60 s its offset is 37.574976198 s: it runs 37.57 s into every minute. Run 0 was in the first minute of 1970; run
+/// 30,000,000 is due at 2027-01-15T08:00:37.574976198Z.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Plan {
+    /// Nanoseconds, below the interval.
+    offset: u64,
+    /// Nanoseconds, at least 1.
+    interval: u64,
+}
+
+impl Plan {
+    /// The grid of a probe of that name.
+    pub(super) fn new(name: &str, interval: Duration) -> Self {
+        // The configuration knows no interval of zero; one that came here all the same must not divide by it.
+        let interval = nanoseconds(interval).max(1);
+        Self { offset: hash(name) % interval, interval }
+    }
+
+    /// When run `number` is due.
+    pub(super) fn due(&self, number: u64) -> Moment {
+        Moment(self.interval.saturating_mul(number).saturating_add(self.offset))
+    }
+
+    /// The first run that is due at or after a moment.
+    pub(super) fn first_from(&self, moment: Moment) -> u64 {
+        moment.0.saturating_sub(self.offset).div_ceil(self.interval)
+    }
+
+    /// The first run that is due strictly after a moment.
+    pub(super) fn first_after(&self, moment: Moment) -> u64 {
+        self.first_from(Moment(moment.0.saturating_add(1)))
+    }
+
+    /// How many whole intervals a duration holds.
+    pub(super) fn intervals_in(&self, duration: Duration) -> u64 {
+        nanoseconds(duration) / self.interval
+    }
+
+    /// How late a run may start that was held back: a quarter of the interval, at most 5 s.
+    pub(super) fn lateness(&self) -> Duration {
+        Duration::from_nanos(self.interval / 4).min(MAX_LATENESS)
+    }
+
+    /// How late a run may start because the one before it has only just ended: a twentieth of the interval, at most
+    /// 250 ms.
+    ///
+    /// It is there for timeouts as long as the interval, which is what a short interval makes of an inherited one:
+    /// timers fire a millisecond or two late, so that each such run ends just after the next due time. Without the
+    /// grace every other run against a silent service would be skipped.
+    pub(super) fn grace(&self) -> Duration {
+        Duration::from_nanos(self.interval / 20).min(MAX_GRACE)
+    }
+}
+
+fn nanoseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// FNV-1a with 64 bits, then the finalizer of `MurmurHash3`: FNV alone leaves names that differ in their last letter
+/// close to each other. It must never change: it places every probe in its interval.
+pub(super) fn hash(name: &str) -> u64 {
+    let mut hash: u64 = 0xcbf2_9ce4_8422_2325;
+    for byte in name.bytes() {
+        hash = (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
+    }
+    hash = (hash ^ (hash >> 33)).wrapping_mul(0xff51_afd7_ed55_8ccd);
+    hash = (hash ^ (hash >> 33)).wrapping_mul(0xc4ce_b9fe_1a85_ec53);
+    hash ^ (hash >> 33)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::outcome::rfc3339;
+
+    const MINUTE: Duration = Duration::from_secs(60);
+
+    #[test]
+    fn hash_never_changes() {
+        #[track_caller]
+        fn check(name: &str, expected: u64) {
+            assert_eq!(hash(name), expected, "{name:?}");
+        }
+        check("", 0xefd0_1f60_ba99_2926);
+        check("a", 0x82a2_a958_a9be_ce5b);
+        check("langmart-health", 0x3442_ec31_eafa_3ac6);
+        check("langmart-auth", 0x6152_c165_bdb8_e75d);
+        check("langmart-gpt-4o-mini", 0xd473_5076_b05f_969d);
+        check("openai-gpt-4o-mini", 0x0611_5681_eaa3_45a2);
+    }
+
+    #[test]
+    fn similar_names_spread_over_the_interval() {
+        let mut tenths = [0_u32; 10];
+        for number in 0..1000 {
+            let offset = Plan::new(&format!("probe-{number}"), MINUTE).offset;
+            tenths[usize::try_from(offset / 6_000_000_000).unwrap()] += 1;
+        }
+        assert!(tenths.iter().all(|&probes| (70..=130).contains(&probes)), "{tenths:?}");
+    }
+
+    #[test]
+    fn worked_example() {
+        let plan = Plan::new("langmart-health", MINUTE);
+        assert_eq!(plan.offset, 37_574_976_198);
+        let due = plan.due(30_000_000);
+        assert_eq!(due, Moment(1_800_000_037_574_976_198));
+        assert_eq!(rfc3339(due.wall()), "2027-01-15T08:00:37.574Z");
+    }
+
+    #[test]
+    fn next_due_is_strictly_after() {
+        #[track_caller]
+        fn check(now: u64, from: u64, after: u64) {
+            let plan = Plan { offset: 30, interval: 100 };
+            assert_eq!((plan.first_from(Moment(now)), plan.first_after(Moment(now))), (from, after), "{now}");
+        }
+        check(0, 0, 0);
+        check(29, 0, 0);
+        check(30, 0, 1);
+        check(31, 1, 1);
+        check(129, 1, 1);
+        check(130, 1, 2);
+        check(131, 2, 2);
+    }
+
+    #[test]
+    fn tolerances() {
+        #[track_caller]
+        fn check(interval: Duration, lateness: Duration, grace: Duration) {
+            let plan = Plan::new("p", interval);
+            assert_eq!((plan.lateness(), plan.grace()), (lateness, grace), "{interval:?}");
+        }
+        let milliseconds = Duration::from_millis;
+        check(milliseconds(1000), milliseconds(250), milliseconds(50));
+        check(milliseconds(20_000), milliseconds(5000), milliseconds(250));
+        check(MINUTE, milliseconds(5000), milliseconds(250));
+    }
+
+    #[test]
+    fn absurd_intervals_are_survived() {
+        for interval in [Duration::ZERO, Duration::from_nanos(1), Duration::MAX] {
+            let plan = Plan::new("p", interval);
+            let now = Anchor::now();
+            let next = plan.due(plan.first_after(now.epoch()));
+            assert!(next > now.epoch(), "{interval:?}");
+            assert!(now.instant(next) > now.monotonic, "{interval:?}");
+            assert!(next.wall() > now.wall, "{interval:?}");
+        }
+    }
+
+    #[test]
+    fn the_anchor_maps_both_ways() {
+        let anchor = Anchor {
+            monotonic: Instant::now(),
+            wall: SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000),
+        };
+        let later = anchor.monotonic + Duration::new(86_400, 1);
+        let moment = anchor.moment(later);
+        assert_eq!(moment, Moment(1_800_086_400_000_000_001));
+        assert_eq!(anchor.instant(moment), later);
+        assert_eq!(moment.wall(), anchor.wall + Duration::new(86_400, 1));
+        assert_eq!(anchor.instant(Moment(0)), anchor.monotonic);
+        let before_1970 = Anchor { wall: SystemTime::UNIX_EPOCH - MINUTE, monotonic: anchor.monotonic };
+        assert_eq!(before_1970.moment(anchor.monotonic), Moment(0));
+    }
+
+    proptest! {
+        #[test]
+        fn due_times_are_on_the_grid_and_increase(
+            name in "[a-z0-9._-]{1,64}",
+            interval in 1_000_000..1_000_000_000_000_000_u64,
+            now in 0..4_000_000_000_000_000_000_u64,
+        ) {
+            let plan = Plan::new(&name, Duration::from_nanos(interval));
+            let next = plan.first_after(Moment(now));
+            let due = plan.due(next);
+            prop_assert!(due.0 > now);
+            prop_assert!(due.0 - now <= interval || next == 0);
+            prop_assert_eq!(due.0 % interval, hash(&name) % interval);
+            // From a due time on, the next one is exactly an interval later, and itself the first from there.
+            prop_assert_eq!(plan.first_after(due), next + 1);
+            prop_assert_eq!(plan.first_from(due), next);
+            prop_assert_eq!(plan.due(next + 1).since(due), Duration::from_nanos(interval));
+        }
+    }
+}

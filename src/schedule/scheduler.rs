@@ -1,0 +1,100 @@
+//! Starts, tells and ends the workers of all probes.
+
+use std::{collections::HashMap, mem, sync::Arc};
+
+use tokio::{
+    sync::watch,
+    task::{JoinHandle, yield_now},
+    time::{Instant, timeout_at},
+};
+
+use super::{limits::Limits, plan::Anchor, work::Work, worker::Worker};
+use crate::config::Schedule;
+
+/// Runs every probe of the configuration in force at its due times.
+///
+/// It lives on one single-threaded runtime, and is called from there: on one thread, a probe that is removed and added
+/// again either still has its worker or has none, and nothing is in between. Dropped, it starts no new run.
+pub struct Scheduler<W: Work> {
+    work: Arc<W>,
+    anchor: Anchor,
+    limits: Arc<Limits>,
+    /// By the probe's name; those of removed probes too, as long as a run of theirs may be in flight.
+    probes: HashMap<String, Handle<W::Target>>,
+}
+
+/// A worker, from outside.
+struct Handle<T> {
+    /// What it is to run; `None`: nothing any more. The worker ends when this is dropped.
+    target: watch::Sender<Option<Arc<T>>>,
+    task: JoinHandle<()>,
+}
+
+impl<W: Work> Scheduler<W> {
+    /// A scheduler without probes.
+    pub fn new(work: Arc<W>, anchor: Anchor, limits: &Schedule) -> Self {
+        Self { work, anchor, limits: Limits::new(limits.clone()), probes: HashMap::new() }
+    }
+
+    /// Puts a configuration in force: its limits, and these targets, each with a name of its own, and no others.
+    ///
+    /// A probe whose configuration is equal goes on undisturbed, keeps its wait, and takes the new target from its next
+    /// run on. One that has changed loses its wait, and its grid only with another interval. One that is gone finishes
+    /// a run in flight, which is reported; should it come back before, its next run waits for the end of that one.
+    /// A lower `max_backoff` shortens no wait that has begun.
+    pub fn apply(&mut self, limits: &Schedule, targets: Vec<Arc<W::Target>>) {
+        self.limits.set(limits.clone());
+        let mut before = mem::take(&mut self.probes);
+        for target in targets {
+            let name = W::probe(&target).name.clone();
+            let handle = match before.remove(&name) {
+                Some(handle) if !handle.target.is_closed() => {
+                    handle.target.send_replace(Some(target));
+                    handle
+                }
+                _ => self.start(target),
+            };
+            self.probes.insert(name, handle);
+        }
+        for (name, handle) in before {
+            handle.target.send_replace(None);
+            if !handle.target.is_closed() {
+                self.probes.insert(name, handle);
+            }
+        }
+    }
+
+    fn start(&self, target: Arc<W::Target>) -> Handle<W::Target> {
+        let (sender, targets) = watch::channel(Some(Arc::clone(&target)));
+        let worker =
+            Worker::new(Arc::clone(&self.work), Arc::clone(&self.limits), self.anchor, target, targets);
+        Handle { target: sender, task: tokio::spawn(worker.run()) }
+    }
+
+    /// Starts no new run, waits for the runs in flight until the deadline, aborts the rest, and says how many it
+    /// aborted. Those are not reported.
+    pub async fn stop(self, deadline: Instant) -> usize {
+        let mut tasks: Vec<_> = self.probes.into_values().map(|handle| handle.task).collect();
+        // The workers have just been woken by the loss of their senders: let those that sleep end, so that what is in
+        // flight afterwards are runs, also where the deadline has passed already.
+        yield_now().await;
+        let ended = timeout_at(deadline, async {
+            for task in &mut tasks {
+                // A worker that panicked has ended too.
+                let _ = task.await;
+            }
+        });
+        if ended.await.is_ok() {
+            return 0;
+        }
+        let aborted = self.limits.in_flight();
+        tasks.retain(|task| !task.is_finished());
+        for task in &tasks {
+            task.abort();
+        }
+        for task in tasks {
+            let _ = task.await;
+        }
+        aborted
+    }
+}

@@ -1,0 +1,1 @@
+//! The loops of all probes together, on paused time.

@@ -1,0 +1,57 @@
+//! What the scheduler is given: how to run a target, and whom to tell.
+
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use crate::{
+    config::Probe,
+    outcome::{Outcome, SkipCause},
+};
+
+/// How to run a target and whom to tell: the daemon's side of the schedule.
+pub trait Work: Send + Sync + 'static {
+    /// A probe with whatever its runs need.
+    type Target: Send + Sync + 'static;
+
+    /// The configuration of a target. While it stays equal over reloads, so do the probe's due times and waits.
+    fn probe(target: &Self::Target) -> &Arc<Probe>;
+
+    /// One run. It may panic, and be dropped half-way when the scheduler stops.
+    fn run(&self, target: Arc<Self::Target>) -> impl Future<Output = Outcome> + Send;
+
+    /// Takes note of an event. It is called on the thread that times the runs: it neither blocks nor panics.
+    fn report(&self, target: &Arc<Self::Target>, event: Event);
+}
+
+/// What happens to a probe, in this order for each due time: waiting, then skipped, or started and finished.
+#[derive(Clone, Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "an event is handed over at once, a box would only be one more allocation a run"
+)]
+pub enum Event {
+    /// The probe sleeps. Told whenever one of the members changes, and once to each new target.
+    Waiting {
+        /// When the next run is due, waits included.
+        next_run: SystemTime,
+        /// The same time where a service's limits make the probe pass over due times until then; `None`: it keeps
+        /// its schedule.
+        backoff_until: Option<SystemTime>,
+    },
+    /// Due times passed without a run.
+    Skipped {
+        /// Why.
+        cause: SkipCause,
+        /// How many, at least 1.
+        runs: u64,
+    },
+    /// A run begins.
+    Started {
+        /// How long after its due time.
+        lag: Duration,
+    },
+    /// The run that began last has ended.
+    Finished(Outcome),
+}

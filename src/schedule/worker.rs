@@ -1,0 +1,224 @@
+//! The loop of one probe: sleep until it is due, be let in, run, see what follows.
+
+use std::{
+    future::poll_fn,
+    mem,
+    panic::{AssertUnwindSafe, catch_unwind},
+    pin::pin,
+    sync::Arc,
+    task::Poll,
+    time::SystemTime,
+};
+
+use tokio::{
+    select,
+    sync::watch,
+    time::{Instant, sleep_until},
+};
+
+use super::{
+    backoff::Backoff,
+    limits::{Limits, Slot},
+    plan::{Anchor, Moment, Plan, hash},
+    work::{Event, Work},
+};
+use crate::outcome::{Fault, Outcome, Reason, SkipCause};
+
+/// One probe. It is one task, and every run of the probe is inside that task: runs cannot overlap.
+pub(super) struct Worker<W: Work> {
+    work: Arc<W>,
+    limits: Arc<Limits>,
+    anchor: Anchor,
+    /// What the configuration in force has for this probe; `None`: nothing any more.
+    targets: watch::Receiver<Option<Arc<W::Target>>>,
+    target: Arc<W::Target>,
+    plan: Plan,
+    /// The number of the first due time that is neither run nor skipped yet.
+    next: u64,
+    backoff: Backoff,
+    /// What the target was last told of its next run and backoff; `None`: nothing yet.
+    told: Option<(SystemTime, Option<SystemTime>)>,
+}
+
+/// What the configuration in force says of the probe.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Verdict {
+    /// To be run as before.
+    Unchanged,
+    /// To be run in another way.
+    Changed,
+    /// Not to be run: removed, or the scheduler stops.
+    Gone,
+}
+
+impl<W: Work> Worker<W> {
+    pub(super) fn new(
+        work: Arc<W>,
+        limits: Arc<Limits>,
+        anchor: Anchor,
+        target: Arc<W::Target>,
+        targets: watch::Receiver<Option<Arc<W::Target>>>,
+    ) -> Self {
+        let probe = W::probe(&target);
+        let plan = Plan::new(&probe.name, probe.interval);
+        // With the time of the start in it, equal probes on different hosts draw different jitter.
+        let seed = hash(&probe.name) ^ anchor.epoch().0;
+        Self {
+            work,
+            limits,
+            anchor,
+            targets,
+            plan,
+            next: plan.first_after(anchor.moment(Instant::now())),
+            backoff: Backoff::new(seed),
+            told: None,
+            target,
+        }
+    }
+
+    /// Runs the probe at its due times until it is removed or the scheduler stops. A run in flight is always awaited.
+    pub(super) async fn run(mut self) {
+        while self.follow() != Verdict::Gone {
+            self.tell_next_run();
+            let due = self.anchor.instant(self.plan.due(self.next));
+            select! {
+                biased;
+                _ = self.targets.changed() => continue,
+                () = sleep_until(due) => {}
+            }
+            self.skip_what_is_missed();
+            if self.next_is_due()
+                && let Some(slot) = self.admission().await
+            {
+                self.run_next().await;
+                drop(slot);
+            }
+        }
+    }
+
+    /// Takes over what the last reload says. With the same interval the grid stays, and every due time is accounted
+    /// for over the reload; with another, the new grid begins now.
+    fn follow(&mut self) -> Verdict {
+        // The channel is closed when the scheduler stops.
+        let open = self.targets.has_changed().is_ok();
+        let Some(target) = self.targets.borrow_and_update().clone().filter(|_| open) else {
+            return Verdict::Gone;
+        };
+        if Arc::ptr_eq(&target, &self.target) {
+            return Verdict::Unchanged;
+        }
+        self.told = None;
+        let before = mem::replace(&mut self.target, target);
+        let (before, after) = (W::probe(&before), W::probe(&self.target));
+        if before == after {
+            return Verdict::Unchanged;
+        }
+        self.backoff.end();
+        if before.interval != after.interval {
+            self.plan = Plan::new(&after.name, after.interval);
+            self.next = self.plan.first_after(self.now());
+        }
+        Verdict::Changed
+    }
+
+    fn tell_next_run(&mut self) {
+        let resume = self.backoff.resume(self.next);
+        let next_run = self.plan.due(resume.unwrap_or(self.next)).wall();
+        let backoff_until = resume.map(|_| next_run);
+        if self.told.replace((next_run, backoff_until)) != Some((next_run, backoff_until)) {
+            self.report(Event::Waiting { next_run, backoff_until });
+        }
+    }
+
+    /// Skips what a stall of the process has made too late, so that no burst follows it, and what a wait passes over.
+    ///
+    /// A probe that waits wakes at each due time and skips one: the counter grows as time goes by, and is right
+    /// whenever a reload ends the wait.
+    fn skip_what_is_missed(&mut self) {
+        let now = self.now();
+        let first = self.plan.first_from(now.minus(self.plan.lateness()));
+        if let Some(resume) = self.backoff.resume(self.next) {
+            self.skip_to(resume.min(self.plan.first_after(now)), SkipCause::Backoff);
+        }
+        self.skip_to(first, SkipCause::Overrun);
+    }
+
+    fn next_is_due(&self) -> bool {
+        self.plan.due(self.next) <= self.now()
+    }
+
+    /// Waits until the limits let the run in that is due; `None`: it came too late, or a reload has changed the probe.
+    async fn admission(&mut self) -> Option<Slot> {
+        let latest = self.anchor.instant(self.plan.due(self.next).plus(self.plan.lateness()));
+        let target = Arc::clone(&self.target);
+        let limits = Arc::clone(&self.limits);
+        let mut turn = pin!(limits.slot(&W::probe(&target).provider.name));
+        let slot = loop {
+            select! {
+                biased;
+                // An unchanged probe keeps its place in the queue.
+                _ = self.targets.changed() => if self.follow() != Verdict::Unchanged { return None },
+                slot = &mut turn => break Some(slot),
+                () = sleep_until(latest) => break None,
+            }
+        };
+        // Timers are late by a millisecond or two, in which a turn can come.
+        let slot = slot.filter(|_| Instant::now() <= latest);
+        if slot.is_none() {
+            self.skip_to(self.next + 1, SkipCause::Concurrency);
+        }
+        slot
+    }
+
+    async fn run_next(&mut self) {
+        let number = self.next;
+        self.next += 1;
+        self.report(Event::Started { lag: self.now().since(self.plan.due(number)) });
+        let outcome = attempt(Arc::clone(&self.work), Arc::clone(&self.target)).await;
+        let ended = self.now();
+        let first = self.plan.first_from(ended.minus(self.plan.grace()));
+        self.skip_to(first, SkipCause::Overrun);
+        let max_backoff = self.limits.max_backoff();
+        self.backoff.note(&outcome, (number, self.next), ended, &self.plan, max_backoff);
+        self.report(Event::Finished(outcome));
+    }
+
+    /// Counts every due time before run `number` that is not accounted for yet as skipped.
+    fn skip_to(&mut self, number: u64, cause: SkipCause) {
+        let runs = number.saturating_sub(self.next);
+        if runs > 0 {
+            self.next = number;
+            self.report(Event::Skipped { cause, runs });
+        }
+    }
+
+    fn now(&self) -> Moment {
+        self.anchor.moment(Instant::now())
+    }
+
+    fn report(&self, event: Event) {
+        self.work.report(&self.target, event);
+    }
+}
+
+/// One run. A panic in it becomes an outcome, so that it takes neither the probe's loop nor another probe along.
+///
+/// That costs nothing but a landing pad: the run is polled inside this task, not spawned as one of its own. It is boxed
+/// so that a sleeping probe does not hold the memory of a run.
+async fn attempt<W: Work>(work: Arc<W>, target: Arc<W::Target>) -> Outcome {
+    let (time, begun) = (SystemTime::now(), Instant::now());
+    let mut run = Box::pin(async move { work.run(target).await });
+    let ended = poll_fn(|context| {
+        // A future that has panicked is not polled again, only dropped.
+        match catch_unwind(AssertUnwindSafe(|| run.as_mut().poll(context))) {
+            Ok(poll) => poll.map(Some),
+            Err(_) => Poll::Ready(None),
+        }
+    });
+    ended.await.unwrap_or_else(|| {
+        let mut outcome = Outcome::new(time, Reason::Internal, Fault::Prober);
+        outcome.detail = "the run panicked".into();
+        outcome.duration = begun.elapsed();
+        outcome
+    })
+}
