@@ -1,3 +1,57 @@
 //! Turns arguments into a command and a command into an exit status.
 
-fn main() {}
+use std::{
+    io::{self, IsTerminal},
+    process,
+};
+
+use clap::Parser;
+use langmart_prober::{
+    cli::{Cli, Command},
+    commands::{self, EXIT_CONFIGURATION, EXIT_FAILED, EXIT_OK},
+    daemon::{self, Fatal, Source},
+};
+
+fn main() {
+    let command = Cli::parse().command;
+    let status = run(command).unwrap_or_else(|error| {
+        // A reader that has seen enough, `head` for one, is no failure to report.
+        if error.kind() != io::ErrorKind::BrokenPipe {
+            eprintln!("langmart-prober: {error}");
+        }
+        EXIT_FAILED
+    });
+    // Not by returning, which would wait for threads that may hang in the kernel.
+    process::exit(status.into());
+}
+
+fn run(command: Command) -> io::Result<u8> {
+    let (out, err) = (&mut io::stdout().lock(), &mut io::stderr());
+    match command {
+        Command::Run(config) => Ok(match daemon::run(&Source::File(config.path)) {
+            Ok(()) => EXIT_OK,
+            Err(fatal) => {
+                eprintln!("{fatal}");
+                if matches!(fatal, Fatal::Configuration(_)) { EXIT_CONFIGURATION } else { EXIT_FAILED }
+            }
+        }),
+        Command::CheckConfig { config, no_secrets } => {
+            commands::check_config::check_config(&config.path, no_secrets, out, err)
+        }
+        Command::Once { config, json, probes } => {
+            let terminal = io::stderr().is_terminal();
+            let request = commands::once::Request { path: &config.path, json, probes: &probes, terminal };
+            commands::once::once(&request, out, err)
+        }
+        Command::Simulate { listen, tls_listen, ca_file, scenario } => {
+            let request = commands::simulate::Request {
+                listen,
+                tls_listen,
+                ca_file: ca_file.as_deref(),
+                scenario: scenario.as_deref(),
+            };
+            commands::simulate::simulate(&request, out, err)
+        }
+        Command::Demo { listen } => commands::demo::demo(listen, out, err),
+    }
+}

@@ -1,0 +1,77 @@
+//! The command line.
+
+use std::{net::SocketAddr, path::PathBuf};
+
+use clap::{Args, Parser, Subcommand};
+
+/// Tells, before the users do, whether LangMart and the LLM providers behind it work, how fast, and whose fault it is
+/// when they don't.
+#[derive(Debug, Parser)]
+#[command(name = "langmart-prober", version, max_term_width = 100)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Probe for ever and serve /metrics: the daemon
+    ///
+    /// Ends with 0 after SIGTERM or SIGINT, 1 where it could not start, 78 on a bad configuration. SIGHUP reads the
+    /// configuration again.
+    Run(ConfigFile),
+    /// Load the configuration as `run` does, and print the probes that it would schedule
+    ///
+    /// Ends with 0, or 78 on a bad configuration. A key that is not reachable from this shell is a warning.
+    CheckConfig {
+        #[command(flatten)]
+        config: ConfigFile,
+        /// Read no key at all
+        #[arg(long)]
+        no_secrets: bool,
+    },
+    /// Run probes once and print a table of what they found
+    ///
+    /// Ends with 0 if all succeeded, 1 if one failed, 78 on a bad configuration. It spends tokens as the probes do.
+    Once {
+        #[command(flatten)]
+        config: ConfigFile,
+        /// One result record a line, as JSON, in place of the table
+        #[arg(long)]
+        json: bool,
+        /// Names of probes; all if none is given
+        #[arg(value_name = "PROBE")]
+        probes: Vec<String>,
+    },
+    /// Simulate LangMart and the providers on loopback, with scripted faults
+    Simulate {
+        /// Where to listen for HTTP
+        #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:10430")]
+        listen: SocketAddr,
+        /// Where to listen for HTTPS, with a certificate of a CA of its own
+        #[arg(long, value_name = "ADDRESS", requires = "ca_file")]
+        tls_listen: Option<SocketAddr>,
+        /// Where to write that CA's certificate, for `ca_file` in a configuration
+        #[arg(long, value_name = "FILE", requires = "tls_listen")]
+        ca_file: Option<PathBuf>,
+        /// The faults to play, as TOML
+        #[arg(long, value_name = "FILE")]
+        scenario: Option<PathBuf>,
+    },
+    /// Simulate and probe in one process: no key, no internet, no file needed
+    Demo {
+        /// Where to serve /metrics
+        #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:10429")]
+        listen: SocketAddr,
+    },
+}
+
+/// Which configuration.
+#[derive(Args, Debug)]
+pub struct ConfigFile {
+    /// The configuration
+    #[arg(long = "config", value_name = "FILE", default_value = "/etc/langmart-prober/config.toml")]
+    pub path: PathBuf,
+}

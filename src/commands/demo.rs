@@ -1,0 +1,104 @@
+//! `demo`: the simulator and the daemon in one process, on a built-in configuration.
+
+use std::{
+    ffi::OsString,
+    io::{self, Write},
+    net::SocketAddr,
+};
+
+use super::{EXIT_FAILED, EXIT_OK};
+use crate::{
+    config::Surroundings,
+    daemon::{self, Source},
+    simulator::{Options, Scenario, Simulator},
+};
+
+/// What goes wrong: Groq is limited from the start and, after some calls, LangMart's gateway now and then.
+const SCENARIO: &str = r#"
+[[rule]]
+provider = "groq"
+path = "/chat"
+fault = "rate_limited"
+retry_after = "40s"
+
+[[rule]]
+provider = "langmart"
+path = "/chat"
+calls = { from = 4, to = 6 }
+fault = "unavailable"
+"#;
+
+/// The daemon's configuration; `SIMULATOR` and `LISTEN` stand for the addresses.
+const CONFIGURATION: &str = r#"
+[server]
+listen = "LISTEN"
+
+[defaults]
+interval = "5s"
+
+[defaults.generation]
+interval = "5s"
+
+[provider.langmart]
+base_url = "http://SIMULATOR/langmart"
+api_key = { env = "DEMO_KEY" }
+checks = ["health", "auth", "models"]
+
+[provider.anthropic]
+base_url = "http://SIMULATOR/anthropic"
+api_key = { env = "DEMO_INVALID_KEY" }
+checks = ["auth"]
+
+[provider.groq]
+base_url = "http://SIMULATOR/groq/openai/v1"
+api_key = { env = "DEMO_KEY" }
+checks = ["auth"]
+
+[[probe]]
+name = "langmart-gpt-4o-mini"
+provider = "langmart"
+check = "chat"
+model = "openai/gpt-4o-mini"
+
+[[probe]]
+name = "groq-gpt-oss-20b"
+provider = "groq"
+check = "chat"
+model = "openai/gpt-oss-20b"
+"#;
+
+/// Runs the command until a signal ends it; the value is the exit status.
+pub fn demo(listen: SocketAddr, out: &mut impl Write, err: &mut impl Write) -> io::Result<u8> {
+    let scenario = Scenario::parse(SCENARIO).map_err(io::Error::other)?;
+    let simulator = Simulator::start(Options { listen: ([127, 0, 0, 1], 0).into(), tls_listen: None, scenario })?;
+    let text = CONFIGURATION
+        .replace("SIMULATOR", &simulator.address().to_string())
+        .replace("LISTEN", &listen.to_string());
+    writeln!(
+        out,
+        "Probing a simulated LangMart, Anthropic and Groq, every 5 s. Look at:\n\
+         \x20 http://{listen}/         the probes, what they found, what to do\n\
+         \x20 http://{listen}/metrics  what Prometheus scrapes\n\
+         Within a minute: langmart-auth succeeds; groq-gpt-oss-20b is rate limited and waited for;\n\
+         anthropic-auth fails with a bad key; langmart-gpt-4o-mini meets a 503 and recovers.\n\
+         Ctrl-C ends it."
+    )?;
+    out.flush()?;
+    let surroundings = Surroundings { variable: &key, system_roots: &Vec::new };
+    match daemon::run(&Source::BuiltIn(&text, surroundings)) {
+        Ok(()) => Ok(EXIT_OK),
+        Err(fatal) => {
+            writeln!(err, "{fatal}")?;
+            Ok(EXIT_FAILED)
+        }
+    }
+}
+
+/// The demo's own environment.
+fn key(name: &str) -> Option<OsString> {
+    match name {
+        "DEMO_KEY" => Some("sk-demo".into()),
+        "DEMO_INVALID_KEY" => Some("sk-demo-invalid".into()),
+        _ => None,
+    }
+}

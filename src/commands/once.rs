@@ -1,0 +1,177 @@
+//! `once`: runs probes a single time, shows what they found, and says what to do about each failure.
+
+use std::{
+    collections::BTreeMap,
+    io::{self, Write},
+    path::Path,
+    sync::Arc,
+    time::Duration,
+};
+
+use tokio::{sync::Semaphore, task::JoinSet};
+
+use super::{EXIT_CONFIGURATION, EXIT_FAILED, EXIT_OK, EXIT_USAGE, table};
+use crate::{
+    config::{self, Keys, Schedule, Surroundings},
+    outcome::{Outcome, Phases, Record},
+    probe::{Resolver, Target},
+};
+
+/// What the person asked for.
+pub struct Request<'a> {
+    /// The configuration.
+    pub path: &'a Path,
+    /// Records in place of the table.
+    pub json: bool,
+    /// Names of probes; all if empty.
+    pub probes: &'a [String],
+    /// Whether standard error is a terminal, where progress makes sense.
+    pub terminal: bool,
+}
+
+/// Runs the command: results to `out`, everything for people to `err`. The value is the exit status.
+pub fn once(request: &Request<'_>, out: &mut impl Write, err: &mut impl Write) -> io::Result<u8> {
+    let loaded = match config::load(request.path, Keys::Required, &Surroundings::of_process()) {
+        Ok(loaded) => loaded,
+        Err(problems) => {
+            write!(err, "{problems}")?;
+            return Ok(EXIT_CONFIGURATION);
+        }
+    };
+    for warning in &loaded.warnings {
+        writeln!(err, "{warning}")?;
+    }
+    let targets = match Target::prepare(&loaded.config, &Arc::new(Resolver::new())) {
+        Ok(targets) => targets,
+        Err(error) => {
+            writeln!(err, "{error}")?;
+            return Ok(EXIT_FAILED);
+        }
+    };
+    let unknown: Vec<&String> =
+        request.probes.iter().filter(|name| targets.iter().all(|target| target.probe().name != **name)).collect();
+    if let Some(name) = unknown.first() {
+        let known: Vec<&str> = targets.iter().map(|target| &*target.probe().name).collect();
+        writeln!(err, "no probe is named {name}; the configuration has: {}", known.join(", "))?;
+        return Ok(EXIT_USAGE);
+    }
+    let wanted = |target: &Arc<Target>| request.probes.is_empty() || request.probes.contains(&target.probe().name);
+    let targets: Vec<Arc<Target>> = targets.into_iter().filter(wanted).collect();
+
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let outcomes = runtime.block_on(run_all(&targets, &loaded.config.schedule, request.terminal, err))?;
+    // Nothing that still waits for a resolver or a peer keeps a person from the prompt.
+    runtime.shutdown_background();
+    let results: Vec<(&Target, &Outcome)> = targets.iter().map(Arc::as_ref).zip(&outcomes).collect();
+    if request.json {
+        for (target, outcome) in &results {
+            let record = Record { subject: target.probe().subject(), outcome };
+            writeln!(out, "{}", serde_json::to_string(&record)?)?;
+        }
+    } else {
+        print_table(&results, out)?;
+        out.flush()?;
+        print_remedies(&results, err)?;
+    }
+    Ok(if outcomes.iter().all(Outcome::success) { EXIT_OK } else { EXIT_FAILED })
+}
+
+/// Runs all targets within the configuration's limits; the outcomes come in the order of the targets.
+async fn run_all(
+    targets: &[Arc<Target>],
+    limits: &Schedule,
+    terminal: bool,
+    err: &mut impl Write,
+) -> io::Result<Vec<Outcome>> {
+    let all = Arc::new(Semaphore::new(limits.max_concurrent));
+    let mut lanes: BTreeMap<&str, Arc<Semaphore>> = BTreeMap::new();
+    let mut runs = JoinSet::new();
+    for (index, target) in targets.iter().enumerate() {
+        let lane = lanes
+            .entry(&target.probe().provider.name)
+            .or_insert_with(|| Arc::new(Semaphore::new(limits.max_concurrent_per_provider)));
+        let (target, lane, all) = (target.clone(), lane.clone(), all.clone());
+        runs.spawn(async move {
+            // The provider's place first, so that nobody holds one of all while waiting for it.
+            let _places = (lane.acquire_owned().await, all.acquire_owned().await);
+            (index, target.run().await)
+        });
+    }
+    let mut outcomes: Vec<Option<Outcome>> = vec![None; targets.len()];
+    let mut progress = tokio::time::interval(Duration::from_millis(500));
+    loop {
+        tokio::select! {
+            finished = runs.join_next() => match finished {
+                Some(finished) => {
+                    let (index, outcome) = finished.map_err(io::Error::other)?;
+                    outcomes[index] = Some(outcome);
+                }
+                None => break,
+            },
+            _ = progress.tick(), if terminal => show_progress(targets, &outcomes, err)?,
+        }
+    }
+    if terminal {
+        write!(err, "\r\x1b[K")?;
+        err.flush()?;
+    }
+    Ok(outcomes.into_iter().flatten().collect())
+}
+
+/// One line that is written over, with what is still waited for.
+fn show_progress(targets: &[Arc<Target>], outcomes: &[Option<Outcome>], err: &mut impl Write) -> io::Result<()> {
+    let mut waiting = targets.iter().zip(outcomes).filter(|(_, outcome)| outcome.is_none());
+    if let Some((first, _)) = waiting.next() {
+        let done = outcomes.iter().flatten().count();
+        let name = &first.probe().name;
+        write!(err, "\r\x1b[K{done} of {} done, waiting for {name} …", targets.len())?;
+        err.flush()?;
+    }
+    Ok(())
+}
+
+fn print_table(results: &[(&Target, &Outcome)], out: &mut impl Write) -> io::Result<()> {
+    let mut rows = vec![vec!["PROBE".to_owned(), "RESULT".into(), "FAULT".into(), "STATUS".into(), "TOTAL".into()]];
+    rows[0].extend(Phases::NAMES.map(str::to_uppercase));
+    for (target, outcome) in results {
+        let mut row = vec![
+            target.probe().name.clone(),
+            outcome.reason.to_string(),
+            if outcome.success() { String::new() } else { outcome.fault.to_string() },
+            outcome.http_status.map(|status| status.to_string()).unwrap_or_default(),
+            milliseconds(outcome.duration),
+        ];
+        row.extend(outcome.phases.durations().map(milliseconds));
+        rows.push(row);
+    }
+    // Names and words to the left, figures to the right.
+    table::print(&rows, 3, out)
+}
+
+/// What to do about each failure, by the guide's remedies.
+fn print_remedies(results: &[(&Target, &Outcome)], err: &mut impl Write) -> io::Result<()> {
+    for (target, outcome) in results.iter().filter(|(_, outcome)| !outcome.success()) {
+        let Outcome { reason, fault, detail, hint, error_code, upstream, request_id, retry_after, .. } = outcome;
+        write!(err, "\n{}: {reason}, fault of the {}", target.probe().name, fault.party())?;
+        if !detail.is_empty() {
+            write!(err, ": {detail}")?;
+        }
+        writeln!(err)?;
+        let facts = [
+            error_code.as_ref().map(|code| format!("code {code}")),
+            upstream.map(|upstream| format!("upstream {upstream}")),
+            request_id.as_ref().map(|id| format!("request id {id}")),
+            retry_after.map(|seconds| format!("asks to wait {seconds} s")),
+        ];
+        let facts: Vec<String> = facts.into_iter().flatten().collect();
+        if !facts.is_empty() {
+            writeln!(err, "  {}", facts.join(", "))?;
+        }
+        writeln!(err, "  {hint}")?;
+    }
+    Ok(())
+}
+
+fn milliseconds(duration: Duration) -> String {
+    format!("{:.1} ms", duration.as_secs_f64() * 1e3)
+}

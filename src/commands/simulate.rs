@@ -1,0 +1,82 @@
+//! `simulate`: the simulator by itself, until a signal ends it.
+
+use std::{
+    fs,
+    io::{self, Write},
+    net::SocketAddr,
+    path::Path,
+};
+
+use super::{EXIT_CONFIGURATION, EXIT_FAILED, EXIT_OK};
+use crate::{
+    signals::{Signal, Signals},
+    simulator::{Options, Provider, Scenario, Simulator},
+};
+
+/// What the person asked for.
+pub struct Request<'a> {
+    /// Where to listen for HTTP.
+    pub listen: SocketAddr,
+    /// Where to listen for HTTPS; `None`: nowhere.
+    pub tls_listen: Option<SocketAddr>,
+    /// Where to write the CA's certificate.
+    pub ca_file: Option<&'a Path>,
+    /// The faults; `None`: fair weather.
+    pub scenario: Option<&'a Path>,
+}
+
+/// Runs the command: where to look goes to `out`, everything else to `err`. The value is the exit status.
+pub fn simulate(request: &Request<'_>, out: &mut impl Write, err: &mut impl Write) -> io::Result<u8> {
+    let scenario = match request.scenario.map(read) {
+        None => Scenario::default(),
+        Some(Ok(scenario)) => scenario,
+        Some(Err(problem)) => {
+            writeln!(err, "{problem}")?;
+            return Ok(EXIT_CONFIGURATION);
+        }
+    };
+    let options = Options { listen: request.listen, tls_listen: request.tls_listen, scenario };
+    let simulator = match Simulator::start(options) {
+        Ok(simulator) => simulator,
+        Err(error) => {
+            writeln!(err, "cannot simulate on {}: {error}; set another --listen", request.listen)?;
+            return Ok(EXIT_FAILED);
+        }
+    };
+    if let Some(path) = request.ca_file {
+        fs::write(path, simulator.ca_pem()).map_err(|error| at(path, &error))?;
+    }
+    print_addresses(&simulator, out)?;
+    wait_for_stop()?;
+    Ok(EXIT_OK)
+}
+
+fn read(path: &Path) -> Result<Scenario, String> {
+    let text = fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?;
+    Scenario::parse(&text).map_err(|error| format!("{}: {error}", path.display()))
+}
+
+fn at(path: &Path, error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("{}: {error}", path.display()))
+}
+
+/// The base URLs to configure.
+fn print_addresses(simulator: &Simulator, out: &mut impl Write) -> io::Result<()> {
+    for provider in Provider::ALL {
+        let path = provider.base_path();
+        writeln!(out, "{:<11} base_url = \"http://{}{path}\"", provider.name(), simulator.address())?;
+        if let Some(address) = simulator.tls_address() {
+            writeln!(out, "{:<11} base_url = \"https://{address}{path}\"", "")?;
+        }
+    }
+    out.flush()
+}
+
+fn wait_for_stop() -> io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let mut signals = Signals::listen()?;
+        while signals.next().await != Signal::Stop {}
+        Ok(())
+    })
+}

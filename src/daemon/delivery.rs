@@ -1,0 +1,90 @@
+//! Where probes, schedule, metrics and records meet: what a run is, and who hears of it.
+
+use std::{sync::Arc, time::SystemTime};
+
+use tracing::{error, info, warn};
+
+use crate::{
+    config::Probe,
+    metrics::{Last, Metrics, Series},
+    outcome::{Outcome, Reason, Subject},
+    probe::Target,
+    records::Records,
+    schedule::{Event, Work},
+};
+
+/// A probe made ready, with the series that its runs write to.
+pub(super) struct Watched {
+    target: Arc<Target>,
+    series: Arc<Series>,
+}
+
+impl Watched {
+    pub(super) fn new(target: Arc<Target>, metrics: &Metrics) -> Arc<Self> {
+        let series = metrics.series(target.probe());
+        Arc::new(Self { target, series })
+    }
+}
+
+/// Hands the scheduler the probes' runs, and everybody else what they found. Nothing here waits.
+pub(super) struct Delivery {
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) records: Arc<Records>,
+}
+
+impl Work for Delivery {
+    type Target = Watched;
+
+    fn probe(target: &Watched) -> &Arc<Probe> {
+        target.target.probe()
+    }
+
+    async fn run(&self, target: Arc<Watched>) -> Outcome {
+        target.target.run().await
+    }
+
+    fn report(&self, target: &Arc<Watched>, event: Event) {
+        match event {
+            Event::Waiting { next_run, backoff_until } => target.series.waiting(next_run, backoff_until),
+            Event::Skipped { cause, runs } => target.series.skipped(cause, runs),
+            Event::Started { lag } => {
+                self.metrics.lag(lag);
+                self.metrics.run_started();
+            }
+            Event::Finished(outcome) => {
+                self.metrics.run_ended();
+                log_change(target.target.probe(), target.series.last().as_ref(), &outcome);
+                target.series.observe(&outcome);
+                self.records.give(target.target.probe().clone(), Arc::new(outcome));
+            }
+        }
+    }
+}
+
+/// The log speaks when a probe's state changes; the metrics and records carry the rest.
+fn log_change(probe: &Probe, before: Option<&Last>, outcome: &Outcome) {
+    let Subject { probe, provider, check, model: _ } = probe.subject();
+    let Outcome { reason, fault, ref detail, hint, .. } = *outcome;
+    let verdict = (reason, fault);
+    match before.map(|last| (last.reason, last.fault)) {
+        Some(last) if last == verdict => {}
+        None if reason == Reason::Ok => info!(probe, provider, %check, "Probe succeeds"),
+        Some((was, _)) if reason == Reason::Ok => {
+            let last_failure = before.map(|last| seconds_since(last.time)).unwrap_or_default();
+            info!(probe, provider, %check, %was, last_failure_seconds = last_failure, "Probe recovered");
+        }
+        _ if reason == Reason::Internal => {
+            error!(probe, provider, %check, %reason, %fault, detail = &**detail, hint, "Probe cannot run");
+        }
+        _ => {
+            let status = outcome.http_status.unwrap_or(0);
+            let code = outcome.error_code.as_deref().unwrap_or_default();
+            let detail = &**detail;
+            warn!(probe, provider, %check, %reason, %fault, status, code, detail, hint, "Probe fails");
+        }
+    }
+}
+
+fn seconds_since(time: SystemTime) -> u64 {
+    time.elapsed().unwrap_or_default().as_secs()
+}

@@ -1,0 +1,7 @@
+//! The composition root: what is started in which order, the one select loop, reload and stop.
+
+mod delivery;
+mod probing;
+mod service;
+
+pub use self::service::{Source, run};

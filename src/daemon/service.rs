@@ -1,0 +1,332 @@
+//! The daemon from its first to its last moment.
+
+use std::{
+    env, fmt, io,
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant, SystemTime},
+};
+
+use tokio::{
+    sync::mpsc,
+    time::{Interval, MissedTickBehavior, interval},
+};
+use tracing::{error, info, warn};
+
+use super::{
+    delivery::{Delivery, Watched},
+    probing::{Ended, Probing},
+};
+use crate::{
+    config::{self, Config, Keys, Loaded, Problems, Surroundings},
+    health::{Health, Readiness},
+    logging::{self, Logging},
+    metrics::Metrics,
+    probe::{Resolver, Target},
+    records::Records,
+    server::{self, ReloadRequest, Server, State},
+    signals::{Signal, Signals},
+    systemd::{self, Notifier},
+};
+
+/// How long runs in flight may go on after a signal to stop; with the rest, the whole stop takes 10 s at most.
+const DRAIN: Duration = Duration::from_secs(8);
+
+/// How long each of the parts that follow the runs may take to end.
+const CLOSE: Duration = Duration::from_millis(500);
+
+/// How long the scheduler's thread may be silent before it counts as stuck.
+const SCHEDULER_PATIENCE: Duration = Duration::from_secs(10);
+
+/// How often the housekeeping is done: resolver files looked at, STATUS brought up to date.
+const HOUSEKEEPING: Duration = Duration::from_secs(5);
+
+/// Where the configuration comes from.
+pub enum Source<'a> {
+    /// A file, read again at every reload.
+    File(PathBuf),
+    /// A text with surroundings of its own, for `demo`.
+    BuiltIn(&'a str, Surroundings<'a>),
+}
+
+impl Source<'_> {
+    fn load(&self) -> Result<Loaded, Problems> {
+        match self {
+            Self::File(path) => config::load(path, Keys::Required, &Surroundings::of_process()),
+            Self::BuiltIn(text, surroundings) => {
+                config::parse(text, "built-in configuration", Keys::Required, surroundings)
+            }
+        }
+    }
+}
+
+/// Why the daemon could not start, or had to end.
+#[derive(Debug)]
+pub enum Fatal {
+    /// The configuration has problems.
+    Configuration(Problems),
+    /// Anything else, said in full.
+    Other(String),
+}
+
+impl fmt::Display for Fatal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Configuration(problems) => problems.fmt(f),
+            Self::Other(what) => f.write_str(what),
+        }
+    }
+}
+
+impl Fatal {
+    fn other(what: &'static str) -> impl Fn(io::Error) -> Self {
+        move |error| Self::Other(format!("{what}: {error}"))
+    }
+}
+
+/// Runs the daemon until a signal ends it.
+pub fn run(source: &Source<'_>) -> Result<(), Fatal> {
+    let started = SystemTime::now();
+    let loaded = source.load().map_err(Fatal::Configuration)?;
+    let surroundings = logging::Surroundings::of_standard_error(
+        env::var_os("JOURNAL_STREAM").as_deref(),
+        env::var_os("NO_COLOR").as_deref(),
+    );
+    let logging = Logging::start(&loaded.config.log, surroundings).map_err(|error| Fatal::Other(error.to_string()))?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(Fatal::other("cannot start the main runtime"))?;
+    let result = runtime.block_on(serve(source, loaded, started, &logging));
+    if let Err(Fatal::Other(what)) = &result {
+        error!(error = %what, "Daemon ends");
+    }
+    logging.stop(CLOSE);
+    result
+}
+
+/// Starts everything, runs the loop, stops everything.
+async fn serve(source: &Source<'_>, loaded: Loaded, started: SystemTime, logging: &Logging) -> Result<(), Fatal> {
+    // First, so that no signal meets its default in the middle of the start.
+    let mut signals = Signals::listen().map_err(Fatal::other("cannot listen for signals"))?;
+    let (mut daemon, server, mut reloads) = Daemon::start(source, loaded, started, logging).await?;
+    let mut watchdog = every(daemon.watchdog.unwrap_or(HOUSEKEEPING));
+    let mut housekeeping = every(HOUSEKEEPING);
+    let result = loop {
+        tokio::select! {
+            signal = signals.next() => match signal {
+                Signal::Stop => break Ok(()),
+                // Its problems are in the log.
+                Signal::Reload => drop(daemon.reload().await),
+            },
+            Some(ReloadRequest { answer }) = reloads.recv() => {
+                // Whoever asked may be gone by now.
+                let _ = answer.send(daemon.reload().await);
+            }
+            _ = watchdog.tick() => daemon.feed_watchdog(),
+            _ = housekeeping.tick() => daemon.keep_house(),
+        }
+        if daemon.probing.has_ended() {
+            break Err(Fatal::Other(Ended.to_string()));
+        }
+    };
+    signals.end_at_next_stop();
+    daemon.stop(server).await;
+    result
+}
+
+/// The running daemon.
+struct Daemon<'a> {
+    source: &'a Source<'a>,
+    config: Config,
+    logging: &'a Logging,
+    metrics: Arc<Metrics>,
+    records: Arc<Records>,
+    health: Arc<Health>,
+    resolver: Arc<Resolver>,
+    probing: Probing,
+    state: Arc<State>,
+    notifier: Notifier,
+    /// How often to feed systemd's watchdog; `None`: there is none.
+    watchdog: Option<Duration>,
+    /// A part was found stuck, and said so.
+    stuck: bool,
+}
+
+impl<'a> Daemon<'a> {
+    async fn start(
+        source: &'a Source<'a>,
+        loaded: Loaded,
+        started: SystemTime,
+        logging: &'a Logging,
+    ) -> Result<(Self, Server, mpsc::Receiver<ReloadRequest>), Fatal> {
+        let notifier = Notifier::start(env::var_os("NOTIFY_SOCKET")).map_err(Fatal::other("cannot notify systemd"))?;
+        let Loaded { config, warnings } = loaded;
+        for warning in &warnings {
+            warn!(%warning, "Configuration is doubtful");
+        }
+        let listen = config.server.listen;
+        let listener = server::bind(listen).map_err(|error| cannot_listen(listen, &error))?;
+        let records = Arc::new(Records::start(&config.log).map_err(|error| Fatal::Other(error.to_string()))?);
+        let metrics = Arc::new(Metrics::new(started));
+        let log_lines = logging.counters().file;
+        metrics.count_lines("log", log_lines.dropped, log_lines.errors);
+        let record_lines = records.counters();
+        metrics.count_lines("results", record_lines.dropped, record_lines.errors);
+        metrics.configure(&config);
+
+        let health = Arc::new(Health::new());
+        let delivery = Delivery { metrics: metrics.clone(), records: records.clone() };
+        let beat = health.part("scheduler", SCHEDULER_PATIENCE);
+        let probing = Probing::start(delivery, config.schedule.clone(), beat)
+            .map_err(Fatal::other("cannot start the scheduler's thread"))?;
+        let (reload, reloads) = mpsc::channel(1);
+        let state = Arc::new(State::new(metrics.clone(), health.clone(), reload, &config.server.hostnames));
+        let server = Server::start(listener, state.clone()).map_err(Fatal::other("cannot start the listener"))?;
+        let watchdog = systemd::watchdog_interval(
+            env::var("WATCHDOG_USEC").ok().as_deref(),
+            env::var("WATCHDOG_PID").ok().as_deref(),
+        );
+        let resolver = Arc::new(Resolver::new());
+        let daemon = Self {
+            source,
+            config,
+            logging,
+            metrics,
+            records,
+            health,
+            resolver,
+            probing,
+            state,
+            notifier,
+            watchdog,
+            stuck: false,
+        };
+        let targets = Target::prepare(&daemon.config, &daemon.resolver);
+        let targets = targets.map_err(|error| Fatal::Other(error.to_string()))?;
+        daemon.schedule(&daemon.config, targets).await.map_err(|error| Fatal::Other(error.to_string()))?;
+        daemon.metrics.reloaded(true, SystemTime::now());
+        daemon.health.reach(Readiness::Ready);
+        daemon.notifier.ready(&daemon.status());
+        info!(
+            version = env!("CARGO_PKG_VERSION"),
+            listen = %server.address(),
+            providers = daemon.config.providers.len(),
+            probes = daemon.config.probes.len(),
+            "Daemon is ready"
+        );
+        Ok((daemon, server, reloads))
+    }
+
+    /// Has the scheduler run these targets, which are a configuration's.
+    async fn schedule(&self, config: &Config, targets: Vec<Arc<Target>>) -> Result<(), Ended> {
+        let watched = targets.into_iter().map(|target| Watched::new(target, &self.metrics)).collect();
+        self.probing.apply(config.schedule.clone(), watched).await
+    }
+
+    /// Reads the configuration again. A new one takes effect as a whole, a bad one not at all; the error is the
+    /// problems, one a line.
+    async fn reload(&mut self) -> Result<(), String> {
+        self.notifier.reloading();
+        let result = self.take_over().await;
+        self.metrics.reloaded(result.is_ok(), SystemTime::now());
+        match &result {
+            Ok(()) => {
+                info!(providers = self.config.providers.len(), probes = self.config.probes.len(), "Configuration reloaded");
+                self.notifier.ready(&self.status());
+            }
+            Err(problems) => {
+                for problem in problems.lines() {
+                    error!(problem, "Configuration not reloaded, the one before stays in force");
+                }
+                self.notifier.ready(&format!("{}; the last reload failed, see the log", self.status()));
+            }
+        }
+        result
+    }
+
+    async fn take_over(&mut self) -> Result<(), String> {
+        let Loaded { config, warnings } = self.source.load().map_err(|problems| problems.to_string())?;
+        for warning in &warnings {
+            warn!(%warning, "Configuration is doubtful");
+        }
+        if config.server.listen != self.config.server.listen {
+            warn!(listen = %config.server.listen, "A change of server.listen needs a restart, the old address stays");
+        }
+        // Whatever can fail comes before whatever takes effect.
+        let targets = Target::prepare(&config, &self.resolver).map_err(|error| error.to_string())?;
+        self.logging.reconfigure(&config.log).map_err(|error| error.to_string())?;
+        self.records.reconfigure(&config.log).map_err(|error| error.to_string())?;
+        self.state.rename(&config.server.hostnames);
+        self.metrics.configure(&config);
+        self.schedule(&config, targets).await.map_err(|error| error.to_string())?;
+        self.config = config;
+        Ok(())
+    }
+
+    /// Feeds systemd's watchdog while every part beats.
+    fn feed_watchdog(&mut self) {
+        match self.health.stuck(Instant::now()) {
+            None => {
+                self.stuck = false;
+                if self.watchdog.is_some() {
+                    self.notifier.watchdog();
+                }
+            }
+            Some(part) if !self.stuck => {
+                self.stuck = true;
+                error!(part, "A part is stuck, the watchdog is not fed");
+            }
+            Some(_) => {}
+        }
+    }
+
+    fn keep_house(&self) {
+        self.resolver.refresh();
+        self.notifier.status(&self.status());
+    }
+
+    /// One line for `systemctl status`.
+    fn status(&self) -> String {
+        let series = self.metrics.all();
+        let last = series.values().filter_map(|series| series.last());
+        let failing = last.filter(|last| last.reason != crate::outcome::Reason::Ok).count();
+        format!(
+            "{} probes of {} providers, {failing} failing; http://{}/",
+            self.config.probes.len(),
+            self.config.providers.len(),
+            self.config.server.listen
+        )
+    }
+
+    async fn stop(self, server: Server) {
+        self.health.reach(Readiness::Stopping);
+        self.notifier.stopping("Stopping: waiting for runs in flight");
+        info!("Daemon stops");
+        match self.probing.stop(DRAIN).await {
+            Ok(0) => {}
+            Ok(aborted) => warn!(aborted, "Runs were aborted, they took longer than the stop may"),
+            Err(error) => error!(%error, "Runs could not be awaited"),
+        }
+        server.stop(CLOSE);
+        self.records.stop(CLOSE);
+        self.notifier.flush(CLOSE);
+        info!("Daemon has stopped");
+    }
+}
+
+fn every(period: Duration) -> Interval {
+    let mut interval = interval(period);
+    interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    interval
+}
+
+fn cannot_listen(listen: std::net::SocketAddr, error: &io::Error) -> Fatal {
+    let remedy = match error.kind() {
+        io::ErrorKind::AddrInUse => "another process has it (ss -ltnp shows which); end that one or set another server.listen",
+        io::ErrorKind::AddrNotAvailable => "this machine has no such address; set another server.listen",
+        io::ErrorKind::PermissionDenied => "this user may not; set a server.listen with a port of 1024 or more",
+        _ => "set another server.listen",
+    };
+    Fatal::Other(format!("cannot listen on {listen}: {error}; {remedy}"))
+}
