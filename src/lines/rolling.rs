@@ -411,6 +411,13 @@ mod tests {
         bench.check("new\n", Fate::Written);
         bench.holds("prober.log.2026-11-22.moved", "old\nstill old\n");
         bench.holds("prober.log.2026-11-22", "new\n");
+
+        // As logrotate does it: another file is there at once.
+        fs::rename(bench.logs().join("prober.log.2026-11-22"), &away).unwrap();
+        fs::write(bench.logs().join("prober.log.2026-11-22"), "").unwrap();
+        bench.pass(PAUSE);
+        bench.check("newer\n", Fate::Written);
+        bench.holds("prober.log.2026-11-22", "newer\n");
     }
 
     #[test]

@@ -337,7 +337,7 @@ mod tests {
     #[test]
     fn a_reload_changes_level_format_and_places_or_nothing() {
         let directory = tempfile::tempdir().unwrap();
-        let logs = directory.path().join("logs");
+        let [logs, moved] = ["logs", "moved"].map(|name| directory.path().join(name));
         let (logging, dispatch, reader) = prepare(&log("warn", None));
         dispatcher::with_default(&dispatch, || {
             tracing::debug!("First");
@@ -354,8 +354,8 @@ mod tests {
 
             logging.reconfigure(&Log { stderr: false, ..log("debug", Some(logs.clone())) }).unwrap();
             tracing::debug!("Fifth");
-            let hourly = Log { max_files: 3, format: LogFormat::Json, ..log("debug", Some(logs.clone())) };
-            logging.reconfigure(&hourly).unwrap();
+            let json = LogFormat::Json;
+            logging.reconfigure(&Log { format: json, ..log("debug", Some(moved.clone())) }).unwrap();
             tracing::debug!("Sixth");
         });
         let counters = logging.counters();
@@ -370,7 +370,8 @@ mod tests {
         // A set, since the thread that was switched off may write its last after the new one's first.
         let messages: BTreeSet<_> = messages.collect();
         assert_eq!(messages, ["Third", "Fourth", "Sixth"].map(String::from).into(), "{text}");
-        assert!(only_file(&logs).contains("\"message\":\"Sixth\""));
+        let sixth = only_file(&moved);
+        assert!(sixth.contains("\"message\":\"Sixth\"") && sixth.lines().count() == 1, "{sixth}");
         assert_eq!(counters.stderr.written.load(Ordering::Relaxed), 4, "counters go on over reloads");
     }
 
