@@ -103,3 +103,135 @@ fn files(log: &Log) -> Option<Files> {
         max_size: log.max_file_size,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        collections::BTreeMap,
+        fs,
+        path::{Path, PathBuf},
+        sync::atomic::Ordering,
+        time::SystemTime,
+    };
+
+    use serde_json::Value;
+
+    use super::*;
+    use crate::{
+        config::{LogFormat, Paths, Provider, Task},
+        outcome::{Api, Fault, Reason},
+    };
+
+    const LONG: Duration = Duration::from_secs(60);
+
+    fn log(directory: Option<PathBuf>) -> Log {
+        Log {
+            filter: "info".to_owned(),
+            format: LogFormat::Text,
+            stderr: false,
+            directory,
+            rotation: Rotation::Daily,
+            max_files: 2,
+            max_file_size: 1 << 20,
+        }
+    }
+
+    fn probe() -> Arc<Probe> {
+        let provider = Provider {
+            name: "langmart".to_owned(),
+            api: Api::Langmart,
+            base_url: "https://api.langmart.ai".parse().unwrap(),
+            key: None,
+            key_header: None,
+            proxy: None,
+            ca_certificates: Vec::new(),
+            headers: Vec::new(),
+            labels: BTreeMap::new(),
+            paths: Paths::default(),
+        };
+        Arc::new(Probe {
+            name: "langmart-health".to_owned(),
+            provider: Arc::new(provider),
+            task: Task::Health,
+            model: None,
+            interval: LONG,
+            timeout: LONG,
+        })
+    }
+
+    fn outcome() -> Arc<Outcome> {
+        Arc::new(Outcome::new(SystemTime::now(), Reason::Ok, Fault::None))
+    }
+
+    /// Every line of the kind in the directory, parsed.
+    fn lines(directory: &Path) -> Vec<Value> {
+        let mut lines = Vec::new();
+        for entry in fs::read_dir(directory).unwrap() {
+            let path = entry.unwrap().path();
+            assert!(path.file_name().unwrap().to_str().unwrap().starts_with("results.jsonl."), "{path:?}");
+            let text = fs::read_to_string(path).unwrap();
+            lines.extend(text.lines().map(|line| serde_json::from_str(line).expect(line)));
+        }
+        lines
+    }
+
+    #[test]
+    fn each_run_is_one_line() {
+        let directory = tempfile::tempdir().unwrap();
+        let records = Records::start(&log(Some(directory.path().to_owned()))).unwrap();
+        let (probe, outcome) = (probe(), outcome());
+        for _ in 0..100 {
+            records.give(Arc::clone(&probe), Arc::clone(&outcome));
+        }
+        records.stop(LONG);
+        let expected = serde_json::to_value(Record { subject: probe.subject(), outcome: &outcome }).unwrap();
+        assert_eq!(lines(directory.path()), vec![expected; 100]);
+        assert_eq!(records.counters().written.load(Ordering::Relaxed), 100);
+    }
+
+    #[test]
+    fn a_reload_moves_the_file_and_loses_nothing() {
+        let directory = tempfile::tempdir().unwrap();
+        let [first, second] = ["first", "second"].map(|name| directory.path().join(name));
+        let records = Records::start(&log(None)).unwrap();
+        records.give(probe(), outcome());
+        records.reconfigure(&log(Some(first.clone()))).unwrap();
+        records.give(probe(), outcome());
+        records.reconfigure(&log(Some(first.clone()))).unwrap();
+        records.give(probe(), outcome());
+
+        let taken = directory.path().join("taken");
+        fs::write(&taken, "").unwrap();
+        records.reconfigure(&log(Some(taken))).unwrap_err();
+        records.give(probe(), outcome());
+        assert!(!second.exists());
+        // Stopped here, since the reload below leaves the old thread to itself.
+        records.stop(LONG);
+        assert_eq!(lines(&first).len(), 3, "none before there was a directory, all after");
+
+        records.reconfigure(&log(Some(second.clone()))).unwrap();
+        records.give(probe(), outcome());
+        records.stop(LONG);
+        assert_eq!(lines(&second).len(), 1);
+        let counters = records.counters();
+        assert_eq!(counters.written.load(Ordering::Relaxed), 4, "{counters:?}");
+    }
+
+    #[test]
+    fn records_given_are_written_dropped_or_failed() {
+        let directory = tempfile::tempdir().unwrap();
+        let log = Log { max_file_size: 10_000, ..log(Some(directory.path().to_owned())) };
+        let records = Records::start(&log).unwrap();
+        let (probe, outcome) = (probe(), outcome());
+        for _ in 0..20_000 {
+            records.give(Arc::clone(&probe), Arc::clone(&outcome));
+        }
+        records.stop(LONG);
+        let counters = records.counters();
+        let [written, dropped, errors] =
+            [&counters.written, &counters.dropped, &counters.errors].map(|c| c.load(Ordering::Relaxed));
+        assert_eq!(written + dropped + errors, 20_000, "{counters:?}");
+        assert_eq!(lines(directory.path()).len() as u64, written);
+        assert!(written > 0 && dropped > 0, "{counters:?}");
+    }
+}

@@ -129,3 +129,105 @@ fn send(address: &OsStr, text: &str) -> io::Result<()> {
 fn one_line(text: &str) -> String {
     text.replace(char::is_control, " ")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A socket as systemd has it, and a notifier to it.
+    fn pair(address: &SocketAddr, name: &OsStr) -> (UnixDatagram, Notifier) {
+        let socket = UnixDatagram::bind_addr(address).unwrap();
+        socket.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+        (socket, Notifier::start(Some(name.to_owned())).unwrap())
+    }
+
+    #[track_caller]
+    fn receive(socket: &UnixDatagram) -> String {
+        let mut buffer = [0; 1024];
+        let length = socket.recv(&mut buffer).expect("a message is under way");
+        String::from_utf8(buffer[..length].to_vec()).unwrap()
+    }
+
+    #[test]
+    fn each_notification_is_one_message() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("notify");
+        let (socket, notifier) = pair(&SocketAddr::from_pathname(&path).unwrap(), path.as_os_str());
+        notifier.ready("3 probes");
+        assert_eq!(receive(&socket), "READY=1\nSTATUS=3 probes\n");
+        notifier.status("two\nlines\nREADY=1");
+        assert_eq!(receive(&socket), "STATUS=two lines READY=1\n");
+        notifier.watchdog();
+        assert_eq!(receive(&socket), "WATCHDOG=1\n");
+        notifier.stopping("draining");
+        assert_eq!(receive(&socket), "STOPPING=1\nSTATUS=draining\n");
+
+        notifier.reloading();
+        let message = receive(&socket);
+        let usec =
+            message.strip_prefix("RELOADING=1\nMONOTONIC_USEC=").and_then(|rest| rest.strip_suffix('\n'));
+        let told: i64 = usec.and_then(|usec| usec.parse().ok()).expect(&message);
+        let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+        let age = now.tv_sec * 1_000_000 + now.tv_nsec / 1000 - told;
+        assert!((0..60_000_000).contains(&age), "{message} is {age} microseconds old");
+    }
+
+    #[test]
+    fn abstract_sockets_are_known() {
+        let name = format!("langmart-prober-test-{}", process::id());
+        let address = SocketAddr::from_abstract_name(&name).unwrap();
+        let (socket, notifier) = pair(&address, OsStr::new(&format!("@{name}")));
+        notifier.ready("up");
+        assert_eq!(receive(&socket), "READY=1\nSTATUS=up\n");
+    }
+
+    #[test]
+    fn what_was_notified_is_sent_when_flush_returns() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("notify");
+        let (socket, notifier) = pair(&SocketAddr::from_pathname(&path).unwrap(), path.as_os_str());
+        notifier.stopping("bye");
+        notifier.flush(Duration::from_secs(60));
+        socket.set_nonblocking(true).unwrap();
+        assert_eq!(receive(&socket), "STOPPING=1\nSTATUS=bye\n");
+    }
+
+    #[test]
+    fn a_systemd_that_does_not_read_blocks_nobody() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("notify");
+        let (_socket, notifier) = pair(&SocketAddr::from_pathname(&path).unwrap(), path.as_os_str());
+        // Far more than its socket and our queue hold; a call that blocked would never return.
+        for _ in 0..10_000 {
+            notifier.watchdog();
+        }
+        notifier.flush(Duration::from_millis(1));
+    }
+
+    #[test]
+    fn without_systemd_nothing_happens() {
+        for socket in [None, Some(OsString::new())] {
+            let notifier = Notifier::start(socket).unwrap();
+            assert!(notifier.messages.is_none());
+            notifier.ready("up");
+            notifier.flush(Duration::from_secs(60));
+        }
+    }
+
+    #[test]
+    fn the_watchdog_is_fed_twice_in_its_time() {
+        #[track_caller]
+        fn check(usec: Option<&str>, pid: Option<&str>, expected: Option<Duration>) {
+            assert_eq!(watchdog_interval(usec, pid), expected, "{usec:?} {pid:?}");
+        }
+        let own = process::id().to_string();
+        let half = Some(Duration::from_secs(15));
+        check(Some("30000000"), None, half);
+        check(Some("30000000"), Some(&own), half);
+        check(Some("30000000"), Some("1"), None);
+        check(Some("30000000"), Some("x"), None);
+        check(Some("0"), None, None);
+        check(Some("x"), None, None);
+        check(None, Some(&own), None);
+    }
+}

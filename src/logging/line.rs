@@ -200,3 +200,98 @@ fn cut(mut text: String) -> String {
     }
     text
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io,
+        sync::{Arc, Mutex},
+    };
+
+    use tracing_subscriber::{Layer, layer::SubscriberExt};
+
+    use super::*;
+
+    const PLAIN: TextStyle = TextStyle { journal: false, colour: false };
+
+    /// The line of the one event that `log` makes, at the epoch.
+    fn line(log: impl FnOnce()) -> Line {
+        #[derive(Clone, Default)]
+        struct Keep(Arc<Mutex<Option<Line>>>);
+        impl<S: tracing::Subscriber> Layer<S> for Keep {
+            fn on_event(&self, event: &Event<'_>, _: tracing_subscriber::layer::Context<'_, S>) {
+                *self.0.lock().unwrap() = Some(Line::new(event, SystemTime::UNIX_EPOCH));
+            }
+        }
+        let keep = Keep::default();
+        tracing::subscriber::with_default(tracing_subscriber::registry().with(keep.clone()), log);
+        keep.0.lock().unwrap().take().expect("an event was logged")
+    }
+
+    #[track_caller]
+    fn check_text(line: &Line, style: TextStyle, expected: &str) {
+        assert_eq!(String::from_utf8(line.text(style)).unwrap(), expected);
+    }
+
+    #[test]
+    fn text_has_what_its_place_needs() {
+        let warning =
+            line(|| tracing::warn!(target: "t", probe = "a b", count = 3, ok = true, "Config reloaded"));
+        let rest = r#"t: Config reloaded probe="a b" count=3 ok=true"#;
+        check_text(&warning, PLAIN, &format!("1970-01-01T00:00:00Z  WARN {rest}\n"));
+        let colour = TextStyle { colour: true, ..PLAIN };
+        check_text(&warning, colour, &format!("1970-01-01T00:00:00Z \x1b[33m WARN\x1b[0m {rest}\n"));
+        let journal = TextStyle { journal: true, ..PLAIN };
+        check_text(&warning, journal, &format!("<4>WARN {rest}\n"));
+        check_text(&line(|| tracing::error!(target: "t", "M")), journal, "<3>ERROR t: M\n");
+        check_text(&line(|| tracing::info!(target: "t", "M")), journal, "<6>INFO t: M\n");
+        check_text(&line(|| tracing::debug!(target: "t", "M")), journal, "<7>DEBUG t: M\n");
+        check_text(&line(|| tracing::trace!(target: "t", "M")), journal, "<7>TRACE t: M\n");
+    }
+
+    #[test]
+    fn no_value_begins_a_line_of_its_own() {
+        let forged = "x\n<0>EMERG t: forged\x1b[2J\u{9b}";
+        let event = line(|| tracing::info!(target: "t", shown = %forged, text = forged, "Message {forged}"));
+        let text = String::from_utf8(event.text(PLAIN)).unwrap();
+        assert_eq!(text.matches(char::is_control).collect::<Vec<_>>(), ["\n"], "{text:?}");
+        assert!(text.ends_with('\n'));
+        let json = String::from_utf8(event.json()).unwrap();
+        assert_eq!(json.matches('\n').count(), 1, "{json:?}");
+    }
+
+    #[test]
+    fn json_keeps_types_and_any_text() {
+        let quote = "\"\\\n";
+        let event = line(|| {
+            tracing::info!(target: "t", text = quote, shown = %quote, count = -3, share = 0.5, ok = false, "Said {quote}");
+        });
+        let json: Value = serde_json::from_slice(&event.json()).unwrap();
+        let expected = serde_json::json!({
+            "timestamp": "1970-01-01T00:00:00Z", "level": "INFO", "target": "t", "message": format!("Said {quote}"),
+            "text": quote, "shown": quote, "count": -3, "share": 0.5, "ok": false,
+        });
+        assert_eq!(json, expected);
+        let nan = line(|| tracing::info!(share = f64::NAN, "M"));
+        assert!(serde_json::from_slice::<Value>(&nan.json()).unwrap()["share"].is_null());
+    }
+
+    #[test]
+    fn an_error_tells_its_causes() {
+        #[derive(Debug, thiserror::Error)]
+        #[error("outer")]
+        struct Outer(#[source] io::Error);
+        let error = Outer(io::Error::other("inner"));
+        let event = line(|| tracing::error!(target: "t", error = &error as &dyn Error, "Failed"));
+        check_text(&event, PLAIN, "1970-01-01T00:00:00Z ERROR t: Failed error=outer: inner\n");
+    }
+
+    #[test]
+    fn a_line_has_a_size() {
+        let long = "é".repeat(10 * MAX_VALUE);
+        let event = line(|| tracing::info!(text = long, shown = %long, "Message {long}"));
+        for line in [event.text(PLAIN), event.json()] {
+            assert!(line.len() < 4 * MAX_VALUE, "{} bytes", line.len());
+        }
+    }
+}
