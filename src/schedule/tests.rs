@@ -96,6 +96,21 @@ async fn a_busy_schedule_serves_first_who_was_due_first() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn no_run_starts_later_than_it_may_not_even_by_a_timer() {
+    // Turns come each few milliseconds, many of them in the one in which the patience of the next ends.
+    let limits = Schedule { max_concurrent: 1, ..UNLIMITED };
+    let interval = Duration::from_millis(50);
+    let targets: Vec<_> =
+        (0..20).map(|n| target(&format!("p{n}"), interval, |_| ok(Duration::from_millis(3)))).collect();
+    let theatre = Theatre::open(&limits, targets.clone());
+    theatre.until(10 * SECOND).await;
+    for target in targets {
+        let account = theatre.account(&target.probe);
+        assert!(account.max_lag <= interval / 4, "{account:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_is_held_back_too_long_is_skipped_once_for_each_due_time() {
     let limits = Schedule { max_concurrent_per_provider: 1, ..UNLIMITED };
     let blocker = target("blocker", MINUTE, |_| ok(30 * SECOND));
@@ -195,14 +210,17 @@ async fn a_reload_ends_the_wait_of_a_changed_probe_only() {
     theatre.until(2 * SECOND).await;
     let before = theatre.told("same");
     assert!(before.1 && theatre.told("other-key").1);
-    theatre.scheduler.apply(&UNLIMITED, make("second"));
+    let targets = make("second");
+    theatre.scheduler.apply(&UNLIMITED, targets.clone());
     theatre.until(2 * SECOND + TIMER).await;
     assert_eq!(theatre.told("same"), before);
+    // The new target, which may have series of its own, is told too.
+    assert!(Arc::ptr_eq(&theatre.entries("same").last().unwrap().target, &targets[0]));
     let (next_run, backing_off) = theatre.told("other-key");
     assert!(!backing_off);
     assert!(next_run.since(theatre.anchor.moment(Instant::now())) <= SECOND);
     theatre.until(10 * SECOND).await;
-    let probes = make("second").into_iter().map(|target| theatre.account(&target.probe).runs);
+    let probes = targets.iter().map(|target| theatre.account(&target.probe).runs);
     assert_eq!(probes.collect::<Vec<_>>(), [1, 2]);
 }
 
@@ -368,10 +386,12 @@ async fn stopping_starts_nothing_that_was_held_back() {
     for grace in [MINUTE, Duration::ZERO] {
         let held = target("held", 20 * SECOND, quick);
         let targets = vec![target("long", SECOND, |_| ok(30 * SECOND)), Arc::clone(&held)];
-        let theatre = Theatre::open(&limits, targets);
+        let mut theatre = Theatre::open(&limits, targets.clone());
         let due = theatre.first_due(&held.probe);
         assert!(due > SECOND, "a name whose offset does not fit: {due:?}");
         theatre.until(due + SECOND).await;
+        // Its turn comes in the very moment of the stop.
+        theatre.scheduler.apply(&UNLIMITED, targets);
         let stage = Arc::clone(&theatre.stage);
         let aborted = theatre.scheduler.stop(Instant::now() + grace).await;
         assert_eq!(aborted, usize::from(grace.is_zero()));
