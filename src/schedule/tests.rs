@@ -96,17 +96,22 @@ async fn a_busy_schedule_serves_first_who_was_due_first() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn no_run_starts_later_than_it_may_not_even_by_a_timer() {
-    // Turns come each few milliseconds, many of them in the one in which the patience of the next ends.
-    let limits = Schedule { max_concurrent: 1, ..UNLIMITED };
-    let interval = Duration::from_millis(50);
-    let targets: Vec<_> =
-        (0..20).map(|n| target(&format!("p{n}"), interval, |_| ok(Duration::from_millis(3)))).collect();
-    let theatre = Theatre::open(&limits, targets.clone());
-    theatre.until(10 * SECOND).await;
-    for target in targets {
-        let account = theatre.account(&target.probe);
-        assert!(account.max_lag <= interval / 4, "{account:?}");
+async fn a_turn_that_comes_too_late_by_less_than_a_timer_is_not_taken() {
+    let tight = Schedule { max_concurrent: 1, ..UNLIMITED };
+    let moment = Duration::from_micros(50);
+    for (too_late, runs) in [(false, 1), (true, 0)] {
+        let held = target("held", 20 * SECOND, quick);
+        let targets = vec![target("long", SECOND, |_| ok(30 * SECOND)), Arc::clone(&held)];
+        let mut theatre = Theatre::open(&tight, targets.clone());
+        let latest = theatre.anchor.monotonic + theatre.first_due(&held.probe) + 5 * SECOND;
+        theatre.until(theatre.first_due(&held.probe) + 4 * SECOND).await;
+        let turn = if too_late { latest + moment } else { latest - moment };
+        advance(turn - Instant::now()).await;
+        theatre.scheduler.apply(&UNLIMITED, targets);
+        sleep(TIMER).await;
+        let account = theatre.account(&held.probe);
+        assert_eq!((account.runs, account.concurrency), (runs, 1 - runs), "{too_late}");
+        assert!(account.max_lag <= 5 * SECOND);
     }
 }
 
