@@ -18,6 +18,8 @@ mod work;
 mod worker;
 
 #[cfg(test)]
+mod stage;
+#[cfg(test)]
 mod tests;
 
 pub use self::{

@@ -75,8 +75,8 @@ impl<W: Work> Scheduler<W> {
     /// aborted. Those are not reported.
     pub async fn stop(self, deadline: Instant) -> usize {
         let mut tasks: Vec<_> = self.probes.into_values().map(|handle| handle.task).collect();
-        // The workers have just been woken by the loss of their senders: let those that sleep end, so that what is in
-        // flight afterwards are runs, also where the deadline has passed already.
+        // The workers have just been woken by the loss of their senders. Let those without a run end, so that none of
+        // them holds a slot that it was given in this moment, and what is in flight afterwards are runs.
         yield_now().await;
         let ended = timeout_at(deadline, async {
             for task in &mut tasks {

@@ -1,0 +1,241 @@
+//! What the tests of the loops share: runs by script, and the account of what became of each due time.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, SystemTime},
+};
+
+use tokio::time::{Instant, sleep, sleep_until};
+
+use super::{
+    Anchor, Event, Scheduler, Work,
+    plan::{Moment, Plan},
+};
+use crate::{
+    config::{Key, KeySource, Paths, Probe, Provider, Schedule, Secret, Task},
+    outcome::{Api, Fault, Outcome, Reason, SkipCause},
+};
+
+pub(super) const SECOND: Duration = Duration::from_secs(1);
+pub(super) const MINUTE: Duration = Duration::from_secs(60);
+/// A timer fires in the millisecond after its own, and a run may begin with two of them.
+pub(super) const TIMER: Duration = Duration::from_millis(2);
+
+pub(super) const UNLIMITED: Schedule =
+    Schedule { max_concurrent: 10_000, max_concurrent_per_provider: 10_000, max_backoff: MINUTE };
+
+/// What the runs of a target do, by their number from 0.
+pub(super) type Script = fn(usize) -> Step;
+
+#[derive(Clone, Copy)]
+pub(super) struct Step {
+    pub(super) lasts: Duration,
+    /// `None`: it panics.
+    pub(super) result: Option<(Reason, Option<f64>)>,
+}
+
+pub(super) fn ok(lasts: Duration) -> Step {
+    Step { lasts, result: Some((Reason::Ok, None)) }
+}
+
+pub(super) fn quick(_run: usize) -> Step {
+    ok(Duration::from_millis(10))
+}
+
+pub(super) struct Target {
+    pub(super) probe: Arc<Probe>,
+    pub(super) script: Script,
+}
+
+#[derive(Clone)]
+pub(super) struct Entry {
+    /// Its place among the entries of all probes.
+    pub(super) order: usize,
+    pub(super) at: Instant,
+    pub(super) name: String,
+    pub(super) target: Arc<Target>,
+    pub(super) event: Event,
+}
+
+/// Plays the scripts and keeps what is reported.
+#[derive(Default)]
+pub(super) struct Stage {
+    /// By the probe's name.
+    entries: Mutex<HashMap<String, Vec<Entry>>>,
+    reported: AtomicUsize,
+    runs: Mutex<HashMap<String, usize>>,
+}
+
+impl Work for Stage {
+    type Target = Target;
+
+    fn probe(target: &Target) -> &Arc<Probe> {
+        &target.probe
+    }
+
+    async fn run(&self, target: Arc<Target>) -> Outcome {
+        let run = {
+            let mut runs = self.runs.lock().unwrap();
+            let count = runs.entry(target.probe.name.clone()).or_default();
+            *count += 1;
+            *count - 1
+        };
+        let Step { lasts, result } = (target.script)(run);
+        sleep(lasts).await;
+        let (reason, retry_after) = result.expect("this script has a run that panics");
+        let fault = if reason == Reason::Ok { Fault::None } else { Fault::Caller };
+        Outcome { retry_after, duration: lasts, ..Outcome::new(SystemTime::UNIX_EPOCH, reason, fault) }
+    }
+
+    fn report(&self, target: &Arc<Target>, event: Event) {
+        let (target, name) = (Arc::clone(target), target.probe.name.clone());
+        let order = self.reported.fetch_add(1, Ordering::Relaxed);
+        let entry = Entry { order, at: Instant::now(), name: name.clone(), target, event };
+        self.entries.lock().unwrap().entry(name).or_default().push(entry);
+    }
+}
+
+impl Stage {
+    /// What was reported of all probes, in order.
+    pub(super) fn all(&self) -> Vec<Entry> {
+        let mut all: Vec<_> = self.entries.lock().unwrap().values().flatten().cloned().collect();
+        all.sort_by_key(|entry| entry.order);
+        all
+    }
+}
+
+pub(super) struct Theatre {
+    pub(super) stage: Arc<Stage>,
+    pub(super) anchor: Anchor,
+    pub(super) scheduler: Scheduler<Stage>,
+}
+
+/// What became of a probe's due times.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Account {
+    pub(super) runs: u64,
+    pub(super) backoff: u64,
+    pub(super) overrun: u64,
+    pub(super) concurrency: u64,
+    pub(super) max_lag: Duration,
+}
+
+impl Theatre {
+    pub(super) fn open(limits: &Schedule, targets: Vec<Arc<Target>>) -> Self {
+        let wall = SystemTime::UNIX_EPOCH + Duration::from_nanos(1_800_000_000_123_456_789);
+        let anchor = Anchor { monotonic: Instant::now(), wall };
+        let stage = Arc::new(Stage::default());
+        let mut scheduler = Scheduler::new(Arc::clone(&stage), anchor, limits);
+        scheduler.apply(limits, targets);
+        Self { stage, anchor, scheduler }
+    }
+
+    /// Sleeps until this long after the opening.
+    pub(super) async fn until(&self, elapsed: Duration) {
+        sleep_until(self.anchor.monotonic + elapsed).await;
+    }
+
+    /// When the first due time of that probe comes, from the opening.
+    pub(super) fn first_due(&self, probe: &Probe) -> Duration {
+        let plan = Plan::new(&probe.name, probe.interval);
+        plan.due(plan.first_after(self.anchor.epoch())).since(self.anchor.epoch())
+    }
+
+    pub(super) fn entries(&self, name: &str) -> Vec<Entry> {
+        self.stage.entries.lock().unwrap().get(name).cloned().unwrap_or_default()
+    }
+
+    /// Follows a probe through all that was reported: each due time since the opening is run or skipped once and in
+    /// order, every run starts at or after its own, and none before the one before it has ended.
+    #[track_caller]
+    pub(super) fn account(&self, probe: &Probe) -> Account {
+        let plan = Plan::new(&probe.name, probe.interval);
+        let mut next = plan.first_after(self.anchor.epoch());
+        let mut account = Account::default();
+        let mut running = false;
+        for Entry { at, event, .. } in self.entries(&probe.name) {
+            match event {
+                Event::Waiting { .. } => {}
+                Event::Skipped { cause, runs } => {
+                    assert!(runs > 0, "{}", probe.name);
+                    next += runs;
+                    match cause {
+                        SkipCause::Backoff => account.backoff += runs,
+                        SkipCause::Overrun => account.overrun += runs,
+                        SkipCause::Concurrency => account.concurrency += runs,
+                        _ => panic!("{}: {cause}", probe.name),
+                    }
+                }
+                Event::Started { lag } => {
+                    assert!(!running, "{}: runs overlap", probe.name);
+                    assert_eq!(self.anchor.moment(at).minus(lag), plan.due(next), "{}", probe.name);
+                    running = true;
+                    next += 1;
+                    account.runs += 1;
+                    account.max_lag = account.max_lag.max(lag);
+                }
+                Event::Finished(_) => {
+                    assert!(running, "{}: ended without a start", probe.name);
+                    running = false;
+                }
+            }
+        }
+        let now = self.anchor.moment(Instant::now());
+        // What is held back just now, or passes behind a run in flight, is not accounted for yet.
+        let settled = if running { next } else { plan.first_after(now.minus(plan.lateness().max(TIMER))) };
+        assert!((settled..=plan.first_after(now)).contains(&next), "{}: due times are missing", probe.name);
+        account
+    }
+
+    /// What was told last of a probe's next run and backoff.
+    pub(super) fn told(&self, name: &str) -> (Moment, bool) {
+        let waiting = self.entries(name).into_iter().rev().find_map(|entry| match entry.event {
+            Event::Waiting { next_run, backoff_until } => Some((next_run, backoff_until)),
+            _ => None,
+        });
+        let (next_run, backoff_until) = waiting.unwrap();
+        assert!(backoff_until.is_none_or(|until| until == next_run));
+        let since_1970 = next_run.duration_since(SystemTime::UNIX_EPOCH).unwrap();
+        (Moment(0).plus(since_1970), backoff_until.is_some())
+    }
+}
+
+pub(super) fn provider(name: &str, key: &str) -> Arc<Provider> {
+    Arc::new(Provider {
+        name: name.to_owned(),
+        api: Api::Openai,
+        base_url: "https://llm.example/v1".parse().unwrap(),
+        key: Some(Key { value: Secret::new(key.to_owned()), source: KeySource::Env("KEY".to_owned()) }),
+        key_header: None,
+        proxy: None,
+        ca_certificates: Vec::new(),
+        headers: Vec::new(),
+        labels: BTreeMap::new(),
+        paths: Paths::default(),
+    })
+}
+
+pub(super) fn probe(name: &str, provider: Arc<Provider>, interval: Duration) -> Probe {
+    Probe { name: name.to_owned(), provider, task: Task::Auth, model: None, interval, timeout: interval }
+}
+
+pub(super) fn target(name: &str, interval: Duration, script: Script) -> Arc<Target> {
+    at_provider(name, "corp", interval, script)
+}
+
+pub(super) fn at_provider(
+    name: &str,
+    provider_name: &str,
+    interval: Duration,
+    script: Script,
+) -> Arc<Target> {
+    with(probe(name, provider(provider_name, "k"), interval), script)
+}
+
+pub(super) fn with(probe: Probe, script: Script) -> Arc<Target> {
+    Arc::new(Target { probe: Arc::new(probe), script })
+}
