@@ -1,0 +1,188 @@
+//! From a request to what happens to it: header and scenario choose a fault, the service says the rest.
+
+use std::{
+    sync::{Mutex, PoisonError},
+    time::{Duration, Instant, SystemTime},
+};
+
+use hyper::body::Bytes;
+use serde_json::{Value, json};
+
+use super::{
+    api::{Call, Failure, Provider, failure, success},
+    exchange::{Action, Chunk, Ending, Reply, Request},
+    fault::{Fault, Kind, Parameters},
+    record::Entry,
+    scenario::{Effect, Script, Seen},
+};
+
+/// Chooses a fault for one request instead of the scenario's: `NAME; key=value`.
+const HEADER: &str = "x-simulate";
+/// Pieces in which `slow_body` delivers a body.
+const SLOW_PIECES: usize = 4;
+/// The body of `oversized`: 80 pieces of 64 KiB, 5 MiB, of which a prober reads four at most.
+const OVERSIZED_PIECES: usize = 80;
+const OVERSIZED_PIECE: usize = 64 * 1024;
+/// The headers of `header_flood`, half a kilobyte each: in number and in size above what HTTP clients take.
+const FLOOD_HEADERS: usize = 1000;
+
+/// Decides what happens to a request, and notes it in the record.
+pub(super) fn answer(request: &Request, script: &Mutex<Script>, entry: &Entry) -> Action {
+    entry.describe(request);
+    let path = request.path();
+    let addressed = Provider::of_path(path);
+    let mut call = addressed.map(|(provider, rest)| Call::new(provider, rest, request));
+    let (effect, more_models) = {
+        let mut script = script.lock().unwrap_or_else(PoisonError::into_inner);
+        let seen = Seen {
+            provider: addressed.map(|(provider, _)| provider),
+            path,
+            model: call.as_ref().and_then(Call::model),
+            key: call.as_ref().and_then(|call| call.key),
+        };
+        // The scenario's calls are counted also where the header overrides it.
+        let scripted = script.of_request(&seen, Instant::now());
+        let effect = match request.header(HEADER) {
+            Some(text) => match Fault::parse(text) {
+                Ok(fault) if fault.kind.is_of_connection() => {
+                    return refused(entry, "the fault strikes before there is a request");
+                }
+                Ok(fault) => Some(Effect::Fault(fault)),
+                Err(error) => return refused(entry, &error),
+            },
+            None => scripted,
+        };
+        let models =
+            addressed.map_or_else(Vec::new, |(provider, _)| script.scenario().models(provider).to_vec());
+        (effect, models)
+    };
+    if let Some(call) = &mut call {
+        call.more_models = &more_models;
+    }
+    let (action, fault) = match effect {
+        None => (Action::Reply(fair(call.as_ref())), None),
+        Some(Effect::Respond(reply, name)) => (Action::Reply(*reply), Some(name)),
+        Some(Effect::Fault(fault)) => (strike(&fault, call.as_ref()), Some(fault.kind.name())),
+    };
+    let mut recorded = entry.lock();
+    recorded.provider = addressed.map(|(provider, _)| provider);
+    recorded.model = call.as_ref().and_then(Call::model).map(|model| model.chars().take(64).collect());
+    recorded.fault = fault;
+    // A response of the scenario's own is played as it stands, Date included.
+    let dated = matches!(fault, Some("raw" | "respond"));
+    match action {
+        Action::Reply(reply) => {
+            recorded.status = Some(reply.status);
+            Action::Reply(if dated || reply.has_header("date") { reply } else { with_date(reply) })
+        }
+        other => other,
+    }
+}
+
+/// The answer to a mistake in the header, which is ours and no simulated service's.
+fn refused(entry: &Entry, message: &str) -> Action {
+    entry.lock().status = Some(400);
+    Action::Reply(Reply::new(400, "text/plain", format!("{HEADER}: {message}\n")))
+}
+
+fn with_date(mut reply: Reply) -> Reply {
+    reply.headers.insert(0, ("Date".to_owned(), httpdate::fmt_http_date(SystemTime::now())));
+    reply
+}
+
+fn fair(call: Option<&Call<'_>>) -> Reply {
+    call.map_or_else(|| Reply::new(404, "text/plain", "no simulated service has this path\n"), success)
+}
+
+/// The request's fate under a fault.
+fn strike(fault: &Fault, call: Option<&Call<'_>>) -> Action {
+    let Fault { kind, parameters } = fault;
+    let pause = parameters.pause.unwrap_or_default();
+    // Outside of every service's prefix there is nobody whose words could be used.
+    let fails = |what| match call {
+        Some(call) => failure(what, call, parameters),
+        None => Reply::new(503, "text/plain", "no simulated service has this path\n"),
+    };
+    Action::Reply(match kind {
+        Kind::AuthFailed => fails(Failure::InvalidKey),
+        Kind::ProviderAuthFailed => fails(Failure::UpstreamKey),
+        Kind::RateLimited => fails(Failure::RateLimited),
+        Kind::Billing => fails(Failure::Billing),
+        Kind::Unavailable => fails(Failure::Unavailable),
+        Kind::GatewayTimeout => fails(Failure::GatewayTimeout),
+        Kind::Overloaded => fails(Failure::Overloaded),
+        Kind::ServerError => fails(Failure::ServerError),
+        Kind::SlowHeaders => Reply { delay: pause, ..fair(call) },
+        Kind::SlowBody => in_pieces(fair(call), pause),
+        Kind::Cut => cut(fair(call), Ending::CloseAfter),
+        Kind::Reset => cut(fair(call), Ending::ResetAfter),
+        Kind::Html => html(parameters),
+        Kind::Redirect => {
+            Reply::new(parameters.status.unwrap_or(302), "text/html", "").with("Location", "/elsewhere")
+        }
+        Kind::Oversized => oversized(fair(call)),
+        Kind::HeaderFlood => flooded(fair(call)),
+        Kind::ErrorIn200 => Reply::json(200, &error_in_200(call, parameters)),
+        Kind::Malformed => malformed(fair(call)),
+        Kind::Empty => Reply { body: Vec::new(), ..fair(call) },
+        Kind::Stall => return Action::Stall,
+        Kind::Garbage => return Action::Garbage,
+        Kind::CutBeforeHeaders => return Action::Close { reset: parameters.variant.is_some() },
+        Kind::SlowAccept | Kind::SlowHandshake | Kind::ResetHandshake => {
+            unreachable!("scenario and header refuse these for requests")
+        }
+    })
+}
+
+fn in_pieces(mut reply: Reply, pause: Duration) -> Reply {
+    let content = reply.content();
+    let size = content.len().div_ceil(SLOW_PIECES).max(1);
+    reply.body = content.chunks(size).map(|piece| Chunk { pause, bytes: content.slice_ref(piece) }).collect();
+    reply
+}
+
+fn cut(mut reply: Reply, ending: impl Fn(usize) -> Ending) -> Reply {
+    reply.ending = ending(reply.content_length() / 2);
+    reply
+}
+
+/// What a proxy or a portal puts in the way of an API.
+fn html(parameters: &Parameters) -> Reply {
+    let status = parameters.status.unwrap_or(200);
+    Reply::new(
+        status,
+        "text/html; charset=utf-8",
+        "<!DOCTYPE html>\n<html><head><title>Gateway</title></head><body><h1>Please sign in</h1></body></html>\n",
+    )
+}
+
+/// The reply, grown by white space: nothing but its size is wrong with it.
+fn oversized(mut reply: Reply) -> Reply {
+    let piece = Chunk { pause: Duration::ZERO, bytes: Bytes::from(vec![b' '; OVERSIZED_PIECE]) };
+    let content = Chunk { pause: Duration::ZERO, bytes: reply.content() };
+    reply.body = std::iter::repeat_n(piece, OVERSIZED_PIECES).chain([content]).collect();
+    reply
+}
+
+fn flooded(reply: Reply) -> Reply {
+    let value = "x".repeat(512);
+    (0..FLOOD_HEADERS).fold(reply, |reply, number| reply.with(&format!("x-flood-{number}"), value.clone()))
+}
+
+fn malformed(mut reply: Reply) -> Reply {
+    let content = reply.content();
+    reply.body = vec![Chunk { pause: Duration::ZERO, bytes: content.slice(..content.len() / 2) }];
+    reply
+}
+
+/// An error where success is promised: `LangMart`'s two flags, elsewhere the service's own error object.
+fn error_in_200(call: Option<&Call<'_>>, parameters: &Parameters) -> Value {
+    match call {
+        Some(call) if call.provider != Provider::Langmart => {
+            serde_json::from_slice(&failure(Failure::ServerError, call, parameters).content())
+                .unwrap_or_default()
+        }
+        _ if parameters.variant.is_some() => json!({"ok": false, "message": "not permitted"}),
+        _ => json!({"success": false, "error": "Account not found"}),
+    }
+}

@@ -1,0 +1,155 @@
+//! The Gemini developer API.
+
+use serde_json::{Value, json};
+
+use super::{
+    limits,
+    service::{Call, Endpoint, Failure, request_number},
+};
+use crate::simulator::fault::Parameters;
+
+pub(super) fn endpoint(path: &str) -> Option<(&'static str, Endpoint)> {
+    match path {
+        "/models" => Some(("GET", Endpoint::Models)),
+        _ => model(path).map(|_| ("POST", Endpoint::Chat)),
+    }
+}
+
+/// The model that the path names, if it is one to generate with.
+pub(super) fn model(path: &str) -> Option<&str> {
+    path.strip_prefix("/models/")?.strip_suffix(":generateContent")
+}
+
+pub(super) fn success(endpoint: Endpoint, call: &Call<'_>) -> Value {
+    match endpoint {
+        Endpoint::Chat => {
+            let (input, output) = (call.input_tokens(), 1);
+            json!({
+                "candidates": [{
+                    "content": {"parts": [{"text": "OK"}], "role": "model"}, "finishReason": "STOP", "index": 0,
+                }],
+                "usageMetadata": {
+                    "promptTokenCount": input, "candidatesTokenCount": output, "totalTokenCount": input + output,
+                },
+                "modelVersion": call.model(),
+                "responseId": format!("simulated{}", request_number()),
+            })
+        }
+        _ => models(call),
+    }
+}
+
+/// A page of the list: `pageSize` (50 where it is not given) models from the one whose number `pageToken` is.
+fn models(call: &Call<'_>) -> Value {
+    let models = call.models();
+    let number = |name| call.request.query(name).and_then(|value| value.parse::<usize>().ok());
+    let from = number("pageToken").unwrap_or(0).min(models.len());
+    let to = models.len().min(from.saturating_add(number("pageSize").unwrap_or(50).max(1)));
+    let row = |model: &&str| {
+        json!({
+            "name": format!("models/{model}"), "version": "001", "displayName": model,
+            "inputTokenLimit": 1_048_576, "outputTokenLimit": 65_536,
+            "supportedGenerationMethods": ["generateContent", "countTokens"],
+        })
+    };
+    let mut list = json!({"models": models[from..to].iter().map(row).collect::<Vec<_>>()});
+    if to < models.len() {
+        list["nextPageToken"] = json!(to.to_string());
+    }
+    list
+}
+
+pub(super) fn failure(what: Failure<'_>, call: &Call<'_>, parameters: &Parameters) -> (u16, Value) {
+    let exhausted = "RESOURCE_EXHAUSTED";
+    let (code, status, message, details) = match what {
+        Failure::UnknownPath => (404, "NOT_FOUND", "Requested entity was not found.".to_owned(), None),
+        Failure::WrongMethod => (405, "INVALID_ARGUMENT", "Method not allowed.".to_owned(), None),
+        Failure::MissingKey => (
+            403,
+            "PERMISSION_DENIED",
+            "Method doesn't allow unregistered callers (callers without established identity). Please use API Key or \
+             other form of API consumer identity to call this API."
+                .to_owned(),
+            None,
+        ),
+        Failure::InvalidKey | Failure::UpstreamKey => {
+            let message = "API key not valid. Please pass a valid API key.";
+            (400, "INVALID_ARGUMENT", message.to_owned(), Some(invalid_key_details(message)))
+        }
+        Failure::UnknownModel(model) => (
+            404,
+            "NOT_FOUND",
+            format!(
+                "models/{model} is not found for API version v1beta, or is not supported for generateContent. Call \
+                 ModelService.ListModels to see the list of available models and their supported methods."
+            ),
+            None,
+        ),
+        Failure::Invalid { message, .. } => {
+            let violation = json!({"@type": "type.googleapis.com/google.rpc.BadRequest",
+                "fieldViolations": [{"description": message}]});
+            (400, "INVALID_ARGUMENT", message.to_owned(), Some(json!([violation])))
+        }
+        Failure::RateLimited => {
+            let message = "Resource has been exhausted (e.g. check quota).".to_owned();
+            (429, exhausted, message, retry_details(call, parameters))
+        }
+        Failure::Billing => (
+            if parameters.variant.as_deref() == Some("old") { 429 } else { 402 },
+            exhausted,
+            "Your prepayment credits are depleted. Please go to AI Studio to manage your project and billing.".to_owned(),
+            None,
+        ),
+        // Its 503 UNAVAILABLE means overload, so that this one says nothing of its own.
+        Failure::Unavailable => (503, "INTERNAL", "The service is currently unavailable.".to_owned(), None),
+        Failure::GatewayTimeout => (
+            parameters.status.unwrap_or(504),
+            "DEADLINE_EXCEEDED",
+            "Deadline expired before operation could complete.".to_owned(),
+            None,
+        ),
+        Failure::Overloaded => {
+            (503, "UNAVAILABLE", "The model is overloaded. Please try again later.".to_owned(), None)
+        }
+        Failure::ServerError => (
+            parameters.status.unwrap_or(500),
+            "INTERNAL",
+            "An internal error has occurred. Please retry or report in \
+             https://developers.generativeai.google/guide/troubleshooting"
+                .to_owned(),
+            None,
+        ),
+    };
+    let mut error = json!({"code": code, "message": message, "status": status});
+    if let Some(details) = details {
+        error["details"] = details;
+    }
+    (code, json!({"error": error}))
+}
+
+fn invalid_key_details(message: &str) -> Value {
+    json!([
+        {"@type": "type.googleapis.com/google.rpc.ErrorInfo", "reason": "API_KEY_INVALID", "domain": "googleapis.com",
+         "metadata": {"service": "generativelanguage.googleapis.com"}},
+        {"@type": "type.googleapis.com/google.rpc.LocalizedMessage", "locale": "en-US", "message": message},
+    ])
+}
+
+/// The wait is told in the body, where it is told at all.
+fn retry_details(call: &Call<'_>, parameters: &Parameters) -> Option<Value> {
+    let wait = match parameters.variant.as_deref() {
+        Some("none") => return None,
+        Some("fractional") => limits::FRACTIONAL_WAIT,
+        _ => limits::wait(parameters),
+    };
+    let quota = json!({
+        "quotaMetric": "generativelanguage.googleapis.com/generate_content_free_tier_requests",
+        "quotaId": "GenerateRequestsPerMinutePerProjectPerModel-FreeTier",
+        "quotaDimensions": {"location": "global", "model": call.model()},
+        "quotaValue": "15",
+    });
+    Some(json!([
+        {"@type": "type.googleapis.com/google.rpc.QuotaFailure", "violations": [quota]},
+        {"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": format!("{}s", wait.as_secs_f64())},
+    ]))
+}

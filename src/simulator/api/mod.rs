@@ -1,0 +1,13 @@
+//! What the real services would say: their endpoints, their checks, their errors and headers, one file a dialect.
+
+mod anthropic;
+mod google;
+mod langmart;
+mod limits;
+mod openai;
+mod openrouter;
+mod provider;
+mod service;
+
+pub use self::provider::Provider;
+pub(super) use self::service::{Call, Failure, failure, success};

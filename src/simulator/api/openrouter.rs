@@ -1,0 +1,114 @@
+//! The OpenRouter gateway: numeric codes, and what went wrong behind it under `metadata`.
+
+use serde_json::{Value, json};
+
+use super::{
+    limits, openai,
+    service::{Call, Endpoint, Failure},
+};
+use crate::simulator::fault::Parameters;
+
+pub(super) fn endpoint(path: &str) -> Option<(&'static str, Endpoint)> {
+    match path {
+        "/key" => Some(("GET", Endpoint::Key)),
+        "/models" => Some(("GET", Endpoint::Models)),
+        "/chat/completions" => Some(("POST", Endpoint::Chat)),
+        _ => None,
+    }
+}
+
+pub(super) fn success(endpoint: Endpoint, call: &Call<'_>) -> Value {
+    match endpoint {
+        Endpoint::Chat => {
+            let mut body = openai::completion(call);
+            body["provider"] = json!("Simulated");
+            body["choices"][0]["native_finish_reason"] = json!("stop");
+            body["usage"]["cost"] = json!(2e-7);
+            body["usage"]["is_byok"] = json!(false);
+            body
+        }
+        Endpoint::Models => {
+            let row = |model: &str| {
+                json!({"id": model, "name": model, "created": 1_721_172_741, "context_length": 131_072,
+                    "pricing": {"prompt": "0.000000019", "completion": "0.00000003"}})
+            };
+            json!({"data": call.models().into_iter().map(row).collect::<Vec<_>>()})
+        }
+        _ => json!({"data": {
+            "label": "sk-or-v1-sim...000", "limit": 10.0, "limit_remaining": 7.25, "limit_reset": "monthly",
+            "usage": 2.75, "usage_daily": 0.25, "is_free_tier": false,
+            "rate_limit": {"requests": -1, "interval": "10s", "note": "This field is deprecated."},
+        }}),
+    }
+}
+
+pub(super) fn failure(what: Failure<'_>, call: &Call<'_>, parameters: &Parameters) -> (u16, Value) {
+    const UPSTREAM_ERROR: &str = "Provider returned error";
+    let variant = parameters.variant.as_deref();
+    match what {
+        Failure::UnknownPath => error(404, "Not Found", Value::Null),
+        Failure::WrongMethod => error(405, "Method Not Allowed", Value::Null),
+        Failure::MissingKey => error(401, "Missing Authentication header", Value::Null),
+        Failure::InvalidKey => error(401, "User not found.", Value::Null),
+        Failure::UpstreamKey => error(
+            401,
+            UPSTREAM_ERROR,
+            json!({"provider_name": provider_name(call, parameters), "provider_code": 401}),
+        ),
+        Failure::UnknownModel(model) => error(404, &format!("No endpoints found for {model}."), Value::Null),
+        Failure::Invalid { message, .. } => error(400, message, json!({"error_type": "invalid_request"})),
+        Failure::RateLimited if variant == Some("upstream") => {
+            let raw = "temporarily rate-limited upstream. Please retry shortly.";
+            error(429, UPSTREAM_ERROR, json!({"provider_name": provider_name(call, parameters), "raw": raw}))
+        }
+        Failure::RateLimited => {
+            let (status, mut body) = error(429, "Rate limit exceeded: free-models-per-min. ", json!({}));
+            if variant != Some("none") {
+                let headers = limits::openrouter(limits::wait(parameters));
+                body["error"]["metadata"]["headers"] = headers.into_iter().collect();
+            }
+            body["user_id"] = json!("user_simulated");
+            (status, body)
+        }
+        Failure::Billing => match variant {
+            Some("in_flight_budget") => error(
+                402,
+                "In-flight budget exhausted",
+                json!({"error_type": "payment_required", "limit_source": "openrouter_in_flight_budget",
+                    "reason": "in_flight_budget_exhausted"}),
+            ),
+            Some("key_limit") => error(
+                403,
+                "Key limit exceeded",
+                json!({"error_type": "permission_denied", "resets_at": "2099-12-01T00:00:00Z"}),
+            ),
+            _ => error(
+                402,
+                "Insufficient credits. Add more using https://openrouter.ai/credits",
+                json!({"error_type": "payment_required"}),
+            ),
+        },
+        Failure::Unavailable => error(
+            503,
+            "There is no available model provider that meets your routing requirements",
+            Value::Null,
+        ),
+        Failure::GatewayTimeout => error(parameters.status.unwrap_or(524), "Request timed out", Value::Null),
+        Failure::Overloaded => error(529, UPSTREAM_ERROR, json!({"error_type": "provider_overloaded"})),
+        Failure::ServerError => error(parameters.status.unwrap_or(500), "Internal Server Error", Value::Null),
+    }
+}
+
+fn provider_name(call: &Call<'_>, parameters: &Parameters) -> String {
+    let name = call.upstream(parameters);
+    let mut letters = name.chars();
+    letters.next().map(|first| first.to_uppercase().chain(letters).collect()).unwrap_or_default()
+}
+
+fn error(code: u16, message: &str, metadata: Value) -> (u16, Value) {
+    let mut error = json!({"code": code, "message": message});
+    if !metadata.is_null() {
+        error["metadata"] = metadata;
+    }
+    (code, json!({"error": error}))
+}

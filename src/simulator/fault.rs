@@ -1,0 +1,260 @@
+//! The faults by name, with what each can be told.
+
+use std::time::Duration;
+
+use super::scenario::parse_duration;
+
+/// A fault and its parameters, known to fit each other.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Fault {
+    pub(super) kind: Kind,
+    pub(super) parameters: Parameters,
+}
+
+/// What can go wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    AuthFailed,
+    ProviderAuthFailed,
+    RateLimited,
+    Billing,
+    Unavailable,
+    GatewayTimeout,
+    Overloaded,
+    ServerError,
+    SlowHeaders,
+    SlowBody,
+    Stall,
+    Cut,
+    Reset,
+    CutBeforeHeaders,
+    Garbage,
+    Html,
+    Redirect,
+    Oversized,
+    HeaderFlood,
+    ErrorIn200,
+    Malformed,
+    Empty,
+    SlowAccept,
+    SlowHandshake,
+    ResetHandshake,
+}
+
+/// What a fault is told. `None`: the service's own habit.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Parameters {
+    pub(super) pause: Option<Duration>,
+    pub(super) retry_after: Option<Duration>,
+    pub(super) variant: Option<String>,
+    pub(super) status: Option<u16>,
+    pub(super) upstream: Option<String>,
+}
+
+struct Spec {
+    kind: Kind,
+    name: &'static str,
+    takes: &'static [&'static str],
+    variants: &'static [&'static str],
+}
+
+const fn spec(
+    kind: Kind,
+    name: &'static str,
+    takes: &'static [&'static str],
+    variants: &'static [&'static str],
+) -> Spec {
+    Spec { kind, name, takes, variants }
+}
+
+const SPECS: [Spec; 25] = [
+    spec(Kind::AuthFailed, "auth_failed", &[], &[]),
+    spec(Kind::ProviderAuthFailed, "provider_auth_failed", &["upstream"], &[]),
+    spec(
+        Kind::RateLimited,
+        "rate_limited",
+        &["retry_after", "variant", "upstream"],
+        &["http_date", "retry_after_ms", "fractional", "none", "upstream", "body_only"],
+    ),
+    spec(
+        Kind::Billing,
+        "billing",
+        &["retry_after", "variant"],
+        &[
+            // OpenAI: the codes of its 429.
+            "insufficient_quota",
+            "credit_balance_exhausted",
+            "organization_spend_limit_exceeded",
+            "project_spend_limit_exceeded",
+            "organization_usage_limit_exceeded",
+            "billing_hard_limit_reached",
+            // Anthropic: 400, 402 and 429.
+            "usage_limit",
+            "billing_error",
+            "spend_limit",
+            // Google: the 429 of before 2026.
+            "old",
+            // LangMart: its second error shape.
+            "insufficient_credits",
+            // OpenRouter: the 402 that heals, and the 403 of a key's own budget.
+            "in_flight_budget",
+            "key_limit",
+        ],
+    ),
+    spec(Kind::Unavailable, "unavailable", &["retry_after"], &[]),
+    spec(Kind::GatewayTimeout, "gateway_timeout", &["status"], &[]),
+    spec(Kind::Overloaded, "overloaded", &["retry_after", "upstream"], &[]),
+    spec(Kind::ServerError, "server_error", &["status"], &[]),
+    spec(Kind::SlowHeaders, "slow_headers", &["ms"], &[]),
+    spec(Kind::SlowBody, "slow_body", &["ms"], &[]),
+    spec(Kind::Stall, "stall", &[], &[]),
+    spec(Kind::Cut, "cut", &[], &[]),
+    spec(Kind::Reset, "reset", &[], &[]),
+    spec(Kind::CutBeforeHeaders, "cut_before_headers", &["variant"], &["reset"]),
+    spec(Kind::Garbage, "garbage", &[], &[]),
+    spec(Kind::Html, "html", &["status"], &[]),
+    spec(Kind::Redirect, "redirect", &["status"], &[]),
+    spec(Kind::Oversized, "oversized", &[], &[]),
+    spec(Kind::HeaderFlood, "header_flood", &[], &[]),
+    spec(Kind::ErrorIn200, "error_in_200", &["variant"], &["ok_false"]),
+    spec(Kind::Malformed, "malformed", &[], &[]),
+    spec(Kind::Empty, "empty", &[], &[]),
+    spec(Kind::SlowAccept, "slow_accept", &["ms"], &[]),
+    spec(Kind::SlowHandshake, "slow_handshake", &["ms"], &[]),
+    spec(Kind::ResetHandshake, "reset_handshake", &[], &[]),
+];
+
+/// The longest scripted pause or wait.
+const MAX_PAUSE: Duration = Duration::from_secs(3600);
+
+impl Kind {
+    fn spec(self) -> &'static Spec {
+        SPECS.iter().find(|spec| spec.kind == self).expect("a test looks every kind up")
+    }
+
+    pub(super) fn name(self) -> &'static str {
+        self.spec().name
+    }
+
+    /// Whether it strikes before there is a request, so that no rule can look at one.
+    pub(super) fn is_of_connection(self) -> bool {
+        matches!(self, Self::SlowAccept | Self::SlowHandshake | Self::ResetHandshake)
+    }
+}
+
+impl Fault {
+    /// The fault of that name, if it takes what it is told.
+    pub(super) fn new(name: &str, parameters: Parameters) -> Result<Self, String> {
+        let Some(spec) = SPECS.iter().find(|spec| spec.name == name) else {
+            let known: Vec<_> = SPECS.iter().map(|spec| spec.name).collect();
+            return Err(format!("there is no fault {name:?}; there are {}", known.join(", ")));
+        };
+        let Parameters { pause, retry_after, variant, status, upstream } = &parameters;
+        let given = [
+            ("ms", pause.is_some()),
+            ("retry_after", retry_after.is_some()),
+            ("variant", variant.is_some()),
+            ("status", status.is_some()),
+            ("upstream", upstream.is_some()),
+        ];
+        for (parameter, _) in given.into_iter().filter(|(_, given)| *given) {
+            if !spec.takes.contains(&parameter) {
+                return Err(format!("the fault {name} takes no {parameter}"));
+            }
+        }
+        if let Some(variant) = variant.as_deref().filter(|variant| !spec.variants.contains(variant)) {
+            return Err(format!(
+                "the fault {name} has no variant {variant:?}; it has {}",
+                spec.variants.join(", ")
+            ));
+        }
+        if spec.takes.contains(&"ms") && pause.is_none() {
+            return Err(format!("the fault {name} needs ms"));
+        }
+        if pause.is_some_and(|pause| pause > MAX_PAUSE) {
+            return Err("ms is at most 3600000".to_owned());
+        }
+        if status.is_some_and(|status| !(200..=599).contains(&status)) {
+            return Err("status is from 200 to 599".to_owned());
+        }
+        if upstream.as_ref().is_some_and(|upstream| !is_name(upstream)) {
+            return Err("upstream is of letters and digits, at most 32".to_owned());
+        }
+        Ok(Self { kind: spec.kind, parameters })
+    }
+
+    /// Reads `NAME; key=value; key=value`, as in the header `x-simulate`.
+    pub(super) fn parse(text: &str) -> Result<Self, String> {
+        let mut parts = text.split(';').map(str::trim);
+        let name = parts.next().unwrap_or_default();
+        let mut parameters = Parameters::default();
+        for part in parts {
+            let (key, value) = part.split_once('=').ok_or_else(|| format!("{part:?} is not key=value"))?;
+            let number = || value.parse::<u64>().map_err(|_| format!("{key} is not a number"));
+            match key {
+                "ms" => parameters.pause = Some(Duration::from_millis(number()?)),
+                "retry_after" => parameters.retry_after = Some(parse_duration(value)?),
+                "variant" => parameters.variant = Some(value.to_owned()),
+                "status" => parameters.status = Some(u16::try_from(number()?).unwrap_or(u16::MAX)),
+                "upstream" => parameters.upstream = Some(value.to_owned()),
+                _ => return Err(format!("there is no parameter {key:?}")),
+            }
+        }
+        Self::new(name, parameters)
+    }
+}
+
+fn is_name(text: &str) -> bool {
+    (1..=32).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_alphanumeric())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check_refused(text: &str, expected: &str) {
+        let message = Fault::parse(text).unwrap_err();
+        assert!(message.contains(expected), "{text:?}: {message}");
+    }
+
+    #[test]
+    fn every_name_gives_its_own_kind_and_back() {
+        for spec in &SPECS {
+            assert_eq!(spec.kind.name(), spec.name);
+            let text = if spec.takes.contains(&"ms") {
+                format!("{}; ms=1", spec.name)
+            } else {
+                spec.name.to_owned()
+            };
+            assert_eq!(Fault::parse(&text).unwrap().kind, spec.kind);
+        }
+        assert_eq!(SPECS.len(), Kind::ResetHandshake as usize + 1, "a kind without a name");
+    }
+
+    #[test]
+    fn a_header_gives_parameters() {
+        let fault = Fault::parse("rate_limited; retry_after=6.5s ;variant=fractional").unwrap();
+        assert_eq!(fault.kind, Kind::RateLimited);
+        assert_eq!(fault.parameters.retry_after, Some(Duration::from_millis(6500)));
+        assert_eq!(fault.parameters.variant.as_deref(), Some("fractional"));
+    }
+
+    #[test]
+    fn what_does_not_fit_is_refused() {
+        check_refused("rate_limit", "there is no fault \"rate_limit\"; there are auth_failed, ");
+        check_refused("slow_headers", "the fault slow_headers needs ms");
+        check_refused("slow_headers; ms=x", "ms is not a number");
+        check_refused("slow_headers; ms=3600001", "ms is at most 3600000");
+        check_refused("stall; ms=3", "the fault stall takes no ms");
+        check_refused("stall; ms", "\"ms\" is not key=value");
+        check_refused("stall; a=b", "there is no parameter \"a\"");
+        check_refused("html; status=199", "status is from 200 to 599");
+        check_refused("html; variant=x", "the fault html takes no variant");
+        check_refused(
+            "billing; variant=x",
+            "the fault billing has no variant \"x\"; it has insufficient_quota, ",
+        );
+        check_refused("overloaded; upstream=a_b", "upstream is of letters and digits");
+    }
+}

@@ -1,0 +1,221 @@
+//! HTTP/2, by hyper: the same answers, as far as frames allow.
+//!
+//! What lies below frames is the connection's: a cut or a reset ends it with all its streams, and garbage, which hyper
+//! cannot write, is an end without an answer.
+
+use std::{
+    collections::VecDeque,
+    convert::Infallible,
+    io,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::{Duration, Instant},
+};
+
+use http_body_util::{BodyExt, Limited};
+use hyper::{
+    Response, StatusCode,
+    body::{Body, Bytes, Frame, Incoming},
+    header::{HeaderName, HeaderValue},
+    server::conn::http2,
+    service::service_fn,
+};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    sync::Notify,
+};
+
+use super::{
+    answer::answer,
+    exchange::{Action, Chunk, Ending, MAX_REQUEST_BODY, Reply, Request},
+    record::{Connection, Entry},
+    server::Shared,
+};
+
+/// How often it is looked whether bytes have reached the socket, before a connection is cut.
+const FLUSH_CHECK: Duration = Duration::from_millis(1);
+/// Requests in flight on one connection.
+const MAX_STREAMS: u32 = 100;
+
+/// Serves a connection until either side ends it.
+pub(super) async fn serve<S>(stream: S, connection: Arc<Connection>, shared: Arc<Shared>) -> io::Result<()>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let cut = Arc::new(Notify::new());
+    let service = service_fn({
+        let cut = Arc::clone(&cut);
+        move |request| respond(request, Arc::clone(&connection), Arc::clone(&shared), Arc::clone(&cut))
+    });
+    let served = http2::Builder::new(TokioExecutor::new())
+        .auto_date_header(false)
+        .max_concurrent_streams(MAX_STREAMS)
+        .serve_connection(TokioIo::new(stream), service);
+    tokio::select! {
+        biased;
+        () = cut.notified() => Ok(()),
+        result = served => result.map_err(io::Error::other),
+    }
+}
+
+async fn respond(
+    request: hyper::Request<Incoming>,
+    connection: Arc<Connection>,
+    shared: Arc<Shared>,
+    cut: Arc<Notify>,
+) -> Result<Response<Paced>, Infallible> {
+    let entry = shared.recorder.begin(&connection, Instant::now(), "2");
+    let (parts, body) = request.into_parts();
+    let is_head = parts.method == hyper::Method::HEAD;
+    let headers = parts.headers.iter();
+    let headers =
+        headers.filter_map(|(name, value)| Some((name.to_string(), value.to_str().ok()?.to_owned())));
+    let target = parts.uri.path_and_query().map_or("/", |target| target.as_str());
+    let (method, target, headers) = (parts.method.to_string(), target.to_owned(), headers.collect());
+    let Ok(body) = Limited::new(body, MAX_REQUEST_BODY).collect().await else {
+        entry.lock().status = Some(413);
+        let reply = Reply::new(413, "text/plain", "the simulator does not take this\n");
+        return Ok(response(reply, false, Delivery { connection, shared, cut, entry }));
+    };
+    let request = Request { method, target, headers, body: body.to_bytes() };
+    let received = Instant::now();
+    match answer(&request, &shared.script, &entry) {
+        Action::Reply(reply) => {
+            shared.clock.until(received + reply.delay).await;
+            Ok(response(reply, is_head, Delivery { connection, shared, cut, entry }))
+        }
+        Action::Close { reset } => {
+            if reset {
+                connection.reset_at_end();
+            }
+            cut.notify_one();
+            std::future::pending().await
+        }
+        Action::Garbage => {
+            cut.notify_one();
+            std::future::pending().await
+        }
+        Action::Stall => std::future::pending().await,
+    }
+}
+
+fn response(reply: Reply, is_head: bool, delivery: Delivery) -> Response<Paced> {
+    let status = StatusCode::from_u16(reply.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let may_have_body = reply.may_have_body() && !is_head;
+    let headers: Vec<_> = reply.headers.iter().filter_map(|(name, value)| field(name, value)).collect();
+    let length = (reply.body.len() <= 1 && reply.may_have_body()).then(|| reply.content_length());
+    let body = Paced {
+        chunks: if may_have_body { reply.body.into() } else { VecDeque::new() },
+        left: match reply.ending {
+            Ending::Complete => None,
+            Ending::CloseAfter(bytes) | Ending::ResetAfter(bytes) => Some(bytes),
+        },
+        resets: matches!(reply.ending, Ending::ResetAfter(_)),
+        expected: delivery.connection.written(),
+        due: None,
+        waiting: None,
+        delivery,
+    };
+    let mut response = Response::new(body);
+    *response.status_mut() = status;
+    for (name, value) in headers {
+        response.headers_mut().append(name, value);
+    }
+    if let Some(length) = length {
+        response.headers_mut().entry(hyper::header::CONTENT_LENGTH).or_insert_with(|| length.into());
+    }
+    response
+}
+
+/// A header as HTTP/2 can carry it; `None`: it cannot (RFC 9113, section 8.2.2).
+fn field(name: &str, value: &str) -> Option<(HeaderName, HeaderValue)> {
+    let name = HeaderName::from_bytes(name.as_bytes()).ok()?;
+    let of_connection = ["connection", "keep-alive", "proxy-connection", "transfer-encoding", "upgrade"];
+    let value = HeaderValue::from_str(value).ok()?;
+    (!of_connection.contains(&name.as_str())).then_some((name, value))
+}
+
+/// What a body needs besides its bytes.
+struct Delivery {
+    connection: Arc<Connection>,
+    shared: Arc<Shared>,
+    cut: Arc<Notify>,
+    entry: Arc<Entry>,
+}
+
+/// A body that keeps its pauses, and cuts the connection where it is told to.
+struct Paced {
+    chunks: VecDeque<Chunk>,
+    /// Bytes until the cut; `None`: none comes.
+    left: Option<usize>,
+    resets: bool,
+    /// What the connection must have written before it is cut.
+    expected: u64,
+    due: Option<Instant>,
+    waiting: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
+    delivery: Delivery,
+}
+
+impl Paced {
+    /// Waits until the socket has what was sent so far, then ends the connection.
+    fn cut(&self) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+        let Delivery { connection, shared, cut, .. } = &self.delivery;
+        let (connection, clock, cut) = (Arc::clone(connection), shared.clock.clone(), Arc::clone(cut));
+        let (expected, resets) = (self.expected, self.resets);
+        Box::pin(async move {
+            while connection.written() < expected {
+                clock.until(Instant::now() + FLUSH_CHECK).await;
+            }
+            if resets {
+                connection.reset_at_end();
+            }
+            cut.notify_one();
+            std::future::pending::<()>().await;
+        })
+    }
+}
+
+impl Body for Paced {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        if let Some(waiting) = &mut self.waiting {
+            ready!(waiting.as_mut().poll(cx));
+            self.waiting = None;
+        } else if let Some(pause) =
+            self.chunks.front().map(|chunk| chunk.pause).filter(|pause| !pause.is_zero())
+        {
+            let due = self.due.unwrap_or_else(Instant::now) + pause;
+            self.due = Some(due);
+            let clock = self.delivery.shared.clock.clone();
+            let mut waiting: Pin<Box<dyn Future<Output = ()> + Send>> =
+                Box::pin(async move { clock.until(due).await });
+            if waiting.as_mut().poll(cx).is_pending() {
+                self.waiting = Some(waiting);
+                return Poll::Pending;
+            }
+        }
+        if self.left == Some(0) {
+            let mut waiting = self.cut();
+            let polled = waiting.as_mut().poll(cx);
+            self.waiting = Some(waiting);
+            ready!(polled);
+        }
+        let Some(mut chunk) = self.chunks.pop_front() else {
+            self.delivery.entry.complete();
+            return Poll::Ready(None);
+        };
+        if let Some(left) = self.left {
+            chunk.bytes.truncate(left);
+            self.left = Some(left - chunk.bytes.len());
+        }
+        self.expected += chunk.bytes.len() as u64;
+        Poll::Ready(Some(Ok(Frame::data(chunk.bytes))))
+    }
+}

@@ -1,0 +1,286 @@
+//! What was received and when each byte was written: the reference that the prober's measurements are held against.
+
+use std::{
+    collections::VecDeque,
+    io,
+    pin::Pin,
+    sync::{
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    task::{Context, Poll},
+    time::Instant,
+};
+
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpStream,
+};
+
+use super::{api::Provider, exchange::Request};
+
+/// Requests remembered; older ones are forgotten.
+const MAX_RECORDS: usize = 10_000;
+/// Writes remembered of one request; later ones are not.
+const MAX_WRITES: usize = 4096;
+/// Bytes remembered of a path or a query.
+const MAX_TEXT: usize = 256;
+/// The headers that carry keys, the APIs' own and Azure's.
+const KEY_HEADERS: [&str; 4] = ["authorization", "x-api-key", "x-goog-api-key", "api-key"];
+
+/// One request, without a secret in it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Recorded {
+    /// Counts the connections of this simulator from 1; equal for requests of one connection.
+    pub connection: u64,
+    /// As sent.
+    pub method: String,
+    /// As sent, the first 256 bytes, without the query.
+    pub path: String,
+    /// The query, its first 256 bytes, without a parameter `key`; `None`: there is none.
+    pub query: Option<String>,
+    /// The service that the path addresses; `None`: none of them.
+    pub provider: Option<Provider>,
+    /// The model that path or body names.
+    pub model: Option<String>,
+    /// The header in which a key came, in lower case; `None`: no key. The key itself is never kept.
+    pub key_header: Option<&'static str>,
+    /// `1.0`, `1.1` or `2`.
+    pub http_version: &'static str,
+    /// The fault that was applied (`respond` and `raw` among them); `None`: none.
+    pub fault: Option<&'static str>,
+    /// The status of the answer; `None`: none was given.
+    pub status: Option<u16>,
+    /// When the connection was taken from the listener.
+    pub accepted: Instant,
+    /// When the TLS handshake was done; `None`: no TLS.
+    pub tls_done: Option<Instant>,
+    /// When the whole head of the request was there.
+    pub head_received: Instant,
+    /// The writes to the socket from then on, at most 4096. With TLS these are encrypted bytes. On an HTTP/2 connection
+    /// a write belongs to every request that is not yet complete.
+    pub writes: Vec<Write>,
+    /// When the connection was closed, by whomever; `None`: it is open.
+    pub closed: Option<Instant>,
+}
+
+/// One write to a socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Write {
+    /// Just before the call, so that nobody can have seen its bytes earlier.
+    pub at: Instant,
+    /// Bytes that the socket took.
+    pub bytes: usize,
+}
+
+/// Every request of a simulator, the last [`MAX_RECORDS`].
+#[derive(Default)]
+pub(super) struct Recorder {
+    entries: Mutex<VecDeque<Arc<Entry>>>,
+    connections: AtomicU64,
+}
+
+impl Recorder {
+    /// Begins the record of a connection.
+    pub(super) fn connection(&self) -> Arc<Connection> {
+        Arc::new(Connection {
+            id: self.connections.fetch_add(1, Ordering::Relaxed) + 1,
+            accepted: Instant::now(),
+            tls_done: OnceLock::new(),
+            closed: OnceLock::new(),
+            reset: AtomicBool::new(false),
+            written: AtomicU64::new(0),
+            active: Mutex::default(),
+        })
+    }
+
+    /// Connections accepted so far.
+    pub(super) fn connections(&self) -> u64 {
+        self.connections.load(Ordering::Relaxed)
+    }
+
+    /// Begins the record of a request; from now on the connection's writes are noted in it.
+    pub(super) fn begin(
+        &self,
+        connection: &Arc<Connection>,
+        received: Instant,
+        version: &'static str,
+    ) -> Arc<Entry> {
+        let recorded = Recorded {
+            connection: connection.id,
+            method: String::new(),
+            path: String::new(),
+            query: None,
+            provider: None,
+            model: None,
+            key_header: None,
+            http_version: version,
+            fault: None,
+            status: None,
+            accepted: connection.accepted,
+            tls_done: connection.tls_done.get().copied(),
+            head_received: received,
+            writes: Vec::new(),
+            closed: None,
+        };
+        let entry = Arc::new(Entry {
+            connection: Arc::clone(connection),
+            recorded: Mutex::new(recorded),
+            complete: AtomicBool::new(false),
+        });
+        let mut active = lock(&connection.active);
+        active.retain(|entry| !entry.complete.load(Ordering::Relaxed));
+        active.push(Arc::clone(&entry));
+        let mut entries = lock(&self.entries);
+        if entries.len() >= MAX_RECORDS {
+            entries.pop_front();
+        }
+        entries.push_back(Arc::clone(&entry));
+        entry
+    }
+
+    pub(super) fn snapshot(&self) -> Vec<Recorded> {
+        lock(&self.entries)
+            .iter()
+            .map(|entry| Recorded { closed: entry.connection.closed.get().copied(), ..entry.lock().clone() })
+            .collect()
+    }
+}
+
+/// A request that is being, or has been, answered.
+pub(super) struct Entry {
+    connection: Arc<Connection>,
+    recorded: Mutex<Recorded>,
+    complete: AtomicBool,
+}
+
+impl Entry {
+    /// Notes what the request says of itself.
+    pub(super) fn describe(&self, request: &Request) {
+        let mut recorded = self.lock();
+        recorded.method = shortened(&request.method);
+        recorded.path = shortened(request.path());
+        recorded.query = request.target.split_once('?').map(|(_, query)| {
+            let shown: Vec<_> = query.split('&').filter(|pair| !pair.starts_with("key=")).collect();
+            shortened(&shown.join("&"))
+        });
+        recorded.key_header = KEY_HEADERS.into_iter().find(|name| request.header(name).is_some());
+    }
+
+    /// The response is over: on HTTP/2 its last bytes may still be on their way to the socket and are noted, too.
+    pub(super) fn complete(&self) {
+        self.complete.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, Recorded> {
+        lock(&self.recorded)
+    }
+}
+
+fn shortened(text: &str) -> String {
+    text.chars()
+        .scan(0, |bytes, c| {
+            *bytes += c.len_utf8();
+            (*bytes <= MAX_TEXT).then_some(c)
+        })
+        .collect()
+}
+
+/// What the record knows of a connection.
+pub(super) struct Connection {
+    id: u64,
+    accepted: Instant,
+    tls_done: OnceLock<Instant>,
+    closed: OnceLock<Instant>,
+    reset: AtomicBool,
+    written: AtomicU64,
+    active: Mutex<Vec<Arc<Entry>>>,
+}
+
+impl Connection {
+    pub(super) fn tls_done(&self) {
+        self.tls_done.get_or_init(Instant::now);
+    }
+
+    /// The connection will end by a reset instead of a close.
+    pub(super) fn reset_at_end(&self) {
+        self.reset.store(true, Ordering::Relaxed);
+    }
+
+    /// Bytes written so far.
+    pub(super) fn written(&self) -> u64 {
+        self.written.load(Ordering::Relaxed)
+    }
+
+    /// What is written from now on belongs to no request.
+    pub(super) fn flushed(&self) {
+        lock(&self.active).clear();
+    }
+
+    fn wrote(&self, at: Instant, bytes: usize) {
+        self.written.fetch_add(bytes as u64, Ordering::Relaxed);
+        for entry in lock(&self.active).iter() {
+            let mut recorded = entry.lock();
+            if recorded.writes.len() < MAX_WRITES {
+                recorded.writes.push(Write { at, bytes });
+            }
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A socket that notes its writes and its end.
+pub(super) struct Metered {
+    stream: TcpStream,
+    connection: Arc<Connection>,
+}
+
+impl Metered {
+    pub(super) fn new(stream: TcpStream, connection: Arc<Connection>) -> Self {
+        Self { stream, connection }
+    }
+}
+
+impl Drop for Metered {
+    fn drop(&mut self) {
+        if self.connection.reset.load(Ordering::Relaxed) {
+            // Where the peer was faster there is no connection left to reset.
+            drop(self.stream.set_zero_linger());
+        }
+        self.connection.closed.get_or_init(Instant::now);
+        // Entries and connection hold each other until here.
+        lock(&self.connection.active).clear();
+    }
+}
+
+impl AsyncRead for Metered {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Metered {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let at = Instant::now();
+        let result = Pin::new(&mut self.stream).poll_write(cx, buf);
+        if let Poll::Ready(Ok(bytes)) = result {
+            self.connection.wrote(at, bytes);
+        }
+        result
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}

@@ -1,0 +1,474 @@
+//! A scenario: rules that say which requests meet which fault, read from TOML or built by tests.
+
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
+
+use serde::Deserialize;
+
+use super::{
+    api::Provider,
+    exchange::Reply,
+    fault::{Fault, Kind, Parameters},
+};
+
+/// What goes wrong, for whom and when. The default scenario is fair weather.
+#[derive(Clone, Debug, Default)]
+pub struct Scenario {
+    seed: u64,
+    models: BTreeMap<Provider, Vec<String>>,
+    rules: Vec<Rule>,
+}
+
+/// Why a scenario cannot be played.
+#[derive(Debug, thiserror::Error)]
+pub enum ScenarioError {
+    /// No TOML, or a key that scenarios do not have; with line and column.
+    #[error("{0}")]
+    Toml(String),
+    /// A name under `[models]` that is no simulated API.
+    #[error("models.{0}: there is no such provider")]
+    Models(String),
+    /// A rule that makes no sense; counted from 1.
+    #[error("rule {0}: {1}")]
+    Rule(usize, String),
+}
+
+#[derive(Clone, Debug)]
+struct Rule {
+    provider: Option<Provider>,
+    path: Option<String>,
+    model: Option<String>,
+    key_contains: Option<String>,
+    after: Duration,
+    until: Option<Duration>,
+    first_call: u64,
+    last_call: Option<u64>,
+    probability: f64,
+    effect: Effect,
+}
+
+/// What a rule does.
+#[derive(Clone, Debug)]
+pub(super) enum Effect {
+    Fault(Fault),
+    /// A whole response, and the name under which it is recorded.
+    Respond(Box<Reply>, &'static str),
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawScenario {
+    #[serde(default = "one")]
+    seed: u64,
+    #[serde(default)]
+    models: BTreeMap<String, Vec<String>>,
+    #[serde(default, rename = "rule")]
+    rules: Vec<RawRule>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawRule {
+    provider: Option<String>,
+    path: Option<String>,
+    model: Option<String>,
+    key_contains: Option<String>,
+    after: Option<String>,
+    until: Option<String>,
+    calls: Option<RawCalls>,
+    probability: Option<f64>,
+    fault: Option<String>,
+    ms: Option<u64>,
+    retry_after: Option<String>,
+    variant: Option<String>,
+    status: Option<u16>,
+    upstream: Option<String>,
+    respond: Option<RawResponse>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawCalls {
+    #[serde(default = "one")]
+    from: u64,
+    to: Option<u64>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawResponse {
+    status: u16,
+    #[serde(default)]
+    headers: BTreeMap<String, String>,
+    #[serde(default)]
+    body: String,
+}
+
+const fn one() -> u64 {
+    1
+}
+
+impl Scenario {
+    /// Reads the TOML that `simulate --scenario` takes.
+    pub fn parse(text: &str) -> Result<Self, ScenarioError> {
+        let raw: RawScenario =
+            toml::from_str(text).map_err(|error| ScenarioError::Toml(error.to_string()))?;
+        let mut models = BTreeMap::new();
+        for (name, list) in raw.models {
+            models.insert(Provider::from_name(&name).ok_or(ScenarioError::Models(name))?, list);
+        }
+        let rules = raw.rules.into_iter().enumerate();
+        let rules =
+            rules.map(|(index, rule)| rule.check().map_err(|error| ScenarioError::Rule(index + 1, error)));
+        Ok(Self { seed: raw.seed, models, rules: rules.collect::<Result<_, _>>()? })
+    }
+
+    /// Adds, after the other rules, one that answers requests whose path contains `path` (`None`: all requests) with a
+    /// response written down as text: status line, headers, an empty line, body; lines of the head may end with LF. The
+    /// names' case and order are kept on HTTP/1.1; how the body is framed is added unless the headers say it.
+    pub fn play(mut self, path: Option<&str>, response: &[u8]) -> Result<Self, ScenarioError> {
+        let number = self.rules.len() + 1;
+        let reply = Reply::parse(response)
+            .map_err(|error| ScenarioError::Rule(number, format!("the response {error}")))?;
+        self.rules.push(Rule {
+            provider: None,
+            path: path.map(str::to_owned),
+            model: None,
+            key_contains: None,
+            after: Duration::ZERO,
+            until: None,
+            first_call: 1,
+            last_call: None,
+            probability: 1.0,
+            effect: Effect::Respond(Box::new(reply), "raw"),
+        });
+        Ok(self)
+    }
+
+    /// The models that the scenario adds to those which a provider has anyway.
+    pub(super) fn models(&self, provider: Provider) -> &[String] {
+        self.models.get(&provider).map_or(&[], Vec::as_slice)
+    }
+}
+
+impl RawRule {
+    fn check(self) -> Result<Rule, String> {
+        let provider = self.provider.map(|name| {
+            Provider::from_name(&name).ok_or_else(|| format!("provider: there is no provider {name:?}"))
+        });
+        let duration = |key: &str, text: Option<String>| {
+            text.map(|text| parse_duration(&text).map_err(|error| format!("{key}: {error}"))).transpose()
+        };
+        let parameters = Parameters {
+            pause: self.ms.map(Duration::from_millis),
+            retry_after: duration("retry_after", self.retry_after)?,
+            variant: self.variant,
+            status: self.status,
+            upstream: self.upstream,
+        };
+        let effect = match (self.fault, self.respond) {
+            (Some(name), None) => Effect::Fault(Fault::new(&name, parameters)?),
+            (None, Some(_)) if parameters != Parameters::default() => {
+                return Err(
+                    "respond takes status, headers and body, and those inside its own braces".to_owned()
+                );
+            }
+            (None, Some(response)) => Effect::Respond(Box::new(response.check()?), "respond"),
+            _ => return Err("needs either fault or respond".to_owned()),
+        };
+        let calls = self.calls.unwrap_or(RawCalls { from: 1, to: None });
+        let probability = self.probability.unwrap_or(1.0);
+        let rule = Rule {
+            provider: provider.transpose()?,
+            path: self.path,
+            model: self.model,
+            key_contains: self.key_contains,
+            after: duration("after", self.after)?.unwrap_or_default(),
+            until: duration("until", self.until)?,
+            first_call: calls.from,
+            last_call: calls.to,
+            probability,
+            effect,
+        };
+        if rule.first_call == 0 || rule.last_call.is_some_and(|last| last < rule.first_call) {
+            return Err("calls: from is 1 or more, to is not below it".to_owned());
+        }
+        if rule.until.is_some_and(|until| until <= rule.after) {
+            return Err("until: is not beyond after".to_owned());
+        }
+        if !(0.0..=1.0).contains(&probability) {
+            return Err("probability: is from 0 to 1".to_owned());
+        }
+        if rule.is_of_connection() && rule.looks_at_request() {
+            return Err(
+                "the fault strikes before there is a request with provider, path, model or key".to_owned()
+            );
+        }
+        Ok(rule)
+    }
+}
+
+impl RawResponse {
+    fn check(self) -> Result<Reply, String> {
+        if !(200..=599).contains(&self.status) {
+            return Err("respond.status: is from 200 to 599".to_owned());
+        }
+        let mut reply = Reply::new(self.status, "", self.body);
+        reply.headers = self.headers.into_iter().collect();
+        let broken = |text: &str| text.contains(['\r', '\n', '\0']);
+        if reply.headers.iter().any(|(name, value)| name.is_empty() || broken(name) || broken(value)) {
+            return Err("respond.headers: a name is empty, or there is a line break".to_owned());
+        }
+        Ok(reply)
+    }
+}
+
+/// What rules can look at.
+pub(super) struct Seen<'a> {
+    pub(super) provider: Option<Provider>,
+    pub(super) path: &'a str,
+    pub(super) model: Option<&'a str>,
+    pub(super) key: Option<&'a str>,
+}
+
+impl Rule {
+    fn is_of_connection(&self) -> bool {
+        matches!(&self.effect, Effect::Fault(fault) if fault.kind.is_of_connection())
+    }
+
+    fn looks_at_request(&self) -> bool {
+        self.provider.is_some() || self.path.is_some() || self.model.is_some() || self.key_contains.is_some()
+    }
+
+    fn matches(&self, seen: &Seen<'_>, since_begin: Duration) -> bool {
+        self.provider.is_none_or(|provider| seen.provider == Some(provider))
+            && self.path.as_deref().is_none_or(|part| seen.path.contains(part))
+            && self.model.as_deref().is_none_or(|model| seen.model == Some(model))
+            && self.key_contains.as_deref().is_none_or(|part| seen.key.is_some_and(|key| key.contains(part)))
+            && self.is_due(since_begin)
+    }
+
+    fn is_due(&self, since_begin: Duration) -> bool {
+        since_begin >= self.after && self.until.is_none_or(|until| since_begin < until)
+    }
+}
+
+/// A scenario that is being played. A call counts for every rule that it matches, whichever rule wins it, so that each
+/// rule can be read alone; whether a rule strikes its n-th call depends on seed, rule and n only.
+pub(super) struct Script {
+    scenario: Scenario,
+    began: Instant,
+    calls: Vec<u64>,
+}
+
+impl Script {
+    pub(super) fn begin(scenario: Scenario) -> Self {
+        Self { calls: vec![0; scenario.rules.len()], began: Instant::now(), scenario }
+    }
+
+    pub(super) fn scenario(&self) -> &Scenario {
+        &self.scenario
+    }
+
+    /// What the request meets; `None`: nothing.
+    pub(super) fn of_request(&mut self, seen: &Seen<'_>, now: Instant) -> Option<Effect> {
+        let since_begin = now - self.began;
+        self.first(|rule| !rule.is_of_connection() && rule.matches(seen, since_begin))
+    }
+
+    /// What a new connection meets in this respect; `None`: nothing.
+    pub(super) fn of_connection(&mut self, kind: Kind, now: Instant) -> Option<Fault> {
+        let since_begin = now - self.began;
+        let effect = self.first(|rule| {
+            matches!(&rule.effect, Effect::Fault(fault) if fault.kind == kind) && rule.is_due(since_begin)
+        });
+        match effect {
+            Some(Effect::Fault(fault)) => Some(fault),
+            Some(Effect::Respond(..)) | None => None,
+        }
+    }
+
+    fn first(&mut self, matches: impl Fn(&Rule) -> bool) -> Option<Effect> {
+        let mut winner = None;
+        for (index, (rule, calls)) in self.scenario.rules.iter().zip(&mut self.calls).enumerate() {
+            if !matches(rule) {
+                continue;
+            }
+            *calls += 1;
+            let strikes = *calls >= rule.first_call
+                && rule.last_call.is_none_or(|last| *calls <= last)
+                && share(self.scenario.seed, index as u64, *calls) < rule.probability;
+            if strikes && winner.is_none() {
+                winner = Some(rule.effect.clone());
+            }
+        }
+        winner
+    }
+}
+
+/// A number from 0 up to 1, spread evenly: splitmix64 over the three.
+fn share(seed: u64, rule: u64, call: u64) -> f64 {
+    let mut bits = seed;
+    for part in [rule, call] {
+        bits =
+            bits.wrapping_add(part.wrapping_mul(0x9e37_79b9_7f4a_7c15)).wrapping_add(0x9e37_79b9_7f4a_7c15);
+        bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        bits ^= bits >> 31;
+    }
+    (bits >> 11) as f64 / (1_u64 << 53) as f64
+}
+
+/// Reads a number and one of ms, s, m, h; at most a thousand hours.
+pub(super) fn parse_duration(text: &str) -> Result<Duration, String> {
+    let unit_at = text.find(|c: char| c.is_ascii_alphabetic()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(unit_at);
+    let scale = match unit {
+        "ms" => 0.001,
+        "s" => 1.0,
+        "m" => 60.0,
+        "h" => 3600.0,
+        _ => return Err(format!("{text:?} is not a number with one of ms, s, m, h")),
+    };
+    let number = Some(number).filter(|number| number.starts_with(|c: char| c.is_ascii_digit()));
+    let seconds = number.and_then(|number| number.parse::<f64>().ok()).map(|number| number * scale);
+    match seconds {
+        Some(seconds) if seconds <= 3_600_000.0 => Ok(Duration::from_secs_f64(seconds)),
+        Some(_) => Err(format!("{text:?} is above a thousand hours")),
+        None => Err(format!("{text:?} is not a number with one of ms, s, m, h")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CHAT: Seen<'_> = Seen {
+        provider: Some(Provider::Groq),
+        path: "/groq/openai/v1/chat/completions",
+        model: Some("m"),
+        key: Some("sk-one"),
+    };
+
+    fn script(text: &str) -> Script {
+        Script::begin(Scenario::parse(text).unwrap())
+    }
+
+    fn name(effect: Option<Effect>) -> Option<&'static str> {
+        effect.map(|effect| match effect {
+            Effect::Fault(fault) => fault.kind.name(),
+            Effect::Respond(_, name) => name,
+        })
+    }
+
+    #[track_caller]
+    fn check_refused(text: &str, expected: &str) {
+        let message = Scenario::parse(text).unwrap_err().to_string();
+        assert!(message.contains(expected), "{text}: {message}");
+    }
+
+    #[track_caller]
+    fn check_match(rule: &str, matches: bool) {
+        let effect = script(&format!("[[rule]]\n{rule}\nfault = 'stall'")).of_request(&CHAT, Instant::now());
+        assert_eq!(effect.is_some(), matches, "{rule}");
+    }
+
+    #[test]
+    fn rules_look_at_provider_path_model_and_key() {
+        check_match("", true);
+        check_match("provider = 'groq'", true);
+        check_match("provider = 'openai'", false);
+        check_match("path = '/chat'", true);
+        check_match("path = '/models'", false);
+        check_match("model = 'm'", true);
+        check_match("model = 'n'", false);
+        check_match("key_contains = 'one'", true);
+        check_match("key_contains = 'two'", false);
+    }
+
+    #[test]
+    fn the_first_rule_that_strikes_wins_and_every_match_counts() {
+        let mut script = script(
+            "[[rule]]\ncalls = { from = 2, to = 3 }\nfault = 'stall'\n\
+             [[rule]]\ncalls = { from = 3 }\nfault = 'cut'\n\
+             [[rule]]\nmodel = 'other'\nrespond = { status = 418 }",
+        );
+        let met: Vec<_> = (0..5).map(|_| name(script.of_request(&CHAT, Instant::now()))).collect();
+        assert_eq!(met, [None, Some("stall"), Some("stall"), Some("cut"), Some("cut")]);
+    }
+
+    #[test]
+    fn rules_have_their_time() {
+        let mut script = script("[[rule]]\nafter = '20s'\nuntil = '1m'\nfault = 'stall'");
+        let began = script.began;
+        let mut at = |seconds| script.of_request(&CHAT, began + Duration::from_secs(seconds)).is_some();
+        assert_eq!([at(0), at(19), at(20), at(59), at(60)], [false, false, true, true, false]);
+    }
+
+    #[test]
+    fn chance_is_the_same_in_every_run_and_of_the_size_that_was_asked_for() {
+        let run = |seed: u64| {
+            let text = format!("seed = {seed}\n[[rule]]\nprobability = 0.2\nfault = 'stall'");
+            let mut script = script(&text);
+            (0..5000).map(|_| script.of_request(&CHAT, Instant::now()).is_some()).collect::<Vec<_>>()
+        };
+        let struck = run(1);
+        assert_eq!(struck, run(1));
+        assert_ne!(struck, run(2));
+        let count = struck.iter().filter(|struck| **struck).count();
+        assert!((900..1100).contains(&count), "{count} of 5000");
+    }
+
+    #[test]
+    fn faults_of_connections_are_kept_apart() {
+        let mut script = script("[[rule]]\ncalls = { to = 1 }\nfault = 'slow_handshake'\nms = 3");
+        let now = Instant::now();
+        assert!(script.of_request(&CHAT, now).is_none());
+        assert!(script.of_connection(Kind::ResetHandshake, now).is_none());
+        let fault = script.of_connection(Kind::SlowHandshake, now).unwrap();
+        assert_eq!(fault.parameters.pause, Some(Duration::from_millis(3)));
+        assert!(script.of_connection(Kind::SlowHandshake, now).is_none(), "the first connection only");
+    }
+
+    #[test]
+    fn mistakes_are_told() {
+        check_refused("sed = 1", "unknown field `sed`");
+        check_refused("[[rule]]\nfault = 'stall'\nprovidr = 'x'", "unknown field `providr`");
+        check_refused(
+            "[[rule]]\nfault = 'stall'\n[[rule]]\npath = '/'",
+            "rule 2: needs either fault or respond",
+        );
+        check_refused("[[rule]]\nfault = 'x'", "rule 1: there is no fault \"x\"");
+        check_refused(
+            "[[rule]]\nprovider = 'x'\nfault = 'stall'",
+            "rule 1: provider: there is no provider \"x\"",
+        );
+        check_refused(
+            "[[rule]]\nfault = 'stall'\nafter = '20'",
+            "rule 1: after: \"20\" is not a number with one of",
+        );
+        check_refused("[[rule]]\nfault = 'stall'\nafter = '2s'\nuntil = '2s'", "until: is not beyond after");
+        check_refused("[[rule]]\nfault = 'stall'\ncalls = { from = 0 }", "calls: from is 1 or more");
+        check_refused("[[rule]]\nfault = 'stall'\ncalls = { from = 3, to = 2 }", "calls: from is 1 or more");
+        check_refused("[[rule]]\nfault = 'stall'\nprobability = 1.5", "probability: is from 0 to 1");
+        check_refused("[[rule]]\nfault = 'reset_handshake'\npath = '/x'", "before there is a request");
+        check_refused("[[rule]]\nrespond = { status = 99 }", "respond.status: is from 200 to 599");
+        check_refused("[[rule]]\nstatus = 3\nrespond = { status = 200 }", "inside its own braces");
+        check_refused("[[rule]]\nrespond = { status = 200, headers = { a = \"b\\nc\" } }", "a line break");
+        check_refused("[models]\nx = []", "models.x: there is no such provider");
+        let error = Scenario::default().play(None, b"{}").unwrap_err();
+        assert_eq!(error.to_string(), "rule 1: the response has no empty line after the headers");
+    }
+
+    #[test]
+    fn durations_have_a_unit() {
+        assert_eq!(parse_duration("250ms"), Ok(Duration::from_millis(250)));
+        assert_eq!(parse_duration("6.3525s"), Ok(Duration::from_secs_f64(6.3525)));
+        assert_eq!(parse_duration("2h"), Ok(Duration::from_secs(7200)));
+        for wrong in ["", "s", "-1s", "1", "1 s", "1d", "inf s", "1e9h", "1001h"] {
+            assert!(parse_duration(wrong).is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,196 @@
+//! Pauses that end within some tenths of a millisecond of their time, without a core that spins for them.
+
+use std::{
+    cmp::Ordering,
+    collections::BinaryHeap,
+    io,
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    thread::{Builder, JoinHandle},
+    time::Instant,
+};
+
+use tokio::sync::oneshot;
+
+/// Above so many entries those whose pause was given up are looked for and dropped.
+const PRUNE_ABOVE: usize = 4096;
+
+/// A thread that sleeps for the others. tokio's timer counts whole milliseconds and wakes after them; a sleeping thread
+/// is woken by the kernel some 0.1 ms late.
+pub(super) struct Timer {
+    clock: Clock,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Timer {
+    pub(super) fn start() -> io::Result<Self> {
+        let clock = Clock(Arc::default());
+        let thread = Builder::new().name("simulator-timer".to_owned()).spawn({
+            let clock = clock.clone();
+            move || clock.run()
+        })?;
+        Ok(Self { clock, thread: Some(thread) })
+    }
+
+    pub(super) fn clock(&self) -> Clock {
+        self.clock.clone()
+    }
+}
+
+impl Drop for Timer {
+    fn drop(&mut self) {
+        self.clock.lock().stopped = true;
+        self.clock.0.changed.notify_all();
+        if let Some(thread) = self.thread.take() {
+            // A panic there has been reported by the panic hook; there is nothing left to clean up.
+            drop(thread.join());
+        }
+    }
+}
+
+/// A handle by which tasks wait.
+#[derive(Clone)]
+pub(super) struct Clock(Arc<Shared>);
+
+#[derive(Default)]
+struct Shared {
+    queue: Mutex<Queue>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct Queue {
+    entries: BinaryHeap<Entry>,
+    stopped: bool,
+}
+
+struct Entry {
+    due: Instant,
+    wake: oneshot::Sender<()>,
+}
+
+impl Clock {
+    /// Returns at `due`, at once where that has passed. Once the timer has ended it never returns: so has the simulator.
+    pub(super) async fn until(&self, due: Instant) {
+        if due <= Instant::now() {
+            return;
+        }
+        let (wake, woken) = oneshot::channel();
+        {
+            let mut queue = self.lock();
+            if queue.entries.len() >= PRUNE_ABOVE {
+                queue.entries.retain(|entry| !entry.wake.is_closed());
+            }
+            let earliest = queue.entries.peek().is_none_or(|first| due < first.due);
+            queue.entries.push(Entry { due, wake });
+            if earliest {
+                self.0.changed.notify_one();
+            }
+        }
+        if woken.await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+
+    fn run(&self) {
+        let mut queue = self.lock();
+        while !queue.stopped {
+            let now = Instant::now();
+            queue = match queue.entries.peek().map(|first| first.due) {
+                None => self.0.changed.wait(queue).unwrap_or_else(PoisonError::into_inner),
+                Some(due) if due > now => {
+                    self.0.changed.wait_timeout(queue, due - now).unwrap_or_else(PoisonError::into_inner).0
+                }
+                Some(_) => {
+                    if let Some(entry) = queue.entries.pop() {
+                        // Nobody listens where the pause was given up.
+                        let _ = entry.wake.send(());
+                    }
+                    queue
+                }
+            };
+        }
+        queue.entries.clear();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        self.0.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Ord for Entry {
+    /// The earliest is the greatest, as the heap gives out the greatest first.
+    fn cmp(&self, other: &Self) -> Ordering {
+        other.due.cmp(&self.due)
+    }
+}
+
+impl PartialOrd for Entry {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for Entry {
+    fn eq(&self, other: &Self) -> bool {
+        self.due == other.due
+    }
+}
+
+impl Eq for Entry {}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn runtime() -> tokio::runtime::Runtime {
+        tokio::runtime::Builder::new_current_thread().build().unwrap()
+    }
+
+    #[test]
+    fn pauses_end_in_the_order_of_their_times_and_never_early() {
+        let timer = Timer::start().unwrap();
+        let clock = timer.clock();
+        runtime().block_on(async {
+            let start = Instant::now();
+            let order = Mutex::new(Vec::new());
+            let wait = async |ms: u64| {
+                clock.until(start + Duration::from_millis(ms)).await;
+                assert!(start.elapsed() >= Duration::from_millis(ms));
+                order.lock().unwrap().push(ms);
+            };
+            tokio::join!(wait(9), wait(3), wait(6), wait(0));
+            assert_eq!(order.into_inner().unwrap(), [0, 3, 6, 9]);
+        });
+    }
+
+    #[test]
+    fn pauses_given_up_do_not_pile_up() {
+        let timer = Timer::start().unwrap();
+        let clock = timer.clock();
+        runtime().block_on(async {
+            let far = Instant::now() + Duration::from_secs(3600);
+            for _ in 0..3 * PRUNE_ABOVE {
+                tokio::select! {
+                    biased;
+                    () = clock.until(far) => unreachable!("an hour has not passed"),
+                    () = std::future::ready(()) => {}
+                }
+            }
+        });
+        assert!(clock.lock().entries.len() <= PRUNE_ABOVE);
+    }
+
+    #[test]
+    fn dropping_the_timer_ends_its_thread_though_a_pause_is_pending() {
+        let timer = Timer::start().unwrap();
+        let clock = timer.clock();
+        runtime().block_on(async {
+            let far = clock.until(Instant::now() + Duration::from_secs(3600));
+            tokio::select! { biased; () = far => unreachable!("an hour has not passed"), () = std::future::ready(()) => {} }
+        });
+        drop(timer);
+        assert!(clock.lock().stopped && clock.lock().entries.is_empty());
+    }
+}
