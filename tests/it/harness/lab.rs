@@ -1,0 +1,118 @@
+//! A client and a server in network namespaces of their own, with a known delay between them.
+
+use std::{
+    fs,
+    io::{BufRead, BufReader},
+    path::{Path, PathBuf},
+    process::{self, Child, Command, Stdio},
+    sync::atomic::{AtomicU32, Ordering},
+};
+
+use tempfile::TempDir;
+
+/// The server's address, which its name server gives for every name.
+pub const SERVER: &str = "10.77.0.2";
+
+/// Two hosts and what lies between them. Dropped, everything is gone.
+pub struct Lab {
+    names: [String; 3],
+    children: Vec<Child>,
+    directory: TempDir,
+}
+
+impl Lab {
+    /// Builds it: each frame takes `delay` seconds from one host to the other, and the name server, which is the
+    /// server's, thinks for `dns_delay` seconds.
+    pub fn start(delay: f64, dns_delay: f64) -> Self {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let names = ["c", "m", "s"].map(|host| format!("lab{}-{number}{host}", process::id()));
+        let mut lab = Self { names, children: Vec::new(), directory: TempDir::new().unwrap() };
+        let [client, middle, server] = lab.names.clone();
+        for name in [&client, &middle, &server] {
+            ip(&format!("netns add {name}"));
+            ip(&format!("-n {name} link set lo up"));
+        }
+        for (host, port, address) in [(&client, "m0", "10.77.0.1"), (&server, "m1", SERVER)] {
+            ip(&format!("link add eth0 netns {host} type veth peer name {port} netns {middle}"));
+            ip(&format!("-n {middle} link set {port} up"));
+            ip(&format!("-n {host} addr add {address}/24 dev eth0"));
+            ip(&format!("-n {host} link set eth0 up"));
+            // Frames are copied as they are: whole, with their checksums.
+            run(lab.inside(host, "ethtool").args(["-K", "eth0", "tx", "off", "tso", "off", "gso", "off", "gro", "off"]));
+        }
+        fs::create_dir_all(lab.resolver_directory()).unwrap();
+        fs::write(lab.resolver_directory().join("resolv.conf"), format!("nameserver {SERVER}\n")).unwrap();
+        let script = |name| format!("{}/tests/lab/{name}", env!("CARGO_MANIFEST_DIR"));
+        let mut forward = lab.inside(&middle, "python3");
+        forward.args([&script("forward.py"), "m0", "m1", &delay.to_string()]);
+        lab.spawn(forward);
+        let mut dns = lab.inside(&server, "python3");
+        dns.args([&script("dns.py"), SERVER, SERVER, &dns_delay.to_string()]);
+        lab.spawn(dns);
+        lab
+    }
+
+    /// A command on the client.
+    pub fn on_client(&self, program: impl AsRef<str>) -> Command {
+        self.inside(&self.names[0], program.as_ref())
+    }
+
+    /// A command on the server.
+    pub fn on_server(&self, program: impl AsRef<str>) -> Command {
+        self.inside(&self.names[2], program.as_ref())
+    }
+
+    /// Starts a command, and waits for the first line that it prints: it is ready.
+    pub fn spawn(&mut self, mut command: Command) {
+        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        self.children.push(child);
+        assert!(!line.is_empty(), "{command:?} ended before it was ready");
+    }
+
+    /// Starts a command that says nothing when it is ready.
+    pub fn spawn_silent(&mut self, mut command: Command) {
+        self.children.push(command.stdout(Stdio::null()).spawn().unwrap());
+    }
+
+    /// A directory of the lab's own.
+    pub fn directory(&self) -> &Path {
+        self.directory.path()
+    }
+
+    fn inside(&self, host: &str, program: &str) -> Command {
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", host, program]);
+        command
+    }
+
+    /// What `ip netns exec` puts over /etc for the client.
+    fn resolver_directory(&self) -> PathBuf {
+        Path::new("/etc/netns").join(&self.names[0])
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        for child in &mut self.children {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+        for name in &self.names {
+            let _ = Command::new("ip").args(["netns", "del", name]).status();
+        }
+        let _ = fs::remove_dir_all(self.resolver_directory());
+    }
+}
+
+fn ip(arguments: &str) {
+    run(Command::new("ip").args(arguments.split(' ')));
+}
+
+#[track_caller]
+fn run(command: &mut Command) {
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+}

@@ -1,0 +1,24 @@
+//! Real parts that a test needs beside the product: found, or the test says loudly that it was skipped.
+
+use std::{env, process::Command};
+
+/// Whether every one of these programs is there, and this is root where that is needed. Where CI is set a missing part
+/// is a failure; elsewhere the test is skipped with a line that the summary counts.
+#[track_caller]
+pub fn has(programs: &[&str], root: bool) -> bool {
+    let present = |program: &&&str| {
+        Command::new("sh").args(["-c", &format!("command -v {program}")]).output().unwrap().status.success()
+    };
+    let mut missing: Vec<String> =
+        programs.iter().filter(|program| !present(program)).map(ToString::to_string).collect();
+    let is_root = || Command::new("id").arg("-u").output().unwrap().stdout == b"0\n";
+    if root && !is_root() {
+        missing.push("root".to_owned());
+    }
+    if missing.is_empty() {
+        return true;
+    }
+    assert!(env::var_os("CI").is_none(), "missing here: {}", missing.join(", "));
+    println!("SKIPPED: {} is missing", missing.join(", "));
+    false
+}
