@@ -1,4 +1,5 @@
 //! The map of langmart-prober.
 
+pub mod commands;
 pub mod config;
 pub mod outcome;
