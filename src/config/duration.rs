@@ -42,7 +42,7 @@ pub(super) fn parse(text: &str) -> Result<Duration, String> {
     Ok(Duration::from_millis(milliseconds))
 }
 
-/// The shortest text that [`parse`] reads as this duration; what is below a millisecond is left out.
+/// The shortest text for this duration as the configuration writes it; what is below a millisecond is left out.
 pub fn format(duration: Duration) -> String {
     let mut rest = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
     let mut parts = Vec::new();
