@@ -19,9 +19,10 @@ const SIZE_UNITS: [(&str, u64); 7] = [
 /// The duration that `text` says, or what is wrong with it. Fractions are refused: a smaller unit says it exactly.
 pub(super) fn parse(text: &str) -> Result<Duration, String> {
     if text.contains(['.', ',']) {
-        return Err("has a fraction; write a whole number of a smaller unit, such as \"90m\" for 1.5 h".to_owned());
+        return Err("has a fraction; write whole numbers of smaller units, such as \"1s500ms\"".to_owned());
     }
-    let malformed = || "is not a duration; write a whole number with a unit: \"500ms\", \"30s\", \"5m\", \"1h30m\"";
+    let malformed =
+        || "is not a duration; write a whole number with a unit: \"500ms\", \"30s\", \"5m\", \"1h30m\"";
     let mut rest = text;
     let mut milliseconds: u64 = 0;
     let mut units = DURATION_UNITS.iter();
@@ -41,17 +42,17 @@ pub(super) fn parse(text: &str) -> Result<Duration, String> {
     Ok(Duration::from_millis(milliseconds))
 }
 
-/// The shortest text that [`parse`] reads as this duration; what is below a millisecond is left out.
+/// The shortest text for this duration as the configuration writes it; what is below a millisecond is left out.
 pub fn format(duration: Duration) -> String {
     let mut rest = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
-    let mut text = String::new();
+    let mut parts = Vec::new();
     for (unit, factor) in DURATION_UNITS {
         if rest >= factor {
-            text.push_str(&format!("{}{unit}", rest / factor));
+            parts.push(format!("{}{unit}", rest / factor));
             rest %= factor;
         }
     }
-    if text.is_empty() { "0s".to_owned() } else { text }
+    if parts.is_empty() { "0s".to_owned() } else { parts.concat() }
 }
 
 /// The number of bytes that `text` says, or what is wrong with it.
@@ -62,7 +63,9 @@ pub(super) fn parse_size(text: &str) -> Result<u64, String> {
             let (_, factor) = SIZE_UNITS.iter().find(|(name, _)| *name == unit)?;
             number.checked_mul(*factor)
         })
-        .ok_or_else(|| "is not a size; write a whole number with a unit: \"512KiB\", \"100MiB\", \"1GiB\"".to_owned())
+        .ok_or_else(|| {
+            "is not a size; write a whole number with a unit: \"512KiB\", \"100MiB\", \"1GiB\"".to_owned()
+        })
 }
 
 /// The number and the unit that `text` begins with, and what is behind them.
@@ -99,8 +102,25 @@ mod tests {
     #[test]
     fn anything_else_is_refused() {
         for text in [
-            "", "5", "s", "1.5h", "1,5h", "-5s", "+5s", " 5s", "5 s", "5s ", "5S", "5min", "30m1h", "5s5s", "1d",
-            "0x5s", "٣s", "18446744073709551616s", "18446744073709551615h",
+            "",
+            "5",
+            "s",
+            "1.5h",
+            "1,5h",
+            "-5s",
+            "+5s",
+            " 5s",
+            "5 s",
+            "5s ",
+            "5S",
+            "5min",
+            "30m1h",
+            "5s5s",
+            "1d",
+            "0x5s",
+            "٣s",
+            "18446744073709551616s",
+            "18446744073709551615h",
         ] {
             check(text, None);
         }

@@ -10,7 +10,8 @@ const PREFIXES: [&str; 7] = ["sk-", "sk_", "gsk_", "aiza", "xai-", "bearer ", "e
 const LONGEST_WORD: usize = 24;
 
 /// What documentation has in the place of a key, in lower case.
-const PLACEHOLDERS: [&str; 7] = ["changeme", "change-me", "change_me", "replaceme", "replace-me", "replace_me", "xxx"];
+const PLACEHOLDERS: [&str; 7] =
+    ["changeme", "change-me", "change_me", "replaceme", "replace-me", "replace_me", "xxx"];
 
 /// What is wrong with a key, and what to do about it; nothing of the key itself.
 pub(super) fn check(key: &str) -> Result<(), &'static str> {

@@ -42,14 +42,19 @@ pub fn load(path: &Path, keys: Keys, surroundings: &Surroundings<'_>) -> Result<
     let bytes = read.map_err(|error| Problems::of_file(&file, format!("cannot be read: {error}")))?;
     let text = String::from_utf8(bytes).map_err(|error| {
         let before = &error.as_bytes()[..error.utf8_error().valid_up_to()];
-        let line = before.iter().filter(|byte| **byte == b'\n').count() + 1;
+        let line = before.split(|byte| *byte == b'\n').count();
         Problems::of_file(&file, format!("not UTF-8 text in line {line}"))
     })?;
     parse(&text, &file, keys, surroundings)
 }
 
 /// Loads a configuration from its text; `file` is what its problems call it.
-pub fn parse(text: &str, file: &str, keys: Keys, surroundings: &Surroundings<'_>) -> Result<Loaded, Problems> {
+pub fn parse(
+    text: &str,
+    file: &str,
+    keys: Keys,
+    surroundings: &Surroundings<'_>,
+) -> Result<Loaded, Problems> {
     let report = Report::new(file, text);
     let Some(table) = raw::parse(text, &report) else {
         return Err(report.finish().expect_err("what is no TOML is reported"));

@@ -1,6 +1,6 @@
 //! What the operator asked for, checked and immutable: the rest of the program reads nothing else.
 
-use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, fmt, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use reqwest::{
     Method,
@@ -227,7 +227,7 @@ pub enum MaxTokensParameter {
 }
 
 /// A request of the operator's own and what its response must be.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(PartialEq, Eq)]
 pub struct HttpRequest {
     /// GET by default.
     pub method: Method,
@@ -241,6 +241,21 @@ pub struct HttpRequest {
     pub send_key: bool,
     /// What must hold.
     pub expect: Expect,
+}
+
+impl fmt::Debug for HttpRequest {
+    /// Without the body, which may hold credentials.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { method, path, body, headers, send_key, expect } = self;
+        f.debug_struct("HttpRequest")
+            .field("method", method)
+            .field("path", path)
+            .field("body_bytes", &body.as_ref().map(String::len))
+            .field("headers", headers)
+            .field("send_key", send_key)
+            .field("expect", expect)
+            .finish()
+    }
 }
 
 /// What the response of an `http` check must be. What is not written is not asked.

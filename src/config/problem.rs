@@ -39,8 +39,8 @@ impl Problems {
     }
 
     /// The problems, at least one, in the order of the file.
-    pub fn iter(&self) -> std::slice::Iter<'_, Problem> {
-        self.0.iter()
+    pub fn as_slice(&self) -> &[Problem] {
+        &self.0
     }
 }
 
@@ -124,7 +124,11 @@ impl Report {
             problems
         };
         let errors = self.errors.into_inner();
-        if errors.is_empty() { Ok(by_place(self.warnings.into_inner())) } else { Err(Problems(by_place(errors))) }
+        if errors.is_empty() {
+            Ok(by_place(self.warnings.into_inner()))
+        } else {
+            Err(Problems(by_place(errors)))
+        }
     }
 }
 
@@ -157,7 +161,8 @@ mod tests {
     #[test]
     fn problems_come_in_the_order_of_the_lines() {
         let report = Report::new("c.toml", "a = 1\nb = 2\n");
-        let at = |offset: usize, path: &str| Place { line: report.line(offset), column: 0, path: path.to_owned() };
+        let at =
+            |offset: usize, path: &str| Place { line: report.line(offset), column: 0, path: path.to_owned() };
         report.error(&at(6, "b"), "late");
         report.error(&at(5, "a"), "early");
         report.error(&Place::default(), "all");

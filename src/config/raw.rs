@@ -105,12 +105,16 @@ impl<'a> Section<'a> {
 
     /// The value of a key as the file has it.
     pub(super) fn value(&mut self, key: &'static str) -> Option<&'a DeValue<'a>> {
-        self.asked.push(key);
+        self.pass(&[key]);
         self.table?.get(key).map(Spanned::get_ref)
     }
 
     /// A string, as `parse` understands it. What `parse` complains of must not repeat a secret.
-    pub(super) fn text<T>(&mut self, key: &'static str, parse: impl FnOnce(&str) -> Result<T, String>) -> Option<T> {
+    pub(super) fn text<T>(
+        &mut self,
+        key: &'static str,
+        parse: impl FnOnce(&str) -> Result<T, String>,
+    ) -> Option<T> {
         let value = self.value(key)?;
         let Some(text) = value.as_str() else {
             self.problem(key, wrong_type("a string", value));
@@ -147,9 +151,15 @@ impl<'a> Section<'a> {
     }
 
     /// A duration of that range.
-    pub(super) fn duration(&mut self, key: &'static str, range: &RangeInclusive<Duration>) -> Option<Duration> {
-        if let Some(DeValue::Integer(number)) = self.table.and_then(|table| table.get(key)).map(Spanned::get_ref) {
-            self.asked.push(key);
+    pub(super) fn duration(
+        &mut self,
+        key: &'static str,
+        range: &RangeInclusive<Duration>,
+    ) -> Option<Duration> {
+        if let Some(DeValue::Integer(number)) =
+            self.table.and_then(|table| table.get(key)).map(Spanned::get_ref)
+        {
+            self.pass(&[key]);
             self.problem(key, format!("{number} has no unit; write a string with one, such as \"30s\""));
             return None;
         }
@@ -163,11 +173,11 @@ impl<'a> Section<'a> {
         })
     }
 
-    /// The elements of an array; none where the key is absent. The first is number 1.
-    pub(super) fn elements(&mut self, key: &'static str) -> Vec<(&'a DeValue<'a>, Place)> {
+    /// The elements of an array, of which `wanted` says what they are; none where the key is absent. The first is number 1.
+    pub(super) fn elements(&mut self, key: &'static str, wanted: &str) -> Vec<(&'a DeValue<'a>, Place)> {
         let Some(value) = self.value(key) else { return Vec::new() };
         let Some(array) = value.as_array() else {
-            self.problem(key, wrong_type("an array", value));
+            self.problem(key, wrong_type(wanted, value));
             return Vec::new();
         };
         let path = self.place_of(key).path;
@@ -185,7 +195,7 @@ impl<'a> Section<'a> {
         parse: impl Fn(&str) -> Result<T, String>,
     ) -> Vec<(T, Place)> {
         let mut parsed = Vec::new();
-        for (value, place) in self.elements(key) {
+        for (value, place) in self.elements(key, "an array of strings") {
             match value.as_str().map_or_else(|| Err(wrong_type("a string", value)), &parse) {
                 Ok(item) => parsed.push((item, place)),
                 Err(message) => self.report.error(&place, message),
@@ -218,7 +228,11 @@ impl<'a> Section<'a> {
 
     /// Accepts these keys without reading them, where another problem already says that they cannot be judged.
     pub(super) fn pass(&mut self, keys: &[&'static str]) {
-        self.asked.extend(keys);
+        for key in keys {
+            if !self.asked.contains(key) {
+                self.asked.push(key);
+            }
+        }
     }
 
     /// Notes each key that nobody asked for.
@@ -240,7 +254,7 @@ pub(super) fn number(value: &DeValue<'_>, range: &RangeInclusive<u32>) -> Result
     let integer = value.as_integer().ok_or_else(|| wrong_type("a whole number", value))?;
     let number = u32::from_str_radix(integer.as_str(), integer.radix()).ok();
     number.filter(|number| range.contains(number)).ok_or_else(|| {
-        format!("{} is out of range; allowed are {} to {}", cut(integer), range.start(), range.end())
+        format!("{} is out of range; allowed are {} to {}", cut(&integer), range.start(), range.end())
     })
 }
 
@@ -251,7 +265,7 @@ pub(super) fn wrong_type(wanted: &str, value: &DeValue<'_>) -> String {
 }
 
 /// A number of any length, cut.
-fn cut(number: impl ToString) -> String {
+fn cut(number: &impl ToString) -> String {
     number.to_string().chars().take(24).collect()
 }
 

@@ -15,8 +15,7 @@ use tracing_subscriber::{EnvFilter, filter::LevelFilter};
 use url::Host;
 
 use super::{
-    duration,
-    key,
+    duration, key,
     load::Keys,
     model::{Config, KeySource, Log, LogFormat, Probe, Rotation, Schedule, Server},
     problem::{Place, Report, not_one_of, shown},
@@ -140,7 +139,7 @@ pub(super) fn config(table: &DeTable<'_>, context: &Context<'_>) -> Config {
         probes.extend(resolve_provider::generated(&provider, &defaults, context.report));
         providers.insert(entry.key.to_owned(), provider);
     }
-    for (value, place) in root.elements("probe") {
+    for (value, place) in root.elements("probe", "an array of tables, each written under [[probe]]") {
         let section = Section::of(value, place, context.report);
         probes.extend(resolve_probe::written(section, &mut providers, &defaults, context));
     }
@@ -150,7 +149,8 @@ pub(super) fn config(table: &DeTable<'_>, context: &Context<'_>) -> Config {
         let message = "no probe uses this provider; give it checks or a [[probe]], or remove it";
         context.report.warning(&provider.place, message);
     }
-    let usable = providers.into_iter().filter_map(|(name, drafted)| Some((name, drafted.provider?))).collect();
+    let usable =
+        providers.into_iter().filter_map(|(name, drafted)| Some((name, drafted.provider?))).collect();
     finished(server, log, schedule, usable, probes, context)
 }
 
@@ -166,7 +166,9 @@ fn finished(
     probes.sort_by_key(|placed| placed.place.line);
     distinct(&probes, context.report);
     if probes.is_empty() {
-        context.report.warning(&Place::default(), "no probe is configured; add checks to a provider or a [[probe]]");
+        context
+            .report
+            .warning(&Place::default(), "no probe is configured; add checks to a provider or a [[probe]]");
     }
     if probes.len() > MOST_PROBES {
         let message = format!("{} probes are too many; allowed are {MOST_PROBES}", probes.len());
@@ -212,7 +214,10 @@ fn distinct(probes: &[Placed], report: &Report) {
 fn server(mut section: Section<'_>, report: &Report) -> Server {
     let listen = section.text("listen", |text| {
         text.parse::<SocketAddr>().map_err(|_| {
-            format!("{} is not an address to listen on; write \"127.0.0.1:10429\" or \"[::1]:10429\"", shown(text))
+            format!(
+                "{} is not an address to listen on; write \"127.0.0.1:10429\" or \"[::1]:10429\"",
+                shown(text)
+            )
         })
     });
     let listen = listen.unwrap_or(SocketAddr::from(([127, 0, 0, 1], 10_429)));
@@ -232,7 +237,10 @@ fn server(mut section: Section<'_>, report: &Report) -> Server {
 /// A name or an address as a Host header has it, without a port.
 fn hostname(text: &str) -> Result<String, String> {
     let message = || {
-        format!("{} is not a host name; write it without scheme and port, such as \"prober.example\"", shown(text))
+        format!(
+            "{} is not a host name; write it without scheme and port, such as \"prober.example\"",
+            shown(text)
+        )
     };
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | '[' | ']' | ':');
     let name = match text.parse() {
@@ -241,7 +249,11 @@ fn hostname(text: &str) -> Result<String, String> {
     };
     // What the URL standard would write differently, such as 127.1, no browser sends.
     let same = Host::parse(&name).is_ok_and(|host| host.to_string() == name);
-    if same && name.chars().all(plain) && name.len() <= 253 && !name.ends_with('.') { Ok(name) } else { Err(message()) }
+    if same && name.chars().all(plain) && name.len() <= 253 && !name.ends_with('.') {
+        Ok(name)
+    } else {
+        Err(message())
+    }
 }
 
 fn log(mut section: Section<'_>, context: &Context<'_>) -> Log {
@@ -272,11 +284,16 @@ fn filter(text: &str) -> Result<String, String> {
         return Err(format!("is empty; allowed are {} or a tracing filter", levels.join(", ")));
     }
     if let Some(part) = text.split(',').map(str::trim).find(lone) {
-        return Err(format!("{}, or a tracing filter such as \"info,hyper=warn\"", not_one_of(part, &levels)));
+        return Err(format!(
+            "{}, or a tracing filter such as \"info,hyper=warn\"",
+            not_one_of(part, &levels)
+        ));
     }
     match EnvFilter::try_new(text) {
         Ok(_) => Ok(text.to_owned()),
-        Err(_) => Err(format!("{} is not a tracing filter; write one such as \"info,hyper=warn\"", shown(text))),
+        Err(_) => {
+            Err(format!("{} is not a tracing filter; write one such as \"info,hyper=warn\"", shown(text)))
+        }
     }
 }
 
@@ -311,7 +328,8 @@ fn schedule(mut section: Section<'_>) -> Schedule {
     const BACKOFFS: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(7 * 86_400);
     let schedule = Schedule {
         max_concurrent: section.number("max_concurrent", &RUNS).unwrap_or(64) as usize,
-        max_concurrent_per_provider: section.number("max_concurrent_per_provider", &RUNS).unwrap_or(8) as usize,
+        max_concurrent_per_provider: section.number("max_concurrent_per_provider", &RUNS).unwrap_or(8)
+            as usize,
         max_backoff: section.duration("max_backoff", &BACKOFFS).unwrap_or(Duration::from_secs(3_600)),
     };
     section.finish();
@@ -353,7 +371,9 @@ pub(super) fn source(mut section: Section<'_>, report: &Report) -> Option<KeySou
 /// The name of where a secret is. It is not repeated: the commonest mistake is to write the secret there.
 fn name(text: &str, what: &str, example: &str, mark: impl Fn(char) -> bool) -> Result<String, String> {
     if key::looks_like_one(text) {
-        return Err(format!("looks like a key itself; write the name of {what} that holds it, such as {example:?}"));
+        return Err(format!(
+            "looks like a key itself; write the name of {what} that holds it, such as {example:?}"
+        ));
     }
     let fits = |c: char| c.is_ascii_alphanumeric() || mark(c);
     let begins = text.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_');

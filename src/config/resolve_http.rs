@@ -17,19 +17,11 @@ use super::{
 };
 
 /// Headers that carry a key, which has ways of its own.
-const KEY_HEADERS: [&str; 5] = ["authorization", "x-api-key", "api-key", "x-goog-api-key", "proxy-authorization"];
+const KEY_HEADERS: [&str; 4] = ["authorization", "x-api-key", "api-key", "x-goog-api-key"];
 
 /// Headers that belong to the connection and are the client's to set.
-const CONNECTION_HEADERS: [&str; 8] = [
-    "connection",
-    "content-length",
-    "expect",
-    "keep-alive",
-    "te",
-    "trailer",
-    "transfer-encoding",
-    "upgrade",
-];
+const CONNECTION_HEADERS: [&str; 8] =
+    ["connection", "content-length", "expect", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade"];
 
 /// The most headers of one table.
 const MOST_HEADERS: usize = 32;
@@ -46,7 +38,8 @@ const LARGEST_PATTERN: usize = 1 << 20;
 pub(super) fn base_url(text: &str) -> Result<Url, String> {
     let mut url = web_url(text, &["http", "https"])?;
     if url.query().is_some() || url.fragment().is_some() {
-        return Err("must not have a query or fragment; what belongs to one request goes into its path key".to_owned());
+        return Err("must not have a query or fragment; what belongs to one request goes into its path key"
+            .to_owned());
     }
     if let Some(call) = ["/chat/completions", "/messages"].iter().find(|call| url.path().ends_with(*call)) {
         return Err(format!("must end before {call}, which is appended for each request"));
@@ -62,7 +55,11 @@ pub(super) fn proxy(text: &str) -> Result<Url, String> {
     let url = web_url(text, &["http"]).map_err(|message| format!("{message}; {REMEDY}"))?;
     let port = text.trim_end_matches('/').rsplit(':').next().unwrap_or_default();
     let bare = url.path() == "/" && url.query().is_none() && url.fragment().is_none();
-    if bare && port.parse::<u16>().is_ok() { Ok(url) } else { Err(format!("must be host and port alone; {REMEDY}")) }
+    if bare && port.parse::<u16>().is_ok() {
+        Ok(url)
+    } else {
+        Err(format!("must be host and port alone; {REMEDY}"))
+    }
 }
 
 /// A URL with a host and without credentials.
@@ -123,7 +120,10 @@ pub(super) fn headers(section: &Section<'_>, context: &Context<'_>) -> Vec<(Head
     let mut headers: Vec<(HeaderName, HeaderValue)> = Vec::new();
     let entries = section.entries();
     if entries.len() > MOST_HEADERS {
-        report.error(section.place(), format!("{} headers are too many; allowed are {MOST_HEADERS}", entries.len()));
+        report.error(
+            section.place(),
+            format!("{} headers are too many; allowed are {MOST_HEADERS}", entries.len()),
+        );
     }
     for entry in entries {
         let name = match header_name(entry.key).and_then(own_header) {
@@ -147,13 +147,14 @@ pub(super) fn headers(section: &Section<'_>, context: &Context<'_>) -> Vec<(Head
 /// Refuses the headers that are not the operator's to set this way, with the way.
 fn own_header(name: HeaderName) -> Result<HeaderName, String> {
     if name == header::HOST {
-        Err("host follows from base_url; change that instead".to_owned())
+        Err("follows from base_url; change that instead".to_owned())
+    } else if name == header::PROXY_AUTHORIZATION {
+        Err("belongs to a proxy with a password, which is not supported; remove it".to_owned())
     } else if KEY_HEADERS.contains(&name.as_str()) {
-        let proxy = name == header::PROXY_AUTHORIZATION;
-        let way = "give the key by api_key, and the header's name by key_header where it is not the API's own";
-        Err(if proxy { "a proxy with a password is not supported".to_owned() } else { format!("{name}: {way}") })
+        Err("carries a key; give that by api_key, and by key_header the header that is not the API's own"
+            .to_owned())
     } else if CONNECTION_HEADERS.contains(&name.as_str()) {
-        Err(format!("{name} belongs to the connection and cannot be set"))
+        Err("belongs to the connection and cannot be set; remove it".to_owned())
     } else {
         Ok(name)
     }
@@ -229,7 +230,7 @@ pub(super) fn request(section: &mut Section<'_>, context: &Context<'_>) -> HttpR
 
 fn expect(mut section: Section<'_>, method: &Method, report: &Report) -> Expect {
     let mut status = Vec::new();
-    for (value, place) in section.elements("status") {
+    for (value, place) in section.elements("status", "an array of whole numbers") {
         match raw::number(value, &(100..=599)) {
             Ok(number) => status.push(number as u16),
             Err(message) => report.error(&place, message),
@@ -268,12 +269,16 @@ fn json_members(section: &Section<'_>, report: &Report) -> Vec<(String, serde_js
     for entry in section.entries() {
         let escapes = entry.key.split('~').skip(1).all(|rest| rest.starts_with(['0', '1']));
         if !(entry.key.is_empty() || entry.key.starts_with('/')) || !escapes {
-            let message = "is not a JSON pointer (RFC 6901); write \"/member\" or \"/list/0\", ~1 for a slash inside";
+            let message =
+                "is not a JSON pointer (RFC 6901); write \"/member\" or \"/list/0\", ~1 for a slash inside";
             report.error(&entry.place, message);
         } else if let Some(value) = json(entry.value) {
             members.push((entry.key.to_owned(), value));
         } else {
-            report.error(&entry.place, "is no JSON value; allowed are strings, finite numbers, booleans, arrays, tables");
+            report.error(
+                &entry.place,
+                "is no JSON value; allowed are strings, finite numbers, booleans, arrays, tables",
+            );
         }
     }
     members
@@ -286,11 +291,14 @@ fn json(value: &DeValue<'_>) -> Option<serde_json::Value> {
         DeValue::Integer(number) => i64::from_str_radix(number.as_str(), number.radix()).ok()?.into(),
         DeValue::Float(number) => serde_json::Number::from_f64(number.as_str().parse().ok()?)?.into(),
         DeValue::Boolean(truth) => (*truth).into(),
-        DeValue::Array(array) => array.iter().map(|item| json(item.get_ref())).collect::<Option<Vec<_>>>()?.into(),
+        DeValue::Array(array) => {
+            array.iter().map(|item| json(item.get_ref())).collect::<Option<Vec<_>>>()?.into()
+        }
         DeValue::Table(table) => {
-            let member = |(key, value): (&toml::Spanned<std::borrow::Cow<'_, str>>, &toml::Spanned<DeValue<'_>>)| {
-                Some((key.get_ref().to_string(), json(value.get_ref())?))
-            };
+            let member =
+                |(key, value): (&toml::Spanned<std::borrow::Cow<'_, str>>, &toml::Spanned<DeValue<'_>>)| {
+                    Some((key.get_ref().to_string(), json(value.get_ref())?))
+                };
             table.iter().map(member).collect::<Option<serde_json::Map<_, _>>>()?.into()
         }
         DeValue::Datetime(_) => return None,

@@ -58,7 +58,8 @@ pub(super) fn written(
     let check = check(&mut section);
     let timing = timing(&mut section, check, defaults);
     if let (Some(check), Some(draft), Some(provider)) = (check, drafted, provider) {
-        needs(check, provider, draft.keyed || draft.keyless).unwrap_or_else(|message| section.problem("check", message));
+        needs(check, provider, draft.keyed || draft.keyless)
+            .unwrap_or_else(|message| section.problem("check", message));
     }
     let model = check.and_then(|check| model(&mut section, check));
     let task = check.map(|check| task(&mut section, check, drafted, context));
@@ -89,7 +90,10 @@ fn name(text: &str) -> Result<String, String> {
     if is_name(text, LONGEST_NAME, |c| matches!(c, '.' | '_' | '-')) {
         Ok(text.to_owned())
     } else {
-        Err(format!("{} must be 1 to {LONGEST_NAME} characters of a-z, 0-9, dot, underscore and hyphen", shown(text)))
+        Err(format!(
+            "{} must be 1 to {LONGEST_NAME} characters of a-z, 0-9, dot, underscore and hyphen",
+            shown(text)
+        ))
     }
 }
 
@@ -113,11 +117,12 @@ fn drafted<'p>(section: &mut Section<'_>, providers: &'p mut BTreeMap<String, Dr
 /// The check, once it is reported which keys are another's.
 fn check(section: &mut Section<'_>) -> Option<Check> {
     let names: Vec<_> = Check::ALL.iter().map(|check| check.name()).collect();
-    let check = section.required("check", |text| Check::from_name(text).ok_or_else(|| not_one_of(text, &names)))?;
+    let check =
+        section.required("check", |text| Check::from_name(text).ok_or_else(|| not_one_of(text, &names)))?;
     for (key, owners) in OWN_KEYS {
         if section.has(key) && !owners.contains(&check) {
             let owners: Vec<_> = owners.iter().map(|owner| owner.name()).collect();
-            section.problem(key, format!("a {check} probe has none; it belongs to {}", owners.join(" and ")));
+            section.problem(key, format!("belongs to {}, not to {check}; remove it", owners.join(" and ")));
         }
     }
     Some(check)
@@ -128,8 +133,10 @@ fn timing(section: &mut Section<'_>, check: Option<Check>, defaults: &Defaults) 
     let own = inherited.overridden_by(section);
     let judged = check.is_some() && section.has("timeout") && !section.is_bad("interval");
     if judged && !section.is_bad("timeout") && own.timeout > own.interval {
-        let (timeout, interval) = (duration::format(own.timeout), duration::format(own.interval));
-        let message = format!("{timeout:?} is longer than the interval {interval:?}; lower it or raise the interval");
+        let written = section.value("timeout").and_then(|value| value.as_str()).unwrap_or_default();
+        let interval = duration::format(own.interval);
+        let message =
+            format!("{written:?} is longer than the interval {interval:?}; lower it or raise the interval");
         section.problem("timeout", message);
     }
     own
@@ -192,12 +199,18 @@ fn chat(section: &mut Section<'_>, provider: Option<&Provider>) -> Chat {
 fn agree(section: &Section<'_>, request: &HttpRequest, draft: &Draft) {
     let Some(provider) = &draft.provider else { return };
     if request.send_key && !draft.keyed {
-        section.problem("send_key", format!("there is no key to send; give provider.{} an api_key", provider.name));
+        section.problem(
+            "send_key",
+            format!("there is no key to send; give provider.{} an api_key", provider.name),
+        );
     }
     for (name, _) in &request.headers {
         let taken = provider.headers.iter().any(|(other, _)| other == name);
         if taken || provider.key_header.as_ref() == Some(name) {
-            section.problem("headers", format!("{name} is set by provider.{} already; remove one", provider.name));
+            section.problem(
+                "headers",
+                format!("{name} is set by provider.{} already; remove one", provider.name),
+            );
         }
     }
 }

@@ -97,7 +97,8 @@ pub(super) fn provider(name: &str, mut section: Section<'_>, context: &Context<'
 pub(super) fn generated(draft: &Draft, defaults: &Defaults, report: &Report) -> Vec<Placed> {
     let Some(provider) = &draft.provider else { return Vec::new() };
     let placed = |(check, place): &(Check, Place)| {
-        needs(*check, provider, draft.keyed || draft.keyless).unwrap_or_else(|message| report.error(place, message));
+        needs(*check, provider, draft.keyed || draft.keyless)
+            .unwrap_or_else(|message| report.error(place, message));
         let task = match check {
             Check::Health => Task::Health,
             Check::Auth => Task::Auth,
@@ -138,7 +139,8 @@ fn api(name: &str, section: &mut Section<'_>) -> Option<Api> {
     }
     let own = Api::from_name(name);
     if own.is_none() {
-        let message = format!("is missing, since the provider's name is no API's; allowed are {}", names.join(", "));
+        let message =
+            format!("is missing, since the provider's name is no API's; allowed are {}", names.join(", "));
         section.problem("api", message);
     }
     own
@@ -192,7 +194,9 @@ fn key(section: &mut Section<'_>, context: &Context<'_>) -> Option<Key> {
             return Some(Key { value: Secret::new(text), source });
         }
         DeValue::String(_) => {
-            context.report.error(&place, format!("a key must not be in this file; write where it is kept: {WAYS}"));
+            context
+                .report
+                .error(&place, format!("a key must not be in this file; write where it is kept: {WAYS}"));
         }
         _ => context.report.error(&place, wrong_type(WAYS, value)),
     }
@@ -213,7 +217,9 @@ fn own_key_header(section: &mut Section<'_>, headers: &[(HeaderName, impl Sized)
 /// The proxy on the way to the provider: its own, or the environment's.
 fn way(section: &mut Section<'_>, target: &Url, context: &Context<'_>) -> Option<Url> {
     if section.has("proxy") {
-        return section.text("proxy", |text| if text == "none" { Ok(None) } else { proxy(text).map(Some) }).flatten();
+        return section
+            .text("proxy", |text| if text == "none" { Ok(None) } else { proxy(text).map(Some) })
+            .flatten();
     }
     section.pass(&["proxy"]);
     let (variable, value) = context.surroundings.proxy_for(target)?;
@@ -238,7 +244,10 @@ fn ca_certificates(section: &mut Section<'_>) -> Vec<rustls::pki_types::Certific
 fn labels(section: &Section<'_>, report: &Report) -> BTreeMap<String, String> {
     let entries = section.entries();
     if entries.len() > MOST_LABELS {
-        report.error(section.place(), format!("{} labels are too many; allowed are {MOST_LABELS}", entries.len()));
+        report.error(
+            section.place(),
+            format!("{} labels are too many; allowed are {MOST_LABELS}", entries.len()),
+        );
     }
     let mut labels = BTreeMap::new();
     for entry in entries {
@@ -255,7 +264,8 @@ fn labels(section: &Section<'_>, report: &Report) -> BTreeMap<String, String> {
             let message = "is not a label name; allowed are letters, digits and _, not first a digit or __";
             report.error(&entry.place, message);
         } else if RESERVED_LABELS.contains(&entry.key) {
-            report.error(&entry.place, "is a label that the exporter or Prometheus sets; choose another name");
+            report
+                .error(&entry.place, "is a label that the exporter or Prometheus sets; choose another name");
         } else if value.is_empty() || value.len() > LONGEST_LABEL {
             report.error(&entry.place, format!("the value must have 1 to {LONGEST_LABEL} bytes"));
         } else {

@@ -47,7 +47,8 @@ impl Surroundings<'_> {
     pub(super) fn secret(&self, source: &KeySource) -> Result<String, String> {
         match source {
             KeySource::Env(name) => {
-                let value = (self.variable)(name).ok_or_else(|| format!("environment variable {name} is not set"))?;
+                let value =
+                    (self.variable)(name).ok_or_else(|| format!("environment variable {name} is not set"))?;
                 value.into_string().map_err(|_| format!("environment variable {name} is not UTF-8"))
             }
             KeySource::File(path) => secret_file(path),
@@ -83,7 +84,8 @@ impl Surroundings<'_> {
             "https" => &["https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"],
             _ => &["http_proxy", "all_proxy", "ALL_PROXY"],
         };
-        let set = |name: &&'static str| Some((*name, (self.variable)(name).filter(|value| !value.is_empty())?));
+        let set =
+            |name: &&'static str| Some((*name, (self.variable)(name).filter(|value| !value.is_empty())?));
         names.iter().find_map(set)
     }
 
@@ -93,7 +95,9 @@ impl Surroundings<'_> {
         let host = target.host_str().unwrap_or_default().trim_matches(['[', ']']);
         let matches = |entry: &str| {
             let (name, port) = match entry.rsplit_once(':') {
-                Some((name, port)) if !name.contains(':') && port.parse::<u16>().is_ok() => (name, port.parse().ok()),
+                Some((name, port)) if !name.contains(':') && port.parse::<u16>().is_ok() => {
+                    (name, port.parse().ok())
+                }
                 _ => (entry, None),
             };
             let domain = name.trim_start_matches("*.").trim_start_matches('.').trim_matches(['[', ']']);
@@ -147,7 +151,8 @@ pub(super) fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, 
 }
 
 fn secret_file(path: &Path) -> Result<String, String> {
-    let bytes = read_file(path, LONGEST_SECRET).map_err(|error| format!("{} cannot be read: {error}", path.display()))?;
+    let bytes = read_file(path, LONGEST_SECRET)
+        .map_err(|error| format!("{} cannot be read: {error}", path.display()))?;
     let mut text = String::from_utf8(bytes).map_err(|_| format!("{} is not UTF-8 text", path.display()))?;
     if text.ends_with('\n') {
         text.pop();
@@ -180,7 +185,7 @@ pub(super) fn read_bounded(source: impl Read, most: u64) -> io::Result<Vec<u8>> 
 mod tests {
     use super::*;
 
-    fn within<'a>(variable: &'a dyn Fn(&str) -> Option<OsString>) -> Surroundings<'a> {
+    fn within(variable: &dyn Fn(&str) -> Option<OsString>) -> Surroundings<'_> {
         Surroundings { variable, system_roots: &Vec::new }
     }
 
@@ -202,7 +207,9 @@ mod tests {
 
     #[test]
     fn what_is_local_or_exempt_is_reached_directly() {
-        for target in ["http://localhost:1", "http://127.0.0.9", "http://[::1]:8", "http://[::ffff:127.0.0.1]/"] {
+        for target in
+            ["http://localhost:1", "http://127.0.0.9", "http://[::1]:8", "http://[::ffff:127.0.0.1]/"]
+        {
             proxy(&[("ALL_PROXY", "p")], target, None);
         }
         for (list, target, exempt) in [
@@ -228,7 +235,8 @@ mod tests {
     fn one_newline_is_the_editors() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("key");
-        for (contents, key) in [("k", "k"), ("k\n", "k"), ("k\r\n", "k"), ("k\n\n", "k\n"), (" k \n", " k ")] {
+        for (contents, key) in [("k", "k"), ("k\n", "k"), ("k\r\n", "k"), ("k\n\n", "k\n"), (" k \n", " k ")]
+        {
             std::fs::write(&path, contents).unwrap();
             assert_eq!(within(&|_| None).secret(&KeySource::File(path.clone())), Ok(key.to_owned()));
         }

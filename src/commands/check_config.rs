@@ -1,0 +1,281 @@
+//! `check-config`: the loader of `run`, then the probes that it would schedule and what they would spend.
+
+use std::{io::Write, path::Path, time::Duration};
+
+use crate::{
+    config::{Config, Keys, Loaded, Probe, Surroundings, Task, duration, load, systemd_run},
+    outcome::Check,
+};
+
+/// Exit status: the configuration can be used.
+const GOOD: u8 = 0;
+
+/// Exit status: the result could not be written.
+const UNWRITTEN: u8 = 1;
+
+/// Exit status: the configuration is bad (`EX_CONFIG` of sysexits.h).
+const BAD: u8 = 78;
+
+/// Bytes of a prompt for each of its tokens, which is about right for English.
+const BYTES_PER_TOKEN: usize = 4;
+
+/// Tokens that an API adds to a prompt for its roles and marks.
+const FRAME_TOKENS: usize = 8;
+
+/// The columns of the table, and whether they are numbers.
+const COLUMNS: [(&str, bool); 9] = [
+    ("PROBE", false),
+    ("CHECK", false),
+    ("PROVIDER", false),
+    ("MODEL", false),
+    ("INTERVAL", true),
+    ("TIMEOUT", true),
+    ("REQUESTS/DAY", true),
+    ("INPUT TOKENS/DAY", true),
+    ("OUTPUT TOKENS/DAY", true),
+];
+
+/// Loads the file at `path` and prints its problems and warnings to `err`, its probes to `out`. The exit status.
+pub fn check_config(
+    path: &Path,
+    no_secrets: bool,
+    surroundings: &Surroundings<'_>,
+    out: &mut impl Write,
+    err: &mut impl Write,
+) -> u8 {
+    let keys = if no_secrets { Keys::Skipped } else { Keys::Reported };
+    let (status, results, messages) = match load(path, keys, surroundings) {
+        Ok(loaded) => (GOOD, table(&loaded.config), remarks(&loaded, path, no_secrets, surroundings)),
+        Err(problems) => (BAD, String::new(), format!("{problems}\n")),
+    };
+    // Where standard error is closed there is nobody left to tell.
+    let _ = err.write_all(messages.as_bytes());
+    let written = out.write_all(results.as_bytes()).and_then(|()| out.flush());
+    if written.is_err() { UNWRITTEN } else { status }
+}
+
+/// The warnings, and how to have the credentials that only the unit has.
+fn remarks(loaded: &Loaded, path: &Path, no_secrets: bool, surroundings: &Surroundings<'_>) -> String {
+    let mut lines: Vec<_> = loaded.warnings.iter().map(|warning| format!("warning: {warning}\n")).collect();
+    if !no_secrets && !loaded.credentials.is_empty() && surroundings.credentials_directory().is_none() {
+        // The transient unit starts in the root directory.
+        let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+        let command =
+            format!("langmart-prober check-config --config {}", quoted(&absolute.display().to_string()));
+        let line = systemd_run(loaded.credentials.iter().map(String::as_str), &command);
+        lines.push(format!(
+            "To check with the credentials, as root and with the paths of the unit's LoadCredential=:\n  {line}\n"
+        ));
+    }
+    lines.concat()
+}
+
+/// A word as a shell reads it.
+fn quoted(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '/' | '.' | '_' | '-');
+    if word.chars().all(plain) { word.to_owned() } else { format!("'{}'", word.replace('\'', r"'\''")) }
+}
+
+/// What a probe would send in a day.
+#[derive(Clone, Copy, Default)]
+struct Day {
+    requests: f64,
+    input_tokens: f64,
+    output_tokens: f64,
+}
+
+impl Day {
+    fn of(probe: &Probe) -> Self {
+        let requests = Duration::from_secs(86_400).as_secs_f64() / probe.interval.as_secs_f64();
+        let (input, output) = match &probe.task {
+            Task::Chat(chat) => (chat.prompt.len().div_ceil(BYTES_PER_TOKEN) + FRAME_TOKENS, chat.max_tokens),
+            Task::Health | Task::Auth | Task::Models | Task::Http(_) => (0, 0),
+        };
+        Self { requests, input_tokens: input as f64 * requests, output_tokens: f64::from(output) * requests }
+    }
+
+    fn plus(self, other: Self) -> Self {
+        Self {
+            requests: self.requests + other.requests,
+            input_tokens: self.input_tokens + other.input_tokens,
+            output_tokens: self.output_tokens + other.output_tokens,
+        }
+    }
+
+    fn cells(self) -> [String; 3] {
+        [self.requests, self.input_tokens, self.output_tokens].map(|number| {
+            // A weekly probe is not nothing.
+            if number > 0.0 && number < 10.0 { format!("{number:.1}") } else { format!("{number:.0}") }
+        })
+    }
+}
+
+/// The probes, aligned, with their totals and how the numbers came about.
+fn table(config: &Config) -> String {
+    let mut rows = vec![COLUMNS.map(|(title, _)| title.to_owned())];
+    let mut total = Day::default();
+    for probe in &config.probes {
+        let day = Day::of(probe);
+        total = total.plus(day);
+        rows.push(row(probe, day));
+    }
+    let [requests, input, output] = total.cells();
+    let empty = String::new;
+    rows.push(["total".to_owned(), empty(), empty(), empty(), empty(), empty(), requests, input, output]);
+
+    let widths: [usize; COLUMNS.len()] =
+        std::array::from_fn(|column| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0));
+    let mut lines: Vec<_> = rows.iter().map(|row| line(row, &widths)).collect();
+    if config.probes.iter().any(|probe| probe.check() == Check::Chat) {
+        lines.push(format!(
+            "\nInput tokens are estimated: a token for each {BYTES_PER_TOKEN} bytes of the prompt and {FRAME_TOKENS} \
+             for its frame, times the runs.\nOutput tokens are the most there can be: max_tokens times the runs.\n"
+        ));
+    }
+    lines.concat()
+}
+
+fn row(probe: &Probe, day: Day) -> [String; COLUMNS.len()] {
+    let [requests, input, output] = day.cells();
+    let provider = &probe.provider;
+    [
+        probe.name.clone(),
+        probe.check().to_string(),
+        format!("{} ({}, {})", provider.name, provider.api, provider.host()),
+        probe.model.clone().unwrap_or_else(|| "-".to_owned()),
+        duration::format(probe.interval),
+        duration::format(probe.timeout),
+        requests,
+        input,
+        output,
+    ]
+}
+
+fn line(row: &[String; COLUMNS.len()], widths: &[usize; COLUMNS.len()]) -> String {
+    let cells = row.iter().zip(widths).zip(COLUMNS).map(|((cell, &width), (_, number))| {
+        if number { format!("{cell:>width$}") } else { format!("{cell:<width$}") }
+    });
+    format!("{}\n", cells.collect::<Vec<_>>().join("  ").trim_end())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::OsString;
+
+    use super::*;
+
+    const FILE: &str = r#"
+        [provider.langmart]
+        api_key = { credential = "langmart" }
+        checks = ["health"]
+        [provider.openai]
+        api_key = { env = "OPENAI_API_KEY" }
+        [[probe]]
+        name = "chat"
+        provider = "openai"
+        check = "chat"
+        model = "gpt-4o-mini"
+        prompt = "12345678"
+        interval = "1h"
+    "#;
+
+    fn run(
+        text: &str,
+        no_secrets: bool,
+        variable: &dyn Fn(&str) -> Option<OsString>,
+    ) -> (u8, String, String) {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("config.toml");
+        std::fs::write(&path, text).unwrap();
+        let (mut out, mut err) = (Vec::new(), Vec::new());
+        let surroundings = Surroundings { variable, system_roots: &|| vec![vec![0].into()] };
+        let status = check_config(&path, no_secrets, &surroundings, &mut out, &mut err);
+        let text =
+            |bytes| String::from_utf8(bytes).unwrap().replace(&path.display().to_string(), "config.toml");
+        (status, text(out), text(err))
+    }
+
+    #[test]
+    fn the_table_says_what_a_day_would_take() {
+        let (status, out, _) = run(FILE, true, &|_| None);
+        assert_eq!(status, GOOD);
+        let rows: Vec<Vec<&str>> =
+            out.lines().take(4).map(|line| line.split_whitespace().collect()).collect();
+        assert_eq!(
+            rows[1],
+            [
+                "langmart-health",
+                "health",
+                "langmart",
+                "(langmart,",
+                "api.langmart.ai)",
+                "-",
+                "1m",
+                "30s",
+                "1440",
+                "0",
+                "0"
+            ]
+        );
+        assert_eq!(
+            rows[2],
+            [
+                "chat",
+                "chat",
+                "openai",
+                "(openai,",
+                "api.openai.com)",
+                "gpt-4o-mini",
+                "1h",
+                "1m30s",
+                "24",
+                "240",
+                "768"
+            ]
+        );
+        assert_eq!(rows[3], ["total", "1464", "240", "768"]);
+    }
+
+    #[test]
+    fn columns_are_aligned() {
+        let (_, out, _) = run(FILE, true, &|_| None);
+        let lines: Vec<&str> = out.lines().take(4).collect();
+        assert!(lines.iter().all(|line| line.len() == lines[0].len()), "{out}");
+        let check = lines[0].find("CHECK").unwrap();
+        assert_eq!(&lines[1][check..check + 6], "health");
+    }
+
+    #[test]
+    fn a_key_that_this_shell_cannot_reach_is_a_warning() {
+        let (status, _, err) = run(FILE, false, &|_| None);
+        assert_eq!(status, GOOD);
+        assert_eq!(
+            err,
+            "warning: config.toml:3: provider.langmart.api_key: credential langmart exists only inside the systemd \
+             unit: CREDENTIALS_DIRECTORY is not set\n\
+             warning: config.toml:6: provider.openai.api_key: environment variable OPENAI_API_KEY is not set\n\
+             To check with the credentials, as root and with the paths of the unit's LoadCredential=:\n  \
+             systemd-run --pipe --wait --collect --quiet --property=LoadCredential=langmart:/etc/credstore/langmart \
+             langmart-prober check-config --config config.toml\n"
+        );
+    }
+
+    #[test]
+    fn without_secrets_none_is_missed() {
+        let (status, _, err) = run(FILE, true, &|_| None);
+        assert_eq!((status, err.as_str()), (GOOD, ""));
+    }
+
+    #[test]
+    fn a_bad_file_has_no_table() {
+        let (status, out, err) = run("[log]\nlevl = 1\n", false, &|_| None);
+        assert_eq!((status, out.as_str()), (BAD, ""));
+        assert!(err.starts_with("config.toml:2: log.levl: unknown key; did you mean level?"), "{err}");
+    }
+
+    #[test]
+    fn a_word_survives_the_shell() {
+        assert_eq!(quoted("/etc/a-b_c.toml"), "/etc/a-b_c.toml");
+        assert_eq!(quoted("/it's here"), r"'/it'\''s here'");
+    }
+}

@@ -1,0 +1,23 @@
+//! What a person runs by hand, one file for each command. Each gives the process' exit status.
+
+mod check_config;
+mod demo;
+mod once;
+mod simulate;
+mod table;
+
+pub use self::{
+    check_config::check_config,
+    demo::demo,
+    once::{Once, once},
+    simulate::{Simulate, simulate},
+};
+
+/// Everything went well.
+pub const EXIT_OK: u8 = 0;
+/// A probe failed, or the daemon could not start.
+pub const EXIT_FAILED: u8 = 1;
+/// The command line makes no sense, as clap has it too.
+pub const EXIT_USAGE: u8 = 2;
+/// The configuration is bad: `EX_CONFIG` of sysexits.h, which systemd is told not to restart after.
+pub const EXIT_CONFIGURATION: u8 = 78;

@@ -1,0 +1,482 @@
+//! Configuration as data: a folder of bad files with their messages, the example, canaries, and noise.
+
+use std::{
+    collections::BTreeSet,
+    ffi::OsString,
+    fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use langmart_prober::{
+    commands::check_config,
+    config::{Config, KeySource, Keys, Loaded, Problems, Surroundings, Task, load, parse},
+};
+use proptest::prelude::*;
+
+/// In every secret of these tests, and nowhere else.
+const CANARY: &str = "canary";
+
+/// The environment of these tests.
+fn variable(name: &str) -> Option<OsString> {
+    let value = match name {
+        "LANGMART_API_KEY" => "sk-canary-0123",
+        "TENANT" => "canary-tenant",
+        "QUOTED" => "\"sk-canary\"",
+        "BEARER" => "Bearer sk-canary",
+        "SPACED" => "sk-canary ",
+        "EMPTY" => "",
+        "PLACEHOLDER" => "YOUR_API_KEY",
+        "UNPRINTABLE" => "sk-canary\u{200b}",
+        "LOGS_DIRECTORY" => "/var/log/langmart-prober:/var/log/other",
+        _ => return None,
+    };
+    Some(value.into())
+}
+
+/// Surroundings in which the system trusts one root, which nobody reads.
+const SURROUNDINGS: Surroundings<'static> =
+    Surroundings { variable: &variable, system_roots: &|| vec![vec![0].into()] };
+
+fn read(text: &str) -> Result<Loaded, Problems> {
+    parse(text, "config.toml", Keys::Required, &SURROUNDINGS)
+}
+
+#[track_caller]
+fn good(text: &str) -> Config {
+    read(text).unwrap_or_else(|problems| panic!("{problems}\n--- of:\n{text}")).config
+}
+
+#[track_caller]
+fn warnings(text: &str) -> Vec<String> {
+    let loaded = read(text).unwrap_or_else(|problems| panic!("{problems}"));
+    loaded.warnings.iter().map(ToString::to_string).collect()
+}
+
+fn bad_files() -> Vec<PathBuf> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/config/bad");
+    let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let mut files: Vec<_> =
+        entries.filter(|path| path.extension().is_some_and(|end| end == "toml")).collect();
+    files.sort();
+    assert!(!files.is_empty(), "the folder of bad files is gone");
+    files
+}
+
+fn messages(path: &Path) -> String {
+    let text = fs::read_to_string(path).unwrap();
+    let name = path.file_name().unwrap().to_str().unwrap();
+    match parse(&text, name, Keys::Required, &SURROUNDINGS) {
+        Ok(_) => format!("{name} was accepted\n"),
+        Err(problems) => format!("{problems}\n"),
+    }
+}
+
+#[test]
+fn every_bad_file_has_its_exact_messages() {
+    let mut failures = Vec::new();
+    for path in bad_files() {
+        let actual = messages(&path);
+        let expected = fs::read_to_string(path.with_extension("txt")).unwrap_or_default();
+        if actual != expected {
+            failures.push(format!("--- {}, expected:\n{expected}--- but it says:\n{actual}", path.display()));
+        }
+    }
+    assert!(failures.is_empty(), "{}", failures.concat());
+}
+
+#[test]
+fn no_bad_file_leaks_a_secret() {
+    for path in bad_files() {
+        let text = fs::read_to_string(&path).unwrap();
+        for keys in [Keys::Required, Keys::Reported, Keys::Skipped] {
+            let problems = parse(&text, "config.toml", keys, &SURROUNDINGS).map(|_| ()).unwrap_err();
+            for shown in [problems.to_string(), format!("{problems:?}")] {
+                assert!(!shown.contains(CANARY), "{}: {shown}", path.display());
+            }
+        }
+    }
+}
+
+#[test]
+fn what_is_loaded_shows_no_secret() {
+    let directory = tempfile::tempdir().unwrap();
+    let (key, path) = (directory.path().join("key"), directory.path().join("config.toml"));
+    fs::write(&key, "sk-canary-file\n").unwrap();
+    let text = format!(
+        r#"
+        [provider.langmart]
+        api_key = {{ env = "LANGMART_API_KEY" }}
+        checks = ["auth"]
+        headers = {{ "x-literal" = "canary", "x-tenant" = {{ env = "TENANT" }} }}
+        [provider.openai]
+        api_key = {{ file = "{}" }}
+        [[probe]]
+        name = "http"
+        provider = "openai"
+        check = "http"
+        path = "/"
+        method = "POST"
+        body = "canary"
+        headers = {{ "x-own" = "canary" }}
+        "#,
+        key.display()
+    );
+    fs::write(&path, &text).unwrap();
+
+    let loaded = read(&text).unwrap();
+    let shown = format!("{loaded:?}");
+    assert!(!shown.contains(CANARY), "{shown}");
+    let langmart = &loaded.config.providers["langmart"];
+    assert_eq!(langmart.key.as_ref().unwrap().value.expose(), "sk-canary-0123");
+    assert_eq!(langmart.headers[1].1, "canary-tenant");
+    assert_eq!(loaded.config.providers["openai"].key.as_ref().unwrap().value.expose(), "sk-canary-file");
+
+    let (mut out, mut err) = (Vec::new(), Vec::new());
+    assert_eq!(check_config(&path, false, &SURROUNDINGS, &mut out, &mut err), 0);
+    let printed = String::from_utf8([out, err].concat()).unwrap();
+    assert!(printed.contains("langmart-auth") && !printed.contains(CANARY), "{printed}");
+}
+
+#[test]
+fn an_empty_file_is_all_defaults() {
+    let config = good("");
+    assert_eq!(config.server.listen.to_string(), "127.0.0.1:10429");
+    assert_eq!(config.log.filter, "info");
+    assert_eq!(config.log.directory.as_deref(), Some(Path::new("/var/log/langmart-prober")));
+    assert_eq!((config.log.max_files, config.log.max_file_size), (14, 104_857_600));
+    assert_eq!((config.schedule.max_concurrent, config.schedule.max_concurrent_per_provider), (64, 8));
+    assert_eq!(config.schedule.max_backoff, Duration::from_secs(3_600));
+    assert_eq!(
+        warnings(""),
+        ["config.toml: no probe is configured; add checks to a provider or a [[probe]]"]
+    );
+}
+
+#[test]
+fn what_can_be_lived_with_is_a_warning() {
+    assert_eq!(
+        warnings("[provider.langmart]\n[provider.groq]\nhealth_path = \"/h\"\nchecks = [\"health\"]\n"),
+        [
+            "config.toml:1: provider.langmart: no probe uses this provider; give it checks or a [[probe]], or remove it"
+        ]
+    );
+    let text = "[log]\nstderr = false\n[provider.langmart]\nchecks = [\"health\"]\n";
+    let nowhere = Surroundings { variable: &|_| None, system_roots: &Vec::new };
+    let loaded = parse(text, "config.toml", Keys::Required, &nowhere).unwrap();
+    let warnings: Vec<_> = loaded.warnings.iter().map(ToString::to_string).collect();
+    assert_eq!(warnings.len(), 2, "{warnings:?}");
+    assert!(warnings[0].starts_with("config.toml: the system has no trusted root"), "{warnings:?}");
+    assert_eq!(
+        warnings[1],
+        "config.toml:2: log.stderr: nothing will be logged; set log.directory, or leave log.stderr true"
+    );
+}
+
+#[test]
+fn a_listener_for_everyone_wants_consent() {
+    let config = good(
+        "[server]\nlisten = \"[::]:0\"\nallow_unauthenticated = true\nhostnames = [\"A.Example\", \"::1\"]",
+    );
+    assert_eq!(config.server.listen.to_string(), "[::]:0");
+    assert_eq!(config.server.hostnames, ["a.example", "[::1]"]);
+    good("[server]\nlisten = \"[::ffff:127.0.0.1]:1\"");
+}
+
+#[test]
+fn every_api_has_its_base_url() {
+    for (api, expected) in [
+        ("langmart", "https://api.langmart.ai/"),
+        ("openai", "https://api.openai.com/v1"),
+        ("anthropic", "https://api.anthropic.com/"),
+        ("groq", "https://api.groq.com/openai/v1"),
+        ("google", "https://generativelanguage.googleapis.com/v1beta"),
+        ("openrouter", "https://openrouter.ai/api/v1"),
+    ] {
+        assert_eq!(good(&format!("[provider.{api}]")).providers[api].base_url.as_str(), expected);
+        let other = good(&format!("[provider.x]\napi = \"{api}\""));
+        assert_eq!(other.providers["x"].base_url.as_str(), expected);
+    }
+}
+
+#[test]
+fn base_urls_lose_what_is_appended_to_them() {
+    for (api, written, expected) in [
+        ("langmart", "https://api.langmart.ai/v1", "https://api.langmart.ai/"),
+        ("langmart", "http://localhost:8081/v1/", "http://localhost:8081/"),
+        ("langmart", "https://proxy.example/langmart//v1//", "https://proxy.example/langmart"),
+        ("langmart", "https://proxy.example/av1", "https://proxy.example/av1"),
+        ("openai", "https://llm.corp.example/v1///", "https://llm.corp.example/v1"),
+        ("openai", "HTTPS://LLM.Corp.Example:443/v1", "https://llm.corp.example/v1"),
+    ] {
+        let config = good(&format!("[provider.x]\napi = \"{api}\"\nbase_url = \"{written}\""));
+        assert_eq!(config.providers["x"].base_url.as_str(), expected, "{written}");
+    }
+}
+
+#[test]
+fn a_key_may_go_over_plain_http_where_nobody_listens_or_it_is_allowed() {
+    for rest in
+        ["base_url = \"http://127.0.0.1:1\"", "base_url = \"http://a.example\"\nallow_plain_http = true"]
+    {
+        good(&format!("[provider.langmart]\napi_key = {{ env = \"LANGMART_API_KEY\" }}\n{rest}"));
+    }
+}
+
+#[test]
+fn a_server_of_ones_own_may_need_no_key() {
+    let config = good(
+        "[provider.vllm]\napi = \"openai\"\nbase_url = \"http://10.0.0.9:8000/v1\"\nchecks = [\"models\"]",
+    );
+    assert_eq!(config.providers["vllm"].key, None);
+}
+
+#[test]
+fn the_environments_proxy_holds_unless_the_file_says_otherwise() {
+    let variable = |name: &str| match name {
+        "HTTPS_PROXY" => Some("proxy.example:3128".into()),
+        "NO_PROXY" => Some("groq.com".into()),
+        _ => None,
+    };
+    let surroundings = Surroundings { variable: &variable, ..SURROUNDINGS };
+    let text = "[provider.langmart]\n[provider.groq]\n[provider.openai]\nproxy = \"none\"\n\
+                [provider.google]\nproxy = \"http://[::1]:8080/\"";
+    let config = parse(text, "config.toml", Keys::Required, &surroundings).unwrap().config;
+    let proxy = |name: &str| config.providers[name].proxy.as_ref().map(|url| url.as_str().to_owned());
+    assert_eq!(proxy("langmart").as_deref(), Some("http://proxy.example:3128/"));
+    assert_eq!(proxy("groq"), None);
+    assert_eq!(proxy("openai"), None);
+    assert_eq!(proxy("google").as_deref(), Some("http://[::1]:8080/"));
+
+    let secretive =
+        |name: &str| (name == "HTTPS_PROXY").then(|| "http://user:canary@proxy.example:3128".into());
+    let surroundings = Surroundings { variable: &secretive, ..SURROUNDINGS };
+    let problems = parse("[provider.langmart]", "config.toml", Keys::Required, &surroundings).unwrap_err();
+    assert_eq!(
+        problems.to_string(),
+        "config.toml:1: provider.langmart.proxy: the environment's HTTPS_PROXY: must not have a user or password in \
+         it; write http://HOST:PORT, or \"none\" for no proxy"
+    );
+}
+
+#[test]
+fn probes_come_in_the_order_of_the_file_and_inherit() {
+    let config = good(
+        r#"
+        [[probe]]
+        name = "first"
+        provider = "langmart"
+        check = "models"
+        interval = "10s"
+
+        [provider.langmart]
+        api_key = { env = "LANGMART_API_KEY" }
+        checks = ["auth", "health"]
+
+        [[probe]]
+        name = "chat"
+        provider = "langmart"
+        check = "chat"
+        model = "m"
+
+        [defaults]
+        interval = "2m"
+        "#,
+    );
+    let summary: Vec<_> = config
+        .probes
+        .iter()
+        .map(|probe| (probe.name.as_str(), probe.interval.as_secs(), probe.timeout.as_secs()))
+        .collect();
+    // The inherited timeout of the first is lowered to its interval.
+    let expected =
+        [("first", 10, 10), ("langmart-auth", 120, 30), ("langmart-health", 120, 30), ("chat", 300, 90)];
+    assert_eq!(summary, expected);
+}
+
+#[test]
+fn an_http_probe_is_what_was_written() {
+    let config = good(
+        r#"
+        [provider.langmart]
+        api_key = { env = "LANGMART_API_KEY" }
+        [[probe]]
+        name = "http"
+        provider = "langmart"
+        check = "http"
+        method = "POST"
+        path = "/v1/x?y=1"
+        body = "{}"
+        send_key = true
+        headers = { Content-Type = "application/json" }
+        expect = { status = [200, 0xC9], body_regex = "a+", json = { "/n" = 1.5, "" = { a = [true, "x", -1] } } }
+        "#,
+    );
+    let Task::Http(request) = &config.probes[0].task else { panic!("{:?}", config.probes[0]) };
+    assert_eq!((request.method.as_str(), request.path.as_str()), ("POST", "/v1/x?y=1"));
+    assert_eq!(request.body.as_deref(), Some("{}"));
+    assert!(request.send_key && request.headers[0].1.is_sensitive());
+    assert_eq!(request.expect.status, [200, 201]);
+    assert!(request.expect.body_regex.as_ref().unwrap().is_match(b"\xffaa"));
+    let json = [
+        ("/n".to_owned(), serde_json::json!(1.5)),
+        (String::new(), serde_json::json!({"a": [true, "x", -1]})),
+    ];
+    assert_eq!(request.expect.json, json);
+}
+
+#[test]
+fn what_becomes_of_a_key_that_cannot_be_read_is_the_callers_choice() {
+    let text = "[provider.langmart]\napi_key = { credential = \"langmart\" }\nchecks = [\"auth\"]\n\
+                headers = { x-tenant = { env = \"UNSET\" } }";
+    let load = |keys| parse(text, "config.toml", keys, &SURROUNDINGS);
+    assert_eq!(load(Keys::Required).unwrap_err().as_slice().len(), 2);
+    let reported = load(Keys::Reported).unwrap();
+    assert_eq!(reported.warnings.len(), 2);
+    assert_eq!(reported.credentials, ["langmart"]);
+    let skipped = load(Keys::Skipped).unwrap();
+    assert_eq!(skipped.warnings, []);
+    for loaded in [reported, skipped] {
+        let key = loaded.config.providers["langmart"].key.clone().unwrap();
+        assert_eq!((key.value.expose(), key.source), ("", KeySource::Credential("langmart".to_owned())));
+    }
+}
+
+#[test]
+fn a_thousand_probes_a_second_are_allowed_and_eleven_thousand_are_not() {
+    let file = |count: usize| {
+        let probe = |n| {
+            format!(
+                "[[probe]]\nname = \"p{n}\"\nprovider = \"langmart\"\ncheck = \"health\"\ninterval = \"1s\"\n"
+            )
+        };
+        (0..count).map(probe).fold("[provider.langmart]\n".to_owned(), |text, probe| text + &probe)
+    };
+    assert_eq!(good(&file(1_000)).probes.len(), 1_000);
+    let problems = read(&file(11_000)).unwrap_err();
+    assert_eq!(problems.to_string(), "config.toml: 11000 probes are too many; allowed are 10000");
+}
+
+#[test]
+fn a_file_that_cannot_be_read_says_why() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("config.toml");
+    let why = || load(&path, Keys::Required, &SURROUNDINGS).unwrap_err().to_string();
+    assert!(
+        why().ends_with("config.toml: cannot be read: No such file or directory (os error 2)"),
+        "{}",
+        why()
+    );
+    fs::write(&path, b"[log]\n# \xff\n").unwrap();
+    assert!(why().ends_with("config.toml: not UTF-8 text in line 2"), "{}", why());
+    fs::write(&path, vec![b'#'; (4 << 20) + 1]).unwrap();
+    assert!(why().ends_with("config.toml: cannot be read: larger than 4194304 bytes"), "{}", why());
+    fs::write(&path, "\u{feff}[log]\nlevel = \"warn\"\n").unwrap();
+    assert_eq!(load(&path, Keys::Required, &SURROUNDINGS).unwrap().config.log.filter, "warn");
+}
+
+const EXAMPLE: &str = include_str!("../../config.toml.example");
+
+/// The example with those of its commented lines that begin so brought to life.
+fn uncommented(mark: &str) -> String {
+    let is_key = |rest: &str| {
+        let key = rest.split(" = ").next().unwrap_or_default();
+        rest.contains(" = ") && key.chars().all(|c| c.is_ascii_lowercase() || c == '_')
+    };
+    let line = |line: &str| match line.strip_prefix(mark) {
+        Some(rest) if is_key(rest) => format!("{rest}\n"),
+        _ => format!("{line}\n"),
+    };
+    EXAMPLE.lines().map(line).collect()
+}
+
+#[test]
+fn what_the_example_shows_as_defaults_are_the_defaults() {
+    let defaults = uncommented("# ");
+    assert_ne!(defaults, EXAMPLE);
+    assert_eq!(format!("{:#?}", good(EXAMPLE)), format!("{:#?}", good(&defaults)));
+    assert_eq!(warnings(EXAMPLE), [""; 0]);
+}
+
+#[test]
+fn every_example_of_a_value_is_accepted() {
+    // Each alone: an example may be the default's alternative, and one of them is for a method that has a body.
+    let lines: Vec<&str> = EXAMPLE.lines().collect();
+    let examples = lines.iter().enumerate().filter_map(|(n, line)| Some((n, line.strip_prefix("#e.g. ")?)));
+    for (number, example) in examples.filter(|(_, example)| !example.starts_with("ca_file")) {
+        let example =
+            if example.starts_with("body") { &format!("{example}\nmethod = \"POST\"") } else { example };
+        let text = lines.iter().enumerate().map(|(n, line)| if n == number { example } else { line });
+        let text = text.fold(String::new(), |text, line| text + line + "\n");
+        assert_ne!(format!("{:?}", good(EXAMPLE)), format!("{:?}", good(&text)), "{example}");
+    }
+}
+
+#[test]
+fn every_key_is_in_the_example() {
+    let probe = "name = \"p\"\nprovider = \"langmart\"\ncheck = \"http\"\npath = \"/\"";
+    let sections =
+        ["", "[server]", "[log]", "[schedule]", "[defaults]", "[defaults.generation]", "[provider.langmart]"];
+    let shown: BTreeSet<&str> = EXAMPLE.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').collect();
+    let with_probe = [format!("[[probe]]\n{probe}"), format!("[[probe]]\n{probe}\n[probe.expect]")];
+    let source = "[provider.langmart]\n[provider.langmart.api_key]\nenv = \"LANGMART_API_KEY\"".to_owned();
+    for section in sections.map(str::to_owned).into_iter().chain(with_probe).chain([source]) {
+        let provider = if section.contains("[provider") { "" } else { "\n[provider.langmart]" };
+        let problems = read(&format!("{section}\nunheard_of = 1{provider}")).unwrap_err().to_string();
+        let (_, keys) =
+            problems.split_once("the keys here are ").unwrap_or_else(|| panic!("{section}: {problems}"));
+        for key in keys.split(", ") {
+            assert!(shown.contains(key), "{section}: the example lacks {key:?}");
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn no_text_panics(text in "\\PC*|[a-z\\[\\]{}=\"'.,#0-9\n -]{0,200}") {
+        let _ = read(&text);
+    }
+
+    #[test]
+    fn no_bytes_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        fs::write(file.path(), bytes).unwrap();
+        let _ = load(file.path(), Keys::Required, &SURROUNDINGS);
+    }
+
+    #[test]
+    fn no_damage_to_a_good_file_panics(
+        cuts in prop::collection::vec((any::<prop::sample::Index>(), 0..40_usize, "[\\PC\n]{0,3}"), 1..6)
+    ) {
+        let mut text: Vec<char> = uncommented("#e.g. ").chars().collect();
+        for (place, length, replacement) in cuts {
+            let start = place.index(text.len());
+            let end = (start + length).min(text.len());
+            text.splice(start..end, replacement.chars());
+        }
+        let _ = read(&text.into_iter().collect::<String>());
+    }
+
+    #[test]
+    fn no_value_of_any_type_panics(
+        key in prop::sample::select(vec![
+            "server.listen", "server.hostnames", "log.level", "log.max_file_size", "log.directory",
+            "schedule.max_backoff", "defaults.interval", "defaults.generation.timeout", "provider.langmart.api",
+            "provider.langmart.base_url", "provider.langmart.proxy", "provider.langmart.api_key.env",
+            "provider.langmart.checks", "provider.langmart.labels", "provider.langmart.headers.x-a",
+            "provider.langmart.key_header", "provider.langmart.health_path", "probe", "provider", "log", "x",
+        ]),
+        text in "\\PC{0,40}|https?://[\\PC]{0,30}|[0-9]{1,22}[hms]{0,2}",
+        shape in 0..5_usize,
+    ) {
+        let text = serde_json::to_string(&text.replace('\u{7f}', "")).unwrap();
+        let value = match shape {
+            0 => text,
+            1 => format!("[{text}, {text}]"),
+            2 => format!("{{ {text} = {text} }}"),
+            3 => format!("[{{ {text} = -9223372036854775808 }}]"),
+            _ => "nan".to_owned(),
+        };
+        let _ = read(&format!("{key} = {value}\n"));
+    }
+}
