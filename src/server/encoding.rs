@@ -1,0 +1,82 @@
+//! Content codings (RFC 9110, 12.5.3): gzip where the client takes it.
+
+use std::io::Write;
+
+use flate2::{Compression, write::GzEncoder};
+use hyper::header::{ACCEPT_ENCODING, HeaderMap};
+
+/// Whether a response to a request with these headers should be compressed: gzip is accepted, and not less liked
+/// than no coding at all.
+pub(super) fn prefers_gzip(headers: &HeaderMap) -> bool {
+    let (mut gzip, mut identity, mut any) = (None, None, None);
+    let lines = headers.get_all(ACCEPT_ENCODING).iter().filter_map(|value| value.to_str().ok());
+    for item in lines.flat_map(|line| line.split(',')) {
+        let (coding, parameters) = item.split_once(';').unwrap_or((item, ""));
+        let weight = weight(parameters);
+        match coding.trim().to_ascii_lowercase().as_str() {
+            "gzip" | "x-gzip" => gzip = Some(weight),
+            "identity" => identity = Some(weight),
+            "*" => any = Some(weight),
+            _ => {}
+        }
+    }
+    let gzip = gzip.or(any).unwrap_or(0);
+    gzip > 0 && gzip >= identity.unwrap_or(0)
+}
+
+/// The weight in thousandths: 1000 without one, 0 for one that is none.
+fn weight(parameters: &str) -> u16 {
+    let Some((name, value)) = parameters.trim().split_once('=') else { return 1000 };
+    let weight = value.trim().parse::<f32>();
+    match weight {
+        Ok(weight) if name.trim().eq_ignore_ascii_case("q") && (0.0..=1.0).contains(&weight) => {
+            (weight * 1000.0) as u16
+        }
+        Ok(_) | Err(_) => 0,
+    }
+}
+
+/// The same, compressed quickly: pages of samples shrink to a few percent at any level.
+pub(super) fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = GzEncoder::new(Vec::with_capacity(bytes.len() / 16), Compression::fast());
+    encoder.write_all(bytes).expect("a Vec takes every write");
+    encoder.finish().expect("a Vec takes every write")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(lines: &[&str], expected: bool) {
+        let mut headers = HeaderMap::new();
+        for line in lines {
+            headers.append(ACCEPT_ENCODING, line.parse().unwrap());
+        }
+        assert_eq!(prefers_gzip(&headers), expected, "{lines:?}");
+    }
+
+    #[test]
+    fn weights_decide() {
+        check(&[], false);
+        check(&[""], false);
+        check(&["gzip"], true);
+        check(&["GZIP"], true);
+        check(&["x-gzip"], true);
+        check(&["deflate, gzip;q=1.0, *;q=0.5"], true);
+        check(&["br, deflate"], false);
+        check(&["br", "gzip"], true);
+        check(&["gzip;q=0"], false);
+        check(&["gzip; q=0.000"], false);
+        check(&["gzip;Q=0.001"], true);
+        check(&["*"], true);
+        check(&["*;q=0"], false);
+        check(&["gzip;q=0, *"], false);
+        check(&["identity, gzip;q=0.5"], false);
+        check(&["identity;q=0.5, gzip;q=0.5"], true);
+        check(&["identity;q=0"], false);
+        check(&["gzip;q=2"], false);
+        check(&["gzip;q=NaN"], false);
+        check(&["gzip;level=9"], false);
+    }
+}

@@ -1,0 +1,197 @@
+//! Who may ask: browsers that were led here by a page or a name of others may not (DNS rebinding, CSRF).
+
+use std::net::{IpAddr, SocketAddr};
+
+use hyper::{
+    Version,
+    header::{HOST, HeaderMap, HeaderName, ORIGIN},
+    http::{request, uri::Authority},
+};
+
+/// Why a request is not answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Refusal {
+    /// HTTP/1.1 without a Host, or a Host that none can be read from.
+    BadHost,
+    /// Addressed to a name that is not ours.
+    ForeignHost,
+    /// Sent by a page that is not ours.
+    ForeignOrigin,
+}
+
+/// Lets a request pass that is addressed to the listen address or to one of these names, and does not come from a
+/// page of others.
+pub(super) fn admit(head: &request::Parts, listen: SocketAddr, hostnames: &[String]) -> Result<(), Refusal> {
+    // A request target in absolute form counts more than Host (RFC 9112, 3.2.2); here both must be ours.
+    if head.uri.authority().is_some_and(|authority| !is_addressable(authority, listen, hostnames)) {
+        return Err(Refusal::ForeignHost);
+    }
+    let host = match single(&head.headers, HOST) {
+        Ok(Some(text)) => Some(authority(text).ok_or(Refusal::BadHost)?),
+        // No browser omits it, and load balancers check the health of their members without one.
+        Ok(None) if head.version == Version::HTTP_10 => None,
+        Ok(None) | Err(Repeated) => return Err(Refusal::BadHost),
+    };
+    if host.as_ref().is_some_and(|host| !is_addressable(host, listen, hostnames)) {
+        return Err(Refusal::ForeignHost);
+    }
+    match single(&head.headers, ORIGIN) {
+        Ok(None) => Ok(()),
+        Ok(Some(origin)) if is_own_origin(origin, host.as_ref(), listen, hostnames) => Ok(()),
+        Ok(Some(_)) | Err(Repeated) => Err(Refusal::ForeignOrigin),
+    }
+}
+
+struct Repeated;
+
+/// The one value of a header, `None` where it is missing. What is no text is as foreign as an empty one.
+fn single(headers: &HeaderMap, name: HeaderName) -> Result<Option<&str>, Repeated> {
+    let mut values = headers.get_all(name).iter();
+    match (values.next(), values.next()) {
+        (None, _) => Ok(None),
+        (Some(value), None) => Ok(Some(value.to_str().unwrap_or_default())),
+        (Some(_), Some(_)) => Err(Repeated),
+    }
+}
+
+fn authority(text: &str) -> Option<Authority> {
+    text.parse().ok().filter(|authority: &Authority| !authority.as_str().contains('@'))
+}
+
+/// Whether a request may be addressed so. On a wildcard address any literal address leads here, and no name server
+/// can make a browser believe that a literal is another site.
+fn is_addressable(authority: &Authority, listen: SocketAddr, hostnames: &[String]) -> bool {
+    let literal_here = literal(authority).is_some() && listen.ip().is_unspecified();
+    is_own(authority, 80, listen, hostnames)
+        || literal_here && authority.port_u16().unwrap_or(80) == listen.port()
+}
+
+/// Whether a page is ours: the same origin as the request's, or one of our names. A literal address that is not the
+/// listen address may be another machine's, also on a wildcard.
+fn is_own_origin(origin: &str, host: Option<&Authority>, listen: SocketAddr, hostnames: &[String]) -> bool {
+    let (authority_text, default_port) =
+        match (origin.strip_prefix("http://"), origin.strip_prefix("https://")) {
+            (Some(rest), _) => (rest, 80),
+            (None, Some(rest)) => (rest, 443),
+            (None, None) => return false,
+        };
+    authority(authority_text)
+        .is_some_and(|origin| host == Some(&origin) || is_own(&origin, default_port, listen, hostnames))
+}
+
+fn is_own(authority: &Authority, default_port: u16, listen: SocketAddr, hostnames: &[String]) -> bool {
+    let host = authority.host();
+    if hostnames.iter().any(|name| name.eq_ignore_ascii_case(host)) {
+        return true;
+    }
+    if authority.port_u16().unwrap_or(default_port) != listen.port() {
+        return false;
+    }
+    let ip = listen.ip().to_canonical();
+    match literal(authority) {
+        Some(literal) => literal == ip,
+        None => host.eq_ignore_ascii_case("localhost") && (ip.is_loopback() || ip.is_unspecified()),
+    }
+}
+
+fn literal(authority: &Authority) -> Option<IpAddr> {
+    let host = authority.host();
+    let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+    host.parse::<IpAddr>().ok().map(|ip| ip.to_canonical())
+}
+
+#[cfg(test)]
+mod tests {
+    use hyper::Request;
+
+    use super::*;
+
+    const LOOPBACK: &str = "127.0.0.1:10429";
+    const WILDCARD: &str = "0.0.0.0:10429";
+
+    #[track_caller]
+    fn check(listen: &str, headers: &[(&str, &str)], expected: Result<(), Refusal>) {
+        check_target(listen, "/metrics", Version::HTTP_11, headers, expected);
+    }
+
+    #[track_caller]
+    fn check_target(
+        listen: &str,
+        target: &str,
+        version: Version,
+        headers: &[(&str, &str)],
+        expected: Result<(), Refusal>,
+    ) {
+        let mut request = Request::builder().uri(target).version(version);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let (head, ()) = request.body(()).unwrap().into_parts();
+        let hostnames = ["prober.example".to_owned()];
+        assert_eq!(admit(&head, listen.parse().unwrap(), &hostnames), expected, "{listen} {headers:?}");
+    }
+
+    #[test]
+    fn hosts() {
+        let foreign = Err(Refusal::ForeignHost);
+        check(LOOPBACK, &[("host", "127.0.0.1:10429")], Ok(()));
+        check(LOOPBACK, &[("host", "localhost:10429")], Ok(()));
+        check(LOOPBACK, &[("host", "LocalHost:10429")], Ok(()));
+        check(LOOPBACK, &[("host", "prober.example")], Ok(()));
+        check(LOOPBACK, &[("host", "Prober.Example:8443")], Ok(()));
+        check(LOOPBACK, &[("host", "127.0.0.1")], foreign);
+        check(LOOPBACK, &[("host", "127.0.0.1:80")], foreign);
+        check(LOOPBACK, &[("host", "localhost")], foreign);
+        check(LOOPBACK, &[("host", "192.0.2.1:10429")], foreign);
+        check(LOOPBACK, &[("host", "rebound.example:10429")], foreign);
+        check(LOOPBACK, &[("host", "notprober.example")], foreign);
+        check(LOOPBACK, &[("host", "prober.example.evil.example")], foreign);
+        check(WILDCARD, &[("host", "192.0.2.1:10429")], Ok(()));
+        check(WILDCARD, &[("host", "[2001:db8::1]:10429")], Ok(()));
+        check(WILDCARD, &[("host", "localhost:10429")], Ok(()));
+        check(WILDCARD, &[("host", "192.0.2.1")], foreign);
+        check(WILDCARD, &[("host", "rebound.example:10429")], foreign);
+        check("[::]:10429", &[("host", "192.0.2.1:10429")], Ok(()));
+        check("[::1]:10429", &[("host", "[::1]:10429")], Ok(()));
+        check("[::1]:10429", &[("host", "[0:0:0:0:0:0:0:1]:10429")], Ok(()));
+        check("192.0.2.1:10429", &[("host", "localhost:10429")], foreign);
+        check("127.0.0.1:80", &[("host", "127.0.0.1")], Ok(()));
+    }
+
+    #[test]
+    fn unreadable_hosts() {
+        let bad = Err(Refusal::BadHost);
+        check(LOOPBACK, &[], bad);
+        check(LOOPBACK, &[("host", "")], bad);
+        check(LOOPBACK, &[("host", "a b")], bad);
+        check(LOOPBACK, &[("host", "x@127.0.0.1:10429")], bad);
+        check(LOOPBACK, &[("host", "127.0.0.1:10429"), ("host", "127.0.0.1:10429")], bad);
+        check_target(LOOPBACK, "/", Version::HTTP_10, &[], Ok(()));
+        check_target(LOOPBACK, "/", Version::HTTP_10, &[("host", "evil.example")], Err(Refusal::ForeignHost));
+        let own = [("host", "127.0.0.1:10429")];
+        check_target(LOOPBACK, "http://127.0.0.1:10429/", Version::HTTP_11, &own, Ok(()));
+        check_target(LOOPBACK, "http://evil.example/", Version::HTTP_11, &own, Err(Refusal::ForeignHost));
+    }
+
+    #[test]
+    fn origins() {
+        let foreign = Err(Refusal::ForeignOrigin);
+        let check = |listen, host, origin, expected| {
+            check(listen, &[("host", host), ("origin", origin)], expected);
+        };
+        check(LOOPBACK, "127.0.0.1:10429", "http://127.0.0.1:10429", Ok(()));
+        check(LOOPBACK, "127.0.0.1:10429", "http://localhost:10429", Ok(()));
+        check(LOOPBACK, "127.0.0.1:10429", "https://prober.example", Ok(()));
+        check(LOOPBACK, "127.0.0.1:10429", "http://localhost:3000", foreign);
+        check(LOOPBACK, "127.0.0.1:10429", "http://evil.example", foreign);
+        check(LOOPBACK, "127.0.0.1:10429", "null", foreign);
+        check(LOOPBACK, "127.0.0.1:10429", "", foreign);
+        check(LOOPBACK, "127.0.0.1:10429", "file://", foreign);
+        check(LOOPBACK, "127.0.0.1:10429", "http://127.0.0.1:10429@evil.example", foreign);
+        check(WILDCARD, "192.0.2.1:10429", "http://192.0.2.1:10429", Ok(()));
+        check(WILDCARD, "192.0.2.1:10429", "http://192.0.2.66:10429", foreign);
+        check("127.0.0.1:80", "127.0.0.1", "http://127.0.0.1", Ok(()));
+        check("127.0.0.1:80", "localhost", "http://127.0.0.1", Ok(()));
+        check("127.0.0.1:80", "localhost", "https://127.0.0.1", foreign);
+    }
+}

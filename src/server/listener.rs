@@ -1,0 +1,248 @@
+//! The listener's thread: accepts connections, bounds their number and their time, stops under a deadline.
+
+use std::{
+    future::poll_fn,
+    io, mem,
+    net::{SocketAddr, TcpListener as StdListener},
+    pin::pin,
+    sync::{Arc, mpsc as std_mpsc},
+    task::Poll,
+    thread,
+    time::Duration,
+};
+
+use hyper::{server::conn::http1, service::service_fn};
+use hyper_util::rt::TokioIo;
+use tokio::{
+    net::{TcpListener, TcpStream},
+    runtime,
+    sync::{oneshot, watch},
+    task::{AbortHandle, JoinSet},
+    time::{MissedTickBehavior, interval, sleep, sleep_until, timeout},
+};
+use tracing::{debug, error, info, warn};
+
+use super::{
+    activity::{Activity, Patience, Watched},
+    routes::{Site, State},
+};
+use crate::health::Beat;
+
+const BEAT: Duration = Duration::from_secs(1);
+const BEAT_PATIENCE: Duration = Duration::from_secs(15);
+const PAUSE_AFTER_ERROR: Duration = Duration::from_millis(100);
+/// A request's head; more is answered with 431.
+const MAX_HEAD_BYTES: usize = 16 * 1024;
+
+/// What connections may take.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limits {
+    pub(super) patience: Patience,
+    /// Connections at a time. One more takes the place of the one that has been without a request for longest.
+    pub(super) connections: usize,
+}
+
+impl Limits {
+    const DEFAULT: Self = Self {
+        patience: Patience {
+            head: Duration::from_secs(10),
+            request: Duration::from_secs(30),
+            // Above the usual scrape interval of a minute, so that Prometheus keeps its connection.
+            idle: Duration::from_secs(90),
+            // Within the usual scrape timeout of ten seconds, so that the reason reaches Prometheus.
+            page: Duration::from_secs(5),
+        },
+        connections: 128,
+    };
+}
+
+/// Takes the address, so that a problem with it is known before anything starts.
+pub fn bind(listen: SocketAddr) -> io::Result<StdListener> {
+    let listener = StdListener::bind(listen)?;
+    listener.set_nonblocking(true)?;
+    Ok(listener)
+}
+
+/// A running listener.
+#[derive(Debug)]
+pub struct Server {
+    address: SocketAddr,
+    stop: oneshot::Sender<Duration>,
+    ended: std_mpsc::Receiver<()>,
+}
+
+impl Server {
+    /// Answers on a thread of its own from here on, and beats as the part `server`.
+    pub fn start(listener: StdListener, state: Arc<State>) -> io::Result<Self> {
+        Self::start_with(listener, state, Limits::DEFAULT)
+    }
+
+    pub(super) fn start_with(listener: StdListener, state: Arc<State>, limits: Limits) -> io::Result<Self> {
+        let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
+        let address = listener.local_addr()?;
+        let listener = {
+            let _entered = runtime.enter();
+            TcpListener::from_std(listener)?
+        };
+        let (stop, stopped) = oneshot::channel();
+        let (end, ended) = std_mpsc::channel();
+        let beat = state.health().part("server", BEAT_PATIENCE);
+        let site = Arc::new(Site::new(state, address, limits.patience.page));
+        thread::Builder::new().name("server".to_owned()).spawn(move || {
+            runtime.block_on(serve(listener, site, limits, beat, stopped));
+            // Nobody waits for it if the server was dropped instead of stopped.
+            let _ = end.send(());
+        })?;
+        Ok(Self { address, stop, ended })
+    }
+
+    /// The address as bound, with the real port where port 0 was asked for.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Accepts no more, lets what is under way end for that long, and returns by then.
+    pub fn stop(self, patience: Duration) {
+        // Both fail only where the thread has ended already.
+        let _ = self.stop.send(patience);
+        let _ = self.ended.recv_timeout(patience + PAUSE_AFTER_ERROR);
+    }
+}
+
+async fn serve(
+    listener: TcpListener,
+    site: Arc<Site>,
+    limits: Limits,
+    beat: Beat,
+    mut stopped: oneshot::Receiver<Duration>,
+) {
+    let mut connections = Connections::new(site, limits);
+    let mut ticks = interval(BEAT);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut failing = false;
+    let patience = loop {
+        tokio::select! {
+            // Without an order to stop, the server was dropped: nothing is waited for.
+            patience = &mut stopped => break patience.unwrap_or_default(),
+            _ = ticks.tick() => beat.beat(),
+            Some(ended) = connections.tasks.join_next() => {
+                if ended.is_err_and(|error| error.is_panic()) {
+                    error!("A connection's task panicked");
+                }
+            }
+            accepted = listener.accept() => match accepted {
+                Ok((stream, _)) => {
+                    if mem::take(&mut failing) {
+                        info!("Connections are accepted again");
+                    }
+                    connections.add(stream);
+                }
+                Err(error) => {
+                    if !mem::replace(&mut failing, true) {
+                        warn!(%error, "Connections cannot be accepted, trying on");
+                    }
+                    sleep(PAUSE_AFTER_ERROR).await;
+                }
+            },
+        }
+    };
+    drop(listener);
+    connections.drain(patience).await;
+}
+
+/// The open connections.
+struct Connections {
+    site: Arc<Site>,
+    limits: Limits,
+    tasks: JoinSet<()>,
+    open: Vec<(Arc<Activity>, AbortHandle)>,
+    closing: watch::Sender<bool>,
+}
+
+impl Connections {
+    fn new(site: Arc<Site>, limits: Limits) -> Self {
+        let (closing, _) = watch::channel(false);
+        Self { site, limits, tasks: JoinSet::new(), open: Vec::new(), closing }
+    }
+
+    fn add(&mut self, stream: TcpStream) {
+        self.open.retain(|(_, task)| !task.is_finished());
+        if self.open.len() >= self.limits.connections && !self.evict() {
+            debug!("A connection was closed, since all others are busy");
+            return;
+        }
+        let activity = Activity::new();
+        let connection = connection(
+            stream,
+            Arc::clone(&activity),
+            Arc::clone(&self.site),
+            self.limits.patience,
+            self.closing.subscribe(),
+        );
+        let task = self.tasks.spawn(connection);
+        self.open.push((activity, task));
+    }
+
+    /// Closes the connection that has been without a request for longest; `false`: there is none.
+    fn evict(&mut self) -> bool {
+        let waiting = self
+            .open
+            .iter()
+            .enumerate()
+            .filter_map(|(index, (activity, _))| activity.waiting_since().map(|since| (since, index)));
+        let Some((_, longest)) = waiting.min() else { return false };
+        let (_, task) = self.open.remove(longest);
+        task.abort();
+        true
+    }
+
+    async fn drain(mut self, patience: Duration) {
+        self.closing.send_replace(true);
+        let ended = timeout(patience, async { while self.tasks.join_next().await.is_some() {} }).await;
+        if ended.is_err() {
+            debug!("Connections were closed before their responses were complete");
+        }
+    }
+}
+
+/// One connection, from its acceptance until it ends, has taken too long, or the server closes.
+async fn connection(
+    stream: TcpStream,
+    activity: Arc<Activity>,
+    site: Arc<Site>,
+    patience: Patience,
+    mut closing: watch::Receiver<bool>,
+) {
+    if let Err(error) = stream.set_nodelay(true) {
+        debug!(%error, "A connection ended as it began");
+        return;
+    }
+    let service = service_fn(|request| Arc::clone(&site).answer(request, activity.request()));
+    let io = TokioIo::new(Watched::new(stream, Arc::clone(&activity)));
+    // The timeouts are ours, see `Activity`: hyper's own for the head also ends connections kept alive.
+    let mut connection = pin!(
+        http1::Builder::new()
+            .max_buf_size(MAX_HEAD_BYTES)
+            .header_read_timeout(None)
+            .serve_connection(io, service)
+    );
+    let mut late = pin!(sleep_until(activity.deadline(&patience)));
+    let mut closing = pin!(closing.wait_for(|closing| *closing));
+    let mut closed = false;
+    poll_fn(|cx| {
+        if !closed && closing.as_mut().poll(cx).is_ready() {
+            closed = true;
+            connection.as_mut().graceful_shutdown();
+        }
+        if let Poll::Ready(ended) = connection.as_mut().poll(cx) {
+            if let Err(error) = ended {
+                debug!(%error, "A connection ended early");
+            }
+            return Poll::Ready(());
+        }
+        // What the connection is doing may just have changed, and its deadline with it.
+        late.as_mut().reset(activity.deadline(&patience));
+        late.as_mut().poll(cx)
+    })
+    .await;
+}

@@ -1,0 +1,427 @@
+//! The listener over real sockets: what clients of every kind get, and what they cannot do.
+
+use std::{
+    io::{ErrorKind, Read, Write},
+    net::{Shutdown, SocketAddr, TcpStream},
+    sync::Arc,
+    thread,
+    time::{Duration, Instant, SystemTime},
+};
+
+use flate2::read::GzDecoder;
+use tokio::sync::mpsc;
+
+use super::{ReloadRequest, Server, State, activity::Patience, bind, listener::Limits, routes::MAX_PAGES};
+use crate::{
+    health::{Health, Readiness},
+    metrics::{
+        Metrics,
+        testing::{chat, config, provider},
+    },
+    outcome::Api,
+};
+
+/// Beyond it a test fails instead of hanging.
+const PATIENCE: Duration = Duration::from_secs(30);
+const LIMITS: Limits = Limits {
+    patience: Patience { head: PATIENCE, request: PATIENCE, idle: PATIENCE, page: PATIENCE },
+    connections: 16,
+};
+
+struct Running {
+    server: Server,
+    state: Arc<State>,
+    metrics: Arc<Metrics>,
+    health: Arc<Health>,
+    reloads: mpsc::Receiver<ReloadRequest>,
+    address: SocketAddr,
+}
+
+impl Running {
+    fn start(limits: Limits) -> Self {
+        let metrics = Arc::new(Metrics::new(SystemTime::now()));
+        let health = Arc::new(Health::new());
+        let (reload, reloads) = mpsc::channel(1);
+        let state = Arc::new(State::new(Arc::clone(&metrics), Arc::clone(&health), reload, &[]));
+        let listener = bind(([127, 0, 0, 1], 0).into()).unwrap();
+        let server = Server::start_with(listener, Arc::clone(&state), limits).unwrap();
+        let address = server.address();
+        Self { server, state, metrics, health, reloads, address }
+    }
+
+    /// With so many probes that a page does not fit into the buffers of a socket.
+    fn start_large(limits: Limits) -> Self {
+        let running = Self::start(limits);
+        let acme = Arc::new(provider("acme", Api::Langmart));
+        let probes = (0..1000).map(|number| chat(&format!("probe-{number}"), &acme, "model")).collect();
+        running.metrics.configure(&config(probes));
+        running
+    }
+
+    fn connect(&self) -> TcpStream {
+        let stream = TcpStream::connect(self.address).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream
+    }
+
+    fn head(&self, request_line: &str, headers: &str) -> String {
+        format!("{request_line} HTTP/1.1\r\nhost: {}\r\n{headers}\r\n", self.address)
+    }
+
+    /// One request on a connection of its own.
+    fn ask(&self, request_line: &str, headers: &str) -> Reply {
+        let mut stream = self.connect();
+        let head = self.head(request_line, &format!("connection: close\r\n{headers}"));
+        stream.write_all(head.as_bytes()).unwrap();
+        Reply::parse(&read_to_end(&mut stream))
+    }
+}
+
+/// Until the end, however it comes.
+fn read_to_end(stream: &mut TcpStream) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    match stream.read_to_end(&mut bytes) {
+        Ok(_) => {}
+        Err(error) => assert_eq!(error.kind(), ErrorKind::ConnectionReset, "after {} bytes", bytes.len()),
+    }
+    bytes
+}
+
+#[derive(Debug)]
+struct Reply {
+    status: u16,
+    headers: Vec<(String, String)>,
+    body: Vec<u8>,
+}
+
+impl Reply {
+    #[track_caller]
+    fn parse(bytes: &[u8]) -> Self {
+        let end = bytes.windows(4).position(|window| window == b"\r\n\r\n").expect("a whole head");
+        let head = std::str::from_utf8(&bytes[..end]).unwrap();
+        let (status_line, headers) = head.split_once("\r\n").unwrap();
+        Self {
+            status: status_line.split(' ').nth(1).unwrap().parse().unwrap(),
+            headers: headers
+                .split("\r\n")
+                .map(|line| line.split_once(": ").unwrap())
+                .map(|(name, value)| (name.to_owned(), value.to_owned()))
+                .collect(),
+            body: bytes[end + 4..].to_vec(),
+        }
+    }
+
+    fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(other, _)| other == name).map(|(_, value)| value.as_str())
+    }
+
+    fn text(&self) -> &str {
+        std::str::from_utf8(&self.body).unwrap()
+    }
+}
+
+#[test]
+fn metrics_are_served() {
+    let running = Running::start(LIMITS);
+    let reply = running.ask("GET /metrics?ignored=1", "");
+    assert_eq!(reply.status, 200);
+    assert_eq!(reply.header("content-type"), Some("text/plain; version=0.0.4; charset=utf-8"));
+    assert_eq!(reply.header("vary"), Some("Accept-Encoding"));
+    assert_eq!(reply.header("content-encoding"), None);
+    assert_eq!(reply.header("content-length"), Some(&*reply.body.len().to_string()));
+    assert!(reply.text().contains("langmart_prober_build_info{"), "{}", reply.text());
+}
+
+#[test]
+fn a_compressed_page_is_the_same() {
+    let running = Running::start_large(LIMITS);
+    let plain = running.ask("GET /metrics", "");
+    let compressed = running.ask("GET /metrics", "accept-encoding: deflate, gzip;q=0.8\r\n");
+    assert_eq!(compressed.header("content-encoding"), Some("gzip"));
+    assert!(compressed.body.len() * 10 < plain.body.len(), "{} bytes", compressed.body.len());
+    let mut text = String::new();
+    GzDecoder::new(&*compressed.body).read_to_string(&mut text).unwrap();
+    let stable = |text: &str| -> Vec<String> {
+        text.lines().filter(|line| !line.starts_with("process_")).map(str::to_owned).collect()
+    };
+    assert!(stable(&text) == stable(plain.text()), "the pages differ");
+}
+
+#[test]
+fn head_has_the_headers_and_no_body() {
+    let running = Running::start(LIMITS);
+    for path in ["/", "/-/healthy", "/-/ready"] {
+        let (get, head) = (running.ask(&format!("GET {path}"), ""), running.ask(&format!("HEAD {path}"), ""));
+        assert!(!get.body.is_empty() && head.body.is_empty(), "{path}: {head:?}");
+        assert_eq!((get.status, get.header("content-length")), (head.status, head.header("content-length")));
+    }
+    let head = running.ask("HEAD /metrics", "");
+    assert!(head.status == 200 && head.body.is_empty(), "{head:?}");
+}
+
+#[test]
+fn the_landing_page_is_locked_down() {
+    let running = Running::start(LIMITS);
+    let reply = running.ask("GET /", "");
+    assert_eq!(reply.status, 200);
+    assert_eq!(reply.header("content-type"), Some("text/html; charset=utf-8"));
+    assert_eq!(reply.header("x-content-type-options"), Some("nosniff"));
+    assert_eq!(reply.header("referrer-policy"), Some("no-referrer"));
+    assert!(reply.header("content-security-policy").unwrap().contains("frame-ancestors 'none'"));
+    assert!(reply.text().contains("href=\"/metrics\""), "{}", reply.text());
+}
+
+#[track_caller]
+fn check_refusal(reply: &Reply, status: u16, allow: Option<&str>) {
+    assert_eq!((reply.status, reply.header("allow")), (status, allow), "{reply:?}");
+    assert_eq!(reply.text().matches('\n').count(), 1, "one line: {reply:?}");
+}
+
+#[test]
+fn unknown_paths_and_methods_are_refused() {
+    let running = Running::start(LIMITS);
+    check_refusal(&running.ask("GET /metrics/", ""), 404, None);
+    check_refusal(&running.ask("GET /favicon.ico", ""), 404, None);
+    check_refusal(&running.ask("POST /nowhere", ""), 404, None);
+    check_refusal(&running.ask("POST /metrics", "content-length: 0\r\n"), 405, Some("GET, HEAD"));
+    check_refusal(&running.ask("DELETE /", ""), 405, Some("GET, HEAD"));
+    check_refusal(&running.ask("OPTIONS /-/ready", ""), 405, Some("GET, HEAD"));
+    check_refusal(&running.ask("GET /-/reload", ""), 405, Some("POST"));
+}
+
+#[test]
+fn what_is_foreign_is_refused_until_it_is_named() {
+    let running = Running::start(LIMITS);
+    let ask = |host: &str, more: &str| {
+        let mut stream = running.connect();
+        write!(stream, "GET /-/healthy HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n{more}\r\n").unwrap();
+        Reply::parse(&read_to_end(&mut stream))
+    };
+    let own = running.address.to_string();
+    assert_eq!(ask(&own, "").status, 200);
+    let foreign = ask("prober.example", "");
+    assert!(foreign.status == 403 && foreign.text().contains("`hostnames` in [server]"), "{foreign:?}");
+    let origin = "origin: https://prober.example\r\n";
+    let foreign = ask(&own, origin);
+    assert!(foreign.status == 403 && foreign.text().contains("`hostnames` in [server]"), "{foreign:?}");
+    running.state.rename(&["prober.example".to_owned()]);
+    assert_eq!(ask("prober.example", "").status, 200);
+    assert_eq!(ask(&own, origin).status, 200);
+}
+
+#[test]
+fn health_names_the_part_that_is_stuck() {
+    let running = Running::start(LIMITS);
+    let healthy = running.ask("GET /-/healthy", "");
+    assert_eq!((healthy.status, healthy.text()), (200, "healthy\n"));
+    let registered = Instant::now();
+    let _silent = running.health.part("scheduler", Duration::ZERO);
+    while registered.elapsed() < Duration::from_millis(5) {
+        thread::yield_now();
+    }
+    let stuck = running.ask("GET /-/healthy", "");
+    assert_eq!((stuck.status, stuck.text()), (503, "scheduler is stuck\n"));
+}
+
+#[test]
+fn readiness_follows_the_daemon() {
+    let running = Running::start(LIMITS);
+    let ready = || running.ask("GET /-/ready", "");
+    assert_eq!((ready().status, ready().text()), (503, "starting\n"));
+    running.health.reach(Readiness::Ready);
+    assert_eq!((ready().status, ready().text()), (200, "ready\n"));
+    running.health.reach(Readiness::Stopping);
+    assert_eq!((ready().status, ready().text()), (503, "stopping\n"));
+}
+
+#[test]
+fn a_reload_answers_with_its_result() {
+    let mut running = Running::start(LIMITS);
+    let post = "POST /-/reload HTTP/1.1\r\nconnection: close\r\ncontent-length: 0\r\n";
+    let mut ask = |result: Result<(), String>| {
+        let mut stream = running.connect();
+        write!(stream, "{post}host: {}\r\n\r\n", running.address).unwrap();
+        running.reloads.blocking_recv().unwrap().answer.send(result).unwrap();
+        Reply::parse(&read_to_end(&mut stream))
+    };
+    let reloaded = ask(Ok(()));
+    assert_eq!((reloaded.status, reloaded.text()), (200, "The configuration was reloaded.\n"));
+    let refused = ask(Err("one problem\nanother".to_owned()));
+    assert_eq!((refused.status, refused.text()), (500, "one problem\nanother\n"));
+    assert_eq!(refused.header("content-type"), Some("text/plain; charset=utf-8"));
+
+    let mut waiting = running.connect();
+    write!(waiting, "{post}host: {}\r\n\r\n", running.address).unwrap();
+    while running.reloads.is_empty() {
+        thread::yield_now();
+    }
+    assert_eq!(running.ask("POST /-/reload", "content-length: 0\r\n").status, 503, "only one waits");
+    drop(running.reloads.blocking_recv().unwrap());
+    assert_eq!(Reply::parse(&read_to_end(&mut waiting)).status, 503, "nobody answers any more");
+    running.reloads.close();
+    assert_eq!(running.ask("POST /-/reload", "content-length: 0\r\n").status, 503, "nobody listens any more");
+}
+
+#[test]
+fn the_body_of_a_request_is_not_read() {
+    let mut running = Running::start(LIMITS);
+    let mut stream = running.connect();
+    let head = running.head("POST /-/reload", "content-length: 1000000000\r\n");
+    stream.write_all(head.as_bytes()).unwrap();
+    running.reloads.blocking_recv().unwrap().answer.send(Ok(())).unwrap();
+    assert_eq!(Reply::parse(&read_to_end(&mut stream)).status, 200);
+}
+
+#[test]
+fn a_slow_head_is_cut_off() {
+    let patience = Patience { head: Duration::from_millis(100), ..LIMITS.patience };
+    let running = Running::start(Limits { patience, ..LIMITS });
+    let mut silent = running.connect();
+    let mut slow = running.connect();
+    slow.write_all(b"GET /metrics HTTP/1.1\r\nhost: ").unwrap();
+    assert_eq!(read_to_end(&mut silent), b"");
+    assert_eq!(read_to_end(&mut slow), b"");
+    let mut kept = running.connect();
+    kept.write_all(running.head("GET /-/healthy", "").as_bytes()).unwrap();
+    let mut first = [0; 12];
+    kept.read_exact(&mut first).unwrap();
+    assert_eq!(&first, b"HTTP/1.1 200");
+    kept.write_all(b"GET /metrics HTTP/1.1\r\n").unwrap();
+    assert!(read_to_end(&mut kept).ends_with(b"healthy\n"), "the second head is cut off like the first");
+}
+
+#[test]
+fn an_idle_connection_is_closed() {
+    let patience = Patience { idle: Duration::from_millis(100), ..LIMITS.patience };
+    let running = Running::start(Limits { patience, ..LIMITS });
+    let mut stream = running.connect();
+    stream.write_all(running.head("GET /-/healthy", "").as_bytes()).unwrap();
+    let reply = Reply::parse(&read_to_end(&mut stream));
+    assert_eq!((reply.status, reply.text()), (200, "healthy\n"));
+}
+
+#[test]
+fn readers_that_stall_are_cut_off_and_others_told_meanwhile() {
+    let patience = Patience { request: Duration::from_secs(2), page: Duration::ZERO, ..LIMITS.patience };
+    let running = Running::start_large(Limits { patience, ..LIMITS });
+    let mut stalled: Vec<_> = (0..MAX_PAGES)
+        .map(|_| {
+            let mut stream = running.connect();
+            stream.write_all(running.head("GET /metrics", "").as_bytes()).unwrap();
+            stream.read_exact(&mut [0; 12]).unwrap();
+            stream
+        })
+        .collect();
+    assert_eq!(running.ask("GET /metrics", "").status, 503);
+    assert_eq!(running.ask("GET /-/healthy", "").status, 200);
+    let start = Instant::now();
+    let page = loop {
+        let reply = running.ask("GET /metrics", "");
+        assert!(start.elapsed() < PATIENCE, "the stalled ones are never cut off");
+        if reply.status == 200 {
+            break reply;
+        }
+        thread::yield_now();
+    };
+    let taken = read_to_end(&mut stalled[0]).len();
+    assert!(taken < page.body.len(), "{taken} bytes were taken in spite of all");
+}
+
+#[test]
+fn a_flood_of_headers_is_refused() {
+    let running = Running::start(LIMITS);
+    let many = "x: y\r\n".repeat(200);
+    assert_eq!(running.ask("GET /metrics", &many).status, 431);
+    let long = format!("x: {}\r\n", "y".repeat(15_000));
+    assert_eq!(running.ask("GET /metrics", &long).status, 200);
+    let mut stream = running.connect();
+    let endless = format!("GET /metrics HTTP/1.1\r\nx: {}", "y".repeat(17_000));
+    stream.write_all(endless.as_bytes()).unwrap();
+    assert!(read_to_end(&mut stream).starts_with(b"HTTP/1.1 431 "));
+}
+
+#[test]
+fn garbage_is_refused() {
+    let running = Running::start(LIMITS);
+    for garbage in [
+        &b"\x16\x03\x01\x02\x00\x01\x00"[..],
+        b"GET\r\n\r\n",
+        b"\0\0\0\0\r\n\r\n",
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+    ] {
+        let mut stream = running.connect();
+        stream.write_all(garbage).unwrap();
+        stream.shutdown(Shutdown::Write).unwrap();
+        let answer = read_to_end(&mut stream);
+        assert!(answer.is_empty() || answer.starts_with(b"HTTP/1.1 400 "), "{garbage:?}: {answer:?}");
+    }
+    assert_eq!(running.ask("GET /metrics", "").status, 200);
+}
+
+#[test]
+fn pipelined_requests_are_answered_in_order() {
+    let running = Running::start(LIMITS);
+    let mut stream = running.connect();
+    let requests = [
+        running.head("GET /-/healthy", ""),
+        running.head("GET /-/ready", ""),
+        running.head("GET /nowhere", "connection: close\r\n"),
+    ];
+    stream.write_all(requests.concat().as_bytes()).unwrap();
+    let answers = String::from_utf8(read_to_end(&mut stream)).unwrap();
+    let statuses: Vec<_> = answers.split("HTTP/1.1 ").skip(1).map(|answer| answer[..3].to_owned()).collect();
+    assert_eq!(statuses, ["200", "503", "404"], "{answers}");
+}
+
+#[test]
+fn more_connections_than_allowed_do_not_keep_a_scrape_out() {
+    let running = Running::start(LIMITS);
+    let mut silent: Vec<_> = (0..LIMITS.connections * 2).map(|_| running.connect()).collect();
+    assert_eq!(running.ask("GET /metrics", "").status, 200);
+    assert_eq!(read_to_end(&mut silent[0]), b"", "the longest silent one made room");
+    let last = silent.last_mut().unwrap();
+    last.write_all(running.head("GET /-/healthy", "connection: close\r\n").as_bytes()).unwrap();
+    assert_eq!(Reply::parse(&read_to_end(last)).status, 200, "the latest one is still served");
+}
+
+#[test]
+fn a_connection_too_many_is_closed_where_all_are_busy() {
+    let mut running = Running::start(Limits { connections: 1, ..LIMITS });
+    let mut busy = running.connect();
+    let head = running.head("POST /-/reload", "content-length: 0\r\nconnection: close\r\n");
+    busy.write_all(head.as_bytes()).unwrap();
+    let request = running.reloads.blocking_recv().unwrap();
+    assert_eq!(read_to_end(&mut running.connect()), b"");
+    request.answer.send(Ok(())).unwrap();
+    assert_eq!(Reply::parse(&read_to_end(&mut busy)).status, 200);
+    assert_eq!(running.ask("GET /metrics", "").status, 200);
+}
+
+#[test]
+fn a_stop_lets_requests_end() {
+    let mut running = Running::start(LIMITS);
+    let mut idle = running.connect();
+    let mut busy = running.connect();
+    busy.write_all(running.head("POST /-/reload", "content-length: 0\r\n").as_bytes()).unwrap();
+    let request = running.reloads.blocking_recv().unwrap();
+    let server = running.server;
+    let stopping = thread::spawn(move || server.stop(PATIENCE));
+    assert_eq!(read_to_end(&mut idle), b"", "nothing is under way there");
+    request.answer.send(Ok(())).unwrap();
+    assert_eq!(Reply::parse(&read_to_end(&mut busy)).status, 200);
+    stopping.join().unwrap();
+    let refused = TcpStream::connect(running.address).unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::ConnectionRefused);
+}
+
+#[test]
+fn a_stop_has_a_deadline() {
+    let mut running = Running::start(LIMITS);
+    let mut busy = running.connect();
+    busy.write_all(running.head("POST /-/reload", "content-length: 0\r\n").as_bytes()).unwrap();
+    let _unanswered = running.reloads.blocking_recv().unwrap();
+    let start = Instant::now();
+    running.server.stop(Duration::from_millis(50));
+    assert!(start.elapsed() < PATIENCE / 2, "{:?}", start.elapsed());
+    assert_eq!(read_to_end(&mut busy), b"");
+}
