@@ -9,6 +9,7 @@ use clap::Parser;
 use langmart_prober::{
     cli::{Cli, Command},
     commands::{self, EXIT_CONFIGURATION, EXIT_FAILED, EXIT_OK},
+    config::Surroundings,
     daemon::{self, Fatal, Source},
 };
 
@@ -36,22 +37,22 @@ fn run(command: Command) -> io::Result<u8> {
             }
         }),
         Command::CheckConfig { config, no_secrets } => {
-            commands::check_config::check_config(&config.path, no_secrets, out, err)
+            Ok(commands::check_config(&config.path, no_secrets, &Surroundings::of_process(), out, err))
         }
         Command::Once { config, json, probes } => {
             let terminal = io::stderr().is_terminal();
-            let request = commands::once::Request { path: &config.path, json, probes: &probes, terminal };
-            commands::once::once(&request, out, err)
+            let request = commands::Once { path: &config.path, json, probes: &probes, terminal };
+            commands::once(&request, out, err)
         }
         Command::Simulate { listen, tls_listen, ca_file, scenario } => {
-            let request = commands::simulate::Request {
+            let request = commands::Simulate {
                 listen,
                 tls_listen,
                 ca_file: ca_file.as_deref(),
                 scenario: scenario.as_deref(),
             };
-            commands::simulate::simulate(&request, out, err)
+            commands::simulate(&request, out, err)
         }
-        Command::Demo { listen } => commands::demo::demo(listen, out, err),
+        Command::Demo { listen } => commands::demo(listen, out, err),
     }
 }

@@ -2,19 +2,11 @@
 
 use std::{io::Write, path::Path, time::Duration};
 
+use super::{EXIT_CONFIGURATION, EXIT_FAILED, EXIT_OK, table as columns};
 use crate::{
     config::{Config, Keys, Loaded, Probe, Surroundings, Task, duration, load, systemd_run},
     outcome::Check,
 };
-
-/// Exit status: the configuration can be used.
-const GOOD: u8 = 0;
-
-/// Exit status: the result could not be written.
-const UNWRITTEN: u8 = 1;
-
-/// Exit status: the configuration is bad (`EX_CONFIG` of sysexits.h).
-const BAD: u8 = 78;
 
 /// Bytes of a prompt for each of its tokens, which is about right for English.
 const BYTES_PER_TOKEN: usize = 4;
@@ -22,17 +14,17 @@ const BYTES_PER_TOKEN: usize = 4;
 /// Tokens that an API adds to a prompt for its roles and marks.
 const FRAME_TOKENS: usize = 8;
 
-/// The columns of the table, and whether they are numbers.
-const COLUMNS: [(&str, bool); 9] = [
-    ("PROBE", false),
-    ("CHECK", false),
-    ("PROVIDER", false),
-    ("MODEL", false),
-    ("INTERVAL", true),
-    ("TIMEOUT", true),
-    ("REQUESTS/DAY", true),
-    ("INPUT TOKENS/DAY", true),
-    ("OUTPUT TOKENS/DAY", true),
+/// The columns of the table: four of words, the others of figures.
+const COLUMNS: [&str; 9] = [
+    "PROBE",
+    "CHECK",
+    "PROVIDER",
+    "MODEL",
+    "INTERVAL",
+    "TIMEOUT",
+    "REQUESTS/DAY",
+    "INPUT TOKENS/DAY",
+    "OUTPUT TOKENS/DAY",
 ];
 
 /// Loads the file at `path` and prints its problems and warnings to `err`, its probes to `out`. The exit status.
@@ -45,13 +37,13 @@ pub fn check_config(
 ) -> u8 {
     let keys = if no_secrets { Keys::Skipped } else { Keys::Reported };
     let (status, results, messages) = match load(path, keys, surroundings) {
-        Ok(loaded) => (GOOD, table(&loaded.config), remarks(&loaded, path, no_secrets, surroundings)),
-        Err(problems) => (BAD, String::new(), format!("{problems}\n")),
+        Ok(loaded) => (EXIT_OK, table(&loaded.config), remarks(&loaded, path, no_secrets, surroundings)),
+        Err(problems) => (EXIT_CONFIGURATION, String::new(), format!("{problems}\n")),
     };
     // Where standard error is closed there is nobody left to tell.
     let _ = err.write_all(messages.as_bytes());
     let written = out.write_all(results.as_bytes()).and_then(|()| out.flush());
-    if written.is_err() { UNWRITTEN } else { status }
+    if written.is_err() { EXIT_FAILED } else { status }
 }
 
 /// The warnings, and how to have the credentials that only the unit has.
@@ -112,7 +104,7 @@ impl Day {
 
 /// The probes, aligned, with their totals and how the numbers came about.
 fn table(config: &Config) -> String {
-    let mut rows = vec![COLUMNS.map(|(title, _)| title.to_owned())];
+    let mut rows = vec![COLUMNS.map(str::to_owned).to_vec()];
     let mut total = Day::default();
     for probe in &config.probes {
         let day = Day::of(probe);
@@ -121,24 +113,22 @@ fn table(config: &Config) -> String {
     }
     let [requests, input, output] = total.cells();
     let empty = String::new;
-    rows.push(["total".to_owned(), empty(), empty(), empty(), empty(), empty(), requests, input, output]);
+    rows.push(vec!["total".to_owned(), empty(), empty(), empty(), empty(), empty(), requests, input, output]);
 
-    let widths: [usize; COLUMNS.len()] =
-        std::array::from_fn(|column| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0));
-    let mut lines: Vec<_> = rows.iter().map(|row| line(row, &widths)).collect();
+    let mut text = columns::render(&rows, 4);
     if config.probes.iter().any(|probe| probe.check() == Check::Chat) {
-        lines.push(format!(
+        text.push_str(&format!(
             "\nInput tokens are estimated: a token for each {BYTES_PER_TOKEN} bytes of the prompt and {FRAME_TOKENS} \
              for its frame, times the runs.\nOutput tokens are the most there can be: max_tokens times the runs.\n"
         ));
     }
-    lines.concat()
+    text
 }
 
-fn row(probe: &Probe, day: Day) -> [String; COLUMNS.len()] {
+fn row(probe: &Probe, day: Day) -> Vec<String> {
     let [requests, input, output] = day.cells();
     let provider = &probe.provider;
-    [
+    vec![
         probe.name.clone(),
         probe.check().to_string(),
         format!("{} ({}, {})", provider.name, provider.api, provider.host()),
@@ -149,13 +139,6 @@ fn row(probe: &Probe, day: Day) -> [String; COLUMNS.len()] {
         input,
         output,
     ]
-}
-
-fn line(row: &[String; COLUMNS.len()], widths: &[usize; COLUMNS.len()]) -> String {
-    let cells = row.iter().zip(widths).zip(COLUMNS).map(|((cell, &width), (_, number))| {
-        if number { format!("{cell:>width$}") } else { format!("{cell:<width$}") }
-    });
-    format!("{}\n", cells.collect::<Vec<_>>().join("  ").trim_end())
 }
 
 #[cfg(test)]
@@ -198,7 +181,7 @@ mod tests {
     #[test]
     fn the_table_says_what_a_day_would_take() {
         let (status, out, _) = run(FILE, true, &|_| None);
-        assert_eq!(status, GOOD);
+        assert_eq!(status, EXIT_OK);
         let rows: Vec<Vec<&str>> =
             out.lines().take(4).map(|line| line.split_whitespace().collect()).collect();
         assert_eq!(
@@ -248,7 +231,7 @@ mod tests {
     #[test]
     fn a_key_that_this_shell_cannot_reach_is_a_warning() {
         let (status, _, err) = run(FILE, false, &|_| None);
-        assert_eq!(status, GOOD);
+        assert_eq!(status, EXIT_OK);
         assert_eq!(
             err,
             "warning: config.toml:3: provider.langmart.api_key: credential langmart exists only inside the systemd \
@@ -263,13 +246,13 @@ mod tests {
     #[test]
     fn without_secrets_none_is_missed() {
         let (status, _, err) = run(FILE, true, &|_| None);
-        assert_eq!((status, err.as_str()), (GOOD, ""));
+        assert_eq!((status, err.as_str()), (EXIT_OK, ""));
     }
 
     #[test]
     fn a_bad_file_has_no_table() {
         let (status, out, err) = run("[log]\nlevl = 1\n", false, &|_| None);
-        assert_eq!((status, out.as_str()), (BAD, ""));
+        assert_eq!((status, out.as_str()), (EXIT_CONFIGURATION, ""));
         assert!(err.starts_with("config.toml:2: log.levl: unknown key; did you mean level?"), "{err}");
     }
 

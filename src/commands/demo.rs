@@ -70,7 +70,8 @@ model = "openai/gpt-oss-20b"
 /// Runs the command until a signal ends it; the value is the exit status.
 pub fn demo(listen: SocketAddr, out: &mut impl Write, err: &mut impl Write) -> io::Result<u8> {
     let scenario = Scenario::parse(SCENARIO).map_err(io::Error::other)?;
-    let simulator = Simulator::start(Options { listen: ([127, 0, 0, 1], 0).into(), tls_listen: None, scenario })?;
+    let simulator =
+        Simulator::start(Options { listen: ([127, 0, 0, 1], 0).into(), tls_listen: None, scenario })?;
     let text = CONFIGURATION
         .replace("SIMULATOR", &simulator.address().to_string())
         .replace("LISTEN", &listen.to_string());

@@ -13,12 +13,12 @@ use tokio::{sync::Semaphore, task::JoinSet};
 use super::{EXIT_CONFIGURATION, EXIT_FAILED, EXIT_OK, EXIT_USAGE, table};
 use crate::{
     config::{self, Keys, Schedule, Surroundings},
-    outcome::{Outcome, Phases, Record},
+    outcome::{Fault, Outcome, Phases, Record},
     probe::{Resolver, Target},
 };
 
 /// What the person asked for.
-pub struct Request<'a> {
+pub struct Once<'a> {
     /// The configuration.
     pub path: &'a Path,
     /// Records in place of the table.
@@ -30,7 +30,7 @@ pub struct Request<'a> {
 }
 
 /// Runs the command: results to `out`, everything for people to `err`. The value is the exit status.
-pub fn once(request: &Request<'_>, out: &mut impl Write, err: &mut impl Write) -> io::Result<u8> {
+pub fn once(request: &Once<'_>, out: &mut impl Write, err: &mut impl Write) -> io::Result<u8> {
     let loaded = match config::load(request.path, Keys::Required, &Surroundings::of_process()) {
         Ok(loaded) => loaded,
         Err(problems) => {
@@ -48,14 +48,18 @@ pub fn once(request: &Request<'_>, out: &mut impl Write, err: &mut impl Write) -
             return Ok(EXIT_FAILED);
         }
     };
-    let unknown: Vec<&String> =
-        request.probes.iter().filter(|name| targets.iter().all(|target| target.probe().name != **name)).collect();
+    let unknown: Vec<&String> = request
+        .probes
+        .iter()
+        .filter(|name| targets.iter().all(|target| target.probe().name != **name))
+        .collect();
     if let Some(name) = unknown.first() {
         let known: Vec<&str> = targets.iter().map(|target| &*target.probe().name).collect();
         writeln!(err, "no probe is named {name}; the configuration has: {}", known.join(", "))?;
         return Ok(EXIT_USAGE);
     }
-    let wanted = |target: &Arc<Target>| request.probes.is_empty() || request.probes.contains(&target.probe().name);
+    let wanted =
+        |target: &Arc<Target>| request.probes.is_empty() || request.probes.contains(&target.probe().name);
     let targets: Vec<Arc<Target>> = targets.into_iter().filter(wanted).collect();
 
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -119,7 +123,11 @@ async fn run_all(
 }
 
 /// One line that is written over, with what is still waited for.
-fn show_progress(targets: &[Arc<Target>], outcomes: &[Option<Outcome>], err: &mut impl Write) -> io::Result<()> {
+fn show_progress(
+    targets: &[Arc<Target>],
+    outcomes: &[Option<Outcome>],
+    err: &mut impl Write,
+) -> io::Result<()> {
     let mut waiting = targets.iter().zip(outcomes).filter(|(_, outcome)| outcome.is_none());
     if let Some((first, _)) = waiting.next() {
         let done = outcomes.iter().flatten().count();
@@ -131,7 +139,8 @@ fn show_progress(targets: &[Arc<Target>], outcomes: &[Option<Outcome>], err: &mu
 }
 
 fn print_table(results: &[(&Target, &Outcome)], out: &mut impl Write) -> io::Result<()> {
-    let mut rows = vec![vec!["PROBE".to_owned(), "RESULT".into(), "FAULT".into(), "STATUS".into(), "TOTAL".into()]];
+    let mut rows =
+        vec![vec!["PROBE".to_owned(), "RESULT".into(), "FAULT".into(), "STATUS".into(), "TOTAL".into()]];
     rows[0].extend(Phases::NAMES.map(str::to_uppercase));
     for (target, outcome) in results {
         let mut row = vec![
@@ -145,14 +154,15 @@ fn print_table(results: &[(&Target, &Outcome)], out: &mut impl Write) -> io::Res
         rows.push(row);
     }
     // Names and words to the left, figures to the right.
-    table::print(&rows, 3, out)
+    out.write_all(table::render(&rows, 3).as_bytes())
 }
 
 /// What to do about each failure, by the guide's remedies.
 fn print_remedies(results: &[(&Target, &Outcome)], err: &mut impl Write) -> io::Result<()> {
     for (target, outcome) in results.iter().filter(|(_, outcome)| !outcome.success()) {
-        let Outcome { reason, fault, detail, hint, error_code, upstream, request_id, retry_after, .. } = outcome;
-        write!(err, "\n{}: {reason}, fault of the {}", target.probe().name, fault.party())?;
+        let Outcome { reason, fault, detail, hint, error_code, upstream, request_id, retry_after, .. } =
+            outcome;
+        write!(err, "\n{}: {reason}, {}", target.probe().name, party(*fault))?;
         if !detail.is_empty() {
             write!(err, ": {detail}")?;
         }
@@ -170,6 +180,18 @@ fn print_remedies(results: &[(&Target, &Outcome)], err: &mut impl Write) -> io::
         writeln!(err, "  {hint}")?;
     }
     Ok(())
+}
+
+/// Whose part failed, for a person.
+fn party(fault: Fault) -> &'static str {
+    match fault {
+        Fault::None => "nobody's fault",
+        Fault::Network => "on the way there",
+        Fault::Gateway => "the gateway's fault",
+        Fault::Provider => "the provider's fault",
+        Fault::Caller => "on our side: key, limits, credit or the probe itself",
+        Fault::Prober => "the prober's own fault",
+    }
 }
 
 fn milliseconds(duration: Duration) -> String {

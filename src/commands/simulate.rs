@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// What the person asked for.
-pub struct Request<'a> {
+pub struct Simulate<'a> {
     /// Where to listen for HTTP.
     pub listen: SocketAddr,
     /// Where to listen for HTTPS; `None`: nowhere.
@@ -26,7 +26,7 @@ pub struct Request<'a> {
 }
 
 /// Runs the command: where to look goes to `out`, everything else to `err`. The value is the exit status.
-pub fn simulate(request: &Request<'_>, out: &mut impl Write, err: &mut impl Write) -> io::Result<u8> {
+pub fn simulate(request: &Simulate<'_>, out: &mut impl Write, err: &mut impl Write) -> io::Result<u8> {
     let scenario = match request.scenario.map(read) {
         None => Scenario::default(),
         Some(Ok(scenario)) => scenario,
@@ -63,7 +63,7 @@ fn at(path: &Path, error: &io::Error) -> io::Error {
 /// The base URLs to configure.
 fn print_addresses(simulator: &Simulator, out: &mut impl Write) -> io::Result<()> {
     for provider in Provider::ALL {
-        let path = provider.base_path();
+        let path = provider.prefix();
         writeln!(out, "{:<11} base_url = \"http://{}{path}\"", provider.name(), simulator.address())?;
         if let Some(address) = simulator.tls_address() {
             writeln!(out, "{:<11} base_url = \"https://{address}{path}\"", "")?;

@@ -92,7 +92,8 @@ pub fn run(source: &Source<'_>) -> Result<(), Fatal> {
         env::var_os("JOURNAL_STREAM").as_deref(),
         env::var_os("NO_COLOR").as_deref(),
     );
-    let logging = Logging::start(&loaded.config.log, surroundings).map_err(|error| Fatal::Other(error.to_string()))?;
+    let logging =
+        Logging::start(&loaded.config.log, surroundings).map_err(|error| Fatal::Other(error.to_string()))?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -106,7 +107,12 @@ pub fn run(source: &Source<'_>) -> Result<(), Fatal> {
 }
 
 /// Starts everything, runs the loop, stops everything.
-async fn serve(source: &Source<'_>, loaded: Loaded, started: SystemTime, logging: &Logging) -> Result<(), Fatal> {
+async fn serve(
+    source: &Source<'_>,
+    loaded: Loaded,
+    started: SystemTime,
+    logging: &Logging,
+) -> Result<(), Fatal> {
     // First, so that no signal meets its default in the middle of the start.
     let mut signals = Signals::listen().map_err(Fatal::other("cannot listen for signals"))?;
     let (mut daemon, server, mut reloads) = Daemon::start(source, loaded, started, logging).await?;
@@ -160,8 +166,9 @@ impl<'a> Daemon<'a> {
         started: SystemTime,
         logging: &'a Logging,
     ) -> Result<(Self, Server, mpsc::Receiver<ReloadRequest>), Fatal> {
-        let notifier = Notifier::start(env::var_os("NOTIFY_SOCKET")).map_err(Fatal::other("cannot notify systemd"))?;
-        let Loaded { config, warnings } = loaded;
+        let notifier =
+            Notifier::start(env::var_os("NOTIFY_SOCKET")).map_err(Fatal::other("cannot notify systemd"))?;
+        let Loaded { config, warnings, .. } = loaded;
         for warning in &warnings {
             warn!(%warning, "Configuration is doubtful");
         }
@@ -182,7 +189,8 @@ impl<'a> Daemon<'a> {
             .map_err(Fatal::other("cannot start the scheduler's thread"))?;
         let (reload, reloads) = mpsc::channel(1);
         let state = Arc::new(State::new(metrics.clone(), health.clone(), reload, &config.server.hostnames));
-        let server = Server::start(listener, state.clone()).map_err(Fatal::other("cannot start the listener"))?;
+        let server =
+            Server::start(listener, state.clone()).map_err(Fatal::other("cannot start the listener"))?;
         let watchdog = systemd::watchdog_interval(
             env::var("WATCHDOG_USEC").ok().as_deref(),
             env::var("WATCHDOG_PID").ok().as_deref(),
@@ -232,7 +240,11 @@ impl<'a> Daemon<'a> {
         self.metrics.reloaded(result.is_ok(), SystemTime::now());
         match &result {
             Ok(()) => {
-                info!(providers = self.config.providers.len(), probes = self.config.probes.len(), "Configuration reloaded");
+                info!(
+                    providers = self.config.providers.len(),
+                    probes = self.config.probes.len(),
+                    "Configuration reloaded"
+                );
                 self.notifier.ready(&self.status());
             }
             Err(problems) => {
@@ -246,7 +258,7 @@ impl<'a> Daemon<'a> {
     }
 
     async fn take_over(&mut self) -> Result<(), String> {
-        let Loaded { config, warnings } = self.source.load().map_err(|problems| problems.to_string())?;
+        let Loaded { config, warnings, .. } = self.source.load().map_err(|problems| problems.to_string())?;
         for warning in &warnings {
             warn!(%warning, "Configuration is doubtful");
         }
@@ -323,9 +335,13 @@ fn every(period: Duration) -> Interval {
 
 fn cannot_listen(listen: std::net::SocketAddr, error: &io::Error) -> Fatal {
     let remedy = match error.kind() {
-        io::ErrorKind::AddrInUse => "another process has it (ss -ltnp shows which); end that one or set another server.listen",
+        io::ErrorKind::AddrInUse => {
+            "another process has it (ss -ltnp shows which); end that one or set another server.listen"
+        }
         io::ErrorKind::AddrNotAvailable => "this machine has no such address; set another server.listen",
-        io::ErrorKind::PermissionDenied => "this user may not; set a server.listen with a port of 1024 or more",
+        io::ErrorKind::PermissionDenied => {
+            "this user may not; set a server.listen with a port of 1024 or more"
+        }
         _ => "set another server.listen",
     };
     Fatal::Other(format!("cannot listen on {listen}: {error}; {remedy}"))

@@ -73,7 +73,15 @@ fn median(mut figures: Vec<f64>) -> f64 {
 }
 
 /// Runs both, alternating, and compares the medians of the chosen moments.
-fn compare(lab: &Lab, what: &str, version: &str, provider: &str, curl: &[&str], url: &str, moments: &[usize]) {
+fn compare(
+    lab: &Lab,
+    what: &str,
+    version: &str,
+    provider: &str,
+    curl: &[&str],
+    url: &str,
+    moments: &[usize],
+) {
     let path = lab.directory().join("config.toml");
     fs::write(
         &path,
@@ -120,7 +128,8 @@ fn the_phases_are_curls_over_http_1_http_2_and_connect() {
     }
 
     let proxy = lab.directory().join("tinyproxy.conf");
-    fs::write(&proxy, format!("Port 8888\nListen {SERVER}\nTimeout 60\nConnectPort 8443\nMaxClients 20\n")).unwrap();
+    fs::write(&proxy, format!("Port 8888\nListen {SERVER}\nTimeout 60\nConnectPort 8443\nMaxClients 20\n"))
+        .unwrap();
     // The server's side has no resolver of its own: the proxy finds the name in a hosts file, as curl's does.
     let mut tinyproxy = lab.on_server("tinyproxy");
     tinyproxy.args(["-d", "-c", proxy.to_str().unwrap()]);
@@ -129,7 +138,8 @@ fn the_phases_are_curls_over_http_1_http_2_and_connect() {
     let target = format!("https://{SERVER}:8443/openai/v1");
     let provider = format!("{}{ca_key}proxy = \"http://proxy.sim.test:8888\"\n", slow(headers));
     let header = format!("x-simulate: {headers}");
-    let curl = ["-H", &header, "--http2", "--cacert", &ca, "--proxy", "http://proxy.sim.test:8888", "--noproxy", ""];
+    let curl =
+        ["-H", &header, "--http2", "--cacert", &ca, "--proxy", "http://proxy.sim.test:8888", "--noproxy", ""];
     // curl counts a proxy as connected before its CONNECT, we after it: the end of TLS is the same.
     compare(&lab, "CONNECT", "2", &provider, &curl, &target, &[0, 2, 3, 4]);
 }

@@ -39,7 +39,9 @@ impl Lab {
             ip(&format!("-n {host} addr add {address}/24 dev eth0"));
             ip(&format!("-n {host} link set eth0 up"));
             // Frames are copied as they are: whole, with their checksums.
-            run(lab.inside(host, "ethtool").args(["-K", "eth0", "tx", "off", "tso", "off", "gso", "off", "gro", "off"]));
+            run(lab
+                .inside(host, "ethtool")
+                .args(["-K", "eth0", "tx", "off", "tso", "off", "gso", "off", "gro", "off"]));
         }
         fs::create_dir_all(lab.resolver_directory()).unwrap();
         fs::write(lab.resolver_directory().join("resolv.conf"), format!("nameserver {SERVER}\n")).unwrap();
