@@ -286,3 +286,42 @@ impl AsyncWrite for Metered {
         Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_oldest_requests_are_forgotten() {
+        let recorder = Recorder::default();
+        for number in 0..=MAX_RECORDS {
+            let entry = recorder.begin(&recorder.connection(), Instant::now(), "1.1");
+            entry.lock().path = number.to_string();
+        }
+        let records = recorder.snapshot();
+        assert_eq!((records.len(), records[0].path.as_str()), (MAX_RECORDS, "1"));
+    }
+
+    #[test]
+    fn writes_belong_to_open_requests_and_are_bounded() {
+        let recorder = Recorder::default();
+        let connection = recorder.connection();
+        let write = || connection.note(|| Poll::Ready(Ok(1)));
+        let first = recorder.begin(&connection, Instant::now(), "2");
+        assert!(write().is_ready() && connection.note(|| Poll::Pending).is_pending());
+        first.complete();
+        assert!(write().is_ready(), "the last bytes of a response that is complete");
+        let second = recorder.begin(&connection, Instant::now(), "2");
+        for _ in 0..=MAX_WRITES {
+            assert!(write().is_ready());
+        }
+        assert_eq!((first.lock().writes.len(), second.lock().writes.len()), (2, MAX_WRITES));
+        assert_eq!(connection.written(), 3 + MAX_WRITES as u64);
+    }
+
+    #[test]
+    fn long_text_is_cut_between_characters() {
+        assert_eq!(shortened(&"é".repeat(200)).len(), MAX_TEXT);
+        assert_eq!(shortened(&format!("a{}", "é".repeat(200))).len(), MAX_TEXT - 1);
+    }
+}
