@@ -29,54 +29,56 @@ const FLOOD_HEADERS: usize = 1000;
 /// Decides what happens to a request, and notes it in the record.
 pub(super) fn answer(request: &Request, script: &Mutex<Script>, entry: &Entry) -> Action {
     entry.describe(request);
-    let path = request.path();
-    let addressed = Provider::of_path(path);
+    let addressed = Provider::of_path(request.path());
     let mut call = addressed.map(|(provider, rest)| Call::new(provider, rest, request));
-    let (effect, more_models) = {
-        let mut script = script.lock().unwrap_or_else(PoisonError::into_inner);
-        let seen = Seen {
-            provider: addressed.map(|(provider, _)| provider),
-            path,
-            model: call.as_ref().and_then(Call::model),
-            key: call.as_ref().and_then(|call| call.key),
-        };
-        // The scenario's calls are counted also where the header overrides it.
-        let scripted = script.of_request(&seen, Instant::now());
-        let effect = match request.header(HEADER) {
-            Some(text) => match Fault::parse(text) {
-                Ok(fault) if fault.kind.is_of_connection() => {
-                    return refused(entry, "the fault strikes before there is a request");
-                }
-                Ok(fault) => Some(Effect::Fault(fault)),
-                Err(error) => return refused(entry, &error),
-            },
-            None => scripted,
-        };
-        let models =
-            addressed.map_or_else(Vec::new, |(provider, _)| script.scenario().models(provider).to_vec());
-        (effect, models)
-    };
+    // The scenario's calls are counted also where the header overrides it.
+    let (scripted, more_models) = consult(script, request.path(), call.as_ref());
     if let Some(call) = &mut call {
         call.more_models = &more_models;
     }
+    let effect = match request.header(HEADER).map(of_header) {
+        None => scripted,
+        Some(Ok(fault)) => Some(Effect::Fault(fault)),
+        Some(Err(error)) => return refused(entry, &error),
+    };
     let (action, fault) = match effect {
-        None => (Action::Reply(fair(call.as_ref())), None),
+        None => (Action::Reply(with_date(fair(call.as_ref()))), None),
+        // A response of the scenario's own is played as it stands.
         Some(Effect::Respond(reply, name)) => (Action::Reply(*reply), Some(name)),
-        Some(Effect::Fault(fault)) => (strike(&fault, call.as_ref()), Some(fault.kind.name())),
+        Some(Effect::Fault(fault)) => {
+            let action = match strike(&fault, call.as_ref()) {
+                Action::Reply(reply) => Action::Reply(with_date(reply)),
+                other => other,
+            };
+            (action, Some(fault.kind.name()))
+        }
     };
     let mut recorded = entry.lock();
     recorded.provider = addressed.map(|(provider, _)| provider);
     recorded.model = call.as_ref().and_then(Call::model).map(|model| model.chars().take(64).collect());
     recorded.fault = fault;
-    // A response of the scenario's own is played as it stands, Date included.
-    let dated = matches!(fault, Some("raw" | "respond"));
-    match action {
-        Action::Reply(reply) => {
-            recorded.status = Some(reply.status);
-            Action::Reply(if dated || reply.has_header("date") { reply } else { with_date(reply) })
-        }
-        other => other,
+    if let Action::Reply(reply) = &action {
+        recorded.status = Some(reply.status);
     }
+    action
+}
+
+/// What the scenario has for the request, and for its service's list of models.
+fn consult(script: &Mutex<Script>, path: &str, call: Option<&Call<'_>>) -> (Option<Effect>, Vec<String>) {
+    let provider = call.map(|call| call.provider);
+    let seen =
+        Seen { provider, path, model: call.and_then(Call::model), key: call.and_then(|call| call.key) };
+    let mut script = script.lock().unwrap_or_else(PoisonError::into_inner);
+    let effect = script.of_request(&seen, Instant::now());
+    (effect, provider.map_or_else(Vec::new, |provider| script.scenario().models(provider).to_vec()))
+}
+
+fn of_header(text: &str) -> Result<Fault, String> {
+    let fault = Fault::parse(text)?;
+    if fault.kind.is_of_connection() {
+        return Err("the fault strikes before there is a request".to_owned());
+    }
+    Ok(fault)
 }
 
 /// The answer to a mistake in the header, which is ours and no simulated service's.

@@ -44,7 +44,7 @@ impl Certificates {
         let mut expired = leaf(&["expired.sim.test", "expired.localhost"])?;
         expired.not_after = date_time_ymd(2020, 1, 1);
         let mut future = leaf(&["future.sim.test", "future.localhost"])?;
-        future.not_before = date_time_ymd(4000, 1, 1);
+        future.not_before = date_time_ymd(2090, 1, 1);
         let wrong = leaf(&["another.example"])?;
         let selfsigned = leaf(&["selfsigned.sim.test", "selfsigned.localhost"])?;
 

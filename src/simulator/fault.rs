@@ -14,7 +14,9 @@ pub(super) struct Fault {
 /// What can go wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
+    /// The caller's key is refused.
     AuthFailed,
+    /// The key that a gateway holds for the provider behind it is refused.
     ProviderAuthFailed,
     RateLimited,
     Billing,
@@ -22,22 +24,37 @@ pub(super) enum Kind {
     GatewayTimeout,
     Overloaded,
     ServerError,
+    /// The fair answer, `ms` after the request.
     SlowHeaders,
+    /// The fair answer in four pieces, `ms` before each.
     SlowBody,
+    /// Never an answer.
     Stall,
+    /// Closed after half of the body.
     Cut,
+    /// Reset after half of the body.
     Reset,
     CutBeforeHeaders,
+    /// Bytes that are no HTTP.
     Garbage,
+    /// A page where JSON belongs.
     Html,
+    /// To `/elsewhere`.
     Redirect,
+    /// The fair answer behind five MiB of white space.
     Oversized,
+    /// The fair answer with a thousand headers, half a MiB.
     HeaderFlood,
     ErrorIn200,
+    /// Half of the fair body, as if it were all.
     Malformed,
+    /// The fair answer's head alone.
     Empty,
+    /// `ms` before the listener goes on; connections behind it wait, too.
     SlowAccept,
+    /// `ms` before the TLS handshake begins.
     SlowHandshake,
+    /// A reset after the `ClientHello`.
     ResetHandshake,
 }
 

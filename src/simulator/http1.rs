@@ -210,10 +210,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         let mut due = None;
         for chunk in &reply.body {
             if !chunk.pause.is_zero() {
-                let next = due.unwrap_or_else(Instant::now) + chunk.pause;
-                due = Some(next);
                 self.write(out).await?;
                 out.clear();
+                let next = due.unwrap_or_else(Instant::now) + chunk.pause;
+                due = Some(next);
                 self.pause_until(next).await?;
             } else if out.len() >= WRITE_SIZE {
                 self.write(out).await?;

@@ -22,6 +22,9 @@ mod scenario;
 mod server;
 mod timer;
 
+#[cfg(test)]
+mod tests;
+
 pub use self::{
     api::Provider,
     queue::FullListener,

@@ -60,7 +60,7 @@ pub struct Recorded {
     /// The writes to the socket from then on, at most 4096. With TLS these are encrypted bytes. On an HTTP/2 connection
     /// a write belongs to every request that is not yet complete.
     pub writes: Vec<Write>,
-    /// When the connection was closed, by whomever; `None`: it is open.
+    /// When this side closed the connection, of its own or after the client; `None`: it is open.
     pub closed: Option<Instant>,
 }
 
@@ -217,14 +217,19 @@ impl Connection {
         lock(&self.active).clear();
     }
 
-    fn wrote(&self, at: Instant, bytes: usize) {
-        self.written.fetch_add(bytes as u64, Ordering::Relaxed);
-        for entry in lock(&self.active).iter() {
-            let mut recorded = entry.lock();
-            if recorded.writes.len() < MAX_WRITES {
+    /// Writes, and notes it. Nobody reads the records meanwhile: whoever has seen the bytes finds them noted.
+    fn note(&self, write: impl FnOnce() -> Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        let active = lock(&self.active);
+        let mut records: Vec<_> = active.iter().map(|entry| entry.lock()).collect();
+        let at = Instant::now();
+        let result = write();
+        if let Poll::Ready(Ok(bytes)) = result {
+            self.written.fetch_add(bytes as u64, Ordering::Relaxed);
+            for recorded in records.iter_mut().filter(|recorded| recorded.writes.len() < MAX_WRITES) {
                 recorded.writes.push(Write { at, bytes });
             }
         }
+        result
     }
 }
 
@@ -268,12 +273,8 @@ impl AsyncRead for Metered {
 
 impl AsyncWrite for Metered {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        let at = Instant::now();
-        let result = Pin::new(&mut self.stream).poll_write(cx, buf);
-        if let Poll::Ready(Ok(bytes)) = result {
-            self.connection.wrote(at, bytes);
-        }
-        result
+        let Self { stream, connection } = &mut *self;
+        connection.note(|| Pin::new(stream).poll_write(cx, buf))
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -281,6 +282,46 @@ impl AsyncWrite for Metered {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.connection.closed.get_or_init(Instant::now);
         Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_oldest_requests_are_forgotten() {
+        let recorder = Recorder::default();
+        for number in 0..=MAX_RECORDS {
+            let entry = recorder.begin(&recorder.connection(), Instant::now(), "1.1");
+            entry.lock().path = number.to_string();
+        }
+        let records = recorder.snapshot();
+        assert_eq!((records.len(), records[0].path.as_str()), (MAX_RECORDS, "1"));
+    }
+
+    #[test]
+    fn writes_belong_to_open_requests_and_are_bounded() {
+        let recorder = Recorder::default();
+        let connection = recorder.connection();
+        let write = || connection.note(|| Poll::Ready(Ok(1)));
+        let first = recorder.begin(&connection, Instant::now(), "2");
+        assert!(write().is_ready() && connection.note(|| Poll::Pending).is_pending());
+        first.complete();
+        assert!(write().is_ready(), "the last bytes of a response that is complete");
+        let second = recorder.begin(&connection, Instant::now(), "2");
+        for _ in 0..=MAX_WRITES {
+            assert!(write().is_ready());
+        }
+        assert_eq!((first.lock().writes.len(), second.lock().writes.len()), (2, MAX_WRITES));
+        assert_eq!(connection.written(), 3 + MAX_WRITES as u64);
+    }
+
+    #[test]
+    fn long_text_is_cut_between_characters() {
+        assert_eq!(shortened(&"é".repeat(200)).len(), MAX_TEXT);
+        assert_eq!(shortened(&format!("a{}", "é".repeat(200))).len(), MAX_TEXT - 1);
     }
 }

@@ -14,6 +14,36 @@ use super::{
 };
 
 /// What goes wrong, for whom and when. The default scenario is fair weather.
+///
+/// The first rule that strikes wins. Everything but `fault` (or `respond`) may be left out:
+///
+/// ```
+/// # use langmart_prober::simulator::Scenario;
+/// let scenario = Scenario::parse(
+///     r#"
+///     seed = 1                      # of `probability`, so that runs repeat
+///     [models]
+///     openai = ["my-model"]         # known beside the usual ones
+///     [[rule]]
+///     provider = "groq"             # absent: any
+///     path = "/chat"                # a part of the path
+///     model = "llama-3.1-8b-instant"
+///     key_contains = "second"
+///     after = "20s"                 # since the scenario began
+///     until = "60s"
+///     calls = { from = 3, to = 8 }  # of the calls that match, counted from 1
+///     probability = 0.2
+///     fault = "rate_limited"
+///     retry_after = "30s"           # parameters of the fault: ms, retry_after, variant, status, upstream
+///     [[rule]]
+///     path = "/health"
+///     respond = { status = 200, headers = { Content-Type = "text/plain" }, body = "OK" }
+///     "#,
+/// );
+/// assert!(scenario.is_ok());
+/// ```
+///
+/// One request can choose its own fault by a header: `x-simulate: rate_limited; retry_after=30s`.
 #[derive(Clone, Debug, Default)]
 pub struct Scenario {
     seed: u64,

@@ -1,7 +1,5 @@
 //! The services that are simulated.
 
-use std::fmt;
-
 /// One simulated service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Provider {
@@ -78,12 +76,6 @@ impl Provider {
             Self::Google => &["gemini-2.5-flash-lite", "gemini-2.5-flash"],
             Self::Openrouter => &["mistralai/mistral-nemo", "openai/gpt-oss-20b"],
         }
-    }
-}
-
-impl fmt::Display for Provider {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.name())
     }
 }
 

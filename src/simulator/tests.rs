@@ -1,0 +1,807 @@
+//! The simulator from outside: raw bytes over TCP, rustls over TCP, and reqwest for HTTP/2.
+
+use std::{
+    io::{self, Read, Write as _},
+    net::{SocketAddr, TcpStream},
+    sync::Arc,
+    time::{Duration, Instant, SystemTime},
+};
+
+use rustls::{
+    ClientConfig, ClientConnection, RootCertStore, StreamOwned,
+    pki_types::{CertificateDer, ServerName, pem::PemObject},
+};
+use serde_json::{Value, json};
+
+use super::*;
+
+const LOOPBACK: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 0);
+
+fn start(scenario: Scenario) -> Simulator {
+    Simulator::start(Options { listen: LOOPBACK, tls_listen: Some(LOOPBACK), scenario }).unwrap()
+}
+
+fn scripted(text: &str) -> Simulator {
+    start(Scenario::parse(text).unwrap())
+}
+
+fn fair() -> Simulator {
+    start(Scenario::default())
+}
+
+/// A response as it came over the wire, its connection closed by the server.
+#[derive(Debug)]
+struct Answer {
+    status: u16,
+    head: String,
+    body: Vec<u8>,
+}
+
+impl Answer {
+    fn parse(raw: &[u8]) -> Self {
+        let end = raw.windows(4).position(|window| window == b"\r\n\r\n").expect("a head");
+        let head = String::from_utf8(raw[..end].to_vec()).unwrap();
+        let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+        Self { status, head, body: raw[end + 4..].to_vec() }
+    }
+
+    #[track_caller]
+    fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error}: {self:?}"))
+    }
+
+    fn header(&self, name: &str) -> Option<&str> {
+        let lines = self.head.lines().filter_map(|line| line.split_once(": "));
+        lines.into_iter().find(|(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, value)| value)
+    }
+}
+
+fn connect(simulator: &Simulator) -> TcpStream {
+    let stream = TcpStream::connect(simulator.address()).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    stream
+}
+
+fn request(method: &str, path: &str, headers: &str, body: &str) -> String {
+    let length = body.len();
+    format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n{headers}\r\n{body}")
+}
+
+/// Sends one request and reads until the server closes: all the bytes, and how the reading ended.
+fn exchange(simulator: &Simulator, request: &str) -> (Vec<u8>, io::Result<()>) {
+    let mut stream = connect(simulator);
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut bytes = Vec::new();
+    let end = stream.read_to_end(&mut bytes).map(drop);
+    (bytes, end)
+}
+
+fn ask(simulator: &Simulator, method: &str, path: &str, headers: &str, body: &str) -> Answer {
+    let headers = format!("Connection: close\r\n{headers}");
+    let (bytes, end) = exchange(simulator, &request(method, path, &headers, body));
+    end.unwrap();
+    Answer::parse(&bytes)
+}
+
+/// A good call of each service: path, headers, body.
+fn chat(provider: Provider) -> (String, &'static str, String) {
+    let prefix = provider.prefix();
+    let openai = |model: &str| {
+        json!({"model": model, "max_tokens": 32, "messages": [{"role": "user", "content": "Say OK."}]})
+            .to_string()
+    };
+    let bearer = "Content-Type: application/json\r\nAuthorization: Bearer sk-secret-canary\r\n";
+    match provider {
+        Provider::Langmart => (format!("{prefix}/v1/chat/completions"), bearer, openai("openai/gpt-4o-mini")),
+        Provider::Openai => (format!("{prefix}/chat/completions"), bearer, openai("gpt-4o-mini")),
+        Provider::Groq => (format!("{prefix}/chat/completions"), bearer, openai("openai/gpt-oss-20b")),
+        Provider::Openrouter => {
+            (format!("{prefix}/chat/completions"), bearer, openai("mistralai/mistral-nemo"))
+        }
+        Provider::Anthropic => (
+            format!("{prefix}/v1/messages"),
+            "Content-Type: application/json\r\nx-api-key: sk-secret-canary\r\nanthropic-version: 2023-06-01\r\n",
+            openai("claude-haiku-4-5-20251001"),
+        ),
+        Provider::Google => (
+            format!("{prefix}/models/gemini-2.5-flash-lite:generateContent"),
+            "Content-Type: application/json\r\nx-goog-api-key: sk-secret-canary\r\n",
+            json!({"contents": [{"role": "user", "parts": [{"text": "Say OK."}]}]}).to_string(),
+        ),
+    }
+}
+
+fn ask_chat(simulator: &Simulator, provider: Provider, simulate: &str) -> Answer {
+    let (path, headers, body) = chat(provider);
+    ask(simulator, "POST", &path, &format!("{headers}x-simulate: {simulate}\r\n"), &body)
+}
+
+#[track_caller]
+fn check_members(answer: &Answer, status: u16, members: &[(&str, Value)]) {
+    assert_eq!(answer.status, status, "{answer:?}");
+    for (pointer, expected) in members {
+        assert_eq!(answer.json().pointer(pointer), Some(expected), "{pointer} in {answer:?}");
+    }
+}
+
+#[test]
+fn every_service_completes_in_its_own_shape() {
+    let simulator = fair();
+    let check = |provider, members: &[(&str, Value)]| {
+        let (path, headers, body) = chat(provider);
+        let answer = ask(&simulator, "POST", &path, headers, &body);
+        check_members(&answer, 200, members);
+        let date = httpdate::parse_http_date(answer.header("date").unwrap()).unwrap();
+        assert!(SystemTime::now().duration_since(date).unwrap() < Duration::from_secs(5));
+        answer
+    };
+    let openai = [
+        ("/object", json!("chat.completion")),
+        ("/choices/0/message/content", json!("OK")),
+        ("/choices/0/finish_reason", json!("stop")),
+        ("/usage/prompt_tokens", json!(7)),
+        ("/usage/total_tokens", json!(8)),
+    ];
+    check(Provider::Langmart, &openai);
+    let answer = check(Provider::Openai, &openai);
+    assert_eq!(answer.header("x-ratelimit-reset-requests"), Some("8.64s"));
+    assert_eq!(answer.header("x-request-id").map(str::len), Some(36));
+    let answer = check(Provider::Groq, &openai);
+    assert_eq!(answer.header("x-ratelimit-reset-requests"), Some("2m59.56s"));
+    let answer = check(Provider::Openrouter, &openai);
+    assert!(answer.header("x-generation-id").unwrap().starts_with("gen-"));
+    let answer = check(
+        Provider::Anthropic,
+        &[
+            ("/type", json!("message")),
+            ("/content/0/text", json!("OK")),
+            ("/stop_reason", json!("end_turn")),
+            ("/usage/output_tokens", json!(4)),
+        ],
+    );
+    assert!(answer.header("request-id").unwrap().starts_with("req_011C"));
+    assert!(answer.header("anthropic-ratelimit-input-tokens-reset").unwrap().ends_with('Z'));
+    check(
+        Provider::Google,
+        &[
+            ("/candidates/0/content/parts/0/text", json!("OK")),
+            ("/candidates/0/finishReason", json!("STOP")),
+            ("/usageMetadata/totalTokenCount", json!(8)),
+        ],
+    );
+}
+
+#[test]
+fn the_other_endpoints_answer() {
+    let simulator = fair();
+    let bearer = "Authorization: Bearer sk-good\r\n";
+    let check = |path: &str, headers: &str, members: &[(&str, Value)]| {
+        check_members(&ask(&simulator, "GET", path, headers, ""), 200, members);
+    };
+    check("/langmart/health", "", &[("/status", json!("ok"))]);
+    check("/langmart/v1/auth/validate", bearer, &[("/valid", json!(true)), ("/user/id", json!("user_123"))]);
+    check(
+        "/langmart/v1/models",
+        bearer,
+        &[("/data/0/id", json!("openai/gpt-4o-mini")), ("/data/0/owned_by", json!("openai"))],
+    );
+    check(
+        "/langmart/api/account/balance",
+        bearer,
+        &[("/balance", json!(12.5)), ("/minimum_required", json!(0.1))],
+    );
+    check(
+        "/openai/v1/models",
+        "api-key: azure\r\n",
+        &[("/object", json!("list")), ("/data/0/id", json!("gpt-4o-mini"))],
+    );
+    check("/groq/openai/v1/models", bearer, &[("/data/0/active", json!(true))]);
+    check("/openrouter/api/v1/key", bearer, &[("/data/limit_remaining", json!(7.25))]);
+    check("/openrouter/api/v1/models", "", &[("/data/0/id", json!("mistralai/mistral-nemo"))]);
+    let anthropic = "x-api-key: k\r\nanthropic-version: 2023-06-01\r\n";
+    let first = "claude-haiku-4-5-20251001";
+    check(
+        "/anthropic/v1/models?limit=1",
+        anthropic,
+        &[("/has_more", json!(true)), ("/last_id", json!(first))],
+    );
+    let next = format!("/anthropic/v1/models?limit=1&after_id={first}");
+    check(&next, anthropic, &[("/has_more", json!(false)), ("/data/0/id", json!("claude-haiku-5-5"))]);
+    let google = "x-goog-api-key: k\r\n";
+    let name = "/models/0/name";
+    check(
+        "/google/v1beta/models?pageSize=1",
+        google,
+        &[(name, json!("models/gemini-2.5-flash-lite")), ("/nextPageToken", json!("1"))],
+    );
+    let second = ask(&simulator, "GET", "/google/v1beta/models?pageToken=1", google, "");
+    check_members(&second, 200, &[(name, json!("models/gemini-2.5-flash"))]);
+    assert_eq!(second.json().get("nextPageToken"), None);
+}
+
+#[test]
+fn each_service_refuses_keys_in_its_own_words() {
+    let simulator = fair();
+    let check = |path: &str, headers: &str, status: u16, members: &[(&str, Value)]| {
+        check_members(&ask(&simulator, "GET", path, headers, ""), status, members);
+    };
+    let invalid = "Authorization: Bearer sk-invalid-0123456789\r\n";
+    let code = "/error/code";
+    check("/langmart/v1/models", "", 401, &[(code, json!("missing_api_key"))]);
+    check(
+        "/langmart/v1/models",
+        "Authorization: sk-without-bearer\r\n",
+        401,
+        &[(code, json!("missing_api_key"))],
+    );
+    check(
+        "/langmart/v1/models",
+        invalid,
+        401,
+        &[(code, json!("GATEWAY1_AUTH_001")), ("/error/status", json!(401))],
+    );
+    check("/openai/v1/models", "", 401, &[(code, json!(null))]);
+    check(
+        "/openai/v1/models",
+        invalid,
+        401,
+        &[(code, json!("invalid_api_key")), ("/error/param", json!(null))],
+    );
+    check(
+        "/anthropic/v1/models",
+        "x-api-key: invalid\r\n",
+        401,
+        &[("/error/type", json!("authentication_error"))],
+    );
+    check(
+        "/anthropic/v1/models",
+        "x-api-key: k\r\n",
+        400,
+        &[("/error/message", json!("anthropic-version: header is required"))],
+    );
+    check(
+        "/groq/openai/v1/models",
+        invalid,
+        401,
+        &[(
+            "/error",
+            json!({"message": "Invalid API Key", "type": "invalid_request_error", "code": "invalid_api_key"}),
+        )],
+    );
+    check("/google/v1beta/models", "", 403, &[("/error/status", json!("PERMISSION_DENIED"))]);
+    check(
+        "/google/v1beta/models",
+        "x-goog-api-key: invalid\r\n",
+        400,
+        &[("/error/details/0/reason", json!("API_KEY_INVALID"))],
+    );
+    check(
+        "/openrouter/api/v1/key",
+        "",
+        401,
+        &[(code, json!(401)), ("/error/message", json!("Missing Authentication header"))],
+    );
+}
+
+#[test]
+fn wrong_calls_are_told_apart() {
+    let simulator = scripted("[models]\nopenai = ['added']");
+    let json = "Content-Type: application/json\r\nAuthorization: Bearer k\r\n";
+    let check = |method: &str, path: &str, body: &Value, status: u16, members: &[(&str, Value)]| {
+        check_members(&ask(&simulator, method, path, json, &body.to_string()), status, members);
+    };
+    let chat = "/openai/v1/chat/completions";
+    let messages = json!([{"role": "user", "content": "x"}]);
+    let code = "/error/code";
+    check("POST", chat, &json!({"model": "added", "messages": messages}), 200, &[("/model", json!("added"))]);
+    check(
+        "POST",
+        chat,
+        &json!({"model": "gone", "messages": messages}),
+        404,
+        &[(code, json!("model_not_found"))],
+    );
+    check(
+        "POST",
+        chat,
+        &json!({"messages": messages}),
+        400,
+        &[("/error/type", json!("invalid_request_error"))],
+    );
+    check("POST", chat, &json!({"model": "added"}), 400, &[("/error/param", json!("messages"))]);
+    check("POST", chat, &json!("no object"), 400, &[("/error/type", json!("invalid_request_error"))]);
+    let reasoning = json!({"model": "gpt-5.6-luna", "messages": messages, "max_tokens": 8});
+    check(
+        "POST",
+        chat,
+        &reasoning,
+        400,
+        &[(code, json!("unsupported_parameter")), ("/error/param", json!("max_tokens"))],
+    );
+    check("GET", chat, &json!(null), 405, &[]);
+    check("GET", "/openai/v1/nowhere", &json!(null), 404, &[(code, json!(null))]);
+    let gone = json!({"model": "gone", "messages": messages, "max_tokens": 8});
+    let langmart = "/langmart/v1/chat/completions";
+    check("POST", langmart, &gone, 404, &[(code, json!("model_not_found"))]);
+    check("POST", langmart, &json!({"model": "gpt-4o-mini", "messages": messages}), 200, &[]);
+    check("POST", langmart, &json!({"model": "owner/openai/gpt-4o-mini", "messages": messages}), 200, &[]);
+    check("POST", "/groq/openai/v1/chat/completions", &gone, 404, &[(code, json!("model_not_found"))]);
+    check("POST", "/openrouter/api/v1/chat/completions", &gone, 404, &[(code, json!(404))]);
+    let anthropic = "Content-Type: application/json\r\nx-api-key: k\r\nanthropic-version: 2023-06-01\r\n";
+    let answer = ask(&simulator, "POST", "/anthropic/v1/messages", anthropic, &gone.to_string());
+    check_members(
+        &answer,
+        404,
+        &[("/error/type", json!("not_found_error")), ("/error/message", json!("model: gone"))],
+    );
+    assert_eq!(answer.json()["request_id"].as_str(), answer.header("request-id"));
+    let path = "/google/v1beta/models/gone:generateContent";
+    let google = "Content-Type: application/json\r\nx-goog-api-key: k\r\n";
+    let answer = ask(&simulator, "POST", path, google, "{\"contents\":[{}]}");
+    check_members(&answer, 404, &[("/error/status", json!("NOT_FOUND"))]);
+}
+
+#[test]
+fn a_body_is_read_as_json_only_where_it_says_so_and_is_not_too_long() {
+    let simulator = fair();
+    let (path, _, body) = chat(Provider::Openai);
+    let answer = ask(&simulator, "POST", &path, "Authorization: Bearer k\r\n", &body);
+    check_members(&answer, 400, &[("/error/type", json!("invalid_request_error"))]);
+    let mut stream = connect(&simulator);
+    write!(stream, "POST {path} HTTP/1.1\r\nContent-Length: 1048577\r\n\r\n").unwrap();
+    let mut bytes = Vec::new();
+    stream.read_to_end(&mut bytes).unwrap();
+    assert_eq!(Answer::parse(&bytes).status, 413);
+}
+
+#[test]
+fn requests_of_other_kinds_are_answered_or_refused() {
+    let simulator = fair();
+    let status = |text: &str| Answer::parse(&exchange(&simulator, text).0).status;
+    assert_eq!(status("POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n"), 411);
+    assert_eq!(status("POST / HTTP/1.1\r\nContent-Length: x\r\n\r\n"), 400);
+    assert_eq!(status("nothing like HTTP\r\n\r\n"), 400);
+    assert_eq!(status(&format!("GET / HTTP/1.1\r\na: {}", "x".repeat(1 << 16))), 431);
+    let (bytes, _) = exchange(&simulator, "GET /langmart/health HTTP/1.0\r\n\r\n");
+    check_members(&Answer::parse(&bytes), 200, &[("/status", json!("ok"))]);
+    let answer = ask(&simulator, "HEAD", "/langmart/health", "", "");
+    assert_eq!((answer.status, answer.header("content-length"), answer.body.len()), (200, Some("35"), 0));
+}
+
+#[test]
+fn rate_limits_come_in_each_dialect() {
+    let simulator = fair();
+    let refused = |provider, simulate: &str| {
+        let answer = ask_chat(&simulator, provider, simulate);
+        assert_eq!(answer.status, 429, "{answer:?}");
+        answer
+    };
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs_f64();
+    let is_in_a_minute =
+        |unix_seconds: f64| assert!((55.0..70.0).contains(&(unix_seconds - now)), "{unix_seconds}");
+
+    let answer = refused(Provider::Langmart, "rate_limited; retry_after=60s; upstream=anthropic");
+    check_members(&answer, 429, &[("/error/code", json!("PROVIDER_ANTHROPIC_429"))]);
+    assert_eq!(answer.header("Retry-After"), Some("60"));
+    let reset: jiff::Timestamp = answer.header("X-RateLimit-Reset").unwrap().parse().unwrap();
+    is_in_a_minute(reset.as_second() as f64);
+
+    let answer = refused(Provider::Openai, "rate_limited; retry_after=90s");
+    assert_eq!(answer.header("x-ratelimit-reset-requests"), Some("1m30s"));
+    assert_eq!(answer.header("x-ratelimit-remaining-requests"), Some("0"));
+    let answer = refused(Provider::Openai, "rate_limited; variant=retry_after_ms; retry_after=864ms");
+    assert_eq!((answer.header("retry-after-ms"), answer.header("retry-after")), (Some("864"), None));
+    let answer = refused(Provider::Openai, "rate_limited; variant=http_date; retry_after=60s");
+    let date = httpdate::parse_http_date(answer.header("retry-after").unwrap()).unwrap();
+    is_in_a_minute(date.duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs_f64());
+    let answer = refused(Provider::Openai, "rate_limited; variant=none");
+    assert!(!answer.head.to_lowercase().contains("ratelimit") && answer.header("retry-after").is_none());
+
+    let answer = refused(Provider::Groq, "rate_limited; variant=fractional");
+    assert_eq!(answer.header("retry-after"), Some("6.3525"));
+    let answer = refused(Provider::Anthropic, "rate_limited; retry_after=60s");
+    assert_eq!(answer.header("retry-after"), Some("60"));
+    let reset: jiff::Timestamp =
+        answer.header("anthropic-ratelimit-requests-reset").unwrap().parse().unwrap();
+    is_in_a_minute(reset.as_second() as f64);
+    let answer = refused(Provider::Google, "rate_limited; retry_after=37s");
+    check_members(&answer, 429, &[("/error/details/1/retryDelay", json!("37s"))]);
+    assert_eq!(answer.header("retry-after"), None);
+    let answer = refused(Provider::Openrouter, "rate_limited; retry_after=60s");
+    let reset = answer.header("x-ratelimit-reset").unwrap();
+    check_members(&answer, 429, &[("/error/metadata/headers/X-RateLimit-Reset", json!(reset))]);
+    is_in_a_minute(reset.parse::<f64>().unwrap() / 1e3);
+    let answer = refused(Provider::Openrouter, "rate_limited; variant=body_only");
+    assert!(answer.header("x-ratelimit-reset").is_none() && answer.header("retry-after").is_none());
+    assert!(answer.json().pointer("/error/metadata/headers/X-RateLimit-Reset").is_some());
+}
+
+#[test]
+fn failures_have_the_status_and_code_of_each_service() {
+    let simulator = fair();
+    let check = |provider, simulate: &str, status: u16, pointer: &str, expected: Value| {
+        check_members(&ask_chat(&simulator, provider, simulate), status, &[(pointer, expected)]);
+    };
+    let code = "/error/code";
+    let kind = "/error/type";
+    check(Provider::Langmart, "auth_failed", 401, code, json!("GATEWAY1_AUTH_001"));
+    check(Provider::Langmart, "provider_auth_failed", 401, code, json!("PROVIDER_OPENAI_401"));
+    check(
+        Provider::Langmart,
+        "provider_auth_failed; upstream=google",
+        401,
+        code,
+        json!("PROVIDER_GOOGLE_401"),
+    );
+    check(Provider::Langmart, "billing", 402, code, json!("GATEWAY1_BILLING_001"));
+    check(
+        Provider::Langmart,
+        "billing; variant=insufficient_credits",
+        402,
+        code,
+        json!("insufficient_credits"),
+    );
+    check(Provider::Langmart, "unavailable", 503, code, json!("GATEWAY3_CONN_001"));
+    check(Provider::Langmart, "gateway_timeout", 504, code, json!("GATEWAY_TIMEOUT_001"));
+    check(Provider::Langmart, "server_error; status=502", 502, "/message", json!("Bad Gateway"));
+    check(Provider::Openai, "billing", 429, code, json!("insufficient_quota"));
+    check(
+        Provider::Openai,
+        "billing; variant=credit_balance_exhausted",
+        429,
+        code,
+        json!("credit_balance_exhausted"),
+    );
+    check(Provider::Openai, "overloaded", 503, code, json!("server_is_overloaded"));
+    check(Provider::Anthropic, "billing", 400, kind, json!("invalid_request_error"));
+    check(
+        Provider::Anthropic,
+        "billing; variant=spend_limit",
+        429,
+        "/error/details/error_code",
+        json!("enforced_spend_limit_reached"),
+    );
+    check(Provider::Anthropic, "overloaded", 529, kind, json!("overloaded_error"));
+    check(Provider::Groq, "overloaded", 498, code, json!("capacity_exceeded"));
+    check(Provider::Google, "billing", 402, "/error/status", json!("RESOURCE_EXHAUSTED"));
+    check(Provider::Google, "overloaded", 503, "/error/status", json!("UNAVAILABLE"));
+    check(Provider::Google, "gateway_timeout", 504, "/error/status", json!("DEADLINE_EXCEEDED"));
+    check(
+        Provider::Openrouter,
+        "provider_auth_failed",
+        401,
+        "/error/metadata/provider_name",
+        json!("Mistralai"),
+    );
+    check(
+        Provider::Openrouter,
+        "overloaded",
+        529,
+        "/error/metadata/error_type",
+        json!("provider_overloaded"),
+    );
+    check(Provider::Openrouter, "gateway_timeout", 524, code, json!(524));
+    let answer = ask_chat(&simulator, Provider::Openrouter, "billing; variant=in_flight_budget");
+    assert_eq!((answer.status, answer.header("retry-after")), (402, Some("3")));
+    let answer = ask_chat(&simulator, Provider::Anthropic, "overloaded");
+    assert!(answer.head.starts_with("HTTP/1.1 529 Site Overloaded\r\n"), "{answer:?}");
+}
+
+#[test]
+fn two_hundreds_can_lie() {
+    let simulator = fair();
+    let answer = ask_chat(&simulator, Provider::Langmart, "error_in_200");
+    check_members(&answer, 200, &[("/success", json!(false))]);
+    let answer = ask_chat(&simulator, Provider::Langmart, "error_in_200; variant=ok_false");
+    check_members(&answer, 200, &[("/ok", json!(false))]);
+    let answer = ask_chat(&simulator, Provider::Openrouter, "error_in_200");
+    check_members(&answer, 200, &[("/error/code", json!(500))]);
+    let answer = ask_chat(&simulator, Provider::Openai, "malformed");
+    assert_eq!(
+        (answer.status, answer.header("content-length")),
+        (200, Some(&*answer.body.len().to_string()))
+    );
+    assert!(serde_json::from_slice::<Value>(&answer.body).is_err() && !answer.body.is_empty());
+    let answer = ask_chat(&simulator, Provider::Openai, "empty");
+    assert_eq!((answer.status, answer.body.len(), answer.header("content-length")), (200, 0, Some("0")));
+    let answer = ask_chat(&simulator, Provider::Openai, "html; status=502");
+    assert_eq!(answer.status, 502);
+    assert!(answer.body.starts_with(b"<!DOCTYPE html>"));
+    let answer = ask_chat(&simulator, Provider::Openai, "redirect");
+    assert_eq!((answer.status, answer.header("location")), (302, Some("/elsewhere")));
+    let answer = ask_chat(&simulator, Provider::Openai, "header_flood");
+    assert_eq!((answer.status, answer.head.len() > 400_000), (200, true));
+    let answer = ask_chat(&simulator, Provider::Openai, "oversized");
+    assert_eq!((answer.header("transfer-encoding"), answer.body.len() > 5 << 20), (Some("chunked"), true));
+    let answer = ask_chat(&simulator, Provider::Openai, "no such thing");
+    assert_eq!(answer.status, 400);
+    assert!(answer.body.starts_with(b"x-simulate: there is no fault"));
+    assert_eq!(ask_chat(&simulator, Provider::Openai, "reset_handshake").status, 400);
+}
+
+#[test]
+fn a_written_response_is_played_as_it_stands() {
+    let raw = b"HTTP/1.1 429 Too Many Requests\nx-SECOND: 2\nDate: Sun, 22 Nov 2026 08:00:00 GMT\nA-first: 1\n\n{\"a\": 1}";
+    let simulator = start(Scenario::default().play(Some("/models"), raw).unwrap());
+    let (bytes, end) =
+        exchange(&simulator, &request("GET", "/openai/v1/models", "Connection: close\r\n", ""));
+    end.unwrap();
+    let expected = "HTTP/1.1 429 Too Many Requests\r\nx-SECOND: 2\r\nDate: Sun, 22 Nov 2026 08:00:00 GMT\r\nA-first: 1\r\n\
+                    Connection: close\r\nContent-Length: 8\r\n\r\n{\"a\": 1}";
+    assert_eq!(String::from_utf8(bytes).unwrap(), expected);
+    let (path, headers, body) = chat(Provider::Openai);
+    assert_eq!(ask(&simulator, "POST", &path, headers, &body).status, 200, "another path");
+    let faults: Vec<_> = simulator.requests().into_iter().map(|recorded| recorded.fault).collect();
+    assert_eq!(faults, [Some("raw"), None]);
+}
+
+#[test]
+fn a_scenario_scripts_and_can_be_exchanged() {
+    let simulator = scripted(
+        "[[rule]]\nprovider = 'openai'\nmodel = 'gpt-4o-mini'\ncalls = { from = 2, to = 2 }\nfault = 'unavailable'\nretry_after = '5s'\n\
+         [[rule]]\npath = '/teapot'\nrespond = { status = 418, headers = { X-Tea = 'green' }, body = 'short' }",
+    );
+    let (path, headers, body) = chat(Provider::Openai);
+    let ask_once = || ask(&simulator, "POST", &path, headers, &body);
+    assert_eq!(ask_once().status, 200);
+    let second = ask_once();
+    assert_eq!((second.status, second.header("retry-after")), (503, Some("5")));
+    assert_eq!(ask_once().status, 200);
+    let tea = ask(&simulator, "GET", "/teapot", "", "");
+    assert_eq!((tea.status, tea.header("x-tea"), tea.body.as_slice()), (418, Some("green"), &b"short"[..]));
+    simulator.set_scenario(Scenario::default());
+    assert_eq!(ask(&simulator, "GET", "/teapot", "", "").status, 404);
+}
+
+#[test]
+fn connections_end_as_scripted() {
+    let simulator = fair();
+    let broken = |simulate: &str| {
+        let (path, headers, body) = chat(Provider::Openai);
+        let (bytes, end) = exchange(
+            &simulator,
+            &request("POST", &path, &format!("{headers}x-simulate: {simulate}\r\n"), &body),
+        );
+        (bytes, end.map_err(|error| error.kind()))
+    };
+    let promised = |bytes: &[u8]| {
+        let answer = Answer::parse(bytes);
+        (answer.body.len(), answer.header("content-length").unwrap().parse::<usize>().unwrap())
+    };
+    let (bytes, end) = broken("cut");
+    let (came, whole) = promised(&bytes);
+    assert_eq!((came, end), (whole / 2, Ok(())));
+    let (bytes, end) = broken("reset");
+    let (came, whole) = promised(&bytes);
+    assert_eq!((came, end), (whole / 2, Err(io::ErrorKind::ConnectionReset)));
+    assert_eq!(broken("cut_before_headers"), (Vec::new(), Ok(())));
+    assert_eq!(
+        broken("cut_before_headers; variant=reset"),
+        (Vec::new(), Err(io::ErrorKind::ConnectionReset))
+    );
+    let (bytes, end) = broken("garbage");
+    assert!(end.is_ok() && !bytes.is_empty() && !bytes.starts_with(b"HTTP"));
+    let names: Vec<_> =
+        simulator.requests().into_iter().map(|recorded| (recorded.fault, recorded.status)).collect();
+    let expected = [
+        (Some("cut"), Some(200)),
+        (Some("reset"), Some(200)),
+        (Some("cut_before_headers"), None),
+        (Some("cut_before_headers"), None),
+        (Some("garbage"), None),
+    ];
+    assert_eq!(names, expected);
+}
+
+#[test]
+fn stopping_ends_what_is_stalled() {
+    let mut simulator = fair();
+    let mut stream = connect(&simulator);
+    stream.write_all(request("GET", "/langmart/health", "x-simulate: stall\r\n", "").as_bytes()).unwrap();
+    while simulator.requests().iter().all(|recorded| recorded.fault.is_none()) {
+        std::thread::yield_now();
+    }
+    assert_eq!(simulator.requests()[0].closed, None);
+    let asked = Instant::now();
+    simulator.stop();
+    assert!(asked.elapsed() < Duration::from_secs(5), "{:?}", asked.elapsed());
+    assert_eq!(stream.read(&mut [0; 16]).unwrap(), 0);
+    assert!(simulator.requests()[0].closed.is_some() && simulator.requests()[0].writes.is_empty());
+    assert!(TcpStream::connect(simulator.address()).is_err(), "nobody listens any more");
+}
+
+#[test]
+fn the_record_says_who_asked_for_what_and_keeps_no_key() {
+    let simulator = fair();
+    let mut stream = connect(&simulator);
+    let mut buffer = [0; 4096];
+    for path in ["/openai/v1/models", "/google/v1beta/models?pageSize=1&key=sk-secret-canary"] {
+        stream
+            .write_all(request("GET", path, "Authorization: Bearer sk-secret-canary\r\n", "").as_bytes())
+            .unwrap();
+        assert!(stream.read(&mut buffer).unwrap() > 0);
+    }
+    let (path, headers, body) = chat(Provider::Google);
+    ask(&simulator, "POST", &path, headers, &body);
+    let records = simulator.requests();
+    assert_eq!(simulator.connections(), 2);
+    let [first, second, third] = records.as_slice() else { panic!("{records:?}") };
+    assert_eq!((first.connection, second.connection, third.connection), (1, 1, 2));
+    assert_eq!((first.provider, first.key_header), (Some(Provider::Openai), Some("authorization")));
+    assert_eq!(
+        (second.path.as_str(), second.query.as_deref()),
+        ("/google/v1beta/models", Some("pageSize=1"))
+    );
+    assert_eq!((third.method.as_str(), third.model.as_deref()), ("POST", Some("gemini-2.5-flash-lite")));
+    assert_eq!(
+        (third.key_header, third.status, third.http_version),
+        (Some("x-goog-api-key"), Some(200), "1.1")
+    );
+    assert!(!format!("{records:?}").contains("canary"), "{records:?}");
+}
+
+/// Reads what comes, and when.
+fn observe(stream: &mut impl Read) -> Vec<(Instant, usize)> {
+    let mut buffer = vec![0; 1 << 16];
+    let mut seen = Vec::new();
+    while let Ok(bytes @ 1..) = stream.read(&mut buffer) {
+        seen.push((Instant::now(), bytes));
+    }
+    seen
+}
+
+/// Each byte was noted as written before it was seen.
+#[track_caller]
+fn check_order(writes: &[Write], seen: &[(Instant, usize)]) {
+    let written: usize = writes.iter().map(|write| write.bytes).sum();
+    assert_eq!(written, seen.iter().map(|(_, bytes)| bytes).sum::<usize>());
+    let mut writes = writes.iter();
+    let (mut came, mut left) = (0, 0);
+    let mut last = None;
+    for (at, bytes) in seen {
+        came += bytes;
+        while left < came {
+            let write = writes.next().unwrap();
+            last = Some(write.at);
+            left += write.bytes;
+        }
+        assert!(last.unwrap() <= *at, "seen before it was written");
+    }
+}
+
+#[test]
+fn pauses_are_kept_and_each_write_is_noted_before_it_is_seen() {
+    let simulator = fair();
+    let pause = Duration::from_millis(20);
+    let (path, headers, body) = chat(Provider::Openai);
+    let mut stream = connect(&simulator);
+    let headers = format!("Connection: close\r\n{headers}x-simulate: slow_body; ms=20\r\n");
+    stream.write_all(request("POST", &path, &headers, &body).as_bytes()).unwrap();
+    let seen = observe(&mut stream);
+    let recorded = simulator.requests().remove(0);
+    check_order(&recorded.writes, &seen);
+    assert_eq!(recorded.writes.len(), 5, "the head and four pieces: {recorded:?}");
+    for (number, write) in recorded.writes.iter().enumerate() {
+        let since_head = write.at - recorded.writes[0].at;
+        assert!(since_head >= pause * number as u32, "piece {number} after {since_head:?}");
+    }
+    assert!(recorded.accepted <= recorded.head_received && recorded.head_received <= recorded.writes[0].at);
+    assert!(recorded.closed.is_some_and(|closed| closed >= recorded.writes[4].at));
+}
+
+#[test]
+fn slow_headers_wait_from_the_end_of_the_request() {
+    let simulator = scripted("[[rule]]\nfault = 'slow_headers'\nms = 30");
+    let answer = ask(&simulator, "GET", "/langmart/health", "", "");
+    check_members(&answer, 200, &[("/status", json!("ok"))]);
+    let recorded = simulator.requests().remove(0);
+    assert!(recorded.writes[0].at - recorded.head_received >= Duration::from_millis(30));
+    assert_eq!(recorded.writes.len(), 1, "head and body in one");
+}
+
+fn tls_config(simulator: &Simulator, alpn: &[&str]) -> ClientConfig {
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_slice(simulator.ca_pem().as_bytes()).unwrap()).unwrap();
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let builder =
+        ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+    let mut config = builder.with_root_certificates(roots).with_no_client_auth();
+    config.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
+    config
+}
+
+/// Shakes hands as a client that asks for this name.
+fn handshake(simulator: &Simulator, name: &str) -> io::Result<StreamOwned<ClientConnection, TcpStream>> {
+    let config = Arc::new(tls_config(simulator, &["http/1.1"]));
+    let name = ServerName::try_from(name.to_owned()).unwrap();
+    let connection = ClientConnection::new(config, name).unwrap();
+    let mut stream = StreamOwned::new(connection, TcpStream::connect(simulator.tls_address().unwrap())?);
+    while stream.conn.is_handshaking() {
+        stream.conn.complete_io(&mut stream.sock)?;
+    }
+    Ok(stream)
+}
+
+#[test]
+fn certificates_are_good_or_bad_by_name() {
+    let simulator = fair();
+    for name in ["localhost", "127.0.0.1", "::1", "api.sim.test", "sim.test"] {
+        handshake(&simulator, name).unwrap_or_else(|error| panic!("{name}: {error}"));
+    }
+    let refused = [
+        ("expired.sim.test", "expired"),
+        ("expired.localhost", "expired"),
+        ("future.sim.test", "not valid yet"),
+        ("wrong.sim.test", "not valid for"),
+        ("selfsigned.sim.test", "UnknownIssuer"),
+    ];
+    for (name, expected) in refused {
+        let message = handshake(&simulator, name).unwrap_err().to_string();
+        assert!(message.contains(expected), "{name}: {message}");
+    }
+    let error = handshake(&simulator, "reset.sim.test").unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+    assert!(simulator.requests().is_empty());
+    assert_eq!(simulator.connections(), 11);
+}
+
+#[test]
+fn handshakes_can_be_slow_or_reset() {
+    let simulator = scripted("[[rule]]\ncalls = { to = 1 }\nfault = 'slow_handshake'\nms = 40");
+    let asked = Instant::now();
+    let mut stream = handshake(&simulator, "localhost").unwrap();
+    assert!(asked.elapsed() >= Duration::from_millis(40));
+    stream.write_all(request("GET", "/langmart/health", "Connection: close\r\n", "").as_bytes()).unwrap();
+    let seen = observe(&mut stream);
+    let recorded = simulator.requests().remove(0);
+    assert!(recorded.tls_done.unwrap() - recorded.accepted >= Duration::from_millis(40));
+    assert!(recorded.tls_done.unwrap() <= recorded.head_received);
+    assert!(recorded.writes[0].at <= seen[0].0 && recorded.writes[0].bytes > seen[0].1, "encrypted");
+    simulator.set_scenario(Scenario::parse("[[rule]]\nfault = 'reset_handshake'").unwrap());
+    assert_eq!(handshake(&simulator, "localhost").unwrap_err().kind(), io::ErrorKind::ConnectionReset);
+    simulator.set_scenario(Scenario::parse("[[rule]]\nfault = 'slow_accept'\nms = 40").unwrap());
+    let asked = Instant::now();
+    handshake(&simulator, "localhost").unwrap();
+    assert!(asked.elapsed() >= Duration::from_millis(40));
+}
+
+#[test]
+fn http2_gives_the_same_answers_and_ends() {
+    let simulator = fair();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let client = reqwest::Client::builder()
+        .no_proxy()
+        .tls_backend_preconfigured(tls_config(&simulator, &["h2"]))
+        .retry(reqwest::retry::never())
+        .pool_max_idle_per_host(0)
+        .timeout(Duration::from_secs(20))
+        .build()
+        .unwrap();
+    let base = format!("https://{}", simulator.tls_address().unwrap());
+    let ask = async |simulate: &'static str| {
+        let url = format!("{base}/langmart/v1/models");
+        let request = client.get(url).header("x-simulate", simulate).bearer_auth("sk-good");
+        let response = request.send().await?;
+        assert_eq!(response.version(), reqwest::Version::HTTP_2);
+        let status = response.status().as_u16();
+        response.bytes().await.map(|body| (status, body))
+    };
+    runtime.block_on(async {
+        let (status, whole) = ask("slow_headers; ms=10").await.unwrap();
+        assert_eq!((status, whole.starts_with(b"{")), (200, true));
+        let (status, slow) = ask("slow_body; ms=10").await.unwrap();
+        assert_eq!((status, slow), (200, whole));
+        assert_eq!(ask("rate_limited").await.unwrap().0, 429);
+        assert_eq!(ask("oversized").await.unwrap().1.len() >> 20, 5);
+        for broken in ["cut", "reset", "cut_before_headers", "garbage", "header_flood"] {
+            let error = ask(broken).await.unwrap_err();
+            assert!(!error.is_timeout(), "{broken}: {error:?}");
+        }
+    });
+    let records = simulator.requests();
+    assert!(records.iter().all(|recorded| recorded.http_version == "2" && !recorded.path.is_empty()));
+    let paced = &records[1].writes;
+    assert!(paced.last().unwrap().at - records[1].head_received >= Duration::from_millis(40), "{paced:?}");
+    let cut = records.iter().find(|recorded| recorded.fault == Some("cut")).unwrap();
+    assert!(!cut.writes.is_empty(), "half of the body was written");
+}
