@@ -132,7 +132,7 @@ impl Series {
     /// Takes a finished run in.
     pub fn observe(&self, outcome: &Outcome) {
         // Taken apart in full, so that a new member of the outcome does not compile until it is exported here or
-        // named as not exported. Of those below, some are shown on the landing page and all are in the records.
+        // named as not exported: what is not, the records have.
         let &Outcome {
             time,
             reason,

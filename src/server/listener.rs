@@ -63,7 +63,7 @@ pub fn bind(listen: SocketAddr) -> io::Result<StdListener> {
     Ok(listener)
 }
 
-/// A running listener.
+/// A running listener. Dropped instead of stopped, it ends at once, in the middle of its responses.
 #[derive(Debug)]
 pub struct Server {
     address: SocketAddr,
@@ -101,7 +101,8 @@ impl Server {
         self.address
     }
 
-    /// Accepts no more, lets what is under way end for that long, and returns by then.
+    /// Accepts no more, lets what is under way end for that long, and returns by then. Blocks: not for a runtime's
+    /// thread that has other things to do.
     pub fn stop(self, patience: Duration) {
         // Both fail only where the thread has ended already.
         let _ = self.stop.send(patience);
