@@ -26,6 +26,7 @@ pub enum Command {
     ///
     /// Ends with 0, or 78 on a bad configuration. A key that is not reachable from this shell is a warning.
     CheckConfig {
+        /// Which configuration
         #[command(flatten)]
         config: ConfigFile,
         /// Read no key at all
@@ -36,6 +37,7 @@ pub enum Command {
     ///
     /// Ends with 0 if all succeeded, 1 if one failed, 78 on a bad configuration. It spends tokens as the probes do.
     Once {
+        /// Which configuration
         #[command(flatten)]
         config: ConfigFile,
         /// One result record a line, as JSON, in place of the table

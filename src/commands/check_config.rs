@@ -117,10 +117,11 @@ fn table(config: &Config) -> String {
 
     let mut text = columns::render(&rows, 4);
     if config.probes.iter().any(|probe| probe.check() == Check::Chat) {
-        text.push_str(&format!(
+        let note = format!(
             "\nInput tokens are estimated: a token for each {BYTES_PER_TOKEN} bytes of the prompt and {FRAME_TOKENS} \
              for its frame, times the runs.\nOutput tokens are the most there can be: max_tokens times the runs.\n"
-        ));
+        );
+        text.push_str(&note);
     }
     text
 }

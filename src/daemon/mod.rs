@@ -4,4 +4,4 @@ mod delivery;
 mod probing;
 mod service;
 
-pub use self::service::{Source, run};
+pub use self::service::{Fatal, Source, run};

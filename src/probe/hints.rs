@@ -171,7 +171,7 @@ mod tests {
         let seconds = go_duration(value);
         match (seconds, expected) {
             (Some(seconds), Some(expected)) => {
-                assert!((seconds - expected).abs() < 1e-9, "{value}: {seconds}")
+                assert!((seconds - expected).abs() < 1e-9, "{value}: {seconds}");
             }
             _ => assert_eq!(seconds, expected, "{value}"),
         }

@@ -39,17 +39,16 @@ impl Lab {
             ip(&format!("-n {host} addr add {address}/24 dev eth0"));
             ip(&format!("-n {host} link set eth0 up"));
             // Frames are copied as they are: whole, with their checksums.
-            run(lab
-                .inside(host, "ethtool")
+            run(inside(host, "ethtool")
                 .args(["-K", "eth0", "tx", "off", "tso", "off", "gso", "off", "gro", "off"]));
         }
         fs::create_dir_all(lab.resolver_directory()).unwrap();
         fs::write(lab.resolver_directory().join("resolv.conf"), format!("nameserver {SERVER}\n")).unwrap();
         let script = |name| format!("{}/tests/lab/{name}", env!("CARGO_MANIFEST_DIR"));
-        let mut forward = lab.inside(&middle, "python3");
+        let mut forward = inside(&middle, "python3");
         forward.args([&script("forward.py"), "m0", "m1", &delay.to_string()]);
         lab.spawn(forward);
-        let mut dns = lab.inside(&server, "python3");
+        let mut dns = inside(&server, "python3");
         dns.args([&script("dns.py"), SERVER, SERVER, &dns_delay.to_string()]);
         lab.spawn(dns);
         lab
@@ -57,12 +56,12 @@ impl Lab {
 
     /// A command on the client.
     pub fn on_client(&self, program: impl AsRef<str>) -> Command {
-        self.inside(&self.names[0], program.as_ref())
+        inside(&self.names[0], program.as_ref())
     }
 
     /// A command on the server.
     pub fn on_server(&self, program: impl AsRef<str>) -> Command {
-        self.inside(&self.names[2], program.as_ref())
+        inside(&self.names[2], program.as_ref())
     }
 
     /// Starts a command, and waits for the first line that it prints: it is ready.
@@ -84,12 +83,6 @@ impl Lab {
         self.directory.path()
     }
 
-    fn inside(&self, host: &str, program: &str) -> Command {
-        let mut command = Command::new("ip");
-        command.args(["netns", "exec", host, program]);
-        command
-    }
-
     /// What `ip netns exec` puts over /etc for the client.
     fn resolver_directory(&self) -> PathBuf {
         Path::new("/etc/netns").join(&self.names[0])
@@ -107,6 +100,13 @@ impl Drop for Lab {
         }
         let _ = fs::remove_dir_all(self.resolver_directory());
     }
+}
+
+/// A command on one of the hosts.
+fn inside(host: &str, program: &str) -> Command {
+    let mut command = Command::new("ip");
+    command.args(["netns", "exec", host, program]);
+    command
 }
 
 fn ip(arguments: &str) {

@@ -1,6 +1,6 @@
 //! Probes made by hand, without a configuration file.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 
 use langmart_prober::{
     config::{
@@ -25,7 +25,7 @@ pub fn provider(api: Api, base_url: &str) -> Provider {
         proxy: None,
         ca_certificates: Vec::new(),
         headers: Vec::new(),
-        labels: Default::default(),
+        labels: BTreeMap::new(),
         paths: Paths { health: Some("/health".to_owned()), ..Paths::default() },
     }
 }

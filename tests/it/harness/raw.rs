@@ -58,6 +58,8 @@ fn is_whole(request: &[u8]) -> bool {
 pub fn on_the_wire(fixture: &str) -> Vec<u8> {
     let (head, body) = fixture.split_once("\n\n").expect("a fixture has a head and a body");
     let mut wire = head.replace('\n', "\r\n");
-    wire.push_str(&format!("\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}", body.len()));
+    let framing = format!("\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", body.len());
+    wire.push_str(&framing);
+    wire.push_str(body);
     wire.into_bytes()
 }
