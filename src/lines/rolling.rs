@@ -1,15 +1,18 @@
 //! A file that rolls by the hour or day and outlives full, vanished and unwritable disks.
 //!
-//! tracing-appender's rolling file is not used: on just those disks it writes to standard error by `eprintln!`, which
-//! panics or blocks where that is broken too, and it tells neither its path nor its errors, size or clock.
+//! tracing-appender opens and writes each period's file. When the next one begins is decided here, with a new appender:
+//! one that rolls over by itself tells nobody but standard error, by `eprintln!`, that it could not, which panics or
+//! blocks where that is broken too, and it goes on in the old file. Counting, limits and healing are ours as well.
 
 use std::{
-    fs::{self, DirBuilder, File, OpenOptions},
+    fs::{self, DirBuilder, Metadata, OpenOptions},
     io::{self, Write},
     os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
     time::{Duration, Instant, SystemTime},
 };
+
+use tracing_appender::rolling::{RollingFileAppender, Rotation};
 
 use super::queue::Fate;
 
@@ -65,8 +68,10 @@ pub struct RollingFile {
 /// An open file.
 #[derive(Debug)]
 struct Current {
-    file: File,
+    appender: RollingFileAppender,
     path: PathBuf,
+    /// Which file is written to, whatever the path is by now.
+    identity: (u64, u64),
     period: u64,
     size: u64,
     /// Its last line has no end: a write before this one was cut short.
@@ -138,13 +143,17 @@ impl RollingFile {
 
 impl Files {
     fn path(&self, time: SystemTime) -> PathBuf {
+        self.directory.join(self.name(time))
+    }
+
+    fn name(&self, time: SystemTime) -> String {
         let format = match self.period {
             Period::Hour => "%Y-%m-%d-%H",
             Period::Day => "%Y-%m-%d",
         };
         // A clock beyond the calendar is put at its beginning: what counts is that writing goes on.
         let time = jiff::Timestamp::try_from(time).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
-        self.directory.join(format!("{}.{}", self.prefix, time.strftime(format)))
+        format!("{}.{}", self.prefix, time.strftime(format))
     }
 
     /// Whether a file name is one of ours, by the hour or day.
@@ -172,14 +181,31 @@ impl Current {
     fn open(files: &Files, time: SystemTime, now: Instant) -> io::Result<Self> {
         DirBuilder::new().recursive(true).mode(0o750).create(&files.directory)?;
         let path = files.path(time);
+        // An appender leaves the mode to the umask and cannot read, so the file is there before it. Should another take
+        // its place meanwhile, the next look sees it: this one is open until the appender is, so its inode is not reused.
         let file = OpenOptions::new().read(true).append(true).create(true).mode(0o640).open(&path)?;
-        let size = file.metadata()?.len();
+        let metadata = file.metadata()?;
+        let size = metadata.len();
         let mut last = [b'\n'];
         if let Some(end) = size.checked_sub(1) {
             file.read_exact_at(&mut last, end)?;
         }
-        let period = files.period.index(time);
-        Ok(Self { file, path, period, size, torn: last != [b'\n'], full: false, looked_at: now })
+        // Never, since any other rotation reads the clock again in each write and may roll over there.
+        let appender = RollingFileAppender::builder()
+            .rotation(Rotation::NEVER)
+            .filename_prefix(files.name(time))
+            .build(&files.directory)
+            .map_err(io::Error::other)?;
+        Ok(Self {
+            appender,
+            path,
+            identity: identity(&metadata),
+            period: files.period.index(time),
+            size,
+            torn: last != [b'\n'],
+            full: false,
+            looked_at: now,
+        })
     }
 
     /// Looks once a second whether the path is still this file: one that was removed or moved away would be written
@@ -189,10 +215,7 @@ impl Current {
             return true;
         }
         self.looked_at = now;
-        match (self.file.metadata(), fs::metadata(&self.path)) {
-            (Ok(ours), Ok(there)) => (ours.dev(), ours.ino()) == (there.dev(), there.ino()),
-            _ => false,
-        }
+        fs::metadata(&self.path).is_ok_and(|there| identity(&there) == self.identity)
     }
 
     fn write(&mut self, line: &[u8], max_size: u64) -> io::Result<Fate> {
@@ -204,16 +227,19 @@ impl Current {
             return Ok(Fate::Dropped);
         }
         if self.torn {
-            self.file.write_all(b"\n")?;
+            self.appender.write_all(b"\n")?;
             self.size += 1;
             self.torn = false;
         }
-        self.file.write_all(line)?;
+        self.appender.write_all(line)?;
         self.size += line.len() as u64;
         Ok(Fate::Written)
     }
 
     /// Removes the oldest files of the kind, by their names, until as many as wanted are left.
+    ///
+    /// Not by the appender's `max_log_files`: that takes whatever begins with the prefix, goes by the time of creation,
+    /// counts the current file as an old one (at most one file: a restart erases it), and fails by `eprintln!`.
     fn remove_old(&self, files: &Files) {
         let Ok(entries) = fs::read_dir(&files.directory) else { return };
         let mut names: Vec<String> = entries
@@ -229,6 +255,11 @@ impl Current {
             }
         }
     }
+}
+
+/// Device and inode: unique as long as the file is open.
+fn identity(metadata: &Metadata) -> (u64, u64) {
+    (metadata.dev(), metadata.ino())
 }
 
 #[cfg(test)]
@@ -357,6 +388,31 @@ mod tests {
         bench.check("after\n", Fate::Written);
         bench.holds("prober.log.2026-11-22", "before\nafter\n");
         assert_eq!(names(&bench.logs()), ["prober.log.2026-11-21", "prober.log.2026-11-22"]);
+    }
+
+    #[test]
+    fn a_restart_keeps_the_only_file_wanted() {
+        let mut bench = Bench::new(|files| files.max_files = 1);
+        bench.check("before\n", Fate::Written);
+        let files = bench.file.files.clone();
+        bench.file = RollingFile::open_at(files, bench.time, bench.now).unwrap();
+        bench.check("after\n", Fate::Written);
+        bench.holds("prober.log.2026-11-22", "before\nafter\n");
+    }
+
+    #[test]
+    fn a_period_that_cannot_begin_fails_lines_and_leaves_the_old_file() {
+        let mut bench = Bench::new(|_| ());
+        bench.check("first day\n", Fate::Written);
+        let next = bench.logs().join("prober.log.2026-11-23");
+        fs::create_dir(&next).unwrap();
+        bench.pass(Duration::from_secs(12 * 3600));
+        bench.check("lost\n", Fate::Failed);
+        fs::remove_dir(&next).unwrap();
+        bench.pass(PAUSE);
+        bench.check("second day\n", Fate::Written);
+        bench.holds("prober.log.2026-11-22", "first day\n");
+        bench.holds("prober.log.2026-11-23", "second day\n");
     }
 
     #[test]
