@@ -68,12 +68,12 @@ fn every_fixture_gets_its_verdict() {
             let text = expected.as_str();
             match member.as_str() {
                 "reason" if text != Some(outcome.reason.name()) => {
-                    differ("reason", &outcome.reason, expected)
+                    differ("reason", &outcome.reason, expected);
                 }
                 "fault" if text != Some(outcome.fault.name()) => differ("fault", &outcome.fault, expected),
                 "upstream" if text != outcome.upstream => differ("upstream", &outcome.upstream, expected),
                 "code" if text != outcome.error_code.as_deref() => {
-                    differ("code", &outcome.error_code, expected)
+                    differ("code", &outcome.error_code, expected);
                 }
                 "retry_after_s" if !near(outcome.retry_after, expected) => {
                     differ("retry_after", &outcome.retry_after, expected);
@@ -222,7 +222,7 @@ fn the_networks_words_never_reach_a_record() {
                 _ => body.to_owned(),
             };
             let head = if how == "headers" {
-                let poison = |line: &str| format!("{} {CANARY}\"<>", line);
+                let poison = |line: &str| format!("{line} {CANARY}\"<>");
                 let lines: Vec<String> = head.lines().skip(1).map(poison).collect();
                 format!("{status_line} {CANARY}\n{}", lines.join("\n"))
             } else {
