@@ -47,6 +47,24 @@ pub enum Command {
         #[arg(value_name = "PROBE")]
         probes: Vec<String>,
     },
+    /// Print what a support ticket needs, from the records of the daemon's runs
+    ///
+    /// By failure: times, codes, durations, request ids, what to do; and the share of successes of each probe. As
+    /// Markdown. Ends with 0, or 1 if there is no record.
+    Report {
+        /// Which configuration
+        #[command(flatten)]
+        config: ConfigFile,
+        /// How far back, as the configuration writes durations
+        #[arg(long, value_name = "DURATION", default_value = "1h")]
+        since: String,
+        /// Only the runs of this probe
+        #[arg(long, value_name = "NAME")]
+        probe: Option<String>,
+        /// JSON in place of Markdown
+        #[arg(long)]
+        json: bool,
+    },
     /// Simulate LangMart and the providers on loopback, with scripted faults
     Simulate {
         /// Where to listen for HTTP

@@ -3,6 +3,7 @@
 use std::{
     io::{self, IsTerminal},
     process,
+    time::SystemTime,
 };
 
 use clap::Parser;
@@ -43,6 +44,11 @@ fn run(command: Command) -> io::Result<u8> {
             let terminal = io::stderr().is_terminal();
             let request = commands::Once { path: &config.path, json, probes: &probes, terminal };
             commands::once(&request, out, err)
+        }
+        Command::Report { config, since, probe, json } => {
+            let (path, probe, now) = (&*config.path, probe.as_deref(), SystemTime::now());
+            let request = commands::Report { path, since: &since, probe, json, now };
+            commands::report(&request, &Surroundings::of_process(), out, err)
         }
         Command::Simulate { listen, tls_listen, ca_file, scenario } => {
             let request = commands::Simulate {

@@ -3,6 +3,7 @@
 mod check_config;
 mod demo;
 mod once;
+mod report;
 mod simulate;
 mod table;
 
@@ -10,6 +11,7 @@ pub use self::{
     check_config::check_config,
     demo::demo,
     once::{Once, once},
+    report::{Report, report},
     simulate::{Simulate, simulate},
 };
 

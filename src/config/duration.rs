@@ -17,7 +17,7 @@ const SIZE_UNITS: [(&str, u64); 7] = [
 ];
 
 /// The duration that `text` says, or what is wrong with it. Fractions are refused: a smaller unit says it exactly.
-pub(super) fn parse(text: &str) -> Result<Duration, String> {
+pub fn parse(text: &str) -> Result<Duration, String> {
     if text.contains(['.', ',']) {
         return Err("has a fraction; write whole numbers of smaller units, such as \"1s500ms\"".to_owned());
     }

@@ -1,4 +1,4 @@
-//! `results.jsonl`: one line for each run, written on a thread of its own.
+//! The writing half: a line for each run, on a thread of its own.
 
 use std::{
     io,
@@ -6,13 +6,14 @@ use std::{
     time::Duration,
 };
 
+use super::PREFIX;
 use crate::{
     config::{Log, Probe, Rotation},
     lines::{Counters, Fate, Files, Lines, OpenError, Period, RollingFile},
     outcome::{Outcome, Record},
 };
 
-/// The writing half.
+/// Takes records and writes them.
 #[derive(Debug)]
 pub struct Records {
     /// `None`: the configuration has no directory, and records are not kept.
@@ -94,7 +95,7 @@ impl Records {
 fn files(log: &Log) -> Option<Files> {
     Some(Files {
         directory: log.directory.clone()?,
-        prefix: "results.jsonl",
+        prefix: PREFIX,
         period: match log.rotation {
             Rotation::Hourly => Period::Hour,
             Rotation::Daily => Period::Day,

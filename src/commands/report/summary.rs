@@ -1,0 +1,290 @@
+//! Records added up: by failure, and by probe.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    time::{Duration, SystemTime},
+};
+
+use serde::{Serialize, Serializer};
+
+use crate::{
+    outcome::{Check, Fault, Reason, rfc3339},
+    records::Entry,
+};
+
+/// The failing runs that are shown of each failure.
+const MOST_LATEST: usize = 5;
+
+/// The kinds of failure, and the probes, that are told apart; one configuration cannot have more of them in use.
+const MOST_KINDS: usize = 50_000;
+
+/// The durations that are kept of a failure.
+const MOST_DURATIONS: usize = 1_024;
+
+/// What happened in a period. Serialised, it is the report as JSON.
+#[derive(Debug, Serialize)]
+pub(super) struct Summary {
+    version: &'static str,
+    #[serde(serialize_with = "time")]
+    pub(super) since: SystemTime,
+    #[serde(serialize_with = "time")]
+    pub(super) until: SystemTime,
+    /// Lines of the files that are no records, or more than can be told apart.
+    pub(super) skipped_lines: u64,
+    #[serde(serialize_with = "values")]
+    failures: BTreeMap<Kind, Failure>,
+    #[serde(serialize_with = "values")]
+    pub(super) probes: BTreeMap<String, Total>,
+}
+
+/// What makes failures the same.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Kind {
+    probe: String,
+    reason: Reason,
+    fault: Fault,
+    error_code: Option<String>,
+    upstream: Option<String>,
+}
+
+/// The failing runs of a kind.
+#[derive(Debug, Serialize)]
+pub(super) struct Failure {
+    pub(super) probe: String,
+    pub(super) provider: String,
+    pub(super) check: Check,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) model: Option<String>,
+    pub(super) reason: Reason,
+    pub(super) fault: Fault,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) error_code: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) upstream: Option<String>,
+    pub(super) count: u64,
+    #[serde(serialize_with = "time")]
+    pub(super) first: SystemTime,
+    #[serde(serialize_with = "time")]
+    pub(super) last: SystemTime,
+    /// Runs by status; without those that had no response.
+    pub(super) http_status: BTreeMap<u16, u64>,
+    #[serde(rename = "duration_seconds")]
+    pub(super) durations: Durations,
+    /// Of the last run.
+    pub(super) detail: String,
+    /// Of the last run.
+    pub(super) hint: String,
+    /// The newest first.
+    pub(super) latest: VecDeque<Instance>,
+}
+
+/// One failing run.
+#[derive(Debug, Serialize)]
+pub(super) struct Instance {
+    #[serde(serialize_with = "time")]
+    pub(super) time: SystemTime,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) http_status: Option<u16>,
+    #[serde(serialize_with = "seconds", rename = "duration_seconds")]
+    pub(super) duration: Duration,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) request_id: Option<String>,
+}
+
+/// The runs of a probe.
+#[derive(Debug, Serialize)]
+pub(super) struct Total {
+    pub(super) probe: String,
+    pub(super) runs: u64,
+    pub(super) succeeded: u64,
+}
+
+impl Summary {
+    pub(super) fn new(since: SystemTime, until: SystemTime) -> Self {
+        Self {
+            version: env!("CARGO_PKG_VERSION"),
+            since,
+            until,
+            skipped_lines: 0,
+            failures: BTreeMap::new(),
+            probes: BTreeMap::new(),
+        }
+    }
+
+    /// Takes one record in.
+    pub(super) fn add(&mut self, entry: Entry) {
+        if entry.recheck {
+            return;
+        }
+        if self.probes.len().max(self.failures.len()) >= MOST_KINDS {
+            self.skipped_lines += 1;
+            return;
+        }
+        let total = self.probes.entry(entry.probe.clone()).or_insert_with(|| Total {
+            probe: entry.probe.clone(),
+            runs: 0,
+            succeeded: 0,
+        });
+        total.runs += 1;
+        if entry.reason == Reason::Ok {
+            total.succeeded += 1;
+            return;
+        }
+        let kind = Kind {
+            probe: entry.probe.clone(),
+            reason: entry.reason,
+            fault: entry.fault,
+            error_code: entry.error_code.clone(),
+            upstream: entry.upstream.clone(),
+        };
+        self.failures.entry(kind).or_insert_with(|| Failure::new(&entry)).add(entry);
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.probes.is_empty()
+    }
+
+    /// The failures, the most frequent first.
+    pub(super) fn failures(&self) -> Vec<&Failure> {
+        let mut failures: Vec<&Failure> = self.failures.values().collect();
+        failures.sort_by_key(|failure| std::cmp::Reverse(failure.count));
+        failures
+    }
+}
+
+impl Failure {
+    /// Of this run's kind, without any run.
+    fn new(entry: &Entry) -> Self {
+        Self {
+            probe: entry.probe.clone(),
+            provider: entry.provider.clone(),
+            check: entry.check,
+            model: entry.model.clone(),
+            reason: entry.reason,
+            fault: entry.fault,
+            error_code: entry.error_code.clone(),
+            upstream: entry.upstream.clone(),
+            count: 0,
+            first: entry.time,
+            last: entry.time,
+            http_status: BTreeMap::new(),
+            durations: Durations::default(),
+            detail: String::new(),
+            hint: String::new(),
+            latest: VecDeque::new(),
+        }
+    }
+
+    fn add(&mut self, entry: Entry) {
+        self.count += 1;
+        // Records come in the order of the runs' ends, which is nearly that of their beginnings.
+        self.first = self.first.min(entry.time);
+        self.last = self.last.max(entry.time);
+        if let Some(status) = entry.http_status {
+            *self.http_status.entry(status).or_default() += 1;
+        }
+        self.durations.add(entry.duration);
+        (self.detail, self.hint) = (entry.detail, entry.hint);
+        self.latest.push_front(Instance {
+            time: entry.time,
+            http_status: entry.http_status,
+            duration: entry.duration,
+            request_id: entry.request_id,
+        });
+        self.latest.truncate(MOST_LATEST);
+    }
+}
+
+/// Durations in bounded memory: all of them at first, then every second one, every fourth, and so on.
+#[derive(Debug, Default)]
+pub(super) struct Durations {
+    kept: Vec<Duration>,
+    /// Of so many, the first is kept; 0 is 1.
+    stride: u64,
+    count: u64,
+    longest: Duration,
+}
+
+impl Durations {
+    fn add(&mut self, duration: Duration) {
+        self.longest = self.longest.max(duration);
+        if self.kept.len() == MOST_DURATIONS {
+            let mut index = 0;
+            self.kept.retain(|_| {
+                index += 1;
+                index % 2 == 1
+            });
+            self.stride = self.stride.max(1) * 2;
+        }
+        if self.count.is_multiple_of(self.stride.max(1)) {
+            self.kept.push(duration);
+        }
+        self.count += 1;
+    }
+
+    /// The middle of them, of two middle ones their mean; exact for the first thousand.
+    pub(super) fn median(&self) -> Duration {
+        let mut sorted = self.kept.clone();
+        sorted.sort_unstable();
+        let middle = |index: usize| sorted.get(index).copied().unwrap_or_default();
+        let half = sorted.len() / 2;
+        if sorted.len().is_multiple_of(2) {
+            (middle(half.saturating_sub(1)) + middle(half)) / 2
+        } else {
+            middle(half)
+        }
+    }
+
+    pub(super) fn longest(&self) -> Duration {
+        self.longest
+    }
+}
+
+impl Serialize for Durations {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        #[derive(Serialize)]
+        struct Form {
+            #[serde(serialize_with = "seconds")]
+            median: Duration,
+            #[serde(serialize_with = "seconds")]
+            max: Duration,
+        }
+        Form { median: self.median(), max: self.longest }.serialize(serializer)
+    }
+}
+
+fn time<S: Serializer>(time: &SystemTime, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&rfc3339(*time))
+}
+
+/// Seconds, to the microsecond.
+fn seconds<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_f64((duration.as_secs_f64() * 1e6).round() / 1e6)
+}
+
+fn values<K, V: Serialize, S: Serializer>(map: &BTreeMap<K, V>, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(map.values())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_median_of_few_is_exact_and_of_many_near() {
+        let mut durations = Durations::default();
+        assert_eq!(durations.median(), Duration::ZERO);
+        for (milliseconds, median) in [(30, 30), (10, 20), (20, 20)] {
+            durations.add(Duration::from_millis(milliseconds));
+            assert_eq!(durations.median(), Duration::from_millis(median));
+        }
+        let mut durations = Durations::default();
+        for milliseconds in 1..=100_000 {
+            durations.add(Duration::from_millis(milliseconds));
+            assert!(durations.kept.len() <= MOST_DURATIONS);
+        }
+        let median = durations.median().as_secs_f64();
+        assert!((49.0..51.0).contains(&median), "{median}");
+        assert_eq!(durations.longest(), Duration::from_secs(100));
+    }
+}
