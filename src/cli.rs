@@ -47,6 +47,24 @@ pub enum Command {
         #[arg(value_name = "PROBE")]
         probes: Vec<String>,
     },
+    /// Look for the cause of connection problems, provider by provider, and say what to do
+    ///
+    /// Takes the steps of LangMart's guide: configuration, proxy, DNS, TCP, TLS, health, key, limits, status. Ends with
+    /// 0 if all is well, 1 if something failed, 78 on a bad configuration. It spends no tokens.
+    Doctor {
+        /// Which configuration
+        #[command(flatten)]
+        config: ConfigFile,
+        /// One JSON object a provider, in place of the lines
+        #[arg(long)]
+        json: bool,
+        /// Send the configured completions too, which spends tokens outside the budget
+        #[arg(long)]
+        generate: bool,
+        /// Names of providers; all if none is given
+        #[arg(value_name = "PROVIDER")]
+        providers: Vec<String>,
+    },
     /// Print what a support ticket needs, from the records of the daemon's runs
     ///
     /// By failure: times, codes, durations, request ids, what to do; and the share of successes of each probe. As

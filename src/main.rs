@@ -1,6 +1,7 @@
 //! Turns arguments into a command and a command into an exit status.
 
 use std::{
+    env,
     io::{self, IsTerminal},
     process,
     time::SystemTime,
@@ -45,6 +46,11 @@ fn run(command: Command) -> io::Result<u8> {
             let request = commands::Once { path: &config.path, json, probes: &probes, terminal };
             commands::once(&request, out, err)
         }
+        Command::Doctor { config, json, generate, providers } => {
+            let (path, providers, colour) = (&*config.path, &*providers, colour());
+            let request = commands::Doctor { path, json, generate, providers, colour };
+            commands::doctor(&request, &Surroundings::of_process(), out, err)
+        }
         Command::Report { config, since, probe, json } => {
             let (path, probe, now) = (&*config.path, probe.as_deref(), SystemTime::now());
             let request = commands::Report { path, since: &since, probe, json, now };
@@ -61,4 +67,9 @@ fn run(command: Command) -> io::Result<u8> {
         }
         Command::Demo { listen } => commands::demo(listen, out, err),
     }
+}
+
+/// Whether standard output is for eyes that want colours (no-color.org).
+fn colour() -> bool {
+    io::stdout().is_terminal() && env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }

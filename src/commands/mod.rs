@@ -2,6 +2,7 @@
 
 mod check_config;
 mod demo;
+mod doctor;
 mod once;
 mod report;
 mod simulate;
@@ -10,6 +11,7 @@ mod table;
 pub use self::{
     check_config::check_config,
     demo::demo,
+    doctor::{Doctor, doctor},
     once::{Once, once},
     report::{Report, report},
     simulate::{Simulate, simulate},

@@ -1,10 +1,22 @@
 //! Whether a text can be a key at all: the faults of copying and pasting, told without showing what was pasted.
 
+use crate::outcome::Api;
+
 /// More than any provider's key, and little enough for a header.
 const LONGEST: usize = 8_192;
 
 /// What keys are known to begin with, in lower case.
 const PREFIXES: [&str; 7] = ["sk-", "sk_", "gsk_", "aiza", "xai-", "bearer ", "eyj"];
+
+/// Whose keys are documented to begin so. `OpenAI`'s plain `sk-` is everybody's.
+const OWNERS: [(&str, Api); 6] = [
+    ("sk-langmart-", Api::Langmart),
+    ("sk-ant-", Api::Anthropic),
+    ("sk-or-", Api::Openrouter),
+    ("sk-proj-", Api::Openai),
+    ("gsk_", Api::Groq),
+    ("AIza", Api::Google),
+];
 
 /// Letters and digits in a row that no name of a variable or credential has.
 const LONGEST_WORD: usize = 24;
@@ -51,6 +63,15 @@ pub(super) fn looks_like_one(text: &str) -> bool {
         || lower.split(|c: char| !c.is_ascii_alphanumeric()).any(|word| word.len() >= LONGEST_WORD)
 }
 
+/// What to say of a key that begins as another service's keys do; `None`: it may be `own`'s. No more than a suspicion,
+/// since services change their forms.
+pub(super) fn suspicion(key: &str, own: Api) -> Option<String> {
+    let (prefix, owner) = OWNERS.iter().find(|(prefix, _)| key.starts_with(prefix))?;
+    (*owner != own).then(|| {
+        format!("the key begins with {prefix} as those of {owner} do, and goes to {own}; check which one is stored there")
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -86,6 +107,23 @@ mod tests {
     fn keys_of_every_shape_pass() {
         for key in ["sk-langmart-abc123", "AIzaSyA-b_c", "gsk_1", "a", "a.b.c+/=", "test-key"] {
             assert_eq!(check(key), Ok(()), "{key}");
+        }
+    }
+
+    #[test]
+    fn a_key_of_another_service_is_suspected() {
+        for (key, own, suspected) in [
+            ("sk-ant-api03-abc", Api::Langmart, true),
+            ("sk-langmart-abc", Api::Openai, true),
+            ("gsk_abc", Api::Google, true),
+            ("sk-langmart-abc", Api::Langmart, false),
+            ("sk-prod-0123", Api::Langmart, false),
+            ("sk-abc", Api::Anthropic, false),
+            ("", Api::Groq, false),
+        ] {
+            let said = suspicion(key, own);
+            assert_eq!(said.is_some(), suspected, "{key} for {own}");
+            assert!(said.is_none_or(|said| !said.contains("abc")), "{key} is shown");
         }
     }
 

@@ -138,6 +138,17 @@ pub enum KeySource {
     Credential(String),
 }
 
+impl fmt::Display for KeySource {
+    /// The place, for messages: `environment variable LANGMART_API_KEY`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Env(name) => write!(f, "environment variable {name}"),
+            Self::File(path) => write!(f, "file {}", path.display()),
+            Self::Credential(name) => write!(f, "credential {name}"),
+        }
+    }
+}
+
 /// Paths that replace the API's own. Each begins with a slash and is appended to the base URL.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Paths {

@@ -149,9 +149,34 @@ pub(super) fn config(table: &DeTable<'_>, context: &Context<'_>) -> Config {
         let message = "no probe uses this provider; give it checks or a [[probe]], or remove it";
         context.report.warning(&provider.place, message);
     }
+    shared_keys(&providers, context.report);
     let usable =
         providers.into_iter().filter_map(|(name, drafted)| Some((name, drafted.provider?))).collect();
     finished(server, log, schedule, usable, probes, context)
+}
+
+/// Warns of each key that goes to a second host: the commonest cause is a copied line that keeps its variable.
+fn shared_keys(providers: &BTreeMap<String, resolve_provider::Draft>, report: &Report) {
+    let keyed = |draft: &&resolve_provider::Draft| draft.provider.as_ref().is_some_and(|p| p.key.is_some());
+    let mut drafts: Vec<_> = providers.values().filter(keyed).collect();
+    drafts.sort_by_key(|draft| draft.place.line);
+    let mut first: Vec<(&KeySource, &super::Provider)> = Vec::new();
+    for draft in drafts {
+        let Some((provider, key)) = draft.provider.as_deref().and_then(|p| Some((p, p.key.as_ref()?))) else {
+            continue;
+        };
+        match first.iter().find(|(source, _)| **source == key.source) {
+            Some((_, other)) if other.host() != provider.host() => {
+                let message = format!(
+                    "the same {} is the key of provider.{}, which is another host; a key is good at one of them only",
+                    key.source, other.name
+                );
+                report.warning(&draft.key_place, message);
+            }
+            Some(_) => {}
+            None => first.push((&key.source, provider)),
+        }
+    }
 }
 
 /// Puts the parts together, once it is known that the probes agree with each other.

@@ -35,6 +35,8 @@ pub(super) struct Draft {
     /// `None`: without an API nothing can be said of it.
     pub(super) provider: Option<Arc<Provider>>,
     pub(super) place: Place,
+    /// Where the `api_key` is written, or would be.
+    pub(super) key_place: Place,
     /// Whether an `api_key` is written, well or badly.
     pub(super) keyed: bool,
     /// Whether checks that want a key can be without: a server of the operator's own may need none.
@@ -62,6 +64,10 @@ pub(super) fn provider(name: &str, mut section: Section<'_>, context: &Context<'
     let url = if api == Some(Api::Langmart) { without_version(url) } else { url };
 
     let key = key(&mut section, context);
+    let asked = key.as_ref().zip(api.and_then(|api| asked_service(api, &url)));
+    if let Some(message) = asked.and_then(|(key, service)| key::suspicion(key.value.expose(), service)) {
+        report.warning(&section.place_of("api_key"), message);
+    }
     let allowed = section.flag("allow_plain_http").unwrap_or(section.has("allow_plain_http"));
     if section.has("api_key") && is_exposed(&url) && !allowed {
         let message = "is plain http, which shows the key to everyone on the way; \
@@ -81,12 +87,13 @@ pub(super) fn provider(name: &str, mut section: Section<'_>, context: &Context<'
         paths: paths(&mut section),
         base_url: url,
     };
-    let keyed = section.has("api_key");
+    let (keyed, key_place) = (section.has("api_key"), section.place_of("api_key"));
     section.finish();
     Draft {
         used: !checks.is_empty(),
         provider: api.map(|_| Arc::new(resolved)),
         place,
+        key_place,
         keyed,
         keyless: api == Some(Api::Openai) && own_url,
         checks,
@@ -156,6 +163,13 @@ fn default_base_url(api: Api) -> Url {
         Api::Openrouter => "https://openrouter.ai/api/v1",
     };
     Url::parse(text).expect("the URLs above are good")
+}
+
+/// Whose keys are wanted at this URL, where that can be told: dialects are imitated, hosts are not. A LangMart of one's
+/// own wants LangMart's keys too.
+fn asked_service(api: Api, url: &Url) -> Option<Api> {
+    let by_host = Api::ALL.iter().find(|known| default_base_url(**known).host() == url.host()).copied();
+    by_host.or((api == Api::Langmart).then_some(api))
 }
 
 /// LangMart's documentation gives its base URL with the version that its paths already have.

@@ -22,6 +22,8 @@ fn variable(name: &str) -> Option<OsString> {
     let value = match name {
         "LANGMART_API_KEY" => "sk-canary-0123",
         "TENANT" => "canary-tenant",
+        "LANGMARTS" => "sk-langmart-canary",
+        "ANTHROPICS" => "sk-ant-canary",
         "QUOTED" => "\"sk-canary\"",
         "BEARER" => "Bearer sk-canary",
         "SPACED" => "sk-canary ",
@@ -150,6 +152,53 @@ fn an_empty_file_is_all_defaults() {
     assert_eq!(
         warnings(""),
         ["config.toml: no probe is configured; add checks to a provider or a [[probe]]"]
+    );
+}
+
+#[test]
+fn a_key_in_a_strange_place_is_a_warning() {
+    let provider = |name: &str, api: &str, url: &str, key: &str| {
+        let url = if url.is_empty() { String::new() } else { format!("base_url = \"{url}\"\n") };
+        let section = format!("[provider.{name}]\napi = \"{api}\"\n{url}");
+        format!("{section}api_key = {{ env = \"{key}\" }}\nchecks = [\"auth\"]\n")
+    };
+    let suspected = |place: &str, begins: &str, owner: &str, goes: &str| {
+        format!(
+            "config.toml:{place}.api_key: the key begins with {begins} as those of {owner} do, and goes to {goes}; \
+             check which one is stored there"
+        )
+    };
+    assert_eq!(
+        warnings(&provider("openai", "openai", "", "LANGMARTS")),
+        [suspected("3: provider.openai", "sk-langmart-", "langmart", "openai")]
+    );
+    // A gateway of one's own wants its own keys, whatever it hands on; so does a host that is known.
+    assert_eq!(
+        warnings(&provider("a", "langmart", "https://llm.example", "ANTHROPICS")),
+        [suspected("4: provider.a", "sk-ant-", "anthropic", "langmart")]
+    );
+    assert_eq!(
+        warnings(&provider("a", "openai", "https://api.groq.com/openai/v1", "ANTHROPICS")),
+        [suspected("4: provider.a", "sk-ant-", "anthropic", "groq")]
+    );
+    for (api, url, key) in [
+        ("openai", "https://api.langmart.ai/v1", "LANGMARTS"),
+        ("openai", "https://llm.example/v1", "ANTHROPICS"),
+        ("anthropic", "https://llm.example", "LANGMARTS"),
+        ("anthropic", "", "ANTHROPICS"),
+    ] {
+        assert_eq!(warnings(&provider("a", api, url, key)), [""; 0], "{api} {url} {key}");
+    }
+
+    let text = [
+        provider("production", "langmart", "", "LANGMARTS"),
+        provider("staging", "langmart", "https://staging.example", "LANGMARTS"),
+        provider("dialect", "openai", "https://api.langmart.ai/v1", "LANGMARTS"),
+    ];
+    assert_eq!(
+        warnings(&text.concat()),
+        ["config.toml:8: provider.staging.api_key: the same environment variable LANGMARTS is the key of \
+          provider.production, which is another host; a key is good at one of them only"]
     );
 }
 

@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that panics has failed, in its helpers too")]
 
 mod config;
+mod doctor;
 mod fixtures;
 mod harness;
 mod phases;

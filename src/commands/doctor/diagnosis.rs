@@ -1,0 +1,282 @@
+//! From the steps to the most likely cause, with the remedy of the guide's chapter and where to carry it out. Pure.
+
+use serde::Serialize;
+
+use super::{
+    lookup::SystemAnswer,
+    places,
+    steps::{Reached, Step, Verdict, host_and_port, is_about_time, name_of, next_hop, reached, said},
+};
+use crate::{
+    config::{KeySource, Provider, systemd_run},
+    outcome::{Api, Check, Fault, Outcome, Reason},
+};
+
+/// Steps by how much they tell where several failed.
+const TELLING: [&str; 9] =
+    ["dns", "tcp", "tls", "configuration", "key", "completion", "health", "models", "clock"];
+
+/// What is most likely wrong, and what to do.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub(super) struct Diagnosis {
+    /// The chapter of LangMart's guide to connection issues.
+    pub(super) chapter: &'static str,
+    pub(super) cause: String,
+    /// The most promising first.
+    pub(super) remedies: Vec<String>,
+    /// What shows the failure, or its cure, without the prober.
+    pub(super) commands: Vec<String>,
+}
+
+/// The diagnosis of a walk; `None`: no step failed.
+pub(super) fn diagnose(
+    provider: &Provider,
+    steps: &[Step],
+    system: Option<&SystemAnswer>,
+) -> Option<Diagnosis> {
+    let failed =
+        |name: &&str| steps.iter().find(|step| step.name == *name && step.verdict == Verdict::Failed);
+    let step = TELLING.iter().find_map(failed)?;
+    Some(match (&step.run, step.name) {
+        (Some((probe, outcome)), _) => of_run(provider, probe.check(), outcome, system),
+        (None, "clock") => of_clock(&step.text),
+        (None, _) => of_unread_key(provider),
+    })
+}
+
+impl Diagnosis {
+    fn new(chapter: &'static str, cause: impl Into<String>) -> Self {
+        Self { chapter, cause: cause.into(), ..Self::default() }
+    }
+
+    fn remedy(mut self, remedy: impl Into<String>) -> Self {
+        self.remedies.push(remedy.into());
+        self
+    }
+
+    fn command(mut self, command: impl Into<Option<String>>) -> Self {
+        self.commands.extend(command.into());
+        self
+    }
+}
+
+fn of_unread_key(provider: &Provider) -> Diagnosis {
+    let source = provider.key.as_ref().map(|key| &key.source);
+    let diagnosis = Diagnosis::new("Invalid API Key Errors", "the key is not where the configuration says");
+    match source {
+        Some(KeySource::Credential(name)) => diagnosis
+            .remedy(
+                "a systemd credential exists only inside the unit; have systemd give it to this command, too",
+            )
+            .command(systemd_run([name.as_str()], "langmart-prober doctor")),
+        Some(KeySource::Env(name)) => diagnosis.remedy(format!(
+            "set {name} in this shell; the daemon has an environment of its own, see its unit"
+        )),
+        Some(KeySource::File(path)) => diagnosis
+            .remedy(
+                "let the user that runs this read the file; the warning above says what kept it from that",
+            )
+            .command(format!("ls -l '{}'", path.display())),
+        None => diagnosis,
+    }
+}
+
+fn of_clock(text: &str) -> Diagnosis {
+    Diagnosis::new("Network Connectivity Issues: SSL error", format!("the clocks differ: {text}"))
+        .remedy("check system time: switch time synchronisation on, and see whether it reaches its servers")
+        .remedy(
+            "if other providers agree with this machine, the service's clock, or a cache before it, is the wrong one",
+        )
+        .command("timedatectl".to_owned())
+        .command("sudo timedatectl set-ntp true".to_owned())
+}
+
+fn of_run(provider: &Provider, check: Check, outcome: &Outcome, system: Option<&SystemAnswer>) -> Diagnosis {
+    let hint = outcome.hint;
+    match (outcome.reason, reached(provider, outcome)) {
+        (Reason::Internal, _) => {
+            Diagnosis::new("none", format!("the prober itself failed: {}", said(outcome))).remedy(hint)
+        }
+        (Reason::Proxy, _) => of_proxy(provider, outcome),
+        (_, Reached::Lookup) => of_lookup(provider, outcome, system),
+        (_, Reached::Connection) => of_connection(provider, outcome),
+        (_, Reached::Handshake) => of_handshake(provider, outcome),
+        (_, Reached::Service) => of_service(provider, check, outcome),
+    }
+}
+
+fn of_proxy(provider: &Provider, outcome: &Outcome) -> Diagnosis {
+    let proxy = host_and_port(next_hop(provider));
+    let target = &provider.base_url;
+    let cause = format!("the way through the proxy {proxy} is not open: {}", said(outcome));
+    Diagnosis::new("Network Connectivity Issues: proxy issues", cause)
+        .remedy(outcome.hint)
+        .remedy(format!(
+            "if none is needed: proxy = \"none\" under [provider.{}], whatever the environment says",
+            provider.name
+        ))
+        .command(format!("curl -v -x \"{}\" \"{target}\"", next_hop(provider)))
+}
+
+fn of_lookup(provider: &Provider, outcome: &Outcome, system: Option<&SystemAnswer>) -> Diagnosis {
+    let name = name_of(next_hop(provider)).unwrap_or_default();
+    let cause = format!("{name} has no address here: {}", said(outcome));
+    let mut diagnosis = Diagnosis::new("Network Connectivity Issues: DNS failure", cause);
+    if matches!(system, Some(SystemAnswer::Addresses(_))) {
+        diagnosis = diagnosis.remedy(
+            "other programs find it by nsswitch.conf: put the server that knows it into /etc/resolv.conf, or the \
+             address into /etc/hosts",
+        );
+    }
+    diagnosis
+        .remedy(outcome.hint)
+        .command(format!("nslookup {name}"))
+        .command(format!("nslookup {name} 8.8.8.8"))
+}
+
+fn of_connection(provider: &Provider, outcome: &Outcome) -> Diagnosis {
+    let place = host_and_port(next_hop(provider));
+    let said = said(outcome);
+    let port = next_hop(provider).port_or_known_default().unwrap_or_default();
+    let diagnosis = if outcome.reason == Reason::Timeout && provider.proxy.is_some() {
+        let cause = format!("the proxy {place} does not answer ({said})");
+        Diagnosis::new("Network Connectivity Issues: proxy issues", cause)
+            .remedy(format!("check proxy under [provider.{}] or in the environment", provider.name))
+    } else if outcome.reason == Reason::Timeout {
+        let cause = format!(
+            "packets to {place} are dropped: by a firewall, or since this network wants a proxy ({said})"
+        );
+        Diagnosis::new("Network Connectivity Issues: firewall blocking, proxy issues", cause)
+            .remedy(format!("let this machine out to port {port}"))
+            .remedy(format!(
+                "where a proxy is wanted: proxy = \"http://HOST:PORT\" under [provider.{}], or https_proxy in the \
+                 environment",
+                provider.name
+            ))
+    } else if said.contains("refused") {
+        let cause = format!("nothing listens on {place}, or a firewall rejects the connection ({said})");
+        Diagnosis::new("Network Connectivity Issues: firewall blocking", cause).remedy(outcome.hint)
+    } else {
+        let cause = format!("this machine cannot reach {place} ({said})");
+        Diagnosis::new("Network Connectivity Issues: firewall blocking", cause).remedy(outcome.hint)
+    };
+    let target = places::own_curl(provider, Check::Health)
+        .unwrap_or_else(|| format!("curl -v \"{}\"", provider.base_url));
+    diagnosis.command(target)
+}
+
+fn of_handshake(provider: &Provider, outcome: &Outcome) -> Diagnosis {
+    let host = provider.host();
+    let place = host_and_port(&provider.base_url);
+    let said = said(outcome);
+    let cause = if outcome.reason == Reason::Timeout {
+        format!("packets are lost on the way to {place} ({said})")
+    } else {
+        format!("no trusted connection to {place}: {said}")
+    };
+    let mut diagnosis = Diagnosis::new("Network Connectivity Issues: SSL error", cause).remedy(outcome.hint);
+    if is_about_time(&said) {
+        diagnosis = diagnosis.command("timedatectl".to_owned());
+    }
+    let servername =
+        if name_of(&provider.base_url).is_some() { format!(" -servername {host}") } else { String::new() };
+    diagnosis = diagnosis.command(format!("openssl s_client -connect {place}{servername} </dev/null"));
+    if said.contains("untrusted") {
+        diagnosis = diagnosis.command("sudo update-ca-certificates".to_owned());
+    }
+    diagnosis
+}
+
+/// What the service, or something before it, answered.
+fn of_service(provider: &Provider, check: Check, outcome: &Outcome) -> Diagnosis {
+    let api = provider.api;
+    let who = party(provider, outcome);
+    let hint = outcome.hint;
+    match outcome.reason {
+        Reason::AuthFailed if outcome.fault == Fault::Provider => of_stored_key(outcome),
+        Reason::AuthFailed => {
+            let cause = "the key is wrong, incomplete, expired, revoked, or of another environment";
+            let source = provider.key.as_ref().map(|key| key.source.to_string()).unwrap_or_default();
+            let diagnosis = Diagnosis::new("Invalid API Key Errors", cause)
+                .remedy(format!("{hint}; it was read from {source}"));
+            let page = places::keys_page(api).into_iter();
+            page.fold(diagnosis, |diagnosis, page| diagnosis.remedy(format!("keys: {page}")))
+                .command(places::own_curl(provider, Check::Auth))
+        }
+        Reason::Permission => Diagnosis::new(
+            "Provider Connection Failures",
+            format!("{who} knows the key and forbids the call"),
+        )
+        .remedy(hint),
+        Reason::Billing => Diagnosis::new(
+            "Provider Connection Failures: account issues; Billing Issues",
+            format!("{who} wants money: credit, quota or a spend limit is used up"),
+        )
+        .remedy(hint),
+        Reason::RateLimited => {
+            let cause = format!("{who} has had more requests or tokens than its limits allow");
+            let diagnosis = Diagnosis::new("Rate Limiting", cause).remedy(hint);
+            let page = upstream(outcome).map_or_else(|| places::limits_page(api), places::limits_page);
+            page.into_iter()
+                .fold(diagnosis, |diagnosis, page| diagnosis.remedy(format!("limits and tiers: {page}")))
+        }
+        Reason::GatewayTimeout | Reason::Timeout => {
+            let cause = match (outcome.reason, api.endpoint()) {
+                (Reason::Timeout, _) => format!("{who} took longer than the prober waits: {}", said(outcome)),
+                (_, Fault::Gateway) => format!("{who} gave up waiting for the provider behind it"),
+                _ => format!("{who} gave up on the request"),
+            };
+            with_status_page(Diagnosis::new("Timeout Errors", cause).remedy(hint), api, outcome)
+        }
+        Reason::Unavailable | Reason::Overloaded => {
+            let cause =
+                format!("{who} is down for maintenance, overloaded, or cut off from what is behind it");
+            let diagnosis = Diagnosis::new("Gateway Unavailable", cause).remedy(hint);
+            with_status_page(diagnosis, api, outcome).command(places::own_curl(provider, Check::Health))
+        }
+        Reason::ModelNotFound | Reason::InvalidRequest | Reason::NoContent => Diagnosis::new(
+            "Still Having Issues",
+            format!("{who} refuses what the {check} check asks: {}", said(outcome)),
+        )
+        .remedy(hint),
+        _ => with_status_page(
+            Diagnosis::new(
+                "Still Having Issues",
+                format!("{who} does not answer as it should: {}", said(outcome)),
+            )
+            .remedy(hint),
+            api,
+            outcome,
+        )
+        .command("langmart-prober report --since 1h".to_owned()),
+    }
+}
+
+/// The key that LangMart holds for the provider.
+fn of_stored_key(outcome: &Outcome) -> Diagnosis {
+    let whose = outcome.upstream.unwrap_or("the provider");
+    let cause = format!(
+        "our key is good; the key that is stored in LangMart for {whose} is wrong, expired or revoked"
+    );
+    Diagnosis::new("Provider Connection Failures", cause)
+        .remedy(outcome.hint)
+        .command(outcome.upstream.and_then(places::direct_curl))
+}
+
+/// Who answered so, for a sentence.
+fn party(provider: &Provider, outcome: &Outcome) -> String {
+    match (outcome.upstream, outcome.fault) {
+        (Some(upstream), Fault::Provider) => format!("{upstream}, behind {},", provider.name),
+        _ => provider.name.clone(),
+    }
+}
+
+fn upstream(outcome: &Outcome) -> Option<Api> {
+    outcome.upstream.and_then(Api::from_name)
+}
+
+fn with_status_page(diagnosis: Diagnosis, api: Api, outcome: &Outcome) -> Diagnosis {
+    let page = places::status_page(upstream(outcome).unwrap_or(api));
+    page.into_iter()
+        .fold(diagnosis, |diagnosis, page| diagnosis.remedy(format!("incidents and maintenance: {page}")))
+}

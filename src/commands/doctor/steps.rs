@@ -1,0 +1,457 @@
+//! Each step of a walk as a line: from the outcome of a run to a verdict and a sentence. Pure.
+
+use std::{
+    fmt::Write as _,
+    net::IpAddr,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use serde::{Serialize, Serializer, ser::SerializeMap};
+use url::{Host, Url};
+
+use super::lookup::SystemAnswer;
+use crate::{
+    config::{Probe, Provider, duration},
+    outcome::{Outcome, RateLimit, Reason, Record, rfc3339},
+};
+
+/// Clocks nearer than this agree: the Date header is good to a second, and the response took a while.
+const SAME_CLOCK: f64 = 2.0;
+
+/// From here on a clock is wrong enough to fail certificates and to make nonsense of resets, in seconds.
+const WRONG_CLOCK: f64 = 60.0;
+
+/// A certificate that ends sooner should have been renewed by now.
+const SHORT_CERTIFICATE: Duration = Duration::from_secs(14 * 86_400);
+
+/// How a step went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Verdict {
+    /// As it should.
+    Ok,
+    /// Worth knowing, and nothing that fails a probe today.
+    Note,
+    /// Badly.
+    Failed,
+    /// It was not taken, or has nothing to say.
+    Skipped,
+}
+
+/// One step.
+#[derive(Clone, Debug)]
+pub(super) struct Step {
+    pub(super) name: &'static str,
+    pub(super) verdict: Verdict,
+    pub(super) text: String,
+    /// What it is drawn from; `None`: no run of a probe.
+    pub(super) run: Option<(Arc<Probe>, Outcome)>,
+}
+
+impl Step {
+    pub(super) fn new(name: &'static str, verdict: Verdict, text: impl Into<String>) -> Self {
+        Self { name, verdict, text: text.into(), run: None }
+    }
+
+    /// The step with the run that it is drawn from.
+    pub(super) fn of(self, probe: &Arc<Probe>, outcome: &Outcome) -> Self {
+        Self { run: Some((Arc::clone(probe), outcome.clone())), ..self }
+    }
+
+    /// The same where the step failed; a way that is open needs no record.
+    pub(super) fn of_failed(self, probe: &Arc<Probe>, outcome: &Outcome) -> Self {
+        if self.verdict == Verdict::Failed { self.of(probe, outcome) } else { self }
+    }
+}
+
+impl Serialize for Step {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        map.serialize_entry("step", self.name)?;
+        map.serialize_entry("verdict", &self.verdict)?;
+        map.serialize_entry("text", &self.text)?;
+        if let Some((probe, outcome)) = &self.run {
+            map.serialize_entry("record", &Record { subject: probe.subject(), outcome })?;
+        }
+        map.end()
+    }
+}
+
+/// How far a run came on the way to an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Reached {
+    /// It ended in the lookup.
+    Lookup,
+    /// It ended before there was a connection.
+    Connection,
+    /// It ended in the TLS handshake.
+    Handshake,
+    /// The connection stood.
+    Service,
+}
+
+/// How far the run came, by its reason and by the phase in which it ended.
+pub(super) fn reached(provider: &Provider, outcome: &Outcome) -> Reached {
+    let by_phase = || {
+        if outcome.http_status.is_some() || !outcome.phases.processing.is_zero() {
+            Reached::Service
+        } else if !outcome.phases.tls.is_zero() {
+            Reached::Handshake
+        } else if !outcome.phases.connect.is_zero() {
+            Reached::Connection
+        } else {
+            Reached::Lookup
+        }
+    };
+    match outcome.reason {
+        Reason::Dns => Reached::Lookup,
+        Reason::Connect => Reached::Connection,
+        Reason::Tls => Reached::Handshake,
+        Reason::Proxy if outcome.dns.is_empty() && name_of(next_hop(provider)).is_some() => Reached::Lookup,
+        Reason::Proxy => Reached::Connection,
+        Reason::Timeout | Reason::Internal => by_phase(),
+        _ => Reached::Service,
+    }
+}
+
+/// Where the connection goes first: the proxy, else the service.
+pub(super) fn next_hop(provider: &Provider) -> &Url {
+    provider.proxy.as_ref().unwrap_or(&provider.base_url)
+}
+
+/// The name that must be looked up; `None`: an address needs no lookup.
+pub(super) fn name_of(url: &Url) -> Option<&str> {
+    match url.host() {
+        Some(Host::Domain(name)) => Some(name),
+        _ => None,
+    }
+}
+
+/// `host:port`.
+pub(super) fn host_and_port(url: &Url) -> String {
+    format!("{}:{}", url.host_str().unwrap_or_default(), url.port_or_known_default().unwrap_or_default())
+}
+
+/// What is configured, and whether its key can be read here. What a key must not look like was refused at load.
+pub(super) fn configuration(provider: &Provider) -> Step {
+    let (verdict, key) = match &provider.key {
+        None => (Verdict::Ok, "no key".to_owned()),
+        Some(key) if key.value.expose().is_empty() => {
+            (Verdict::Failed, format!("the key cannot be read here from {}", key.source))
+        }
+        Some(key) => (Verdict::Ok, format!("key from {}", key.source)),
+    };
+    Step::new("configuration", verdict, format!("{} at {}, {key}", provider.api, provider.base_url))
+}
+
+/// The proxy in use.
+pub(super) fn proxy(provider: &Provider) -> Step {
+    match &provider.proxy {
+        None => Step::new("proxy", Verdict::Ok, "none"),
+        Some(proxy) => {
+            let text = format!("{}://{}; dns and tcp are its own", proxy.scheme(), host_and_port(proxy));
+            Step::new("proxy", Verdict::Ok, text)
+        }
+    }
+}
+
+/// The lookup, and whom it asked.
+pub(super) fn dns(provider: &Provider, outcome: &Outcome, servers: &[IpAddr]) -> Step {
+    let Some(name) = name_of(next_hop(provider)) else {
+        return Step::new("dns", Verdict::Skipped, "not needed for an address");
+    };
+    let asked = format!("asked: /etc/hosts, {}", listed(servers));
+    if reached(provider, outcome) == Reached::Lookup {
+        return Step::new("dns", Verdict::Failed, format!("{name}: {} ({asked})", said(outcome)));
+    }
+    let text =
+        format!("{name} is {}, in {} ({asked})", listed(&outcome.dns), milliseconds(outcome.phases.resolve));
+    Step::new("dns", Verdict::Ok, text)
+}
+
+/// What the C library's answer says beside ours.
+pub(super) fn getaddrinfo(ours: &[IpAddr], system: &SystemAnswer) -> Step {
+    let (verdict, text) = match system {
+        SystemAnswer::Addresses(theirs) if ours.is_empty() => (
+            Verdict::Note,
+            format!(
+                "finds {}: nsswitch.conf knows sources that the prober does not ask, which are all but /etc/hosts and \
+                 the servers of resolv.conf",
+                listed(theirs)
+            ),
+        ),
+        SystemAnswer::Addresses(theirs) if theirs.iter().any(|address| ours.contains(address)) => {
+            (Verdict::Ok, "finds the same".to_owned())
+        }
+        SystemAnswer::Addresses(theirs) => (
+            Verdict::Note,
+            format!(
+                "finds others: {}; large services give each asker others, else compare /etc/hosts and nsswitch.conf",
+                listed(theirs)
+            ),
+        ),
+        SystemAnswer::Nothing | SystemAnswer::NoAnswer if ours.is_empty() => {
+            (Verdict::Note, "finds no address either".to_owned())
+        }
+        SystemAnswer::Nothing => (
+            Verdict::Note,
+            "finds no address: programs that follow nsswitch.conf fail here, the prober does not".to_owned(),
+        ),
+        SystemAnswer::NoAnswer => {
+            (Verdict::Note, "did not answer within 5 s, which the prober need not wait for".to_owned())
+        }
+    };
+    Step::new("getaddrinfo", verdict, text)
+}
+
+/// The connection; through a proxy, its own.
+pub(super) fn tcp(provider: &Provider, outcome: &Outcome) -> Step {
+    let place = host_and_port(next_hop(provider));
+    if reached(provider, outcome) == Reached::Connection {
+        return Step::new("tcp", Verdict::Failed, format!("{place}: {}", said(outcome)));
+    }
+    let to = outcome.remote_address.map_or(place, |address| address.to_string());
+    let text = format!("connected to {to}, in {}", milliseconds(outcome.phases.connect));
+    Step::new("tcp", Verdict::Ok, text)
+}
+
+/// The handshake with the service and its certificate.
+pub(super) fn tls(provider: &Provider, outcome: &Outcome, now: SystemTime) -> Step {
+    if provider.base_url.scheme() != "https" {
+        return Step::new("tls", Verdict::Skipped, "none: base_url begins with http://");
+    }
+    let not_after = outcome.tls.and_then(|tls| tls.not_after);
+    if reached(provider, outcome) == Reached::Handshake {
+        let text = said(outcome);
+        let text = if is_about_time(&text) {
+            let until = not_after.map_or_else(String::new, |end| format!("good until {}; ", rfc3339(end)));
+            format!("{text} ({until}this machine's clock says {})", rfc3339(now))
+        } else {
+            text
+        };
+        return Step::new("tls", Verdict::Failed, text);
+    }
+    let version = outcome.tls.and_then(|tls| tls.version).unwrap_or("of an unknown version");
+    let mut text = format!("TLS {version}, in {}", milliseconds(outcome.phases.tls));
+    let Some(end) = not_after else { return Step::new("tls", Verdict::Ok, text) };
+    let _ = write!(text, ", certificates good until {}", rfc3339(end));
+    if end.duration_since(now).unwrap_or_default() < SHORT_CERTIFICATE {
+        text.push_str(", which is soon: the service should renew them");
+        return Step::new("tls", Verdict::Note, text);
+    }
+    Step::new("tls", Verdict::Ok, text)
+}
+
+/// Whether what is said of a certificate depends on the clocks.
+pub(super) fn is_about_time(said: &str) -> bool {
+    said.contains("expired") || said.contains("not yet valid")
+}
+
+/// Our clock against the Date header.
+pub(super) fn clock(outcome: &Outcome) -> Step {
+    let Some(offset) = outcome.clock_offset else {
+        return Step::new("clock", Verdict::Skipped, "cannot be compared: the service sent no Date");
+    };
+    let verdict = match offset.abs() {
+        off if off <= SAME_CLOCK => return Step::new("clock", Verdict::Ok, "agrees with the service's"),
+        off if off < WRONG_CLOCK => Verdict::Note,
+        _ => Verdict::Failed,
+    };
+    let side = if offset > 0.0 { "ahead of" } else { "behind" };
+    Step::new("clock", verdict, format!("this machine's is {} {side} the service's", roughly(offset.abs())))
+}
+
+/// The answer of the service to one call, by any check.
+pub(super) fn answer(name: &'static str, outcome: &Outcome) -> Step {
+    let took = milliseconds(outcome.duration);
+    if outcome.success() {
+        let status = outcome.http_status.map_or_else(String::new, |status| format!("{status}, "));
+        return Step::new(name, Verdict::Ok, format!("{status}in {took}"));
+    }
+    let status = outcome.http_status.map_or_else(|| "no answer".to_owned(), |status| status.to_string());
+    let mut text = format!("{status}, {}", outcome.reason);
+    if let Some(code) = &outcome.error_code {
+        let _ = write!(text, ", code {code}");
+    }
+    if let Some(upstream) = outcome.upstream {
+        let _ = write!(text, ", upstream {upstream}");
+    }
+    if !outcome.detail.is_empty() {
+        let _ = write!(text, ": {}", outcome.detail);
+    }
+    let _ = write!(text, ", in {took}");
+    if let Some(seconds) = outcome.retry_after {
+        let _ = write!(text, "; asks to wait {seconds} s");
+    }
+    if let Some(id) = &outcome.request_id {
+        let _ = write!(text, "; request id {id}");
+    }
+    Step::new(name, Verdict::Failed, text)
+}
+
+/// What is left of the limits, by the last answer that told any.
+pub(super) fn limits(told: &[RateLimit]) -> Step {
+    if told.is_empty() {
+        return Step::new("limits", Verdict::Skipped, "not told by these calls");
+    }
+    let one = |limit: &RateLimit| {
+        let count = |count: Option<u64>| count.map_or_else(|| "?".to_owned(), |count| count.to_string());
+        let reset = limit.reset.map_or_else(String::new, |time| format!(", full again at {}", rfc3339(time)));
+        format!("{}: {} of {} left{reset}", limit.resource, count(limit.remaining), count(limit.limit))
+    };
+    let text = told.iter().map(one).collect::<Vec<_>>().join("; ");
+    let exhausted = told.iter().any(|limit| limit.remaining == Some(0));
+    Step::new("limits", if exhausted { Verdict::Note } else { Verdict::Ok }, text)
+}
+
+/// What happened, in our own words.
+pub(super) fn said(outcome: &Outcome) -> String {
+    if outcome.detail.is_empty() { outcome.reason.to_string() } else { outcome.detail.to_string() }
+}
+
+fn listed(addresses: &[IpAddr]) -> String {
+    const SHOWN: usize = 4;
+    let mut words: Vec<String> = addresses.iter().take(SHOWN).map(ToString::to_string).collect();
+    match addresses.len() {
+        0 => words.push("no server".to_owned()),
+        more if more > SHOWN => words.push(format!("{} more", more - SHOWN)),
+        _ => {}
+    }
+    words.join(", ")
+}
+
+fn milliseconds(duration: Duration) -> String {
+    format!("{:.0} ms", duration.as_secs_f64() * 1e3)
+}
+
+/// A distance in time as a person says it: to the second, above an hour to the minute.
+fn roughly(seconds: f64) -> String {
+    let unit = if seconds < 3_600.0 { 1.0 } else { 60.0 };
+    duration::format(Duration::try_from_secs_f64((seconds / unit).round() * unit).unwrap_or(Duration::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::outcome::{Api, Fault, Phases, Resource, Tls};
+
+    const MOMENT: Duration = Duration::from_millis(5);
+
+    fn provider(base_url: &str, proxy: Option<&str>) -> Provider {
+        Provider {
+            name: "langmart".to_owned(),
+            api: Api::Langmart,
+            base_url: base_url.parse().unwrap(),
+            key: None,
+            key_header: None,
+            proxy: proxy.map(|proxy| proxy.parse().unwrap()),
+            ca_certificates: Vec::new(),
+            headers: Vec::new(),
+            labels: std::collections::BTreeMap::new(),
+            paths: crate::config::Paths::default(),
+        }
+    }
+
+    fn outcome(reason: Reason, phases: Phases) -> Outcome {
+        Outcome { phases, ..Outcome::new(SystemTime::UNIX_EPOCH, reason, Fault::Network) }
+    }
+
+    #[track_caller]
+    fn check_reached(proxy: Option<&str>, reason: Reason, phases: Phases, expected: Reached) {
+        let provider = provider("https://api.example", proxy);
+        assert_eq!(reached(&provider, &outcome(reason, phases)), expected, "{proxy:?} {reason}");
+    }
+
+    #[test]
+    fn how_far_a_run_came_shows_in_its_reason_and_phases() {
+        let none = Phases::default();
+        let resolve = Phases { resolve: MOMENT, ..none };
+        let connect = Phases { connect: MOMENT, ..resolve };
+        let tls = Phases { tls: MOMENT, ..connect };
+        let processing = Phases { processing: MOMENT, ..tls };
+        check_reached(None, Reason::Dns, resolve, Reached::Lookup);
+        check_reached(None, Reason::Connect, connect, Reached::Connection);
+        check_reached(None, Reason::Tls, tls, Reached::Handshake);
+        check_reached(None, Reason::Unavailable, processing, Reached::Service);
+        check_reached(None, Reason::Disconnected, processing, Reached::Service);
+        check_reached(None, Reason::Timeout, resolve, Reached::Lookup);
+        check_reached(None, Reason::Timeout, connect, Reached::Connection);
+        check_reached(None, Reason::Timeout, tls, Reached::Handshake);
+        check_reached(None, Reason::Timeout, processing, Reached::Service);
+        check_reached(Some("http://proxy.example:1"), Reason::Proxy, resolve, Reached::Lookup);
+        check_reached(Some("http://192.0.2.1:1"), Reason::Proxy, connect, Reached::Connection);
+    }
+
+    #[track_caller]
+    fn check_system(ours: &[&str], system: Option<&[&str]>, verdict: Verdict, begins: &str) {
+        let parsed = |texts: &[&str]| texts.iter().map(|text| text.parse().unwrap()).collect::<Vec<IpAddr>>();
+        let system = system.map_or(SystemAnswer::Nothing, |found| SystemAnswer::Addresses(parsed(found)));
+        let step = getaddrinfo(&parsed(ours), &system);
+        assert_eq!(step.verdict, verdict, "{ours:?} {system:?}");
+        assert!(step.text.starts_with(begins), "{}", step.text);
+    }
+
+    #[test]
+    fn the_c_library_is_told_from_resolv_conf() {
+        check_system(&["192.0.2.1", "::1"], Some(&["::1"]), Verdict::Ok, "finds the same");
+        check_system(&["192.0.2.1"], Some(&["192.0.2.2"]), Verdict::Note, "finds others: 192.0.2.2; ");
+        check_system(&["192.0.2.1"], None, Verdict::Note, "finds no address: ");
+        check_system(&[], Some(&["192.0.2.2"]), Verdict::Note, "finds 192.0.2.2: nsswitch.conf knows");
+        check_system(&[], None, Verdict::Note, "finds no address either");
+        let many = ["192.0.2.1", "192.0.2.2", "192.0.2.3", "192.0.2.4", "192.0.2.5", "192.0.2.6"];
+        check_system(
+            &[],
+            Some(&many),
+            Verdict::Note,
+            "finds 192.0.2.1, 192.0.2.2, 192.0.2.3, 192.0.2.4, 2 more: ",
+        );
+    }
+
+    #[track_caller]
+    fn check_clock(offset: f64, verdict: Verdict, text: &str) {
+        let mut outcome = outcome(Reason::Ok, Phases::default());
+        outcome.clock_offset = Some(offset);
+        let step = clock(&outcome);
+        assert_eq!((step.verdict, step.text.as_str()), (verdict, text));
+    }
+
+    #[test]
+    fn a_clock_is_judged_by_its_distance() {
+        check_clock(-1.9, Verdict::Ok, "agrees with the service's");
+        check_clock(12.3, Verdict::Note, "this machine's is 12s ahead of the service's");
+        check_clock(-100.0, Verdict::Failed, "this machine's is 1m40s behind the service's");
+        check_clock(86_401.2, Verdict::Failed, "this machine's is 24h ahead of the service's");
+        assert_eq!(clock(&outcome(Reason::Ok, Phases::default())).verdict, Verdict::Skipped);
+    }
+
+    #[test]
+    fn a_certificate_that_ends_soon_is_worth_a_note() {
+        let provider = provider("https://api.example", None);
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_795_334_400);
+        let verdict = |days: u64| {
+            let not_after = Some(now + Duration::from_secs(days * 86_400));
+            let tls = Some(Tls { version: Some("1.3"), not_after });
+            let phases = Phases { tls: MOMENT, processing: MOMENT, ..Phases::default() };
+            let step = super::tls(&provider, &Outcome { tls, ..outcome(Reason::Ok, phases) }, now);
+            assert!(
+                step.text.starts_with("TLS 1.3, in 5 ms, certificates good until 2026-"),
+                "{}",
+                step.text
+            );
+            step.verdict
+        };
+        assert_eq!((verdict(13), verdict(14)), (Verdict::Note, Verdict::Ok));
+    }
+
+    #[test]
+    fn a_limit_with_nothing_left_is_worth_a_note() {
+        let limit = |resource, remaining| RateLimit { resource, limit: Some(60), remaining, reset: None };
+        let step = limits(&[limit(Resource::Requests, Some(1)), limit(Resource::Tokens, None)]);
+        assert_eq!(
+            (step.verdict, step.text.as_str()),
+            (Verdict::Ok, "requests: 1 of 60 left; tokens: ? of 60 left")
+        );
+        assert_eq!(limits(&[limit(Resource::Requests, Some(0))]).verdict, Verdict::Note);
+    }
+}

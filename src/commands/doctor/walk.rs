@@ -1,0 +1,129 @@
+//! The walk itself: the guide's steps in their order, as far as they make sense.
+
+use std::{io, mem, sync::Arc, time::SystemTime};
+
+use super::{
+    diagnosis::{Diagnosis, diagnose},
+    lookup::{SystemAnswer, name_servers, system_answer},
+    places,
+    plan::Plan,
+    steps::{self, Reached, Step, Verdict, reached},
+};
+use crate::{outcome::Outcome, probe::Target};
+
+/// What a walk came to.
+pub(super) struct Found {
+    pub(super) steps: Vec<Step>,
+    /// `None`: all is well.
+    pub(super) diagnosis: Option<Diagnosis>,
+}
+
+/// Where the steps go as they are taken.
+type Live<'a> = dyn FnMut(&Step) -> io::Result<()> + 'a;
+
+/// Takes the steps.
+pub(super) async fn walk(plan: &Plan, live: &mut Live<'_>) -> io::Result<Found> {
+    let mut walk = Walk { plan, steps: Vec::new(), system: None, live };
+    walk.take(steps::configuration(&plan.provider))?;
+    walk.take(steps::proxy(&plan.provider))?;
+    if let Some(run) = walk.way().await? {
+        walk.service(run).await?;
+    }
+    let Walk { steps, system, .. } = walk;
+    Ok(Found { diagnosis: diagnose(&plan.provider, &steps, system.as_ref()), steps })
+}
+
+struct Walk<'a, 'l> {
+    plan: &'a Plan,
+    steps: Vec<Step>,
+    /// `None`: there was no name to look up.
+    system: Option<SystemAnswer>,
+    live: &'a mut Live<'l>,
+}
+
+/// A run that is over.
+type Run<'a> = (&'a Arc<Target>, Outcome);
+
+impl<'a> Walk<'a, '_> {
+    fn take(&mut self, step: Step) -> io::Result<()> {
+        (self.live)(&step)?;
+        self.steps.push(step);
+        Ok(())
+    }
+
+    /// The way to the service, by the phases of the first run that there is; `None`: it is not open.
+    async fn way(&mut self) -> io::Result<Option<Run<'a>>> {
+        let Plan { provider, health, auth, models, .. } = self.plan;
+        let Some(target) = health.iter().chain(auth).chain(models).next() else {
+            self.take(Step::new("dns", Verdict::Skipped, "nothing can be tried without the key"))?;
+            return Ok(None);
+        };
+        let name = steps::name_of(steps::next_hop(provider));
+        let asking = async {
+            match name {
+                Some(name) => Some(system_answer(name).await),
+                None => None,
+            }
+        };
+        let (outcome, system) = tokio::join!(target.run(), asking);
+        let probe = target.probe();
+        self.take(steps::dns(provider, &outcome, &name_servers()).of_failed(probe, &outcome))?;
+        if let Some(system) = &system {
+            self.take(steps::getaddrinfo(&outcome.dns, system))?;
+        }
+        self.system = system;
+        let came = reached(provider, &outcome);
+        if came > Reached::Lookup {
+            self.take(steps::tcp(provider, &outcome).of_failed(probe, &outcome))?;
+        }
+        if came > Reached::Connection {
+            self.take(steps::tls(provider, &outcome, SystemTime::now()).of_failed(probe, &outcome))?;
+        }
+        Ok((came == Reached::Service).then_some((target, outcome)))
+    }
+
+    /// What the service says; `first` is the run that opened the way.
+    async fn service(&mut self, first: Run<'a>) -> io::Result<()> {
+        let plan = self.plan;
+        let mut compared = false;
+        let mut told = Vec::new();
+        let mut first = Some(first);
+        let calls = plan.health.iter().map(|target| ("health", target));
+        let calls = calls.chain(plan.auth.iter().map(|target| ("key", target)));
+        let calls = calls.chain(plan.models.iter().map(|target| ("models", target)));
+        let calls = calls.chain(plan.generation.iter().map(|target| ("completion", target)));
+        for (name, target) in calls {
+            let outcome = match first.take() {
+                // The calls come in the order in which the first one was chosen.
+                Some((_, outcome)) => outcome,
+                None => target.run().await,
+            };
+            if !mem::replace(&mut compared, true) {
+                self.take(steps::clock(&outcome))?;
+            }
+            self.take(steps::answer(name, &outcome).of(target.probe(), &outcome))?;
+            if !outcome.ratelimit.is_empty() {
+                told.clone_from(&outcome.ratelimit);
+            }
+            // A key that is refused, or held back, fares no better in the calls that follow.
+            if name == "key" && !outcome.success() {
+                break;
+            }
+        }
+        if plan.health.is_some() && plan.auth.is_none() && plan.models.is_empty() {
+            let why = if plan.provider.key.is_none() { "none is configured" } else { "not tried without it" };
+            self.take(Step::new("key", Verdict::Skipped, why))?;
+        }
+        self.take(steps::limits(&told))?;
+        self.status()
+    }
+
+    /// What the provider says of itself.
+    fn status(&mut self) -> io::Result<()> {
+        let text = match places::status_page(self.plan.provider.api) {
+            Some(page) => format!("not read here: see {page}"),
+            None => "not read here: see the service's status page".to_owned(),
+        };
+        self.take(Step::new("status", Verdict::Skipped, text))
+    }
+}

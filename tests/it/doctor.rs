@@ -1,0 +1,324 @@
+//! `doctor` and `report` as a person runs them; each row of the guide beside what the program says, in tests/doctor.
+
+use std::{
+    fs,
+    net::TcpListener,
+    path::{Path, PathBuf},
+    process::{Command, Output},
+    time::{Duration, SystemTime},
+};
+
+use langmart_prober::simulator::{FullListener, Options, Scenario, Simulator};
+use regex::Regex;
+use serde_json::Value;
+
+const PROBER: &str = env!("CARGO_BIN_EXE_langmart-prober");
+
+/// A simulator, a configuration for it, and names for the addresses of both.
+struct Bench {
+    simulator: Simulator,
+    directory: tempfile::TempDir,
+    names: Vec<(String, &'static str)>,
+}
+
+impl Bench {
+    fn new(scenario: &str) -> Self {
+        Self::with(Scenario::parse(scenario).unwrap())
+    }
+
+    fn with(scenario: Scenario) -> Self {
+        let listen = ([127, 0, 0, 1], 0).into();
+        let simulator = Simulator::start(Options { listen, tls_listen: Some(listen), scenario }).unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        fs::write(directory.path().join("ca.pem"), simulator.ca_pem()).unwrap();
+        let names = vec![
+            (simulator.address().to_string(), "SIMULATOR"),
+            (simulator.tls_address().unwrap().port().to_string(), "TLSPORT"),
+            (directory.path().display().to_string(), "DIRECTORY"),
+        ];
+        Self { simulator, directory, names }
+    }
+
+    /// An address where nobody listens.
+    fn with_closed_port(mut self) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        self.names.push((listener.local_addr().unwrap().to_string(), "CLOSED"));
+        self
+    }
+
+    /// Runs a command on the configuration, in which the names stand for the addresses.
+    fn run(&self, command: &str, config: &str, arguments: &[&str]) -> Output {
+        let mut text = config.to_owned();
+        for (address, name) in &self.names {
+            text = text.replace(name, address);
+        }
+        let path = self.directory.path().join("config.toml");
+        fs::write(&path, text).unwrap();
+        let mut prober = Command::new(PROBER);
+        prober.env_clear().env("KEY", "sk-langmart-1").env("BAD_KEY", "sk-langmart-invalid");
+        prober.arg(command).arg("--config").arg(path).args(arguments).output().unwrap()
+    }
+
+    /// What a person sees, with names in place of addresses, times and durations.
+    fn seen(&self, output: &Output) -> String {
+        let mut text = String::from_utf8([&*output.stdout, &*output.stderr].concat()).unwrap();
+        assert!(!text.contains("sk-langmart"), "a key is shown: {text}");
+        for (address, name) in &self.names {
+            text = text.replace(address, name);
+        }
+        for (what, name) in [
+            (r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z", "TIME"),
+            (r"\bin \d+ ms", "in N ms"),
+            (r"request id [\w.-]+", "request id ID"),
+            (r"asked: /etc/hosts, [^)]*\)", "asked: /etc/hosts, SERVERS)"),
+            // Whatever the C library of this machine has for such names.
+            (r"(?m)^.*  getaddrinfo .*\n", ""),
+            (r"\.localhost is [0-9a-f:., ]+, in", ".localhost is ADDRESSES, in"),
+        ] {
+            text = Regex::new(what).unwrap().replace_all(&text, name).into_owned();
+        }
+        text
+    }
+
+    /// Runs the doctor and compares what it says with the file of that name, which begins with the guide's own words.
+    #[track_caller]
+    fn check(&self, name: &str, config: &str, arguments: &[&str], status: i32) {
+        let output = self.run("doctor", config, arguments);
+        let seen = self.seen(&output);
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/doctor").join(format!("{name}.txt"));
+        let file = fs::read_to_string(&path).unwrap_or_default();
+        let is_guide = |line: &&str| line.starts_with("# ");
+        let expected: String = file.split_inclusive('\n').skip_while(is_guide).collect();
+        if seen != expected {
+            let actual = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}.txt"));
+            fs::write(&actual, &seen).unwrap();
+            panic!("{}, expected:\n{expected}--- but {} says:\n{seen}", path.display(), actual.display());
+        }
+        assert_eq!(output.status.code(), Some(status), "{seen}");
+    }
+}
+
+const LANGMART: &str = r#"
+[provider.langmart]
+base_url = "http://SIMULATOR/langmart"
+api_key = { env = "KEY" }
+checks = ["health"]
+"#;
+
+const CHAT: &str = r#"
+[[probe]]
+name = "langmart-chat"
+provider = "langmart"
+check = "chat"
+model = "openai/gpt-4o-mini"
+"#;
+
+fn with_chat() -> String {
+    format!("{LANGMART}{CHAT}")
+}
+
+#[test]
+fn all_well() {
+    Bench::new("").check("all_well", &with_chat(), &[], 0);
+}
+
+#[test]
+fn invalid_api_key() {
+    let config = LANGMART.replace("\"KEY\"", "\"BAD_KEY\"");
+    Bench::new("").check("invalid_api_key", &config, &[], 1);
+}
+
+#[test]
+fn key_not_readable() {
+    let config = LANGMART.replace("\"KEY\"", "\"UNSET_KEY\"");
+    Bench::new("").check("key_not_readable", &config, &[], 1);
+}
+
+#[test]
+fn provider_connection_failure() {
+    let bench =
+        Bench::new("[[rule]]\npath = \"/chat\"\nfault = \"provider_auth_failed\"\nupstream = \"openai\"\n");
+    bench.check("provider_connection_failure", &with_chat(), &["--generate"], 1);
+}
+
+#[test]
+fn rate_limiting() {
+    let bench = Bench::new("[[rule]]\npath = \"/auth\"\nfault = \"rate_limited\"\nretry_after = \"60s\"\n");
+    bench.check("rate_limiting", LANGMART, &[], 1);
+}
+
+#[test]
+fn timeout_errors() {
+    let bench = Bench::new("[[rule]]\npath = \"/chat\"\nfault = \"gateway_timeout\"\n");
+    bench.check("timeout_errors", &with_chat(), &["--generate"], 1);
+}
+
+#[test]
+fn gateway_unavailable() {
+    let bench = Bench::new("[[rule]]\nprovider = \"langmart\"\nfault = \"unavailable\"\n");
+    bench.check("gateway_unavailable", LANGMART, &[], 1);
+}
+
+#[test]
+fn dns_failure() {
+    // RFC 6761, 6.4: no resolver asks anybody about it.
+    let config = LANGMART.replace("http://SIMULATOR", "https://llm.invalid");
+    Bench::new("").check("dns_failure", &config, &[], 1);
+}
+
+#[test]
+fn firewall_that_rejects() {
+    let config = LANGMART.replace("SIMULATOR", "CLOSED");
+    Bench::new("").with_closed_port().check("firewall_that_rejects", &config, &[], 1);
+}
+
+#[test]
+fn firewall_that_drops() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let full = runtime.block_on(FullListener::start()).unwrap();
+    let mut bench = Bench::new("");
+    let address = full.address();
+    bench.names.push((address.to_string(), "SILENT"));
+    bench.names.push((format!("port {}", address.port()), "port PORT"));
+    let config = format!("[defaults]\ntimeout = \"1s\"\n{}", LANGMART.replace("SIMULATOR", "SILENT"));
+    bench.check("firewall_that_drops", &config, &[], 1);
+}
+
+#[test]
+fn certificate_for_another_name() {
+    tls("certificate_for_another_name", "wrong.localhost", true);
+}
+
+#[test]
+fn certificate_that_has_ended() {
+    tls("certificate_that_has_ended", "expired.localhost", true);
+}
+
+#[test]
+fn certificate_that_has_not_begun() {
+    tls("certificate_that_has_not_begun", "future.localhost", true);
+}
+
+#[test]
+fn certificate_of_a_stranger() {
+    tls("certificate_of_a_stranger", "127.0.0.1", false);
+}
+
+#[track_caller]
+fn tls(name: &str, host: &str, trusted: bool) {
+    let ca = if trusted { "ca_file = \"DIRECTORY/ca.pem\"\n" } else { "" };
+    let config = LANGMART.replace("http://SIMULATOR", &format!("https://{host}:TLSPORT"));
+    Bench::new("").check(name, &format!("{config}{ca}"), &[], 1);
+}
+
+#[test]
+fn clock_off_by_a_day() {
+    let date = httpdate::fmt_http_date(SystemTime::now() - Duration::from_secs(86_400));
+    let respond = |path: &str, body: &str| {
+        let headers = format!("{{ Date = \"{date}\", Content-Type = \"application/json\" }}");
+        format!(
+            "[[rule]]\npath = \"{path}\"\nrespond = {{ status = 200, headers = {headers}, body = '{body}' }}\n"
+        )
+    };
+    let scenario = respond("/health", "{\"status\":\"ok\"}") + &respond("/auth", "{\"valid\":true}");
+    Bench::new(&scenario).check("clock_off_by_a_day", LANGMART, &[], 1);
+}
+
+#[test]
+fn proxy_that_is_gone() {
+    let config = LANGMART.replace("http://SIMULATOR", "https://llm.invalid");
+    let bench = Bench::new("").with_closed_port();
+    bench.check("proxy_that_is_gone", &format!("{config}proxy = \"http://CLOSED\"\n"), &[], 1);
+}
+
+/// Three faults at once, as the README shows them.
+#[test]
+fn three_faults() {
+    let config = r#"
+[provider.corp]
+api = "openai"
+base_url = "http://CLOSED/v1"
+checks = ["models"]
+
+[provider.groq]
+base_url = "http://SIMULATOR/groq/openai/v1"
+api_key = { env = "KEY" }
+checks = ["auth"]
+
+[provider.langmart]
+base_url = "http://SIMULATOR/langmart"
+api_key = { env = "BAD_KEY" }
+checks = ["health", "auth"]
+"#;
+    let scenario = "[[rule]]\nprovider = \"groq\"\nfault = \"rate_limited\"\nretry_after = \"40s\"\n";
+    Bench::new(scenario).with_closed_port().check("three_faults", config, &[], 1);
+}
+
+#[test]
+fn only_what_is_named_is_walked_and_json_is_one_object_a_provider() {
+    let bench = Bench::new("").with_closed_port();
+    let config = format!("{LANGMART}[provider.corp]\napi = \"openai\"\nbase_url = \"http://CLOSED\"\n");
+    let output = bench.run("doctor", &config, &["--json", "langmart"]);
+    assert_eq!(output.status.code(), Some(0), "{}", bench.seen(&output));
+    let walk: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((walk["provider"].as_str(), walk["ok"].as_bool()), (Some("langmart"), Some(true)));
+    assert!(walk.get("diagnosis").is_none());
+
+    let output = bench.run("doctor", &config, &["--json"]);
+    assert_eq!(output.status.code(), Some(1));
+    let text = String::from_utf8(output.stdout).unwrap();
+    let walks: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let [corp, langmart] = walks.as_slice() else { panic!("{text}") };
+    assert_eq!((corp["provider"].as_str(), langmart["provider"].as_str()), (Some("corp"), Some("langmart")));
+    assert_eq!(corp["diagnosis"]["chapter"], "Network Connectivity Issues: firewall blocking");
+    let steps = corp["steps"].as_array().unwrap();
+    let tcp = steps.iter().find(|step| step["step"] == "tcp").unwrap();
+    assert_eq!(
+        (tcp["verdict"].as_str(), tcp["record"]["reason"].as_str()),
+        (Some("failed"), Some("connect"))
+    );
+    assert_eq!(steps.last(), Some(tcp), "nothing is tried beyond a failure to connect");
+}
+
+#[test]
+fn a_walk_without_generate_sends_no_completion() {
+    let bench = Bench::new("");
+    for (arguments, completions) in [(&[][..], 0), (&["--generate"][..], 1)] {
+        let output = bench.run("doctor", &with_chat(), arguments);
+        assert_eq!(output.status.code(), Some(0), "{}", bench.seen(&output));
+        let sent = bench.simulator.requests();
+        let sent = sent.iter().filter(|request| request.path.contains("/chat")).count();
+        assert_eq!(sent, completions);
+    }
+}
+
+#[test]
+fn what_cannot_be_walked_has_its_exit_status() {
+    let bench = Bench::new("");
+    for (config, arguments, status, says) in [
+        ("[log]\nlevl = 1\n", &[][..], 78, "unknown key"),
+        (LANGMART, &["other"][..], 2, "no provider is named other; the configuration has: langmart"),
+        ("", &[][..], 1, "the configuration has no provider"),
+    ] {
+        let output = bench.run("doctor", config, arguments);
+        assert_eq!(output.status.code(), Some(status), "{config}");
+        assert!(bench.seen(&output).contains(says), "{}", bench.seen(&output));
+    }
+}
+
+#[test]
+fn a_report_of_real_records_has_their_failures() {
+    let bench = Bench::new("");
+    let config = format!("[log]\ndirectory = \"DIRECTORY\"\n{LANGMART}");
+    let output = bench.run("report", &config, &[]);
+    assert_eq!(output.status.code(), Some(1), "no records: {}", bench.seen(&output));
+
+    let record = bench.run("once", &LANGMART.replace("SIMULATOR/", "SIMULATOR/nowhere/"), &["--json"]);
+    let now = jiff::Timestamp::now().strftime("%Y-%m-%d");
+    fs::write(bench.directory.path().join(format!("results.jsonl.{now}")), record.stdout).unwrap();
+    let output = bench.run("report", &config, &["--since", "5m"]);
+    let seen = bench.seen(&output);
+    assert_eq!(output.status.code(), Some(0), "{seen}");
+    assert!(seen.contains("## langmart-health: invalid_request, fault caller\n"), "{seen}");
+    assert!(seen.contains("- HTTP status: 404 (1)\n"), "{seen}");
+}
