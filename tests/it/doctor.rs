@@ -160,6 +160,27 @@ fn gateway_unavailable() {
 }
 
 #[test]
+fn provider_status() {
+    let body =
+        fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/status/statuspage_summary_major.json"));
+    let page = [b"HTTP/1.1 200 OK\nContent-Type: application/json\n\n", &*body.unwrap()].concat();
+    let fault = "[[rule]]\nprovider = \"langmart\"\npath = \"/auth\"\nfault = \"overloaded\"\n";
+    let scenario = Scenario::parse(fault).unwrap().play(Some("/summary.json"), &page).unwrap();
+    let config = format!(
+        "{LANGMART}status_url = \"http://SIMULATOR/summary.json\"\ncomponents = [\"Claude API (api.anthropic.com)\"]\n"
+    );
+    Bench::with(scenario).check("provider_status", &config, &[], 1);
+}
+
+#[test]
+fn account_issues() {
+    let body = r#"{"balance": 0.05, "currency": "USD", "minimum_required": 0.1}"#;
+    let respond = format!("respond = {{ status = 200, body = '{body}' }}\n");
+    let bench = Bench::new(&format!("[[rule]]\npath = \"/balance\"\n{respond}"));
+    bench.check("account_issues", LANGMART, &[], 1);
+}
+
+#[test]
 fn dns_failure() {
     // RFC 6761, 6.4: no resolver asks anybody about it.
     let config = LANGMART.replace("http://SIMULATOR", "https://llm.invalid");
@@ -277,7 +298,12 @@ fn only_what_is_named_is_walked_and_json_is_one_object_a_provider() {
         (tcp["verdict"].as_str(), tcp["record"]["reason"].as_str()),
         (Some("failed"), Some("connect"))
     );
-    assert_eq!(steps.last(), Some(tcp), "nothing is tried beyond a failure to connect");
+    let taken: Vec<&str> = steps.iter().map(|step| step["step"].as_str().unwrap()).collect();
+    assert_eq!(
+        taken,
+        ["configuration", "proxy", "dns", "tcp", "status"],
+        "a service out of reach is not called"
+    );
 }
 
 #[test]

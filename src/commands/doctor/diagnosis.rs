@@ -13,8 +13,8 @@ use crate::{
 };
 
 /// Steps by how much they tell where several failed.
-const TELLING: [&str; 9] =
-    ["dns", "tcp", "tls", "configuration", "key", "completion", "health", "models", "clock"];
+const TELLING: [&str; 10] =
+    ["dns", "tcp", "tls", "configuration", "key", "completion", "balance", "health", "models", "clock"];
 
 /// What is most likely wrong, and what to do.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -38,10 +38,24 @@ pub(super) fn diagnose(
         |name: &&str| steps.iter().find(|step| step.name == *name && step.verdict == Verdict::Failed);
     let step = TELLING.iter().find_map(failed)?;
     Some(match (&step.run, step.name) {
-        (Some((probe, outcome)), _) => of_run(provider, probe.check(), outcome, system),
+        (Some((probe, outcome)), _) => {
+            let diagnosis = of_run(provider, probe.check(), outcome, system);
+            let known = matches!(outcome.fault, Fault::Gateway | Fault::Provider) && is_known(steps);
+            if known {
+                diagnosis.remedy("the status page knows of trouble, see above: wait for its end")
+            } else {
+                diagnosis
+            }
+        }
         (None, "clock") => of_clock(&step.text),
         (None, _) => of_unread_key(provider),
     })
+}
+
+/// Whether the status page says that not all is well.
+fn is_known(steps: &[Step]) -> bool {
+    let telling = |step: &Step| matches!(&step.run, Some((_, outcome)) if outcome.status_page.is_some());
+    steps.iter().any(|step| step.name == "status" && step.verdict == Verdict::Note && telling(step))
 }
 
 impl Diagnosis {
@@ -199,7 +213,7 @@ fn of_service(provider: &Provider, check: Check, outcome: &Outcome) -> Diagnosis
             let source = provider.key.as_ref().map(|key| key.source.to_string()).unwrap_or_default();
             let diagnosis = Diagnosis::new("Invalid API Key Errors", cause)
                 .remedy(format!("{hint}; it was read from {source}"));
-            let page = places::keys_page(api).into_iter();
+            let page = places::account(provider).and_then(places::keys_page).into_iter();
             page.fold(diagnosis, |diagnosis, page| diagnosis.remedy(format!("keys: {page}")))
                 .command(places::own_curl(provider, Check::Auth))
         }
@@ -216,7 +230,7 @@ fn of_service(provider: &Provider, check: Check, outcome: &Outcome) -> Diagnosis
         Reason::RateLimited => {
             let cause = format!("{who} has had more requests or tokens than its limits allow");
             let diagnosis = Diagnosis::new("Rate Limiting", cause).remedy(hint);
-            let page = upstream(outcome).map_or_else(|| places::limits_page(api), places::limits_page);
+            let page = upstream(outcome).or(places::account(provider)).and_then(places::limits_page);
             page.into_iter()
                 .fold(diagnosis, |diagnosis, page| diagnosis.remedy(format!("limits and tiers: {page}")))
         }
@@ -226,13 +240,16 @@ fn of_service(provider: &Provider, check: Check, outcome: &Outcome) -> Diagnosis
                 (_, Fault::Gateway) => format!("{who} gave up waiting for the provider behind it"),
                 _ => format!("{who} gave up on the request"),
             };
-            with_status_page(Diagnosis::new("Timeout Errors", cause).remedy(hint), api, outcome)
+            with_status_page(Diagnosis::new("Timeout Errors", cause).remedy(hint), provider, outcome)
         }
         Reason::Unavailable | Reason::Overloaded => {
-            let cause =
-                format!("{who} is down for maintenance, overloaded, or cut off from what is behind it");
+            let cause = if outcome.reason == Reason::Overloaded {
+                format!("{who} has more to do than it can")
+            } else {
+                format!("{who} is down for maintenance, overloaded, or cut off from what is behind it")
+            };
             let diagnosis = Diagnosis::new("Gateway Unavailable", cause).remedy(hint);
-            with_status_page(diagnosis, api, outcome).command(places::own_curl(provider, Check::Health))
+            with_status_page(diagnosis, provider, outcome).command(places::own_curl(provider, Check::Health))
         }
         Reason::ModelNotFound | Reason::InvalidRequest | Reason::NoContent => Diagnosis::new(
             "Still Having Issues",
@@ -245,7 +262,7 @@ fn of_service(provider: &Provider, check: Check, outcome: &Outcome) -> Diagnosis
                 format!("{who} does not answer as it should: {}", said(outcome)),
             )
             .remedy(hint),
-            api,
+            provider,
             outcome,
         )
         .command("langmart-prober report --since 1h".to_owned()),
@@ -275,8 +292,8 @@ fn upstream(outcome: &Outcome) -> Option<Api> {
     outcome.upstream.and_then(Api::from_name)
 }
 
-fn with_status_page(diagnosis: Diagnosis, api: Api, outcome: &Outcome) -> Diagnosis {
-    let page = places::status_page(upstream(outcome).unwrap_or(api));
+fn with_status_page(diagnosis: Diagnosis, provider: &Provider, outcome: &Outcome) -> Diagnosis {
+    let page = upstream(outcome).or(places::account(provider)).and_then(places::status_page);
     page.into_iter()
         .fold(diagnosis, |diagnosis, page| diagnosis.remedy(format!("incidents and maintenance: {page}")))
 }

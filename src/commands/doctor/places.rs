@@ -1,9 +1,18 @@
 //! The commands that show a failure without the prober, and the pages where it is put right.
 
+use url::Url;
+
 use crate::{
     config::{Key, KeySource, Provider},
     outcome::{Api, Check},
 };
+
+/// Whose pages are the right ones for this provider; `None` where its dialect is likely imitated by somebody else.
+pub(super) fn account(provider: &Provider) -> Option<Api> {
+    let (base, ..) = auth_call(provider.api);
+    let genuine = Url::parse(base).is_ok_and(|base| base.host_str() == Some(provider.host()));
+    (genuine || !matches!(provider.api, Api::Openai | Api::Anthropic)).then_some(provider.api)
+}
 
 /// Where an account's keys are seen and made; `None`: in the gateway's own dashboard, which the remedy names.
 pub(super) fn keys_page(api: Api) -> Option<&'static str> {

@@ -20,6 +20,10 @@ pub(super) struct Plan {
     pub(super) auth: Option<Arc<Target>>,
     /// The model list; with the models that the configuration's own probes look for in it. Empty where a key is missing.
     pub(super) models: Vec<Arc<Target>>,
+    /// What is left on the account; `None`: the API does not tell, or there is no key.
+    pub(super) balance: Option<Arc<Target>>,
+    /// The provider's status page; `None`: none is known in a form that can be read.
+    pub(super) status: Option<Arc<Target>>,
     /// Completions, if they are wanted.
     pub(super) generation: Vec<Arc<Target>>,
     /// Completions that are configured, wanted or not.
@@ -32,6 +36,8 @@ enum Part {
     Health,
     Auth,
     Models,
+    Balance,
+    Status,
     Generation,
 }
 
@@ -64,12 +70,15 @@ fn sorted(
     could_generate: bool,
 ) -> Plan {
     let (models, generation) = (Vec::new(), Vec::new());
-    let mut plan = Plan { provider, health: None, auth: None, models, generation, could_generate };
+    let (health, auth, balance, status) = (None, None, None, None);
+    let mut plan = Plan { provider, health, auth, models, balance, status, generation, could_generate };
     for (part, target) in targets {
         match part {
             Part::Health => plan.health = Some(target),
             Part::Auth => plan.auth = Some(target),
             Part::Models => plan.models.push(target),
+            Part::Balance => plan.balance = Some(target),
+            Part::Status => plan.status = Some(target),
             Part::Generation => plan.generation.push(target),
         }
     }
@@ -89,11 +98,17 @@ fn parts(provider: &Arc<Provider>, scheduled: &[&Arc<Probe>], generate: bool) ->
     if provider.api == Api::Langmart || provider.paths.health.is_some() {
         parts.push(own(Part::Health, "health", Task::Health, None));
     }
+    if let Some(source) = &provider.status_source {
+        parts.push(own(Part::Status, "status", Task::Status(source.clone()), None));
+    }
     if provider.key.as_ref().is_some_and(|key| key.value.expose().is_empty()) {
         return parts;
     }
     if provider.key.is_some() {
         parts.push(own(Part::Auth, "auth", Task::Auth, None));
+        if matches!(provider.api, Api::Langmart | Api::Openrouter) {
+            parts.push(own(Part::Balance, "balance", Task::Balance, None));
+        }
     }
     let mut looked_for: Vec<Option<String>> = scheduled
         .iter()

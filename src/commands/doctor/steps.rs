@@ -13,7 +13,7 @@ use url::{Host, Url};
 use super::lookup::SystemAnswer;
 use crate::{
     config::{Probe, Provider, duration},
-    outcome::{Outcome, RateLimit, Reason, Record, rfc3339},
+    outcome::{Balance, ComponentStatus, Indicator, Outcome, RateLimit, Reason, Record, rfc3339},
 };
 
 /// Clocks nearer than this agree: the Date header is good to a second, and the response took a while.
@@ -290,6 +290,41 @@ pub(super) fn answer(name: &'static str, outcome: &Outcome) -> Step {
     Step::new(name, Verdict::Failed, text)
 }
 
+/// What is left on the account. That it is not told need not trouble anybody.
+pub(super) fn balance(outcome: &Outcome) -> Step {
+    match (outcome.reason, outcome.balance) {
+        (Reason::Ok | Reason::Billing, Some(Balance { usd, minimum_usd })) => {
+            let minimum = minimum_usd.map_or_else(String::new, |usd| format!(", at least {usd} are needed"));
+            let verdict = if outcome.success() { Verdict::Ok } else { Verdict::Failed };
+            Step::new("balance", verdict, format!("{usd} USD{minimum}"))
+        }
+        (Reason::Ok, None) => Step::new("balance", Verdict::Ok, "without a limit, or not in USD"),
+        (Reason::Billing, None) => answer("balance", outcome),
+        _ => Step { verdict: Verdict::Note, ..answer("balance", outcome) },
+    }
+}
+
+/// What the provider's status page says, which fails nothing by itself.
+pub(super) fn status(outcome: &Outcome) -> Step {
+    let Some(page) = &outcome.status_page else {
+        let text = format!("the status page could not be read: {}", said(outcome));
+        return Step::new("status", Verdict::Note, text);
+    };
+    let incidents = match page.open_incidents {
+        None => String::new(),
+        Some(1) => ", 1 open incident".to_owned(),
+        Some(incidents) => format!(", {incidents} open incidents"),
+    };
+    let mut text = format!("the page says {}{incidents}", page.indicator);
+    let ill = page.components.iter().filter(|(_, status)| *status != ComponentStatus::Operational);
+    for (name, status) in ill.clone() {
+        let _ = write!(text, ", {name}: {status}");
+    }
+    let quiet =
+        page.indicator == Indicator::None && page.open_incidents.unwrap_or(0) == 0 && ill.count() == 0;
+    Step::new("status", if quiet { Verdict::Ok } else { Verdict::Note }, text)
+}
+
 /// What is left of the limits, by the last answer that told any.
 pub(super) fn limits(told: &[RateLimit]) -> Step {
     if told.is_empty() {
@@ -350,6 +385,7 @@ mod tests {
             headers: Vec::new(),
             labels: std::collections::BTreeMap::new(),
             paths: crate::config::Paths::default(),
+            status_source: None,
         }
     }
 

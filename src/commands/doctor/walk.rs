@@ -29,6 +29,8 @@ pub(super) async fn walk(plan: &Plan, live: &mut Live<'_>) -> io::Result<Found> 
     if let Some(run) = walk.way().await? {
         walk.service(run).await?;
     }
+    // On a host of its own: it answers also where the service does not, and tells then whether the fault is known.
+    walk.status().await?;
     let Walk { steps, system, .. } = walk;
     Ok(Found { diagnosis: diagnose(&plan.provider, &steps, system.as_ref()), steps })
 }
@@ -90,6 +92,7 @@ impl<'a> Walk<'a, '_> {
         let mut first = Some(first);
         let calls = plan.health.iter().map(|target| ("health", target));
         let calls = calls.chain(plan.auth.iter().map(|target| ("key", target)));
+        let calls = calls.chain(plan.balance.iter().map(|target| ("balance", target)));
         let calls = calls.chain(plan.models.iter().map(|target| ("models", target)));
         let calls = calls.chain(plan.generation.iter().map(|target| ("completion", target)));
         for (name, target) in calls {
@@ -101,7 +104,11 @@ impl<'a> Walk<'a, '_> {
             if !mem::replace(&mut compared, true) {
                 self.take(steps::clock(&outcome))?;
             }
-            self.take(steps::answer(name, &outcome).of(target.probe(), &outcome))?;
+            let step = match name {
+                "balance" => steps::balance(&outcome),
+                _ => steps::answer(name, &outcome),
+            };
+            self.take(step.of(target.probe(), &outcome))?;
             if !outcome.ratelimit.is_empty() {
                 told.clone_from(&outcome.ratelimit);
             }
@@ -114,16 +121,19 @@ impl<'a> Walk<'a, '_> {
             let why = if plan.provider.key.is_none() { "none is configured" } else { "not tried without it" };
             self.take(Step::new("key", Verdict::Skipped, why))?;
         }
-        self.take(steps::limits(&told))?;
-        self.status()
+        self.take(steps::limits(&told))
     }
 
     /// What the provider says of itself.
-    fn status(&mut self) -> io::Result<()> {
-        let text = match places::status_page(self.plan.provider.api) {
-            Some(page) => format!("not read here: see {page}"),
-            None => "not read here: see the service's status page".to_owned(),
+    async fn status(&mut self) -> io::Result<()> {
+        let Some(target) = &self.plan.status else {
+            let text = match places::account(&self.plan.provider).and_then(places::status_page) {
+                Some(page) => format!("not read: see {page}, or set status_url"),
+                None => "not read: no page is known; set status_url".to_owned(),
+            };
+            return self.take(Step::new("status", Verdict::Skipped, text));
         };
-        self.take(Step::new("status", Verdict::Skipped, text))
+        let outcome = target.run().await;
+        self.take(steps::status(&outcome).of(target.probe(), &outcome))
     }
 }
