@@ -153,12 +153,13 @@ fn model(section: &mut Section<'_>, check: Check) -> Option<String> {
     match check {
         Check::Chat => section.required("model", parse),
         Check::Models => section.text("model", parse),
-        Check::Health | Check::Auth | Check::Http => None,
+        Check::Network | Check::Health | Check::Auth | Check::Http => None,
     }
 }
 
 fn task(section: &mut Section<'_>, check: Check, draft: Option<&Draft>, context: &Context<'_>) -> Task {
     match check {
+        Check::Network => Task::Network,
         Check::Health => Task::Health,
         Check::Auth => Task::Auth,
         Check::Models => Task::Models,

@@ -16,12 +16,12 @@ pub struct RequestError {
     what: &'static str,
 }
 
-/// The request that each run of the probe sends.
-pub(super) fn request(probe: &Probe) -> Result<Request, RequestError> {
+/// The request that each run of the probe sends; `None`: its check sends none.
+pub(super) fn request(probe: &Probe) -> Result<Option<Request>, RequestError> {
     let error = |what| RequestError { probe: probe.name.clone(), what };
     let provider = &*probe.provider;
     let dialect = dialect::of(provider.api);
-    let call = Call::of(probe, dialect);
+    let Some(call) = Call::of(probe, dialect) else { return Ok(None) };
     let url = format!("{}{}", provider.base_url.as_str().trim_end_matches('/'), call.path);
     let url = Url::parse(&url).map_err(|_| error("its path and base_url make no URL"))?;
     let mut request = Request::new(call.method, url);
@@ -42,7 +42,7 @@ pub(super) fn request(probe: &Probe) -> Result<Request, RequestError> {
     if let Some(body) = call.body {
         *request.body_mut() = Some(body.into());
     }
-    Ok(request)
+    Ok(Some(request))
 }
 
 /// One call, before headers.
@@ -57,11 +57,13 @@ struct Call {
 }
 
 impl Call {
-    fn of(probe: &Probe, dialect: &dyn Dialect) -> Self {
+    /// `None`: the check sends no request.
+    fn of(probe: &Probe, dialect: &dyn Dialect) -> Option<Self> {
         let paths = &probe.provider.paths;
         let or = |own: &Option<String>, default: &str| own.clone().unwrap_or_else(|| default.to_owned());
         let get = |path, key| Self { method: Method::GET, path, body: None, json: false, key };
-        match &probe.task {
+        Some(match &probe.task {
+            Task::Network => return None,
             Task::Health => get(or(&paths.health, "/health"), false),
             Task::Auth => get(or(&paths.auth, dialect.auth_path()), true),
             Task::Models => get(or(&paths.models, dialect.models_path()), true),
@@ -78,7 +80,7 @@ impl Call {
                 json: false,
                 key: request.send_key,
             },
-        }
+        })
     }
 }
 
