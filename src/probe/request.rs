@@ -16,14 +16,15 @@ pub struct RequestError {
     what: &'static str,
 }
 
-/// The request that each run of the probe sends.
-pub(super) fn request(probe: &Probe) -> Result<Request, RequestError> {
+/// The request that each run of the probe sends; `None`: its check sends none.
+pub(super) fn request(probe: &Probe) -> Result<Option<Request>, RequestError> {
     let error = |what| RequestError { probe: probe.name.clone(), what };
     let provider = &*probe.provider;
     let dialect = dialect::of(provider.api);
     let call = match Call::of(probe, dialect) {
         Ok(call) => call,
-        Err(elsewhere) => return Ok(Request::new(Method::GET, elsewhere.clone())),
+        Err(Elsewhere::Page(url)) => return Ok(Some(Request::new(Method::GET, url.clone()))),
+        Err(Elsewhere::Nowhere) => return Ok(None),
     };
     let url = format!("{}{}", provider.base_url.as_str().trim_end_matches('/'), call.path);
     let url = Url::parse(&url).map_err(|_| error("its path and base_url make no URL"))?;
@@ -45,7 +46,7 @@ pub(super) fn request(probe: &Probe) -> Result<Request, RequestError> {
     if let Some(body) = call.body {
         *request.body_mut() = Some(body.into());
     }
-    Ok(request)
+    Ok(Some(request))
 }
 
 /// One call, before headers.
@@ -59,13 +60,21 @@ struct Call {
     key: bool,
 }
 
+/// Why there is no call of the service's.
+enum Elsewhere<'a> {
+    /// A status page is asked, which gets neither key nor headers.
+    Page(&'a Url),
+    /// The check sends no request.
+    Nowhere,
+}
+
 impl Call {
-    /// The call of the service's; the error is the address of a status page, which gets neither key nor headers.
-    fn of<'a>(probe: &'a Probe, dialect: &dyn Dialect) -> Result<Self, &'a Url> {
+    fn of<'a>(probe: &'a Probe, dialect: &dyn Dialect) -> Result<Self, Elsewhere<'a>> {
         let paths = &probe.provider.paths;
         let or = |own: &Option<String>, default: &str| own.clone().unwrap_or_else(|| default.to_owned());
         let get = |path, key| Self { method: Method::GET, path, body: None, json: false, key };
         Ok(match &probe.task {
+            Task::Network => return Err(Elsewhere::Nowhere),
             Task::Health => get(or(&paths.health, "/health"), false),
             Task::Auth => get(or(&paths.auth, dialect.auth_path()), true),
             Task::Models => get(or(&paths.models, dialect.models_path()), true),
@@ -76,7 +85,7 @@ impl Call {
                 Self { method: Method::POST, path, body: Some(body.into()), json: true, key: true }
             }
             Task::Balance => get(or(&paths.balance, dialect.balance_path()), true),
-            Task::Status(source) => return Err(&source.url),
+            Task::Status(source) => return Err(Elsewhere::Page(&source.url)),
             Task::Http(request) => Self {
                 method: request.method.clone(),
                 path: request.path.clone(),

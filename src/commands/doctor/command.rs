@@ -61,7 +61,7 @@ pub fn doctor(
                 return Ok(EXIT_FAILED);
             }
         };
-    let completions: usize = plans.iter().map(|plan| plan.generation.len()).sum();
+    let completions: usize = plans.iter().map(Plan::completions).sum();
     if request.generate {
         writeln!(err, "Completions to send, which spend tokens outside the budget: {completions}")?;
     }

@@ -5,7 +5,9 @@ use serde::Serialize;
 use super::{
     lookup::SystemAnswer,
     places,
-    steps::{Reached, Step, Verdict, host_and_port, is_about_time, name_of, next_hop, reached, said},
+    steps::{
+        Reached, Step, Verdict, host_and_port, is_about_time, looked_up, name_of, next_hop, reached, said,
+    },
 };
 use crate::{
     config::{KeySource, Provider, systemd_run},
@@ -133,7 +135,7 @@ fn of_proxy(provider: &Provider, outcome: &Outcome) -> Diagnosis {
 }
 
 fn of_lookup(provider: &Provider, outcome: &Outcome, system: Option<&SystemAnswer>) -> Diagnosis {
-    let name = name_of(next_hop(provider)).unwrap_or_default();
+    let name = looked_up(provider).unwrap_or_default();
     let cause = format!("{name} has no address here: {}", said(outcome));
     let mut diagnosis = Diagnosis::new("Network Connectivity Issues: DNS failure", cause);
     if matches!(system, Some(SystemAnswer::Addresses(_))) {

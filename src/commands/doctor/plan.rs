@@ -11,34 +11,27 @@ use crate::{
 /// How long a step may take where the configuration has no probe that says it.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
+/// The step of a completion.
+pub(super) const COMPLETION: &str = "completion";
+
 /// What to run for one provider.
 pub(super) struct Plan {
     pub(super) provider: Arc<Provider>,
-    /// `None`: the API has none, and the configuration no path for it.
-    pub(super) health: Option<Arc<Target>>,
-    /// `None`: there is no key, or it could not be read.
-    pub(super) auth: Option<Arc<Target>>,
-    /// The model list; with the models that the configuration's own probes look for in it. Empty where a key is missing.
-    pub(super) models: Vec<Arc<Target>>,
-    /// What is left on the account; `None`: the API does not tell, or there is no key.
-    pub(super) balance: Option<Arc<Target>>,
+    /// The way there, without a request.
+    pub(super) network: Arc<Target>,
+    /// What to ask the service, by the names of the steps and in their order.
+    pub(super) calls: Vec<(&'static str, Arc<Target>)>,
     /// The provider's status page; `None`: none is known in a form that can be read.
     pub(super) status: Option<Arc<Target>>,
-    /// Completions, if they are wanted.
-    pub(super) generation: Vec<Arc<Target>>,
-    /// Completions that are configured, wanted or not.
+    /// Whether completions are configured, wanted or not.
     pub(super) could_generate: bool,
 }
 
-/// What a probe of the doctor's is for.
-#[derive(Clone, Copy)]
-enum Part {
-    Health,
-    Auth,
-    Models,
-    Balance,
-    Status,
-    Generation,
+impl Plan {
+    /// The completions that will be sent.
+    pub(super) fn completions(&self) -> usize {
+        self.calls.iter().filter(|(step, _)| *step == COMPLETION).count()
+    }
 }
 
 /// A plan for each of the named providers, for all where `names` is empty.
@@ -55,76 +48,73 @@ pub(super) fn plans(
     for provider in providers {
         let of_it = |probe: &&Arc<Probe>| probe.provider.name == provider.name;
         let scheduled: Vec<&Arc<Probe>> = scheduled.iter().filter(of_it).collect();
-        let parts = parts(&provider, &scheduled, generate);
+        let doctor = Doctor::of(&provider, &scheduled);
+        let calls = doctor.calls(&scheduled, generate);
+        let status = provider.status_source.clone();
+        let status = status.map(|page| doctor.probe("status", Task::Status(page), None));
+
+        config.probes = vec![doctor.probe("network", Task::Network, None)];
+        config.probes.extend(status.clone());
+        config.probes.extend(calls.iter().map(|(_, probe)| Arc::clone(probe)));
+        let mut targets = Target::prepare(&config, resolver)?.into_iter();
+        let Some(network) = targets.next() else { continue };
+        let status = status.and_then(|_| targets.next());
+        let calls = calls.into_iter().map(|(step, _)| step).zip(targets).collect();
         let could_generate = scheduled.iter().any(|probe| probe.check().generates());
-        config.probes = parts.iter().map(|(_, probe)| Arc::clone(probe)).collect();
-        let targets = Target::prepare(&config, resolver)?;
-        plans.push(sorted(provider, parts.iter().map(|(part, _)| *part).zip(targets), could_generate));
+        plans.push(Plan { provider, network, calls, status, could_generate });
     }
     Ok(plans)
 }
 
-fn sorted(
-    provider: Arc<Provider>,
-    targets: impl Iterator<Item = (Part, Arc<Target>)>,
-    could_generate: bool,
-) -> Plan {
-    let (models, generation) = (Vec::new(), Vec::new());
-    let (health, auth, balance, status) = (None, None, None, None);
-    let mut plan = Plan { provider, health, auth, models, balance, status, generation, could_generate };
-    for (part, target) in targets {
-        match part {
-            Part::Health => plan.health = Some(target),
-            Part::Auth => plan.auth = Some(target),
-            Part::Models => plan.models.push(target),
-            Part::Balance => plan.balance = Some(target),
-            Part::Status => plan.status = Some(target),
-            Part::Generation => plan.generation.push(target),
-        }
-    }
-    plan
+/// Makes the probes of one provider.
+struct Doctor<'a> {
+    provider: &'a Arc<Provider>,
+    timeout: Duration,
 }
 
-/// What is to be probed of a provider, and how.
-fn parts(provider: &Arc<Provider>, scheduled: &[&Arc<Probe>], generate: bool) -> Vec<(Part, Arc<Probe>)> {
-    let plain = scheduled.iter().filter(|probe| !probe.check().generates());
-    let timeout = plain.map(|probe| probe.timeout).max().unwrap_or(TIMEOUT);
-    let own = |part, name: &str, task, model| {
-        let name = format!("{}-{name}", provider.name);
-        let provider = Arc::clone(provider);
-        (part, Arc::new(Probe { name, provider, task, model, interval: timeout, timeout }))
-    };
-    let mut parts = Vec::new();
-    if provider.api == Api::Langmart || provider.paths.health.is_some() {
-        parts.push(own(Part::Health, "health", Task::Health, None));
+impl<'a> Doctor<'a> {
+    /// With the patience that the configuration has with it.
+    fn of(provider: &'a Arc<Provider>, scheduled: &[&Arc<Probe>]) -> Self {
+        let plain = scheduled.iter().filter(|probe| !probe.check().generates());
+        Self { provider, timeout: plain.map(|probe| probe.timeout).max().unwrap_or(TIMEOUT) }
     }
-    if let Some(source) = &provider.status_source {
-        parts.push(own(Part::Status, "status", Task::Status(source.clone()), None));
+
+    fn probe(&self, check: &str, task: Task, model: Option<String>) -> Arc<Probe> {
+        let Self { provider, timeout } = *self;
+        let name = format!("{}-{check}", provider.name);
+        Arc::new(Probe { name, provider: Arc::clone(provider), task, model, interval: timeout, timeout })
     }
-    if provider.key.as_ref().is_some_and(|key| key.value.expose().is_empty()) {
-        return parts;
-    }
-    if provider.key.is_some() {
-        parts.push(own(Part::Auth, "auth", Task::Auth, None));
-        if matches!(provider.api, Api::Langmart | Api::Openrouter) {
-            parts.push(own(Part::Balance, "balance", Task::Balance, None));
+
+    /// What to ask the service, as far as there is a path and a key for it.
+    fn calls(&self, scheduled: &[&Arc<Probe>], generate: bool) -> Vec<(&'static str, Arc<Probe>)> {
+        let provider = self.provider;
+        let mut calls = Vec::new();
+        if provider.api == Api::Langmart || provider.paths.health.is_some() {
+            calls.push(("health", self.probe("health", Task::Health, None)));
         }
+        if provider.key.as_ref().is_some_and(|key| key.value.expose().is_empty()) {
+            return calls;
+        }
+        if provider.key.is_some() {
+            calls.push(("key", self.probe("auth", Task::Auth, None)));
+            if matches!(provider.api, Api::Langmart | Api::Openrouter) {
+                calls.push(("balance", self.probe("balance", Task::Balance, None)));
+            }
+        }
+        let looks_for_one = |probe: &&&Arc<Probe>| probe.task == Task::Models && probe.model.is_some();
+        let mut models: Vec<Option<String>> =
+            scheduled.iter().filter(looks_for_one).map(|probe| probe.model.clone()).collect();
+        models.sort();
+        models.dedup();
+        // A gateway's or provider's own list wants a key; one of the operator's own servers may not.
+        if models.is_empty() && (provider.key.is_some() || provider.api == Api::Openai) {
+            models.push(None);
+        }
+        calls.extend(models.into_iter().map(|model| ("models", self.probe("models", Task::Models, model))));
+        if generate {
+            let generating = scheduled.iter().filter(|probe| probe.check().generates());
+            calls.extend(generating.map(|probe| (COMPLETION, Arc::clone(probe))));
+        }
+        calls
     }
-    let mut looked_for: Vec<Option<String>> = scheduled
-        .iter()
-        .filter(|probe| probe.task == Task::Models && probe.model.is_some())
-        .map(|probe| probe.model.clone())
-        .collect();
-    looked_for.sort();
-    looked_for.dedup();
-    // A gateway's or provider's own list wants a key; one of the operator's own servers may not.
-    if looked_for.is_empty() && (provider.key.is_some() || provider.api == Api::Openai) {
-        looked_for.push(None);
-    }
-    parts.extend(looked_for.into_iter().map(|model| own(Part::Models, "models", Task::Models, model)));
-    if generate {
-        let generating = scheduled.iter().filter(|probe| probe.check().generates());
-        parts.extend(generating.map(|probe| (Part::Generation, Arc::clone(probe))));
-    }
-    parts
 }

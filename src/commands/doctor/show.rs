@@ -80,7 +80,7 @@ impl<W: Write> Show<'_, W> {
             }
             Some(diagnosis) => self.diagnosis(diagnosis)?,
         }
-        if plan.could_generate && plan.generation.is_empty() {
+        if plan.could_generate && plan.completions() == 0 {
             writeln!(self.out, "  No completion was tried, since it spends tokens: --generate tries one.")?;
         }
         writeln!(self.out)?;

@@ -8,12 +8,15 @@ use std::{
 };
 
 use serde::{Serialize, Serializer, ser::SerializeMap};
-use url::{Host, Url};
+use url::Url;
 
 use super::lookup::SystemAnswer;
 use crate::{
     config::{Probe, Provider, duration},
-    outcome::{Balance, ComponentStatus, Indicator, Outcome, RateLimit, Reason, Record, rfc3339},
+    outcome::{
+        AddressFailure, Balance, ComponentStatus, DnsServer, FailedAddress, Indicator, Outcome, RateLimit,
+        Reason, Record, rfc3339,
+    },
 };
 
 /// Clocks nearer than this agree: the Date header is good to a second, and the response took a while.
@@ -108,7 +111,7 @@ pub(super) fn reached(provider: &Provider, outcome: &Outcome) -> Reached {
         Reason::Dns => Reached::Lookup,
         Reason::Connect => Reached::Connection,
         Reason::Tls => Reached::Handshake,
-        Reason::Proxy if outcome.dns.is_empty() && name_of(next_hop(provider)).is_some() => Reached::Lookup,
+        Reason::Proxy if outcome.dns.is_empty() && looked_up(provider).is_some() => Reached::Lookup,
         Reason::Proxy => Reached::Connection,
         Reason::Timeout | Reason::Internal => by_phase(),
         _ => Reached::Service,
@@ -120,12 +123,17 @@ pub(super) fn next_hop(provider: &Provider) -> &Url {
     provider.proxy.as_ref().unwrap_or(&provider.base_url)
 }
 
-/// The name that must be looked up; `None`: an address needs no lookup.
+/// The name that must be looked up; `None`: an address needs no lookup. By the text, since in a URL of a scheme that the
+/// URL standard does not know, socks5 for one, every host is a name.
 pub(super) fn name_of(url: &Url) -> Option<&str> {
-    match url.host() {
-        Some(Host::Domain(name)) => Some(name),
-        _ => None,
-    }
+    url.host_str().filter(|host| host.trim_matches(['[', ']']).parse::<IpAddr>().is_err())
+}
+
+/// The name that is looked up first: for socks5 the target's, through other proxies the proxy's alone; `None`: none is.
+pub(super) fn looked_up(provider: &Provider) -> Option<&str> {
+    let by_hand = provider.proxy.as_ref().is_none_or(|proxy| proxy.scheme() == "socks5");
+    let target = name_of(&provider.base_url).filter(|_| by_hand);
+    target.or_else(|| name_of(next_hop(provider)))
 }
 
 /// `host:port`.
@@ -147,18 +155,20 @@ pub(super) fn configuration(provider: &Provider) -> Step {
 
 /// The proxy in use.
 pub(super) fn proxy(provider: &Provider) -> Step {
-    match &provider.proxy {
-        None => Step::new("proxy", Verdict::Ok, "none"),
-        Some(proxy) => {
-            let text = format!("{}://{}; dns and tcp are its own", proxy.scheme(), host_and_port(proxy));
-            Step::new("proxy", Verdict::Ok, text)
-        }
+    let Some(proxy) = &provider.proxy else { return Step::new("proxy", Verdict::Ok, "none") };
+    let mut text = format!("{}://{}", proxy.scheme(), host_and_port(proxy));
+    let Some(credentials) = &provider.proxy_auth else { return Step::new("proxy", Verdict::Ok, text) };
+    if credentials.value.expose().is_empty() {
+        let _ = write!(text, ", its credentials cannot be read here from {}", credentials.source);
+        return Step::new("proxy", Verdict::Note, text);
     }
+    let _ = write!(text, ", credentials from {}", credentials.source);
+    Step::new("proxy", Verdict::Ok, text)
 }
 
 /// The lookup, and whom it asked.
 pub(super) fn dns(provider: &Provider, outcome: &Outcome, servers: &[IpAddr]) -> Step {
-    let Some(name) = name_of(next_hop(provider)) else {
+    let Some(name) = looked_up(provider) else {
         return Step::new("dns", Verdict::Skipped, "not needed for an address");
     };
     let asked = format!("asked: /etc/hosts, {}", listed(servers));
@@ -167,7 +177,24 @@ pub(super) fn dns(provider: &Provider, outcome: &Outcome, servers: &[IpAddr]) ->
     }
     let text =
         format!("{name} is {}, in {} ({asked})", listed(&outcome.dns), milliseconds(outcome.phases.resolve));
+    if outcome.success() && !outcome.detail.is_empty() {
+        return Step::new("dns", Verdict::Note, format!("{text}; {}", outcome.detail));
+    }
     Step::new("dns", Verdict::Ok, text)
+}
+
+/// What the name servers of `dns_servers` say beside the system's.
+pub(super) fn other_name_servers(outcome: &Outcome) -> Vec<Step> {
+    let servers = outcome.network.iter().flat_map(|network| &network.dns_servers);
+    let others = servers.filter(|server| server.server != DnsServer::SYSTEM);
+    let one = |DnsServer { server, answer, duration }: &DnsServer| {
+        let (verdict, said) = match answer {
+            Ok(addresses) => (Verdict::Ok, listed(addresses)),
+            Err(failure) => (Verdict::Note, failure.to_string()),
+        };
+        Step::new("name server", verdict, format!("{server} says {said}, in {}", milliseconds(*duration)))
+    };
+    others.map(one).collect()
 }
 
 /// What the C library's answer says beside ours.
@@ -205,15 +232,26 @@ pub(super) fn getaddrinfo(ours: &[IpAddr], system: &SystemAnswer) -> Step {
     Step::new("getaddrinfo", verdict, text)
 }
 
-/// The connection; through a proxy, its own.
+/// The connection, or the proxy's and its tunnel; and the addresses to which there was none.
 pub(super) fn tcp(provider: &Provider, outcome: &Outcome) -> Step {
     let place = host_and_port(next_hop(provider));
+    let failed = outcome.network.as_ref().map_or(&[][..], |network| &network.failed_addresses);
+    let named: Vec<String> =
+        failed.iter().map(|failed| format!("{} ({})", failed.address, failed.error)).collect();
     if reached(provider, outcome) == Reached::Connection {
-        return Step::new("tcp", Verdict::Failed, format!("{place}: {}", said(outcome)));
+        let tried = if named.len() > 1 { format!("; tried {}", named.join(", ")) } else { String::new() };
+        return Step::new("tcp", Verdict::Failed, format!("{place}: {}{tried}", said(outcome)));
     }
     let to = outcome.remote_address.map_or(place, |address| address.to_string());
     let text = format!("connected to {to}, in {}", milliseconds(outcome.phases.connect));
-    Step::new("tcp", Verdict::Ok, text)
+    if failed.is_empty() {
+        return Step::new("tcp", Verdict::Ok, text);
+    }
+    // A machine without IPv6 is nothing to worry about.
+    let usual =
+        |failed: &FailedAddress| failed.address.is_ipv6() && failed.error == AddressFailure::Unreachable;
+    let verdict = if failed.iter().all(usual) { Verdict::Ok } else { Verdict::Note };
+    Step::new("tcp", verdict, format!("{text}; not to {}", named.join(", ")))
 }
 
 /// The handshake with the service and its certificate.
@@ -369,7 +407,7 @@ fn roughly(seconds: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::outcome::{Api, Fault, Phases, Resource, Tls};
+    use crate::outcome::{Api, Fault, LookupFailure, Network, Phases, Resource, Tls};
 
     const MOMENT: Duration = Duration::from_millis(5);
 
@@ -381,6 +419,8 @@ mod tests {
             key: None,
             key_header: None,
             proxy: proxy.map(|proxy| proxy.parse().unwrap()),
+            proxy_auth: None,
+            dns_servers: Vec::new(),
             ca_certificates: Vec::new(),
             headers: Vec::new(),
             labels: std::collections::BTreeMap::new(),
@@ -417,6 +457,8 @@ mod tests {
         check_reached(None, Reason::Timeout, processing, Reached::Service);
         check_reached(Some("http://proxy.example:1"), Reason::Proxy, resolve, Reached::Lookup);
         check_reached(Some("http://192.0.2.1:1"), Reason::Proxy, connect, Reached::Connection);
+        check_reached(Some("socks5://192.0.2.1:1"), Reason::Proxy, resolve, Reached::Lookup);
+        check_reached(Some("socks5h://192.0.2.1:1"), Reason::Proxy, connect, Reached::Connection);
     }
 
     #[track_caller]
@@ -467,7 +509,7 @@ mod tests {
         let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_795_334_400);
         let verdict = |days: u64| {
             let not_after = Some(now + Duration::from_secs(days * 86_400));
-            let tls = Some(Tls { version: Some("1.3"), not_after });
+            let tls = Some(Tls { version: Some("1.3"), cipher: None, not_after });
             let phases = Phases { tls: MOMENT, processing: MOMENT, ..Phases::default() };
             let step = super::tls(&provider, &Outcome { tls, ..outcome(Reason::Ok, phases) }, now);
             assert!(
@@ -478,6 +520,49 @@ mod tests {
             step.verdict
         };
         assert_eq!((verdict(13), verdict(14)), (Verdict::Note, Verdict::Ok));
+    }
+
+    #[test]
+    fn what_the_network_check_finds_beside_its_verdict_is_shown() {
+        let address = |text: &str| text.parse::<IpAddr>().unwrap();
+        let server = |server: &str, answer| DnsServer { server: server.to_owned(), answer, duration: MOMENT };
+        let found = |failed: &[(&str, AddressFailure)]| {
+            let failed = failed
+                .iter()
+                .map(|(failed, error)| FailedAddress { address: address(failed), error: *error });
+            let network = Network {
+                dns_servers: vec![
+                    server(DnsServer::SYSTEM, Err(LookupFailure::NoAnswer)),
+                    server("192.0.2.53", Ok(vec![address("192.0.2.1")])),
+                    server("192.0.2.54", Err(LookupFailure::Refused)),
+                ],
+                failed_addresses: failed.collect(),
+            };
+            let phases = Phases { connect: MOMENT, processing: MOMENT, ..Phases::default() };
+            Outcome { network: Some(Box::new(network)), ..outcome(Reason::Ok, phases) }
+        };
+        let lines: Vec<(Verdict, String)> =
+            other_name_servers(&found(&[])).into_iter().map(|step| (step.verdict, step.text)).collect();
+        let expected = [
+            (Verdict::Ok, "192.0.2.53 says 192.0.2.1, in 5 ms"),
+            (Verdict::Note, "192.0.2.54 says refused, in 5 ms"),
+        ];
+        assert_eq!(lines, expected.map(|(verdict, text)| (verdict, text.to_owned())));
+
+        let provider = provider("https://api.example", None);
+        for (failed, verdict, text) in [
+            (&[][..], Verdict::Ok, ""),
+            (
+                &[("2001:db8::1", AddressFailure::Unreachable)][..],
+                Verdict::Ok,
+                "; not to 2001:db8::1 (unreachable)",
+            ),
+            (&[("192.0.2.2", AddressFailure::NoAnswer)][..], Verdict::Note, "; not to 192.0.2.2 (no_answer)"),
+        ] {
+            let step = tcp(&provider, &found(failed));
+            let expected = format!("connected to api.example:443, in 5 ms{text}");
+            assert_eq!((step.verdict, step.text), (verdict, expected));
+        }
     }
 
     #[test]

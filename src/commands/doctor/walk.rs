@@ -1,6 +1,6 @@
 //! The walk itself: the guide's steps in their order, as far as they make sense.
 
-use std::{io, mem, sync::Arc, time::SystemTime};
+use std::{io, mem, time::SystemTime};
 
 use super::{
     diagnosis::{Diagnosis, diagnose},
@@ -9,7 +9,6 @@ use super::{
     plan::Plan,
     steps::{self, Reached, Step, Verdict, reached},
 };
-use crate::{outcome::Outcome, probe::Target};
 
 /// What a walk came to.
 pub(super) struct Found {
@@ -26,8 +25,8 @@ pub(super) async fn walk(plan: &Plan, live: &mut Live<'_>) -> io::Result<Found> 
     let mut walk = Walk { plan, steps: Vec::new(), system: None, live };
     walk.take(steps::configuration(&plan.provider))?;
     walk.take(steps::proxy(&plan.provider))?;
-    if let Some(run) = walk.way().await? {
-        walk.service(run).await?;
+    if walk.way().await? {
+        walk.service().await?;
     }
     // On a host of its own: it answers also where the service does not, and tells then whether the fault is known.
     walk.status().await?;
@@ -43,33 +42,28 @@ struct Walk<'a, 'l> {
     live: &'a mut Live<'l>,
 }
 
-/// A run that is over.
-type Run<'a> = (&'a Arc<Target>, Outcome);
-
-impl<'a> Walk<'a, '_> {
+impl Walk<'_, '_> {
     fn take(&mut self, step: Step) -> io::Result<()> {
         (self.live)(&step)?;
         self.steps.push(step);
         Ok(())
     }
 
-    /// The way to the service, by the phases of the first run that there is; `None`: it is not open.
-    async fn way(&mut self) -> io::Result<Option<Run<'a>>> {
-        let Plan { provider, health, auth, models, .. } = self.plan;
-        let Some(target) = health.iter().chain(auth).chain(models).next() else {
-            self.take(Step::new("dns", Verdict::Skipped, "nothing can be tried without the key"))?;
-            return Ok(None);
-        };
-        let name = steps::name_of(steps::next_hop(provider));
+    /// The way to the service; the value is whether it is open.
+    async fn way(&mut self) -> io::Result<bool> {
+        let Plan { provider, network, .. } = self.plan;
         let asking = async {
-            match name {
+            match steps::looked_up(provider) {
                 Some(name) => Some(system_answer(name).await),
                 None => None,
             }
         };
-        let (outcome, system) = tokio::join!(target.run(), asking);
-        let probe = target.probe();
+        let (outcome, system) = tokio::join!(network.run(), asking);
+        let probe = network.probe();
         self.take(steps::dns(provider, &outcome, &name_servers()).of_failed(probe, &outcome))?;
+        for step in steps::other_name_servers(&outcome) {
+            self.take(step)?;
+        }
         if let Some(system) = &system {
             self.take(steps::getaddrinfo(&outcome.dns, system))?;
         }
@@ -81,43 +75,33 @@ impl<'a> Walk<'a, '_> {
         if came > Reached::Connection {
             self.take(steps::tls(provider, &outcome, SystemTime::now()).of_failed(probe, &outcome))?;
         }
-        Ok((came == Reached::Service).then_some((target, outcome)))
+        Ok(outcome.success())
     }
 
-    /// What the service says; `first` is the run that opened the way.
-    async fn service(&mut self, first: Run<'a>) -> io::Result<()> {
+    /// What the service says.
+    async fn service(&mut self) -> io::Result<()> {
         let plan = self.plan;
         let mut compared = false;
         let mut told = Vec::new();
-        let mut first = Some(first);
-        let calls = plan.health.iter().map(|target| ("health", target));
-        let calls = calls.chain(plan.auth.iter().map(|target| ("key", target)));
-        let calls = calls.chain(plan.balance.iter().map(|target| ("balance", target)));
-        let calls = calls.chain(plan.models.iter().map(|target| ("models", target)));
-        let calls = calls.chain(plan.generation.iter().map(|target| ("completion", target)));
-        for (name, target) in calls {
-            let outcome = match first.take() {
-                // The calls come in the order in which the first one was chosen.
-                Some((_, outcome)) => outcome,
-                None => target.run().await,
-            };
-            if !mem::replace(&mut compared, true) {
+        for (name, target) in &plan.calls {
+            let outcome = target.run().await;
+            if outcome.http_status.is_some() && !mem::replace(&mut compared, true) {
                 self.take(steps::clock(&outcome))?;
             }
-            let step = match name {
+            let step = match *name {
                 "balance" => steps::balance(&outcome),
-                _ => steps::answer(name, &outcome),
+                name => steps::answer(name, &outcome),
             };
             self.take(step.of(target.probe(), &outcome))?;
             if !outcome.ratelimit.is_empty() {
                 told.clone_from(&outcome.ratelimit);
             }
             // A key that is refused, or held back, fares no better in the calls that follow.
-            if name == "key" && !outcome.success() {
+            if *name == "key" && !outcome.success() {
                 break;
             }
         }
-        if plan.health.is_some() && plan.auth.is_none() && plan.models.is_empty() {
+        if !plan.calls.iter().any(|(name, _)| *name == "key") {
             let why = if plan.provider.key.is_none() { "none is configured" } else { "not tried without it" };
             self.take(Step::new("key", Verdict::Skipped, why))?;
         }
@@ -127,7 +111,8 @@ impl<'a> Walk<'a, '_> {
     /// What the provider says of itself.
     async fn status(&mut self) -> io::Result<()> {
         let Some(target) = &self.plan.status else {
-            let text = match places::account(&self.plan.provider).and_then(places::status_page) {
+            let page = places::account(&self.plan.provider).and_then(places::status_page);
+            let text = match page {
                 Some(page) => format!("not read: see {page}, or set status_url"),
                 None => "not read: no page is known; set status_url".to_owned(),
             };
