@@ -138,6 +138,12 @@ pub(super) fn generated(draft: &Draft, defaults: &Defaults, report: &Report) -> 
 
 /// What a check wants of its provider; `served`: it has a key, or can do without.
 pub(super) fn needs(check: Check, provider: &Provider, served: bool) -> Result<(), String> {
+    if check == Check::Balance && !matches!(provider.api, Api::Langmart | Api::Openrouter) {
+        return Err(format!(
+            "balance is what langmart and openrouter tell, and {} does not; remove it",
+            provider.api
+        ));
+    }
     let keyed = matches!(check, Check::Auth | Check::Models | Check::Chat | Check::Balance);
     if keyed && !served {
         return Err(format!("{check} needs a key; give provider.{} an api_key", provider.name));
@@ -152,12 +158,6 @@ pub(super) fn needs(check: Check, provider: &Provider, served: bool) -> Result<(
         return Err(format!(
             "status needs a status page, and none is known for this provider; set provider.{}.status_url",
             provider.name
-        ));
-    }
-    if check == Check::Balance && !matches!(provider.api, Api::Langmart | Api::Openrouter) {
-        return Err(format!(
-            "balance is what langmart and openrouter tell, and {} does not; remove it",
-            provider.api
         ));
     }
     Ok(())

@@ -282,3 +282,168 @@ impl<'de, T: Deserialize<'de>, F: FnMut(T)> Visitor<'de> for Each<T, F> {
         Ok(true)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a page comes to: indicator, open incidents and components, by name; the error's text where it is none.
+    #[track_caller]
+    fn check(body: &str, wanted: &[&str], expected: Result<(&str, Option<u64>, &[&str]), &str>) {
+        let wanted: Vec<String> = wanted.iter().map(ToString::to_string).collect();
+        let found = read(body.as_bytes(), &wanted).map(|(page, _)| page);
+        let components = found.as_ref().map_or(vec![], |page| {
+            assert_eq!(
+                page.components.iter().map(|(name, _)| name).collect::<Vec<_>>(),
+                Vec::from_iter(&wanted)
+            );
+            page.components.iter().map(|(_, status)| status.name()).collect()
+        });
+        let found = found.as_ref().map(|page| (page.indicator.name(), page.open_incidents, &*components));
+        match (found, expected) {
+            (Err(found), Err(part)) => assert!(found.contains(part), "{body}: {found}"),
+            (found, expected) => assert_eq!(found, expected.map_err(|_| &""), "{body}"),
+        }
+    }
+
+    #[test]
+    fn a_summary_tells_indicator_incidents_and_components() {
+        let summary = r#"{"page":{"id":"x"},"status":{"indicator":"minor","description":"d"},"components":[
+            {"name":"Web","status":"operational"},
+            {"name":"API","status":"degraded_performance","group":false},
+            {"name":"Files","status":"under_maintenance"}],
+            "incidents":[{"status":"investigating"},{"status":"monitoring"},{"status":"resolved"},
+                {"status":"postmortem"},{"status":null},{}],
+            "scheduled_maintenances":[{"status":"scheduled"}]}"#;
+        let expected = &["under_maintenance", "degraded_performance"];
+        check(summary, &["Files", "API"], Ok(("minor", Some(4), expected)));
+        check(summary, &[], Ok(("minor", Some(4), &[])));
+        check(summary, &["api", "API "], Ok(("minor", Some(4), &["unknown", "unknown"])));
+    }
+
+    #[test]
+    fn incident_io_leaves_out_what_there_is_none_of() {
+        for incidents in ["", r#","incidents":null"#, r#","incidents":[]"#] {
+            let shim = format!(
+                r#"{{"status":{{"indicator":"none"}},"components":[{{"name":"API","status":"operational"}}]{incidents}}}"#
+            );
+            check(&shim, &["API"], Ok(("none", Some(0), &["operational"])));
+        }
+        // The page's status.json: no list of anything.
+        check(r#"{"status":{"indicator":"none"}}"#, &["API"], Ok(("none", None, &["unknown"])));
+        check(r#"{"status":{"indicator":"none"},"components":null}"#, &[], Ok(("none", None, &[])));
+    }
+
+    #[test]
+    fn of_components_of_one_name_the_worst_counts() {
+        let of = |statuses: &[&str]| {
+            let rows = statuses.iter().map(|status| format!(r#"{{"name":"API","status":"{status}"}}"#));
+            let rows: Vec<String> = rows.collect();
+            format!(r#"{{"status":{{"indicator":"none"}},"components":[{}]}}"#, rows.join(","))
+        };
+        check(&of(&["operational", "major_outage", "x"]), &["API"], Ok(("none", Some(0), &["major_outage"])));
+        check(&of(&["operational", "x", "operational"]), &["API"], Ok(("none", Some(0), &["unknown"])));
+        check(&of(&["x", "under_maintenance"]), &["API"], Ok(("none", Some(0), &["under_maintenance"])));
+    }
+
+    #[test]
+    fn words_that_are_not_known_are_unknown() {
+        let page = r#"{"status":{"indicator":"on fire"},"components":[{"name":"API","status":"on fire"},
+            {"name":"Web"},{"name":null,"status":"operational"},{}]}"#;
+        check(page, &["API", "Web"], Ok(("unknown", Some(0), &["unknown", "unknown"])));
+        let page = r#"[{"status_impact":"ON_FIRE"}]"#;
+        check(page, &[], Ok(("unknown", Some(1), &[])));
+    }
+
+    #[test]
+    fn escapes_and_marks_change_nothing() {
+        let page = "\u{feff}\n {\"status\":{\"indicator\":\"\\u006dajor\"},\"\\u0063omponents\":[{\"na\\u006de\":\"A\\u0050I\",\"status\":\"operational\"}]} \n";
+        check(page, &["API"], Ok(("major", Some(0), &["operational"])));
+    }
+
+    #[test]
+    fn googles_incidents_are_open_without_an_end() {
+        let incident = |impact: &str, severity: &str, end: &str| {
+            format!(
+                r#"{{"status_impact":"{impact}","severity":"{severity}"{end},"affected_products":[{{"title":"Vertex Gemini API"}},{{"title":"Cloud Run"}}]}}"#
+            )
+        };
+        let outage = |end| format!("[{}]", incident("SERVICE_OUTAGE", "high", end));
+        for open in ["", r#","end":null"#, r#","end":"""#] {
+            check(&outage(open), &[], Ok(("critical", Some(1), &[])));
+        }
+        check(&outage(r#","end":"2026-11-20T01:00:00+00:00""#), &[], Ok(("none", Some(0), &[])));
+        check("[]", &["Vertex Gemini API"], Ok(("none", Some(0), &["operational"])));
+        for (impact, severity, indicator, component) in [
+            ("SERVICE_OUTAGE", "high", "critical", "major_outage"),
+            ("SERVICE_OUTAGE", "medium", "major", "partial_outage"),
+            ("SERVICE_DISRUPTION", "high", "major", "partial_outage"),
+            ("SERVICE_DISRUPTION", "low", "minor", "degraded_performance"),
+            ("SERVICE_INFORMATION", "high", "none", "operational"),
+            ("AVAILABLE", "low", "none", "operational"),
+            ("ELSE", "high", "unknown", "unknown"),
+        ] {
+            let page = format!("[{}]", incident(impact, severity, ""));
+            check(&page, &["Cloud Run"], Ok((indicator, Some(1), &[component])));
+        }
+        let several = ["SERVICE_INFORMATION", "SERVICE_OUTAGE", "SERVICE_DISRUPTION"];
+        let several: Vec<String> = several.iter().map(|impact| incident(impact, "low", "")).collect();
+        check(&format!("[{}]", several.join(",")), &[], Ok(("major", Some(3), &[])));
+    }
+
+    #[test]
+    fn of_googles_incidents_only_those_of_the_configured_products_count() {
+        let page = r#"[{"status_impact":"SERVICE_OUTAGE","affected_products":[{"title":"Cloud Run"}]},
+            {"status_impact":"SERVICE_DISRUPTION","affected_products":[{"title":"Vertex Gemini API"},{}]},
+            {"status_impact":"SERVICE_OUTAGE","affected_products":null},{"status_impact":"SERVICE_OUTAGE"}]"#;
+        check(page, &[], Ok(("major", Some(4), &[])));
+        let products = &["Vertex Gemini API", "Cloud SQL"];
+        check(page, products, Ok(("minor", Some(1), &["degraded_performance", "operational"])));
+    }
+
+    #[test]
+    fn what_is_no_status_page_is_refused() {
+        check("", &[], Err("empty body"));
+        check(" \n", &[], Err("empty body"));
+        check("<!DOCTYPE html><html></html>", &[], Err("HTML"));
+        for body in [
+            "null",
+            "1",
+            "\"none\"",
+            "{}",
+            "{\"status\":null}",
+            "{\"status\":\"none\"}",
+            "{\"status\":{}}",
+            "{\"status\":{\"indicator\":null}}",
+            "{\"status\":{\"indicator\":1}}",
+            "{\"status\":{\"indicator\":\"none\"},\"components\":{}}",
+            "{\"status\":{\"indicator\":\"none\"},\"components\":[1]}",
+            "{\"status\":{\"indicator\":\"none\"},\"components\":[{\"name\":1}]}",
+            "{\"status\":{\"indicator\":\"none\"},\"incidents\":\"none\"}",
+            "{\"status\":{\"indicator\":\"none\"},\"incidents\":[null]}",
+            "{\"status\":{\"indicator\":\"none\"}",
+            "{\"status\":{\"indicator\":\"none\"}} {}",
+            "{\"error\":\"not found\"}",
+            "[1]",
+            "[null]",
+            "[{\"end\":1}]",
+            "[{\"affected_products\":{}}]",
+            "[{\"affected_products\":[{\"title\":1}]}]",
+            "[{}",
+        ] {
+            check(body, &["API"], Err("neither"));
+        }
+    }
+
+    #[test]
+    fn a_page_as_large_as_can_be_read_is_counted_without_being_kept() {
+        let rows = |row: &str| vec![row; 200_000].join(",");
+        let page = format!(r#"{{"incidents":[{}],"status":{{"indicator":"none"}}}}"#, rows("{}"));
+        check(&page, &[], Ok(("none", Some(200_000), &[])));
+        let products = rows(r#"{"title":"a"}"#);
+        let page = format!(r#"[{{"affected_products":[{products}]}}]"#);
+        check(&page, &["a"], Ok(("unknown", Some(1), &["unknown"])));
+        let deep = "[".repeat(100_000);
+        check(&format!(r#"{{"status":{{"indicator":"none"}},"deep":{deep}"#), &[], Err("neither"));
+    }
+}

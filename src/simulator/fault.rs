@@ -50,6 +50,10 @@ pub(super) enum Kind {
     Malformed,
     /// The fair answer's head alone.
     Empty,
+    /// On a status page: something is wrong with the service.
+    Incident,
+    /// In a balance: next to nothing is left.
+    LowBalance,
     /// `ms` before the listener goes on; connections behind it wait, too.
     SlowAccept,
     /// `ms` before the TLS handshake begins.
@@ -84,7 +88,7 @@ const fn spec(
     Spec { kind, name, takes, variants }
 }
 
-const SPECS: [Spec; 25] = [
+const SPECS: [Spec; 27] = [
     spec(Kind::AuthFailed, "auth_failed", &[], &[]),
     spec(Kind::ProviderAuthFailed, "provider_auth_failed", &["upstream"], &[]),
     spec(
@@ -136,6 +140,8 @@ const SPECS: [Spec; 25] = [
     spec(Kind::ErrorIn200, "error_in_200", &["variant"], &["ok_false"]),
     spec(Kind::Malformed, "malformed", &[], &[]),
     spec(Kind::Empty, "empty", &[], &[]),
+    spec(Kind::Incident, "incident", &["variant"], &["minor", "major", "critical", "maintenance"]),
+    spec(Kind::LowBalance, "low_balance", &[], &[]),
     spec(Kind::SlowAccept, "slow_accept", &["ms"], &[]),
     spec(Kind::SlowHandshake, "slow_handshake", &["ms"], &[]),
     spec(Kind::ResetHandshake, "reset_handshake", &[], &[]),

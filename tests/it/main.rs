@@ -8,3 +8,4 @@ mod doctor;
 mod fixtures;
 mod harness;
 mod phases;
+mod status;

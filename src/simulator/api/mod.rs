@@ -8,6 +8,10 @@ mod openai;
 mod openrouter;
 mod provider;
 mod service;
+mod status_page;
 
 pub use self::provider::Provider;
-pub(super) use self::service::{Call, Failure, failure, success};
+pub(super) use self::{
+    service::{Call, Failure, failure, success},
+    status_page::status_page,
+};
