@@ -6,4 +6,6 @@
 mod config;
 mod fixtures;
 mod harness;
+mod network;
 mod phases;
+mod proxies;
