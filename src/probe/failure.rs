@@ -214,6 +214,9 @@ fn proxy(error: &Cause, route: Route) -> Cow<'static, str> {
     if let Some(kind) = behind_socks(error).map(|error| error.kind()).or_else(|| io_kind(error)) {
         return format!("connecting to the proxy: {}", connect(kind)).into();
     }
+    if said("tunnel error: unexpected end of file") || said("SOCKS error: io error") {
+        return "the proxy closed the connection".into();
+    }
     let refusal = SOCKS_REFUSALS.iter().find(|(text, _)| said(&format!("SOCKS error: {text}")));
     refusal.map_or("the proxy refused the tunnel", |(_, detail)| detail).into()
 }

@@ -7,5 +7,7 @@ mod config;
 mod doctor;
 mod fixtures;
 mod harness;
+mod network;
 mod phases;
+mod proxies;
 mod status;

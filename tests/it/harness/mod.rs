@@ -4,3 +4,4 @@ pub mod lab;
 pub mod parts;
 pub mod probes;
 pub mod raw;
+pub mod tunnel;
