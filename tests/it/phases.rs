@@ -11,7 +11,7 @@ use crate::harness::{
 
 const PROBER: &str = env!("CARGO_BIN_EXE_langmart-prober");
 
-/// Pairs of runs; the figures are medians.
+/// Pairs of runs; of each figure the least counts.
 const RUNS: usize = 15;
 
 /// How far a figure may be from curl's, in milliseconds.
@@ -38,7 +38,12 @@ fn start_simulator(lab: &mut Lab) -> String {
 
 /// One run of ours, and its HTTP version.
 fn ours(lab: &Lab, config: &str) -> (Moments, String) {
-    let output = lab.on_client(PROBER).args(["once", "--json", "--config", config]).output().unwrap();
+    let output = lab
+        .on_client(PROBER)
+        .args(["once", "--json", "--config", config])
+        .env("SIM_KEY", "sk-test")
+        .output()
+        .unwrap();
     let record: Value = serde_json::from_slice(&output.stdout)
         .unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(&output.stderr)));
     assert_eq!(record["reason"], "ok", "{record}");
@@ -67,12 +72,12 @@ fn curls(lab: &Lab, arguments: &[&str], url: &str) -> Moments {
     [lookup, connect, if tls == 0.0 { connect } else { tls }, headers, end]
 }
 
-fn median(mut figures: Vec<f64>) -> f64 {
-    figures.sort_by(f64::total_cmp);
-    figures[figures.len() / 2]
+/// The least of the figures: what else the machine does only ever adds to one, never to all of them.
+fn least(figures: impl Iterator<Item = f64>) -> f64 {
+    figures.fold(f64::INFINITY, f64::min)
 }
 
-/// Runs both, alternating, and compares the medians of the chosen moments.
+/// Runs both, alternating, and compares the chosen moments.
 fn compare(
     lab: &Lab,
     what: &str,
@@ -99,8 +104,8 @@ fn compare(
     }
     let mut wrong = Vec::new();
     for index in 0..NAMES.len() {
-        let ours = median(figures.iter().map(|(ours, _)| ours[index]).collect());
-        let curls = median(figures.iter().map(|(_, curls)| curls[index]).collect());
+        let ours = least(figures.iter().map(|(ours, _)| ours[index]));
+        let curls = least(figures.iter().map(|(_, curls)| curls[index]));
         let line = format!("{what:<10} {:<8} ours {ours:7.2} ms  curl {curls:7.2} ms", NAMES[index]);
         println!("{line}");
         if moments.contains(&index) && (ours - curls).abs() > TOLERANCE {
@@ -130,18 +135,16 @@ fn the_phases_are_curls_over_http_1_http_2_and_connect() {
     let proxy = lab.directory().join("tinyproxy.conf");
     fs::write(&proxy, format!("Port 8888\nListen {SERVER}\nTimeout 60\nConnectPort 8443\nMaxClients 20\n"))
         .unwrap();
-    // The server's side has no resolver of its own: the proxy finds the name in a hosts file, as curl's does.
     let mut tinyproxy = lab.on_server("tinyproxy");
     tinyproxy.args(["-d", "-c", proxy.to_str().unwrap()]);
     lab.spawn_silent(tinyproxy);
     wait_for_port(&lab, 8888);
-    let target = format!("https://{SERVER}:8443/openai/v1");
     let provider = format!("{}{ca_key}proxy = \"http://proxy.sim.test:8888\"\n", slow(headers));
     let header = format!("x-simulate: {headers}");
     let curl =
         ["-H", &header, "--http2", "--cacert", &ca, "--proxy", "http://proxy.sim.test:8888", "--noproxy", ""];
     // curl counts a proxy as connected before its CONNECT, we after it: the end of TLS is the same.
-    compare(&lab, "CONNECT", "2", &provider, &curl, &target, &[0, 2, 3, 4]);
+    compare(&lab, "CONNECT", "2", &provider, &curl, tls, &[0, 2, 3, 4]);
 }
 
 /// Until something listens there.

@@ -42,8 +42,11 @@ impl Lab {
             run(inside(host, "ethtool")
                 .args(["-K", "eth0", "tx", "off", "tso", "off", "gso", "off", "gro", "off"]));
         }
-        fs::create_dir_all(lab.resolver_directory()).unwrap();
-        fs::write(lab.resolver_directory().join("resolv.conf"), format!("nameserver {SERVER}\n")).unwrap();
+        for host in [&client, &server] {
+            fs::create_dir_all(resolver_directory(host)).unwrap();
+            fs::write(resolver_directory(host).join("resolv.conf"), format!("nameserver {SERVER}\n"))
+                .unwrap();
+        }
         let script = |name| format!("{}/tests/lab/{name}", env!("CARGO_MANIFEST_DIR"));
         let mut forward = inside(&middle, "python3");
         forward.args([&script("forward.py"), "m0", "m1", &delay.to_string()]);
@@ -68,7 +71,8 @@ impl Lab {
     pub fn spawn(&mut self, mut command: Command) {
         let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
         let mut line = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        // The pipe stays open: whoever has more to say would meet its end otherwise.
+        BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
         self.children.push(child);
         assert!(!line.is_empty(), "{command:?} ended before it was ready");
     }
@@ -82,11 +86,6 @@ impl Lab {
     pub fn directory(&self) -> &Path {
         self.directory.path()
     }
-
-    /// What `ip netns exec` puts over /etc for the client.
-    fn resolver_directory(&self) -> PathBuf {
-        Path::new("/etc/netns").join(&self.names[0])
-    }
 }
 
 impl Drop for Lab {
@@ -97,9 +96,14 @@ impl Drop for Lab {
         }
         for name in &self.names {
             let _ = Command::new("ip").args(["netns", "del", name]).status();
+            let _ = fs::remove_dir_all(resolver_directory(name));
         }
-        let _ = fs::remove_dir_all(self.resolver_directory());
     }
+}
+
+/// What `ip netns exec` puts over /etc for one of the hosts.
+fn resolver_directory(host: &str) -> PathBuf {
+    Path::new("/etc/netns").join(host)
 }
 
 /// A command on one of the hosts.
