@@ -3,8 +3,12 @@
 #![expect(unreachable_pub, reason = "the harness is shared by modules of one binary")]
 #![expect(clippy::unwrap_used, reason = "a test that panics has failed, in its helpers too")]
 
+mod backoff;
 mod config;
+mod daemon;
 mod fixtures;
 mod harness;
 mod phases;
+mod reload;
+mod systemd;
 mod transport;

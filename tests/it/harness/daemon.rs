@@ -27,6 +27,9 @@ pub const PROBER: &str = env!("CARGO_BIN_EXE_langmart-prober");
 /// A key in the environment of every command, which the simulator accepts.
 pub const KEY: &str = "api_key = { env = \"SIM_KEY\" }";
 
+/// Any free port of loopback.
+pub const LISTEN: &str = "[server]\nlisten = \"127.0.0.1:0\"\n";
+
 /// A directory with a configuration in it, and whatever else the daemon is to read and write.
 pub struct Place(TempDir);
 

@@ -7,4 +7,5 @@ pub mod parts;
 pub mod probes;
 pub mod raw;
 pub mod scrape;
+pub mod simulate;
 pub mod wait;
