@@ -65,9 +65,12 @@ fn before_the_first_run_counters_stand_at_zero_and_gauges_are_absent() {
 #[test]
 fn every_run_has_its_record() {
     let simulator = simulator("[[rule]]\nfault = \"unavailable\"\nprobability = 0.3");
-    let probes: String = (0..20).map(|number| format!(
-        "[[probe]]\nname = \"p{number}\"\nprovider = \"openai\"\ncheck = \"chat\"\nmodel = \"gpt-4o-mini\"\n"
-    )).collect();
+    let probe = |number| {
+        format!(
+            "[[probe]]\nname = \"p{number}\"\nprovider = \"openai\"\ncheck = \"chat\"\nmodel = \"gpt-4o-mini\"\n"
+        )
+    };
+    let probes = (0..20).map(probe).collect::<Vec<_>>().concat();
     let directory = "[log]\ndirectory = \"LOGS\"\n";
     let place = Place::new("");
     let directory = directory.replace("LOGS", place.path("logs").to_str().unwrap());
@@ -81,17 +84,17 @@ fn every_run_has_its_record() {
     // The same probes, a week apart: now the count stands still.
     place.write("config.toml", &config("168h"));
     daemon.reload();
-    let last = daemon.scrape_until("the end of all runs", |scrape| {
+    let counted = daemon.scrape_until("the end of all runs", |scrape| {
         scrape.value("langmart_prober_runs_in_flight", &[]) == 0.0
     });
     let log = daemon.stop();
     let records = records(place.files("logs", "results.jsonl"));
     let lost = ["langmart_prober_log_lines_dropped_total", "langmart_prober_log_write_errors_total"]
-        .map(|name| last.value(name, &[("file", "results")]));
-    let runs = last.sum("langmart_probe_runs_total");
+        .map(|name| counted.value(name, &[("file", "results")]));
+    let runs = counted.sum("langmart_probe_runs_total");
     assert_eq!(records.len() as f64 + lost[0] + lost[1], runs, "{lost:?}");
     let failed = records.iter().filter(|record| record["success"] == false).count() as f64;
-    assert_eq!(failed, last.sum("langmart_probe_failures_total"));
+    assert_eq!(failed, counted.sum("langmart_probe_failures_total"));
     assert!(failed > 0.0 && failed < runs);
     let probes: BTreeSet<_> = records.iter().map(|record| record["probe"].as_str().unwrap()).collect();
     assert_eq!(probes.len(), 21);

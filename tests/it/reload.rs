@@ -156,17 +156,15 @@ fn a_hundred_reloads_under_load_leave_no_trace() {
     const MIB: f64 = 1024.0 * 1024.0;
 
     let simulator = simulator("[[rule]]\nfault = \"server_error\"\nprobability = 0.2");
-    let providers: String = (0..25)
-        .map(|number| {
-            provider(&simulator, &format!("p{number}"), "openai/v1", &format!("api = \"openai\"\n{KEY}"))
-        })
-        .collect();
-    let probes: String = (0..175)
-        .map(|number| {
-            let provider = number % 25;
-            format!("[[probe]]\nname = \"q{number}\"\nprovider = \"p{provider}\"\ncheck = \"models\"\n")
-        })
-        .collect();
+    let provider = |number| {
+        provider(&simulator, &format!("p{number}"), "openai/v1", &format!("api = \"openai\"\n{KEY}"))
+    };
+    let probe = |number| {
+        let provider = number % 25;
+        format!("[[probe]]\nname = \"q{number}\"\nprovider = \"p{provider}\"\ncheck = \"models\"\n")
+    };
+    let providers = (0..25).map(provider).collect::<Vec<_>>().concat();
+    let probes = (0..175).map(probe).collect::<Vec<_>>().concat();
     let extra = "[[probe]]\nname = \"extra\"\nprovider = \"p1\"\ncheck = \"models\"\n";
     let place = Place::new("");
     let fast = "[defaults]\ninterval = \"1s\"\n";
@@ -179,7 +177,10 @@ fn a_hundred_reloads_under_load_leave_no_trace() {
     });
     let mut last = daemon.scrape();
     let mut reload = |number: usize| {
-        place.write("config.toml", &if number % 2 == 0 { config.clone() } else { config.clone() + extra });
+        place.write(
+            "config.toml",
+            &if number.is_multiple_of(2) { config.clone() } else { config.clone() + extra },
+        );
         daemon.reload();
         let now = daemon.scrape();
         let setbacks = now.setbacks(&last);

@@ -226,7 +226,7 @@ fn proxies_that_do_not_work() {
     let server = RawServer::start();
     let page = "Content-Type: text/html\r\nContent-Length: 13\r\n\r\n<html></html>";
     let address = server.address.to_string();
-    let mut tunnel = |status: &str| {
+    let tunnel = |status: &str| {
         server.play(format!("HTTP/1.1 {status}\r\nConnection: close\r\n{page}").into_bytes());
         proxied(&address, "https://192.0.2.1/v1")
     };
@@ -312,26 +312,9 @@ fn ways_that_are_blocked() {
 #[test]
 fn a_real_proxy() {
     let Some(mut lab) = lab() else { return };
-    let mut simulator = lab.on_server(PROBER);
-    let ca = lab.directory().join("ca.pem").to_str().unwrap().to_owned();
-    simulator.args(["simulate", "--listen", &format!("{SERVER}:8080")]);
-    simulator.args(["--tls-listen", &format!("{SERVER}:8443"), "--ca-file", &ca]);
-    lab.spawn(simulator);
-    for (port, access) in [(8888, ""), (8889, "BasicAuth user secret\n")] {
-        let conf = lab.directory().join(format!("tinyproxy-{port}.conf"));
-        let text =
-            format!("Port {port}\nListen {SERVER}\nMaxClients 20\nConnectPort 8443\nConnectPort 1\n{access}");
-        fs::write(&conf, text).unwrap();
-        let mut tinyproxy = lab.on_server("tinyproxy");
-        tinyproxy.arg("-d").arg("-c").arg(&conf);
-        lab.spawn_silent(tinyproxy);
-        wait_for("tinyproxy to listen", || {
-            let mut probe = lab.on_server("python3");
-            let script = format!("import socket; socket.create_connection(('{SERVER}', {port}), 1).close()");
-            probe.args(["-c", &script]).stderr(std::process::Stdio::null());
-            probe.status().unwrap().success().then_some(())
-        });
-    }
+    let ca = lab.simulator();
+    lab.tinyproxy(8888, "ConnectPort 8443\nConnectPort 1\n");
+    lab.tinyproxy(8889, "BasicAuth user secret\n");
     let [https, http, refused, forbidden] = [(8443, "https"), (8080, "http"), (1, "https"), (2, "https")]
         .map(|(port, scheme)| format!("{scheme}://sim.test:{port}/openai/v1"));
     let ca = format!("ca_file = \"{ca}\"\n");

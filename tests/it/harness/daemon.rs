@@ -3,20 +3,18 @@
 use std::{
     ffi::OsStr,
     fs,
-    io::{BufRead, BufReader},
     net::SocketAddr,
     path::{Path, PathBuf},
-    process::{Child, ChildStderr, Command, ExitStatus, Output, Stdio},
-    sync::{Arc, Mutex},
-    thread::{self, JoinHandle},
+    process::{Command, ExitStatus, Output},
 };
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal};
 use serde_json::Value;
 use tempfile::TempDir;
 
 use super::{
     http::{self, Response},
+    process::Process,
     scrape::Scrape,
     wait::wait_for,
 };
@@ -64,12 +62,6 @@ impl Place {
         self.command(subcommand).args(arguments).output().unwrap()
     }
 
-    /// The records of `once --json`.
-    #[track_caller]
-    pub fn once(&self) -> Vec<Value> {
-        records(&self.run("once", &["--json"]).stdout)
-    }
-
     /// The daemon, once it is ready.
     #[track_caller]
     pub fn daemon(&self) -> Daemon {
@@ -99,34 +91,25 @@ pub fn records(lines: impl AsRef<[u8]>) -> Vec<Value> {
 
 /// A running daemon. Dropped, it is killed.
 pub struct Daemon {
-    child: Child,
-    log: Arc<Mutex<String>>,
-    reader: Option<JoinHandle<()>>,
+    process: Process,
     pub address: SocketAddr,
 }
 
 impl Daemon {
+    /// Starts a command that is one, and waits until it is ready.
     #[track_caller]
-    pub fn start(mut command: Command) -> Self {
-        let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
-        let log = Arc::new(Mutex::new(String::new()));
-        let reader = follow(child.stderr.take().unwrap(), log.clone());
-        let unknown = SocketAddr::from(([0, 0, 0, 0], 0));
-        let mut daemon = Self { child, log, reader: Some(reader), address: unknown };
-        daemon.address = wait_for("the daemon to be ready", || {
-            let log = daemon.log();
-            let ended = daemon.child.try_wait().unwrap();
-            assert!(ended.is_none(), "it ended with {ended:?} instead of being ready:\n{log}");
-            let (_, rest) =
-                log.lines().find(|line| line.contains("Daemon is ready"))?.split_once("listen=")?;
-            rest.split(' ').next()?.parse().ok()
+    pub fn start(command: Command) -> Self {
+        let mut process = Process::start(command);
+        let address = process.logs("the daemon to be ready", |log| {
+            let ready = log.lines().find(|line| line.contains("Daemon is ready"))?;
+            ready.split_once("listen=")?.1.split(' ').next()?.parse().ok()
         });
-        daemon
+        Self { process, address }
     }
 
     /// What it wrote to standard error so far, whole lines.
     pub fn log(&self) -> String {
-        self.log.lock().unwrap().clone()
+        self.process.log()
     }
 
     /// How many lines of the log have this in them.
@@ -163,11 +146,11 @@ impl Daemon {
     }
 
     pub fn pid(&self) -> Pid {
-        Pid::from_child(&self.child)
+        self.process.pid()
     }
 
     pub fn signal(&self, signal: Signal) {
-        kill_process(self.pid(), signal).unwrap();
+        self.process.signal(signal);
     }
 
     /// Asks for a reload by SIGHUP and waits until the log tells its end.
@@ -182,11 +165,7 @@ impl Daemon {
     /// Waits for the end of the process; the log is whole then.
     #[track_caller]
     pub fn wait(&mut self) -> (ExitStatus, String) {
-        let status = wait_for("the daemon to end", || self.child.try_wait().unwrap());
-        if let Some(reader) = self.reader.take() {
-            reader.join().unwrap();
-        }
-        (status, self.log())
+        self.process.wait()
     }
 
     /// Stops it as systemd would, and returns the whole log.
@@ -197,22 +176,4 @@ impl Daemon {
         assert_eq!(status.code(), Some(0), "{status}; the log:\n{log}");
         log
     }
-}
-
-impl Drop for Daemon {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-fn follow(stderr: ChildStderr, log: Arc<Mutex<String>>) -> JoinHandle<()> {
-    thread::spawn(move || {
-        let mut lines = BufReader::new(stderr);
-        let mut line = Vec::new();
-        while lines.read_until(b'\n', &mut line).unwrap() > 0 {
-            log.lock().unwrap().push_str(str::from_utf8(&line).unwrap());
-            line.clear();
-        }
-    })
 }

@@ -10,6 +10,8 @@ use std::{
 
 use tempfile::TempDir;
 
+use super::{daemon::PROBER, wait::wait_for};
+
 /// The server's address, which its name server gives for every name.
 pub const SERVER: &str = "10.77.0.2";
 
@@ -77,9 +79,30 @@ impl Lab {
         assert!(!line.is_empty(), "{command:?} ended before it was ready");
     }
 
-    /// Starts a command that says nothing when it is ready.
-    pub fn spawn_silent(&mut self, mut command: Command) {
-        self.children.push(command.stdout(Stdio::null()).spawn().unwrap());
+    /// Starts the simulator on the server, ports 8080 and 8443, and tells where its authority's certificate is.
+    pub fn simulator(&mut self) -> String {
+        let ca = self.directory().join("ca.pem").to_str().unwrap().to_owned();
+        let mut simulator = self.on_server(PROBER);
+        simulator.args(["simulate", "--listen", &format!("{SERVER}:8080")]);
+        simulator.args(["--tls-listen", &format!("{SERVER}:8443"), "--ca-file", &ca]);
+        self.spawn(simulator);
+        ca
+    }
+
+    /// Starts tinyproxy on that port of the server, with this besides in its configuration.
+    pub fn tinyproxy(&mut self, port: u16, rest: &str) {
+        let configuration = self.directory().join(format!("tinyproxy-{port}.conf"));
+        let text = format!("Port {port}\nListen {SERVER}\nTimeout 60\nMaxClients 20\n{rest}");
+        fs::write(&configuration, text).unwrap();
+        let mut tinyproxy = self.on_server("tinyproxy");
+        tinyproxy.arg("-d").arg("-c").arg(&configuration).stdout(Stdio::null());
+        self.children.push(tinyproxy.spawn().unwrap());
+        let script = format!("import socket; socket.create_connection(('{SERVER}', {port}), 1).close()");
+        wait_for("tinyproxy to listen", || {
+            let mut look = self.on_server("python3");
+            look.args(["-c", &script]).stderr(Stdio::null());
+            look.status().unwrap().success().then_some(())
+        });
     }
 
     /// A directory of the lab's own.

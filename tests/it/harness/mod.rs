@@ -5,6 +5,7 @@ pub mod http;
 pub mod lab;
 pub mod parts;
 pub mod probes;
+pub mod process;
 pub mod raw;
 pub mod scrape;
 pub mod simulate;
