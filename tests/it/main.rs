@@ -6,4 +6,5 @@
 mod config;
 mod fixtures;
 mod harness;
+mod imports;
 mod phases;
