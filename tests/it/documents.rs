@@ -45,7 +45,9 @@ fn the_readme_has_every_reason_with_every_fault_that_it_can_have() {
         .map(|(reason, faults)| (*reason, faults.split(", ").collect()))
         .collect();
     let order = |fault: &&str| Fault::from_name(fault);
-    rows.iter_mut().for_each(|(_, faults)| faults.sort_by_key(order));
+    for (_, faults) in &mut rows {
+        faults.sort_by_key(order);
+    }
     assert_eq!(rows, expected);
 }
 
