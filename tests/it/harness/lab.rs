@@ -4,7 +4,7 @@ use std::{
     fs,
     io::{BufRead, BufReader},
     path::{Path, PathBuf},
-    process::{self, Child, Command, Stdio},
+    process::{self, Child, ChildStdout, Command, Stdio},
     sync::atomic::{AtomicU32, Ordering},
 };
 
@@ -16,7 +16,8 @@ pub const SERVER: &str = "10.77.0.2";
 /// Two hosts and what lies between them. Dropped, everything is gone.
 pub struct Lab {
     names: [String; 3],
-    children: Vec<Child>,
+    /// With their outputs, which stay open: a closed one would end who writes to it.
+    children: Vec<(Child, ChildStdout)>,
     directory: TempDir,
 }
 
@@ -42,8 +43,10 @@ impl Lab {
             run(inside(host, "ethtool")
                 .args(["-K", "eth0", "tx", "off", "tso", "off", "gso", "off", "gro", "off"]));
         }
-        fs::create_dir_all(lab.resolver_directory()).unwrap();
-        fs::write(lab.resolver_directory().join("resolv.conf"), format!("nameserver {SERVER}\n")).unwrap();
+        for host in [&client, &server] {
+            fs::create_dir_all(etc(host)).unwrap();
+            fs::write(etc(host).join("resolv.conf"), format!("nameserver {SERVER}\n")).unwrap();
+        }
         let script = |name| format!("{}/tests/lab/{name}", env!("CARGO_MANIFEST_DIR"));
         let mut forward = inside(&middle, "python3");
         forward.args([&script("forward.py"), "m0", "m1", &delay.to_string()]);
@@ -67,39 +70,35 @@ impl Lab {
     /// Starts a command, and waits for the first line that it prints: it is ready.
     pub fn spawn(&mut self, mut command: Command) {
         let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+        let mut output = child.stdout.take().unwrap();
         let mut line = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        self.children.push(child);
+        BufReader::new(&mut output).read_line(&mut line).unwrap();
+        self.children.push((child, output));
         assert!(!line.is_empty(), "{command:?} ended before it was ready");
-    }
-
-    /// Starts a command that says nothing when it is ready.
-    pub fn spawn_silent(&mut self, mut command: Command) {
-        self.children.push(command.stdout(Stdio::null()).spawn().unwrap());
     }
 
     /// A directory of the lab's own.
     pub fn directory(&self) -> &Path {
         self.directory.path()
     }
-
-    /// What `ip netns exec` puts over /etc for the client.
-    fn resolver_directory(&self) -> PathBuf {
-        Path::new("/etc/netns").join(&self.names[0])
-    }
 }
 
 impl Drop for Lab {
     fn drop(&mut self) {
-        for child in &mut self.children {
+        for (child, _) in &mut self.children {
             let _ = child.kill();
             let _ = child.wait();
         }
         for name in &self.names {
             let _ = Command::new("ip").args(["netns", "del", name]).status();
+            let _ = fs::remove_dir_all(etc(name));
         }
-        let _ = fs::remove_dir_all(self.resolver_directory());
     }
+}
+
+/// What `ip netns exec` puts over /etc for a host.
+fn etc(host: &str) -> PathBuf {
+    Path::new("/etc/netns").join(host)
 }
 
 /// A command on one of the hosts.
