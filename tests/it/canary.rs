@@ -48,7 +48,7 @@ fn faults() -> Vec<String> {
 fn config(simulator: &Simulator, place: &Place) -> String {
     let mut text = format!(
         "{LISTEN}[log]\nlevel = \"trace\"\ndirectory = \"{}\"\n[schedule]\nmax_concurrent_per_provider = 1\n\
-         [defaults]\ninterval = \"2s\"\ntimeout = \"300ms\"\n[defaults.generation]\ninterval = \"2s\"\ntimeout = \"300ms\"\n",
+         [defaults]\ninterval = \"5s\"\ntimeout = \"300ms\"\n[defaults.generation]\ninterval = \"5s\"\ntimeout = \"300ms\"\n",
         place.path("logs").display()
     );
     for api in Provider::ALL {
