@@ -1,6 +1,11 @@
 //! No secret leaves the daemon, whatever goes wrong: canaries in keys and headers, looked for in everything it says.
 
-use std::{fmt::Write, fs, process::Output};
+use std::{
+    collections::BTreeSet,
+    fmt::Write,
+    fs,
+    process::{Command, Output},
+};
 
 use langmart_prober::{
     config::{self, Keys, Surroundings},
@@ -8,7 +13,7 @@ use langmart_prober::{
 };
 
 use crate::harness::{
-    daemon::{LISTEN, Place, records},
+    daemon::{Daemon, LISTEN, Place, records},
     simulate::simulator,
 };
 
@@ -22,25 +27,29 @@ const ECHOES: [&str; 7] =
 /// The key that the services know, and one that they refuse and echo.
 const KEYS: [&str; 2] = ["sk-cAnArY-0123456789-cAnArY", "sk-cAnArY-invalid-0123456789-cAnArY"];
 
-/// Every fault that the simulator can play, as one request asks for it.
+/// What the simulator lists when a rule asks for something that it does not have.
+fn listed(rule: &str, before: &str) -> Vec<String> {
+    let refusal = Scenario::parse(&format!("[[rule]]\n{rule}")).unwrap_err().to_string();
+    let names = refusal.split_once(before).map(|(_, names)| names.trim_end().split(", "));
+    names.into_iter().flatten().map(str::to_owned).collect()
+}
+
+/// Every fault that the simulator can play, in each of its variants, as one request asks for it.
 fn faults() -> Vec<String> {
-    let refusal = Scenario::parse("[[rule]]\nfault = \"?\"").unwrap_err().to_string();
-    let (_, names) = refusal.split_once("there are ").expect("the refusal lists the faults");
-    let mut faults = vec!["none".to_owned()];
-    for name in names.split(", ") {
-        match name {
+    let mut faults = Vec::new();
+    for name in listed("fault = \"?\"", "there are ") {
+        match name.as_str() {
             "slow_headers" | "slow_body" => faults.push(format!("{name}; ms=60000")),
             // These strike before there is a request to ask for them.
             "slow_accept" | "slow_handshake" | "reset_handshake" => {}
-            "rate_limited" => {
-                let variants = ["http_date", "retry_after_ms", "fractional", "none", "upstream", "body_only"];
-                faults.extend(variants.map(|variant| format!("{name}; variant={variant}")));
-                faults.push(name.to_owned());
+            _ => {
+                let variants = listed(&format!("fault = \"{name}\"\nvariant = \"?\""), "it has ");
+                faults.extend(variants.iter().map(|variant| format!("{name}; variant={variant}")));
+                faults.push(name);
             }
-            _ => faults.push(name.to_owned()),
         }
     }
-    assert!(faults.len() >= 25, "{faults:?}");
+    assert!(faults.len() >= 30, "{faults:?}");
     faults
 }
 
@@ -48,7 +57,7 @@ fn faults() -> Vec<String> {
 fn config(simulator: &Simulator, place: &Place) -> String {
     let mut text = format!(
         "{LISTEN}[log]\nlevel = \"trace\"\ndirectory = \"{}\"\n[schedule]\nmax_concurrent_per_provider = 1\n\
-         [defaults]\ninterval = \"2s\"\ntimeout = \"300ms\"\n[defaults.generation]\ninterval = \"2s\"\ntimeout = \"300ms\"\n",
+         [defaults]\ninterval = \"5s\"\ntimeout = \"300ms\"\n[defaults.generation]\ninterval = \"5s\"\ntimeout = \"300ms\"\n",
         place.path("logs").display()
     );
     for api in Provider::ALL {
@@ -59,11 +68,10 @@ fn config(simulator: &Simulator, place: &Place) -> String {
             Provider::Groq => "llama-3.1-8b-instant",
             Provider::Google => "gemini-2.0-flash",
         };
-        for (number, fault) in faults().iter().enumerate() {
-            let (key, header) = match fault.as_str() {
-                "none" => ("REFUSED", String::new()),
-                fault => ("KNOWN", format!(", \"x-simulate\" = \"{fault}\"")),
-            };
+        let faults = faults();
+        let refused = ("REFUSED", String::new());
+        let known = faults.iter().map(|fault| ("KNOWN", format!(", \"x-simulate\" = \"{fault}\"")));
+        for (number, (key, header)) in std::iter::once(refused).chain(known).enumerate() {
             let name = format!("{}-{number}", api.name());
             write!(
                 text,
@@ -113,7 +121,7 @@ fn check_output(what: &str, output: &Output) {
     check_silence(what, &text.concat());
 }
 
-fn commanded(place: &Place, subcommand: &str) -> std::process::Command {
+fn commanded(place: &Place, subcommand: &str) -> Command {
     let mut command = place.command(subcommand);
     command.env("KNOWN", KEYS[0]).env("REFUSED", KEYS[1]).env("TENANT", format!("tenant-{CANARY}"));
     command
@@ -125,13 +133,18 @@ fn nothing_that_is_said_has_a_secret_in_it() {
     let place = Place::new("");
     let good = config(&simulator, &place);
     place.write("config.toml", &good);
-    let mut daemon = crate::harness::daemon::Daemon::start(commanded(&place, "run"));
+    let mut daemon = Daemon::start(commanded(&place, "run"));
     daemon.scrape_until("a run of every probe", |scrape| {
         scrape.values("langmart_probe_runs_total", &[]).iter().all(|runs| *runs > 0.0)
     });
     check_silence("/metrics", &daemon.get("/metrics").body);
     check_silence("/", &daemon.get("/").body);
     check_silence("the answer to a reload", &daemon.request("POST", "/-/reload").body);
+
+    let played: BTreeSet<_> = simulator.requests().iter().filter_map(|request| request.fault).collect();
+    let missed: Vec<_> =
+        faults().into_iter().filter(|f| !played.contains(f.split(';').next().unwrap())).collect();
+    assert_eq!(missed, [""; 0], "faults that no request met");
 
     let literal = format!(
         "{good}[provider.a]\napi = \"openai\"\napi_key = \"{0}\"\nbase_url = \"https://u:{0}@h/\"\n\
@@ -149,8 +162,7 @@ fn nothing_that_is_said_has_a_secret_in_it() {
     check_silence("prober.log", &place.files("logs", "prober.log"));
     let results = place.files("logs", "results.jsonl");
     check_silence("results.jsonl", &results);
-    let reasons: std::collections::BTreeSet<_> =
-        records(&results).iter().map(|record| record["reason"].to_string()).collect();
+    let reasons: BTreeSet<_> = records(&results).iter().map(|record| record["reason"].to_string()).collect();
     assert!(reasons.len() >= 17, "the faults are too tame: {reasons:?}");
 }
 

@@ -191,7 +191,8 @@ fn after_a_kill_it_starts_as_if_nothing_had_been() {
         daemon.signal(Signal::KILL);
         let (status, log) = daemon.wait();
         assert_eq!(status.code(), None, "round {round}: {log}");
-        assert!(!log.contains("ERROR") && !log.contains("WARN"), "round {round}: {log}");
+        // A warning would be a probe's, whose short deadline a busy machine may miss.
+        assert!(!log.contains("ERROR"), "round {round}: {log}");
     }
     place.daemon().stop();
     // What a kill tears is the last line of its round, and the next one begins on a line of its own.

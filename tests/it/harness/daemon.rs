@@ -153,7 +153,7 @@ impl Daemon {
         self.process.signal(signal);
     }
 
-    /// Asks for a reload by SIGHUP and waits until the log tells its end.
+    /// Asks for a reload by SIGHUP and waits until the log tells its end, or a problem.
     #[track_caller]
     pub fn reload(&self) {
         let told = |daemon: &Self| daemon.logged("Configuration reloaded") + daemon.logged("not reloaded");

@@ -6,7 +6,7 @@ use std::{
 };
 
 /// What no healthy machine needs, however busy: who waits for longer has found a bug.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Asks again and again until there is an answer.
 #[track_caller]
