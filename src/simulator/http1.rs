@@ -141,6 +141,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
                 self.refuse(431).await?;
                 return Ok(None);
             }
+            // As web servers do: a `ClientHello` on the wrong port has no end that would be worth waiting for.
+            if self.buffer.first().is_some_and(u8::is_ascii_control) {
+                self.refuse(400).await?;
+                return Ok(None);
+            }
             if self.stream.read_buf(&mut self.buffer).await? == 0 {
                 return Ok(None);
             }

@@ -1,11 +1,21 @@
 //! The integration tests, one binary: real sockets, real TLS, the simulator.
 
 #![expect(unreachable_pub, reason = "the harness is shared by modules of one binary")]
+#![expect(clippy::float_cmp, reason = "counts and flags are whole numbers, which f64 holds exactly")]
 #![expect(clippy::unwrap_used, reason = "a test that panics has failed, in its helpers too")]
 
+mod backoff;
+mod canary;
 mod config;
+mod daemon;
 mod documents;
 mod fixtures;
 mod harness;
 mod imports;
+mod listener;
+mod once;
 mod phases;
+mod prometheus;
+mod reload;
+mod systemd;
+mod transport;

@@ -5,11 +5,10 @@ use std::{fmt::Write as _, fs};
 use serde_json::Value;
 
 use crate::harness::{
+    daemon::PROBER,
     lab::{Lab, SERVER},
     parts,
 };
-
-const PROBER: &str = env!("CARGO_BIN_EXE_langmart-prober");
 
 /// Pairs of runs, of which the median counts: on a busy machine it takes more of them to be worth something.
 const RUNS: std::ops::RangeInclusive<usize> = 15..=60;
@@ -25,15 +24,6 @@ const NAMES: [&str; 5] = ["resolve", "connect", "tls", "processing", "transfer"]
 /// 10 ms each way, 15 ms for the name server to think.
 fn lab() -> Option<Lab> {
     parts::has(&["ip", "ethtool", "python3", "curl"], true).then(|| Lab::start(0.010, 0.015))
-}
-
-fn start_simulator(lab: &mut Lab) -> String {
-    let ca = lab.directory().join("ca.pem").to_str().unwrap().to_owned();
-    let mut simulator = lab.on_server(PROBER);
-    simulator.args(["simulate", "--listen", &format!("{SERVER}:8080")]);
-    simulator.args(["--tls-listen", &format!("{SERVER}:8443"), "--ca-file", &ca]);
-    lab.spawn(simulator);
-    ca
 }
 
 /// One run of ours, and its HTTP version.
@@ -120,7 +110,7 @@ fn judge(what: &str, figures: &[(Phases, Phases)]) -> (String, bool) {
 #[test]
 fn the_phases_are_curls_over_http_1_http_2_and_connect() {
     let Some(mut lab) = lab() else { return };
-    let ca = start_simulator(&mut lab);
+    let ca = lab.simulator();
     let slow = |fault: &str| format!("headers = {{ \"x-simulate\" = \"{fault}\" }}\n");
     let ca_key = format!("ca_file = \"{ca}\"\n");
     let (headers, body) = ("slow_headers; ms=40", "slow_body; ms=25");
