@@ -350,6 +350,21 @@ mod tests {
     }
 
     #[test]
+    fn a_first_token_on_its_way_is_noted_though_its_response_is_complete() {
+        let recorder = Recorder::default();
+        let connection = recorder.connection();
+        let first = recorder.begin(&connection, Instant::now(), "2");
+        first.first_token_follows();
+        first.complete();
+        let second = recorder.begin(&connection, Instant::now(), "2");
+        assert!(connection.note(|| Poll::Pending).is_pending() && first.lock().first_token.is_none());
+        assert!(connection.note(|| Poll::Ready(Ok(1))).is_ready());
+        let noted = first.lock().clone();
+        assert_eq!(noted.first_token, Some(noted.writes[0].at));
+        assert_eq!(second.lock().first_token, None);
+    }
+
+    #[test]
     fn long_text_is_cut_between_characters() {
         assert_eq!(shortened(&"é".repeat(200)).len(), MAX_TEXT);
         assert_eq!(shortened(&format!("a{}", "é".repeat(200))).len(), MAX_TEXT - 1);

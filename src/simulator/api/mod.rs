@@ -1,4 +1,4 @@
-//! What the real services would say: their endpoints, their checks, their errors and headers, one file a dialect.
+//! What the real services would say: their endpoints, their checks, their errors, headers and streams, one file a dialect.
 
 mod anthropic;
 mod chunks;
