@@ -4,6 +4,7 @@
 
 use std::{
     borrow::Cow,
+    collections::BTreeMap,
     fmt,
     net::{IpAddr, SocketAddr},
     time::{Duration, SystemTime},
@@ -86,6 +87,10 @@ named! {
         Models = "models",
         /// A short completion, not streamed.
         Chat = "chat",
+        /// What the provider's status page says.
+        Status = "status",
+        /// What is left on the account.
+        Balance = "balance",
         /// A request and an expectation of the operator's own.
         Http = "http",
     }
@@ -95,6 +100,22 @@ impl Check {
     /// Whether a run spends tokens.
     pub const fn generates(self) -> bool {
         matches!(self, Self::Chat)
+    }
+
+    /// Whether its runs address the service itself. A status page stands on another host, so that its failures say
+    /// nothing of the service's availability nor of the way there.
+    pub const fn addresses_service(self) -> bool {
+        !matches!(self, Self::Status)
+    }
+
+    /// Whose part a failure is, where `fault` would be right if the service had been addressed. A status page that fails
+    /// leaves unknown what it would say, and is never the gateway's or the provider's downtime: what is not the way there
+    /// is a matter of the probe, whose page does not serve.
+    pub const fn blame(self, fault: Fault) -> Fault {
+        match fault {
+            Fault::Gateway | Fault::Provider if !self.addresses_service() => Fault::Caller,
+            fault => fault,
+        }
     }
 }
 
@@ -174,7 +195,7 @@ impl Reason {
         match self {
             Self::Ok => false,
             Self::ModelNotFound => matches!(check, Check::Models | Check::Chat | Check::Http),
-            Self::ErrorIn200 => matches!(check, Check::Auth | Check::Models | Check::Chat),
+            Self::ErrorIn200 => matches!(check, Check::Auth | Check::Models | Check::Chat | Check::Balance),
             Self::NoContent => matches!(check, Check::Chat),
             Self::UnmetExpectation => matches!(check, Check::Http),
             _ => true,
@@ -233,9 +254,11 @@ pub fn possible_failures(api: Api, check: Check) -> Vec<(Reason, Fault)> {
     let mut pairs = Vec::new();
     for &reason in Reason::ALL {
         if reason.applies_to(check) {
-            pairs.extend(reason.faults(api).into_iter().map(|fault| (reason, fault)));
+            pairs.extend(reason.faults(api).into_iter().map(|fault| (reason, check.blame(fault))));
         }
     }
+    // Two faults of a reason can come to the same blame; they are neighbours.
+    pairs.dedup();
     pairs
 }
 
@@ -277,6 +300,23 @@ impl Phases {
     /// The durations, in the order of [`Phases::NAMES`].
     pub const fn durations(&self) -> [Duration; 5] {
         [self.resolve, self.connect, self.tls, self.processing, self.transfer]
+    }
+
+    /// All of them.
+    pub fn total(&self) -> Duration {
+        self.durations().iter().sum()
+    }
+
+    /// Phase by phase, for a run that took several exchanges.
+    #[must_use]
+    pub fn plus(self, other: Self) -> Self {
+        Self {
+            resolve: self.resolve + other.resolve,
+            connect: self.connect + other.connect,
+            tls: self.tls + other.tls,
+            processing: self.processing + other.processing,
+            transfer: self.transfer + other.transfer,
+        }
     }
 }
 
@@ -358,6 +398,86 @@ impl Serialize for Tls {
     }
 }
 
+named! {
+    /// How bad things are, by a status page's own word.
+    Indicator {
+        /// Nothing is wrong.
+        None = "none",
+        /// Something small.
+        Minor = "minor",
+        /// Something large.
+        Major = "major",
+        /// The worst.
+        Critical = "critical",
+        /// Announced work.
+        Maintenance = "maintenance",
+        /// The page could not be read, or has a word that we do not know.
+        Unknown = "unknown",
+    }
+}
+
+named! {
+    /// How a component of a status page is.
+    ComponentStatus {
+        /// It works.
+        Operational = "operational",
+        /// It works badly.
+        DegradedPerformance = "degraded_performance",
+        /// A part of it does not work.
+        PartialOutage = "partial_outage",
+        /// It does not work.
+        MajorOutage = "major_outage",
+        /// Announced work is done on it.
+        UnderMaintenance = "under_maintenance",
+        /// The page could not be read, does not have it, or has a word that we do not know.
+        Unknown = "unknown",
+    }
+}
+
+/// What a status page says. The words are ours; the names of components are the configuration's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StatusPage {
+    /// The page's verdict on all of it.
+    pub indicator: Indicator,
+    /// Incidents that are not over; `None` where the page does not list any.
+    pub open_incidents: Option<u64>,
+    /// The configured components, in the order of the configuration.
+    pub components: Vec<(String, ComponentStatus)>,
+}
+
+impl Serialize for StatusPage {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let Self { indicator, open_incidents, components } = self;
+        let mut map = serializer.serialize_map(None)?;
+        map.serialize_entry("indicator", indicator)?;
+        optional(&mut map, "open_incidents", open_incidents.as_ref())?;
+        if !components.is_empty() {
+            let components: BTreeMap<_, _> = components.iter().map(|(name, status)| (name, status)).collect();
+            map.serialize_entry("components", &components)?;
+        }
+        map.end()
+    }
+}
+
+/// What is left on an account, in US dollars.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Balance {
+    /// What is left; negative where the account owes.
+    pub usd: f64,
+    /// Below this the service refuses; `None` where it does not tell.
+    pub minimum_usd: Option<f64>,
+}
+
+impl Serialize for Balance {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let Self { usd, minimum_usd } = self;
+        let mut map = serializer.serialize_map(None)?;
+        map.serialize_entry("usd", usd)?;
+        optional(&mut map, "minimum_usd", minimum_usd.as_ref())?;
+        map.end()
+    }
+}
+
 /// What one run found. A failed run is data like any other.
 #[derive(Clone, Debug)]
 pub struct Outcome {
@@ -401,6 +521,10 @@ pub struct Outcome {
     pub input_tokens: Option<u64>,
     /// Tokens of the answer, as the service counted them.
     pub output_tokens: Option<u64>,
+    /// What the status page says; `None` for other checks, and where the page could not be read.
+    pub status_page: Option<StatusPage>,
+    /// What is left on the account; `None` where it was not told, is unlimited, or is not in US dollars.
+    pub balance: Option<Balance>,
 }
 
 impl Outcome {
@@ -427,6 +551,8 @@ impl Outcome {
             clock_offset: None,
             input_tokens: None,
             output_tokens: None,
+            status_page: None,
+            balance: None,
         }
     }
 
@@ -483,6 +609,8 @@ impl Serialize for Record<'_> {
             clock_offset,
             input_tokens,
             output_tokens,
+            status_page,
+            balance,
         } = self.outcome;
         let mut map = serializer.serialize_map(None)?;
         map.serialize_entry("time", &rfc3339(*time))?;
@@ -510,6 +638,8 @@ impl Serialize for Record<'_> {
         optional(&mut map, "clock_offset_seconds", clock_offset.as_ref())?;
         optional(&mut map, "input_tokens", input_tokens.as_ref())?;
         optional(&mut map, "output_tokens", output_tokens.as_ref())?;
+        optional(&mut map, "status_page", status_page.as_ref())?;
+        optional(&mut map, "balance", balance.as_ref())?;
         map.end()
     }
 }

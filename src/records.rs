@@ -148,6 +148,7 @@ mod tests {
             headers: Vec::new(),
             labels: BTreeMap::new(),
             paths: Paths::default(),
+            status_source: None,
         };
         Arc::new(Probe {
             name: "langmart-health".to_owned(),

@@ -81,7 +81,9 @@ impl Day {
         let requests = Duration::from_secs(86_400).as_secs_f64() / probe.interval.as_secs_f64();
         let (input, output) = match &probe.task {
             Task::Chat(chat) => (chat.prompt.len().div_ceil(BYTES_PER_TOKEN) + FRAME_TOKENS, chat.max_tokens),
-            Task::Health | Task::Auth | Task::Models | Task::Http(_) => (0, 0),
+            Task::Health | Task::Auth | Task::Models | Task::Status(_) | Task::Balance | Task::Http(_) => {
+                (0, 0)
+            }
         };
         Self { requests, input_tokens: input as f64 * requests, output_tokens: f64::from(output) * requests }
     }
@@ -132,7 +134,7 @@ fn row(probe: &Probe, day: Day) -> Vec<String> {
     vec![
         probe.name.clone(),
         probe.check().to_string(),
-        format!("{} ({}, {})", provider.name, provider.api, provider.host()),
+        format!("{} ({}, {})", provider.name, provider.api, probe.host()),
         probe.model.clone().unwrap_or_else(|| "-".to_owned()),
         duration::format(probe.interval),
         duration::format(probe.timeout),

@@ -26,6 +26,12 @@ provider = "langmart"
 path = "/chat"
 calls = { from = 4, to = 6 }
 fault = "unavailable"
+
+[[rule]]
+path = "/status/anthropic"
+calls = { from = 3, to = 8 }
+fault = "incident"
+variant = "major"
 "#;
 
 /// The daemon's configuration; `SIMULATOR` and `LISTEN` stand for the addresses.
@@ -42,12 +48,14 @@ interval = "5s"
 [provider.langmart]
 base_url = "http://SIMULATOR/langmart"
 api_key = { env = "DEMO_KEY" }
-checks = ["health", "auth", "models"]
+checks = ["health", "auth", "models", "balance"]
 
 [provider.anthropic]
 base_url = "http://SIMULATOR/anthropic"
 api_key = { env = "DEMO_INVALID_KEY" }
-checks = ["auth"]
+checks = ["auth", "status"]
+status_url = "http://SIMULATOR/status/anthropic/api/v2/summary.json"
+components = ["Claude API (api.anthropic.com)"]
 
 [provider.groq]
 base_url = "http://SIMULATOR/groq/openai/v1"
@@ -81,7 +89,8 @@ pub fn demo(listen: SocketAddr, out: &mut impl Write, err: &mut impl Write) -> i
          \x20 http://{listen}/         the probes, what they found, what to do\n\
          \x20 http://{listen}/metrics  what Prometheus scrapes\n\
          Within a minute: langmart-auth succeeds; groq-gpt-oss-20b is rate limited and waited for;\n\
-         anthropic-auth fails with a bad key; langmart-gpt-4o-mini meets a 503 and recovers.\n\
+         anthropic-auth fails with a bad key; langmart-gpt-4o-mini meets a 503 and recovers;\n\
+         anthropic's status page announces an incident and its end.\n\
          Ctrl-C ends it."
     )?;
     out.flush()?;

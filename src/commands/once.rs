@@ -13,7 +13,7 @@ use tokio::{sync::Semaphore, task::JoinSet};
 use super::{EXIT_CONFIGURATION, EXIT_FAILED, EXIT_OK, EXIT_USAGE, table};
 use crate::{
     config::{self, Keys, Schedule, Surroundings},
-    outcome::{Fault, Outcome, Phases, Record},
+    outcome::{Check, Fault, Outcome, Phases, Record},
     probe::{Resolver, Target},
 };
 
@@ -162,7 +162,7 @@ fn print_remedies(results: &[(&Target, &Outcome)], err: &mut impl Write) -> io::
     for (target, outcome) in results.iter().filter(|(_, outcome)| !outcome.success()) {
         let Outcome { reason, fault, detail, hint, error_code, upstream, request_id, retry_after, .. } =
             outcome;
-        write!(err, "\n{}: {reason}, {}", target.probe().name, party(*fault))?;
+        write!(err, "\n{}: {reason}, {}", target.probe().name, party(target.probe().check(), *fault))?;
         if !detail.is_empty() {
             write!(err, ": {detail}")?;
         }
@@ -183,8 +183,9 @@ fn print_remedies(results: &[(&Target, &Outcome)], err: &mut impl Write) -> io::
 }
 
 /// Whose part failed, for a person.
-fn party(fault: Fault) -> &'static str {
+fn party(check: Check, fault: Fault) -> &'static str {
     match fault {
+        Fault::Caller if !check.addresses_service() => "the status page's trouble, not the service's",
         Fault::None => "nobody's fault",
         Fault::Network => "on the way there",
         Fault::Gateway => "the gateway's fault",

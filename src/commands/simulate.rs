@@ -60,7 +60,7 @@ fn at(path: &Path, error: &io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("{}: {error}", path.display()))
 }
 
-/// The base URLs to configure.
+/// The URLs to configure.
 fn print_addresses(simulator: &Simulator, out: &mut impl Write) -> io::Result<()> {
     for provider in Provider::ALL {
         let path = provider.prefix();
@@ -68,6 +68,8 @@ fn print_addresses(simulator: &Simulator, out: &mut impl Write) -> io::Result<()
         if let Some(address) = simulator.tls_address() {
             writeln!(out, "{:<11} base_url = \"https://{address}{path}\"", "")?;
         }
+        let path = provider.status_path();
+        writeln!(out, "{:<11} status_url = \"http://{}{path}\"", "", simulator.address())?;
     }
     out.flush()
 }

@@ -109,6 +109,8 @@ pub struct Provider {
     pub labels: BTreeMap<String, String>,
     /// Paths in place of the API's own.
     pub paths: Paths,
+    /// Where it says how it is; `None`: nowhere that is known.
+    pub status_source: Option<StatusSource>,
 }
 
 impl Provider {
@@ -116,6 +118,16 @@ impl Provider {
     pub fn host(&self) -> &str {
         self.base_url.host_str().expect("a base_url without a host is refused at load")
     }
+}
+
+/// A provider's status page.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StatusSource {
+    /// Its `summary.json` or `incidents.json`, http or https, without userinfo and fragment. No key and no header of the
+    /// provider's goes there.
+    pub url: Url,
+    /// The components to tell of, by the page's names; each once.
+    pub components: Vec<String>,
 }
 
 /// A key and its source.
@@ -149,6 +161,8 @@ pub struct Paths {
     pub models: Option<String>,
     /// Of the chat check.
     pub chat: Option<String>,
+    /// Of the balance check.
+    pub balance: Option<String>,
 }
 
 /// One probe: what to do, where, how often.
@@ -176,7 +190,19 @@ impl Probe {
             Task::Auth => Check::Auth,
             Task::Models => Check::Models,
             Task::Chat(_) => Check::Chat,
+            Task::Status(_) => Check::Status,
+            Task::Balance => Check::Balance,
             Task::Http(_) => Check::Http,
+        }
+    }
+
+    /// The host that it addresses, for labels and messages.
+    pub fn host(&self) -> &str {
+        match &self.task {
+            Task::Status(source) => {
+                source.url.host_str().expect("a status_url without a host is refused at load")
+            }
+            _ => self.provider.host(),
         }
     }
 
@@ -202,6 +228,10 @@ pub enum Task {
     Models,
     /// POST a short completion.
     Chat(Chat),
+    /// GET the provider's status page.
+    Status(StatusSource),
+    /// GET the account's balance.
+    Balance,
     /// Whatever the operator wrote.
     Http(Box<HttpRequest>),
 }

@@ -49,6 +49,18 @@ pub(super) fn base_url(text: &str) -> Result<Url, String> {
     Ok(url)
 }
 
+/// The URL of a status page's data, with its path and perhaps a query; it is never repeated either.
+pub(super) fn status_url(text: &str) -> Result<Url, String> {
+    let url = web_url(text, &["http", "https"])?;
+    if url.fragment().is_some() {
+        return Err("must not have a fragment".to_owned());
+    }
+    if text.len() > LONGEST_PATH {
+        return Err(format!("must have at most {LONGEST_PATH} characters"));
+    }
+    Ok(url)
+}
+
 /// The HTTP proxy, by host and port alone.
 pub(super) fn proxy(text: &str) -> Result<Url, String> {
     const REMEDY: &str = "write http://HOST:PORT, or \"none\" for no proxy";

@@ -62,7 +62,7 @@ pub(super) fn written(
             .unwrap_or_else(|message| section.problem("check", message));
     }
     let model = check.and_then(|check| model(&mut section, check));
-    let task = check.map(|check| task(&mut section, check, drafted, context));
+    let task = check.and_then(|check| task(&mut section, check, drafted, context));
     section.pass(&OWN_KEYS.map(|(key, _)| key));
     section.finish();
     Some(Placed { probe: probe(name?, provider?, task?, model, timing), place })
@@ -153,16 +153,25 @@ fn model(section: &mut Section<'_>, check: Check) -> Option<String> {
     match check {
         Check::Chat => section.required("model", parse),
         Check::Models => section.text("model", parse),
-        Check::Health | Check::Auth | Check::Http => None,
+        Check::Health | Check::Auth | Check::Status | Check::Balance | Check::Http => None,
     }
 }
 
-fn task(section: &mut Section<'_>, check: Check, draft: Option<&Draft>, context: &Context<'_>) -> Task {
-    match check {
+/// `None`: the provider lacks what the check needs, which is reported.
+fn task(
+    section: &mut Section<'_>,
+    check: Check,
+    draft: Option<&Draft>,
+    context: &Context<'_>,
+) -> Option<Task> {
+    let provider = draft.and_then(|draft| draft.provider.as_deref());
+    Some(match check {
         Check::Health => Task::Health,
         Check::Auth => Task::Auth,
         Check::Models => Task::Models,
-        Check::Chat => Task::Chat(chat(section, draft.and_then(|draft| draft.provider.as_deref()))),
+        Check::Chat => Task::Chat(chat(section, provider)),
+        Check::Status => Task::Status(provider?.status_source.clone()?),
+        Check::Balance => Task::Balance,
         Check::Http => {
             let request = request(section, context);
             if let Some(draft) = draft {
@@ -170,7 +179,7 @@ fn task(section: &mut Section<'_>, check: Check, draft: Option<&Draft>, context:
             }
             Task::Http(Box::new(request))
         }
-    }
+    })
 }
 
 fn chat(section: &mut Section<'_>, provider: Option<&Provider>) -> Chat {

@@ -8,11 +8,11 @@ use url::Url;
 
 use super::{
     key,
-    model::{Key, Paths, Provider, Task},
+    model::{Key, Paths, Provider, StatusSource, Task},
     problem::{Place, Report, not_one_of, shown},
     raw::{Section, wrong_type},
     resolve::{Context, Defaults, Placed, source},
-    resolve_http::{base_url, headers, is_exposed, key_header, path, proxy},
+    resolve_http::{base_url, headers, is_exposed, key_header, path, proxy, status_url},
     resolve_probe::probe,
     secret::Secret,
     surroundings::certificates,
@@ -26,6 +26,10 @@ const RESERVED_LABELS: [&str; 11] =
 /// The most labels of a provider, and the most bytes of a label's value.
 const MOST_LABELS: usize = 16;
 const LONGEST_LABEL: usize = 256;
+
+/// The most components of a status page that are told of, and the most bytes of a component's name.
+const MOST_COMPONENTS: usize = 32;
+const LONGEST_COMPONENT: usize = 128;
 
 /// The most characters of a provider's name.
 const LONGEST_NAME: usize = 48;
@@ -79,6 +83,7 @@ pub(super) fn provider(name: &str, mut section: Section<'_>, context: &Context<'
         headers,
         labels: labels(&section.section("labels"), report),
         paths: paths(&mut section),
+        status_source: status_source(&mut section, api, own_url, report),
         base_url: url,
     };
     let keyed = section.has("api_key");
@@ -100,19 +105,27 @@ pub(super) fn generated(draft: &Draft, defaults: &Defaults, report: &Report) -> 
         needs(*check, provider, draft.keyed || draft.keyless)
             .unwrap_or_else(|message| report.error(place, message));
         let task = match check {
+            Check::Status => Task::Status(provider.status_source.clone()?),
             Check::Health => Task::Health,
             Check::Auth => Task::Auth,
+            Check::Balance => Task::Balance,
             _ => Task::Models,
         };
         let name = format!("{}-{check}", provider.name);
-        Placed { probe: probe(name, provider, task, None, defaults.plain), place: place.clone() }
+        Some(Placed { probe: probe(name, provider, task, None, defaults.plain), place: place.clone() })
     };
-    draft.checks.iter().map(placed).collect()
+    draft.checks.iter().filter_map(placed).collect()
 }
 
 /// What a check wants of its provider; `served`: it has a key, or can do without.
 pub(super) fn needs(check: Check, provider: &Provider, served: bool) -> Result<(), String> {
-    let keyed = matches!(check, Check::Auth | Check::Models | Check::Chat);
+    if check == Check::Balance && !matches!(provider.api, Api::Langmart | Api::Openrouter) {
+        return Err(format!(
+            "balance is what langmart and openrouter tell, and {} does not; remove it",
+            provider.api
+        ));
+    }
+    let keyed = matches!(check, Check::Auth | Check::Models | Check::Chat | Check::Balance);
     if keyed && !served {
         return Err(format!("{check} needs a key; give provider.{} an api_key", provider.name));
     }
@@ -120,6 +133,12 @@ pub(super) fn needs(check: Check, provider: &Provider, served: bool) -> Result<(
         return Err(format!(
             "health needs a path, which {} has none of its own for; set provider.{}.health_path",
             provider.api, provider.name
+        ));
+    }
+    if check == Check::Status && provider.status_source.is_none() {
+        return Err(format!(
+            "status needs a status page, and none is known for this provider; set provider.{}.status_url",
+            provider.name
         ));
     }
     Ok(())
@@ -281,5 +300,66 @@ fn paths(section: &mut Section<'_>) -> Paths {
         auth: section.text("auth_path", path),
         models: section.text("models_path", path),
         chat: section.text("chat_path", path),
+        balance: section.text("balance_path", path),
     }
+}
+
+/// The status page: the operator's, or the API's where its own base URL is probed, not a server that imitates it.
+fn status_source(
+    section: &mut Section<'_>,
+    api: Option<Api>,
+    own_url: bool,
+    report: &Report,
+) -> Option<StatusSource> {
+    let url = section.text("status_url", status_url);
+    let components = components(section, report);
+    if section.has("status_url") {
+        // A bad one is reported; some other lets the checks be judged.
+        return Some(StatusSource {
+            url: url.unwrap_or_else(|| default_base_url(Api::Langmart)),
+            components,
+        });
+    }
+    let url = api.filter(|_| !own_url).and_then(default_status_url);
+    if url.is_none() && api.is_some() && section.has("components") {
+        section.problem("components", "there is no status page to find them on; set status_url");
+    }
+    Some(StatusSource { url: url?, components })
+}
+
+/// LangMart's and OpenRouter's pages are not known in a form that can be read. Google's tells of Vertex, not of the API
+/// that the google provider addresses, but shares its troubles.
+fn default_status_url(api: Api) -> Option<Url> {
+    let text = match api {
+        Api::Langmart | Api::Openrouter => return None,
+        Api::Openai => "https://status.openai.com/api/v2/summary.json",
+        Api::Anthropic => "https://status.claude.com/api/v2/summary.json",
+        Api::Groq => "https://groqstatus.com/api/v2/summary.json",
+        Api::Google => "https://status.cloud.google.com/incidents.json",
+    };
+    Some(Url::parse(text).expect("the URLs above are good"))
+}
+
+fn components(section: &mut Section<'_>, report: &Report) -> Vec<String> {
+    let name = |text: &str| {
+        let fits = (1..=LONGEST_COMPONENT).contains(&text.len());
+        if fits && text.trim() == text && !text.contains(char::is_control) {
+            Ok(text.to_owned())
+        } else {
+            Err(format!("{} is not a component's name; write it as the page does", shown(text)))
+        }
+    };
+    let mut components = Vec::new();
+    for (name, place) in section.texts("components", name) {
+        if components.contains(&name) {
+            report.error(&place, format!("{} is listed twice", shown(&name)));
+        } else {
+            components.push(name);
+        }
+    }
+    if components.len() > MOST_COMPONENTS {
+        let message = format!("{} components are too many; allowed are {MOST_COMPONENTS}", components.len());
+        section.problem("components", message);
+    }
+    components
 }

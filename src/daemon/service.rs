@@ -160,6 +160,8 @@ struct Daemon<'a> {
     watchdog: Option<Duration>,
     /// A part was found stuck, and said so.
     stuck: bool,
+    /// The prober was found cut off from the network, and said so.
+    offline: bool,
 }
 
 impl<'a> Daemon<'a> {
@@ -213,6 +215,7 @@ impl<'a> Daemon<'a> {
             notifier,
             watchdog,
             stuck: false,
+            offline: false,
         };
         let targets = Target::prepare(&daemon.config, &daemon.resolver);
         let targets = targets.map_err(|error| Fatal::Other(error.to_string()))?;
@@ -297,7 +300,19 @@ impl<'a> Daemon<'a> {
         }
     }
 
-    fn keep_house(&self) {
+    fn keep_house(&mut self) {
+        match self.metrics.offline(SystemTime::now()) {
+            Some(true) if !self.offline => {
+                self.offline = true;
+                warn!("Prober is offline, no provider can be reached");
+            }
+            Some(false) if self.offline => {
+                self.offline = false;
+                info!("Prober is online again");
+            }
+            // Where it cannot be told, nothing has changed.
+            Some(_) | None => {}
+        }
         self.resolver.refresh();
         self.notifier.status(&self.status());
     }

@@ -6,7 +6,10 @@ use super::{
     series::Series,
     text::{Header, Kind, Page},
 };
-use crate::outcome::{Fault, Phases, RateLimit, Reason, SkipCause, unix_seconds};
+use crate::{
+    config::Task,
+    outcome::{ComponentStatus, Fault, Indicator, Phases, RateLimit, Reason, SkipCause, unix_seconds},
+};
 
 /// Statuses that have a series before they are seen, because alerts ask for their increase.
 const STATUSES_FROM_THE_START: [u16; 6] = [200, 401, 429, 503, 504, 529];
@@ -196,6 +199,39 @@ pub(super) const FAMILIES: &[Family] = &[
     ),
     family(
         Kind::Gauge,
+        "langmart_probe_status_page_indicator",
+        "What the status page says of the whole: one of them is 1; unknown where the last run could not read it.",
+        status_page_indicator,
+    ),
+    family(
+        Kind::Gauge,
+        "langmart_probe_status_page_open_incidents",
+        "Incidents that the status page lists as not over. Absent where the last run could not read it.",
+        |series, page| {
+            let open = series.values.status_page().as_ref().and_then(|status| status.open_incidents);
+            known(series, page, open.map(|open| open as f64));
+        },
+    ),
+    family(
+        Kind::Gauge,
+        "langmart_probe_status_page_component",
+        "What the status page says of a configured component: one of them is 1.",
+        status_page_components,
+    ),
+    family(
+        Kind::Gauge,
+        "langmart_probe_balance_usd",
+        "What is left on the account, as last told. Absent where it is unlimited or not in US dollars.",
+        |series, page| known(series, page, series.values.balance().map(|balance| balance.usd)),
+    ),
+    family(
+        Kind::Gauge,
+        "langmart_probe_balance_minimum_usd",
+        "The balance below which the service refuses, as last told.",
+        |series, page| known(series, page, series.values.balance().and_then(|balance| balance.minimum_usd)),
+    ),
+    family(
+        Kind::Gauge,
         "langmart_probe_last_run_timestamp_seconds",
         "When the last finished run began.",
         |series, page| known(series, page, series.last().map(|last| unix_seconds(last.time))),
@@ -271,6 +307,32 @@ fn tokens(series: &Series, page: &mut Page) {
         let counts = [("input", &series.values.input_tokens), ("output", &series.values.output_tokens)];
         for (direction, count) in counts {
             page.labelled(&series.labels, &[("direction", direction)], count.value() as f64);
+        }
+    }
+}
+
+fn status_page_indicator(series: &Series, page: &mut Page) {
+    if let Task::Status(_) = series.probe().task {
+        let said = series.values.status_page().as_ref().map_or(Indicator::Unknown, |status| status.indicator);
+        for &indicator in Indicator::ALL {
+            page.labelled(&series.labels, &[("indicator", indicator.name())], flag(indicator == said));
+        }
+    }
+}
+
+/// By the configuration of now: a component that the last run was not asked for is unknown until the next.
+fn status_page_components(series: &Series, page: &mut Page) {
+    let Task::Status(source) = &series.probe().task else { return };
+    let said = series.values.status_page();
+    let told = |wanted: &String| {
+        let components = &said.as_ref()?.components;
+        components.iter().find(|(name, _)| name == wanted).map(|(_, status)| *status)
+    };
+    for name in &source.components {
+        let said = told(name).unwrap_or(ComponentStatus::Unknown);
+        for &status in ComponentStatus::ALL {
+            let labels = [("component", name.as_str()), ("status", status.name())];
+            page.labelled(&series.labels, &labels, flag(status == said));
         }
     }
 }

@@ -4,6 +4,7 @@
 //! series; series come and go with their struct, and observing a run looks no label up.
 
 mod families;
+mod offline;
 mod own;
 mod process;
 mod registry;

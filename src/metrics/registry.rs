@@ -9,10 +9,17 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use super::{families::FAMILIES, own::Own, process, series::Series, text::Page};
+use super::{
+    families::FAMILIES,
+    offline::{self, LastRun},
+    own::Own,
+    process,
+    series::Series,
+    text::{Header, Kind, Page},
+};
 use crate::{
     config::{Config, Probe},
-    outcome::Subject,
+    outcome::{Subject, unix_seconds},
 };
 
 /// Everything exported.
@@ -95,11 +102,39 @@ impl Metrics {
         self.own.task_restarts(task).inc();
     }
 
+    /// Whether the prober itself is cut off from the network, since the last run of every provider failed there; `None`
+    /// where it cannot be told.
+    pub fn offline(&self, now: SystemTime) -> Option<bool> {
+        let all = self.all();
+        let runs = all.values().filter(|series| series.probe().check().addresses_service());
+        let runs = runs.filter_map(|series| {
+            let last = series.last()?;
+            let probe = series.probe();
+            Some(LastRun {
+                provider: &probe.provider.name,
+                host: probe.provider.host(),
+                ended: last.time + last.duration,
+                fault: last.fault,
+                interval: probe.interval,
+                waiting: series.values.backoff_until.value().is_some_and(|until| until > unix_seconds(now)),
+            })
+        });
+        offline::offline(runs, now)
+    }
+
     /// The whole page in the text format 0.0.4.
     pub fn render(&self, now: SystemTime) -> Vec<u8> {
         let mut page = Page::new(now, self.length.load(Ordering::Relaxed) + 4096);
         self.own.write(&mut page);
         process::write(&mut page, self.started);
+        page.family(Header {
+            name: "langmart_prober_offline",
+            kind: Kind::Gauge,
+            help: "Whether the last runs of all providers failed on the network. Absent where it cannot be told.",
+        });
+        if let Some(offline) = self.offline(now) {
+            page.sample("", f64::from(u8::from(offline)));
+        }
         let all = self.all();
         for family in FAMILIES {
             page.family(family.header);

@@ -14,8 +14,8 @@ use super::{
 use crate::{
     config::Probe,
     outcome::{
-        Fault, Outcome, Phases, RateLimit, Reason, Resource, SkipCause, Subject, Tls, possible_failures,
-        unix_seconds,
+        Balance, Fault, Outcome, Phases, RateLimit, Reason, Resource, SkipCause, StatusPage, Subject, Tls,
+        possible_failures, unix_seconds,
     },
 };
 
@@ -92,6 +92,8 @@ pub(super) struct Values {
     pub(super) clock_offset: Gauge,
     pub(super) last_success: Gauge,
     last: Mutex<Option<Last>>,
+    status_page: Mutex<Option<StatusPage>>,
+    balance: Mutex<Option<Balance>>,
     rate_limits: Mutex<[Option<RateLimit>; Resource::ALL.len()]>,
     error_codes: Mutex<BTreeMap<String, u64>>,
 }
@@ -111,8 +113,7 @@ impl Series {
             ("check", check.name()),
             ("model", model.unwrap_or_default()),
         ]);
-        let own =
-            [("host", probe.provider.host()), ("api", probe.provider.api.name()), ("connection", "cold")];
+        let own = [("host", probe.host()), ("api", probe.provider.api.name()), ("connection", "cold")];
         let configured = probe.provider.labels.iter().map(|(name, value)| (name.as_str(), value.as_str()));
         let info = format!("{labels},{}", text::labels(own.into_iter().chain(configured)));
         let expected = possible_failures(probe.provider.api, check);
@@ -154,6 +155,8 @@ impl Series {
             clock_offset,
             input_tokens,
             output_tokens,
+            ref status_page,
+            balance,
         } = outcome;
         let values = &*self.values;
         values.runs.add(1);
@@ -188,6 +191,11 @@ impl Series {
         }
         values.input_tokens.add(input_tokens.unwrap_or(0));
         values.output_tokens.add(output_tokens.unwrap_or(0));
+        lock(&values.status_page).clone_from(status_page);
+        // A failure that tells no balance leaves the last one standing; after a success without one there is none.
+        if balance.is_some() || outcome.success() {
+            *lock(&values.balance) = balance;
+        }
         *lock(&values.last) =
             Some(Last { time, reason, fault, hint, duration, phases, http_status, retry_after });
     }
@@ -223,9 +231,21 @@ impl Values {
             clock_offset: Gauge::absent(),
             last_success: Gauge::absent(),
             last: Mutex::default(),
+            status_page: Mutex::default(),
+            balance: Mutex::default(),
             rate_limits: Mutex::default(),
             error_codes: Mutex::default(),
         }
+    }
+
+    /// What the status page said in the last run; `None`: that is not known.
+    pub(super) fn status_page(&self) -> MutexGuard<'_, Option<StatusPage>> {
+        lock(&self.status_page)
+    }
+
+    /// The balance as last told.
+    pub(super) fn balance(&self) -> Option<Balance> {
+        *lock(&self.balance)
     }
 
     /// The codes seen so far, with their counts.

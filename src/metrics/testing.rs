@@ -20,6 +20,7 @@ pub(crate) fn provider(name: &str, api: Api) -> Provider {
         headers: Vec::new(),
         labels: BTreeMap::new(),
         paths: Paths::default(),
+        status_source: None,
     }
 }
 

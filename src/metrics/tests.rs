@@ -13,9 +13,12 @@ use std::{
 use super::{Metrics, Series, families::FAMILIES};
 
 use crate::{
-    config::{Provider, Task},
+    config::{Probe, Provider, StatusSource, Task},
     metrics::testing::{chat, config, probe, provider},
-    outcome::{Api, Fault, Outcome, Phases, RateLimit, Reason, Resource, SkipCause, Tls},
+    outcome::{
+        Api, Balance, ComponentStatus, Fault, Indicator, Outcome, Phases, RateLimit, Reason, Resource,
+        SkipCause, StatusPage, Tls,
+    },
 };
 
 const NOW: SystemTime = SystemTime::UNIX_EPOCH;
@@ -82,12 +85,159 @@ fn rich() -> Outcome {
         clock_offset: Some(-3.0),
         input_tokens: Some(9),
         output_tokens: Some(4),
+        status_page: Some(page(Indicator::Major, Some(1), &[("API", ComponentStatus::PartialOutage)])),
+        balance: Some(Balance { usd: 12.5, minimum_usd: Some(0.1) }),
         ..Outcome::new(later(50), Reason::RateLimited, Fault::Caller)
     }
 }
 
 fn limit(resource: Resource, limit: u64, remaining: u64, reset: Option<SystemTime>) -> RateLimit {
     RateLimit { resource, limit: Some(limit), remaining: Some(remaining), reset }
+}
+
+/// A probe of a status page with these components.
+fn status(name: &str, provider: &Arc<Provider>, components: &[&str]) -> Arc<Probe> {
+    let components = components.iter().map(ToString::to_string).collect();
+    let url = "https://status.example/api/v2/summary.json".parse().unwrap();
+    Arc::new(probe(name, provider, Task::Status(StatusSource { url, components })))
+}
+
+fn page(indicator: Indicator, open: Option<u64>, components: &[(&str, ComponentStatus)]) -> StatusPage {
+    let components = components.iter().map(|(name, status)| ((*name).to_owned(), *status)).collect();
+    StatusPage { indicator, open_incidents: open, components }
+}
+
+/// The labels of the samples of a family that are 1, and how many samples it has.
+fn ones(metrics: &Metrics, family: &str) -> (Vec<String>, usize) {
+    let samples = samples(metrics, NOW);
+    let family = samples.iter().filter(|(name, _)| name.starts_with(&format!("langmart_probe_{family}{{")));
+    let labels = |name: &str| name.split_once("model=\"\",").unwrap().1.trim_end_matches('}').to_owned();
+    let ones = family.clone().filter(|(_, value)| **value != 0.0).map(|(name, _)| labels(name)).collect();
+    (ones, family.count())
+}
+
+#[test]
+fn a_status_page_says_one_thing_and_is_unknown_after_a_failure() {
+    let metrics = Metrics::new(NOW);
+    let provider = acme(Api::Anthropic);
+    let probe = status("s", &provider, &["API", "Web"]);
+    metrics.configure(&config(vec![Arc::clone(&probe)]));
+    let series = metrics.series(&probe);
+    let labels = r#"{probe="s",provider="acme",check="status",model=""}"#;
+    let open =
+        || samples(&metrics, NOW).get(&format!("langmart_probe_status_page_open_incidents{labels}")).copied();
+    let unknown = || {
+        assert_eq!(ones(&metrics, "status_page_indicator"), (vec![r#"indicator="unknown""#.to_owned()], 6));
+        let components = ["API", "Web"].map(|name| format!(r#"component="{name}",status="unknown""#));
+        assert_eq!(ones(&metrics, "status_page_component"), (components.to_vec(), 12));
+        assert_eq!(open(), None);
+    };
+    unknown();
+
+    let said = page(
+        Indicator::None,
+        Some(2),
+        &[("API", ComponentStatus::MajorOutage), ("Gone", ComponentStatus::Operational)],
+    );
+    let success = |said| Outcome { status_page: Some(said), ..Outcome::new(NOW, Reason::Ok, Fault::None) };
+    series.observe(&success(said));
+    assert_eq!(ones(&metrics, "status_page_indicator").0, [r#"indicator="none""#]);
+    let components = [r#"component="API",status="major_outage""#, r#"component="Web",status="unknown""#];
+    assert_eq!(ones(&metrics, "status_page_component"), (components.map(str::to_owned).to_vec(), 12));
+    assert_eq!(open(), Some(2.0));
+
+    series.observe(&Outcome::new(NOW, Reason::Malformed, Fault::Caller));
+    unknown();
+    series.observe(&success(page(Indicator::Maintenance, None, &[])));
+    assert_eq!(ones(&metrics, "status_page_indicator").0, [r#"indicator="maintenance""#]);
+    assert_eq!(open(), None);
+    let host = r#"host="status.example""#;
+    assert!(samples(&metrics, NOW).keys().any(|name| name.contains(host)));
+}
+
+#[test]
+fn other_checks_have_no_status_page_and_a_status_page_blames_no_provider() {
+    let (metrics, _) = one_chat(Api::Openai);
+    assert!(
+        !samples(&metrics, NOW).keys().any(|name| name.contains("status_page") || name.contains("balance"))
+    );
+    metrics.configure(&config(vec![status("s", &acme(Api::Langmart), &[])]));
+    let samples = samples(&metrics, NOW);
+    let failures = samples.keys().filter(|name| name.starts_with("langmart_probe_failures_total"));
+    assert!(failures.clone().count() > 15);
+    for name in failures {
+        assert!(!name.contains("gateway\"") && !name.contains("provider\"}"), "{name}");
+    }
+}
+
+#[track_caller]
+fn check_balance(metrics: &Metrics, usd: Option<f64>, minimum: Option<f64>) {
+    let samples = samples(metrics, NOW);
+    let of = |name: &str| {
+        let labels = r#"{probe="b",provider="acme",check="balance",model=""}"#;
+        samples.get(&format!("langmart_probe_balance_{name}{labels}")).copied()
+    };
+    assert_eq!((of("usd"), of("minimum_usd")), (usd, minimum));
+}
+
+#[test]
+fn a_balance_is_the_one_last_told() {
+    let metrics = Metrics::new(NOW);
+    let probe = Arc::new(probe("b", &acme(Api::Langmart), Task::Balance));
+    metrics.configure(&config(vec![Arc::clone(&probe)]));
+    let series = metrics.series(&probe);
+    let told = |reason, usd, minimum_usd| Outcome {
+        balance: Some(Balance { usd, minimum_usd }),
+        ..Outcome::new(NOW, reason, Fault::None)
+    };
+    check_balance(&metrics, None, None);
+    series.observe(&told(Reason::Ok, 12.5, Some(0.1)));
+    check_balance(&metrics, Some(12.5), Some(0.1));
+    series.observe(&Outcome::new(NOW, Reason::Timeout, Fault::Gateway));
+    check_balance(&metrics, Some(12.5), Some(0.1));
+    series.observe(&told(Reason::Billing, -0.05, None));
+    check_balance(&metrics, Some(-0.05), None);
+    series.observe(&Outcome::new(NOW, Reason::Ok, Fault::None));
+    check_balance(&metrics, None, None);
+}
+
+#[test]
+fn the_prober_is_offline_when_no_service_can_be_reached() {
+    let metrics = Metrics::new(NOW);
+    let other = Arc::new(Provider {
+        base_url: "https://other.example".parse().unwrap(),
+        ..provider("other", Api::Groq)
+    });
+    let acme = acme(Api::Openai);
+    let probes = vec![
+        chat("a", &acme, "m"),
+        status("a-status", &acme, &[]),
+        chat("b", &other, "m"),
+        status("b-status", &other, &[]),
+    ];
+    metrics.configure(&config(probes.clone()));
+    let [a, a_status, b, b_status] = [0, 1, 2, 3].map(|index| metrics.series(&probes[index]));
+    let run = |series: &Series, at, fault| series.observe(&Outcome::new(later(at), Reason::Connect, fault));
+    let offline = |at| samples(&metrics, later(at)).get("langmart_prober_offline").copied();
+    assert_eq!(offline(0), None);
+    // Status pages stand elsewhere: neither two that fail nor two that answer tell of the way to the services.
+    run(&a_status, 0, Fault::Network);
+    run(&b_status, 0, Fault::Network);
+    assert_eq!(offline(1), None);
+    run(&a, 1, Fault::Network);
+    assert_eq!(offline(2), None);
+    run(&b, 2, Fault::None);
+    assert_eq!(offline(3), Some(0.0));
+    run(&b, 4, Fault::Network);
+    run(&a_status, 5, Fault::None);
+    assert_eq!(offline(5), Some(1.0));
+    assert_eq!(metrics.offline(later(5)), Some(true));
+    // A probe that waits as it was asked to is left out; so is one that has not run for two intervals.
+    b.waiting(later(500), Some(later(500)));
+    assert_eq!(offline(6), None);
+    b.waiting(later(60), None);
+    assert_eq!(offline(121), Some(1.0));
+    assert_eq!(offline(122), None);
 }
 
 #[test]
@@ -322,13 +472,15 @@ fn the_page_keeps_the_rules_of_the_format() {
         chat("p", &provider, "m"),
         chat("q", &provider, "quo\"te\\d"),
         Arc::new(probe("h", &provider, Task::Health)),
+        status("s", &provider, &["API"]),
+        Arc::new(probe("b", &provider, Task::Balance)),
     ];
     metrics.configure(&config(probes.clone()));
     metrics.watch_task("server");
     metrics.count_lines("log", Arc::default(), Arc::default());
     for probe in &probes {
-        metrics.series(probe).observe(&rich());
         metrics.series(probe).observe(&Outcome::new(NOW, Reason::Ok, Fault::None));
+        metrics.series(probe).observe(&rich());
         metrics.series(probe).waiting(later(90), None);
     }
     let page = String::from_utf8(metrics.render(NOW)).unwrap();

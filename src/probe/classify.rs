@@ -11,15 +11,17 @@ use serde::{
 use serde_json::Value;
 
 use super::{
+    balance,
     body::{Body, ErrorBody},
     dialect::{self, Acceptance, Content, Dialect},
     exchange::Response,
     gate,
     hints::{self, Clocks},
+    status_page,
 };
 use crate::{
-    config::{Expect, Probe, Provider, Task},
-    outcome::{Api, Check, Fault, RateLimit, Reason},
+    config::{Expect, Probe, Provider, StatusSource, Task},
+    outcome::{Api, Balance, Check, Fault, RateLimit, Reason, StatusPage},
 };
 
 /// Codes and types that mean money, not time: these never heal by waiting.
@@ -53,6 +55,9 @@ const NO_MODEL: &[&str] = &["DeploymentNotFound", "model_decommissioned", "model
 const NO_MODEL_PHRASES: &[&str] =
     &["not a valid model", "invalid model", "model not exist", "model does not exist"];
 
+/// What is said of a status page's redirect that was not followed.
+const NO_WAY: &str = "a redirect that is not followed: one too many, without an address, or away from https";
+
 /// What a response comes to.
 #[derive(Debug)]
 pub(super) struct Verdict {
@@ -66,6 +71,8 @@ pub(super) struct Verdict {
     pub(super) ratelimit: Vec<RateLimit>,
     pub(super) input_tokens: Option<u64>,
     pub(super) output_tokens: Option<u64>,
+    pub(super) status_page: Option<StatusPage>,
+    pub(super) balance: Option<Balance>,
 }
 
 /// What one check finds in an answer, before faults and codes.
@@ -73,11 +80,12 @@ struct Finding {
     reason: Reason,
     detail: Cow<'static, str>,
     tokens: (Option<u64>, Option<u64>),
+    balance: Option<Balance>,
 }
 
 impl Finding {
     fn new(reason: Reason, detail: impl Into<Cow<'static, str>>) -> Self {
-        Self { reason, detail: detail.into(), tokens: (None, None) }
+        Self { reason, detail: detail.into(), tokens: (None, None), balance: None }
     }
 
     fn ok() -> Self {
@@ -87,6 +95,9 @@ impl Finding {
 
 /// The verdict on a response that came whole.
 pub(super) fn classify(probe: &Probe, response: &Response, clocks: &Clocks) -> Verdict {
+    if let Task::Status(source) = &probe.task {
+        return of_status_page(source, response, clocks);
+    }
     let api = probe.provider.api;
     let dialect = dialect::of(api);
     let body = Body::read(&response.body);
@@ -100,7 +111,7 @@ pub(super) fn classify(probe: &Probe, response: &Response, clocks: &Clocks) -> V
         task if is_success(response.status) => answer(task, probe, response, &body, &error, dialect),
         task => refusal(task, response.status, &body, &error, dialect),
     };
-    let Finding { reason, detail, tokens: (input_tokens, output_tokens) } = finding;
+    let Finding { reason, detail, tokens: (input_tokens, output_tokens), balance } = finding;
     let failed = reason != Reason::Ok;
     let upstream = dialect.upstream(&error);
     let ratelimit = dialect.rate_limits(&response.headers, &error, clocks);
@@ -115,6 +126,40 @@ pub(super) fn classify(probe: &Probe, response: &Response, clocks: &Clocks) -> V
         ratelimit,
         input_tokens,
         output_tokens,
+        status_page: None,
+        balance,
+    }
+}
+
+/// The verdict on what a status page's host answered. It speaks no dialect: of its errors the status alone counts.
+fn of_status_page(source: &StatusSource, response: &Response, clocks: &Clocks) -> Verdict {
+    let (reason, detail, status_page) = match response.status {
+        200..=299 => match status_page::read(&response.body, &source.components) {
+            Ok((page, detail)) => (Reason::Ok, detail, Some(page)),
+            Err(why) => (Reason::Malformed, why, None),
+        },
+        300..=399 => (Reason::UnexpectedStatus, NO_WAY, None),
+        407 => (Reason::Proxy, "the proxy wants credentials (407)", None),
+        status => (status_reason(status), "", None),
+    };
+    let waits = matches!(response.status, 429 | 503 | 529);
+    Verdict {
+        reason,
+        fault: match reason {
+            Reason::Ok => Fault::None,
+            Reason::Proxy => Fault::Network,
+            _ => Fault::Caller,
+        },
+        detail: detail.into(),
+        error_code: None,
+        upstream: None,
+        request_id: None,
+        retry_after: waits.then(|| hints::retry_after(&response.headers, clocks)).flatten(),
+        ratelimit: Vec::new(),
+        input_tokens: None,
+        output_tokens: None,
+        status_page,
+        balance: None,
     }
 }
 
@@ -124,6 +169,9 @@ pub(super) fn headers_only(
     response: &Response,
     clocks: &Clocks,
 ) -> (Option<String>, Vec<RateLimit>) {
+    if !probe.check().addresses_service() {
+        return (None, Vec::new());
+    }
     let dialect = dialect::of(probe.provider.api);
     let error = ErrorBody::read(&Value::Null);
     (
@@ -186,6 +234,10 @@ fn answer(
                 Finding::new(Reason::Malformed, "the answer does not say whether the key is valid")
             }
         },
+        (Task::Balance, Body::Json(answer)) => {
+            let (reason, detail, balance) = balance::judge(dialect.account(answer));
+            Finding { balance, ..Finding::new(reason, detail) }
+        }
         (_, Body::Json(answer)) => {
             let completion = dialect.completion(answer);
             let mut finding = match completion.content {

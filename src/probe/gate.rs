@@ -185,6 +185,12 @@ pub(super) fn tokens(value: &Value) -> Option<u64> {
     value.as_u64().filter(|tokens| *tokens <= MOST)
 }
 
+/// An amount of money that an account can have, in whatever currency; negative where it owes.
+pub(super) fn money(value: &Value) -> Option<f64> {
+    const MOST: f64 = 1e9;
+    value.as_f64().filter(|amount| amount.abs() <= MOST)
+}
+
 fn three_digits(text: &str) -> bool {
     text.len() == 3 && text.bytes().all(|byte| byte.is_ascii_digit())
 }
@@ -240,6 +246,17 @@ mod tests {
         assert_eq!(langmart_provider("PROVIDER_ANTHROPIC_401"), Some("anthropic"));
         assert_eq!(langmart_provider("PROVIDER_NEWCOMER_500"), Some(OTHER));
         assert_eq!(langmart_provider("GATEWAY1_AUTH_001"), None);
+    }
+
+    #[test]
+    fn money_is_a_number_that_an_account_can_have() {
+        let money = |text: &str| money(&serde_json::from_str(text).unwrap());
+        assert_eq!(money("12.5"), Some(12.5));
+        assert_eq!(money("-0.05"), Some(-0.05));
+        assert_eq!(money("0"), Some(0.0));
+        for foreign in ["1e10", "-1e300", "\"12.5\"", "null", "[1]", "true"] {
+            assert_eq!(money(foreign), None, "{foreign}");
+        }
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! One attempt at one target, from the lookup to the verdict: who is at fault and what to do.
 
+mod balance;
 mod body;
 mod classify;
 mod client;
@@ -7,12 +8,14 @@ mod clock;
 mod dialect;
 mod exchange;
 mod failure;
+mod follow;
 mod gate;
 mod hints;
 mod remedy;
 mod request;
 mod resolver;
 mod run;
+mod status_page;
 mod tls;
 
 pub use self::{

@@ -4,6 +4,9 @@ use crate::outcome::{Api, Check, Fault, Outcome, Reason};
 
 /// The hint for an outcome; empty on success.
 pub(super) fn remedy(api: Api, check: Check, outcome: &Outcome) -> &'static str {
+    if check == Check::Status {
+        return status_page(outcome.reason);
+    }
     match outcome.reason {
         Reason::Ok => "",
         Reason::Dns => {
@@ -68,6 +71,29 @@ pub(super) fn remedy(api: Api, check: Check, outcome: &Outcome) -> &'static str 
     }
 }
 
+/// Whatever fails here is a page about the service: what it would say is unknown.
+fn status_page(reason: Reason) -> &'static str {
+    match reason {
+        Reason::Ok => "",
+        Reason::Internal => "the prober itself is short of something: see its log, LimitNOFILE and memory",
+        Reason::Proxy => {
+            "check proxy in the provider's section: address, port, credentials, and whether it allows the status page"
+        }
+        Reason::Dns | Reason::Connect | Reason::Tls | Reason::Timeout => {
+            "the status page cannot be reached, which says nothing of the service: check status_url, DNS and firewall"
+        }
+        Reason::RateLimited => "the status page is asked too often: raise the interval",
+        Reason::Disconnected
+        | Reason::Overloaded
+        | Reason::Unavailable
+        | Reason::GatewayTimeout
+        | Reason::ServerError => {
+            "the status page itself fails, which says nothing of the service: its other checks tell how it is"
+        }
+        _ => "check status_url: it must be a Statuspage summary.json, or Google's incidents.json",
+    }
+}
+
 fn tls(detail: &str) -> &'static str {
     if detail.contains("expired") {
         "the service must renew its certificate; if others accept it, check this machine's clock"
@@ -98,7 +124,7 @@ fn invalid_request(check: Check) -> &'static str {
     match check {
         Check::Chat => "the probe's request is refused: check model, max_tokens and max_tokens_parameter",
         Check::Http => "the probe's request is refused: check method, path, headers and body",
-        Check::Health | Check::Auth | Check::Models => {
+        Check::Health | Check::Auth | Check::Models | Check::Status | Check::Balance => {
             "the probe's request is refused: check base_url and the check's path"
         }
     }

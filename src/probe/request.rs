@@ -21,7 +21,10 @@ pub(super) fn request(probe: &Probe) -> Result<Request, RequestError> {
     let error = |what| RequestError { probe: probe.name.clone(), what };
     let provider = &*probe.provider;
     let dialect = dialect::of(provider.api);
-    let call = Call::of(probe, dialect);
+    let call = match Call::of(probe, dialect) {
+        Ok(call) => call,
+        Err(elsewhere) => return Ok(Request::new(Method::GET, elsewhere.clone())),
+    };
     let url = format!("{}{}", provider.base_url.as_str().trim_end_matches('/'), call.path);
     let url = Url::parse(&url).map_err(|_| error("its path and base_url make no URL"))?;
     let mut request = Request::new(call.method, url);
@@ -57,11 +60,12 @@ struct Call {
 }
 
 impl Call {
-    fn of(probe: &Probe, dialect: &dyn Dialect) -> Self {
+    /// The call of the service's; the error is the address of a status page, which gets neither key nor headers.
+    fn of<'a>(probe: &'a Probe, dialect: &dyn Dialect) -> Result<Self, &'a Url> {
         let paths = &probe.provider.paths;
         let or = |own: &Option<String>, default: &str| own.clone().unwrap_or_else(|| default.to_owned());
         let get = |path, key| Self { method: Method::GET, path, body: None, json: false, key };
-        match &probe.task {
+        Ok(match &probe.task {
             Task::Health => get(or(&paths.health, "/health"), false),
             Task::Auth => get(or(&paths.auth, dialect.auth_path()), true),
             Task::Models => get(or(&paths.models, dialect.models_path()), true),
@@ -71,6 +75,8 @@ impl Call {
                 let body = dialect.chat_body(&probe.provider, model, chat).to_string();
                 Self { method: Method::POST, path, body: Some(body.into()), json: true, key: true }
             }
+            Task::Balance => get(or(&paths.balance, dialect.balance_path()), true),
+            Task::Status(source) => return Err(&source.url),
             Task::Http(request) => Self {
                 method: request.method.clone(),
                 path: request.path.clone(),
@@ -78,7 +84,7 @@ impl Call {
                 json: false,
                 key: request.send_key,
             },
-        }
+        })
     }
 }
 

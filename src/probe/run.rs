@@ -10,14 +10,15 @@ use super::{
     clock,
     exchange::{Exchange, Response, exchange},
     failure::{Failure, Route},
+    follow::follow,
     hints::Clocks,
     remedy::remedy,
     request::{self, RequestError},
     resolver::Resolver,
 };
 use crate::{
-    config::{Config, Probe, Provider},
-    outcome::{Fault, Outcome, Reason, Tls},
+    config::{Config, Probe, Provider, Task},
+    outcome::{Fault, Outcome, Phases, Reason, Tls},
 };
 
 /// A probe made ready to run.
@@ -71,12 +72,15 @@ impl Target {
         let route = Route { api: probe.provider.api, proxied: probe.provider.proxy.is_some() };
         let request = self.request.try_clone().expect("its body is bytes in memory, which can be cloned");
         let time = SystemTime::now();
-        let exchange = exchange(&self.client, request, probe.timeout, route).await;
-        let mut outcome = facts(time, &exchange);
+        let (exchange, before) = match probe.task {
+            Task::Status(_) => follow(&self.client, request, probe.timeout, route).await,
+            _ => (exchange(&self.client, request, probe.timeout, route).await, Phases::default()),
+        };
+        let mut outcome = facts(time, &exchange, before);
         let Exchange { response, failure, started, headers, .. } = exchange;
         let clocks = response.as_ref().map(|response| {
             let elapsed = headers.map_or_else(Default::default, |headers| headers - started);
-            Clocks::read(time + elapsed, &response.headers)
+            Clocks::read(time + before.total() + elapsed, &response.headers)
         });
         outcome.clock_offset = clocks.and_then(|clocks| clocks.offset());
         match (response, clocks, failure) {
@@ -91,6 +95,7 @@ impl Target {
                 }
             }
         }
+        outcome.fault = probe.check().blame(outcome.fault);
         outcome.hint = remedy(probe.provider.api, probe.check(), &outcome);
         outcome
     }
@@ -106,12 +111,13 @@ impl Target {
     }
 }
 
-/// What the exchange shows before any verdict. The verdict is `internal` until there is one.
-fn facts(time: SystemTime, exchange: &Exchange) -> Outcome {
+/// What the exchange shows before any verdict, and the redirects `before` it took. The verdict is `internal` until
+/// there is one.
+fn facts(time: SystemTime, exchange: &Exchange, before: Phases) -> Outcome {
     let Exchange { response, seen, started, headers, ended, .. } = exchange;
     let mut outcome = Outcome::new(time, Reason::Internal, Fault::Prober);
-    outcome.duration = *ended - *started;
-    outcome.phases = clock::phases(seen, *started, *headers, *ended);
+    outcome.duration = before.total() + (*ended - *started);
+    outcome.phases = before.plus(clock::phases(seen, *started, *headers, *ended));
     outcome.dns.clone_from(&seen.addresses);
     outcome.tls = seen.handshake.map(|_| Tls { version: seen.tls_version, not_after: seen.not_after });
     if let Some(response) = response {
@@ -138,9 +144,12 @@ fn decide(outcome: &mut Outcome, verdict: Option<Verdict>) {
         ratelimit,
         input_tokens,
         output_tokens,
+        status_page,
+        balance,
     } = verdict;
     (outcome.reason, outcome.fault, outcome.detail) = (reason, fault, detail);
     (outcome.error_code, outcome.upstream, outcome.request_id) = (error_code, upstream, request_id);
     (outcome.retry_after, outcome.ratelimit) = (retry_after, ratelimit);
     (outcome.input_tokens, outcome.output_tokens) = (input_tokens, output_tokens);
+    (outcome.status_page, outcome.balance) = (status_page, balance);
 }

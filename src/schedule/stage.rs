@@ -216,6 +216,7 @@ pub(super) fn provider(name: &str, key: &str) -> Arc<Provider> {
         headers: Vec::new(),
         labels: BTreeMap::new(),
         paths: Paths::default(),
+        status_source: None,
     })
 }
 

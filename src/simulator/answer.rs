@@ -8,7 +8,7 @@ use std::{
 use serde_json::{Value, json};
 
 use super::{
-    api::{Call, Failure, Provider, failure, faulty_stream, success},
+    api::{Call, Failure, Provider, failure, faulty_stream, status_page, success},
     exchange::{Action, Chunk, Ending, Reply, Request},
     fault::{Fault, Kind, Parameters},
     pace::Pace,
@@ -48,11 +48,11 @@ pub(super) fn answer(request: &Request, script: &Mutex<Script>, entry: &Entry) -
         call.pace = met.pace;
     }
     let (mut action, fault) = match met.effect {
-        None => (Action::Reply(with_date(fair(call.as_ref()))), None),
+        None => (Action::Reply(with_date(fair(call.as_ref(), request.path()))), None),
         // A response of the scenario's own is played as it stands.
         Some(Effect::Respond(reply, name)) => (Action::Reply(*reply), Some(name)),
         Some(Effect::Fault(fault)) => {
-            let action = match strike(&fault, call.as_ref()) {
+            let action = match strike(&fault, call.as_ref(), request.path()) {
                 Action::Reply(reply) => Action::Reply(with_date(reply)),
                 other => other,
             };
@@ -106,14 +106,16 @@ fn with_date(mut reply: Reply) -> Reply {
     reply
 }
 
-fn fair(call: Option<&Call<'_>>) -> Reply {
-    call.map_or_else(|| Reply::new(404, "text/plain", "no simulated service has this path\n"), success)
+fn fair(call: Option<&Call<'_>>, path: &str) -> Reply {
+    let nobody = || Reply::new(404, "text/plain", "no simulated service has this path\n");
+    call.map(success).or_else(|| status_page(path, None)).unwrap_or_else(nobody)
 }
 
 /// The request's fate under a fault.
-fn strike(fault: &Fault, call: Option<&Call<'_>>) -> Action {
+fn strike(fault: &Fault, call: Option<&Call<'_>>, path: &str) -> Action {
     let Fault { kind, parameters } = fault;
     let pause = parameters.pause.unwrap_or_default();
+    let fair = || fair(call, path);
     // Outside of every service's prefix there is nobody whose words could be used.
     let fails = |what| match call {
         Some(call) => failure(what, call, parameters),
@@ -128,19 +130,24 @@ fn strike(fault: &Fault, call: Option<&Call<'_>>) -> Action {
         Kind::GatewayTimeout => fails(Failure::GatewayTimeout),
         Kind::Overloaded => fails(Failure::Overloaded),
         Kind::ServerError => fails(Failure::ServerError),
-        Kind::SlowHeaders => late(fair(call), pause),
-        Kind::SlowBody => in_pieces(fair(call), pause),
-        Kind::Cut => cut(fair(call), Ending::CloseAfter),
-        Kind::Reset => cut(fair(call), Ending::ResetAfter),
+        Kind::SlowHeaders => late(fair(), pause),
+        Kind::SlowBody => in_pieces(fair(), pause),
+        Kind::Cut => cut(fair(), Ending::CloseAfter),
+        Kind::Reset => cut(fair(), Ending::ResetAfter),
         Kind::Html => html(parameters),
         Kind::Redirect => {
             Reply::new(parameters.status.unwrap_or(302), "text/html", "").with("Location", "/elsewhere")
         }
-        Kind::Oversized => oversized(fair(call)),
-        Kind::HeaderFlood => flooded(fair(call)),
+        Kind::Oversized => oversized(fair()),
+        Kind::HeaderFlood => flooded(fair()),
         Kind::ErrorIn200 => Reply::json(200, &error_in_200(call, parameters)),
-        Kind::Malformed => malformed(fair(call)),
-        Kind::Empty => Reply { body: Vec::new(), ..fair(call) },
+        Kind::Malformed => malformed(fair()),
+        Kind::Empty => Reply { body: Vec::new(), ..fair() },
+        Kind::Incident => {
+            let incident = parameters.variant.as_deref().unwrap_or("major");
+            status_page(path, Some(incident)).unwrap_or_else(fair)
+        }
+        Kind::LowBalance => low_balance(fair()),
         Kind::Stall => return Action::Stall,
         Kind::Garbage => return Action::Garbage,
         Kind::CutBeforeHeaders => return Action::Close { reset: parameters.variant.is_some() },
@@ -152,7 +159,7 @@ fn strike(fault: &Fault, call: Option<&Call<'_>>) -> Action {
         | Kind::StreamAfterDone
         | Kind::StreamEmpty
         | Kind::StreamMultibyte
-        | Kind::StreamCommentsOnly => call.map_or_else(|| fair(None), |call| faulty_stream(fault, call)),
+        | Kind::StreamCommentsOnly => call.map_or_else(&fair, |call| faulty_stream(fault, call)),
         Kind::SlowAccept | Kind::SlowHandshake | Kind::ResetHandshake => {
             unreachable!("scenario and header refuse these for requests")
         }
@@ -198,6 +205,18 @@ fn oversized(mut reply: Reply) -> Reply {
 fn flooded(reply: Reply) -> Reply {
     let value = "x".repeat(512);
     (0..FLOOD_HEADERS).fold(reply, |reply, number| reply.with(&format!("x-flood-{number}"), value.clone()))
+}
+
+/// The reply with less than the account needs, where it tells a balance.
+fn low_balance(mut reply: Reply) -> Reply {
+    let Ok(mut body) = serde_json::from_slice::<Value>(&reply.content()) else { return reply };
+    for (pointer, left) in [("/balance", 0.05), ("/data/limit_remaining", 0.0)] {
+        if let Some(amount) = body.pointer_mut(pointer) {
+            *amount = json!(left);
+        }
+    }
+    reply.body = vec![Chunk::at_once(body.to_string())];
+    reply
 }
 
 fn malformed(mut reply: Reply) -> Reply {

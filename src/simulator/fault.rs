@@ -68,6 +68,10 @@ pub(super) enum Kind {
     StreamMultibyte,
     /// A stream that ends after a few comments.
     StreamCommentsOnly,
+    /// On a status page: something is wrong with the service.
+    Incident,
+    /// In a balance: next to nothing is left.
+    LowBalance,
     /// `ms` before the listener goes on; connections behind it wait, too.
     SlowAccept,
     /// `ms` before the TLS handshake begins.
@@ -105,7 +109,7 @@ const fn spec(
 /// How a stream without its end mark may end besides in order: closed or reset inside the body.
 const BREAKS: &[&str] = &["close", "reset"];
 
-const SPECS: [Spec; 34] = [
+const SPECS: [Spec; 36] = [
     spec(Kind::AuthFailed, "auth_failed", &[], &[]),
     spec(Kind::ProviderAuthFailed, "provider_auth_failed", &["upstream"], &[]),
     spec(
@@ -167,6 +171,8 @@ const SPECS: [Spec; 34] = [
     spec(Kind::StreamEmpty, "stream_empty", &[], &[]),
     spec(Kind::StreamMultibyte, "stream_multibyte", &[], &[]),
     spec(Kind::StreamCommentsOnly, "stream_comments_only", &["variant"], BREAKS),
+    spec(Kind::Incident, "incident", &["variant"], &["minor", "major", "critical", "maintenance"]),
+    spec(Kind::LowBalance, "low_balance", &[], &[]),
     spec(Kind::SlowAccept, "slow_accept", &["ms"], &[]),
     spec(Kind::SlowHandshake, "slow_handshake", &["ms"], &[]),
     spec(Kind::ResetHandshake, "reset_handshake", &[], &[]),

@@ -522,6 +522,49 @@ fn two_hundreds_can_lie() {
 }
 
 #[test]
+fn status_pages_and_balances_have_states() {
+    let simulator = scripted(
+        r#"
+        [[rule]]
+        path = "/status/groq"
+        fault = "incident"
+        variant = "maintenance"
+        [[rule]]
+        path = "/balance"
+        fault = "low_balance"
+        "#,
+    );
+    let check = |path: &str, headers: &str, members: &[(&str, Value)]| {
+        check_members(&ask(&simulator, "GET", path, headers, ""), 200, members);
+    };
+    let (indicator, component) = ("/status/indicator", "/components/1/status");
+    let incident = "x-simulate: incident; variant=critical\r\n";
+    let page = |provider: Provider| provider.status_path();
+    check(page(Provider::Anthropic), "", &[(indicator, json!("none")), ("/incidents", json!([]))]);
+    check(
+        page(Provider::Anthropic),
+        incident,
+        &[(indicator, json!("critical")), (component, json!("major_outage"))],
+    );
+    check(page(Provider::Groq), "", &[(indicator, json!("maintenance")), ("/incidents", json!([]))]);
+    check(page(Provider::Openai), "", &[(indicator, json!("none")), ("/incidents", Value::Null)]);
+    check(page(Provider::Openai), incident, &[("/incidents/0/impact", json!("critical"))]);
+    let end = "/0/end";
+    check(page(Provider::Google), "", &[(end, json!("2026-11-20T01:00:00+00:00"))]);
+    check(page(Provider::Google), incident, &[("/0/status_impact", json!("SERVICE_OUTAGE"))]);
+    assert_eq!(ask(&simulator, "GET", "/status/groq/incidents.json", "", "").status, 404);
+
+    let bearer = "Authorization: Bearer sk-good\r\n";
+    check("/langmart/api/account/balance", bearer, &[("/balance", json!(0.05))]);
+    let low = format!("{bearer}x-simulate: low_balance\r\n");
+    check(
+        "/openrouter/api/v1/key",
+        &low,
+        &[("/data/limit_remaining", json!(0.0)), ("/data/limit", json!(10.0))],
+    );
+}
+
+#[test]
 fn a_written_response_is_played_as_it_stands() {
     let raw = b"HTTP/1.1 429 Too Many Requests\nx-SECOND: 2\nDate: Sun, 22 Nov 2026 08:00:00 GMT\nA-first: 1\n\n{\"a\": 1}";
     let simulator = start(Scenario::default().play(Some("/models"), raw).unwrap());

@@ -200,6 +200,36 @@ fn every_api_has_its_base_url() {
 }
 
 #[test]
+fn status_pages_are_known_of_who_is_at_the_default_base_url() {
+    for (api, expected) in [
+        ("langmart", None),
+        ("openai", Some("https://status.openai.com/api/v2/summary.json")),
+        ("anthropic", Some("https://status.claude.com/api/v2/summary.json")),
+        ("groq", Some("https://groqstatus.com/api/v2/summary.json")),
+        ("google", Some("https://status.cloud.google.com/incidents.json")),
+        ("openrouter", None),
+    ] {
+        let url = |rest: &str| {
+            let config = good(&format!("[provider.x]\napi = \"{api}\"\n{rest}"));
+            config.providers["x"].status_source.as_ref().map(|source| source.url.to_string())
+        };
+        assert_eq!(url("").as_deref(), expected);
+        assert_eq!(url("base_url = \"https://llm.corp.example/v1\""), None);
+        let own = "https://status.corp.example/?page=1";
+        let rest = format!("base_url = \"https://llm.corp.example/v1\"\nstatus_url = \"{own}\"");
+        assert_eq!(url(&rest).as_deref(), Some(own));
+    }
+    // Written out, the default is still the default.
+    let config = good(
+        "[provider.groq]\nbase_url = \"https://api.groq.com/openai/v1/\"\nchecks = [\"status\"]\ncomponents = [\"API\"]",
+    );
+    let probe = &config.probes[0];
+    let Task::Status(source) = &probe.task else { panic!("{probe:?}") };
+    assert_eq!((probe.name.as_str(), probe.host()), ("groq-status", "groqstatus.com"));
+    assert_eq!(source.components, ["API"]);
+}
+
+#[test]
 fn base_urls_lose_what_is_appended_to_them() {
     for (api, written, expected) in [
         ("langmart", "https://api.langmart.ai/v1", "https://api.langmart.ai/"),
@@ -464,7 +494,8 @@ proptest! {
             "schedule.max_backoff", "defaults.interval", "defaults.generation.timeout", "provider.langmart.api",
             "provider.langmart.base_url", "provider.langmart.proxy", "provider.langmart.api_key.env",
             "provider.langmart.checks", "provider.langmart.labels", "provider.langmart.headers.x-a",
-            "provider.langmart.key_header", "provider.langmart.health_path", "probe", "provider", "log", "x",
+            "provider.langmart.key_header", "provider.langmart.health_path", "provider.langmart.status_url",
+            "provider.langmart.components", "probe", "provider", "log", "x",
         ]),
         text in "\\PC{0,40}|https?://[\\PC]{0,30}|[0-9]{1,22}[hms]{0,2}",
         shape in 0..5_usize,

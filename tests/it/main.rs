@@ -17,5 +17,6 @@ mod once;
 mod phases;
 mod prometheus;
 mod reload;
+mod status;
 mod systemd;
 mod transport;

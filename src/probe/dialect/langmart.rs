@@ -3,7 +3,7 @@
 use reqwest::header::HeaderMap;
 use serde_json::Value;
 
-use super::{Acceptance, Dialect, Upstream, count, rate_limit};
+use super::{Acceptance, Account, Dialect, Upstream, count, rate_limit};
 use crate::{
     outcome::{RateLimit, Reason, Resource},
     probe::{
@@ -27,6 +27,24 @@ impl Dialect for Langmart {
 
     fn chat_path(&self, _model: &str) -> String {
         "/v1/chat/completions".to_owned()
+    }
+
+    fn balance_path(&self) -> &'static str {
+        "/api/account/balance"
+    }
+
+    /// `{"balance":0.05,"currency":"USD","minimum_required":0.10}`.
+    fn account(&self, answer: &Value) -> Option<Account> {
+        let amount = gate::money(answer.get("balance")?)?;
+        let minimum = match answer.get("minimum_required") {
+            None | Some(Value::Null) => None,
+            Some(minimum) => Some(gate::money(minimum).filter(|minimum| *minimum >= 0.0)?),
+        };
+        let in_usd = match answer.get("currency") {
+            None | Some(Value::Null) => true,
+            Some(currency) => currency.as_str()?.eq_ignore_ascii_case("usd"),
+        };
+        Some(Account::Left { amount, minimum, in_usd })
     }
 
     fn accepted(&self, answer: &Value) -> Acceptance {

@@ -49,6 +49,16 @@ pub(super) trait Dialect: Sync {
         openai::chat_body(provider, model, chat)
     }
 
+    /// The path of the call that tells what is left on the account; empty: there is none, and no probe asks for it.
+    fn balance_path(&self) -> &'static str {
+        ""
+    }
+
+    /// What the balance call's answer says; `None`: it is not this API's answer.
+    fn account(&self, _answer: &Value) -> Option<Account> {
+        None
+    }
+
     /// What the auth call's answer says.
     fn accepted(&self, answer: &Value) -> Acceptance {
         openai::accepted(answer)
@@ -126,6 +136,21 @@ pub(super) enum Acceptance {
     Rejected,
     /// Not this API's answer.
     Unclear,
+}
+
+/// What the answer to the balance call says of the account.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Account {
+    /// Spending has no limit that could be told.
+    Unlimited,
+    /// So much is left.
+    Left {
+        amount: f64,
+        /// Below this the service refuses; `None` where it does not tell.
+        minimum: Option<f64>,
+        /// Whether both are US dollars.
+        in_usd: bool,
+    },
 }
 
 /// What a completion holds.

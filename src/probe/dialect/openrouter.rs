@@ -3,7 +3,7 @@
 use reqwest::header::HeaderMap;
 use serde_json::Value;
 
-use super::{Acceptance, Dialect, Upstream, rate_limit};
+use super::{Acceptance, Account, Dialect, Upstream, rate_limit};
 use crate::{
     outcome::{RateLimit, Reason, Resource},
     probe::{
@@ -19,6 +19,20 @@ pub(super) struct Openrouter;
 impl Dialect for Openrouter {
     fn auth_path(&self) -> &'static str {
         "/key" // its /models is public
+    }
+
+    fn balance_path(&self) -> &'static str {
+        "/key"
+    }
+
+    /// `{"data":{"limit":10,"limit_remaining":7.25,…}}`, of which both are null where the key has no limit.
+    fn account(&self, answer: &Value) -> Option<Account> {
+        let key = answer.get("data")?.as_object()?;
+        let remaining = key.get("limit_remaining")?;
+        if remaining.is_null() && key.get("limit").is_none_or(Value::is_null) {
+            return Some(Account::Unlimited);
+        }
+        Some(Account::Left { amount: gate::money(remaining)?, minimum: None, in_usd: true })
     }
 
     fn accepted(&self, answer: &Value) -> Acceptance {

@@ -9,7 +9,11 @@ mod openai;
 mod openrouter;
 mod provider;
 mod service;
+mod status_page;
 mod stream;
 
 pub use self::provider::Provider;
-pub(super) use self::service::{Call, Failure, failure, faulty_stream, success};
+pub(super) use self::{
+    service::{Call, Failure, failure, faulty_stream, success},
+    status_page::status_page,
+};

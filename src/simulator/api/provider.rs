@@ -51,6 +51,18 @@ impl Provider {
         }
     }
 
+    /// What a `status_url` has behind the address: this service's status page.
+    pub const fn status_path(self) -> &'static str {
+        match self {
+            Self::Langmart => "/status/langmart/api/v2/summary.json",
+            Self::Openai => "/status/openai/api/v2/summary.json",
+            Self::Anthropic => "/status/anthropic/api/v2/summary.json",
+            Self::Groq => "/status/groq/api/v2/summary.json",
+            Self::Google => "/status/google/incidents.json",
+            Self::Openrouter => "/status/openrouter/api/v2/summary.json",
+        }
+    }
+
     /// The service that a path addresses, and the rest of the path.
     pub(in crate::simulator) fn of_path(path: &str) -> Option<(Self, &str)> {
         Self::ALL.into_iter().find_map(|provider| {

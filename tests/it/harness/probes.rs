@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 use langmart_prober::{
     config::{
         Chat, Config, Key, KeySource, Log, LogFormat, Paths, Probe, Provider, Rotation, Schedule, Secret,
-        Server, Task,
+        Server, StatusSource, Task,
     },
     outcome::{Api, Check, Outcome},
     probe::{Resolver, Target},
@@ -27,6 +27,7 @@ pub fn provider(api: Api, base_url: &str) -> Provider {
         headers: Vec::new(),
         labels: BTreeMap::new(),
         paths: Paths { health: Some("/health".to_owned()), ..Paths::default() },
+        status_source: None,
     }
 }
 
@@ -39,6 +40,13 @@ pub fn probe(provider: Provider, check: Check) -> Probe {
         Check::Chat => {
             Task::Chat(Chat { prompt: "Say OK.".to_owned(), max_tokens: 32, max_tokens_parameter: None })
         }
+        Check::Status => {
+            let url = provider.base_url.clone();
+            Task::Status(
+                provider.status_source.clone().unwrap_or(StatusSource { url, components: Vec::new() }),
+            )
+        }
+        Check::Balance => Task::Balance,
         Check::Http => panic!("an http check needs its request: set the task"),
     };
     Probe {

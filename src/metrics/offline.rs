@@ -1,0 +1,119 @@
+//! Whether the prober itself is cut off: then alerts on providers mean nothing.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::{Duration, SystemTime},
+};
+
+use crate::outcome::Fault;
+
+/// The last run of a probe that addresses its provider's service.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct LastRun<'a> {
+    pub(super) provider: &'a str,
+    /// Of the provider's base URL.
+    pub(super) host: &'a str,
+    pub(super) ended: SystemTime,
+    pub(super) fault: Fault,
+    /// The probe's.
+    pub(super) interval: Duration,
+    /// Whether the probe waits because it was asked to, so that this run is older than its schedule wants.
+    pub(super) waiting: bool,
+}
+
+/// Whether the last run of every provider failed on the way there. Runs that ended more than two intervals ago, and
+/// those of waiting probes, tell nothing of now. `None`: it cannot be told, since fewer than two providers with
+/// different hosts are left: one host alone may be cut off as well as we.
+pub(super) fn offline<'a>(runs: impl IntoIterator<Item = LastRun<'a>>, now: SystemTime) -> Option<bool> {
+    // A clock that was set back makes runs end in the future: as fresh as can be.
+    let age = |run: &LastRun<'_>| now.duration_since(run.ended).unwrap_or_default();
+    let mut last_of: BTreeMap<&str, LastRun<'_>> = BTreeMap::new();
+    for run in runs.into_iter().filter(|run| !run.waiting && age(run) <= 2 * run.interval) {
+        let last = last_of.entry(run.provider).or_insert(run);
+        if run.ended > last.ended {
+            *last = run;
+        }
+    }
+    let hosts: BTreeSet<&str> = last_of.values().map(|run| run.host).collect();
+    (hosts.len() >= 2).then(|| last_of.values().all(|run| run.fault == Fault::Network))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: Duration = Duration::from_secs(1_000_000);
+
+    /// A run that ended so many seconds ago, of a probe that runs each minute.
+    fn run(provider: &'static str, host: &'static str, ago: u64, fault: Fault) -> LastRun<'static> {
+        LastRun {
+            provider,
+            host,
+            ended: SystemTime::UNIX_EPOCH + NOW - Duration::from_secs(ago),
+            fault,
+            interval: Duration::from_secs(60),
+            waiting: false,
+        }
+    }
+
+    #[track_caller]
+    fn check(runs: &[LastRun<'_>], expected: Option<bool>) {
+        assert_eq!(offline(runs.iter().copied(), SystemTime::UNIX_EPOCH + NOW), expected);
+    }
+
+    #[test]
+    fn offline_is_when_no_provider_can_be_reached() {
+        use Fault::{Caller, Gateway, Network, None, Prober, Provider};
+
+        let a = |fault| run("a", "a.example", 10, fault);
+        let b = |fault| run("b", "b.example", 20, fault);
+        check(&[a(Network), b(Network)], Some(true));
+        for fault in [None, Caller, Gateway, Provider, Prober] {
+            check(&[a(Network), b(fault)], Some(false));
+        }
+        check(&[a(None), b(None)], Some(false));
+    }
+
+    #[test]
+    fn two_providers_with_different_hosts_are_needed() {
+        check(&[], None);
+        check(&[run("a", "a.example", 1, Fault::Network), run("a", "a.example", 2, Fault::Network)], None);
+        // Two accounts at one provider are one host.
+        check(&[run("a", "a.example", 1, Fault::Network), run("b", "a.example", 1, Fault::Network)], None);
+        check(&[run("a", "a.example", 1, Fault::None), run("b", "a.example", 1, Fault::None)], None);
+    }
+
+    #[test]
+    fn the_last_run_of_a_provider_speaks_for_it() {
+        let b = run("b", "b.example", 5, Fault::Network);
+        let older = |fault| run("a", "a.example", 30, fault);
+        let newer = |fault| run("a", "a.example", 10, fault);
+        check(&[older(Fault::None), newer(Fault::Network), b], Some(true));
+        check(&[newer(Fault::Network), older(Fault::None), b], Some(true));
+        check(&[older(Fault::Network), b, newer(Fault::None)], Some(false));
+    }
+
+    #[test]
+    fn old_runs_and_waiting_probes_tell_nothing() {
+        let b = run("b", "b.example", 5, Fault::Network);
+        let c = run("c", "c.example", 5, Fault::Network);
+        check(&[run("a", "a.example", 120, Fault::None), b], Some(false));
+        check(&[run("a", "a.example", 121, Fault::None), b], None);
+        check(&[run("a", "a.example", 121, Fault::None), b, c], Some(true));
+        let waiting = LastRun { waiting: true, ..run("a", "a.example", 5, Fault::Caller) };
+        check(&[waiting, b], None);
+        check(&[waiting, b, c], Some(true));
+        // A probe that runs rarely is judged by its own interval.
+        let rare = LastRun { interval: Duration::from_secs(300), ..run("a", "a.example", 599, Fault::None) };
+        check(&[rare, b], Some(false));
+    }
+
+    #[test]
+    fn a_clock_that_was_set_back_makes_no_run_old() {
+        let ahead = LastRun {
+            ended: SystemTime::UNIX_EPOCH + NOW + Duration::from_secs(3600),
+            ..run("a", "a.example", 0, Fault::Network)
+        };
+        check(&[ahead, run("b", "b.example", 5, Fault::Network)], Some(true));
+    }
+}

@@ -1,0 +1,94 @@
+//! The verdict on an account: whether it is above its own minimum, and what of it may be told.
+
+use super::dialect::Account;
+use crate::outcome::{Balance, Reason};
+
+/// What an account comes to: the reason, the detail, and the balance where it is in US dollars.
+pub(super) fn judge(account: Option<Account>) -> (Reason, &'static str, Option<Balance>) {
+    let (amount, minimum, in_usd) = match account {
+        None => return (Reason::Malformed, "the answer does not tell the balance", None),
+        Some(Account::Unlimited) => return (Reason::Ok, "no limit is set, so there is no balance", None),
+        Some(Account::Left { amount, minimum, in_usd }) => (amount, minimum, in_usd),
+    };
+    // Where no minimum is told, nothing left is too little.
+    let low = minimum.map_or(amount <= 0.0, |minimum| amount < minimum);
+    let (reason, detail) = match (low, in_usd) {
+        (false, true) => (Reason::Ok, ""),
+        (false, false) => (Reason::Ok, "the balance is not in USD, so it is not told"),
+        (true, true) => (Reason::Billing, "the balance is below what the account needs"),
+        (true, false) => (
+            Reason::Billing,
+            "the balance is below what the account needs, and not in USD, so it is not told",
+        ),
+    };
+    (reason, detail, in_usd.then_some(Balance { usd: amount, minimum_usd: minimum }))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::from_str;
+
+    use super::*;
+    use crate::{outcome::Api, probe::dialect};
+
+    #[track_caller]
+    fn check(api: Api, answer: &str, reason: Reason, balance: Option<(f64, Option<f64>)>) {
+        let answer = from_str(answer).unwrap();
+        let (found, detail, told) = judge(dialect::of(api).account(&answer));
+        assert_eq!(found, reason, "{answer}");
+        assert_eq!(told.map(|balance| (balance.usd, balance.minimum_usd)), balance, "{answer}");
+        assert_eq!(detail.is_empty(), reason == Reason::Ok && balance.is_some(), "{answer}: {detail}");
+    }
+
+    #[test]
+    fn langmart_tells_balance_and_minimum() {
+        let check = |answer, reason, balance| check(Api::Langmart, answer, reason, balance);
+        let both = |usd| Some((usd, Some(0.1)));
+        check(r#"{"balance":12.5,"currency":"USD","minimum_required":0.1}"#, Reason::Ok, both(12.5));
+        check(r#"{"balance":0.1,"currency":"usd","minimum_required":0.1}"#, Reason::Ok, both(0.1));
+        check(r#"{"balance":0.05,"currency":"USD","minimum_required":0.1}"#, Reason::Billing, both(0.05));
+        check(r#"{"balance":-3,"minimum_required":0.1}"#, Reason::Billing, both(-3.0));
+        // An account that needs nothing; one that does not say what it needs.
+        check(r#"{"balance":0,"minimum_required":0}"#, Reason::Ok, Some((0.0, Some(0.0))));
+        check(r#"{"balance":0,"minimum_required":null}"#, Reason::Billing, Some((0.0, None)));
+        check(r#"{"balance":7}"#, Reason::Ok, Some((7.0, None)));
+        // Another currency: judged, not told.
+        check(r#"{"balance":9,"currency":"EUR","minimum_required":1}"#, Reason::Ok, None);
+        check(r#"{"balance":0.5,"currency":"EUR","minimum_required":1}"#, Reason::Billing, None);
+    }
+
+    #[test]
+    fn openrouter_tells_what_is_left_of_a_keys_limit() {
+        let check = |answer, reason, balance| check(Api::Openrouter, answer, reason, balance);
+        check(r#"{"data":{"limit":null,"limit_remaining":null,"usage":2}}"#, Reason::Ok, None);
+        check(r#"{"data":{"limit_remaining":null}}"#, Reason::Ok, None);
+        check(r#"{"data":{"limit":10,"limit_remaining":7.25}}"#, Reason::Ok, Some((7.25, None)));
+        check(r#"{"data":{"limit":10,"limit_remaining":0}}"#, Reason::Billing, Some((0.0, None)));
+        check(r#"{"data":{"limit":10,"limit_remaining":-0.01}}"#, Reason::Billing, Some((-0.01, None)));
+        check(r#"{"data":{"limit":10,"limit_remaining":null}}"#, Reason::Malformed, None);
+    }
+
+    #[test]
+    fn what_is_no_balance_is_none() {
+        for answer in [
+            "null",
+            "[]",
+            "{}",
+            r#"{"balance":null}"#,
+            r#"{"balance":"12.5"}"#,
+            r#"{"balance":1e300}"#,
+            r#"{"balance":1,"minimum_required":"0.1"}"#,
+            r#"{"balance":1,"minimum_required":-1}"#,
+            r#"{"balance":1,"currency":7}"#,
+            r#"{"data":null}"#,
+            r#"{"data":[1]}"#,
+            r#"{"data":{}}"#,
+            r#"{"data":{"limit":null}}"#,
+            r#"{"data":{"limit_remaining":"7"}}"#,
+        ] {
+            check(Api::Langmart, answer, Reason::Malformed, None);
+            check(Api::Openrouter, answer, Reason::Malformed, None);
+        }
+        check(Api::Openai, r#"{"balance":1}"#, Reason::Malformed, None);
+    }
+}
