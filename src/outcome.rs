@@ -48,6 +48,10 @@ macro_rules! named {
     };
 }
 
+mod network;
+
+pub use self::network::{AddressFailure, DnsServer, FailedAddress, LookupFailure, Network};
+
 named! {
     /// The dialects that a provider can speak.
     Api {
@@ -79,6 +83,8 @@ impl Api {
 named! {
     /// What a probe looks at.
     Check {
+        /// The host resolves, accepts connections and has a good certificate.
+        Network = "network",
         /// The health path answers, without a key.
         Health = "health",
         /// The key is accepted.
@@ -192,6 +198,12 @@ named! {
 impl Reason {
     /// Whether a run of this check can end for this reason.
     const fn applies_to(self, check: Check) -> bool {
+        if matches!(check, Check::Network) {
+            return matches!(
+                self,
+                Self::Dns | Self::Connect | Self::Proxy | Self::Tls | Self::Timeout | Self::Internal
+            );
+        }
         match self {
             Self::Ok => false,
             Self::ModelNotFound => matches!(check, Check::Models | Check::Chat | Check::Http),
@@ -253,7 +265,10 @@ impl Reason {
 pub fn possible_failures(api: Api, check: Check) -> Vec<(Reason, Fault)> {
     let mut pairs = Vec::new();
     for &reason in Reason::ALL {
-        if reason.applies_to(check) {
+        if check == Check::Network && reason == Reason::Timeout {
+            // It asks nothing of the endpoint that could take too long.
+            pairs.push((reason, Fault::Network));
+        } else if reason.applies_to(check) {
             pairs.extend(reason.faults(api).into_iter().map(|fault| (reason, check.blame(fault))));
         }
     }
@@ -380,16 +395,21 @@ impl Serialize for RateLimit {
 pub struct Tls {
     /// `1.2` or `1.3`; `None` where the handshake did not come so far.
     pub version: Option<&'static str>,
+    /// The cipher suite by its registered name; `None` where the handshake failed, and for checks other than network.
+    pub cipher: Option<&'static str>,
     /// The earliest end of validity in the chain as presented; `None` where none could be read.
     pub not_after: Option<SystemTime>,
 }
 
 impl Serialize for Tls {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let Self { version, not_after } = self;
+        let Self { version, cipher, not_after } = self;
         let mut map = serializer.serialize_map(None)?;
         if let Some(version) = version {
             map.serialize_entry("version", version)?;
+        }
+        if let Some(cipher) = cipher {
+            map.serialize_entry("cipher", cipher)?;
         }
         if let Some(not_after) = not_after {
             map.serialize_entry("not_after", &rfc3339(*not_after))?;
@@ -515,6 +535,8 @@ pub struct Outcome {
     pub tls: Option<Tls>,
     /// What the lookup answered; empty without one.
     pub dns: Vec<IpAddr>,
+    /// What only the network check finds; `None` for the others.
+    pub network: Option<Box<Network>>,
     /// Our clock minus the server's Date header, in seconds, good to a second; `None` where it sent none.
     pub clock_offset: Option<f64>,
     /// Tokens of the prompt, as the service counted them.
@@ -548,6 +570,7 @@ impl Outcome {
             ratelimit: Vec::new(),
             tls: None,
             dns: Vec::new(),
+            network: None,
             clock_offset: None,
             input_tokens: None,
             output_tokens: None,
@@ -606,6 +629,7 @@ impl Serialize for Record<'_> {
             ratelimit,
             tls,
             dns,
+            network,
             clock_offset,
             input_tokens,
             output_tokens,
@@ -635,6 +659,14 @@ impl Serialize for Record<'_> {
         optional(&mut map, "ratelimit", (!ratelimit.is_empty()).then_some(ratelimit))?;
         optional(&mut map, "tls", tls.as_ref())?;
         optional(&mut map, "dns", (!dns.is_empty()).then_some(dns))?;
+        if let Some(Network { dns_servers, failed_addresses }) = network.as_deref() {
+            optional(&mut map, "dns_servers", (!dns_servers.is_empty()).then_some(dns_servers))?;
+            optional(
+                &mut map,
+                "failed_addresses",
+                (!failed_addresses.is_empty()).then_some(failed_addresses),
+            )?;
+        }
         optional(&mut map, "clock_offset_seconds", clock_offset.as_ref())?;
         optional(&mut map, "input_tokens", input_tokens.as_ref())?;
         optional(&mut map, "output_tokens", output_tokens.as_ref())?;

@@ -144,6 +144,8 @@ mod tests {
             key: None,
             key_header: None,
             proxy: None,
+            proxy_auth: None,
+            dns_servers: Vec::new(),
             ca_certificates: Vec::new(),
             headers: Vec::new(),
             labels: BTreeMap::new(),

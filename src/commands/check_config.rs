@@ -78,12 +78,19 @@ struct Day {
 
 impl Day {
     fn of(probe: &Probe) -> Self {
+        if matches!(probe.task, Task::Network) {
+            return Self::default(); // it sends no request
+        }
         let requests = Duration::from_secs(86_400).as_secs_f64() / probe.interval.as_secs_f64();
         let (input, output) = match &probe.task {
             Task::Chat(chat) => (chat.prompt.len().div_ceil(BYTES_PER_TOKEN) + FRAME_TOKENS, chat.max_tokens),
-            Task::Health | Task::Auth | Task::Models | Task::Status(_) | Task::Balance | Task::Http(_) => {
-                (0, 0)
-            }
+            Task::Network
+            | Task::Health
+            | Task::Auth
+            | Task::Models
+            | Task::Status(_)
+            | Task::Balance
+            | Task::Http(_) => (0, 0),
         };
         Self { requests, input_tokens: input as f64 * requests, output_tokens: f64::from(output) * requests }
     }

@@ -12,6 +12,9 @@ use url::Url;
 use super::secret::Secret;
 use crate::outcome::{Api, Check, Subject};
 
+/// Where name servers listen (RFC 1035, 4.2).
+pub(super) const DNS_PORT: u16 = 53;
+
 /// A whole configuration. A reload makes a new one or changes nothing.
 #[derive(Debug)]
 pub struct Config {
@@ -99,8 +102,12 @@ pub struct Provider {
     pub key: Option<Key>,
     /// The header that carries the bare key instead of the API's own.
     pub key_header: Option<HeaderName>,
-    /// The HTTP proxy, `http://host:port` without userinfo; `None`: direct.
+    /// The proxy, `SCHEME://host:port` without userinfo, of scheme http, https, socks5 or socks5h; `None`: direct.
     pub proxy: Option<Url>,
+    /// The proxy's credentials, `user:password`; `None`: it is given none.
+    pub proxy_auth: Option<Key>,
+    /// Name servers that the network check asks beside the system's resolver.
+    pub dns_servers: Vec<SocketAddr>,
     /// Trusted beside the system's roots.
     pub ca_certificates: Vec<CertificateDer<'static>>,
     /// Sent with each request; the values are marked sensitive.
@@ -118,6 +125,17 @@ impl Provider {
     pub fn host(&self) -> &str {
         self.base_url.host_str().expect("a base_url without a host is refused at load")
     }
+
+    /// User and password for the proxy; `None`: it is given none.
+    pub fn proxy_credentials(&self) -> Option<(&str, &str)> {
+        self.proxy.as_ref()?;
+        self.proxy_auth.as_ref()?.value.expose().split_once(':')
+    }
+}
+
+/// A name server as labels and records call it: without the port where that is the usual one.
+pub fn dns_server_name(server: SocketAddr) -> String {
+    if server.port() == DNS_PORT { server.ip().to_string() } else { server.to_string() }
 }
 
 /// A provider's status page.
@@ -186,6 +204,7 @@ impl Probe {
     /// What it looks at.
     pub fn check(&self) -> Check {
         match self.task {
+            Task::Network => Check::Network,
             Task::Health => Check::Health,
             Task::Auth => Check::Auth,
             Task::Models => Check::Models,
@@ -220,6 +239,8 @@ impl Probe {
 /// What a probe does, with what only that check needs.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Task {
+    /// Look up, connect and shake hands, without a request.
+    Network,
     /// GET the health path.
     Health,
     /// GET what only a good key may see.

@@ -61,16 +61,44 @@ pub(super) fn status_url(text: &str) -> Result<Url, String> {
     Ok(url)
 }
 
-/// The HTTP proxy, by host and port alone.
+/// The kinds of proxies. For socks5 the prober looks the target's name up, for socks5h the proxy does.
+const PROXY_SCHEMES: [&str; 4] = ["http", "https", "socks5", "socks5h"];
+
+/// The proxy, by scheme, host and port alone.
 pub(super) fn proxy(text: &str) -> Result<Url, String> {
     const REMEDY: &str = "write http://HOST:PORT, or \"none\" for no proxy";
-    let url = web_url(text, &["http"]).map_err(|message| format!("{message}; {REMEDY}"))?;
+    let url = web_url(text, &PROXY_SCHEMES).map_err(|message| {
+        let credentials = if message.contains("password") { "; give those by proxy_auth" } else { "" };
+        format!("{message}{credentials}; {REMEDY}")
+    })?;
     let port = text.trim_end_matches('/').rsplit(':').next().unwrap_or_default();
-    let bare = url.path() == "/" && url.query().is_none() && url.fragment().is_none();
-    if bare && port.parse::<u16>().is_ok() {
-        Ok(url)
+    let bare = matches!(url.path(), "" | "/") && url.query().is_none() && url.fragment().is_none();
+    let Some(port) = port.parse::<u16>().ok().filter(|_| bare) else {
+        return Err(format!("must be host and port alone; {REMEDY}"));
+    };
+    // The URL standard takes any text for the host of a scheme that it does not know: so by one that it does.
+    let host = Url::parse(&format!("http://{}/", url.host_str().unwrap_or_default()))
+        .map_err(|error| format!("is not a URL ({error}); {REMEDY}"))?;
+    let host = host.host_str().unwrap_or_default();
+    Url::parse(&format!("{}://{host}:{port}", url.scheme()))
+        .map_err(|error| format!("is not a URL ({error})"))
+}
+
+/// What is wrong with a proxy's `user:password`; nothing of the text itself.
+pub(super) fn credentials(text: &str, socks: bool) -> Result<(), &'static str> {
+    // hyper-util writes them into a buffer that has to hold the target's name as well.
+    const LONGEST_FOR_SOCKS: usize = 128;
+    const LONGEST: usize = 4_096;
+    if text.split_once(':').is_none_or(|(user, _)| user.is_empty()) {
+        Err("must be user:password; store it so, with the colon")
+    } else if text.contains(char::is_control) {
+        Err("has control characters or several lines; store user:password alone")
+    } else if socks && text.len() > LONGEST_FOR_SOCKS {
+        Err("is longer than the 128 bytes that can be sent to a SOCKS proxy")
+    } else if text.len() > LONGEST {
+        Err("is longer than 4096 bytes; store user:password alone")
     } else {
-        Err(format!("must be host and port alone; {REMEDY}"))
+        Ok(())
     }
 }
 
@@ -161,7 +189,7 @@ fn own_header(name: HeaderName) -> Result<HeaderName, String> {
     if name == header::HOST {
         Err("follows from base_url; change that instead".to_owned())
     } else if name == header::PROXY_AUTHORIZATION {
-        Err("belongs to a proxy with a password, which is not supported; remove it".to_owned())
+        Err("belongs to the proxy; give user:password by proxy_auth".to_owned())
     } else if KEY_HEADERS.contains(&name.as_str()) {
         Err("carries a key; give that by api_key, and by key_header the header that is not the API's own"
             .to_owned())

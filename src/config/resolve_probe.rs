@@ -153,7 +153,7 @@ fn model(section: &mut Section<'_>, check: Check) -> Option<String> {
     match check {
         Check::Chat => section.required("model", parse),
         Check::Models => section.text("model", parse),
-        Check::Health | Check::Auth | Check::Status | Check::Balance | Check::Http => None,
+        Check::Network | Check::Health | Check::Auth | Check::Status | Check::Balance | Check::Http => None,
     }
 }
 
@@ -166,6 +166,7 @@ fn task(
 ) -> Option<Task> {
     let provider = draft.and_then(|draft| draft.provider.as_deref());
     Some(match check {
+        Check::Network => Task::Network,
         Check::Health => Task::Health,
         Check::Auth => Task::Auth,
         Check::Models => Task::Models,

@@ -1,6 +1,10 @@
 //! `[provider.NAME]`, and the probes that its `checks` generate.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
 
 use reqwest::header::HeaderName;
 use toml::de::DeValue;
@@ -8,11 +12,11 @@ use url::Url;
 
 use super::{
     key,
-    model::{Key, Paths, Provider, StatusSource, Task},
+    model::{DNS_PORT, Key, Paths, Provider, StatusSource, Task},
     problem::{Place, Report, not_one_of, shown},
     raw::{Section, wrong_type},
     resolve::{Context, Defaults, Placed, source},
-    resolve_http::{base_url, headers, is_exposed, key_header, path, proxy, status_url},
+    resolve_http::{base_url, credentials, headers, is_exposed, key_header, path, proxy, status_url},
     resolve_probe::probe,
     secret::Secret,
     surroundings::certificates,
@@ -30,6 +34,8 @@ const LONGEST_LABEL: usize = 256;
 /// The most components of a status page that are told of, and the most bytes of a component's name.
 const MOST_COMPONENTS: usize = 32;
 const LONGEST_COMPONENT: usize = 128;
+/// The most name servers of a provider.
+const MOST_DNS_SERVERS: usize = 8;
 
 /// The most characters of a provider's name.
 const LONGEST_NAME: usize = 48;
@@ -73,12 +79,16 @@ pub(super) fn provider(name: &str, mut section: Section<'_>, context: &Context<'
         report.error(&section.place_of("base_url"), message);
     }
     let headers = headers(&section.section("headers"), context);
+    let key_header = own_key_header(&mut section, &headers);
+    let way = way(&mut section, &url, context);
     let resolved = Provider {
         name: name.to_owned(),
         api: api.unwrap_or(Api::Openai),
-        key_header: own_key_header(&mut section, &headers),
+        key_header,
         key,
-        proxy: way(&mut section, &url, context),
+        proxy_auth: proxy_auth(&mut section, way.as_ref(), context),
+        proxy: way,
+        dns_servers: dns_servers(&mut section, report),
         ca_certificates: ca_certificates(&mut section),
         headers,
         labels: labels(&section.section("labels"), report),
@@ -105,6 +115,7 @@ pub(super) fn generated(draft: &Draft, defaults: &Defaults, report: &Report) -> 
         needs(*check, provider, draft.keyed || draft.keyless)
             .unwrap_or_else(|message| report.error(place, message));
         let task = match check {
+            Check::Network => Task::Network,
             Check::Status => Task::Status(provider.status_source.clone()?),
             Check::Health => Task::Health,
             Check::Auth => Task::Auth,
@@ -246,6 +257,49 @@ fn way(section: &mut Section<'_>, target: &Url, context: &Context<'_>) -> Option
     let text = value.to_string_lossy();
     let url = if text.contains("://") { proxy(&text) } else { proxy(&format!("http://{text}")) };
     url.map_err(|message| section.problem("proxy", format!("the environment's {variable}: {message}"))).ok()
+}
+
+/// The proxy's credentials. Without a proxy they are of no use, which depends on the environment: a warning.
+fn proxy_auth(section: &mut Section<'_>, way: Option<&Url>, context: &Context<'_>) -> Option<Key> {
+    const WAYS: &str = "{ env = \"VARIABLE\" }, { file = \"/path\" } or { credential = \"name\" }";
+    let place = section.place_of("proxy_auth");
+    let value = section.value("proxy_auth")?;
+    if value.as_table().is_none() {
+        let message = format!("must be where user:password of the proxy is kept: {WAYS}");
+        context.report.error(&place, message);
+        return None;
+    }
+    let source = source(Section::of(value, place.clone(), context.report), context.report)?;
+    let socks = way.is_some_and(|proxy| proxy.scheme().starts_with("socks"));
+    let text = context.secret(&source, &place, |text| credentials(text, socks)).unwrap_or_default();
+    if way.is_none() && !section.is_bad("proxy") {
+        context.report.warning(&place, "there is no proxy to give it to; set proxy, or remove it");
+    }
+    Some(Key { value: Secret::new(text), source })
+}
+
+fn dns_servers(section: &mut Section<'_>, report: &Report) -> Vec<SocketAddr> {
+    let mut servers = Vec::new();
+    for (server, place) in section.texts("dns_servers", dns_server) {
+        if servers.contains(&server) {
+            report.error(&place, "is listed twice");
+        }
+        servers.push(server);
+    }
+    if servers.len() > MOST_DNS_SERVERS {
+        let message = format!("{} servers are too many; allowed are {MOST_DNS_SERVERS}", servers.len());
+        section.problem("dns_servers", message);
+    }
+    servers
+}
+
+/// A name server, by address alone: a name would have to be looked up first.
+fn dns_server(text: &str) -> Result<SocketAddr, String> {
+    let bare = text.parse::<IpAddr>().map(|address| SocketAddr::new(address, DNS_PORT));
+    let server = bare.or_else(|_| text.parse::<SocketAddr>()).ok();
+    server.filter(|server| server.port() != 0 && !server.ip().is_unspecified()).ok_or_else(|| {
+        format!("{} is not a name server's address; write \"192.0.2.53\" or \"192.0.2.53:5353\"", shown(text))
+    })
 }
 
 fn ca_certificates(section: &mut Section<'_>) -> Vec<rustls::pki_types::CertificateDer<'static>> {

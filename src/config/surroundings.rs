@@ -92,7 +92,8 @@ impl Surroundings<'_> {
 
     /// Whether `no_proxy` names the target: its host, a domain above it, or everything.
     fn is_exempt(&self, target: &Url) -> bool {
-        let list = ["no_proxy", "NO_PROXY"].iter().find_map(|name| (self.variable)(name)).unwrap_or_default();
+        let set = |name: &&str| (self.variable)(name).filter(|value| !value.is_empty());
+        let list = ["no_proxy", "NO_PROXY"].iter().find_map(set).unwrap_or_default();
         let host = target.host_str().unwrap_or_default().trim_matches(['[', ']']);
         let matches = |entry: &str| {
             let (name, port) = match entry.rsplit_once(':') {

@@ -7,8 +7,11 @@ use super::{
     text::{Header, Kind, Page},
 };
 use crate::{
-    config::Task,
-    outcome::{ComponentStatus, Fault, Indicator, Phases, RateLimit, Reason, SkipCause, unix_seconds},
+    config::{Task, dns_server_name},
+    outcome::{
+        Check, ComponentStatus, DnsServer, Fault, Indicator, Phases, RateLimit, Reason, SkipCause,
+        unix_seconds,
+    },
 };
 
 /// Statuses that have a series before they are seen, because alerts ask for their increase.
@@ -193,6 +196,32 @@ pub(super) const FAMILIES: &[Family] = &[
     ),
     family(
         Kind::Gauge,
+        "langmart_probe_tls_info",
+        "Always 1, with the TLS version and cipher suite that were agreed on last.",
+        |series, page| {
+            if let Some((version, cipher)) = series.values.tls() {
+                page.labelled(&series.labels, &[("version", version), ("cipher", cipher)], 1.0);
+            }
+        },
+    ),
+    family(
+        Kind::Gauge,
+        "langmart_probe_dns_addresses",
+        "Addresses that the system's resolver gave in the last run.",
+        |series, page| {
+            let addresses = |system: &DnsServer| system.answer.as_ref().map_or(0, Vec::len) as f64;
+            let count = series.values.dns_servers().first().map(addresses);
+            known(series, page, count);
+        },
+    ),
+    family(
+        Kind::Gauge,
+        "langmart_probe_dns_server_success",
+        "Whether a name server gave an address in the last run.",
+        dns_server_success,
+    ),
+    family(
+        Kind::Gauge,
         "langmart_probe_clock_offset_seconds",
         "Our clock minus the server's Date header, good to a second.",
         |series, page| known(series, page, series.values.clock_offset.value()),
@@ -279,7 +308,19 @@ fn failures(series: &Series, page: &mut Page) {
     }
 }
 
+/// Of the servers that are configured now: a reload may have come since the last run.
+fn dns_server_success(series: &Series, page: &mut Page) {
+    let configured = series.probe().provider.dns_servers.iter().copied().map(dns_server_name);
+    let names: Vec<String> = configured.chain([DnsServer::SYSTEM.to_owned()]).collect();
+    for answer in series.values.dns_servers().iter().filter(|answer| names.contains(&answer.server)) {
+        page.labelled(&series.labels, &[("server", &answer.server)], flag(answer.ok()));
+    }
+}
+
 fn http_responses(series: &Series, page: &mut Page) {
+    if series.probe().check() == Check::Network {
+        return; // it has none to count
+    }
     let mut code = String::new();
     for (status, count) in series.values.responses.iter() {
         code.clear();

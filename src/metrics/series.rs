@@ -14,8 +14,8 @@ use super::{
 use crate::{
     config::Probe,
     outcome::{
-        Balance, Fault, Outcome, Phases, RateLimit, Reason, Resource, SkipCause, StatusPage, Subject, Tls,
-        possible_failures, unix_seconds,
+        Balance, DnsServer, Fault, Network, Outcome, Phases, RateLimit, Reason, Resource, SkipCause,
+        StatusPage, Subject, Tls, possible_failures, unix_seconds,
     },
 };
 
@@ -91,6 +91,10 @@ pub(super) struct Values {
     pub(super) certificate_not_after: Gauge,
     pub(super) clock_offset: Gauge,
     pub(super) last_success: Gauge,
+    /// Version and cipher suite of the last good handshake of a network check.
+    tls: Mutex<Option<(&'static str, &'static str)>>,
+    /// What the name servers said in the last run of a network check.
+    dns_servers: Mutex<Vec<DnsServer>>,
     last: Mutex<Option<Last>>,
     status_page: Mutex<Option<StatusPage>>,
     balance: Mutex<Option<Balance>>,
@@ -152,6 +156,7 @@ impl Series {
             ref ratelimit,
             tls,
             dns: _,
+            ref network,
             clock_offset,
             input_tokens,
             output_tokens,
@@ -183,8 +188,17 @@ impl Series {
             values.retry_after_seconds.add(seconds);
         }
         values.keep_rate_limits(ratelimit);
-        if let Some(Tls { version: _, not_after: Some(not_after) }) = tls {
-            values.certificate_not_after.set(unix_seconds(not_after));
+        if let Some(Tls { version, cipher, not_after }) = tls {
+            if let Some(not_after) = not_after {
+                values.certificate_not_after.set(unix_seconds(not_after));
+            }
+            if let Some(session) = version.zip(cipher) {
+                *lock(&values.tls) = Some(session);
+            }
+        }
+        // Which addresses fail is in the records: an address is no label.
+        if let Some(Network { dns_servers, failed_addresses: _ }) = network.as_deref() {
+            lock(&values.dns_servers).clone_from(dns_servers);
         }
         if let Some(offset) = clock_offset {
             values.clock_offset.set(offset);
@@ -230,6 +244,8 @@ impl Values {
             certificate_not_after: Gauge::absent(),
             clock_offset: Gauge::absent(),
             last_success: Gauge::absent(),
+            tls: Mutex::default(),
+            dns_servers: Mutex::default(),
             last: Mutex::default(),
             status_page: Mutex::default(),
             balance: Mutex::default(),
@@ -246,6 +262,16 @@ impl Values {
     /// The balance as last told.
     pub(super) fn balance(&self) -> Option<Balance> {
         *lock(&self.balance)
+    }
+
+    /// Version and cipher suite of the last good handshake of a network check; `None` before there was one.
+    pub(super) fn tls(&self) -> Option<(&'static str, &'static str)> {
+        *lock(&self.tls)
+    }
+
+    /// What the name servers said in the last run of a network check, the system's resolver first.
+    pub(super) fn dns_servers(&self) -> MutexGuard<'_, Vec<DnsServer>> {
+        lock(&self.dns_servers)
     }
 
     /// The codes seen so far, with their counts.

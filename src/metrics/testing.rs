@@ -16,6 +16,8 @@ pub(crate) fn provider(name: &str, api: Api) -> Provider {
         key: None,
         key_header: None,
         proxy: None,
+        proxy_auth: None,
+        dns_servers: Vec::new(),
         ca_certificates: Vec::new(),
         headers: Vec::new(),
         labels: BTreeMap::new(),

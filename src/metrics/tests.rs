@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, HashSet},
+    net::IpAddr,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -16,8 +17,8 @@ use crate::{
     config::{Probe, Provider, StatusSource, Task},
     metrics::testing::{chat, config, probe, provider},
     outcome::{
-        Api, Balance, ComponentStatus, Fault, Indicator, Outcome, Phases, RateLimit, Reason, Resource,
-        SkipCause, StatusPage, Tls,
+        AddressFailure, Api, Balance, ComponentStatus, DnsServer, FailedAddress, Fault, Indicator,
+        LookupFailure, Network, Outcome, Phases, RateLimit, Reason, Resource, SkipCause, StatusPage, Tls,
     },
 };
 
@@ -80,8 +81,15 @@ fn rich() -> Outcome {
         phases: Phases { connect: Duration::from_millis(250), ..Phases::default() },
         remote_address: Some(([192, 0, 2, 77], 443).into()),
         ratelimit: vec![limit(Resource::Requests, 60, 0, Some(later(100)))],
-        tls: Some(Tls { version: Some("canary-tls"), not_after: Some(later(5000)) }),
+        tls: Some(Tls { version: Some("1.3"), cipher: Some("TLS_A"), not_after: Some(later(5000)) }),
         dns: vec![[192, 0, 2, 77].into()],
+        network: Some(Box::new(Network {
+            dns_servers: vec![dns_server(DnsServer::SYSTEM, Ok(vec![[192, 0, 2, 77].into()]))],
+            failed_addresses: vec![FailedAddress {
+                address: [192, 0, 2, 77].into(),
+                error: AddressFailure::Refused,
+            }],
+        })),
         clock_offset: Some(-3.0),
         input_tokens: Some(9),
         output_tokens: Some(4),
@@ -89,6 +97,10 @@ fn rich() -> Outcome {
         balance: Some(Balance { usd: 12.5, minimum_usd: Some(0.1) }),
         ..Outcome::new(later(50), Reason::RateLimited, Fault::Caller)
     }
+}
+
+fn dns_server(server: &str, answer: Result<Vec<IpAddr>, LookupFailure>) -> DnsServer {
+    DnsServer { server: server.to_owned(), answer, duration: Duration::ZERO }
 }
 
 fn limit(resource: Resource, limit: u64, remaining: u64, reset: Option<SystemTime>) -> RateLimit {
@@ -302,6 +314,9 @@ fn a_failed_run_shows_in_every_family() {
         ("tokens_total{direction=\"input\"}", Some(9.0)),
         ("tokens_total{direction=\"output\"}", Some(4.0)),
         ("tls_certificate_not_after_timestamp_seconds", Some(5000.0)),
+        ("tls_info{version=\"1.3\",cipher=\"TLS_A\"}", Some(1.0)),
+        ("dns_addresses", Some(1.0)),
+        ("dns_server_success{server=\"system\"}", Some(1.0)),
         ("clock_offset_seconds", Some(-3.0)),
         ("last_run_timestamp_seconds", Some(50.0)),
         ("last_success_timestamp_seconds", None),
@@ -309,6 +324,51 @@ fn a_failed_run_shows_in_every_family() {
     check(&metrics, NOW, &expected);
     let page = String::from_utf8(metrics.render(NOW)).unwrap();
     assert!(!page.contains("canary") && !page.contains("192.0.2.77"), "{page}");
+}
+
+#[test]
+fn a_network_check_shows_its_name_servers_and_no_http() {
+    let metrics = Metrics::new(NOW);
+    let with_servers = |servers: &[[u8; 4]]| {
+        let servers = servers.iter().map(|address| (*address, 53).into()).collect();
+        let provider = Provider { dns_servers: servers, ..provider("acme", Api::Openai) };
+        config(vec![Arc::new(probe("n", &Arc::new(provider), Task::Network))])
+    };
+    let asked = with_servers(&[[192, 0, 2, 1], [192, 0, 2, 2]]);
+    metrics.configure(&asked);
+    let of = |name: &str, more: &str| {
+        let labels = "probe=\"n\",provider=\"acme\",check=\"network\",model=\"\"";
+        samples(&metrics, NOW).get(&format!("langmart_probe_{name}{{{labels}{more}}}")).copied()
+    };
+    let server = |server: &str| of("dns_server_success", &format!(",server=\"{server}\""));
+    assert_eq!((of("dns_addresses", ""), server("system")), (None, None));
+    assert_eq!(of("failures_total", ",reason=\"timeout\",fault=\"network\""), Some(0.0));
+    for (reason, fault) in [("timeout", "provider"), ("rate_limited", "caller"), ("server_error", "provider")]
+    {
+        assert_eq!(
+            of("failures_total", &format!(",reason=\"{reason}\",fault=\"{fault}\"")),
+            None,
+            "{reason}"
+        );
+    }
+    assert_eq!(of("http_responses_total", ",code=\"200\""), None);
+
+    let answers = vec![
+        dns_server(DnsServer::SYSTEM, Err(LookupFailure::ServerFailure)),
+        dns_server("192.0.2.1", Ok(vec![[192, 0, 2, 77].into()])),
+        dns_server("192.0.2.2", Err(LookupFailure::NoAnswer)),
+    ];
+    let network = Network { dns_servers: answers, failed_addresses: Vec::new() };
+    let outcome =
+        Outcome { network: Some(Box::new(network)), ..Outcome::new(NOW, Reason::Dns, Fault::Network) };
+    metrics.series(&asked.probes[0]).observe(&outcome);
+    assert_eq!(of("dns_addresses", ""), Some(0.0));
+    let success = ["system", "192.0.2.1", "192.0.2.2"].map(&server);
+    assert_eq!(success, [Some(0.0), Some(1.0), Some(0.0)]);
+    assert_eq!(of("tls_info", ",version=\"1.3\",cipher=\"TLS_A\""), None);
+
+    metrics.configure(&with_servers(&[[192, 0, 2, 2]]));
+    assert_eq!(["system", "192.0.2.1", "192.0.2.2"].map(&server), [Some(0.0), None, Some(0.0)]);
 }
 
 #[test]

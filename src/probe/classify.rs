@@ -4,6 +4,7 @@
 
 use std::borrow::Cow;
 
+use reqwest::Url;
 use serde::{
     Deserializer,
     de::{self, IgnoredAny, MapAccess, SeqAccess, Visitor},
@@ -111,6 +112,14 @@ pub(super) fn classify(probe: &Probe, response: &Response, clocks: &Clocks) -> V
         task if is_success(response.status) => answer(task, probe, response, &body, &error, dialect),
         task => refusal(task, response.status, &body, &error, dialect),
     };
+    let finding = if from_the_proxy(probe, &finding, &body) {
+        Finding::new(
+            Reason::Proxy,
+            "an HTML page in place of the API's answer, and a proxy that could send one",
+        )
+    } else {
+        finding
+    };
     let Finding { reason, detail, tokens: (input_tokens, output_tokens), balance } = finding;
     let failed = reason != Reason::Ok;
     let upstream = dialect.upstream(&error);
@@ -178,6 +187,18 @@ pub(super) fn headers_only(
         request_id(&probe.provider, dialect, response, &error),
         dialect.rate_limits(&response.headers, &error, clocks),
     )
+}
+
+/// Whether a bad answer is a page of the proxy: plain http goes through an HTTP proxy without a tunnel, so that the
+/// proxy's own errors look like the target's, but for the page that they are.
+fn from_the_proxy(probe: &Probe, finding: &Finding, body: &Body) -> bool {
+    let provider = &probe.provider;
+    let untunnelled =
+        |proxy: &Url| provider.base_url.scheme() == "http" && proxy.scheme().starts_with("http");
+    finding.reason != Reason::Ok
+        && matches!(body, Body::Html)
+        && !matches!(probe.task, Task::Http(_))
+        && provider.proxy.as_ref().is_some_and(untunnelled)
 }
 
 fn is_success(status: u16) -> bool {
@@ -346,7 +367,8 @@ fn request_id(
 fn echoes_a_secret(provider: &Provider, id: &str) -> bool {
     let key = provider.key.iter().map(|key| key.value.expose());
     let headers = provider.headers.iter().filter_map(|(_, value)| value.to_str().ok());
-    key.chain(headers).any(|secret| !secret.is_empty() && id.contains(secret))
+    let password = provider.proxy_credentials().map(|(_, password)| password);
+    key.chain(headers).chain(password).any(|secret| !secret.is_empty() && id.contains(secret))
 }
 
 /// The operator's own expectation.

@@ -2,9 +2,8 @@
 
 use std::{sync::Arc, time::Instant};
 
-use reqwest::{Client, Proxy, redirect};
-use rustls::RootCertStore;
-use rustls::pki_types::CertificateDer;
+use reqwest::{Client, Proxy, Url, redirect};
+use rustls::{ClientConfig, RootCertStore, pki_types::CertificateDer};
 use tower::{Layer, Service};
 
 use super::{
@@ -28,20 +27,33 @@ pub struct ClientError {
     cause: String,
 }
 
-/// The client for a provider's probes.
-pub(super) fn client(
+impl ClientError {
+    pub(super) fn new(provider: &Provider, cause: impl Into<String>) -> Self {
+        Self { provider: provider.name.clone(), cause: cause.into() }
+    }
+}
+
+/// How a provider's probes speak TLS.
+pub(super) fn tls(
     provider: &Provider,
     system_roots: &[CertificateDer<'static>],
-    resolver: Arc<Resolver>,
-) -> Result<Client, ClientError> {
-    let error = |cause: String| ClientError { provider: provider.name.clone(), cause };
+) -> Result<ClientConfig, ClientError> {
     let mut roots = RootCertStore::empty();
     // System stores hold certificates that nobody can use any more; the rest still counts.
     roots.add_parsable_certificates(system_roots.iter().chain(&provider.ca_certificates).cloned());
-    let tls = tls::client_config(&roots).map_err(|cause| error(cause.to_string()))?;
+    tls::client_config(&roots).map_err(|cause| ClientError::new(provider, cause.to_string()))
+}
+
+/// The client for a provider's probes.
+pub(super) fn client(
+    provider: &Provider,
+    tls: ClientConfig,
+    resolver: Arc<Resolver>,
+) -> Result<Client, ClientError> {
+    let proxy_host = provider.proxy.as_ref().and_then(Url::host_str).map(Into::into);
     let mut builder = Client::builder()
         .tls_backend_preconfigured(tls)
-        .dns_resolver(Marked(resolver))
+        .dns_resolver(Marked { resolver, proxy: proxy_host })
         .connector_layer(ConnectorMark)
         .user_agent(concat!("langmart-prober/", env!("CARGO_PKG_VERSION")))
         .pool_max_idle_per_host(0)
@@ -52,9 +64,15 @@ pub(super) fn client(
         .http2_max_header_list_size(MAX_HEADER_BYTES)
         .no_proxy();
     if let Some(url) = &provider.proxy {
-        builder = builder.proxy(Proxy::all(url.clone()).map_err(|cause| error(cause.to_string()))?);
+        // The cause would show the URL, in which the client keeps the credentials from the next step on.
+        let mut proxy = Proxy::all(url.clone())
+            .map_err(|_| ClientError::new(provider, "the proxy's URL cannot be used"))?;
+        if let Some((user, password)) = provider.proxy_credentials() {
+            proxy = proxy.basic_auth(user, password);
+        }
+        builder = builder.proxy(proxy);
     }
-    builder.build().map_err(|cause| error(cause.to_string()))
+    builder.build().map_err(|cause| ClientError::new(provider, cause.to_string()))
 }
 
 /// Marks the moment at which the connection, TLS and proxy included, is ready for the request.

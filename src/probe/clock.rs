@@ -9,6 +9,7 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
+pub(super) use crate::outcome::LookupFailure;
 use crate::outcome::Phases;
 
 tokio::task_local! {
@@ -16,7 +17,7 @@ tokio::task_local! {
 }
 
 /// What the hooks saw of one run.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Marks(Mutex<Seen>);
 
 /// See [`Marks`]. A moment is `None` until it is reached.
@@ -26,10 +27,16 @@ pub(super) struct Seen {
     pub(super) lookup: Option<Instant>,
     /// The lookup was answered, well or ill.
     pub(super) resolved: Option<Instant>,
-    /// What it answered.
+    /// Whether it was the proxy's name. With a SOCKS proxy there can be two lookups, first the target's.
+    pub(super) lookup_of_proxy: bool,
+    /// What it answered; of two lookups the first.
     pub(super) addresses: Vec<IpAddr>,
     /// Why it answered nothing.
     pub(super) lookup_failure: Option<LookupFailure>,
+    /// Whether the next handshake will be with an https proxy, which comes before the target's.
+    pub(super) proxy_handshake_ahead: bool,
+    /// What was wrong with the proxy's chain.
+    pub(super) proxy_certificate_failure: Option<CertificateFailure>,
     /// The handshake with the target began, so there was a connection.
     pub(super) handshake: Option<Instant>,
     /// The connection was ready for the request.
@@ -40,27 +47,6 @@ pub(super) struct Seen {
     pub(super) not_after: Option<SystemTime>,
     /// What was wrong with the chain.
     pub(super) certificate_failure: Option<CertificateFailure>,
-}
-
-/// Why a name has no address.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum LookupFailure {
-    /// NXDOMAIN.
-    NoSuchName,
-    /// The name exists, without an address.
-    NoAddress,
-    /// SERVFAIL.
-    ServerFailure,
-    /// REFUSED.
-    Refused,
-    /// No server answered in time.
-    NoAnswer,
-    /// The system names no server that could be asked.
-    NoServer,
-    /// An answer that is none.
-    Garbled,
-    /// Our own side: descriptors, memory.
-    OutOfResources,
 }
 
 /// What a certificate chain lacks.
@@ -79,6 +65,11 @@ pub(super) enum CertificateFailure {
 }
 
 impl Marks {
+    /// Of a run that is about to start. `tls_proxy`: there is a proxy, and it speaks TLS itself.
+    pub(super) fn new(tls_proxy: bool) -> Self {
+        Self(Mutex::new(Seen { proxy_handshake_ahead: tls_proxy, ..Seen::default() }))
+    }
+
     /// What has been seen so far.
     pub(super) fn seen(&self) -> Seen {
         self.lock().clone()

@@ -43,7 +43,7 @@ pub(super) struct Exchange {
 
 /// One attempt. `timeout` bounds everything from the lookup to the last byte.
 pub(super) async fn exchange(client: &Client, request: Request, timeout: Duration, route: Route) -> Exchange {
-    let marks = Arc::new(Marks::default());
+    let marks = Arc::new(Marks::new(route.tls_proxy));
     let mut progress = Progress::default();
     let started = Instant::now();
     let reading = observed(marks.clone(), progress.read(client, request));

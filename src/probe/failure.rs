@@ -3,7 +3,10 @@
 use std::{borrow::Cow, error::Error, io, time::Duration};
 
 use super::clock::{CertificateFailure, LookupFailure, Seen};
-use crate::outcome::{Api, Fault, Reason};
+use crate::{
+    config::Provider,
+    outcome::{Api, Fault, Reason},
+};
 
 /// A run's verdict where the exchange did not come to its end.
 #[derive(Debug)]
@@ -26,16 +29,41 @@ pub(super) struct Route {
     pub(super) api: Api,
     /// Whether a proxy stands between.
     pub(super) proxied: bool,
+    /// Whether that proxy speaks TLS itself.
+    pub(super) tls_proxy: bool,
+    /// Whether that proxy is given credentials.
+    pub(super) credentials: bool,
 }
 
-/// The verdict on an error of the HTTP client.
-pub(super) fn transport(error: &reqwest::Error, seen: &Seen, route: Route) -> Failure {
-    let Route { api, proxied } = route;
-    if let Some(own) = chain(error).filter_map(<dyn Error>::downcast_ref).find(|error| is_our_own(error)) {
+impl Route {
+    /// The way to a provider.
+    pub(super) fn to(provider: &Provider) -> Self {
+        Self {
+            api: provider.api,
+            proxied: provider.proxy.is_some(),
+            tls_proxy: provider.proxy.as_ref().is_some_and(|proxy| proxy.scheme() == "https"),
+            credentials: provider.proxy_credentials().is_some(),
+        }
+    }
+}
+
+/// An error of whatever kind.
+type Cause = dyn Error + 'static;
+
+/// The verdict on an error of the HTTP client, or of the network check on its way.
+pub(super) fn transport(error: &Cause, seen: &Seen, route: Route) -> Failure {
+    let Route { api, proxied, .. } = route;
+    let hidden = behind_socks(error);
+    let causes = chain(error).filter_map(<dyn Error>::downcast_ref).chain(&hidden);
+    if let Some(own) = causes.into_iter().find(|error| is_our_own(error)) {
         return Failure::new(Reason::Internal, Fault::Prober, own_trouble(own));
     }
     if let Some(failure) = seen.lookup_failure {
-        return lookup(failure, proxied);
+        return lookup(failure, proxied, seen.lookup_of_proxy);
+    }
+    if let Some(failure) = seen.proxy_certificate_failure {
+        let detail = format!("TLS with the proxy: {}", certificate(failure, api).detail);
+        return Failure::new(Reason::Proxy, Fault::Network, detail);
     }
     if let Some(failure) = seen.certificate_failure {
         return certificate(failure, api);
@@ -47,9 +75,10 @@ pub(super) fn transport(error: &reqwest::Error, seen: &Seen, route: Route) -> Fa
         return Failure::new(Reason::Tls, Fault::Network, handshake(error));
     }
     if proxied {
-        return proxy(error);
+        return Failure::new(Reason::Proxy, Fault::Network, proxy(error, route));
     }
-    Failure::new(Reason::Connect, Fault::Network, connect(error))
+    let detail = io_kind(error).map_or("no connection", connect);
+    Failure::new(Reason::Connect, Fault::Network, detail)
 }
 
 /// The verdict on a run that our own deadline ended.
@@ -82,7 +111,7 @@ fn own_trouble(error: &io::Error) -> &'static str {
     }
 }
 
-fn lookup(failure: LookupFailure, proxied: bool) -> Failure {
+fn lookup(failure: LookupFailure, proxied: bool, of_proxy: bool) -> Failure {
     let detail = match failure {
         LookupFailure::NoSuchName => "the name does not exist (NXDOMAIN)",
         LookupFailure::NoAddress => "the name has no address",
@@ -100,7 +129,8 @@ fn lookup(failure: LookupFailure, proxied: bool) -> Failure {
         }
     };
     if proxied {
-        return Failure::new(Reason::Proxy, Fault::Network, format!("looking up the proxy: {detail}"));
+        let whose = if of_proxy { "the proxy" } else { "the target" };
+        return Failure::new(Reason::Proxy, Fault::Network, format!("looking up {whose}: {detail}"));
     }
     Failure::new(Reason::Dns, Fault::Network, detail)
 }
@@ -116,7 +146,7 @@ fn certificate(failure: CertificateFailure, api: Api) -> Failure {
     Failure::new(Reason::Tls, fault, detail)
 }
 
-fn handshake(error: &reqwest::Error) -> &'static str {
+fn handshake(error: &Cause) -> &'static str {
     for cause in chain(error) {
         match cause.downcast_ref() {
             Some(rustls::Error::InvalidMessage(_)) => return "handshake: the answer is not TLS",
@@ -134,33 +164,75 @@ fn handshake(error: &reqwest::Error) -> &'static str {
     }
 }
 
-fn connect(error: &reqwest::Error) -> &'static str {
-    match io_kind(error) {
-        Some(io::ErrorKind::ConnectionRefused) => "connection refused",
-        Some(io::ErrorKind::HostUnreachable) => "host unreachable",
-        Some(io::ErrorKind::NetworkUnreachable) => "network unreachable",
-        Some(io::ErrorKind::TimedOut) => "no answer to the connection attempt",
-        Some(io::ErrorKind::ConnectionReset) => "connection reset",
-        Some(io::ErrorKind::PermissionDenied) => "connection forbidden on this machine",
+fn connect(kind: io::ErrorKind) -> &'static str {
+    match kind {
+        io::ErrorKind::ConnectionRefused => "connection refused",
+        io::ErrorKind::HostUnreachable => "host unreachable",
+        io::ErrorKind::NetworkUnreachable => "network unreachable",
+        io::ErrorKind::TimedOut => "no answer to the connection attempt",
+        io::ErrorKind::ConnectionReset => "connection reset",
+        io::ErrorKind::PermissionDenied => "connection forbidden on this machine",
         _ => "no connection",
     }
 }
 
-fn proxy(error: &reqwest::Error) -> Failure {
-    // The tunnel's errors are private types: a 407 shows in the text alone, other statuses not at all.
-    let wants_credentials = chain(error).any(|cause| cause.to_string().contains("authorization required"));
-    let detail = if wants_credentials {
-        "the proxy wants credentials (407)".into()
-    } else if io_kind(error).is_some() {
-        Cow::Owned(format!("connecting to the proxy: {}", connect(error)))
-    } else {
-        "the proxy refused the tunnel".into()
-    };
-    Failure::new(Reason::Proxy, Fault::Network, detail)
+/// What SOCKS proxies complain of (RFC 1928, 6; RFC 1929, 2) by hyper-util's words, and ours.
+const SOCKS_REFUSALS: [(&str, &str); 10] = [
+    ("credentials not accepted", "the proxy does not accept the credentials"),
+    ("connection refused", "the proxy cannot reach the target: connection refused"),
+    ("host unreachable", "the proxy cannot reach the target: host unreachable"),
+    ("network unreachable", "the proxy cannot reach the target: network unreachable"),
+    ("ttl expired", "the proxy cannot reach the target: no answer"),
+    ("connection not allowed", "the proxy does not allow the target"),
+    ("general server failure", "the proxy failed"),
+    ("command not supported", "the proxy makes no connections"),
+    ("address type not supported", "the proxy does not know this kind of address"),
+    ("failed parsing server response", "the proxy does not speak SOCKS 5"),
+];
+
+/// What went wrong between the start and the target's handshake.
+fn proxy(error: &Cause, route: Route) -> Cow<'static, str> {
+    // The errors of tunnels are private types: they show in their texts alone, and CONNECT's other statuses not at all.
+    let said = |text: &str| chain(error).any(|cause| cause.to_string().contains(text));
+    if said("authorization required") {
+        return if route.credentials {
+            "the proxy does not accept the credentials (407)".into()
+        } else {
+            "the proxy wants credentials (407)".into()
+        };
+    }
+    if said("does not support user/pass authentication") {
+        return if route.credentials {
+            "the proxy takes no user and password".into()
+        } else {
+            "the proxy wants credentials".into()
+        };
+    }
+    if chain(error).any(<dyn Error>::is::<rustls::Error>) {
+        return format!("TLS with the proxy: {}", handshake(error)).into();
+    }
+    if let Some(kind) = behind_socks(error).map(|error| error.kind()).or_else(|| io_kind(error)) {
+        return format!("connecting to the proxy: {}", connect(kind)).into();
+    }
+    if said("tunnel error: unexpected end of file") || said("SOCKS error: io error") {
+        return "the proxy closed the connection".into();
+    }
+    let refusal = SOCKS_REFUSALS.iter().find(|(text, _)| said(&format!("SOCKS error: {text}")));
+    refusal.map_or("the proxy refused the tunnel", |(_, detail)| detail).into()
+}
+
+/// The error of the connection to a SOCKS proxy: hyper-util's has no source, and shows it to Debug alone.
+fn behind_socks(error: &Cause) -> Option<io::Error> {
+    let wrapper = chain(error)
+        .find(|cause| cause.to_string() == "SOCKS error: failed to create underlying connection")?;
+    let text = format!("{wrapper:?}");
+    let (_, rest) = text.split_once("code: ")?;
+    let code = rest.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()?;
+    Some(io::Error::from_raw_os_error(code))
 }
 
 /// The connection stood, but the response did not come to its end.
-fn broken_exchange(error: &reqwest::Error, api: Api) -> Failure {
+fn broken_exchange(error: &Cause, api: Api) -> Failure {
     for cause in chain(error) {
         if cause.downcast_ref().is_some_and(h2::Error::is_library) {
             // Our side of HTTP/2 ended the exchange over what the other had sent.
@@ -184,7 +256,7 @@ fn broken_exchange(error: &reqwest::Error, api: Api) -> Failure {
     Failure::new(Reason::Disconnected, api.endpoint(), detail)
 }
 
-fn io_kind(error: &reqwest::Error) -> Option<io::ErrorKind> {
+fn io_kind(error: &Cause) -> Option<io::ErrorKind> {
     // The innermost one: the outer ones are wrappers of kind `Other`.
     chain(error).filter_map(<dyn Error>::downcast_ref).map(io::Error::kind).last()
 }

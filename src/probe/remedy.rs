@@ -1,5 +1,6 @@
 //! What to do about a failure, by the guide's remedies, in our own words.
 
+use super::network::PRIVATE_ADDRESS;
 use crate::outcome::{Api, Check, Fault, Outcome, Reason};
 
 /// The hint for an outcome; empty on success.
@@ -9,11 +10,20 @@ pub(super) fn remedy(api: Api, check: Check, outcome: &Outcome) -> &'static str 
     }
     match outcome.reason {
         Reason::Ok => "",
+        Reason::Dns | Reason::Timeout if answers_instead(outcome) => {
+            "the system's resolver fails where another one answers: check /etc/resolv.conf, or use the other, such as 8.8.8.8"
+        }
+        Reason::Connect | Reason::Tls if outcome.detail.contains(PRIVATE_ADDRESS) => {
+            "the name resolves to a private address: check /etc/hosts and the resolver, ask another one: nslookup HOST 8.8.8.8"
+        }
         Reason::Dns => {
             "check /etc/resolv.conf and the name in base_url; ask another resolver: nslookup HOST 8.8.8.8"
         }
         Reason::Connect => {
             "check that firewalls let this machine out to the port, and that base_url names the right one"
+        }
+        Reason::Proxy if outcome.detail.contains("credentials") => {
+            "give the proxy's user:password by proxy_auth in the provider's section, or correct it where it is kept"
         }
         Reason::Proxy => {
             "check proxy in the provider's section: address, port, credentials, and whether it allows the target"
@@ -94,6 +104,10 @@ fn status_page(reason: Reason) -> &'static str {
     }
 }
 
+fn answers_instead(outcome: &Outcome) -> bool {
+    outcome.network.as_ref().is_some_and(|network| network.answers_instead().is_some())
+}
+
 fn tls(detail: &str) -> &'static str {
     if detail.contains("expired") {
         "the service must renew its certificate; if others accept it, check this machine's clock"
@@ -124,7 +138,7 @@ fn invalid_request(check: Check) -> &'static str {
     match check {
         Check::Chat => "the probe's request is refused: check model, max_tokens and max_tokens_parameter",
         Check::Http => "the probe's request is refused: check method, path, headers and body",
-        Check::Health | Check::Auth | Check::Models | Check::Status | Check::Balance => {
+        Check::Network | Check::Health | Check::Auth | Check::Models | Check::Status | Check::Balance => {
             "the probe's request is refused: check base_url and the check's path"
         }
     }

@@ -11,13 +11,14 @@ use std::{
 
 use hickory_resolver::{
     TokioResolver,
-    config::{LookupIpStrategy, NameServerConfig, ResolverConfig, ServerOrderingStrategy},
+    config::{LookupIpStrategy, NameServerConfig, ResolveHosts, ResolverConfig, ServerOrderingStrategy},
     net::{DnsError, NetError, runtime::TokioRuntimeProvider},
     proto::op::ResponseCode,
 };
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 
 use super::clock::{LookupFailure, mark};
+use crate::{config::dns_server_name, outcome::DnsServer};
 
 /// Addresses of one answer that are used and recorded.
 const MAX_ADDRESSES: usize = 16;
@@ -62,6 +63,29 @@ impl Resolver {
         }
     }
 
+    /// The addresses of a host, with the marks of a lookup unless it is an address itself. `of_proxy`: it is the proxy's.
+    pub(super) async fn resolve(&self, host: &str, of_proxy: bool) -> Result<Vec<IpAddr>, LookupFailure> {
+        if let Some(address) = literal(host) {
+            return Ok(vec![address]);
+        }
+        let begun = Instant::now();
+        mark(|seen| (seen.lookup, seen.resolved, seen.lookup_of_proxy) = (Some(begun), None, of_proxy));
+        let answer = match self.current() {
+            Some(resolver) => lookup(&resolver, host).await,
+            None => Err(LookupFailure::NoServer),
+        };
+        let answered = Instant::now();
+        mark(|seen| {
+            seen.resolved = Some(answered);
+            match &answer {
+                Ok(addresses) if seen.addresses.is_empty() => seen.addresses.clone_from(addresses),
+                Ok(_) => {}
+                Err(failure) => seen.lookup_failure = Some(*failure),
+            }
+        });
+        answer
+    }
+
     fn current(&self) -> Option<Arc<TokioResolver>> {
         self.0.read().unwrap_or_else(PoisonError::into_inner).resolver.clone()
     }
@@ -102,29 +126,68 @@ fn version() -> Version {
 
 /// Hands reqwest the lookups, with their marks.
 #[derive(Clone, Debug)]
-pub(super) struct Marked(pub(super) Arc<Resolver>);
+pub(super) struct Marked {
+    pub(super) resolver: Arc<Resolver>,
+    /// The proxy's host, where there is one.
+    pub(super) proxy: Option<Arc<str>>,
+}
 
 impl Resolve for Marked {
     fn resolve(&self, name: Name) -> Resolving {
-        let resolver = self.0.current();
+        let Self { resolver, proxy } = self.clone();
         Box::pin(async move {
-            let begun = Instant::now();
-            mark(|seen| seen.lookup = Some(begun));
-            let answer = match resolver {
-                Some(resolver) => lookup(&resolver, name.as_str()).await,
-                None => Err(LookupFailure::NoServer),
-            };
-            let answered = Instant::now();
-            mark(|seen| {
-                seen.resolved = Some(answered);
-                match &answer {
-                    Ok(addresses) => seen.addresses.clone_from(addresses),
-                    Err(failure) => seen.lookup_failure = Some(*failure),
-                }
-            });
+            let of_proxy = proxy.as_deref() == Some(name.as_str());
+            let answer = resolver.resolve(name.as_str(), of_proxy).await;
             let addresses = answer.map_err(|_| Box::new(NoAddresses) as Box<dyn Error + Send + Sync>)?;
             Ok(Box::new(addresses.into_iter().map(|address| SocketAddr::new(address, 0))) as Addrs)
         })
+    }
+}
+
+/// The address that a URL's host is, where it is none that must be looked up.
+pub(super) fn literal(host: &str) -> Option<IpAddr> {
+    host.trim_matches(['[', ']']).parse().ok()
+}
+
+/// A name server that is asked beside the system's resolver.
+pub(super) struct NameServer {
+    name: String,
+    /// `None`: no resolver could be made for it.
+    resolver: Option<TokioResolver>,
+}
+
+impl fmt::Debug for NameServer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("NameServer").field(&self.name).finish()
+    }
+}
+
+impl NameServer {
+    pub(super) fn new(address: SocketAddr) -> Self {
+        let mut server = NameServerConfig::udp_and_tcp(address.ip());
+        for connection in &mut server.connections {
+            connection.port = address.port();
+        }
+        let config = ResolverConfig::from_name_servers(vec![server]);
+        let mut builder = TokioResolver::builder_with_config(config, TokioRuntimeProvider::default());
+        let options = builder.options_mut();
+        options.cache_size = 0;
+        options.use_hosts_file = ResolveHosts::Never;
+        options.ip_strategy = LookupIpStrategy::Ipv6AndIpv4;
+        Self { name: dns_server_name(address), resolver: builder.build().ok() }
+    }
+
+    /// What this server says of the name, and no other source.
+    pub(super) async fn ask(&self, name: &str, deadline: Instant) -> DnsServer {
+        let begun = Instant::now();
+        let absolute = format!("{}.", name.trim_end_matches('.'));
+        let answer = match &self.resolver {
+            Some(resolver) => tokio::time::timeout_at(deadline.into(), lookup(resolver, &absolute))
+                .await
+                .unwrap_or(Err(LookupFailure::NoAnswer)),
+            None => Err(LookupFailure::NoServer),
+        };
+        DnsServer { server: self.name.clone(), answer, duration: begun.elapsed() }
     }
 }
 

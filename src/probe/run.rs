@@ -1,8 +1,9 @@
 //! One run: an attempt at a target, from the first lookup to the verdict. It never fails: a failed probe is data.
 
-use std::{borrow::Cow, sync::Arc, time::SystemTime};
+use std::{borrow::Cow, fmt, sync::Arc, time::SystemTime};
 
 use reqwest::{Client, Request};
+use rustls::ClientConfig;
 
 use super::{
     classify::{self, Verdict, classify},
@@ -12,6 +13,7 @@ use super::{
     failure::{Failure, Route},
     follow::follow,
     hints::Clocks,
+    network::Network,
     remedy::remedy,
     request::{self, RequestError},
     resolver::Resolver,
@@ -22,11 +24,24 @@ use crate::{
 };
 
 /// A probe made ready to run.
-#[derive(Debug)]
 pub struct Target {
     probe: Arc<Probe>,
-    client: Client,
-    request: Request,
+    work: Work,
+}
+
+impl fmt::Debug for Target {
+    /// Without the client, which would show the proxy's password.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Target").field(&self.probe.name).finish()
+    }
+}
+
+/// What a run does.
+enum Work {
+    /// Sends a request and judges the response.
+    Exchange(Box<(Client, Request)>),
+    /// Goes as far as the TLS handshake.
+    Network(Box<Network>),
 }
 
 /// Why a configuration's probes cannot be made ready.
@@ -43,20 +58,24 @@ pub enum PrepareError {
 impl Target {
     /// Makes every probe of a configuration ready: one client a provider, one request a probe.
     pub fn prepare(config: &Config, resolver: &Arc<Resolver>) -> Result<Vec<Arc<Self>>, PrepareError> {
-        let mut clients: Vec<(&Provider, Client)> = Vec::new();
+        let mut clients: Vec<(&Provider, ClientConfig, Client)> = Vec::new();
         let mut targets = Vec::with_capacity(config.probes.len());
         for probe in &config.probes {
             let provider = &*probe.provider;
-            let known = clients.iter().find(|(known, _)| known.name == provider.name);
-            let client = if let Some((_, client)) = known {
-                client.clone()
+            let known = clients.iter().find(|(known, ..)| known.name == provider.name);
+            let (tls, client) = if let Some((_, tls, client)) = known {
+                (tls.clone(), client.clone())
             } else {
-                let client = client::client(provider, &config.system_roots, resolver.clone())?;
-                clients.push((provider, client.clone()));
-                client
+                let tls = client::tls(provider, &config.system_roots)?;
+                let client = client::client(provider, tls.clone(), resolver.clone())?;
+                clients.push((provider, tls.clone(), client.clone()));
+                (tls, client)
             };
-            let request = request::request(probe)?;
-            targets.push(Arc::new(Self { probe: probe.clone(), client, request }));
+            let work = match request::request(probe)? {
+                Some(request) => Work::Exchange(Box::new((client, request))),
+                None => Work::Network(Box::new(Network::new(provider, tls, resolver.clone())?)),
+            };
+            targets.push(Arc::new(Self { probe: probe.clone(), work }));
         }
         Ok(targets)
     }
@@ -69,12 +88,27 @@ impl Target {
     /// One attempt.
     pub async fn run(&self) -> Outcome {
         let probe = &self.probe;
-        let route = Route { api: probe.provider.api, proxied: probe.provider.proxy.is_some() };
-        let request = self.request.try_clone().expect("its body is bytes in memory, which can be cloned");
+        let mut outcome = match &self.work {
+            Work::Exchange(exchange) => {
+                let (client, request) = &**exchange;
+                self.ask(client, request).await
+            }
+            Work::Network(network) => network.run(probe.timeout).await,
+        };
+        outcome.fault = probe.check().blame(outcome.fault);
+        outcome.hint = remedy(probe.provider.api, probe.check(), &outcome);
+        outcome
+    }
+
+    /// One request, and what comes of it.
+    async fn ask(&self, client: &Client, request: &Request) -> Outcome {
+        let probe = &self.probe;
+        let request = request.try_clone().expect("its body is bytes in memory, which can be cloned");
         let time = SystemTime::now();
+        let route = Route::to(&probe.provider);
         let (exchange, before) = match probe.task {
-            Task::Status(_) => follow(&self.client, request, probe.timeout, route).await,
-            _ => (exchange(&self.client, request, probe.timeout, route).await, Phases::default()),
+            Task::Status(_) => follow(client, request, probe.timeout, route).await,
+            _ => (exchange(client, request, probe.timeout, route).await, Phases::default()),
         };
         let mut outcome = facts(time, &exchange, before);
         let Exchange { response, failure, started, headers, .. } = exchange;
@@ -95,8 +129,6 @@ impl Target {
                 }
             }
         }
-        outcome.fault = probe.check().blame(outcome.fault);
-        outcome.hint = remedy(probe.provider.api, probe.check(), &outcome);
         outcome
     }
 
@@ -119,7 +151,8 @@ fn facts(time: SystemTime, exchange: &Exchange, before: Phases) -> Outcome {
     outcome.duration = before.total() + (*ended - *started);
     outcome.phases = before.plus(clock::phases(seen, *started, *headers, *ended));
     outcome.dns.clone_from(&seen.addresses);
-    outcome.tls = seen.handshake.map(|_| Tls { version: seen.tls_version, not_after: seen.not_after });
+    outcome.tls =
+        seen.handshake.map(|_| Tls { version: seen.tls_version, cipher: None, not_after: seen.not_after });
     if let Some(response) = response {
         outcome.http_status = Some(response.status);
         outcome.http_version = Some(response.version);

@@ -66,14 +66,21 @@ impl ServerCertVerifier for Witness {
     ) -> Result<ServerCertVerified, Error> {
         let not_after =
             std::iter::once(end_entity).chain(intermediates).take(MAX_CHAIN).filter_map(not_after).min();
-        mark(|seen| seen.not_after = not_after);
         let verdict = match &self.trust {
             Some(trust) => {
                 trust.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
             }
             None => Err(Error::InvalidCertificate(CertificateError::UnknownIssuer)),
         };
-        verdict.inspect_err(|error| mark(|seen| seen.certificate_failure = Some(certificate_failure(error))))
+        mark(|seen| {
+            let failure = verdict.as_ref().err().map(certificate_failure);
+            if seen.handshake.is_some() {
+                (seen.not_after, seen.certificate_failure) = (not_after, failure);
+            } else {
+                seen.proxy_certificate_failure = failure;
+            }
+        });
+        verdict
     }
 
     fn verify_tls12_signature(
@@ -82,7 +89,7 @@ impl ServerCertVerifier for Witness {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        mark(|seen| seen.tls_version = Some("1.2"));
+        mark(|seen| seen.tls_version = seen.handshake.map(|_| "1.2"));
         let algorithms = &self.provider.signature_verification_algorithms;
         rustls::crypto::verify_tls12_signature(message, cert, dss, algorithms)
     }
@@ -93,7 +100,7 @@ impl ServerCertVerifier for Witness {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        mark(|seen| seen.tls_version = Some("1.3"));
+        mark(|seen| seen.tls_version = seen.handshake.map(|_| "1.3"));
         let algorithms = &self.provider.signature_verification_algorithms;
         rustls::crypto::verify_tls13_signature(message, cert, dss, algorithms)
     }
@@ -129,7 +136,7 @@ fn not_after(certificate: &CertificateDer<'_>) -> Option<SystemTime> {
 }
 
 /// Remembers nothing, but is asked for a key-exchange hint just as each handshake begins: that is the mark. Through an
-/// https proxy it is asked twice, and the last one before the connection's end is the target's.
+/// https proxy it is asked twice, first for the proxy's handshake, which counts as part of the connection.
 #[derive(Debug)]
 struct HandshakeMark;
 
@@ -138,7 +145,11 @@ impl ClientSessionStore for HandshakeMark {
 
     fn kx_hint(&self, _: &ServerName<'_>) -> Option<NamedGroup> {
         let now = Instant::now();
-        mark(|seen| seen.handshake = Some(now));
+        mark(|seen| {
+            if !std::mem::take(&mut seen.proxy_handshake_ahead) {
+                seen.handshake = Some(now);
+            }
+        });
         None
     }
 

@@ -212,6 +212,8 @@ pub(super) fn provider(name: &str, key: &str) -> Arc<Provider> {
         key: Some(Key { value: Secret::new(key.to_owned()), source: KeySource::Env("KEY".to_owned()) }),
         key_header: None,
         proxy: None,
+        proxy_auth: None,
+        dns_servers: Vec::new(),
         ca_certificates: Vec::new(),
         headers: Vec::new(),
         labels: BTreeMap::new(),

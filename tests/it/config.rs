@@ -10,7 +10,7 @@ use std::{
 
 use langmart_prober::{
     commands::check_config,
-    config::{Config, KeySource, Keys, Loaded, Problems, Surroundings, Task, load, parse},
+    config::{Config, KeySource, Keys, Loaded, Problems, Surroundings, Task, dns_server_name, load, parse},
 };
 use proptest::prelude::*;
 
@@ -22,6 +22,9 @@ fn variable(name: &str) -> Option<OsString> {
     let value = match name {
         "LANGMART_API_KEY" => "sk-canary-0123",
         "TENANT" => "canary-tenant",
+        "PROXY_AUTH" => "user:canary:with@colon",
+        "PROXY_LINES" => "user:canary\n",
+        "PROXY_BARE" => "canary",
         "QUOTED" => "\"sk-canary\"",
         "BEARER" => "Bearer sk-canary",
         "SPACED" => "sk-canary ",
@@ -285,8 +288,49 @@ fn the_environments_proxy_holds_unless_the_file_says_otherwise() {
     assert_eq!(
         problems.to_string(),
         "config.toml:1: provider.langmart.proxy: the environment's HTTPS_PROXY: must not have a user or password in \
-         it; write http://HOST:PORT, or \"none\" for no proxy"
+         it; give those by proxy_auth; write http://HOST:PORT, or \"none\" for no proxy"
     );
+}
+
+#[test]
+fn a_proxy_of_any_kind_and_its_credentials() {
+    for (written, host, port) in [
+        ("http://Proxy.Example:80", "proxy.example", 80),
+        ("https://proxy.example:443/", "proxy.example", 443),
+        ("socks5://Proxy.Example:1080", "proxy.example", 1080),
+        ("socks5h://[2001:DB8::1]:1080/", "[2001:db8::1]", 1080),
+        ("socks5://192.0.2.1:1080", "192.0.2.1", 1080),
+    ] {
+        let text =
+            format!("[provider.langmart]\nproxy = \"{written}\"\nproxy_auth = {{ env = \"PROXY_AUTH\" }}");
+        let config = good(&text);
+        let provider = &config.providers["langmart"];
+        let proxy = provider.proxy.as_ref().unwrap();
+        assert_eq!((proxy.host_str(), proxy.port_or_known_default()), (Some(host), Some(port)), "{written}");
+        assert_eq!(provider.proxy_credentials(), Some(("user", "canary:with@colon")));
+        assert!(!format!("{config:?}").contains(CANARY), "{config:?}");
+    }
+    let useless = "[provider.langmart]\nchecks = [\"network\"]\nproxy_auth = { env = \"PROXY_AUTH\" }";
+    assert_eq!(
+        warnings(useless),
+        [
+            "config.toml:3: provider.langmart.proxy_auth: there is no proxy to give it to; set proxy, or remove it"
+        ]
+    );
+    assert_eq!(good(useless).providers["langmart"].proxy_credentials(), None);
+}
+
+#[test]
+fn name_servers_are_addresses() {
+    let config = good(
+        "[provider.langmart]\nchecks = [\"network\"]\n\
+         dns_servers = [\"192.0.2.53\", \"2001:db8::53\", \"192.0.2.53:5353\", \"[2001:db8::53]:5353\"]",
+    );
+    let servers = &config.providers["langmart"].dns_servers;
+    let names: Vec<String> = servers.iter().copied().map(dns_server_name).collect();
+    assert_eq!(names, ["192.0.2.53", "2001:db8::53", "192.0.2.53:5353", "[2001:db8::53]:5353"]);
+    assert!(servers[..2].iter().all(|server| server.port() == 53), "{servers:?}");
+    assert_eq!(config.probes[0].name, "langmart-network");
 }
 
 #[test]

@@ -69,6 +69,12 @@ impl Lab {
         inside(&self.names[2], program.as_ref())
     }
 
+    /// Makes another name server the client's only one, for commands from now on.
+    pub fn ask_name_server(&self, address: &str) {
+        let path = Path::new("/etc/netns").join(&self.names[0]).join("resolv.conf");
+        fs::write(path, format!("nameserver {address}\n")).unwrap();
+    }
+
     /// Starts a command, and waits for the first line that it prints: it is ready.
     pub fn spawn(&mut self, mut command: Command) {
         let mut child = command.stdout(Stdio::piped()).spawn().unwrap();

@@ -9,4 +9,5 @@ pub mod process;
 pub mod raw;
 pub mod scrape;
 pub mod simulate;
+pub mod tunnel;
 pub mod wait;

@@ -23,6 +23,8 @@ pub fn provider(api: Api, base_url: &str) -> Provider {
         }),
         key_header: None,
         proxy: None,
+        proxy_auth: None,
+        dns_servers: Vec::new(),
         ca_certificates: Vec::new(),
         headers: Vec::new(),
         labels: BTreeMap::new(),
@@ -34,6 +36,7 @@ pub fn provider(api: Api, base_url: &str) -> Provider {
 /// A probe of that check.
 pub fn probe(provider: Provider, check: Check) -> Probe {
     let task = match check {
+        Check::Network => Task::Network,
         Check::Health => Task::Health,
         Check::Auth => Task::Auth,
         Check::Models => Task::Models,

@@ -35,6 +35,30 @@ impl RawServer {
     }
 }
 
+/// Where each client that has sent something gets the first of these, after more the next, and then the end.
+pub fn scripted(answers: &[&'static [u8]]) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let answers = answers.to_vec();
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            // A client that goes away early is its own matter.
+            let _ = recite(stream.unwrap(), &answers);
+        }
+    });
+    address
+}
+
+fn recite(mut stream: TcpStream, answers: &[&[u8]]) -> std::io::Result<()> {
+    for answer in answers {
+        if stream.read(&mut [0; 4096])? == 0 {
+            break;
+        }
+        stream.write_all(answer)?;
+    }
+    Ok(())
+}
+
 fn answer(mut stream: TcpStream, response: &[u8]) -> std::io::Result<()> {
     let mut request = Vec::new();
     let mut buffer = [0; 4096];
