@@ -31,12 +31,11 @@ const RESERVED_LABELS: [&str; 11] =
 const MOST_LABELS: usize = 16;
 const LONGEST_LABEL: usize = 256;
 
-/// The most name servers of a provider.
-const MOST_DNS_SERVERS: usize = 8;
-
 /// The most components of a status page that are told of, and the most bytes of a component's name.
 const MOST_COMPONENTS: usize = 32;
 const LONGEST_COMPONENT: usize = 128;
+/// The most name servers of a provider.
+const MOST_DNS_SERVERS: usize = 8;
 
 /// The most characters of a provider's name.
 const LONGEST_NAME: usize = 48;

@@ -47,8 +47,9 @@ impl Surroundings<'_> {
     pub(super) fn secret(&self, source: &KeySource) -> Result<String, String> {
         match source {
             KeySource::Env(name) => {
-                let value =
-                    (self.variable)(name).ok_or_else(|| format!("environment variable {name} is not set"))?;
+                let value = (self.variable)(name).ok_or_else(|| {
+                    format!("environment variable {name} is not set; export it, or keep it in a file")
+                })?;
                 value.into_string().map_err(|_| format!("environment variable {name} is not UTF-8"))
             }
             KeySource::File(path) => secret_file(path),

@@ -66,6 +66,8 @@ fn log_change(probe: &Probe, before: Option<&Last>, outcome: &Outcome) {
     let Subject { probe, provider, check, model: _ } = probe.subject();
     let Outcome { reason, fault, ref detail, hint, .. } = *outcome;
     let verdict = (reason, fault);
+    // A field without a value is left out of the line.
+    let detail = (!detail.is_empty()).then_some(&**detail);
     match before.map(|last| (last.reason, last.fault)) {
         Some(last) if last == verdict => {}
         None if reason == Reason::Ok => info!(probe, provider, %check, "Probe succeeds"),
@@ -74,12 +76,10 @@ fn log_change(probe: &Probe, before: Option<&Last>, outcome: &Outcome) {
             info!(probe, provider, %check, %was, last_failure_seconds = last_failure, "Probe recovered");
         }
         _ if reason == Reason::Internal => {
-            error!(probe, provider, %check, %reason, %fault, detail = &**detail, hint, "Probe cannot run");
+            error!(probe, provider, %check, %reason, %fault, detail, hint, "Probe cannot run");
         }
         _ => {
-            let status = outcome.http_status.unwrap_or(0);
-            let code = outcome.error_code.as_deref().unwrap_or_default();
-            let detail = &**detail;
+            let (status, code) = (outcome.http_status, outcome.error_code.as_deref());
             warn!(probe, provider, %check, %reason, %fault, status, code, detail, hint, "Probe fails");
         }
     }

@@ -2,6 +2,7 @@
 
 use std::{
     env, fmt, io,
+    net::SocketAddr,
     path::PathBuf,
     sync::Arc,
     time::{Duration, Instant, SystemTime},
@@ -152,6 +153,8 @@ struct Daemon<'a> {
     resolver: Arc<Resolver>,
     probing: Probing,
     state: Arc<State>,
+    /// As configured at the start, and as bound; no reload changes them.
+    listen: (SocketAddr, SocketAddr),
     notifier: Notifier,
     /// How often to feed systemd's watchdog; `None`: there is none.
     watchdog: Option<Duration>,
@@ -208,6 +211,7 @@ impl<'a> Daemon<'a> {
             resolver,
             probing,
             state,
+            listen: (listen, server.address()),
             notifier,
             watchdog,
             stuck: false,
@@ -265,7 +269,7 @@ impl<'a> Daemon<'a> {
         for warning in &warnings {
             warn!(%warning, "Configuration is doubtful");
         }
-        if config.server.listen != self.config.server.listen {
+        if config.server.listen != self.listen.0 {
             warn!(listen = %config.server.listen, "A change of server.listen needs a restart, the old address stays");
         }
         // Whatever can fail comes before whatever takes effect.
@@ -322,7 +326,7 @@ impl<'a> Daemon<'a> {
             "{} probes of {} providers, {failing} failing; http://{}/",
             self.config.probes.len(),
             self.config.providers.len(),
-            self.config.server.listen
+            self.listen.1
         )
     }
 
@@ -348,7 +352,7 @@ fn every(period: Duration) -> Interval {
     interval
 }
 
-fn cannot_listen(listen: std::net::SocketAddr, error: &io::Error) -> Fatal {
+fn cannot_listen(listen: SocketAddr, error: &io::Error) -> Fatal {
     let remedy = match error.kind() {
         io::ErrorKind::AddrInUse => {
             "another process has it (ss -ltnp shows which); end that one or set another server.listen"

@@ -254,16 +254,6 @@ impl Values {
         }
     }
 
-    /// Version and cipher suite of the last good handshake of a network check; `None` before there was one.
-    pub(super) fn tls(&self) -> Option<(&'static str, &'static str)> {
-        *lock(&self.tls)
-    }
-
-    /// What the name servers said in the last run of a network check, the system's resolver first.
-    pub(super) fn dns_servers(&self) -> MutexGuard<'_, Vec<DnsServer>> {
-        lock(&self.dns_servers)
-    }
-
     /// What the status page said in the last run; `None`: that is not known.
     pub(super) fn status_page(&self) -> MutexGuard<'_, Option<StatusPage>> {
         lock(&self.status_page)
@@ -272,6 +262,16 @@ impl Values {
     /// The balance as last told.
     pub(super) fn balance(&self) -> Option<Balance> {
         *lock(&self.balance)
+    }
+
+    /// Version and cipher suite of the last good handshake of a network check; `None` before there was one.
+    pub(super) fn tls(&self) -> Option<(&'static str, &'static str)> {
+        *lock(&self.tls)
+    }
+
+    /// What the name servers said in the last run of a network check, the system's resolver first.
+    pub(super) fn dns_servers(&self) -> MutexGuard<'_, Vec<DnsServer>> {
+        lock(&self.dns_servers)
     }
 
     /// The codes seen so far, with their counts.

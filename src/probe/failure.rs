@@ -234,6 +234,11 @@ fn behind_socks(error: &Cause) -> Option<io::Error> {
 /// The connection stood, but the response did not come to its end.
 fn broken_exchange(error: &Cause, api: Api) -> Failure {
     for cause in chain(error) {
+        if cause.downcast_ref().is_some_and(h2::Error::is_library) {
+            // Our side of HTTP/2 ended the exchange over what the other had sent.
+            let detail = "the response breaks HTTP/2, or its headers are too large";
+            return Failure::new(Reason::Malformed, api.endpoint(), detail);
+        }
         let Some(error) = cause.downcast_ref::<hyper::Error>() else { continue };
         if error.is_parse_too_large() {
             return Failure::new(Reason::Malformed, api.endpoint(), "the response's headers are too large");

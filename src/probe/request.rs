@@ -21,10 +21,10 @@ pub(super) fn request(probe: &Probe) -> Result<Option<Request>, RequestError> {
     let error = |what| RequestError { probe: probe.name.clone(), what };
     let provider = &*probe.provider;
     let dialect = dialect::of(provider.api);
-    let call = match Call::of(probe, dialect) {
-        Ok(call) => call,
-        Err(Elsewhere::Page(url)) => return Ok(Some(Request::new(Method::GET, url.clone()))),
-        Err(Elsewhere::Nowhere) => return Ok(None),
+    let call = match Errand::of(probe, dialect) {
+        Errand::None => return Ok(None),
+        Errand::Elsewhere(url) => return Ok(Some(Request::new(Method::GET, url.clone()))),
+        Errand::Call(call) => call,
     };
     let url = format!("{}{}", provider.base_url.as_str().trim_end_matches('/'), call.path);
     let url = Url::parse(&url).map_err(|_| error("its path and base_url make no URL"))?;
@@ -60,21 +60,24 @@ struct Call {
     key: bool,
 }
 
-/// Why there is no call of the service's.
-enum Elsewhere<'a> {
-    /// A status page is asked, which gets neither key nor headers.
-    Page(&'a Url),
-    /// The check sends no request.
-    Nowhere,
+/// What a probe sends.
+enum Errand<'a> {
+    /// No request.
+    None,
+    /// One to a status page, which gets neither key nor headers.
+    Elsewhere(&'a Url),
+    /// One to the service.
+    Call(Call),
 }
 
-impl Call {
-    fn of<'a>(probe: &'a Probe, dialect: &dyn Dialect) -> Result<Self, Elsewhere<'a>> {
+impl<'a> Errand<'a> {
+    fn of(probe: &'a Probe, dialect: &dyn Dialect) -> Self {
         let paths = &probe.provider.paths;
         let or = |own: &Option<String>, default: &str| own.clone().unwrap_or_else(|| default.to_owned());
-        let get = |path, key| Self { method: Method::GET, path, body: None, json: false, key };
-        Ok(match &probe.task {
-            Task::Network => return Err(Elsewhere::Nowhere),
+        let get = |path, key| Call { method: Method::GET, path, body: None, json: false, key };
+        Self::Call(match &probe.task {
+            Task::Network => return Self::None,
+            Task::Status(source) => return Self::Elsewhere(&source.url),
             Task::Health => get(or(&paths.health, "/health"), false),
             Task::Auth => get(or(&paths.auth, dialect.auth_path()), true),
             Task::Models => get(or(&paths.models, dialect.models_path()), true),
@@ -82,11 +85,10 @@ impl Call {
                 let model = probe.model.as_deref().unwrap_or_default();
                 let path = paths.chat.clone().unwrap_or_else(|| dialect.chat_path(model));
                 let body = dialect.chat_body(&probe.provider, model, chat).to_string();
-                Self { method: Method::POST, path, body: Some(body.into()), json: true, key: true }
+                Call { method: Method::POST, path, body: Some(body.into()), json: true, key: true }
             }
             Task::Balance => get(or(&paths.balance, dialect.balance_path()), true),
-            Task::Status(source) => return Err(Elsewhere::Page(&source.url)),
-            Task::Http(request) => Self {
+            Task::Http(request) => Call {
                 method: request.method.clone(),
                 path: request.path.clone(),
                 body: request.body.clone().map(Into::into),

@@ -3,7 +3,7 @@
 use std::{
     error::Error,
     fmt, fs, io,
-    net::{IpAddr, Ipv4Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket},
     os::unix::fs::MetadataExt,
     sync::{Arc, PoisonError, RwLock},
     time::Instant,
@@ -200,6 +200,7 @@ async fn lookup(resolver: &TokioResolver, name: &str) -> Result<Vec<IpAddr>, Loo
 fn failure(error: &NetError) -> LookupFailure {
     match error {
         NetError::Timeout => LookupFailure::NoAnswer,
+        NetError::NoConnections if lacks_sockets() => LookupFailure::OutOfResources,
         NetError::NoConnections => LookupFailure::NoServer,
         NetError::Busy => LookupFailure::OutOfResources,
         NetError::Io(error) if super::failure::is_our_own(error) => LookupFailure::OutOfResources,
@@ -209,6 +210,11 @@ fn failure(error: &NetError) -> LookupFailure {
         NetError::Dns(DnsError::ResponseCode(code)) => response_failure(*code),
         _ => LookupFailure::Garbled,
     }
+}
+
+/// Whether this process cannot have a socket now: hickory's second attempt hides why its first one had none.
+fn lacks_sockets() -> bool {
+    UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).is_err_and(|error| super::failure::is_our_own(&error))
 }
 
 fn response_failure(code: ResponseCode) -> LookupFailure {

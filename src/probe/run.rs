@@ -95,6 +95,7 @@ impl Target {
             }
             Work::Network(network) => network.run(probe.timeout).await,
         };
+        outcome.fault = probe.check().blame(outcome.fault);
         outcome.hint = remedy(probe.provider.api, probe.check(), &outcome);
         outcome
     }
@@ -128,7 +129,6 @@ impl Target {
                 }
             }
         }
-        outcome.fault = probe.check().blame(outcome.fault);
         outcome
     }
 

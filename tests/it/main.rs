@@ -1,13 +1,25 @@
 //! The integration tests, one binary: real sockets, real TLS, the simulator.
 
 #![expect(unreachable_pub, reason = "the harness is shared by modules of one binary")]
+#![expect(clippy::float_cmp, reason = "counts and flags are whole numbers, which f64 holds exactly")]
 #![expect(clippy::unwrap_used, reason = "a test that panics has failed, in its helpers too")]
 
+mod backoff;
+mod canary;
 mod config;
+mod daemon;
 mod doctor;
+mod documents;
 mod fixtures;
 mod harness;
+mod imports;
+mod listener;
 mod network;
+mod once;
 mod phases;
+mod prometheus;
 mod proxies;
+mod reload;
 mod status;
+mod systemd;
+mod transport;

@@ -33,7 +33,9 @@ impl Dialect for Google {
     }
 
     fn chat_path(&self, model: &str) -> String {
-        format!("/models/{}:generateContent", bare(model))
+        // Whatever would end the path is none of it.
+        let model = bare(model).replace('%', "%25").replace('?', "%3F").replace('#', "%23");
+        format!("/models/{model}:generateContent")
     }
 
     fn chat_body(&self, _provider: &Provider, _model: &str, chat: &Chat) -> Value {

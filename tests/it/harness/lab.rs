@@ -4,11 +4,13 @@ use std::{
     fs,
     io::{BufRead, BufReader},
     path::{Path, PathBuf},
-    process::{self, Child, ChildStdout, Command, Stdio},
+    process::{self, Child, Command, Stdio},
     sync::atomic::{AtomicU32, Ordering},
 };
 
 use tempfile::TempDir;
+
+use super::{daemon::PROBER, wait::wait_for};
 
 /// The server's address, which its name server gives for every name.
 pub const SERVER: &str = "10.77.0.2";
@@ -16,8 +18,7 @@ pub const SERVER: &str = "10.77.0.2";
 /// Two hosts and what lies between them. Dropped, everything is gone.
 pub struct Lab {
     names: [String; 3],
-    /// With their outputs, which stay open: a closed one would end who writes to it.
-    children: Vec<(Child, ChildStdout)>,
+    children: Vec<Child>,
     directory: TempDir,
 }
 
@@ -44,8 +45,9 @@ impl Lab {
                 .args(["-K", "eth0", "tx", "off", "tso", "off", "gso", "off", "gro", "off"]));
         }
         for host in [&client, &server] {
-            fs::create_dir_all(etc(host)).unwrap();
-            fs::write(etc(host).join("resolv.conf"), format!("nameserver {SERVER}\n")).unwrap();
+            fs::create_dir_all(resolver_directory(host)).unwrap();
+            fs::write(resolver_directory(host).join("resolv.conf"), format!("nameserver {SERVER}\n"))
+                .unwrap();
         }
         let script = |name| format!("{}/tests/lab/{name}", env!("CARGO_MANIFEST_DIR"));
         let mut forward = inside(&middle, "python3");
@@ -76,11 +78,37 @@ impl Lab {
     /// Starts a command, and waits for the first line that it prints: it is ready.
     pub fn spawn(&mut self, mut command: Command) {
         let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
-        let mut output = child.stdout.take().unwrap();
         let mut line = String::new();
-        BufReader::new(&mut output).read_line(&mut line).unwrap();
-        self.children.push((child, output));
+        // The pipe stays open: whoever has more to say would meet its end otherwise.
+        BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+        self.children.push(child);
         assert!(!line.is_empty(), "{command:?} ended before it was ready");
+    }
+
+    /// Starts the simulator on the server, ports 8080 and 8443, and tells where its authority's certificate is.
+    pub fn simulator(&mut self) -> String {
+        let ca = self.directory().join("ca.pem").to_str().unwrap().to_owned();
+        let mut simulator = self.on_server(PROBER);
+        simulator.args(["simulate", "--listen", &format!("{SERVER}:8080")]);
+        simulator.args(["--tls-listen", &format!("{SERVER}:8443"), "--ca-file", &ca]);
+        self.spawn(simulator);
+        ca
+    }
+
+    /// Starts tinyproxy on that port of the server, with this besides in its configuration.
+    pub fn tinyproxy(&mut self, port: u16, rest: &str) {
+        let configuration = self.directory().join(format!("tinyproxy-{port}.conf"));
+        let text = format!("Port {port}\nListen {SERVER}\nTimeout 60\nMaxClients 20\n{rest}");
+        fs::write(&configuration, text).unwrap();
+        let mut tinyproxy = self.on_server("tinyproxy");
+        tinyproxy.arg("-d").arg("-c").arg(&configuration).stdout(Stdio::null());
+        self.children.push(tinyproxy.spawn().unwrap());
+        let script = format!("import socket; socket.create_connection(('{SERVER}', {port}), 1).close()");
+        wait_for("tinyproxy to listen", || {
+            let mut look = self.on_server("python3");
+            look.args(["-c", &script]).stderr(Stdio::null());
+            look.status().unwrap().success().then_some(())
+        });
     }
 
     /// A directory of the lab's own.
@@ -91,19 +119,19 @@ impl Lab {
 
 impl Drop for Lab {
     fn drop(&mut self) {
-        for (child, _) in &mut self.children {
+        for child in &mut self.children {
             let _ = child.kill();
             let _ = child.wait();
         }
         for name in &self.names {
             let _ = Command::new("ip").args(["netns", "del", name]).status();
-            let _ = fs::remove_dir_all(etc(name));
+            let _ = fs::remove_dir_all(resolver_directory(name));
         }
     }
 }
 
-/// What `ip netns exec` puts over /etc for a host.
-fn etc(host: &str) -> PathBuf {
+/// What `ip netns exec` puts over /etc for one of the hosts.
+fn resolver_directory(host: &str) -> PathBuf {
     Path::new("/etc/netns").join(host)
 }
 

@@ -1,7 +1,13 @@
-//! What the tests share: a server that plays scripted bytes, probes made by hand.
+//! What the tests share: the daemon as a process, a server that plays scripted bytes, probes made by hand.
 
+pub mod daemon;
+pub mod http;
 pub mod lab;
 pub mod parts;
 pub mod probes;
+pub mod process;
 pub mod raw;
+pub mod scrape;
+pub mod simulate;
 pub mod tunnel;
+pub mod wait;

@@ -1,0 +1,188 @@
+//! No secret leaves the daemon, whatever goes wrong: canaries in keys and headers, looked for in everything it says.
+
+use std::{
+    collections::BTreeSet,
+    fmt::Write,
+    fs,
+    process::{Command, Output},
+};
+
+use langmart_prober::{
+    config::{self, Keys, Surroundings},
+    simulator::{Provider, Scenario, Simulator},
+};
+
+use crate::harness::{
+    daemon::{Daemon, LISTEN, Place, records},
+    simulate::simulator,
+};
+
+/// In the key and in the secret header, where a mask or a cut would still show a part of it.
+const CANARY: &str = "cAnArY";
+
+/// As OpenAI masks the key below, a stub of it would show; what else the simulated services echo of an account.
+const ECHOES: [&str; 7] =
+    ["sk-cAnA", "org-simulated", "org_simulated", "user@example.com", "user_123", "Please sign in", "*nArY"];
+
+/// The key that the services know, and one that they refuse and echo.
+const KEYS: [&str; 2] = ["sk-cAnArY-0123456789-cAnArY", "sk-cAnArY-invalid-0123456789-cAnArY"];
+
+/// What the simulator lists when a rule asks for something that it does not have.
+fn listed(rule: &str, before: &str) -> Vec<String> {
+    let refusal = Scenario::parse(&format!("[[rule]]\n{rule}")).unwrap_err().to_string();
+    let names = refusal.split_once(before).map(|(_, names)| names.trim_end().split(", "));
+    names.into_iter().flatten().map(str::to_owned).collect()
+}
+
+/// Every fault that the simulator can play, in each of its variants, as one request asks for it.
+fn faults() -> Vec<String> {
+    let mut faults = Vec::new();
+    for name in listed("fault = \"?\"", "there are ") {
+        match name.as_str() {
+            "slow_headers" | "slow_body" => faults.push(format!("{name}; ms=60000")),
+            // These strike before there is a request to ask for them.
+            "slow_accept" | "slow_handshake" | "reset_handshake" => {}
+            _ => {
+                let variants = listed(&format!("fault = \"{name}\"\nvariant = \"?\""), "it has ");
+                faults.extend(variants.iter().map(|variant| format!("{name}; variant={variant}")));
+                faults.push(name);
+            }
+        }
+    }
+    assert!(faults.len() >= 30, "{faults:?}");
+    faults
+}
+
+/// A provider for each API, fault and key, with each check that takes a request.
+fn config(simulator: &Simulator, place: &Place) -> String {
+    let mut text = format!(
+        "{LISTEN}[log]\nlevel = \"trace\"\ndirectory = \"{}\"\n[schedule]\nmax_concurrent_per_provider = 1\n\
+         [defaults]\ninterval = \"5s\"\ntimeout = \"300ms\"\n[defaults.generation]\ninterval = \"5s\"\ntimeout = \"300ms\"\n",
+        place.path("logs").display()
+    );
+    for api in Provider::ALL {
+        let model = match api {
+            Provider::Langmart | Provider::Openrouter => "openai/gpt-4o-mini",
+            Provider::Openai => "gpt-4o-mini",
+            Provider::Anthropic => "claude-3-5-haiku-latest",
+            Provider::Groq => "llama-3.1-8b-instant",
+            Provider::Google => "gemini-2.0-flash",
+        };
+        let faults = faults();
+        let refused = ("REFUSED", String::new());
+        let known = faults.iter().map(|fault| ("KNOWN", format!(", \"x-simulate\" = \"{fault}\"")));
+        for (number, (key, header)) in std::iter::once(refused).chain(known).enumerate() {
+            let name = format!("{}-{number}", api.name());
+            write!(
+                text,
+                "[provider.{name}]\napi = \"{}\"\nbase_url = \"http://{}{}\"\napi_key = {{ env = \"{key}\" }}\n\
+                 headers = {{ \"x-tenant\" = {{ env = \"TENANT\" }}{header} }}\nchecks = [\"auth\", \"models\"]\n\
+                 [[probe]]\nname = \"{name}-chat\"\nprovider = \"{name}\"\ncheck = \"chat\"\nmodel = \"{model}\"\n",
+                api.name(),
+                simulator.address(),
+                api.prefix(),
+            )
+            .unwrap();
+        }
+    }
+    // What fails before there is a request.
+    let tls = simulator.tls_address().unwrap().port();
+    for (number, base_url) in [
+        "https://127.77.0.1:9".to_owned(),
+        "http://nothing.invalid".to_owned(),
+        format!("https://reset.localhost:{tls}/openai/v1"),
+        format!("https://expired.localhost:{tls}/openai/v1"),
+    ]
+    .iter()
+    .enumerate()
+    {
+        write!(
+            text,
+            "[provider.way-{number}]\napi = \"openai\"\nbase_url = \"{base_url}\"\napi_key = {{ env = \"KNOWN\" }}\n\
+             allow_plain_http = true\nchecks = [\"auth\"]\n"
+        )
+        .unwrap();
+    }
+    text
+}
+
+#[track_caller]
+fn check_silence(what: &str, text: &str) {
+    assert!(!text.is_empty(), "{what} is empty");
+    for secret in [CANARY].iter().chain(&ECHOES) {
+        let line = text.lines().find(|line| line.contains(secret));
+        assert!(line.is_none(), "{what} has {secret}: {}", line.unwrap_or_default());
+    }
+}
+
+#[track_caller]
+fn check_output(what: &str, output: &Output) {
+    let text = [&output.stdout, &output.stderr].map(|text| String::from_utf8_lossy(text));
+    check_silence(what, &text.concat());
+}
+
+fn commanded(place: &Place, subcommand: &str) -> Command {
+    let mut command = place.command(subcommand);
+    command.env("KNOWN", KEYS[0]).env("REFUSED", KEYS[1]).env("TENANT", format!("tenant-{CANARY}"));
+    command
+}
+
+#[test]
+fn nothing_that_is_said_has_a_secret_in_it() {
+    let simulator = simulator("");
+    let place = Place::new("");
+    let good = config(&simulator, &place);
+    place.write("config.toml", &good);
+    let mut daemon = Daemon::start(commanded(&place, "run"));
+    daemon.scrape_until("a run of every probe", |scrape| {
+        scrape.values("langmart_probe_runs_total", &[]).iter().all(|runs| *runs > 0.0)
+    });
+    check_silence("/metrics", &daemon.get("/metrics").body);
+    check_silence("/", &daemon.get("/").body);
+    check_silence("the answer to a reload", &daemon.request("POST", "/-/reload").body);
+
+    let played: BTreeSet<_> = simulator.requests().iter().filter_map(|request| request.fault).collect();
+    let missed: Vec<_> =
+        faults().into_iter().filter(|f| !played.contains(f.split(';').next().unwrap())).collect();
+    assert_eq!(missed, [""; 0], "faults that no request met");
+
+    let literal = format!(
+        "{good}[provider.a]\napi = \"openai\"\napi_key = \"{0}\"\nbase_url = \"https://u:{0}@h/\"\n\
+         [provider.b]\napi = \"openai\"\napi_key = {{ env = \"{0}\" }}\nheaders = {{ authorization = \"{0}\", \"a b\" = \"{0}\" }}\n",
+        KEYS[0]
+    );
+    place.write("config.toml", &literal);
+    let answer = daemon.request("POST", "/-/reload");
+    assert_eq!(answer.status, 500);
+    check_silence("the answer to a bad reload", &answer.body);
+    check_output("check-config of a bad file", &commanded(&place, "check-config").output().unwrap());
+    let log = daemon.stop();
+    assert!(log.contains("not reloaded"), "{log}");
+    check_silence("standard error", &log);
+    check_silence("prober.log", &place.files("logs", "prober.log"));
+    let results = place.files("logs", "results.jsonl");
+    check_silence("results.jsonl", &results);
+    let reasons: BTreeSet<_> = records(&results).iter().map(|record| record["reason"].to_string()).collect();
+    assert!(reasons.len() >= 17, "the faults are too tame: {reasons:?}");
+}
+
+#[test]
+fn the_commands_say_no_secret_either() {
+    let simulator = simulator("");
+    let place = Place::new("");
+    place.write("config.toml", &config(&simulator, &place));
+    check_output("once", &commanded(&place, "once").output().unwrap());
+    check_output("once --json", &commanded(&place, "once").arg("--json").output().unwrap());
+    check_output("check-config", &commanded(&place, "check-config").output().unwrap());
+    let surroundings = Surroundings {
+        variable: &|name| match name {
+            "KNOWN" | "REFUSED" => Some(KEYS[0].into()),
+            "TENANT" => Some(CANARY.into()),
+            _ => None,
+        },
+        system_roots: &Vec::new,
+    };
+    let text = fs::read_to_string(place.path("config.toml")).unwrap();
+    let loaded = config::parse(&text, "config.toml", Keys::Required, &surroundings).unwrap();
+    check_silence("Debug of the configuration", &format!("{:#?}", loaded.config));
+}

@@ -1,0 +1,179 @@
+//! The product as a process: the daemon with its log, its listener and its files, and commands run to their end.
+
+use std::{
+    ffi::OsStr,
+    fs,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::{Command, ExitStatus, Output},
+};
+
+use rustix::process::{Pid, Signal};
+use serde_json::Value;
+use tempfile::TempDir;
+
+use super::{
+    http::{self, Response},
+    process::Process,
+    scrape::Scrape,
+    wait::wait_for,
+};
+
+/// The program under test.
+pub const PROBER: &str = env!("CARGO_BIN_EXE_langmart-prober");
+
+/// A key in the environment of every command, which the simulator accepts.
+pub const KEY: &str = "api_key = { env = \"SIM_KEY\" }";
+
+/// Any free port of loopback.
+pub const LISTEN: &str = "[server]\nlisten = \"127.0.0.1:0\"\n";
+
+/// A directory with a configuration in it, and whatever else the daemon is to read and write.
+pub struct Place(TempDir);
+
+impl Place {
+    /// With that configuration.
+    pub fn new(config: &str) -> Self {
+        let place = Self(TempDir::new().unwrap());
+        place.write("config.toml", config);
+        place
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    pub fn write(&self, name: &str, text: &str) {
+        // Renamed, so that nobody reads half of it.
+        fs::write(self.path("being-written"), text).unwrap();
+        fs::rename(self.path("being-written"), self.path(name)).unwrap();
+    }
+
+    /// A command with the configuration, in an environment without anything of the machine's own.
+    pub fn command(&self, subcommand: &str) -> Command {
+        let mut command = Command::new(PROBER);
+        command.arg(subcommand).arg("--config").arg(self.path("config.toml"));
+        command.env_clear().env("SIM_KEY", "sk-test-0123456789");
+        command
+    }
+
+    /// Runs a command to its end.
+    pub fn run(&self, subcommand: &str, arguments: &[&str]) -> Output {
+        self.command(subcommand).args(arguments).output().unwrap()
+    }
+
+    /// The daemon, once it is ready.
+    #[track_caller]
+    pub fn daemon(&self) -> Daemon {
+        Daemon::start(self.command("run"))
+    }
+
+    /// The text of all files in a directory whose names begin so.
+    pub fn files(&self, directory: &str, prefix: &str) -> String {
+        let entries = fs::read_dir(self.path(directory)).unwrap().map(|entry| entry.unwrap().path());
+        let mut paths: Vec<_> = entries.filter(|path| file_name(path).starts_with(prefix)).collect();
+        paths.sort();
+        paths.iter().map(|path| fs::read_to_string(path).unwrap()).collect()
+    }
+}
+
+fn file_name(path: &Path) -> &str {
+    path.file_name().and_then(OsStr::to_str).unwrap()
+}
+
+/// Lines of JSON.
+#[track_caller]
+pub fn records(lines: impl AsRef<[u8]>) -> Vec<Value> {
+    let text = str::from_utf8(lines.as_ref()).unwrap();
+    let parse = |line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
+    text.lines().map(parse).collect()
+}
+
+/// A running daemon. Dropped, it is killed.
+pub struct Daemon {
+    process: Process,
+    pub address: SocketAddr,
+}
+
+impl Daemon {
+    /// Starts a command that is one, and waits until it is ready.
+    #[track_caller]
+    pub fn start(command: Command) -> Self {
+        let mut process = Process::start(command);
+        let address = process.logs("the daemon to be ready", |log| {
+            let ready = log.lines().find(|line| line.contains("Daemon is ready"))?;
+            ready.split_once("listen=")?.1.split(' ').next()?.parse().ok()
+        });
+        Self { process, address }
+    }
+
+    /// What it wrote to standard error so far, whole lines.
+    pub fn log(&self) -> String {
+        self.process.log()
+    }
+
+    /// How many lines of the log have this in them.
+    pub fn logged(&self, part: &str) -> usize {
+        self.log().lines().filter(|line| line.contains(part)).count()
+    }
+
+    #[track_caller]
+    pub fn get(&self, path: &str) -> Response {
+        self.request("GET", path)
+    }
+
+    #[track_caller]
+    pub fn request(&self, method: &str, path: &str) -> Response {
+        http::request(self.address, method, path)
+            .unwrap_or_else(|error| panic!("{method} {path}: {error}; the log:\n{}", self.log()))
+    }
+
+    #[track_caller]
+    pub fn scrape(&self) -> Scrape {
+        Scrape::parse(&self.get("/metrics").body)
+    }
+
+    /// The first scrape that is as wished.
+    #[track_caller]
+    pub fn scrape_until(&self, what: &str, is_so: impl Fn(&Scrape) -> bool) -> Scrape {
+        wait_for(what, || Some(self.scrape()).filter(&is_so))
+    }
+
+    /// How many runs of the probe have finished.
+    #[track_caller]
+    pub fn runs(&self, probe: &str) -> f64 {
+        self.scrape().value("langmart_probe_runs_total", &[("probe", probe)])
+    }
+
+    pub fn pid(&self) -> Pid {
+        self.process.pid()
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        self.process.signal(signal);
+    }
+
+    /// Asks for a reload by SIGHUP and waits until the log tells its end, or a problem.
+    #[track_caller]
+    pub fn reload(&self) {
+        let told = |daemon: &Self| daemon.logged("Configuration reloaded") + daemon.logged("not reloaded");
+        let before = told(self);
+        self.signal(Signal::HUP);
+        wait_for("the reload to end", || (told(self) > before).then_some(()));
+    }
+
+    /// Waits for the end of the process; the log is whole then.
+    #[track_caller]
+    pub fn wait(&mut self) -> (ExitStatus, String) {
+        self.process.wait()
+    }
+
+    /// Stops it as systemd would, and returns the whole log.
+    #[track_caller]
+    pub fn stop(&mut self) -> String {
+        self.signal(Signal::TERM);
+        let (status, log) = self.wait();
+        assert_eq!(status.code(), Some(0), "{status}; the log:\n{log}");
+        log
+    }
+}

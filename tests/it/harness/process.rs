@@ -1,0 +1,81 @@
+//! A child process whose standard error is read as it comes. Dropped, it is killed.
+
+use std::{
+    io::{BufRead, BufReader},
+    process::{Child, ChildStderr, Command, ExitStatus, Stdio},
+    sync::{Arc, Mutex},
+    thread::{self, JoinHandle},
+};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::wait::wait_for;
+
+pub struct Process {
+    child: Child,
+    log: Arc<Mutex<String>>,
+    reader: Option<JoinHandle<()>>,
+}
+
+impl Process {
+    #[track_caller]
+    pub fn start(mut command: Command) -> Self {
+        let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        let log = Arc::new(Mutex::new(String::new()));
+        let reader = Some(follow(child.stderr.take().unwrap(), log.clone()));
+        Self { child, log, reader }
+    }
+
+    /// What it wrote to standard error so far, whole lines.
+    pub fn log(&self) -> String {
+        self.log.lock().unwrap().clone()
+    }
+
+    /// Waits for something in the log.
+    #[track_caller]
+    pub fn logs<T>(&mut self, what: &str, find: impl Fn(&str) -> Option<T>) -> T {
+        wait_for(what, || {
+            let ended = self.child.try_wait().unwrap();
+            let log = self.log();
+            assert!(ended.is_none(), "it ended with {ended:?} while the test waited for {what}:\n{log}");
+            find(&log)
+        })
+    }
+
+    pub fn pid(&self) -> Pid {
+        Pid::from_child(&self.child)
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        kill_process(self.pid(), signal).unwrap();
+    }
+
+    /// Waits for the end of the process; the log is whole then.
+    #[track_caller]
+    pub fn wait(&mut self) -> (ExitStatus, String) {
+        let status = wait_for("the process to end", || self.child.try_wait().unwrap());
+        if let Some(reader) = self.reader.take() {
+            reader.join().unwrap();
+        }
+        (status, self.log())
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn follow(stderr: ChildStderr, log: Arc<Mutex<String>>) -> JoinHandle<()> {
+    thread::spawn(move || {
+        let mut lines = BufReader::new(stderr);
+        let mut line = Vec::new();
+        while lines.read_until(b'\n', &mut line).unwrap() > 0 {
+            log.lock().unwrap().push_str(str::from_utf8(&line).unwrap());
+            line.clear();
+        }
+    })
+}

@@ -1,0 +1,170 @@
+//! `once` as a command: what it prints where, and its status.
+
+use std::collections::BTreeSet;
+
+use langmart_prober::simulator::Simulator;
+use serde_json::Value;
+
+use crate::harness::{
+    daemon::{KEY, Place, records},
+    simulate::simulator,
+};
+
+/// Every member of a record that the contract knows, and those that none may lack.
+const MEMBERS: [&str; 25] = [
+    "time",
+    "probe",
+    "provider",
+    "check",
+    "model",
+    "success",
+    "reason",
+    "fault",
+    "detail",
+    "hint",
+    "http_status",
+    "http_version",
+    "error_code",
+    "upstream",
+    "request_id",
+    "retry_after_seconds",
+    "duration_seconds",
+    "phases",
+    "remote_address",
+    "ratelimit",
+    "tls",
+    "dns",
+    "input_tokens",
+    "output_tokens",
+    "clock_offset_seconds",
+];
+const ALWAYS: [&str; 9] =
+    ["time", "probe", "provider", "check", "success", "reason", "fault", "duration_seconds", "phases"];
+
+/// A probe that succeeds, one whose key is refused, one that is rate limited, and one that gets nowhere.
+fn place(simulator: &Simulator) -> Place {
+    let address = simulator.address();
+    let place = Place::new("");
+    place.write("key", "sk-invalid-0123456789");
+    let key = format!("api_key = {{ file = \"{}\" }}", place.path("key").display());
+    let logs = place.path("logs");
+    place.write("config.toml", &format!(
+        "[log]\ndirectory = \"{}\"\n\
+         [provider.openai]\nbase_url = \"http://{address}/openai/v1\"\n{KEY}\nchecks = [\"auth\"]\n\
+         [provider.langmart]\nbase_url = \"http://{address}/langmart\"\n{key}\nchecks = [\"auth\"]\n\
+         [provider.groq]\nbase_url = \"http://{address}/groq/openai/v1\"\n{KEY}\nchecks = []\n\
+         [[probe]]\nname = \"groq-chat\"\nprovider = \"groq\"\ncheck = \"chat\"\nmodel = \"llama-3.1-8b-instant\"\n\
+         [provider.nowhere]\napi = \"openai\"\nbase_url = \"https://127.77.0.1:9\"\n{KEY}\nchecks = [\"auth\"]\n",
+        logs.display()
+    ));
+    place
+}
+
+const LIMITED: &str = "[[rule]]\nprovider = \"groq\"\nfault = \"rate_limited\"\nretry_after = \"30s\"";
+
+#[test]
+fn records_are_as_the_contract_says() {
+    let simulator = simulator(LIMITED);
+    let place = place(&simulator);
+    let output = place.run("once", &["--json"]);
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let found = records(&output.stdout);
+    let names: Vec<_> = found.iter().map(|record| record["probe"].as_str().unwrap()).collect();
+    assert_eq!(names, ["openai-auth", "langmart-auth", "groq-chat", "nowhere-auth"], "in the file's order");
+    for record in &found {
+        let members: BTreeSet<_> = record.as_object().unwrap().keys().map(String::as_str).collect();
+        let known = BTreeSet::from(MEMBERS);
+        assert!(members.is_subset(&known), "{:?}", members.difference(&known));
+        assert!(ALWAYS.iter().all(|member| members.contains(member)), "{record:#}");
+        assert!(!record.as_object().unwrap().values().any(Value::is_null), "{record:#}");
+        let phases = record["phases"].as_object().unwrap();
+        assert!(
+            ["resolve", "connect", "tls", "processing", "transfer"]
+                .iter()
+                .all(|phase| phases[*phase].is_f64())
+        );
+    }
+    let [openai, langmart, groq, nowhere] = found.as_slice() else { panic!("{found:#?}") };
+    assert_eq!(
+        (&openai["success"], &openai["reason"], &openai["fault"]),
+        (&true.into(), &"ok".into(), &"none".into())
+    );
+    assert_eq!((&openai["http_status"], &openai["http_version"]), (&200.into(), &"1.1".into()));
+    assert_eq!(openai["remote_address"], simulator.address().to_string());
+    assert_eq!((&langmart["reason"], &langmart["fault"]), (&"auth_failed".into(), &"caller".into()));
+    assert_eq!((&groq["reason"], &groq["retry_after_seconds"]), (&"rate_limited".into(), &30.0.into()));
+    assert_eq!((&groq["model"], &groq["http_status"]), (&"llama-3.1-8b-instant".into(), &429.into()));
+    assert!(groq["ratelimit"][0]["resource"].is_string() && groq["request_id"].is_string(), "{groq:#}");
+    assert_eq!((&nowhere["reason"], &nowhere["http_status"]), (&"connect".into(), &Value::Null));
+    // It leaves the daemon's files alone, and sends each request once.
+    assert!(!place.path("logs").exists());
+    assert_eq!(simulator.requests().len(), 3);
+}
+
+#[test]
+fn the_table_is_for_results_and_standard_error_for_remedies() {
+    let simulator = simulator(LIMITED);
+    let place = place(&simulator);
+    let output = place.run("once", &[]);
+    assert_eq!(output.status.code(), Some(1));
+    let [table, remedies] = [output.stdout, output.stderr].map(|text| String::from_utf8(text).unwrap());
+    let words: Vec<Vec<&str>> = table.lines().map(|line| line.split_whitespace().collect()).collect();
+    assert_eq!(
+        words[0],
+        [
+            "PROBE",
+            "RESULT",
+            "FAULT",
+            "STATUS",
+            "TOTAL",
+            "RESOLVE",
+            "CONNECT",
+            "TLS",
+            "PROCESSING",
+            "TRANSFER"
+        ]
+    );
+    assert_eq!(words.len(), 5, "{table}");
+    assert_eq!(words[1][..3], ["openai-auth", "ok", "200"]);
+    assert_eq!(words[2][..4], ["langmart-auth", "auth_failed", "caller", "401"]);
+    assert_eq!(words[3][..4], ["groq-chat", "rate_limited", "caller", "429"]);
+    assert_eq!(words[4][..3], ["nowhere-auth", "connect", "network"]);
+    assert!(!table.contains('\u{1b}') && !remedies.contains('\u{1b}'), "no colour beside a terminal");
+    for remedy in [
+        "langmart-auth: auth_failed",
+        "check the key under Settings > API Keys",
+        "groq-chat: rate_limited",
+        "asks to wait 30 s",
+        "wait as asked",
+        "nowhere-auth: connect, on the way there: connection refused",
+        "check that firewalls let this machine out",
+    ] {
+        assert!(remedies.contains(remedy), "{remedy:?} is not in:\n{remedies}");
+    }
+    assert!(!remedies.contains("openai-auth"), "{remedies}");
+}
+
+#[test]
+fn the_status_is_the_worst_that_was_asked_for() {
+    let simulator = simulator(LIMITED);
+    let place = place(&simulator);
+    let good = place.run("once", &["openai-auth", "--json"]);
+    assert_eq!((good.status.code(), good.stderr.as_slice()), (Some(0), &b""[..]), "{good:?}");
+    assert_eq!((records(&good.stdout).len(), simulator.requests().len()), (1, 1));
+    let both = place.run("once", &["openai-auth", "nowhere-auth"]);
+    assert_eq!(both.status.code(), Some(1), "{both:?}");
+
+    let unknown = place.run("once", &["openai-auth", "openai-aut"]);
+    assert_eq!((unknown.status.code(), unknown.stdout.as_slice()), (Some(2), &b""[..]));
+    let message = String::from_utf8(unknown.stderr).unwrap();
+    assert!(message.contains("openai-aut;"), "{message}");
+    assert!(message.contains("openai-auth, langmart-auth, groq-chat, nowhere-auth"), "{message}");
+    assert_eq!(place.run("once", &["--nonsense"]).status.code(), Some(2));
+    assert_eq!(simulator.requests().len(), 2, "nothing is run where a name is unknown");
+
+    place.write("config.toml", "[provider.openai]\nsurprise = 1\n[server]\nlisten = \"x\"\n");
+    let bad = place.run("once", &["--json"]);
+    assert_eq!((bad.status.code(), bad.stdout.as_slice()), (Some(78), &b""[..]));
+    let message = String::from_utf8(bad.stderr).unwrap();
+    assert!(message.contains("provider.openai.surprise") && message.contains("server.listen"), "{message}");
+}

@@ -1,0 +1,135 @@
+//! The page of metrics as those read it for whom it is made: promtool, and a real Prometheus.
+
+use std::{
+    io::Write,
+    net::SocketAddr,
+    process::{Command, Stdio},
+};
+
+use langmart_prober::simulator::Simulator;
+use serde_json::Value;
+
+use crate::harness::{
+    daemon::{Daemon, KEY, LISTEN, Place},
+    http, parts,
+    process::Process,
+    simulate::simulator,
+    wait::wait_for,
+};
+
+/// A daemon whose probes succeed, fail, wait and are slow.
+fn busy() -> (Simulator, Place, Daemon) {
+    let simulator = simulator(
+        "[[rule]]\nprovider = \"groq\"\npath = \"/chat\"\nfault = \"rate_limited\"\n\
+         [[rule]]\nprovider = \"anthropic\"\nfault = \"overloaded\"\nprobability = 0.3\n\
+         [[rule]]\nprovider = \"google\"\nfault = \"cut\"\nprobability = 0.3\n",
+    );
+    let provider = |(name, path): (&str, &str)| {
+        let address = simulator.address();
+        format!(
+            "[provider.{name}]\nbase_url = \"http://{address}/{path}\"\n{KEY}\nlabels = {{ team = \"a\\\"\\\\b\" }}\n\
+             checks = [\"auth\", \"models\"]\n"
+        )
+    };
+    let providers: String = [
+        ("langmart", "langmart"),
+        ("openai", "openai/v1"),
+        ("anthropic", "anthropic"),
+        ("groq", "groq/openai/v1"),
+        ("google", "google/v1beta"),
+        ("openrouter", "openrouter/api/v1"),
+    ]
+    .map(provider)
+    .concat();
+    let place = Place::new(&format!(
+        "{LISTEN}[defaults]\ninterval = \"100ms\"\n[defaults.generation]\ninterval = \"100ms\"\n{providers}\
+         [[probe]]\nname = \"groq-chat\"\nprovider = \"groq\"\ncheck = \"chat\"\nmodel = \"llama-3.1-8b-instant\"\n\
+         [[probe]]\nname = \"openai-chat\"\nprovider = \"openai\"\ncheck = \"chat\"\nmodel = \"gpt-4o-mini\"\n\
+         [provider.odd]\napi = \"openai\"\nbase_url = \"http://nothing.invalid\"\n{KEY}\nallow_plain_http = true\n\
+         checks = [\"auth\"]\n"
+    ));
+    let daemon = place.daemon();
+    daemon.scrape_until("runs of every probe", |scrape| {
+        scrape.values("langmart_probe_runs_total", &[]).iter().all(|runs| *runs >= 1.0)
+    });
+    (simulator, place, daemon)
+}
+
+#[test]
+fn promtool_has_nothing_to_say() {
+    if !parts::has(&["promtool"], false) {
+        return;
+    }
+    let (_simulator, _place, daemon) = busy();
+    let mut promtool = Command::new("promtool")
+        .args(["check", "metrics"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    promtool.stdin.take().unwrap().write_all(daemon.get("/metrics").body.as_bytes()).unwrap();
+    let output = promtool.wait_with_output().unwrap();
+    let said = [output.stdout, output.stderr].map(|text| String::from_utf8(text).unwrap()).concat();
+    assert_eq!((output.status.code(), said.as_str()), (Some(0), ""));
+}
+
+/// What Prometheus' API answers.
+#[track_caller]
+fn ask(prometheus: SocketAddr, path: &str) -> Value {
+    let response = http::request(prometheus, "GET", path).unwrap();
+    let answer: Value =
+        serde_json::from_str(&response.body).unwrap_or_else(|_| panic!("{path}: {response:?}"));
+    assert_eq!(answer["status"], "success", "{path}: {answer}");
+    answer["data"].clone()
+}
+
+/// The value of a query; `None`: no series.
+#[track_caller]
+fn query(prometheus: SocketAddr, query: &str) -> Option<f64> {
+    let encoded = query.bytes().map(|byte| format!("%{byte:02x}")).collect::<Vec<_>>().concat();
+    let data = ask(prometheus, &format!("/api/v1/query?query={encoded}"));
+    data["result"][0]["value"][1].as_str().map(|value| value.parse().unwrap())
+}
+
+#[test]
+fn a_real_prometheus_scrapes_it() {
+    if !parts::has(&["prometheus"], false) {
+        return;
+    }
+    let (_simulator, place, daemon) = busy();
+    place.write(
+        "prometheus.yml",
+        &format!(
+            "global: {{ scrape_interval: 200ms, scrape_timeout: 200ms }}\n\
+             scrape_configs: [ {{ job_name: langmart, static_configs: [ {{ targets: [ '{}' ] }} ] }} ]\n",
+            daemon.address
+        ),
+    );
+    let mut command = Command::new("prometheus");
+    command.arg(format!("--config.file={}", place.path("prometheus.yml").display()));
+    command.arg(format!("--storage.tsdb.path={}", place.path("tsdb").display()));
+    command.arg("--web.listen-address=127.0.0.1:0");
+    let mut prometheus = Process::start(command);
+    let address = prometheus.logs("Prometheus to be ready", |log| {
+        let listening = log.lines().find(|line| line.contains("msg=\"Listening on\""))?;
+        log.contains("ready to receive").then_some(())?;
+        listening.split_once("address=")?.1.trim_end().parse().ok()
+    });
+    wait_for("ten good scrapes", || (query(address, "sum_over_time(up[1m])")? >= 10.0).then_some(()));
+    assert_eq!(query(address, "min_over_time(up[1m])"), Some(1.0));
+    let targets = ask(address, "/api/v1/targets");
+    assert_eq!(targets["activeTargets"][0]["lastError"], "", "{targets}");
+    assert_eq!(query(address, "langmart_probe_success{probe=\"openai-auth\"}"), Some(1.0));
+    assert_eq!(query(address, "langmart_probe_success{probe=\"odd-auth\"}"), Some(0.0));
+    assert_eq!(query(address, "langmart_probe_info{probe=\"groq-chat\", team=~\"a.*b\"}"), Some(1.0));
+    let rate = "sum by (provider) (rate(langmart_probe_runs_total{provider=\"openai\"}[1m])) > bool 0";
+    let quantile =
+        "histogram_quantile(0.9, sum by (le) (rate(langmart_probe_duration_seconds_bucket[1m]))) < bool 1";
+    let dropped = "sum(scrape_samples_scraped - scrape_samples_post_metric_relabeling)";
+    wait_for("a rate over two scrapes", || query(address, rate).filter(|holds| *holds == 1.0));
+    assert_eq!(query(address, quantile), Some(1.0));
+    assert_eq!(query(address, dropped), Some(0.0));
+    let log = prometheus.log();
+    assert!(!log.contains("level=warn") && !log.contains("level=error"), "{log}");
+}

@@ -1,0 +1,225 @@
+//! Reloads: a new configuration takes effect as a whole, a bad one not at all, and neither wears the daemon out.
+
+use std::{fs, thread, time::Duration};
+
+use langmart_prober::simulator::Simulator;
+
+use crate::harness::{
+    daemon::{Daemon, KEY, LISTEN, Place},
+    scrape::Scrape,
+    simulate::simulator,
+    wait::wait_for,
+};
+
+/// A provider of that API with an auth check, and this besides.
+fn provider(simulator: &Simulator, name: &str, prefix: &str, rest: &str) -> String {
+    let base_url = format!("http://{}/{prefix}", simulator.address());
+    format!("[provider.{name}]\nbase_url = \"{base_url}\"\nchecks = [\"auth\"]\n{rest}\n")
+}
+
+const FAST: &str = "[defaults]\ninterval = \"100ms\"\n";
+
+#[track_caller]
+fn wait_for_success(daemon: &Daemon, probe: &str, success: f64) {
+    daemon.scrape_until("the probe's success to change", |scrape| {
+        scrape.find("langmart_probe_success", &[("probe", probe)]) == Some(success)
+    });
+}
+
+#[test]
+fn a_key_file_is_read_again() {
+    let simulator = simulator("");
+    let place = Place::new("");
+    place.write("key", "sk-invalid-0123456789\n");
+    let key = format!("api_key = {{ file = \"{}\" }}", place.path("key").display());
+    place.write(
+        "config.toml",
+        &format!("{LISTEN}{FAST}{}", provider(&simulator, "openai", "openai/v1", &key)),
+    );
+    let mut daemon = place.daemon();
+    wait_for_success(&daemon, "openai-auth", 0.0);
+    place.write("key", "sk-good-0123456789\n");
+    daemon.reload();
+    wait_for_success(&daemon, "openai-auth", 1.0);
+    place.write("key", "");
+    daemon.reload();
+    assert_eq!(daemon.scrape().value("langmart_prober_config_last_reload_successful", &[]), 0.0);
+    let log = daemon.stop();
+    assert!(log.contains("config.toml:8: provider.openai.api_key: the key is empty"), "{log}");
+}
+
+#[test]
+fn probes_come_go_and_stay() {
+    let simulator = simulator("");
+    let [openai, groq, anthropic] =
+        [("openai", "openai/v1"), ("groq", "groq/openai/v1"), ("anthropic", "anthropic")]
+            .map(|(name, prefix)| provider(&simulator, name, prefix, KEY));
+    let place = Place::new(&format!("{LISTEN}{FAST}{openai}{groq}"));
+    let daemon = place.daemon();
+    let before = daemon.scrape_until("runs of both", |scrape| {
+        scrape.values("langmart_probe_runs_total", &[]).iter().all(|runs| *runs >= 3.0)
+    });
+    // Kept with another interval; a week, so that what comes later is not from a run.
+    place.write("config.toml", &format!("{LISTEN}[defaults]\ninterval = \"168h\"\n{openai}{anthropic}"));
+    daemon.reload();
+    let after = daemon.scrape();
+    let kept = [("probe", "openai-auth")];
+    assert!(
+        after.value("langmart_probe_runs_total", &kept) >= before.value("langmart_probe_runs_total", &kept)
+    );
+    assert_eq!(after.value("langmart_probe_success", &kept), 1.0);
+    assert_eq!(after.value("langmart_probe_interval_seconds", &kept), 604_800.0);
+    assert!(!after.mentions(("provider", "groq")) && !after.mentions(("probe", "groq-auth")));
+    assert_eq!(after.value("langmart_probe_runs_total", &[("probe", "anthropic-auth")]), 0.0);
+    let asked = simulator.requests().len();
+    assert!(!daemon.get("/").body.contains("groq"));
+    // It comes back as a new probe: from zero, and it runs.
+    place.write("config.toml", &format!("{LISTEN}{FAST}{openai}{groq}"));
+    daemon.reload();
+    daemon.scrape_until("runs of the one that came back", |scrape| {
+        let runs = scrape.value("langmart_probe_runs_total", &[("probe", "groq-auth")]);
+        (1.0..before.value("langmart_probe_runs_total", &[("probe", "groq-auth")])).contains(&runs)
+    });
+    assert!(simulator.requests().len() > asked);
+}
+
+#[test]
+fn a_bad_file_changes_nothing_and_says_why() {
+    let simulator = simulator("");
+    let good = format!("{LISTEN}{FAST}{}", provider(&simulator, "openai", "openai/v1", KEY));
+    let place = Place::new(&good);
+    let mut daemon = place.daemon();
+    wait_for_success(&daemon, "openai-auth", 1.0);
+    let before = daemon.scrape();
+    let loaded_at = before.value("langmart_prober_config_last_reload_success_timestamp_seconds", &[]);
+
+    place.write("config.toml", &format!("{good}surprise = 1\n[log]\nrotation = \"never\"\n"));
+    daemon.reload();
+    let not_a_directory = place.path("config.toml").join("logs");
+    let answer = daemon.request("POST", "/-/reload");
+    for problem in ["provider.openai.surprise", "log.rotation"] {
+        assert!(answer.body.contains(problem), "{answer:?}");
+        wait_for("the log to say it twice", || (daemon.logged(problem) == 2).then_some(()));
+    }
+    assert_eq!(answer.status, 500);
+    // Good by itself, but its files cannot be opened.
+    let unwritable =
+        format!("{good}[log]\nlevel = \"error\"\ndirectory = \"{}\"\n", not_a_directory.display());
+    place.write("config.toml", &unwritable);
+    let answer = daemon.request("POST", "/-/reload");
+    assert_eq!(answer.status, 500, "{answer:?}");
+    assert!(answer.body.contains(not_a_directory.to_str().unwrap()), "{answer:?}");
+
+    let runs = daemon.runs("openai-auth");
+    let after = daemon.scrape_until("the probe to go on", |scrape| {
+        scrape.value("langmart_probe_runs_total", &[("probe", "openai-auth")]) > runs + 2.0
+    });
+    assert_eq!(after.value("langmart_prober_config_last_reload_successful", &[]), 0.0);
+    assert_eq!(after.value("langmart_prober_config_last_reload_success_timestamp_seconds", &[]), loaded_at);
+    assert_eq!(after.setbacks(&before), [""; 0]);
+    assert_eq!(daemon.get("/-/ready").status, 200);
+
+    place.write("config.toml", &good.replace("127.0.0.1:0", "127.0.0.1:1"));
+    assert_eq!(daemon.request("POST", "/-/reload").status, 200);
+    let healed = daemon.scrape();
+    assert_eq!(healed.value("langmart_prober_config_last_reload_successful", &[]), 1.0);
+    assert!(healed.value("langmart_prober_config_last_reload_success_timestamp_seconds", &[]) > loaded_at);
+    let log = daemon.stop();
+    assert!(log.contains("server.listen needs a restart"), "{log}");
+}
+
+/// What the process holds while no run is in flight.
+struct Held {
+    resident: f64,
+    threads: usize,
+    descriptors: usize,
+}
+
+impl Held {
+    fn by(daemon: &Daemon) -> Self {
+        let idle = |scrape: &Scrape| scrape.value("langmart_prober_runs_in_flight", &[]) == 0.0;
+        let resident =
+            daemon.scrape_until("the runs to end", idle).value("process_resident_memory_bytes", &[]);
+        let count = |what: &str| {
+            // The least of some looks: the connection of a scrape ends when the daemon gets to it.
+            let directory = format!("/proc/{}/{what}", daemon.pid().as_raw_nonzero());
+            let look = |_| {
+                thread::sleep(Duration::from_millis(10));
+                fs::read_dir(&directory).unwrap().count()
+            };
+            (0..50).map(look).min().unwrap()
+        };
+        Self { resident, threads: count("task"), descriptors: count("fd") }
+    }
+}
+
+#[test]
+fn a_hundred_reloads_under_load_leave_no_trace() {
+    const MIB: f64 = 1024.0 * 1024.0;
+
+    let simulator = simulator("[[rule]]\nfault = \"server_error\"\nprobability = 0.2");
+    let provider = |number| {
+        provider(&simulator, &format!("p{number}"), "openai/v1", &format!("api = \"openai\"\n{KEY}"))
+    };
+    let probe = |number| {
+        let provider = number % 25;
+        format!("[[probe]]\nname = \"q{number}\"\nprovider = \"p{provider}\"\ncheck = \"models\"\n")
+    };
+    let providers = (0..25).map(provider).collect::<Vec<_>>().concat();
+    let probes = (0..175).map(probe).collect::<Vec<_>>().concat();
+    let extra = "[[probe]]\nname = \"extra\"\nprovider = \"p1\"\ncheck = \"models\"\n";
+    let place = Place::new("");
+    let fast = "[defaults]\ninterval = \"1s\"\n";
+    let log = format!("[log]\ndirectory = \"{}\"\n", place.path("logs").display());
+    let config = format!("{LISTEN}{fast}{log}{providers}{probes}");
+    place.write("config.toml", &config);
+    let daemon = place.daemon();
+    daemon.scrape_until("a run of each probe", |scrape| {
+        scrape.values("langmart_probe_runs_total", &[]).iter().all(|runs| *runs > 0.0)
+    });
+    let mut last = daemon.scrape();
+    let mut reload = |number: usize| {
+        place.write(
+            "config.toml",
+            &if number.is_multiple_of(2) { config.clone() } else { config.clone() + extra },
+        );
+        daemon.reload();
+        let now = daemon.scrape();
+        let setbacks = now.setbacks(&last);
+        let of_extra = |series: &&String| series.contains("probe=\"extra\"");
+        assert!(setbacks.iter().all(|series| of_extra(&series)), "reload {number}: {setbacks:#?}");
+        assert_eq!(now.mentions(("probe", "extra")), number % 2 == 1);
+        last = now;
+    };
+    let held = || {
+        // The same probes, a week apart.
+        place.write("config.toml", &config.replace("\"1s\"", "\"168h\""));
+        daemon.reload();
+        Held::by(&daemon)
+    };
+    (0..20).for_each(&mut reload);
+    let early = held();
+    (20..100).for_each(&mut reload);
+    let late = held();
+    let (early_mib, late_mib) = (early.resident / MIB, late.resident / MIB);
+    assert!(late_mib < early_mib + 4.0, "{early_mib} then {late_mib} MiB");
+    assert_eq!(
+        (late.threads, late.descriptors),
+        (early.threads, early.descriptors),
+        "threads and descriptors"
+    );
+
+    place.write("config.toml", &config);
+    daemon.reload();
+    place.write("config.toml", "nonsense");
+    daemon.reload();
+    let before = daemon.scrape();
+    let after = wait_for("every probe to go on", || {
+        let after = daemon.scrape();
+        let runs = |scrape: &Scrape| scrape.sum("langmart_probe_runs_total");
+        (runs(&after) > runs(&before) + 200.0).then_some(after)
+    });
+    assert_eq!(after.setbacks(&before), [""; 0]);
+    assert_eq!(after.value("langmart_prober_config_last_reload_successful", &[]), 0.0);
+    assert_eq!(daemon.logged("Configuration reloaded"), 103);
+}
