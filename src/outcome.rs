@@ -86,6 +86,8 @@ named! {
         Models = "models",
         /// A short completion, not streamed.
         Chat = "chat",
+        /// A short completion, streamed.
+        Stream = "stream",
         /// A request and an expectation of the operator's own.
         Http = "http",
     }
@@ -94,7 +96,7 @@ named! {
 impl Check {
     /// Whether a run spends tokens.
     pub const fn generates(self) -> bool {
-        matches!(self, Self::Chat)
+        matches!(self, Self::Chat | Self::Stream)
     }
 }
 
@@ -161,6 +163,12 @@ named! {
         ErrorIn200 = "error_in_200",
         /// Completed without visible content.
         NoContent = "no_content",
+        /// An error inside a stream that began well.
+        StreamError = "stream_error",
+        /// The bytes of a stream ended without its end mark.
+        StreamTruncated = "stream_truncated",
+        /// No byte of a stream for the probe's `stall_timeout`.
+        StreamStalled = "stream_stalled",
         /// The operator's own expectation does not hold.
         UnmetExpectation = "unmet_expectation",
         /// The prober itself failed.
@@ -173,9 +181,10 @@ impl Reason {
     const fn applies_to(self, check: Check) -> bool {
         match self {
             Self::Ok => false,
-            Self::ModelNotFound => matches!(check, Check::Models | Check::Chat | Check::Http),
-            Self::ErrorIn200 => matches!(check, Check::Auth | Check::Models | Check::Chat),
-            Self::NoContent => matches!(check, Check::Chat),
+            Self::ModelNotFound => matches!(check, Check::Models | Check::Chat | Check::Stream | Check::Http),
+            Self::ErrorIn200 => matches!(check, Check::Auth | Check::Models | Check::Chat | Check::Stream),
+            Self::NoContent => check.generates(),
+            Self::StreamError | Self::StreamTruncated | Self::StreamStalled => matches!(check, Check::Stream),
             Self::UnmetExpectation => matches!(check, Check::Http),
             _ => true,
         }
@@ -201,6 +210,9 @@ impl Reason {
             | Self::UnexpectedStatus
             | Self::Malformed
             | Self::ErrorIn200
+            | Self::StreamError
+            | Self::StreamTruncated
+            | Self::StreamStalled
             | Self::UnmetExpectation => vec![endpoint],
         };
         if endpoint == Fault::Gateway && self.blames_named_upstream() {
@@ -224,6 +236,7 @@ impl Reason {
                 | Self::ServerError
                 | Self::UnexpectedStatus
                 | Self::ErrorIn200
+                | Self::StreamError
         )
     }
 }
@@ -397,10 +410,20 @@ pub struct Outcome {
     pub dns: Vec<IpAddr>,
     /// Our clock minus the server's Date header, in seconds, good to a second; `None` where it sent none.
     pub clock_offset: Option<f64>,
+    /// From handing the request to the connection until the first visible content of a stream arrived; `None` where
+    /// there was none, or no stream.
+    pub time_to_first_token: Option<Duration>,
+    /// The same until the first piece of reasoning; `None` where none was shown.
+    pub time_to_first_reasoning: Option<Duration>,
+    /// Between the visible tokens of a complete stream, on average; `None` where it cannot be told: fewer than two, or
+    /// all of them in one piece.
+    pub time_per_output_token: Option<Duration>,
     /// Tokens of the prompt, as the service counted them.
     pub input_tokens: Option<u64>,
-    /// Tokens of the answer, as the service counted them.
+    /// Tokens of the answer, as the service counted them, reasoning included.
     pub output_tokens: Option<u64>,
+    /// Whether one of the counts is our estimate, because the service told none.
+    pub tokens_estimated: bool,
 }
 
 impl Outcome {
@@ -425,8 +448,12 @@ impl Outcome {
             tls: None,
             dns: Vec::new(),
             clock_offset: None,
+            time_to_first_token: None,
+            time_to_first_reasoning: None,
+            time_per_output_token: None,
             input_tokens: None,
             output_tokens: None,
+            tokens_estimated: false,
         }
     }
 
@@ -481,8 +508,12 @@ impl Serialize for Record<'_> {
             tls,
             dns,
             clock_offset,
+            time_to_first_token,
+            time_to_first_reasoning,
+            time_per_output_token,
             input_tokens,
             output_tokens,
+            tokens_estimated,
         } = self.outcome;
         let mut map = serializer.serialize_map(None)?;
         map.serialize_entry("time", &rfc3339(*time))?;
@@ -508,8 +539,15 @@ impl Serialize for Record<'_> {
         optional(&mut map, "tls", tls.as_ref())?;
         optional(&mut map, "dns", (!dns.is_empty()).then_some(dns))?;
         optional(&mut map, "clock_offset_seconds", clock_offset.as_ref())?;
+        let first_token = time_to_first_token.map(seconds);
+        optional(&mut map, "time_to_first_token_seconds", first_token.as_ref())?;
+        let first_reasoning = time_to_first_reasoning.map(seconds);
+        optional(&mut map, "time_to_first_reasoning_seconds", first_reasoning.as_ref())?;
+        let per_token = time_per_output_token.map(seconds);
+        optional(&mut map, "time_per_output_token_seconds", per_token.as_ref())?;
         optional(&mut map, "input_tokens", input_tokens.as_ref())?;
         optional(&mut map, "output_tokens", output_tokens.as_ref())?;
+        optional(&mut map, "tokens_estimated", tokens_estimated.then_some(&true))?;
         map.end()
     }
 }

@@ -112,7 +112,7 @@ pub(super) fn generated(draft: &Draft, defaults: &Defaults, report: &Report) -> 
 
 /// What a check wants of its provider; `served`: it has a key, or can do without.
 pub(super) fn needs(check: Check, provider: &Provider, served: bool) -> Result<(), String> {
-    let keyed = matches!(check, Check::Auth | Check::Models | Check::Chat);
+    let keyed = matches!(check, Check::Auth | Check::Models | Check::Chat | Check::Stream);
     if keyed && !served {
         return Err(format!("{check} needs a key; give provider.{} an api_key", provider.name));
     }
@@ -172,7 +172,7 @@ fn checks(section: &mut Section<'_>, report: &Report) -> Vec<(Check, Place)> {
     let known = |text: &str| Check::from_name(text).ok_or_else(|| not_one_of(text, &names));
     let mut checks: Vec<(Check, Place)> = Vec::new();
     for (check, place) in section.texts("checks", known) {
-        if matches!(check, Check::Chat | Check::Http) {
+        if matches!(check, Check::Chat | Check::Stream | Check::Http) {
             report.error(&place, format!("{check} needs more than a name; write it as a [[probe]]"));
         } else if checks.iter().any(|(other, _)| *other == check) {
             report.error(&place, format!("{check} is listed twice"));

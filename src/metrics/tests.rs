@@ -14,7 +14,7 @@ use super::{Metrics, Series, families::FAMILIES};
 
 use crate::{
     config::{Provider, Task},
-    metrics::testing::{chat, config, probe, provider},
+    metrics::testing::{chat, config, probe, provider, stream},
     outcome::{Api, Fault, Outcome, Phases, RateLimit, Reason, Resource, SkipCause, Tls},
 };
 
@@ -80,8 +80,12 @@ fn rich() -> Outcome {
         tls: Some(Tls { version: Some("canary-tls"), not_after: Some(later(5000)) }),
         dns: vec![[192, 0, 2, 77].into()],
         clock_offset: Some(-3.0),
+        time_to_first_token: Some(Duration::from_millis(310)),
+        time_to_first_reasoning: Some(Duration::from_millis(200)),
+        time_per_output_token: Some(Duration::from_millis(20)),
         input_tokens: Some(9),
         output_tokens: Some(4),
+        tokens_estimated: true,
         ..Outcome::new(later(50), Reason::RateLimited, Fault::Caller)
     }
 }
@@ -182,6 +186,40 @@ fn successes_and_timeouts_count_as_durations() {
         ("http_status_code", Some(0.0)),
     ];
     check(&metrics, NOW, &expected);
+}
+
+#[test]
+fn a_stream_shows_its_first_token_and_its_pace() {
+    let metrics = Metrics::new(NOW);
+    let probe = stream("p", &acme(Api::Openai), "m");
+    metrics.configure(&config(vec![Arc::clone(&probe)]));
+    let series = metrics.series(&probe);
+    let value = |name: &str, more: &str| {
+        let labels = r#"probe="p",provider="acme",check="stream",model="m""#;
+        samples(&metrics, NOW).get(&format!("langmart_probe_{name}{{{labels}{more}}}")).copied()
+    };
+    assert_eq!(value("time_to_first_token_seconds_count", ""), Some(0.0));
+    assert_eq!(value("time_per_output_token_seconds_bucket", ",le=\"2.5\""), Some(0.0));
+    assert_eq!(value("last_time_to_first_token_seconds", ""), None);
+    assert_eq!(value("failures_total", ",reason=\"stream_stalled\",fault=\"provider\""), Some(0.0));
+    series.observe(&Outcome {
+        time_to_first_token: Some(Duration::from_millis(750)),
+        time_per_output_token: Some(Duration::from_millis(80)),
+        ..Outcome::new(NOW, Reason::Ok, Fault::None)
+    });
+    assert_eq!(value("time_to_first_token_seconds_bucket", ",le=\"0.5\""), Some(0.0));
+    assert_eq!(value("time_to_first_token_seconds_bucket", ",le=\"0.75\""), Some(1.0));
+    assert_eq!(value("last_time_to_first_token_seconds", ""), Some(0.75));
+    assert_eq!(value("time_per_output_token_seconds_bucket", ",le=\"0.1\""), Some(1.0));
+    assert_eq!(value("time_per_output_token_seconds_sum", ""), Some(0.08));
+    // A stall counts as a duration, as a timeout does, and had no token.
+    series.observe(&Outcome {
+        duration: Duration::from_secs(20),
+        ..Outcome::new(NOW, Reason::StreamStalled, Fault::Provider)
+    });
+    assert_eq!(value("duration_seconds_sum", ""), Some(20.0));
+    assert_eq!(value("time_to_first_token_seconds_count", ""), Some(1.0));
+    assert_eq!(value("last_time_to_first_token_seconds", ""), None);
 }
 
 #[test]
@@ -321,6 +359,7 @@ fn the_page_keeps_the_rules_of_the_format() {
     let probes = vec![
         chat("p", &provider, "m"),
         chat("q", &provider, "quo\"te\\d"),
+        stream("s", &provider, "m"),
         Arc::new(probe("h", &provider, Task::Health)),
     ];
     metrics.configure(&config(probes.clone()));
@@ -328,7 +367,10 @@ fn the_page_keeps_the_rules_of_the_format() {
     metrics.count_lines("log", Arc::default(), Arc::default());
     for probe in &probes {
         metrics.series(probe).observe(&rich());
-        metrics.series(probe).observe(&Outcome::new(NOW, Reason::Ok, Fault::None));
+        let time_to_first_token = Some(Duration::from_millis(300));
+        metrics
+            .series(probe)
+            .observe(&Outcome { time_to_first_token, ..Outcome::new(NOW, Reason::Ok, Fault::None) });
         metrics.series(probe).waiting(later(90), None);
     }
     let page = String::from_utf8(metrics.render(NOW)).unwrap();

@@ -7,12 +7,16 @@ mod clock;
 mod dialect;
 mod exchange;
 mod failure;
+#[doc(hidden)]
+pub mod fuzzing;
 mod gate;
 mod hints;
 mod remedy;
 mod request;
 mod resolver;
 mod run;
+mod sse;
+mod stream;
 mod tls;
 
 pub use self::{

@@ -61,15 +61,25 @@ impl Call {
         let paths = &probe.provider.paths;
         let or = |own: &Option<String>, default: &str| own.clone().unwrap_or_else(|| default.to_owned());
         let get = |path, key| Self { method: Method::GET, path, body: None, json: false, key };
+        let post = |path, body: String| Self {
+            method: Method::POST,
+            path,
+            body: Some(body.into()),
+            json: true,
+            key: true,
+        };
+        let model = probe.model.as_deref().unwrap_or_default();
         match &probe.task {
             Task::Health => get(or(&paths.health, "/health"), false),
             Task::Auth => get(or(&paths.auth, dialect.auth_path()), true),
             Task::Models => get(or(&paths.models, dialect.models_path()), true),
             Task::Chat(chat) => {
-                let model = probe.model.as_deref().unwrap_or_default();
-                let path = paths.chat.clone().unwrap_or_else(|| dialect.chat_path(model));
                 let body = dialect.chat_body(&probe.provider, model, chat).to_string();
-                Self { method: Method::POST, path, body: Some(body.into()), json: true, key: true }
+                post(or(&paths.chat, &dialect.chat_path(model)), body)
+            }
+            Task::Stream(stream) => {
+                let body = dialect.stream_body(&probe.provider, model, stream).to_string();
+                post(or(&paths.chat, &dialect.stream_path(model)), body)
             }
             Task::Http(request) => Self {
                 method: request.method.clone(),

@@ -7,3 +7,4 @@ mod config;
 mod fixtures;
 mod harness;
 mod phases;
+mod stream;
