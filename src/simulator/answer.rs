@@ -5,18 +5,18 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use hyper::body::Bytes;
 use serde_json::{Value, json};
 
 use super::{
-    api::{Call, Failure, Provider, failure, success},
+    api::{Call, Failure, Provider, failure, faulty_stream, success},
     exchange::{Action, Chunk, Ending, Reply, Request},
     fault::{Fault, Kind, Parameters},
+    pace::Pace,
     record::Entry,
-    scenario::{Effect, Script, Seen},
+    scenario::{Effect, Met, Script, Seen},
 };
 
-/// Chooses a fault for one request instead of the scenario's: `NAME; key=value`.
+/// Chooses fault and pace for one request instead of the scenario's: `NAME; key=value`.
 const HEADER: &str = "x-simulate";
 /// Pieces in which `slow_body` delivers a body.
 const SLOW_PIECES: usize = 4;
@@ -32,16 +32,22 @@ pub(super) fn answer(request: &Request, script: &Mutex<Script>, entry: &Entry) -
     let addressed = Provider::of_path(request.path());
     let mut call = addressed.map(|(provider, rest)| Call::new(provider, rest, request));
     // The scenario's calls are counted also where the header overrides it.
-    let (scripted, more_models) = consult(script, request.path(), call.as_ref());
+    let (mut met, more_models) = consult(script, request.path(), call.as_ref());
+    match request.header(HEADER).map(of_header) {
+        None => {}
+        Some(Ok((fault, pace))) => {
+            let streams = call.as_ref().is_some_and(Call::streams);
+            let fault = fault.filter(|fault| streams || !fault.kind.is_of_stream());
+            met = Met { effect: fault.map(Effect::Fault), pace: pace.or(&met.pace) };
+        }
+        Some(Err(error)) => return refused(entry, &error),
+    }
+    let extra = met.pace.extra();
     if let Some(call) = &mut call {
         call.more_models = &more_models;
+        call.pace = met.pace;
     }
-    let effect = match request.header(HEADER).map(of_header) {
-        None => scripted,
-        Some(Ok(fault)) => Some(Effect::Fault(fault)),
-        Some(Err(error)) => return refused(entry, &error),
-    };
-    let (action, fault) = match effect {
+    let (mut action, fault) = match met.effect {
         None => (Action::Reply(with_date(fair(call.as_ref()))), None),
         // A response of the scenario's own is played as it stands.
         Some(Effect::Respond(reply, name)) => (Action::Reply(*reply), Some(name)),
@@ -53,6 +59,9 @@ pub(super) fn answer(request: &Request, script: &Mutex<Script>, entry: &Entry) -
             (action, Some(fault.kind.name()))
         }
     };
+    if let Action::Reply(reply) = &mut action {
+        reply.delay += extra;
+    }
     let mut recorded = entry.lock();
     recorded.provider = addressed.map(|(provider, _)| provider);
     recorded.model = call.as_ref().and_then(Call::model).map(|model| model.chars().take(64).collect());
@@ -64,21 +73,26 @@ pub(super) fn answer(request: &Request, script: &Mutex<Script>, entry: &Entry) -
 }
 
 /// What the scenario has for the request, and for its service's list of models.
-fn consult(script: &Mutex<Script>, path: &str, call: Option<&Call<'_>>) -> (Option<Effect>, Vec<String>) {
+fn consult(script: &Mutex<Script>, path: &str, call: Option<&Call<'_>>) -> (Met, Vec<String>) {
     let provider = call.map(|call| call.provider);
-    let seen =
-        Seen { provider, path, model: call.and_then(Call::model), key: call.and_then(|call| call.key) };
+    let seen = Seen {
+        provider,
+        path,
+        model: call.and_then(Call::model),
+        key: call.and_then(|call| call.key),
+        streams: call.is_some_and(Call::streams),
+    };
     let mut script = script.lock().unwrap_or_else(PoisonError::into_inner);
-    let effect = script.of_request(&seen, Instant::now());
-    (effect, provider.map_or_else(Vec::new, |provider| script.scenario().models(provider).to_vec()))
+    let met = script.of_request(&seen, Instant::now());
+    (met, provider.map_or_else(Vec::new, |provider| script.scenario().models(provider).to_vec()))
 }
 
-fn of_header(text: &str) -> Result<Fault, String> {
-    let fault = Fault::parse(text)?;
-    if fault.kind.is_of_connection() {
+fn of_header(text: &str) -> Result<(Option<Fault>, Pace), String> {
+    let (fault, pace) = Fault::parse(text)?;
+    if fault.as_ref().is_some_and(|fault| fault.kind.is_of_connection()) {
         return Err("the fault strikes before there is a request".to_owned());
     }
-    Ok(fault)
+    Ok((fault, pace))
 }
 
 /// The answer to a mistake in the header, which is ours and no simulated service's.
@@ -114,7 +128,7 @@ fn strike(fault: &Fault, call: Option<&Call<'_>>) -> Action {
         Kind::GatewayTimeout => fails(Failure::GatewayTimeout),
         Kind::Overloaded => fails(Failure::Overloaded),
         Kind::ServerError => fails(Failure::ServerError),
-        Kind::SlowHeaders => Reply { delay: pause, ..fair(call) },
+        Kind::SlowHeaders => late(fair(call), pause),
         Kind::SlowBody => in_pieces(fair(call), pause),
         Kind::Cut => cut(fair(call), Ending::CloseAfter),
         Kind::Reset => cut(fair(call), Ending::ResetAfter),
@@ -130,16 +144,31 @@ fn strike(fault: &Fault, call: Option<&Call<'_>>) -> Action {
         Kind::Stall => return Action::Stall,
         Kind::Garbage => return Action::Garbage,
         Kind::CutBeforeHeaders => return Action::Close { reset: parameters.variant.is_some() },
+        Kind::StreamErrorFirst
+        | Kind::StreamErrorMid
+        | Kind::StreamTruncated
+        | Kind::StreamStalled
+        | Kind::StreamEndless
+        | Kind::StreamAfterDone
+        | Kind::StreamEmpty
+        | Kind::StreamMultibyte
+        | Kind::StreamCommentsOnly => call.map_or_else(|| fair(None), |call| faulty_stream(fault, call)),
         Kind::SlowAccept | Kind::SlowHandshake | Kind::ResetHandshake => {
             unreachable!("scenario and header refuse these for requests")
         }
     })
 }
 
+fn late(mut reply: Reply, pause: Duration) -> Reply {
+    reply.delay += pause;
+    reply
+}
+
 fn in_pieces(mut reply: Reply, pause: Duration) -> Reply {
     let content = reply.content();
     let size = content.len().div_ceil(SLOW_PIECES).max(1);
-    reply.body = content.chunks(size).map(|piece| Chunk { pause, bytes: content.slice_ref(piece) }).collect();
+    let pieces = content.chunks(size).map(|piece| Chunk::at_once(content.slice_ref(piece)));
+    reply.body = pieces.map(|piece| Chunk { pause, ..piece }).collect();
     reply
 }
 
@@ -160,8 +189,8 @@ fn html(parameters: &Parameters) -> Reply {
 
 /// The reply, grown by white space: nothing but its size is wrong with it.
 fn oversized(mut reply: Reply) -> Reply {
-    let piece = Chunk { pause: Duration::ZERO, bytes: Bytes::from(vec![b' '; OVERSIZED_PIECE]) };
-    let content = Chunk { pause: Duration::ZERO, bytes: reply.content() };
+    let piece = Chunk::at_once(vec![b' '; OVERSIZED_PIECE]);
+    let content = Chunk::at_once(reply.content());
     reply.body = std::iter::repeat_n(piece, OVERSIZED_PIECES).chain([content]).collect();
     reply
 }
@@ -173,7 +202,7 @@ fn flooded(reply: Reply) -> Reply {
 
 fn malformed(mut reply: Reply) -> Reply {
     let content = reply.content();
-    reply.body = vec![Chunk { pause: Duration::ZERO, bytes: content.slice(..content.len() / 2) }];
+    reply.body = vec![Chunk::at_once(content.slice(..content.len() / 2))];
     reply
 }
 

@@ -58,15 +58,26 @@ pub(super) struct Reply {
     pub(super) delay: Duration,
     /// More than one chunk travels in chunked coding, one in Content-Length, unless `headers` says how itself.
     pub(super) body: Vec<Chunk>,
+    /// Of a length that the service does not know beforehand: never in Content-Length.
+    pub(super) streamed: bool,
     pub(super) ending: Ending,
 }
 
 /// A part of a body.
 #[derive(Clone, Debug)]
 pub(super) struct Chunk {
-    /// From the part before, or from the head.
+    /// From the time at which the part before, or the head, was due: the lateness of one does not move the next.
     pub(super) pause: Duration,
     pub(super) bytes: Bytes,
+    /// Whether a stream's first visible content is complete with it.
+    pub(super) first_token: bool,
+}
+
+impl Chunk {
+    /// A part without a pause before it.
+    pub(super) fn at_once(bytes: impl Into<Bytes>) -> Self {
+        Self { pause: Duration::ZERO, bytes: bytes.into(), first_token: false }
+    }
 }
 
 /// How the response ends.
@@ -77,18 +88,23 @@ pub(super) enum Ending {
     CloseAfter(usize),
     /// As before, by a reset.
     ResetAfter(usize),
+    /// Nothing more comes, and the connection stays.
+    Silent,
+    /// The last chunk comes again and again, at its own pause, while the client stays.
+    Endless,
 }
 
 impl Reply {
     pub(super) fn new(status: u16, content_type: &str, body: impl Into<Bytes>) -> Self {
         let body = body.into();
-        let chunk = (!body.is_empty()).then_some(Chunk { pause: Duration::ZERO, bytes: body });
+        let chunk = (!body.is_empty()).then(|| Chunk::at_once(body));
         Self {
             status,
             phrase: phrase(status).to_owned(),
             headers: vec![("Content-Type".to_owned(), content_type.to_owned())],
             delay: Duration::ZERO,
             body: chunk.into_iter().collect(),
+            streamed: false,
             ending: Ending::Complete,
         }
     }
@@ -113,6 +129,11 @@ impl Reply {
 
     pub(super) fn content_length(&self) -> usize {
         self.body.iter().map(|chunk| chunk.bytes.len()).sum()
+    }
+
+    /// Whether the body travels without its length being told.
+    pub(super) fn is_chunked(&self) -> bool {
+        self.streamed || self.body.len() > 1
     }
 
     pub(super) fn has_header(&self, name: &str) -> bool {

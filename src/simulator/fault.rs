@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::scenario::parse_duration;
+use super::{pace::Pace, scenario::parse_duration};
 
 /// A fault and its parameters, known to fit each other.
 #[derive(Clone, Debug, PartialEq)]
@@ -50,6 +50,24 @@ pub(super) enum Kind {
     Malformed,
     /// The fair answer's head alone.
     Empty,
+    /// A stream whose first event is an error.
+    StreamErrorFirst,
+    /// A stream that breaks off into an error, in the service's own form.
+    StreamErrorMid,
+    /// A stream that ends after its tokens, without its end mark.
+    StreamTruncated,
+    /// A stream that falls silent after its tokens, while the connection stays.
+    StreamStalled,
+    /// A stream that says its last token again and again.
+    StreamEndless,
+    /// A whole stream, a token after its end mark, then silence while the connection stays.
+    StreamAfterDone,
+    /// A whole stream whose budget was used up before anything visible.
+    StreamEmpty,
+    /// A whole stream whose only content is cut inside its characters.
+    StreamMultibyte,
+    /// A stream that ends after a few comments.
+    StreamCommentsOnly,
     /// `ms` before the listener goes on; connections behind it wait, too.
     SlowAccept,
     /// `ms` before the TLS handshake begins.
@@ -84,7 +102,10 @@ const fn spec(
     Spec { kind, name, takes, variants }
 }
 
-const SPECS: [Spec; 25] = [
+/// How a stream without its end mark may end besides in order: closed or reset inside the body.
+const BREAKS: &[&str] = &["close", "reset"];
+
+const SPECS: [Spec; 34] = [
     spec(Kind::AuthFailed, "auth_failed", &[], &[]),
     spec(Kind::ProviderAuthFailed, "provider_auth_failed", &["upstream"], &[]),
     spec(
@@ -136,13 +157,23 @@ const SPECS: [Spec; 25] = [
     spec(Kind::ErrorIn200, "error_in_200", &["variant"], &["ok_false"]),
     spec(Kind::Malformed, "malformed", &[], &[]),
     spec(Kind::Empty, "empty", &[], &[]),
+    // `done`: an end mark follows. `recorded`: what OpenRouter sent, which is not what it documents.
+    spec(Kind::StreamErrorFirst, "stream_error_first", &["variant", "upstream"], &["done"]),
+    spec(Kind::StreamErrorMid, "stream_error_mid", &["variant", "upstream"], &["done", "recorded"]),
+    spec(Kind::StreamTruncated, "stream_truncated", &["variant"], BREAKS),
+    spec(Kind::StreamStalled, "stream_stalled", &[], &[]),
+    spec(Kind::StreamEndless, "stream_endless", &["variant"], &["after_done"]),
+    spec(Kind::StreamAfterDone, "stream_after_done", &[], &[]),
+    spec(Kind::StreamEmpty, "stream_empty", &[], &[]),
+    spec(Kind::StreamMultibyte, "stream_multibyte", &[], &[]),
+    spec(Kind::StreamCommentsOnly, "stream_comments_only", &["variant"], BREAKS),
     spec(Kind::SlowAccept, "slow_accept", &["ms"], &[]),
     spec(Kind::SlowHandshake, "slow_handshake", &["ms"], &[]),
     spec(Kind::ResetHandshake, "reset_handshake", &[], &[]),
 ];
 
 /// The longest scripted pause or wait.
-const MAX_PAUSE: Duration = Duration::from_secs(3600);
+pub(super) const MAX_PAUSE: Duration = Duration::from_secs(3600);
 
 impl Kind {
     fn spec(self) -> &'static Spec {
@@ -156,6 +187,22 @@ impl Kind {
     /// Whether it strikes before there is a request, so that no rule can look at one.
     pub(super) fn is_of_connection(self) -> bool {
         matches!(self, Self::SlowAccept | Self::SlowHandshake | Self::ResetHandshake)
+    }
+
+    /// Whether it strikes requests for a stream only.
+    pub(super) fn is_of_stream(self) -> bool {
+        matches!(
+            self,
+            Self::StreamErrorFirst
+                | Self::StreamErrorMid
+                | Self::StreamTruncated
+                | Self::StreamStalled
+                | Self::StreamEndless
+                | Self::StreamAfterDone
+                | Self::StreamEmpty
+                | Self::StreamMultibyte
+                | Self::StreamCommentsOnly
+        )
     }
 }
 
@@ -200,11 +247,11 @@ impl Fault {
         Ok(Self { kind: spec.kind, parameters })
     }
 
-    /// Reads `NAME; key=value; key=value`, as in the header `x-simulate`.
-    pub(super) fn parse(text: &str) -> Result<Self, String> {
+    /// Reads `NAME; key=value; key=value`, as in the header `x-simulate`: a fault, or `pace` for none, and the pace.
+    pub(super) fn parse(text: &str) -> Result<(Option<Self>, Pace), String> {
         let mut parts = text.split(';').map(str::trim);
         let name = parts.next().unwrap_or_default();
-        let mut parameters = Parameters::default();
+        let (mut parameters, mut pace) = (Parameters::default(), Pace::default());
         for part in parts {
             let (key, value) = part.split_once('=').ok_or_else(|| format!("{part:?} is not key=value"))?;
             let number = || value.parse::<u64>().map_err(|_| format!("{key} is not a number"));
@@ -214,10 +261,14 @@ impl Fault {
                 "variant" => parameters.variant = Some(value.to_owned()),
                 "status" => parameters.status = Some(u16::try_from(number()?).unwrap_or(u16::MAX)),
                 "upstream" => parameters.upstream = Some(value.to_owned()),
+                _ if pace.set(key, value)? => {}
                 _ => return Err(format!("there is no parameter {key:?}")),
             }
         }
-        Self::new(name, parameters)
+        if name == "pace" && parameters == Parameters::default() {
+            return Ok((None, pace));
+        }
+        Ok((Some(Self::new(name, parameters)?), pace))
     }
 }
 
@@ -244,17 +295,29 @@ mod tests {
             } else {
                 spec.name.to_owned()
             };
-            assert_eq!(Fault::parse(&text).unwrap().kind, spec.kind);
+            assert_eq!(Fault::parse(&text).unwrap().0.unwrap().kind, spec.kind);
+            assert_eq!(spec.kind.is_of_stream(), spec.name.starts_with("stream_"), "{}", spec.name);
         }
         assert_eq!(SPECS.len(), Kind::ResetHandshake as usize + 1, "a kind without a name");
     }
 
     #[test]
     fn a_header_gives_parameters() {
-        let fault = Fault::parse("rate_limited; retry_after=6.5s ;variant=fractional").unwrap();
+        let (fault, pace) = Fault::parse("rate_limited; retry_after=6.5s ;variant=fractional").unwrap();
+        let fault = fault.unwrap();
         assert_eq!(fault.kind, Kind::RateLimited);
         assert_eq!(fault.parameters.retry_after, Some(Duration::from_millis(6500)));
         assert_eq!(fault.parameters.variant.as_deref(), Some("fractional"));
+        assert_eq!(pace, Pace::default());
+    }
+
+    #[test]
+    fn a_header_gives_a_pace_with_or_without_a_fault() {
+        let (fault, pace) = Fault::parse("pace; tokens=3").unwrap();
+        assert_eq!((fault, pace.tokens()), (None, Some(3)));
+        let (fault, pace) = Fault::parse("stream_stalled; token=5ms").unwrap();
+        assert_eq!(fault.unwrap().kind, Kind::StreamStalled);
+        assert_eq!(pace.token(), Some(Duration::from_millis(5)));
     }
 
     #[test]
@@ -263,6 +326,8 @@ mod tests {
         check_refused("slow_headers", "the fault slow_headers needs ms");
         check_refused("slow_headers; ms=x", "ms is not a number");
         check_refused("slow_headers; ms=3600001", "ms is at most 3600000");
+        check_refused("pace; ms=3", "there is no fault \"pace\"");
+        check_refused("stream_stalled; tokens=x", "tokens is not a number");
         check_refused("stall; ms=3", "the fault stall takes no ms");
         check_refused("stall; ms", "\"ms\" is not key=value");
         check_refused("stall; a=b", "there is no parameter \"a\"");

@@ -12,7 +12,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use super::{
     answer::answer,
     exchange::{Action, Ending, MAX_REQUEST_BODY, Reply, Request},
-    record::Connection,
+    record::{Connection, Entry},
     server::Shared,
     timer::Clock,
 };
@@ -21,6 +21,8 @@ use super::{
 const MAX_HEAD: usize = 64 * 1024;
 /// Bytes gathered before they are written, while no pause asks for it earlier.
 const WRITE_SIZE: usize = 64 * 1024;
+/// Bytes that TLS carries in one record (RFC 8446, section 5.1), and so in one write.
+const RECORD_SIZE: usize = 16 * 1024;
 /// Neither HTTP nor text.
 const GARBAGE: &[u8] = b"\x00\xff\x15\x03SSH-2.0-this_is_not_HTTP\r\n\x80\x00\x00\x01\r\n\r\n";
 
@@ -42,7 +44,7 @@ where
         let keeps_alive = head.keeps_alive();
         let framing = Framing { body: head.method != "HEAD", chunked: head.minor_version > 0, keeps_alive };
         let Head { method, target, headers, .. } = head;
-        let received = Instant::now();
+        let received = entry.received();
         let request = Request { method, target, headers, body };
         match answer(&request, &shared.script, &entry) {
             Action::Stall => return wire.watch().await,
@@ -57,13 +59,16 @@ where
                 return wire.stream.shutdown().await;
             }
             Action::Reply(reply) => {
-                wire.send(&reply, received, framing).await?;
-                if reply.ending != Ending::Complete {
-                    if matches!(reply.ending, Ending::ResetAfter(_)) {
-                        connection.reset_at_end();
-                    }
+                wire.send(&reply, received, framing, Some(&entry)).await?;
+                match reply.ending {
+                    Ending::Complete => {}
+                    Ending::Silent | Ending::Endless => return wire.watch().await,
                     // Without the end that TLS or HTTP would announce.
-                    return Ok(());
+                    Ending::CloseAfter(_) => return Ok(()),
+                    Ending::ResetAfter(_) => {
+                        connection.reset_at_end();
+                        return Ok(());
+                    }
                 }
             }
         }
@@ -176,48 +181,65 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
     async fn refuse(&mut self, status: u16) -> io::Result<()> {
         let reply = Reply::new(status, "text/plain", "the simulator does not take this\n");
         let framing = Framing { body: true, chunked: false, keeps_alive: false };
-        self.send(&reply, Instant::now(), framing).await?;
+        self.send(&reply, Instant::now(), framing, None).await?;
         self.stream.shutdown().await
     }
 
-    async fn send(&mut self, reply: &Reply, received: Instant, framing: Framing) -> io::Result<()> {
+    async fn send(
+        &mut self,
+        reply: &Reply,
+        received: Instant,
+        framing: Framing,
+        entry: Option<&Entry>,
+    ) -> io::Result<()> {
         let may_have_body = reply.may_have_body();
         let framed = reply.has_header("content-length") || reply.has_header("transfer-encoding");
-        let chunked = framing.chunked && !framed && reply.body.len() > 1;
+        let chunked = framing.chunked && !framed && reply.is_chunked();
         let mut out = head(reply, framing.keeps_alive);
         if may_have_body && chunked {
             out.extend_from_slice(b"Transfer-Encoding: chunked\r\n");
-        } else if may_have_body && !framed {
+        } else if may_have_body && !framed && !reply.streamed {
             out.extend_from_slice(format!("Content-Length: {}\r\n", reply.content_length()).as_bytes());
         }
         out.extend_from_slice(b"\r\n");
+        let due = received + reply.delay;
         if !reply.delay.is_zero() {
-            self.pause_until(received + reply.delay).await?;
+            self.pause_until(due).await?;
         }
         if may_have_body && framing.body {
-            self.send_body(reply, chunked, &mut out).await?;
+            self.send_body(reply, chunked, due, entry, &mut out).await?;
         }
         self.write(&out).await
     }
 
-    /// Writes all but what may wait for the response's end. Pauses add up from the first of them, so that the lateness
-    /// of one does not move the next.
-    async fn send_body(&mut self, reply: &Reply, chunked: bool, out: &mut Vec<u8>) -> io::Result<()> {
+    /// Writes all but what may wait for the response's end. `due` is when the head was.
+    async fn send_body(
+        &mut self,
+        reply: &Reply,
+        chunked: bool,
+        mut due: Instant,
+        entry: Option<&Entry>,
+        out: &mut Vec<u8>,
+    ) -> io::Result<()> {
         let mut left = match reply.ending {
-            Ending::Complete => usize::MAX,
             Ending::CloseAfter(bytes) | Ending::ResetAfter(bytes) => bytes,
+            Ending::Complete | Ending::Silent | Ending::Endless => usize::MAX,
         };
-        let mut due = None;
-        for chunk in &reply.body {
+        let again = reply.body.last().filter(|_| reply.ending == Ending::Endless);
+        for chunk in reply.body.iter().chain(again.into_iter().cycle()) {
+            // What is written together with the first token must be one write, so that it has one time.
+            let is_crowded = chunk.first_token && out.len() + chunk.bytes.len() > RECORD_SIZE;
             if !chunk.pause.is_zero() {
                 self.write(out).await?;
                 out.clear();
-                let next = due.unwrap_or_else(Instant::now) + chunk.pause;
-                due = Some(next);
-                self.pause_until(next).await?;
-            } else if out.len() >= WRITE_SIZE {
+                due += chunk.pause;
+                self.pause_until(due).await?;
+            } else if out.len() >= WRITE_SIZE || is_crowded {
                 self.write(out).await?;
                 out.clear();
+            }
+            if let Some(entry) = entry.filter(|_| chunk.first_token) {
+                entry.first_token_follows();
             }
             if chunked {
                 out.extend_from_slice(format!("{:x}\r\n", chunk.bytes.len()).as_bytes());
@@ -232,13 +254,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
                 out.extend_from_slice(b"\r\n");
             }
         }
-        if chunked {
+        if chunked && reply.ending == Ending::Complete {
             out.extend_from_slice(b"0\r\n\r\n");
         }
         Ok(())
     }
 
     async fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        if bytes.is_empty() {
+            return Ok(());
+        }
         self.stream.write_all(bytes).await?;
         self.stream.flush().await
     }

@@ -77,14 +77,15 @@ async fn respond(
     let Ok(body) = Limited::new(body, MAX_REQUEST_BODY).collect().await else {
         entry.lock().status = Some(413);
         let reply = Reply::new(413, "text/plain", "the simulator does not take this\n");
-        return Ok(response(reply, false, Delivery { connection, shared, cut, entry }));
+        return Ok(response(reply, false, Instant::now(), Delivery { connection, shared, cut, entry }));
     };
     let request = Request { method, target, headers, body: body.to_bytes() };
-    let received = Instant::now();
+    let received = entry.received();
     match answer(&request, &shared.script, &entry) {
         Action::Reply(reply) => {
-            shared.clock.until(received + reply.delay).await;
-            Ok(response(reply, is_head, Delivery { connection, shared, cut, entry }))
+            let due = received + reply.delay;
+            shared.clock.until(due).await;
+            Ok(response(reply, is_head, due, Delivery { connection, shared, cut, entry }))
         }
         Action::Close { reset } => {
             if reset {
@@ -101,20 +102,21 @@ async fn respond(
     }
 }
 
-fn response(reply: Reply, is_head: bool, delivery: Delivery) -> Response<Paced> {
+/// `due` is when the head is.
+fn response(reply: Reply, is_head: bool, due: Instant, delivery: Delivery) -> Response<Paced> {
     let status = StatusCode::from_u16(reply.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let may_have_body = reply.may_have_body() && !is_head;
     let headers: Vec<_> = reply.headers.iter().filter_map(|(name, value)| field(name, value)).collect();
-    let length = (reply.body.len() <= 1 && reply.may_have_body()).then(|| reply.content_length());
+    let length = (!reply.is_chunked() && reply.may_have_body()).then(|| reply.content_length());
     let body = Paced {
         chunks: if may_have_body { reply.body.into() } else { VecDeque::new() },
         left: match reply.ending {
-            Ending::Complete => None,
             Ending::CloseAfter(bytes) | Ending::ResetAfter(bytes) => Some(bytes),
+            Ending::Complete | Ending::Silent | Ending::Endless => None,
         },
-        resets: matches!(reply.ending, Ending::ResetAfter(_)),
+        ending: reply.ending,
         expected: delivery.connection.written(),
-        due: None,
+        due,
         waiting: None,
         delivery,
     };
@@ -150,10 +152,11 @@ struct Paced {
     chunks: VecDeque<Chunk>,
     /// Bytes until the cut; `None`: none comes.
     left: Option<usize>,
-    resets: bool,
+    ending: Ending,
     /// What the connection must have written before it is cut.
     expected: u64,
-    due: Option<Instant>,
+    /// When the part before was due.
+    due: Instant,
     waiting: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
     delivery: Delivery,
 }
@@ -163,7 +166,7 @@ impl Paced {
     fn cut(&self) -> Pin<Box<dyn Future<Output = ()> + Send>> {
         let Delivery { connection, shared, cut, .. } = &self.delivery;
         let (connection, clock, cut) = (Arc::clone(connection), shared.clock.clone(), Arc::clone(cut));
-        let (expected, resets) = (self.expected, self.resets);
+        let (expected, resets) = (self.expected, matches!(self.ending, Ending::ResetAfter(_)));
         Box::pin(async move {
             while connection.written() < expected {
                 clock.until(Instant::now() + FLUSH_CHECK).await;
@@ -191,8 +194,8 @@ impl Body for Paced {
         } else if let Some(pause) =
             self.chunks.front().map(|chunk| chunk.pause).filter(|pause| !pause.is_zero())
         {
-            let due = self.due.unwrap_or_else(Instant::now) + pause;
-            self.due = Some(due);
+            self.due += pause;
+            let due = self.due;
             let clock = self.delivery.shared.clock.clone();
             let mut waiting: Pin<Box<dyn Future<Output = ()> + Send>> =
                 Box::pin(async move { clock.until(due).await });
@@ -207,10 +210,21 @@ impl Body for Paced {
             self.waiting = Some(waiting);
             ready!(polled);
         }
-        let Some(mut chunk) = self.chunks.pop_front() else {
+        let again = if self.ending == Ending::Endless && self.chunks.len() == 1 {
+            self.chunks.front().cloned()
+        } else {
+            None
+        };
+        let Some(mut chunk) = again.or_else(|| self.chunks.pop_front()) else {
+            if self.ending == Ending::Silent {
+                return Poll::Pending;
+            }
             self.delivery.entry.complete();
             return Poll::Ready(None);
         };
+        if chunk.first_token {
+            self.delivery.entry.first_token_follows();
+        }
         if let Some(left) = self.left {
             chunk.bytes.truncate(left);
             self.left = Some(left - chunk.bytes.len());

@@ -6,7 +6,7 @@
 //! since a tokio timer alone would be a millisecond late and a prober is measured against it.
 //!
 //! In reading order: [`server`](Simulator) accepts, `http1` and `http2` speak the protocol, `answer` decides what to say,
-//! `scenario` and `fault` script what goes wrong, `api` holds what each real service would say, `record` keeps what was
+//! `scenario`, `fault` and `pace` script what goes wrong and how fast, `api` holds what each real service would say, `record` keeps what was
 //! received and written, `timer` paces, `certificates` and `queue` are for the layers below HTTP.
 
 mod answer;
@@ -16,6 +16,7 @@ mod exchange;
 mod fault;
 mod http1;
 mod http2;
+mod pace;
 mod queue;
 mod record;
 mod scenario;

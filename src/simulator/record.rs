@@ -57,9 +57,15 @@ pub struct Recorded {
     pub tls_done: Option<Instant>,
     /// When the whole head of the request was there.
     pub head_received: Instant,
+    /// When the whole request was there, which is where scripted pauses begin; `None`: it never was.
+    pub received: Option<Instant>,
     /// The writes to the socket from then on, at most 4096. With TLS these are encrypted bytes. On an HTTP/2 connection
     /// a write belongs to every request that is not yet complete.
     pub writes: Vec<Write>,
+    /// Just before the write with which a stream's first visible content (neither the role nor reasoning) was complete;
+    /// equal to the `at` of one of the `writes` if those are not too many. On HTTP/2 it is the first write after the
+    /// content was given to the connection. `None`: no stream, or nothing visible in it.
+    pub first_token: Option<Instant>,
     /// When this side closed the connection, of its own or after the client; `None`: it is open.
     pub closed: Option<Instant>,
 }
@@ -120,16 +126,19 @@ impl Recorder {
             accepted: connection.accepted,
             tls_done: connection.tls_done.get().copied(),
             head_received: received,
+            received: None,
             writes: Vec::new(),
+            first_token: None,
             closed: None,
         };
         let entry = Arc::new(Entry {
             connection: Arc::clone(connection),
             recorded: Mutex::new(recorded),
             complete: AtomicBool::new(false),
+            first_token_next: AtomicBool::new(false),
         });
         let mut active = lock(&connection.active);
-        active.retain(|entry| !entry.complete.load(Ordering::Relaxed));
+        active.retain(|entry| !entry.is_over());
         active.push(Arc::clone(&entry));
         let mut entries = lock(&self.entries);
         if entries.len() >= MAX_RECORDS {
@@ -152,9 +161,25 @@ pub(super) struct Entry {
     connection: Arc<Connection>,
     recorded: Mutex<Recorded>,
     complete: AtomicBool,
+    first_token_next: AtomicBool,
 }
 
 impl Entry {
+    /// The whole request is there; returns when that was.
+    pub(super) fn received(&self) -> Instant {
+        *self.lock().received.insert(Instant::now())
+    }
+
+    /// The next write carries the first visible content.
+    pub(super) fn first_token_follows(&self) {
+        self.first_token_next.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether nothing is to come but what the socket has not taken yet.
+    fn is_over(&self) -> bool {
+        self.complete.load(Ordering::Relaxed) && !self.first_token_next.load(Ordering::Relaxed)
+    }
+
     /// Notes what the request says of itself.
     pub(super) fn describe(&self, request: &Request) {
         let mut recorded = self.lock();
@@ -220,13 +245,18 @@ impl Connection {
     /// Writes, and notes it. Nobody reads the records meanwhile: whoever has seen the bytes finds them noted.
     fn note(&self, write: impl FnOnce() -> Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         let active = lock(&self.active);
-        let mut records: Vec<_> = active.iter().map(|entry| entry.lock()).collect();
+        let mut records: Vec<_> = active.iter().map(|entry| (entry, entry.lock())).collect();
         let at = Instant::now();
         let result = write();
         if let Poll::Ready(Ok(bytes)) = result {
             self.written.fetch_add(bytes as u64, Ordering::Relaxed);
-            for recorded in records.iter_mut().filter(|recorded| recorded.writes.len() < MAX_WRITES) {
-                recorded.writes.push(Write { at, bytes });
+            for (entry, recorded) in &mut records {
+                if entry.first_token_next.swap(false, Ordering::Relaxed) {
+                    recorded.first_token = Some(at);
+                }
+                if recorded.writes.len() < MAX_WRITES {
+                    recorded.writes.push(Write { at, bytes });
+                }
             }
         }
         result
@@ -317,6 +347,21 @@ mod tests {
         }
         assert_eq!((first.lock().writes.len(), second.lock().writes.len()), (2, MAX_WRITES));
         assert_eq!(connection.written(), 3 + MAX_WRITES as u64);
+    }
+
+    #[test]
+    fn a_first_token_on_its_way_is_noted_though_its_response_is_complete() {
+        let recorder = Recorder::default();
+        let connection = recorder.connection();
+        let first = recorder.begin(&connection, Instant::now(), "2");
+        first.first_token_follows();
+        first.complete();
+        let second = recorder.begin(&connection, Instant::now(), "2");
+        assert!(connection.note(|| Poll::Pending).is_pending() && first.lock().first_token.is_none());
+        assert!(connection.note(|| Poll::Ready(Ok(1))).is_ready());
+        let noted = first.lock().clone();
+        assert_eq!(noted.first_token, Some(noted.writes[0].at));
+        assert_eq!(second.lock().first_token, None);
     }
 
     #[test]

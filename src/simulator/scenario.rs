@@ -11,11 +11,13 @@ use super::{
     api::Provider,
     exchange::Reply,
     fault::{Fault, Kind, Parameters},
+    pace::{Pace, RawPace},
 };
 
 /// What goes wrong, for whom and when. The default scenario is fair weather.
 ///
-/// The first rule that strikes wins. Everything but `fault` (or `respond`) may be left out:
+/// The first rule that strikes wins; for each key of a `pace` it is the first that has it, so that paces and faults
+/// combine. Everything but `fault`, `respond` or `pace` may be left out:
 ///
 /// ```
 /// # use langmart_prober::simulator::Scenario;
@@ -38,12 +40,21 @@ use super::{
 ///     [[rule]]
 ///     path = "/health"
 ///     respond = { status = 200, headers = { Content-Type = "text/plain" }, body = "OK" }
+///     [[rule]]
+///     provider = "langmart"
+///     pace = { extra = "80ms" }     # the gateway's own share, before every answer
+///     [[rule]]                      # how the models generate, whether streamed or in one piece
+///     pace = { processing = "5ms", first_token = "50ms", token = "10ms", tokens = 8, usage = true }
 ///     "#,
 /// );
 /// assert!(scenario.is_ok());
 /// ```
 ///
-/// One request can choose its own fault by a header: `x-simulate: rate_limited; retry_after=30s`.
+/// Faults that begin with `stream_` strike requests for a stream only. Those that break it off do so after the pace's
+/// `tokens` (of which there are two where nothing is said).
+///
+/// One request can choose its own fault and pace by a header: `x-simulate: rate_limited; retry_after=30s`,
+/// `x-simulate: stream_stalled; first_token=50ms; tokens=3`, `x-simulate: pace; tokens=8`.
 #[derive(Clone, Debug, Default)]
 pub struct Scenario {
     seed: u64,
@@ -76,7 +87,15 @@ struct Rule {
     first_call: u64,
     last_call: Option<u64>,
     probability: f64,
-    effect: Effect,
+    effect: Option<Effect>,
+    pace: Pace,
+}
+
+/// What a request meets.
+pub(super) struct Met {
+    /// `None`: fair weather.
+    pub(super) effect: Option<Effect>,
+    pub(super) pace: Pace,
 }
 
 /// What a rule does.
@@ -116,6 +135,7 @@ struct RawRule {
     status: Option<u16>,
     upstream: Option<String>,
     respond: Option<RawResponse>,
+    pace: Option<RawPace>,
 }
 
 #[derive(Deserialize)]
@@ -172,7 +192,8 @@ impl Scenario {
             first_call: 1,
             last_call: None,
             probability: 1.0,
-            effect: Effect::Respond(Box::new(reply), "raw"),
+            effect: Some(Effect::Respond(Box::new(reply), "raw")),
+            pace: Pace::default(),
         });
         Ok(self)
     }
@@ -199,15 +220,17 @@ impl RawRule {
             upstream: self.upstream,
         };
         let effect = match (self.fault, self.respond) {
-            (Some(name), None) => Effect::Fault(Fault::new(&name, parameters)?),
+            (Some(name), None) => Some(Effect::Fault(Fault::new(&name, parameters)?)),
             (None, Some(_)) if parameters != Parameters::default() => {
                 return Err(
                     "respond takes status, headers and body, and those inside its own braces".to_owned()
                 );
             }
-            (None, Some(response)) => Effect::Respond(Box::new(response.check()?), "respond"),
-            _ => return Err("needs either fault or respond".to_owned()),
+            (None, Some(response)) => Some(Effect::Respond(Box::new(response.check()?), "respond")),
+            (None, None) if self.pace.is_some() && parameters == Parameters::default() => None,
+            _ => return Err("needs either fault or respond, or a pace alone".to_owned()),
         };
+        let pace = self.pace.map(RawPace::check).transpose().map_err(|error| format!("pace.{error}"))?;
         let calls = self.calls.unwrap_or(RawCalls { from: 1, to: None });
         let probability = self.probability.unwrap_or(1.0);
         let rule = Rule {
@@ -221,6 +244,7 @@ impl RawRule {
             last_call: calls.to,
             probability,
             effect,
+            pace: pace.unwrap_or_default(),
         };
         if rule.first_call == 0 || rule.last_call.is_some_and(|last| last < rule.first_call) {
             return Err("calls: from is 1 or more, to is not below it".to_owned());
@@ -233,7 +257,8 @@ impl RawRule {
         }
         if rule.is_of_connection() && rule.looks_at_request() {
             return Err(
-                "the fault strikes before there is a request with provider, path, model or key".to_owned()
+                "the fault strikes before there is a request with provider, path, model, key or pace"
+                    .to_owned(),
             );
         }
         Ok(rule)
@@ -261,15 +286,28 @@ pub(super) struct Seen<'a> {
     pub(super) path: &'a str,
     pub(super) model: Option<&'a str>,
     pub(super) key: Option<&'a str>,
+    /// Whether a stream is asked for.
+    pub(super) streams: bool,
 }
 
 impl Rule {
+    fn fault(&self) -> Option<Kind> {
+        match &self.effect {
+            Some(Effect::Fault(fault)) => Some(fault.kind),
+            Some(Effect::Respond(..)) | None => None,
+        }
+    }
+
     fn is_of_connection(&self) -> bool {
-        matches!(&self.effect, Effect::Fault(fault) if fault.kind.is_of_connection())
+        self.fault().is_some_and(Kind::is_of_connection)
     }
 
     fn looks_at_request(&self) -> bool {
-        self.provider.is_some() || self.path.is_some() || self.model.is_some() || self.key_contains.is_some()
+        self.provider.is_some()
+            || self.path.is_some()
+            || self.model.is_some()
+            || self.key_contains.is_some()
+            || self.pace != Pace::default()
     }
 
     fn matches(&self, seen: &Seen<'_>, since_begin: Duration) -> bool {
@@ -277,6 +315,7 @@ impl Rule {
             && self.path.as_deref().is_none_or(|part| seen.path.contains(part))
             && self.model.as_deref().is_none_or(|model| seen.model == Some(model))
             && self.key_contains.as_deref().is_none_or(|part| seen.key.is_some_and(|key| key.contains(part)))
+            && (seen.streams || !self.fault().is_some_and(Kind::is_of_stream))
             && self.is_due(since_begin)
     }
 
@@ -302,26 +341,23 @@ impl Script {
         &self.scenario
     }
 
-    /// What the request meets; `None`: nothing.
-    pub(super) fn of_request(&mut self, seen: &Seen<'_>, now: Instant) -> Option<Effect> {
+    /// What the request meets.
+    pub(super) fn of_request(&mut self, seen: &Seen<'_>, now: Instant) -> Met {
         let since_begin = now - self.began;
-        self.first(|rule| !rule.is_of_connection() && rule.matches(seen, since_begin))
+        self.meet(|rule| !rule.is_of_connection() && rule.matches(seen, since_begin))
     }
 
     /// What a new connection meets in this respect; `None`: nothing.
     pub(super) fn of_connection(&mut self, kind: Kind, now: Instant) -> Option<Fault> {
         let since_begin = now - self.began;
-        let effect = self.first(|rule| {
-            matches!(&rule.effect, Effect::Fault(fault) if fault.kind == kind) && rule.is_due(since_begin)
-        });
-        match effect {
+        match self.meet(|rule| rule.fault() == Some(kind) && rule.is_due(since_begin)).effect {
             Some(Effect::Fault(fault)) => Some(fault),
             Some(Effect::Respond(..)) | None => None,
         }
     }
 
-    fn first(&mut self, matches: impl Fn(&Rule) -> bool) -> Option<Effect> {
-        let mut winner = None;
+    fn meet(&mut self, matches: impl Fn(&Rule) -> bool) -> Met {
+        let mut met = Met { effect: None, pace: Pace::default() };
         for (index, (rule, calls)) in self.scenario.rules.iter().zip(&mut self.calls).enumerate() {
             if !matches(rule) {
                 continue;
@@ -330,11 +366,12 @@ impl Script {
             let strikes = *calls >= rule.first_call
                 && rule.last_call.is_none_or(|last| *calls <= last)
                 && share(self.scenario.seed, index as u64, *calls) < rule.probability;
-            if strikes && winner.is_none() {
-                winner = Some(rule.effect.clone());
+            if strikes {
+                met.effect = met.effect.or_else(|| rule.effect.clone());
+                met.pace = met.pace.or(&rule.pace);
             }
         }
-        winner
+        met
     }
 }
 
@@ -380,6 +417,7 @@ mod tests {
         path: "/groq/openai/v1/chat/completions",
         model: Some("m"),
         key: Some("sk-one"),
+        streams: false,
     };
 
     fn script(text: &str) -> Script {
@@ -401,7 +439,8 @@ mod tests {
 
     #[track_caller]
     fn check_match(rule: &str, matches: bool) {
-        let effect = script(&format!("[[rule]]\n{rule}\nfault = 'stall'")).of_request(&CHAT, Instant::now());
+        let effect =
+            script(&format!("[[rule]]\n{rule}\nfault = 'stall'")).of_request(&CHAT, Instant::now()).effect;
         assert_eq!(effect.is_some(), matches, "{rule}");
     }
 
@@ -425,15 +464,43 @@ mod tests {
              [[rule]]\ncalls = { from = 3 }\nfault = 'cut'\n\
              [[rule]]\nmodel = 'other'\nrespond = { status = 418 }",
         );
-        let met: Vec<_> = (0..5).map(|_| name(script.of_request(&CHAT, Instant::now()))).collect();
+        let met: Vec<_> = (0..5).map(|_| name(script.of_request(&CHAT, Instant::now()).effect)).collect();
         assert_eq!(met, [None, Some("stall"), Some("stall"), Some("cut"), Some("cut")]);
+    }
+
+    #[test]
+    fn faults_of_streams_pass_other_requests_by() {
+        let mut script = script("[[rule]]\ncalls = { to = 1 }\nfault = 'stream_stalled'");
+        assert_eq!(name(script.of_request(&CHAT, Instant::now()).effect), None);
+        let stream = Seen { streams: true, ..CHAT };
+        assert_eq!(
+            name(script.of_request(&stream, Instant::now()).effect),
+            Some("stream_stalled"),
+            "not counted"
+        );
+    }
+
+    #[test]
+    fn paces_combine_with_each_other_and_with_faults() {
+        let mut script = script(
+            "[[rule]]\nprovider = 'groq'\npace = { extra = '80ms' }\n\
+             [[rule]]\ncalls = { to = 1 }\nfault = 'stall'\npace = { tokens = 3 }\n\
+             [[rule]]\npace = { tokens = 8, first_token = '50ms' }",
+        );
+        let mut meet = || {
+            let Met { effect, pace } = script.of_request(&CHAT, Instant::now());
+            (name(effect), pace.tokens(), pace.extra().as_millis(), pace.first_token().as_millis())
+        };
+        assert_eq!(meet(), (Some("stall"), Some(3), 80, 50));
+        assert_eq!(meet(), (None, Some(8), 80, 50));
     }
 
     #[test]
     fn rules_have_their_time() {
         let mut script = script("[[rule]]\nafter = '20s'\nuntil = '1m'\nfault = 'stall'");
         let began = script.began;
-        let mut at = |seconds| script.of_request(&CHAT, began + Duration::from_secs(seconds)).is_some();
+        let mut at =
+            |seconds| script.of_request(&CHAT, began + Duration::from_secs(seconds)).effect.is_some();
         assert_eq!([at(0), at(19), at(20), at(59), at(60)], [false, false, true, true, false]);
     }
 
@@ -442,7 +509,7 @@ mod tests {
         let run = |seed: u64| {
             let text = format!("seed = {seed}\n[[rule]]\nprobability = 0.2\nfault = 'stall'");
             let mut script = script(&text);
-            (0..5000).map(|_| script.of_request(&CHAT, Instant::now()).is_some()).collect::<Vec<_>>()
+            (0..5000).map(|_| script.of_request(&CHAT, Instant::now()).effect.is_some()).collect::<Vec<_>>()
         };
         let struck = run(1);
         assert_eq!(struck, run(1));
@@ -455,7 +522,7 @@ mod tests {
     fn faults_of_connections_are_kept_apart() {
         let mut script = script("[[rule]]\ncalls = { to = 1 }\nfault = 'slow_handshake'\nms = 3");
         let now = Instant::now();
-        assert!(script.of_request(&CHAT, now).is_none());
+        assert!(script.of_request(&CHAT, now).effect.is_none());
         assert!(script.of_connection(Kind::ResetHandshake, now).is_none());
         let fault = script.of_connection(Kind::SlowHandshake, now).unwrap();
         assert_eq!(fault.parameters.pause, Some(Duration::from_millis(3)));
@@ -484,6 +551,13 @@ mod tests {
         check_refused("[[rule]]\nfault = 'stall'\ncalls = { from = 3, to = 2 }", "calls: from is 1 or more");
         check_refused("[[rule]]\nfault = 'stall'\nprobability = 1.5", "probability: is from 0 to 1");
         check_refused("[[rule]]\nfault = 'reset_handshake'\npath = '/x'", "before there is a request");
+        check_refused(
+            "[[rule]]\nfault = 'reset_handshake'\npace = { tokens = 1 }",
+            "before there is a request",
+        );
+        check_refused("[[rule]]\npace = { token = '1' }", "rule 1: pace.token: \"1\" is not a number");
+        check_refused("[[rule]]\npace = { tokns = 1 }", "unknown field `tokns`");
+        check_refused("[[rule]]\nms = 3\npace = { tokens = 1 }", "or a pace alone");
         check_refused("[[rule]]\nrespond = { status = 99 }", "respond.status: is from 200 to 599");
         check_refused("[[rule]]\nstatus = 3\nrespond = { status = 200 }", "inside its own braces");
         check_refused("[[rule]]\nrespond = { status = 200, headers = { a = \"b\\nc\" } }", "a line break");

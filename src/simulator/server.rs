@@ -10,7 +10,7 @@ use std::{
 
 use rustls::server::Acceptor;
 use tokio::{
-    net::{TcpListener, TcpStream},
+    net::{TcpListener, TcpSocket, TcpStream},
     runtime::Runtime,
     sync::{Semaphore, oneshot},
 };
@@ -27,6 +27,9 @@ use super::{
 
 /// Connections at a time; more wait in the listener's queue.
 const MAX_CONNECTIONS: usize = 4096;
+/// Connections that the system takes meanwhile, as far as it lets us (net.core.somaxconn). The standard library's 128
+/// are fewer than come at once where hundreds of probes are due together; the others would try again a second later.
+const BACKLOG: u32 = 4096;
 /// After an error of the listener (no descriptors left), before it is asked again.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -71,9 +74,14 @@ impl Simulator {
             recorder: Recorder::default(),
             clock: timer.clock(),
         });
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let plain = runtime.block_on(TcpListener::bind(listen))?;
-        let tls = tls_listen.map(|address| runtime.block_on(TcpListener::bind(address))).transpose()?;
+        // Whoever's pause is over is woken by the timer's thread, from outside, and comes before new requests: by default
+        // up to thirty of them would be answered first.
+        let runtime =
+            tokio::runtime::Builder::new_current_thread().global_queue_interval(1).enable_all().build()?;
+        let (plain, tls) = {
+            let _context = runtime.enter();
+            (bind(listen)?, tls_listen.map(bind).transpose()?)
+        };
         let address = plain.local_addr()?;
         let tls_address = tls.as_ref().map(TcpListener::local_addr).transpose()?;
         let (stop, stopped) = oneshot::channel();
@@ -141,6 +149,14 @@ impl Drop for Simulator {
     fn drop(&mut self) {
         self.stop();
     }
+}
+
+/// Listens; to be called within the runtime.
+fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
 }
 
 /// Serves until the other end of `stopped` is gone.

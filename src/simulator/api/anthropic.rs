@@ -2,7 +2,10 @@
 
 use serde_json::{Value, json};
 
-use super::service::{Call, Endpoint, Failure, request_number};
+use super::{
+    service::{Call, Endpoint, Failure, request_number},
+    stream::{Events, Finish, Outline, Piece},
+};
 use crate::simulator::fault::Parameters;
 
 pub(super) fn endpoint(path: &str) -> Option<(&'static str, Endpoint)> {
@@ -40,16 +43,92 @@ pub(super) fn success(endpoint: Endpoint, call: &Call<'_>) -> Value {
             "id": format!("msg_01Sim{}", request_number()),
             "type": "message",
             "role": "assistant",
-            "content": [{"type": "text", "text": "OK"}],
+            "content": [{"type": "text", "text": call.pace.texts().concat()}],
             "stop_reason": "end_turn",
             "stop_sequence": null,
-            "usage": {
-                "input_tokens": call.input_tokens(), "cache_creation_input_tokens": 0,
-                "cache_read_input_tokens": 0, "output_tokens": 4, "service_tier": "standard",
-            },
+            "usage": usage(call, call.output_tokens(4)),
         }),
         _ => models(call),
     }
+}
+
+fn usage(call: &Call<'_>, output: usize) -> Value {
+    json!({
+        "input_tokens": call.input_tokens(), "cache_creation_input_tokens": 0, "cache_read_input_tokens": 0,
+        "output_tokens": output, "service_tier": "standard",
+    })
+}
+
+pub(super) fn events(call: &Call<'_>, outline: &Outline<'_>) -> Events {
+    let thinks = thinks(call);
+    let tells_usage = call.pace.usage.unwrap_or(true);
+    let mut message = json!({
+        "model": call.model(), "id": format!("msg_01Sim{}", request_number()), "type": "message",
+        "role": "assistant", "content": [], "stop_reason": null, "stop_sequence": null,
+    });
+    let mut ending =
+        json!({"delta": {"stop_reason": outline.finish.map(stop_reason), "stop_sequence": null}});
+    if tells_usage {
+        message["usage"] = usage(call, 1);
+        ending["usage"] = json!({"output_tokens": outline.texts.len() + usize::from(thinks)});
+    }
+    let block = |index: usize, block: Value| {
+        event("content_block_start", json!({"index": index, "content_block": block}))
+    };
+    let delta =
+        |index: usize, delta: Value| event("content_block_delta", json!({"index": index, "delta": delta}));
+    let stop = |index: usize| event("content_block_stop", json!({"index": index}));
+    let text = usize::from(thinks);
+    let mut opening = vec![event("message_start", json!({"message": message}))];
+    let mut reasoning = Vec::new();
+    if thinks {
+        opening.push(block(0, json!({"type": "thinking", "thinking": "", "signature": ""})));
+        reasoning = vec![
+            delta(0, json!({"type": "thinking_delta", "thinking": "The user wants OK."})),
+            delta(0, json!({"type": "signature_delta", "signature": "c2ltdWxhdGVk"})),
+            stop(0),
+            block(text, json!({"type": "text", "text": ""})),
+        ];
+    } else {
+        opening.push(block(text, json!({"type": "text", "text": ""})));
+    }
+    opening.push(Piece::Named("ping", "{\"type\": \"ping\"}".to_owned()));
+    let content = |said: &str| delta(text, json!({"type": "text_delta", "text": said}));
+    let closing = || vec![stop(text), event("message_delta", ending), event("message_stop", json!({}))];
+    let error = failure(Failure::Overloaded, outline.parameters).1;
+    Events {
+        opening,
+        reasoning,
+        content: outline.texts.iter().map(|said| content(said)).collect(),
+        closing: outline.finish.map_or_else(Vec::new, |_| closing()),
+        error: vec![Piece::Named("error", error.to_string())],
+        further: content(" OK"),
+    }
+}
+
+/// The models of 2026 think unless they are told not to, the older ones if they are told to.
+fn thinks(call: &Call<'_>) -> bool {
+    match call.body.as_ref().and_then(|body| body.pointer("/thinking/type")).and_then(Value::as_str) {
+        Some(thinking) => thinking != "disabled",
+        None => call.model().is_some_and(|model| model.starts_with("claude-haiku-5")),
+    }
+}
+
+fn stop_reason(finish: Finish) -> &'static str {
+    match finish {
+        Finish::Stop => "end_turn",
+        Finish::Length => "max_tokens",
+    }
+}
+
+/// An event whose data repeats its name and is padded before its last brace, to another length each time.
+fn event(name: &'static str, mut data: Value) -> Piece {
+    data["type"] = json!(name);
+    let mut text = data.to_string();
+    text.pop();
+    text.push_str(&" ".repeat(request_number() as usize % 16));
+    text.push('}');
+    Piece::Named(name, text)
 }
 
 /// A page of the list: `limit` (20 where it is not given) models after the one that `after_id` names.

@@ -3,10 +3,14 @@
 use serde_json::{Value, json};
 
 use super::{
-    limits,
+    Provider, limits,
     service::{Call, Endpoint, Failure, request_number},
+    stream::{Events, Finish, Outline, Piece},
 };
 use crate::simulator::fault::Parameters;
+
+/// What a model's path ends with to stream.
+const STREAM: &str = ":streamGenerateContent";
 
 pub(super) fn endpoint(path: &str) -> Option<(&'static str, Endpoint)> {
     match path {
@@ -17,26 +21,94 @@ pub(super) fn endpoint(path: &str) -> Option<(&'static str, Endpoint)> {
 
 /// The model that the path names, if it is one to generate with.
 pub(super) fn model(path: &str) -> Option<&str> {
-    path.strip_prefix("/models/")?.strip_suffix(":generateContent")
+    let rest = path.strip_prefix("/models/")?;
+    rest.strip_suffix(":generateContent").or_else(|| rest.strip_suffix(STREAM))
+}
+
+pub(super) fn streams(path: &str) -> bool {
+    path.ends_with(STREAM)
+}
+
+/// Whether the answer, an error included, is an array: a stream without `alt=sse`.
+pub(super) fn is_array(call: &Call<'_>) -> bool {
+    call.provider == Provider::Google && streams(call.path) && call.request.query("alt") != Some("sse")
 }
 
 pub(super) fn success(endpoint: Endpoint, call: &Call<'_>) -> Value {
     match endpoint {
         Endpoint::Chat => {
-            let (input, output) = (call.input_tokens(), 1);
-            json!({
-                "candidates": [{
-                    "content": {"parts": [{"text": "OK"}], "role": "model"}, "finishReason": "STOP", "index": 0,
-                }],
-                "usageMetadata": {
-                    "promptTokenCount": input, "candidatesTokenCount": output, "totalTokenCount": input + output,
-                },
-                "modelVersion": call.model(),
-                "responseId": format!("simulated{}", request_number()),
-            })
+            let parts = json!([{"text": call.pace.texts().concat()}]);
+            let mut body =
+                response(call, &format!("simulated{}", request_number()), &parts, Some(Finish::Stop));
+            body["usageMetadata"] = usage(call, call.output_tokens(1), 0);
+            body
         }
         _ => models(call),
     }
+}
+
+fn response(call: &Call<'_>, id: &str, parts: &Value, finish: Option<Finish>) -> Value {
+    let mut candidate = json!({"content": {"parts": parts, "role": "model"}, "index": 0});
+    if let Some(finish) = finish {
+        candidate["finishReason"] = json!(match finish {
+            Finish::Stop => "STOP",
+            Finish::Length => "MAX_TOKENS",
+        });
+    }
+    json!({"candidates": [candidate], "modelVersion": call.model(), "responseId": id})
+}
+
+fn usage(call: &Call<'_>, output: usize, thoughts: usize) -> Value {
+    let input = call.input_tokens();
+    let mut usage = json!({"promptTokenCount": input, "totalTokenCount": input + output + thoughts});
+    if output > 0 {
+        usage["candidatesTokenCount"] = json!(output);
+    }
+    if thoughts > 0 {
+        usage["thoughtsTokenCount"] = json!(thoughts);
+    }
+    usage
+}
+
+pub(super) fn events(call: &Call<'_>, outline: &Outline<'_>) -> Events {
+    let thoughts = usize::from(thinks(call));
+    let id = format!("simulated{}", request_number());
+    let object = |parts: Value, finish: Option<Finish>, output: usize| {
+        let mut body = response(call, &id, &parts, finish);
+        if call.pace.usage.unwrap_or(true) {
+            body["usageMetadata"] = usage(call, output, thoughts);
+        }
+        body
+    };
+    let thought = || Piece::Data(object(json!([{"text": "The user wants OK.", "thought": true}]), None, 0));
+    let content = |(index, text): (usize, &&str)| {
+        let finish = outline.finish.filter(|_| index + 1 == outline.texts.len());
+        Piece::Data(object(json!([{"text": text}]), finish, index + 1))
+    };
+    let mut closing = Vec::new();
+    if outline.finish.is_some() && outline.texts.is_empty() {
+        let mut last = object(Value::Null, outline.finish, 0);
+        last["candidates"][0]["content"] = json!({"role": "model"});
+        closing.push(Piece::Data(last));
+    }
+    if outline.finish.is_some() && is_array(call) {
+        closing.push(Piece::End);
+    }
+    Events {
+        opening: Vec::new(),
+        reasoning: (0..thoughts).map(|_| thought()).collect(),
+        content: outline.texts.iter().enumerate().map(content).collect(),
+        closing,
+        error: vec![Piece::Data(failure(Failure::Overloaded, call, outline.parameters).1)],
+        further: Piece::Data(object(json!([{"text": " OK"}]), None, outline.texts.len() + 1)),
+    }
+}
+
+/// All but the light models think, where their budget lets them.
+fn thinks(call: &Call<'_>) -> bool {
+    let budget =
+        call.body.as_ref().and_then(|body| body.pointer("/generationConfig/thinkingConfig/thinkingBudget"));
+    call.model().is_some_and(|model| !model.contains("lite")) && budget.and_then(Value::as_u64) != Some(0)
 }
 
 /// A page of the list: `pageSize` (50 where it is not given) models from the one whose number `pageToken` is.

@@ -1,6 +1,7 @@
-//! What the real services would say: their endpoints, their checks, their errors and headers, one file a dialect.
+//! What the real services would say: their endpoints, their checks, their errors, headers and streams, one file a dialect.
 
 mod anthropic;
+mod chunks;
 mod google;
 mod langmart;
 mod limits;
@@ -8,6 +9,7 @@ mod openai;
 mod openrouter;
 mod provider;
 mod service;
+mod stream;
 
 pub use self::provider::Provider;
-pub(super) use self::service::{Call, Failure, failure, success};
+pub(super) use self::service::{Call, Failure, failure, faulty_stream, success};

@@ -42,14 +42,29 @@ pub(super) fn models(call: &Call<'_>, owner: impl Fn(&str) -> &str) -> Value {
 
 /// A completion that says OK.
 pub(super) fn completion(call: &Call<'_>) -> Value {
-    let (input, output) = (call.input_tokens(), 1);
+    let mut message = json!({"role": "assistant", "content": call.pace.texts().concat()});
+    if call.provider == Provider::Openai {
+        message["refusal"] = Value::Null;
+        message["annotations"] = json!([]);
+    }
+    json!({
+        "id": format!("chatcmpl-sim{}", request_number()),
+        "object": "chat.completion",
+        "created": unix_seconds(),
+        "model": call.model(),
+        "choices": [{"index": 0, "message": message, "logprobs": null, "finish_reason": "stop"}],
+        "usage": usage(call, call.output_tokens(1)),
+        "system_fingerprint": "fp_simulated",
+    })
+}
+
+/// The tokens of an answer with so many of them.
+pub(super) fn usage(call: &Call<'_>, output: usize) -> Value {
+    let input = call.input_tokens();
     let mut usage =
         json!({"prompt_tokens": input, "completion_tokens": output, "total_tokens": input + output});
-    let mut message = json!({"role": "assistant", "content": "OK"});
     match call.provider {
         Provider::Openai => {
-            message["refusal"] = Value::Null;
-            message["annotations"] = json!([]);
             usage["prompt_tokens_details"] = json!({"cached_tokens": 0, "audio_tokens": 0});
             usage["completion_tokens_details"] = json!({
                 "reasoning_tokens": 0, "audio_tokens": 0,
@@ -66,17 +81,13 @@ pub(super) fn completion(call: &Call<'_>) -> Value {
                 usage[name] = json!(seconds);
             }
         }
+        Provider::Openrouter => {
+            usage["cost"] = json!(2e-7);
+            usage["is_byok"] = json!(false);
+        }
         _ => {}
     }
-    json!({
-        "id": format!("chatcmpl-sim{}", request_number()),
-        "object": "chat.completion",
-        "created": unix_seconds(),
-        "model": call.model(),
-        "choices": [{"index": 0, "message": message, "logprobs": null, "finish_reason": "stop"}],
-        "usage": usage,
-        "system_fingerprint": "fp_simulated",
-    })
+    usage
 }
 
 /// Reasoning models refuse `max_tokens`. A gateway passes that on, with the provider's name in front of the model.

@@ -23,8 +23,6 @@ pub(super) fn success(endpoint: Endpoint, call: &Call<'_>) -> Value {
             let mut body = openai::completion(call);
             body["provider"] = json!("Simulated");
             body["choices"][0]["native_finish_reason"] = json!("stop");
-            body["usage"]["cost"] = json!(2e-7);
-            body["usage"]["is_byok"] = json!(false);
             body
         }
         Endpoint::Models => {

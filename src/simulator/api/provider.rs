@@ -70,7 +70,10 @@ impl Provider {
                 "google/gemini-2.5-flash-lite",
                 "auto",
             ],
-            Self::Openai => &["gpt-4o-mini", "gpt-4o", "gpt-5.6-luna"],
+            // The last two stand for DeepSeek and Mistral, who speak its dialect with differences.
+            Self::Openai => {
+                &["gpt-4o-mini", "gpt-4o", "gpt-5.6-luna", "deepseek-reasoner", "magistral-small-latest"]
+            }
             Self::Anthropic => &["claude-haiku-4-5-20251001", "claude-haiku-5-5"],
             Self::Groq => &["openai/gpt-oss-20b", "llama-3.1-8b-instant"],
             Self::Google => &["gemini-2.5-flash-lite", "gemini-2.5-flash"],

@@ -7,10 +7,11 @@ use std::{
 
 use serde_json::Value;
 
-use super::{Provider, anthropic, google, langmart, limits, openai, openrouter};
+use super::{Provider, anthropic, google, langmart, limits, openai, openrouter, stream};
 use crate::simulator::{
     exchange::{Reply, Request},
-    fault::Parameters,
+    fault::{Fault, Parameters},
+    pace::Pace,
 };
 
 /// A request as the services see it.
@@ -25,6 +26,7 @@ pub(in crate::simulator) struct Call<'a> {
     pub(in crate::simulator) body: Option<Value>,
     /// What the scenario adds to the provider's models.
     pub(in crate::simulator) more_models: &'a [String],
+    pub(in crate::simulator) pace: Pace,
 }
 
 /// What a call is for.
@@ -72,7 +74,8 @@ impl<'a> Call<'a> {
     pub(in crate::simulator) fn new(provider: Provider, path: &'a str, request: &'a Request) -> Self {
         let body = Some(&request.body).filter(|_| is_json(request));
         let body = body.and_then(|body| serde_json::from_slice(body).ok());
-        Self { provider, path, request, key: key(provider, request), body, more_models: &[] }
+        let key = key(provider, request);
+        Self { provider, path, request, key, body, more_models: &[], pace: Pace::default() }
     }
 
     /// The model that the path (Google) or the body names.
@@ -81,6 +84,19 @@ impl<'a> Call<'a> {
             Provider::Google => google::model(self.path),
             _ => self.body.as_ref()?.get("model")?.as_str(),
         }
+    }
+
+    /// Whether a stream is asked for, by the path (Google) or the body.
+    pub(in crate::simulator) fn streams(&self) -> bool {
+        match self.provider {
+            Provider::Google => google::streams(self.path),
+            _ => self.body.as_ref().is_some_and(|body| body["stream"] == true),
+        }
+    }
+
+    /// The tokens that an answer in one piece is said to have.
+    pub(super) fn output_tokens(&self, habit: usize) -> usize {
+        self.pace.tokens().unwrap_or(habit)
     }
 
     /// Every model that the service has, in the order of its list.
@@ -147,19 +163,38 @@ fn text_length(value: &Value) -> usize {
 /// What the service answers in fair weather; a mistake of the caller's is refused as the service would refuse it.
 pub(in crate::simulator) fn success(call: &Call<'_>) -> Reply {
     match check(call) {
+        Ok(Endpoint::Chat) if call.streams() => streamed(call, None),
         Ok(endpoint) => {
-            let body = match call.provider {
+            let mut body = match call.provider {
                 Provider::Langmart => langmart::success(endpoint, call),
                 Provider::Openai | Provider::Groq => openai::success(endpoint, call),
                 Provider::Anthropic => anthropic::success(endpoint, call),
                 Provider::Google => google::success(endpoint, call),
                 Provider::Openrouter => openrouter::success(endpoint, call),
             };
-            let reply = dressed(call, 200, &body);
-            if endpoint == Endpoint::Chat { limits::of_success(call.provider, reply) } else { reply }
+            if endpoint != Endpoint::Chat {
+                return dressed(call, Reply::json(200, &body), None);
+            }
+            if let Some(members) = body.as_object_mut().filter(|_| call.pace.usage == Some(false)) {
+                members.retain(|name, _| name != "usage" && name != "usageMetadata");
+            }
+            let reply = limits::of_success(call.provider, dressed(call, Reply::json(200, &body), None));
+            Reply { delay: call.pace.generation(), ..reply }
         }
         Err(refusal) => failure(refusal, call, &Parameters::default()),
     }
+}
+
+/// The stream under a fault of streams; a mistake of the caller's is refused as in fair weather.
+pub(in crate::simulator) fn faulty_stream(fault: &Fault, call: &Call<'_>) -> Reply {
+    match check(call) {
+        Ok(_) => streamed(call, Some(fault)),
+        Err(refusal) => failure(refusal, call, &Parameters::default()),
+    }
+}
+
+fn streamed(call: &Call<'_>, fault: Option<&Fault>) -> Reply {
+    limits::of_success(call.provider, dressed(call, stream::stream(call, fault), None))
 }
 
 /// Tells the endpoint, or what is wrong with the call.
@@ -196,13 +231,6 @@ fn check<'a>(call: &'a Call<'_>) -> Result<Endpoint, Failure<'a>> {
 fn check_chat<'a>(call: &'a Call<'_>) -> Result<(), Failure<'a>> {
     let body = call.body.as_ref().filter(|body| body.is_object());
     let body = body.ok_or(Failure::invalid("We could not parse the JSON body of your request."))?;
-    if body["stream"] == true {
-        return Err(Failure::Invalid {
-            message: "The simulator does not stream.",
-            parameter: Some("stream"),
-            code: None,
-        });
-    }
     let model = call.model().ok_or(Failure::invalid("you must provide a model parameter"))?;
     let prompt = if call.provider == Provider::Google { "contents" } else { "messages" };
     if body[prompt].as_array().is_none_or(Vec::is_empty) {
@@ -231,7 +259,9 @@ pub(in crate::simulator) fn failure(what: Failure<'_>, call: &Call<'_>, paramete
         Provider::Google => google::failure(what, call, parameters),
         Provider::Openrouter => openrouter::failure(what, call, parameters),
     };
-    let reply = dressed(call, status, &body);
+    let body = if google::is_array(call) { Value::from(vec![body]) } else { body };
+    let request_id = body.get("request_id").and_then(Value::as_str);
+    let reply = dressed(call, Reply::json(status, &body), request_id);
     match what {
         Failure::WrongMethod => reply.with("Allow", "GET, POST"),
         Failure::RateLimited => limits::of_refusal(call.provider, parameters, reply),
@@ -239,9 +269,8 @@ pub(in crate::simulator) fn failure(what: Failure<'_>, call: &Call<'_>, paramete
     }
 }
 
-/// A reply with the headers that the service puts on everything.
-fn dressed(call: &Call<'_>, status: u16, body: &Value) -> Reply {
-    let reply = Reply::json(status, body);
+/// A reply with the headers that the service puts on everything. `request_id`: the one that the body names.
+fn dressed(call: &Call<'_>, reply: Reply, request_id: Option<&str>) -> Reply {
     let id = request_number();
     match call.provider {
         Provider::Openai => reply
@@ -249,10 +278,9 @@ fn dressed(call: &Call<'_>, status: u16, body: &Value) -> Reply {
             .with("openai-processing-ms", "1")
             .with("openai-version", "2020-10-01")
             .with("x-request-id", format!("req_{id:032x}")),
-        Provider::Anthropic => match body["request_id"].as_str() {
-            Some(id) => reply.with("request-id", id),
-            None => reply.with("request-id", anthropic::request_id()),
-        },
+        Provider::Anthropic => {
+            reply.with("request-id", request_id.map_or_else(anthropic::request_id, str::to_owned))
+        }
         Provider::Groq => reply.with("x-request-id", format!("req_01simulated{id:014x}")),
         Provider::Google => {
             reply.with("Server", "scaffolding on HTTPServer2").with("Server-Timing", "gfet4t7; dur=1")

@@ -1,0 +1,182 @@
+//! How fast a simulated model generates, and how much: no fault, and to be combined with one.
+
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use super::{fault::MAX_PAUSE, scenario::parse_duration};
+
+/// The most content events of one stream.
+const MAX_TOKENS: usize = 10_000;
+/// What every answer says, in as many tokens where nothing else is asked for.
+const DEFAULT_TOKENS: usize = 2;
+
+/// The pace of a request. `None`: as it is without a script, at once.
+///
+/// The pauses add up from the end of the request: `extra`, `processing`, the response's head, `first_token`, the first
+/// visible content, then `token` before each further one. An answer in one piece takes the same time and comes whole.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Pace {
+    /// What a gateway adds to every answer, refusals included.
+    extra: Option<Duration>,
+    processing: Option<Duration>,
+    first_token: Option<Duration>,
+    token: Option<Duration>,
+    tokens: Option<usize>,
+    /// Whether the service tells the tokens used; `None`: as it does, or as it is asked to.
+    pub(super) usage: Option<bool>,
+}
+
+/// The keys in a scenario.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawPace {
+    extra: Option<String>,
+    processing: Option<String>,
+    first_token: Option<String>,
+    token: Option<String>,
+    tokens: Option<usize>,
+    usage: Option<bool>,
+}
+
+impl RawPace {
+    pub(super) fn check(self) -> Result<Pace, String> {
+        let Self { extra, processing, first_token, token, tokens, usage } = self;
+        let pause = |key: &str, text: Option<String>| text.map(|text| pause(key, &text)).transpose();
+        Ok(Pace {
+            extra: pause("extra", extra)?,
+            processing: pause("processing", processing)?,
+            first_token: pause("first_token", first_token)?,
+            token: pause("token", token)?,
+            tokens: tokens.map(count).transpose()?,
+            usage,
+        })
+    }
+}
+
+impl Pace {
+    /// Takes one key of the header `x-simulate`; false: it is none of a pace.
+    pub(super) fn set(&mut self, key: &str, value: &str) -> Result<bool, String> {
+        match key {
+            "extra" => self.extra = Some(pause(key, value)?),
+            "processing" => self.processing = Some(pause(key, value)?),
+            "first_token" => self.first_token = Some(pause(key, value)?),
+            "token" => self.token = Some(pause(key, value)?),
+            "tokens" => {
+                let number = value.parse().map_err(|_| "tokens is not a number".to_owned())?;
+                self.tokens = Some(count(number)?);
+            }
+            "usage" => {
+                self.usage = Some(value.parse().map_err(|_| "usage is neither true nor false".to_owned())?);
+            }
+            _ => return Ok(false),
+        }
+        Ok(true)
+    }
+
+    /// This pace, and where it says nothing the other.
+    pub(super) fn or(self, other: &Self) -> Self {
+        Self {
+            extra: self.extra.or(other.extra),
+            processing: self.processing.or(other.processing),
+            first_token: self.first_token.or(other.first_token),
+            token: self.token.or(other.token),
+            tokens: self.tokens.or(other.tokens),
+            usage: self.usage.or(other.usage),
+        }
+    }
+
+    pub(super) fn extra(&self) -> Duration {
+        self.extra.unwrap_or_default()
+    }
+
+    pub(super) fn processing(&self) -> Duration {
+        self.processing.unwrap_or_default()
+    }
+
+    pub(super) fn first_token(&self) -> Duration {
+        self.first_token.unwrap_or_default()
+    }
+
+    /// The pause between tokens; `None`: nothing is scripted.
+    pub(super) fn token(&self) -> Option<Duration> {
+        self.token
+    }
+
+    /// The tokens that are asked for; `None`: nothing is scripted.
+    pub(super) fn tokens(&self) -> Option<usize> {
+        self.tokens
+    }
+
+    /// From the request to a whole answer in one piece.
+    pub(super) fn generation(&self) -> Duration {
+        let after_first = u32::try_from(self.texts().len().saturating_sub(1)).unwrap_or(u32::MAX);
+        let further = self.token.unwrap_or_default().saturating_mul(after_first);
+        self.processing().saturating_add(self.first_token()).saturating_add(further)
+    }
+
+    /// What is said, token by token.
+    pub(super) fn texts(&self) -> Vec<&'static str> {
+        let tokens = self.tokens.unwrap_or(DEFAULT_TOKENS);
+        if tokens == 1 {
+            return vec!["OK"];
+        }
+        ["O", "K"].into_iter().chain(std::iter::repeat(" OK")).take(tokens).collect()
+    }
+}
+
+fn pause(key: &str, text: &str) -> Result<Duration, String> {
+    match parse_duration(text) {
+        Ok(pause) if pause <= MAX_PAUSE => Ok(pause),
+        Ok(_) => Err(format!("{key}: is at most an hour")),
+        Err(error) => Err(format!("{key}: {error}")),
+    }
+}
+
+fn count(tokens: usize) -> Result<usize, String> {
+    if tokens <= MAX_TOKENS { Ok(tokens) } else { Err(format!("tokens: is at most {MAX_TOKENS}")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pace(pairs: &[(&str, &str)]) -> Pace {
+        let mut pace = Pace::default();
+        for (key, value) in pairs {
+            assert_eq!(pace.set(key, value), Ok(true), "{key}");
+        }
+        pace
+    }
+
+    #[test]
+    fn what_is_not_said_comes_from_the_next_pace() {
+        let gateway = pace(&[("extra", "80ms"), ("tokens", "3")]);
+        let all = pace(&[("first_token", "50ms"), ("token", "10ms"), ("tokens", "8"), ("usage", "false")]);
+        let both = gateway.or(&all);
+        assert_eq!((both.extra(), both.tokens()), (Duration::from_millis(80), Some(3)));
+        assert_eq!((both.generation(), both.usage), (Duration::from_millis(70), Some(false)));
+    }
+
+    #[test]
+    fn every_number_of_tokens_says_ok() {
+        let said = |tokens: &str| pace(&[("tokens", tokens)]).texts().concat();
+        assert_eq!([said("0"), said("1"), said("2"), said("4")], ["", "OK", "OK", "OK OK OK"]);
+        assert_eq!(Pace::default().texts(), ["O", "K"]);
+        assert_eq!(pace(&[("tokens", "0"), ("token", "1h")]).generation(), Duration::ZERO);
+    }
+
+    #[test]
+    fn what_is_no_pace_is_refused() {
+        #[track_caller]
+        fn check(key: &str, value: &str, expected: &str) {
+            assert_eq!(Pace::default().set(key, value).unwrap_err(), expected);
+        }
+        check("token", "61m", "token: is at most an hour");
+        check("extra", "80", "extra: \"80\" is not a number with one of ms, s, m, h");
+        check("tokens", "10001", "tokens: is at most 10000");
+        check("tokens", "-1", "tokens is not a number");
+        check("usage", "on", "usage is neither true nor false");
+        assert_eq!(Pace::default().set("ms", "1"), Ok(false));
+    }
+}

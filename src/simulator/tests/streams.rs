@@ -1,0 +1,673 @@
+//! Streams from outside: their events, how they break, when their first token comes.
+
+use std::net::Shutdown;
+
+use super::*;
+
+const DONE: &str = "[DONE]";
+
+/// A stream's body as it came, its chunked coding taken off.
+#[derive(Debug)]
+struct Streamed {
+    head: String,
+    body: Vec<u8>,
+    /// Whether HTTP announced the end.
+    complete: bool,
+    end: io::Result<()>,
+}
+
+impl Streamed {
+    fn parse(bytes: &[u8], end: io::Result<()>) -> Self {
+        let Answer { status, head, body: mut rest } = Answer::parse(bytes);
+        assert_eq!(status, 200, "{head}");
+        assert!(head.contains("Transfer-Encoding: chunked"), "{head}");
+        let (mut body, mut complete) = (Vec::new(), false);
+        while let Some(line) = rest.windows(2).position(|window| window == b"\r\n") {
+            let length = usize::from_str_radix(str::from_utf8(&rest[..line]).unwrap(), 16).unwrap();
+            complete = length == 0;
+            let end = (line + 2 + length).min(rest.len());
+            body.extend_from_slice(&rest[line + 2..end]);
+            rest.drain(..(end + 2).min(rest.len()));
+        }
+        Self { head, body, complete, end }
+    }
+
+    /// What the blocks say: `:comment`, `[DONE]`, or the event's data with its name in `event`.
+    fn blocks(&self) -> Vec<Value> {
+        let text = str::from_utf8(&self.body).unwrap();
+        text.split_terminator("\n\n").map(block).collect()
+    }
+
+    fn text(&self) -> &str {
+        str::from_utf8(&self.body).unwrap()
+    }
+}
+
+fn block(text: &str) -> Value {
+    if let Some(comment) = text.strip_prefix(": ") {
+        return json!(format!(":{comment}"));
+    }
+    let (name, data) = match text.split_once('\n') {
+        Some((name, data)) => (name.strip_prefix("event: "), data),
+        None => (None, text),
+    };
+    let data = data.strip_prefix("data: ").unwrap_or_else(|| panic!("no data: {text}"));
+    let mut value = serde_json::from_str(data).unwrap_or_else(|_| json!(data));
+    if let Some(name) = name {
+        assert!(value["type"] == name, "{text}");
+    }
+    if let Some(members) = value.as_object_mut() {
+        for name in ["id", "created", "obfuscation"] {
+            members.remove(name);
+        }
+    }
+    value
+}
+
+/// The call of a stream: path, headers, body.
+fn stream_call(provider: Provider, model: Option<&str>, more: &Value) -> (String, &'static str, String) {
+    let (path, headers, body) = chat(provider);
+    let mut body: Value = serde_json::from_str(&body).unwrap();
+    body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    if provider == Provider::Google {
+        let model = model.unwrap_or("gemini-2.5-flash-lite");
+        let path = format!("/google/v1beta/models/{model}:streamGenerateContent?alt=sse");
+        return (path, headers, body.to_string());
+    }
+    body["stream"] = json!(true);
+    if let Some(model) = model {
+        body["model"] = json!(model);
+    }
+    (path, headers, body.to_string())
+}
+
+fn send(simulator: &Simulator, call: &(String, &'static str, String), headers: &str) -> TcpStream {
+    let mut stream = connect(simulator);
+    let (path, own, body) = call;
+    stream.write_all(request("POST", path, &format!("{own}{headers}"), body).as_bytes()).unwrap();
+    stream
+}
+
+/// Asks, and reads until the server closes.
+fn ask_call(simulator: &Simulator, call: &(String, &'static str, String), simulate: &str) -> Streamed {
+    let mut stream = send(simulator, call, &format!("Connection: close\r\nx-simulate: {simulate}\r\n"));
+    let mut bytes = Vec::new();
+    let end = stream.read_to_end(&mut bytes).map(drop);
+    Streamed::parse(&bytes, end)
+}
+
+/// Asks, and says at once that nothing more is to come: a server that waits for the client's end closes then.
+fn ask_and_leave(simulator: &Simulator, provider: Provider, simulate: &str) -> Streamed {
+    let call = stream_call(provider, None, &json!({}));
+    let mut stream = send(simulator, &call, &format!("x-simulate: {simulate}\r\n"));
+    stream.shutdown(Shutdown::Write).unwrap();
+    let mut bytes = Vec::new();
+    let end = stream.read_to_end(&mut bytes).map(drop);
+    Streamed::parse(&bytes, end)
+}
+
+fn ask_stream(simulator: &Simulator, provider: Provider, simulate: &str) -> Streamed {
+    ask_call(simulator, &stream_call(provider, None, &json!({})), simulate)
+}
+
+/// The blocks' members under these pointers, those that are there.
+fn members(blocks: &[Value], pointers: &[&str]) -> Vec<Value> {
+    let of = |block: &Value| -> Value {
+        if block.is_string() {
+            return block.clone();
+        }
+        pointers.iter().filter_map(|pointer| block.pointer(pointer).cloned()).collect()
+    };
+    blocks.iter().map(of).collect()
+}
+
+#[track_caller]
+fn check_blocks(streamed: &Streamed, pointers: &[&str], expected: &Value) {
+    assert_eq!(json!(members(&streamed.blocks(), pointers)), *expected, "{}", streamed.text());
+    assert!(streamed.complete && streamed.end.is_ok(), "{streamed:?}");
+}
+
+const OPENAI: [&str; 3] = ["/choices/0/delta", "/choices/0/finish_reason", "/usage"];
+
+#[test]
+fn openai_streams_with_and_without_usage() {
+    let simulator = fair();
+    let plain = ask_stream(&simulator, Provider::Openai, "pace");
+    let role = json!({"role": "assistant", "content": "", "refusal": null});
+    check_blocks(
+        &plain,
+        &OPENAI,
+        &json!([[role, null], [{"content": "O"}, null], [{"content": "K"}, null], [{}, "stop"], DONE]),
+    );
+    assert!(plain.head.contains("Content-Type: text/event-stream; charset=utf-8"), "{}", plain.head);
+    assert!(plain.head.contains("x-ratelimit-reset-requests") && plain.head.contains("x-request-id"));
+    assert_eq!(plain.text().matches("\"obfuscation\":\"a").count(), 4);
+
+    let asked = json!({"stream_options": {"include_usage": true}});
+    let call = stream_call(Provider::Openai, None, &asked);
+    let blocks = ask_call(&simulator, &call, "pace; tokens=1").blocks();
+    assert_eq!(members(&blocks[..3], &["/usage"]), [json!([null]), json!([null]), json!([null])]);
+    assert_eq!(blocks[3]["choices"], json!([]));
+    assert_eq!((&blocks[3]["usage"]["completion_tokens"], &blocks[4]), (&json!(1), &json!(DONE)));
+    assert!(!ask_call(&simulator, &call, "pace; usage=false").text().contains("usage"));
+    let unasked = ask_stream(&simulator, Provider::Langmart, "pace; usage=true");
+    assert_eq!(unasked.blocks()[4]["usage"]["total_tokens"], json!(9));
+}
+
+#[test]
+fn those_who_speak_openais_dialect_differ() {
+    let simulator = fair();
+    check_blocks(
+        &ask_stream(&simulator, Provider::Langmart, "pace; tokens=1"),
+        &OPENAI,
+        &json!([[{"role": "assistant", "content": ""}, null], [{"content": "OK"}, null], [{}, "stop"], DONE]),
+    );
+    let groq = ask_stream(&simulator, Provider::Groq, "pace; tokens=1");
+    let role = json!({"role": "assistant", "content": ""});
+    let thought = json!({"reasoning": "User wants OK."});
+    check_blocks(
+        &groq,
+        &OPENAI,
+        &json!([[role, null], [thought, null], [{"content": "OK"}, null], [{}, "stop"], DONE]),
+    );
+    let blocks = groq.blocks();
+    assert!(blocks[0]["x_groq"]["id"].is_string() && blocks[1].get("x_groq").is_none());
+    assert_eq!(blocks[3]["x_groq"]["usage"]["completion_tokens"], json!(2));
+    let plain = stream_call(Provider::Groq, Some("llama-3.1-8b-instant"), &json!({}));
+    assert!(!ask_call(&simulator, &plain, "pace").text().contains("reasoning"));
+
+    let openrouter = ask_stream(&simulator, Provider::Openrouter, "pace; tokens=1");
+    let processing = ":OPENROUTER PROCESSING";
+    let blocks = openrouter.blocks();
+    let usage = blocks[5]["usage"].clone();
+    assert_eq!((&usage["completion_tokens"], &blocks[5]["provider"]), (&json!(1), &json!("Simulated")));
+    let empty = json!({"role": "assistant", "content": ""});
+    check_blocks(
+        &openrouter,
+        &OPENAI,
+        &json!([
+            processing, processing, processing, [{"role": "assistant", "content": "OK"}, null],
+            [{"content": ""}, "stop"], [empty, "stop", usage], DONE
+        ]),
+    );
+
+    let deepseek = stream_call(Provider::Openai, Some("deepseek-reasoner"), &json!({}));
+    check_blocks(
+        &ask_call(&simulator, &deepseek, "pace; tokens=1"),
+        &OPENAI[..1],
+        &json!([
+            [{"role": "assistant", "content": null, "reasoning_content": ""}],
+            [{"content": null, "reasoning_content": "User wants OK."}],
+            [{"content": "OK", "reasoning_content": null}], [{"content": ""}], DONE
+        ]),
+    );
+    let mistral = stream_call(Provider::Openai, Some("magistral-small-latest"), &json!({}));
+    let thought = json!([{"type": "thinking", "thinking": [{"type": "text", "text": "User wants OK."}]}]);
+    check_blocks(
+        &ask_call(&simulator, &mistral, "pace"),
+        &OPENAI[..1],
+        &json!([
+            [{"role": "assistant", "content": ""}], [{"content": thought}],
+            [{"content": [{"type": "text", "text": "O"}]}], [{"content": "K"}], [{"content": ""}], DONE
+        ]),
+    );
+}
+
+#[test]
+fn anthropic_streams_blocks() {
+    let simulator = fair();
+    let pointers = ["/type", "/index", "/content_block/type", "/delta", "/usage"];
+    let text = |text: &str| json!(["content_block_delta", 0, {"type": "text_delta", "text": text}]);
+    let ended = json!({"stop_reason": "end_turn", "stop_sequence": null});
+    let streamed = ask_stream(&simulator, Provider::Anthropic, "pace");
+    check_blocks(
+        &streamed,
+        &pointers,
+        &json!([
+            ["message_start"], ["content_block_start", 0, "text"], ["ping"], text("O"), text("K"),
+            ["content_block_stop", 0], ["message_delta", ended, {"output_tokens": 2}], ["message_stop"]
+        ]),
+    );
+    assert!(streamed.text().contains(" }\n\n"), "padded before the brace");
+    assert_eq!(streamed.blocks()[0]["message"]["usage"]["input_tokens"], json!(7));
+    assert!(!ask_stream(&simulator, Provider::Anthropic, "pace; usage=false").text().contains("usage"));
+
+    let call = stream_call(Provider::Anthropic, Some("claude-haiku-5-5"), &json!({}));
+    let types = members(
+        &ask_call(&simulator, &call, "pace; tokens=1").blocks(),
+        &["/type", "/index", "/content_block/type", "/delta/type"],
+    );
+    let expected = json!([
+        ["message_start"],
+        ["content_block_start", 0, "thinking"],
+        ["ping"],
+        ["content_block_delta", 0, "thinking_delta"],
+        ["content_block_delta", 0, "signature_delta"],
+        ["content_block_stop", 0],
+        ["content_block_start", 1, "text"],
+        ["content_block_delta", 1, "text_delta"],
+        ["content_block_stop", 1],
+        ["message_delta"],
+        ["message_stop"]
+    ]);
+    assert_eq!(json!(types), expected);
+    let disabled = json!({"thinking": {"type": "disabled"}});
+    let call = stream_call(Provider::Anthropic, Some("claude-haiku-5-5"), &disabled);
+    assert!(!ask_call(&simulator, &call, "pace").text().contains("thinking"));
+}
+
+#[test]
+fn google_streams_events_or_an_array() {
+    let simulator = fair();
+    let pointers =
+        ["/candidates/0/content/parts", "/candidates/0/finishReason", "/usageMetadata/totalTokenCount"];
+    let streamed = ask_stream(&simulator, Provider::Google, "pace");
+    check_blocks(&streamed, &pointers, &json!([[[{"text": "O"}], 8], [[{"text": "K"}], "STOP", 9]]));
+    assert!(streamed.head.contains("Content-Disposition: attachment"), "{}", streamed.head);
+
+    let thinking = stream_call(Provider::Google, Some("gemini-2.5-flash"), &json!({}));
+    let thought = json!([{"text": "The user wants OK.", "thought": true}]);
+    check_blocks(
+        &ask_call(&simulator, &thinking, "pace; tokens=1"),
+        &pointers,
+        &json!([[thought, 8], [[{"text": "OK"}], "STOP", 9]]),
+    );
+    let (path, headers, body) = thinking;
+    let array = (path.replace("?alt=sse", ""), headers, body);
+    let streamed = ask_call(&simulator, &array, "pace");
+    let values: Value = serde_json::from_slice(&streamed.body).unwrap();
+    assert_eq!(values.as_array().map(Vec::len), Some(3));
+    assert_eq!(values.pointer("/2/candidates/0/finishReason"), Some(&json!("STOP")));
+    assert!(streamed.head.contains("Content-Type: application/json"), "{}", streamed.head);
+    let broken = ask_call(&simulator, &array, "stream_error_mid; tokens=1");
+    let values: Value = serde_json::from_str(&format!("{}]", broken.text())).unwrap();
+    assert_eq!(values.pointer("/2/error/status"), Some(&json!("UNAVAILABLE")));
+    let answer =
+        ask(&simulator, "POST", &array.0, &format!("{headers}x-simulate: rate_limited\r\n"), &array.2);
+    check_members(&answer, 429, &[("/0/error/status", json!("RESOURCE_EXHAUSTED"))]);
+}
+
+#[test]
+fn a_wrong_call_of_a_stream_is_refused_before_it_begins() {
+    let simulator = scripted("[[rule]]\nfault = 'stream_truncated'");
+    let (path, headers, body) = stream_call(Provider::Openai, Some("gone"), &json!({}));
+    let answer = ask(&simulator, "POST", &path, headers, &body);
+    check_members(&answer, 404, &[("/error/code", json!("model_not_found"))]);
+    let (path, headers, body) = chat(Provider::Openai);
+    let answer = ask(&simulator, "POST", &path, headers, &body);
+    check_members(&answer, 200, &[("/choices/0/message/content", json!("OK"))]);
+    let answer = ask(&simulator, "POST", &path, &format!("{headers}x-simulate: stream_empty\r\n"), &body);
+    check_members(&answer, 200, &[("/choices/0/message/content", json!("OK"))]);
+    let faults: Vec<_> = simulator.requests().into_iter().map(|recorded| recorded.fault).collect();
+    assert_eq!(faults, [Some("stream_truncated"), None, None], "no streams, no faults of streams");
+}
+
+#[test]
+fn each_service_breaks_off_in_its_own_words() {
+    let simulator = fair();
+    let last = |provider, simulate: &str| {
+        let streamed = ask_stream(&simulator, provider, simulate);
+        assert!(streamed.complete, "{streamed:?}");
+        let mut blocks = streamed.blocks();
+        (blocks.pop().unwrap(), blocks)
+    };
+    let (error, before) = last(Provider::Openai, "stream_error_mid; tokens=1");
+    assert_eq!((&error["error"]["type"], &error["error"]["code"]), (&json!("server_error"), &json!(null)));
+    assert_eq!(members(&before, &["/choices/0/delta/content"]), [json!([""]), json!(["OK"])]);
+    let (done, before) = last(Provider::Openai, "stream_error_mid; variant=done");
+    assert_eq!((&done, before[3]["error"].is_object()), (&json!(DONE), true));
+    let (error, before) = last(Provider::Openai, "stream_error_first");
+    assert!(error["error"].is_object() && before.is_empty());
+
+    let (error, _) = last(Provider::Langmart, "stream_error_mid");
+    let expected = json!({"code": "GATEWAY_TIMEOUT_001", "message": "Gateway did not respond within 60s",
+        "type": "gateway_timeout", "status": 504});
+    assert_eq!(error, json!({"error": expected}));
+    let (error, _) = last(Provider::Langmart, "stream_error_mid; upstream=anthropic");
+    assert_eq!(error["error"]["code"], json!("PROVIDER_ANTHROPIC_529"));
+    let (error, _) = last(Provider::Groq, "stream_error_mid");
+    assert_eq!(error["error"]["type"], json!("internal_server_error"));
+
+    let (error, before) = last(Provider::Anthropic, "stream_error_mid; tokens=1");
+    assert_eq!((&error["type"], &error["error"]["type"]), (&json!("error"), &json!("overloaded_error")));
+    assert_eq!(before.len(), 4);
+    let (error, before) = last(Provider::Anthropic, "stream_error_first");
+    assert_eq!((&error["type"], before.len()), (&json!("error"), 0));
+    let (error, before) = last(Provider::Google, "stream_error_mid; tokens=1");
+    assert_eq!((&error["error"]["code"], before.len()), (&json!(503), 1));
+    assert!(before[0]["candidates"][0].get("finishReason").is_none());
+
+    let (error, before) = last(Provider::Openrouter, "stream_error_mid; tokens=1");
+    assert_eq!((&error["error"]["code"], before.len()), (&json!("server_error"), 4));
+    assert_eq!(error["choices"][0]["finish_reason"], json!("error"));
+    let (done, before) = last(Provider::Openrouter, "stream_error_mid; tokens=0; variant=recorded");
+    let reasons = members(&before[3..], &["/choices/0/finish_reason", "/error/code"]);
+    assert_eq!((&done, json!(reasons)), (&json!(DONE), json!([["length"], [null, 400]])));
+    let (error, before) = last(Provider::Openrouter, "stream_error_first");
+    assert!(error["error"].is_object() && before.iter().all(Value::is_string) && before.len() == 3);
+}
+
+/// What a stream of three tokens has behind the last of them.
+fn closing(provider: Provider) -> usize {
+    match provider {
+        Provider::Google => 0,
+        Provider::Langmart | Provider::Openai | Provider::Groq => 2,
+        Provider::Openrouter | Provider::Anthropic => 3,
+    }
+}
+
+/// The blocks without what is another's in each stream, and without Google's end mark, which is in its content.
+fn comparable(streamed: &Streamed) -> Vec<Value> {
+    let mut blocks = streamed.blocks();
+    for block in &mut blocks {
+        for (pointer, name) in
+            [("", "x_groq"), ("", "responseId"), ("/message", "id"), ("/candidates/0", "finishReason")]
+        {
+            if let Some(members) = block.pointer_mut(pointer).and_then(Value::as_object_mut) {
+                members.remove(name);
+            }
+        }
+    }
+    blocks
+}
+
+#[test]
+fn streams_end_without_their_end_mark() {
+    let simulator = fair();
+    for provider in Provider::ALL {
+        let whole = comparable(&ask_stream(&simulator, provider, "pace; tokens=3"));
+        let expected = &whole[..whole.len() - closing(provider)];
+        let check = |streamed: Streamed, complete: bool, end: Result<(), io::ErrorKind>| {
+            assert_eq!(comparable(&streamed), expected);
+            assert!(!streamed.text().contains("finishReason"));
+            assert_eq!((streamed.complete, streamed.end.map_err(|error| error.kind())), (complete, end));
+        };
+        check(ask_stream(&simulator, provider, "stream_truncated; tokens=3"), true, Ok(()));
+        check(ask_stream(&simulator, provider, "stream_truncated; tokens=3; variant=close"), false, Ok(()));
+        let reset = Err(io::ErrorKind::ConnectionReset);
+        check(ask_stream(&simulator, provider, "stream_truncated; tokens=3; variant=reset"), false, reset);
+        // Here it is the client that ends the connection.
+        check(ask_and_leave(&simulator, provider, "stream_stalled; tokens=3"), false, Ok(()));
+    }
+    let comments = ask_stream(&simulator, Provider::Openrouter, "stream_comments_only");
+    assert_eq!(
+        (comments.text(), comments.complete),
+        (": OPENROUTER PROCESSING\n\n".repeat(3).as_str(), true)
+    );
+    let comments = ask_stream(&simulator, Provider::Openai, "stream_comments_only; variant=close");
+    assert_eq!((comments.text(), comments.complete), (": keep-alive\n\n".repeat(3).as_str(), false));
+}
+
+#[test]
+fn streams_go_on_after_their_end_mark() {
+    let simulator = fair();
+    for provider in Provider::ALL {
+        let whole = comparable(&ask_stream(&simulator, provider, "pace; tokens=3"));
+        let streamed = ask_and_leave(&simulator, provider, "stream_after_done; tokens=3; token=0ms");
+        let blocks = comparable(&streamed);
+        assert_eq!(blocks[..whole.len()], whole);
+        assert_eq!(blocks.len(), whole.len() + 1);
+        assert!(blocks[whole.len()].to_string().contains("\" OK\""), "{blocks:?}");
+        assert!(!streamed.complete, "the connection stayed");
+    }
+}
+
+/// Reads so many bytes of the call's answer, as far as they are whole blocks.
+fn read_some(simulator: &Simulator, provider: Provider, simulate: &str, bytes: usize) -> Streamed {
+    let call = stream_call(provider, None, &json!({}));
+    let mut stream = send(simulator, &call, &format!("x-simulate: {simulate}\r\n"));
+    let mut read = vec![0; bytes];
+    stream.read_exact(&mut read).unwrap();
+    let mut streamed = Streamed::parse(&read, Ok(()));
+    let whole = streamed.text().rfind("\n\n").unwrap();
+    streamed.body.truncate(whole + 2);
+    streamed
+}
+
+#[test]
+fn streams_go_on_for_ever() {
+    let simulator = fair();
+    for provider in Provider::ALL {
+        let streamed = read_some(&simulator, provider, "stream_endless; token=0ms", 1 << 18);
+        let blocks = comparable(&streamed);
+        assert!(blocks[20..].iter().all(|block| *block == blocks[20]), "{provider:?}");
+        assert!(
+            !streamed.complete
+                && blocks.iter().all(|block| *block != DONE && block["type"] != "message_stop")
+        );
+    }
+    let streamed =
+        read_some(&simulator, Provider::Openai, "stream_endless; variant=after_done; token=0ms", 1 << 18);
+    let blocks = comparable(&streamed);
+    assert_eq!((&blocks[4], blocks.iter().filter(|block| **block == DONE).count()), (&json!(DONE), 1));
+    assert!(blocks[5..].iter().all(|block| *block == blocks[5]));
+    while simulator.requests().iter().any(|recorded| recorded.closed.is_none()) {
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn streams_can_be_empty_or_cut_inside_characters() {
+    let simulator = fair();
+    let empty = ask_stream(&simulator, Provider::Openai, "stream_empty");
+    let role = json!({"role": "assistant", "content": "", "refusal": null});
+    check_blocks(&empty, &OPENAI, &json!([[role, null], [{}, "length"], DONE]));
+    let empty = ask_stream(&simulator, Provider::Anthropic, "stream_empty");
+    check_blocks(
+        &empty,
+        &["/type", "/delta/stop_reason"],
+        &json!([
+            ["message_start"],
+            ["content_block_start"],
+            ["ping"],
+            ["content_block_stop"],
+            ["message_delta", "max_tokens"],
+            ["message_stop"]
+        ]),
+    );
+    let empty = ask_stream(&simulator, Provider::Google, "stream_empty");
+    let content = json!({"role": "model"});
+    check_blocks(
+        &empty,
+        &["/candidates/0/content", "/candidates/0/finishReason"],
+        &json!([[content, "MAX_TOKENS"]]),
+    );
+    for provider in Provider::ALL {
+        let streamed = ask_stream(&simulator, provider, "stream_multibyte");
+        assert!(streamed.complete && streamed.text().contains("\"héllo – 你好 🙂\""), "{streamed:?}");
+        let recorded = simulator.requests().pop().unwrap();
+        let number = recorded.writes.iter().position(|write| Some(write.at) == recorded.first_token).unwrap();
+        assert!(number >= 10, "the write with the last piece: {recorded:?}");
+    }
+    assert_eq!(simulator.requests().iter().filter(|recorded| recorded.first_token.is_none()).count(), 3);
+}
+
+#[test]
+fn a_stream_may_be_no_stream() {
+    let simulator = fair();
+    let (path, headers, body) = stream_call(Provider::Openrouter, None, &json!({}));
+    let error = format!("{headers}x-simulate: error_in_200\r\n");
+    let answer = ask(&simulator, "POST", &path, &error, &body);
+    check_members(&answer, 200, &[("/error/code", json!(500))]);
+    assert_eq!(answer.header("content-type"), Some("application/json"));
+    let answer = ask(&simulator, "POST", &path, &format!("{headers}x-simulate: empty\r\n"), &body);
+    assert_eq!(answer.body, b"0\r\n\r\n");
+}
+
+/// Since when the request was there, in milliseconds.
+#[track_caller]
+fn first_token_ms(recorded: &Recorded) -> f64 {
+    (recorded.first_token.unwrap() - recorded.received.unwrap()).as_secs_f64() * 1e3
+}
+
+const PACE: &str = "first_token=40ms; token=15ms; tokens=4";
+
+#[test]
+fn the_record_tells_the_write_of_the_first_token() {
+    let simulator = fair();
+    for (provider, before) in [
+        (Provider::Openai, 1),
+        (Provider::Groq, 2),
+        (Provider::Openrouter, 1),
+        (Provider::Anthropic, 1),
+        (Provider::Google, 1),
+    ] {
+        let (path, headers, body) = stream_call(provider, None, &json!({}));
+        let headers = format!("{headers}x-simulate: pace; processing=10ms; {PACE}\r\n");
+        assert_eq!(ask(&simulator, "POST", &path, &headers, &body).status, 200);
+        let recorded = simulator.requests().pop().unwrap();
+        let writes: Vec<_> = recorded.writes.iter().map(|write| write.at).collect();
+        // The head and what needs no generation, a thought, four tokens, the last one with the end.
+        assert_eq!(writes.len(), before + 4, "{provider:?}");
+        assert_eq!(recorded.first_token, Some(writes[before]), "{provider:?}");
+        let received = recorded.received.unwrap();
+        assert!(recorded.head_received <= received);
+        for (number, at) in writes[before..].iter().enumerate() {
+            let due = Duration::from_millis(50 + 15 * number as u64);
+            assert!(*at - received >= due, "{provider:?}: token {number} after {:?}", *at - received);
+        }
+        if provider == Provider::Groq {
+            assert!(writes[1] - received >= Duration::from_millis(30), "a thought, halfway");
+        }
+    }
+}
+
+#[test]
+fn a_pace_holds_for_whole_answers_and_a_gateways_share_for_refusals() {
+    let simulator = scripted(
+        "[[rule]]\nprovider = 'langmart'\npace = { extra = '30ms' }\n\
+         [[rule]]\npace = { processing = '5ms', first_token = '10ms', token = '5ms', tokens = 3 }",
+    );
+    let delay = |provider, simulate: &str| {
+        let answer = match simulate {
+            "" => {
+                let (path, headers, body) = chat(provider);
+                ask(&simulator, "POST", &path, headers, &body)
+            }
+            _ => ask_chat(&simulator, provider, simulate),
+        };
+        let recorded = simulator.requests().pop().unwrap();
+        (answer, recorded.writes[0].at - recorded.received.unwrap())
+    };
+    let (answer, took) = delay(Provider::Openai, "");
+    check_members(
+        &answer,
+        200,
+        &[("/choices/0/message/content", json!("OK OK")), ("/usage/completion_tokens", json!(3))],
+    );
+    assert!(took >= Duration::from_millis(25), "{took:?}");
+    let (_, took) = delay(Provider::Langmart, "");
+    assert!(took >= Duration::from_millis(55), "{took:?}");
+    let (answer, took) = delay(Provider::Langmart, "rate_limited");
+    assert_eq!(answer.status, 429);
+    assert!(took >= Duration::from_millis(30), "{took:?}");
+    let (answer, _) = delay(Provider::Google, "pace; tokens=1; usage=false");
+    assert_eq!(answer.json().get("usageMetadata"), None);
+}
+
+#[test]
+fn first_tokens_are_noted_through_tls() {
+    let simulator = fair();
+    let mut stream = handshake(&simulator, "localhost").unwrap();
+    let (path, headers, body) = stream_call(Provider::Openai, None, &json!({}));
+    let headers = format!("{headers}Connection: close\r\nx-simulate: pace; {PACE}\r\n");
+    stream.write_all(request("POST", &path, &headers, &body).as_bytes()).unwrap();
+    let (mut text, mut buffer) = (String::new(), [0; 4096]);
+    while !text.contains("\"content\":\"O\"") {
+        let bytes = stream.read(&mut buffer).unwrap();
+        assert!(bytes > 0, "{text}");
+        text.push_str(str::from_utf8(&buffer[..bytes]).unwrap());
+    }
+    let seen = Instant::now();
+    let recorded = simulator.requests().remove(0);
+    let number = recorded.writes.iter().position(|write| Some(write.at) == recorded.first_token);
+    assert_eq!(number, Some(1), "behind the head: {recorded:?}");
+    assert!(recorded.first_token.unwrap() <= seen);
+    assert!(first_token_ms(&recorded) >= 40.0);
+}
+
+#[test]
+fn an_old_client_reads_a_stream_to_the_connections_end() {
+    let simulator = fair();
+    let (path, headers, body) = stream_call(Provider::Openai, None, &json!({}));
+    let request = request("POST", &path, headers, &body).replace("HTTP/1.1", "HTTP/1.0");
+    let (bytes, end) = exchange(&simulator, &request);
+    let answer = Answer::parse(&bytes);
+    assert!(end.is_ok() && answer.body.starts_with(b"data: {") && answer.body.ends_with(b"data: [DONE]\n\n"));
+    assert_eq!((answer.header("transfer-encoding"), answer.header("content-length")), (None, None));
+}
+
+#[test]
+fn http2_streams_break_off_and_tell_their_first_token() {
+    let simulator = fair();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let client = reqwest::Client::builder()
+        .no_proxy()
+        .tls_backend_preconfigured(tls_config(&simulator, &["h2"]))
+        .retry(reqwest::retry::never())
+        .pool_max_idle_per_host(0)
+        .timeout(Duration::from_secs(20))
+        .build()
+        .unwrap();
+    let (path, _, body) = stream_call(Provider::Openai, None, &json!({}));
+    let url = format!("https://{}{path}", simulator.tls_address().unwrap());
+    let open = async |simulate: &str| {
+        let request = client.post(&url).header("x-simulate", simulate).bearer_auth("sk-good");
+        let response =
+            request.header("content-type", "application/json").body(body.clone()).send().await.unwrap();
+        assert_eq!((response.version(), response.content_length()), (reqwest::Version::HTTP_2, None));
+        response
+    };
+    runtime.block_on(async {
+        let mut response = open(&format!("pace; {PACE}")).await;
+        let mut visible = None;
+        while let Some(chunk) = response.chunk().await.unwrap() {
+            if visible.is_none() && str::from_utf8(&chunk).unwrap().contains("\"content\":\"O\"") {
+                visible = Some(Instant::now());
+            }
+        }
+        let recorded = simulator.requests().remove(0);
+        assert!(recorded.first_token.unwrap() <= visible.unwrap());
+        assert!(first_token_ms(&recorded) >= 40.0);
+        assert!(recorded.writes.iter().any(|write| Some(write.at) == recorded.first_token));
+
+        let whole = open("stream_truncated").await.text().await.unwrap();
+        assert!(whole.contains("\"content\":\"K\"") && !whole.contains(DONE), "{whole}");
+        for broken in ["stream_truncated; variant=close", "stream_truncated; variant=reset"] {
+            let error = open(broken).await.text().await.unwrap_err();
+            assert!(!error.is_timeout(), "{broken}: {error:?}");
+        }
+        for (endless, bytes) in
+            [("stream_stalled", 500), ("stream_after_done", 900), ("stream_endless; token=0ms", 1 << 20)]
+        {
+            let mut response = open(endless).await;
+            let mut left: usize = bytes;
+            while left > 0 {
+                let chunk = response.chunk().await.unwrap().expect(endless);
+                left = left.saturating_sub(chunk.len());
+            }
+        }
+    });
+}
+
+#[test]
+fn many_streams_keep_their_pace_at_once() {
+    const STREAMS: usize = 400;
+    let simulator = scripted("[[rule]]\npace = { first_token = '50ms', token = '5ms', tokens = 5 }");
+    let call = stream_call(Provider::Openai, None, &json!({}));
+    let asked = Instant::now();
+    let mut streams: Vec<_> =
+        (0..STREAMS).map(|_| send(&simulator, &call, "Connection: close\r\n")).collect();
+    for stream in &mut streams {
+        let mut bytes = Vec::new();
+        stream.read_to_end(&mut bytes).unwrap();
+        assert!(bytes.ends_with(b"0\r\n\r\n"));
+    }
+    let took = asked.elapsed();
+    // One after the other they would take half a minute.
+    assert!(took < Duration::from_secs(10), "{took:?}");
+    let records = simulator.requests();
+    assert_eq!(records.len(), STREAMS);
+    let late: Vec<_> = records.iter().map(|recorded| first_token_ms(recorded) - 50.0).collect();
+    assert!(late.iter().all(|late| *late >= 0.0), "{late:?}");
+}
