@@ -569,7 +569,7 @@ fn the_page_keeps_the_rules_of_the_format() {
     let probes = vec![
         chat("p", &provider, "m"),
         chat("q", &provider, "quo\"te\\d"),
-        stream("s", &provider, "m"),
+        stream("t", &provider, "m"),
         Arc::new(probe("h", &provider, Task::Health)),
         status("s", &provider, &["API"]),
         Arc::new(probe("b", &provider, Task::Balance)),
