@@ -93,6 +93,8 @@ named! {
         Models = "models",
         /// A short completion, not streamed.
         Chat = "chat",
+        /// A short completion, streamed.
+        Stream = "stream",
         /// What the provider's status page says.
         Status = "status",
         /// What is left on the account.
@@ -105,7 +107,7 @@ named! {
 impl Check {
     /// Whether a run spends tokens.
     pub const fn generates(self) -> bool {
-        matches!(self, Self::Chat)
+        matches!(self, Self::Chat | Self::Stream)
     }
 
     /// Whether its runs address the service itself. A status page stands on another host, so that its failures say
@@ -188,6 +190,12 @@ named! {
         ErrorIn200 = "error_in_200",
         /// Completed without visible content.
         NoContent = "no_content",
+        /// An error inside a stream that began well.
+        StreamError = "stream_error",
+        /// The bytes of a stream ended without its end mark.
+        StreamTruncated = "stream_truncated",
+        /// No byte of a stream for the probe's `stall_timeout`.
+        StreamStalled = "stream_stalled",
         /// The operator's own expectation does not hold.
         UnmetExpectation = "unmet_expectation",
         /// The prober itself failed.
@@ -206,9 +214,12 @@ impl Reason {
         }
         match self {
             Self::Ok => false,
-            Self::ModelNotFound => matches!(check, Check::Models | Check::Chat | Check::Http),
-            Self::ErrorIn200 => matches!(check, Check::Auth | Check::Models | Check::Chat | Check::Balance),
-            Self::NoContent => matches!(check, Check::Chat),
+            Self::ModelNotFound => matches!(check, Check::Models | Check::Chat | Check::Stream | Check::Http),
+            Self::ErrorIn200 => {
+                matches!(check, Check::Auth | Check::Models | Check::Chat | Check::Stream | Check::Balance)
+            }
+            Self::NoContent => check.generates(),
+            Self::StreamError | Self::StreamTruncated | Self::StreamStalled => matches!(check, Check::Stream),
             Self::UnmetExpectation => matches!(check, Check::Http),
             _ => true,
         }
@@ -234,6 +245,9 @@ impl Reason {
             | Self::UnexpectedStatus
             | Self::Malformed
             | Self::ErrorIn200
+            | Self::StreamError
+            | Self::StreamTruncated
+            | Self::StreamStalled
             | Self::UnmetExpectation => vec![endpoint],
         };
         if endpoint == Fault::Gateway && self.blames_named_upstream() {
@@ -257,6 +271,7 @@ impl Reason {
                 | Self::ServerError
                 | Self::UnexpectedStatus
                 | Self::ErrorIn200
+                | Self::StreamError
         )
     }
 }
@@ -539,10 +554,20 @@ pub struct Outcome {
     pub network: Option<Box<Network>>,
     /// Our clock minus the server's Date header, in seconds, good to a second; `None` where it sent none.
     pub clock_offset: Option<f64>,
+    /// From handing the request to the connection until the first visible content of a stream arrived; `None` where
+    /// there was none, or no stream.
+    pub time_to_first_token: Option<Duration>,
+    /// The same until the first piece of reasoning; `None` where none was shown.
+    pub time_to_first_reasoning: Option<Duration>,
+    /// Between the visible tokens of a complete stream, on average; `None` where it cannot be told: fewer than two, or
+    /// all of them in one piece.
+    pub time_per_output_token: Option<Duration>,
     /// Tokens of the prompt, as the service counted them.
     pub input_tokens: Option<u64>,
-    /// Tokens of the answer, as the service counted them.
+    /// Tokens of the answer, as the service counted them, reasoning included.
     pub output_tokens: Option<u64>,
+    /// Whether one of the counts is our estimate, because the service told none.
+    pub tokens_estimated: bool,
     /// What the status page says; `None` for other checks, and where the page could not be read.
     pub status_page: Option<StatusPage>,
     /// What is left on the account; `None` where it was not told, is unlimited, or is not in US dollars.
@@ -572,8 +597,12 @@ impl Outcome {
             dns: Vec::new(),
             network: None,
             clock_offset: None,
+            time_to_first_token: None,
+            time_to_first_reasoning: None,
+            time_per_output_token: None,
             input_tokens: None,
             output_tokens: None,
+            tokens_estimated: false,
             status_page: None,
             balance: None,
         }
@@ -631,8 +660,12 @@ impl Serialize for Record<'_> {
             dns,
             network,
             clock_offset,
+            time_to_first_token,
+            time_to_first_reasoning,
+            time_per_output_token,
             input_tokens,
             output_tokens,
+            tokens_estimated,
             status_page,
             balance,
         } = self.outcome;
@@ -668,8 +701,15 @@ impl Serialize for Record<'_> {
             )?;
         }
         optional(&mut map, "clock_offset_seconds", clock_offset.as_ref())?;
+        let first_token = time_to_first_token.map(seconds);
+        optional(&mut map, "time_to_first_token_seconds", first_token.as_ref())?;
+        let first_reasoning = time_to_first_reasoning.map(seconds);
+        optional(&mut map, "time_to_first_reasoning_seconds", first_reasoning.as_ref())?;
+        let per_token = time_per_output_token.map(seconds);
+        optional(&mut map, "time_per_output_token_seconds", per_token.as_ref())?;
         optional(&mut map, "input_tokens", input_tokens.as_ref())?;
         optional(&mut map, "output_tokens", output_tokens.as_ref())?;
+        optional(&mut map, "tokens_estimated", tokens_estimated.then_some(&true))?;
         optional(&mut map, "status_page", status_page.as_ref())?;
         optional(&mut map, "balance", balance.as_ref())?;
         map.end()

@@ -3,16 +3,9 @@
 use std::{io::Write, path::Path, time::Duration};
 
 use super::{EXIT_CONFIGURATION, EXIT_FAILED, EXIT_OK, table as columns};
-use crate::{
-    config::{Config, Keys, Loaded, Probe, Surroundings, Task, duration, load, systemd_run},
-    outcome::Check,
+use crate::config::{
+    BYTES_PER_TOKEN, Config, Keys, Loaded, Probe, Stream, Surroundings, Task, duration, load, systemd_run,
 };
-
-/// Bytes of a prompt for each of its tokens, which is about right for English.
-const BYTES_PER_TOKEN: usize = 4;
-
-/// Tokens that an API adds to a prompt for its roles and marks.
-const FRAME_TOKENS: usize = 8;
 
 /// The columns of the table: four of words, the others of figures.
 const COLUMNS: [&str; 9] = [
@@ -83,7 +76,9 @@ impl Day {
         }
         let requests = Duration::from_secs(86_400).as_secs_f64() / probe.interval.as_secs_f64();
         let (input, output) = match &probe.task {
-            Task::Chat(chat) => (chat.prompt.len().div_ceil(BYTES_PER_TOKEN) + FRAME_TOKENS, chat.max_tokens),
+            Task::Chat(chat) | Task::Stream(Stream { chat, .. }) => {
+                (chat.estimated_input_tokens(), chat.max_tokens)
+            }
             Task::Network
             | Task::Health
             | Task::Auth
@@ -125,9 +120,9 @@ fn table(config: &Config) -> String {
     rows.push(vec!["total".to_owned(), empty(), empty(), empty(), empty(), empty(), requests, input, output]);
 
     let mut text = columns::render(&rows, 4);
-    if config.probes.iter().any(|probe| probe.check() == Check::Chat) {
+    if config.probes.iter().any(|probe| probe.check().generates()) {
         let note = format!(
-            "\nInput tokens are estimated: a token for each {BYTES_PER_TOKEN} bytes of the prompt and {FRAME_TOKENS} \
+            "\nInput tokens are estimated: a token for each {BYTES_PER_TOKEN} bytes of the prompt and some \
              for its frame, times the runs.\nOutput tokens are the most there can be: max_tokens times the runs.\n"
         );
         text.push_str(&note);
@@ -246,7 +241,7 @@ mod tests {
             err,
             "warning: config.toml:3: provider.langmart.api_key: credential langmart exists only inside the systemd \
              unit: CREDENTIALS_DIRECTORY is not set\n\
-             warning: config.toml:6: provider.openai.api_key: environment variable OPENAI_API_KEY is not set\n\
+             warning: config.toml:6: provider.openai.api_key: environment variable OPENAI_API_KEY is not set; export it, or keep it in a file\n\
              To check with the credentials, as root and with the paths of the unit's LoadCredential=:\n  \
              systemd-run --pipe --wait --collect --quiet --property=LoadCredential=langmart:/etc/credstore/langmart \
              langmart-prober check-config --config config.toml\n"

@@ -9,6 +9,7 @@ mod load;
 pub mod model;
 mod problem;
 mod raw;
+mod reasoning;
 mod resolve;
 mod resolve_http;
 mod resolve_probe;

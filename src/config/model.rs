@@ -203,7 +203,7 @@ pub struct Probe {
     pub provider: Arc<Provider>,
     /// What it does there.
     pub task: Task,
-    /// The model; set for chat, optional for models.
+    /// The model; set for chat and stream, optional for models.
     pub model: Option<String>,
     /// From one due time to the next.
     pub interval: Duration,
@@ -220,6 +220,7 @@ impl Probe {
             Task::Auth => Check::Auth,
             Task::Models => Check::Models,
             Task::Chat(_) => Check::Chat,
+            Task::Stream(_) => Check::Stream,
             Task::Status(_) => Check::Status,
             Task::Balance => Check::Balance,
             Task::Http(_) => Check::Http,
@@ -260,6 +261,8 @@ pub enum Task {
     Models,
     /// POST a short completion.
     Chat(Chat),
+    /// POST a short completion whose answer is streamed.
+    Stream(Stream),
     /// GET the provider's status page.
     Status(StatusSource),
     /// GET the account's balance.
@@ -277,6 +280,28 @@ pub struct Chat {
     pub max_tokens: u32,
     /// The member that carries `max_tokens`, where the API has a choice; `None`: by API and model family.
     pub max_tokens_parameter: Option<MaxTokensParameter>,
+}
+
+impl Chat {
+    /// About how many tokens the prompt has, roles and marks included: right for English within some tenths.
+    pub fn estimated_input_tokens(&self) -> u64 {
+        const FRAME_TOKENS: u64 = 8;
+        self.prompt.len().div_ceil(BYTES_PER_TOKEN) as u64 + FRAME_TOKENS
+    }
+}
+
+/// Bytes of a text for each of its tokens, which is about right for English.
+pub const BYTES_PER_TOKEN: usize = 4;
+
+/// A short completion, streamed.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Stream {
+    /// What is asked.
+    pub chat: Chat,
+    /// Without a byte for so long, once the response has begun, the stream has failed.
+    pub stall_timeout: Duration,
+    /// Whether an OpenAI-compatible API is asked to count tokens at the end of the stream.
+    pub include_usage: bool,
 }
 
 /// How an OpenAI-compatible API calls its token limit.

@@ -1,12 +1,13 @@
 //! `[[probe]]`.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, ops::RangeInclusive, sync::Arc, time::Duration};
 
 use super::{
     duration,
-    model::{Chat, HttpRequest, MaxTokensParameter, Probe, Provider, Task},
+    model::{Chat, HttpRequest, MaxTokensParameter, Probe, Provider, Stream, Task},
     problem::{not_one_of, shown},
     raw::Section,
+    reasoning,
     resolve::{Context, Defaults, Placed, Timing, choice},
     resolve_http::request,
     resolve_provider::{Draft, is_name, needs},
@@ -23,15 +24,28 @@ const LONGEST_PROMPT: usize = 16 << 10;
 /// The most tokens that one run may ask for: reasoning models need some thousands before they say a word.
 const MOST_TOKENS: u32 = 32_768;
 
+/// The most tokens of a run that does not say it: for an answer of a word, and for reasoning before it.
+const TOKENS: u32 = 32;
+const REASONING_TOKENS: u32 = 2048;
+
+/// With fewer, a model that reasons may not come to its answer.
+const LEAST_REASONING_TOKENS: u32 = 1024;
+
+/// How long a stream may be silent.
+const STALL_TIMEOUTS: RangeInclusive<Duration> = Duration::from_millis(10)..=Duration::from_secs(3_600);
+const STALL_TIMEOUT: Duration = Duration::from_secs(20);
+
 /// What is asked where the operator does not say it: cheap, and answered by every model with visible text.
 const PROMPT: &str = "Reply with the single word: ok";
 
 /// Keys that only some checks have.
-const OWN_KEYS: [(&str, &[Check]); 10] = [
-    ("model", &[Check::Chat, Check::Models]),
-    ("prompt", &[Check::Chat]),
-    ("max_tokens", &[Check::Chat]),
-    ("max_tokens_parameter", &[Check::Chat]),
+const OWN_KEYS: [(&str, &[Check]); 12] = [
+    ("model", &[Check::Chat, Check::Stream, Check::Models]),
+    ("prompt", &[Check::Chat, Check::Stream]),
+    ("max_tokens", &[Check::Chat, Check::Stream]),
+    ("max_tokens_parameter", &[Check::Chat, Check::Stream]),
+    ("stall_timeout", &[Check::Stream]),
+    ("include_usage", &[Check::Stream]),
     ("method", &[Check::Http]),
     ("path", &[Check::Http]),
     ("body", &[Check::Http]),
@@ -62,7 +76,10 @@ pub(super) fn written(
             .unwrap_or_else(|message| section.problem("check", message));
     }
     let model = check.and_then(|check| model(&mut section, check));
-    let task = check.and_then(|check| task(&mut section, check, drafted, context));
+    let task = check.and_then(|check| {
+        let asked = Asked { provider, model: model.as_deref(), timeout: timing.timeout.min(timing.interval) };
+        task(&mut section, check, drafted, &asked, context)
+    });
     section.pass(&OWN_KEYS.map(|(key, _)| key));
     section.finish();
     Some(Placed { probe: probe(name?, provider?, task?, model, timing), place })
@@ -122,10 +139,18 @@ fn check(section: &mut Section<'_>) -> Option<Check> {
     for (key, owners) in OWN_KEYS {
         if section.has(key) && !owners.contains(&check) {
             let owners: Vec<_> = owners.iter().map(|owner| owner.name()).collect();
-            section.problem(key, format!("belongs to {}, not to {check}; remove it", owners.join(" and ")));
+            section.problem(key, format!("belongs to {}, not to {check}; remove it", listed(&owners)));
         }
     }
     Some(check)
+}
+
+/// Words as a sentence lists them.
+fn listed(words: &[&str]) -> String {
+    match words {
+        [rest @ .., last] if !rest.is_empty() => format!("{} and {last}", rest.join(", ")),
+        _ => words.concat(),
+    }
 }
 
 fn timing(section: &mut Section<'_>, check: Option<Check>, defaults: &Defaults) -> Timing {
@@ -151,10 +176,18 @@ fn model(section: &mut Section<'_>, check: Check) -> Option<String> {
         }
     };
     match check {
-        Check::Chat => section.required("model", parse),
+        Check::Chat | Check::Stream => section.required("model", parse),
         Check::Models => section.text("model", parse),
         Check::Network | Check::Health | Check::Auth | Check::Status | Check::Balance | Check::Http => None,
     }
+}
+
+/// What of a probe its task must agree with.
+struct Asked<'a> {
+    /// `None`: nothing can be said of it.
+    provider: Option<&'a Arc<Provider>>,
+    model: Option<&'a str>,
+    timeout: Duration,
 }
 
 /// `None`: the provider lacks what the check needs, which is reported.
@@ -162,16 +195,17 @@ fn task(
     section: &mut Section<'_>,
     check: Check,
     draft: Option<&Draft>,
+    asked: &Asked<'_>,
     context: &Context<'_>,
 ) -> Option<Task> {
-    let provider = draft.and_then(|draft| draft.provider.as_deref());
     Some(match check {
         Check::Network => Task::Network,
         Check::Health => Task::Health,
         Check::Auth => Task::Auth,
         Check::Models => Task::Models,
-        Check::Chat => Task::Chat(chat(section, provider)),
-        Check::Status => Task::Status(provider?.status_source.clone()?),
+        Check::Chat => Task::Chat(chat(section, asked, context)),
+        Check::Stream => Task::Stream(stream(section, asked, context)),
+        Check::Status => Task::Status(asked.provider?.status_source.clone()?),
         Check::Balance => Task::Balance,
         Check::Http => {
             let request = request(section, context);
@@ -183,7 +217,32 @@ fn task(
     })
 }
 
-fn chat(section: &mut Section<'_>, provider: Option<&Provider>) -> Chat {
+fn stream(section: &mut Section<'_>, asked: &Asked<'_>, context: &Context<'_>) -> Stream {
+    let stall_timeout = section.duration("stall_timeout", &STALL_TIMEOUTS);
+    if stall_timeout.is_some_and(|stall_timeout| stall_timeout >= asked.timeout) {
+        let message = format!(
+            "never comes about: the whole run may take no longer than {:?}",
+            duration::format(asked.timeout)
+        );
+        context.report.warning(&section.place_of("stall_timeout"), message);
+    }
+    let include_usage = section.flag("include_usage");
+    if let Some(provider) = asked.provider
+        && matches!(provider.api, Api::Anthropic | Api::Google)
+        && section.has("include_usage")
+    {
+        section.problem("include_usage", format!("{} always counts tokens; remove the key", provider.api));
+    }
+    // Mistral refuses parameters that it does not know, and counts unasked.
+    let knows_it = asked.provider.is_none_or(|provider| provider.host() != "api.mistral.ai");
+    Stream {
+        chat: chat(section, asked, context),
+        stall_timeout: stall_timeout.unwrap_or(STALL_TIMEOUT),
+        include_usage: include_usage.unwrap_or(knows_it),
+    }
+}
+
+fn chat(section: &mut Section<'_>, asked: &Asked<'_>, context: &Context<'_>) -> Chat {
     let prompt = section.text("prompt", |text| {
         let fits = !text.trim().is_empty() && text.len() <= LONGEST_PROMPT;
         if fits { Ok(text.to_owned()) } else { Err(format!("must have 1 to {LONGEST_PROMPT} bytes")) }
@@ -193,14 +252,24 @@ fn chat(section: &mut Section<'_>, provider: Option<&Provider>) -> Chat {
         ("max_completion_tokens", MaxTokensParameter::MaxCompletionTokens),
     ];
     let parameter = section.text("max_tokens_parameter", |text| choice(text, &parameters));
-    if let Some(api @ (Api::Anthropic | Api::Google)) = provider.map(|provider| provider.api)
+    let api = asked.provider.map(|provider| provider.api);
+    if let Some(api @ (Api::Anthropic | Api::Google)) = api
         && section.has("max_tokens_parameter")
     {
         section.problem("max_tokens_parameter", format!("{api} has but one name for it; remove the key"));
     }
+    let reasons = reasoning::reasons(api.unwrap_or(Api::Openai), asked.model.unwrap_or_default());
+    let max_tokens = section.number("max_tokens", &(1..=MOST_TOKENS));
+    if reasons && max_tokens.is_some_and(|max_tokens| max_tokens < LEAST_REASONING_TOKENS) {
+        let message = format!(
+            "this model may use all of it up for reasoning before any visible content; leave it out, or allow \
+             {LEAST_REASONING_TOKENS} or more"
+        );
+        context.report.warning(&section.place_of("max_tokens"), message);
+    }
     Chat {
         prompt: prompt.unwrap_or_else(|| PROMPT.to_owned()),
-        max_tokens: section.number("max_tokens", &(1..=MOST_TOKENS)).unwrap_or(32),
+        max_tokens: max_tokens.unwrap_or(if reasons { REASONING_TOKENS } else { TOKENS }),
         max_tokens_parameter: parameter,
     }
 }

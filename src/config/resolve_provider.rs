@@ -143,7 +143,7 @@ pub(super) fn needs(check: Check, provider: &Provider, served: bool) -> Result<(
             provider.api
         ));
     }
-    let keyed = matches!(check, Check::Auth | Check::Models | Check::Chat | Check::Balance);
+    let keyed = matches!(check, Check::Auth | Check::Models | Check::Chat | Check::Stream | Check::Balance);
     if keyed && !served {
         return Err(format!("{check} needs a key; give provider.{} an api_key", provider.name));
     }
@@ -216,7 +216,7 @@ fn checks(section: &mut Section<'_>, report: &Report) -> Vec<(Check, Place)> {
     let known = |text: &str| Check::from_name(text).ok_or_else(|| not_one_of(text, &names));
     let mut checks: Vec<(Check, Place)> = Vec::new();
     for (check, place) in section.texts("checks", known) {
-        if matches!(check, Check::Chat | Check::Http) {
+        if matches!(check, Check::Chat | Check::Stream | Check::Http) {
             report.error(&place, format!("{check} needs more than a name; write it as a [[probe]]"));
         } else if checks.iter().any(|(other, _)| *other == check) {
             report.error(&place, format!("{check} is listed twice"));

@@ -183,9 +183,38 @@ pub(super) const FAMILIES: &[Family] = &[
         |series, page| rate_limits(series, page, |limit| limit.reset.map(unix_seconds)),
     ),
     family(
+        Kind::Histogram,
+        "langmart_probe_time_to_first_token_seconds",
+        "From handing the request to the connection until the first visible content of a stream.",
+        |series, page| {
+            if series.probe().check() == Check::Stream {
+                page.histogram(&series.labels, &series.values.time_to_first_token);
+            }
+        },
+    ),
+    family(
+        Kind::Gauge,
+        "langmart_probe_last_time_to_first_token_seconds",
+        "Time to first token of the last run. Absent where it had none.",
+        |series, page| {
+            let first = series.last().and_then(|last| last.time_to_first_token);
+            known(series, page, first.map(|first| first.as_secs_f64()));
+        },
+    ),
+    family(
+        Kind::Histogram,
+        "langmart_probe_time_per_output_token_seconds",
+        "Average time between the visible tokens of a complete stream.",
+        |series, page| {
+            if series.probe().check() == Check::Stream {
+                page.histogram(&series.labels, &series.values.time_per_output_token);
+            }
+        },
+    ),
+    family(
         Kind::Counter,
         "langmart_probe_tokens_total",
-        "Tokens spent, as the service counted them.",
+        "Tokens spent, as the service counted them, or estimated where it did not.",
         tokens,
     ),
     family(

@@ -40,6 +40,42 @@ const DURATION_BOUNDS: &[Bound] = &[
     (120.0, "120"),
 ];
 
+const FIRST_TOKEN_BOUNDS: &[Bound] = &[
+    (0.01, "0.01"),
+    (0.025, "0.025"),
+    (0.05, "0.05"),
+    (0.1, "0.1"),
+    (0.25, "0.25"),
+    (0.5, "0.5"),
+    (0.75, "0.75"),
+    (1.0, "1"),
+    (1.5, "1.5"),
+    (2.0, "2"),
+    (3.0, "3"),
+    (5.0, "5"),
+    (7.5, "7.5"),
+    (10.0, "10"),
+    (20.0, "20"),
+    (30.0, "30"),
+    (60.0, "60"),
+];
+
+const PER_TOKEN_BOUNDS: &[Bound] = &[
+    (0.01, "0.01"),
+    (0.025, "0.025"),
+    (0.05, "0.05"),
+    (0.075, "0.075"),
+    (0.1, "0.1"),
+    (0.15, "0.15"),
+    (0.2, "0.2"),
+    (0.3, "0.3"),
+    (0.4, "0.4"),
+    (0.5, "0.5"),
+    (0.75, "0.75"),
+    (1.0, "1"),
+    (2.5, "2.5"),
+];
+
 /// The series of one probe. What a reload may change belongs to this struct, what it must not is shared.
 #[derive(Debug)]
 pub struct Series {
@@ -69,6 +105,7 @@ pub struct Last {
     pub(super) phases: Phases,
     pub(super) http_status: Option<u16>,
     pub(super) retry_after: Option<f64>,
+    pub(super) time_to_first_token: Option<Duration>,
 }
 
 /// The numbers of one probe, kept as long as probe, provider, check and model stay the same.
@@ -86,6 +123,8 @@ pub(super) struct Values {
     pub(super) backoff_until: Gauge,
     /// In the order of [`SkipCause::ALL`].
     pub(super) skipped: [Counter; SkipCause::ALL.len()],
+    pub(super) time_to_first_token: Histogram,
+    pub(super) time_per_output_token: Histogram,
     pub(super) input_tokens: Counter,
     pub(super) output_tokens: Counter,
     pub(super) certificate_not_after: Gauge,
@@ -158,8 +197,12 @@ impl Series {
             dns: _,
             ref network,
             clock_offset,
+            time_to_first_token,
+            time_to_first_reasoning: _,
+            time_per_output_token,
             input_tokens,
             output_tokens,
+            tokens_estimated: _,
             ref status_page,
             balance,
         } = outcome;
@@ -171,7 +214,7 @@ impl Series {
             values.failures.of(reason, fault).add(1);
         }
         // A quick refusal would flatter the quantiles, a timeout left out would as well.
-        if outcome.success() || reason == Reason::Timeout {
+        if outcome.success() || matches!(reason, Reason::Timeout | Reason::StreamStalled) {
             values.duration.observe(duration.as_secs_f64());
         }
         for (sum, phase) in values.phases.iter().zip(phases.durations()) {
@@ -203,6 +246,12 @@ impl Series {
         if let Some(offset) = clock_offset {
             values.clock_offset.set(offset);
         }
+        if let Some(duration) = time_to_first_token {
+            values.time_to_first_token.observe(duration.as_secs_f64());
+        }
+        if let Some(duration) = time_per_output_token {
+            values.time_per_output_token.observe(duration.as_secs_f64());
+        }
         values.input_tokens.add(input_tokens.unwrap_or(0));
         values.output_tokens.add(output_tokens.unwrap_or(0));
         lock(&values.status_page).clone_from(status_page);
@@ -210,8 +259,17 @@ impl Series {
         if balance.is_some() || outcome.success() {
             *lock(&values.balance) = balance;
         }
-        *lock(&values.last) =
-            Some(Last { time, reason, fault, hint, duration, phases, http_status, retry_after });
+        *lock(&values.last) = Some(Last {
+            time,
+            reason,
+            fault,
+            hint,
+            duration,
+            phases,
+            http_status,
+            retry_after,
+            time_to_first_token,
+        });
     }
 
     /// Says when the next run is due, waits included, and until when the probe backs off; `None`: it does not.
@@ -239,6 +297,8 @@ impl Values {
             next_run: Gauge::absent(),
             backoff_until: Gauge::absent(),
             skipped: Default::default(),
+            time_to_first_token: Histogram::new(FIRST_TOKEN_BOUNDS),
+            time_per_output_token: Histogram::new(PER_TOKEN_BOUNDS),
             input_tokens: Counter::default(),
             output_tokens: Counter::default(),
             certificate_not_after: Gauge::absent(),

@@ -3,7 +3,9 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use crate::{
-    config::{Chat, Config, Log, LogFormat, Paths, Probe, Provider, Rotation, Schedule, Server, Task},
+    config::{
+        Chat, Config, Log, LogFormat, Paths, Probe, Provider, Rotation, Schedule, Server, Stream, Task,
+    },
     outcome::Api,
 };
 
@@ -29,6 +31,13 @@ pub(crate) fn provider(name: &str, api: Api) -> Provider {
 /// A chat probe of the model, each 60 s, with a timeout of 30 s.
 pub(crate) fn chat(name: &str, provider: &Arc<Provider>, model: &str) -> Arc<Probe> {
     let task = Task::Chat(Chat { prompt: "Hi".to_owned(), max_tokens: 32, max_tokens_parameter: None });
+    Arc::new(Probe { model: Some(model.to_owned()), ..probe(name, provider, task) })
+}
+
+/// The same, streamed.
+pub(crate) fn stream(name: &str, provider: &Arc<Provider>, model: &str) -> Arc<Probe> {
+    let chat = Chat { prompt: "Hi".to_owned(), max_tokens: 32, max_tokens_parameter: None };
+    let task = Task::Stream(Stream { chat, stall_timeout: Duration::from_secs(20), include_usage: true });
     Arc::new(Probe { model: Some(model.to_owned()), ..probe(name, provider, task) })
 }
 

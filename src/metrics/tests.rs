@@ -15,7 +15,7 @@ use super::{Metrics, Series, families::FAMILIES};
 
 use crate::{
     config::{Probe, Provider, StatusSource, Task},
-    metrics::testing::{chat, config, probe, provider},
+    metrics::testing::{chat, config, probe, provider, stream},
     outcome::{
         AddressFailure, Api, Balance, ComponentStatus, DnsServer, FailedAddress, Fault, Indicator,
         LookupFailure, Network, Outcome, Phases, RateLimit, Reason, Resource, SkipCause, StatusPage, Tls,
@@ -91,8 +91,12 @@ fn rich() -> Outcome {
             }],
         })),
         clock_offset: Some(-3.0),
+        time_to_first_token: Some(Duration::from_millis(310)),
+        time_to_first_reasoning: Some(Duration::from_millis(200)),
+        time_per_output_token: Some(Duration::from_millis(20)),
         input_tokens: Some(9),
         output_tokens: Some(4),
+        tokens_estimated: true,
         status_page: Some(page(Indicator::Major, Some(1), &[("API", ComponentStatus::PartialOutage)])),
         balance: Some(Balance { usd: 12.5, minimum_usd: Some(0.1) }),
         ..Outcome::new(later(50), Reason::RateLimited, Fault::Caller)
@@ -395,6 +399,40 @@ fn successes_and_timeouts_count_as_durations() {
 }
 
 #[test]
+fn a_stream_shows_its_first_token_and_its_pace() {
+    let metrics = Metrics::new(NOW);
+    let probe = stream("p", &acme(Api::Openai), "m");
+    metrics.configure(&config(vec![Arc::clone(&probe)]));
+    let series = metrics.series(&probe);
+    let value = |name: &str, more: &str| {
+        let labels = r#"probe="p",provider="acme",check="stream",model="m""#;
+        samples(&metrics, NOW).get(&format!("langmart_probe_{name}{{{labels}{more}}}")).copied()
+    };
+    assert_eq!(value("time_to_first_token_seconds_count", ""), Some(0.0));
+    assert_eq!(value("time_per_output_token_seconds_bucket", ",le=\"2.5\""), Some(0.0));
+    assert_eq!(value("last_time_to_first_token_seconds", ""), None);
+    assert_eq!(value("failures_total", ",reason=\"stream_stalled\",fault=\"provider\""), Some(0.0));
+    series.observe(&Outcome {
+        time_to_first_token: Some(Duration::from_millis(750)),
+        time_per_output_token: Some(Duration::from_millis(80)),
+        ..Outcome::new(NOW, Reason::Ok, Fault::None)
+    });
+    assert_eq!(value("time_to_first_token_seconds_bucket", ",le=\"0.5\""), Some(0.0));
+    assert_eq!(value("time_to_first_token_seconds_bucket", ",le=\"0.75\""), Some(1.0));
+    assert_eq!(value("last_time_to_first_token_seconds", ""), Some(0.75));
+    assert_eq!(value("time_per_output_token_seconds_bucket", ",le=\"0.1\""), Some(1.0));
+    assert_eq!(value("time_per_output_token_seconds_sum", ""), Some(0.08));
+    // A stall counts as a duration, as a timeout does, and had no token.
+    series.observe(&Outcome {
+        duration: Duration::from_secs(20),
+        ..Outcome::new(NOW, Reason::StreamStalled, Fault::Provider)
+    });
+    assert_eq!(value("duration_seconds_sum", ""), Some(20.0));
+    assert_eq!(value("time_to_first_token_seconds_count", ""), Some(1.0));
+    assert_eq!(value("last_time_to_first_token_seconds", ""), None);
+}
+
+#[test]
 fn a_pair_that_should_not_occur_is_counted_all_the_same() {
     let (metrics, series) = one_chat(Api::Openai);
     let pair = "failures_total{reason=\"dns\",fault=\"gateway\"}";
@@ -531,6 +569,7 @@ fn the_page_keeps_the_rules_of_the_format() {
     let probes = vec![
         chat("p", &provider, "m"),
         chat("q", &provider, "quo\"te\\d"),
+        stream("t", &provider, "m"),
         Arc::new(probe("h", &provider, Task::Health)),
         status("s", &provider, &["API"]),
         Arc::new(probe("b", &provider, Task::Balance)),
@@ -539,7 +578,10 @@ fn the_page_keeps_the_rules_of_the_format() {
     metrics.watch_task("server");
     metrics.count_lines("log", Arc::default(), Arc::default());
     for probe in &probes {
-        metrics.series(probe).observe(&Outcome::new(NOW, Reason::Ok, Fault::None));
+        let time_to_first_token = Some(Duration::from_millis(300));
+        metrics
+            .series(probe)
+            .observe(&Outcome { time_to_first_token, ..Outcome::new(NOW, Reason::Ok, Fault::None) });
         metrics.series(probe).observe(&rich());
         metrics.series(probe).waiting(later(90), None);
     }

@@ -19,6 +19,7 @@ use super::{
     gate,
     hints::{self, Clocks},
     status_page,
+    stream::Ending,
 };
 use crate::{
     config::{Expect, Probe, Provider, StatusSource, Task},
@@ -99,17 +100,14 @@ pub(super) fn classify(probe: &Probe, response: &Response, clocks: &Clocks) -> V
     if let Task::Status(source) = &probe.task {
         return of_status_page(source, response, clocks);
     }
-    let api = probe.provider.api;
-    let dialect = dialect::of(api);
+    let dialect = dialect::of(probe.provider.api);
     let body = Body::read(&response.body);
     let error = ErrorBody::read(body.json());
     let finding = match &probe.task {
-        Task::Http(request)
-            if is_success(response.status) || request.expect.status.contains(&response.status) =>
-        {
+        Task::Http(request) if response.is_success() || request.expect.status.contains(&response.status) => {
             expectation(&request.expect, response)
         }
-        task if is_success(response.status) => answer(task, probe, response, &body, &error, dialect),
+        task if response.is_success() => answer(task, probe, response, &body, &error, dialect),
         task => refusal(task, response.status, &body, &error, dialect),
     };
     let finding = if from_the_proxy(probe, &finding, &body) {
@@ -120,18 +118,57 @@ pub(super) fn classify(probe: &Probe, response: &Response, clocks: &Clocks) -> V
     } else {
         finding
     };
+    verdict(probe, response, clocks, dialect, &error, finding)
+}
+
+/// The verdict on a stream that came to some end.
+pub(super) fn stream(probe: &Probe, response: &Response, clocks: &Clocks, ending: &Ending<'_>) -> Verdict {
+    let finding = match ending {
+        Ending::Complete => Finding::ok(),
+        Ending::Empty(why) => Finding::new(Reason::NoContent, *why),
+        Ending::Malformed(how) => Finding::new(Reason::Malformed, *how),
+        Ending::Failed { late: false, .. } => {
+            Finding::new(Reason::StreamError, "an error inside the stream, before any content")
+        }
+        Ending::Failed { late: true, .. } => {
+            Finding::new(Reason::StreamError, "an error inside the stream, after content had begun")
+        }
+        Ending::Truncated { late: false } => {
+            Finding::new(Reason::StreamTruncated, "the stream ended before any content")
+        }
+        Ending::Truncated { late: true } => {
+            Finding::new(Reason::StreamTruncated, "the stream ended amid its content, without its end mark")
+        }
+    };
+    let event = match ending {
+        Ending::Failed { event, .. } => event,
+        _ => &Value::Null,
+    };
+    let dialect = dialect::of(probe.provider.api);
+    verdict(probe, response, clocks, dialect, &ErrorBody::read(event), finding)
+}
+
+/// Adds to a finding whose part it is, and what of the response may be told.
+fn verdict(
+    probe: &Probe,
+    response: &Response,
+    clocks: &Clocks,
+    dialect: &dyn Dialect,
+    error: &ErrorBody<'_>,
+    finding: Finding,
+) -> Verdict {
     let Finding { reason, detail, tokens: (input_tokens, output_tokens), balance } = finding;
     let failed = reason != Reason::Ok;
-    let upstream = dialect.upstream(&error);
-    let ratelimit = dialect.rate_limits(&response.headers, &error, clocks);
+    let upstream = dialect.upstream(error);
+    let ratelimit = dialect.rate_limits(&response.headers, error, clocks);
     Verdict {
         reason,
-        fault: fault(api, reason, upstream.blamed),
+        fault: fault(probe.provider.api, reason, upstream.blamed),
         detail,
-        error_code: failed.then(|| dialect.error_code(&error).map(gate::error_code)).flatten(),
+        error_code: failed.then(|| dialect.error_code(error).map(gate::error_code)).flatten(),
         upstream: failed.then_some(upstream.name).flatten(),
-        request_id: request_id(&probe.provider, dialect, response, &error),
-        retry_after: wait(dialect, reason, response, &error, &ratelimit, clocks),
+        request_id: request_id(&probe.provider, dialect, response, error),
+        retry_after: wait(dialect, reason, response, error, &ratelimit, clocks),
         ratelimit,
         input_tokens,
         output_tokens,
@@ -201,10 +238,6 @@ fn from_the_proxy(probe: &Probe, finding: &Finding, body: &Body) -> bool {
         && provider.proxy.as_ref().is_some_and(untunnelled)
 }
 
-fn is_success(status: u16) -> bool {
-    (200..300).contains(&status)
-}
-
 /// Whose part it is: the operator's own matters are theirs, the rest is the addressed service's, unless it names a
 /// provider behind it.
 fn fault(api: Api, reason: Reason, upstream_blamed: bool) -> Fault {
@@ -245,6 +278,9 @@ fn answer(
         ),
         (_, Body::Empty) => Finding::new(Reason::Malformed, "an empty body in place of the API's answer"),
         (Task::Models, _) => models(dialect, &response.body, probe.model.as_deref()),
+        (Task::Stream(_), Body::Json(_) | Body::Other) => {
+            Finding::new(Reason::Malformed, "the whole answer at once in place of a stream, or no answer")
+        }
         (_, Body::Other) => Finding::new(Reason::Malformed, "the body is not JSON, or too much of it"),
         (Task::Auth, Body::Json(answer)) => match dialect.accepted(answer) {
             Acceptance::Accepted => Finding::ok(),
@@ -274,7 +310,7 @@ fn answer(
 
 /// What any other status comes to.
 fn refusal(task: &Task, status: u16, body: &Body, error: &ErrorBody<'_>, dialect: &dyn Dialect) -> Finding {
-    let asks_for_model = matches!(task, Task::Chat(_) | Task::Models | Task::Http(_));
+    let asks_for_model = matches!(task, Task::Chat(_) | Task::Stream(_) | Task::Models | Task::Http(_));
     let by_body = dialect.reason(status, error).or_else(|| generic_reason(status, asks_for_model, error));
     let reason = by_body.unwrap_or_else(|| status_reason(status));
     let detail: Cow<'static, str> = match (reason, status, body) {

@@ -11,6 +11,7 @@ use reqwest::{Client, Request, Version, header::HeaderMap};
 use super::{
     clock::{Marks, Seen, observed},
     failure::{self, Failure, Route},
+    stream::Listener,
 };
 use crate::outcome::Reason;
 
@@ -27,6 +28,13 @@ pub(super) struct Response {
     pub(super) remote_address: Option<SocketAddr>,
 }
 
+impl Response {
+    /// Whether it claims to be what was asked for.
+    pub(super) fn is_success(&self) -> bool {
+        (200..300).contains(&self.status)
+    }
+}
+
 /// How an exchange went.
 #[derive(Debug)]
 pub(super) struct Exchange {
@@ -41,18 +49,36 @@ pub(super) struct Exchange {
     pub(super) ended: Instant,
 }
 
-/// One attempt. `timeout` bounds everything from the lookup to the last byte.
-pub(super) async fn exchange(client: &Client, request: Request, timeout: Duration, route: Route) -> Exchange {
+/// One attempt. `timeout` bounds everything from the lookup to the last byte. With a listener, the body of a success
+/// goes there, and not into the response.
+pub(super) async fn exchange(
+    client: &Client,
+    request: Request,
+    timeout: Duration,
+    route: Route,
+    mut listener: Option<&mut Listener>,
+) -> Exchange {
     let marks = Arc::new(Marks::new(route.tls_proxy));
     let mut progress = Progress::default();
     let started = Instant::now();
-    let reading = observed(marks.clone(), progress.read(client, request));
+    let reading = observed(marks.clone(), progress.read(client, request, listener.as_deref_mut()));
     let ending = tokio::time::timeout(timeout, reading).await;
-    let ended = Instant::now();
+    let mut ended = Instant::now();
     let seen = marks.seen();
+    // What came after a complete answer was our own waiting for the last counts, or what nobody asked for.
+    let over = listener.as_deref().and_then(Listener::complete_since);
+    if let Some(over) = over {
+        ended = over;
+    }
     let failure = match ending {
-        Ok(Ok(Size::Bounded)) => None,
-        Ok(Ok(Size::Exceeded)) => Some(Failure::new(
+        Ok(Ok(End::Whole)) => None,
+        Ok(Ok(End::Silent)) | Err(_) if over.is_some() => None,
+        Ok(Ok(End::Silent)) => Some(Failure::new(
+            Reason::StreamStalled,
+            route.api.endpoint(),
+            listener.as_deref().map_or_else(String::new, Listener::silence),
+        )),
+        Ok(Ok(End::Exceeded)) => Some(Failure::new(
             Reason::Malformed,
             route.api.endpoint(),
             format!("the response's body is larger than {} MiB", MAX_BODY >> 20),
@@ -71,13 +97,23 @@ struct Progress {
     headers: Option<Instant>,
 }
 
-enum Size {
-    Bounded,
+/// How the reading of a body ended, where no error ended it.
+enum End {
+    /// There is no more, or no more is wanted.
+    Whole,
+    /// There is more than is read.
     Exceeded,
+    /// No byte came for as long as the listener waits.
+    Silent,
 }
 
 impl Progress {
-    async fn read(&mut self, client: &Client, request: Request) -> Result<Size, reqwest::Error> {
+    async fn read(
+        &mut self,
+        client: &Client,
+        request: Request,
+        listener: Option<&mut Listener>,
+    ) -> Result<End, reqwest::Error> {
         let mut incoming = client.execute(request).await?;
         self.headers = Some(Instant::now());
         let response = self.response.insert(Response {
@@ -87,13 +123,36 @@ impl Progress {
             body: Vec::new(),
             remote_address: incoming.remote_addr(),
         });
+        if let Some(listener) = listener
+            && response.is_success()
+        {
+            return listen(&mut incoming, listener).await;
+        }
         while let Some(chunk) = incoming.chunk().await? {
             if response.body.len() + chunk.len() > MAX_BODY {
-                return Ok(Size::Exceeded);
+                return Ok(End::Exceeded);
             }
             response.body.extend_from_slice(&chunk);
         }
-        Ok(Size::Bounded)
+        Ok(End::Whole)
+    }
+}
+
+/// Reads a stream until the listener has heard enough.
+async fn listen(incoming: &mut reqwest::Response, listener: &mut Listener) -> Result<End, reqwest::Error> {
+    loop {
+        let Ok(read) = tokio::time::timeout(listener.patience(Instant::now()), incoming.chunk()).await else {
+            return Ok(End::Silent);
+        };
+        // Before anything else: the time of the first token is taken from it.
+        let arrived = Instant::now();
+        match read {
+            Ok(Some(chunk)) if listener.hear(&chunk, arrived).is_continue() => {}
+            // A reset is but one of the ways in which a stream ends too early.
+            Ok(_) => return Ok(End::Whole),
+            Err(_) if listener.foreign().is_none() => return Ok(End::Whole),
+            Err(error) => return Err(error),
+        }
     }
 }
 

@@ -35,7 +35,7 @@ pub(super) async fn follow(
     let mut followed = 0;
     loop {
         let from = request.url().clone();
-        let exchange = exchange(client, request, left, route).await;
+        let exchange = exchange(client, request, left, route, None).await;
         let target = location(&exchange, &from).filter(|_| followed < MOST);
         let Some(target) = target else { return (after(exchange, followed), before) };
         before =

@@ -10,6 +10,8 @@ mod dialect;
 mod exchange;
 mod failure;
 mod follow;
+#[doc(hidden)]
+pub mod fuzzing;
 mod gate;
 mod hints;
 mod network;
@@ -17,7 +19,9 @@ mod remedy;
 mod request;
 mod resolver;
 mod run;
+mod sse;
 mod status_page;
+mod stream;
 mod tls;
 
 pub use self::{

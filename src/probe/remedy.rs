@@ -74,6 +74,15 @@ pub(super) fn remedy(api: Api, check: Check, outcome: &Outcome) -> &'static str 
         Reason::NoContent => {
             "raise max_tokens or take a model that does not reason; change the prompt if it is filtered"
         }
+        Reason::StreamError => {
+            "the service gave up while it answered: look at its status page; give the support the request id"
+        }
+        Reason::StreamTruncated => {
+            "the service or a proxy on the way cut the stream off: check idle and response time limits there"
+        }
+        Reason::StreamStalled => {
+            "the stream fell silent: raise stall_timeout if this model thinks longer; look at the service's status"
+        }
         Reason::UnmetExpectation => {
             "the response is not what expect asks for: look at it with once --json, or at expect"
         }
@@ -137,6 +146,9 @@ fn auth_failed(api: Api, fault: Fault) -> &'static str {
 fn invalid_request(check: Check) -> &'static str {
     match check {
         Check::Chat => "the probe's request is refused: check model, max_tokens and max_tokens_parameter",
+        Check::Stream => {
+            "the probe's request is refused: check model, max_tokens, max_tokens_parameter and include_usage"
+        }
         Check::Http => "the probe's request is refused: check method, path, headers and body",
         Check::Network | Check::Health | Check::Auth | Check::Models | Check::Status | Check::Balance => {
             "the probe's request is refused: check base_url and the check's path"

@@ -75,6 +75,14 @@ impl<'a> Errand<'a> {
         let paths = &probe.provider.paths;
         let or = |own: &Option<String>, default: &str| own.clone().unwrap_or_else(|| default.to_owned());
         let get = |path, key| Call { method: Method::GET, path, body: None, json: false, key };
+        let post = |path, body: String| Call {
+            method: Method::POST,
+            path,
+            body: Some(body.into()),
+            json: true,
+            key: true,
+        };
+        let model = probe.model.as_deref().unwrap_or_default();
         Self::Call(match &probe.task {
             Task::Network => return Self::None,
             Task::Status(source) => return Self::Elsewhere(&source.url),
@@ -82,10 +90,12 @@ impl<'a> Errand<'a> {
             Task::Auth => get(or(&paths.auth, dialect.auth_path()), true),
             Task::Models => get(or(&paths.models, dialect.models_path()), true),
             Task::Chat(chat) => {
-                let model = probe.model.as_deref().unwrap_or_default();
-                let path = paths.chat.clone().unwrap_or_else(|| dialect.chat_path(model));
                 let body = dialect.chat_body(&probe.provider, model, chat).to_string();
-                Call { method: Method::POST, path, body: Some(body.into()), json: true, key: true }
+                post(or(&paths.chat, &dialect.chat_path(model)), body)
+            }
+            Task::Stream(stream) => {
+                let body = dialect.stream_body(&probe.provider, model, stream).to_string();
+                post(or(&paths.chat, &dialect.stream_path(model)), body)
             }
             Task::Balance => get(or(&paths.balance, dialect.balance_path()), true),
             Task::Http(request) => Call {

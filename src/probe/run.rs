@@ -17,6 +17,7 @@ use super::{
     remedy::remedy,
     request::{self, RequestError},
     resolver::Resolver,
+    stream::Listener,
 };
 use crate::{
     config::{Config, Probe, Provider, Task},
@@ -104,21 +105,31 @@ impl Target {
     async fn ask(&self, client: &Client, request: &Request) -> Outcome {
         let probe = &self.probe;
         let request = request.try_clone().expect("its body is bytes in memory, which can be cloned");
+        let mut listener = match &probe.task {
+            Task::Stream(stream) => Some(Listener::new(probe.provider.api, stream)),
+            _ => None,
+        };
         let time = SystemTime::now();
         let route = Route::to(&probe.provider);
         let (exchange, before) = match probe.task {
             Task::Status(_) => follow(client, request, probe.timeout, route).await,
-            _ => (exchange(client, request, probe.timeout, route).await, Phases::default()),
+            _ => {
+                (exchange(client, request, probe.timeout, route, listener.as_mut()).await, Phases::default())
+            }
         };
         let mut outcome = facts(time, &exchange, before);
-        let Exchange { response, failure, started, headers, .. } = exchange;
+        let Exchange { response, failure, started, headers, seen, .. } = exchange;
+        // What is refused is not streamed.
+        let listener = listener.filter(|_| response.as_ref().is_some_and(Response::is_success));
         let clocks = response.as_ref().map(|response| {
             let elapsed = headers.map_or_else(Default::default, |headers| headers - started);
             Clocks::read(time + before.total() + elapsed, &response.headers)
         });
         outcome.clock_offset = clocks.and_then(|clocks| clocks.offset());
         match (response, clocks, failure) {
-            (Some(response), Some(clocks), None) => decide(&mut outcome, self.judge(response, clocks).await),
+            (Some(response), Some(clocks), None) => {
+                decide(&mut outcome, self.judge(response, clocks, listener.as_ref()).await);
+            }
             (response, clocks, failure) => {
                 if let (Some(response), Some(clocks)) = (response, clocks) {
                     (outcome.request_id, outcome.ratelimit) =
@@ -129,12 +140,26 @@ impl Target {
                 }
             }
         }
+        if let Some(listener) = listener {
+            listener.measure(&mut outcome, seen.connected);
+        }
         outcome
     }
 
     /// The verdict on a whole response; a large one is taken apart on a thread of its own, so that the thread that times
     /// the other probes is not kept.
-    async fn judge(&self, response: Response, clocks: Clocks) -> Option<Verdict> {
+    async fn judge(
+        &self,
+        mut response: Response,
+        clocks: Clocks,
+        listener: Option<&Listener>,
+    ) -> Option<Verdict> {
+        if let Some(listener) = listener {
+            let Some(foreign) = listener.foreign() else {
+                return Some(classify::stream(&self.probe, &response, &clocks, &listener.ending()));
+            };
+            response.body = foreign.to_vec();
+        }
         if !classify::is_heavy(self.probe.check(), &response.body) {
             return Some(classify(&self.probe, &response, &clocks));
         }

@@ -73,11 +73,13 @@ fn config(simulator: &Simulator, place: &Place) -> String {
         let known = faults.iter().map(|fault| ("KNOWN", format!(", \"x-simulate\" = \"{fault}\"")));
         for (number, (key, header)) in std::iter::once(refused).chain(known).enumerate() {
             let name = format!("{}-{number}", api.name());
+            // Faults of streams pass other requests by.
+            let check = if header.contains("\"stream_") { "stream" } else { "chat" };
             write!(
                 text,
                 "[provider.{name}]\napi = \"{}\"\nbase_url = \"http://{}{}\"\napi_key = {{ env = \"{key}\" }}\n\
                  headers = {{ \"x-tenant\" = {{ env = \"TENANT\" }}{header} }}\nchecks = [\"auth\", \"models\"]\n\
-                 [[probe]]\nname = \"{name}-chat\"\nprovider = \"{name}\"\ncheck = \"chat\"\nmodel = \"{model}\"\n",
+                 [[probe]]\nname = \"{name}-{check}\"\nprovider = \"{name}\"\ncheck = \"{check}\"\nmodel = \"{model}\"\n",
                 api.name(),
                 simulator.address(),
                 api.prefix(),

@@ -498,6 +498,66 @@ fn a_file_that_cannot_be_read_says_why() {
     assert_eq!(load(&path, Keys::Required, &SURROUNDINGS).unwrap().config.log.filter, "warn");
 }
 
+fn streams(probes: &str) -> Vec<(u32, Duration, bool)> {
+    let keyed = "api_key = { env = \"LANGMART_API_KEY\" }\n";
+    let config =
+        good(&format!("[provider.langmart]\n{keyed}[provider.google]\n{keyed}{MISTRAL}{keyed}{probes}"));
+    let stream = |probe: &std::sync::Arc<langmart_prober::config::Probe>| match &probe.task {
+        Task::Stream(stream) => Some((stream.chat.max_tokens, stream.stall_timeout, stream.include_usage)),
+        _ => None,
+    };
+    config.probes.iter().filter_map(stream).collect()
+}
+
+const MISTRAL: &str = "[provider.mistral]\napi = \"openai\"\nbase_url = \"https://api.mistral.ai/v1\"\n";
+
+fn stream_probe(name: &str, provider: &str, model: &str) -> String {
+    format!(
+        "[[probe]]\nname = \"{name}\"\nprovider = \"{provider}\"\ncheck = \"stream\"\nmodel = \"{model}\"\n"
+    )
+}
+
+#[test]
+fn a_stream_has_its_own_defaults() {
+    let text = [
+        stream_probe("a", "langmart", "openai/gpt-4o-mini"),
+        stream_probe("b", "langmart", "openai/gpt-5-mini"),
+        stream_probe("c", "mistral", "mistral-small-latest"),
+        stream_probe("d", "mistral", "mistral-small-latest")
+            + "stall_timeout = \"5s\"\ninclude_usage = true\n",
+        stream_probe("e", "google", "gemini-2.5-flash"),
+        stream_probe("f", "google", "gemini-2.5-pro") + "max_tokens = 4000\n",
+    ];
+    let seconds = Duration::from_secs;
+    let expected = [
+        (32, seconds(20), true),
+        (2048, seconds(20), true),
+        (32, seconds(20), false),
+        (32, seconds(5), true),
+        (32, seconds(20), true),
+        (4000, seconds(20), true),
+    ];
+    assert_eq!(streams(&text.concat()), expected);
+}
+
+#[test]
+fn what_would_call_a_healthy_stream_down_is_warned_of() {
+    let text = format!(
+        "[provider.langmart]\napi_key = {{ env = \"LANGMART_API_KEY\" }}\n{}max_tokens = 1023\n{}timeout = \"20s\"\nstall_timeout = \"20s\"\n{}max_tokens = 16\n",
+        stream_probe("a", "langmart", "openai/gpt-5-mini"),
+        stream_probe("b", "langmart", "openai/gpt-4o-mini"),
+        stream_probe("c", "langmart", "openai/gpt-4o-mini"),
+    );
+    assert_eq!(
+        warnings(&text),
+        [
+            "config.toml:8: probe[1] \"a\": max_tokens: this model may use all of it up for reasoning before any visible \
+             content; leave it out, or allow 1024 or more",
+            "config.toml:15: probe[2] \"b\": stall_timeout: never comes about: the whole run may take no longer than \"20s\"",
+        ]
+    );
+}
+
 const EXAMPLE: &str = include_str!("../../config.toml.example");
 
 /// The example with those of its commented lines that begin so brought to life.

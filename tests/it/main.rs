@@ -21,5 +21,6 @@ mod prometheus;
 mod proxies;
 mod reload;
 mod status;
+mod stream;
 mod systemd;
 mod transport;

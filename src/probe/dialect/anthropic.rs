@@ -3,9 +3,9 @@
 use reqwest::header::{HeaderMap, HeaderName};
 use serde_json::{Value, json};
 
-use super::{Completion, Content, Dialect, count, rate_limit};
+use super::{Completion, Content, Dialect, Piece, Usage, count, rate_limit};
 use crate::{
-    config::{Chat, Provider},
+    config::{Chat, Provider, Stream},
     outcome::{RateLimit, Reason, Resource},
     probe::{
         body::ErrorBody,
@@ -49,6 +49,46 @@ impl Dialect for Anthropic {
         })
     }
 
+    fn stream_body(&self, provider: &Provider, model: &str, stream: &Stream) -> Value {
+        let mut body = self.chat_body(provider, model, &stream.chat);
+        body["stream"] = json!(true);
+        body
+    }
+
+    fn piece<'a>(&self, event: &'a Value) -> Piece<'a> {
+        let text = |pointer: &str| event.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
+        let tokens = |pointer: &str| event.pointer(pointer).and_then(gate::tokens);
+        // Types that are not here say nothing about the answer: ping, and whatever is added to the API.
+        match text("/type") {
+            "message_start" => {
+                // Its output tokens are those of the beginning: nothing to go by if the end is missing.
+                let usage = Usage { input: tokens("/message/usage/input_tokens"), ..Usage::default() };
+                Piece { usage, ..Piece::default() }
+            }
+            "content_block_start" => Piece { text: text("/content_block/text").into(), ..Piece::default() },
+            "content_block_delta" => Piece {
+                text: text("/delta/text").into(),
+                reasoning: text("/delta/thinking").len(),
+                ..Piece::default()
+            },
+            "message_delta" => Piece {
+                finish: event.pointer("/delta/stop_reason").and_then(Value::as_str).map(why_empty),
+                usage: Usage {
+                    input: tokens("/usage/input_tokens"),
+                    output: tokens("/usage/output_tokens"),
+                    reasoning: None,
+                },
+                ..Piece::default()
+            },
+            "message_stop" => Piece { done: true, ..Piece::default() },
+            _ => Piece::default(),
+        }
+    }
+
+    fn ends_with_done(&self) -> bool {
+        false
+    }
+
     fn completion(&self, answer: &Value) -> Completion {
         let Some(blocks) = answer.get("content").and_then(Value::as_array) else {
             return Completion::missing();
@@ -60,11 +100,7 @@ impl Dialect for Anthropic {
         let content = if blocks.iter().any(text) {
             Content::Visible
         } else {
-            match answer.get("stop_reason").and_then(Value::as_str) {
-                Some("refusal") => Content::Empty("the model refused"),
-                Some("max_tokens") => Content::Empty("max_tokens was used up before any visible content"),
-                _ => Content::Empty("the answer is empty"),
-            }
+            Content::Empty(why_empty(answer.get("stop_reason").and_then(Value::as_str).unwrap_or_default()))
         };
         let usage = |name| answer.get("usage")?.get(name).and_then(gate::tokens);
         Completion { content, input_tokens: usage("input_tokens"), output_tokens: usage("output_tokens") }
@@ -99,5 +135,14 @@ impl Dialect for Anthropic {
 
     fn request_id_headers(&self) -> &'static [&'static str] {
         &["request-id", "x-request-id"]
+    }
+}
+
+/// Why an answer that ended so has no content, if it has none.
+fn why_empty(stop_reason: &str) -> &'static str {
+    match stop_reason {
+        "refusal" => "the model refused",
+        "max_tokens" => "max_tokens was used up before any visible content",
+        _ => "the answer is empty",
     }
 }

@@ -3,9 +3,9 @@
 use reqwest::header::{HeaderMap, HeaderName};
 use serde_json::{Value, json};
 
-use super::{Acceptance, Completion, Content, Dialect};
+use super::{Acceptance, Completion, Content, Dialect, Piece, Usage};
 use crate::{
-    config::{Chat, Provider},
+    config::{Chat, Provider, Stream},
     outcome::{RateLimit, Reason},
     probe::{
         body::ErrorBody,
@@ -38,11 +38,42 @@ impl Dialect for Google {
         format!("/models/{model}:generateContent")
     }
 
-    fn chat_body(&self, _provider: &Provider, _model: &str, chat: &Chat) -> Value {
+    fn chat_body(&self, _provider: &Provider, model: &str, chat: &Chat) -> Value {
+        let mut generation = json!({ "maxOutputTokens": chat.max_tokens });
+        if bare(model) == "gemini-2.5-flash" {
+            // It thinks by default, and may be told not to; the others either do not, or may not, or want other words.
+            generation["thinkingConfig"] = json!({ "thinkingBudget": 0 });
+        }
         json!({
             "contents": [{ "role": "user", "parts": [{ "text": chat.prompt }] }],
-            "generationConfig": { "maxOutputTokens": chat.max_tokens },
+            "generationConfig": generation,
         })
+    }
+
+    fn stream_path(&self, model: &str) -> String {
+        // Without alt=sse it is one JSON array.
+        format!("/models/{}:streamGenerateContent?alt=sse", bare(model))
+    }
+
+    fn stream_body(&self, provider: &Provider, model: &str, stream: &Stream) -> Value {
+        self.chat_body(provider, model, &stream.chat)
+    }
+
+    fn piece<'a>(&self, event: &'a Value) -> Piece<'a> {
+        let candidate = event.pointer("/candidates/0").unwrap_or(&Value::Null);
+        let blocked = event.pointer("/promptFeedback/blockReason").is_some_and(Value::is_string);
+        let finish = candidate.get("finishReason").and_then(Value::as_str).map(why_empty);
+        Piece {
+            text: texts(candidate, false).collect::<String>().into(),
+            reasoning: texts(candidate, true).map(str::len).sum(),
+            finish: finish.or(blocked.then_some(BLOCKED)),
+            usage: usage(event),
+            ..Piece::default()
+        }
+    }
+
+    fn ends_with_done(&self) -> bool {
+        false
     }
 
     fn accepted(&self, answer: &Value) -> Acceptance {
@@ -65,26 +96,18 @@ impl Dialect for Google {
         let candidate = answer.pointer("/candidates/0").filter(|candidate| candidate.is_object());
         let blocked = answer.pointer("/promptFeedback/blockReason").is_some_and(Value::is_string);
         let content = match candidate {
-            Some(candidate) if has_text(candidate) => Content::Visible,
-            Some(candidate) => match candidate.get("finishReason").and_then(Value::as_str) {
-                Some("MAX_TOKENS") => {
-                    Content::Empty("maxOutputTokens was used up before any visible content")
-                }
-                Some("SAFETY" | "PROHIBITED_CONTENT" | "BLOCKLIST" | "SPII" | "RECITATION") => {
-                    Content::Empty("the answer was filtered")
-                }
-                _ => Content::Empty("the answer is empty"),
-            },
-            None if blocked => Content::Empty("the prompt was blocked"),
+            Some(candidate) if texts(candidate, false).any(|text| !text.trim().is_empty()) => {
+                Content::Visible
+            }
+            Some(candidate) => {
+                let reason = candidate.get("finishReason").and_then(Value::as_str);
+                Content::Empty(why_empty(reason.unwrap_or_default()))
+            }
+            None if blocked => Content::Empty(BLOCKED),
             None => Content::Missing,
         };
-        let usage = |name| answer.get("usageMetadata")?.get(name).and_then(gate::tokens);
-        let thoughts = usage("thoughtsTokenCount").unwrap_or(0);
-        Completion {
-            content,
-            input_tokens: usage("promptTokenCount"),
-            output_tokens: usage("candidatesTokenCount").map(|tokens| tokens + thoughts),
-        }
+        let Usage { input, output, .. } = usage(answer);
+        Completion { content, input_tokens: input, output_tokens: output }
     }
 
     fn reason(&self, status: u16, error: &ErrorBody<'_>) -> Option<Reason> {
@@ -122,13 +145,31 @@ fn detail_reason<'a>(error: &ErrorBody<'a>) -> Option<&'a str> {
     details.iter().find_map(|detail| detail.get("reason")?.as_str())
 }
 
-/// Whether a candidate has a part with text that is not a thought.
-fn has_text(candidate: &Value) -> bool {
-    let parts = candidate.pointer("/content/parts").and_then(Value::as_array);
-    parts.into_iter().flatten().any(|part| {
-        part.get("thought") != Some(&Value::Bool(true))
-            && part.get("text").and_then(Value::as_str).is_some_and(|text| !text.trim().is_empty())
-    })
+/// The texts of a candidate's parts that are thoughts, or of those that are not.
+fn texts(candidate: &Value, thoughts: bool) -> impl Iterator<Item = &str> {
+    let parts = candidate.pointer("/content/parts").and_then(Value::as_array).into_iter().flatten();
+    let wanted = move |part: &&Value| (part.get("thought") == Some(&Value::Bool(true))) == thoughts;
+    parts.filter(wanted).filter_map(|part| part.get("text")?.as_str())
+}
+
+const BLOCKED: &str = "the prompt was blocked";
+
+/// Why an answer that ended so has no content, if it has none.
+fn why_empty(finish_reason: &str) -> &'static str {
+    match finish_reason {
+        "MAX_TOKENS" => "maxOutputTokens was used up before any visible content",
+        "SAFETY" | "PROHIBITED_CONTENT" | "BLOCKLIST" | "SPII" | "RECITATION" => "the answer was filtered",
+        _ => "the answer is empty",
+    }
+}
+
+/// Thoughts are counted beside the answer; where there is no answer, only they are.
+fn usage(answer: &Value) -> Usage {
+    let tokens = |name| answer.get("usageMetadata")?.get(name).and_then(gate::tokens);
+    let (candidates, thoughts) = (tokens("candidatesTokenCount"), tokens("thoughtsTokenCount"));
+    let output =
+        (candidates.is_some() || thoughts.is_some()).then(|| candidates.unwrap_or(0) + thoughts.unwrap_or(0));
+    Usage { input: tokens("promptTokenCount"), output, reasoning: thoughts }
 }
 
 /// A model's name without the collection that lists put before it.

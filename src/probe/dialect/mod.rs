@@ -6,14 +6,14 @@ mod langmart;
 mod openai;
 mod openrouter;
 
-use std::time::SystemTime;
+use std::{borrow::Cow, time::SystemTime};
 
 use reqwest::header::{HeaderMap, HeaderName};
 use serde_json::Value;
 
 use super::{body::ErrorBody, hints::Clocks};
 use crate::{
-    config::{Chat, Provider},
+    config::{Chat, Provider, Stream},
     outcome::{Api, RateLimit, Reason, Resource},
 };
 
@@ -57,6 +57,26 @@ pub(super) trait Dialect: Sync {
     /// What the balance call's answer says; `None`: it is not this API's answer.
     fn account(&self, _answer: &Value) -> Option<Account> {
         None
+    }
+
+    /// The path of a completion that is streamed.
+    fn stream_path(&self, model: &str) -> String {
+        self.chat_path(model)
+    }
+
+    /// The body of a completion that is streamed.
+    fn stream_body(&self, provider: &Provider, model: &str, stream: &Stream) -> Value {
+        openai::stream_body(provider, model, stream)
+    }
+
+    /// What one event of a stream holds.
+    fn piece<'a>(&self, event: &'a Value) -> Piece<'a> {
+        openai::piece(event)
+    }
+
+    /// Whether `[DONE]` ends a stream.
+    fn ends_with_done(&self) -> bool {
+        true
     }
 
     /// What the auth call's answer says.
@@ -179,6 +199,35 @@ impl Completion {
     fn missing() -> Self {
         Self { content: Content::Missing, input_tokens: None, output_tokens: None }
     }
+}
+
+/// What one event of a stream holds.
+#[derive(Debug, Default, PartialEq)]
+pub(super) struct Piece<'a> {
+    /// Visible content; empty: none.
+    pub(super) text: Cow<'a, str>,
+    /// Bytes of reasoning, which is not content.
+    pub(super) reasoning: usize,
+    /// Whether the model refuses.
+    pub(super) refused: bool,
+    /// The content is complete; why there was none, if there was none. Counts or an error may follow.
+    pub(super) finish: Option<&'static str>,
+    /// Nothing follows.
+    pub(super) done: bool,
+    /// The answer failed, although the event may have no error in it.
+    pub(super) failed: bool,
+    pub(super) usage: Usage,
+}
+
+/// Tokens as an event counts them: of the whole answer so far. `None`: it does not.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Usage {
+    /// Of the prompt.
+    pub(super) input: Option<u64>,
+    /// Of the answer, reasoning included.
+    pub(super) output: Option<u64>,
+    /// Of the reasoning.
+    pub(super) reasoning: Option<u64>,
 }
 
 /// The provider behind a gateway, as an error names it.

@@ -1,11 +1,13 @@
 //! OpenAI's dialect, as OpenAI, Groq, Azure, Mistral, `DeepSeek` and self-hosted imitators speak it.
 
+use std::borrow::Cow;
+
 use reqwest::header::HeaderMap;
 use serde_json::{Value, json};
 
-use super::{Acceptance, Completion, Content, Dialect, count, rate_limit};
+use super::{Acceptance, Completion, Content, Dialect, Piece, Usage, count, rate_limit};
 use crate::{
-    config::{Chat, MaxTokensParameter, Provider},
+    config::{Chat, MaxTokensParameter, Provider, Stream},
     outcome::{Api, RateLimit, Resource},
     probe::{
         body::ErrorBody,
@@ -43,6 +45,15 @@ pub(super) fn chat_body(provider: &Provider, model: &str, chat: &Chat) -> Value 
     })
 }
 
+pub(super) fn stream_body(provider: &Provider, model: &str, stream: &Stream) -> Value {
+    let mut body = chat_body(provider, model, &stream.chat);
+    body["stream"] = json!(true);
+    if stream.include_usage {
+        body["stream_options"] = json!({ "include_usage": true });
+    }
+    body
+}
+
 /// `max_tokens` is deprecated at OpenAI and Groq, and OpenAI's reasoning models refuse it; imitators and gateways may
 /// know nothing else.
 fn max_tokens_parameter(provider: &Provider, model: &str) -> MaxTokensParameter {
@@ -69,31 +80,78 @@ pub(super) fn completion(answer: &Value) -> Completion {
         return Completion::missing();
     };
     let finish = choice.get("finish_reason").and_then(Value::as_str).unwrap_or_default();
-    let content = if message.get("content").is_some_and(is_visible) {
+    let visible = |value: &Value| !content(value).0.trim().is_empty();
+    let content = if message.get("content").is_some_and(visible) {
         Content::Visible
     } else if message.get("refusal").is_some_and(Value::is_string) {
         Content::Empty("the model refused")
     } else {
-        match finish {
-            "length" => Content::Empty("max_tokens was used up before any visible content"),
-            "content_filter" => Content::Empty("the answer was filtered"),
-            _ => Content::Empty("the answer is empty"),
-        }
+        Content::Empty(why_empty(finish))
     };
-    let usage = |name| answer.get("usage")?.get(name).and_then(gate::tokens);
-    Completion { content, input_tokens: usage("prompt_tokens"), output_tokens: usage("completion_tokens") }
+    let Usage { input, output, .. } = usage(answer.get("usage"));
+    Completion { content, input_tokens: input, output_tokens: output }
 }
 
-/// Content is a string, or Mistral's array of parts, of which the text counts and the thinking does not.
-fn is_visible(content: &Value) -> bool {
-    match content {
-        Value::String(text) => !text.trim().is_empty(),
-        Value::Array(parts) => parts
-            .iter()
-            .filter(|part| part.get("type").and_then(Value::as_str) == Some("text"))
-            .filter_map(|part| part.get("text")?.as_str())
-            .any(|text| !text.trim().is_empty()),
-        _ => false,
+/// Why an answer that ended so has no content, if it has none.
+fn why_empty(finish_reason: &str) -> &'static str {
+    match finish_reason {
+        "length" => "max_tokens was used up before any visible content",
+        "content_filter" => "the answer was filtered",
+        _ => "the answer is empty",
+    }
+}
+
+fn usage(usage: Option<&Value>) -> Usage {
+    let tokens = |pointer| usage?.pointer(pointer).and_then(gate::tokens);
+    Usage {
+        input: tokens("/prompt_tokens"),
+        output: tokens("/completion_tokens"),
+        reasoning: tokens("/completion_tokens_details/reasoning_tokens"),
+    }
+}
+
+pub(super) fn piece(event: &Value) -> Piece<'_> {
+    // Groq counts in a member of its own. Everyone's chunk with the counts may have no choice, or repeat the last one.
+    let counts = event.get("usage").filter(|usage| usage.is_object());
+    let usage = usage(counts.or_else(|| event.pointer("/x_groq/usage")));
+    let Some(choice) = event.pointer("/choices/0") else {
+        return Piece { usage, ..Piece::default() };
+    };
+    let delta = choice.get("delta").unwrap_or(&Value::Null);
+    let length = |name: &str| delta.get(name).and_then(Value::as_str).map_or(0, str::len);
+    let (text, thinking) = delta.get("content").map_or_else(Default::default, content);
+    // Imitators write an empty reason where others write null.
+    let finish = choice.get("finish_reason").and_then(Value::as_str).filter(|reason| !reason.is_empty());
+    Piece {
+        text,
+        // DeepSeek's name and Groq's; who sends both repeats itself.
+        reasoning: thinking.max(length("reasoning_content")).max(length("reasoning")),
+        refused: length("refusal") > 0,
+        finish: finish.map(why_empty),
+        done: false,
+        failed: finish == Some("error") || choice.get("error").is_some_and(Value::is_object),
+        usage,
+    }
+}
+
+/// Content as it is seen, and the bytes of thinking in it: a string, or Mistral's array of parts.
+fn content(content: &Value) -> (Cow<'_, str>, usize) {
+    let Value::Array(parts) = content else {
+        return (content.as_str().unwrap_or_default().into(), 0);
+    };
+    let is_text = |part: &&Value| part.get("type").and_then(Value::as_str) == Some("text");
+    let texts = parts.iter().filter(is_text).filter_map(|part| part.get("text")?.as_str());
+    let thinking = parts.iter().filter_map(|part| part.get("thinking")).map(thinking_bytes).sum();
+    (texts.collect::<String>().into(), thinking)
+}
+
+/// Thinking is a string, or again an array of parts.
+fn thinking_bytes(thinking: &Value) -> usize {
+    let text = |part: &Value| part.get("text").and_then(Value::as_str).map_or(0, str::len);
+    match thinking {
+        Value::String(text) => text.len(),
+        Value::Array(parts) => parts.iter().map(text).sum(),
+        _ => 0,
     }
 }
 

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 use langmart_prober::{
     config::{
         Chat, Config, Key, KeySource, Log, LogFormat, Paths, Probe, Provider, Rotation, Schedule, Secret,
-        Server, StatusSource, Task,
+        Server, StatusSource, Stream, Task,
     },
     outcome::{Api, Check, Outcome},
     probe::{Resolver, Target},
@@ -35,13 +35,15 @@ pub fn provider(api: Api, base_url: &str) -> Provider {
 
 /// A probe of that check.
 pub fn probe(provider: Provider, check: Check) -> Probe {
+    let chat = Chat { prompt: "Say OK.".to_owned(), max_tokens: 32, max_tokens_parameter: None };
     let task = match check {
         Check::Network => Task::Network,
         Check::Health => Task::Health,
         Check::Auth => Task::Auth,
         Check::Models => Task::Models,
-        Check::Chat => {
-            Task::Chat(Chat { prompt: "Say OK.".to_owned(), max_tokens: 32, max_tokens_parameter: None })
+        Check::Chat => Task::Chat(chat),
+        Check::Stream => {
+            Task::Stream(Stream { chat, stall_timeout: Duration::from_secs(5), include_usage: true })
         }
         Check::Status => {
             let url = provider.base_url.clone();
@@ -54,7 +56,7 @@ pub fn probe(provider: Provider, check: Check) -> Probe {
     };
     Probe {
         name: format!("{}-{check}", provider.name),
-        model: matches!(check, Check::Chat).then(|| "some-model".to_owned()),
+        model: check.generates().then(|| "some-model".to_owned()),
         provider: Arc::new(provider),
         task,
         interval: Duration::from_secs(60),

@@ -1,0 +1,278 @@
+//! Bytes in, events out: the event-stream format of the WHATWG HTML standard (section 9.2.6), bounded, without I/O.
+
+use std::ops::ControlFlow;
+
+/// Bytes of a line, its end left out.
+const MAX_LINE: usize = 512 * 1024;
+
+/// Bytes of an event's data, over all its lines.
+const MAX_DATA: usize = 512 * 1024;
+
+const BOM: &[u8] = b"\xef\xbb\xbf";
+
+/// One event. Its id and the stream's retry time say nothing to a probe, which never reconnects.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Event {
+    /// Of its last `event:` line; empty without one.
+    pub(super) name: String,
+    /// Its `data:` lines, with a line feed between them.
+    pub(super) data: String,
+}
+
+/// A line or an event is longer than any that an API sends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct TooLong;
+
+/// Takes a stream apart, however its bytes are cut. An event that its blank line does not end is none, by the standard.
+#[derive(Debug, Default)]
+pub(super) struct Decoder {
+    line: Vec<u8>,
+    /// The last byte was a CR that ended a line, so that an LF right after it ends none.
+    after_cr: bool,
+    /// Whether the first line, which may begin with a byte order mark, has ended.
+    begun: bool,
+    name: Vec<u8>,
+    /// Each line with a line feed after it.
+    data: Vec<u8>,
+    recognised: bool,
+}
+
+impl Decoder {
+    /// Calls `each` with every event that these bytes complete, until it breaks; then what follows is left unread.
+    pub(super) fn feed(
+        &mut self,
+        mut bytes: &[u8],
+        mut each: impl FnMut(Event) -> ControlFlow<()>,
+    ) -> Result<ControlFlow<()>, TooLong> {
+        while let Some(&first) = bytes.first() {
+            if std::mem::take(&mut self.after_cr) && first == b'\n' {
+                bytes = &bytes[1..];
+                continue;
+            }
+            let Some(end) = bytes.iter().position(|byte| matches!(byte, b'\r' | b'\n')) else {
+                self.extend_line(bytes)?;
+                break;
+            };
+            self.extend_line(&bytes[..end])?;
+            self.after_cr = bytes[end] == b'\r';
+            bytes = &bytes[end + 1..];
+            if let Some(event) = self.end_line()?
+                && each(event).is_break()
+            {
+                return Ok(ControlFlow::Break(()));
+            }
+        }
+        Ok(ControlFlow::Continue(()))
+    }
+
+    /// Whether there was any line of this format yet, or the beginning of one: a comment or a field that the standard
+    /// knows.
+    pub(super) fn recognised(&self) -> bool {
+        const BEGINNINGS: [&[u8]; 5] = [b":", b"data:", b"event:", b"id:", b"retry:"];
+        let begins = |known: &&[u8]| known.starts_with(&self.line) || self.line.starts_with(known);
+        self.recognised || !self.line.is_empty() && BEGINNINGS.iter().any(begins)
+    }
+
+    fn extend_line(&mut self, bytes: &[u8]) -> Result<(), TooLong> {
+        if self.line.len() + bytes.len() > MAX_LINE {
+            return Err(TooLong);
+        }
+        self.line.extend_from_slice(bytes);
+        Ok(())
+    }
+
+    /// Takes the line in that has come to its end; a blank one may end an event.
+    fn end_line(&mut self) -> Result<Option<Event>, TooLong> {
+        let line = std::mem::take(&mut self.line);
+        let first = !std::mem::replace(&mut self.begun, true);
+        let text = line.strip_prefix(BOM).filter(|_| first).unwrap_or(&line);
+        let event = if text.is_empty() {
+            self.dispatch()
+        } else {
+            self.field(text)?;
+            None
+        };
+        // The buffer serves the next line.
+        self.line = line;
+        self.line.clear();
+        Ok(event)
+    }
+
+    fn field(&mut self, line: &[u8]) -> Result<(), TooLong> {
+        let colon = line.iter().position(|byte| *byte == b':');
+        let (name, value) = colon.map_or((line, &b""[..]), |colon| (&line[..colon], &line[colon + 1..]));
+        let value = value.strip_prefix(b" ").unwrap_or(value);
+        match name {
+            b"event" => {
+                self.name.clear();
+                self.name.extend_from_slice(value);
+            }
+            b"data" => {
+                if self.data.len() + value.len() >= MAX_DATA {
+                    return Err(TooLong);
+                }
+                self.data.extend_from_slice(value);
+                self.data.push(b'\n');
+            }
+            // Without a name it is a comment.
+            b"" | b"id" | b"retry" => {}
+            _ => return Ok(()),
+        }
+        self.recognised = true;
+        Ok(())
+    }
+
+    fn dispatch(&mut self) -> Option<Event> {
+        let data = self.data.strip_suffix(b"\n").map(text);
+        let event = data.map(|data| Event { name: text(&self.name), data });
+        self.name.clear();
+        self.data.clear();
+        event
+    }
+}
+
+/// UTF-8, with U+FFFD for what is none. A line's end is never part of a character, so that each line decodes alone as it
+/// would within the stream.
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::{collection::vec, prelude::*};
+
+    use super::*;
+
+    /// The events of these chunks.
+    fn events<'a>(chunks: impl IntoIterator<Item = &'a [u8]>) -> Result<Vec<Event>, TooLong> {
+        let mut decoder = Decoder::default();
+        let mut events = Vec::new();
+        for chunk in chunks {
+            let _ = decoder.feed(chunk, |event| {
+                events.push(event);
+                ControlFlow::Continue(())
+            })?;
+        }
+        Ok(events)
+    }
+
+    #[track_caller]
+    fn check(stream: &[u8], expected: &[(&str, &str)]) {
+        for size in [1, 2, 3, stream.len().max(1)] {
+            let events = events(stream.chunks(size)).unwrap();
+            let pairs: Vec<_> = events.iter().map(|event| (&*event.name, &*event.data)).collect();
+            assert_eq!(pairs, expected, "{:?} by {size}", String::from_utf8_lossy(stream));
+        }
+    }
+
+    #[test]
+    fn the_examples_of_the_standard() {
+        check(b"data: YHOO\ndata: +2\ndata: 10\n\n", &[("", "YHOO\n+2\n10")]);
+        let stream =
+            b": test stream\n\ndata: first event\nid: 1\n\ndata:second event\nid\n\ndata:  third event\n\n";
+        check(stream, &[("", "first event"), ("", "second event"), ("", " third event")]);
+        check(b"data\n\ndata\ndata\n\ndata:", &[("", ""), ("", "\n")]);
+        check(b"data:test\n\ndata: test\n\n", &[("", "test"), ("", "test")]);
+        check(b"event: add\ndata: 73\n\nevent: remove\ndata: 21\n\n", &[("add", "73"), ("remove", "21")]);
+    }
+
+    #[test]
+    fn lines_end_in_three_ways() {
+        check(
+            b"data: a\r\rdata: b\r\n\r\ndata: c\n\ndata: d\r\n\n",
+            &[("", "a"), ("", "b"), ("", "c"), ("", "d")],
+        );
+        check(b"data: a\r\ndata: b\r\n\r\n", &[("", "a\nb")]);
+    }
+
+    #[test]
+    fn a_cr_ends_its_line_before_the_next_byte_is_there() {
+        assert_eq!(events([&b"data: a\r\n\r"[..]]).unwrap().len(), 1);
+    }
+
+    #[test]
+    fn what_is_no_event_is_passed_over() {
+        check(b"", &[]);
+        check(b"\n\n\r\n: \n:OPENROUTER PROCESSING\n\nretry: 5\n\nid: 7\n\nevent: lonely\n\n", &[]);
+        check(b"event: lonely\n\ndata: nameless\n\n", &[("", "nameless")]);
+        check(b"Data: a\ndata : b\n data: c\nother\n\n", &[]);
+        check(b"data: cut off", &[]);
+        check(b"data: cut off\n", &[]);
+    }
+
+    #[test]
+    fn a_byte_order_mark_is_no_part_of_the_first_line_alone() {
+        check(b"\xef\xbb\xbfdata: a\n\n\xef\xbb\xbfdata: b\n\n", &[("", "a")]);
+        check(b"\xef\xbb\xbf\xef\xbb\xbfdata: a\n\n", &[]);
+        check(b"\xef\xbb\xbf\ndata: a\n\n", &[("", "a")]);
+    }
+
+    #[test]
+    fn what_is_no_utf_8_is_replaced() {
+        check("data: h\u{e9}llo \u{1f642}\n\n".as_bytes(), &[("", "h\u{e9}llo \u{1f642}")]);
+        check(b"event: \xff\ndata: \xf0\x9f\ndata: \xe9\n\n", &[("\u{fffd}", "\u{fffd}\n\u{fffd}")]);
+    }
+
+    #[test]
+    fn lines_and_events_are_bounded() {
+        let line = |length: usize| [b"data:".to_vec(), vec![b'x'; length], b"\n\n".to_vec()].concat();
+        assert_eq!(events([&line(MAX_LINE - 5)[..]]).unwrap()[0].data.len(), MAX_LINE - 5);
+        assert_eq!(events([&line(MAX_LINE - 4)[..]]), Err(TooLong));
+        // Also where the end of the line never comes.
+        assert_eq!(events(vec![b'x'; MAX_LINE + 1].chunks(1000)), Err(TooLong));
+        let lines = b"data: 0123456789abcdef\n".repeat(MAX_DATA / 16);
+        assert_eq!(events([&lines[..]]), Err(TooLong));
+        // What is ended makes room.
+        assert_eq!(events([&line(300_000).repeat(5)[..]]).unwrap().len(), 5);
+    }
+
+    #[test]
+    fn a_reader_that_has_enough_is_not_called_again() {
+        let mut seen = 0;
+        let end = Decoder::default().feed(b"data: 1\n\ndata: 2\n\n", |_| {
+            seen += 1;
+            ControlFlow::Break(())
+        });
+        assert_eq!((end, seen), (Ok(ControlFlow::Break(())), 1));
+    }
+
+    /// What streams are made of.
+    const PARTS: &[&[u8]] = &[
+        b"data",
+        b"event",
+        b":",
+        b" ",
+        b"\n",
+        b"\r",
+        b"\r\n",
+        b"\n\n",
+        BOM,
+        b"\xc3\xa9",
+        b"\xff",
+        b"{}",
+        b"data: x\n",
+    ];
+
+    proptest! {
+        #[test]
+        fn how_the_bytes_are_cut_changes_nothing(
+            parts in vec(prop::sample::select(PARTS), 0..60),
+            sizes in vec(1..9_usize, 1..40),
+        ) {
+            let stream = parts.concat();
+            let mut rest = &stream[..];
+            let mut sizes = sizes.into_iter().cycle();
+            let chunks = std::iter::from_fn(|| {
+                let (chunk, after) = rest.split_at_checked(sizes.next()?.min(rest.len()))?;
+                rest = after;
+                (!chunk.is_empty()).then_some(chunk)
+            });
+            prop_assert_eq!(events(chunks.collect::<Vec<_>>()), events([&stream[..]]));
+        }
+
+        #[test]
+        fn no_bytes_panic(bytes in vec(any::<u8>(), 0..300)) {
+            let _ = events(bytes.chunks(7));
+        }
+    }
+}

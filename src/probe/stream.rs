@@ -1,0 +1,480 @@
+//! What a streamed answer comes to, chunk by chunk: its content, its end, its counts and its moments. No I/O.
+
+use std::{
+    ops::ControlFlow,
+    time::{Duration, Instant},
+};
+
+use serde_json::Value;
+
+use super::{
+    body::ErrorBody,
+    dialect::{self, Dialect, Piece, Usage},
+    sse::{Decoder, Event, TooLong},
+};
+use crate::{
+    config::{BYTES_PER_TOKEN, Stream},
+    outcome::{Api, Outcome},
+};
+
+/// Bytes of a body that is no stream.
+const MAX_FOREIGN: usize = 4 * 1024 * 1024;
+
+/// Bytes of a stream, for each token that it may have: real ones have some 300, padding included.
+const MAX_BYTES_PER_TOKEN: usize = 1024;
+
+/// White space before a stream's first byte that is looked through for what the body is.
+const MAX_BLANK: usize = 1024;
+
+/// How long to wait, once the content is complete, for counts, an error or the last end mark. They come at once or not
+/// at all.
+const GRACE: Duration = Duration::from_secs(1);
+
+/// Hears one answer.
+pub(super) struct Listener {
+    dialect: &'static dyn Dialect,
+    stall_timeout: Duration,
+    prompt_tokens: u64,
+    most_bytes: usize,
+    bytes: usize,
+    body: Body,
+    decoder: Decoder,
+    heard: Heard,
+}
+
+/// What the body is, by its first byte that is not white space.
+enum Body {
+    /// Nothing but white space so far, which is kept.
+    Blank(Vec<u8>),
+    Events,
+    /// JSON or a page in place of a stream, which is kept.
+    Foreign(Vec<u8>),
+}
+
+/// What the events of an answer have told so far.
+#[derive(Debug, Default, PartialEq)]
+struct Heard {
+    text: Flow,
+    reasoning: Flow,
+    /// Whether any of the text can be seen: white space alone is no answer.
+    visible: bool,
+    refused: bool,
+    /// When the content was complete, and why there was none if there was none.
+    finish: Option<(Instant, &'static str)>,
+    /// Whether the last end mark was there.
+    done: bool,
+    /// When the last event came that was complete.
+    last: Option<Instant>,
+    /// The event that says that the answer failed.
+    error: Option<Value>,
+    malformed: Option<&'static str>,
+    usage: Usage,
+}
+
+/// Pieces of one kind.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+struct Flow {
+    pieces: u64,
+    bytes: usize,
+    first: Option<Instant>,
+    last: Option<Instant>,
+}
+
+/// What a stream comes to.
+#[derive(Debug, PartialEq)]
+pub(super) enum Ending<'a> {
+    /// It ended as its protocol promises, with content.
+    Complete,
+    /// The same without content; why, in our own words.
+    Empty(&'static str),
+    /// An event says that the answer failed.
+    Failed {
+        /// The event.
+        event: &'a Value,
+        /// Whether there was content before it.
+        late: bool,
+    },
+    /// It is not what the API promises; how, in our own words.
+    Malformed(&'static str),
+    /// It ended without its end mark.
+    Truncated {
+        /// Whether there was content.
+        late: bool,
+    },
+}
+
+impl Listener {
+    /// For one answer to this request.
+    pub(super) fn new(api: Api, stream: &Stream) -> Self {
+        Self {
+            dialect: dialect::of(api),
+            stall_timeout: stream.stall_timeout,
+            prompt_tokens: stream.chat.estimated_input_tokens(),
+            most_bytes: MAX_FOREIGN.max(stream.chat.max_tokens as usize * MAX_BYTES_PER_TOKEN),
+            bytes: 0,
+            body: Body::Blank(Vec::new()),
+            decoder: Decoder::default(),
+            heard: Heard::default(),
+        }
+    }
+
+    /// How long to wait for the next byte.
+    pub(super) fn patience(&self, now: Instant) -> Duration {
+        let grace = |(since, _)| GRACE.saturating_sub(now.saturating_duration_since(since));
+        self.heard.finish.map_or(self.stall_timeout, grace)
+    }
+
+    /// What it was that did not come in time, in our own words.
+    pub(super) fn silence(&self) -> String {
+        let when = match &self.heard {
+            Heard { text: Flow { first: Some(_), .. }, .. } => "after content had begun",
+            Heard { reasoning: Flow { first: Some(_), .. }, .. } => "while the model reasoned",
+            _ => "before any content",
+        };
+        format!("no byte for {:?}, {when}", self.stall_timeout)
+    }
+
+    /// Takes a chunk in that arrived at that moment. It breaks when nothing more is wanted.
+    pub(super) fn hear(&mut self, chunk: &[u8], arrived: Instant) -> ControlFlow<()> {
+        let (wanted, beyond) = chunk.split_at(chunk.len().min(self.most_bytes - self.bytes));
+        self.bytes += wanted.len();
+        self.take(wanted, arrived)?;
+        if beyond.is_empty() {
+            return ControlFlow::Continue(());
+        }
+        self.heard.is_malformed("the body is longer than max_tokens allow")
+    }
+
+    fn take(&mut self, chunk: &[u8], arrived: Instant) -> ControlFlow<()> {
+        match &mut self.body {
+            Body::Events => self.decode(chunk, arrived),
+            Body::Foreign(body) => {
+                body.extend_from_slice(chunk);
+                ControlFlow::Continue(())
+            }
+            Body::Blank(blank) => {
+                blank.extend_from_slice(chunk);
+                let (body, begun) = recognise(std::mem::take(blank));
+                self.body = body;
+                self.decode(&begun, arrived)
+            }
+        }
+    }
+
+    /// The body, where it is no stream.
+    pub(super) fn foreign(&self) -> Option<&[u8]> {
+        match &self.body {
+            Body::Foreign(body) if self.heard.malformed.is_none() => Some(body),
+            _ => None,
+        }
+    }
+
+    /// When a complete answer came to its end; `None`: there is none yet.
+    pub(super) fn complete_since(&self) -> Option<Instant> {
+        self.heard.last.filter(|_| self.heard.is_complete())
+    }
+
+    /// What the stream comes to, if this was all of it.
+    pub(super) fn ending(&self) -> Ending<'_> {
+        let Heard { text, visible, refused, finish, done, error, malformed, .. } = &self.heard;
+        let late = text.first.is_some();
+        if let Some(event) = error {
+            return Ending::Failed { event, late };
+        }
+        if let Some(how) = malformed {
+            return Ending::Malformed(how);
+        }
+        match finish {
+            _ if !self.heard.is_complete() => {
+                if self.bytes > 0 && !self.decoder.recognised() && matches!(self.body, Body::Events) {
+                    return Ending::Malformed("the body is not an event stream");
+                }
+                Ending::Truncated { late }
+            }
+            _ if *visible => Ending::Complete,
+            _ if *refused => Ending::Empty("the model refused"),
+            Some((_, why)) => Ending::Empty(why),
+            None => {
+                debug_assert!(done, "it is complete");
+                Ending::Empty("the answer is empty")
+            }
+        }
+    }
+
+    /// Writes times and counts into the outcome of the run. `handed_over`: when the request went to the connection.
+    pub(super) fn measure(&self, outcome: &mut Outcome, handed_over: Option<Instant>) {
+        let Heard { text, reasoning, usage, .. } = &self.heard;
+        let since = |first: Option<Instant>| Some(first?.saturating_duration_since(handed_over?));
+        outcome.time_to_first_token = since(text.first);
+        outcome.time_to_first_reasoning = since(reasoning.first);
+        if outcome.success() {
+            outcome.time_per_output_token = self.time_per_token();
+        }
+        (outcome.input_tokens, outcome.output_tokens) = (usage.input, usage.output);
+        let spent = text.pieces + reasoning.pieces > 0;
+        if spent && (usage.input.is_none() || usage.output.is_none()) {
+            outcome.tokens_estimated = true;
+            outcome.input_tokens = usage.input.or(Some(self.prompt_tokens));
+            outcome.output_tokens = usage.output.or(Some(text.tokens() + reasoning.tokens()));
+        }
+    }
+
+    /// Between the visible tokens, on average. Pieces that all came at once say nothing about it.
+    fn time_per_token(&self) -> Option<Duration> {
+        let Heard { text, reasoning, usage, .. } = &self.heard;
+        let taken = text.last?.checked_duration_since(text.first?).filter(|taken| !taken.is_zero())?;
+        let tokens = match *usage {
+            Usage { output: Some(output), reasoning: Some(hidden), .. } => output.saturating_sub(hidden),
+            // Where there was reasoning that is not counted apart, the count does not tell what was visible.
+            Usage { output: Some(output), .. } if reasoning.pieces == 0 => output,
+            _ => text.tokens(),
+        };
+        let gaps = u32::try_from(tokens.checked_sub(1)?).ok()?;
+        taken.checked_div(gaps)
+    }
+
+    fn decode(&mut self, bytes: &[u8], arrived: Instant) -> ControlFlow<()> {
+        let Self { dialect, decoder, heard, .. } = self;
+        match decoder.feed(bytes, |event| heard.event(*dialect, &event, arrived)) {
+            Ok(flow) => flow,
+            Err(TooLong) => heard.is_malformed("a line or an event of the stream is longer than 512 KiB"),
+        }
+    }
+}
+
+impl Heard {
+    fn is_complete(&self) -> bool {
+        self.finish.is_some() || self.done
+    }
+
+    fn is_malformed(&mut self, how: &'static str) -> ControlFlow<()> {
+        // What follows a complete answer cannot spoil it, an error apart.
+        if !self.is_complete() {
+            self.malformed = Some(how);
+        }
+        ControlFlow::Break(())
+    }
+
+    fn event(&mut self, dialect: &dyn Dialect, event: &Event, arrived: Instant) -> ControlFlow<()> {
+        self.last = Some(arrived);
+        let data = event.data.trim();
+        if event.name == "error" {
+            self.error = Some(serde_json::from_str(data).unwrap_or_default());
+            return ControlFlow::Break(());
+        }
+        if data == "[DONE]" {
+            self.done = dialect.ends_with_done();
+            return if self.done { ControlFlow::Break(()) } else { ControlFlow::Continue(()) };
+        }
+        if data.is_empty() {
+            return ControlFlow::Continue(());
+        }
+        let Ok(value) = serde_json::from_str::<Value>(data) else {
+            return self.is_malformed("an event of the stream is not JSON");
+        };
+        let Piece { text, reasoning, refused, finish, done, failed, usage } = dialect.piece(&value);
+        self.usage.update(usage);
+        if failed || ErrorBody::read(&value).denies_success() {
+            drop(text);
+            self.error = Some(value);
+            return ControlFlow::Break(());
+        }
+        self.text.add(text.len(), arrived);
+        self.reasoning.add(reasoning, arrived);
+        self.visible |= !text.trim().is_empty();
+        self.refused |= refused;
+        self.finish = self.finish.or(finish.map(|why| (arrived, why)));
+        self.done = done;
+        if done { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    }
+}
+
+impl Flow {
+    fn add(&mut self, bytes: usize, arrived: Instant) {
+        if bytes > 0 {
+            self.pieces += 1;
+            self.bytes += bytes;
+            self.first = self.first.or(Some(arrived));
+            self.last = Some(arrived);
+        }
+    }
+
+    /// About how many tokens these are: no piece has less than one.
+    fn tokens(&self) -> u64 {
+        self.pieces.max(self.bytes.div_ceil(BYTES_PER_TOKEN) as u64)
+    }
+}
+
+impl Usage {
+    /// The later count holds: each is of the whole answer so far.
+    fn update(&mut self, later: Self) {
+        self.input = later.input.or(self.input);
+        self.output = later.output.or(self.output);
+        self.reasoning = later.reasoning.or(self.reasoning);
+    }
+}
+
+/// What a body is that begins so, and what of it is to be decoded.
+fn recognise(begun: Vec<u8>) -> (Body, Vec<u8>) {
+    const BOM: &[u8] = b"\xef\xbb\xbf";
+    let looked_at = &begun[..begun.len().min(MAX_BLANK)];
+    let rest = looked_at.strip_prefix(BOM).unwrap_or(looked_at).trim_ascii_start();
+    // Of a byte order mark the beginning alone may be there.
+    let undecided = rest.is_empty() || BOM.starts_with(&begun);
+    match rest.first() {
+        _ if undecided && begun.len() < MAX_BLANK => (Body::Blank(begun), Vec::new()),
+        // No line of an event stream that says anything begins like JSON or a page.
+        Some(b'{' | b'[' | b'<') => (Body::Foreign(begun), Vec::new()),
+        _ => (Body::Events, begun),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::{collection::vec, prelude::*};
+
+    use super::*;
+    use crate::{config::Chat, probe::fuzzing};
+
+    /// A stream of the fixtures.
+    struct Case {
+        file: String,
+        api: Api,
+        body: String,
+        expect: Value,
+    }
+
+    fn cases() -> Vec<Case> {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures");
+        let index = std::fs::read_to_string(format!("{folder}/index.json")).unwrap();
+        let index: Value = serde_json::from_str(&index).unwrap();
+        let streams = index["cases"].as_array().unwrap().iter().filter(|row| row["check"] == "stream");
+        let cases: Vec<_> = streams
+            .map(|row| {
+                let file = row["file"].as_str().unwrap().to_owned();
+                let text = std::fs::read_to_string(format!("{folder}/{file}")).unwrap();
+                let body = text.split_once("\n\n").unwrap().1.to_owned();
+                let api = Api::from_name(row["api"].as_str().unwrap()).unwrap();
+                Case { file, api, body, expect: row["expect"].clone() }
+            })
+            .collect();
+        assert!(cases.len() >= 19, "only {} streams were found", cases.len());
+        cases
+    }
+
+    fn listener(api: Api) -> Listener {
+        let chat = Chat { prompt: "Hi".to_owned(), max_tokens: 32, max_tokens_parameter: None };
+        Listener::new(api, &Stream { chat, stall_timeout: Duration::from_secs(1), include_usage: true })
+    }
+
+    /// The texts of a stream's pieces that have any.
+    fn texts(api: Api, body: &str) -> Vec<String> {
+        let mut texts = Vec::new();
+        let flow = Decoder::default().feed(body.as_bytes(), |event| {
+            if let Ok(value) = serde_json::from_str::<Value>(&event.data) {
+                texts.push(dialect::of(api).piece(&value).text.into_owned());
+            }
+            ControlFlow::Continue(())
+        });
+        assert!(flow.is_ok());
+        texts.retain(|text| !text.is_empty());
+        texts
+    }
+
+    #[test]
+    fn the_first_content_is_what_a_person_would_see_first() {
+        for case in cases() {
+            if let Some(expected) = case.expect.get("first_content") {
+                let texts = texts(case.api, &case.body);
+                assert_eq!(texts.first().map(String::as_str), expected.as_str(), "{}", case.file);
+            }
+        }
+    }
+
+    #[test]
+    fn every_fixture_is_as_complete_as_its_index_says() {
+        for case in cases() {
+            let mut listener = listener(case.api);
+            let _ = listener.hear(case.body.as_bytes(), Instant::now());
+            let complete = matches!(listener.ending(), Ending::Complete | Ending::Empty(_));
+            assert_eq!(Some(complete), case.expect["complete"].as_bool(), "{}", case.file);
+        }
+    }
+
+    #[test]
+    fn a_cut_at_any_byte_changes_nothing() {
+        for Case { file, api, body, .. } in cases() {
+            let whole = fuzzing::stream(api, [body.as_bytes()]);
+            for cut in 0..=body.len() {
+                let (one, other) = body.as_bytes().split_at(cut);
+                assert_eq!(fuzzing::stream(api, [one, other]), whole, "{file} at {cut}");
+            }
+            assert_eq!(fuzzing::stream(api, body.as_bytes().chunks(1)), whole, "{file}");
+            let crlf = body.replace('\n', "\r\n");
+            assert_eq!(fuzzing::stream(api, crlf.as_bytes().chunks(3)), whole, "{file} with CRLF");
+        }
+    }
+
+    #[test]
+    fn what_a_body_is_does_not_depend_on_how_it_is_cut() {
+        let blank = " ".repeat(MAX_BLANK);
+        for body in
+            ["\u{feff}\n\n{}", "\u{feff}: x\n\n", "\n  <html>", &format!("{blank}{{}}"), &blank, "\u{fe00}"]
+        {
+            let whole = fuzzing::stream(Api::Openai, [body.as_bytes()]);
+            for size in 1..5 {
+                assert_eq!(fuzzing::stream(Api::Openai, body.as_bytes().chunks(size)), whole, "{body:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_stream_may_be_as_long_as_its_tokens_need() {
+        let event = format!("data: {{\"pad\":\"{}\"}}\n\n", "x".repeat(1 << 18));
+        let chat = Chat { prompt: "Hi".to_owned(), max_tokens: 8192, max_tokens_parameter: None };
+        let task = Stream { chat, stall_timeout: Duration::from_secs(1), include_usage: true };
+        for (mut listener, longest) in
+            [(listener(Api::Openai), 4 << 20), (Listener::new(Api::Openai, &task), 8 << 20)]
+        {
+            let heard = std::iter::repeat_with(|| listener.hear(event.as_bytes(), Instant::now()));
+            let chunks = heard.take_while(ControlFlow::is_continue).count();
+            assert_eq!(chunks, longest / event.len());
+            assert!(matches!(listener.ending(), Ending::Malformed(_)));
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(32))]
+
+        #[test]
+        fn pieces_of_any_size_change_nothing(sizes in vec(1..200_usize, 1..50)) {
+            for Case { api, body, .. } in cases() {
+                let mut rest = body.as_bytes();
+                let mut sizes = sizes.iter().cycle();
+                let pieces = std::iter::from_fn(|| {
+                    let (piece, after) = rest.split_at((*sizes.next()?).min(rest.len()));
+                    rest = after;
+                    (!piece.is_empty()).then_some(piece)
+                });
+                prop_assert_eq!(fuzzing::stream(api, pieces), fuzzing::stream(api, [body.as_bytes()]));
+            }
+        }
+
+        #[test]
+        fn damage_to_a_stream_panics_nowhere(
+            cuts in vec((any::<prop::sample::Index>(), 0..60_usize, any::<[u8; 4]>()), 1..6),
+        ) {
+            for case in cases() {
+                let mut body = case.body.into_bytes();
+                for (place, length, replacement) in &cuts {
+                    let start = place.index(body.len());
+                    let end = (start + length).min(body.len());
+                    body.splice(start..end, *replacement);
+                }
+                for &api in Api::ALL {
+                    prop_assert_eq!(fuzzing::stream(api, body.chunks(5)), fuzzing::stream(api, [&body[..]]));
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,531 @@
+//! The stream check against a server that plays scripted bytes at scripted moments, below any HTTP library.
+
+use std::{
+    io::{Read, Write},
+    net::{Shutdown, SocketAddr, TcpListener, TcpStream},
+    sync::mpsc,
+    thread,
+    time::{Duration, Instant},
+};
+
+use langmart_prober::{
+    config::Task,
+    outcome::{Api, Check, Fault, Outcome, Reason, possible_failures},
+};
+use serde_json::Value;
+
+use crate::harness::probes::{probe, provider, run};
+
+const HEAD: &str = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n";
+
+/// What a server does once it has a request.
+enum Step {
+    Send(Vec<u8>),
+    Pause(Duration),
+    /// Keeps the connection open until the client closes it.
+    Hold,
+    /// Sends the same over and over until the client closes the connection.
+    Repeat(Vec<u8>),
+    /// Breaks the connection off with a reset.
+    Reset,
+}
+
+use Step::{Hold, Pause, Repeat, Reset, Send};
+
+/// What a server saw.
+struct Seen {
+    request: String,
+    accepted: Instant,
+    /// When each [`Send`] was over.
+    sent: Vec<Instant>,
+}
+
+fn send(text: impl AsRef<str>) -> Step {
+    Send(text.as_ref().as_bytes().to_vec())
+}
+
+fn milliseconds(number: u64) -> Duration {
+    Duration::from_millis(number)
+}
+
+/// One run of a stream check against a server that does this once.
+fn play(api: Api, steps: Vec<Step>) -> (Outcome, Seen) {
+    play_with(api, (milliseconds(5000), milliseconds(10_000)), steps)
+}
+
+fn play_with(api: Api, (stall, timeout): (Duration, Duration), steps: Vec<Step>) -> (Outcome, Seen) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address: SocketAddr = listener.local_addr().unwrap();
+    let (report, seen) = mpsc::channel();
+    thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        report.send(serve(&mut stream, steps)).unwrap();
+    });
+    let mut probe = probe(provider(api, &format!("http://{address}")), Check::Stream);
+    if let Task::Stream(task) = &mut probe.task {
+        task.stall_timeout = stall;
+    }
+    probe.timeout = timeout;
+    let outcome = run(probe);
+    let phases: Duration = outcome.phases.durations().iter().sum();
+    assert_eq!(phases, outcome.duration, "the phases fill the run");
+    assert!(outcome.success() || !outcome.hint.is_empty(), "a failure comes with a hint");
+    // A run must end its connection: else a server that holds it would be waited for here.
+    (outcome, seen.recv_timeout(Duration::from_secs(10)).unwrap())
+}
+
+fn serve(stream: &mut TcpStream, steps: Vec<Step>) -> Seen {
+    let accepted = Instant::now();
+    stream.set_nodelay(true).unwrap();
+    let mut request = Vec::new();
+    let mut buffer = [0; 4096];
+    while !is_whole(&request) {
+        let read = stream.read(&mut buffer).unwrap();
+        assert!(read > 0, "the client went away in its request");
+        request.extend_from_slice(&buffer[..read]);
+    }
+    let mut sent = Vec::new();
+    for step in steps {
+        match step {
+            Send(bytes) => {
+                // A client that has heard enough is gone.
+                let _ = stream.write_all(&bytes);
+                sent.push(Instant::now());
+            }
+            Pause(duration) => thread::sleep(duration),
+            Hold => {
+                let _ = stream.read(&mut buffer);
+            }
+            Repeat(bytes) => while stream.write_all(&bytes).is_ok() {},
+            Reset => {
+                // What it has sent arrives before.
+                thread::sleep(milliseconds(50));
+                let socket = tokio::net::TcpSocket::from_std_stream(stream.try_clone().unwrap());
+                socket.set_zero_linger().unwrap();
+                return Seen { request: String::from_utf8(request).unwrap(), accepted, sent };
+            }
+        }
+    }
+    let _ = stream.shutdown(Shutdown::Write);
+    Seen { request: String::from_utf8(request).unwrap(), accepted, sent }
+}
+
+fn is_whole(request: &[u8]) -> bool {
+    let text = String::from_utf8_lossy(request).to_ascii_lowercase();
+    let Some((head, body)) = text.split_once("\r\n\r\n") else { return false };
+    let length = head.lines().find_map(|line| line.strip_prefix("content-length:"));
+    body.len() >= length.map_or(0, |length| length.trim().parse().unwrap())
+}
+
+fn event(data: &str) -> String {
+    format!("data: {data}\n\n")
+}
+
+fn content(text: &str) -> String {
+    event(&format!(r#"{{"choices":[{{"index":0,"delta":{{"content":"{text}"}},"finish_reason":null}}]}}"#))
+}
+
+fn finish(reason: &str) -> String {
+    event(&format!(r#"{{"choices":[{{"index":0,"delta":{{}},"finish_reason":"{reason}"}}]}}"#))
+}
+
+const ROLE: &str = "data: {\"choices\":[{\"delta\":{\"role\":\"assistant\",\"content\":\"\"}}]}\n\n";
+const DONE: &str = "data: [DONE]\n\n";
+
+#[track_caller]
+fn check(api: Api, body: &str, reason: Reason, fault: Fault) -> Outcome {
+    let (outcome, _) = play(api, vec![send(HEAD), send(body)]);
+    assert_eq!((outcome.reason, outcome.fault), (reason, fault), "{api}: {body:?}: {}", outcome.detail);
+    outcome
+}
+
+#[test]
+fn each_api_is_asked_for_a_stream_in_its_own_way() {
+    let body = |seen: &Seen| -> Value {
+        serde_json::from_str(seen.request.split_once("\r\n\r\n").unwrap().1).unwrap()
+    };
+    for api in [Api::Langmart, Api::Openai, Api::Groq, Api::Openrouter] {
+        let (outcome, seen) = play(api, vec![send(HEAD), send(content("OK")), send(DONE)]);
+        assert!(outcome.success(), "{api}: {outcome:?}");
+        let path = if api == Api::Langmart { "/v1/chat/completions" } else { "/chat/completions" };
+        assert!(seen.request.starts_with(&format!("POST {path} HTTP/1.1\r\n")), "{}", seen.request);
+        let body = body(&seen);
+        assert_eq!(body["stream"], true, "{api}");
+        assert_eq!(body["stream_options"]["include_usage"], true, "{api}");
+        assert_eq!(body["max_tokens"], 32, "{api}");
+        assert_eq!(body.get("temperature"), None, "{api}");
+    }
+    let (_, seen) = play(Api::Anthropic, vec![send(HEAD)]);
+    assert!(seen.request.starts_with("POST /v1/messages HTTP/1.1\r\n"), "{}", seen.request);
+    assert_eq!(body(&seen)["stream"], true);
+    assert_eq!(body(&seen).get("stream_options"), None);
+    let (_, seen) = play(Api::Google, vec![send(HEAD)]);
+    let path = "/models/some-model:streamGenerateContent?alt=sse";
+    assert!(seen.request.starts_with(&format!("POST {path} HTTP/1.1\r\n")), "{}", seen.request);
+    assert_eq!(body(&seen).get("stream"), None);
+}
+
+/// What a run in this many bytes a write comes to.
+fn in_pieces(case: &Case, size: usize) -> Outcome {
+    let (head, body) = case.text.split_once("\n\n").unwrap();
+    let head = format!("{}\r\nConnection: close\r\n\r\n", head.replace('\n', "\r\n"));
+    let mut steps = vec![send(head)];
+    for piece in body.as_bytes().chunks(size) {
+        steps.extend([Send(piece.to_vec()), Pause(Duration::from_micros(100))]);
+    }
+    play(case.api, steps).0
+}
+
+struct Case {
+    file: String,
+    api: Api,
+    text: String,
+    expect: Value,
+}
+
+fn cases() -> Vec<Case> {
+    let index: Value = serde_json::from_str(include_str!("../fixtures/index.json")).unwrap();
+    let rows = index["cases"].as_array().unwrap().iter().filter(|row| row["check"] == "stream");
+    let cases: Vec<_> = rows
+        .map(|row| {
+            let file = row["file"].as_str().unwrap().to_owned();
+            let path = format!("{}/tests/fixtures/{file}", env!("CARGO_MANIFEST_DIR"));
+            let text = std::fs::read_to_string(path).unwrap();
+            let api = Api::from_name(row["api"].as_str().unwrap()).unwrap();
+            Case { file, api, text, expect: row["expect"].clone() }
+        })
+        .collect();
+    assert!(cases.len() >= 19, "only {} streams were found", cases.len());
+    cases
+}
+
+#[test]
+fn the_size_of_the_pieces_changes_no_verdict() {
+    for case in cases() {
+        for size in [31, 512] {
+            let outcome = in_pieces(&case, size);
+            let found = (outcome.reason.name(), outcome.fault.name());
+            let expected = (case.expect["reason"].as_str().unwrap(), case.expect["fault"].as_str().unwrap());
+            assert_eq!(found, expected, "{} by {size}", case.file);
+            let tokens = case.expect.get("completion_tokens").or(case.expect.get("output_tokens"));
+            if let Some(tokens) = tokens {
+                assert_eq!(outcome.output_tokens, tokens.as_u64(), "{} by {size}", case.file);
+                assert!(!outcome.tokens_estimated, "{}", case.file);
+            }
+            if let Some(code) = case.expect.get("error_type") {
+                assert_eq!(outcome.error_code.as_deref(), code.as_str(), "{}", case.file);
+            }
+        }
+    }
+}
+
+#[test]
+fn first_token_and_pace_are_the_servers_own() {
+    // The median, since a busy machine may keep either side waiting for some milliseconds.
+    let mut apart: Vec<[Duration; 3]> = (0..7).map(|_| measured_apart()).collect();
+    for index in 0..3 {
+        apart.sort_by_key(|apart| apart[index]);
+        let median = apart[apart.len() / 2][index];
+        assert!(median < milliseconds(2), "{index}: {median:?} of {apart:?}");
+    }
+}
+
+/// How far the first reasoning, the first token and the pace are from when the server wrote them.
+fn measured_apart() -> [Duration; 3] {
+    let counts = r#"{"usage":{"prompt_tokens":9,"completion_tokens":5,"completion_tokens_details":{"reasoning_tokens":2}}}"#;
+    let steps = vec![
+        send(HEAD),
+        send(": waiting\n\n"),
+        Pause(milliseconds(20)),
+        send(ROLE),
+        Pause(milliseconds(20)),
+        send(event(r#"{"choices":[{"delta":{"reasoning_content":"Hm"}}]}"#)),
+        Pause(milliseconds(20)),
+        send(content("O")),
+        Pause(milliseconds(20)),
+        send(content("K")),
+        Pause(milliseconds(20)),
+        send(content("!")),
+        send(finish("stop")),
+        send(event(counts)),
+        send(DONE),
+    ];
+    let (outcome, seen) = play(Api::Openai, steps);
+    assert!(outcome.success(), "{outcome:?}");
+    assert_eq!((outcome.input_tokens, outcome.output_tokens), (Some(9), Some(5)));
+    assert!(!outcome.tokens_estimated);
+    assert!(outcome.duration >= milliseconds(100), "{outcome:?}");
+    let since_accept = |index: usize| seen.sent[index] - seen.accepted;
+    [
+        outcome.time_to_first_reasoning.unwrap().abs_diff(since_accept(3)),
+        outcome.time_to_first_token.unwrap().abs_diff(since_accept(4)),
+        outcome.time_per_output_token.unwrap().abs_diff((seen.sent[6] - seen.sent[4]) / 2),
+    ]
+}
+
+#[test]
+fn without_counts_the_tokens_are_estimated() {
+    let body = [ROLE, &content("0123456789"), &content("!"), DONE].concat();
+    let outcome = check(Api::Openai, &body, Reason::Ok, Fault::None);
+    // 11 bytes are 3 tokens; "Say OK." is 2, and 8 for its frame.
+    assert_eq!((outcome.input_tokens, outcome.output_tokens), (Some(10), Some(3)));
+    assert!(outcome.tokens_estimated);
+    // Many small pieces are as many tokens, also where the stream fails then.
+    let outcome = check(Api::Openai, &content("a").repeat(7), Reason::StreamTruncated, Fault::Provider);
+    assert_eq!((outcome.output_tokens, outcome.tokens_estimated), (Some(7), true));
+    assert_eq!(outcome.time_per_output_token, None, "no pace of what is not complete");
+    assert!(outcome.time_to_first_token.is_some());
+    // Where nothing came, nothing is known to be spent.
+    let outcome = check(Api::Openai, ROLE, Reason::StreamTruncated, Fault::Provider);
+    assert_eq!((outcome.input_tokens, outcome.output_tokens, outcome.tokens_estimated), (None, None, false));
+    assert_eq!(outcome.time_to_first_token, None);
+}
+
+#[test]
+fn counts_come_in_every_dialects_way() {
+    let tokens = |api, events: &[&str]| {
+        let body: String = events.iter().map(|data| event(data)).collect();
+        let outcome = check(api, &body, Reason::Ok, Fault::None);
+        assert!(!outcome.tokens_estimated, "{api}");
+        (outcome.input_tokens.unwrap(), outcome.output_tokens.unwrap())
+    };
+    let answer = r#"{"choices":[{"delta":{"content":"OK"},"finish_reason":"stop"}]}"#;
+    let last = r#"{"choices":[],"usage":{"prompt_tokens":9,"completion_tokens":2}}"#;
+    assert_eq!(tokens(Api::Openai, &[answer, last, "[DONE]"]), (9, 2));
+    let groq = r#"{"choices":[{"delta":{},"finish_reason":"stop"}],"usage":null,"x_groq":{"usage":
+        {"prompt_tokens":8,"completion_tokens":14}}}"#
+        .replace('\n', "");
+    assert_eq!(tokens(Api::Groq, &[answer, &groq, "[DONE]"]), (8, 14));
+    let repeated = r#"{"choices":[{"delta":{"content":""},"finish_reason":"stop"}],"usage":
+        {"prompt_tokens":7,"completion_tokens":3}}"#
+        .replace('\n', "");
+    assert_eq!(tokens(Api::Openrouter, &[answer, &repeated, "[DONE]"]), (7, 3));
+    let google = |text: &str, counts: &str| {
+        format!(
+            r#"{{"candidates":[{{"content":{{"parts":[{{"text":"{text}"}}]}}}}],"usageMetadata":{{{counts}}}}}"#
+        )
+    };
+    let first = google("O", r#""promptTokenCount":9,"thoughtsTokenCount":5"#);
+    let second = google("K", r#""promptTokenCount":9,"candidatesTokenCount":2,"thoughtsTokenCount":5"#);
+    let end = r#"{"candidates":[{"finishReason":"STOP"}]}"#;
+    assert_eq!(tokens(Api::Google, &[&first, &second, end]), (9, 7));
+    let anthropic = [
+        r#"{"type":"message_start","message":{"usage":{"input_tokens":9,"output_tokens":1}}}"#,
+        r#"{"type":"content_block_delta","delta":{"type":"text_delta","text":"OK"}}"#,
+        r#"{"type":"message_delta","delta":{"stop_reason":"end_turn"},"usage":{"output_tokens":4}}"#,
+        r#"{"type":"message_stop"}"#,
+    ];
+    assert_eq!(tokens(Api::Anthropic, &anthropic), (9, 4));
+}
+
+#[test]
+fn nothing_is_read_after_the_end_mark() {
+    let anthropic = [
+        event(r#"{"type":"content_block_delta","delta":{"type":"text_delta","text":"OK"}}"#),
+        event(r#"{"type":"message_stop"}"#),
+    ]
+    .concat();
+    for (api, body) in [(Api::Openai, content("OK") + DONE), (Api::Anthropic, anthropic)] {
+        for rest in [Hold, Repeat(content("more").into_bytes()), Repeat(b"data: {\"error\":{}}\n\n".to_vec())]
+        {
+            let (outcome, _) = play(api, vec![send(HEAD), send(&body), rest]);
+            assert!(outcome.success(), "{outcome:?}");
+            assert!(outcome.duration < milliseconds(500), "{outcome:?}");
+        }
+    }
+}
+
+#[test]
+fn a_complete_answer_without_the_last_mark_is_not_waited_for_long_nor_charged_with_the_wait() {
+    let google = event(r#"{"candidates":[{"content":{"parts":[{"text":"OK"}]},"finishReason":"STOP"}]}"#);
+    for (api, body) in [(Api::Openai, content("OK") + &finish("stop")), (Api::Google, google)] {
+        for rest in [Hold, Repeat(b": ping\n\n".to_vec())] {
+            let began = Instant::now();
+            let (outcome, _) = play(api, vec![send(HEAD), send(&body), rest]);
+            assert!(outcome.success(), "{outcome:?}");
+            assert!(outcome.duration < milliseconds(500), "{outcome:?}");
+            assert!(began.elapsed() < milliseconds(2500), "{:?}", began.elapsed());
+        }
+        // Nor is it called a timeout where the run ends in that wait.
+        let limits = (milliseconds(5000), milliseconds(400));
+        let (outcome, _) = play_with(api, limits, vec![send(HEAD), send(&body), Hold]);
+        assert!(outcome.success() && outcome.duration < milliseconds(390), "{outcome:?}");
+        let (outcome, _) = play(api, vec![send(HEAD), send(&body), Reset]);
+        assert!(outcome.success(), "{outcome:?}");
+    }
+}
+
+#[test]
+fn an_error_wins_over_everything() {
+    let error = event(r#"{"error":{"message":"x","type":"server_error","code":null}}"#);
+    let same_event = event(
+        r#"{"error":{"code":502,"message":"x"},"choices":[{"delta":{"content":"OK"},"finish_reason":"stop"}]}"#,
+    );
+    for api in [Api::Openai, Api::Groq, Api::Langmart, Api::Openrouter] {
+        for body in [
+            [&error, DONE].concat(),
+            [&content("OK"), &error, DONE].concat(),
+            [&content("OK"), &finish("stop"), &error, DONE].concat(),
+            [&content("OK"), &same_event, DONE].concat(),
+            [&content("OK"), &finish("error"), DONE].concat(),
+            format!("event: error\ndata: not JSON\n\n{DONE}"),
+        ] {
+            check(api, &body, Reason::StreamError, api.endpoint());
+        }
+    }
+    let outcome = check(Api::Openai, &error, Reason::StreamError, Fault::Provider);
+    assert_eq!(outcome.error_code.as_deref(), Some("server_error"));
+    assert_eq!(outcome.http_status, Some(200));
+    let array = event(r#"[{"error":{"code":503,"message":"x","status":"UNAVAILABLE"}}]"#);
+    let outcome = check(Api::Google, &array, Reason::StreamError, Fault::Provider);
+    assert_eq!(outcome.error_code.as_deref(), Some("UNAVAILABLE"));
+}
+
+#[test]
+fn an_error_that_names_a_provider_is_the_providers() {
+    let langmart = event(r#"{"error":{"code":"PROVIDER_ANTHROPIC_529","message":"canary"}}"#);
+    let outcome = check(Api::Langmart, &langmart, Reason::StreamError, Fault::Provider);
+    assert_eq!(
+        (outcome.upstream, outcome.error_code.as_deref()),
+        (Some("anthropic"), Some("PROVIDER_ANTHROPIC_529"))
+    );
+    let openrouter = event(r#"{"error":{"code":502,"message":"x","metadata":{"provider_name":"Groq"}}}"#);
+    let outcome = check(Api::Openrouter, &openrouter, Reason::StreamError, Fault::Provider);
+    assert_eq!(outcome.upstream, Some("groq"));
+    let unknown = event(r#"{"error":{"code":"EVIL canary","message":"x"}}"#);
+    let outcome = check(Api::Langmart, &unknown, Reason::StreamError, Fault::Gateway);
+    assert_eq!(outcome.error_code.as_deref(), Some("other"));
+    let pairs = possible_failures(Api::Langmart, Check::Stream);
+    for fault in [Fault::Gateway, Fault::Provider] {
+        assert!(pairs.contains(&(Reason::StreamError, fault)), "{pairs:?}");
+    }
+}
+
+#[test]
+fn a_stream_that_ends_too_early_is_truncated_however_it_ends() {
+    let bodies = ["", "\n\n", ": ping\n\n", ROLE, "data: [DONE]", &content("Hel")];
+    for body in bodies {
+        check(Api::Openai, body, Reason::StreamTruncated, Fault::Provider);
+        check(Api::Openrouter, body, Reason::StreamTruncated, Fault::Gateway);
+        let (outcome, _) = play(Api::Openai, vec![send(HEAD), send(body), Reset]);
+        assert_eq!(outcome.reason, Reason::StreamTruncated, "{body:?}");
+    }
+    let chunked = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n100\r\ndata: ";
+    let (outcome, _) = play(Api::Openai, vec![send(chunked)]);
+    assert_eq!(outcome.reason, Reason::StreamTruncated);
+    // Not the end marks of others.
+    check(Api::Anthropic, DONE, Reason::StreamTruncated, Fault::Provider);
+    check(Api::Google, DONE, Reason::StreamTruncated, Fault::Provider);
+    let stop = event(r#"{"type":"message_stop"}"#);
+    check(Api::Openai, &stop, Reason::StreamTruncated, Fault::Provider);
+}
+
+#[test]
+fn silence_is_a_stall_and_every_byte_ends_one() {
+    let limits = (milliseconds(200), milliseconds(5000));
+    for body in ["", ": ping\n\n", ROLE, &content("Hel"), "data: {\"choi"] {
+        let (outcome, _) = play_with(Api::Openai, limits, vec![send(HEAD), send(body), Hold]);
+        assert_eq!((outcome.reason, outcome.fault), (Reason::StreamStalled, Fault::Provider), "{body:?}");
+        assert!(
+            outcome.duration >= milliseconds(200) && outcome.duration < milliseconds(1000),
+            "{outcome:?}"
+        );
+    }
+    let mut steps = vec![send(HEAD)];
+    for _ in 0..5 {
+        steps.extend([Pause(milliseconds(120)), send(": ping\n\n")]);
+    }
+    steps.push(send(content("OK") + DONE));
+    let (outcome, _) = play_with(Api::Openai, limits, steps);
+    assert!(outcome.success() && outcome.duration > milliseconds(500), "{outcome:?}");
+    // Before the headers it is the timeout that counts.
+    let steps = vec![Pause(milliseconds(400)), send(HEAD), send(content("OK") + DONE)];
+    assert!(play_with(Api::Openai, limits, steps).0.success());
+}
+
+#[test]
+fn a_stream_without_an_end_costs_its_timeout() {
+    let limits = (milliseconds(5000), milliseconds(500));
+    for text in [": ping\n\n", "data: {}\n\n"] {
+        // Slow enough not to be too long before.
+        let mut steps = vec![send(HEAD)];
+        for _ in 0..60 {
+            steps.extend([send(text), Pause(milliseconds(10))]);
+        }
+        let (outcome, _) = play_with(Api::Openai, limits, steps);
+        assert_eq!((outcome.reason, outcome.fault), (Reason::Timeout, Fault::Provider));
+        assert!(outcome.duration < milliseconds(600), "{outcome:?}");
+    }
+    // As fast as the network carries it, it is cut off before it can cost more.
+    let (outcome, _) = play(Api::Openai, vec![send(HEAD), Repeat(content("more").repeat(100).into_bytes())]);
+    assert_eq!(outcome.reason, Reason::Malformed, "{outcome:?}");
+}
+
+#[test]
+fn an_answer_without_content_is_none() {
+    for (body, detail) in [
+        (ROLE.to_owned() + &finish("length") + DONE, "max_tokens was used up before any visible content"),
+        (ROLE.to_owned() + &finish("content_filter") + DONE, "the answer was filtered"),
+        (ROLE.to_owned() + DONE, "the answer is empty"),
+        (content(" ") + &finish("stop") + DONE, "the answer is empty"),
+        (event(r#"{"choices":[{"delta":{"refusal":"No."}}]}"#) + &finish("stop") + DONE, "the model refused"),
+    ] {
+        let outcome = check(Api::Openai, &body, Reason::NoContent, Fault::Caller);
+        assert_eq!(outcome.detail, detail);
+    }
+    let blocked =
+        event(r#"{"promptFeedback":{"blockReason":"SAFETY"},"usageMetadata":{"promptTokenCount":9}}"#);
+    assert_eq!(
+        check(Api::Google, &blocked, Reason::NoContent, Fault::Caller).detail,
+        "the prompt was blocked"
+    );
+    let thoughts = event(
+        r#"{"candidates":[{"content":{"parts":[{"text":"Hm","thought":true}]},"finishReason":"MAX_TOKENS"}]}"#,
+    );
+    let outcome = check(Api::Google, &thoughts, Reason::NoContent, Fault::Caller);
+    assert!(outcome.time_to_first_reasoning.is_some() && outcome.time_to_first_token.is_none());
+    let refused =
+        event(r#"{"type":"message_delta","delta":{"stop_reason":"refusal"},"usage":{"output_tokens":1}}"#);
+    check(Api::Anthropic, &refused, Reason::NoContent, Fault::Caller);
+}
+
+#[test]
+fn what_is_no_stream_is_told_apart() {
+    use Reason::{ErrorIn200, Malformed};
+
+    let completion = r#"{"choices":[{"message":{"content":"OK"},"finish_reason":"stop"}]}"#;
+    for (body, reason) in [
+        (r#"{"error":{"message":"x","code":"server_error"}}"#, ErrorIn200),
+        ("\u{feff} \n{\"success\":false}", ErrorIn200),
+        (r#"[{"error":{"code":503,"status":"UNAVAILABLE"}}]"#, ErrorIn200),
+        ("<html>a portal</html>", Malformed),
+        (completion, Malformed),
+        (r#"[{"candidates":[]},{"candidates":[]}]"#, Malformed),
+        ("{\"cut", Malformed),
+        ("upstream connect error", Malformed),
+        ("data: not JSON\n\n", Malformed),
+        ("data: {\"choices\":\n\n", Malformed),
+    ] {
+        check(Api::Google, body, reason, Fault::Provider);
+        check(Api::Langmart, body, reason, Fault::Gateway);
+    }
+    let line = format!("data: {}\n\n", "x".repeat(512 * 1024));
+    check(Api::Openai, &line, Malformed, Fault::Provider);
+    let event = format!("{}\n", "data: 0123456789\n".repeat(60_000));
+    check(Api::Openai, &event, Malformed, Fault::Provider);
+}
+
+#[test]
+fn what_is_refused_is_no_stream() {
+    for (status, body, reason) in [
+        (429, r#"{"error":{"code":"PROVIDER_OPENAI_429"}}"#, Reason::RateLimited),
+        (503, "data: {}\n\n", Reason::Unavailable),
+        (404, r#"{"error":{"code":"model_not_found"}}"#, Reason::ModelNotFound),
+        (400, r#"{"error":{"message":"unknown parameter stream_options"}}"#, Reason::InvalidRequest),
+    ] {
+        let head = format!("HTTP/1.1 {status} X\r\nRetry-After: 7\r\nContent-Length: {}\r\n\r\n", body.len());
+        let (outcome, _) = play(Api::Langmart, vec![send(head), send(body)]);
+        assert_eq!(outcome.reason, reason, "{outcome:?}");
+        assert_eq!(outcome.retry_after, matches!(status, 429 | 503).then_some(7.0));
+    }
+}
