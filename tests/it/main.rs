@@ -8,3 +8,4 @@ mod fixtures;
 mod harness;
 mod phases;
 mod stream;
+mod stream_simulated;
