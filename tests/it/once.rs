@@ -46,7 +46,9 @@ fn place(simulator: &Simulator) -> Place {
     let address = simulator.address();
     let place = Place::new("");
     place.write("key", "sk-invalid-0123456789");
-    let key = format!("api_key = {{ file = \"{}\" }}", place.path("key").display());
+    place.write("other", "sk-0123456789");
+    let [key, other] =
+        ["key", "other"].map(|name| format!("api_key = {{ file = \"{}\" }}", place.path(name).display()));
     let logs = place.path("logs");
     place.write("config.toml", &format!(
         "[log]\ndirectory = \"{}\"\n\
@@ -54,7 +56,7 @@ fn place(simulator: &Simulator) -> Place {
          [provider.langmart]\nbase_url = \"http://{address}/langmart\"\n{key}\nchecks = [\"auth\"]\n\
          [provider.groq]\nbase_url = \"http://{address}/groq/openai/v1\"\n{KEY}\nchecks = []\n\
          [[probe]]\nname = \"groq-chat\"\nprovider = \"groq\"\ncheck = \"chat\"\nmodel = \"llama-3.1-8b-instant\"\n\
-         [provider.nowhere]\napi = \"openai\"\nbase_url = \"https://127.77.0.1:9\"\n{KEY}\nchecks = [\"auth\"]\n",
+         [provider.nowhere]\napi = \"openai\"\nbase_url = \"https://127.77.0.1:9\"\n{other}\nchecks = [\"auth\"]\n",
         logs.display()
     ));
     place
