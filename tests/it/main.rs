@@ -22,5 +22,6 @@ mod proxies;
 mod reload;
 mod status;
 mod stream;
+mod stream_simulated;
 mod systemd;
 mod transport;

@@ -1,0 +1,170 @@
+//! The stream check against the simulator, whose own record of each write says when the first token left it.
+
+use std::{sync::Arc, time::Duration};
+
+use langmart_prober::{
+    config::{Probe, Task},
+    outcome::{Api, Check, Fault, Outcome, Reason},
+    probe::{Resolver, Target},
+    simulator::{Options, Provider, Scenario, Simulator},
+};
+use rustls::pki_types::{CertificateDer, pem::PemObject};
+
+use crate::harness::probes::{config, probe, provider};
+
+const SERVICES: [(Api, Provider, &str); 6] = [
+    (Api::Langmart, Provider::Langmart, "openai/gpt-4o-mini"),
+    (Api::Openai, Provider::Openai, "gpt-4o-mini"),
+    (Api::Anthropic, Provider::Anthropic, "claude-haiku-4-5-20251001"),
+    (Api::Groq, Provider::Groq, "openai/gpt-oss-20b"),
+    (Api::Google, Provider::Google, "gemini-2.5-flash-lite"),
+    (Api::Openrouter, Provider::Openrouter, "mistralai/mistral-nemo"),
+];
+
+fn simulator(rule: &str) -> Simulator {
+    let scenario = Scenario::parse(&format!("[[rule]]\n{rule}\n")).unwrap();
+    let loopback = ([127, 0, 0, 1], 0).into();
+    Simulator::start(Options { listen: loopback, tls_listen: Some(loopback), scenario }).unwrap()
+}
+
+/// A stream probe of that service, over TLS and so HTTP/2 where that is asked for.
+fn stream(simulator: &Simulator, (api, service, model): (Api, Provider, &str), tls: bool) -> Probe {
+    let base = if tls {
+        let address = simulator.tls_address().unwrap();
+        format!("https://localhost:{}{}", address.port(), service.prefix())
+    } else {
+        format!("http://{}{}", simulator.address(), service.prefix())
+    };
+    let mut provider = provider(api, &base);
+    provider.ca_certificates.push(CertificateDer::from_pem_slice(simulator.ca_pem().as_bytes()).unwrap());
+    Probe { model: Some(model.to_owned()), ..probe(provider, Check::Stream) }
+}
+
+/// So many runs, one after the other.
+fn runs(probe: Probe, count: usize) -> Vec<Outcome> {
+    let targets = Target::prepare(&config(vec![probe]), &Arc::new(Resolver::new())).unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let mut outcomes = Vec::new();
+        for _ in 0..count {
+            outcomes.push(targets[0].run().await);
+        }
+        outcomes
+    })
+}
+
+fn median(mut durations: Vec<Duration>) -> Duration {
+    durations.sort();
+    durations[durations.len() / 2]
+}
+
+/// How far the measured first token is from the one that the simulator wrote: the median of some runs.
+fn measured_apart(service: (Api, Provider, &str), tls: bool) -> Duration {
+    let simulator = simulator(
+        "pace = { processing = \"5ms\", first_token = \"30ms\", token = \"10ms\", tokens = 5, usage = true }",
+    );
+    let outcomes = runs(stream(&simulator, service, tls), 5);
+    let (mut apart, mut paces) = (Vec::new(), Vec::new());
+    for (outcome, request) in outcomes.iter().zip(simulator.requests()) {
+        assert!(outcome.success(), "{service:?}: {outcome:?}");
+        assert_eq!(outcome.http_version, Some(if tls { "2" } else { "1.1" }));
+        assert!(!outcome.tokens_estimated && outcome.output_tokens >= Some(5), "{service:?}: {outcome:?}");
+        paces.push(outcome.time_per_output_token.unwrap());
+        let begun = request.tls_done.unwrap_or(request.accepted);
+        apart.push(outcome.time_to_first_token.unwrap().abs_diff(request.first_token.unwrap() - begun));
+    }
+    assert_eq!(apart.len(), 5);
+    // Five events, 10 ms between them; what a service counts beside them makes its tokens come faster.
+    let pace = median(paces);
+    assert!((Duration::from_millis(3)..Duration::from_millis(13)).contains(&pace), "{service:?}: {pace:?}");
+    median(apart)
+}
+
+#[test]
+fn the_first_token_is_measured_when_it_was_written() {
+    for service in SERVICES {
+        let apart = [measured_apart(service, false), measured_apart(service, true)];
+        println!("{:<12} {apart:?}", service.0);
+        assert!(apart.iter().all(|apart| *apart < Duration::from_millis(4)), "{service:?}: {apart:?}");
+    }
+}
+
+#[test]
+fn every_broken_stream_has_its_reason_in_every_dialect() {
+    use Reason::{NoContent, Ok, StreamError, StreamStalled, StreamTruncated};
+
+    let rules = [
+        ("stream_error_first", "", StreamError),
+        ("stream_error_first", "variant = \"done\"", StreamError),
+        ("stream_error_mid", "", StreamError),
+        ("stream_error_mid", "variant = \"done\"", StreamError),
+        ("stream_error_mid", "variant = \"recorded\"", StreamError),
+        ("stream_truncated", "", StreamTruncated),
+        ("stream_truncated", "variant = \"close\"", StreamTruncated),
+        ("stream_truncated", "variant = \"reset\"", StreamTruncated),
+        ("stream_comments_only", "", StreamTruncated),
+        ("stream_comments_only", "variant = \"reset\"", StreamTruncated),
+        ("stream_stalled", "", StreamStalled),
+        ("stream_endless", "", Reason::Timeout),
+        ("stream_endless", "variant = \"after_done\"", Ok),
+        ("stream_after_done", "", Ok),
+        ("stream_empty", "", NoContent),
+        ("stream_multibyte", "", Ok),
+    ];
+    for (fault, more, reason) in rules {
+        let simulator = simulator(&format!("fault = \"{fault}\"\n{more}"));
+        let both_ways = |service| [false, true].map(|tls| hasty(stream(&simulator, service, tls)));
+        for (api, outcome) in at_once(SERVICES.into_iter().flat_map(both_ways).collect()) {
+            let whose = match reason {
+                Ok => Fault::None,
+                NoContent => Fault::Caller,
+                _ => api.endpoint(),
+            };
+            assert_eq!((outcome.reason, outcome.fault), (reason, whose), "{fault} {more} {api}: {outcome:?}");
+        }
+    }
+}
+
+/// With limits that a test can wait for.
+fn hasty(mut probe: Probe) -> Probe {
+    if let Task::Stream(task) = &mut probe.task {
+        task.stall_timeout = Duration::from_millis(400);
+    }
+    Probe { timeout: Duration::from_millis(1500), ..probe }
+}
+
+/// One run of each, all at once.
+fn at_once(probes: Vec<Probe>) -> Vec<(Api, Outcome)> {
+    let targets = Target::prepare(&config(probes), &Arc::new(Resolver::new())).unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let mut runs = tokio::task::JoinSet::new();
+        for target in targets {
+            runs.spawn(async move { (target.probe().provider.api, target.run().await) });
+        }
+        runs.join_all().await
+    })
+}
+
+#[test]
+fn a_gateways_error_that_names_its_provider_is_the_providers() {
+    let simulator = simulator("fault = \"stream_error_mid\"\nupstream = \"anthropic\"");
+    let outcome = runs(stream(&simulator, SERVICES[0], false), 1).remove(0);
+    let found = (outcome.reason, outcome.fault, outcome.upstream);
+    assert_eq!(found, (Reason::StreamError, Fault::Provider, Some("anthropic")), "{outcome:?}");
+}
+
+#[test]
+fn reasoning_is_no_first_token() {
+    let simulator = simulator("pace = { first_token = \"40ms\" }");
+    for (service, model) in
+        [(1, "deepseek-reasoner"), (1, "magistral-small-latest"), (3, "openai/gpt-oss-20b")]
+    {
+        let (api, service, _) = SERVICES[service];
+        let outcome = runs(stream(&simulator, (api, service, model), false), 1).remove(0);
+        assert!(outcome.success(), "{model}: {outcome:?}");
+        assert!(outcome.time_to_first_token.unwrap() >= Duration::from_millis(40), "{model}: {outcome:?}");
+        assert!(outcome.time_to_first_reasoning < outcome.time_to_first_token, "{model}: {outcome:?}");
+        assert!(outcome.time_to_first_reasoning.is_some(), "{model}: {outcome:?}");
+    }
+}
