@@ -21,7 +21,7 @@ use super::{
     problem::{Place, Report, not_one_of, shown},
     raw::Section,
     resolve_probe, resolve_provider,
-    surroundings::Surroundings,
+    surroundings::{Surroundings, is_loopback},
 };
 
 /// How often a probe may run: a thousand of them each second are bearable, and a week is still a schedule.
@@ -166,7 +166,7 @@ fn shared_keys(providers: &BTreeMap<String, resolve_provider::Draft>, report: &R
             continue;
         };
         match first.iter().find(|(source, _)| **source == key.source) {
-            Some((_, other)) if other.host() != provider.host() => {
+            Some((_, other)) if !same_place(other, provider) => {
                 let message = format!(
                     "the same {} is the key of provider.{}, which is another host; a key is good at one of them only",
                     key.source, other.name
@@ -177,6 +177,12 @@ fn shared_keys(providers: &BTreeMap<String, resolve_provider::Draft>, report: &R
             None => first.push((&key.source, provider)),
         }
     }
+}
+
+/// Whether a key that is good for one of them is meant for the other, too: the same host, whatever the dialect, or this
+/// machine under whatever name.
+fn same_place(one: &super::Provider, other: &super::Provider) -> bool {
+    one.host() == other.host() || is_loopback(&one.base_url) && is_loopback(&other.base_url)
 }
 
 /// Puts the parts together, once it is known that the probes agree with each other.

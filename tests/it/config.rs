@@ -197,6 +197,8 @@ fn a_key_in_a_strange_place_is_a_warning() {
         provider("production", "langmart", "", "LANGMARTS"),
         provider("staging", "langmart", "https://staging.example", "LANGMARTS"),
         provider("dialect", "openai", "https://api.langmart.ai/v1", "LANGMARTS"),
+        provider("simulator", "langmart", "http://127.0.0.1:1", "LANGMART_API_KEY"),
+        provider("another", "openai", "http://[::1]:1", "LANGMART_API_KEY"),
     ];
     assert_eq!(
         warnings(&text.concat()),

@@ -56,13 +56,15 @@ impl Bench {
         fs::write(&path, text).unwrap();
         let mut prober = Command::new(PROBER);
         prober.env_clear().env("KEY", "sk-langmart-1").env("BAD_KEY", "sk-langmart-invalid");
-        prober.arg(command).arg("--config").arg(path).args(arguments).output().unwrap()
+        let output = prober.arg(command).arg("--config").arg(path).args(arguments).output().unwrap();
+        let said = String::from_utf8([&*output.stdout, &*output.stderr].concat()).unwrap();
+        assert!(!said.contains("sk-langmart"), "a key is shown: {said}");
+        output
     }
 
     /// What a person sees, with names in place of addresses, times and durations.
     fn seen(&self, output: &Output) -> String {
         let mut text = String::from_utf8([&*output.stdout, &*output.stderr].concat()).unwrap();
-        assert!(!text.contains("sk-langmart"), "a key is shown: {text}");
         for (address, name) in &self.names {
             text = text.replace(address, name);
         }
@@ -137,6 +139,18 @@ fn invalid_api_key() {
 fn key_not_readable() {
     let config = LANGMART.replace("\"KEY\"", "\"UNSET_KEY\"");
     Bench::new("").check("key_not_readable", &config, &[], 1);
+}
+
+#[test]
+fn a_credential_is_had_by_systemd_run() {
+    let config = LANGMART.replace("env = \"KEY\"", "credential = \"langmart\"");
+    let bench = Bench::new("");
+    let output = bench.run("doctor", &config, &[]);
+    let seen = bench.seen(&output);
+    assert_eq!(output.status.code(), Some(1), "{seen}");
+    let line = "systemd-run --pipe --wait --collect --quiet --property=LoadCredential=langmart:/etc/credstore/langmart \
+                langmart-prober doctor --config DIRECTORY/config.toml\n";
+    assert!(seen.contains(line), "{seen}");
 }
 
 #[test]

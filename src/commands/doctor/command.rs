@@ -12,8 +12,8 @@ use super::{
     walk::walk,
 };
 use crate::{
-    commands::{EXIT_CONFIGURATION, EXIT_FAILED, EXIT_OK, EXIT_USAGE},
-    config::{self, Config, Keys, Surroundings},
+    commands::{EXIT_CONFIGURATION, EXIT_FAILED, EXIT_OK, EXIT_USAGE, check_config::quoted},
+    config::{self, Config, Keys, Surroundings, systemd_run},
     probe::Resolver,
 };
 
@@ -49,6 +49,16 @@ pub fn doctor(
     };
     for warning in &loaded.warnings {
         writeln!(err, "warning: {warning}")?;
+    }
+    if !loaded.credentials.is_empty() && surroundings.credentials_directory().is_none() {
+        // The transient unit starts in the root directory.
+        let path = std::path::absolute(request.path).unwrap_or_else(|_| request.path.to_owned());
+        let command = format!("langmart-prober doctor --config {}", quoted(&path.display().to_string()));
+        let line = systemd_run(loaded.credentials.iter().map(String::as_str), &command);
+        writeln!(
+            err,
+            "To have the credentials, as root and with the paths of the unit's LoadCredential=:\n  {line}"
+        )?;
     }
     if let Some(status) = refuse(request, &loaded.config, err)? {
         return Ok(status);

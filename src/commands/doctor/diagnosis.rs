@@ -10,7 +10,7 @@ use super::{
     },
 };
 use crate::{
-    config::{KeySource, Provider, systemd_run},
+    config::{KeySource, Provider},
     outcome::{Api, Check, Fault, Outcome, Reason},
 };
 
@@ -80,11 +80,9 @@ fn of_unread_key(provider: &Provider) -> Diagnosis {
     let source = provider.key.as_ref().map(|key| &key.source);
     let diagnosis = Diagnosis::new("Invalid API Key Errors", "the key is not where the configuration says");
     match source {
-        Some(KeySource::Credential(name)) => diagnosis
-            .remedy(
-                "a systemd credential exists only inside the unit; have systemd give it to this command, too",
-            )
-            .command(systemd_run([name.as_str()], "langmart-prober doctor")),
+        Some(KeySource::Credential(_)) => diagnosis.remedy(
+            "a systemd credential exists only inside the unit: the line on standard error gives it to this command",
+        ),
         Some(KeySource::Env(name)) => diagnosis.remedy(format!(
             "set {name} in this shell; the daemon has an environment of its own, see its unit"
         )),
