@@ -225,6 +225,15 @@ mod tests {
     }
 
     #[test]
+    fn a_network_check_sends_no_request() {
+        let (status, out, _) = run("[provider.langmart]\nchecks = [\"network\"]", false, &|_| None);
+        assert_eq!(status, EXIT_OK);
+        let row = out.lines().nth(1).unwrap();
+        assert!(row.starts_with("langmart-network  network"), "{out}");
+        assert_eq!(row.split_whitespace().rev().take(3).collect::<Vec<_>>(), ["0", "0", "0"], "{out}");
+    }
+
+    #[test]
     fn columns_are_aligned() {
         let (_, out, _) = run(FILE, true, &|_| None);
         let lines: Vec<&str> = out.lines().take(4).collect();

@@ -103,3 +103,70 @@ fn address_failure(error: &io::Error) -> AddressFailure {
         _ => AddressFailure::Other,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+
+    use tokio::net::TcpListener;
+
+    use super::*;
+    use crate::simulator::FullListener;
+
+    fn addresses(written: &[&str]) -> Vec<IpAddr> {
+        written.iter().map(|address| address.parse().unwrap()).collect()
+    }
+
+    #[track_caller]
+    fn check(given: &[&str], expected: &[&str]) {
+        assert_eq!(alternating(addresses(given)), addresses(expected));
+    }
+
+    #[test]
+    fn families_take_turns_and_keep_their_order() {
+        check(&[], &[]);
+        check(&["192.0.2.1", "192.0.2.2"], &["192.0.2.1", "192.0.2.2"]);
+        check(&["::1", "::2", "::3", "192.0.2.1"], &["::1", "192.0.2.1", "::2", "::3"]);
+        check(&["192.0.2.1", "::1", "192.0.2.2", "::2"], &["192.0.2.1", "::1", "192.0.2.2", "::2"]);
+    }
+
+    /// Dials these addresses, and tells whom it reached and who failed.
+    async fn dial(given: &[&str], port: u16) -> (io::Result<SocketAddr>, Vec<FailedAddress>) {
+        let mut dialled = Dialled::default();
+        let reached = dialled.dial(addresses(given), port).await.and_then(|stream| stream.peer_addr());
+        (reached, dialled.into_failed())
+    }
+
+    fn failed(address: &str, error: AddressFailure) -> FailedAddress {
+        FailedAddress { address: address.parse().unwrap(), error }
+    }
+
+    #[tokio::test]
+    async fn a_refusal_lets_the_next_one_try_at_once() {
+        let listener = TcpListener::bind("127.0.0.3:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (reached, refused) = dial(&["127.0.0.2", "127.0.0.3", "127.0.0.4"], address.port()).await;
+        assert_eq!(reached.unwrap(), address);
+        assert_eq!(refused, [failed("127.0.0.2", AddressFailure::Refused)]);
+        drop(listener);
+        let (reached, refused) = dial(&["127.0.0.2", "127.0.0.4"], address.port()).await;
+        assert_eq!(reached.unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
+        assert_eq!(refused.len(), 2);
+        assert!(dial(&[], 1).await.0.is_err());
+    }
+
+    #[tokio::test]
+    async fn who_does_not_answer_holds_nobody_up_and_is_told() {
+        let full = FullListener::start().await.unwrap();
+        let port = full.address().port();
+        let listener = TcpListener::bind(("127.0.0.2", port)).await.unwrap();
+        let (reached, failures) = dial(&["127.0.0.1", "127.0.0.2", "127.0.0.3"], port).await;
+        assert_eq!(reached.unwrap(), listener.local_addr().unwrap());
+        assert_eq!(failures, [failed("127.0.0.1", AddressFailure::NoAnswer)]);
+
+        let mut dialled = Dialled::default();
+        let in_vain = dialled.dial(addresses(&["127.0.0.1"]), port);
+        assert!(tokio::time::timeout(Duration::from_millis(50), in_vain).await.is_err());
+        assert_eq!(dialled.into_failed(), [failed("127.0.0.1", AddressFailure::NoAnswer)]);
+    }
+}

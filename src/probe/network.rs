@@ -415,3 +415,37 @@ impl Service<Uri> for Standing {
         future::ready(connection.ok_or_else(|| io::ErrorKind::NotConnected.into()))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn local_names_are_told_from_public_ones() {
+        for local in ["localhost", "gateway", "llm.lan", "a.b.home.arpa", "x.localhost.", "llm.internal"] {
+            assert!(is_local(local), "{local}");
+        }
+        for public in ["api.openai.com", "local.example", "home.arpa.example", "api.notlan"] {
+            assert!(!is_local(public), "{public}");
+        }
+    }
+
+    #[test]
+    fn private_addresses_are_told_from_public_ones() {
+        let private = ["10.0.0.1", "172.16.0.1", "127.0.0.1", "169.254.1.1", "0.0.0.0", "100.64.0.1"];
+        for private in private.into_iter().chain(["::1", "fd00::1", "fe80::1", "::ffff:10.0.0.1"]) {
+            assert!(is_private(private.parse().unwrap()), "{private}");
+        }
+        for public in ["8.8.8.8", "172.32.0.1", "100.128.0.1", "2001:4860:4860::8888", "::ffff:8.8.8.8"] {
+            assert!(!is_private(public.parse().unwrap()), "{public}");
+        }
+    }
+
+    #[test]
+    fn credentials_are_encoded_and_not_shown() {
+        let secret = |text: &str| Secret::new(text.to_owned());
+        let value = basic(&secret("Aladdin"), &secret("open sesame")).unwrap();
+        assert_eq!(value, "Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ=="); // the example of RFC 7617, 2
+        assert_eq!(format!("{value:?}"), "Sensitive");
+    }
+}
