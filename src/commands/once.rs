@@ -39,7 +39,7 @@ pub fn once(request: &Once<'_>, out: &mut impl Write, err: &mut impl Write) -> i
         }
     };
     for warning in &loaded.warnings {
-        writeln!(err, "{warning}")?;
+        writeln!(err, "warning: {warning}")?;
     }
     let targets = match Target::prepare(&loaded.config, &Arc::new(Resolver::new())) {
         Ok(targets) => targets,

@@ -275,7 +275,11 @@ impl<'a> Daemon<'a> {
         // Whatever can fail comes before whatever takes effect.
         let targets = Target::prepare(&config, &self.resolver).map_err(|error| error.to_string())?;
         self.logging.reconfigure(&config.log).map_err(|error| error.to_string())?;
-        self.records.reconfigure(&config.log).map_err(|error| error.to_string())?;
+        if let Err(error) = self.records.reconfigure(&config.log) {
+            // All or nothing: what was opened a moment ago can be opened again.
+            let _ = self.logging.reconfigure(&self.config.log);
+            return Err(error.to_string());
+        }
         self.state.rename(&config.server.hostnames);
         self.metrics.configure(&config);
         self.schedule(&config, targets).await.map_err(|error| error.to_string())?;
