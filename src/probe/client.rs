@@ -48,6 +48,12 @@ pub(super) fn client(
         .redirect(redirect::Policy::none())
         .retry(reqwest::retry::never())
         .referer(false)
+        // A silent peer is for our own deadline to end, not for the kernel, which would do so after 30 s by default and
+        // look like a connection that was closed.
+        .tcp_keepalive(None)
+        .tcp_keepalive_interval(None)
+        .tcp_keepalive_retries(None)
+        .tcp_user_timeout(None)
         .http1_max_headers(MAX_HEADERS)
         .http2_max_header_list_size(MAX_HEADER_BYTES)
         .no_proxy();
@@ -93,5 +99,62 @@ where
             mark(|seen| seen.connected = Some(now));
             Ok(connection)
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        collections::BTreeMap,
+        fs,
+        io::{BufRead, BufReader},
+        net::TcpListener,
+        thread,
+        time::Duration,
+    };
+
+    use super::*;
+    use crate::{config::Paths, outcome::Api};
+
+    /// The kernel's timer of this process' connection from a port: `00` none, `01` retransmission, `02` keep-alive
+    /// (proc_net_tcp in the kernel's documentation).
+    fn timer(port: u16) -> String {
+        let table = fs::read_to_string("/proc/self/net/tcp").unwrap();
+        let from = format!(":{port:04X}");
+        let lines = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+        let line = lines.into_iter().find(|fields| fields.len() > 5 && fields[1].ends_with(&from));
+        line.expect("the connection is open")[5][..2].to_owned()
+    }
+
+    #[test]
+    fn the_kernel_ends_no_silent_connection() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let provider = Provider {
+            name: "p".to_owned(),
+            api: Api::Openai,
+            base_url: url.parse().unwrap(),
+            key: None,
+            key_header: None,
+            proxy: None,
+            ca_certificates: Vec::new(),
+            headers: Vec::new(),
+            labels: BTreeMap::new(),
+            paths: Paths::default(),
+        };
+        let client = client(&provider, &[], Arc::new(Resolver::new())).unwrap();
+        let silent = thread::spawn(move || {
+            let (stream, from) = listener.accept().unwrap();
+            let head = BufReader::new(&stream).lines().take_while(|line| !line.as_ref().unwrap().is_empty());
+            assert!(head.count() > 0);
+            // The acknowledgement of the request may still be on its way.
+            while timer(from.port()) == "01" {
+                thread::sleep(Duration::from_millis(1));
+            }
+            timer(from.port())
+        });
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(client.get(url).send()).unwrap_err();
+        assert_eq!(silent.join().unwrap(), "00");
     }
 }
