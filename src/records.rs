@@ -12,6 +12,10 @@ use crate::{
     outcome::{Outcome, Record},
 };
 
+/// How long records gather before they are written, while they come in quick succession. Waking the thread for each
+/// costs more than writing it.
+const GATHERING: Duration = Duration::from_millis(50);
+
 /// The writing half.
 #[derive(Debug)]
 pub struct Records {
@@ -78,15 +82,16 @@ impl Records {
     fn open(&self, files: Files) -> Result<(Files, Lines<Given>), RecordsError> {
         let mut file = RollingFile::open(files.clone())?;
         let mut line = Vec::new();
-        let lines = Lines::start("records", self.counters.clone(), move |(probe, outcome): Given| {
-            line.clear();
-            let record = Record { subject: probe.subject(), outcome: &outcome };
-            if serde_json::to_writer(&mut line, &record).is_err() {
-                return Fate::Failed;
-            }
-            line.push(b'\n');
-            file.write(&line)
-        })?;
+        let lines =
+            Lines::start("records", self.counters.clone(), GATHERING, move |(probe, outcome): Given| {
+                line.clear();
+                let record = Record { subject: probe.subject(), outcome: &outcome };
+                if serde_json::to_writer(&mut line, &record).is_err() {
+                    return Fate::Failed;
+                }
+                line.push(b'\n');
+                file.write(&line)
+            })?;
         Ok((files, lines))
     }
 }

@@ -65,6 +65,8 @@ struct Queue<T> {
 
 struct State<T> {
     waiting: VecDeque<T>,
+    /// The thread looks at the queue by itself before long, and need not be woken for a line.
+    resting: bool,
     /// No more is taken in.
     closed: bool,
     /// The thread is gone.
@@ -72,16 +74,18 @@ struct State<T> {
 }
 
 impl<T: Send + 'static> Lines<T> {
-    /// Starts the thread, which hands each line to `write` in the order given.
+    /// Starts the thread, which hands each line to `write` in the order given. Whenever it has written all there were,
+    /// it rests that long, so that a stream of lines wakes it once a rest and not for each; zero: never.
     pub fn start(
         thread_name: &str,
         counters: Counters,
+        rest: Duration,
         write: impl FnMut(T) -> Fate + Send + 'static,
     ) -> io::Result<Self> {
-        let state = State { waiting: VecDeque::new(), closed: false, ended: false };
+        let state = State { waiting: VecDeque::new(), resting: false, closed: false, ended: false };
         let queue = Arc::new(Queue { state: Mutex::new(state), changed: Condvar::new(), counters });
         let served = Arc::clone(&queue);
-        thread::Builder::new().name(thread_name.to_owned()).spawn(move || serve(&served, write))?;
+        thread::Builder::new().name(thread_name.to_owned()).spawn(move || serve(&served, rest, write))?;
         Ok(Self { queue })
     }
 
@@ -93,8 +97,11 @@ impl<T: Send + 'static> Lines<T> {
             self.queue.counters.count(Fate::Dropped);
         } else {
             state.waiting.push_back(line);
+            let wake = !state.resting || state.is_filling();
             drop(state);
-            self.queue.changed.notify_all();
+            if wake {
+                self.queue.changed.notify_all();
+            }
         }
     }
 
@@ -123,6 +130,13 @@ impl<T> fmt::Debug for Lines<T> {
     }
 }
 
+impl<T> State<T> {
+    /// Whether it is time to write, however short the rest has been.
+    fn is_filling(&self) -> bool {
+        self.waiting.len() >= CAPACITY / 2
+    }
+}
+
 impl<T> Queue<T> {
     /// A poisoned queue is as good as any: nothing is left half done under the lock.
     fn lock(&self) -> MutexGuard<'_, State<T>> {
@@ -136,13 +150,25 @@ impl<T> Queue<T> {
         state.waiting.pop_front()
     }
 
+    /// Lets lines gather for that long, unless they become many or the last ones.
+    fn rest(&self, rest: Duration) {
+        let mut state = self.lock();
+        if rest.is_zero() || !state.waiting.is_empty() {
+            return;
+        }
+        state.resting = true;
+        let gather = |state: &mut State<T>| !state.closed && !state.is_filling();
+        let waited = self.changed.wait_timeout_while(state, rest, gather);
+        waited.unwrap_or_else(PoisonError::into_inner).0.resting = false;
+    }
+
     fn discard(&self, state: &mut State<T>) {
         self.counters.add(Fate::Dropped, state.waiting.len() as u64);
         state.waiting.clear();
     }
 }
 
-fn serve<T>(queue: &Queue<T>, mut write: impl FnMut(T) -> Fate) {
+fn serve<T>(queue: &Queue<T>, rest: Duration, mut write: impl FnMut(T) -> Fate) {
     // Also on a panic nobody waits for this thread, nor fills a queue that nothing empties.
     struct End<'a, T>(&'a Queue<T>);
     impl<T> Drop for End<'_, T> {
@@ -157,6 +183,7 @@ fn serve<T>(queue: &Queue<T>, mut write: impl FnMut(T) -> Fate) {
     let _end = End(queue);
     while let Some(line) = queue.next() {
         queue.counters.count(write(line));
+        queue.rest(rest);
     }
 }
 
@@ -177,7 +204,7 @@ mod tests {
         let counters = Counters::default();
         let (entered, inside) = mpsc::channel();
         let (release, released) = mpsc::channel::<()>();
-        let lines = Lines::start("stuck", counters.clone(), move |_: u32| {
+        let lines = Lines::start("stuck", counters.clone(), Duration::ZERO, move |_: u32| {
             entered.send(()).unwrap();
             released.recv().map_or(Fate::Failed, |()| Fate::Written)
         })
@@ -208,7 +235,7 @@ mod tests {
     fn stop_writes_what_is_queued_in_order() {
         let counters = Counters::default();
         let (sender, written) = mpsc::channel();
-        let lines = Lines::start("order", counters.clone(), move |line: u32| {
+        let lines = Lines::start("order", counters.clone(), Duration::ZERO, move |line: u32| {
             sender.send(line).unwrap();
             if line.is_multiple_of(3) { Fate::Failed } else { Fate::Written }
         })
@@ -222,9 +249,36 @@ mod tests {
     }
 
     #[test]
+    fn lines_gather_during_a_rest_until_they_are_many_or_the_last() {
+        let counters = Counters::default();
+        let (sender, written) = mpsc::channel();
+        let lines = Lines::start("rest", counters.clone(), Duration::from_secs(3600), move |line: usize| {
+            sender.send(line).unwrap();
+            Fate::Written
+        })
+        .unwrap();
+        let until_it_rests = || {
+            while !lines.queue.lock().resting {
+                thread::yield_now();
+            }
+        };
+        lines.give(0);
+        assert_eq!(written.recv(), Ok(0), "the first is written at once");
+        until_it_rests();
+        (1..CAPACITY / 2).for_each(|line| lines.give(line));
+        assert_eq!(lines.queue.lock().waiting.len(), CAPACITY / 2 - 1);
+        lines.give(CAPACITY / 2);
+        assert!((1..=CAPACITY / 2).all(|line| written.recv() == Ok(line)), "many are written at once");
+        until_it_rests();
+        lines.give(0);
+        lines.stop(Duration::from_secs(60));
+        assert_eq!(counted(&counters), (CAPACITY as u64 / 2 + 2, 0, 0), "the last one ends the rest");
+    }
+
+    #[test]
     fn a_dropped_queue_is_still_written() {
         let (sender, written) = mpsc::channel();
-        let lines = Lines::start("dropped", Counters::default(), move |line: u32| {
+        let lines = Lines::start("dropped", Counters::default(), Duration::ZERO, move |line: u32| {
             sender.send(line).unwrap();
             Fate::Written
         })
@@ -239,7 +293,8 @@ mod tests {
     #[test]
     fn a_panic_of_the_thread_leaves_nobody_waiting() {
         let counters = Counters::default();
-        let lines = Lines::start("panic", counters.clone(), |_: u32| panic!("on purpose")).unwrap();
+        let lines =
+            Lines::start("panic", counters.clone(), Duration::ZERO, |_: u32| panic!("on purpose")).unwrap();
         for line in 0..5 {
             lines.give(line);
         }

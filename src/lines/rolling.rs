@@ -580,7 +580,8 @@ mod tests {
         let mut file = RollingFile::open(Files { max_size: 30_000, ..files(&logs) }).unwrap();
         let counters = Counters::default();
         let lines =
-            Lines::start("threads", counters.clone(), move |line: Vec<u8>| file.write(&line)).unwrap();
+            Lines::start("threads", counters.clone(), Duration::ZERO, move |line: Vec<u8>| file.write(&line))
+                .unwrap();
         let lines = Arc::new(lines);
         let threads: Vec<_> = (0..4)
             .map(|_| {

@@ -180,13 +180,13 @@ impl Shared {
     fn write_file(&self, files: &Files) -> Result<Lines<Vec<u8>>, LoggingError> {
         let mut file = RollingFile::open(files.clone())?;
         let counters = self.counters.file.clone();
-        Ok(Lines::start("log-file", counters, move |line: Vec<u8>| file.write(&line))?)
+        Ok(Lines::start("log-file", counters, Duration::ZERO, move |line: Vec<u8>| file.write(&line))?)
     }
 
     fn write_stderr(&self) -> io::Result<Lines<Vec<u8>>> {
         let mut stderr = self.stderr.try_clone()?;
         let mut torn = false;
-        Lines::start("log-stderr", self.counters.stderr.clone(), move |mut line: Vec<u8>| {
+        Lines::start("log-stderr", self.counters.stderr.clone(), Duration::ZERO, move |mut line: Vec<u8>| {
             if torn {
                 line.insert(0, b'\n');
             }
