@@ -117,7 +117,7 @@ mod tests {
     use crate::{config::Paths, outcome::Api};
 
     /// The kernel's timer of this process' connection from a port: `00` none, `01` retransmission, `02` keep-alive
-    /// (proc_net_tcp in the kernel's documentation).
+    /// (`proc_net_tcp` in the kernel's documentation).
     fn timer(port: u16) -> String {
         let table = fs::read_to_string("/proc/self/net/tcp").unwrap();
         let from = format!(":{port:04X}");
