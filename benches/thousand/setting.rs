@@ -1,0 +1,163 @@
+//! The simulator and the daemon, each a process of its own, and the configuration between them.
+
+use std::{
+    error::Error,
+    fmt::Write,
+    fs::{self, File},
+    io::{BufRead, BufReader},
+    net::{SocketAddr, TcpListener},
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use clap::ValueEnum;
+use tempfile::TempDir;
+
+use super::{page, process::Running};
+
+/// Over how many providers the probes are spread.
+const PROVIDERS: u32 = 10;
+
+/// In the setting's directory.
+const CA_FILE: &str = "ca.pem";
+const LOGS: &str = "logs";
+
+/// How long the daemon may take to be ready.
+const START: Duration = Duration::from_secs(30);
+
+/// How the probes reach the simulator.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Scheme {
+    Http,
+    Https,
+}
+
+impl Scheme {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Https => "https",
+        }
+    }
+}
+
+/// Everything that runs, and where it is.
+pub(crate) struct Setting {
+    // Before the directory that they write to: fields are dropped in this order.
+    pub(crate) daemon: Running,
+    pub(crate) simulator: Running,
+    /// The daemon's listener.
+    pub(crate) address: SocketAddr,
+    /// The names of the probes.
+    pub(crate) probes: Vec<String>,
+    base_url: String,
+    directory: TempDir,
+}
+
+impl Setting {
+    /// Starts both, and returns when every probe is scheduled.
+    pub(crate) fn start(program: &Path, probes: u32, scheme: Scheme) -> Result<Self, Box<dyn Error>> {
+        let directory = tempfile::tempdir()?;
+        let ca_file = directory.path().join(CA_FILE);
+        let mut simulator = Running::start(
+            "the simulator",
+            Command::new(program)
+                .args(["simulate", "--listen", "127.0.0.1:0", "--tls-listen", "127.0.0.1:0", "--ca-file"])
+                .arg(&ca_file)
+                .stdout(Stdio::piped()),
+        )?;
+        let base_url = base_url(&mut simulator, scheme)?;
+        // Free now; should another program be quicker, the daemon says so and ends.
+        let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
+        let probes: Vec<_> = (0..probes).map(|number| format!("bench-{number:04}")).collect();
+        let logs = directory.path().join(LOGS);
+        let configuration = directory.path().join("config.toml");
+        fs::write(&configuration, text(address, &logs, &base_url, &ca_file, &probes)?)?;
+        let messages = directory.path().join("stderr");
+        let daemon = Running::start(
+            "the daemon",
+            Command::new(program)
+                .args(["run", "--config"])
+                .arg(&configuration)
+                .stderr(File::create(&messages)?),
+        )?;
+        let mut setting = Self { daemon, simulator, address, probes, base_url, directory };
+        setting.wait_until_ready().map_err(|error| {
+            format!("{error}; it said:\n{}", fs::read_to_string(&messages).unwrap_or_default())
+        })?;
+        Ok(setting)
+    }
+
+    /// Where the records are.
+    pub(crate) fn logs(&self) -> PathBuf {
+        self.directory.path().join(LOGS)
+    }
+
+    /// The certificate that vouches for the simulator.
+    pub(crate) fn ca_file(&self) -> PathBuf {
+        self.directory.path().join(CA_FILE)
+    }
+
+    /// What every probe asks for.
+    pub(crate) fn url(&self) -> String {
+        format!("{}/health", self.base_url)
+    }
+
+    fn wait_until_ready(&mut self) -> Result<(), Box<dyn Error>> {
+        let deadline = Instant::now() + START;
+        while page::body(self.address, "/-/ready").is_err() {
+            self.daemon.check_alive()?;
+            if Instant::now() > deadline {
+                return Err(format!("the daemon is not ready within {START:?}").into());
+            }
+            thread::sleep(Duration::from_millis(10));
+        }
+        Ok(())
+    }
+}
+
+/// The base URL of the simulated LangMart, from what the simulator prints.
+fn base_url(simulator: &mut Running, scheme: Scheme) -> Result<String, Box<dyn Error>> {
+    // It stays open, since the simulator ends where nobody takes what it prints.
+    let printed = simulator.child().stdout.as_mut().ok_or("the simulator has no standard output")?;
+    let beginning = format!("{}://", scheme.name());
+    for line in BufReader::new(printed).lines() {
+        if let Some(url) =
+            line?.split('"').find(|url| url.starts_with(&beginning) && url.ends_with("/langmart"))
+        {
+            return Ok(url.to_owned());
+        }
+    }
+    Err("the simulator does not say where it is".into())
+}
+
+/// The configuration: every probe a health check once a second, no limit in the way, the rest as by default.
+fn text(
+    listen: SocketAddr,
+    logs: &Path,
+    base_url: &str,
+    ca_file: &Path,
+    probes: &[String],
+) -> Result<String, std::fmt::Error> {
+    let (logs, ca_file) = (logs.display(), ca_file.display());
+    let mut text = format!(
+        "server.listen = \"{listen}\"\n\
+         log.directory = \"{logs}\"\n\
+         log.max_file_size = \"100GiB\"\n\
+         schedule.max_concurrent = 10000\n\
+         schedule.max_concurrent_per_provider = 10000\n\
+         defaults.interval = \"1s\"\n"
+    );
+    for number in 0..PROVIDERS {
+        writeln!(
+            text,
+            "[provider.p{number}]\napi = \"langmart\"\nbase_url = \"{base_url}\"\nca_file = \"{ca_file}\""
+        )?;
+    }
+    for (probe, number) in probes.iter().zip((0..PROVIDERS).cycle()) {
+        writeln!(text, "[[probe]]\nname = \"{probe}\"\nprovider = \"p{number}\"\ncheck = \"health\"")?;
+    }
+    Ok(text)
+}
