@@ -5,6 +5,7 @@ use std::{
     error::Error,
     fs::{self, File},
     io::{BufRead, BufReader},
+    ops::Range,
     path::Path,
     time::{Duration, SystemTime},
 };
@@ -17,9 +18,9 @@ use super::page::Page;
 const INTERVAL: Duration = Duration::from_secs(1);
 /// By how much a run may start after its due time: a quarter of the interval, else it has to be skipped.
 const LATENESS: Duration = Duration::from_millis(250);
-/// What the clocks may differ by: records tell milliseconds, and the wall clock may be slewed while the schedule follows
-/// the monotonic one.
-const CLOCKS: Duration = Duration::from_millis(35);
+/// By how much a record may miss that all the same: it tells milliseconds, the wall clock may be slewed while the
+/// schedule follows the monotonic one, and a busy machine may stop a thread between two looks at the clock.
+const TOLERANCE: Duration = Duration::from_millis(100);
 /// A second record of the same moment would be an overlap; less than this is rounding.
 const ROUNDING: Duration = Duration::from_millis(1);
 
@@ -40,6 +41,8 @@ pub(crate) struct Account {
     pub(crate) runs: u64,
     /// Of these, those without a run that no counter of skipped runs explains.
     pub(crate) lost: u64,
+    /// Runs counted as skipped for which there is no due time without a run, from the very start on.
+    pub(crate) overcounted: u64,
     /// Due times with more than one run.
     pub(crate) doubled: u64,
     /// Runs that began before the one before them, of the same probe, had ended.
@@ -73,12 +76,12 @@ struct Run {
 }
 
 impl Account {
-    /// Reads the records of a daemon that was ready at `ready` and has stopped after `page` was asked for at `asked`.
+    /// Reads the records of a daemon that was started and ready at these times, and has stopped after `page` was asked
+    /// for at `asked`.
     pub(crate) fn of(
         logs: &Path,
         probes: &[String],
-        ready: SystemTime,
-        asked: SystemTime,
+        [started, ready, asked]: [SystemTime; 3],
         page: &Page,
     ) -> Result<Self, Box<dyn Error>> {
         check_hash()?;
@@ -103,12 +106,14 @@ impl Account {
             let before = numbers.len();
             numbers.dedup();
             account.doubled += (before - numbers.len()) as u64;
-            let due = owed.end - owed.start;
-            let ran = numbers.iter().filter(|number| owed.contains(number)).count() as u64;
+            let ran = |due: &Range<u64>| numbers.iter().filter(|number| due.contains(number)).count() as u64;
+            let without = |due: &Range<u64>| due.end - due.start - ran(due);
             let skipped = skipped.get(probe).copied().unwrap_or_default() as u64;
-            account.due += due;
-            account.runs += ran;
-            account.lost += (due - ran).saturating_sub(skipped);
+            account.due += owed.end - owed.start;
+            account.runs += ran(&owed);
+            account.lost += without(&owed).saturating_sub(skipped);
+            let ever = grid.first_from(nanoseconds(started))..grid.first_from(looks.end);
+            account.overcounted += skipped.saturating_sub(without(&ever));
         }
         if let Some(stranger) = by_probe.keys().next() {
             return Err(format!("there are records of {stranger}, which is not configured").into());
@@ -153,7 +158,7 @@ impl Account {
     /// Takes in the start and the deviation in nanoseconds of every run.
     fn judge(&mut self, mut deviations: Vec<(u64, i64)>) {
         deviations.sort_unstable();
-        let allowed = -signed(CLOCKS)..=signed(LATENESS + CLOCKS);
+        let allowed = -signed(TOLERANCE)..=signed(LATENESS + TOLERANCE);
         self.off_grid =
             deviations.iter().filter(|(_, deviation)| !allowed.contains(deviation)).count() as u64;
         let milliseconds: Vec<f64> =

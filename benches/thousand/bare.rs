@@ -49,6 +49,9 @@ pub(crate) fn run(url: &str, ca_file: &Path, loops: u32, seconds: u64) -> Result
         }
         Ok::<_, tokio::task::JoinError>(requests)
     })?;
+    if requests == 0 {
+        return Err("the bare loop got no answer".into());
+    }
     let after = Usage::of(process::id())?;
     Ok(Bare { seconds: after.user + after.system - before.user - before.system, requests })
 }

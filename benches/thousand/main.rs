@@ -121,6 +121,7 @@ fn run(arguments: &Arguments) -> Result<usize, Box<dyn Error>> {
 }
 
 fn observe(arguments: &Arguments, scheme: Scheme) -> Result<Observed, Box<dyn Error>> {
+    let started = SystemTime::now();
     let mut setting = Setting::start(&arguments.program, arguments.probes, scheme)?;
     let ready = SystemTime::now();
     let first = Look::at(&setting)?;
@@ -145,7 +146,7 @@ fn observe(arguments: &Arguments, scheme: Scheme) -> Result<Observed, Box<dyn Er
         }
     };
     setting.daemon.stop()?;
-    let account = Account::of(&setting.logs(), &setting.probes, ready, asked, &page)?;
+    let account = Account::of(&setting.logs(), &setting.probes, [started, ready, asked], &page)?;
     let bare = bare::run(&setting.url(), &setting.ca_file(), arguments.probes, arguments.seconds)?;
     Ok(Observed { scheme, probes: arguments.probes, first, last, settled, scrapes, page, account, bare })
 }

@@ -38,6 +38,7 @@ fn promises(account: &Account, page: &Page) -> usize {
             .sum();
     let promises = [
         ("runs lost (due - run - skipped)", account.lost),
+        ("skipped runs counted too many", account.overcounted),
         ("runs twice", account.doubled),
         ("runs that overlap, of one probe", account.overlaps),
         ("runs off the grid", account.off_grid),
@@ -67,9 +68,9 @@ fn time(account: &Account, page: &Page) {
     row("failed runs (aim: none)", if failures.is_empty() { "0".to_owned() } else { failures.join(", ") });
     let at = |values: &[f64], share| format!("{:.0}", quantile(values, share));
     row(
-        "start after due, ms, by records",
+        "start after due, by records, ± 1 ms",
         format!(
-            "min {}, median {}, p99 {}, max {}",
+            "min {}, median {}, p99 {}, max {} ms",
             at(deviations, 0.0),
             at(deviations, 0.5),
             at(deviations, 0.99),
