@@ -76,6 +76,9 @@ const PER_TOKEN_BOUNDS: &[Bound] = &[
     (2.5, "2.5"),
 ];
 
+/// The most that one hint adds to the sum of hints, in seconds: a month.
+const LONGEST_HINT: f64 = 31.0 * 86_400.0;
+
 /// The series of one probe. What a reload may change belongs to this struct, what it must not is shared.
 #[derive(Debug)]
 pub struct Series {
@@ -228,7 +231,8 @@ impl Series {
         }
         if let Some(seconds) = retry_after {
             values.retry_after_hints.add(1);
-            values.retry_after_seconds.add(seconds);
+            // An absurd one would make the sum deaf to all later ones.
+            values.retry_after_seconds.add(seconds.min(LONGEST_HINT));
         }
         values.keep_rate_limits(ratelimit);
         if let Some(Tls { version, cipher, not_after }) = tls {

@@ -4,7 +4,7 @@ use serde_json::{Map, Value};
 
 /// Bytes of JSON that are taken apart as a tree: errors and short completions have a few thousand. Lists are read
 /// without one.
-const MAX_TREE: usize = 512 * 1024;
+pub(super) const MAX_TREE: usize = 512 * 1024;
 
 /// Bytes of a message that are searched for what its code does not say.
 const MAX_MESSAGE: usize = 4096;
@@ -66,7 +66,8 @@ impl<'a> ErrorBody<'a> {
         let object = match root.get("error") {
             Some(Value::Object(object)) => Some(object),
             Some(_) => None,
-            None => root.as_object(),
+            // OpenRouter's way of telling that the provider failed amid an answer.
+            None => root.pointer("/choices/0/error").and_then(Value::as_object).or(root.as_object()),
         };
         Self { object, root }
     }
@@ -78,9 +79,16 @@ impl<'a> ErrorBody<'a> {
             Some(Value::String(text)) => !text.is_empty(),
             Some(_) => true,
         };
+        let choice_failed = self.root.pointer("/choices/0/error").is_some_and(Value::is_object)
+            || self.root.pointer("/choices/0/finish_reason").and_then(Value::as_str) == Some("error");
         let is_false = |name| self.root.get(name) == Some(&Value::Bool(false));
         let is_error = |name| self.root.get(name).and_then(Value::as_str) == Some("error");
-        error || is_false("ok") || is_false("success") || is_error("type") || is_error("object")
+        error
+            || choice_failed
+            || is_false("ok")
+            || is_false("success")
+            || is_error("type")
+            || is_error("object")
     }
 
     /// A string member of the error.

@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use super::{
     balance,
-    body::{Body, ErrorBody},
+    body::{Body, ErrorBody, MAX_TREE},
     dialect::{self, Acceptance, Content, Dialect},
     exchange::Response,
     gate,
@@ -22,7 +22,7 @@ use super::{
     stream::Ending,
 };
 use crate::{
-    config::{Expect, Probe, Provider, StatusSource, Task},
+    config::{Expect, Probe, StatusSource, Task},
     outcome::{Api, Balance, Check, Fault, RateLimit, Reason, StatusPage},
 };
 
@@ -167,7 +167,7 @@ fn verdict(
         detail,
         error_code: failed.then(|| dialect.error_code(error).map(gate::error_code)).flatten(),
         upstream: failed.then_some(upstream.name).flatten(),
-        request_id: request_id(&probe.provider, dialect, response, error),
+        request_id: request_id(probe, dialect, response, error),
         retry_after: wait(dialect, reason, response, error, &ratelimit, clocks),
         ratelimit,
         input_tokens,
@@ -220,10 +220,7 @@ pub(super) fn headers_only(
     }
     let dialect = dialect::of(probe.provider.api);
     let error = ErrorBody::read(&Value::Null);
-    (
-        request_id(&probe.provider, dialect, response, &error),
-        dialect.rate_limits(&response.headers, &error, clocks),
-    )
+    (request_id(probe, dialect, response, &error), dialect.rate_limits(&response.headers, &error, clocks))
 }
 
 /// Whether a bad answer is a page of the proxy: plain http goes through an HTTP proxy without a tunnel, so that the
@@ -268,6 +265,10 @@ fn answer(
     if matches!(task, Task::Health) {
         return Finding::ok();
     }
+    // A key that is told to be bad is so, whatever else the answer says of it.
+    if matches!(task, Task::Auth) && dialect.accepted(body.json()) == Acceptance::Rejected {
+        return Finding::new(Reason::AuthFailed, "the answer says that the key is not valid");
+    }
     if error.denies_success() {
         return Finding::new(Reason::ErrorIn200, "a success status with an error in the body");
     }
@@ -284,10 +285,7 @@ fn answer(
         (_, Body::Other) => Finding::new(Reason::Malformed, "the body is not JSON, or too much of it"),
         (Task::Auth, Body::Json(answer)) => match dialect.accepted(answer) {
             Acceptance::Accepted => Finding::ok(),
-            Acceptance::Rejected => {
-                Finding::new(Reason::AuthFailed, "the answer says that the key is not valid")
-            }
-            Acceptance::Unclear => {
+            Acceptance::Rejected | Acceptance::Unclear => {
                 Finding::new(Reason::Malformed, "the answer does not say whether the key is valid")
             }
         },
@@ -332,7 +330,9 @@ fn generic_reason(status: u16, asks_for_model: bool, error: &ErrorBody<'_>) -> O
         error.is(NO_MODEL)
             || status == 400 && error.says(NO_MODEL_PHRASES)
             // A wrong path is a 404 too; one about the model says so.
-            || status == 404 && error.says(&["model", "deployment", "no endpoints"])
+            || status == 404
+                && error.says(&["model", "deployment", "no endpoints"])
+                && !error.says(&["invalid url"])
     };
     match status {
         400 | 402 | 403 | 429 if error.is(BILLING) || error.says(BILLING_PHRASES) => Some(Reason::Billing),
@@ -384,7 +384,7 @@ fn wait(
 }
 
 fn request_id(
-    provider: &Provider,
+    probe: &Probe,
     dialect: &dyn Dialect,
     response: &Response,
     error: &ErrorBody<'_>,
@@ -396,15 +396,26 @@ fn request_id(
         .find_map(by_header)
         .or_else(|| error.root_text("request_id").and_then(gate::request_id))
         .or_else(|| error.text("request_id").and_then(gate::request_id))
-        .filter(|id| !echoes_a_secret(provider, id))
+        .filter(|id| !echoes_a_secret(probe, id))
 }
 
 /// Whether a service sends back what was sent to it in confidence: a key has the form of an id.
-fn echoes_a_secret(provider: &Provider, id: &str) -> bool {
+fn echoes_a_secret(probe: &Probe, id: &str) -> bool {
+    /// Shorter ones, a version or a flag, are no secrets that could be told in an id.
+    const SHORTEST: usize = 6;
+    let provider = &probe.provider;
+    let own = match &probe.task {
+        Task::Http(request) => &request.headers[..],
+        _ => &[],
+    };
     let key = provider.key.iter().map(|key| key.value.expose());
-    let headers = provider.headers.iter().filter_map(|(_, value)| value.to_str().ok());
+    let headers = provider.headers.iter().chain(own).filter_map(|(_, value)| value.to_str().ok());
     let password = provider.proxy_credentials().map(|(_, password)| password);
-    key.chain(headers).chain(password).any(|secret| !secret.is_empty() && id.contains(secret))
+    // Of `Token abc…` the last word is the secret.
+    let mut words = key.chain(headers).chain(password).flat_map(str::split_whitespace);
+    words.any(|secret| {
+        secret.len() >= SHORTEST && (id.contains(secret) || id.len() >= SHORTEST && secret.contains(id))
+    })
 }
 
 /// The operator's own expectation.
@@ -418,6 +429,9 @@ fn expectation(expect: &Expect, response: &Response) -> Finding {
     }
     if expect.json.is_empty() {
         return Finding::ok();
+    }
+    if response.body.len() > MAX_TREE {
+        return unmet(format!("expect.json is set, and the body is larger than {} KiB", MAX_TREE >> 10));
     }
     let Ok(body) = serde_json::from_slice::<Value>(&response.body) else {
         return unmet("expect.json is set, and the body is not JSON".into());

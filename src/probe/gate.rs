@@ -143,7 +143,9 @@ pub(super) fn error_code(code: &str) -> Cow<'static, str> {
 pub(super) fn langmart_provider(code: &str) -> Option<&'static str> {
     let (name, status) = code.strip_prefix("PROVIDER_")?.rsplit_once('_')?;
     let spelled = |c: char| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_';
-    if !three_digits(status) || name.is_empty() || !name.chars().all(spelled) {
+    // Words of one letter and doubled separators are no provider's, but other spellings of one code.
+    let words = name.split('_').all(|word| word.len() > 1);
+    if !three_digits(status) || !words || !name.chars().all(spelled) {
         return None;
     }
     Some(provider(name).unwrap_or(OTHER))

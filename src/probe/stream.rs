@@ -149,6 +149,9 @@ impl Listener {
         match &mut self.body {
             Body::Events => self.decode(chunk, arrived),
             Body::Foreign(body) => {
+                if body.len() + chunk.len() > MAX_FOREIGN {
+                    return self.heard.is_malformed("the body is no stream, and too large");
+                }
                 body.extend_from_slice(chunk);
                 ControlFlow::Continue(())
             }

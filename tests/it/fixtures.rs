@@ -320,3 +320,40 @@ fn a_service_that_echoes_the_key_as_its_request_id_does_not_get_it_into_a_record
         assert_eq!(outcome.request_id, None, "{id}");
     }
 }
+
+/// What a whole body comes to.
+#[track_caller]
+fn check_body(api: Api, check: Check, status: u16, body: &str, expected: (Reason, Fault)) {
+    let server = RawServer::start();
+    let outcome = play(&server, api, check, on_the_wire(&format!("HTTP/1.1 {status} X\n\n{body}")));
+    assert_eq!((outcome.reason, outcome.fault), expected, "{api} {check} {body}");
+}
+
+#[test]
+fn a_key_that_is_told_to_be_bad_is_so_whatever_else_is_said() {
+    let body = r#"{"valid":false,"error":"Invalid or expired token"}"#;
+    check_body(Api::Langmart, Check::Auth, 200, body, (Reason::AuthFailed, Fault::Caller));
+}
+
+#[test]
+fn an_error_inside_a_choice_is_an_error() {
+    let body = r#"{"choices":[{"finish_reason":"error","error":{"code":502,"metadata":{"provider_name":"Groq"}},"message":{"content":"O"}}]}"#;
+    check_body(Api::Openrouter, Check::Chat, 200, body, (Reason::ErrorIn200, Fault::Provider));
+}
+
+#[test]
+fn a_wrong_path_is_no_unknown_model() {
+    let body =
+        r#"{"error":{"message":"Invalid URL (GET /models)","type":"invalid_request_error","code":null}}"#;
+    check_body(Api::Openai, Check::Models, 404, body, (Reason::InvalidRequest, Fault::Caller));
+}
+
+#[test]
+fn one_code_has_one_spelling() {
+    for code in ["PROVIDER_O_P_E_N_A_I_429", "PROVIDER__OPENAI__429"] {
+        let server = RawServer::start();
+        let fixture = format!("HTTP/1.1 429 X\n\n{{\"error\":{{\"code\":\"{code}\"}}}}");
+        let outcome = play(&server, Api::Langmart, Check::Chat, on_the_wire(&fixture));
+        assert_eq!(outcome.error_code.as_deref(), Some("other"), "{code}");
+    }
+}
