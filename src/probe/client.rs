@@ -134,13 +134,19 @@ mod tests {
     use super::*;
     use crate::{config::Paths, outcome::Api};
 
-    /// The kernel's timer of this process' connection from a port: `00` none, `01` retransmission, `02` keep-alive
+    /// The kernel's timer of the open connection between two ports: `00` none, `01` retransmission, `02` keep-alive
     /// (`proc_net_tcp` in the kernel's documentation).
-    fn timer(port: u16) -> String {
+    fn timer(from: u16, to: u16) -> String {
+        const ESTABLISHED: &str = "01";
         let table = fs::read_to_string("/proc/self/net/tcp").unwrap();
-        let from = format!(":{port:04X}");
-        let lines = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
-        let line = lines.into_iter().find(|fields| fields.len() > 5 && fields[1].ends_with(&from));
+        let [from, to] = [from, to].map(|port| format!(":{port:04X}"));
+        let ours = |fields: &Vec<&str>| {
+            fields.len() > 5
+                && fields[1].ends_with(&from)
+                && fields[2].ends_with(&to)
+                && fields[3] == ESTABLISHED
+        };
+        let line = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>()).find(ours);
         line.expect("the connection is open")[5][..2].to_owned()
     }
 
@@ -167,13 +173,14 @@ mod tests {
         let client = client(&provider, tls, Arc::new(Resolver::new())).unwrap();
         let silent = thread::spawn(move || {
             let (stream, from) = listener.accept().unwrap();
+            let timer = || timer(from.port(), stream.local_addr().unwrap().port());
             let head = BufReader::new(&stream).lines().take_while(|line| !line.as_ref().unwrap().is_empty());
             assert!(head.count() > 0);
             // The acknowledgement of the request may still be on its way.
-            while timer(from.port()) == "01" {
+            while timer() == "01" {
                 thread::sleep(Duration::from_millis(1));
             }
-            timer(from.port())
+            timer()
         });
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(client.get(url).send()).unwrap_err();
