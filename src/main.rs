@@ -2,7 +2,7 @@
 
 use std::{
     env,
-    io::{self, IsTerminal},
+    io::{self, IsTerminal, Write},
     process,
     time::SystemTime,
 };
@@ -20,7 +20,7 @@ fn main() {
     let status = run(command).unwrap_or_else(|error| {
         // A reader that has seen enough, `head` for one, is no failure to report.
         if error.kind() != io::ErrorKind::BrokenPipe {
-            eprintln!("langmart-prober: {error}");
+            say(&format!("langmart-prober: {error}"));
         }
         EXIT_FAILED
     });
@@ -34,7 +34,7 @@ fn run(command: Command) -> io::Result<u8> {
         Command::Run(config) => Ok(match daemon::run(&Source::File(config.path)) {
             Ok(()) => EXIT_OK,
             Err(fatal) => {
-                eprintln!("{fatal}");
+                say(&fatal.to_string());
                 if matches!(fatal, Fatal::Configuration(_)) { EXIT_CONFIGURATION } else { EXIT_FAILED }
             }
         }),
@@ -72,4 +72,9 @@ fn run(command: Command) -> io::Result<u8> {
 /// Whether standard output is for eyes that want colours (no-color.org).
 fn colour() -> bool {
     io::stdout().is_terminal() && env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+}
+
+/// Tells a person, without a panic where nobody can be told: that would spoil the exit status, which systemd goes by.
+fn say(message: &str) {
+    let _ = writeln!(io::stderr(), "{message}");
 }

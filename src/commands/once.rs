@@ -34,7 +34,8 @@ pub fn once(request: &Once<'_>, out: &mut impl Write, err: &mut impl Write) -> i
     let loaded = match config::load(request.path, Keys::Required, &Surroundings::of_process()) {
         Ok(loaded) => loaded,
         Err(problems) => {
-            write!(err, "{problems}")?;
+            // Where standard error is closed the status still tells.
+            let _ = writeln!(err, "{problems}");
             return Ok(EXIT_CONFIGURATION);
         }
     };
