@@ -4,6 +4,7 @@ mod check_config;
 mod demo;
 mod doctor;
 mod once;
+mod ranking;
 mod report;
 mod simulate;
 mod table;

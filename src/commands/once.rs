@@ -10,7 +10,10 @@ use std::{
 
 use tokio::{sync::Semaphore, task::JoinSet};
 
-use super::{EXIT_CONFIGURATION, EXIT_FAILED, EXIT_OK, EXIT_USAGE, table};
+use super::{
+    EXIT_CONFIGURATION, EXIT_FAILED, EXIT_OK, EXIT_USAGE, ranking,
+    table::{self, milliseconds},
+};
 use crate::{
     config::{self, Keys, Schedule, Surroundings},
     outcome::{Check, Fault, Outcome, Phases, Record},
@@ -75,6 +78,10 @@ pub fn once(request: &Once<'_>, out: &mut impl Write, err: &mut impl Write) -> i
         }
     } else {
         print_table(&results, out)?;
+        let runs = results.iter().map(|(target, outcome)| (target.probe().subject(), *outcome));
+        if let Some(ranking) = ranking::render(runs) {
+            write!(out, "\n{ranking}")?;
+        }
         out.flush()?;
         print_remedies(&results, err)?;
     }
@@ -142,6 +149,9 @@ fn show_progress(
 fn print_table(results: &[(&Target, &Outcome)], out: &mut impl Write) -> io::Result<()> {
     let mut rows =
         vec![vec!["PROBE".to_owned(), "RESULT".into(), "FAULT".into(), "STATUS".into(), "TOTAL".into()]];
+    // Of streams alone; without any it would be a column of nothing.
+    let streams = results.iter().any(|(target, _)| target.probe().check() == Check::Stream);
+    rows[0].extend(streams.then(|| "FIRST TOKEN".to_owned()));
     rows[0].extend(Phases::NAMES.map(str::to_uppercase));
     for (target, outcome) in results {
         let mut row = vec![
@@ -151,6 +161,7 @@ fn print_table(results: &[(&Target, &Outcome)], out: &mut impl Write) -> io::Res
             outcome.http_status.map(|status| status.to_string()).unwrap_or_default(),
             milliseconds(outcome.duration),
         ];
+        row.extend(streams.then(|| outcome.time_to_first_token.map(milliseconds).unwrap_or_default()));
         row.extend(outcome.phases.durations().map(milliseconds));
         rows.push(row);
     }
@@ -194,8 +205,4 @@ fn party(check: Check, fault: Fault) -> &'static str {
         Fault::Caller => "on our side: key, limits, credit or the probe itself",
         Fault::Prober => "the prober's own fault",
     }
-}
-
-fn milliseconds(duration: Duration) -> String {
-    format!("{:.1} ms", duration.as_secs_f64() * 1e3)
 }
