@@ -11,6 +11,7 @@ use reqwest::{Client, Request, Version, header::HeaderMap};
 use super::{
     clock::{Marks, Seen, observed},
     failure::{self, Failure, Route},
+    handover,
     stream::Listener,
 };
 use crate::outcome::Reason;
@@ -59,6 +60,7 @@ pub(super) async fn exchange(
     mut listener: Option<&mut Listener>,
 ) -> Exchange {
     let marks = Arc::new(Marks::new(route.tls_proxy));
+    let request = if listener.is_some() { handover::observed(request, &marks) } else { request };
     let mut progress = Progress::default();
     let started = Instant::now();
     let reading = observed(marks.clone(), progress.read(client, request, listener.as_deref_mut()));

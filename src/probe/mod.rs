@@ -13,6 +13,7 @@ mod follow;
 #[doc(hidden)]
 pub mod fuzzing;
 mod gate;
+mod handover;
 mod hints;
 mod network;
 mod remedy;
