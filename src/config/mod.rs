@@ -6,11 +6,13 @@
 pub mod duration;
 mod key;
 mod load;
+mod long_prompt;
 pub mod model;
 mod problem;
 mod raw;
 mod reasoning;
 mod resolve;
+mod resolve_groups;
 mod resolve_http;
 mod resolve_probe;
 mod resolve_provider;

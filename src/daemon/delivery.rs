@@ -6,7 +6,7 @@ use tracing::{error, info, warn};
 
 use crate::{
     config::Probe,
-    metrics::{Last, Metrics, Series},
+    metrics::{ComparisonSeries, Last, Metrics, Series},
     outcome::{Outcome, Reason, Subject},
     probe::Target,
     records::Records,
@@ -17,12 +17,15 @@ use crate::{
 pub(super) struct Watched {
     target: Arc<Target>,
     series: Arc<Series>,
+    /// What the pairs of the probe's comparison write to; `None`: it is in none.
+    comparison: Option<Arc<ComparisonSeries>>,
 }
 
 impl Watched {
     pub(super) fn new(target: Arc<Target>, metrics: &Metrics) -> Arc<Self> {
         let series = metrics.series(target.probe());
-        Arc::new(Self { target, series })
+        let comparison = target.probe().comparison.as_deref().and_then(|wanted| metrics.comparison(wanted));
+        Arc::new(Self { target, series, comparison })
     }
 }
 
@@ -55,6 +58,10 @@ impl Work for Delivery {
                 self.metrics.run_ended();
                 log_change(target.target.probe(), target.series.last().as_ref(), &outcome);
                 target.series.observe(&outcome);
+                let pair = outcome.compared.as_deref().and_then(|compared| compared.pair);
+                if let Some((comparison, pair)) = target.comparison.as_ref().zip(pair) {
+                    comparison.observe(&pair);
+                }
                 self.records.give(target.target.probe().clone(), Arc::new(outcome));
             }
         }

@@ -3,9 +3,11 @@
 //! [`Metrics`] is the whole; [`Series`] is what one probe writes to. A page is rendered family by family over all
 //! series; series come and go with their struct, and observing a run looks no label up.
 
+mod comparison;
 mod families;
 mod offline;
 mod own;
+mod pool;
 mod process;
 mod registry;
 mod series;
@@ -17,6 +19,7 @@ mod text;
 mod values;
 
 pub use self::{
+    comparison::ComparisonSeries,
     registry::Metrics,
     series::{Last, Series},
 };

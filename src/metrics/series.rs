@@ -208,6 +208,8 @@ impl Series {
             tokens_estimated: _,
             ref status_page,
             balance,
+            // A pair is the comparison's, not the probe's.
+            compared: _,
         } = outcome;
         let values = &*self.values;
         values.runs.add(1);

@@ -5,6 +5,7 @@
 //! - `plan` is pure: the grid of due times of a probe, and the clock that the grid is read by.
 //! - `backoff` is pure: which due times a failed run passes over.
 //! - `limits` lets runs in, first come first served.
+//! - `pair` is where two probes that run one after the other meet.
 //! - `worker` is the loop of one probe, a task that sleeps from one due time to the next.
 //! - `scheduler` starts, tells and ends the workers.
 //!
@@ -12,6 +13,7 @@
 
 mod backoff;
 mod limits;
+mod pair;
 mod plan;
 mod scheduler;
 mod work;
