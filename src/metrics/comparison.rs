@@ -169,3 +169,83 @@ impl ComparisonSeries {
         (gateway.probe().check() == Check::Stream).then(|| sums.first_token.value())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, SystemTime};
+
+    use super::*;
+    use crate::{
+        config::Probe,
+        metrics::{
+            Metrics,
+            testing::{chat, config, provider, stream},
+        },
+        outcome::{Api, Fault},
+    };
+
+    /// Metrics of a comparison between two such probes.
+    fn compared(probe: fn(&str, &Arc<crate::config::Provider>, &str) -> Arc<Probe>) -> (Metrics, Comparison) {
+        let comparison = Comparison { name: "c".into(), gateway: "g".into(), direct: "d".into() };
+        let [gateway, direct] = [("langmart", Api::Langmart), ("openai", Api::Openai)]
+            .map(|(name, api)| Arc::new(provider(name, api)));
+        let mut config = config(vec![probe("g", &gateway, "m"), probe("d", &direct, "m")]);
+        config.comparisons.push(Arc::new(comparison.clone()));
+        let metrics = Metrics::new(SystemTime::UNIX_EPOCH);
+        metrics.configure(&config);
+        (metrics, comparison)
+    }
+
+    /// The samples of comparisons, without the beginning that all have.
+    fn samples(metrics: &Metrics) -> Vec<String> {
+        let page = String::from_utf8(metrics.render(SystemTime::UNIX_EPOCH)).unwrap();
+        page.lines().filter_map(|line| Some(line.strip_prefix("langmart_comparison_")?.to_owned())).collect()
+    }
+
+    #[test]
+    fn everything_that_is_counted_is_there_from_the_start() {
+        let verdicts = ["ok", "gateway_fault", "provider_fault", "direct_fault", "inconclusive"]
+            .map(|verdict| format!("verdicts_total{{comparison=\"c\",verdict=\"{verdict}\"}} 0"));
+        let sums = |names: &[&str]| -> Vec<String> {
+            let sums = names.iter().map(|name| format!("{name}_total{{comparison=\"c\"}} 0"));
+            sums.chain(verdicts.clone()).collect()
+        };
+        assert_eq!(samples(&compared(chat).0), sums(&["pairs", "gateway_seconds", "direct_seconds"]));
+        assert_eq!(
+            samples(&compared(stream).0),
+            sums(&[
+                "pairs",
+                "gateway_seconds",
+                "direct_seconds",
+                "gateway_first_token_seconds",
+                "direct_first_token_seconds"
+            ])
+        );
+    }
+
+    #[test]
+    fn only_pairs_of_which_both_succeeded_are_summed_up() {
+        let measure = |fault, milliseconds| Measure {
+            fault,
+            duration: Duration::from_millis(milliseconds),
+            first_token: Some(Duration::from_millis(milliseconds / 2)),
+        };
+        let (metrics, comparison) = compared(stream);
+        let series = metrics.comparison(&comparison).unwrap();
+        series.observe(&Pair { gateway: measure(Fault::None, 250), direct: measure(Fault::None, 500) });
+        series.observe(&Pair { gateway: measure(Fault::None, 750), direct: measure(Fault::Network, 9000) });
+        let samples = samples(&metrics);
+        for expected in [
+            "pairs_total{comparison=\"c\"} 1",
+            "gateway_seconds_total{comparison=\"c\"} 0.25",
+            "direct_seconds_total{comparison=\"c\"} 0.5",
+            "gateway_first_token_seconds_total{comparison=\"c\"} 0.125",
+            "direct_first_token_seconds_total{comparison=\"c\"} 0.25",
+            "last_overhead_seconds{comparison=\"c\"} -0.25",
+            "verdicts_total{comparison=\"c\",verdict=\"ok\"} 1",
+            "verdicts_total{comparison=\"c\",verdict=\"inconclusive\"} 1",
+        ] {
+            assert!(samples.iter().any(|sample| sample == expected), "{expected} is not among {samples:#?}");
+        }
+    }
+}

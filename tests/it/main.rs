@@ -6,6 +6,7 @@
 
 mod backoff;
 mod canary;
+mod comparison;
 mod config;
 mod daemon;
 mod doctor;
