@@ -172,10 +172,11 @@ fn differs(section: &Section<'_>, gateway: &Probe, key: &str, [one, other]: &[im
     section.problem("direct", format!("must have the {key} of {:?}: {one}, not {other}", gateway.name));
 }
 
-/// Whether two names of models may mean the same one: gateways put the provider's name before it, and leave a date out.
+/// Whether two names of models may mean the same one: gateways put the provider's name before it, leave a date out, and
+/// write a dot for a hyphen.
 fn alike(one: &str, other: &str) -> bool {
-    let [one, other] = [one, other].map(|model| model.rsplit('/').next().unwrap_or(model));
-    one.starts_with(other) || other.starts_with(one)
+    let [one, other] = [one, other].map(|model| model.rsplit('/').next().unwrap_or(model).replace('.', "-"));
+    one.starts_with(&other) || other.starts_with(&one)
 }
 
 /// Tells the probes which comparison they are in.

@@ -222,7 +222,9 @@ impl<W: Work> Worker<W> {
         if let Some(seat) = &self.seat {
             seat.begins(number, begun.plus(W::probe(&self.target).timeout));
         }
-        self.report(Event::Started { lag: begun.since(cue.since) });
+        // The second of a pair begins when it should; one that waited in vain is late.
+        let should_begin = if cue.other.is_some() { cue.since } else { self.plan.due(number) };
+        self.report(Event::Started { lag: begun.since(should_begin) });
         let mut outcome = attempt(Arc::clone(&self.work), Arc::clone(&self.target)).await;
         let measure = Measure::of(&outcome);
         outcome.compared = self.seat.as_ref().map(|seat| Box::new(seat.compared(measure, cue.other)));
