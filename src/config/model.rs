@@ -238,11 +238,17 @@ impl Probe {
         self.comparison.as_ref().map_or(&self.name, |comparison| &comparison.gateway)
     }
 
-    /// The completion that it asks for; `None` where it asks for none.
+    /// What it asks a model; `None`: it asks none.
     pub fn chat(&self) -> Option<&Chat> {
         match &self.task {
             Task::Chat(chat) | Task::Stream(Stream { chat, .. }) => Some(chat),
-            _ => None,
+            Task::Network
+            | Task::Health
+            | Task::Auth
+            | Task::Models
+            | Task::Status(_)
+            | Task::Balance
+            | Task::Http(_) => None,
         }
     }
 

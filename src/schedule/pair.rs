@@ -2,7 +2,7 @@
 //!
 //! Each has its worker as any other, with waits, limits and turns of its own. They meet here: who goes second at a due
 //! time waits until the first has run or was held back, and learns what the first found. Nobody waits for a probe that
-//! has no worker, is not there in time, or has passed the due time over.
+//! has no worker, is not there in time, takes longer than it may, or has passed the due time over.
 
 use std::{
     collections::HashMap,
@@ -11,7 +11,7 @@ use std::{
 
 use tokio::{
     sync::watch,
-    time::{Instant, sleep_until},
+    time::{Instant, timeout_at},
 };
 
 use super::plan::{Moment, hash};
@@ -145,15 +145,9 @@ impl Seat {
     }
 
     /// Returns when the other side has done something, or at the latest then.
-    pub(super) async fn changed(&mut self, latest: Option<Instant>) {
-        let changed = async {
-            // The sender is in the meeting, which is held here.
-            let _ = self.other.changed().await;
-        };
-        match latest {
-            Some(latest) => tokio::select! { () = changed => {}, () = sleep_until(latest) => {} },
-            None => changed.await,
-        }
+    pub(super) async fn changed(&mut self, latest: Instant) {
+        // In time or not: what there is to do, the next look tells.
+        let _ = timeout_at(latest, self.other.changed()).await;
     }
 }
 
@@ -359,6 +353,21 @@ mod tests {
                 _ => None,
             });
         assert_eq!(verdicts.collect::<Vec<_>>(), [PairVerdict::Ok; 5]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nobody_waits_for_longer_than_a_run_may_take() {
+        let targets = pair(MINUTE, |_| ok(50 * SECOND), quick);
+        let theatre = Theatre::open(&UNLIMITED, targets.clone());
+        theatre.until(theatre.first_due(&targets[0].probe) + 1199 * SECOND).await;
+        let [gateway, direct] = ["by-gateway", "direct"].map(|name| runs(&theatre, name));
+        assert_eq!((gateway.len(), direct.len()), (20, 20));
+        // Its timeout of 30 s and the 5 s that a run may be late; where the quick one is first, there is a pair.
+        let alone: Vec<_> = direct.iter().filter(|run| run.lag >= TIMER).collect();
+        assert!(!alone.is_empty() && alone.len() < 20);
+        let patience = 35 * SECOND..35 * SECOND + 2 * TIMER;
+        assert!(alone.iter().all(|run| run.compared.pair.is_none() && patience.contains(&run.lag)));
+        assert_eq!(pairs(&gateway) + pairs(&direct), 20 - alone.len());
     }
 
     #[tokio::test(start_paused = true)]

@@ -97,7 +97,7 @@ impl<W: Work> Worker<W> {
             }
             self.skip_what_is_missed();
             if self.next_is_due()
-                && let Some(cue) = self.turn().await
+                && let Some(cue) = self.cue().await
                 && let Some(slot) = self.admission(cue).await
             {
                 self.run_next(cue).await;
@@ -167,7 +167,7 @@ impl<W: Work> Worker<W> {
     }
 
     /// Waits for the other probe of a comparison where that one goes first; `None`: a reload has changed the probe.
-    async fn turn(&mut self) -> Option<Cue> {
+    async fn cue(&mut self) -> Option<Cue> {
         let due = self.plan.due(self.next);
         let latest = self.anchor.instant(due.plus(self.plan.lateness()));
         let mut cue = Cue { since: due, other: None };
@@ -175,13 +175,15 @@ impl<W: Work> Worker<W> {
             let Some(seat) = &mut self.seat else { return Some(cue) };
             let deadline = match seat.turn(self.next) {
                 Turn::Now(other) => return Some(Cue { other, ..cue }),
-                Turn::Wait if Instant::now() >= latest => return Some(cue),
-                Turn::Wait => Some(latest),
+                Turn::Wait => latest,
                 Turn::After(end) => {
                     self.tell((end.wall(), None));
-                    None
+                    self.anchor.instant(end.plus(self.plan.lateness()))
                 }
             };
+            if Instant::now() >= deadline {
+                return Some(cue);
+            }
             let Some(seat) = &mut self.seat else { return Some(cue) };
             select! {
                 biased;
