@@ -10,6 +10,7 @@ use std::{
 };
 
 use super::{
+    budget::{self, BudgetNow},
     comparison::{self, ComparisonSeries},
     families::FAMILIES,
     offline::{self, LastRun},
@@ -29,6 +30,7 @@ pub struct Metrics {
     started: SystemTime,
     own: Own,
     series: RwLock<Arc<BTreeMap<String, Arc<Series>>>>,
+    budget: RwLock<Option<BudgetNow>>,
     groups: RwLock<Arc<Groups>>,
     /// Of the last page in bytes: the next one is about as long.
     length: AtomicUsize,
@@ -48,6 +50,7 @@ impl Metrics {
             started,
             own: Own::new(),
             series: RwLock::default(),
+            budget: RwLock::default(),
             groups: RwLock::default(),
             length: AtomicUsize::new(0),
         }
@@ -102,6 +105,16 @@ impl Metrics {
     /// The configuration was loaded, at the start or again, or could not be.
     pub fn reloaded(&self, ok: bool, at: SystemTime) {
         self.own.reloaded(ok, at);
+    }
+
+    /// How the day's budget stands; `None`: there is none.
+    pub fn budget(&self) -> Option<BudgetNow> {
+        *self.budget.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes note of how the day's budget stands; `None`: there is none.
+    pub fn set_budget(&self, budget: Option<BudgetNow>) {
+        *self.budget.write().unwrap_or_else(PoisonError::into_inner) = budget;
     }
 
     /// A run started this much after it was due.
@@ -167,6 +180,7 @@ impl Metrics {
         if let Some(offline) = self.offline(now) {
             page.sample("", f64::from(u8::from(offline)));
         }
+        budget::write(self.budget().as_ref(), &mut page);
         let all = self.all();
         for family in FAMILIES {
             page.family(family.header);

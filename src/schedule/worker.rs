@@ -21,7 +21,7 @@ use super::{
     limits::{Limits, Slot},
     pair::{Cue, Meetings, Seat, Turn},
     plan::{Anchor, Moment, Plan, hash},
-    work::{Event, Work},
+    work::{Event, Wait, Work},
 };
 use crate::outcome::{Fault, Measure, Outcome, Reason, SkipCause};
 
@@ -68,21 +68,14 @@ impl<W: Work> Worker<W> {
         let plan = Plan::new(probe.grid(), probe.interval);
         // With the time of the start in it, equal probes on different hosts draw different jitter.
         let seed = hash(&probe.name) ^ anchor.epoch().0;
-        let next = plan.first_after(anchor.moment(Instant::now()));
-        let seat = meetings.seat(probe, next);
-        Self {
-            work,
-            limits,
-            meetings,
-            seat,
-            anchor,
-            targets,
-            plan,
-            next,
-            backoff: Backoff::new(seed),
-            told: None,
-            target,
+        let now = anchor.moment(Instant::now());
+        let mut backoff = Backoff::new(seed);
+        if let Some(Wait { until, step }) = W::remembered(&target) {
+            backoff.restore((until.map(Moment::of), step), now, &plan, limits.max_backoff());
         }
+        let next = plan.first_after(now);
+        let seat = meetings.seat(probe, next);
+        Self { work, limits, meetings, seat, anchor, targets, plan, next, backoff, told: None, target }
     }
 
     /// Runs the probe at its due times until it is removed or the scheduler stops. A run in flight is always awaited.
@@ -97,6 +90,7 @@ impl<W: Work> Worker<W> {
             }
             self.skip_what_is_missed();
             if self.next_is_due()
+                && self.has_budget()
                 && let Some(cue) = self.cue().await
                 && let Some(slot) = self.admission(cue).await
             {
@@ -124,6 +118,7 @@ impl<W: Work> Worker<W> {
             return Verdict::Unchanged;
         }
         self.backoff.end();
+        self.remember();
         let regrouped = before.comparison != after.comparison;
         if before.interval != after.interval || before.grid() != after.grid() {
             self.plan = Plan::new(after.grid(), after.interval);
@@ -138,8 +133,8 @@ impl<W: Work> Worker<W> {
 
     fn tell_next_run(&mut self) {
         let resume = self.backoff.resume(self.next);
-        let next_run = self.plan.due(resume.unwrap_or(self.next)).wall();
-        self.tell((next_run, resume.map(|_| next_run)));
+        let next_run = self.plan.due(self.paused_until(resume.unwrap_or(self.next))).wall();
+        self.tell((next_run, resume.map(|resume| self.plan.due(resume).wall())));
     }
 
     fn tell(&mut self, waiting: (SystemTime, Option<SystemTime>)) {
@@ -217,12 +212,33 @@ impl<W: Work> Worker<W> {
         slot
     }
 
+    /// The first run at or after that one for which there can be budget.
+    fn paused_until(&self, number: u64) -> u64 {
+        let pause = self.work.budget().and_then(|budget| budget.pause(W::probe(&self.target)));
+        pause.map_or(number, |pause| number.max(self.plan.first_from(self.now().plus(pause))))
+    }
+
+    /// Whether there is budget for the run that is due; skips it where there is not.
+    fn has_budget(&mut self) -> bool {
+        let room = self.work.budget().is_none_or(|budget| budget.has_room(W::probe(&self.target)));
+        if !room {
+            self.skip_to(self.next + 1, SkipCause::Budget);
+        }
+        room
+    }
+
     async fn run_next(&mut self, cue: Cue) {
+        // While it waited to be let in, others may have spent what there was.
+        if !self.has_budget() {
+            return;
+        }
         let number = self.next;
         self.next += 1;
+        let (work, probe) = (Arc::clone(&self.work), Arc::clone(W::probe(&self.target)));
+        let charge = work.budget().and_then(|budget| budget.charge(&probe));
         let begun = self.now();
         if let Some(seat) = &self.seat {
-            seat.begins(number, begun.plus(W::probe(&self.target).timeout));
+            seat.begins(number, begun.plus(probe.timeout));
         }
         // The second of a pair begins when it should; one that waited in vain is late.
         let should_begin = if cue.other.is_some() { cue.since } else { self.plan.due(number) };
@@ -231,15 +247,31 @@ impl<W: Work> Worker<W> {
         let measure = Measure::of(&outcome);
         outcome.compared = self.seat.as_ref().map(|seat| Box::new(seat.compared(measure, cue.other)));
         let ended = self.now();
+        if let Some(charge) = charge {
+            charge.settle(&probe, &outcome);
+        }
         let first = self.plan.first_from(ended.minus(self.plan.grace()));
         self.skip_to(first, SkipCause::Overrun);
         let max_backoff = self.limits.max_backoff();
         self.backoff.note(&outcome, (number, self.next), ended, &self.plan, max_backoff);
+        self.remember();
         self.report(Event::Finished(outcome));
         // The other one begins now: what this run leaves to do is done.
         if let Some(seat) = &self.seat {
             seat.ended(number, measure);
         }
+    }
+
+    /// Tells what a restart must not forget. By the wall clock of now: the anchor's may have been set since.
+    fn remember(&self) {
+        let kept = self.backoff.kept(self.next);
+        // The wall clock is read last: what is rounded makes the wait longer, never shorter.
+        let wall = |over: Moment| {
+            let left = over.since(self.now());
+            SystemTime::now() + left
+        };
+        let wait = kept.map(|(over, step)| Wait { until: over.map(wall), step });
+        self.report(Event::Remember(wait));
     }
 
     /// Counts every due time before run `number` that is not accounted for yet as skipped.

@@ -35,7 +35,7 @@ pub fn provider(api: Api, base_url: &str) -> Provider {
 
 /// A probe of that check.
 pub fn probe(provider: Provider, check: Check) -> Probe {
-    let chat = Chat { prompt: "Say OK.".to_owned(), max_tokens: 32, max_tokens_parameter: None };
+    let chat = Chat { prompt: "Say OK.".to_owned(), max_tokens: 32, max_tokens_parameter: None, price: None };
     let task = match check {
         Check::Network => Task::Network,
         Check::Health => Task::Health,
@@ -87,6 +87,8 @@ pub fn config(probes: Vec<Probe>) -> Config {
         probes: probes.into_iter().map(Arc::new).collect(),
         comparisons: Vec::new(),
         pools: Vec::new(),
+        budget: None,
+        state_directory: None,
         system_roots: Arc::default(),
     }
 }
