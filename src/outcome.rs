@@ -48,9 +48,13 @@ macro_rules! named {
     };
 }
 
+mod comparison;
 mod network;
 
-pub use self::network::{AddressFailure, DnsServer, FailedAddress, LookupFailure, Network};
+pub use self::{
+    comparison::{Compared, Measure, Pair, PairVerdict, Side},
+    network::{AddressFailure, DnsServer, FailedAddress, LookupFailure, Network},
+};
 
 named! {
     /// The dialects that a provider can speak.
@@ -568,10 +572,14 @@ pub struct Outcome {
     pub output_tokens: Option<u64>,
     /// Whether one of the counts is our estimate, because the service told none.
     pub tokens_estimated: bool,
+    /// What the tokens cost in US dollars, by the probe's price; `None` where it has none, or no tokens are known.
+    pub estimated_cost_usd: Option<f64>,
     /// What the status page says; `None` for other checks, and where the page could not be read.
     pub status_page: Option<StatusPage>,
     /// What is left on the account; `None` where it was not told, is unlimited, or is not in US dollars.
     pub balance: Option<Balance>,
+    /// The comparison that the run belongs to; `None`: to none, or it was run by hand.
+    pub compared: Option<Box<Compared>>,
 }
 
 impl Outcome {
@@ -603,8 +611,10 @@ impl Outcome {
             input_tokens: None,
             output_tokens: None,
             tokens_estimated: false,
+            estimated_cost_usd: None,
             status_page: None,
             balance: None,
+            compared: None,
         }
     }
 
@@ -666,8 +676,10 @@ impl Serialize for Record<'_> {
             input_tokens,
             output_tokens,
             tokens_estimated,
+            estimated_cost_usd,
             status_page,
             balance,
+            compared,
         } = self.outcome;
         let mut map = serializer.serialize_map(None)?;
         map.serialize_entry("time", &rfc3339(*time))?;
@@ -710,8 +722,14 @@ impl Serialize for Record<'_> {
         optional(&mut map, "input_tokens", input_tokens.as_ref())?;
         optional(&mut map, "output_tokens", output_tokens.as_ref())?;
         optional(&mut map, "tokens_estimated", tokens_estimated.then_some(&true))?;
+        optional(&mut map, "estimated_cost_usd", estimated_cost_usd.as_ref())?;
         optional(&mut map, "status_page", status_page.as_ref())?;
         optional(&mut map, "balance", balance.as_ref())?;
+        if let Some(Compared { comparison, side, pair }) = compared.as_deref() {
+            map.serialize_entry("comparison", comparison)?;
+            map.serialize_entry("side", side)?;
+            optional(&mut map, "verdict", pair.map(|pair| pair.verdict()).as_ref())?;
+        }
         map.end()
     }
 }

@@ -6,15 +6,19 @@
 pub mod duration;
 mod key;
 mod load;
+mod long_prompt;
 pub mod model;
 mod problem;
 mod raw;
 mod reasoning;
 mod resolve;
+mod resolve_budget;
+mod resolve_groups;
 mod resolve_http;
 mod resolve_probe;
 mod resolve_provider;
 pub mod secret;
+mod spending;
 mod surroundings;
 
 pub use self::{
@@ -23,5 +27,6 @@ pub use self::{
     problem::{Problem, Problems},
     resolve::systemd_run,
     secret::Secret,
+    spending::Spending,
     surroundings::Surroundings,
 };

@@ -10,7 +10,7 @@ use rustls::pki_types::CertificateDer;
 use url::Url;
 
 use super::secret::Secret;
-use crate::outcome::{Api, Check, Subject};
+use crate::outcome::{Api, Check, Side, Subject};
 
 /// Where name servers listen (RFC 1035, 4.2).
 pub(super) const DNS_PORT: u16 = 53;
@@ -24,10 +24,18 @@ pub struct Config {
     pub log: Log,
     /// `[schedule]`.
     pub schedule: Schedule,
+    /// `[budget]`; `None`: the file has none.
+    pub budget: Option<Budget>,
+    /// Where the state is kept over a restart; `None`: nowhere.
+    pub state_directory: Option<PathBuf>,
     /// Every `[provider.NAME]`, by name.
     pub providers: BTreeMap<String, Arc<Provider>>,
     /// Every probe, generated and written, by name in the order of the file.
     pub probes: Vec<Arc<Probe>>,
+    /// Every `[[comparison]]`, in the order of the file.
+    pub comparisons: Vec<Arc<Comparison>>,
+    /// Every `[[pool]]`, in the order of the file.
+    pub pools: Vec<Pool>,
     /// The system's trusted roots, read once a load.
     pub system_roots: Arc<Vec<CertificateDer<'static>>>,
 }
@@ -87,6 +95,15 @@ pub struct Schedule {
     pub max_concurrent_per_provider: usize,
     /// Ceiling for every wait that a provider asks for.
     pub max_backoff: Duration,
+}
+
+/// `[budget]`: what the generation checks may take of a UTC day.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Budget {
+    /// In US dollars, above 0; `None`: no limit.
+    pub daily_cost_usd: Option<f64>,
+    /// Input and output together, 1 or more; `None`: no limit.
+    pub daily_tokens: Option<u64>,
 }
 
 /// `[provider.NAME]`: a service to probe.
@@ -209,6 +226,8 @@ pub struct Probe {
     pub interval: Duration,
     /// Bounds everything from the lookup to the last byte; at most the interval.
     pub timeout: Duration,
+    /// The comparison that it is one side of, whose grid of due times is the gateway probe's; `None`: of none.
+    pub comparison: Option<Arc<Comparison>>,
 }
 
 impl Probe {
@@ -224,6 +243,25 @@ impl Probe {
             Task::Status(_) => Check::Status,
             Task::Balance => Check::Balance,
             Task::Http(_) => Check::Http,
+        }
+    }
+
+    /// The name that its grid of due times goes by: its own, or that of its comparison's gateway probe.
+    pub fn grid(&self) -> &str {
+        self.comparison.as_ref().map_or(&self.name, |comparison| &comparison.gateway)
+    }
+
+    /// What it asks a model; `None`: it asks none.
+    pub fn chat(&self) -> Option<&Chat> {
+        match &self.task {
+            Task::Chat(chat) | Task::Stream(Stream { chat, .. }) => Some(chat),
+            Task::Network
+            | Task::Health
+            | Task::Auth
+            | Task::Models
+            | Task::Status(_)
+            | Task::Balance
+            | Task::Http(_) => None,
         }
     }
 
@@ -246,6 +284,50 @@ impl Probe {
             model: self.model.as_deref(),
         }
     }
+}
+
+/// `[[comparison]]`: the same question by a gateway and directly, asked by two probes that run as a pair.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Comparison {
+    /// Unique among all comparisons.
+    pub name: String,
+    /// The probe that goes by the gateway. Both run at its due times.
+    pub gateway: String,
+    /// The probe that goes directly.
+    pub direct: String,
+}
+
+impl Comparison {
+    /// The probe that goes that way.
+    pub fn probe(&self, side: Side) -> &str {
+        match side {
+            Side::Gateway => &self.gateway,
+            Side::Direct => &self.direct,
+        }
+    }
+
+    /// The way of one of its two probes.
+    pub fn side(&self, probe: &str) -> Side {
+        if probe == self.gateway { Side::Gateway } else { Side::Direct }
+    }
+}
+
+/// `[[pool]]`: probes of services that can stand in for each other, as in a LangMart connection pool.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pool {
+    /// Unique among all pools.
+    pub name: String,
+    /// Its members, at least one.
+    pub members: Vec<PoolMember>,
+}
+
+/// A member of a pool.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PoolMember {
+    /// The probe that tells whether it is available; once in a pool.
+    pub probe: String,
+    /// Its share of the work, in relation to the others'; at least 1.
+    pub weight: u32,
 }
 
 /// What a probe does, with what only that check needs.
@@ -280,6 +362,8 @@ pub struct Chat {
     pub max_tokens: u32,
     /// The member that carries `max_tokens`, where the API has a choice; `None`: by API and model family.
     pub max_tokens_parameter: Option<MaxTokensParameter>,
+    /// What the model's tokens cost; `None`: that is not known.
+    pub price: Option<Price>,
 }
 
 impl Chat {
@@ -287,6 +371,26 @@ impl Chat {
     pub fn estimated_input_tokens(&self) -> u64 {
         const FRAME_TOKENS: u64 = 8;
         self.prompt.len().div_ceil(BYTES_PER_TOKEN) as u64 + FRAME_TOKENS
+    }
+}
+
+/// What tokens cost, in US dollars a million.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Price {
+    /// Of the prompt; finite, 0 or more.
+    pub input_usd_per_mtok: f64,
+    /// Of the answer, reasoning included; finite, 0 or more.
+    pub output_usd_per_mtok: f64,
+}
+
+impl Eq for Price {}
+
+impl Price {
+    /// What so many tokens cost, in US dollars.
+    pub fn cost(&self, input_tokens: u64, output_tokens: u64) -> f64 {
+        const MILLION: f64 = 1e6;
+        let Self { input_usd_per_mtok, output_usd_per_mtok } = self;
+        (input_tokens as f64 * input_usd_per_mtok + output_tokens as f64 * output_usd_per_mtok) / MILLION
     }
 }
 

@@ -20,6 +20,8 @@ use super::{
     model::{Config, KeySource, Log, LogFormat, Probe, Rotation, Schedule, Server},
     problem::{Place, Report, not_one_of, shown},
     raw::Section,
+    resolve_budget,
+    resolve_groups::{self, Known},
     resolve_probe, resolve_provider,
     surroundings::{Surroundings, is_loopback},
 };
@@ -128,7 +130,9 @@ pub(super) fn config(table: &DeTable<'_>, context: &Context<'_>) -> Config {
     let mut root = Section::root(table, context.report);
     let server = server(root.section("server"), context.report);
     let log = log(root.section("log"), context);
+    let state_directory = state_directory(root.section("state"), context);
     let schedule = schedule(root.section("schedule"));
+    let budget = resolve_budget::budget(&mut root);
     let defaults = defaults(root.section("defaults"));
 
     let mut probes = Vec::new();
@@ -139,11 +143,20 @@ pub(super) fn config(table: &DeTable<'_>, context: &Context<'_>) -> Config {
         probes.extend(resolve_provider::generated(&provider, &defaults, context.report));
         providers.insert(entry.key.to_owned(), provider);
     }
+    let mut named = resolve_provider::generated_names(&providers);
     for (value, place) in root.elements("probe", "an array of tables, each written under [[probe]]") {
+        named.extend(value.get("name").and_then(|name| name.get_ref().as_str()).map(str::to_owned));
         let section = Section::of(value, place, context.report);
         probes.extend(resolve_probe::written(section, &mut providers, &defaults, context));
     }
+    let known = Known::new(&probes, &named, context.report);
+    let comparisons = resolve_groups::comparisons(&mut root, &known);
+    let pools = resolve_groups::pools(&mut root, &known);
+    resolve_groups::join(&mut probes, &comparisons);
     root.finish();
+    if let Some(budget) = &budget {
+        resolve_budget::agree(budget, &probes, context.report);
+    }
 
     for provider in providers.values().filter(|provider| !provider.used) {
         let message = "no probe uses this provider; give it checks or a [[probe]], or remove it";
@@ -152,7 +165,9 @@ pub(super) fn config(table: &DeTable<'_>, context: &Context<'_>) -> Config {
     shared_keys(&providers, context.report);
     let usable =
         providers.into_iter().filter_map(|(name, drafted)| Some((name, drafted.provider?))).collect();
-    finished(server, log, schedule, usable, probes, context)
+    let budget = budget.map(|placed| placed.budget);
+    let config = finished(server, log, schedule, usable, probes, context);
+    Config { budget, state_directory, comparisons, pools, ..config }
 }
 
 /// Warns of each key that goes to a second host: the commonest cause is a copied line that keeps its variable.
@@ -218,8 +233,12 @@ fn finished(
         server,
         log,
         schedule,
+        budget: None,
+        state_directory: None,
         providers,
         probes: probes.into_iter().map(|placed| Arc::new(placed.probe)).collect(),
+        comparisons: Vec::new(),
+        pools: Vec::new(),
         system_roots: Arc::new(system_roots),
     }
 }
@@ -352,6 +371,12 @@ pub(super) fn choice<T: Copy>(text: &str, choices: &[(&str, T)]) -> Result<T, St
     let found = choices.iter().find(|(name, _)| *name == text);
     let names = || choices.iter().map(|(name, _)| *name).collect::<Vec<_>>();
     found.map(|(_, value)| *value).ok_or_else(|| not_one_of(text, &names()))
+}
+
+fn state_directory(mut section: Section<'_>, context: &Context<'_>) -> Option<PathBuf> {
+    let directory = section.text("directory", absolute).or_else(|| context.surroundings.state_directory());
+    section.finish();
+    directory
 }
 
 fn schedule(mut section: Section<'_>) -> Schedule {

@@ -3,9 +3,12 @@
 //! [`Metrics`] is the whole; [`Series`] is what one probe writes to. A page is rendered family by family over all
 //! series; series come and go with their struct, and observing a run looks no label up.
 
+mod budget;
+mod comparison;
 mod families;
 mod offline;
 mod own;
+mod pool;
 mod process;
 mod registry;
 mod series;
@@ -17,6 +20,8 @@ mod text;
 mod values;
 
 pub use self::{
+    budget::BudgetNow,
+    comparison::ComparisonSeries,
     registry::Metrics,
     series::{Last, Series},
 };

@@ -10,15 +10,17 @@ use std::{
 };
 
 use super::{
+    budget::{self, BudgetNow},
+    comparison::{self, ComparisonSeries},
     families::FAMILIES,
     offline::{self, LastRun},
     own::Own,
-    process,
+    pool, process,
     series::Series,
     text::{Header, Kind, Page},
 };
 use crate::{
-    config::{Config, Probe},
+    config::{Comparison, Config, Pool, Probe},
     outcome::{Subject, unix_seconds},
 };
 
@@ -28,18 +30,35 @@ pub struct Metrics {
     started: SystemTime,
     own: Own,
     series: RwLock<Arc<BTreeMap<String, Arc<Series>>>>,
+    budget: RwLock<Option<BudgetNow>>,
+    groups: RwLock<Arc<Groups>>,
     /// Of the last page in bytes: the next one is about as long.
     length: AtomicUsize,
+}
+
+/// What puts probes together.
+#[derive(Debug, Default)]
+struct Groups {
+    comparisons: Vec<Arc<ComparisonSeries>>,
+    pools: Vec<Pool>,
 }
 
 impl Metrics {
     /// Without probes, for a process that started then by the wall clock.
     pub fn new(started: SystemTime) -> Self {
-        Self { started, own: Own::new(), series: RwLock::default(), length: AtomicUsize::new(0) }
+        Self {
+            started,
+            own: Own::new(),
+            series: RwLock::default(),
+            budget: RwLock::default(),
+            groups: RwLock::default(),
+            length: AtomicUsize::new(0),
+        }
     }
 
     /// Takes over a configuration: a probe has its series from here on, and one that is gone loses them. A probe
-    /// whose name, provider, check and model stay keeps its counters, whatever else changes.
+    /// whose name, provider, check and model stay keeps its counters, whatever else changes; a comparison of the same two
+    /// keeps its own.
     pub fn configure(&self, config: &Config) {
         let old = self.all();
         let new = config.probes.iter().map(|probe| {
@@ -49,7 +68,12 @@ impl Metrics {
             };
             (probe.name.clone(), Arc::new(series))
         });
-        let new = Arc::new(new.collect());
+        let new: Arc<BTreeMap<_, _>> = Arc::new(new.collect());
+        let groups = Groups {
+            comparisons: comparison::configured(config, &new, &self.groups().comparisons),
+            pools: config.pools.clone(),
+        };
+        *self.groups.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(groups);
         *self.series.write().unwrap_or_else(PoisonError::into_inner) = new;
     }
 
@@ -62,6 +86,17 @@ impl Metrics {
         }
     }
 
+    /// What the pairs of a configured comparison write to: to be kept, not asked for at each run; `None`: there is no
+    /// such comparison (any more).
+    pub fn comparison(&self, comparison: &Comparison) -> Option<Arc<ComparisonSeries>> {
+        let groups = self.groups();
+        groups.comparisons.iter().find(|series| series.is_of(comparison)).cloned()
+    }
+
+    fn groups(&self) -> Arc<Groups> {
+        Arc::clone(&self.groups.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
     /// The series of every configured probe by its name.
     pub fn all(&self) -> Arc<BTreeMap<String, Arc<Series>>> {
         Arc::clone(&self.series.read().unwrap_or_else(PoisonError::into_inner))
@@ -70,6 +105,16 @@ impl Metrics {
     /// The configuration was loaded, at the start or again, or could not be.
     pub fn reloaded(&self, ok: bool, at: SystemTime) {
         self.own.reloaded(ok, at);
+    }
+
+    /// How the day's budget stands; `None`: there is none.
+    pub fn budget(&self) -> Option<BudgetNow> {
+        *self.budget.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes note of how the day's budget stands; `None`: there is none.
+    pub fn set_budget(&self, budget: Option<BudgetNow>) {
+        *self.budget.write().unwrap_or_else(PoisonError::into_inner) = budget;
     }
 
     /// A run started this much after it was due.
@@ -135,6 +180,7 @@ impl Metrics {
         if let Some(offline) = self.offline(now) {
             page.sample("", f64::from(u8::from(offline)));
         }
+        budget::write(self.budget().as_ref(), &mut page);
         let all = self.all();
         for family in FAMILIES {
             page.family(family.header);
@@ -142,6 +188,9 @@ impl Metrics {
                 (family.write)(series, &mut page);
             }
         }
+        let groups = self.groups();
+        comparison::write(&groups.comparisons, &mut page);
+        pool::write(&groups.pools, &all, &mut page);
         let bytes = page.into_bytes();
         self.length.store(bytes.len(), Ordering::Relaxed);
         bytes
