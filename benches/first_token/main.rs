@@ -1,7 +1,7 @@
 //! The benchmark of the first token: how far the prober's figure is from the simulator's own account of its writes.
 //!
 //! `cargo bench --bench first_token` runs the simulator and the prober as processes of their own: the daemon at its own
-//! pace, then `once`, which begins all streams at the same moment. It fails where a promise is broken that no machine is
+//! pace, then `once`, which begins all streams as soon as it can. It fails where a promise is broken that no machine is
 //! too slow for; figures of speed are printed beside their aim, for the reader to judge.
 
 mod account;

@@ -73,7 +73,7 @@ impl<'a> Setting<'a> {
         Account::of(measured, &simulator.end()?, self.streams, busy)
     }
 
-    /// `once`, which begins all of them at the same moment, several times.
+    /// `once`, which begins all of them as soon as it can, several times.
     pub(crate) fn once(&self) -> Result<Account, Box<dyn Error>> {
         let simulator = self.prepare(self.streams)?;
         let before = (Machine::now()?, Instant::now());
