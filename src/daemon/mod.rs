@@ -1,5 +1,6 @@
 //! The composition root: what is started in which order, the one select loop, reload and stop.
 
+mod certificate;
 mod delivery;
 mod probing;
 mod service;

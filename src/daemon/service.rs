@@ -15,6 +15,7 @@ use tokio::{
 use tracing::{error, info, warn};
 
 use super::{
+    certificate::Certificate,
     delivery::{Delivery, Watched},
     probing::{Ended, Probing},
 };
@@ -39,7 +40,7 @@ const CLOSE: Duration = Duration::from_millis(500);
 /// How long the scheduler's thread may be silent before it counts as stuck.
 const SCHEDULER_PATIENCE: Duration = Duration::from_secs(10);
 
-/// How often the housekeeping is done: resolver files looked at, STATUS brought up to date.
+/// How often the housekeeping is done: resolver files and the listener's certificate looked at, STATUS brought up to date.
 const HOUSEKEEPING: Duration = Duration::from_secs(5);
 
 /// Where the configuration comes from.
@@ -153,6 +154,7 @@ struct Daemon<'a> {
     resolver: Arc<Resolver>,
     probing: Probing,
     state: Arc<State>,
+    certificate: Certificate,
     /// As configured at the start, and as bound; no reload changes them.
     listen: (SocketAddr, SocketAddr),
     notifier: Notifier,
@@ -193,7 +195,7 @@ impl<'a> Daemon<'a> {
         let probing = Probing::start(delivery, config.schedule.clone(), beat)
             .map_err(Fatal::other("cannot start the scheduler's thread"))?;
         let (reload, reloads) = mpsc::channel(1);
-        let state = Arc::new(State::new(metrics.clone(), health.clone(), reload, &config.server.hostnames));
+        let state = Arc::new(State::new(metrics.clone(), health.clone(), reload, &config.server));
         let server =
             Server::start(listener, state.clone()).map_err(Fatal::other("cannot start the listener"))?;
         let watchdog = systemd::watchdog_interval(
@@ -201,6 +203,7 @@ impl<'a> Daemon<'a> {
             env::var("WATCHDOG_PID").ok().as_deref(),
         );
         let resolver = Arc::new(Resolver::new());
+        let certificate = Certificate::of(&config.server);
         let daemon = Self {
             source,
             config,
@@ -211,6 +214,7 @@ impl<'a> Daemon<'a> {
             resolver,
             probing,
             state,
+            certificate,
             listen: (listen, server.address()),
             notifier,
             watchdog,
@@ -280,7 +284,8 @@ impl<'a> Daemon<'a> {
             let _ = self.logging.reconfigure(&self.config.log);
             return Err(error.to_string());
         }
-        self.state.rename(&config.server.hostnames);
+        self.state.reconfigure(&config.server);
+        self.certificate = Certificate::of(&config.server);
         self.metrics.configure(&config);
         self.schedule(&config, targets).await.map_err(|error| error.to_string())?;
         self.config = config;
@@ -318,6 +323,7 @@ impl<'a> Daemon<'a> {
             Some(_) | None => {}
         }
         self.resolver.refresh();
+        self.certificate.look(&self.state);
         self.notifier.status(&self.status());
     }
 
@@ -327,9 +333,10 @@ impl<'a> Daemon<'a> {
         let last = series.values().filter_map(|series| series.last());
         let failing = last.filter(|last| last.reason != crate::outcome::Reason::Ok).count();
         format!(
-            "{} probes of {} providers, {failing} failing; http://{}/",
+            "{} probes of {} providers, {failing} failing; {}://{}/",
             self.config.probes.len(),
             self.config.providers.len(),
+            if self.config.server.tls.is_some() { "https" } else { "http" },
             self.listen.1
         )
     }

@@ -24,7 +24,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("probe", &["config", "outcome"]),
     ("records", &["config", "lines", "outcome"]),
     ("schedule", &["config", "outcome"]),
-    ("server", &["health", "metrics", "outcome"]),
+    ("server", &["config", "health", "metrics", "outcome"]),
     (
         "daemon",
         &[
