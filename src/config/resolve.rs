@@ -20,7 +20,7 @@ use super::{
     problem::{Place, Report, not_one_of, shown},
     raw::Section,
     resolve_probe, resolve_provider, resolve_server,
-    surroundings::{Surroundings, is_loopback},
+    surroundings::{Surroundings, exposure, is_loopback},
 };
 
 /// How often a probe may run: a thousand of them each second are bearable, and a week is still a schedule.
@@ -65,7 +65,7 @@ impl<'a> Context<'a> {
         if self.keys == Keys::Skipped {
             return None;
         }
-        if let Some(message) = self.surroundings.exposure(source) {
+        if let Some(message) = exposure(source) {
             self.report.error(place, message);
             return None;
         }

@@ -13,6 +13,7 @@ use super::{
     raw::{Section, wrong_type},
     resolve::{Context, absolute},
     secret::Secret,
+    surroundings::exposure,
 };
 
 /// The costs of a bcrypt hash: below them it protects little, above them one password takes seconds.
@@ -97,7 +98,7 @@ fn tls(mut section: Section<'_>, context: &Context<'_>) -> Option<ServerTls> {
     if context.keys == Keys::Skipped {
         return Some(ServerTls { files, stamp, certified: None });
     }
-    if let Some(message) = context.surroundings.exposure(&KeySource::File(files.key.clone())) {
+    if let Some(message) = exposure(&KeySource::File(files.key.clone())) {
         context.report.error(&key_place, message);
         return None;
     }

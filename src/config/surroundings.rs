@@ -69,26 +69,6 @@ impl Surroundings<'_> {
         }
     }
 
-    /// Why a secret's file protects nothing, and the command that mends it; `None`: there is nothing to say. A credential's
-    /// directory is systemd's to protect, and what cannot be looked at is told by whoever reads it.
-    pub(super) fn exposure(&self, source: &KeySource) -> Option<String> {
-        let KeySource::File(path) = source else { return None };
-        let metadata = path.metadata().ok().filter(Metadata::is_file)?;
-        // As packages do it: root's, and readable for the group of the service.
-        let of_root = metadata.uid() == 0;
-        let forbidden = if of_root { 0o037 } else { 0o077 };
-        let mode = metadata.mode() & 0o777;
-        (mode & forbidden != 0).then(|| {
-            let path = path.display();
-            let remedy = if of_root && !geteuid().is_root() {
-                format!("chmod 640 {path} && chgrp langmart-prober {path}")
-            } else {
-                format!("chmod 600 {path}")
-            };
-            format!("others than its owner can get at {path}, whose mode is {mode:04o}; run: {remedy}")
-        })
-    }
-
     /// Where systemd keeps the credentials of the unit that this process is in; `None` outside of one that has any.
     pub fn credentials_directory(&self) -> Option<PathBuf> {
         (self.variable)("CREDENTIALS_DIRECTORY").filter(|value| !value.is_empty()).map(PathBuf::from)
@@ -138,6 +118,26 @@ impl Surroundings<'_> {
         };
         list.to_string_lossy().to_ascii_lowercase().split([',', ' ']).any(matches)
     }
+}
+
+/// Why a secret's file protects nothing, and the command that mends it; `None`: there is nothing to say. A credential's
+/// directory is systemd's to protect, and what cannot be looked at is told by whoever reads it.
+pub(super) fn exposure(source: &KeySource) -> Option<String> {
+    let KeySource::File(path) = source else { return None };
+    let metadata = path.metadata().ok().filter(Metadata::is_file)?;
+    // As packages do it: root's, and readable for the group of the service.
+    let of_root = metadata.uid() == 0;
+    let forbidden = if of_root { 0o037 } else { 0o077 };
+    let mode = metadata.mode() & 0o777;
+    (mode & forbidden != 0).then(|| {
+        let path = path.display();
+        let remedy = if of_root && !geteuid().is_root() {
+            format!("chmod 640 {path} && chgrp langmart-prober {path}")
+        } else {
+            format!("chmod 600 {path}")
+        };
+        format!("others than its owner can get at {path}, whose mode is {mode:04o}; run: {remedy}")
+    })
 }
 
 /// Whether the URL leads to this machine itself.
@@ -289,7 +289,7 @@ mod tests {
             (0o602, true),
         ] {
             std::fs::set_permissions(&path, Permissions::from_mode(mode)).unwrap();
-            let said = within(&|_| None).exposure(&KeySource::File(path.clone()));
+            let said = exposure(&KeySource::File(path.clone()));
             assert_eq!(said.is_some(), exposed, "{mode:o}: {said:?}");
             if let Some(said) = said {
                 assert!(
@@ -299,7 +299,7 @@ mod tests {
             }
         }
         let other = KeySource::File(directory.path().join("missing"));
-        assert_eq!(within(&|_| None).exposure(&other), None, "told by whoever reads it");
+        assert_eq!(exposure(&other), None, "told by whoever reads it");
     }
 
     #[test]

@@ -46,7 +46,7 @@ impl Certificate {
                 info!(file = %watched.files.certificate.display(), "Listener has a new certificate");
             }
             Err(problem) => {
-                error!(problem, "Listener's new certificate cannot be used, the one before stays")
+                error!(problem, "Listener's new certificate cannot be used, the one before stays");
             }
         }
     }

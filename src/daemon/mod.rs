@@ -2,6 +2,7 @@
 
 mod certificate;
 mod delivery;
+mod hygiene;
 mod probing;
 mod service;
 

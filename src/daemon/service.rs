@@ -17,6 +17,7 @@ use tracing::{error, info, warn};
 use super::{
     certificate::Certificate,
     delivery::{Delivery, Watched},
+    hygiene::forbid_core_dumps,
     probing::{Ended, Probing},
 };
 use crate::{
@@ -89,6 +90,8 @@ impl Fatal {
 /// Runs the daemon until a signal ends it.
 pub fn run(source: &Source<'_>) -> Result<(), Fatal> {
     let started = SystemTime::now();
+    // Before there is a key in memory.
+    let core_dumps = forbid_core_dumps();
     let loaded = source.load().map_err(Fatal::Configuration)?;
     let surroundings = logging::Surroundings::of_standard_error(
         env::var_os("JOURNAL_STREAM").as_deref(),
@@ -96,6 +99,9 @@ pub fn run(source: &Source<'_>) -> Result<(), Fatal> {
     );
     let logging =
         Logging::start(&loaded.config.log, surroundings).map_err(|error| Fatal::Other(error.to_string()))?;
+    if let Err(error) = core_dumps {
+        warn!(%error, "Core dumps cannot be forbidden, keys may be in one");
+    }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

@@ -23,10 +23,12 @@ mod sse;
 mod status_page;
 mod stream;
 mod tls;
+mod transcript;
 
 pub use self::{
     client::ClientError,
     request::RequestError,
     resolver::Resolver,
     run::{PrepareError, Target},
+    transcript::Transcript,
 };

@@ -18,6 +18,7 @@ use super::{
     request::{self, RequestError},
     resolver::Resolver,
     stream::Listener,
+    transcript::{self, Transcript},
 };
 use crate::{
     config::{Config, Probe, Provider, Task},
@@ -99,6 +100,11 @@ impl Target {
         outcome.fault = probe.check().blame(outcome.fault);
         outcome.hint = remedy(probe.provider.api, probe.check(), &outcome);
         outcome
+    }
+
+    /// One attempt, and what was said in it.
+    pub async fn run_with_transcript(&self) -> (Outcome, Transcript) {
+        transcript::recorded(&self.probe, self.run()).await
     }
 
     /// One request, and what comes of it.

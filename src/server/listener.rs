@@ -270,16 +270,15 @@ async fn answer(
             .header_read_timeout(None)
             .serve_connection(TokioIo::new(stream), service)
     );
-    let closed = tokio::select! {
+    let ended = tokio::select! {
         ended = connection.as_mut() => Some(ended),
         _ = closing.wait_for(|closing| *closing) => None,
     };
-    let ended = match closed {
-        Some(ended) => ended,
-        None => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
-        }
+    let ended = if let Some(ended) = ended {
+        ended
+    } else {
+        connection.as_mut().graceful_shutdown();
+        connection.await
     };
     ended.map_err(|_| "not as HTTP/1.1 has it, or in the middle of a message")
 }

@@ -3,7 +3,7 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, PoisonError, Weak},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
     time::Duration,
 };
 
@@ -68,19 +68,19 @@ impl Pages {
         name: &'static str,
         compressed: bool,
         reader: &Arc<Activity>,
-        render: impl FnOnce() -> Vec<u8>,
+        make: impl FnOnce() -> Vec<u8>,
     ) -> Arc<Page> {
-        let mut shelf = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut stock = self.stock();
         let begun = Instant::now();
-        let known = shelf.latest.get(&(name, compressed)).cloned();
+        let known = stock.latest.get(&(name, compressed)).cloned();
         let page = match known {
-            Some((page, until)) if begun < until || !shelf.make_room(begun) => page,
+            Some((page, until)) if begun < until || !stock.make_room(begun) => page,
             Some(_) | None => {
-                let page = Arc::new(Page { bytes: render(), made: begun, readers: Mutex::default() });
+                let page = Arc::new(Page { bytes: make(), made: begun, readers: Mutex::default() });
                 let ended = Instant::now();
                 let until = ended + (ended - begun) * RENDERINGS_BETWEEN;
-                shelf.made.push(Arc::downgrade(&page));
-                shelf.latest.insert((name, compressed), (Arc::clone(&page), until));
+                stock.made.push(Arc::downgrade(&page));
+                stock.latest.insert((name, compressed), (Arc::clone(&page), until));
                 page
             }
         };
@@ -91,9 +91,15 @@ impl Pages {
     /// Drops what is not given again, so that it is in memory only while it is read.
     pub(super) fn tidy(&self) {
         let now = Instant::now();
-        let mut shelf = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        shelf.latest.retain(|_, (_, until)| now < *until);
-        shelf.made.retain(|page| page.strong_count() > 0);
+        let mut stock = self.stock();
+        stock.latest.retain(|_, (_, until)| now < *until);
+        stock.made.retain(|page| page.strong_count() > 0);
+    }
+}
+
+impl Pages {
+    fn stock(&self) -> MutexGuard<'_, Shelf> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -147,6 +147,13 @@ impl Daemon {
         self.scrape().value("langmart_probe_runs_total", &[("probe", probe)])
     }
 
+    /// Open descriptors, without the one of the connection that asks. The process itself tells: no other of the same user
+    /// may look.
+    #[track_caller]
+    pub fn descriptors(&self) -> u64 {
+        self.scrape().sum("process_open_fds") as u64 - 1
+    }
+
     pub fn pid(&self) -> Pid {
         self.process.pid()
     }
