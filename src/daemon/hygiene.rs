@@ -2,12 +2,10 @@
 
 use std::io;
 
-use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
+use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 
-/// No memory of this process goes into a core file, nor to a program that collects them; and no other process of the same
-/// user, root's aside, can look into it.
+/// No memory of this process goes into a core file, nor to a program that collects them, whatever the limit; and no other
+/// process of the same user can look into it (`PR_SET_DUMPABLE`).
 pub(super) fn forbid_core_dumps() -> io::Result<()> {
-    setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })?;
-    set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
-    Ok(())
+    Ok(set_dumpable_behavior(DumpableBehavior::NotDumpable)?)
 }

@@ -31,7 +31,7 @@ const PREFIXES: [&str; 7] = ["sk-langmart-", "sk-ant-api03-", "sk-or-v1-", "sk-p
 
 /// What looks like a key, also another's, or like one that a server has masked itself and left the ends of.
 const KEY_LIKE: &str = r"(?x)
-    \b(?: sk-|sk_|gsk_|AIza|xai-|eyJ )[A-Za-z0-9_.*\-]{4,}
+    \b(?i: sk-|sk_|gsk_|AIza|xai-|eyJ )[A-Za-z0-9_.*\-]{4,}
     | \b(?i:bearer|basic)\ +[A-Za-z0-9_.*+/=\-]{4,}
     | [A-Za-z0-9_.\-]*\*{3,}[A-Za-z0-9_.*\-]*";
 

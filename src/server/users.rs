@@ -81,7 +81,7 @@ impl Users {
         let users = Arc::clone(self);
         let check = move || {
             let _turn = turn;
-            // Where it is not allowed the check is as urgent as everything else.
+            // Where it is not allowed, as by the unit's filter of system calls, the check is as urgent as all else.
             let _ = setpriority_process(None, NICENESS);
             let right = users.verify(&credentials);
             let memory = if right { &users.right } else { &users.wrong };

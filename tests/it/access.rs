@@ -205,7 +205,8 @@ fn only_modern_tls_is_spoken() {
 
     // What is no TLS gets nothing, and harms nothing.
     let mut plain = TcpStream::connect(daemon.address).unwrap();
-    write!(plain, "GET /metrics HTTP/1.1\r\nHost: {address}\r\n\r\n").unwrap();
+    let request = format!("GET /metrics HTTP/1.1\r\nHost: {address}\r\n\r\n");
+    plain.write_all(request.as_bytes()).unwrap();
     let mut answer = Vec::new();
     let _ = plain.read_to_end(&mut answer);
     assert!(!answer.starts_with(b"HTTP"), "{answer:?}");

@@ -211,9 +211,6 @@ fn no_key_gets_into_a_core_file() {
     command.args(["--core=unlimited", PROBER, "run", "--config"]).arg(place.path("config.toml"));
     command.current_dir(place.path(""));
     let mut daemon = Daemon::start(command);
-    let limits = fs::read_to_string(format!("/proc/{}/limits", daemon.pid().as_raw_nonzero())).unwrap();
-    let core = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap();
-    assert!(core.split_whitespace().skip(4).take(2).eq(["0", "0"]), "{core}");
     daemon.signal(Signal::ABORT);
     let (status, log) = daemon.wait();
     assert_eq!((status.signal(), status.core_dumped()), (Some(Signal::ABORT.as_raw()), false), "{log}");
