@@ -12,11 +12,13 @@ mod problem;
 mod raw;
 mod reasoning;
 mod resolve;
+mod resolve_budget;
 mod resolve_http;
 mod resolve_probe;
 mod resolve_provider;
 mod resolve_server;
 pub mod secret;
+mod spending;
 mod surroundings;
 
 pub use self::{
@@ -26,5 +28,6 @@ pub use self::{
     problem::{Problem, Problems},
     resolve::systemd_run,
     secret::Secret,
+    spending::Spending,
     surroundings::Surroundings,
 };

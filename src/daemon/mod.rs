@@ -3,6 +3,7 @@
 mod certificate;
 mod delivery;
 mod hygiene;
+mod memory;
 mod probing;
 mod service;
 

@@ -18,6 +18,7 @@ use super::{
     certificate::Certificate,
     delivery::{Delivery, Watched},
     hygiene::forbid_core_dumps,
+    memory::{self, Memory},
     probing::{Ended, Probing},
 };
 use crate::{
@@ -25,10 +26,13 @@ use crate::{
     health::{Health, Readiness},
     logging::{self, Logging},
     metrics::Metrics,
+    outcome::rfc3339,
     probe::{Resolver, Target},
     records::Records,
+    schedule::Budget,
     server::{self, ReloadRequest, Server, State},
     signals::{Signal, Signals},
+    state::Kept,
     systemd::{self, Notifier},
 };
 
@@ -156,6 +160,8 @@ struct Daemon<'a> {
     logging: &'a Logging,
     metrics: Arc<Metrics>,
     records: Arc<Records>,
+    memory: Arc<Memory>,
+    budget: Arc<Budget>,
     health: Arc<Health>,
     resolver: Arc<Resolver>,
     probing: Probing,
@@ -170,6 +176,8 @@ struct Daemon<'a> {
     stuck: bool,
     /// The prober was found cut off from the network, and said so.
     offline: bool,
+    /// The budget was found reached.
+    paused: bool,
 }
 
 impl<'a> Daemon<'a> {
@@ -194,9 +202,15 @@ impl<'a> Daemon<'a> {
         let record_lines = records.counters();
         metrics.count_lines("results", record_lines.dropped, record_lines.errors);
         metrics.configure(&config);
+        let kept = memory::recall(&config);
+        let budget = memory::budget(&config, &kept);
+        memory::show(&budget, &metrics);
+        let memory = Memory::start(config.state_directory.as_deref(), kept.clone(), records.clone());
+        let memory = Arc::new(memory.map_err(Fatal::other("cannot start the thread of the state"))?);
+        memory.count(&metrics);
 
         let health = Arc::new(Health::new());
-        let delivery = Delivery { metrics: metrics.clone(), records: records.clone() };
+        let delivery = Delivery { metrics: metrics.clone(), memory: memory.clone(), budget: budget.clone() };
         let beat = health.part("scheduler", SCHEDULER_PATIENCE);
         let probing = Probing::start(delivery, config.schedule.clone(), beat)
             .map_err(Fatal::other("cannot start the scheduler's thread"))?;
@@ -216,6 +230,8 @@ impl<'a> Daemon<'a> {
             logging,
             metrics,
             records,
+            memory,
+            budget,
             health,
             resolver,
             probing,
@@ -226,10 +242,14 @@ impl<'a> Daemon<'a> {
             watchdog,
             stuck: false,
             offline: false,
+            paused: false,
         };
         let targets = Target::prepare(&daemon.config, &daemon.resolver);
         let targets = targets.map_err(|error| Fatal::Other(error.to_string()))?;
-        daemon.schedule(&daemon.config, targets).await.map_err(|error| Fatal::Other(error.to_string()))?;
+        daemon
+            .schedule(&daemon.config, targets, &kept)
+            .await
+            .map_err(|error| Fatal::Other(error.to_string()))?;
         daemon.metrics.reloaded(true, SystemTime::now());
         daemon.health.reach(Readiness::Ready);
         daemon.notifier.ready(&daemon.status());
@@ -244,8 +264,8 @@ impl<'a> Daemon<'a> {
     }
 
     /// Has the scheduler run these targets, which are a configuration's.
-    async fn schedule(&self, config: &Config, targets: Vec<Arc<Target>>) -> Result<(), Ended> {
-        let watched = targets.into_iter().map(|target| Watched::new(target, &self.metrics)).collect();
+    async fn schedule(&self, config: &Config, targets: Vec<Arc<Target>>, kept: &Kept) -> Result<(), Ended> {
+        let watched = targets.into_iter().map(|target| Watched::new(target, &self.metrics, kept)).collect();
         self.probing.apply(config.schedule.clone(), watched).await
     }
 
@@ -282,6 +302,9 @@ impl<'a> Daemon<'a> {
         if config.server.listen != self.listen.0 {
             warn!(listen = %config.server.listen, "A change of server.listen needs a restart, the old address stays");
         }
+        if config.state_directory != self.config.state_directory {
+            warn!("A change of state.directory needs a restart, the old one stays");
+        }
         // Whatever can fail comes before whatever takes effect.
         let targets = Target::prepare(&config, &self.resolver).map_err(|error| error.to_string())?;
         self.logging.reconfigure(&config.log).map_err(|error| error.to_string())?;
@@ -293,7 +316,10 @@ impl<'a> Daemon<'a> {
         self.state.reconfigure(&config.server);
         self.certificate = Certificate::of(&config.server);
         self.metrics.configure(&config);
-        self.schedule(&config, targets).await.map_err(|error| error.to_string())?;
+        self.budget.set_limits(config.budget);
+        memory::show(&self.budget, &self.metrics);
+        self.memory.retain(&config);
+        self.schedule(&config, targets, &Kept::default()).await.map_err(|error| error.to_string())?;
         self.config = config;
         Ok(())
     }
@@ -328,6 +354,13 @@ impl<'a> Daemon<'a> {
             // Where it cannot be told, nothing has changed.
             Some(_) | None => {}
         }
+        // Also a day without a run begins, with all of its budget.
+        memory::show(&self.budget, &self.metrics);
+        let paused = self.budget.resumes().is_some();
+        if self.paused && !paused {
+            info!("Budget has room again, generation checks go on");
+        }
+        self.paused = paused;
         self.resolver.refresh();
         self.certificate.look(&self.state);
         self.notifier.status(&self.status());
@@ -338,8 +371,11 @@ impl<'a> Daemon<'a> {
         let series = self.metrics.all();
         let last = series.values().filter_map(|series| series.last());
         let failing = last.filter(|last| last.reason != crate::outcome::Reason::Ok).count();
+        let paused = self.budget.resumes().map_or_else(String::new, |resumes| {
+            format!("; budget reached, chat and stream resume {}", rfc3339(resumes))
+        });
         format!(
-            "{} probes of {} providers, {failing} failing; {}://{}/",
+            "{} probes of {} providers, {failing} failing{paused}; {}://{}/",
             self.config.probes.len(),
             self.config.providers.len(),
             if self.config.server.tls.is_some() { "https" } else { "http" },
@@ -357,6 +393,8 @@ impl<'a> Daemon<'a> {
             Err(error) => error!(%error, "Runs could not be awaited"),
         }
         server.stop(CLOSE);
+        // It releases the last records.
+        self.memory.stop(CLOSE);
         self.records.stop(CLOSE);
         self.notifier.flush(CLOSE);
         info!("Daemon has stopped");

@@ -37,6 +37,7 @@ fn variable(name: &str) -> Option<OsString> {
         "EMPTY" => "",
         "PLACEHOLDER" => "YOUR_API_KEY",
         "UNPRINTABLE" => "sk-canary\u{200b}",
+        "STATE_DIRECTORY" => "/var/lib/langmart-prober:/var/lib/other",
         "LOGS_DIRECTORY" => "/var/log/langmart-prober:/var/log/other",
         _ => return None,
     };
@@ -669,7 +670,9 @@ fn every_key_is_in_the_example() {
         "[server]",
         "[server.tls]",
         "[log]",
+        "[state]",
         "[schedule]",
+        "[budget]",
         "[defaults]",
         "[defaults.generation]",
         "[provider.langmart]",
