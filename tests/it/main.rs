@@ -8,6 +8,7 @@ mod access;
 mod backoff;
 mod budget;
 mod canary;
+mod comparison;
 mod config;
 mod daemon;
 mod doctor;
