@@ -55,6 +55,8 @@ pub(super) struct Pages(Mutex<Shelf>);
 
 #[derive(Debug, Default)]
 struct Shelf {
+    /// Which edition the latest pages are of.
+    edition: usize,
     /// The latest page of each name, compressed or not, and until when it is given again.
     latest: BTreeMap<(&'static str, bool), (Arc<Page>, Instant)>,
     /// Every page that may still be read, the oldest first.
@@ -62,16 +64,21 @@ struct Shelf {
 }
 
 impl Pages {
-    /// The page of that name: the latest, or a new one where that is due and there is room.
+    /// The page of that name: the latest of this edition, or a new one where that is due and there is room.
     pub(super) fn page(
         &self,
         name: &'static str,
         compressed: bool,
+        edition: usize,
         reader: &Arc<Activity>,
         make: impl FnOnce() -> Vec<u8>,
     ) -> Arc<Page> {
         let mut stock = self.stock();
         let begun = Instant::now();
+        if stock.edition != edition {
+            stock.edition = edition;
+            stock.latest.clear();
+        }
         let known = stock.latest.get(&(name, compressed)).cloned();
         let page = match known {
             Some((page, until)) if begun < until || !stock.make_room(begun) => page,
@@ -133,17 +140,23 @@ mod tests {
     async fn a_page_is_given_again_for_as_long_as_it_took() {
         let (pages, reader) = (Pages::default(), Activity::new());
         // The time of a rendering is real, so that it is given here by hand.
-        let first = pages.page(NAME, false, &reader, || vec![1]);
+        let first = pages.page(NAME, false, 0, &reader, || vec![1]);
         let shelved = |until| {
             pages.0.lock().unwrap().latest.get_mut(&(NAME, false)).unwrap().1 = until;
         };
         shelved(Instant::now() + Duration::from_millis(80));
         tokio::time::advance(Duration::from_millis(79)).await;
-        let again = pages.page(NAME, false, &reader, || vec![2]);
+        let again = pages.page(NAME, false, 0, &reader, || vec![2]);
         assert!(Arc::ptr_eq(&first, &again));
-        assert_eq!(pages.page(NAME, true, &reader, || vec![3]).bytes, [3], "compressed, it is another");
+        assert_eq!(pages.page(NAME, true, 0, &reader, || vec![3]).bytes, [3], "compressed, it is another");
         tokio::time::advance(Duration::from_millis(1)).await;
-        assert_eq!(pages.page(NAME, false, &reader, || vec![4]).bytes, [4]);
+        assert_eq!(pages.page(NAME, false, 0, &reader, || vec![4]).bytes, [4]);
+        shelved(Instant::now() + Duration::from_secs(1));
+        assert_eq!(
+            pages.page(NAME, false, 1, &reader, || vec![5]).bytes,
+            [5],
+            "after a reload it is out of date"
+        );
     }
 
     #[tokio::test(start_paused = true)]
@@ -156,14 +169,14 @@ mod tests {
             reader.belongs_to(task.abort_handle());
             task
         });
-        let _first = pages.page(NAME, false, &stalled[0], large);
+        let _first = pages.page(NAME, false, 0, &stalled[0], large);
         pages.tidy();
-        let second = pages.page(NAME, false, &stalled[1], large);
+        let second = pages.page(NAME, false, 0, &stalled[1], large);
         tokio::time::advance(SPARED / 2).await;
-        let latest = pages.page(NAME, false, &Activity::new(), || vec![1]);
+        let latest = pages.page(NAME, false, 0, &Activity::new(), || vec![1]);
         assert!(Arc::ptr_eq(&second, &latest), "none is old enough to be given up, so the latest must do");
         tokio::time::advance(SPARED / 2).await;
-        assert_eq!(pages.page(NAME, false, &Activity::new(), || vec![1]).bytes, [1]);
+        assert_eq!(pages.page(NAME, false, 0, &Activity::new(), || vec![1]).bytes, [1]);
         tokio::task::yield_now().await;
         assert_eq!(
             tasks.each_ref().map(tokio::task::JoinHandle::is_finished),
@@ -175,7 +188,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_page_that_nobody_reads_is_not_kept() {
         let pages = Pages::default();
-        let page = Arc::downgrade(&pages.page(NAME, false, &Activity::new(), || vec![1]));
+        let page = Arc::downgrade(&pages.page(NAME, false, 0, &Activity::new(), || vec![1]));
         tokio::time::advance(Duration::from_secs(60)).await;
         pages.tidy();
         assert_eq!(page.strong_count(), 0);

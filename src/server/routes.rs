@@ -183,7 +183,7 @@ impl Site {
         render: impl FnOnce(&Metrics) -> Vec<u8>,
     ) -> Reply {
         let compressed = prefers_gzip(&head.headers);
-        let page = self.pages.page(name, compressed, work.activity(), || {
+        let page = self.pages.page(name, compressed, self.state.metrics.edition(), work.activity(), || {
             let page = render(&self.state.metrics);
             if compressed { gzip(&page) } else { page }
         });
