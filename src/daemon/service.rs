@@ -16,6 +16,7 @@ use tracing::{error, info, warn};
 
 use super::{
     delivery::{Delivery, Watched},
+    memory::{self, Memory},
     probing::{Ended, Probing},
 };
 use crate::{
@@ -23,10 +24,13 @@ use crate::{
     health::{Health, Readiness},
     logging::{self, Logging},
     metrics::Metrics,
+    outcome::rfc3339,
     probe::{Resolver, Target},
     records::Records,
+    schedule::Budget,
     server::{self, ReloadRequest, Server, State},
     signals::{Signal, Signals},
+    state::Kept,
     systemd::{self, Notifier},
 };
 
@@ -176,6 +180,8 @@ struct Daemon<'a> {
     logging: &'a Logging,
     metrics: Arc<Metrics>,
     records: Arc<Records>,
+    memory: Arc<Memory>,
+    budget: Arc<Budget>,
     health: Arc<Health>,
     resolver: Arc<Resolver>,
     probing: Probing,
@@ -189,6 +195,8 @@ struct Daemon<'a> {
     stuck: bool,
     /// The prober was found cut off from the network, and said so.
     offline: bool,
+    /// The budget was found reached.
+    paused: bool,
 }
 
 impl<'a> Daemon<'a> {
@@ -213,9 +221,15 @@ impl<'a> Daemon<'a> {
         let record_lines = records.counters();
         metrics.count_lines("results", record_lines.dropped, record_lines.errors);
         metrics.configure(&config);
+        let kept = memory::recall(&config);
+        let budget = memory::budget(&config, &kept);
+        memory::show(&budget, &metrics);
+        let memory = Memory::start(config.state_directory.as_deref(), kept.clone(), records.clone());
+        let memory = Arc::new(memory.map_err(Fatal::other("cannot start the thread of the state"))?);
+        memory.count(&metrics);
 
         let health = Arc::new(Health::new());
-        let delivery = Delivery { metrics: metrics.clone(), records: records.clone() };
+        let delivery = Delivery { metrics: metrics.clone(), memory: memory.clone(), budget: budget.clone() };
         let beat = health.part("scheduler", SCHEDULER_PATIENCE);
         let probing = Probing::start(delivery, config.schedule.clone(), beat)
             .map_err(Fatal::other("cannot start the scheduler's thread"))?;
@@ -234,6 +248,8 @@ impl<'a> Daemon<'a> {
             logging,
             metrics,
             records,
+            memory,
+            budget,
             health,
             resolver,
             probing,
@@ -243,10 +259,14 @@ impl<'a> Daemon<'a> {
             watchdog,
             stuck: false,
             offline: false,
+            paused: false,
         };
         let targets = Target::prepare(&daemon.config, &daemon.resolver);
         let targets = targets.map_err(|error| Fatal::Other(error.to_string()))?;
-        daemon.schedule(&daemon.config, targets).await.map_err(|error| Fatal::Other(error.to_string()))?;
+        daemon
+            .schedule(&daemon.config, targets, &kept)
+            .await
+            .map_err(|error| Fatal::Other(error.to_string()))?;
         daemon.metrics.reloaded(true, SystemTime::now());
         daemon.health.reach(Readiness::Ready);
         daemon.notifier.ready(&daemon.status());
@@ -264,8 +284,8 @@ impl<'a> Daemon<'a> {
     }
 
     /// Has the scheduler run these targets, which are a configuration's.
-    async fn schedule(&self, config: &Config, targets: Vec<Arc<Target>>) -> Result<(), Ended> {
-        let watched = targets.into_iter().map(|target| Watched::new(target, &self.metrics)).collect();
+    async fn schedule(&self, config: &Config, targets: Vec<Arc<Target>>, kept: &Kept) -> Result<(), Ended> {
+        let watched = targets.into_iter().map(|target| Watched::new(target, &self.metrics, kept)).collect();
         self.probing.apply(config.schedule.clone(), watched).await
     }
 
@@ -302,6 +322,9 @@ impl<'a> Daemon<'a> {
         if config.server.listen != self.listen.0 {
             warn!(listen = %config.server.listen, "A change of server.listen needs a restart, the old address stays");
         }
+        if config.state_directory != self.config.state_directory {
+            warn!("A change of state.directory needs a restart, the old one stays");
+        }
         // Whatever can fail comes before whatever takes effect.
         let targets = Target::prepare(&config, &self.resolver).map_err(|error| error.to_string())?;
         self.logging.reconfigure(&config.log).map_err(|error| error.to_string())?;
@@ -312,7 +335,10 @@ impl<'a> Daemon<'a> {
         }
         self.state.rename(&config.server.hostnames);
         self.metrics.configure(&config);
-        self.schedule(&config, targets).await.map_err(|error| error.to_string())?;
+        self.budget.set_limits(config.budget);
+        memory::show(&self.budget, &self.metrics);
+        self.memory.retain(&config);
+        self.schedule(&config, targets, &Kept::default()).await.map_err(|error| error.to_string())?;
         self.config = config;
         Ok(())
     }
@@ -347,6 +373,13 @@ impl<'a> Daemon<'a> {
             // Where it cannot be told, nothing has changed.
             Some(_) | None => {}
         }
+        // Also a day without a run begins, with all of its budget.
+        memory::show(&self.budget, &self.metrics);
+        let paused = self.budget.resumes().is_some();
+        if self.paused && !paused {
+            info!("Budget has room again, generation checks go on");
+        }
+        self.paused = paused;
         self.resolver.refresh();
         self.notifier.status(&self.status());
     }
@@ -361,9 +394,12 @@ impl<'a> Daemon<'a> {
         let series = self.metrics.all();
         let last = series.values().filter_map(|series| series.last());
         let failing = last.filter(|last| last.reason != crate::outcome::Reason::Ok).count();
+        let paused = self.budget.resumes().map_or_else(String::new, |resumes| {
+            format!("; budget reached, chat and stream resume {}", rfc3339(resumes))
+        });
         let remark = if self.lacks_keys() { format!("; {NO_KEY}") } else { String::new() };
         format!(
-            "{} probes of {} providers, {failing} failing; http://{}/{remark}",
+            "{} probes of {} providers, {failing} failing{paused}; http://{}/{remark}",
             self.config.probes.len(),
             self.config.providers.len(),
             self.listen.1
@@ -380,6 +416,8 @@ impl<'a> Daemon<'a> {
             Err(error) => error!(%error, "Runs could not be awaited"),
         }
         server.stop(CLOSE);
+        // It releases the last records.
+        self.memory.stop(CLOSE);
         self.records.stop(CLOSE);
         self.notifier.flush(CLOSE);
         info!("Daemon has stopped");
