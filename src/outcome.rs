@@ -513,6 +513,18 @@ impl Serialize for Balance {
     }
 }
 
+named! {
+    /// Where the connection of a warm probe's run came from.
+    ConnectionUse {
+        /// It was made, as there was none.
+        New = "new",
+        /// It was the one of the run before.
+        Reused = "reused",
+        /// It was made, as the one of the run before was no longer good. Nothing had been sent on that.
+        Replaced = "replaced",
+    }
+}
+
 /// What one run found. A failed run is data like any other.
 #[derive(Clone, Debug)]
 pub struct Outcome {
@@ -572,6 +584,12 @@ pub struct Outcome {
     pub status_page: Option<StatusPage>,
     /// What is left on the account; `None` where it was not told, is unlimited, or is not in US dollars.
     pub balance: Option<Balance>,
+    /// Which attempt after a failed run this was, from 1 on; `None`: it was a run.
+    pub recheck: Option<u32>,
+    /// Where the connection of a probe that keeps it came from; `None`: each run of the probe has its own.
+    pub connection: Option<ConnectionUse>,
+    /// Whether it succeeded, but took longer than the probe's `slow_after`.
+    pub slow: bool,
 }
 
 impl Outcome {
@@ -605,6 +623,9 @@ impl Outcome {
             tokens_estimated: false,
             status_page: None,
             balance: None,
+            recheck: None,
+            connection: None,
+            slow: false,
         }
     }
 
@@ -668,6 +689,9 @@ impl Serialize for Record<'_> {
             tokens_estimated,
             status_page,
             balance,
+            recheck,
+            connection,
+            slow,
         } = self.outcome;
         let mut map = serializer.serialize_map(None)?;
         map.serialize_entry("time", &rfc3339(*time))?;
@@ -712,6 +736,9 @@ impl Serialize for Record<'_> {
         optional(&mut map, "tokens_estimated", tokens_estimated.then_some(&true))?;
         optional(&mut map, "status_page", status_page.as_ref())?;
         optional(&mut map, "balance", balance.as_ref())?;
+        optional(&mut map, "recheck", recheck.as_ref())?;
+        optional(&mut map, "connection", connection.as_ref())?;
+        optional(&mut map, "slow", slow.then_some(&true))?;
         map.end()
     }
 }

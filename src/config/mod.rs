@@ -12,6 +12,7 @@ mod raw;
 mod reasoning;
 mod resolve;
 mod resolve_http;
+mod resolve_manner;
 mod resolve_probe;
 mod resolve_provider;
 pub mod secret;

@@ -20,7 +20,7 @@ use super::{
     model::{Config, KeySource, Log, LogFormat, Probe, Rotation, Schedule, Server},
     problem::{Place, Report, not_one_of, shown},
     raw::Section,
-    resolve_probe, resolve_provider,
+    resolve_manner, resolve_probe, resolve_provider,
     surroundings::{Surroundings, is_loopback},
 };
 
@@ -150,6 +150,7 @@ pub(super) fn config(table: &DeTable<'_>, context: &Context<'_>) -> Config {
         context.report.warning(&provider.place, message);
     }
     shared_keys(&providers, context.report);
+    resolve_manner::paces(&providers, &probes, context.report);
     let usable =
         providers.into_iter().filter_map(|(name, drafted)| Some((name, drafted.provider?))).collect();
     finished(server, log, schedule, usable, probes, context)

@@ -1,6 +1,9 @@
 //! Where probes, schedule, metrics and records meet: what a run is, and who hears of it.
 
-use std::{sync::Arc, time::SystemTime};
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use tracing::{error, info, warn};
 
@@ -43,6 +46,10 @@ impl Work for Delivery {
         target.target.run().await
     }
 
+    async fn recheck(&self, target: Arc<Watched>, within: Duration) -> Outcome {
+        target.target.run_within(within).await
+    }
+
     fn report(&self, target: &Arc<Watched>, event: Event) {
         match event {
             Event::Waiting { next_run, backoff_until } => target.series.waiting(next_run, backoff_until),
@@ -55,6 +62,10 @@ impl Work for Delivery {
                 self.metrics.run_ended();
                 log_change(target.target.probe(), target.series.last().as_ref(), &outcome);
                 target.series.observe(&outcome);
+                self.records.give(target.target.probe().clone(), Arc::new(outcome));
+            }
+            Event::Rechecked(outcome) => {
+                target.series.observe_recheck(&outcome);
                 self.records.give(target.target.probe().clone(), Arc::new(outcome));
             }
         }

@@ -23,6 +23,7 @@ mod sse;
 mod status_page;
 mod stream;
 mod tls;
+mod warm;
 
 pub use self::{
     client::ClientError,

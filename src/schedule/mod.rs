@@ -5,6 +5,8 @@
 //! - `plan` is pure: the grid of due times of a probe, and the clock that the grid is read by.
 //! - `backoff` is pure: which due times a failed run passes over.
 //! - `limits` lets runs in, first come first served.
+//! - `pacing` lets requests of a paced provider go, in turn.
+//! - `recheck` attempts again between a failure and the next due time.
 //! - `worker` is the loop of one probe, a task that sleeps from one due time to the next.
 //! - `scheduler` starts, tells and ends the workers.
 //!
@@ -12,11 +14,17 @@
 
 mod backoff;
 mod limits;
+mod pacing;
 mod plan;
+mod recheck;
 mod scheduler;
 mod work;
 mod worker;
 
+#[cfg(test)]
+mod pacing_tests;
+#[cfg(test)]
+mod recheck_tests;
 #[cfg(test)]
 mod stage;
 #[cfg(test)]

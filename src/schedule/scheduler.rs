@@ -8,7 +8,13 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
-use super::{limits::Limits, plan::Anchor, work::Work, worker::Worker};
+use super::{
+    limits::Limits,
+    pacing::Pacing,
+    plan::Anchor,
+    work::Work,
+    worker::{Turns, Worker},
+};
 use crate::config::Schedule;
 
 /// Runs every probe of the configuration in force at its due times.
@@ -19,6 +25,7 @@ pub struct Scheduler<W: Work> {
     work: Arc<W>,
     anchor: Anchor,
     limits: Arc<Limits>,
+    pacing: Arc<Pacing>,
     /// By the probe's name; those of removed probes too, as long as a run of theirs may be in flight.
     probes: HashMap<String, Handle<W::Target>>,
 }
@@ -33,7 +40,13 @@ struct Handle<T> {
 impl<W: Work> Scheduler<W> {
     /// A scheduler without probes.
     pub fn new(work: Arc<W>, anchor: Anchor, limits: &Schedule) -> Self {
-        Self { work, anchor, limits: Limits::new(limits.clone()), probes: HashMap::new() }
+        Self {
+            work,
+            anchor,
+            limits: Limits::new(limits.clone()),
+            pacing: Arc::default(),
+            probes: HashMap::new(),
+        }
     }
 
     /// Puts a configuration in force: its limits, and these targets, each with a name of its own, and no others.
@@ -44,6 +57,7 @@ impl<W: Work> Scheduler<W> {
     /// A lower `max_backoff` shortens no wait that has begun.
     pub fn apply(&mut self, limits: &Schedule, targets: Vec<Arc<W::Target>>) {
         self.limits.set(limits.clone());
+        self.pacing.set(targets.iter().map(|target| W::probe(target)));
         let mut before = mem::take(&mut self.probes);
         for target in targets {
             let name = W::probe(&target).name.clone();
@@ -66,8 +80,8 @@ impl<W: Work> Scheduler<W> {
 
     fn start(&self, target: Arc<W::Target>) -> Handle<W::Target> {
         let (sender, targets) = watch::channel(Some(Arc::clone(&target)));
-        let worker =
-            Worker::new(Arc::clone(&self.work), Arc::clone(&self.limits), self.anchor, target, targets);
+        let turns = Turns { limits: Arc::clone(&self.limits), pacing: Arc::clone(&self.pacing) };
+        let worker = Worker::new(Arc::clone(&self.work), turns, self.anchor, target, targets);
         Handle { target: sender, task: tokio::spawn(worker.run()) }
     }
 

@@ -9,14 +9,14 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::{
     Anchor, Event, Scheduler, Work,
     plan::{Moment, Plan},
 };
 use crate::{
-    config::{Key, KeySource, Paths, Probe, Provider, Schedule, Secret, Task},
+    config::{Connection, Key, KeySource, Paths, Probe, Provider, Schedule, Secret, Task},
     outcome::{Api, Fault, Outcome, Reason, SkipCause},
 };
 
@@ -91,6 +91,11 @@ impl Work for Stage {
         Outcome { retry_after, duration: lasts, ..Outcome::new(SystemTime::UNIX_EPOCH, reason, fault) }
     }
 
+    async fn recheck(&self, target: Arc<Target>, within: Duration) -> Outcome {
+        let cut = timeout(within, self.run(target)).await;
+        cut.unwrap_or_else(|_| Outcome::new(SystemTime::UNIX_EPOCH, Reason::Timeout, Fault::Caller))
+    }
+
     fn report(&self, target: &Arc<Target>, event: Event) {
         let (target, name) = (Arc::clone(target), target.probe.name.clone());
         let order = self.reported.fetch_add(1, Ordering::Relaxed);
@@ -121,6 +126,7 @@ pub(super) struct Account {
     pub(super) backoff: u64,
     pub(super) overrun: u64,
     pub(super) concurrency: u64,
+    pub(super) pacing: u64,
     pub(super) max_lag: Duration,
 }
 
@@ -159,7 +165,7 @@ impl Theatre {
         let mut running = false;
         for Entry { at, event, .. } in self.entries(&probe.name) {
             match event {
-                Event::Waiting { .. } => {}
+                Event::Waiting { .. } | Event::Rechecked(_) => {}
                 Event::Skipped { cause, runs } => {
                     assert!(runs > 0, "{}", probe.name);
                     next += runs;
@@ -167,7 +173,8 @@ impl Theatre {
                         SkipCause::Backoff => account.backoff += runs,
                         SkipCause::Overrun => account.overrun += runs,
                         SkipCause::Concurrency => account.concurrency += runs,
-                        _ => panic!("{}: {cause}", probe.name),
+                        SkipCause::Pacing => account.pacing += runs,
+                        SkipCause::Budget => panic!("{}: {cause}", probe.name),
                     }
                 }
                 Event::Started { lag } => {
@@ -219,11 +226,22 @@ pub(super) fn provider(name: &str, key: &str) -> Arc<Provider> {
         labels: BTreeMap::new(),
         paths: Paths::default(),
         status_source: None,
+        requests_per_minute: None,
     })
 }
 
 pub(super) fn probe(name: &str, provider: Arc<Provider>, interval: Duration) -> Probe {
-    Probe { name: name.to_owned(), provider, task: Task::Auth, model: None, interval, timeout: interval }
+    Probe {
+        name: name.to_owned(),
+        provider,
+        task: Task::Auth,
+        model: None,
+        interval,
+        timeout: interval,
+        connection: Connection::Cold,
+        slow_after: None,
+        recheck: None,
+    }
 }
 
 pub(super) fn target(name: &str, interval: Duration, script: Script) -> Arc<Target> {

@@ -21,6 +21,9 @@ pub trait Work: Send + Sync + 'static {
     /// One run. It may panic, and be dropped half-way when the scheduler stops.
     fn run(&self, target: Arc<Self::Target>) -> impl Future<Output = Outcome> + Send;
 
+    /// An extra attempt after a failed run, which may take no longer than `within`. It may do what a run may.
+    fn recheck(&self, target: Arc<Self::Target>, within: Duration) -> impl Future<Output = Outcome> + Send;
+
     /// Takes note of an event. It is called on the thread that times the runs: it neither blocks nor panics.
     fn report(&self, target: &Arc<Self::Target>, event: Event);
 }
@@ -54,4 +57,6 @@ pub enum Event {
     },
     /// The run that began last has ended.
     Finished(Outcome),
+    /// An extra attempt after it has ended: it is no run.
+    Rechecked(Outcome),
 }

@@ -3,7 +3,7 @@
 use std::{mem, sync::Arc, time::Duration};
 
 use crate::{
-    config::{Config, Probe, Provider, Task},
+    config::{Config, Connection, Probe, Provider, Task},
     outcome::Api,
     probe::{PrepareError, Resolver, Target},
 };
@@ -82,7 +82,17 @@ impl<'a> Doctor<'a> {
     fn probe(&self, check: &str, task: Task, model: Option<String>) -> Arc<Probe> {
         let Self { provider, timeout } = *self;
         let name = format!("{}-{check}", provider.name);
-        Arc::new(Probe { name, provider: Arc::clone(provider), task, model, interval: timeout, timeout })
+        Arc::new(Probe {
+            name,
+            provider: Arc::clone(provider),
+            task,
+            model,
+            interval: timeout,
+            timeout,
+            connection: Connection::Cold,
+            slow_after: None,
+            recheck: None,
+        })
     }
 
     /// What to ask the service, as far as there is a path and a key for it.
