@@ -30,10 +30,6 @@ pub trait Work: Send + Sync + 'static {
 
 /// What happens to a probe, in this order for each due time: waiting, then skipped, or started and finished.
 #[derive(Clone, Debug)]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "an event is handed over at once, a box would only be one more allocation a run"
-)]
 pub enum Event {
     /// The probe sleeps. Told whenever one of the members changes, and once to each new target.
     Waiting {

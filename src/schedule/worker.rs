@@ -189,8 +189,8 @@ impl<W: Work> Worker<W> {
         let (limits, pacing) = (Arc::clone(limits), Arc::clone(pacing));
         let permit = self.turn(pacing.permit(W::probe(&target)), latest, SkipCause::Pacing).await?;
         let slot = limits.slot(&W::probe(&target).provider.name);
-        let _slot = self.turn(slot, latest, SkipCause::Concurrency).await?;
-        Ok(Admission { permit, _slot })
+        let slot = self.turn(slot, latest, SkipCause::Concurrency).await?;
+        Ok(Admission { permit, _slot: slot })
     }
 
     /// Waits for a turn; an unchanged probe keeps its place in the queue over reloads.

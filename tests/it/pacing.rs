@@ -139,8 +139,9 @@ fn a_service_that_asks_to_wait_is_not_asked_again() {
 
 #[test]
 fn a_slow_success_is_counted_by_its_first_token_or_its_duration() {
-    let simulator =
-        simulator("[[rule]]\npace = { processing = \"20ms\", first_token = \"100ms\", token = \"60ms\", tokens = 6 }");
+    let simulator = simulator(
+        "[[rule]]\npace = { processing = \"20ms\", first_token = \"100ms\", token = \"60ms\", tokens = 6 }",
+    );
     let place = Place::new("");
     let each = |name, check, slow_after| {
         probe(name, check, &format!("model = \"gpt-4o-mini\"\ninterval = \"1s\"\n{slow_after}"))
