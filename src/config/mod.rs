@@ -11,11 +11,13 @@ mod problem;
 mod raw;
 mod reasoning;
 mod resolve;
+mod resolve_budget;
 mod resolve_http;
 mod resolve_manner;
 mod resolve_probe;
 mod resolve_provider;
 pub mod secret;
+mod spending;
 mod surroundings;
 
 pub use self::{
@@ -24,5 +26,6 @@ pub use self::{
     problem::{Problem, Problems},
     resolve::systemd_run,
     secret::Secret,
+    spending::Spending,
     surroundings::Surroundings,
 };

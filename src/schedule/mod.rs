@@ -4,6 +4,7 @@
 //!
 //! - `plan` is pure: the grid of due times of a probe, and the clock that the grid is read by.
 //! - `backoff` is pure: which due times a failed run passes over.
+//! - `budget` is the account of what a UTC day may cost.
 //! - `limits` lets runs in, first come first served.
 //! - `pacing` lets requests of a paced provider go, in turn.
 //! - `recheck` attempts again between a failure and the next due time.
@@ -13,6 +14,7 @@
 //! For every probe, each due time either becomes a run or is counted as skipped, once.
 
 mod backoff;
+mod budget;
 mod limits;
 mod pacing;
 mod plan;
@@ -21,6 +23,8 @@ mod scheduler;
 mod work;
 mod worker;
 
+#[cfg(test)]
+mod budget_tests;
 #[cfg(test)]
 mod pacing_tests;
 #[cfg(test)]
@@ -31,7 +35,8 @@ mod stage;
 mod tests;
 
 pub use self::{
+    budget::{Budget, Spent},
     plan::Anchor,
     scheduler::Scheduler,
-    work::{Event, Work},
+    work::{Event, Wait, Work},
 };

@@ -4,7 +4,7 @@
 //! pass within seconds. With `after` and `step` of 5 s and three `times` they begin 5, 15 and 30 s after it, and as much
 //! later as they themselves take. The first success ends them, and so does whatever else an attempt finds, a service that asks for a
 //! longer wait, a reload that changes the probe, and the next due time: an attempt that is in flight then would delay the
-//! run, so each has no more time than there is until then. They need a place like any run, and move nothing of the schedule.
+//! run, so each has no more time than there is until then. They need a place and budget like any run, and move nothing of the schedule.
 
 use std::{sync::Arc, time::Duration};
 
@@ -80,15 +80,22 @@ impl<W: Work> Worker<W> {
         }
     }
 
-    /// One attempt; `None`: there is no time for it, or no place.
+    /// One attempt; `None`: there is no time for it, no place, or no budget.
     async fn recheck(&mut self) -> Option<Outcome> {
         let due = self.anchor.instant(self.plan.due(self.next));
         let mut admission = self.admitted(due).await.ok()?;
         let within = self.time_left(Instant::now())?;
+        let (work, probe) = (Arc::clone(&self.work), Arc::clone(W::probe(&self.target)));
+        // A due run that finds no room is counted as skipped; an attempt that nobody waits for is just not made.
+        work.budget().is_none_or(|budget| budget.has_room(&probe)).then_some(())?;
+        let charge = work.budget().and_then(|budget| budget.charge(&probe));
         admission.permit.begin();
-        let (work, target) = (Arc::clone(&self.work), Arc::clone(&self.target));
-        let outcome = attempt(async move { work.recheck(target, within).await }).await;
+        let (runner, target) = (Arc::clone(&self.work), Arc::clone(&self.target));
+        let outcome = attempt(async move { runner.recheck(target, within).await }).await;
         admission.permit.end(&outcome);
+        if let Some(charge) = charge {
+            charge.settle(&probe, &outcome);
+        }
         Some(outcome)
     }
 

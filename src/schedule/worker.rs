@@ -22,7 +22,7 @@ use super::{
     pacing::{Pacing, Permit},
     plan::{Anchor, Moment, Plan, hash},
     recheck::Failed,
-    work::{Event, Work},
+    work::{Event, Wait, Work},
 };
 use crate::outcome::{Fault, Outcome, Reason, SkipCause};
 
@@ -78,17 +78,12 @@ impl<W: Work> Worker<W> {
         let plan = Plan::new(&probe.name, probe.interval);
         // With the time of the start in it, equal probes on different hosts draw different jitter.
         let seed = hash(&probe.name) ^ anchor.epoch().0;
-        Self {
-            work,
-            turns,
-            anchor,
-            targets,
-            plan,
-            next: plan.first_after(anchor.moment(Instant::now())),
-            backoff: Backoff::new(seed),
-            told: None,
-            target,
+        let now = anchor.moment(Instant::now());
+        let mut backoff = Backoff::new(seed);
+        if let Some(Wait { until, step }) = W::remembered(&target) {
+            backoff.restore((until.map(Moment::of), step), now, &plan, turns.limits.max_backoff());
         }
+        Self { work, turns, anchor, targets, plan, next: plan.first_after(now), backoff, told: None, target }
     }
 
     /// Runs the probe at its due times until it is removed or the scheduler stops. A run in flight is always awaited.
@@ -103,6 +98,7 @@ impl<W: Work> Worker<W> {
             }
             self.skip_what_is_missed();
             if self.next_is_due()
+                && self.has_budget()
                 && let Some(admission) = self.admission().await
             {
                 let failure = self.run_next(admission).await;
@@ -129,6 +125,7 @@ impl<W: Work> Worker<W> {
             return Verdict::Unchanged;
         }
         self.backoff.end();
+        self.remember();
         if before.interval != after.interval {
             self.plan = Plan::new(&after.name, after.interval);
             self.next = self.plan.first_after(self.now());
@@ -138,8 +135,8 @@ impl<W: Work> Worker<W> {
 
     pub(super) fn tell_next_run(&mut self) {
         let resume = self.backoff.resume(self.next);
-        let next_run = self.plan.due(resume.unwrap_or(self.next)).wall();
-        let backoff_until = resume.map(|_| next_run);
+        let next_run = self.plan.due(self.paused_until(resume.unwrap_or(self.next))).wall();
+        let backoff_until = resume.map(|resume| self.plan.due(resume).wall());
         if self.told.replace((next_run, backoff_until)) != Some((next_run, backoff_until)) {
             self.report(Event::Waiting { next_run, backoff_until });
         }
@@ -213,23 +210,60 @@ impl<W: Work> Worker<W> {
         turn.filter(|_| Instant::now() <= latest).ok_or(Some(cause))
     }
 
+    /// The first run at or after that one for which there can be budget.
+    fn paused_until(&self, number: u64) -> u64 {
+        let pause = self.work.budget().and_then(|budget| budget.pause(W::probe(&self.target)));
+        pause.map_or(number, |pause| number.max(self.plan.first_from(self.now().plus(pause))))
+    }
+
+    /// Whether there is budget for the run that is due; skips it where there is not.
+    fn has_budget(&mut self) -> bool {
+        let room = self.work.budget().is_none_or(|budget| budget.has_room(W::probe(&self.target)));
+        if !room {
+            self.skip_to(self.next + 1, SkipCause::Budget);
+        }
+        room
+    }
+
     /// One run, and what follows from it. The value is the reason and the hint of a failed one.
     async fn run_next(&mut self, mut admission: Admission) -> Option<Failed> {
+        // While it waited to be let in, others may have spent what there was.
+        if !self.has_budget() {
+            return None;
+        }
         let number = self.next;
         self.next += 1;
+        let (work, probe) = (Arc::clone(&self.work), Arc::clone(W::probe(&self.target)));
+        let charge = work.budget().and_then(|budget| budget.charge(&probe));
         self.report(Event::Started { lag: self.now().since(self.plan.due(number)) });
         admission.permit.begin();
-        let (work, target) = (Arc::clone(&self.work), Arc::clone(&self.target));
-        let outcome = attempt(async move { work.run(target).await }).await;
+        let (runner, target) = (Arc::clone(&self.work), Arc::clone(&self.target));
+        let outcome = attempt(async move { runner.run(target).await }).await;
         admission.permit.end(&outcome);
         let ended = self.now();
+        if let Some(charge) = charge {
+            charge.settle(&probe, &outcome);
+        }
         let first = self.plan.first_from(ended.minus(self.plan.grace()));
         self.skip_to(first, SkipCause::Overrun);
         let max_backoff = self.turns.limits.max_backoff();
         self.backoff.note(&outcome, (number, self.next), ended, &self.plan, max_backoff);
         let failed = Failed::of(&outcome);
+        self.remember();
         self.report(Event::Finished(outcome));
         failed
+    }
+
+    /// Tells what a restart must not forget. By the wall clock of now: the anchor's may have been set since.
+    fn remember(&self) {
+        let kept = self.backoff.kept(self.next);
+        // The wall clock is read last: what is rounded makes the wait longer, never shorter.
+        let wall = |over: Moment| {
+            let left = over.since(self.now());
+            SystemTime::now() + left
+        };
+        let wait = kept.map(|(over, step)| Wait { until: over.map(wall), step });
+        self.report(Event::Remember(wait));
     }
 
     /// Counts every due time before run `number` that is not accounted for yet as skipped.
