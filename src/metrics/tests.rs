@@ -583,7 +583,7 @@ fn rechecks_move_nothing_but_their_own_count_and_tokens() {
     assert!(before.keys().filter(ours).eq(after.keys().filter(ours)));
     let changed: Vec<_> = after
         .iter()
-        .filter(|(name, value)| ours(name) && before[*name] != **value)
+        .filter(|(name, value)| ours(name) && before[*name].total_cmp(value).is_ne())
         .map(|(name, _)| name)
         .collect();
     let health = r#"probe="h",provider="acme",check="health",model="""#;
