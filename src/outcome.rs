@@ -48,9 +48,13 @@ macro_rules! named {
     };
 }
 
+mod comparison;
 mod network;
 
-pub use self::network::{AddressFailure, DnsServer, FailedAddress, LookupFailure, Network};
+pub use self::{
+    comparison::{Compared, Measure, Pair, PairVerdict, Side},
+    network::{AddressFailure, DnsServer, FailedAddress, LookupFailure, Network},
+};
 
 named! {
     /// The dialects that a provider can speak.
@@ -592,6 +596,8 @@ pub struct Outcome {
     pub connection: Option<ConnectionUse>,
     /// Whether it succeeded, but took longer than the probe's `slow_after`.
     pub slow: bool,
+    /// The comparison that the run belongs to; `None`: to none, or it was run by hand.
+    pub compared: Option<Box<Compared>>,
 }
 
 impl Outcome {
@@ -629,6 +635,7 @@ impl Outcome {
             recheck: None,
             connection: None,
             slow: false,
+            compared: None,
         }
     }
 
@@ -696,6 +703,7 @@ impl Serialize for Record<'_> {
             recheck,
             connection,
             slow,
+            compared,
         } = self.outcome;
         let mut map = serializer.serialize_map(None)?;
         map.serialize_entry("time", &rfc3339(*time))?;
@@ -744,6 +752,11 @@ impl Serialize for Record<'_> {
         optional(&mut map, "recheck", recheck.as_ref())?;
         optional(&mut map, "connection", connection.as_ref())?;
         optional(&mut map, "slow", slow.then_some(&true))?;
+        if let Some(Compared { comparison, side, pair }) = compared.as_deref() {
+            map.serialize_entry("comparison", comparison)?;
+            map.serialize_entry("side", side)?;
+            optional(&mut map, "verdict", pair.map(|pair| pair.verdict()).as_ref())?;
+        }
         map.end()
     }
 }

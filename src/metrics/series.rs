@@ -222,6 +222,8 @@ impl Series {
             recheck: _,
             connection: _,
             slow,
+            // A pair is the comparison's, not the probe's.
+            compared: _,
         } = outcome;
         let values = &*self.values;
         values.runs.add(1);

@@ -62,6 +62,7 @@ pub(crate) fn probe(name: &str, provider: &Arc<Provider>, task: Task) -> Probe {
         connection: Connection::Cold,
         slow_after: None,
         recheck: None,
+        comparison: None,
     }
 }
 
@@ -85,6 +86,8 @@ pub(crate) fn config(probes: Vec<Arc<Probe>>) -> Config {
         },
         providers: BTreeMap::new(),
         probes,
+        comparisons: Vec::new(),
+        pools: Vec::new(),
         budget: None,
         state_directory: None,
         system_roots: Arc::default(),

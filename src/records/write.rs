@@ -169,6 +169,7 @@ mod tests {
             connection: Connection::Cold,
             slow_after: None,
             recheck: None,
+            comparison: None,
         })
     }
 

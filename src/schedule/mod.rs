@@ -8,6 +8,7 @@
 //! - `limits` lets runs in, first come first served.
 //! - `pacing` lets requests of a paced provider go, in turn.
 //! - `recheck` attempts again between a failure and the next due time.
+//! - `pair` is where two probes that run one after the other meet.
 //! - `worker` is the loop of one probe, a task that sleeps from one due time to the next.
 //! - `scheduler` starts, tells and ends the workers.
 //!
@@ -17,6 +18,7 @@ mod backoff;
 mod budget;
 mod limits;
 mod pacing;
+mod pair;
 mod plan;
 mod recheck;
 mod scheduler;

@@ -11,6 +11,7 @@ use tokio::{
 use super::{
     limits::Limits,
     pacing::Pacing,
+    pair::Meetings,
     plan::Anchor,
     work::Work,
     worker::{Turns, Worker},
@@ -26,6 +27,7 @@ pub struct Scheduler<W: Work> {
     anchor: Anchor,
     limits: Arc<Limits>,
     pacing: Arc<Pacing>,
+    meetings: Arc<Meetings>,
     /// By the probe's name; those of removed probes too, as long as a run of theirs may be in flight.
     probes: HashMap<String, Handle<W::Target>>,
 }
@@ -45,6 +47,7 @@ impl<W: Work> Scheduler<W> {
             anchor,
             limits: Limits::new(limits.clone()),
             pacing: Arc::default(),
+            meetings: Arc::default(),
             probes: HashMap::new(),
         }
     }
@@ -80,7 +83,11 @@ impl<W: Work> Scheduler<W> {
 
     fn start(&self, target: Arc<W::Target>) -> Handle<W::Target> {
         let (sender, targets) = watch::channel(Some(Arc::clone(&target)));
-        let turns = Turns { limits: Arc::clone(&self.limits), pacing: Arc::clone(&self.pacing) };
+        let turns = Turns {
+            limits: Arc::clone(&self.limits),
+            pacing: Arc::clone(&self.pacing),
+            meetings: Arc::clone(&self.meetings),
+        };
         let worker = Worker::new(Arc::clone(&self.work), turns, self.anchor, target, targets);
         Handle { target: sender, task: tokio::spawn(worker.run()) }
     }

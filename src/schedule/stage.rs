@@ -170,7 +170,7 @@ impl Theatre {
 
     /// When the first due time of that probe comes, from the opening.
     pub(super) fn first_due(&self, probe: &Probe) -> Duration {
-        let plan = Plan::new(&probe.name, probe.interval);
+        let plan = Plan::new(probe.grid(), probe.interval);
         plan.due(plan.first_after(self.anchor.epoch())).since(self.anchor.epoch())
     }
 
@@ -264,6 +264,7 @@ pub(super) fn probe(name: &str, provider: Arc<Provider>, interval: Duration) -> 
         connection: Connection::Cold,
         slow_after: None,
         recheck: None,
+        comparison: None,
     }
 }
 

@@ -20,16 +20,19 @@ use super::{
     backoff::Backoff,
     limits::{Limits, Slot},
     pacing::{Pacing, Permit},
+    pair::{Cue, Meetings, Seat, Turn},
     plan::{Anchor, Moment, Plan, hash},
     recheck::Failed,
     work::{Event, Wait, Work},
 };
-use crate::outcome::{Fault, Outcome, Reason, SkipCause};
+use crate::outcome::{Fault, Measure, Outcome, Reason, SkipCause};
 
 /// One probe. It is one task, and every run of the probe is inside that task: runs cannot overlap.
 pub(super) struct Worker<W: Work> {
     pub(super) work: Arc<W>,
-    pub(super) turns: Turns,
+    turns: Turns,
+    /// Where the probe meets the other one of its comparison; `None`: it is in none.
+    seat: Option<Seat>,
     pub(super) anchor: Anchor,
     /// What the configuration in force has for this probe; `None`: nothing any more.
     pub(super) targets: watch::Receiver<Option<Arc<W::Target>>>,
@@ -46,6 +49,7 @@ pub(super) struct Worker<W: Work> {
 pub(super) struct Turns {
     pub(super) limits: Arc<Limits>,
     pub(super) pacing: Arc<Pacing>,
+    pub(super) meetings: Arc<Meetings>,
 }
 
 /// What one run is let in with, until it has ended.
@@ -75,7 +79,7 @@ impl<W: Work> Worker<W> {
         targets: watch::Receiver<Option<Arc<W::Target>>>,
     ) -> Self {
         let probe = W::probe(&target);
-        let plan = Plan::new(&probe.name, probe.interval);
+        let plan = Plan::new(probe.grid(), probe.interval);
         // With the time of the start in it, equal probes on different hosts draw different jitter.
         let seed = hash(&probe.name) ^ anchor.epoch().0;
         let now = anchor.moment(Instant::now());
@@ -83,7 +87,9 @@ impl<W: Work> Worker<W> {
         if let Some(Wait { until, step }) = W::remembered(&target) {
             backoff.restore((until.map(Moment::of), step), now, &plan, turns.limits.max_backoff());
         }
-        Self { work, turns, anchor, targets, plan, next: plan.first_after(now), backoff, told: None, target }
+        let next = plan.first_after(now);
+        let seat = turns.meetings.seat(probe, next);
+        Self { work, turns, seat, anchor, targets, plan, next, backoff, told: None, target }
     }
 
     /// Runs the probe at its due times until it is removed or the scheduler stops. A run in flight is always awaited.
@@ -99,10 +105,11 @@ impl<W: Work> Worker<W> {
             self.skip_what_is_missed();
             if self.next_is_due()
                 && self.has_budget()
-                && let Some(admission) = self.admission().await
+                && let Some(cue) = self.cue().await
+                && let Some(admission) = self.admission(cue).await
             {
-                let failure = self.run_next(admission).await;
-                self.recheck_after(failure).await;
+                let failed = self.run_next(cue, admission).await;
+                self.recheck_after(failed).await;
             }
         }
     }
@@ -126,9 +133,14 @@ impl<W: Work> Worker<W> {
         }
         self.backoff.end();
         self.remember();
-        if before.interval != after.interval {
-            self.plan = Plan::new(&after.name, after.interval);
+        let regrouped = before.comparison != after.comparison;
+        if before.interval != after.interval || before.grid() != after.grid() {
+            self.plan = Plan::new(after.grid(), after.interval);
             self.next = self.plan.first_after(self.now());
+            self.tell_other();
+        }
+        if regrouped {
+            self.seat = self.turns.meetings.seat(W::probe(&self.target), self.next);
         }
         Verdict::Changed
     }
@@ -136,8 +148,12 @@ impl<W: Work> Worker<W> {
     pub(super) fn tell_next_run(&mut self) {
         let resume = self.backoff.resume(self.next);
         let next_run = self.plan.due(self.paused_until(resume.unwrap_or(self.next))).wall();
-        let backoff_until = resume.map(|resume| self.plan.due(resume).wall());
-        if self.told.replace((next_run, backoff_until)) != Some((next_run, backoff_until)) {
+        self.tell((next_run, resume.map(|resume| self.plan.due(resume).wall())));
+    }
+
+    fn tell(&mut self, waiting: (SystemTime, Option<SystemTime>)) {
+        if self.told.replace(waiting) != Some(waiting) {
+            let (next_run, backoff_until) = waiting;
             self.report(Event::Waiting { next_run, backoff_until });
         }
     }
@@ -159,10 +175,38 @@ impl<W: Work> Worker<W> {
         self.plan.due(self.next) <= self.now()
     }
 
+    /// Waits for the other probe of a comparison where that one goes first; `None`: a reload has changed the probe.
+    async fn cue(&mut self) -> Option<Cue> {
+        let due = self.plan.due(self.next);
+        let latest = self.anchor.instant(due.plus(self.plan.lateness()));
+        let mut cue = Cue { since: due, other: None };
+        loop {
+            let Some(seat) = &mut self.seat else { return Some(cue) };
+            let deadline = match seat.turn(self.next) {
+                Turn::Now(other) => return Some(Cue { other, ..cue }),
+                Turn::Wait => latest,
+                Turn::After(end) => {
+                    self.tell((end.wall(), None));
+                    self.anchor.instant(end.plus(self.plan.lateness()))
+                }
+            };
+            if Instant::now() >= deadline {
+                return Some(cue);
+            }
+            let Some(seat) = &mut self.seat else { return Some(cue) };
+            select! {
+                biased;
+                _ = self.targets.changed() => if self.follow() != Verdict::Unchanged { return None },
+                () = seat.changed(deadline) => {}
+            }
+            cue.since = self.now();
+        }
+    }
+
     /// Waits until pace and limits let the run in that is due; `None`: it came too late, or a reload has changed the
     /// probe. The pace comes first: nobody holds one of the places of all while waiting for its provider's.
-    async fn admission(&mut self) -> Option<Admission> {
-        let latest = self.anchor.instant(self.plan.due(self.next).plus(self.plan.lateness()));
+    async fn admission(&mut self, cue: Cue) -> Option<Admission> {
+        let latest = self.anchor.instant(cue.since.plus(self.plan.lateness()));
         match self.admitted(latest).await {
             Ok(admission) => Some(admission),
             Err(cause) => {
@@ -182,7 +226,7 @@ impl<W: Work> Worker<W> {
     /// a reload has changed the probe.
     pub(super) async fn admitted(&mut self, latest: Instant) -> Result<Admission, Option<SkipCause>> {
         let target = Arc::clone(&self.target);
-        let Turns { limits, pacing } = &self.turns;
+        let Turns { limits, pacing, meetings: _ } = &self.turns;
         let (limits, pacing) = (Arc::clone(limits), Arc::clone(pacing));
         let permit = self.turn(pacing.permit(W::probe(&target)), latest, SkipCause::Pacing).await?;
         let slot = limits.slot(&W::probe(&target).provider.name);
@@ -226,7 +270,7 @@ impl<W: Work> Worker<W> {
     }
 
     /// One run, and what follows from it. The value is the reason and the hint of a failed one.
-    async fn run_next(&mut self, mut admission: Admission) -> Option<Failed> {
+    async fn run_next(&mut self, cue: Cue, mut admission: Admission) -> Option<Failed> {
         // While it waited to be let in, others may have spent what there was.
         if !self.has_budget() {
             return None;
@@ -235,11 +279,19 @@ impl<W: Work> Worker<W> {
         self.next += 1;
         let (work, probe) = (Arc::clone(&self.work), Arc::clone(W::probe(&self.target)));
         let charge = work.budget().and_then(|budget| budget.charge(&probe));
-        self.report(Event::Started { lag: self.now().since(self.plan.due(number)) });
+        let begun = self.now();
+        if let Some(seat) = &self.seat {
+            seat.begins(number, begun.plus(probe.timeout));
+        }
+        // The second of a pair begins when it should; one that waited in vain is late.
+        let should_begin = if cue.other.is_some() { cue.since } else { self.plan.due(number) };
+        self.report(Event::Started { lag: begun.since(should_begin) });
         admission.permit.begin();
         let (runner, target) = (Arc::clone(&self.work), Arc::clone(&self.target));
-        let outcome = attempt(async move { runner.run(target).await }).await;
+        let mut outcome = attempt(async move { runner.run(target).await }).await;
         admission.permit.end(&outcome);
+        let measure = Measure::of(&outcome);
+        outcome.compared = self.seat.as_ref().map(|seat| Box::new(seat.compared(measure, cue.other)));
         let ended = self.now();
         if let Some(charge) = charge {
             charge.settle(&probe, &outcome);
@@ -248,9 +300,13 @@ impl<W: Work> Worker<W> {
         self.skip_to(first, SkipCause::Overrun);
         let max_backoff = self.turns.limits.max_backoff();
         self.backoff.note(&outcome, (number, self.next), ended, &self.plan, max_backoff);
-        let failed = Failed::of(&outcome);
         self.remember();
+        let failed = Failed::of(&outcome);
         self.report(Event::Finished(outcome));
+        // The other one begins now: what this run leaves to do is done.
+        if let Some(seat) = &self.seat {
+            seat.ended(number, measure);
+        }
         failed
     }
 
@@ -271,7 +327,15 @@ impl<W: Work> Worker<W> {
         let runs = number.saturating_sub(self.next);
         if runs > 0 {
             self.next = number;
+            self.tell_other();
             self.report(Event::Skipped { cause, runs });
+        }
+    }
+
+    /// Tells the other probe of a comparison how far this one has come.
+    fn tell_other(&self) {
+        if let Some(seat) = &self.seat {
+            seat.passed(self.next);
         }
     }
 

@@ -561,6 +561,52 @@ fn what_would_call_a_healthy_stream_down_is_warned_of() {
     );
 }
 
+/// A comparison of these two models, and a pool of its probes.
+fn comparison(by_gateway: &str, direct: &str) -> String {
+    let probe = |name: &str, provider: &str, model: &str| {
+        format!(
+            "[[probe]]\nname = \"{name}\"\nprovider = \"{provider}\"\ncheck = \"chat\"\nmodel = \"{model}\"\n\
+             prompt_words = 100\n"
+        )
+    };
+    format!(
+        "[provider.openrouter]\napi_key = {{ env = \"LANGMART_API_KEY\" }}\n\
+         [provider.anthropic]\napi_key = {{ env = \"ANTHROPICS\" }}\n{}{}\
+         [[comparison]]\nname = \"c\"\ngateway = \"one\"\ndirect = \"other\"\n\
+         [[pool]]\nname = \"p\"\nmembers = [{{ probe = \"other\", weight = 3 }}, {{ probe = \"one\" }}]\n\
+         [[pool]]\nname = \"q\"\nmembers = [{{ probe = \"other\" }}]\n",
+        probe("one", "openrouter", by_gateway),
+        probe("other", "anthropic", direct)
+    )
+}
+
+#[test]
+fn comparisons_and_pools_put_probes_together() {
+    let config = good(&comparison("anthropic/claude-haiku-4.5", "claude-haiku-4-5-20251001"));
+    let [one, other] = &config.probes[..] else { panic!("{:?}", config.probes) };
+    assert_eq!(one.comparison, other.comparison);
+    assert_eq!(one.comparison, Some(config.comparisons[0].clone()));
+    assert_eq!((one.grid(), other.grid()), ("one", "one"));
+    assert_eq!(one.chat().unwrap().prompt.split_whitespace().count(), 100);
+    let pools = config.pools.iter().map(|pool| {
+        let members = pool.members.iter().map(|member| (member.probe.as_str(), member.weight));
+        (pool.name.as_str(), members.collect::<Vec<_>>())
+    });
+    assert_eq!(pools.collect::<Vec<_>>(), [("p", vec![("other", 3), ("one", 1)]), ("q", vec![("other", 1)])]);
+}
+
+#[test]
+fn a_comparison_of_two_models_is_doubtful() {
+    assert_eq!(warnings(&comparison("anthropic/claude-haiku-4.5", "claude-haiku-4-5-20251001")), [""; 0]);
+    assert_eq!(
+        warnings(&comparison("openai/gpt-4o-mini", "claude-haiku-4-5")),
+        [
+            "config.toml:17: comparison[1] \"c\": compares the model \"openai/gpt-4o-mini\" with \"claude-haiku-4-5\"; \
+          is that meant?"
+        ]
+    );
+}
+
 const EXAMPLE: &str = include_str!("../../config.toml.example");
 
 /// The example with those of its commented lines that begin so brought to life.
@@ -721,4 +767,28 @@ fn rechecks_have_the_waits_of_the_guide() {
     let own = probe("recheck = { after = \"2s\", step = \"0s\", times = 2 }").recheck.unwrap();
     assert_eq!(own.waits(), seconds(4));
     assert_eq!((probe("").recheck, probe("").slow_after), (None, None));
+}
+
+#[test]
+fn compared_probes_keep_or_close_their_connections_alike() {
+    let file = |gateway: &str, direct: &str| {
+        let probe = |name: &str, connection: &str| {
+            format!(
+                "[[probe]]\nname = \"{name}-a\"\nprovider = \"{name}\"\ncheck = \"auth\"\nconnection = \"{connection}\"\n"
+            )
+        };
+        format!(
+            "[defaults]\ntimeout = \"10s\"\n[provider.langmart]\napi_key = {{ env = \"LANGMART_API_KEY\" }}\n\
+             [provider.openai]\napi_key = {{ env = \"TENANT\" }}\n{}{}[[comparison]]\nname = \"c\"\n\
+             gateway = \"langmart-a\"\ndirect = \"openai-a\"\n",
+            probe("langmart", gateway),
+            probe("openai", direct)
+        )
+    };
+    good(&file("warm", "warm"));
+    let problems = read(&file("warm", "cold")).unwrap_err().to_string();
+    assert_eq!(
+        problems,
+        "config.toml:20: comparison[1] \"c\": direct: must have the connection of \"langmart-a\": warm, not cold"
+    );
 }

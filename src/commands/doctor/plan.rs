@@ -92,6 +92,7 @@ impl<'a> Doctor<'a> {
             connection: Connection::Cold,
             slow_after: None,
             recheck: None,
+            comparison: None,
         })
     }
 

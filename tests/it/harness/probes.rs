@@ -65,6 +65,7 @@ pub fn probe(provider: Provider, check: Check) -> Probe {
         connection: Connection::Cold,
         slow_after: None,
         recheck: None,
+        comparison: None,
     }
 }
 
@@ -88,6 +89,8 @@ pub fn config(probes: Vec<Probe>) -> Config {
         },
         providers: probes.iter().map(|probe| (probe.provider.name.clone(), probe.provider.clone())).collect(),
         probes: probes.into_iter().map(Arc::new).collect(),
+        comparisons: Vec::new(),
+        pools: Vec::new(),
         budget: None,
         state_directory: None,
         system_roots: Arc::default(),
