@@ -73,13 +73,7 @@ impl<'a> Context<'a> {
                 Ok(()) => return Some(text),
                 Err(message) => self.report.error(place, message),
             },
-            (Err(message), Keys::Required) => {
-                let outside = credential.filter(|_| self.surroundings.credentials_directory().is_none());
-                let remedy = outside.map_or_else(String::new, |name| {
-                    format!("; by hand: {}", systemd_run([name.as_str()], "langmart-prober once"))
-                });
-                self.report.error(place, message + &remedy);
-            }
+            (Err(message), Keys::Required) => self.report.error(place, message),
             (Err(message), _) => self.report.warning(place, message),
         }
         None

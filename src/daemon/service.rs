@@ -46,6 +46,10 @@ const SCHEDULER_PATIENCE: Duration = Duration::from_secs(10);
 /// How often the housekeeping is done: resolver files looked at, STATUS brought up to date.
 const HOUSEKEEPING: Duration = Duration::from_secs(5);
 
+/// What an operator should know whose configuration has no key at all.
+const NO_KEY: &str =
+    "no provider has a key yet, so nothing that needs one is probed; to give one: man langmart-prober, KEYS";
+
 /// Where the configuration comes from.
 pub enum Source<'a> {
     /// A file, read again at every reload.
@@ -72,6 +76,8 @@ pub enum Fatal {
     Configuration(Problems),
     /// Anything else, said in full.
     Other(String),
+    /// It is said in the log, which standard error shows.
+    Logged,
 }
 
 impl fmt::Display for Fatal {
@@ -79,11 +85,24 @@ impl fmt::Display for Fatal {
         match self {
             Self::Configuration(problems) => problems.fmt(f),
             Self::Other(what) => f.write_str(what),
+            Self::Logged => f.write_str("see the log"),
         }
     }
 }
 
 impl Fatal {
+    /// Says it on standard error, given as `err`, unless the log has said it there: no line is twice in the journal, where
+    /// each is an error. Whoever closed standard error is not told, and gets the exit status all the same.
+    pub fn tell(&self, err: &mut impl io::Write) {
+        if matches!(self, Self::Logged) {
+            return;
+        }
+        let priority = if surroundings().journal { "<3>" } else { "" };
+        for line in self.to_string().lines() {
+            let _ = writeln!(err, "{priority}{line}");
+        }
+    }
+
     fn other(what: &'static str) -> impl Fn(io::Error) -> Self {
         move |error| Self::Other(format!("{what}: {error}"))
     }
@@ -93,22 +112,30 @@ impl Fatal {
 pub fn run(source: &Source<'_>) -> Result<(), Fatal> {
     let started = SystemTime::now();
     let loaded = source.load().map_err(Fatal::Configuration)?;
-    let surroundings = logging::Surroundings::of_standard_error(
-        env::var_os("JOURNAL_STREAM").as_deref(),
-        env::var_os("NO_COLOR").as_deref(),
-    );
-    let logging =
-        Logging::start(&loaded.config.log, surroundings).map_err(|error| Fatal::Other(error.to_string()))?;
+    let shows_log = loaded.config.log.stderr;
+    let logging = Logging::start(&loaded.config.log, surroundings())
+        .map_err(|error| Fatal::Other(error.to_string()))?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(Fatal::other("cannot start the main runtime"))?;
-    let result = runtime.block_on(serve(source, loaded, started, &logging));
+    let mut result = runtime.block_on(serve(source, loaded, started, &logging));
     if let Err(Fatal::Other(what)) = &result {
         error!(error = %what, "Daemon ends");
+        if shows_log {
+            result = Err(Fatal::Logged);
+        }
     }
     logging.stop(CLOSE);
     result
+}
+
+/// What standard error is.
+fn surroundings() -> logging::Surroundings {
+    logging::Surroundings::of_standard_error(
+        env::var_os("JOURNAL_STREAM").as_deref(),
+        env::var_os("NO_COLOR").as_deref(),
+    )
 }
 
 /// Starts everything, runs the loop, stops everything.
@@ -250,6 +277,9 @@ impl<'a> Daemon<'a> {
             probes = daemon.config.probes.len(),
             "Daemon is ready"
         );
+        if daemon.lacks_keys() {
+            info!("{NO_KEY}");
+        }
         Ok((daemon, server, reloads))
     }
 
@@ -354,6 +384,11 @@ impl<'a> Daemon<'a> {
         self.notifier.status(&self.status());
     }
 
+    /// No provider has a key, as after the installation of the package.
+    fn lacks_keys(&self) -> bool {
+        self.config.providers.values().all(|provider| provider.key.is_none())
+    }
+
     /// One line for `systemctl status`.
     fn status(&self) -> String {
         let series = self.metrics.all();
@@ -362,8 +397,9 @@ impl<'a> Daemon<'a> {
         let paused = self.budget.resumes().map_or_else(String::new, |resumes| {
             format!("; budget reached, chat and stream resume {}", rfc3339(resumes))
         });
+        let remark = if self.lacks_keys() { format!("; {NO_KEY}") } else { String::new() };
         format!(
-            "{} probes of {} providers, {failing} failing{paused}; http://{}/",
+            "{} probes of {} providers, {failing} failing{paused}; http://{}/{remark}",
             self.config.probes.len(),
             self.config.providers.len(),
             self.listen.1
