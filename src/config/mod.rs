@@ -16,6 +16,7 @@ mod resolve;
 mod resolve_budget;
 mod resolve_groups;
 mod resolve_http;
+mod resolve_manner;
 mod resolve_probe;
 mod resolve_provider;
 mod resolve_server;

@@ -21,7 +21,7 @@ use super::{
     raw::Section,
     resolve_budget,
     resolve_groups::{self, Known},
-    resolve_probe, resolve_provider, resolve_server,
+    resolve_manner, resolve_probe, resolve_provider, resolve_server,
     surroundings::{Surroundings, exposure, is_loopback},
 };
 
@@ -160,6 +160,7 @@ pub(super) fn config(table: &DeTable<'_>, context: &Context<'_>) -> Config {
         context.report.warning(&provider.place, message);
     }
     shared_keys(&providers, context.report);
+    resolve_manner::paces(&providers, &probes, context.report);
     let usable =
         providers.into_iter().filter_map(|(name, drafted)| Some((name, drafted.provider?))).collect();
     let budget = budget.map(|placed| placed.budget);

@@ -17,6 +17,7 @@ use super::{
     raw::{Section, wrong_type},
     resolve::{Context, Defaults, Placed, source},
     resolve_http::{base_url, credentials, headers, is_exposed, key_header, path, proxy, status_url},
+    resolve_manner::requests_per_minute,
     resolve_probe::probe,
     secret::Secret,
     surroundings::certificates,
@@ -51,6 +52,8 @@ pub(super) struct Draft {
     pub(super) keyed: bool,
     /// Whether checks that want a key can be without: a server of the operator's own may need none.
     pub(super) keyless: bool,
+    /// Where `requests_per_minute` is written, or would be.
+    pub(super) pace_place: Place,
     /// Whether any probe is meant for it.
     pub(super) used: bool,
     /// What `checks` asks for, and where.
@@ -100,11 +103,14 @@ pub(super) fn provider(name: &str, mut section: Section<'_>, context: &Context<'
         labels: labels(&section.section("labels"), report),
         paths: paths(&mut section),
         status_source: status_source(&mut section, api, own_url, report),
+        requests_per_minute: requests_per_minute(&mut section),
         base_url: url,
     };
     let (keyed, key_place) = (section.has("api_key"), section.place_of("api_key"));
+    let pace_place = section.place_of("requests_per_minute");
     section.finish();
     Draft {
+        pace_place,
         used: !checks.is_empty(),
         provider: api.map(|_| Arc::new(resolved)),
         place,

@@ -4,7 +4,8 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use crate::{
     config::{
-        Chat, Config, Log, LogFormat, Paths, Price, Probe, Provider, Rotation, Schedule, Server, Stream, Task,
+        Chat, Config, Connection, Log, LogFormat, Paths, Price, Probe, Provider, Rotation, Schedule, Server,
+        Stream, Task,
     },
     outcome::Api,
 };
@@ -25,6 +26,7 @@ pub(crate) fn provider(name: &str, api: Api) -> Provider {
         labels: BTreeMap::new(),
         paths: Paths::default(),
         status_source: None,
+        requests_per_minute: None,
     }
 }
 
@@ -57,6 +59,9 @@ pub(crate) fn probe(name: &str, provider: &Arc<Provider>, task: Task) -> Probe {
         model: None,
         interval: Duration::from_secs(60),
         timeout: Duration::from_secs(30),
+        connection: Connection::Cold,
+        slow_after: None,
+        recheck: None,
         comparison: None,
     }
 }

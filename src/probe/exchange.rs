@@ -65,7 +65,11 @@ pub(super) async fn exchange(
     let reading = observed(marks.clone(), progress.read(client, request, listener.as_deref_mut()));
     let ending = tokio::time::timeout(timeout, reading).await;
     let mut ended = Instant::now();
-    let seen = marks.seen();
+    let mut seen = marks.seen();
+    if seen.dialled.is_none() {
+        // The connection of the run before was there from the start.
+        seen.connected = Some(started);
+    }
     // What came after a complete answer was our own waiting for the last counts, or what nobody asked for.
     let over = listener.as_deref().and_then(Listener::complete_since);
     if let Some(over) = over {

@@ -24,6 +24,7 @@ mod status_page;
 mod stream;
 mod tls;
 mod transcript;
+mod warm;
 
 pub use self::{
     client::ClientError,

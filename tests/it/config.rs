@@ -787,3 +787,73 @@ proptest! {
         let _ = read(&format!("{key} = {value}\n"));
     }
 }
+
+#[test]
+fn a_plan_above_its_pace_is_warned_of() {
+    let file = |pace: u32| {
+        format!(
+            "[provider.langmart]\napi_key = {{ env = \"LANGMART_API_KEY\" }}\nrequests_per_minute = {pace}\n\
+             checks = [\"network\", \"health\", \"auth\"]\n[[probe]]\nname = \"models\"\nprovider = \"langmart\"\n\
+             check = \"models\"\ninterval = \"40s\"\n"
+        )
+    };
+    // Two checks a minute and three in two; the network check sends nothing.
+    let message = "config.toml:3: provider.langmart.requests_per_minute: its probes would send 3.5 requests a minute, \
+                   and the rest will be skipped; raise it to 4 or more, or the intervals";
+    assert_eq!(warnings(&file(3)), [message]);
+    assert_eq!(warnings(&file(4)), [""; 0]);
+}
+
+#[test]
+fn a_slowness_that_no_run_reaches_is_warned_of() {
+    let file = |slow_after: &str| {
+        format!(
+            "[[probe]]\nname = \"a\"\nprovider = \"langmart\"\ncheck = \"health\"\nslow_after = \"{slow_after}\"\n\
+             [provider.langmart]\n"
+        )
+    };
+    let message = "config.toml:5: probe[1] \"a\": slow_after: never comes about: the whole run may take no longer than \"30s\"";
+    assert_eq!(warnings(&file("30s")), [message]);
+    assert_eq!(warnings(&file("29s")), [""; 0]);
+}
+
+#[test]
+fn rechecks_have_the_waits_of_the_guide() {
+    let probe = |keys: &str| {
+        let text = format!(
+            "[provider.langmart]\n[[probe]]\nname = \"a\"\nprovider = \"langmart\"\ncheck = \"health\"\n{keys}\n"
+        );
+        good(&text).probes[0].clone()
+    };
+    let seconds = Duration::from_secs;
+    let guide = probe("recheck = {}").recheck.unwrap();
+    assert_eq!((1..=guide.times).map(|n| guide.wait(n)).collect::<Vec<_>>(), [5, 10, 15].map(seconds));
+    assert_eq!(guide.waits(), seconds(30));
+    let own = probe("recheck = { after = \"2s\", step = \"0s\", times = 2 }").recheck.unwrap();
+    assert_eq!(own.waits(), seconds(4));
+    assert_eq!((probe("").recheck, probe("").slow_after), (None, None));
+}
+
+#[test]
+fn compared_probes_keep_or_close_their_connections_alike() {
+    let file = |gateway: &str, direct: &str| {
+        let probe = |name: &str, connection: &str| {
+            format!(
+                "[[probe]]\nname = \"{name}-a\"\nprovider = \"{name}\"\ncheck = \"auth\"\nconnection = \"{connection}\"\n"
+            )
+        };
+        format!(
+            "[defaults]\ntimeout = \"10s\"\n[provider.langmart]\napi_key = {{ env = \"LANGMART_API_KEY\" }}\n\
+             [provider.openai]\napi_key = {{ env = \"TENANT\" }}\n{}{}[[comparison]]\nname = \"c\"\n\
+             gateway = \"langmart-a\"\ndirect = \"openai-a\"\n",
+            probe("langmart", gateway),
+            probe("openai", direct)
+        )
+    };
+    good(&file("warm", "warm"));
+    let problems = read(&file("warm", "cold")).unwrap_err().to_string();
+    assert_eq!(
+        problems,
+        "config.toml:20: comparison[1] \"c\": direct: must have the connection of \"langmart-a\": warm, not cold"
+    );
+}
