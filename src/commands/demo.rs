@@ -128,7 +128,7 @@ pub fn demo(listen: SocketAddr, out: &mut impl Write, err: &mut impl Write) -> i
     match daemon::run(&Source::BuiltIn(&text, surroundings)) {
         Ok(()) => Ok(EXIT_OK),
         Err(fatal) => {
-            writeln!(err, "{fatal}")?;
+            fatal.tell(err);
             Ok(EXIT_FAILED)
         }
     }

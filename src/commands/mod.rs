@@ -3,6 +3,7 @@
 mod check_config;
 mod demo;
 mod doctor;
+mod manual;
 mod once;
 mod ranking;
 mod report;
@@ -13,6 +14,7 @@ pub use self::{
     check_config::check_config,
     demo::demo,
     doctor::{Doctor, doctor},
+    manual::{completions, configuration_manual, manual},
     once::{Once, once},
     report::{Report, report},
     simulate::{Simulate, simulate},

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::table;
-use crate::outcome::{Check, Outcome, Subject};
+use crate::outcome::{Outcome, Subject};
 
 /// The models that answered, the fastest first, as aligned columns; `None` where fewer than two did, which leaves nothing
 /// to choose from.
@@ -13,8 +13,7 @@ use crate::outcome::{Check, Outcome, Subject};
 pub(super) fn render<'a>(runs: impl IntoIterator<Item = (Subject<'a>, &'a Outcome)>) -> Option<String> {
     let mut models: Vec<Model<'a>> = Vec::new();
     for (subject, outcome) in runs {
-        let generates = matches!(subject.check, Check::Chat | Check::Stream);
-        let Some(name) = subject.model.filter(|_| generates && outcome.success()) else {
+        let Some(name) = subject.model.filter(|_| subject.check.generates() && outcome.success()) else {
             continue;
         };
         let known = models.iter().position(|model| (model.name, model.provider) == (name, subject.provider));
@@ -73,7 +72,7 @@ mod tests {
     use std::time::SystemTime;
 
     use super::*;
-    use crate::outcome::{Fault, Reason};
+    use crate::outcome::{Check, Fault, Reason};
 
     /// Milliseconds: the whole answer, the first token, each further one.
     fn run(reason: Reason, figures: [u64; 3]) -> Outcome {

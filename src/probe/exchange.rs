@@ -13,6 +13,7 @@ use super::{
     failure::{self, Failure, Route},
     handover,
     stream::Listener,
+    transcript,
 };
 use crate::outcome::Reason;
 
@@ -60,13 +61,19 @@ pub(super) async fn exchange(
     mut listener: Option<&mut Listener>,
 ) -> Exchange {
     let marks = Arc::new(Marks::new(route.tls_proxy));
+    // Before the body becomes one that is not shown.
+    transcript::sent(&request);
     let request = if listener.is_some() { handover::observed(request, &marks) } else { request };
     let mut progress = Progress::default();
     let started = Instant::now();
     let reading = observed(marks.clone(), progress.read(client, request, listener.as_deref_mut()));
     let ending = tokio::time::timeout(timeout, reading).await;
     let mut ended = Instant::now();
-    let seen = marks.seen();
+    let mut seen = marks.seen();
+    if seen.dialled.is_none() {
+        // The connection of the run before was there from the start.
+        seen.connected = Some(started);
+    }
     // What came after a complete answer was our own waiting for the last counts, or what nobody asked for.
     let over = listener.as_deref().and_then(Listener::complete_since);
     if let Some(over) = over {
@@ -118,6 +125,7 @@ impl Progress {
     ) -> Result<End, reqwest::Error> {
         let mut incoming = client.execute(request).await?;
         self.headers = Some(Instant::now());
+        transcript::answered(&incoming);
         let response = self.response.insert(Response {
             status: incoming.status().as_u16(),
             version: version_name(incoming.version()),
@@ -131,6 +139,7 @@ impl Progress {
             return listen(&mut incoming, listener).await;
         }
         while let Some(chunk) = incoming.chunk().await? {
+            transcript::received(&chunk);
             if response.body.len() + chunk.len() > MAX_BODY {
                 return Ok(End::Exceeded);
             }
@@ -148,6 +157,9 @@ async fn listen(incoming: &mut reqwest::Response, listener: &mut Listener) -> Re
         };
         // Before anything else: the time of the first token is taken from it.
         let arrived = Instant::now();
+        if let Ok(Some(chunk)) = &read {
+            transcript::received(chunk);
+        }
         match read {
             Ok(Some(chunk)) if listener.hear(&chunk, arrived).is_continue() => {}
             // A reset is but one of the ways in which a stream ends too early.

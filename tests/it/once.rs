@@ -215,3 +215,35 @@ fn models_are_ranked_by_what_was_measured() {
     let records = place.run("once", &["--json"]);
     assert_eq!(self::records(&records.stdout).len(), 3, "records alone");
 }
+
+#[test]
+fn all_credentials_are_had_by_one_line() {
+    let provider =
+        |name| format!("[provider.{name}]\napi_key = {{ credential = \"{name}\" }}\nchecks = [\"auth\"]\n");
+    let place = Place::new(&(provider("groq") + &provider("openai")));
+    let output = place.command("once").output().unwrap();
+    assert_eq!(output.status.code(), Some(78));
+    let said = String::from_utf8(output.stderr).unwrap();
+    let line = format!(
+        "\n  systemd-run --pipe --wait --collect --quiet --property=LoadCredential=groq:/etc/credstore/groq \
+         --property=LoadCredential=openai:/etc/credstore/openai langmart-prober once --config {}\n",
+        place.path("config.toml").display()
+    );
+    assert!(said.ends_with(&line), "{said}");
+    // The unit itself has them where systemd says.
+    let output = place.command("once").env("CREDENTIALS_DIRECTORY", place.path("none")).output().unwrap();
+    assert!(!String::from_utf8(output.stderr).unwrap().contains("systemd-run"));
+}
+
+#[test]
+fn the_body_of_a_streams_request_is_shown() {
+    let simulator = simulator("");
+    let place = Place::new(&format!(
+        "[provider.groq]\nbase_url = \"http://{}/groq/openai/v1\"\n{KEY}\n\
+         [[probe]]\nname = \"s\"\nprovider = \"groq\"\ncheck = \"stream\"\nmodel = \"llama-3.1-8b-instant\"\n",
+        simulator.address()
+    ));
+    let output = place.run("once", &["--verbose"]);
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success() && said.contains("\"stream\":true"), "{said}");
+}
