@@ -1,11 +1,18 @@
 //! Where probes, schedule, metrics and records meet: what a run is, and who hears of it.
 
-use std::{sync::Arc, time::SystemTime};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, SystemTime},
+};
 
 use tracing::{error, info, warn};
 
 use crate::{
     config::Probe,
+    health::{Health, Silence},
     metrics::{Last, Metrics, Series},
     outcome::{Outcome, Reason, Subject},
     probe::Target,
@@ -13,23 +20,63 @@ use crate::{
     schedule::{Event, Work},
 };
 
+/// How much longer than it may take a probe is silent before it counts as stuck.
+const PATIENCE: Duration = Duration::from_secs(60);
+
 /// A probe made ready, with the series that its runs write to.
 pub(super) struct Watched {
     target: Arc<Target>,
     series: Arc<Series>,
+    silence: Silence,
 }
 
 impl Watched {
-    pub(super) fn new(target: Arc<Target>, metrics: &Metrics) -> Arc<Self> {
-        let series = metrics.series(target.probe());
-        Arc::new(Self { target, series })
+    pub(super) fn new(target: Arc<Target>, metrics: &Metrics, health: &Health) -> Arc<Self> {
+        let probe = target.probe();
+        let series = metrics.series(probe);
+        let silence = health.silence(format!("probe {}", probe.name), longest_run(probe));
+        Arc::new(Self { target, series, silence })
     }
+
+    /// Takes note of what the probe does: how long it may be silent from here on.
+    fn hear(&self, event: &Event) {
+        match event {
+            // Held back, it starts or is skipped within seconds.
+            Event::Waiting { next_run, .. } => {
+                let wait = next_run.duration_since(SystemTime::now()).unwrap_or_default();
+                self.silence.lasts(wait + PATIENCE);
+            }
+            _ => self.silence.lasts(longest_run(self.target.probe())),
+        }
+    }
+}
+
+fn longest_run(probe: &Probe) -> Duration {
+    probe.interval + probe.timeout + PATIENCE
 }
 
 /// Hands the scheduler the probes' runs, and everybody else what they found. Nothing here waits.
 pub(super) struct Delivery {
     pub(super) metrics: Arc<Metrics>,
     pub(super) records: Arc<Records>,
+    /// How often the loop of a probe was started again.
+    pub(super) restarts: Arc<AtomicU64>,
+}
+
+/// A run under way. Dropped, it is over, also where it panicked or was aborted.
+struct InFlight<'a>(&'a Metrics);
+
+impl<'a> InFlight<'a> {
+    fn new(metrics: &'a Metrics) -> Self {
+        metrics.run_started();
+        Self(metrics)
+    }
+}
+
+impl Drop for InFlight<'_> {
+    fn drop(&mut self) {
+        self.0.run_ended();
+    }
 }
 
 impl Work for Delivery {
@@ -40,22 +87,24 @@ impl Work for Delivery {
     }
 
     async fn run(&self, target: Arc<Watched>) -> Outcome {
+        let _in_flight = InFlight::new(&self.metrics);
         target.target.run().await
     }
 
     fn report(&self, target: &Arc<Watched>, event: Event) {
+        target.hear(&event);
         match event {
             Event::Waiting { next_run, backoff_until } => target.series.waiting(next_run, backoff_until),
             Event::Skipped { cause, runs } => target.series.skipped(cause, runs),
-            Event::Started { lag } => {
-                self.metrics.lag(lag);
-                self.metrics.run_started();
-            }
+            Event::Started { lag } => self.metrics.lag(lag),
             Event::Finished(outcome) => {
-                self.metrics.run_ended();
                 log_change(target.target.probe(), target.series.last().as_ref(), &outcome);
                 target.series.observe(&outcome);
                 self.records.give(target.target.probe().clone(), Arc::new(outcome));
+            }
+            Event::Restarted => {
+                self.restarts.fetch_add(1, Ordering::Relaxed);
+                error!(probe = %target.target.probe().name, "Probe's loop panicked and goes on");
             }
         }
     }

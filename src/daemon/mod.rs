@@ -1,7 +1,11 @@
 //! The composition root: what is started in which order, the one select loop, reload and stop.
 
 mod delivery;
+mod loading;
 mod probing;
 mod service;
 
-pub use self::service::{Fatal, Source, run};
+pub use self::{
+    loading::Source,
+    service::{Fatal, run},
+};

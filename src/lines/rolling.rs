@@ -7,6 +7,7 @@
 use std::{
     fs::{self, DirBuilder, Metadata, OpenOptions},
     io::{self, Write},
+    mem,
     os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
     time::{Duration, Instant, SystemTime},
@@ -76,23 +77,23 @@ struct Current {
     size: u64,
     /// Its last line has no end: a write before this one was cut short.
     torn: bool,
+    /// The old files of the kind were removed.
+    alone: bool,
     /// It was said that it is at its size limit.
     full: bool,
     looked_at: Instant,
 }
 
 impl RollingFile {
-    /// Opens the current period's file, to find at start what will not work later.
+    /// Opens the current period's file, to find at start what will not work later. Old files go with the first line, so
+    /// that a configuration that is refused after all has removed nothing.
     pub fn open(files: Files) -> Result<Self, OpenError> {
         Self::open_at(files, SystemTime::now(), Instant::now())
     }
 
     fn open_at(files: Files, time: SystemTime, now: Instant) -> Result<Self, OpenError> {
         match Current::open(&files, time, now) {
-            Ok(current) => {
-                current.remove_old(&files);
-                Ok(Self { files, current: Some(current), retry_at: None, healthy: true })
-            }
+            Ok(current) => Ok(Self { files, current: Some(current), retry_at: None, healthy: true }),
             Err(source) => Err(OpenError { path: files.path(time), source }),
         }
     }
@@ -132,11 +133,12 @@ impl RollingFile {
         let period = self.files.period.index(time);
         let open = |current: &mut Current| current.period == period && current.still_there(now);
         if !self.current.as_mut().is_some_and(open) {
-            let current = Current::open(&self.files, time, now)?;
-            current.remove_old(&self.files);
-            self.current = Some(current);
+            self.current = Some(Current::open(&self.files, time, now)?);
         }
         let current = self.current.as_mut().expect("opened just above where it was not");
+        if !mem::replace(&mut current.alone, true) {
+            current.remove_old(&self.files);
+        }
         current.write(line, self.files.max_size)
     }
 }
@@ -203,6 +205,7 @@ impl Current {
             period: files.period.index(time),
             size,
             torn: last != [b'\n'],
+            alone: false,
             full: false,
             looked_at: now,
         })

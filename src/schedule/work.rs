@@ -21,6 +21,11 @@ pub trait Work: Send + Sync + 'static {
     /// One run. It may panic, and be dropped half-way when the scheduler stops.
     fn run(&self, target: Arc<Self::Target>) -> impl Future<Output = Outcome> + Send;
 
+    /// What the wall clock shows; runs do not go by it, only what is told of them does.
+    fn wall_clock(&self) -> SystemTime {
+        SystemTime::now()
+    }
+
     /// Takes note of an event. It is called on the thread that times the runs: it neither blocks nor panics.
     fn report(&self, target: &Arc<Self::Target>, event: Event);
 }
@@ -32,9 +37,10 @@ pub trait Work: Send + Sync + 'static {
     reason = "an event is handed over at once, a box would only be one more allocation a run"
 )]
 pub enum Event {
-    /// The probe sleeps. Told whenever one of the members changes, and once to each new target.
+    /// The probe sleeps. Told whenever one of the members changes, be it because the wall clock was set, and once to
+    /// each new target.
     Waiting {
-        /// When the next run is due, waits included.
+        /// When the next run is due by the wall clock of now, waits included.
         next_run: SystemTime,
         /// The same time where a service's limits make the probe pass over due times until then; `None`: it keeps
         /// its schedule.
@@ -54,4 +60,6 @@ pub enum Event {
     },
     /// The run that began last has ended.
     Finished(Outcome),
+    /// The probe's loop panicked, outside of a run or in telling of one, and goes on. A run that had begun is over.
+    Restarted,
 }

@@ -1,19 +1,16 @@
 //! The loop of one probe: sleep until it is due, be let in, run, see what follows.
 
 use std::{
-    future::poll_fn,
     mem,
-    panic::{AssertUnwindSafe, catch_unwind},
     pin::pin,
     sync::Arc,
-    task::Poll,
-    time::SystemTime,
+    time::{Duration, SystemTime},
 };
 
 use tokio::{
     select,
     sync::watch,
-    time::{Instant, sleep_until},
+    time::{Instant, sleep, sleep_until},
 };
 
 use super::{
@@ -22,7 +19,16 @@ use super::{
     plan::{Anchor, Moment, Plan, hash},
     work::{Event, Work},
 };
-use crate::outcome::{Fault, Outcome, Reason, SkipCause};
+use crate::{
+    health::caught,
+    outcome::{Fault, Outcome, Reason, SkipCause},
+};
+
+/// How long a probe rests whose loop panicked.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// How far the wall clock may drift before the next run is told anew, in nanoseconds: half a second.
+pub(super) const DRIFT: u128 = 500_000_000;
 
 /// One probe. It is one task, and every run of the probe is inside that task: runs cannot overlap.
 pub(super) struct Worker<W: Work> {
@@ -37,7 +43,16 @@ pub(super) struct Worker<W: Work> {
     next: u64,
     backoff: Backoff,
     /// What the target was last told of its next run and backoff; `None`: nothing yet.
-    told: Option<(SystemTime, Option<SystemTime>)>,
+    told: Option<Told>,
+    /// The loop panicked, which is not told yet.
+    panicked: bool,
+}
+
+struct Told {
+    next_run: Moment,
+    backing_off: bool,
+    /// How far the wall clock was ahead of the anchor's.
+    skew: i128,
 }
 
 /// What the configuration in force says of the probe.
@@ -72,12 +87,28 @@ impl<W: Work> Worker<W> {
             next: plan.first_after(anchor.moment(Instant::now())),
             backoff: Backoff::new(seed),
             told: None,
+            panicked: false,
             target,
         }
     }
 
     /// Runs the probe at its due times until it is removed or the scheduler stops. A run in flight is always awaited.
+    /// A panic, which would be a bug of ours, costs a pause; every due time is accounted for over it.
     pub(super) async fn run(mut self) {
+        while caught(self.live()).await.is_err() {
+            self.panicked = true;
+            select! {
+                _ = self.targets.changed() => {}
+                () = sleep(PAUSE) => {}
+            }
+        }
+    }
+
+    async fn live(&mut self) {
+        if mem::take(&mut self.panicked) {
+            self.told = None;
+            self.report(Event::Restarted);
+        }
         while self.follow() != Verdict::Gone {
             self.tell_next_run();
             let due = self.anchor.instant(self.plan.due(self.next));
@@ -123,10 +154,16 @@ impl<W: Work> Worker<W> {
 
     fn tell_next_run(&mut self) {
         let resume = self.backoff.resume(self.next);
-        let next_run = self.plan.due(resume.unwrap_or(self.next)).wall();
-        let backoff_until = resume.map(|_| next_run);
-        if self.told.replace((next_run, backoff_until)) != Some((next_run, backoff_until)) {
-            self.report(Event::Waiting { next_run, backoff_until });
+        let (next_run, backing_off) = (self.plan.due(resume.unwrap_or(self.next)), resume.is_some());
+        let (now, clock) = (self.now(), self.work.wall_clock());
+        let skew = now.skew(clock);
+        let still_true = |told: &Told| {
+            (told.next_run, told.backing_off) == (next_run, backing_off) && told.skew.abs_diff(skew) < DRIFT
+        };
+        if !self.told.as_ref().is_some_and(still_true) {
+            self.told = Some(Told { next_run, backing_off, skew });
+            let next_run = next_run.wall(now, clock);
+            self.report(Event::Waiting { next_run, backoff_until: backing_off.then_some(next_run) });
         }
     }
 
@@ -201,21 +238,11 @@ impl<W: Work> Worker<W> {
     }
 }
 
-/// One run. A panic in it becomes an outcome, so that it takes neither the probe's loop nor another probe along.
-///
-/// That costs nothing but a landing pad: the run is polled inside this task, not spawned as one of its own. It is boxed
-/// so that a sleeping probe does not hold the memory of a run.
+/// One run. A panic in it becomes an outcome, so that it takes neither the probe's loop nor another probe along. It is
+/// boxed so that a sleeping probe does not hold the memory of a run.
 async fn attempt<W: Work>(work: Arc<W>, target: Arc<W::Target>) -> Outcome {
     let (time, begun) = (SystemTime::now(), Instant::now());
-    let mut run = Box::pin(async move { work.run(target).await });
-    let ended = poll_fn(|context| {
-        // A future that has panicked is not polled again, only dropped.
-        match catch_unwind(AssertUnwindSafe(|| run.as_mut().poll(context))) {
-            Ok(poll) => poll.map(Some),
-            Err(_) => Poll::Ready(None),
-        }
-    });
-    ended.await.unwrap_or_else(|| {
+    caught(Box::pin(async move { work.run(target).await })).await.unwrap_or_else(|_| {
         let mut outcome = Outcome::new(time, Reason::Internal, Fault::Prober);
         outcome.detail = "the run panicked".into();
         outcome.duration = begun.elapsed();
