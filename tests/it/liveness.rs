@@ -2,14 +2,20 @@
 
 use std::{
     fs,
-    io::Write,
-    net::TcpStream,
+    io::{Read, Write},
+    net::{TcpListener, TcpStream},
     process::Command,
+    sync::{Arc, mpsc},
     thread,
     time::{Duration, SystemTime},
 };
 
-use langmart_prober::simulator::Simulator;
+use langmart_prober::{
+    config::Probe,
+    outcome::{Api, Check, Fault, Reason},
+    probe::{Resolver, Target},
+    simulator::Simulator,
+};
 use rustix::{
     fs::{CWD, FileType, Mode, mknodat},
     process::{Resource, Rlimit, Signal, prlimit},
@@ -18,6 +24,7 @@ use rustix::{
 use crate::harness::{
     daemon::{Daemon, KEY, LISTEN, Place},
     parts,
+    probes::{config, probe, provider},
     simulate::simulator,
     wait::wait_for,
 };
@@ -189,4 +196,45 @@ fn descriptors_that_run_out_are_our_own_fault_and_everything_comes_back() {
     for task in ["main", "scheduler", "server", "probe", "log", "results"] {
         assert_eq!(scrape.value("langmart_prober_task_restarts_total", &[("task", task)]), 0.0);
     }
+}
+
+#[test]
+fn an_answer_that_is_found_only_after_the_deadline_is_too_late() {
+    const TIMEOUT: Duration = Duration::from_millis(300);
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let (asked, when_asked) = mpsc::channel();
+    let (busy, when_busy) = mpsc::channel();
+    let (answered, when_answered) = mpsc::channel();
+    thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        stream.read(&mut [0; 4096]).unwrap();
+        stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 12\r\n\r\n").unwrap();
+        asked.send(()).unwrap();
+        when_busy.recv().unwrap();
+        stream.write_all(b"{\"data\":[]}\n").unwrap();
+        answered.send(()).unwrap();
+    });
+    let probe =
+        Probe { timeout: TIMEOUT, ..probe(provider(Api::Openai, &format!("http://{address}")), Check::Auth) };
+    let targets = Target::prepare(&config(vec![probe]), &Arc::new(Resolver::new())).unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let outcome = runtime.block_on(async {
+        // Keeps the one thread from when the answer is there until the deadline is past.
+        tokio::spawn(async move {
+            while when_asked.try_recv().is_err() {
+                tokio::task::yield_now().await;
+            }
+            // Once more around, so that the headers are read.
+            tokio::time::sleep(TIMEOUT / 10).await;
+            busy.send(()).unwrap();
+            when_answered.recv().unwrap();
+            // The runtime finds the answer in this turn, and comes to tell of it only after what follows.
+            tokio::task::yield_now().await;
+            thread::sleep(TIMEOUT * 2);
+        });
+        targets[0].run().await
+    });
+    assert!(outcome.duration > TIMEOUT, "{outcome:#?}");
+    assert_eq!((outcome.reason, outcome.fault), (Reason::Timeout, Fault::Provider), "{outcome:#?}");
 }

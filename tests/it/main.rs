@@ -12,6 +12,7 @@ mod disk;
 mod doctor;
 mod documents;
 mod fixtures;
+mod fuzz;
 mod harness;
 mod imports;
 mod listener;
