@@ -37,7 +37,7 @@ pub fn hints(bytes: &[u8]) {
 
 /// A probe of every check of every API.
 pub fn probes() -> Vec<Arc<Probe>> {
-    let mut text = String::new();
+    let mut parts = Vec::new();
     for (api, checks) in [
         ("langmart", "auth models chat balance health"),
         ("openai", "auth models chat status"),
@@ -46,15 +46,14 @@ pub fn probes() -> Vec<Arc<Probe>> {
         ("google", "auth models chat status"),
         ("openrouter", "auth models chat balance"),
     ] {
-        text += &format!("[provider.{api}]\napi_key = {{ env = \"KEY\" }}\nchecks = []\n");
+        parts.push(format!("[provider.{api}]\napi_key = {{ env = \"KEY\" }}\nchecks = []\n"));
         for check in checks.split(' ') {
-            let model = if check == "chat" { "model = \"m\"\n" } else { "" };
-            text += &format!(
-                "[[probe]]\nname = \"{api}-{check}\"\nprovider = \"{api}\"\ncheck = \"{check}\"\n{model}"
-            );
+            let name =
+                format!("[[probe]]\nname = \"{api}-{check}\"\nprovider = \"{api}\"\ncheck = \"{check}\"\n");
+            parts.push(name + if check == "chat" { "model = \"m\"\n" } else { "" });
         }
     }
-    let loaded = config::parse(&text, "probes", Keys::Skipped, &NOWHERE);
+    let loaded = config::parse(&parts.concat(), "probes", Keys::Skipped, &NOWHERE);
     loaded.unwrap_or_else(|problems| panic!("{problems}")).config.probes
 }
 

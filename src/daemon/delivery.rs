@@ -10,14 +10,15 @@ use std::{
 
 use tracing::{error, info, warn};
 
+use super::memory::{self, Memory};
 use crate::{
     config::Probe,
     health::{Health, Silence},
     metrics::{Last, Metrics, Series},
-    outcome::{Outcome, Reason, Subject},
+    outcome::{Outcome, Reason, SkipCause, Subject, rfc3339},
     probe::Target,
-    records::Records,
-    schedule::{Event, Work},
+    schedule::{Budget, Event, Spent, Wait, Work},
+    state::{Identity, Kept},
 };
 
 /// How much longer than it may take a probe is silent before it counts as stuck.
@@ -27,15 +28,24 @@ const PATIENCE: Duration = Duration::from_secs(60);
 pub(super) struct Watched {
     target: Arc<Target>,
     series: Arc<Series>,
+    identity: Arc<Identity>,
+    /// From before the restart.
+    wait: Option<Wait>,
     silence: Silence,
 }
 
 impl Watched {
-    pub(super) fn new(target: Arc<Target>, metrics: &Metrics, health: &Health) -> Arc<Self> {
+    /// With what was kept of it over a restart, if anything.
+    pub(super) fn new(target: Arc<Target>, metrics: &Metrics, health: &Health, kept: &Kept) -> Arc<Self> {
         let probe = target.probe();
         let series = metrics.series(probe);
+        let identity = Arc::new(Identity::of(probe.subject()));
+        let kept = kept.probes.get(&*identity);
+        if let Some(kept) = kept {
+            series.restore(kept.last_run, kept.last_success);
+        }
         let silence = health.silence(format!("probe {}", probe.name), longest_run(probe));
-        Arc::new(Self { target, series, silence })
+        Arc::new(Self { target, series, identity, wait: kept.and_then(memory::wait), silence })
     }
 
     /// Takes note of what the probe does: how long it may be silent from here on.
@@ -58,7 +68,8 @@ fn longest_run(probe: &Probe) -> Duration {
 /// Hands the scheduler the probes' runs, and everybody else what they found. Nothing here waits.
 pub(super) struct Delivery {
     pub(super) metrics: Arc<Metrics>,
-    pub(super) records: Arc<Records>,
+    pub(super) memory: Arc<Memory>,
+    pub(super) budget: Arc<Budget>,
     /// How often the loop of a probe was started again.
     pub(super) restarts: Arc<AtomicU64>,
 }
@@ -79,11 +90,39 @@ impl Drop for InFlight<'_> {
     }
 }
 
+impl Delivery {
+    /// Tells what a generating run has changed.
+    fn spent(&self, target: &Watched) {
+        if target.target.probe().check().generates() {
+            memory::show(&self.budget, &self.metrics);
+            self.memory.spent(&self.budget);
+        }
+    }
+
+    /// Says once a day that the budget is reached.
+    fn announce(&self) {
+        if let Some(resumes) = self.budget.announce() {
+            let Spent { day: _, usd, tokens } = self.budget.spent();
+            let resumes = rfc3339(resumes);
+            memory::show(&self.budget, &self.metrics);
+            warn!(spent_usd = usd, spent_tokens = tokens, %resumes, "Budget is reached, generation checks stop");
+        }
+    }
+}
+
 impl Work for Delivery {
     type Target = Watched;
 
     fn probe(target: &Watched) -> &Arc<Probe> {
         target.target.probe()
+    }
+
+    fn budget(&self) -> Option<&Budget> {
+        Some(&self.budget)
+    }
+
+    fn remembered(target: &Watched) -> Option<Wait> {
+        target.wait
     }
 
     async fn run(&self, target: Arc<Watched>) -> Outcome {
@@ -95,12 +134,22 @@ impl Work for Delivery {
         target.hear(&event);
         match event {
             Event::Waiting { next_run, backoff_until } => target.series.waiting(next_run, backoff_until),
-            Event::Skipped { cause, runs } => target.series.skipped(cause, runs),
-            Event::Started { lag } => self.metrics.lag(lag),
+            Event::Skipped { cause, runs } => {
+                target.series.skipped(cause, runs);
+                if cause == SkipCause::Budget {
+                    self.announce();
+                }
+            }
+            Event::Started { lag } => {
+                self.metrics.lag(lag);
+                self.spent(target);
+            }
+            Event::Remember(wait) => self.memory.waits(&target.identity, wait),
             Event::Finished(outcome) => {
                 log_change(target.target.probe(), target.series.last().as_ref(), &outcome);
                 target.series.observe(&outcome);
-                self.records.give(target.target.probe().clone(), Arc::new(outcome));
+                self.spent(target);
+                self.memory.ran(&target.identity, target.target.probe().clone(), outcome);
             }
             Event::Restarted => {
                 self.restarts.fetch_add(1, Ordering::Relaxed);

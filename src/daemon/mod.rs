@@ -2,6 +2,7 @@
 
 mod delivery;
 mod loading;
+mod memory;
 mod probing;
 mod service;
 

@@ -18,6 +18,7 @@ use tracing::{error, info, warn};
 use super::{
     delivery::{Delivery, Watched},
     loading::{Loader, Prepared, Source},
+    memory::{self, Memory},
     probing::{Probing, Silent},
 };
 use crate::{
@@ -25,10 +26,13 @@ use crate::{
     health::{Beat, Health, Readiness, Supervisor, caught},
     logging::{self, Logging},
     metrics::Metrics,
+    outcome::rfc3339,
     probe::{Resolver, Target},
     records::Records,
+    schedule::Budget,
     server::{self, ReloadRequest, Server, State},
     signals::{Signal, Signals},
+    state::Kept,
     systemd::{self, Notifier},
 };
 
@@ -148,6 +152,8 @@ struct Daemon {
     logging: Arc<Logging>,
     metrics: Arc<Metrics>,
     records: Arc<Records>,
+    memory: Arc<Memory>,
+    budget: Arc<Budget>,
     health: Arc<Health>,
     beat: Beat,
     resolver: Arc<Resolver>,
@@ -165,6 +171,8 @@ struct Daemon {
     stuck: bool,
     /// The prober was found cut off from the network, and said so.
     offline: bool,
+    /// The budget was found reached.
+    paused: bool,
 }
 
 impl Daemon {
@@ -191,11 +199,18 @@ impl Daemon {
         metrics.count_lines("results", record_lines.dropped, record_lines.errors);
         metrics.count_restarts("results", record_lines.restarts);
         metrics.configure(&config);
+        let kept = memory::recall(&config);
+        let budget = memory::budget(&config, &kept);
+        memory::show(&budget, &metrics);
+        let memory = Memory::start(config.state_directory.as_deref(), kept.clone(), records.clone());
+        let memory = Arc::new(memory.map_err(Fatal::other("cannot start the thread of the state"))?);
+        memory.count(&metrics);
 
         let health = Arc::new(Health::new());
         let restarts = Arc::<AtomicU64>::default();
         metrics.count_restarts("probe", restarts.clone());
-        let delivery = Delivery { metrics: metrics.clone(), records: records.clone(), restarts };
+        let delivery =
+            Delivery { metrics: metrics.clone(), memory: memory.clone(), budget: budget.clone(), restarts };
         let beat = health.part("scheduler", SCHEDULER_PATIENCE);
         let supervisor = Supervisor::new("scheduler");
         metrics.count_restarts("scheduler", supervisor.restarts());
@@ -220,6 +235,8 @@ impl Daemon {
             metrics,
             records,
             beat: health.part("main loop", MAIN_PATIENCE),
+            memory,
+            budget,
             health,
             resolver,
             refresh: None,
@@ -231,10 +248,14 @@ impl Daemon {
             watchdog,
             stuck: false,
             offline: false,
+            paused: false,
         };
         let targets = Target::prepare(&daemon.config, &daemon.resolver);
         let targets = targets.map_err(|error| Fatal::Other(error.to_string()))?;
-        daemon.schedule(&daemon.config, targets).await.map_err(|error| Fatal::Other(error.to_string()))?;
+        daemon
+            .schedule(&daemon.config, targets, &kept)
+            .await
+            .map_err(|error| Fatal::Other(error.to_string()))?;
         daemon.metrics.reloaded(true, SystemTime::now());
         daemon.health.reach(Readiness::Ready);
         daemon.notifier.ready(&daemon.status());
@@ -281,8 +302,8 @@ impl Daemon {
     }
 
     /// Has the scheduler run these targets, which are a configuration's.
-    async fn schedule(&self, config: &Config, targets: Vec<Arc<Target>>) -> Result<(), Silent> {
-        let watched = |target| Watched::new(target, &self.metrics, &self.health);
+    async fn schedule(&self, config: &Config, targets: Vec<Arc<Target>>, kept: &Kept) -> Result<(), Silent> {
+        let watched = |target| Watched::new(target, &self.metrics, &self.health, kept);
         self.probing.apply(config.schedule.clone(), targets.into_iter().map(watched).collect()).await
     }
 
@@ -338,11 +359,18 @@ impl Daemon {
         if config.server.listen != self.listen.0 {
             warn!(listen = %config.server.listen, "A change of server.listen needs a restart, the old address stays");
         }
+        if config.state_directory != self.config.state_directory {
+            warn!("A change of state.directory needs a restart, the old one stays");
+        }
         self.logging.commit(logging);
         self.records.commit(records);
         self.state.rename(&config.server.hostnames);
         self.metrics.configure(&config);
-        let scheduled = self.schedule(&config, targets).await.map_err(|error| error.to_string());
+        self.budget.set_limits(config.budget);
+        memory::show(&self.budget, &self.metrics);
+        self.memory.retain(&config);
+        let scheduled = self.schedule(&config, targets, &Kept::default()).await;
+        let scheduled = scheduled.map_err(|error| error.to_string());
         self.config = config;
         scheduled
     }
@@ -377,6 +405,13 @@ impl Daemon {
             // Where it cannot be told, nothing has changed.
             Some(_) | None => {}
         }
+        // Also a day without a run begins, with all of its budget.
+        memory::show(&self.budget, &self.metrics);
+        let paused = self.budget.resumes().is_some();
+        if self.paused && !paused {
+            info!("Budget has room again, generation checks go on");
+        }
+        self.paused = paused;
         if self.refresh.as_ref().is_none_or(JoinHandle::is_finished) {
             let resolver = self.resolver.clone();
             self.refresh = Some(spawn_blocking(move || resolver.refresh()));
@@ -389,8 +424,11 @@ impl Daemon {
         let series = self.metrics.all();
         let last = series.values().filter_map(|series| series.last());
         let failing = last.filter(|last| last.reason != crate::outcome::Reason::Ok).count();
+        let paused = self.budget.resumes().map_or_else(String::new, |resumes| {
+            format!("; budget reached, chat and stream resume {}", rfc3339(resumes))
+        });
         format!(
-            "{} probes of {} providers, {failing} failing; http://{}/",
+            "{} probes of {} providers, {failing} failing{paused}; http://{}/",
             self.config.probes.len(),
             self.config.providers.len(),
             self.listen.1
@@ -413,6 +451,8 @@ impl Daemon {
             }
         }
         self.server.stop(CLOSE);
+        // It releases the last records.
+        self.memory.stop(CLOSE);
         self.records.stop(CLOSE);
         self.notifier.flush(CLOSE);
         info!("Daemon has stopped");

@@ -42,7 +42,9 @@ fn play(cases: u32, examples: &[Vec<u8>], body: impl Fn(&[u8])) {
     let config = ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(cases) };
     let rng = TestRng::deterministic_rng(RngAlgorithm::ChaCha);
     let mut runner = TestRunner::new_with_rng(config, rng);
-    examples.iter().for_each(|example| body(example));
+    for example in examples {
+        body(example);
+    }
     let test = |(example, cuts): (Index, Cuts)| -> TestCaseResult {
         body(&damaged(&examples[example.index(examples.len())], &cuts));
         Ok(())

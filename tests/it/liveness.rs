@@ -62,12 +62,10 @@ fn a_clock_set_forward_and_back_moves_no_run() {
         let next = daemon.scrape().value("langmart_probe_next_run_timestamp_seconds", &[("probe", probe)]);
         next - (unix_now() + clock as f64)
     };
-    let mut jumps = 0;
     let before = next_run(&daemon, "slow", 0);
     assert!((0.0..=3600.0).contains(&before), "{before}");
-    for clock in [DAY, -DAY, 0, 90] {
+    for (clock, jumps) in [DAY, -DAY, 0, 90].into_iter().zip(1..) {
         place.write("clock", &format!("{clock:+}\n"));
-        jumps += 1;
         wait_for("the jump to be seen", || (daemon.logged("Wall clock was set") == jumps).then_some(()));
         wait_for("the next run to be told anew", || {
             ((-2.0..=3602.0).contains(&next_run(&daemon, "slow", clock))).then_some(())
@@ -176,7 +174,7 @@ fn descriptors_that_run_out_are_our_own_fault_and_everything_comes_back() {
         before.current
     };
     let all = Rlimit { current: Some(1024), maximum: rustix::process::getrlimit(Resource::Nofile).maximum };
-    let before = limit(Rlimit { current: Some(3), ..all.clone() });
+    let before = limit(Rlimit { current: Some(3), ..all });
     // The kernel takes the connection, and the daemon cannot.
     let waiting = TcpStream::connect(daemon.address).unwrap();
     wait_for("accepting to fail", || (daemon.logged("Connections cannot be accepted") == 1).then_some(()));
@@ -208,7 +206,7 @@ fn an_answer_that_is_found_only_after_the_deadline_is_too_late() {
     let (answered, when_answered) = mpsc::channel();
     thread::spawn(move || {
         let (mut stream, _) = listener.accept().unwrap();
-        stream.read(&mut [0; 4096]).unwrap();
+        assert!(stream.read(&mut [0; 4096]).unwrap() > 0);
         stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 12\r\n\r\n").unwrap();
         asked.send(()).unwrap();
         when_busy.recv().unwrap();

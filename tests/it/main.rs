@@ -5,6 +5,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that panics has failed, in its helpers too")]
 
 mod backoff;
+mod budget;
 mod canary;
 mod config;
 mod daemon;
@@ -23,6 +24,7 @@ mod phases;
 mod prometheus;
 mod proxies;
 mod reload;
+mod state;
 mod status;
 mod stream;
 mod stream_simulated;
