@@ -80,6 +80,10 @@ pub fn once(request: &Once<'_>, out: &mut impl Write, err: &mut impl Write) -> i
         print_table(&results, out)?;
         out.flush()?;
         print_remedies(&results, err)?;
+        let costs = outcomes.iter().filter_map(|outcome| outcome.estimated_cost_usd);
+        if let Some(cost) = costs.reduce(|sum, cost| sum + cost) {
+            writeln!(err, "estimated cost: {cost:.6} USD")?;
+        }
     }
     Ok(if outcomes.iter().all(Outcome::success) { EXIT_OK } else { EXIT_FAILED })
 }
