@@ -10,7 +10,6 @@ use std::{
 
 use tokio::{
     sync::{mpsc, oneshot},
-    task::{JoinHandle, spawn_blocking},
     time::{Interval, MissedTickBehavior, interval, sleep},
 };
 use tracing::{error, info, warn};
@@ -157,8 +156,6 @@ struct Daemon {
     health: Arc<Health>,
     beat: Beat,
     resolver: Arc<Resolver>,
-    /// The last look at the resolver's files, which may hang.
-    refresh: Option<JoinHandle<()>>,
     probing: Probing,
     server: Server,
     state: Arc<State>,
@@ -239,7 +236,6 @@ impl Daemon {
             budget,
             health,
             resolver,
-            refresh: None,
             probing,
             server,
             state,
@@ -412,10 +408,7 @@ impl Daemon {
             info!("Budget has room again, generation checks go on");
         }
         self.paused = paused;
-        if self.refresh.as_ref().is_none_or(JoinHandle::is_finished) {
-            let resolver = self.resolver.clone();
-            self.refresh = Some(spawn_blocking(move || resolver.refresh()));
-        }
+        self.resolver.refresh();
         self.notifier.status(&self.status());
     }
 

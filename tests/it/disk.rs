@@ -208,7 +208,7 @@ fn a_file_that_is_replaced_and_a_disk_that_hangs() {
     fs::rename(&current, bench.place.path("replaced")).unwrap();
     mknodat(CWD, &current, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
     let pipe = fs::File::options().read(true).write(true).open(&current).unwrap();
-    bench.probes_on(600.0);
+    bench.probes_on(1200.0);
     let (healthy, ready) = (bench.daemon.get("/-/healthy").status, bench.daemon.get("/-/ready").status);
     assert_eq!((healthy, ready), (200, 200));
 
@@ -225,5 +225,5 @@ fn a_file_that_is_replaced_and_a_disk_that_hangs() {
     let files = ["rotated", "replaced"].map(|name| fs::read_to_string(place.path(name)).unwrap());
     let kept: f64 = files.iter().chain([&piped]).map(|text| records(text)).sum();
     assert_eq!(kept + books.lost, books.runs, "{} lost", books.lost);
-    assert!(records(&piped) > 500.0);
+    assert!(piped.len() > 65_536, "the pipe was never full: {}", piped.len());
 }
