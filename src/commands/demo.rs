@@ -27,6 +27,15 @@ calls = { from = 4, to = 6 }
 fault = "unavailable"
 
 [[rule]]
+provider = "langmart"
+path = "/chat"
+pace = { extra = "40ms" }
+
+[[rule]]
+path = "/chat"
+pace = { first_token = "100ms", token = "10ms" }
+
+[[rule]]
 path = "/status/anthropic"
 calls = { from = 3, to = 8 }
 fault = "incident"
@@ -43,6 +52,7 @@ interval = "5s"
 
 [defaults.generation]
 interval = "5s"
+timeout = "2s"
 
 [provider.langmart]
 base_url = "http://SIMULATOR/langmart"
@@ -61,6 +71,10 @@ base_url = "http://SIMULATOR/groq/openai/v1"
 api_key = { env = "DEMO_KEY" }
 checks = ["auth"]
 
+[provider.openai]
+base_url = "http://SIMULATOR/openai/v1"
+api_key = { env = "DEMO_KEY" }
+
 [[probe]]
 name = "langmart-gpt-4o-mini"
 provider = "langmart"
@@ -72,6 +86,21 @@ name = "groq-gpt-oss-20b"
 provider = "groq"
 check = "chat"
 model = "openai/gpt-oss-20b"
+
+[[probe]]
+name = "openai-gpt-4o-mini"
+provider = "openai"
+check = "chat"
+model = "gpt-4o-mini"
+
+[[comparison]]
+name = "gpt-4o-mini"
+gateway = "langmart-gpt-4o-mini"
+direct = "openai-gpt-4o-mini"
+
+[[pool]]
+name = "chat"
+members = [{ probe = "langmart-gpt-4o-mini", weight = 2 }, { probe = "groq-gpt-oss-20b" }]
 "#;
 
 /// Runs the command until a signal ends it; the value is the exit status.
@@ -100,11 +129,12 @@ pub fn demo(listen: SocketAddr, out: &mut impl Write, err: &mut impl Write) -> i
 fn tell(address: SocketAddr, out: &mut impl Write) -> io::Result<()> {
     writeln!(
         out,
-        "Probing a simulated LangMart, Anthropic and Groq, every 5 s. Look at:\n\
+        "Probing a simulated LangMart, Anthropic, Groq and OpenAI, every 5 s. Look at:\n\
          \x20 http://{address}/         the probes, what they found, what to do\n\
          \x20 http://{address}/metrics  what Prometheus scrapes\n\
          Within a minute: langmart-auth succeeds; groq-gpt-oss-20b is rate limited and waited for;\n\
          anthropic-auth fails with a bad key; langmart-gpt-4o-mini meets a 503 and recovers;\n\
+         the comparison gpt-4o-mini tells what the gateway adds, and the 503 from a fault of the provider's;\n\
          anthropic's status page announces an incident and its end.\n\
          Ctrl-C ends it."
     )?;

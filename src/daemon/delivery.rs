@@ -14,7 +14,7 @@ use super::memory::{self, Memory};
 use crate::{
     config::Probe,
     health::{Health, Silence},
-    metrics::{Last, Metrics, Series},
+    metrics::{ComparisonSeries, Last, Metrics, Series},
     outcome::{Outcome, Reason, SkipCause, Subject, rfc3339},
     probe::Target,
     schedule::{Budget, Event, Spent, Wait, Work},
@@ -28,6 +28,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 pub(super) struct Watched {
     target: Arc<Target>,
     series: Arc<Series>,
+    /// What the pairs of the probe's comparison write to; `None`: it is in none.
+    comparison: Option<Arc<ComparisonSeries>>,
     identity: Arc<Identity>,
     /// From before the restart.
     wait: Option<Wait>,
@@ -39,13 +41,14 @@ impl Watched {
     pub(super) fn new(target: Arc<Target>, metrics: &Metrics, health: &Health, kept: &Kept) -> Arc<Self> {
         let probe = target.probe();
         let series = metrics.series(probe);
+        let comparison = probe.comparison.as_deref().and_then(|wanted| metrics.comparison(wanted));
         let identity = Arc::new(Identity::of(probe.subject()));
         let kept = kept.probes.get(&*identity);
         if let Some(kept) = kept {
             series.restore(kept.last_run, kept.last_success);
         }
         let silence = health.silence(format!("probe {}", probe.name), longest_run(probe));
-        Arc::new(Self { target, series, identity, wait: kept.and_then(memory::wait), silence })
+        Arc::new(Self { target, series, comparison, identity, wait: kept.and_then(memory::wait), silence })
     }
 
     /// Takes note of what the probe does: how long it may be silent from here on.
@@ -148,6 +151,10 @@ impl Work for Delivery {
             Event::Finished(outcome) => {
                 log_change(target.target.probe(), target.series.last().as_ref(), &outcome);
                 target.series.observe(&outcome);
+                let pair = outcome.compared.as_deref().and_then(|compared| compared.pair);
+                if let Some((comparison, pair)) = target.comparison.as_ref().zip(pair) {
+                    comparison.observe(&pair);
+                }
                 self.spent(target);
                 self.memory.ran(&target.identity, target.target.probe().clone(), outcome);
             }

@@ -4,9 +4,11 @@
 //! series; series come and go with their struct, and observing a run looks no label up.
 
 mod budget;
+mod comparison;
 mod families;
 mod offline;
 mod own;
+mod pool;
 mod process;
 mod registry;
 mod series;
@@ -19,6 +21,7 @@ mod values;
 
 pub use self::{
     budget::BudgetNow,
+    comparison::ComparisonSeries,
     registry::Metrics,
     series::{Last, Series},
 };

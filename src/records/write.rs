@@ -197,6 +197,7 @@ mod tests {
             model: None,
             interval: LONG,
             timeout: LONG,
+            comparison: None,
         })
     }
 

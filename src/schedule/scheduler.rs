@@ -10,6 +10,7 @@ use tokio::{
 
 use super::{
     limits::Limits,
+    pair::Meetings,
     plan::Anchor,
     work::Work,
     worker::{DRIFT, Worker},
@@ -24,6 +25,7 @@ pub struct Scheduler<W: Work> {
     work: Arc<W>,
     anchor: Anchor,
     limits: Arc<Limits>,
+    meetings: Arc<Meetings>,
     /// By the probe's name; those of removed probes too, as long as a run of theirs may be in flight.
     probes: HashMap<String, Handle<W::Target>>,
     /// How far the wall clock was ahead of the anchor's when last looked at, in nanoseconds.
@@ -41,7 +43,8 @@ impl<W: Work> Scheduler<W> {
     /// A scheduler without probes.
     pub fn new(work: Arc<W>, anchor: Anchor, limits: &Schedule) -> Self {
         let skew = anchor.moment(Instant::now()).skew(work.wall_clock());
-        Self { work, anchor, limits: Limits::new(limits.clone()), probes: HashMap::new(), skew }
+        let limits = Limits::new(limits.clone());
+        Self { work, anchor, limits, meetings: Arc::default(), probes: HashMap::new(), skew }
     }
 
     /// Looks at the wall clock, which may have been set: then every probe tells its next run anew. The value is how far
@@ -90,8 +93,9 @@ impl<W: Work> Scheduler<W> {
 
     fn start(&self, target: Arc<W::Target>) -> Handle<W::Target> {
         let (sender, targets) = watch::channel(Some(Arc::clone(&target)));
+        let (work, limits, meetings) = (&self.work, &self.limits, &self.meetings);
         let worker =
-            Worker::new(Arc::clone(&self.work), Arc::clone(&self.limits), self.anchor, target, targets);
+            Worker::new(work.clone(), limits.clone(), meetings.clone(), self.anchor, target, targets);
         Handle { target: sender, task: tokio::spawn(worker.run()) }
     }
 

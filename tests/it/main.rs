@@ -7,6 +7,7 @@
 mod backoff;
 mod budget;
 mod canary;
+mod comparison;
 mod config;
 mod daemon;
 mod disk;
