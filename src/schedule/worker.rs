@@ -47,16 +47,11 @@ pub(super) struct Worker<W: Work> {
     next: u64,
     backoff: Backoff,
     /// What the target was last told of its next run and backoff; `None`: nothing yet.
-    told: Option<Told>,
+    told: Option<(SystemTime, Option<SystemTime>)>,
+    /// How far the wall clock is ahead of the anchor's, in nanoseconds; 0 until it was set.
+    skew: i128,
     /// The loop panicked, which is not told yet.
     panicked: bool,
-}
-
-struct Told {
-    next_run: Moment,
-    backoff_until: Option<Moment>,
-    /// How far the wall clock was ahead of the anchor's.
-    skew: i128,
 }
 
 /// What the configuration in force says of the probe.
@@ -90,8 +85,22 @@ impl<W: Work> Worker<W> {
         }
         let next = plan.first_after(now);
         let seat = meetings.seat(probe, next);
-        let (told, panicked) = (None, false);
-        Self { work, limits, meetings, seat, anchor, targets, target, plan, next, backoff, told, panicked }
+        let (told, skew, panicked) = (None, 0, false);
+        Self {
+            work,
+            limits,
+            meetings,
+            seat,
+            anchor,
+            targets,
+            target,
+            plan,
+            next,
+            backoff,
+            told,
+            skew,
+            panicked,
+        }
     }
 
     /// Runs the probe at its due times until it is removed or the scheduler stops. A run in flight is always awaited.
@@ -170,16 +179,16 @@ impl<W: Work> Worker<W> {
 
     /// Tells when the probe runs next, by the wall clock of now, where that has changed.
     fn tell(&mut self, next_run: Moment, backoff_until: Option<Moment>) {
-        let (now, clock) = (self.now(), self.work.wall_clock());
-        let skew = now.skew(clock);
-        let still_true = |told: &Told| {
-            (told.next_run, told.backoff_until) == (next_run, backoff_until)
-                && told.skew.abs_diff(skew) < DRIFT
-        };
-        if !self.told.as_ref().is_some_and(still_true) {
-            self.told = Some(Told { next_run, backoff_until, skew });
-            let wall = |due: Moment| due.wall(now, clock);
-            self.report(Event::Waiting { next_run: wall(next_run), backoff_until: backoff_until.map(wall) });
+        let skew = self.now().skew(self.work.wall_clock());
+        // Only a clock that was set counts: reading two clocks one after the other differs by a little each time.
+        if skew.abs_diff(self.skew) >= DRIFT {
+            self.skew = skew;
+        }
+        let wall = |due: Moment| due.wall(self.skew);
+        let waiting = (wall(next_run), backoff_until.map(wall));
+        if self.told.replace(waiting) != Some(waiting) {
+            let (next_run, backoff_until) = waiting;
+            self.report(Event::Waiting { next_run, backoff_until });
         }
     }
 
