@@ -8,7 +8,7 @@ use std::{
 };
 
 use langmart_prober::{
-    config::{self, Keys, Probe, Surroundings},
+    config::{self, Config, Keys, Probe, Surroundings},
     health::Health,
     metrics::Metrics,
     probe::fuzzing,
@@ -37,6 +37,10 @@ pub fn hints(bytes: &[u8]) {
 
 /// A probe of every check of every API.
 pub fn probes() -> Vec<Arc<Probe>> {
+    configured().probes
+}
+
+fn configured() -> Config {
     let mut parts = Vec::new();
     for (api, checks) in [
         ("langmart", "auth models chat balance health"),
@@ -54,7 +58,7 @@ pub fn probes() -> Vec<Arc<Probe>> {
         }
     }
     let loaded = config::parse(&parts.concat(), "probes", Keys::Skipped, &NOWHERE);
-    loaded.unwrap_or_else(|problems| panic!("{problems}")).config.probes
+    loaded.unwrap_or_else(|problems| panic!("{problems}")).config
 }
 
 /// Answers of any bytes, to each of the probes.
@@ -75,7 +79,8 @@ impl Listener {
     pub fn start() -> Self {
         let (reload, reloads) = mpsc::channel(1);
         let metrics = Arc::new(Metrics::new(SystemTime::UNIX_EPOCH));
-        let state = State::new(metrics, Arc::new(Health::new()), reload, &[]);
+        let settings = configured().server;
+        let state = State::new(metrics, Arc::new(Health::new()), reload, &settings);
         let listener = server::bind(([127, 0, 0, 1], 0).into()).expect("loopback has free ports");
         let server = Server::start(listener, Arc::new(state)).expect("a thread can be had");
         Self { server, _reloads: reloads }

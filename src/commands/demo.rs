@@ -120,7 +120,7 @@ pub fn demo(listen: SocketAddr, out: &mut impl Write, err: &mut impl Write) -> i
     match ended {
         Ok(()) => Ok(EXIT_OK),
         Err(fatal) => {
-            writeln!(err, "{fatal}")?;
+            fatal.tell(err);
             Ok(EXIT_FAILED)
         }
     }

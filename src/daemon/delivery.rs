@@ -133,6 +133,10 @@ impl Work for Delivery {
         target.target.run().await
     }
 
+    async fn recheck(&self, target: Arc<Watched>, within: Duration) -> Outcome {
+        target.target.run_within(within).await
+    }
+
     fn report(&self, target: &Arc<Watched>, event: Event) {
         target.hear(&event);
         match event {
@@ -161,6 +165,11 @@ impl Work for Delivery {
             Event::Restarted => {
                 self.restarts.fetch_add(1, Ordering::Relaxed);
                 error!(probe = %target.target.probe().name, "Probe's loop panicked and goes on");
+            }
+            Event::Rechecked(outcome) => {
+                target.series.observe_recheck(&outcome);
+                self.spent(target);
+                self.memory.rechecked(target.target.probe().clone(), outcome);
             }
         }
     }

@@ -10,10 +10,11 @@ use tokio::{
 
 use super::{
     limits::Limits,
+    pacing::Pacing,
     pair::Meetings,
     plan::Anchor,
     work::Work,
-    worker::{DRIFT, Worker},
+    worker::{DRIFT, Turns, Worker},
 };
 use crate::config::Schedule;
 
@@ -25,6 +26,7 @@ pub struct Scheduler<W: Work> {
     work: Arc<W>,
     anchor: Anchor,
     limits: Arc<Limits>,
+    pacing: Arc<Pacing>,
     meetings: Arc<Meetings>,
     /// By the probe's name; those of removed probes too, as long as a run of theirs may be in flight.
     probes: HashMap<String, Handle<W::Target>>,
@@ -43,8 +45,15 @@ impl<W: Work> Scheduler<W> {
     /// A scheduler without probes.
     pub fn new(work: Arc<W>, anchor: Anchor, limits: &Schedule) -> Self {
         let skew = anchor.moment(Instant::now()).skew(work.wall_clock());
-        let limits = Limits::new(limits.clone());
-        Self { work, anchor, limits, meetings: Arc::default(), probes: HashMap::new(), skew }
+        Self {
+            work,
+            anchor,
+            limits: Limits::new(limits.clone()),
+            pacing: Arc::default(),
+            meetings: Arc::default(),
+            probes: HashMap::new(),
+            skew,
+        }
     }
 
     /// Looks at the wall clock, which may have been set: then every probe tells its next run anew. The value is how far
@@ -71,6 +80,7 @@ impl<W: Work> Scheduler<W> {
     /// A lower `max_backoff` shortens no wait that has begun.
     pub fn apply(&mut self, limits: &Schedule, targets: Vec<Arc<W::Target>>) {
         self.limits.set(limits.clone());
+        self.pacing.set(targets.iter().map(|target| W::probe(target)));
         let mut before = mem::take(&mut self.probes);
         for target in targets {
             let name = W::probe(&target).name.clone();
@@ -93,9 +103,12 @@ impl<W: Work> Scheduler<W> {
 
     fn start(&self, target: Arc<W::Target>) -> Handle<W::Target> {
         let (sender, targets) = watch::channel(Some(Arc::clone(&target)));
-        let (work, limits, meetings) = (&self.work, &self.limits, &self.meetings);
-        let worker =
-            Worker::new(work.clone(), limits.clone(), meetings.clone(), self.anchor, target, targets);
+        let turns = Turns {
+            limits: Arc::clone(&self.limits),
+            pacing: Arc::clone(&self.pacing),
+            meetings: Arc::clone(&self.meetings),
+        };
+        let worker = Worker::new(Arc::clone(&self.work), turns, self.anchor, target, targets);
         Handle { target: sender, task: tokio::spawn(worker.run()) }
     }
 

@@ -4,6 +4,7 @@
 #![expect(clippy::float_cmp, reason = "counts and flags are whole numbers, which f64 holds exactly")]
 #![expect(clippy::unwrap_used, reason = "a test that panics has failed, in its helpers too")]
 
+mod access;
 mod backoff;
 mod budget;
 mod canary;
@@ -17,10 +18,13 @@ mod fixtures;
 mod fuzz;
 mod harness;
 mod imports;
+mod journal;
 mod listener;
 mod liveness;
+mod manual;
 mod network;
 mod once;
+mod pacing;
 mod phases;
 mod prometheus;
 mod proxies;
@@ -31,3 +35,4 @@ mod stream;
 mod stream_simulated;
 mod systemd;
 mod transport;
+mod warm;
