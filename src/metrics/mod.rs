@@ -3,12 +3,15 @@
 //! [`Metrics`] is the whole; [`Series`] is what one probe writes to. A page is rendered family by family over all
 //! series; series come and go with their struct, and observing a run looks no label up.
 
+#[cfg(test)]
+mod document;
 mod families;
 mod offline;
 mod own;
 mod process;
 mod registry;
 mod series;
+mod streak;
 #[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]

@@ -8,6 +8,7 @@ use std::{
 };
 
 use super::{
+    streak::Streak,
     text,
     values::{Bound, Counter, Gauge, Histogram, Sum},
 };
@@ -109,6 +110,7 @@ pub struct Last {
     pub(super) http_status: Option<u16>,
     pub(super) retry_after: Option<f64>,
     pub(super) time_to_first_token: Option<Duration>,
+    pub(super) streak: Streak,
 }
 
 /// The numbers of one probe, kept as long as probe, provider, check and model stay the same.
@@ -263,7 +265,9 @@ impl Series {
         if balance.is_some() || outcome.success() {
             *lock(&values.balance) = balance;
         }
-        *lock(&values.last) = Some(Last {
+        let mut last = lock(&values.last);
+        let streak = last.map_or_else(Streak::default, |last| last.streak);
+        *last = Some(Last {
             time,
             reason,
             fault,
@@ -273,6 +277,7 @@ impl Series {
             http_status,
             retry_after,
             time_to_first_token,
+            streak: streak.after(reason, fault, self.probe.check().addresses_service()),
         });
     }
 

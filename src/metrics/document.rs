@@ -1,0 +1,134 @@
+//! METRICS.md, which is generated from a page that has every family: `UPDATE=1 cargo test --lib metrics::document`.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    env, fs,
+    path::Path,
+    sync::{Arc, atomic::AtomicU64},
+    time::{Duration, SystemTime},
+};
+
+use super::{
+    Metrics,
+    families::FAMILIES,
+    testing::{chat, config, probe, provider, stream},
+    tests::{acme, rich, status},
+};
+use crate::{
+    config::{Provider, Task},
+    outcome::{Api, ComponentStatus, Fault, Indicator, Outcome, Phases, Reason, Resource, SkipCause},
+};
+
+const NOW: SystemTime = SystemTime::UNIX_EPOCH;
+
+const HEAD: &str = "# Metrics
+
+Generated from the code; a test holds it. What `/metrics` exports, in its order. *probe* stands for the labels `probe`, `provider`,
+`check` and `model` (empty where there is none). Values of labels are the configuration's or from the closed sets below. A series of a
+probe is there, at 0, from the moment that the probe is configured, where a zero means something, and goes with the probe.
+Durations are in seconds, times in seconds since the Unix epoch.
+
+What to record, to be woken by and to look at is in [packaging](packaging/README.md).
+
+| metric | type | labels | says |
+|---|---|---|---|
+";
+
+/// A page with samples in every family.
+fn whole_page() -> String {
+    let metrics = Metrics::new(NOW);
+    let acme = acme(Api::Langmart);
+    let other = Arc::new(Provider {
+        base_url: "https://other.example".parse().expect("the URL is well-formed"),
+        ..provider("other", Api::Groq)
+    });
+    let probes = vec![
+        chat("chat", &other, "m"),
+        stream("stream", &acme, "m"),
+        status("status", &acme, &["API"]),
+        Arc::new(probe("balance", &acme, Task::Balance)),
+        Arc::new(probe("network", &acme, Task::Network)),
+    ];
+    metrics.configure(&config(probes.clone()));
+    metrics.watch_task("scheduler");
+    metrics.count_lines("log", Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
+    metrics.lag(Duration::ZERO);
+    for probe in &probes {
+        let series = metrics.series(probe);
+        series.observe(&rich());
+        series.waiting(NOW, None);
+        series.observe(&Outcome { reason: Reason::Ok, fault: Fault::None, ..rich() });
+        series.observe(&rich());
+    }
+    String::from_utf8(metrics.render(NOW)).expect("a page is text")
+}
+
+/// Kind, help and labels of each family, in the order of the page.
+fn families(page: &str) -> Vec<(&str, &str, &str, BTreeSet<String>)> {
+    let mut families = Vec::new();
+    let mut helps = BTreeMap::new();
+    for line in page.lines() {
+        if let Some((name, help)) = line.strip_prefix("# HELP ").and_then(|rest| rest.split_once(' ')) {
+            helps.insert(name, help);
+        } else if let Some((name, kind)) = line.strip_prefix("# TYPE ").and_then(|rest| rest.split_once(' '))
+        {
+            families.push((name, kind, helps[name], BTreeSet::new()));
+        } else if let Some((_, labels)) = line.split_once('{') {
+            let labels = labels.rsplit_once('}').expect("labels end with a brace").0;
+            let names = labels.split("\",").map(|pair| pair.split_once('=').expect("a label is a pair").0);
+            families.last_mut().expect("a type comes first").3.extend(names.map(str::to_owned));
+        }
+    }
+    families
+}
+
+fn labels(mut names: BTreeSet<String>) -> String {
+    let mut cells = Vec::new();
+    if ["probe", "provider", "check", "model"].iter().all(|name| names.contains(*name)) {
+        names.retain(|name| !["probe", "provider", "check", "model"].contains(&name.as_str()));
+        cells.push("*probe*".to_owned());
+    }
+    names.remove("le");
+    cells.extend(names.iter().map(|name| format!("`{name}`")));
+    cells.join(", ")
+}
+
+/// What the labels with closed sets of values can be.
+fn values() -> String {
+    fn names<T: Copy>(all: &[T], name: fn(T) -> &'static str) -> String {
+        all.iter().map(|&value| format!("`{}`", name(value))).collect::<Vec<_>>().join(", ")
+    }
+    let failures: Vec<Reason> = Reason::ALL.iter().copied().filter(|reason| *reason != Reason::Ok).collect();
+    let rows = [
+        ("reason", names(&failures, Reason::name)),
+        ("fault", names(Fault::ALL, Fault::name)),
+        ("phase", Phases::NAMES.map(|name| format!("`{name}`")).join(", ")),
+        ("cause", names(SkipCause::ALL, SkipCause::name)),
+        ("resource", names(Resource::ALL, Resource::name)),
+        ("indicator", names(Indicator::ALL, Indicator::name)),
+        ("status", names(ComponentStatus::ALL, ComponentStatus::name)),
+    ];
+    let rows: String = rows.iter().map(|(label, values)| format!("| `{label}` | {values} |\n")).collect();
+    format!("\n| label | values |\n|---|---|\n{rows}")
+}
+
+#[test]
+fn metrics_md_is_what_the_code_exports() {
+    let page = whole_page();
+    let families = families(&page);
+    let exported: BTreeSet<&str> = families.iter().map(|family| family.0).collect();
+    for family in FAMILIES {
+        assert!(exported.contains(family.header.name), "{} has no sample on the page", family.header.name);
+    }
+    let rows: String = families
+        .into_iter()
+        .map(|(name, kind, help, names)| format!("| `{name}` | {kind} | {} | {help} |\n", labels(names)))
+        .collect();
+    let expected = format!("{HEAD}{rows}{}", values());
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("METRICS.md");
+    if env::var_os("UPDATE").is_some() {
+        fs::write(&path, &expected).expect("the file can be written");
+    }
+    let found = fs::read_to_string(&path).unwrap_or_default();
+    assert!(found == expected, "METRICS.md is not what the code exports; UPDATE=1 writes it anew");
+}
