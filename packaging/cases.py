@@ -419,7 +419,7 @@ def documents(severities, runbooks):
     # Those that take days are evaluated less often.
     long = [entry for entry in CASES if entry[1].minutes > 1000]
     short = [entry for entry in CASES if entry[1].minutes <= 1000]
-    return {"alerts": tests(short, "1m") + texts(severities, runbooks), "days": tests(long, "5m")}
+    return {"alerts": tests(short, "1m") + texts(severities, runbooks), "days": tests(long, "2m")}
 
 
 def tests(entries, interval):

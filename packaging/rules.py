@@ -25,7 +25,8 @@ def record(name, expr, comment=None, **labels):
 
 
 def recordings():
-    """Groups of recording rules: name, interval, rules."""
+    """Groups of recording rules: name, interval, rules. An interval is well below the five minutes for which a sample is
+    seen, or the series would come and go."""
     base = [
         record("langmart:slo_objective:ratio", "vector(0.99)",
                "The share of runs that must not fail by the service's fault. Change it here."),
@@ -56,8 +57,8 @@ unless on (job, instance) max_over_time(langmart_prober_offline[5m]) == 1""",
     for window in ("30m", "1h"):
         groups.append((f"langmart-prober-slis-{window}", "1m", availability(window, "1m", 60) + latency(window)))
     groups.append(("langmart-prober-slis-6h", "1m", availability("6h", "1m", 60)))
-    groups.append(("langmart-prober-slis-3d", "5m", availability("3d", "5m", 300)))
-    groups.append(("langmart-prober-latency-long", "5m", long_latency()))
+    groups.append(("langmart-prober-slis-3d", "2m", availability("3d", "5m", 300)))
+    groups.append(("langmart-prober-latency-long", "2m", long_latency()))
     groups.append(("langmart-prober-comparisons", "1m", comparisons()))
     return groups
 
@@ -304,14 +305,14 @@ unless on (job, instance, probe) {RAN_OFFLINE}""", "critical", None,
                 gateway is not to blame: look at the provider's status page and use another provider."""),
         alert("LangmartSlowFirstToken", """
 (
-  langmart_probe:time_to_first_token_seconds:quantile1h{quantile="0.5"}
-  > ignoring (quantile)
+  max without (quantile) (langmart_probe:time_to_first_token_seconds:quantile1h{quantile="0.5"})
+  >
   0.5 + 2 * histogram_quantile(
     0.5, avg_over_time(langmart_probe:time_to_first_token_seconds_bucket:rate30m[1d:30m] offset 1h)
   )
 )
-and ignoring (quantile) increase(langmart_probe_time_to_first_token_seconds_count[1h]) >= 4
-and ignoring (quantile, le)
+and on (job, instance, probe) increase(langmart_probe_time_to_first_token_seconds_count[1h]) >= 4
+and on (job, instance, probe)
 sum_over_time(langmart_probe:time_to_first_token_seconds_bucket:rate30m{le="+Inf"}[1d:30m] offset 1h) >
 20 / 1800 # seconds""", "warning", "service", PROBE + ": the first token takes {{ $value | humanizeDuration }}",
               """Half of the streams of the last hour waited longer than twice the median of the day before, and half a second.
