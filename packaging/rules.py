@@ -262,7 +262,15 @@ max by (job, instance) (langmart_budget_spent_usd >= langmart_budget_limit_usd)
 or
 max by (job, instance) (langmart_budget_spent_tokens >= langmart_budget_limit_tokens)
 or
-sum by (job, instance) (increase(langmart_probe_skipped_runs_total{cause="budget"}[1h])) > 0""", "warning", "caller",
+(
+  # What is left is too little for a run; tomorrow's spending begins anew.
+  sum by (job, instance) (increase(langmart_probe_skipped_runs_total{cause="budget"}[1d])) > 0
+  and on (job, instance) (
+    langmart_budget_spent_usd > 0.5 * langmart_budget_limit_usd
+    or
+    langmart_budget_spent_tokens > 0.5 * langmart_budget_limit_tokens
+  )
+)""", "warning", "caller",
               "{{ $labels.instance }}: the probes' budget of the day is used up",
               """Chat and stream probes stand still until midnight UTC. Raise [budget], lengthen their intervals, or lower
               max_tokens; langmart_probe_estimated_cost_usd_total says which of them spends it."""),

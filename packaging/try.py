@@ -108,8 +108,8 @@ class Watchers:
         for name in ("rules", "alerts"):
             text = (HERE / f"prometheus/langmart-prober.{name}.yml").read_text()
             (self.directory / f"{name}.yml").write_text(hastened(text, speed))
-        # Scrapes need not be faster than a tenth of a second.
-        scrape = max(0.1, 15 / speed)
+        # No faster than a busy machine can follow, and still two in the shortest range.
+        scrape = max(0.25, 15 / speed)
         (self.directory / "prometheus.yml").write_text(
             f"global: {{ scrape_interval: {scrape * 1000:.0f}ms, scrape_timeout: {scrape * 1000:.0f}ms,"
             f" evaluation_interval: {hastened('interval: 30s', speed)[10:]} }}\n"

@@ -35,7 +35,8 @@ pub enum Command {
     },
     /// Run probes once and print a table of what they found
     ///
-    /// Ends with 0 if all succeeded, 1 if one failed, 78 on a bad configuration. It spends tokens as the probes do.
+    /// Ends with 0 if all succeeded, 1 if one failed, 78 on a bad configuration. It spends tokens as the probes do, outside
+    /// the budget.
     Once {
         /// Which configuration
         #[command(flatten)]

@@ -18,6 +18,7 @@
 //! - [`probe`]: one attempt at one target, from the lookup to the verdict.
 //! - [`metrics`]: everything that is exported.
 //! - [`records`]: `results.jsonl`, one line for each run.
+//! - [`state`]: what survives a restart: waits, the day's spending, when each probe ran last.
 //! - [`logging`]: the daemon's own log.
 //!
 //! **Where it is seen:**
@@ -42,4 +43,5 @@ pub mod schedule;
 pub mod server;
 pub mod signals;
 pub mod simulator;
+pub mod state;
 pub mod systemd;

@@ -568,6 +568,8 @@ pub struct Outcome {
     pub output_tokens: Option<u64>,
     /// Whether one of the counts is our estimate, because the service told none.
     pub tokens_estimated: bool,
+    /// What the tokens cost in US dollars, by the probe's price; `None` where it has none, or no tokens are known.
+    pub estimated_cost_usd: Option<f64>,
     /// What the status page says; `None` for other checks, and where the page could not be read.
     pub status_page: Option<StatusPage>,
     /// What is left on the account; `None` where it was not told, is unlimited, or is not in US dollars.
@@ -603,6 +605,7 @@ impl Outcome {
             input_tokens: None,
             output_tokens: None,
             tokens_estimated: false,
+            estimated_cost_usd: None,
             status_page: None,
             balance: None,
         }
@@ -666,6 +669,7 @@ impl Serialize for Record<'_> {
             input_tokens,
             output_tokens,
             tokens_estimated,
+            estimated_cost_usd,
             status_page,
             balance,
         } = self.outcome;
@@ -710,6 +714,7 @@ impl Serialize for Record<'_> {
         optional(&mut map, "input_tokens", input_tokens.as_ref())?;
         optional(&mut map, "output_tokens", output_tokens.as_ref())?;
         optional(&mut map, "tokens_estimated", tokens_estimated.then_some(&true))?;
+        optional(&mut map, "estimated_cost_usd", estimated_cost_usd.as_ref())?;
         optional(&mut map, "status_page", status_page.as_ref())?;
         optional(&mut map, "balance", balance.as_ref())?;
         map.end()

@@ -1,14 +1,14 @@
 //! `check-config`: the loader of `run`, then the probes that it would schedule and what they would spend.
 
-use std::{io::Write, path::Path, time::Duration};
+use std::{io::Write, path::Path};
 
 use super::{EXIT_CONFIGURATION, EXIT_FAILED, EXIT_OK, table as columns};
 use crate::config::{
-    BYTES_PER_TOKEN, Config, Keys, Loaded, Probe, Stream, Surroundings, Task, duration, load, systemd_run,
+    BYTES_PER_TOKEN, Budget, Config, Keys, Loaded, Probe, Spending, Surroundings, duration, load, systemd_run,
 };
 
-/// The columns of the table: four of words, the others of figures.
-const COLUMNS: [&str; 9] = [
+/// The columns of a day's table: six of words, the others of figures.
+const DAY_COLUMNS: [&str; 10] = [
     "PROBE",
     "CHECK",
     "PROVIDER",
@@ -18,7 +18,12 @@ const COLUMNS: [&str; 9] = [
     "REQUESTS/DAY",
     "INPUT TOKENS/DAY",
     "OUTPUT TOKENS/DAY",
+    "USD/DAY",
 ];
+
+/// The columns of a month's.
+const MONTH_COLUMNS: [&str; 5] =
+    ["PROBE", "REQUESTS/MONTH", "INPUT TOKENS/MONTH", "OUTPUT TOKENS/MONTH", "USD/MONTH"];
 
 /// Loads the file at `path` and prints its problems and warnings to `err`, its probes to `out`. The exit status.
 pub fn check_config(
@@ -30,7 +35,7 @@ pub fn check_config(
 ) -> u8 {
     let keys = if no_secrets { Keys::Skipped } else { Keys::Reported };
     let (status, results, messages) = match load(path, keys, surroundings) {
-        Ok(loaded) => (EXIT_OK, table(&loaded.config), remarks(&loaded, path, no_secrets, surroundings)),
+        Ok(loaded) => (EXIT_OK, tables(&loaded.config), remarks(&loaded, path, no_secrets, surroundings)),
         Err(problems) => (EXIT_CONFIGURATION, String::new(), format!("{problems}\n")),
     };
     // Where standard error is closed there is nobody left to tell.
@@ -61,89 +66,71 @@ pub(super) fn quoted(word: &str) -> String {
     if word.chars().all(plain) { word.to_owned() } else { format!("'{}'", word.replace('\'', r"'\''")) }
 }
 
-/// What a probe would send in a day.
-#[derive(Clone, Copy, Default)]
-struct Day {
-    requests: f64,
-    input_tokens: f64,
-    output_tokens: f64,
-}
-
-impl Day {
-    fn of(probe: &Probe) -> Self {
-        if matches!(probe.task, Task::Network) {
-            return Self::default(); // it sends no request
-        }
-        let requests = Duration::from_secs(86_400).as_secs_f64() / probe.interval.as_secs_f64();
-        let (input, output) = match &probe.task {
-            Task::Chat(chat) | Task::Stream(Stream { chat, .. }) => {
-                (chat.estimated_input_tokens(), chat.max_tokens)
-            }
-            Task::Network
-            | Task::Health
-            | Task::Auth
-            | Task::Models
-            | Task::Status(_)
-            | Task::Balance
-            | Task::Http(_) => (0, 0),
-        };
-        Self { requests, input_tokens: input as f64 * requests, output_tokens: f64::from(output) * requests }
-    }
-
-    fn plus(self, other: Self) -> Self {
-        Self {
-            requests: self.requests + other.requests,
-            input_tokens: self.input_tokens + other.input_tokens,
-            output_tokens: self.output_tokens + other.output_tokens,
-        }
-    }
-
-    fn cells(self) -> [String; 3] {
-        [self.requests, self.input_tokens, self.output_tokens].map(|number| {
-            // A weekly probe is not nothing.
-            if number > 0.0 && number < 10.0 { format!("{number:.1}") } else { format!("{number:.0}") }
-        })
-    }
-}
-
-/// The probes, aligned, with their totals and how the numbers came about.
-fn table(config: &Config) -> String {
-    let mut rows = vec![COLUMNS.map(str::to_owned).to_vec()];
-    let mut total = Day::default();
+/// The probes, aligned, with their totals, of a day and of a month, and how the numbers came about.
+fn tables(config: &Config) -> String {
+    let mut days = vec![DAY_COLUMNS.map(str::to_owned).to_vec()];
+    let mut months = vec![MONTH_COLUMNS.map(str::to_owned).to_vec()];
+    let mut total = Spending::default();
     for probe in &config.probes {
-        let day = Day::of(probe);
+        let day = Spending::of_day(probe);
         total = total.plus(day);
-        rows.push(row(probe, day));
+        days.push(words(probe).into_iter().chain(figures(day)).collect());
+        months.push([probe.name.clone()].into_iter().chain(figures(day.month())).collect());
     }
-    let [requests, input, output] = total.cells();
-    let empty = String::new;
-    rows.push(vec!["total".to_owned(), empty(), empty(), empty(), empty(), empty(), requests, input, output]);
-
-    let mut text = columns::render(&rows, 4);
-    if config.probes.iter().any(|probe| probe.check().generates()) {
-        let note = format!(
-            "\nInput tokens are estimated: a token for each {BYTES_PER_TOKEN} bytes of the prompt and some \
-             for its frame, times the runs.\nOutput tokens are the most there can be: max_tokens times the runs.\n"
-        );
-        text.push_str(&note);
-    }
-    text
+    let blank = ["total", "", "", "", "", ""].map(str::to_owned);
+    days.push(blank.into_iter().chain(figures(total)).collect());
+    months.push(["total".to_owned()].into_iter().chain(figures(total.month())).collect());
+    format!("{}\n{}{}", columns::render(&days, 4), columns::render(&months, 1), notes(config))
 }
 
-fn row(probe: &Probe, day: Day) -> Vec<String> {
-    let [requests, input, output] = day.cells();
+/// How the figures came about, and what they may not exceed.
+fn notes(config: &Config) -> String {
+    let mut notes = Vec::new();
+    if config.probes.iter().any(|probe| probe.check().generates()) {
+        notes.push(format!(
+            "\nInput tokens are estimated: a token for each {BYTES_PER_TOKEN} bytes of the prompt and some \
+             for its frame, times the runs.\nOutput tokens are the most there can be: max_tokens times the runs.\n\
+             The cost follows from both and the price of each probe: an upper estimate.\n"
+        ));
+    }
+    let unpriced = config.probes.iter().filter(|probe| probe.chat().is_some_and(|chat| chat.price.is_none()));
+    let unpriced: Vec<_> = unpriced.map(|probe| probe.name.as_str()).collect();
+    if !unpriced.is_empty() {
+        notes.push(format!("Without a price, and so not in the cost: {}.\n", unpriced.join(", ")));
+    }
+    if let Some(Budget { daily_cost_usd, daily_tokens }) = config.budget {
+        let cost = daily_cost_usd.map(|usd| format!("{usd} USD"));
+        let tokens = daily_tokens.map(|tokens| format!("{tokens} tokens"));
+        let limits: Vec<_> = cost.into_iter().chain(tokens).collect();
+        let limits = if limits.is_empty() { "no limit".to_owned() } else { limits.join(", ") };
+        notes.push(format!("The budget of a UTC day: {limits}.\n"));
+    }
+    notes.concat()
+}
+
+/// What a row says of a probe before its figures.
+fn words(probe: &Probe) -> [String; 6] {
     let provider = &probe.provider;
-    vec![
+    [
         probe.name.clone(),
         probe.check().to_string(),
         format!("{} ({}, {})", provider.name, provider.api, probe.host()),
         probe.model.clone().unwrap_or_else(|| "-".to_owned()),
         duration::format(probe.interval),
         duration::format(probe.timeout),
-        requests,
-        input,
-        output,
     ]
+}
+
+/// Requests, input tokens, output tokens and their cost, as a row has them.
+fn figures(spending: Spending) -> [String; 4] {
+    let Spending { requests, input_tokens, output_tokens, cost_usd } = spending;
+    // A weekly probe is not nothing, nor is the price of a small model.
+    let number = |number: f64| {
+        if number > 0.0 && number < 10.0 { format!("{number:.1}") } else { format!("{number:.0}") }
+    };
+    let cost = |cost: f64| if cost > 0.0 && cost < 1.0 { format!("{cost:.4}") } else { format!("{cost:.2}") };
+    let cost_usd = cost_usd.map_or_else(|| "-".to_owned(), cost);
+    [number(requests), number(input_tokens), number(output_tokens), cost_usd]
 }
 
 #[cfg(test)]
@@ -165,6 +152,7 @@ mod tests {
         model = "gpt-4o-mini"
         prompt = "12345678"
         interval = "1h"
+        price = { input_usd_per_mtok = 0.15, output_usd_per_mtok = 0.11 }
     "#;
 
     fn run(
@@ -202,7 +190,8 @@ mod tests {
                 "30s",
                 "1440",
                 "0",
-                "0"
+                "0",
+                "-"
             ]
         );
         assert_eq!(
@@ -218,10 +207,16 @@ mod tests {
                 "1m30s",
                 "24",
                 "240",
-                "768"
+                "768",
+                "0.0001"
             ]
         );
-        assert_eq!(rows[3], ["total", "1464", "240", "768"]);
+        assert_eq!(rows[3], ["total", "1464", "240", "768", "0.0001"]);
+        let months: Vec<Vec<&str>> =
+            out.lines().skip(6).take(3).map(|line| line.split_whitespace().collect()).collect();
+        assert_eq!(months[0], ["langmart-health", "43829", "0", "0", "-"]);
+        assert_eq!(months[1], ["chat", "730", "7305", "23376", "0.0037"]);
+        assert_eq!(months[2], ["total", "44560", "7305", "23376", "0.0037"]);
     }
 
     #[test]
@@ -230,7 +225,21 @@ mod tests {
         assert_eq!(status, EXIT_OK);
         let row = out.lines().nth(1).unwrap();
         assert!(row.starts_with("langmart-network  network"), "{out}");
-        assert_eq!(row.split_whitespace().rev().take(3).collect::<Vec<_>>(), ["0", "0", "0"], "{out}");
+        assert_eq!(row.split_whitespace().rev().take(4).collect::<Vec<_>>(), ["-", "0", "0", "0"], "{out}");
+    }
+
+    #[test]
+    fn what_has_no_price_is_said_and_so_is_the_budget() {
+        let text = FILE.replace("price = ", "# ") + "[budget]\ndaily_tokens = 1000\n";
+        let (status, out, err) = run(&text, true, &|_| None);
+        assert_eq!(status, EXIT_OK);
+        assert!(out.contains("not in the cost: chat.\nThe budget of a UTC day: 1000 tokens.\n"), "{out}");
+        assert!(out.lines().any(|line| line.starts_with("total") && line.ends_with(" -")), "{out}");
+        assert_eq!(
+            err,
+            "warning: config.toml:16: budget.daily_tokens: the chat and stream probes may take up to 1008 tokens a \
+             day, more than 1000; when they are spent the probes stop for the rest of the UTC day\n"
+        );
     }
 
     #[test]

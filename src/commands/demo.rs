@@ -6,6 +6,8 @@ use std::{
     net::SocketAddr,
 };
 
+use rustls::pki_types::{CertificateDer, pem::PemObject};
+
 use super::{EXIT_FAILED, EXIT_OK};
 use crate::{
     config::Surroundings,
@@ -34,7 +36,7 @@ fault = "incident"
 variant = "major"
 "#;
 
-/// The daemon's configuration; `SIMULATOR` and `LISTEN` stand for the addresses.
+/// The daemon's configuration; `SIMULATOR`, `SECURE` (by HTTPS) and `LISTEN` stand for the addresses.
 const CONFIGURATION: &str = r#"
 [server]
 listen = "LISTEN"
@@ -45,10 +47,19 @@ interval = "5s"
 [defaults.generation]
 interval = "5s"
 
+[budget]
+daily_cost_usd = 1.0
+daily_tokens = 1000000
+
 [provider.langmart]
 base_url = "http://SIMULATOR/langmart"
 api_key = { env = "DEMO_KEY" }
 checks = ["health", "auth", "models", "balance"]
+
+[provider.openai]
+base_url = "https://SECURE/openai/v1"
+api_key = { env = "DEMO_KEY" }
+checks = ["network", "auth"]
 
 [provider.anthropic]
 base_url = "http://SIMULATOR/anthropic"
@@ -67,25 +78,37 @@ name = "langmart-gpt-4o-mini"
 provider = "langmart"
 check = "chat"
 model = "openai/gpt-4o-mini"
+price = { input_usd_per_mtok = 0.15, output_usd_per_mtok = 0.60 }
 
 [[probe]]
 name = "groq-gpt-oss-20b"
 provider = "groq"
 check = "chat"
 model = "openai/gpt-oss-20b"
+price = { input_usd_per_mtok = 0.15, output_usd_per_mtok = 0.60 }
+
+[[probe]]
+name = "openai-gpt-4o-mini"
+provider = "openai"
+check = "stream"
+model = "gpt-4o-mini"
+price = { input_usd_per_mtok = 0.15, output_usd_per_mtok = 0.60 }
 "#;
 
 /// Runs the command until a signal ends it; the value is the exit status.
 pub fn demo(listen: SocketAddr, out: &mut impl Write, err: &mut impl Write) -> io::Result<u8> {
     let scenario = Scenario::parse(SCENARIO).map_err(io::Error::other)?;
-    let simulator =
-        Simulator::start(Options { listen: ([127, 0, 0, 1], 0).into(), tls_listen: None, scenario })?;
+    let loopback = SocketAddr::from(([127, 0, 0, 1], 0));
+    let simulator = Simulator::start(Options { listen: loopback, tls_listen: Some(loopback), scenario })?;
+    let secure = simulator.tls_address().expect("it was told to listen for HTTPS, too");
     let text = CONFIGURATION
         .replace("SIMULATOR", &simulator.address().to_string())
+        // Another host than the others', without which the prober cannot tell that it is offline.
+        .replace("SECURE", &format!("localhost:{}", secure.port()))
         .replace("LISTEN", &listen.to_string());
     writeln!(
         out,
-        "Probing a simulated LangMart, Anthropic and Groq, every 5 s. Look at:\n\
+        "Probing a simulated LangMart, OpenAI, Anthropic and Groq, every 5 s. Look at:\n\
          \x20 http://{listen}/         the probes, what they found, what to do\n\
          \x20 http://{listen}/metrics  what Prometheus scrapes\n\
          Within a minute: langmart-auth succeeds; groq-gpt-oss-20b is rate limited and waited for;\n\
@@ -94,7 +117,10 @@ pub fn demo(listen: SocketAddr, out: &mut impl Write, err: &mut impl Write) -> i
          Ctrl-C ends it."
     )?;
     out.flush()?;
-    let surroundings = Surroundings { variable: &key, system_roots: &Vec::new };
+    let authority =
+        CertificateDer::from_pem_slice(simulator.ca_pem().as_bytes()).map_err(io::Error::other)?;
+    let roots = || vec![authority.clone()];
+    let surroundings = Surroundings { variable: &key, system_roots: &roots };
     match daemon::run(&Source::BuiltIn(&text, surroundings)) {
         Ok(()) => Ok(EXIT_OK),
         Err(fatal) => {

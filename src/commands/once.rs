@@ -63,6 +63,9 @@ pub fn once(request: &Once<'_>, out: &mut impl Write, err: &mut impl Write) -> i
         |target: &Arc<Target>| request.probes.is_empty() || request.probes.contains(&target.probe().name);
     let targets: Vec<Arc<Target>> = targets.into_iter().filter(wanted).collect();
 
+    if loaded.config.budget.is_some() && targets.iter().any(|target| target.probe().check().generates()) {
+        writeln!(err, "note: what is run by hand is outside the budget, which only the daemon keeps")?;
+    }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let outcomes = runtime.block_on(run_all(&targets, &loaded.config.schedule, request.terminal, err))?;
     // Nothing that still waits for a resolver or a peer keeps a person from the prompt.
@@ -77,6 +80,10 @@ pub fn once(request: &Once<'_>, out: &mut impl Write, err: &mut impl Write) -> i
         print_table(&results, out)?;
         out.flush()?;
         print_remedies(&results, err)?;
+        let costs = outcomes.iter().filter_map(|outcome| outcome.estimated_cost_usd);
+        if let Some(cost) = costs.reduce(|sum, cost| sum + cost) {
+            writeln!(err, "estimated cost: {cost:.6} USD")?;
+        }
     }
     Ok(if outcomes.iter().all(Outcome::success) { EXIT_OK } else { EXIT_FAILED })
 }

@@ -11,10 +11,12 @@ mod problem;
 mod raw;
 mod reasoning;
 mod resolve;
+mod resolve_budget;
 mod resolve_http;
 mod resolve_probe;
 mod resolve_provider;
 pub mod secret;
+mod spending;
 mod surroundings;
 
 pub use self::{
@@ -23,5 +25,6 @@ pub use self::{
     problem::{Problem, Problems},
     resolve::systemd_run,
     secret::Secret,
+    spending::Spending,
     surroundings::Surroundings,
 };

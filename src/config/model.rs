@@ -24,6 +24,10 @@ pub struct Config {
     pub log: Log,
     /// `[schedule]`.
     pub schedule: Schedule,
+    /// `[budget]`; `None`: the file has none.
+    pub budget: Option<Budget>,
+    /// Where the state is kept over a restart; `None`: nowhere.
+    pub state_directory: Option<PathBuf>,
     /// Every `[provider.NAME]`, by name.
     pub providers: BTreeMap<String, Arc<Provider>>,
     /// Every probe, generated and written, by name in the order of the file.
@@ -87,6 +91,15 @@ pub struct Schedule {
     pub max_concurrent_per_provider: usize,
     /// Ceiling for every wait that a provider asks for.
     pub max_backoff: Duration,
+}
+
+/// `[budget]`: what the generation checks may take of a UTC day.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Budget {
+    /// In US dollars, above 0; `None`: no limit.
+    pub daily_cost_usd: Option<f64>,
+    /// Input and output together, 1 or more; `None`: no limit.
+    pub daily_tokens: Option<u64>,
 }
 
 /// `[provider.NAME]`: a service to probe.
@@ -237,6 +250,20 @@ impl Probe {
         }
     }
 
+    /// What it asks a model; `None`: it asks none.
+    pub fn chat(&self) -> Option<&Chat> {
+        match &self.task {
+            Task::Chat(chat) | Task::Stream(Stream { chat, .. }) => Some(chat),
+            Task::Network
+            | Task::Health
+            | Task::Auth
+            | Task::Models
+            | Task::Status(_)
+            | Task::Balance
+            | Task::Http(_) => None,
+        }
+    }
+
     /// Who its records and series are about.
     pub fn subject(&self) -> Subject<'_> {
         Subject {
@@ -280,6 +307,8 @@ pub struct Chat {
     pub max_tokens: u32,
     /// The member that carries `max_tokens`, where the API has a choice; `None`: by API and model family.
     pub max_tokens_parameter: Option<MaxTokensParameter>,
+    /// What the model's tokens cost; `None`: that is not known.
+    pub price: Option<Price>,
 }
 
 impl Chat {
@@ -287,6 +316,26 @@ impl Chat {
     pub fn estimated_input_tokens(&self) -> u64 {
         const FRAME_TOKENS: u64 = 8;
         self.prompt.len().div_ceil(BYTES_PER_TOKEN) as u64 + FRAME_TOKENS
+    }
+}
+
+/// What tokens cost, in US dollars a million.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Price {
+    /// Of the prompt; finite, 0 or more.
+    pub input_usd_per_mtok: f64,
+    /// Of the answer, reasoning included; finite, 0 or more.
+    pub output_usd_per_mtok: f64,
+}
+
+impl Eq for Price {}
+
+impl Price {
+    /// What so many tokens cost, in US dollars.
+    pub fn cost(&self, input_tokens: u64, output_tokens: u64) -> f64 {
+        const MILLION: f64 = 1e6;
+        let Self { input_usd_per_mtok, output_usd_per_mtok } = self;
+        (input_tokens as f64 * input_usd_per_mtok + output_tokens as f64 * output_usd_per_mtok) / MILLION
     }
 }
 

@@ -88,6 +88,11 @@ impl<'a> Section<'a> {
         Place { line, column: 0, path: format!("{}{}{}", self.place.path, self.separator, path_part(key)) }
     }
 
+    /// Whether the file has the section, as a table.
+    pub(super) fn is_table(&self) -> bool {
+        self.table.is_some()
+    }
+
     /// Whether the key is written, well or badly.
     pub(super) fn has(&self, key: &str) -> bool {
         self.table.is_some_and(|table| table.contains_key(key))
@@ -148,6 +153,12 @@ impl<'a> Section<'a> {
     pub(super) fn number(&mut self, key: &'static str, range: &RangeInclusive<u32>) -> Option<u32> {
         let value = self.value(key)?;
         number(value, range).map_err(|message| self.problem(key, message)).ok()
+    }
+
+    /// A number of that range, whole or not.
+    pub(super) fn amount(&mut self, key: &'static str, range: &RangeInclusive<f64>) -> Option<f64> {
+        let value = self.value(key)?;
+        amount(value, range).map_err(|message| self.problem(key, message)).ok()
     }
 
     /// A duration of that range.
@@ -255,6 +266,21 @@ pub(super) fn number(value: &DeValue<'_>, range: &RangeInclusive<u32>) -> Result
     let number = u32::from_str_radix(integer.as_str(), integer.radix()).ok();
     number.filter(|number| range.contains(number)).ok_or_else(|| {
         format!("{} is out of range; allowed are {} to {}", cut(&integer), range.start(), range.end())
+    })
+}
+
+/// The number that a value is, or what is wrong with it. None of the ranges holds an infinity or what is no number.
+fn amount(value: &DeValue<'_>, range: &RangeInclusive<f64>) -> Result<f64, String> {
+    let (written, amount) = match value {
+        DeValue::Float(float) => (float.as_str(), float.as_str().parse().ok()),
+        DeValue::Integer(integer) => {
+            let whole = i64::from_str_radix(integer.as_str(), integer.radix()).ok();
+            (integer.as_str(), whole.map(|whole| whole as f64))
+        }
+        _ => return Err(wrong_type("a number", value)),
+    };
+    amount.filter(|amount| range.contains(amount)).ok_or_else(|| {
+        format!("{} is out of range; allowed are {} to {}", cut(&written), range.start(), range.end())
     })
 }
 

@@ -9,6 +9,7 @@ use super::{
     raw::Section,
     reasoning,
     resolve::{Context, Defaults, Placed, Timing, choice},
+    resolve_budget::price,
     resolve_http::request,
     resolve_provider::{Draft, is_name, needs},
 };
@@ -39,11 +40,12 @@ const STALL_TIMEOUT: Duration = Duration::from_secs(20);
 const PROMPT: &str = "Reply with the single word: ok";
 
 /// Keys that only some checks have.
-const OWN_KEYS: [(&str, &[Check]); 12] = [
+const OWN_KEYS: [(&str, &[Check]); 13] = [
     ("model", &[Check::Chat, Check::Stream, Check::Models]),
     ("prompt", &[Check::Chat, Check::Stream]),
     ("max_tokens", &[Check::Chat, Check::Stream]),
     ("max_tokens_parameter", &[Check::Chat, Check::Stream]),
+    ("price", &[Check::Chat, Check::Stream]),
     ("stall_timeout", &[Check::Stream]),
     ("include_usage", &[Check::Stream]),
     ("method", &[Check::Http]),
@@ -271,6 +273,7 @@ fn chat(section: &mut Section<'_>, asked: &Asked<'_>, context: &Context<'_>) -> 
         prompt: prompt.unwrap_or_else(|| PROMPT.to_owned()),
         max_tokens: max_tokens.unwrap_or(if reasons { REASONING_TOKENS } else { TOKENS }),
         max_tokens_parameter: parameter,
+        price: price(section),
     }
 }
 

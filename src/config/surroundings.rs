@@ -73,6 +73,12 @@ impl Surroundings<'_> {
         env::split_paths(&value).next().filter(|path| path.is_absolute())
     }
 
+    /// The first of `$STATE_DIRECTORY`, which systemd separates by colons.
+    pub(super) fn state_directory(&self) -> Option<PathBuf> {
+        let value = (self.variable)("STATE_DIRECTORY")?;
+        env::split_paths(&value).next().filter(|path| path.is_absolute())
+    }
+
     /// The variable and value of the environment's proxy for this target, by the usual names; `None`: go there directly.
     ///
     /// As in Go, what is on this machine is never reached through it. `HTTP_PROXY` in capitals is not read, since a CGI

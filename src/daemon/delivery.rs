@@ -4,32 +4,63 @@ use std::{sync::Arc, time::SystemTime};
 
 use tracing::{error, info, warn};
 
+use super::memory::{self, Memory};
 use crate::{
     config::Probe,
     metrics::{Last, Metrics, Series},
-    outcome::{Outcome, Reason, Subject},
+    outcome::{Outcome, Reason, SkipCause, Subject, rfc3339},
     probe::Target,
-    records::Records,
-    schedule::{Event, Work},
+    schedule::{Budget, Event, Spent, Wait, Work},
+    state::{Identity, Kept},
 };
 
 /// A probe made ready, with the series that its runs write to.
 pub(super) struct Watched {
     target: Arc<Target>,
     series: Arc<Series>,
+    identity: Arc<Identity>,
+    /// From before the restart.
+    wait: Option<Wait>,
 }
 
 impl Watched {
-    pub(super) fn new(target: Arc<Target>, metrics: &Metrics) -> Arc<Self> {
+    /// With what was kept of it over a restart, if anything.
+    pub(super) fn new(target: Arc<Target>, metrics: &Metrics, kept: &Kept) -> Arc<Self> {
         let series = metrics.series(target.probe());
-        Arc::new(Self { target, series })
+        let identity = Arc::new(Identity::of(target.probe().subject()));
+        let kept = kept.probes.get(&*identity);
+        if let Some(kept) = kept {
+            series.restore(kept.last_run, kept.last_success);
+        }
+        Arc::new(Self { target, series, identity, wait: kept.and_then(memory::wait) })
     }
 }
 
 /// Hands the scheduler the probes' runs, and everybody else what they found. Nothing here waits.
 pub(super) struct Delivery {
     pub(super) metrics: Arc<Metrics>,
-    pub(super) records: Arc<Records>,
+    pub(super) memory: Arc<Memory>,
+    pub(super) budget: Arc<Budget>,
+}
+
+impl Delivery {
+    /// Tells what a generating run has changed.
+    fn spent(&self, target: &Watched) {
+        if target.target.probe().check().generates() {
+            memory::show(&self.budget, &self.metrics);
+            self.memory.spent(&self.budget);
+        }
+    }
+
+    /// Says once a day that the budget is reached.
+    fn announce(&self) {
+        if let Some(resumes) = self.budget.announce() {
+            let Spent { day: _, usd, tokens } = self.budget.spent();
+            let resumes = rfc3339(resumes);
+            memory::show(&self.budget, &self.metrics);
+            warn!(spent_usd = usd, spent_tokens = tokens, %resumes, "Budget is reached, generation checks stop");
+        }
+    }
 }
 
 impl Work for Delivery {
@@ -39,6 +70,14 @@ impl Work for Delivery {
         target.target.probe()
     }
 
+    fn budget(&self) -> Option<&Budget> {
+        Some(&self.budget)
+    }
+
+    fn remembered(target: &Watched) -> Option<Wait> {
+        target.wait
+    }
+
     async fn run(&self, target: Arc<Watched>) -> Outcome {
         target.target.run().await
     }
@@ -46,16 +85,24 @@ impl Work for Delivery {
     fn report(&self, target: &Arc<Watched>, event: Event) {
         match event {
             Event::Waiting { next_run, backoff_until } => target.series.waiting(next_run, backoff_until),
-            Event::Skipped { cause, runs } => target.series.skipped(cause, runs),
+            Event::Skipped { cause, runs } => {
+                target.series.skipped(cause, runs);
+                if cause == SkipCause::Budget {
+                    self.announce();
+                }
+            }
             Event::Started { lag } => {
                 self.metrics.lag(lag);
                 self.metrics.run_started();
+                self.spent(target);
             }
+            Event::Remember(wait) => self.memory.waits(&target.identity, wait),
             Event::Finished(outcome) => {
                 self.metrics.run_ended();
                 log_change(target.target.probe(), target.series.last().as_ref(), &outcome);
                 target.series.observe(&outcome);
-                self.records.give(target.target.probe().clone(), Arc::new(outcome));
+                self.spent(target);
+                self.memory.ran(&target.identity, target.target.probe().clone(), outcome);
             }
         }
     }

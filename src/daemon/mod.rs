@@ -1,6 +1,7 @@
 //! The composition root: what is started in which order, the one select loop, reload and stop.
 
 mod delivery;
+mod memory;
 mod probing;
 mod service;
 

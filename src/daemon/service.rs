@@ -16,6 +16,7 @@ use tracing::{error, info, warn};
 
 use super::{
     delivery::{Delivery, Watched},
+    memory::{self, Memory},
     probing::{Ended, Probing},
 };
 use crate::{
@@ -23,10 +24,13 @@ use crate::{
     health::{Health, Readiness},
     logging::{self, Logging},
     metrics::Metrics,
+    outcome::rfc3339,
     probe::{Resolver, Target},
     records::Records,
+    schedule::Budget,
     server::{self, ReloadRequest, Server, State},
     signals::{Signal, Signals},
+    state::Kept,
     systemd::{self, Notifier},
 };
 
@@ -149,6 +153,8 @@ struct Daemon<'a> {
     logging: &'a Logging,
     metrics: Arc<Metrics>,
     records: Arc<Records>,
+    memory: Arc<Memory>,
+    budget: Arc<Budget>,
     health: Arc<Health>,
     resolver: Arc<Resolver>,
     probing: Probing,
@@ -162,6 +168,8 @@ struct Daemon<'a> {
     stuck: bool,
     /// The prober was found cut off from the network, and said so.
     offline: bool,
+    /// The budget was found reached.
+    paused: bool,
 }
 
 impl<'a> Daemon<'a> {
@@ -186,9 +194,15 @@ impl<'a> Daemon<'a> {
         let record_lines = records.counters();
         metrics.count_lines("results", record_lines.dropped, record_lines.errors);
         metrics.configure(&config);
+        let kept = memory::recall(&config);
+        let budget = memory::budget(&config, &kept);
+        memory::show(&budget, &metrics);
+        let memory = Memory::start(config.state_directory.as_deref(), kept.clone(), records.clone());
+        let memory = Arc::new(memory.map_err(Fatal::other("cannot start the thread of the state"))?);
+        memory.count(&metrics);
 
         let health = Arc::new(Health::new());
-        let delivery = Delivery { metrics: metrics.clone(), records: records.clone() };
+        let delivery = Delivery { metrics: metrics.clone(), memory: memory.clone(), budget: budget.clone() };
         let beat = health.part("scheduler", SCHEDULER_PATIENCE);
         let probing = Probing::start(delivery, config.schedule.clone(), beat)
             .map_err(Fatal::other("cannot start the scheduler's thread"))?;
@@ -207,6 +221,8 @@ impl<'a> Daemon<'a> {
             logging,
             metrics,
             records,
+            memory,
+            budget,
             health,
             resolver,
             probing,
@@ -216,10 +232,14 @@ impl<'a> Daemon<'a> {
             watchdog,
             stuck: false,
             offline: false,
+            paused: false,
         };
         let targets = Target::prepare(&daemon.config, &daemon.resolver);
         let targets = targets.map_err(|error| Fatal::Other(error.to_string()))?;
-        daemon.schedule(&daemon.config, targets).await.map_err(|error| Fatal::Other(error.to_string()))?;
+        daemon
+            .schedule(&daemon.config, targets, &kept)
+            .await
+            .map_err(|error| Fatal::Other(error.to_string()))?;
         daemon.metrics.reloaded(true, SystemTime::now());
         daemon.health.reach(Readiness::Ready);
         daemon.notifier.ready(&daemon.status());
@@ -234,8 +254,8 @@ impl<'a> Daemon<'a> {
     }
 
     /// Has the scheduler run these targets, which are a configuration's.
-    async fn schedule(&self, config: &Config, targets: Vec<Arc<Target>>) -> Result<(), Ended> {
-        let watched = targets.into_iter().map(|target| Watched::new(target, &self.metrics)).collect();
+    async fn schedule(&self, config: &Config, targets: Vec<Arc<Target>>, kept: &Kept) -> Result<(), Ended> {
+        let watched = targets.into_iter().map(|target| Watched::new(target, &self.metrics, kept)).collect();
         self.probing.apply(config.schedule.clone(), watched).await
     }
 
@@ -272,6 +292,9 @@ impl<'a> Daemon<'a> {
         if config.server.listen != self.listen.0 {
             warn!(listen = %config.server.listen, "A change of server.listen needs a restart, the old address stays");
         }
+        if config.state_directory != self.config.state_directory {
+            warn!("A change of state.directory needs a restart, the old one stays");
+        }
         // Whatever can fail comes before whatever takes effect.
         let targets = Target::prepare(&config, &self.resolver).map_err(|error| error.to_string())?;
         self.logging.reconfigure(&config.log).map_err(|error| error.to_string())?;
@@ -282,7 +305,10 @@ impl<'a> Daemon<'a> {
         }
         self.state.rename(&config.server.hostnames);
         self.metrics.configure(&config);
-        self.schedule(&config, targets).await.map_err(|error| error.to_string())?;
+        self.budget.set_limits(config.budget);
+        memory::show(&self.budget, &self.metrics);
+        self.memory.retain(&config);
+        self.schedule(&config, targets, &Kept::default()).await.map_err(|error| error.to_string())?;
         self.config = config;
         Ok(())
     }
@@ -317,6 +343,13 @@ impl<'a> Daemon<'a> {
             // Where it cannot be told, nothing has changed.
             Some(_) | None => {}
         }
+        // Also a day without a run begins, with all of its budget.
+        memory::show(&self.budget, &self.metrics);
+        let paused = self.budget.resumes().is_some();
+        if self.paused && !paused {
+            info!("Budget has room again, generation checks go on");
+        }
+        self.paused = paused;
         self.resolver.refresh();
         self.notifier.status(&self.status());
     }
@@ -326,8 +359,11 @@ impl<'a> Daemon<'a> {
         let series = self.metrics.all();
         let last = series.values().filter_map(|series| series.last());
         let failing = last.filter(|last| last.reason != crate::outcome::Reason::Ok).count();
+        let paused = self.budget.resumes().map_or_else(String::new, |resumes| {
+            format!("; budget reached, chat and stream resume {}", rfc3339(resumes))
+        });
         format!(
-            "{} probes of {} providers, {failing} failing; http://{}/",
+            "{} probes of {} providers, {failing} failing{paused}; http://{}/",
             self.config.probes.len(),
             self.config.providers.len(),
             self.listen.1
@@ -344,6 +380,8 @@ impl<'a> Daemon<'a> {
             Err(error) => error!(%error, "Runs could not be awaited"),
         }
         server.stop(CLOSE);
+        // It releases the last records.
+        self.memory.stop(CLOSE);
         self.records.stop(CLOSE);
         self.notifier.flush(CLOSE);
         info!("Daemon has stopped");

@@ -10,12 +10,13 @@ use std::{
 
 use super::{
     Metrics,
+    budget::BudgetNow,
     families::FAMILIES,
     testing::{chat, config, probe, provider, stream},
     tests::{acme, rich, status},
 };
 use crate::{
-    config::{Provider, Task},
+    config::{Budget, Provider, Task},
     outcome::{Api, ComponentStatus, Fault, Indicator, Outcome, Phases, Reason, Resource, SkipCause},
 };
 
@@ -53,6 +54,12 @@ fn whole_page() -> String {
     metrics.watch_task("scheduler");
     metrics.count_lines("log", Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
     metrics.lag(Duration::ZERO);
+    metrics.set_budget(Some(BudgetNow {
+        limits: Budget { daily_cost_usd: Some(1.0), daily_tokens: Some(1) },
+        spent_usd: 0.0,
+        spent_tokens: 0,
+        resumes: None,
+    }));
     for probe in &probes {
         let series = metrics.series(probe);
         series.observe(&rich());

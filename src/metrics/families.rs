@@ -230,6 +230,16 @@ pub(super) const FAMILIES: &[Family] = &[
         tokens,
     ),
     family(
+        Kind::Counter,
+        "langmart_probe_estimated_cost_usd_total",
+        "What the tokens cost, by the price in the configuration. Absent without one.",
+        |series, page| {
+            if series.probe().chat().is_some_and(|chat| chat.price.is_some()) {
+                page.sample(&series.labels, series.values.cost.value());
+            }
+        },
+    ),
+    family(
         Kind::Gauge,
         "langmart_probe_tls_certificate_not_after_timestamp_seconds",
         "Earliest end of validity in the certificate chain as presented last.",
@@ -303,13 +313,13 @@ pub(super) const FAMILIES: &[Family] = &[
     family(
         Kind::Gauge,
         "langmart_probe_last_run_timestamp_seconds",
-        "When the last finished run began.",
-        |series, page| known(series, page, series.last().map(|last| unix_seconds(last.time))),
+        "When the last finished run began. Kept over a restart.",
+        |series, page| known(series, page, series.values.last_run.value()),
     ),
     family(
         Kind::Gauge,
         "langmart_probe_last_success_timestamp_seconds",
-        "When the last successful run began. Absent before the first.",
+        "When the last successful run began. Absent before the first. Kept over a restart.",
         |series, page| known(series, page, series.values.last_success.value()),
     ),
     family(

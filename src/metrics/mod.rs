@@ -3,6 +3,7 @@
 //! [`Metrics`] is the whole; [`Series`] is what one probe writes to. A page is rendered family by family over all
 //! series; series come and go with their struct, and observing a run looks no label up.
 
+mod budget;
 #[cfg(test)]
 mod document;
 mod families;
@@ -20,6 +21,7 @@ mod text;
 mod values;
 
 pub use self::{
+    budget::BudgetNow,
     registry::Metrics,
     series::{Last, Series},
 };

@@ -10,6 +10,7 @@ use std::{
 };
 
 use super::{
+    budget::{self, BudgetNow},
     families::FAMILIES,
     offline::{self, LastRun},
     own::Own,
@@ -28,6 +29,7 @@ pub struct Metrics {
     started: SystemTime,
     own: Own,
     series: RwLock<Arc<BTreeMap<String, Arc<Series>>>>,
+    budget: RwLock<Option<BudgetNow>>,
     /// Of the last page in bytes: the next one is about as long.
     length: AtomicUsize,
 }
@@ -35,7 +37,13 @@ pub struct Metrics {
 impl Metrics {
     /// Without probes, for a process that started then by the wall clock.
     pub fn new(started: SystemTime) -> Self {
-        Self { started, own: Own::new(), series: RwLock::default(), length: AtomicUsize::new(0) }
+        Self {
+            started,
+            own: Own::new(),
+            series: RwLock::default(),
+            budget: RwLock::default(),
+            length: AtomicUsize::new(0),
+        }
     }
 
     /// Takes over a configuration: a probe has its series from here on, and one that is gone loses them. A probe
@@ -70,6 +78,16 @@ impl Metrics {
     /// The configuration was loaded, at the start or again, or could not be.
     pub fn reloaded(&self, ok: bool, at: SystemTime) {
         self.own.reloaded(ok, at);
+    }
+
+    /// How the day's budget stands; `None`: there is none.
+    pub fn budget(&self) -> Option<BudgetNow> {
+        *self.budget.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes note of how the day's budget stands; `None`: there is none.
+    pub fn set_budget(&self, budget: Option<BudgetNow>) {
+        *self.budget.write().unwrap_or_else(PoisonError::into_inner) = budget;
     }
 
     /// A run started this much after it was due.
@@ -135,6 +153,7 @@ impl Metrics {
         if let Some(offline) = self.offline(now) {
             page.sample("", f64::from(u8::from(offline)));
         }
+        budget::write(self.budget().as_ref(), &mut page);
         let all = self.all();
         for family in FAMILIES {
             page.family(family.header);

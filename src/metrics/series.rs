@@ -132,8 +132,11 @@ pub(super) struct Values {
     pub(super) time_per_output_token: Histogram,
     pub(super) input_tokens: Counter,
     pub(super) output_tokens: Counter,
+    /// US dollars.
+    pub(super) cost: Sum,
     pub(super) certificate_not_after: Gauge,
     pub(super) clock_offset: Gauge,
+    pub(super) last_run: Gauge,
     pub(super) last_success: Gauge,
     /// Version and cipher suite of the last good handshake of a network check.
     tls: Mutex<Option<(&'static str, &'static str)>>,
@@ -208,11 +211,13 @@ impl Series {
             input_tokens,
             output_tokens,
             tokens_estimated: _,
+            estimated_cost_usd,
             ref status_page,
             balance,
         } = outcome;
         let values = &*self.values;
         values.runs.add(1);
+        values.last_run.set(unix_seconds(time));
         if outcome.success() {
             values.last_success.set(unix_seconds(time));
         } else {
@@ -260,6 +265,7 @@ impl Series {
         }
         values.input_tokens.add(input_tokens.unwrap_or(0));
         values.output_tokens.add(output_tokens.unwrap_or(0));
+        values.cost.add(estimated_cost_usd.unwrap_or(0.0));
         lock(&values.status_page).clone_from(status_page);
         // A failure that tells no balance leaves the last one standing; after a success without one there is none.
         if balance.is_some() || outcome.success() {
@@ -279,6 +285,15 @@ impl Series {
             time_to_first_token,
             streak: streak.after(reason, fault, self.probe.check().addresses_service()),
         });
+    }
+
+    /// Takes over when the probe ran and succeeded last before a restart; `None`: that is not known.
+    pub fn restore(&self, last_run: Option<SystemTime>, last_success: Option<SystemTime>) {
+        for (gauge, time) in [(&self.values.last_run, last_run), (&self.values.last_success, last_success)] {
+            if let Some(time) = time {
+                gauge.set(unix_seconds(time));
+            }
+        }
     }
 
     /// Says when the next run is due, waits included, and until when the probe backs off; `None`: it does not.
@@ -310,8 +325,10 @@ impl Values {
             time_per_output_token: Histogram::new(PER_TOKEN_BOUNDS),
             input_tokens: Counter::default(),
             output_tokens: Counter::default(),
+            cost: Sum::default(),
             certificate_not_after: Gauge::absent(),
             clock_offset: Gauge::absent(),
+            last_run: Gauge::absent(),
             last_success: Gauge::absent(),
             tls: Mutex::default(),
             dns_servers: Mutex::default(),

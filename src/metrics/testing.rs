@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use crate::{
     config::{
-        Chat, Config, Log, LogFormat, Paths, Probe, Provider, Rotation, Schedule, Server, Stream, Task,
+        Chat, Config, Log, LogFormat, Paths, Price, Probe, Provider, Rotation, Schedule, Server, Stream, Task,
     },
     outcome::Api,
 };
@@ -28,15 +28,22 @@ pub(crate) fn provider(name: &str, api: Api) -> Provider {
     }
 }
 
+const PRICE: Option<Price> = Some(Price { input_usd_per_mtok: 0.15, output_usd_per_mtok: 0.6 });
+
 /// A chat probe of the model, each 60 s, with a timeout of 30 s.
 pub(crate) fn chat(name: &str, provider: &Arc<Provider>, model: &str) -> Arc<Probe> {
-    let task = Task::Chat(Chat { prompt: "Hi".to_owned(), max_tokens: 32, max_tokens_parameter: None });
+    let task = Task::Chat(Chat {
+        prompt: "Hi".to_owned(),
+        max_tokens: 32,
+        max_tokens_parameter: None,
+        price: PRICE,
+    });
     Arc::new(Probe { model: Some(model.to_owned()), ..probe(name, provider, task) })
 }
 
 /// The same, streamed.
 pub(crate) fn stream(name: &str, provider: &Arc<Provider>, model: &str) -> Arc<Probe> {
-    let chat = Chat { prompt: "Hi".to_owned(), max_tokens: 32, max_tokens_parameter: None };
+    let chat = Chat { prompt: "Hi".to_owned(), max_tokens: 32, max_tokens_parameter: None, price: PRICE };
     let task = Task::Stream(Stream { chat, stall_timeout: Duration::from_secs(20), include_usage: true });
     Arc::new(Probe { model: Some(model.to_owned()), ..probe(name, provider, task) })
 }
@@ -73,6 +80,8 @@ pub(crate) fn config(probes: Vec<Arc<Probe>>) -> Config {
         },
         providers: BTreeMap::new(),
         probes,
+        budget: None,
+        state_directory: None,
         system_roots: Arc::default(),
     }
 }

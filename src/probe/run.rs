@@ -97,6 +97,7 @@ impl Target {
             Work::Network(network) => network.run(probe.timeout).await,
         };
         outcome.fault = probe.check().blame(outcome.fault);
+        outcome.estimated_cost_usd = cost(probe, &outcome);
         outcome.hint = remedy(probe.provider.api, probe.check(), &outcome);
         outcome
     }
@@ -184,6 +185,13 @@ fn facts(time: SystemTime, exchange: &Exchange, before: Phases) -> Outcome {
         outcome.remote_address = response.remote_address;
     }
     outcome
+}
+
+/// What the run's tokens cost. A service that told one count alone has told nothing of the other's tokens.
+fn cost(probe: &Probe, outcome: &Outcome) -> Option<f64> {
+    let price = probe.chat()?.price?;
+    let (input, output) = (outcome.input_tokens, outcome.output_tokens);
+    input.or(output).map(|_| price.cost(input.unwrap_or(0), output.unwrap_or(0)))
 }
 
 fn decide(outcome: &mut Outcome, verdict: Option<Verdict>) {

@@ -364,7 +364,7 @@ mod tests {
     }
 
     fn listener(api: Api) -> Listener {
-        let chat = Chat { prompt: "Hi".to_owned(), max_tokens: 32, max_tokens_parameter: None };
+        let chat = Chat { prompt: "Hi".to_owned(), max_tokens: 32, max_tokens_parameter: None, price: None };
         Listener::new(api, &Stream { chat, stall_timeout: Duration::from_secs(1), include_usage: true })
     }
 
@@ -432,7 +432,8 @@ mod tests {
     #[test]
     fn a_stream_may_be_as_long_as_its_tokens_need() {
         let event = format!("data: {{\"pad\":\"{}\"}}\n\n", "x".repeat(1 << 18));
-        let chat = Chat { prompt: "Hi".to_owned(), max_tokens: 8192, max_tokens_parameter: None };
+        let chat =
+            Chat { prompt: "Hi".to_owned(), max_tokens: 8192, max_tokens_parameter: None, price: None };
         let task = Stream { chat, stall_timeout: Duration::from_secs(1), include_usage: true };
         for (mut listener, longest) in
             [(listener(Api::Openai), 4 << 20), (Listener::new(Api::Openai, &task), 8 << 20)]

@@ -26,6 +26,8 @@ pub(super) struct Backoff {
     wait: u64,
     /// The number of the first run that is not passed over; `None`: none is.
     resume: Option<u64>,
+    /// When the wait is over, on which the run that ends it follows; set where `resume` is.
+    over: Moment,
     /// The state of the generator that jitter comes from.
     random: u64,
 }
@@ -33,7 +35,7 @@ pub(super) struct Backoff {
 impl Backoff {
     /// No wait. Different seeds give different jitter.
     pub(super) fn new(seed: u64) -> Self {
-        Self { wait: 0, resume: None, random: seed }
+        Self { wait: 0, resume: None, over: Moment(0), random: seed }
     }
 
     /// Ends every wait.
@@ -44,6 +46,30 @@ impl Backoff {
     /// The number of the run that ends the wait, where `next` and more are passed over until then.
     pub(super) fn resume(&self, next: u64) -> Option<u64> {
         self.resume.filter(|&resume| resume >= next)
+    }
+
+    /// When the wait is over that passes over `next` and more, and the step of the doubling; `None`: neither is.
+    pub(super) fn kept(&self, next: u64) -> Option<(Option<Moment>, u64)> {
+        let over = self.resume(next).map(|_| self.over);
+        (over.is_some() || self.wait > 0).then_some((over, self.wait))
+    }
+
+    /// Takes up what was kept over a restart. A wait that no service can have asked for is cut to the ceiling, a step
+    /// that no doubling leads to likewise.
+    pub(super) fn restore(
+        &mut self,
+        (over, wait): (Option<Moment>, u64),
+        now: Moment,
+        plan: &Plan,
+        max_backoff: Duration,
+    ) {
+        let ceiling = plan.intervals_in(max_backoff).max(1);
+        self.wait = wait.min(ceiling);
+        let longest = max_backoff.saturating_add(max_backoff / 10).max(plan.due(1).since(plan.due(0)));
+        if let Some(over) = over.filter(|over| *over > now) {
+            self.over = over.min(now.plus(longest));
+            self.resume = Some(plan.first_from(self.over));
+        }
     }
 
     /// Takes note of what run `number` found and when it ended. `next` is the first run that could follow it.
@@ -61,10 +87,14 @@ impl Backoff {
             return;
         }
         let resume = if let Some(wait) = hinted(outcome.retry_after, max_backoff) {
-            plan.first_from(ended.plus(wait).plus(self.jitter(wait)))
+            self.over = ended.plus(wait).plus(self.jitter(wait));
+            plan.first_from(self.over)
         } else if let Some(longest) = longest_wait(outcome.reason, plan, max_backoff) {
             self.wait = self.wait.saturating_mul(2).clamp(1, longest);
-            number.saturating_add(self.wait)
+            let resume = number.saturating_add(self.wait);
+            // A little before that run, which a restart then finds on the same grid whatever the clocks' last digits.
+            self.over = plan.due(resume).minus(plan.grace());
+            resume
         } else {
             return;
         };

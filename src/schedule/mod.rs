@@ -4,6 +4,7 @@
 //!
 //! - `plan` is pure: the grid of due times of a probe, and the clock that the grid is read by.
 //! - `backoff` is pure: which due times a failed run passes over.
+//! - `budget` is the account of what a UTC day may cost.
 //! - `limits` lets runs in, first come first served.
 //! - `worker` is the loop of one probe, a task that sleeps from one due time to the next.
 //! - `scheduler` starts, tells and ends the workers.
@@ -11,6 +12,7 @@
 //! For every probe, each due time either becomes a run or is counted as skipped, once.
 
 mod backoff;
+mod budget;
 mod limits;
 mod plan;
 mod scheduler;
@@ -18,12 +20,15 @@ mod work;
 mod worker;
 
 #[cfg(test)]
+mod budget_tests;
+#[cfg(test)]
 mod stage;
 #[cfg(test)]
 mod tests;
 
 pub use self::{
+    budget::{Budget, Spent},
     plan::Anchor,
     scheduler::Scheduler,
-    work::{Event, Work},
+    work::{Event, Wait, Work},
 };

@@ -12,12 +12,12 @@ use std::{
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::{
-    Anchor, Event, Scheduler, Work,
+    Anchor, Budget, Event, Scheduler, Wait, Work,
     plan::{Moment, Plan},
 };
 use crate::{
     config::{Key, KeySource, Paths, Probe, Provider, Schedule, Secret, Task},
-    outcome::{Api, Fault, Outcome, Reason, SkipCause},
+    outcome::{Api, Fault, Outcome, Phases, Reason, SkipCause},
 };
 
 pub(super) const SECOND: Duration = Duration::from_secs(1);
@@ -49,6 +49,7 @@ pub(super) fn quick(_run: usize) -> Step {
 pub(super) struct Target {
     pub(super) probe: Arc<Probe>,
     pub(super) script: Script,
+    pub(super) wait: Option<Wait>,
 }
 
 #[derive(Clone)]
@@ -68,6 +69,7 @@ pub(super) struct Stage {
     entries: Mutex<HashMap<String, Vec<Entry>>>,
     reported: AtomicUsize,
     runs: Mutex<HashMap<String, usize>>,
+    pub(super) budget: Option<Arc<Budget>>,
 }
 
 impl Work for Stage {
@@ -75,6 +77,14 @@ impl Work for Stage {
 
     fn probe(target: &Target) -> &Arc<Probe> {
         &target.probe
+    }
+
+    fn budget(&self) -> Option<&Budget> {
+        self.budget.as_deref()
+    }
+
+    fn remembered(target: &Target) -> Option<Wait> {
+        target.wait
     }
 
     async fn run(&self, target: Arc<Target>) -> Outcome {
@@ -88,7 +98,9 @@ impl Work for Stage {
         sleep(lasts).await;
         let (reason, retry_after) = result.expect("this script has a run that panics");
         let fault = if reason == Reason::Ok { Fault::None } else { Fault::Caller };
-        Outcome { retry_after, duration: lasts, ..Outcome::new(SystemTime::UNIX_EPOCH, reason, fault) }
+        let phases = Phases { processing: lasts, ..Phases::default() };
+        let nothing = Outcome::new(SystemTime::UNIX_EPOCH, reason, fault);
+        Outcome { retry_after, duration: lasts, phases, ..nothing }
     }
 
     fn report(&self, target: &Arc<Target>, event: Event) {
@@ -119,6 +131,7 @@ pub(super) struct Theatre {
 pub(super) struct Account {
     pub(super) runs: u64,
     pub(super) backoff: u64,
+    pub(super) budget: u64,
     pub(super) overrun: u64,
     pub(super) concurrency: u64,
     pub(super) max_lag: Duration,
@@ -128,7 +141,17 @@ impl Theatre {
     pub(super) fn open(limits: &Schedule, targets: Vec<Arc<Target>>) -> Self {
         let wall = SystemTime::UNIX_EPOCH + Duration::from_nanos(1_800_000_000_123_456_789);
         let anchor = Anchor { monotonic: Instant::now(), wall };
-        let stage = Arc::new(Stage::default());
+        Self::open_at(anchor, limits, targets, None)
+    }
+
+    /// As before, at that time and with that budget.
+    pub(super) fn open_at(
+        anchor: Anchor,
+        limits: &Schedule,
+        targets: Vec<Arc<Target>>,
+        budget: Option<Arc<Budget>>,
+    ) -> Self {
+        let stage = Arc::new(Stage { budget, ..Stage::default() });
         let mut scheduler = Scheduler::new(Arc::clone(&stage), anchor, limits);
         scheduler.apply(limits, targets);
         Self { stage, anchor, scheduler }
@@ -159,15 +182,16 @@ impl Theatre {
         let mut running = false;
         for Entry { at, event, .. } in self.entries(&probe.name) {
             match event {
-                Event::Waiting { .. } => {}
+                Event::Waiting { .. } | Event::Remember(_) => {}
                 Event::Skipped { cause, runs } => {
                     assert!(runs > 0, "{}", probe.name);
                     next += runs;
                     match cause {
                         SkipCause::Backoff => account.backoff += runs,
+                        SkipCause::Budget => account.budget += runs,
                         SkipCause::Overrun => account.overrun += runs,
                         SkipCause::Concurrency => account.concurrency += runs,
-                        _ => panic!("{}: {cause}", probe.name),
+                        SkipCause::Pacing => panic!("{}: {cause}", probe.name),
                     }
                 }
                 Event::Started { lag } => {
@@ -240,5 +264,5 @@ pub(super) fn at_provider(
 }
 
 pub(super) fn with(probe: Probe, script: Script) -> Arc<Target> {
-    Arc::new(Target { probe: Arc::new(probe), script })
+    Arc::new(Target { probe: Arc::new(probe), script, wait: None })
 }

@@ -5,6 +5,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use super::budget::Budget;
 use crate::{
     config::Probe,
     outcome::{Outcome, SkipCause},
@@ -18,11 +19,30 @@ pub trait Work: Send + Sync + 'static {
     /// The configuration of a target. While it stays equal over reloads, so do the probe's due times and waits.
     fn probe(target: &Self::Target) -> &Arc<Probe>;
 
+    /// The account that generation checks are charged to; `None`: they are not.
+    fn budget(&self) -> Option<&Budget> {
+        None
+    }
+
+    /// The wait that the probe was in before the process began; `None`: it was in none. Asked once, when a probe starts.
+    fn remembered(_target: &Self::Target) -> Option<Wait> {
+        None
+    }
+
     /// One run. It may panic, and be dropped half-way when the scheduler stops.
     fn run(&self, target: Arc<Self::Target>) -> impl Future<Output = Outcome> + Send;
 
     /// Takes note of an event. It is called on the thread that times the runs: it neither blocks nor panics.
     fn report(&self, target: &Arc<Self::Target>, event: Event);
+}
+
+/// What a restart must not forget of a probe's backoff.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Wait {
+    /// No run before then, by the wall clock as it is now; `None`: only the step is left.
+    pub until: Option<SystemTime>,
+    /// The last wait without a hint, in intervals; 0: none since the last success.
+    pub step: u64,
 }
 
 /// What happens to a probe, in this order for each due time: waiting, then skipped, or started and finished.
@@ -52,6 +72,8 @@ pub enum Event {
         /// How long after its due time.
         lag: Duration,
     },
+    /// What is to be remembered of the probe's backoff from now on; `None`: nothing. Told before the end of each run.
+    Remember(Option<Wait>),
     /// The run that began last has ended.
     Finished(Outcome),
 }

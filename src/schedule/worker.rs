@@ -20,7 +20,7 @@ use super::{
     backoff::Backoff,
     limits::{Limits, Slot},
     plan::{Anchor, Moment, Plan, hash},
-    work::{Event, Work},
+    work::{Event, Wait, Work},
 };
 use crate::outcome::{Fault, Outcome, Reason, SkipCause};
 
@@ -63,17 +63,12 @@ impl<W: Work> Worker<W> {
         let plan = Plan::new(&probe.name, probe.interval);
         // With the time of the start in it, equal probes on different hosts draw different jitter.
         let seed = hash(&probe.name) ^ anchor.epoch().0;
-        Self {
-            work,
-            limits,
-            anchor,
-            targets,
-            plan,
-            next: plan.first_after(anchor.moment(Instant::now())),
-            backoff: Backoff::new(seed),
-            told: None,
-            target,
+        let now = anchor.moment(Instant::now());
+        let mut backoff = Backoff::new(seed);
+        if let Some(Wait { until, step }) = W::remembered(&target) {
+            backoff.restore((until.map(Moment::of), step), now, &plan, limits.max_backoff());
         }
+        Self { work, limits, anchor, targets, plan, next: plan.first_after(now), backoff, told: None, target }
     }
 
     /// Runs the probe at its due times until it is removed or the scheduler stops. A run in flight is always awaited.
@@ -88,6 +83,7 @@ impl<W: Work> Worker<W> {
             }
             self.skip_what_is_missed();
             if self.next_is_due()
+                && self.has_budget()
                 && let Some(slot) = self.admission().await
             {
                 self.run_next().await;
@@ -114,6 +110,7 @@ impl<W: Work> Worker<W> {
             return Verdict::Unchanged;
         }
         self.backoff.end();
+        self.remember();
         if before.interval != after.interval {
             self.plan = Plan::new(&after.name, after.interval);
             self.next = self.plan.first_after(self.now());
@@ -123,8 +120,8 @@ impl<W: Work> Worker<W> {
 
     fn tell_next_run(&mut self) {
         let resume = self.backoff.resume(self.next);
-        let next_run = self.plan.due(resume.unwrap_or(self.next)).wall();
-        let backoff_until = resume.map(|_| next_run);
+        let next_run = self.plan.due(self.paused_until(resume.unwrap_or(self.next))).wall();
+        let backoff_until = resume.map(|resume| self.plan.due(resume).wall());
         if self.told.replace((next_run, backoff_until)) != Some((next_run, backoff_until)) {
             self.report(Event::Waiting { next_run, backoff_until });
         }
@@ -170,17 +167,54 @@ impl<W: Work> Worker<W> {
         slot
     }
 
+    /// The first run at or after that one for which there can be budget.
+    fn paused_until(&self, number: u64) -> u64 {
+        let pause = self.work.budget().and_then(|budget| budget.pause(W::probe(&self.target)));
+        pause.map_or(number, |pause| number.max(self.plan.first_from(self.now().plus(pause))))
+    }
+
+    /// Whether there is budget for the run that is due; skips it where there is not.
+    fn has_budget(&mut self) -> bool {
+        let room = self.work.budget().is_none_or(|budget| budget.has_room(W::probe(&self.target)));
+        if !room {
+            self.skip_to(self.next + 1, SkipCause::Budget);
+        }
+        room
+    }
+
     async fn run_next(&mut self) {
+        // While it waited to be let in, others may have spent what there was.
+        if !self.has_budget() {
+            return;
+        }
         let number = self.next;
         self.next += 1;
+        let (work, probe) = (Arc::clone(&self.work), Arc::clone(W::probe(&self.target)));
+        let charge = work.budget().and_then(|budget| budget.charge(&probe));
         self.report(Event::Started { lag: self.now().since(self.plan.due(number)) });
         let outcome = attempt(Arc::clone(&self.work), Arc::clone(&self.target)).await;
         let ended = self.now();
+        if let Some(charge) = charge {
+            charge.settle(&probe, &outcome);
+        }
         let first = self.plan.first_from(ended.minus(self.plan.grace()));
         self.skip_to(first, SkipCause::Overrun);
         let max_backoff = self.limits.max_backoff();
         self.backoff.note(&outcome, (number, self.next), ended, &self.plan, max_backoff);
+        self.remember();
         self.report(Event::Finished(outcome));
+    }
+
+    /// Tells what a restart must not forget. By the wall clock of now: the anchor's may have been set since.
+    fn remember(&self) {
+        let kept = self.backoff.kept(self.next);
+        // The wall clock is read last: what is rounded makes the wait longer, never shorter.
+        let wall = |over: Moment| {
+            let left = over.since(self.now());
+            SystemTime::now() + left
+        };
+        let wait = kept.map(|(over, step)| Wait { until: over.map(wall), step });
+        self.report(Event::Remember(wait));
     }
 
     /// Counts every due time before run `number` that is not accounted for yet as skipped.

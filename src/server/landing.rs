@@ -33,18 +33,26 @@ pub(super) fn page(metrics: &Metrics) -> String {
         <meta name=\"viewport\" content=\"width=device-width\">\n<title>langmart-prober</title>\n\
         <style>{STYLE}</style>\n</head>\n<body>\n<h1>langmart-prober</h1>\n\
         <p>Version {}. {} probes, {failing} of them failing.</p>\n\
-        <nav><a href=\"/metrics\">Metrics</a><a href=\"/-/healthy\">Health</a>\
+        {}<nav><a href=\"/metrics\">Metrics</a><a href=\"/-/healthy\">Health</a>\
         <a href=\"/-/ready\">Readiness</a></nav>\n\
         <table>\n<thead><tr><th>Probe</th><th>Provider</th><th>Check</th><th>Model</th><th>Last result</th>\
         <th>Fault</th><th>Last run</th><th>Took</th><th>What to do</th></tr></thead>\n<tbody>\n",
         env!("CARGO_PKG_VERSION"),
         all.len(),
+        paused(metrics),
     );
     for series in all.values() {
         write_row(&mut page, series).expect("a String takes every write");
     }
     page.push_str("</tbody>\n</table>\n</body>\n</html>\n");
     page
+}
+
+/// A paragraph where the budget has stopped probes.
+fn paused(metrics: &Metrics) -> String {
+    metrics.budget().and_then(|budget| budget.resumes).map_or_else(String::new, |resumes| {
+        format!("<p>The day's budget is reached: chat and stream probes go on at {}.</p>\n", rfc3339(resumes))
+    })
 }
 
 fn write_row(page: &mut String, series: &Series) -> fmt::Result {

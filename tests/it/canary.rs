@@ -56,8 +56,9 @@ fn faults() -> Vec<String> {
 /// A provider for each API, fault and key, with each check that takes a request.
 fn config(simulator: &Simulator, place: &Place) -> String {
     let mut text = format!(
-        "{LISTEN}[log]\nlevel = \"trace\"\ndirectory = \"{}\"\n[schedule]\nmax_concurrent_per_provider = 1\n\
+        "{LISTEN}[state]\ndirectory = \"{}\"\n[budget]\n[log]\nlevel = \"trace\"\ndirectory = \"{}\"\n[schedule]\nmax_concurrent_per_provider = 1\n\
          [defaults]\ninterval = \"5s\"\ntimeout = \"300ms\"\n[defaults.generation]\ninterval = \"5s\"\ntimeout = \"300ms\"\n",
+        place.path("state").display(),
         place.path("logs").display()
     );
     for api in Provider::ALL {
@@ -164,6 +165,9 @@ fn nothing_that_is_said_has_a_secret_in_it() {
     check_silence("prober.log", &place.files("logs", "prober.log"));
     let results = place.files("logs", "results.jsonl");
     check_silence("results.jsonl", &results);
+    let state = place.files("state", "state.json");
+    assert!(state.contains("\"last_run\""), "{state}");
+    check_silence("state.json", &state);
     let reasons: BTreeSet<_> = records(&results).iter().map(|record| record["reason"].to_string()).collect();
     assert!(reasons.len() >= 17, "the faults are too tame: {reasons:?}");
 }

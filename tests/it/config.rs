@@ -33,6 +33,7 @@ fn variable(name: &str) -> Option<OsString> {
         "EMPTY" => "",
         "PLACEHOLDER" => "YOUR_API_KEY",
         "UNPRINTABLE" => "sk-canary\u{200b}",
+        "STATE_DIRECTORY" => "/var/lib/langmart-prober:/var/lib/other",
         "LOGS_DIRECTORY" => "/var/log/langmart-prober:/var/log/other",
         _ => return None,
     };
@@ -600,8 +601,17 @@ fn every_example_of_a_value_is_accepted() {
 #[test]
 fn every_key_is_in_the_example() {
     let probe = "name = \"p\"\nprovider = \"langmart\"\ncheck = \"http\"\npath = \"/\"";
-    let sections =
-        ["", "[server]", "[log]", "[schedule]", "[defaults]", "[defaults.generation]", "[provider.langmart]"];
+    let sections = [
+        "",
+        "[server]",
+        "[log]",
+        "[state]",
+        "[schedule]",
+        "[budget]",
+        "[defaults]",
+        "[defaults.generation]",
+        "[provider.langmart]",
+    ];
     let shown: BTreeSet<&str> = EXAMPLE.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').collect();
     let with_probe = [format!("[[probe]]\n{probe}"), format!("[[probe]]\n{probe}\n[probe.expect]")];
     let source = "[provider.langmart]\n[provider.langmart.api_key]\nenv = \"LANGMART_API_KEY\"".to_owned();

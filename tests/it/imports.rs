@@ -24,12 +24,13 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("probe", &["config", "outcome"]),
     ("records", &["config", "lines", "outcome"]),
     ("schedule", &["config", "outcome"]),
+    ("state", &["outcome"]),
     ("server", &["health", "metrics", "outcome"]),
     (
         "daemon",
         &[
             "config", "health", "logging", "metrics", "outcome", "probe", "records", "schedule", "server",
-            "signals", "systemd",
+            "signals", "state", "systemd",
         ],
     ),
     ("commands", &["config", "daemon", "outcome", "probe", "records", "signals", "simulator"]),

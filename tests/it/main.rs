@@ -6,6 +6,7 @@
 
 mod alerts;
 mod backoff;
+mod budget;
 mod canary;
 mod config;
 mod daemon;
@@ -21,6 +22,7 @@ mod phases;
 mod prometheus;
 mod proxies;
 mod reload;
+mod state;
 mod status;
 mod stream;
 mod stream_simulated;

@@ -35,7 +35,7 @@ pub fn provider(api: Api, base_url: &str) -> Provider {
 
 /// A probe of that check.
 pub fn probe(provider: Provider, check: Check) -> Probe {
-    let chat = Chat { prompt: "Say OK.".to_owned(), max_tokens: 32, max_tokens_parameter: None };
+    let chat = Chat { prompt: "Say OK.".to_owned(), max_tokens: 32, max_tokens_parameter: None, price: None };
     let task = match check {
         Check::Network => Task::Network,
         Check::Health => Task::Health,
@@ -84,6 +84,8 @@ pub fn config(probes: Vec<Probe>) -> Config {
         },
         providers: probes.iter().map(|probe| (probe.provider.name.clone(), probe.provider.clone())).collect(),
         probes: probes.into_iter().map(Arc::new).collect(),
+        budget: None,
+        state_directory: None,
         system_roots: Arc::default(),
     }
 }

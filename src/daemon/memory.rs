@@ -1,0 +1,127 @@
+//! What the daemon remembers over a restart: reads it at the start, and has it written before a run's record is.
+
+use std::{
+    io,
+    path::Path,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use tracing::warn;
+
+use crate::{
+    config::{Config, Probe},
+    metrics::{BudgetNow, Metrics},
+    outcome::Outcome,
+    records::Records,
+    schedule::{Budget, Spent, Wait},
+    state::{self, Identity, Keeper, Kept, KeptBackoff, KeptProbe, KeptSpending},
+};
+
+/// A finished run, whose record waits until the state is written.
+type Given = (Arc<Probe>, Arc<Outcome>);
+
+/// Where finished runs and what follows from them go, none of which waits.
+pub(super) struct Memory {
+    /// `None`: the configuration has no state directory, and nothing is kept.
+    keeper: Option<Keeper<Given>>,
+    records: Arc<Records>,
+}
+
+/// What was kept for these probes before the restart. It is said in the log why there is none, if there should be.
+pub(super) fn recall(config: &Config) -> Kept {
+    let Some(directory) = &config.state_directory else { return Kept::default() };
+    let mut loaded = state::load(directory, SystemTime::now());
+    if let Some(warning) = &loaded.warning {
+        warn!(%warning, "State is lost");
+    }
+    let identities = identities(config);
+    loaded.kept.probes.retain(|who, _| identities.binary_search_by(|known| (**known).cmp(who)).is_ok());
+    loaded.kept
+}
+
+/// The day's account, with what was spent before the restart.
+pub(super) fn budget(config: &Config, kept: &Kept) -> Arc<Budget> {
+    let spent = kept.spending.map(|KeptSpending { day, usd, tokens }| Spent { day, usd, tokens });
+    Arc::new(Budget::new(config.budget, spent, SystemTime::now))
+}
+
+/// The wait that a probe was in before the restart.
+pub(super) fn wait(kept: &KeptProbe) -> Option<Wait> {
+    kept.backoff.map(|KeptBackoff { until, step }| Wait { until, step })
+}
+
+/// Exports how the day's budget stands.
+pub(super) fn show(budget: &Budget, metrics: &Metrics) {
+    let Spent { day: _, usd, tokens } = budget.spent();
+    metrics.set_budget(budget.limits().map(|limits| BudgetNow {
+        limits,
+        spent_usd: usd,
+        spent_tokens: tokens,
+        resumes: budget.resumes(),
+    }));
+}
+
+impl Memory {
+    /// Keeps the state in that directory, beginning with what is kept there already.
+    pub(super) fn start(directory: Option<&Path>, kept: Kept, records: Arc<Records>) -> io::Result<Self> {
+        let released = Arc::clone(&records);
+        let release = move |(probe, outcome)| released.give(probe, outcome);
+        let keeper = directory.map(|path| Keeper::start(path.to_owned(), kept, release)).transpose()?;
+        Ok(Self { keeper, records })
+    }
+
+    /// Has the writer's failures exported.
+    pub(super) fn count(&self, metrics: &Metrics) {
+        if let Some(keeper) = &self.keeper {
+            let (dropped, errors) = keeper.counters();
+            metrics.count_lines("state", dropped, errors);
+        }
+    }
+
+    /// Follows a reload.
+    pub(super) fn retain(&self, config: &Config) {
+        if let Some(keeper) = &self.keeper {
+            keeper.retain(identities(config), config.budget.is_some());
+        }
+    }
+
+    /// A probe waits like this from now on.
+    pub(super) fn waits(&self, who: &Arc<Identity>, wait: Option<Wait>) {
+        if let Some(keeper) = &self.keeper {
+            keeper.waits(who, wait.map(|Wait { until, step }| KeptBackoff { until, step }));
+        }
+    }
+
+    /// The day's account has changed.
+    pub(super) fn spent(&self, budget: &Budget) {
+        if let Some(keeper) = self.keeper.as_ref().filter(|_| budget.limits().is_some()) {
+            let Spent { day, usd, tokens } = budget.spent();
+            keeper.spent(KeptSpending { day, usd, tokens });
+        }
+    }
+
+    /// A run has ended: its record follows what was told before.
+    pub(super) fn ran(&self, who: &Arc<Identity>, probe: Arc<Probe>, outcome: Outcome) {
+        let (time, success, given) = (outcome.time, outcome.success(), (probe, Arc::new(outcome)));
+        match &self.keeper {
+            Some(keeper) => keeper.ran(who, time, success, given),
+            None => self.records.give(given.0, given.1),
+        }
+    }
+
+    /// Writes what is left, within the deadline.
+    pub(super) fn stop(&self, deadline: Duration) {
+        if let Some(keeper) = &self.keeper {
+            keeper.stop(deadline);
+        }
+    }
+}
+
+/// Those of all probes, sorted.
+fn identities(config: &Config) -> Vec<Arc<Identity>> {
+    let mut identities: Vec<_> =
+        config.probes.iter().map(|probe| Arc::new(Identity::of(probe.subject()))).collect();
+    identities.sort();
+    identities
+}

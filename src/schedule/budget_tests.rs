@@ -1,0 +1,292 @@
+//! The budget alone, and with the loops of the probes on paused time.
+
+use std::{
+    sync::{Arc, Mutex},
+    time::{Duration, SystemTime},
+};
+
+use tokio::time::Instant;
+
+use super::{
+    Anchor, Budget, Event, Spent, Wait,
+    budget::DAY,
+    stage::{MINUTE, SECOND, Stage, Step, Target, Theatre, UNLIMITED, ok, probe, provider, target},
+};
+use crate::{
+    config::{self, Chat, Price, Probe, Task},
+    outcome::{Fault, Outcome, Reason},
+};
+
+/// Of a day in 2027, at noon.
+const NOON: u64 = 20_833 * DAY + DAY / 2;
+const HOUR: Duration = Duration::from_secs(3600);
+
+/// 8 tokens of the prompt's frame, one of its text, 31 of the answer: 40 at most, 400 millionths of a dollar.
+fn chat_probe(name: &str, interval: Duration) -> Probe {
+    let price = Price { input_usd_per_mtok: 10.0, output_usd_per_mtok: 10.0 };
+    let chat =
+        Chat { prompt: "Hi".to_owned(), max_tokens: 31, max_tokens_parameter: None, price: Some(price) };
+    Probe { task: Task::Chat(chat), ..probe(name, provider("corp", "k"), interval) }
+}
+
+fn chat_target(name: &str, interval: Duration) -> Arc<Target> {
+    Arc::new(Target { probe: Arc::new(chat_probe(name, interval)), script: |_| ok(SECOND / 100), wait: None })
+}
+
+fn limits(daily_cost_usd: Option<f64>, daily_tokens: Option<u64>) -> config::Budget {
+    config::Budget { daily_cost_usd, daily_tokens }
+}
+
+fn wall(seconds: u64) -> SystemTime {
+    SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)
+}
+
+/// A clock that a test sets, in seconds since 1970.
+fn clock(now: &Arc<Mutex<u64>>) -> impl Fn() -> SystemTime + Send + Sync + use<> {
+    let now = Arc::clone(now);
+    move || wall(*now.lock().unwrap())
+}
+
+fn counted(input: u64, output: u64) -> Outcome {
+    let mut outcome = Outcome::new(SystemTime::UNIX_EPOCH, Reason::Ok, Fault::None);
+    (outcome.input_tokens, outcome.output_tokens) = (Some(input), Some(output));
+    outcome
+}
+
+/// A wall clock that goes with the paused one, from that time on.
+fn anchor(seconds: u64) -> Anchor {
+    Anchor { monotonic: Instant::now(), wall: wall(seconds) }
+}
+
+fn follows(anchor: Anchor) -> impl Fn() -> SystemTime + Send + Sync {
+    move || anchor.wall + anchor.monotonic.elapsed()
+}
+
+#[test]
+fn a_charge_is_the_most_and_becomes_what_was_counted() {
+    let now = Arc::new(Mutex::new(NOON));
+    let budget = Budget::new(Some(limits(Some(1.0), Some(100))), None, clock(&now));
+    let probe = chat_probe("p", MINUTE);
+    let charge = budget.charge(&probe).unwrap();
+    assert_eq!(budget.spent(), Spent { day: 20_833, usd: 40e-5, tokens: 40 });
+    charge.settle(&probe, &counted(9, 4));
+    assert_eq!(budget.spent(), Spent { day: 20_833, usd: 13e-5, tokens: 13 });
+    // An aborted run has taken all that it could.
+    drop(budget.charge(&probe));
+    assert_eq!(budget.spent().tokens, 53);
+    assert!(Budget::new(None, None, clock(&now)).charge(&target_probe()).is_none());
+}
+
+fn target_probe() -> Probe {
+    probe("auth", provider("corp", "k"), MINUTE)
+}
+
+#[test]
+fn what_a_failed_run_takes() {
+    #[track_caller]
+    fn check(change: impl Fn(&mut Outcome), tokens: u64) {
+        let budget = Budget::new(Some(limits(None, Some(100))), None, || wall(NOON));
+        let probe = chat_probe("p", MINUTE);
+        let mut outcome = Outcome::new(SystemTime::UNIX_EPOCH, Reason::Timeout, Fault::Provider);
+        outcome.phases.processing = SECOND;
+        change(&mut outcome);
+        budget.charge(&probe).unwrap().settle(&probe, &outcome);
+        assert_eq!(budget.spent().tokens, tokens, "{outcome:?}");
+    }
+    // It was sent, and what became of it is not known.
+    check(|_| {}, 40);
+    check(|outcome| (outcome.reason, outcome.http_status) = (Reason::GatewayTimeout, Some(504)), 40);
+    // It was never sent, or was refused.
+    check(|outcome| outcome.phases.processing = Duration::ZERO, 0);
+    for reason in [Reason::RateLimited, Reason::Overloaded, Reason::AuthFailed, Reason::ServerError] {
+        check(|outcome| (outcome.reason, outcome.http_status) = (reason, Some(429)), 0);
+    }
+    // A stream that broke off has taken more than was seen of it; one that was counted has not.
+    let broken = |outcome: &mut Outcome| {
+        (outcome.reason, outcome.http_status) = (Reason::StreamTruncated, Some(200));
+        (outcome.input_tokens, outcome.output_tokens) = (Some(9), Some(2));
+    };
+    check(broken, 11);
+    check(
+        |outcome| {
+            broken(outcome);
+            outcome.tokens_estimated = true;
+        },
+        40,
+    );
+}
+
+#[test]
+fn runs_in_flight_together_keep_the_limit() {
+    let budget = Budget::new(Some(limits(None, Some(100))), None, || wall(NOON));
+    let probe = chat_probe("p", MINUTE);
+    let charges: Vec<_> = (0..2).filter_map(|_| budget.charge(&probe)).collect();
+    assert!(!budget.has_room(&probe), "80 of 100 are in flight");
+    assert_eq!((budget.resumes(), budget.pause(&probe)), (None, None), "which may yet make room");
+    for charge in charges {
+        charge.settle(&probe, &counted(9, 4));
+    }
+    assert!(budget.has_room(&probe));
+    budget.charge(&probe).unwrap().settle(&probe, &counted(9, 31));
+    assert!(!budget.has_room(&probe), "66 of 100 are gone for good");
+    assert_eq!(budget.pause(&probe), Some(12 * HOUR));
+    assert_eq!(budget.resumes(), Some(wall(20_834 * DAY)));
+    assert_eq!((budget.announce(), budget.announce()), (Some(wall(20_834 * DAY)), None));
+}
+
+#[test]
+fn dollars_are_limited_too_and_reach_their_limit_exactly() {
+    // Ten runs of 0.0004 that the service counts in full; sums of them round.
+    let budget = Budget::new(Some(limits(Some(0.004), None)), None, || wall(NOON));
+    let probe = chat_probe("p", MINUTE);
+    for run in 0..10 {
+        assert!(budget.has_room(&probe), "run {run}");
+        budget.charge(&probe).unwrap().settle(&probe, &counted(9, 31));
+    }
+    assert!(!budget.has_room(&probe));
+}
+
+#[test]
+fn a_run_that_no_day_has_room_for_does_not_stop_the_others() {
+    let budget = Budget::new(Some(limits(None, Some(39))), None, || wall(NOON));
+    assert!(!budget.has_room(&chat_probe("p", MINUTE)));
+    assert_eq!(budget.resumes(), None);
+    assert!(budget.pause(&chat_probe("p", MINUTE)).is_some());
+}
+
+#[test]
+fn the_day_never_moves_backwards() {
+    let now = Arc::new(Mutex::new(NOON));
+    let budget = Budget::new(Some(limits(None, Some(50))), None, clock(&now));
+    let probe = chat_probe("p", MINUTE);
+    let spend = || budget.charge(&probe).unwrap().settle(&probe, &counted(9, 31));
+    spend();
+    assert!(!budget.has_room(&probe));
+    for (seconds, room) in [
+        (NOON - DAY, false),
+        (0, false),
+        (20_834 * DAY - 1, false),
+        (20_834 * DAY, true),
+        // What is given once is not given again.
+        (NOON, true),
+    ] {
+        *now.lock().unwrap() = seconds;
+        assert_eq!(budget.has_room(&probe), room, "{seconds}");
+    }
+    spend();
+    assert!(!budget.has_room(&probe));
+    *now.lock().unwrap() = NOON + DAY;
+    assert!(!budget.has_room(&probe));
+    *now.lock().unwrap() = NOON + 2 * DAY;
+    assert_eq!(budget.spent(), Spent { day: 20_835, usd: 0.0, tokens: 0 });
+}
+
+#[test]
+fn a_run_over_midnight_is_yesterdays() {
+    let now = Arc::new(Mutex::new(NOON));
+    let budget = Budget::new(Some(limits(None, Some(100))), None, clock(&now));
+    let probe = chat_probe("p", MINUTE);
+    let charge = budget.charge(&probe).unwrap();
+    *now.lock().unwrap() = NOON + DAY;
+    let other = budget.charge(&probe).unwrap();
+    charge.settle(&probe, &counted(9, 4));
+    assert_eq!(budget.spent().tokens, 40, "today's run alone");
+    other.settle(&probe, &counted(9, 4));
+    assert_eq!(budget.spent().tokens, 13);
+}
+
+#[test]
+fn what_was_spent_before_a_restart_stays_spent() {
+    #[track_caller]
+    fn check(day: u64, usd: f64, expected: (u64, f64, u64)) {
+        let spent = Some(Spent { day, usd, tokens: 7 });
+        let Spent { day, usd, tokens } = Budget::new(None, spent, || wall(NOON)).spent();
+        assert_eq!((day, usd, tokens), expected);
+    }
+    check(20_833, 0.5, (20_833, 0.5, 7));
+    check(20_832, 0.5, (20_833, 0.0, 0));
+    // The clock has gone back; further than a day it never was.
+    check(20_834, 0.5, (20_834, 0.5, 7));
+    check(u64::MAX, 0.5, (20_834, 0.5, 7));
+    for hostile in [f64::NAN, f64::INFINITY, -1.0] {
+        check(20_833, hostile, (20_833, 0.0, 7));
+    }
+}
+
+#[test]
+fn a_reload_keeps_what_is_spent() {
+    let budget = Budget::new(Some(limits(None, Some(50))), None, || wall(NOON));
+    let probe = chat_probe("p", MINUTE);
+    budget.charge(&probe).unwrap().settle(&probe, &counted(9, 31));
+    assert!(!budget.has_room(&probe) && budget.announce().is_some());
+    budget.set_limits(Some(limits(None, Some(50))));
+    assert!(budget.resumes().is_some());
+    budget.set_limits(Some(limits(None, Some(80))));
+    assert!(budget.resumes().is_none() && budget.has_room(&probe));
+    assert_eq!(budget.spent().tokens, 40);
+    budget.set_limits(None);
+    assert!(budget.has_room(&probe));
+    assert_eq!(budget.spent().tokens, 40);
+}
+
+#[tokio::test(start_paused = true)]
+async fn runs_stop_in_the_middle_of_a_minute_and_go_on_the_next_day() {
+    // Ten minutes before midnight, and 200 tokens: each run keeps its 40, since nothing is counted.
+    let anchor = anchor(20_834 * DAY - 600);
+    let budget = Arc::new(Budget::new(Some(limits(None, Some(200))), None, follows(anchor)));
+    let (spender, other) =
+        (chat_target("spender", 10 * SECOND), target("auth", 10 * SECOND, |_| ok(SECOND / 100)));
+    let targets = vec![Arc::clone(&spender), Arc::clone(&other)];
+    let theatre = Theatre::open_at(anchor, &UNLIMITED, targets, Some(Arc::clone(&budget)));
+    theatre.until(8 * MINUTE).await;
+    let account = theatre.account(&spender.probe);
+    assert_eq!((account.runs, account.budget), (5, 43), "{account:?}");
+    assert_eq!(theatre.account(&other.probe).runs, 48, "checks that spend nothing go on");
+    // The next run is told to be the first of the next day.
+    let (next_run, backing_off) = theatre.told("spender");
+    let midnight = anchor.wall + 10 * MINUTE;
+    assert!(!backing_off);
+    assert!(next_run.wall() >= midnight && next_run.wall() < midnight + 10 * SECOND, "{next_run:?}");
+    theatre.until(10 * MINUTE + 30 * SECOND).await;
+    assert_eq!(theatre.account(&spender.probe).runs, 8);
+    assert_eq!(
+        budget.spent(),
+        Spent { day: 20_834, usd: budget.spent().usd, tokens: 120 },
+        "of the new day alone"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wait_is_taken_up_after_a_restart() {
+    fn remembered(wait: Wait) -> Arc<Target> {
+        let probe = probe("limited", provider("corp", "k"), SECOND);
+        let script = |_| Step { lasts: SECOND / 100, result: Some((Reason::RateLimited, None)) };
+        Arc::new(Target { probe: Arc::new(probe), script, wait: Some(wait) })
+    }
+    let told = |stage: &Stage| {
+        let waits = stage.all().into_iter().filter_map(|entry| match entry.event {
+            Event::Remember(wait) => Some(wait),
+            _ => None,
+        });
+        waits.collect::<Vec<_>>()
+    };
+    let anchor = anchor(NOON);
+    let start = anchor.wall;
+    for (until, step, waited, next) in [
+        (Some(start + 20 * SECOND), 4, 20 * SECOND, 8),
+        // A wait that is over leaves its step; one that nobody can have asked for is cut.
+        (Some(start - HOUR), 4, Duration::ZERO, 8),
+        (None, 2, Duration::ZERO, 4),
+        (Some(start + 9000 * HOUR), u64::MAX, MINUTE * 11 / 10, 60),
+    ] {
+        let anchor = Anchor { monotonic: Instant::now(), ..anchor };
+        let target = remembered(Wait { until, step });
+        let theatre = Theatre::open_at(anchor, &UNLIMITED, vec![Arc::clone(&target)], None);
+        theatre.until(waited + SECOND).await;
+        let account = theatre.account(&target.probe);
+        assert_eq!(account.runs, 1, "{until:?}: {account:?}");
+        assert_eq!(account.backoff, waited.as_secs(), "{until:?}: {account:?}");
+        let kept = told(&theatre.stage);
+        assert_eq!(kept.last().unwrap().unwrap().step, next, "{kept:?}");
+    }
+}

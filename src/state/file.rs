@@ -1,0 +1,459 @@
+//! The state on disk: one JSON file with a version, replaced atomically, read with mistrust.
+
+use std::{
+    collections::BTreeMap,
+    ffi::OsStr,
+    fs::{self, File, OpenOptions},
+    io::{self, Read, Write},
+    os::unix::fs::OpenOptionsExt,
+    path::{Path, PathBuf},
+    time::SystemTime,
+};
+
+use jiff::{Timestamp, civil::Date};
+use serde::{Deserialize, Serialize};
+
+use crate::outcome::{Check, Subject};
+
+/// The file in the state directory, and what a new one is called until it is whole.
+const NAME: &str = "state.json";
+const UNFINISHED: &str = "state.json.new";
+/// What the name of a file that could not be read begins with, once it is put aside.
+const DAMAGED: &str = "state.json.damaged-";
+
+/// Of the form below. Another one is some other program version's, and is not guessed at.
+const VERSION: u32 = 1;
+
+/// The most that a state file may hold, in bytes: the most probes that a configuration may have, with the longest names.
+const LONGEST: u64 = 16 << 20;
+
+/// The days between year 0 of the calendar's day count and 1970.
+const EPOCH: Date = Date::constant(1970, 1, 1);
+
+/// Which probe: the same over a restart while all of these are.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Identity {
+    probe: String,
+    provider: String,
+    check: String,
+    /// Empty: the probe has none.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    model: String,
+}
+
+impl Identity {
+    /// Whose records and series these are.
+    pub fn of(Subject { probe, provider, check, model }: Subject<'_>) -> Self {
+        let check: Check = check;
+        Self {
+            probe: probe.to_owned(),
+            provider: provider.to_owned(),
+            check: check.name().to_owned(),
+            model: model.unwrap_or_default().to_owned(),
+        }
+    }
+}
+
+/// What is kept.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Kept {
+    /// The day's spending; `None`: there is no budget.
+    pub spending: Option<KeptSpending>,
+    /// By probe, those of which anything is known.
+    pub probes: BTreeMap<Identity, KeptProbe>,
+}
+
+/// What a UTC day has taken of the budget.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct KeptSpending {
+    /// Counted from 1970-01-01.
+    pub day: u64,
+    /// US dollars, finite, 0 or more.
+    pub usd: f64,
+    /// Tokens, input and output together.
+    pub tokens: u64,
+}
+
+/// What is kept of one probe.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct KeptProbe {
+    /// When the last finished run began; `None`: that is not known.
+    pub last_run: Option<SystemTime>,
+    /// When the last successful run began; `None`: that is not known.
+    pub last_success: Option<SystemTime>,
+    /// `None`: no wait, and the next one would be the first.
+    pub backoff: Option<KeptBackoff>,
+}
+
+/// A probe's wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KeptBackoff {
+    /// No run before then; `None`: the wait is over, its step is left.
+    pub until: Option<SystemTime>,
+    /// The last wait without a hint, in intervals.
+    pub step: u64,
+}
+
+/// What was found, and what the operator should know.
+#[derive(Debug, Default)]
+pub struct Loaded {
+    /// Nothing where there was no file, or none that could be read.
+    pub kept: Kept,
+    /// Why the file could not be read and where it is now; `None`: all is well.
+    pub warning: Option<String>,
+}
+
+/// The state in a directory, as of `now`. It never fails: a file that cannot be read is put aside.
+pub fn load(directory: &Path, now: SystemTime) -> Loaded {
+    let path = directory.join(NAME);
+    let read = read(&path).and_then(|bytes| match bytes {
+        Some(bytes) => parse(&bytes, now),
+        None => Ok(Kept::default()),
+    });
+    match read {
+        Ok(kept) => Loaded { kept, warning: None },
+        Err(why) => {
+            let path = path.display();
+            let aside = match put_aside(directory, now) {
+                Ok(name) => format!("it is kept as {name}"),
+                Err(error) => format!("nor can it be put aside: {error}"),
+            };
+            let warning = format!("{path} {why}; {aside}; waits and spending begin anew");
+            Loaded { kept: Kept::default(), warning: Some(warning) }
+        }
+    }
+}
+
+/// Replaces the file in the directory, which is made where it is missing. After a return without an error the new state
+/// survives a crash of the machine; after one with it, the old one or the new one does.
+pub(super) fn save(directory: &Path, kept: &Kept) -> io::Result<()> {
+    let bytes = render(kept);
+    let mut file = match create(directory) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            fs::create_dir_all(directory)?;
+            create(directory)?
+        }
+        created => created?,
+    };
+    file.write_all(&bytes)?;
+    file.sync_all()?;
+    fs::rename(directory.join(UNFINISHED), directory.join(NAME))?;
+    File::open(directory)?.sync_all()
+}
+
+fn create(directory: &Path) -> io::Result<File> {
+    OpenOptions::new().write(true).create(true).truncate(true).mode(0o640).open(directory.join(UNFINISHED))
+}
+
+/// The bytes of the file; `None`: there is none.
+fn read(path: &Path) -> Result<Option<Vec<u8>>, String> {
+    let unreadable = |error: io::Error| format!("cannot be read: {error}");
+    match fs::metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(unreadable(error)),
+        // A pipe would block the start for ever.
+        Ok(metadata) if !metadata.is_file() => return Err("is not a regular file".to_owned()),
+        Ok(_) => {}
+    }
+    let mut bytes = Vec::new();
+    let opened = File::open(path).and_then(|file| file.take(LONGEST + 1).read_to_end(&mut bytes));
+    opened.map_err(unreadable)?;
+    if bytes.len() as u64 > LONGEST {
+        return Err(format!("is larger than {LONGEST} bytes"));
+    }
+    Ok(Some(bytes))
+}
+
+/// Renames the file, and removes the one that was put aside before: one is enough to see what happened.
+fn put_aside(directory: &Path, now: SystemTime) -> io::Result<String> {
+    let seconds = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+    let name = format!("{DAMAGED}{seconds}");
+    let earlier: Vec<PathBuf> = fs::read_dir(directory)?
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .filter(|path| path.file_name().is_some_and(is_damaged))
+        .collect();
+    fs::rename(directory.join(NAME), directory.join(&name))?;
+    for path in earlier.into_iter().filter(|path| *path != directory.join(&name)) {
+        // What cannot be removed is one file too many, and no more.
+        let _ = fs::remove_file(path);
+    }
+    Ok(name)
+}
+
+fn is_damaged(name: &OsStr) -> bool {
+    name.as_encoded_bytes().starts_with(DAMAGED.as_bytes())
+}
+
+/// The form on disk. Times are RFC 3339, since people look into it too.
+#[derive(Debug, Serialize, Deserialize)]
+struct OnDisk {
+    version: u32,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    budget: Option<BudgetOnDisk>,
+    probes: Vec<ProbeOnDisk>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct BudgetOnDisk {
+    day: String,
+    spent_usd: f64,
+    spent_tokens: u64,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct ProbeOnDisk {
+    #[serde(flatten)]
+    identity: Identity,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    last_run: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    last_success: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    backoff: Option<BackoffOnDisk>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct BackoffOnDisk {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    until: Option<String>,
+    step: u64,
+}
+
+/// Only the version, which says whether the rest can be understood.
+#[derive(Deserialize)]
+struct Version {
+    version: u32,
+}
+
+fn parse(bytes: &[u8], now: SystemTime) -> Result<Kept, String> {
+    let Version { version } = serde_json::from_slice(bytes).map_err(|error| damaged(&error))?;
+    if version != VERSION {
+        return Err(format!(
+            "has version {version}, of another version of this program, which has {VERSION}"
+        ));
+    }
+    let OnDisk { version: _, budget, probes } =
+        serde_json::from_slice(bytes).map_err(|error| damaged(&error))?;
+    // What is ahead of the clock has not happened.
+    let past = |text: Option<String>| time(text).filter(|time| *time <= now);
+    let probes = probes.into_iter().map(|probe| {
+        let ProbeOnDisk { identity, last_run, last_success, backoff } = probe;
+        let backoff = backoff.map(|BackoffOnDisk { until, step }| KeptBackoff { until: time(until), step });
+        let kept = KeptProbe { last_run: past(last_run), last_success: past(last_success), backoff };
+        (identity, kept)
+    });
+    Ok(Kept { spending: budget.and_then(spending), probes: probes.collect() })
+}
+
+/// Where the file is broken; not what stands there.
+fn damaged(error: &serde_json::Error) -> String {
+    format!("is damaged at line {}, column {}", error.line(), error.column())
+}
+
+fn spending(BudgetOnDisk { day, spent_usd, spent_tokens }: BudgetOnDisk) -> Option<KeptSpending> {
+    let day: Date = day.parse().ok()?;
+    let day = u64::try_from((day - EPOCH).get_days()).ok()?;
+    Some(KeptSpending { day, usd: spent_usd.max(0.0), tokens: spent_tokens })
+}
+
+fn time(text: Option<String>) -> Option<SystemTime> {
+    text?.parse::<Timestamp>().ok().map(SystemTime::from)
+}
+
+fn render(kept: &Kept) -> Vec<u8> {
+    let Kept { spending, probes } = kept;
+    let budget = spending.map(|KeptSpending { day, usd, tokens }| BudgetOnDisk {
+        day: date(day).to_string(),
+        spent_usd: usd,
+        spent_tokens: tokens,
+    });
+    let text = |time: Option<SystemTime>| Some(Timestamp::try_from(time?).ok()?.to_string());
+    let probes = probes.iter().map(|(identity, kept)| {
+        let KeptProbe { last_run, last_success, backoff } = *kept;
+        ProbeOnDisk {
+            identity: identity.clone(),
+            last_run: text(last_run),
+            last_success: text(last_success),
+            backoff: backoff.map(|KeptBackoff { until, step }| BackoffOnDisk { until: text(until), step }),
+        }
+    });
+    let on_disk = OnDisk { version: VERSION, budget, probes: probes.collect() };
+    let mut bytes = serde_json::to_vec(&on_disk).expect("it has no key that is no string");
+    bytes.push(b'\n');
+    bytes
+}
+
+/// The calendar's date of a day; of one that it cannot hold, its last.
+fn date(day: u64) -> Date {
+    let days = jiff::Span::new().try_days(i64::try_from(day).unwrap_or(i64::MAX));
+    days.and_then(|days| EPOCH.checked_add(days)).unwrap_or(Date::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::outcome::Check;
+
+    const NOW: u64 = 1_800_000_000;
+
+    fn at(seconds: u64) -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)
+    }
+
+    fn identity(probe: &str, model: Option<&str>) -> Identity {
+        Identity::of(Subject { probe, provider: "groq", check: Check::Chat, model })
+    }
+
+    fn kept() -> Kept {
+        let whole = KeptProbe {
+            last_run: Some(at(NOW - 60) + Duration::from_nanos(123_456_789)),
+            last_success: Some(at(NOW - 120)),
+            backoff: Some(KeptBackoff { until: Some(at(NOW + 600)), step: 4 }),
+        };
+        let step = KeptProbe { backoff: Some(KeptBackoff { until: None, step: 2 }), ..KeptProbe::default() };
+        Kept {
+            spending: Some(KeptSpending { day: NOW / 86_400, usd: 0.001_25, tokens: 1234 }),
+            probes: [(identity("a", Some("m")), whole), (identity("b", None), step)].into(),
+        }
+    }
+
+    fn load_bytes(bytes: &[u8]) -> Loaded {
+        let directory = tempfile::tempdir().unwrap();
+        fs::write(directory.path().join(NAME), bytes).unwrap();
+        let loaded = load(directory.path(), at(NOW));
+        let files = names(directory.path());
+        match &loaded.warning {
+            None => assert_eq!(files, [NAME]),
+            Some(_) => assert_eq!(files, [format!("{DAMAGED}{NOW}")], "it was put aside, and nothing else"),
+        }
+        loaded
+    }
+
+    fn names(directory: &Path) -> Vec<String> {
+        let entries = fs::read_dir(directory).unwrap();
+        let mut names: Vec<_> =
+            entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn what_is_saved_is_loaded() {
+        let directory = tempfile::tempdir().unwrap();
+        let place = directory.path().join("made/as/needed");
+        assert_eq!(load(&place, at(NOW)).kept, Kept::default());
+        for kept in [Kept::default(), kept()] {
+            save(&place, &kept).unwrap();
+            let loaded = load(&place, at(NOW));
+            assert_eq!((loaded.kept, loaded.warning), (kept, None));
+            assert_eq!(names(&place), [NAME]);
+        }
+    }
+
+    #[test]
+    fn a_person_can_read_it() {
+        let text = String::from_utf8(render(&kept())).unwrap();
+        let expected = concat!(
+            r#"{"version":1,"budget":{"day":"2027-01-15","spent_usd":0.00125,"spent_tokens":1234},"probes":["#,
+            r#"{"probe":"a","provider":"groq","check":"chat","model":"m","last_run":"2027-01-15T07:59:00.123456789Z","#,
+            r#""last_success":"2027-01-15T07:58:00Z","backoff":{"until":"2027-01-15T08:10:00Z","step":4}},"#,
+            r#"{"probe":"b","provider":"groq","check":"chat","backoff":{"step":2}}]}"#,
+            "\n"
+        );
+        assert_eq!(text, expected);
+    }
+
+    #[test]
+    fn a_file_cut_at_any_length_is_put_aside() {
+        let bytes = render(&kept());
+        for length in 0..bytes.len() - 1 {
+            let loaded = load_bytes(&bytes[..length]);
+            assert_eq!(loaded.kept, Kept::default(), "{length}");
+            assert!(loaded.warning.is_some(), "{length}");
+        }
+        assert_eq!(load_bytes(&bytes[..bytes.len() - 1]).kept, kept(), "it lacks but the newline");
+    }
+
+    #[test]
+    fn what_is_foreign_is_put_aside_and_said() {
+        #[track_caller]
+        fn check(bytes: &[u8], why: &str) {
+            let warning = load_bytes(bytes).warning.unwrap();
+            assert!(warning.contains(why), "{warning}");
+            assert!(warning.ends_with("waits and spending begin anew"), "{warning}");
+        }
+        let text = String::from_utf8(render(&kept())).unwrap();
+        check(text.replace("\"version\":1", "\"version\":2").as_bytes(), "has version 2, of another version");
+        check(b"", "is damaged at line 1, column 0");
+        check(b"\xff\xfe\x00", "is damaged at line 1");
+        check(b"[1]", "is damaged");
+        check("[".repeat(100_000).as_bytes(), "is damaged");
+        check(&vec![b' '; LONGEST as usize + 1], "is larger than 16777216 bytes");
+        check(text.replace("0.00125", "1e999").as_bytes(), "is damaged");
+        check(text.replace("0.00125", "NaN").as_bytes(), "is damaged");
+    }
+
+    #[test]
+    fn what_is_no_regular_file_does_not_block_the_start() {
+        let directory = tempfile::tempdir().unwrap();
+        fs::create_dir(directory.path().join(NAME)).unwrap();
+        let warning = load(directory.path(), at(NOW)).warning.unwrap();
+        assert!(warning.contains("is not a regular file"), "{warning}");
+        save(directory.path(), &kept()).unwrap();
+    }
+
+    #[test]
+    fn one_damaged_file_is_kept() {
+        let directory = tempfile::tempdir().unwrap();
+        for seconds in [1, 2, 3] {
+            fs::write(directory.path().join(NAME), format!("damage {seconds}")).unwrap();
+            load(directory.path(), at(NOW + seconds));
+        }
+        let name = format!("{DAMAGED}{}", NOW + 3);
+        assert_eq!(names(directory.path()), [&*name]);
+        assert_eq!(fs::read_to_string(directory.path().join(name)).unwrap(), "damage 3");
+    }
+
+    #[test]
+    fn hostile_values_are_dropped() {
+        let text = String::from_utf8(render(&kept())).unwrap();
+        let text = text
+            .replace("2027-01-15T07:59:00.123456789Z", "9999-12-30T00:00:00Z")
+            .replace("2027-01-15T07:58:00Z", "yesterday")
+            .replace("2027-01-15T08:10:00Z", "")
+            .replace("0.00125", "-5.0")
+            .replace("2027-01-15\"", "-009999-01-01\"");
+        let loaded = load_bytes(text.as_bytes()).kept;
+        assert_eq!(loaded.spending, None, "a day before 1970");
+        let probe = loaded.probes[&identity("a", Some("m"))];
+        assert_eq!((probe.last_run, probe.last_success), (None, None));
+        assert_eq!(probe.backoff, Some(KeptBackoff { until: None, step: 4 }));
+        let negative = render(&kept());
+        let negative = String::from_utf8(negative).unwrap().replace("0.00125", "-5.0");
+        let spending = load_bytes(negative.as_bytes()).kept.spending.unwrap();
+        assert_eq!((spending.usd, spending.tokens), (0.0, 1234));
+    }
+
+    #[test]
+    fn absurd_days_are_survived() {
+        for day in [0, u64::MAX, 1 << 40] {
+            let spending = Some(KeptSpending { day, usd: 0.0, tokens: 0 });
+            let loaded = load_bytes(&render(&Kept { spending, ..Kept::default() }));
+            assert!(loaded.warning.is_none() && loaded.kept.spending.is_some(), "{day}: {loaded:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_damage_panics(place: prop::sample::Index, byte: u8) {
+            let mut bytes = render(&kept());
+            let place = place.index(bytes.len());
+            bytes[place] = byte;
+            let _ = parse(&bytes, at(NOW));
+        }
+    }
+}

@@ -1,0 +1,12 @@
+//! What survives a restart: waits, the day's spending, and when each probe ran and succeeded last; nothing else.
+//!
+//! - `file` is the form on disk: written as a whole or not at all, read with mistrust.
+//! - `keeper` is the thread that writes it, before the record of the run that changed it is released.
+
+mod file;
+mod keeper;
+
+pub use self::{
+    file::{Identity, Kept, KeptBackoff, KeptProbe, KeptSpending, Loaded, load},
+    keeper::Keeper,
+};

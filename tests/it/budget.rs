@@ -1,0 +1,189 @@
+//! The day's budget over the whole stack: what is spent, when runs stop, that they stay stopped, and what they cost.
+
+use std::{cell::Cell, fs, time::SystemTime};
+
+use jiff::{Timestamp, ToSpan, tz::TimeZone};
+use langmart_prober::simulator::Simulator;
+
+use crate::harness::{
+    daemon::{Daemon, KEY, LISTEN, Place},
+    scrape::Scrape,
+    simulate::{play, simulator},
+};
+
+/// The most that a run of these tests may take: 8 tokens of the prompt's frame, one of its text, 10 of the answer.
+const MOST: f64 = 19.0;
+
+/// A chat probe that would run every 300 ms, and an auth probe that spends nothing, with that budget.
+fn place(simulator: &Simulator, budget: &str) -> Place {
+    let place = Place::new("");
+    configure(&place, simulator, budget);
+    place
+}
+
+fn configure(place: &Place, simulator: &Simulator, budget: &str) {
+    let text = format!(
+        "{LISTEN}[budget]\n{budget}\n[state]\ndirectory = \"{}\"\n[log]\ndirectory = \"{}\"\n\
+         [defaults]\ninterval = \"100ms\"\n[defaults.generation]\ninterval = \"300ms\"\n\
+         [provider.openai]\nbase_url = \"http://{}/openai/v1\"\n{KEY}\nchecks = [\"auth\"]\n\
+         [[probe]]\nname = \"spender\"\nprovider = \"openai\"\ncheck = \"chat\"\nmodel = \"gpt-4o-mini\"\n\
+         prompt = \"Hi\"\nmax_tokens = 10\nprice = {{ input_usd_per_mtok = 1000, output_usd_per_mtok = 2000 }}\n",
+        place.path("state").display(),
+        place.path("log").display(),
+        simulator.address()
+    );
+    place.write("config.toml", &text);
+}
+
+fn skipped(scrape: &Scrape) -> f64 {
+    scrape.value("langmart_probe_skipped_runs_total", &[("probe", "spender"), ("cause", "budget")])
+}
+
+/// Waits until five due times have passed without a run between them.
+#[track_caller]
+fn stopped(daemon: &Daemon) -> Scrape {
+    let since = Cell::new((f64::NAN, 0.0));
+    daemon.scrape_until("runs to stop", |scrape| {
+        let runs = scrape.value("langmart_probe_runs_total", &[("probe", "spender")]);
+        if since.get().0 != runs {
+            since.set((runs, skipped(scrape)));
+        }
+        skipped(scrape) >= since.get().1 + 5.0
+    })
+}
+
+fn completions(simulator: &Simulator) -> usize {
+    simulator.requests().iter().filter(|request| request.method == "POST").count()
+}
+
+/// The first second of the next UTC day, from 1970.
+fn midnight() -> f64 {
+    let tomorrow = Timestamp::now().to_zoned(TimeZone::UTC).start_of_day().unwrap() + 1.day();
+    tomorrow.timestamp().as_second() as f64
+}
+
+#[test]
+fn runs_stop_stay_stopped_over_a_restart_and_go_on_the_next_day() {
+    let simulator = simulator("");
+    let place = place(&simulator, "daily_tokens = 60");
+    let mut daemon = place.daemon();
+    let scrape = stopped(&daemon);
+    let spent = scrape.value("langmart_budget_spent_tokens", &[]);
+    assert!(spent <= 60.0 && spent + MOST > 60.0, "{spent}");
+    assert_eq!(spent, scrape.sum("langmart_probe_tokens_total"), "as the service counted them");
+    assert_eq!(scrape.value("langmart_budget_limit_tokens", &[]), 60.0);
+    assert_eq!(scrape.find("langmart_budget_limit_usd", &[]), None);
+    let asked = completions(&simulator);
+    assert!(asked > 0);
+    let next = scrape.value("langmart_probe_next_run_timestamp_seconds", &[("probe", "spender")]);
+    assert!((midnight()..midnight() + 1.0).contains(&next), "{next}");
+    let date = Timestamp::from_second(midnight() as i64).unwrap().to_string();
+    let page = daemon.get("/").body;
+    assert!(page.contains(&format!("chat and stream probes go on at {date}.")), "{page}");
+    let auth = daemon.runs("openai-auth");
+    daemon.scrape_until("checks that spend nothing to go on", |_| daemon.runs("openai-auth") > auth + 2.0);
+    // By hand it goes on, and says so.
+    let once = place.run("once", &["--json", "spender"]);
+    assert!(once.status.success());
+    assert!(String::from_utf8_lossy(&once.stderr).contains("outside the budget"), "{once:?}");
+    let log = daemon.stop();
+    assert_eq!(log.matches("Budget is reached").count(), 1, "{log}");
+    assert!(log.contains(&format!("resumes={date}")), "{log}");
+
+    let mut daemon = place.daemon();
+    let again = stopped(&daemon);
+    assert_eq!(again.value("langmart_budget_spent_tokens", &[]), spent);
+    assert_eq!(completions(&simulator), asked + 1, "none but the one by hand");
+    daemon.stop();
+
+    // As if it had been yesterday.
+    let state = fs::read_to_string(place.path("state/state.json")).unwrap();
+    let today = Timestamp::now().to_zoned(TimeZone::UTC).date();
+    let yesterday =
+        state.replace(&format!("\"day\":\"{today}\""), &format!("\"day\":\"{}\"", today - 1.day()));
+    assert_ne!(state, yesterday);
+    place.write("state/state.json", &yesterday);
+    let daemon = place.daemon();
+    stopped(&daemon);
+    assert_eq!(completions(&simulator), 2 * asked + 1, "as many as the day before");
+}
+
+#[test]
+fn a_reload_keeps_what_is_spent_and_a_higher_limit_lets_runs_go_on() {
+    let simulator = simulator("");
+    let place = place(&simulator, "daily_cost_usd = 0.08");
+    let mut daemon = place.daemon();
+    let before = stopped(&daemon);
+    let spent = before.value("langmart_budget_spent_usd", &[]);
+    assert!(spent > 0.0 && spent <= 0.08, "{spent}");
+    assert_eq!(before.value("langmart_budget_limit_usd", &[]), 0.08);
+    assert_eq!(before.find("langmart_budget_limit_tokens", &[]), None);
+    daemon.reload();
+    let same = stopped(&daemon);
+    assert_eq!(same.value("langmart_budget_spent_usd", &[]), spent);
+    configure(&place, &simulator, "daily_cost_usd = 0.16");
+    daemon.reload();
+    let after = stopped(&daemon);
+    let more = after.value("langmart_budget_spent_usd", &[]);
+    assert!(more > spent && more <= 0.16, "{spent}, then {more}");
+    configure(&place, &simulator, "");
+    daemon.reload();
+    let unlimited = daemon.scrape();
+    assert_eq!(unlimited.find("langmart_budget_limit_usd", &[]), None);
+    assert!(unlimited.value("langmart_budget_spent_usd", &[]) >= more, "it goes on counting");
+    daemon.stop();
+}
+
+#[test]
+fn a_run_costs_what_its_tokens_do() {
+    let simulator = simulator(
+        "[[rule]]\npath = \"/chat\"\ncalls = { from = 3, to = 3 }\nfault = \"rate_limited\"\nretry_after = \"0s\"",
+    );
+    let place = place(&simulator, "");
+    let mut daemon = place.daemon();
+    let scrape = daemon.scrape_until("runs", |scrape| {
+        scrape.value("langmart_probe_runs_total", &[("probe", "spender")]) >= 5.0
+    });
+    let of = |name: &str, labels: &[(&str, &str)]| scrape.value(&format!("langmart_probe_{name}"), labels);
+    let input = of("tokens_total", &[("direction", "input")]);
+    let output = of("tokens_total", &[("direction", "output")]);
+    let cost = of("estimated_cost_usd_total", &[]);
+    assert!(cost > 0.0 && (cost - (input * 1000.0 + output * 2000.0) / 1e6).abs() < 1e-9, "{cost}");
+    daemon.stop();
+    let records = place.files("log", "results.jsonl");
+    let costs: Vec<Option<f64>> = records
+        .lines()
+        .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap())
+        .filter(|record| record["probe"] == "spender")
+        .map(|record| record["estimated_cost_usd"].as_f64())
+        .collect();
+    assert!(costs[0].is_some_and(|cost| cost > 0.0), "{records}");
+    assert_eq!(costs[2], None, "a refused run has no tokens: {records}");
+}
+
+#[test]
+fn an_outage_takes_the_most_where_a_model_may_have_answered_and_nothing_where_none_can() {
+    for (fault, takes) in [("fault = \"unavailable\"", false), ("fault = \"gateway_timeout\"", true)] {
+        let simulator = simulator("");
+        play(&simulator, &format!("[[rule]]\npath = \"/chat\"\n{fault}"));
+        let place = place(&simulator, "daily_tokens = 100");
+        let daemon = place.daemon();
+        let failed = |scrape: &Scrape| {
+            let runs = scrape.value("langmart_probe_runs_total", &[("probe", "spender")]);
+            runs >= 10.0 || skipped(scrape) > 0.0
+        };
+        let scrape = daemon.scrape_until("failed runs", failed);
+        assert_eq!(skipped(&scrape) > 0.0, takes, "{fault}");
+        assert_eq!(scrape.sum("langmart_probe_tokens_total"), 0.0);
+        let expected = if takes { MOST * 5.0 } else { 0.0 };
+        let spent = scrape.value("langmart_budget_spent_tokens", &[]);
+        // A run may be in flight, and is charged with its most.
+        assert!(spent == expected || spent == expected + MOST, "{fault}: {spent}");
+    }
+}
+
+#[test]
+fn the_next_midnight_is_ahead() {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs_f64();
+    assert!(midnight() > now && midnight() - now <= 86_400.0);
+}

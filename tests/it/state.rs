@@ -1,0 +1,238 @@
+//! What survives a restart, however the daemon ended and whatever became of the file.
+
+use std::{
+    fs, thread,
+    time::{Duration, Instant, SystemTime},
+};
+
+use jiff::Timestamp;
+use langmart_prober::simulator::Simulator;
+use rustix::process::Signal;
+use serde_json::Value;
+
+use crate::harness::{
+    daemon::{Daemon, KEY, LISTEN, Place},
+    scrape::Scrape,
+    simulate::simulator,
+    wait::wait_for,
+};
+
+/// How often the daemon is killed. More find more, at some 0.8 s each.
+const KILLS: u64 = 20;
+
+const STATE: &str = "state/state.json";
+
+/// A Groq probe, with state and records.
+fn groq(simulator: &Simulator, interval: &str) -> Place {
+    let place = Place::new("");
+    configure(&place, simulator, interval);
+    place
+}
+
+fn configure(place: &Place, simulator: &Simulator, interval: &str) {
+    let text = format!(
+        "{LISTEN}[state]\ndirectory = \"{}\"\n[log]\ndirectory = \"{}\"\n[budget]\n\
+         [defaults.generation]\ninterval = \"{interval}\"\n\
+         [provider.groq]\nbase_url = \"http://{}/groq/openai/v1\"\n{KEY}\nchecks = []\n\
+         [[probe]]\nname = \"groq\"\nprovider = \"groq\"\ncheck = \"chat\"\nmodel = \"llama-3.1-8b-instant\"\n",
+        place.path("state").display(),
+        place.path("log").display(),
+        simulator.address()
+    );
+    place.write("config.toml", &text);
+}
+
+/// The records that are whole.
+fn records(place: &Place) -> Vec<Value> {
+    let text = if place.path("log").exists() { place.files("log", "results.jsonl") } else { String::new() };
+    text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
+}
+
+fn time(text: &Value) -> SystemTime {
+    text.as_str().unwrap().parse::<Timestamp>().unwrap().into()
+}
+
+fn state(place: &Place) -> Value {
+    serde_json::from_str(&fs::read_to_string(place.path(STATE)).unwrap()).unwrap()
+}
+
+/// The next number of `SplitMix64`.
+fn draw(random: &mut u64) -> u64 {
+    *random = random.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let mixed = (*random ^ (*random >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    mixed ^ (mixed >> 31)
+}
+
+#[test]
+fn a_kill_at_any_moment_forgets_no_hint_whose_record_is_written() {
+    let simulator = simulator("[[rule]]\nfault = \"rate_limited\"\nretry_after = \"1s\"");
+    let place = groq(&simulator, "100ms");
+    // The same moment by both clocks: the simulator knows the one, the records the other.
+    let (instant, wall) = (Instant::now(), SystemTime::now());
+    let mut random = 20_261_122;
+    for kill in 0..KILLS {
+        let mut daemon = place.daemon();
+        assert!(!daemon.log().contains("State is lost"), "{}", daemon.log());
+        let moment = draw(&mut random);
+        if kill % 2 == 0 {
+            thread::sleep(Duration::from_millis(moment % 900));
+        } else {
+            // Around the end of a run, where state and record are written.
+            let before = simulator.requests().len();
+            wait_for("a request", || (simulator.requests().len() > before).then_some(()));
+            thread::sleep(Duration::from_micros(moment % 300_000));
+        }
+        daemon.signal(Signal::KILL);
+        daemon.wait();
+        if let Some(last) = records(&place).last() {
+            let kept = time(&state(&place)["probes"][0]["last_run"]);
+            assert!(kept >= time(&last["time"]), "kill {kill}: a record is ahead of the state");
+        }
+    }
+    let requests: Vec<SystemTime> =
+        simulator.requests().iter().map(|request| wall + (request.head_received - instant)).collect();
+    let records = records(&place);
+    let hints = || records.iter().filter(|record| record["retry_after_seconds"] == 1.0);
+    for record in hints() {
+        let ended =
+            time(&record["time"]) + Duration::from_secs_f64(record["duration_seconds"].as_f64().unwrap());
+        let until = ended + Duration::from_secs(1);
+        // A record's time is cut to milliseconds, so that its own request may seem to come after its end.
+        let after = ended + Duration::from_millis(1);
+        let early = requests.iter().find(|request| (after..until).contains(*request));
+        assert!(early.is_none(), "{early:?} after {record}");
+    }
+    assert!(hints().count() as u64 > KILLS / 4, "{records:?}");
+}
+
+#[test]
+fn a_wait_is_kept_and_told_after_a_restart() {
+    let simulator = simulator("[[rule]]\nfault = \"rate_limited\"\nretry_after = \"1h\"");
+    let place = groq(&simulator, "100ms");
+    let until = |scrape: &Scrape| {
+        scrape.value("langmart_probe_backoff_until_timestamp_seconds", &[("probe", "groq")])
+    };
+    let mut daemon = place.daemon();
+    let before = until(&daemon.scrape_until("the wait to begin", |scrape| until(scrape) > 0.0));
+    daemon.stop();
+    let mut daemon = place.daemon();
+    let after = until(&daemon.scrape_until("the wait to be told", |scrape| until(scrape) > 0.0));
+    assert!((after - before).abs() <= 0.11, "{before}, then {after}: a due time apart at most");
+    daemon.scrape_until("due times to be passed over", |scrape| {
+        let labels = [("probe", "groq"), ("cause", "backoff")];
+        scrape.value("langmart_probe_skipped_runs_total", &labels) >= 5.0
+    });
+    daemon.stop();
+    assert_eq!(simulator.requests().len(), 1);
+    // What no service can have asked for is cut: max_backoff is an hour.
+    let text = fs::read_to_string(place.path(STATE)).unwrap();
+    let stated = state(&place)["probes"][0]["backoff"]["until"].as_str().unwrap().to_owned();
+    place.write(STATE, &text.replace(&stated, "9999-01-01T00:00:00Z"));
+    let daemon = place.daemon();
+    let cut = until(&daemon.scrape_until("the wait to be told", |scrape| until(scrape) > 0.0));
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs_f64();
+    assert!(cut <= now + 3960.0 + 0.2, "{cut} at {now}");
+}
+
+#[test]
+fn times_of_the_last_runs_are_kept() {
+    let simulator = simulator("[[rule]]\ncalls = { from = 2 }\nfault = \"server_error\"");
+    let place = groq(&simulator, "100ms");
+    let mut daemon = place.daemon();
+    daemon.scrape_until("two runs", |scrape| {
+        scrape.value("langmart_probe_runs_total", &[("probe", "groq")]) >= 2.0
+    });
+    daemon.stop();
+    let kept = state(&place);
+    let records = records(&place);
+    // A week, so that nothing runs after the restart.
+    configure(&place, &simulator, "168h");
+    let daemon = place.daemon();
+    let scrape = daemon.scrape();
+    let of = |name: &str| scrape.find(&format!("langmart_probe_{name}"), &[("probe", "groq")]);
+    let seconds = |time: SystemTime| time.duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs_f64();
+    let near = |name: &str, expected: &Value| {
+        let difference = of(name).unwrap() - seconds(time(expected));
+        assert!(difference.abs() < 0.002, "{name}: {difference}");
+    };
+    near("last_run_timestamp_seconds", &kept["probes"][0]["last_run"]);
+    near("last_run_timestamp_seconds", &records.last().unwrap()["time"]);
+    near("last_success_timestamp_seconds", &records[0]["time"]);
+    assert_eq!(of("success"), None, "the last run was another process's");
+    assert_eq!(of("runs_total"), Some(0.0));
+}
+
+#[test]
+fn a_damaged_file_is_put_aside_and_the_daemon_starts() {
+    let simulator = simulator("");
+    let place = groq(&simulator, "100ms");
+    let mut daemon = place.daemon();
+    daemon.scrape_until("a run", |_| daemon.runs("groq") > 0.0);
+    daemon.stop();
+    let whole = fs::read_to_string(place.path(STATE)).unwrap();
+    configure(&place, &simulator, "168h");
+    // Every length is tried where the file is read; here some, with all that follows.
+    let cut = (0..whole.len() - 1).step_by(23).map(|length| whole[..length].to_owned());
+    let others = ["{\"version\":99,\"probes\":[]}".to_owned(), "\0".repeat(4096), "[".repeat(9999)];
+    for text in cut.chain(others) {
+        place.write(STATE, &text);
+        let mut daemon = place.daemon();
+        assert_eq!(daemon.scrape().find("langmart_probe_last_run_timestamp_seconds", &[]), None);
+        let log = daemon.stop();
+        assert_eq!(log.matches("State is lost").count(), 1, "{text:?}: {log}");
+        assert!(log.contains("it is kept as state.json.damaged-"), "{log}");
+        let damaged = fs::read_dir(place.path("state")).unwrap().filter(|entry| {
+            entry.as_ref().unwrap().file_name().to_str().unwrap().starts_with("state.json.damaged-")
+        });
+        assert_eq!(damaged.count(), 1);
+        assert_eq!(state(&place)["version"], 1, "a new one is begun");
+    }
+}
+
+#[test]
+fn a_directory_that_cannot_be_written_is_a_warning() {
+    let simulator = simulator("");
+    let place = groq(&simulator, "100ms");
+    place.write("state", "a file in the place of the directory");
+    let mut daemon = place.daemon();
+    let scrape = daemon.scrape_until("runs", |_| daemon.runs("groq") > 2.0);
+    assert!(scrape.value("langmart_prober_log_write_errors_total", &[("file", "state")]) >= 1.0);
+    assert_eq!(scrape.value("langmart_prober_log_write_errors_total", &[("file", "results")]), 0.0);
+    let log = daemon.stop();
+    assert_eq!(log.matches("State cannot be written").count(), 1, "{log}");
+    assert!(records(&place).len() >= 3, "records do not depend on it");
+    // The directory comes, and goes while the daemon runs.
+    fs::remove_file(place.path("state")).unwrap();
+    let daemon = place.daemon();
+    for _ in 0..2 {
+        wait_for("the state", || place.path(STATE).exists().then_some(()));
+        fs::remove_dir_all(place.path("state")).unwrap_or_default();
+    }
+    wait_for("the state", || place.path(STATE).exists().then_some(()));
+    assert!(daemon.runs("groq") >= 0.0);
+}
+
+#[test]
+fn systemds_directory_is_the_default() {
+    let simulator = simulator("");
+    let place = groq(&simulator, "100ms");
+    let text = fs::read_to_string(place.path("config.toml")).unwrap();
+    let (before, after) = text.split_once("[state]").unwrap();
+    let (_, after) = after.split_once("[log]").unwrap();
+    place.write("config.toml", &format!("{before}[log]{after}"));
+    let with_directory = |subcommand: &str| {
+        let mut command = place.command(subcommand);
+        command.env("STATE_DIRECTORY", place.path("systemds"));
+        command
+    };
+    let mut daemon = Daemon::start(with_directory("run"));
+    wait_for("the state", || place.path("systemds/state.json").exists().then_some(()));
+    daemon.stop();
+    // Commands by hand neither read nor write it.
+    place.write("systemds/state.json", "not to be touched");
+    for subcommand in ["once", "check-config"] {
+        assert!(with_directory(subcommand).output().unwrap().status.success());
+    }
+    assert_eq!(place.files("systemds", ""), "not to be touched");
+}
