@@ -11,7 +11,7 @@ FAULTS = [("none", "ok", "green"), ("network", "network", "orange"), ("gateway",
 
 def variable(name, query, regex_all=".*"):
     return {"name": name, "type": "query", "datasource": DATASOURCE, "query": {"query": query, "refId": name},
-            "definition": query, "refresh": 2, "sort": 1, "multi": True, "includeAll": True, "allValue": regex_all,
+            "refresh": 2, "sort": 1, "multi": True, "includeAll": True, "allValue": regex_all,
             "current": {"text": ["All"], "value": ["$__all"]}, "hide": 0}
 
 

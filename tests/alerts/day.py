@@ -63,7 +63,7 @@ FAULTS = [
 RELOAD_BAD, RELOAD_GOOD, KILLED, STARTED, CUT, END = 6.6, 7.1, 7.4, 7.8, 8.2, 8.9
 OWN = [
     (RELOAD_BAD, RELOAD_GOOD, [("LangmartProberReloadFailed", {}, 0.4)]),
-    (KILLED, STARTED, [("LangmartProberDown", {}, 0.3)]),
+    (KILLED, STARTED, [("LangmartProberDown", {}, 0.3), ("LangmartProberAbsent", {}, 0.4)]),
     (CUT, END, [("LangmartProberOffline", {}, 0.3)]),
 ]
 # How long after the cause an alert may still fire, in hours: its window and some.
@@ -72,7 +72,7 @@ TAILS = {"LangmartErrorBudgetBurnFast": 0.3, "LangmartErrorBudgetBurn": 1.5, "La
 # Who burns the budget of a month in an hour overspends three days', too: allowed, not asked for.
 BURNS = ("LangmartErrorBudgetBurnSlow", "LangmartErrorBudgetBurnFast", "LangmartErrorBudgetBurn")
 # What the example holds back while its cause is told.
-HELD_BACK = (*BURNS, "LangmartBalanceLow", "LangmartRateLimitHeadroomLow")
+HELD_BACK = (*BURNS, "LangmartProberAbsent", "LangmartBalanceLow", "LangmartRateLimitHeadroomLow")
 # The receiver of the example that hears of an alert.
 RECEIVERS = {("caller", "critical"): "account-owners", ("caller", "warning"): "account-owners"}
 

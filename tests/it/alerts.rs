@@ -134,7 +134,7 @@ fn queries(value: &Value, found: &mut Vec<String>) {
         Value::Object(members) => {
             for (key, value) in members {
                 match value {
-                    Value::String(text) if key == "expr" || key == "definition" => found.push(text.clone()),
+                    Value::String(text) if key == "expr" || key == "query" => found.push(text.clone()),
                     _ => queries(value, found),
                 }
             }
