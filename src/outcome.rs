@@ -48,9 +48,13 @@ macro_rules! named {
     };
 }
 
+mod comparison;
 mod network;
 
-pub use self::network::{AddressFailure, DnsServer, FailedAddress, LookupFailure, Network};
+pub use self::{
+    comparison::{Compared, Measure, Pair, PairVerdict, Side},
+    network::{AddressFailure, DnsServer, FailedAddress, LookupFailure, Network},
+};
 
 named! {
     /// The dialects that a provider can speak.
@@ -574,6 +578,8 @@ pub struct Outcome {
     pub status_page: Option<StatusPage>,
     /// What is left on the account; `None` where it was not told, is unlimited, or is not in US dollars.
     pub balance: Option<Balance>,
+    /// The comparison that the run belongs to; `None`: to none, or it was run by hand.
+    pub compared: Option<Box<Compared>>,
 }
 
 impl Outcome {
@@ -608,6 +614,7 @@ impl Outcome {
             estimated_cost_usd: None,
             status_page: None,
             balance: None,
+            compared: None,
         }
     }
 
@@ -672,6 +679,7 @@ impl Serialize for Record<'_> {
             estimated_cost_usd,
             status_page,
             balance,
+            compared,
         } = self.outcome;
         let mut map = serializer.serialize_map(None)?;
         map.serialize_entry("time", &rfc3339(*time))?;
@@ -717,6 +725,11 @@ impl Serialize for Record<'_> {
         optional(&mut map, "estimated_cost_usd", estimated_cost_usd.as_ref())?;
         optional(&mut map, "status_page", status_page.as_ref())?;
         optional(&mut map, "balance", balance.as_ref())?;
+        if let Some(Compared { comparison, side, pair }) = compared.as_deref() {
+            map.serialize_entry("comparison", comparison)?;
+            map.serialize_entry("side", side)?;
+            optional(&mut map, "verdict", pair.map(|pair| pair.verdict()).as_ref())?;
+        }
         map.end()
     }
 }

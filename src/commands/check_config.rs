@@ -1,10 +1,11 @@
 //! `check-config`: the loader of `run`, then the probes that it would schedule and what they would spend.
 
-use std::{io::Write, path::Path};
+use std::{io::Write, iter, path::Path};
 
 use super::{EXIT_CONFIGURATION, EXIT_FAILED, EXIT_OK, table as columns};
 use crate::config::{
-    BYTES_PER_TOKEN, Budget, Config, Keys, Loaded, Probe, Spending, Surroundings, duration, load, systemd_run,
+    BYTES_PER_TOKEN, Budget, Comparison, Config, Keys, Loaded, Pool, PoolMember, Probe, Spending,
+    Surroundings, duration, load, systemd_run,
 };
 
 /// The columns of a day's table: six of words, the others of figures.
@@ -80,7 +81,36 @@ fn tables(config: &Config) -> String {
     let blank = ["total", "", "", "", "", ""].map(str::to_owned);
     days.push(blank.into_iter().chain(figures(total)).collect());
     months.push(["total".to_owned()].into_iter().chain(figures(total.month())).collect());
-    format!("{}\n{}{}", columns::render(&days, 4), columns::render(&months, 1), notes(config))
+    let (days, months) = (columns::render(&days, 4), columns::render(&months, 1));
+    format!("{days}\n{months}{}{}{}", notes(config), comparisons(config), pools(config))
+}
+
+/// The comparisons, aligned, behind an empty line; nothing where there are none.
+fn comparisons(config: &Config) -> String {
+    let rows = config.comparisons.iter().map(|comparison| {
+        let Comparison { name, gateway, direct } = &**comparison;
+        let interval = config.probes.iter().find(|probe| probe.name == *gateway).map(|probe| probe.interval);
+        let interval = interval.map(duration::format).unwrap_or_default();
+        vec![name.clone(), gateway.clone(), direct.clone(), interval]
+    });
+    group(["COMPARISON", "GATEWAY", "DIRECT", "INTERVAL"], 3, rows)
+}
+
+/// The members of the pools with their shares, aligned, behind an empty line; nothing where there are no pools.
+fn pools(config: &Config) -> String {
+    let rows = config.pools.iter().flat_map(|Pool { name, members }| {
+        let total: u32 = members.iter().map(|member| member.weight).sum();
+        members.iter().map(move |PoolMember { probe, weight }| {
+            let share = f64::from(*weight) / f64::from(total);
+            vec![name.clone(), probe.clone(), weight.to_string(), format!("{:.0} %", share * 100.0)]
+        })
+    });
+    group(["POOL", "MEMBER", "WEIGHT", "SHARE"], 2, rows)
+}
+
+fn group(head: [&str; 4], words: usize, rows: impl Iterator<Item = Vec<String>>) -> String {
+    let rows: Vec<_> = iter::once(head.map(str::to_owned).to_vec()).chain(rows).collect();
+    if rows.len() > 1 { format!("\n{}", columns::render(&rows, words)) } else { String::new() }
 }
 
 /// How the figures came about, and what they may not exceed.
@@ -270,6 +300,50 @@ mod tests {
     fn without_secrets_none_is_missed() {
         let (status, _, err) = run(FILE, true, &|_| None);
         assert_eq!((status, err.as_str()), (EXIT_OK, ""));
+    }
+
+    #[test]
+    fn comparisons_and_pools_follow_the_probes() {
+        let text = r#"
+            [defaults.generation]
+            timeout = "60s"
+            [provider.langmart]
+            api_key = { env = "KEY" }
+            [provider.openai]
+            api_key = { env = "OTHER" }
+            [[probe]]
+            name = "langmart-gpt"
+            provider = "langmart"
+            check = "chat"
+            model = "openai/gpt-4o-mini"
+            prompt_words = 4000
+            [[probe]]
+            name = "openai-gpt"
+            provider = "openai"
+            check = "chat"
+            model = "gpt-4o-mini"
+            prompt_words = 4000
+            [[comparison]]
+            name = "gpt"
+            gateway = "langmart-gpt"
+            direct = "openai-gpt"
+            [[pool]]
+            name = "chat"
+            members = [{ probe = "openai-gpt", weight = 2 }, { probe = "langmart-gpt" }]
+        "#;
+        let (status, out, err) = run(text, true, &|_| None);
+        assert_eq!((status, err.as_str()), (EXIT_OK, ""));
+        let expected = "\n\
+            COMPARISON  GATEWAY       DIRECT      INTERVAL\n\
+            gpt         langmart-gpt  openai-gpt        5m\n\
+            \n\
+            POOL  MEMBER        WEIGHT  SHARE\n\
+            chat  openai-gpt         2   67 %\n\
+            chat  langmart-gpt       1   33 %\n";
+        assert!(out.ends_with(expected), "{out}");
+        // 288 runs a day of some 5,200 tokens.
+        let input: u64 = out.lines().nth(1).unwrap().split_whitespace().nth_back(2).unwrap().parse().unwrap();
+        assert!((1_400_000..1_700_000).contains(&input), "{out}");
     }
 
     #[test]

@@ -30,6 +30,15 @@ calls = { from = 4, to = 6 }
 fault = "unavailable"
 
 [[rule]]
+provider = "langmart"
+path = "/chat"
+pace = { extra = "40ms" }
+
+[[rule]]
+path = "/chat"
+pace = { first_token = "100ms", token = "10ms" }
+
+[[rule]]
 path = "/status/anthropic"
 calls = { from = 3, to = 8 }
 fault = "incident"
@@ -46,6 +55,7 @@ interval = "5s"
 
 [defaults.generation]
 interval = "5s"
+timeout = "2s"
 
 [budget]
 daily_cost_usd = 1.0
@@ -90,9 +100,37 @@ price = { input_usd_per_mtok = 0.15, output_usd_per_mtok = 0.60 }
 [[probe]]
 name = "openai-gpt-4o-mini"
 provider = "openai"
+check = "chat"
+model = "gpt-4o-mini"
+price = { input_usd_per_mtok = 0.15, output_usd_per_mtok = 0.60 }
+
+[[probe]]
+name = "langmart-stream"
+provider = "langmart"
+check = "stream"
+model = "openai/gpt-4o-mini"
+price = { input_usd_per_mtok = 0.15, output_usd_per_mtok = 0.60 }
+
+[[probe]]
+name = "openai-stream"
+provider = "openai"
 check = "stream"
 model = "gpt-4o-mini"
 price = { input_usd_per_mtok = 0.15, output_usd_per_mtok = 0.60 }
+
+[[comparison]]
+name = "gpt-4o-mini"
+gateway = "langmart-gpt-4o-mini"
+direct = "openai-gpt-4o-mini"
+
+[[comparison]]
+name = "gpt-4o-mini-stream"
+gateway = "langmart-stream"
+direct = "openai-stream"
+
+[[pool]]
+name = "chat"
+members = [{ probe = "langmart-gpt-4o-mini", weight = 2 }, { probe = "groq-gpt-oss-20b" }]
 "#;
 
 /// Runs the command until a signal ends it; the value is the exit status.
@@ -108,11 +146,12 @@ pub fn demo(listen: SocketAddr, out: &mut impl Write, err: &mut impl Write) -> i
         .replace("LISTEN", &listen.to_string());
     writeln!(
         out,
-        "Probing a simulated LangMart, OpenAI, Anthropic and Groq, every 5 s. Look at:\n\
+        "Probing a simulated LangMart, Anthropic, Groq and OpenAI, every 5 s. Look at:\n\
          \x20 http://{listen}/         the probes, what they found, what to do\n\
          \x20 http://{listen}/metrics  what Prometheus scrapes\n\
          Within a minute: langmart-auth succeeds; groq-gpt-oss-20b is rate limited and waited for;\n\
          anthropic-auth fails with a bad key; langmart-gpt-4o-mini meets a 503 and recovers;\n\
+         the comparison gpt-4o-mini tells what the gateway adds, and the 503 from a fault of the provider's;\n\
          anthropic's status page announces an incident and its end.\n\
          Ctrl-C ends it."
     )?;

@@ -6,12 +6,14 @@
 pub mod duration;
 mod key;
 mod load;
+mod long_prompt;
 pub mod model;
 mod problem;
 mod raw;
 mod reasoning;
 mod resolve;
 mod resolve_budget;
+mod resolve_groups;
 mod resolve_http;
 mod resolve_probe;
 mod resolve_provider;

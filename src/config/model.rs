@@ -10,7 +10,7 @@ use rustls::pki_types::CertificateDer;
 use url::Url;
 
 use super::secret::Secret;
-use crate::outcome::{Api, Check, Subject};
+use crate::outcome::{Api, Check, Side, Subject};
 
 /// Where name servers listen (RFC 1035, 4.2).
 pub(super) const DNS_PORT: u16 = 53;
@@ -32,6 +32,10 @@ pub struct Config {
     pub providers: BTreeMap<String, Arc<Provider>>,
     /// Every probe, generated and written, by name in the order of the file.
     pub probes: Vec<Arc<Probe>>,
+    /// Every `[[comparison]]`, in the order of the file.
+    pub comparisons: Vec<Arc<Comparison>>,
+    /// Every `[[pool]]`, in the order of the file.
+    pub pools: Vec<Pool>,
     /// The system's trusted roots, read once a load.
     pub system_roots: Arc<Vec<CertificateDer<'static>>>,
 }
@@ -222,6 +226,8 @@ pub struct Probe {
     pub interval: Duration,
     /// Bounds everything from the lookup to the last byte; at most the interval.
     pub timeout: Duration,
+    /// The comparison that it is one side of, whose grid of due times is the gateway probe's; `None`: of none.
+    pub comparison: Option<Arc<Comparison>>,
 }
 
 impl Probe {
@@ -240,14 +246,9 @@ impl Probe {
         }
     }
 
-    /// The host that it addresses, for labels and messages.
-    pub fn host(&self) -> &str {
-        match &self.task {
-            Task::Status(source) => {
-                source.url.host_str().expect("a status_url without a host is refused at load")
-            }
-            _ => self.provider.host(),
-        }
+    /// The name that its grid of due times goes by: its own, or that of its comparison's gateway probe.
+    pub fn grid(&self) -> &str {
+        self.comparison.as_ref().map_or(&self.name, |comparison| &comparison.gateway)
     }
 
     /// What it asks a model; `None`: it asks none.
@@ -264,6 +265,16 @@ impl Probe {
         }
     }
 
+    /// The host that it addresses, for labels and messages.
+    pub fn host(&self) -> &str {
+        match &self.task {
+            Task::Status(source) => {
+                source.url.host_str().expect("a status_url without a host is refused at load")
+            }
+            _ => self.provider.host(),
+        }
+    }
+
     /// Who its records and series are about.
     pub fn subject(&self) -> Subject<'_> {
         Subject {
@@ -273,6 +284,50 @@ impl Probe {
             model: self.model.as_deref(),
         }
     }
+}
+
+/// `[[comparison]]`: the same question by a gateway and directly, asked by two probes that run as a pair.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Comparison {
+    /// Unique among all comparisons.
+    pub name: String,
+    /// The probe that goes by the gateway. Both run at its due times.
+    pub gateway: String,
+    /// The probe that goes directly.
+    pub direct: String,
+}
+
+impl Comparison {
+    /// The probe that goes that way.
+    pub fn probe(&self, side: Side) -> &str {
+        match side {
+            Side::Gateway => &self.gateway,
+            Side::Direct => &self.direct,
+        }
+    }
+
+    /// The way of one of its two probes.
+    pub fn side(&self, probe: &str) -> Side {
+        if probe == self.gateway { Side::Gateway } else { Side::Direct }
+    }
+}
+
+/// `[[pool]]`: probes of services that can stand in for each other, as in a LangMart connection pool.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pool {
+    /// Unique among all pools.
+    pub name: String,
+    /// Its members, at least one.
+    pub members: Vec<PoolMember>,
+}
+
+/// A member of a pool.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PoolMember {
+    /// The probe that tells whether it is available; once in a pool.
+    pub probe: String,
+    /// Its share of the work, in relation to the others'; at least 1.
+    pub weight: u32,
 }
 
 /// What a probe does, with what only that check needs.

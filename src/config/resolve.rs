@@ -20,7 +20,9 @@ use super::{
     model::{Config, KeySource, Log, LogFormat, Probe, Rotation, Schedule, Server},
     problem::{Place, Report, not_one_of, shown},
     raw::Section,
-    resolve_budget, resolve_probe, resolve_provider,
+    resolve_budget,
+    resolve_groups::{self, Known},
+    resolve_probe, resolve_provider,
     surroundings::{Surroundings, is_loopback},
 };
 
@@ -141,10 +143,16 @@ pub(super) fn config(table: &DeTable<'_>, context: &Context<'_>) -> Config {
         probes.extend(resolve_provider::generated(&provider, &defaults, context.report));
         providers.insert(entry.key.to_owned(), provider);
     }
+    let mut named = resolve_provider::generated_names(&providers);
     for (value, place) in root.elements("probe", "an array of tables, each written under [[probe]]") {
+        named.extend(value.get("name").and_then(|name| name.get_ref().as_str()).map(str::to_owned));
         let section = Section::of(value, place, context.report);
         probes.extend(resolve_probe::written(section, &mut providers, &defaults, context));
     }
+    let known = Known::new(&probes, &named, context.report);
+    let comparisons = resolve_groups::comparisons(&mut root, &known);
+    let pools = resolve_groups::pools(&mut root, &known);
+    resolve_groups::join(&mut probes, &comparisons);
     root.finish();
     if let Some(budget) = &budget {
         resolve_budget::agree(budget, &probes, context.report);
@@ -158,7 +166,8 @@ pub(super) fn config(table: &DeTable<'_>, context: &Context<'_>) -> Config {
     let usable =
         providers.into_iter().filter_map(|(name, drafted)| Some((name, drafted.provider?))).collect();
     let budget = budget.map(|placed| placed.budget);
-    Config { budget, state_directory, ..finished(server, log, schedule, usable, probes, context) }
+    let config = finished(server, log, schedule, usable, probes, context);
+    Config { budget, state_directory, comparisons, pools, ..config }
 }
 
 /// Warns of each key that goes to a second host: the commonest cause is a copied line that keeps its variable.
@@ -228,6 +237,8 @@ fn finished(
         state_directory: None,
         providers,
         probes: probes.into_iter().map(|placed| Arc::new(placed.probe)).collect(),
+        comparisons: Vec::new(),
+        pools: Vec::new(),
         system_roots: Arc::new(system_roots),
     }
 }

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, ops::RangeInclusive, sync::Arc, time::Duration};
 
 use super::{
-    duration,
+    duration, long_prompt,
     model::{Chat, HttpRequest, MaxTokensParameter, Probe, Provider, Stream, Task},
     problem::{not_one_of, shown},
     raw::Section,
@@ -40,9 +40,10 @@ const STALL_TIMEOUT: Duration = Duration::from_secs(20);
 const PROMPT: &str = "Reply with the single word: ok";
 
 /// Keys that only some checks have.
-const OWN_KEYS: [(&str, &[Check]); 13] = [
+const OWN_KEYS: [(&str, &[Check]); 14] = [
     ("model", &[Check::Chat, Check::Stream, Check::Models]),
     ("prompt", &[Check::Chat, Check::Stream]),
+    ("prompt_words", &[Check::Chat, Check::Stream]),
     ("max_tokens", &[Check::Chat, Check::Stream]),
     ("max_tokens_parameter", &[Check::Chat, Check::Stream]),
     ("price", &[Check::Chat, Check::Stream]),
@@ -102,10 +103,12 @@ pub(super) fn probe(
         model,
         interval: timing.interval,
         timeout: timing.timeout.min(timing.interval),
+        comparison: None,
     }
 }
 
-fn name(text: &str) -> Result<String, String> {
+/// The name of a probe, or of what puts probes together.
+pub(super) fn name(text: &str) -> Result<String, String> {
     if is_name(text, LONGEST_NAME, |c| matches!(c, '.' | '_' | '-')) {
         Ok(text.to_owned())
     } else {
@@ -249,6 +252,10 @@ fn chat(section: &mut Section<'_>, asked: &Asked<'_>, context: &Context<'_>) -> 
         let fits = !text.trim().is_empty() && text.len() <= LONGEST_PROMPT;
         if fits { Ok(text.to_owned()) } else { Err(format!("must have 1 to {LONGEST_PROMPT} bytes")) }
     });
+    let words = section.number("prompt_words", &long_prompt::WORDS);
+    if section.has("prompt") && section.has("prompt_words") {
+        section.problem("prompt_words", "is in place of prompt, which is here too; remove one of them");
+    }
     let parameters = [
         ("max_tokens", MaxTokensParameter::MaxTokens),
         ("max_completion_tokens", MaxTokensParameter::MaxCompletionTokens),
@@ -270,7 +277,7 @@ fn chat(section: &mut Section<'_>, asked: &Asked<'_>, context: &Context<'_>) -> 
         context.report.warning(&section.place_of("max_tokens"), message);
     }
     Chat {
-        prompt: prompt.unwrap_or_else(|| PROMPT.to_owned()),
+        prompt: words.map(long_prompt::prompt).or(prompt).unwrap_or_else(|| PROMPT.to_owned()),
         max_tokens: max_tokens.unwrap_or(if reasons { REASONING_TOKENS } else { TOKENS }),
         max_tokens_parameter: parameter,
         price: price(section),

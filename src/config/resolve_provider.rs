@@ -1,7 +1,7 @@
 //! `[provider.NAME]`, and the probes that its `checks` generate.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::{IpAddr, SocketAddr},
     sync::Arc,
 };
@@ -133,6 +133,14 @@ pub(super) fn generated(draft: &Draft, defaults: &Defaults, report: &Report) -> 
         Some(Placed { probe: probe(name, provider, task, None, defaults.plain), place: place.clone() })
     };
     draft.checks.iter().filter_map(placed).collect()
+}
+
+/// The names of the probes that `checks` asks for, also where a problem stands against them.
+pub(super) fn generated_names(drafts: &BTreeMap<String, Draft>) -> BTreeSet<String> {
+    let names = |(name, draft): (&String, &Draft)| {
+        draft.checks.iter().map(|(check, _)| format!("{name}-{check}")).collect::<Vec<_>>()
+    };
+    drafts.iter().flat_map(names).collect()
 }
 
 /// What a check wants of its provider; `served`: it has a key, or can do without.

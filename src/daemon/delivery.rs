@@ -7,7 +7,7 @@ use tracing::{error, info, warn};
 use super::memory::{self, Memory};
 use crate::{
     config::Probe,
-    metrics::{Last, Metrics, Series},
+    metrics::{ComparisonSeries, Last, Metrics, Series},
     outcome::{Outcome, Reason, SkipCause, Subject, rfc3339},
     probe::Target,
     schedule::{Budget, Event, Spent, Wait, Work},
@@ -18,6 +18,8 @@ use crate::{
 pub(super) struct Watched {
     target: Arc<Target>,
     series: Arc<Series>,
+    /// What the pairs of the probe's comparison write to; `None`: it is in none.
+    comparison: Option<Arc<ComparisonSeries>>,
     identity: Arc<Identity>,
     /// From before the restart.
     wait: Option<Wait>,
@@ -27,12 +29,13 @@ impl Watched {
     /// With what was kept of it over a restart, if anything.
     pub(super) fn new(target: Arc<Target>, metrics: &Metrics, kept: &Kept) -> Arc<Self> {
         let series = metrics.series(target.probe());
+        let comparison = target.probe().comparison.as_deref().and_then(|wanted| metrics.comparison(wanted));
         let identity = Arc::new(Identity::of(target.probe().subject()));
         let kept = kept.probes.get(&*identity);
         if let Some(kept) = kept {
             series.restore(kept.last_run, kept.last_success);
         }
-        Arc::new(Self { target, series, identity, wait: kept.and_then(memory::wait) })
+        Arc::new(Self { target, series, comparison, identity, wait: kept.and_then(memory::wait) })
     }
 }
 
@@ -101,6 +104,10 @@ impl Work for Delivery {
                 self.metrics.run_ended();
                 log_change(target.target.probe(), target.series.last().as_ref(), &outcome);
                 target.series.observe(&outcome);
+                let pair = outcome.compared.as_deref().and_then(|compared| compared.pair);
+                if let Some((comparison, pair)) = target.comparison.as_ref().zip(pair) {
+                    comparison.observe(&pair);
+                }
                 self.spent(target);
                 self.memory.ran(&target.identity, target.target.probe().clone(), outcome);
             }

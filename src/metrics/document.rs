@@ -16,8 +16,11 @@ use super::{
     tests::{acme, rich, status},
 };
 use crate::{
-    config::{Budget, Provider, Task},
-    outcome::{Api, ComponentStatus, Fault, Indicator, Outcome, Phases, Reason, Resource, SkipCause},
+    config::{Budget, Comparison, Pool, PoolMember, Provider, Task},
+    outcome::{
+        Api, ComponentStatus, Fault, Indicator, Measure, Outcome, Pair, PairVerdict, Phases, Reason,
+        Resource, SkipCause,
+    },
 };
 
 const NOW: SystemTime = SystemTime::UNIX_EPOCH;
@@ -46,11 +49,20 @@ fn whole_page() -> String {
     let probes = vec![
         chat("chat", &other, "m"),
         stream("stream", &acme, "m"),
+        stream("direct", &other, "m"),
         status("status", &acme, &["API"]),
         Arc::new(probe("balance", &acme, Task::Balance)),
         Arc::new(probe("network", &acme, Task::Network)),
     ];
-    metrics.configure(&config(probes.clone()));
+    let comparison = Comparison { name: "c".into(), gateway: "stream".into(), direct: "direct".into() };
+    let members = vec![PoolMember { probe: "chat".into(), weight: 1 }];
+    let mut config = config(probes.clone());
+    config.comparisons.push(Arc::new(comparison.clone()));
+    config.pools.push(Pool { name: "pool".into(), members });
+    metrics.configure(&config);
+    let measure = Measure { fault: Fault::None, duration: Duration::ZERO, first_token: Some(Duration::ZERO) };
+    let compared = metrics.comparison(&comparison).expect("it is configured");
+    compared.observe(&Pair { gateway: measure, direct: measure });
     metrics.watch_task("scheduler");
     metrics.count_lines("log", Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
     metrics.lag(Duration::ZERO);
@@ -113,6 +125,7 @@ fn values() -> String {
         ("cause", names(SkipCause::ALL, SkipCause::name)),
         ("resource", names(Resource::ALL, Resource::name)),
         ("indicator", names(Indicator::ALL, Indicator::name)),
+        ("verdict", names(PairVerdict::ALL, PairVerdict::name)),
         ("status", names(ComponentStatus::ALL, ComponentStatus::name)),
     ];
     let rows: String = rows.iter().map(|(label, values)| format!("| `{label}` | {values} |\n")).collect();

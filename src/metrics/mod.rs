@@ -4,11 +4,13 @@
 //! series; series come and go with their struct, and observing a run looks no label up.
 
 mod budget;
+mod comparison;
 #[cfg(test)]
 mod document;
 mod families;
 mod offline;
 mod own;
+mod pool;
 mod process;
 mod registry;
 mod series;
@@ -22,6 +24,7 @@ mod values;
 
 pub use self::{
     budget::BudgetNow,
+    comparison::ComparisonSeries,
     registry::Metrics,
     series::{Last, Series},
 };

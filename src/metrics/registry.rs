@@ -11,15 +11,16 @@ use std::{
 
 use super::{
     budget::{self, BudgetNow},
+    comparison::{self, ComparisonSeries},
     families::FAMILIES,
     offline::{self, LastRun},
     own::Own,
-    process,
+    pool, process,
     series::Series,
     text::{Header, Kind, Page},
 };
 use crate::{
-    config::{Config, Probe},
+    config::{Comparison, Config, Pool, Probe},
     outcome::{Subject, unix_seconds},
 };
 
@@ -30,8 +31,16 @@ pub struct Metrics {
     own: Own,
     series: RwLock<Arc<BTreeMap<String, Arc<Series>>>>,
     budget: RwLock<Option<BudgetNow>>,
+    groups: RwLock<Arc<Groups>>,
     /// Of the last page in bytes: the next one is about as long.
     length: AtomicUsize,
+}
+
+/// What puts probes together.
+#[derive(Debug, Default)]
+struct Groups {
+    comparisons: Vec<Arc<ComparisonSeries>>,
+    pools: Vec<Pool>,
 }
 
 impl Metrics {
@@ -42,12 +51,14 @@ impl Metrics {
             own: Own::new(),
             series: RwLock::default(),
             budget: RwLock::default(),
+            groups: RwLock::default(),
             length: AtomicUsize::new(0),
         }
     }
 
     /// Takes over a configuration: a probe has its series from here on, and one that is gone loses them. A probe
-    /// whose name, provider, check and model stay keeps its counters, whatever else changes.
+    /// whose name, provider, check and model stay keeps its counters, whatever else changes; a comparison of the same two
+    /// keeps its own.
     pub fn configure(&self, config: &Config) {
         let old = self.all();
         let new = config.probes.iter().map(|probe| {
@@ -57,7 +68,12 @@ impl Metrics {
             };
             (probe.name.clone(), Arc::new(series))
         });
-        let new = Arc::new(new.collect());
+        let new: Arc<BTreeMap<_, _>> = Arc::new(new.collect());
+        let groups = Groups {
+            comparisons: comparison::configured(config, &new, &self.groups().comparisons),
+            pools: config.pools.clone(),
+        };
+        *self.groups.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(groups);
         *self.series.write().unwrap_or_else(PoisonError::into_inner) = new;
     }
 
@@ -68,6 +84,17 @@ impl Metrics {
             Some(series) => Arc::clone(series),
             None => Arc::new(Series::new(probe)),
         }
+    }
+
+    /// What the pairs of a configured comparison write to: to be kept, not asked for at each run; `None`: there is no
+    /// such comparison (any more).
+    pub fn comparison(&self, comparison: &Comparison) -> Option<Arc<ComparisonSeries>> {
+        let groups = self.groups();
+        groups.comparisons.iter().find(|series| series.is_of(comparison)).cloned()
+    }
+
+    fn groups(&self) -> Arc<Groups> {
+        Arc::clone(&self.groups.read().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// The series of every configured probe by its name.
@@ -161,6 +188,9 @@ impl Metrics {
                 (family.write)(series, &mut page);
             }
         }
+        let groups = self.groups();
+        comparison::write(&groups.comparisons, &mut page);
+        pool::write(&groups.pools, &all, &mut page);
         let bytes = page.into_bytes();
         self.length.store(bytes.len(), Ordering::Relaxed);
         bytes

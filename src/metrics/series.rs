@@ -214,6 +214,8 @@ impl Series {
             estimated_cost_usd,
             ref status_page,
             balance,
+            // A pair is the comparison's, not the probe's.
+            compared: _,
         } = outcome;
         let values = &*self.values;
         values.runs.add(1);

@@ -57,6 +57,7 @@ pub(crate) fn probe(name: &str, provider: &Arc<Provider>, task: Task) -> Probe {
         model: None,
         interval: Duration::from_secs(60),
         timeout: Duration::from_secs(30),
+        comparison: None,
     }
 }
 
@@ -80,6 +81,8 @@ pub(crate) fn config(probes: Vec<Arc<Probe>>) -> Config {
         },
         providers: BTreeMap::new(),
         probes,
+        comparisons: Vec::new(),
+        pools: Vec::new(),
         budget: None,
         state_directory: None,
         system_roots: Arc::default(),

@@ -165,6 +165,7 @@ mod tests {
             model: None,
             interval: LONG,
             timeout: LONG,
+            comparison: None,
         })
     }
 

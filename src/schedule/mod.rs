@@ -6,6 +6,7 @@
 //! - `backoff` is pure: which due times a failed run passes over.
 //! - `budget` is the account of what a UTC day may cost.
 //! - `limits` lets runs in, first come first served.
+//! - `pair` is where two probes that run one after the other meet.
 //! - `worker` is the loop of one probe, a task that sleeps from one due time to the next.
 //! - `scheduler` starts, tells and ends the workers.
 //!
@@ -14,6 +15,7 @@
 mod backoff;
 mod budget;
 mod limits;
+mod pair;
 mod plan;
 mod scheduler;
 mod work;

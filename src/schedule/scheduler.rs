@@ -8,7 +8,7 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
-use super::{limits::Limits, plan::Anchor, work::Work, worker::Worker};
+use super::{limits::Limits, pair::Meetings, plan::Anchor, work::Work, worker::Worker};
 use crate::config::Schedule;
 
 /// Runs every probe of the configuration in force at its due times.
@@ -19,6 +19,7 @@ pub struct Scheduler<W: Work> {
     work: Arc<W>,
     anchor: Anchor,
     limits: Arc<Limits>,
+    meetings: Arc<Meetings>,
     /// By the probe's name; those of removed probes too, as long as a run of theirs may be in flight.
     probes: HashMap<String, Handle<W::Target>>,
 }
@@ -33,7 +34,8 @@ struct Handle<T> {
 impl<W: Work> Scheduler<W> {
     /// A scheduler without probes.
     pub fn new(work: Arc<W>, anchor: Anchor, limits: &Schedule) -> Self {
-        Self { work, anchor, limits: Limits::new(limits.clone()), probes: HashMap::new() }
+        let limits = Limits::new(limits.clone());
+        Self { work, anchor, limits, meetings: Arc::default(), probes: HashMap::new() }
     }
 
     /// Puts a configuration in force: its limits, and these targets, each with a name of its own, and no others.
@@ -66,8 +68,9 @@ impl<W: Work> Scheduler<W> {
 
     fn start(&self, target: Arc<W::Target>) -> Handle<W::Target> {
         let (sender, targets) = watch::channel(Some(Arc::clone(&target)));
+        let (work, limits, meetings) = (&self.work, &self.limits, &self.meetings);
         let worker =
-            Worker::new(Arc::clone(&self.work), Arc::clone(&self.limits), self.anchor, target, targets);
+            Worker::new(work.clone(), limits.clone(), meetings.clone(), self.anchor, target, targets);
         Handle { target: sender, task: tokio::spawn(worker.run()) }
     }
 

@@ -164,7 +164,7 @@ impl Theatre {
 
     /// When the first due time of that probe comes, from the opening.
     pub(super) fn first_due(&self, probe: &Probe) -> Duration {
-        let plan = Plan::new(&probe.name, probe.interval);
+        let plan = Plan::new(probe.grid(), probe.interval);
         plan.due(plan.first_after(self.anchor.epoch())).since(self.anchor.epoch())
     }
 
@@ -247,7 +247,15 @@ pub(super) fn provider(name: &str, key: &str) -> Arc<Provider> {
 }
 
 pub(super) fn probe(name: &str, provider: Arc<Provider>, interval: Duration) -> Probe {
-    Probe { name: name.to_owned(), provider, task: Task::Auth, model: None, interval, timeout: interval }
+    Probe {
+        name: name.to_owned(),
+        provider,
+        task: Task::Auth,
+        model: None,
+        interval,
+        timeout: interval,
+        comparison: None,
+    }
 }
 
 pub(super) fn target(name: &str, interval: Duration, script: Script) -> Arc<Target> {

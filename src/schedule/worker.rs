@@ -19,15 +19,19 @@ use tokio::{
 use super::{
     backoff::Backoff,
     limits::{Limits, Slot},
+    pair::{Cue, Meetings, Seat, Turn},
     plan::{Anchor, Moment, Plan, hash},
     work::{Event, Wait, Work},
 };
-use crate::outcome::{Fault, Outcome, Reason, SkipCause};
+use crate::outcome::{Fault, Measure, Outcome, Reason, SkipCause};
 
 /// One probe. It is one task, and every run of the probe is inside that task: runs cannot overlap.
 pub(super) struct Worker<W: Work> {
     work: Arc<W>,
     limits: Arc<Limits>,
+    meetings: Arc<Meetings>,
+    /// Where the probe meets the other one of its comparison; `None`: it is in none.
+    seat: Option<Seat>,
     anchor: Anchor,
     /// What the configuration in force has for this probe; `None`: nothing any more.
     targets: watch::Receiver<Option<Arc<W::Target>>>,
@@ -55,12 +59,13 @@ impl<W: Work> Worker<W> {
     pub(super) fn new(
         work: Arc<W>,
         limits: Arc<Limits>,
+        meetings: Arc<Meetings>,
         anchor: Anchor,
         target: Arc<W::Target>,
         targets: watch::Receiver<Option<Arc<W::Target>>>,
     ) -> Self {
         let probe = W::probe(&target);
-        let plan = Plan::new(&probe.name, probe.interval);
+        let plan = Plan::new(probe.grid(), probe.interval);
         // With the time of the start in it, equal probes on different hosts draw different jitter.
         let seed = hash(&probe.name) ^ anchor.epoch().0;
         let now = anchor.moment(Instant::now());
@@ -68,7 +73,9 @@ impl<W: Work> Worker<W> {
         if let Some(Wait { until, step }) = W::remembered(&target) {
             backoff.restore((until.map(Moment::of), step), now, &plan, limits.max_backoff());
         }
-        Self { work, limits, anchor, targets, plan, next: plan.first_after(now), backoff, told: None, target }
+        let next = plan.first_after(now);
+        let seat = meetings.seat(probe, next);
+        Self { work, limits, meetings, seat, anchor, targets, plan, next, backoff, told: None, target }
     }
 
     /// Runs the probe at its due times until it is removed or the scheduler stops. A run in flight is always awaited.
@@ -84,9 +91,10 @@ impl<W: Work> Worker<W> {
             self.skip_what_is_missed();
             if self.next_is_due()
                 && self.has_budget()
-                && let Some(slot) = self.admission().await
+                && let Some(cue) = self.cue().await
+                && let Some(slot) = self.admission(cue).await
             {
-                self.run_next().await;
+                self.run_next(cue).await;
                 drop(slot);
             }
         }
@@ -111,9 +119,14 @@ impl<W: Work> Worker<W> {
         }
         self.backoff.end();
         self.remember();
-        if before.interval != after.interval {
-            self.plan = Plan::new(&after.name, after.interval);
+        let regrouped = before.comparison != after.comparison;
+        if before.interval != after.interval || before.grid() != after.grid() {
+            self.plan = Plan::new(after.grid(), after.interval);
             self.next = self.plan.first_after(self.now());
+            self.tell_other();
+        }
+        if regrouped {
+            self.seat = self.meetings.seat(W::probe(&self.target), self.next);
         }
         Verdict::Changed
     }
@@ -121,8 +134,12 @@ impl<W: Work> Worker<W> {
     fn tell_next_run(&mut self) {
         let resume = self.backoff.resume(self.next);
         let next_run = self.plan.due(self.paused_until(resume.unwrap_or(self.next))).wall();
-        let backoff_until = resume.map(|resume| self.plan.due(resume).wall());
-        if self.told.replace((next_run, backoff_until)) != Some((next_run, backoff_until)) {
+        self.tell((next_run, resume.map(|resume| self.plan.due(resume).wall())));
+    }
+
+    fn tell(&mut self, waiting: (SystemTime, Option<SystemTime>)) {
+        if self.told.replace(waiting) != Some(waiting) {
+            let (next_run, backoff_until) = waiting;
             self.report(Event::Waiting { next_run, backoff_until });
         }
     }
@@ -144,9 +161,37 @@ impl<W: Work> Worker<W> {
         self.plan.due(self.next) <= self.now()
     }
 
+    /// Waits for the other probe of a comparison where that one goes first; `None`: a reload has changed the probe.
+    async fn cue(&mut self) -> Option<Cue> {
+        let due = self.plan.due(self.next);
+        let latest = self.anchor.instant(due.plus(self.plan.lateness()));
+        let mut cue = Cue { since: due, other: None };
+        loop {
+            let Some(seat) = &mut self.seat else { return Some(cue) };
+            let deadline = match seat.turn(self.next) {
+                Turn::Now(other) => return Some(Cue { other, ..cue }),
+                Turn::Wait => latest,
+                Turn::After(end) => {
+                    self.tell((end.wall(), None));
+                    self.anchor.instant(end.plus(self.plan.lateness()))
+                }
+            };
+            if Instant::now() >= deadline {
+                return Some(cue);
+            }
+            let Some(seat) = &mut self.seat else { return Some(cue) };
+            select! {
+                biased;
+                _ = self.targets.changed() => if self.follow() != Verdict::Unchanged { return None },
+                () = seat.changed(deadline) => {}
+            }
+            cue.since = self.now();
+        }
+    }
+
     /// Waits until the limits let the run in that is due; `None`: it came too late, or a reload has changed the probe.
-    async fn admission(&mut self) -> Option<Slot> {
-        let latest = self.anchor.instant(self.plan.due(self.next).plus(self.plan.lateness()));
+    async fn admission(&mut self, cue: Cue) -> Option<Slot> {
+        let latest = self.anchor.instant(cue.since.plus(self.plan.lateness()));
         let target = Arc::clone(&self.target);
         let limits = Arc::clone(&self.limits);
         let mut turn = pin!(limits.slot(&W::probe(&target).provider.name));
@@ -182,7 +227,7 @@ impl<W: Work> Worker<W> {
         room
     }
 
-    async fn run_next(&mut self) {
+    async fn run_next(&mut self, cue: Cue) {
         // While it waited to be let in, others may have spent what there was.
         if !self.has_budget() {
             return;
@@ -191,8 +236,16 @@ impl<W: Work> Worker<W> {
         self.next += 1;
         let (work, probe) = (Arc::clone(&self.work), Arc::clone(W::probe(&self.target)));
         let charge = work.budget().and_then(|budget| budget.charge(&probe));
-        self.report(Event::Started { lag: self.now().since(self.plan.due(number)) });
-        let outcome = attempt(Arc::clone(&self.work), Arc::clone(&self.target)).await;
+        let begun = self.now();
+        if let Some(seat) = &self.seat {
+            seat.begins(number, begun.plus(probe.timeout));
+        }
+        // The second of a pair begins when it should; one that waited in vain is late.
+        let should_begin = if cue.other.is_some() { cue.since } else { self.plan.due(number) };
+        self.report(Event::Started { lag: begun.since(should_begin) });
+        let mut outcome = attempt(Arc::clone(&self.work), Arc::clone(&self.target)).await;
+        let measure = Measure::of(&outcome);
+        outcome.compared = self.seat.as_ref().map(|seat| Box::new(seat.compared(measure, cue.other)));
         let ended = self.now();
         if let Some(charge) = charge {
             charge.settle(&probe, &outcome);
@@ -203,6 +256,10 @@ impl<W: Work> Worker<W> {
         self.backoff.note(&outcome, (number, self.next), ended, &self.plan, max_backoff);
         self.remember();
         self.report(Event::Finished(outcome));
+        // The other one begins now: what this run leaves to do is done.
+        if let Some(seat) = &self.seat {
+            seat.ended(number, measure);
+        }
     }
 
     /// Tells what a restart must not forget. By the wall clock of now: the anchor's may have been set since.
@@ -222,7 +279,15 @@ impl<W: Work> Worker<W> {
         let runs = number.saturating_sub(self.next);
         if runs > 0 {
             self.next = number;
+            self.tell_other();
             self.report(Event::Skipped { cause, runs });
+        }
+    }
+
+    /// Tells the other probe of a comparison how far this one has come.
+    fn tell_other(&self) {
+        if let Some(seat) = &self.seat {
+            seat.passed(self.next);
         }
     }
 

@@ -14,14 +14,6 @@ use crate::harness::parts;
 
 /// Of metrics that others add: each leaves the list when METRICS.md has it.
 const NOT_YET: &[(&str, &[&str])] = &[
-    ("langmart_comparison_direct_first_token_seconds_total", &["comparison"]),
-    ("langmart_comparison_direct_seconds_total", &["comparison"]),
-    ("langmart_comparison_gateway_first_token_seconds_total", &["comparison"]),
-    ("langmart_comparison_gateway_seconds_total", &["comparison"]),
-    ("langmart_comparison_pairs_total", &["comparison"]),
-    ("langmart_comparison_verdicts_total", &["comparison", "verdict"]),
-    ("langmart_pool_available_ratio", &["pool"]),
-    ("langmart_pool_members", &["pool", "state"]),
     ("langmart_probe_rechecks_total", &["probe", "provider", "check", "model", "result"]),
     ("langmart_probe_slow_runs_total", PROBE),
 ];

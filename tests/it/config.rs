@@ -561,6 +561,52 @@ fn what_would_call_a_healthy_stream_down_is_warned_of() {
     );
 }
 
+/// A comparison of these two models, and a pool of its probes.
+fn comparison(by_gateway: &str, direct: &str) -> String {
+    let probe = |name: &str, provider: &str, model: &str| {
+        format!(
+            "[[probe]]\nname = \"{name}\"\nprovider = \"{provider}\"\ncheck = \"chat\"\nmodel = \"{model}\"\n\
+             prompt_words = 100\n"
+        )
+    };
+    format!(
+        "[provider.openrouter]\napi_key = {{ env = \"LANGMART_API_KEY\" }}\n\
+         [provider.anthropic]\napi_key = {{ env = \"ANTHROPICS\" }}\n{}{}\
+         [[comparison]]\nname = \"c\"\ngateway = \"one\"\ndirect = \"other\"\n\
+         [[pool]]\nname = \"p\"\nmembers = [{{ probe = \"other\", weight = 3 }}, {{ probe = \"one\" }}]\n\
+         [[pool]]\nname = \"q\"\nmembers = [{{ probe = \"other\" }}]\n",
+        probe("one", "openrouter", by_gateway),
+        probe("other", "anthropic", direct)
+    )
+}
+
+#[test]
+fn comparisons_and_pools_put_probes_together() {
+    let config = good(&comparison("anthropic/claude-haiku-4.5", "claude-haiku-4-5-20251001"));
+    let [one, other] = &config.probes[..] else { panic!("{:?}", config.probes) };
+    assert_eq!(one.comparison, other.comparison);
+    assert_eq!(one.comparison, Some(config.comparisons[0].clone()));
+    assert_eq!((one.grid(), other.grid()), ("one", "one"));
+    assert_eq!(one.chat().unwrap().prompt.split_whitespace().count(), 100);
+    let pools = config.pools.iter().map(|pool| {
+        let members = pool.members.iter().map(|member| (member.probe.as_str(), member.weight));
+        (pool.name.as_str(), members.collect::<Vec<_>>())
+    });
+    assert_eq!(pools.collect::<Vec<_>>(), [("p", vec![("other", 3), ("one", 1)]), ("q", vec![("other", 1)])]);
+}
+
+#[test]
+fn a_comparison_of_two_models_is_doubtful() {
+    assert_eq!(warnings(&comparison("anthropic/claude-haiku-4.5", "claude-haiku-4-5-20251001")), [""; 0]);
+    assert_eq!(
+        warnings(&comparison("openai/gpt-4o-mini", "claude-haiku-4-5")),
+        [
+            "config.toml:17: comparison[1] \"c\": compares the model \"openai/gpt-4o-mini\" with \"claude-haiku-4-5\"; \
+          is that meant?"
+        ]
+    );
+}
+
 const EXAMPLE: &str = include_str!("../../config.toml.example");
 
 /// The example with those of its commented lines that begin so brought to life.

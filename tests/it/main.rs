@@ -8,6 +8,7 @@ mod alerts;
 mod backoff;
 mod budget;
 mod canary;
+mod comparison;
 mod config;
 mod daemon;
 mod doctor;

@@ -82,7 +82,8 @@ impl<'a> Doctor<'a> {
     fn probe(&self, check: &str, task: Task, model: Option<String>) -> Arc<Probe> {
         let Self { provider, timeout } = *self;
         let name = format!("{}-{check}", provider.name);
-        Arc::new(Probe { name, provider: Arc::clone(provider), task, model, interval: timeout, timeout })
+        let (provider, interval) = (Arc::clone(provider), timeout);
+        Arc::new(Probe { name, provider, task, model, interval, timeout, comparison: None })
     }
 
     /// What to ask the service, as far as there is a path and a key for it.

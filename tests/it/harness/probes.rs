@@ -61,6 +61,7 @@ pub fn probe(provider: Provider, check: Check) -> Probe {
         task,
         interval: Duration::from_secs(60),
         timeout: Duration::from_secs(10),
+        comparison: None,
     }
 }
 
@@ -84,6 +85,8 @@ pub fn config(probes: Vec<Probe>) -> Config {
         },
         providers: probes.iter().map(|probe| (probe.provider.name.clone(), probe.provider.clone())).collect(),
         probes: probes.into_iter().map(Arc::new).collect(),
+        comparisons: Vec::new(),
+        pools: Vec::new(),
         budget: None,
         state_directory: None,
         system_roots: Arc::default(),

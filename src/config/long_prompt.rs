@@ -1,0 +1,54 @@
+//! Long prompts, to see how latency grows with their size: always the same text for the same number of words.
+
+use std::ops::RangeInclusive;
+
+/// Fewer are what `prompt` is for; more fit into few models, and cost accordingly.
+pub(super) const WORDS: RangeInclusive<u32> = 50..=100_000;
+
+/// What is asked, before the text and after it: models obey best what they read last.
+const BEFORE: &str = "What follows is filler text to be read and ignored.";
+const AFTER: &str = "Ignore the text above. Reply with the single word: ok";
+
+/// Plain words of the usual length, so that the estimate of tokens by bytes holds.
+const FILLER: &str = "The river comes down from the hills in spring and passes three small towns before it reaches the \
+    lake. In the first town there is a market every week where farmers sell bread, apples, cheese and honey. The \
+    second town has an old bridge that was built of stone when trade on the water was more important than the roads. \
+    People still meet there in the evening to talk about the weather and the harvest. In the third town a school \
+    stands close to the shore, and children watch the boats through its windows while they learn to read and count. \
+    Beyond the lake the land is flat and open, with long rows of trees that were planted against the wind.";
+
+/// A prompt of that many words in all, which asks for an answer of one.
+pub(super) fn prompt(words: u32) -> String {
+    let asked = BEFORE.split_whitespace().count() + AFTER.split_whitespace().count();
+    let filler = FILLER.split_whitespace().cycle().take((words as usize).saturating_sub(asked));
+    let mut prompt = String::from(BEFORE);
+    prompt.push_str("\n\n");
+    for word in filler {
+        prompt.push_str(word);
+        prompt.push(' ');
+    }
+    prompt.push_str("\n\n");
+    prompt.push_str(AFTER);
+    prompt
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_prompt_has_the_words_that_were_asked_for_and_ends_with_the_question() {
+        for words in [*WORDS.start(), 51, 200, 4000, *WORDS.end()] {
+            let prompt = prompt(words);
+            assert_eq!(prompt.split_whitespace().count(), words as usize);
+            assert!(prompt.ends_with(AFTER));
+        }
+    }
+
+    #[test]
+    fn its_words_are_as_long_as_tokens_are_estimated_by() {
+        let bytes = prompt(4000).len() as f64 / 4000.0;
+        // English prose has about 4 tokens for 3 words, and 4 bytes for each of them.
+        assert!((5.0..5.6).contains(&bytes), "{bytes}");
+    }
+}

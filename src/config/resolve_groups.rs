@@ -1,0 +1,233 @@
+//! `[[comparison]]` and `[[pool]]`: what puts probes together.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use super::{
+    duration,
+    model::{Comparison, Pool, PoolMember, Probe},
+    problem::{Place, Report, nearest, shown},
+    raw::Section,
+    resolve::Placed,
+    resolve_probe::name,
+};
+use crate::outcome::{Check, Fault, Side};
+
+/// The most pools, so that their series are bounded. A probe is in one comparison only, which bounds those.
+const MOST_POOLS: usize = 1_000;
+
+/// The most that a member can weigh.
+const HEAVIEST: u32 = 10_000;
+
+/// The probes that a section can name.
+pub(super) struct Known<'a> {
+    probes: BTreeMap<&'a str, &'a Probe>,
+    /// The names of all, also of those that have problems of their own and so cannot be judged.
+    names: &'a BTreeSet<String>,
+    report: &'a Report,
+}
+
+impl<'a> Known<'a> {
+    pub(super) fn new(probes: &'a [Placed], names: &'a BTreeSet<String>, report: &'a Report) -> Self {
+        let probes = probes.iter().map(|placed| (placed.probe.name.as_str(), &placed.probe)).collect();
+        Self { probes, names, report }
+    }
+
+    /// The name of a probe under the key; `None`: there is none such, which is reported.
+    fn named(&self, section: &mut Section<'_>, key: &'static str) -> Option<String> {
+        section.required(key, |text| {
+            if self.names.contains(text) {
+                return Ok(text.to_owned());
+            }
+            let names: Vec<_> = self.names.iter().map(String::as_str).collect();
+            let meant =
+                nearest(text, &names).map_or_else(String::new, |name| format!("; did you mean {name:?}?"));
+            Err(format!("{} is not the name of a probe{meant}", shown(text)))
+        })
+    }
+
+    /// The probe of that name; `None`: it cannot be judged.
+    fn probe(&self, name: &str) -> Option<&'a Probe> {
+        self.probes.get(name).copied()
+    }
+}
+
+/// A section with its name in its path, and that name; `None`: it has none, or one that is taken, which is reported.
+fn titled<'a>(
+    mut section: Section<'a>,
+    what: &str,
+    taken: &mut BTreeSet<String>,
+) -> (Section<'a>, Option<String>) {
+    if let Some(title) = section.value("name").and_then(|name| name.as_str()) {
+        section = section.called(title);
+    }
+    let name = section.required("name", name).filter(|name| {
+        let new = taken.insert(name.clone());
+        if !new {
+            section.problem("name", format!("there is a {what} of that name before; names are unique"));
+        }
+        new
+    });
+    (section, name)
+}
+
+/// Every `[[comparison]]`.
+pub(super) fn comparisons(root: &mut Section<'_>, known: &Known<'_>) -> Vec<Arc<Comparison>> {
+    let mut comparisons = Vec::new();
+    let mut names = BTreeSet::new();
+    // The comparison of each probe that is in one.
+    let mut members: BTreeMap<String, String> = BTreeMap::new();
+    for (value, place) in root.elements("comparison", "an array of tables, each written under [[comparison]]")
+    {
+        let (mut section, name) = titled(Section::of(value, place, known.report), "comparison", &mut names);
+        let [gateway, direct] = ["gateway", "direct"].map(|side| known.named(&mut section, side));
+        let title = name.clone().unwrap_or_default();
+        for (side, probe) in [("gateway", &gateway), ("direct", &direct)] {
+            let Some(probe) = probe else { continue };
+            let before = members.insert(probe.clone(), title.clone());
+            if let Some(before) = before.filter(|_| gateway != direct) {
+                let message = format!("{probe:?} is in the comparison {} already", shown(&before));
+                section.problem(
+                    side,
+                    format!("{message}; a probe is in one only, so write another probe for it"),
+                );
+            }
+        }
+        if let Some((gateway, direct)) = gateway.as_ref().zip(direct.as_ref()) {
+            comparable(&section, known, gateway, direct);
+        }
+        section.finish();
+        if let (Some(name), Some(gateway), Some(direct)) = (name, gateway, direct) {
+            comparisons.push(Arc::new(Comparison { name, gateway, direct }));
+        }
+    }
+    comparisons
+}
+
+/// Reports why what these two find could not be compared.
+fn comparable(section: &Section<'_>, known: &Known<'_>, gateway: &str, direct: &str) {
+    if gateway == direct {
+        section.problem("direct", "is the gateway's probe itself; name the one that addresses the provider");
+        return;
+    }
+    let [gateway, direct] = [gateway, direct].map(|name| known.probe(name));
+    if let Some(Probe { name, provider, .. }) = gateway.filter(|probe| !by_gateway(probe)) {
+        let message = format!("{name:?} addresses {}, which is no gateway", provider.name);
+        section.problem("gateway", format!("{message}; the APIs langmart and openrouter are gateways"));
+    }
+    if let Some(Probe { name, provider, .. }) = direct.filter(|probe| by_gateway(probe)) {
+        let message = format!("{name:?} addresses {}, which is a gateway itself", provider.name);
+        section.problem("direct", format!("{message}; name a probe of the provider behind it"));
+    }
+    let (Some(gateway), Some(direct)) = (gateway, direct) else { return };
+    if gateway.check() != direct.check() {
+        differs(section, gateway, "check", &[gateway.check(), direct.check()]);
+        return;
+    }
+    if gateway.check() == Check::Status {
+        section.problem(
+            "gateway",
+            "a status page says nothing of the way to the service; compare another check",
+        );
+    }
+    if gateway.interval != direct.interval {
+        differs(
+            section,
+            gateway,
+            "interval",
+            &[gateway, direct].map(|probe| duration::format(probe.interval)),
+        );
+    } else if gateway.timeout + direct.timeout > gateway.interval {
+        let [one, other] = [gateway, direct].map(|probe| duration::format(probe.timeout));
+        let message = format!(
+            "the two run one after the other, and their timeouts of {one} and {other} are more than their interval of \
+             {}; shorten the timeouts or lengthen the interval",
+            duration::format(gateway.interval)
+        );
+        known.report.error(section.place(), message);
+    }
+    if let Some((one, other)) = gateway.chat().zip(direct.chat()) {
+        if one.prompt != other.prompt {
+            section.problem("direct", format!("must have the prompt or prompt_words of {:?}", gateway.name));
+        }
+        if one.max_tokens != other.max_tokens {
+            differs(section, gateway, "max_tokens", &[one.max_tokens, other.max_tokens]);
+        }
+    }
+    if let Some((one, other)) = gateway.model.as_deref().zip(direct.model.as_deref())
+        && !alike(one, other)
+    {
+        let message = format!("compares the model {} with {}; is that meant?", shown(one), shown(other));
+        known.report.warning(section.place(), message);
+    }
+}
+
+fn by_gateway(probe: &Probe) -> bool {
+    probe.provider.api.endpoint() == Fault::Gateway
+}
+
+fn differs(section: &Section<'_>, gateway: &Probe, key: &str, [one, other]: &[impl std::fmt::Display; 2]) {
+    section.problem("direct", format!("must have the {key} of {:?}: {one}, not {other}", gateway.name));
+}
+
+/// Whether two names of models may mean the same one: gateways put the provider's name before it, leave a date out, and
+/// write a dot for a hyphen.
+fn alike(one: &str, other: &str) -> bool {
+    let [one, other] = [one, other].map(|model| model.rsplit('/').next().unwrap_or(model).replace('.', "-"));
+    one.starts_with(&other) || other.starts_with(&one)
+}
+
+/// Tells the probes which comparison they are in.
+pub(super) fn join(probes: &mut [Placed], comparisons: &[Arc<Comparison>]) {
+    let sides = comparisons
+        .iter()
+        .flat_map(|comparison| Side::ALL.iter().map(move |side| (comparison.probe(*side), comparison)));
+    let by_probe: BTreeMap<&str, &Arc<Comparison>> = sides.collect();
+    for Placed { probe, .. } in probes {
+        probe.comparison = by_probe.get(probe.name.as_str()).map(|comparison| Arc::clone(comparison));
+    }
+}
+
+/// Every `[[pool]]`.
+pub(super) fn pools(root: &mut Section<'_>, known: &Known<'_>) -> Vec<Pool> {
+    let mut pools = Vec::new();
+    let mut names = BTreeSet::new();
+    let elements = root.elements("pool", "an array of tables, each written under [[pool]]");
+    if elements.len() > MOST_POOLS {
+        let message = format!("{} pools are too many; allowed are {MOST_POOLS}", elements.len());
+        known.report.error(&Place::default(), message);
+    }
+    for (value, place) in elements {
+        let (mut section, name) = titled(Section::of(value, place, known.report), "pool", &mut names);
+        let members = members(&mut section, known);
+        section.finish();
+        pools.extend(name.map(|name| Pool { name, members }));
+    }
+    pools
+}
+
+fn members(section: &mut Section<'_>, known: &Known<'_>) -> Vec<PoolMember> {
+    let elements = section.elements("members", "an array of tables such as { probe = \"NAME\", weight = 2 }");
+    if elements.is_empty() && !section.is_bad("members") {
+        section.problem("members", "must have one probe or more: [{ probe = \"NAME\", weight = 2 }, …]");
+    }
+    let mut members: Vec<PoolMember> = Vec::new();
+    for (value, place) in elements {
+        let mut section = Section::of(value, place, known.report);
+        let probe = value.as_table().and_then(|_| known.named(&mut section, "probe"));
+        let weight = section.number("weight", &(1..=HEAVIEST)).unwrap_or(1);
+        if let Some(probe) = probe {
+            if members.iter().any(|member| member.probe == probe) {
+                section.problem("probe", format!("{probe:?} is listed twice; add its weights up"));
+            }
+            if known.probe(&probe).is_some_and(|probe| !probe.check().addresses_service()) {
+                section.problem("probe", "a status page says nothing of whether the service can be used");
+            }
+            members.push(PoolMember { probe, weight });
+        }
+        section.finish();
+    }
+    members
+}

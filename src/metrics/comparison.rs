@@ -1,0 +1,251 @@
+//! The series of a comparison: what its pairs of runs found, by the gateway and directly.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use super::{
+    series::Series,
+    text::{self, Header, Kind, Page},
+    values::{Counter, Gauge, Sum},
+};
+use crate::{
+    config::{Comparison, Config},
+    outcome::{Check, Measure, Pair, PairVerdict, Side},
+};
+
+/// The series of one comparison.
+#[derive(Debug)]
+pub struct ComparisonSeries {
+    comparison: Arc<Comparison>,
+    /// The probes' series: a probe that is another after a reload makes another comparison.
+    probes: [Arc<Series>; 2],
+    /// `comparison`, rendered once.
+    labels: String,
+    values: Arc<Values>,
+}
+
+/// The numbers of one comparison, kept as long as it and its two probes stay the same.
+#[derive(Debug)]
+struct Values {
+    /// In the order of [`PairVerdict::ALL`].
+    verdicts: [Counter; PairVerdict::ALL.len()],
+    pairs: Counter,
+    gateway: Sums,
+    direct: Sums,
+    last_overhead: Gauge,
+}
+
+/// Seconds of one side, summed up over pairs of which both succeeded.
+#[derive(Debug, Default)]
+struct Sums {
+    duration: Sum,
+    first_token: Sum,
+}
+
+impl Sums {
+    fn add(&self, measure: &Measure) {
+        self.duration.add(measure.duration.as_secs_f64());
+        self.first_token.add(measure.first_token.unwrap_or_default().as_secs_f64());
+    }
+}
+
+impl ComparisonSeries {
+    /// Whether they are of this comparison.
+    pub(super) fn is_of(&self, comparison: &Comparison) -> bool {
+        *self.comparison == *comparison
+    }
+
+    /// Takes a pair of runs in.
+    pub fn observe(&self, pair: &Pair) {
+        let Values { verdicts, pairs, gateway, direct, last_overhead } = &*self.values;
+        let verdict = pair.verdict();
+        verdicts[verdict as usize].add(1);
+        if verdict == PairVerdict::Ok {
+            pairs.add(1);
+            gateway.add(&pair.gateway);
+            direct.add(&pair.direct);
+            last_overhead.set(pair.gateway.duration.as_secs_f64() - pair.direct.duration.as_secs_f64());
+        }
+    }
+}
+
+/// The series of every comparison of a configuration, with the numbers that they had so far.
+pub(super) fn configured(
+    config: &Config,
+    series: &BTreeMap<String, Arc<Series>>,
+    old: &[Arc<ComparisonSeries>],
+) -> Vec<Arc<ComparisonSeries>> {
+    let of = |comparison: &Arc<Comparison>| {
+        let probe = |side| series.get(comparison.probe(side)).map(Arc::clone);
+        let probes = [probe(Side::Gateway)?, probe(Side::Direct)?];
+        let same = |before: &&Arc<ComparisonSeries>| {
+            let kept = |(old, new): (&Arc<Series>, &Arc<Series>)| Arc::ptr_eq(&old.values, &new.values);
+            before.is_of(comparison) && before.probes.iter().zip(&probes).all(kept)
+        };
+        let values = old.iter().find(same).map_or_else(
+            || {
+                Arc::new(Values {
+                    verdicts: Default::default(),
+                    pairs: Counter::default(),
+                    gateway: Sums::default(),
+                    direct: Sums::default(),
+                    last_overhead: Gauge::absent(),
+                })
+            },
+            |before| Arc::clone(&before.values),
+        );
+        let labels = text::labels([("comparison", comparison.name.as_str())]);
+        Some(Arc::new(ComparisonSeries { comparison: Arc::clone(comparison), probes, labels, values }))
+    };
+    // Sorted by name, as the probes are: a page looks the same whatever the order of the file.
+    let mut configured: Vec<_> = config.comparisons.iter().filter_map(of).collect();
+    configured.sort_by(|one, other| one.comparison.name.cmp(&other.comparison.name));
+    configured
+}
+
+/// Writes the series of all comparisons, family by family.
+pub(super) fn write(comparisons: &[Arc<ComparisonSeries>], page: &mut Page) {
+    for (name, help, sum) in SUMS {
+        page.family(Header { name, kind: Kind::Counter, help });
+        for series in comparisons {
+            if let Some(sum) = sum(series) {
+                page.sample(&series.labels, sum);
+            }
+        }
+    }
+    page.family(Header {
+        name: "langmart_comparison_last_overhead_seconds",
+        kind: Kind::Gauge,
+        help: "Duration by the gateway minus the direct one, of the last pair of which both succeeded.",
+    });
+    for series in comparisons {
+        if let Some(overhead) = series.values.last_overhead.value() {
+            page.sample(&series.labels, overhead);
+        }
+    }
+    page.family(Header {
+        name: "langmart_comparison_verdicts_total",
+        kind: Kind::Counter,
+        help: "Pairs of runs, by what the two together say of whose part failed.",
+    });
+    for series in comparisons {
+        for (verdict, counter) in PairVerdict::ALL.iter().zip(&series.values.verdicts) {
+            page.labelled(&series.labels, &[("verdict", verdict.name())], counter.value() as f64);
+        }
+    }
+}
+
+/// The counters: name, help, and the value; `None`: it says nothing for this check.
+type Summed = (&'static str, &'static str, fn(&ComparisonSeries) -> Option<f64>);
+
+const SUMS: [Summed; 5] = [
+    ("langmart_comparison_pairs_total", "Pairs of runs of which both succeeded.", |series| {
+        Some(series.values.pairs.value() as f64)
+    }),
+    (
+        "langmart_comparison_gateway_seconds_total",
+        "Time that the runs by the gateway took, of pairs of which both succeeded.",
+        |series| Some(series.values.gateway.duration.value()),
+    ),
+    (
+        "langmart_comparison_direct_seconds_total",
+        "Time that the direct runs took, of pairs of which both succeeded.",
+        |series| Some(series.values.direct.duration.value()),
+    ),
+    (
+        "langmart_comparison_gateway_first_token_seconds_total",
+        "Time to the first token by the gateway, of pairs of which both succeeded.",
+        |series| series.of_streams(&series.values.gateway),
+    ),
+    (
+        "langmart_comparison_direct_first_token_seconds_total",
+        "Time to the first token directly, of pairs of which both succeeded.",
+        |series| series.of_streams(&series.values.direct),
+    ),
+];
+
+impl ComparisonSeries {
+    fn of_streams(&self, sums: &Sums) -> Option<f64> {
+        let [gateway, _] = &self.probes;
+        (gateway.probe().check() == Check::Stream).then(|| sums.first_token.value())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, SystemTime};
+
+    use super::*;
+    use crate::{
+        config::Probe,
+        metrics::{
+            Metrics,
+            testing::{chat, config, provider, stream},
+        },
+        outcome::{Api, Fault},
+    };
+
+    /// Metrics of a comparison between two such probes.
+    fn compared(probe: fn(&str, &Arc<crate::config::Provider>, &str) -> Arc<Probe>) -> (Metrics, Comparison) {
+        let comparison = Comparison { name: "c".into(), gateway: "g".into(), direct: "d".into() };
+        let [gateway, direct] = [("langmart", Api::Langmart), ("openai", Api::Openai)]
+            .map(|(name, api)| Arc::new(provider(name, api)));
+        let mut config = config(vec![probe("g", &gateway, "m"), probe("d", &direct, "m")]);
+        config.comparisons.push(Arc::new(comparison.clone()));
+        let metrics = Metrics::new(SystemTime::UNIX_EPOCH);
+        metrics.configure(&config);
+        (metrics, comparison)
+    }
+
+    /// The samples of comparisons, without the beginning that all have.
+    fn samples(metrics: &Metrics) -> Vec<String> {
+        let page = String::from_utf8(metrics.render(SystemTime::UNIX_EPOCH)).unwrap();
+        page.lines().filter_map(|line| Some(line.strip_prefix("langmart_comparison_")?.to_owned())).collect()
+    }
+
+    #[test]
+    fn everything_that_is_counted_is_there_from_the_start() {
+        let verdicts = ["ok", "gateway_fault", "provider_fault", "direct_fault", "inconclusive"]
+            .map(|verdict| format!("verdicts_total{{comparison=\"c\",verdict=\"{verdict}\"}} 0"));
+        let sums = |names: &[&str]| -> Vec<String> {
+            let sums = names.iter().map(|name| format!("{name}_total{{comparison=\"c\"}} 0"));
+            sums.chain(verdicts.clone()).collect()
+        };
+        assert_eq!(samples(&compared(chat).0), sums(&["pairs", "gateway_seconds", "direct_seconds"]));
+        assert_eq!(
+            samples(&compared(stream).0),
+            sums(&[
+                "pairs",
+                "gateway_seconds",
+                "direct_seconds",
+                "gateway_first_token_seconds",
+                "direct_first_token_seconds"
+            ])
+        );
+    }
+
+    #[test]
+    fn only_pairs_of_which_both_succeeded_are_summed_up() {
+        let measure = |fault, milliseconds| Measure {
+            fault,
+            duration: Duration::from_millis(milliseconds),
+            first_token: Some(Duration::from_millis(milliseconds / 2)),
+        };
+        let (metrics, comparison) = compared(stream);
+        let series = metrics.comparison(&comparison).unwrap();
+        series.observe(&Pair { gateway: measure(Fault::None, 250), direct: measure(Fault::None, 500) });
+        series.observe(&Pair { gateway: measure(Fault::None, 750), direct: measure(Fault::Network, 9000) });
+        let samples = samples(&metrics);
+        for expected in [
+            "pairs_total{comparison=\"c\"} 1",
+            "gateway_seconds_total{comparison=\"c\"} 0.25",
+            "direct_seconds_total{comparison=\"c\"} 0.5",
+            "gateway_first_token_seconds_total{comparison=\"c\"} 0.125",
+            "direct_first_token_seconds_total{comparison=\"c\"} 0.25",
+            "last_overhead_seconds{comparison=\"c\"} -0.25",
+            "verdicts_total{comparison=\"c\",verdict=\"ok\"} 1",
+            "verdicts_total{comparison=\"c\",verdict=\"inconclusive\"} 1",
+        ] {
+            assert!(samples.iter().any(|sample| sample == expected), "{expected} is not among {samples:#?}");
+        }
+    }
+}
