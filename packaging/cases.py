@@ -163,6 +163,10 @@ def burns():
     case("offline, the prober's own failures burn nothing", offline, (fast, 70), (fast, 100), (fast, 122), (fast, 130), (medium, 180))
     mixed = Series(240).probe("." * 60 + "N" * 30 + "G" + "." * 149).add("langmart_prober_offline", [0] * 60 + [1] * 30 + [0] * 150)
     case("a single failure after the prober was offline", mixed, (fast, 92), (fast, 97), (medium, 110))
+    spent = Series(240).probe("." * 60 + "G" * 30 + "." * 60 + "N" * 60 + "." * 30)
+    spent.add("langmart_prober_offline", [0] * 152 + [1] * 58 + [0] * 30)
+    case("offline soon after an outage, the runs before it was noticed burn nothing", spent, (medium, 95, ME), (medium, 165),
+         (medium, 178), (medium, 185), (medium, 209), (medium, 217), (medium, 230))
     two = Series(120).probe("." * 60 + "G" * 60).probe("." * 120, instance="b")
     case("two probers: only the one that sees it", two, (fast, 80, {**ME, "instance": "a"}))
 
@@ -278,6 +282,8 @@ def services():
     unreadable = "LangmartStatusPageUnreadable"
     case("a status page cannot be read", one("." * 10 + "N" * 60, check="status"), (unreadable, 30), (unreadable, 50, {"provider": "acme"}))
     case("a status page could not be read for a while", one("." * 10 + "N" * 20 + "." * 40, check="status"), (unreadable, 29), (unreadable, 60))
+    series = one("." * 10 + "N" * 60, check="status").add("langmart_prober_offline", [0] * 10 + [1] * 60)
+    case("a status page cannot be read offline", series, (unreadable, 50))
     degraded, pool_down = "LangmartPoolDegraded", "LangmartPoolDown"
     for ratio, fires in ((1, []), (0.5, [degraded]), (0, [pool_down])):
         series = Series(60).add("langmart_pool_available_ratio", [1] * 10 + [ratio] * 50, pool="chat")

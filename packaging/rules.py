@@ -163,6 +163,8 @@ or
 
 
 def burn(name, factor, long, short, count, severity, pace):
+    """Silent soon after the prober was offline, too: of a short window little else may be left than the runs that failed
+    before that was noticed."""
     def budget(window):
         return (f"1 - langmart_probe:availability_by_run:ratio{window}\n"
                 f"> on () group_left () {factor} * (1 - langmart:slo_objective:ratio)")
@@ -176,7 +178,8 @@ and
 )
 and langmart_probe:errors:increase{long} > {count}
 and langmart_probe_interval_seconds <=
-60 # seconds"""
+60 # seconds
+unless on (job, instance) max_over_time(langmart_prober_offline[{"5m" if short == "5m" else "30m"}]) == 1"""
     return alert(name, expr, severity, "service", f"{PROBE} burns its error budget {pace}",
                  f"""{{{{ $value | humanizePercentage }}}} of the runs of the last {long} failed by the fault of gateway,
                  provider or network; over the last {short} as well. Caller's and prober's faults and the time offline are
@@ -338,7 +341,8 @@ max by (job, instance, provider, component, status) (
               """It says {{ $labels.indicator }}{{ with $labels.component }}{{ . }}: {{ $labels.status }}{{ end }}. Read it
               before you look for a cause of your own.""", "5m"),
         alert("LangmartStatusPageUnreadable", """
-max by (job, instance, provider) (langmart_probe_failed_runs_in_a_row{check="status"}) >= 3""", "info", "caller",
+max by (job, instance, provider) (langmart_probe_failed_runs_in_a_row{check="status"}) >= 3
+unless on (job, instance) langmart_prober_offline == 1""", "info", "caller",
               "{{ $labels.provider }}'s status page cannot be read",
               "What it says is unknown, so no alert will tell of its incidents. Check status_url and the way there.", "30m"),
         alert("LangmartPoolDegraded", "min by (job, instance, pool) (langmart_pool_available_ratio) < 1\n"
