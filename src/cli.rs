@@ -2,7 +2,8 @@
 
 use std::{net::SocketAddr, path::PathBuf};
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
 
 /// Tells, before the users do, whether LangMart and the LLM providers behind it work, how fast, and whose fault it is
 /// when they don't.
@@ -44,6 +45,9 @@ pub enum Command {
         /// One result record a line, as JSON, in place of the table
         #[arg(long)]
         json: bool,
+        /// Also show request and response on standard error, for a person's eyes: keys are masked, up to 64 KiB each run
+        #[arg(long)]
+        verbose: bool,
         /// Names of probes; all if none is given
         #[arg(value_name = "PROBE")]
         probes: Vec<String>,
@@ -105,6 +109,29 @@ pub enum Command {
         #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:10429")]
         listen: SocketAddr,
     },
+    /// Print the completion of this command line for a shell
+    Completions {
+        /// Which shell
+        #[arg(value_name = "SHELL")]
+        shell: Shell,
+    },
+    /// Print a manual page, as troff: `langmart-prober man | man -l -`
+    Man {
+        /// Which page: the program's, or that of its configuration
+        #[arg(value_name = "PAGE", value_enum, default_value_t = Page::Program)]
+        page: Page,
+    },
+}
+
+/// A manual page.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum Page {
+    /// langmart-prober(1)
+    #[value(name = "langmart-prober")]
+    Program,
+    /// langmart-prober.toml(5)
+    #[value(name = "langmart-prober.toml")]
+    Configuration,
 }
 
 /// Which configuration.

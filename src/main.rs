@@ -7,9 +7,9 @@ use std::{
     time::SystemTime,
 };
 
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 use langmart_prober::{
-    cli::{Cli, Command},
+    cli::{Cli, Command, Page},
     commands::{self, EXIT_CONFIGURATION, EXIT_FAILED, EXIT_OK},
     config::Surroundings,
     daemon::{self, Fatal, Source},
@@ -34,16 +34,16 @@ fn run(command: Command) -> io::Result<u8> {
         Command::Run(config) => Ok(match daemon::run(&Source::File(config.path)) {
             Ok(()) => EXIT_OK,
             Err(fatal) => {
-                say(&fatal.to_string());
+                fatal.tell(err);
                 if matches!(fatal, Fatal::Configuration(_)) { EXIT_CONFIGURATION } else { EXIT_FAILED }
             }
         }),
         Command::CheckConfig { config, no_secrets } => {
             Ok(commands::check_config(&config.path, no_secrets, &Surroundings::of_process(), out, err))
         }
-        Command::Once { config, json, probes } => {
+        Command::Once { config, json, verbose, probes } => {
             let terminal = io::stderr().is_terminal();
-            let request = commands::Once { path: &config.path, json, probes: &probes, terminal };
+            let request = commands::Once { path: &config.path, json, verbose, probes: &probes, terminal };
             commands::once(&request, out, err)
         }
         Command::Doctor { config, json, generate, providers } => {
@@ -66,6 +66,9 @@ fn run(command: Command) -> io::Result<u8> {
             commands::simulate(&request, out, err)
         }
         Command::Demo { listen } => commands::demo(listen, out, err),
+        Command::Completions { shell } => commands::completions(shell, Cli::command(), out),
+        Command::Man { page: Page::Program } => commands::manual(Cli::command(), out),
+        Command::Man { page: Page::Configuration } => commands::configuration_manual(out),
     }
 }
 

@@ -517,6 +517,18 @@ impl Serialize for Balance {
     }
 }
 
+named! {
+    /// Where the connection of a warm probe's run came from.
+    ConnectionUse {
+        /// It was made, as there was none.
+        New = "new",
+        /// It was the one of the run before.
+        Reused = "reused",
+        /// It was made, as the one of the run before was no longer good. Nothing had been sent on that.
+        Replaced = "replaced",
+    }
+}
+
 /// What one run found. A failed run is data like any other.
 #[derive(Clone, Debug)]
 pub struct Outcome {
@@ -578,6 +590,12 @@ pub struct Outcome {
     pub status_page: Option<StatusPage>,
     /// What is left on the account; `None` where it was not told, is unlimited, or is not in US dollars.
     pub balance: Option<Balance>,
+    /// Which attempt after a failed run this was, from 1 on; `None`: it was a run.
+    pub recheck: Option<u32>,
+    /// Where the connection of a probe that keeps it came from; `None`: each run of the probe has its own.
+    pub connection: Option<ConnectionUse>,
+    /// Whether it succeeded, but took longer than the probe's `slow_after`.
+    pub slow: bool,
     /// The comparison that the run belongs to; `None`: to none, or it was run by hand.
     pub compared: Option<Box<Compared>>,
 }
@@ -614,6 +632,9 @@ impl Outcome {
             estimated_cost_usd: None,
             status_page: None,
             balance: None,
+            recheck: None,
+            connection: None,
+            slow: false,
             compared: None,
         }
     }
@@ -679,6 +700,9 @@ impl Serialize for Record<'_> {
             estimated_cost_usd,
             status_page,
             balance,
+            recheck,
+            connection,
+            slow,
             compared,
         } = self.outcome;
         let mut map = serializer.serialize_map(None)?;
@@ -725,6 +749,9 @@ impl Serialize for Record<'_> {
         optional(&mut map, "estimated_cost_usd", estimated_cost_usd.as_ref())?;
         optional(&mut map, "status_page", status_page.as_ref())?;
         optional(&mut map, "balance", balance.as_ref())?;
+        optional(&mut map, "recheck", recheck.as_ref())?;
+        optional(&mut map, "connection", connection.as_ref())?;
+        optional(&mut map, "slow", slow.then_some(&true))?;
         if let Some(Compared { comparison, side, pair }) = compared.as_deref() {
             map.serialize_entry("comparison", comparison)?;
             map.serialize_entry("side", side)?;

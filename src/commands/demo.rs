@@ -92,6 +92,7 @@ price = { input_usd_per_mtok = 0.15, output_usd_per_mtok = 0.60 }
 
 [[probe]]
 name = "groq-gpt-oss-20b"
+recheck = { after = "500ms", step = "500ms", times = 2 }
 provider = "groq"
 check = "chat"
 model = "openai/gpt-oss-20b"
@@ -106,6 +107,7 @@ price = { input_usd_per_mtok = 0.15, output_usd_per_mtok = 0.60 }
 
 [[probe]]
 name = "langmart-stream"
+slow_after = "1s"
 provider = "langmart"
 check = "stream"
 model = "openai/gpt-4o-mini"
@@ -163,7 +165,7 @@ pub fn demo(listen: SocketAddr, out: &mut impl Write, err: &mut impl Write) -> i
     match daemon::run(&Source::BuiltIn(&text, surroundings)) {
         Ok(()) => Ok(EXIT_OK),
         Err(fatal) => {
-            writeln!(err, "{fatal}")?;
+            fatal.tell(err);
             Ok(EXIT_FAILED)
         }
     }

@@ -3,6 +3,7 @@
 mod check_config;
 mod demo;
 mod doctor;
+mod manual;
 mod once;
 mod report;
 mod simulate;
@@ -12,6 +13,7 @@ pub use self::{
     check_config::check_config,
     demo::demo,
     doctor::{Doctor, doctor},
+    manual::{completions, configuration_manual, manual},
     once::{Once, once},
     report::{Report, report},
     simulate::{Simulate, simulate},

@@ -6,10 +6,13 @@ use reqwest::{
     Method,
     header::{HeaderName, HeaderValue},
 };
-use rustls::pki_types::CertificateDer;
+use rustls::{pki_types::CertificateDer, sign::CertifiedKey};
 use url::Url;
 
-use super::secret::Secret;
+use super::{
+    certificate::{CertificateFiles, Stamp},
+    secret::Secret,
+};
 use crate::outcome::{Api, Check, Side, Subject};
 
 /// Where name servers listen (RFC 1035, 4.2).
@@ -41,12 +44,34 @@ pub struct Config {
 }
 
 /// `[server]`: the HTTP listener.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Server {
     /// Where to listen.
     pub listen: SocketAddr,
     /// Names beside the listen address by which browsers may address it, in lower case.
     pub hostnames: Vec<String>,
+    /// Certificate and key; `None`: plain HTTP.
+    pub tls: Option<ServerTls>,
+    /// Who may ask: the bcrypt hash of each user's password. Empty: everybody.
+    pub users: BTreeMap<String, Secret>,
+}
+
+/// `tls` in `[server]`.
+#[derive(Clone)]
+pub struct ServerTls {
+    /// Where they are.
+    pub files: CertificateFiles,
+    /// How the files looked before they were read.
+    pub stamp: Stamp,
+    /// What they hold; `None`: keys were not asked for, or this one could not be read and that was bearable.
+    pub certified: Option<Arc<CertifiedKey>>,
+}
+
+impl fmt::Debug for ServerTls {
+    /// Without the key.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("ServerTls").field(&self.files).finish()
+    }
 }
 
 /// `[log]`.
@@ -135,6 +160,8 @@ pub struct Provider {
     pub paths: Paths,
     /// Where it says how it is; `None`: nowhere that is known.
     pub status_source: Option<StatusSource>,
+    /// The most requests of its probes in any 60 seconds, at least 1; `None`: they are not paced.
+    pub requests_per_minute: Option<u32>,
 }
 
 impl Provider {
@@ -226,6 +253,12 @@ pub struct Probe {
     pub interval: Duration,
     /// Bounds everything from the lookup to the last byte; at most the interval.
     pub timeout: Duration,
+    /// Whether each run opens a connection of its own.
+    pub connection: Connection,
+    /// A success that took longer is slow: to the first token of a stream, else in all; `None`: none is.
+    pub slow_after: Option<Duration>,
+    /// Attempts between a failed run and the next due one; `None`: none.
+    pub recheck: Option<Recheck>,
     /// The comparison that it is one side of, whose grid of due times is the gateway probe's; `None`: of none.
     pub comparison: Option<Arc<Comparison>>,
 }
@@ -244,6 +277,12 @@ impl Probe {
             Task::Balance => Check::Balance,
             Task::Http(_) => Check::Http,
         }
+    }
+
+    /// Whether `requests_per_minute` of its provider counts its runs: those that send the service a request. The network
+    /// check sends none, and the status page stands on another host.
+    pub fn is_paced(&self) -> bool {
+        !matches!(self.task, Task::Network | Task::Status(_))
     }
 
     /// The name that its grid of due times goes by: its own, or that of its comparison's gateway probe.
@@ -283,6 +322,48 @@ impl Probe {
             check: self.check(),
             model: self.model.as_deref(),
         }
+    }
+}
+
+/// What becomes of a probe's connection after a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Connection {
+    /// It is closed: each run measures the whole way.
+    Cold,
+    /// It is kept for the next run, as applications do.
+    Warm,
+}
+
+impl Connection {
+    /// The name in configuration and labels.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Cold => "cold",
+            Self::Warm => "warm",
+        }
+    }
+}
+
+/// Attempts after a run that failed for a reason which may pass within seconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Recheck {
+    /// From the end of the failed run to the first attempt.
+    pub after: Duration,
+    /// What each wait is longer than the one before it; zero: all are alike.
+    pub step: Duration,
+    /// How many attempts at most, at least 1.
+    pub times: u32,
+}
+
+impl Recheck {
+    /// The wait before attempt `number`, counted from 1.
+    pub fn wait(&self, number: u32) -> Duration {
+        self.after.saturating_add(self.step.saturating_mul(number.saturating_sub(1)))
+    }
+
+    /// All waits together.
+    pub fn waits(&self) -> Duration {
+        (1..=self.times).map(|number| self.wait(number)).fold(Duration::ZERO, Duration::saturating_add)
     }
 }
 

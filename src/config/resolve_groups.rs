@@ -132,6 +132,9 @@ fn comparable(section: &Section<'_>, known: &Known<'_>, gateway: &str, direct: &
             "a status page says nothing of the way to the service; compare another check",
         );
     }
+    if gateway.connection != direct.connection {
+        differs(section, gateway, "connection", &[gateway, direct].map(|probe| probe.connection.name()));
+    }
     if gateway.interval != direct.interval {
         differs(
             section,

@@ -4,13 +4,14 @@ use std::{collections::BTreeMap, ops::RangeInclusive, sync::Arc, time::Duration}
 
 use super::{
     duration, long_prompt,
-    model::{Chat, HttpRequest, MaxTokensParameter, Probe, Provider, Stream, Task},
+    model::{Chat, Connection, HttpRequest, MaxTokensParameter, Probe, Provider, Stream, Task},
     problem::{not_one_of, shown},
     raw::Section,
     reasoning,
     resolve::{Context, Defaults, Placed, Timing, choice},
     resolve_budget::price,
     resolve_http::request,
+    resolve_manner::Manner,
     resolve_provider::{Draft, is_name, needs},
 };
 use crate::outcome::{Api, Check};
@@ -83,9 +84,10 @@ pub(super) fn written(
         let asked = Asked { provider, model: model.as_deref(), timeout: timing.timeout.min(timing.interval) };
         task(&mut section, check, drafted, &asked, context)
     });
+    let manner = Manner::of(&mut section, check, timing, context.report);
     section.pass(&OWN_KEYS.map(|(key, _)| key));
     section.finish();
-    Some(Placed { probe: probe(name?, provider?, task?, model, timing), place })
+    Some(Placed { probe: manner.applied_to(probe(name?, provider?, task?, model, timing)), place })
 }
 
 /// A probe of these parts; its timeout is lowered to the interval.
@@ -103,6 +105,9 @@ pub(super) fn probe(
         model,
         interval: timing.interval,
         timeout: timing.timeout.min(timing.interval),
+        connection: Connection::Cold,
+        slow_after: None,
+        recheck: None,
         comparison: None,
     }
 }

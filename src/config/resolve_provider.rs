@@ -17,6 +17,7 @@ use super::{
     raw::{Section, wrong_type},
     resolve::{Context, Defaults, Placed, source},
     resolve_http::{base_url, credentials, headers, is_exposed, key_header, path, proxy, status_url},
+    resolve_manner::requests_per_minute,
     resolve_probe::probe,
     secret::Secret,
     surroundings::certificates,
@@ -51,6 +52,8 @@ pub(super) struct Draft {
     pub(super) keyed: bool,
     /// Whether checks that want a key can be without: a server of the operator's own may need none.
     pub(super) keyless: bool,
+    /// Where `requests_per_minute` is written, or would be.
+    pub(super) pace_place: Place,
     /// Whether any probe is meant for it.
     pub(super) used: bool,
     /// What `checks` asks for, and where.
@@ -100,11 +103,14 @@ pub(super) fn provider(name: &str, mut section: Section<'_>, context: &Context<'
         labels: labels(&section.section("labels"), report),
         paths: paths(&mut section),
         status_source: status_source(&mut section, api, own_url, report),
+        requests_per_minute: requests_per_minute(&mut section),
         base_url: url,
     };
     let (keyed, key_place) = (section.has("api_key"), section.place_of("api_key"));
+    let pace_place = section.place_of("requests_per_minute");
     section.finish();
     Draft {
+        pace_place,
         used: !checks.is_empty(),
         provider: api.map(|_| Arc::new(resolved)),
         place,
@@ -243,7 +249,7 @@ fn key(section: &mut Section<'_>, context: &Context<'_>) -> Option<Key> {
         DeValue::Table(_) => {
             let source = source(Section::of(value, place.clone(), context.report), context.report)?;
             let text = context.secret(&source, &place, key::check).unwrap_or_default();
-            return Some(Key { value: Secret::new(text), source });
+            return Some(Key { value: Secret::from(text), source });
         }
         DeValue::String(_) => {
             context
@@ -297,7 +303,7 @@ fn proxy_auth(section: &mut Section<'_>, way: Option<&Url>, context: &Context<'_
     if way.is_none() && !section.is_bad("proxy") {
         context.report.warning(&place, "there is no proxy to give it to; set proxy, or remove it");
     }
-    Some(Key { value: Secret::new(text), source })
+    Some(Key { value: Secret::from(text), source })
 }
 
 fn dns_servers(section: &mut Section<'_>, report: &Report) -> Vec<SocketAddr> {

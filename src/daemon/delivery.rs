@@ -1,6 +1,9 @@
 //! Where probes, schedule, metrics and records meet: what a run is, and who hears of it.
 
-use std::{sync::Arc, time::SystemTime};
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use tracing::{error, info, warn};
 
@@ -85,6 +88,10 @@ impl Work for Delivery {
         target.target.run().await
     }
 
+    async fn recheck(&self, target: Arc<Watched>, within: Duration) -> Outcome {
+        target.target.run_within(within).await
+    }
+
     fn report(&self, target: &Arc<Watched>, event: Event) {
         match event {
             Event::Waiting { next_run, backoff_until } => target.series.waiting(next_run, backoff_until),
@@ -110,6 +117,11 @@ impl Work for Delivery {
                 }
                 self.spent(target);
                 self.memory.ran(&target.identity, target.target.probe().clone(), outcome);
+            }
+            Event::Rechecked(outcome) => {
+                target.series.observe_recheck(&outcome);
+                self.spent(target);
+                self.memory.rechecked(target.target.probe().clone(), outcome);
             }
         }
     }

@@ -110,6 +110,11 @@ impl Memory {
         }
     }
 
+    /// An attempt after a failed run has ended, which nothing that is kept tells of but the day's account.
+    pub(super) fn rechecked(&self, probe: Arc<Probe>, outcome: Outcome) {
+        self.records.give(probe, Arc::new(outcome));
+    }
+
     /// Writes what is left, within the deadline.
     pub(super) fn stop(&self, deadline: Duration) {
         if let Some(keeper) = &self.keeper {

@@ -15,7 +15,9 @@ use tokio::{
 use tracing::{error, info, warn};
 
 use super::{
+    certificate::Certificate,
     delivery::{Delivery, Watched},
+    hygiene::forbid_core_dumps,
     memory::{self, Memory},
     probing::{Ended, Probing},
 };
@@ -43,8 +45,12 @@ const CLOSE: Duration = Duration::from_millis(500);
 /// How long the scheduler's thread may be silent before it counts as stuck.
 const SCHEDULER_PATIENCE: Duration = Duration::from_secs(10);
 
-/// How often the housekeeping is done: resolver files looked at, STATUS brought up to date.
+/// How often the housekeeping is done: resolver files and the listener's certificate looked at, STATUS brought up to date.
 const HOUSEKEEPING: Duration = Duration::from_secs(5);
+
+/// What an operator should know whose configuration has no key at all.
+const NO_KEY: &str =
+    "no provider has a key yet, so nothing that needs one is probed; to give one: man langmart-prober, KEYS";
 
 /// Where the configuration comes from.
 pub enum Source<'a> {
@@ -72,6 +78,8 @@ pub enum Fatal {
     Configuration(Problems),
     /// Anything else, said in full.
     Other(String),
+    /// It is said in the log, which standard error shows.
+    Logged,
 }
 
 impl fmt::Display for Fatal {
@@ -79,11 +87,24 @@ impl fmt::Display for Fatal {
         match self {
             Self::Configuration(problems) => problems.fmt(f),
             Self::Other(what) => f.write_str(what),
+            Self::Logged => f.write_str("see the log"),
         }
     }
 }
 
 impl Fatal {
+    /// Says it on standard error, given as `err`, unless the log has said it there: no line is twice in the journal, where
+    /// each is an error. Whoever closed standard error is not told, and gets the exit status all the same.
+    pub fn tell(&self, err: &mut impl io::Write) {
+        if matches!(self, Self::Logged) {
+            return;
+        }
+        let priority = if surroundings().journal { "<3>" } else { "" };
+        for line in self.to_string().lines() {
+            let _ = writeln!(err, "{priority}{line}");
+        }
+    }
+
     fn other(what: &'static str) -> impl Fn(io::Error) -> Self {
         move |error| Self::Other(format!("{what}: {error}"))
     }
@@ -92,23 +113,36 @@ impl Fatal {
 /// Runs the daemon until a signal ends it.
 pub fn run(source: &Source<'_>) -> Result<(), Fatal> {
     let started = SystemTime::now();
+    // Before there is a key in memory.
+    let core_dumps = forbid_core_dumps();
     let loaded = source.load().map_err(Fatal::Configuration)?;
-    let surroundings = logging::Surroundings::of_standard_error(
-        env::var_os("JOURNAL_STREAM").as_deref(),
-        env::var_os("NO_COLOR").as_deref(),
-    );
-    let logging =
-        Logging::start(&loaded.config.log, surroundings).map_err(|error| Fatal::Other(error.to_string()))?;
+    let shows_log = loaded.config.log.stderr;
+    let logging = Logging::start(&loaded.config.log, surroundings())
+        .map_err(|error| Fatal::Other(error.to_string()))?;
+    if let Err(error) = core_dumps {
+        warn!(%error, "Core dumps cannot be forbidden, keys may be in one");
+    }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(Fatal::other("cannot start the main runtime"))?;
-    let result = runtime.block_on(serve(source, loaded, started, &logging));
+    let mut result = runtime.block_on(serve(source, loaded, started, &logging));
     if let Err(Fatal::Other(what)) = &result {
         error!(error = %what, "Daemon ends");
+        if shows_log {
+            result = Err(Fatal::Logged);
+        }
     }
     logging.stop(CLOSE);
     result
+}
+
+/// What standard error is.
+fn surroundings() -> logging::Surroundings {
+    logging::Surroundings::of_standard_error(
+        env::var_os("JOURNAL_STREAM").as_deref(),
+        env::var_os("NO_COLOR").as_deref(),
+    )
 }
 
 /// Starts everything, runs the loop, stops everything.
@@ -159,6 +193,7 @@ struct Daemon<'a> {
     resolver: Arc<Resolver>,
     probing: Probing,
     state: Arc<State>,
+    certificate: Certificate,
     /// As configured at the start, and as bound; no reload changes them.
     listen: (SocketAddr, SocketAddr),
     notifier: Notifier,
@@ -207,7 +242,7 @@ impl<'a> Daemon<'a> {
         let probing = Probing::start(delivery, config.schedule.clone(), beat)
             .map_err(Fatal::other("cannot start the scheduler's thread"))?;
         let (reload, reloads) = mpsc::channel(1);
-        let state = Arc::new(State::new(metrics.clone(), health.clone(), reload, &config.server.hostnames));
+        let state = Arc::new(State::new(metrics.clone(), health.clone(), reload, &config.server));
         let server =
             Server::start(listener, state.clone()).map_err(Fatal::other("cannot start the listener"))?;
         let watchdog = systemd::watchdog_interval(
@@ -215,6 +250,7 @@ impl<'a> Daemon<'a> {
             env::var("WATCHDOG_PID").ok().as_deref(),
         );
         let resolver = Arc::new(Resolver::new());
+        let certificate = Certificate::of(&config.server);
         let daemon = Self {
             source,
             config,
@@ -227,6 +263,7 @@ impl<'a> Daemon<'a> {
             resolver,
             probing,
             state,
+            certificate,
             listen: (listen, server.address()),
             notifier,
             watchdog,
@@ -250,6 +287,9 @@ impl<'a> Daemon<'a> {
             probes = daemon.config.probes.len(),
             "Daemon is ready"
         );
+        if daemon.lacks_keys() {
+            info!("{NO_KEY}");
+        }
         Ok((daemon, server, reloads))
     }
 
@@ -303,7 +343,8 @@ impl<'a> Daemon<'a> {
             let _ = self.logging.reconfigure(&self.config.log);
             return Err(error.to_string());
         }
-        self.state.rename(&config.server.hostnames);
+        self.state.reconfigure(&config.server);
+        self.certificate = Certificate::of(&config.server);
         self.metrics.configure(&config);
         self.budget.set_limits(config.budget);
         memory::show(&self.budget, &self.metrics);
@@ -351,7 +392,13 @@ impl<'a> Daemon<'a> {
         }
         self.paused = paused;
         self.resolver.refresh();
+        self.certificate.look(&self.state);
         self.notifier.status(&self.status());
+    }
+
+    /// No provider has a key, as after the installation of the package.
+    fn lacks_keys(&self) -> bool {
+        self.config.providers.values().all(|provider| provider.key.is_none())
     }
 
     /// One line for `systemctl status`.
@@ -362,10 +409,12 @@ impl<'a> Daemon<'a> {
         let paused = self.budget.resumes().map_or_else(String::new, |resumes| {
             format!("; budget reached, chat and stream resume {}", rfc3339(resumes))
         });
+        let remark = if self.lacks_keys() { format!("; {NO_KEY}") } else { String::new() };
         format!(
-            "{} probes of {} providers, {failing} failing{paused}; http://{}/",
+            "{} probes of {} providers, {failing} failing{paused}; {}://{}/{remark}",
             self.config.probes.len(),
             self.config.providers.len(),
+            if self.config.server.tls.is_some() { "https" } else { "http" },
             self.listen.1
         )
     }

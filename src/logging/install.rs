@@ -198,8 +198,12 @@ impl Shared {
     fn print(&self, line: &Line) {
         let outputs = self.outputs.read().unwrap_or_else(PoisonError::into_inner);
         let Surroundings { journal, colour } = self.surroundings;
-        let render = |style| match outputs.format {
+        let render = |style: TextStyle| match outputs.format {
             LogFormat::Text => line.text(style),
+            // The journal takes the priority off, and keeps the object.
+            LogFormat::Json if style.journal => {
+                [format!("<{}>", line.priority()).into_bytes(), line.json()].concat()
+            }
             LogFormat::Json => line.json(),
         };
         if let Some(stderr) = &outputs.stderr {

@@ -65,13 +65,7 @@ impl Line {
     pub(super) fn text(&self, style: TextStyle) -> Vec<u8> {
         let mut text = String::with_capacity(160);
         if style.journal {
-            let priority = match self.level {
-                Level::ERROR => 3,
-                Level::WARN => 4,
-                Level::INFO => 6,
-                _ => 7,
-            };
-            push(&mut text, format_args!("<{priority}>"));
+            push(&mut text, format_args!("<{}>", self.priority()));
         } else {
             push(&mut text, format_args!("{} ", rfc3339(self.time)));
         }
@@ -98,6 +92,16 @@ impl Line {
         }
         text.push('\n');
         text.into_bytes()
+    }
+
+    /// The level as syslog numbers it (sd-daemon(3)).
+    pub(super) fn priority(&self) -> u8 {
+        match self.level {
+            Level::ERROR => 3,
+            Level::WARN => 4,
+            Level::INFO => 6,
+            _ => 7,
+        }
     }
 
     /// The line as one JSON object, newline included.

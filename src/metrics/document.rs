@@ -16,7 +16,7 @@ use super::{
     tests::{acme, rich, status},
 };
 use crate::{
-    config::{Budget, Comparison, Pool, PoolMember, Provider, Task},
+    config::{Budget, Comparison, Pool, PoolMember, Probe, Provider, Recheck, Task},
     outcome::{
         Api, ComponentStatus, Fault, Indicator, Measure, Outcome, Pair, PairVerdict, Phases, Reason,
         Resource, SkipCause,
@@ -52,7 +52,11 @@ fn whole_page() -> String {
         stream("direct", &other, "m"),
         status("status", &acme, &["API"]),
         Arc::new(probe("balance", &acme, Task::Balance)),
-        Arc::new(probe("network", &acme, Task::Network)),
+        Arc::new(Probe {
+            slow_after: Some(Duration::ZERO),
+            recheck: Some(Recheck { after: Duration::ZERO, step: Duration::ZERO, times: 1 }),
+            ..probe("network", &acme, Task::Network)
+        }),
     ];
     let comparison = Comparison { name: "c".into(), gateway: "stream".into(), direct: "direct".into() };
     let members = vec![PoolMember { probe: "chat".into(), weight: 1 }];

@@ -68,6 +68,16 @@ pub(super) const FAMILIES: &[Family] = &[
         failed_runs_in_a_row,
     ),
     family(
+        Kind::Counter,
+        "langmart_probe_slow_runs_total",
+        "Successful runs that took longer than the probe's slow_after. Absent where it has none.",
+        |series, page| {
+            if series.probe().slow_after.is_some() {
+                page.sample(&series.labels, series.values.slow_runs.value() as f64);
+            }
+        },
+    ),
+    family(
         Kind::Histogram,
         "langmart_probe_duration_seconds",
         "Durations of successful runs and of those that ended at our deadline.",
@@ -331,6 +341,18 @@ pub(super) const FAMILIES: &[Family] = &[
     family(Kind::Gauge, "langmart_probe_timeout_seconds", "The most that a run may take.", |series, page| {
         page.sample(&series.labels, series.probe().timeout.as_secs_f64());
     }),
+    family(
+        Kind::Counter,
+        "langmart_probe_rechecks_total",
+        "Extra attempts after failed runs, by result. Absent where the probe makes none.",
+        |series, page| {
+            if series.probe().recheck.is_some() {
+                for (result, count) in ["ok", "failed"].iter().zip(&series.values.rechecks) {
+                    page.labelled(&series.labels, &[("result", result)], count.value() as f64);
+                }
+            }
+        },
+    ),
     family(
         Kind::Gauge,
         "langmart_probe_info",

@@ -117,6 +117,9 @@ pub struct Last {
 #[derive(Debug)]
 pub(super) struct Values {
     pub(super) runs: Counter,
+    pub(super) slow_runs: Counter,
+    /// Attempts after failed runs: those that succeeded, and those that did not.
+    pub(super) rechecks: [Counter; 2],
     pub(super) failures: Failures,
     pub(super) duration: Histogram,
     /// In the order of [`Phases::NAMES`].
@@ -164,7 +167,11 @@ impl Series {
             ("check", check.name()),
             ("model", model.unwrap_or_default()),
         ]);
-        let own = [("host", probe.host()), ("api", probe.provider.api.name()), ("connection", "cold")];
+        let own = [
+            ("host", probe.host()),
+            ("api", probe.provider.api.name()),
+            ("connection", probe.connection.name()),
+        ];
         let configured = probe.provider.labels.iter().map(|(name, value)| (name.as_str(), value.as_str()));
         let info = format!("{labels},{}", text::labels(own.into_iter().chain(configured)));
         let expected = possible_failures(probe.provider.api, check);
@@ -214,11 +221,15 @@ impl Series {
             estimated_cost_usd,
             ref status_page,
             balance,
+            recheck: _,
+            connection: _,
+            slow,
             // A pair is the comparison's, not the probe's.
             compared: _,
         } = outcome;
         let values = &*self.values;
         values.runs.add(1);
+        values.slow_runs.add(u64::from(slow));
         values.last_run.set(unix_seconds(time));
         if outcome.success() {
             values.last_success.set(unix_seconds(time));
@@ -289,6 +300,15 @@ impl Series {
         });
     }
 
+    /// Takes in an attempt after a failed run: what it spent, and how it ended, which is no run's result.
+    pub fn observe_recheck(&self, outcome: &Outcome) {
+        let [ok, failed] = &self.values.rechecks;
+        if outcome.success() { ok } else { failed }.add(1);
+        self.values.input_tokens.add(outcome.input_tokens.unwrap_or(0));
+        self.values.output_tokens.add(outcome.output_tokens.unwrap_or(0));
+        self.values.cost.add(outcome.estimated_cost_usd.unwrap_or(0.0));
+    }
+
     /// Takes over when the probe ran and succeeded last before a restart; `None`: that is not known.
     pub fn restore(&self, last_run: Option<SystemTime>, last_success: Option<SystemTime>) {
         for (gauge, time) in [(&self.values.last_run, last_run), (&self.values.last_success, last_success)] {
@@ -314,6 +334,8 @@ impl Values {
     fn new() -> Self {
         Self {
             runs: Counter::default(),
+            slow_runs: Counter::default(),
+            rechecks: Default::default(),
             failures: Failures(array::from_fn(|_| Counter::default())),
             duration: Histogram::new(DURATION_BOUNDS),
             phases: Default::default(),

@@ -4,7 +4,8 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use crate::{
     config::{
-        Chat, Config, Log, LogFormat, Paths, Price, Probe, Provider, Rotation, Schedule, Server, Stream, Task,
+        Chat, Config, Connection, Log, LogFormat, Paths, Price, Probe, Provider, Rotation, Schedule, Server,
+        Stream, Task,
     },
     outcome::Api,
 };
@@ -25,6 +26,7 @@ pub(crate) fn provider(name: &str, api: Api) -> Provider {
         labels: BTreeMap::new(),
         paths: Paths::default(),
         status_source: None,
+        requests_per_minute: None,
     }
 }
 
@@ -57,6 +59,9 @@ pub(crate) fn probe(name: &str, provider: &Arc<Provider>, task: Task) -> Probe {
         model: None,
         interval: Duration::from_secs(60),
         timeout: Duration::from_secs(30),
+        connection: Connection::Cold,
+        slow_after: None,
+        recheck: None,
         comparison: None,
     }
 }
@@ -64,7 +69,12 @@ pub(crate) fn probe(name: &str, provider: &Arc<Provider>, task: Task) -> Probe {
 /// A configuration of these probes.
 pub(crate) fn config(probes: Vec<Arc<Probe>>) -> Config {
     Config {
-        server: Server { listen: ([127, 0, 0, 1], 0).into(), hostnames: Vec::new() },
+        server: Server {
+            listen: ([127, 0, 0, 1], 0).into(),
+            hostnames: Vec::new(),
+            tls: None,
+            users: BTreeMap::new(),
+        },
         log: Log {
             filter: "info".to_owned(),
             format: LogFormat::Text,

@@ -14,7 +14,7 @@ use std::{
 use super::{Metrics, Series, families::FAMILIES};
 
 use crate::{
-    config::{Probe, Provider, StatusSource, Task},
+    config::{Probe, Provider, Recheck, StatusSource, Task},
     metrics::testing::{chat, config, probe, provider, stream},
     outcome::{
         AddressFailure, Api, Balance, ComponentStatus, DnsServer, FailedAddress, Fault, Indicator,
@@ -563,6 +563,59 @@ fn the_daemons_own_are_there() {
     assert!(build.contains("rustversion=\"1."), "{build}");
 }
 
+/// A health probe that is rechecked, and whose successes can be slow.
+fn watchful(name: &str, provider: &Arc<Provider>) -> Arc<Probe> {
+    let second = Duration::from_secs(1);
+    let recheck = Some(Recheck { after: second, step: second, times: 3 });
+    Arc::new(Probe { slow_after: Some(second), recheck, ..probe(name, provider, Task::Health) })
+}
+
+#[test]
+fn rechecks_move_nothing_but_their_own_count_and_tokens() {
+    let (metrics, provider) = (Metrics::new(NOW), acme(Api::Langmart));
+    let probes = vec![watchful("h", &provider), chat("p", &provider, "m")];
+    metrics.configure(&config(probes.clone()));
+    let before = samples(&metrics, NOW);
+    for probe in &probes {
+        metrics.series(probe).observe_recheck(&rich());
+        metrics.series(probe).observe_recheck(&Outcome::new(NOW, Reason::Ok, Fault::None));
+    }
+    let after = samples(&metrics, NOW);
+    let ours = |name: &&String| name.starts_with("langmart_probe");
+    assert!(before.keys().filter(ours).eq(after.keys().filter(ours)));
+    let changed: Vec<_> = after
+        .iter()
+        .filter(|(name, value)| ours(name) && before[*name].total_cmp(value).is_ne())
+        .map(|(name, _)| name)
+        .collect();
+    let health = r#"probe="h",provider="acme",check="health",model="""#;
+    let expected = [
+        format!("langmart_probe_rechecks_total{{{health},result=\"failed\"}}"),
+        format!("langmart_probe_rechecks_total{{{health},result=\"ok\"}}"),
+        format!("langmart_probe_tokens_total{{{CHAT},direction=\"input\"}}"),
+        format!("langmart_probe_tokens_total{{{CHAT},direction=\"output\"}}"),
+    ];
+    assert_eq!(changed, expected.iter().collect::<Vec<_>>());
+}
+
+#[test]
+fn slow_runs_are_counted_where_something_counts_as_slow() {
+    let (metrics, provider) = (Metrics::new(NOW), acme(Api::Langmart));
+    let probes = vec![watchful("h", &provider), chat("p", &provider, "m")];
+    metrics.configure(&config(probes.clone()));
+    let counted = || {
+        let slow =
+            |(name, value): (String, f64)| name.starts_with("langmart_probe_slow").then_some((name, value));
+        samples(&metrics, NOW).into_iter().filter_map(slow).collect::<Vec<_>>()
+    };
+    let health = r#"langmart_probe_slow_runs_total{probe="h",provider="acme",check="health",model=""}"#;
+    assert_eq!(counted(), [(health.to_owned(), 0.0)]);
+    for slow in [true, false, true] {
+        metrics.series(&probes[0]).observe(&Outcome { slow, ..Outcome::new(NOW, Reason::Ok, Fault::None) });
+    }
+    assert_eq!(counted(), [(health.to_owned(), 2.0)]);
+}
+
 /// What `promtool check metrics` and the parser of Prometheus ask for.
 #[test]
 fn the_page_keeps_the_rules_of_the_format() {
@@ -572,7 +625,7 @@ fn the_page_keeps_the_rules_of_the_format() {
         chat("p", &provider, "m"),
         chat("q", &provider, "quo\"te\\d"),
         stream("t", &provider, "m"),
-        Arc::new(probe("h", &provider, Task::Health)),
+        watchful("h", &provider),
         status("s", &provider, &["API"]),
         Arc::new(probe("b", &provider, Task::Balance)),
     ];

@@ -1,6 +1,9 @@
-//! The HTTP client of a provider: one attempt, no redirect, no pooling, a new connection each run.
+//! The HTTP client of a provider: one attempt, no redirect, a new connection each run unless the probe keeps its own.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use reqwest::{Client, Proxy, Url, redirect};
 use rustls::{ClientConfig, RootCertStore, pki_types::CertificateDer};
@@ -11,13 +14,18 @@ use super::{
     resolver::{Marked, Resolver},
     tls,
 };
-use crate::config::Provider;
+use crate::config::{Connection, Provider};
 
 /// Bytes of headers that a response over HTTP/2 may have; over HTTP/1.1 hyper's own buffer is the bound.
 const MAX_HEADER_BYTES: u32 = 64 * 1024;
 
 /// Headers that a response may have.
 const MAX_HEADERS: usize = 128;
+
+/// How long a kept connection is silent before it is probed, how far apart the probes are, and after how many
+/// unanswered ones it is dead.
+const KEEPALIVE: Duration = Duration::from_secs(15);
+const KEEPALIVE_RETRIES: u32 = 3;
 
 /// Why no client could be made.
 #[derive(Debug, thiserror::Error)]
@@ -44,27 +52,32 @@ pub(super) fn tls(
     tls::client_config(&roots).map_err(|cause| ClientError::new(provider, cause.to_string()))
 }
 
-/// The client for a provider's probes.
+/// The client for a provider's probes, or for one probe that keeps its connection.
 pub(super) fn client(
     provider: &Provider,
     tls: ClientConfig,
     resolver: Arc<Resolver>,
+    connection: Connection,
 ) -> Result<Client, ClientError> {
+    let kept = connection == Connection::Warm;
     let proxy_host = provider.proxy.as_ref().and_then(Url::host_str).map(Into::into);
     let mut builder = Client::builder()
         .tls_backend_preconfigured(tls)
         .dns_resolver(Marked { resolver, proxy: proxy_host })
         .connector_layer(ConnectorMark)
         .user_agent(concat!("langmart-prober/", env!("CARGO_PKG_VERSION")))
-        .pool_max_idle_per_host(0)
+        // The server decides how long a kept one lives.
+        .pool_max_idle_per_host(usize::from(kept))
+        .pool_idle_timeout(None)
         .redirect(redirect::Policy::none())
         .retry(reqwest::retry::never())
         .referer(false)
         // A silent peer is for our own deadline to end, not for the kernel, which would do so after 30 s by default and
-        // look like a connection that was closed.
-        .tcp_keepalive(None)
-        .tcp_keepalive_interval(None)
-        .tcp_keepalive_retries(None)
+        // look like a connection that was closed. A kept one is probed, so that middleboxes do not forget it between two
+        // runs, and that a dead one is found before it is used.
+        .tcp_keepalive(kept.then_some(KEEPALIVE))
+        .tcp_keepalive_interval(kept.then_some(KEEPALIVE))
+        .tcp_keepalive_retries(kept.then_some(KEEPALIVE_RETRIES))
         .tcp_user_timeout(None)
         .http1_max_headers(MAX_HEADERS)
         .http2_max_header_list_size(MAX_HEADER_BYTES)
@@ -110,6 +123,8 @@ where
     }
 
     fn call(&mut self, destination: R) -> Self::Future {
+        let now = Instant::now();
+        mark(|seen| seen.dialled = Some(now));
         let connecting = self.0.call(destination);
         Box::pin(async move {
             let connection = connecting.await?;
@@ -168,9 +183,10 @@ mod tests {
             labels: BTreeMap::new(),
             paths: Paths::default(),
             status_source: None,
+            requests_per_minute: None,
         };
         let tls = tls(&provider, &[]).unwrap();
-        let client = client(&provider, tls, Arc::new(Resolver::new())).unwrap();
+        let client = client(&provider, tls, Arc::new(Resolver::new()), Connection::Cold).unwrap();
         let silent = thread::spawn(move || {
             let (stream, from) = listener.accept().unwrap();
             let timer = || timer(from.port(), stream.local_addr().unwrap().port());

@@ -1,7 +1,7 @@
 //! The marks that one run leaves on its way, and the five phases between them.
 //!
-//! With no pooling the connection is made inside the request's own task, so a task-local reaches every hook: the
-//! resolver's, the TLS session store's, the connector's.
+//! A connection is made inside the request's own task, since no other request could make or leave one meanwhile, so a
+//! task-local reaches every hook: the resolver's, the TLS session store's, the connector's.
 
 use std::{
     net::IpAddr,
@@ -23,6 +23,8 @@ pub(super) struct Marks(Mutex<Seen>);
 /// See [`Marks`]. A moment is `None` until it is reached.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Seen {
+    /// A connection was asked for; `None` throughout a run that has one from the run before.
+    pub(super) dialled: Option<Instant>,
     /// The lookup was asked for.
     pub(super) lookup: Option<Instant>,
     /// The lookup was answered, well or ill.

@@ -12,6 +12,7 @@ use super::{
     clock::{Marks, Seen, observed},
     failure::{self, Failure, Route},
     stream::Listener,
+    transcript,
 };
 use crate::outcome::Reason;
 
@@ -64,7 +65,11 @@ pub(super) async fn exchange(
     let reading = observed(marks.clone(), progress.read(client, request, listener.as_deref_mut()));
     let ending = tokio::time::timeout(timeout, reading).await;
     let mut ended = Instant::now();
-    let seen = marks.seen();
+    let mut seen = marks.seen();
+    if seen.dialled.is_none() {
+        // The connection of the run before was there from the start.
+        seen.connected = Some(started);
+    }
     // What came after a complete answer was our own waiting for the last counts, or what nobody asked for.
     let over = listener.as_deref().and_then(Listener::complete_since);
     if let Some(over) = over {
@@ -114,8 +119,10 @@ impl Progress {
         request: Request,
         listener: Option<&mut Listener>,
     ) -> Result<End, reqwest::Error> {
+        transcript::sent(&request);
         let mut incoming = client.execute(request).await?;
         self.headers = Some(Instant::now());
+        transcript::answered(&incoming);
         let response = self.response.insert(Response {
             status: incoming.status().as_u16(),
             version: version_name(incoming.version()),
@@ -129,6 +136,7 @@ impl Progress {
             return listen(&mut incoming, listener).await;
         }
         while let Some(chunk) = incoming.chunk().await? {
+            transcript::received(&chunk);
             if response.body.len() + chunk.len() > MAX_BODY {
                 return Ok(End::Exceeded);
             }
@@ -146,6 +154,9 @@ async fn listen(incoming: &mut reqwest::Response, listener: &mut Listener) -> Re
         };
         // Before anything else: the time of the first token is taken from it.
         let arrived = Instant::now();
+        if let Ok(Some(chunk)) = &read {
+            transcript::received(chunk);
+        }
         match read {
             Ok(Some(chunk)) if listener.hear(&chunk, arrived).is_continue() => {}
             // A reset is but one of the ways in which a stream ends too early.

@@ -145,6 +145,27 @@ mod tests {
     }
 
     #[test]
+    fn a_hostile_date_gives_a_bounded_offset_or_none() {
+        let offset = |date: &[u8]| {
+            let mut headers = HeaderMap::new();
+            headers.insert("date", HeaderValue::from_bytes(date).unwrap());
+            Clocks::read(SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000), &headers).offset()
+        };
+        assert_eq!(offset(b"Fri, 15 Jan 2027 08:00:00 GMT"), Some(0.0));
+        assert_eq!(offset(b"Fri, 15 Jan 2027 07:59:57 GMT"), Some(3.0));
+        assert_eq!(offset(b"Thu, 01 Jan 1970 00:00:00 GMT"), Some(1.8e9));
+        // The calendar of RFC 9110, 5.6.7 ends with the year 9999.
+        assert_eq!(offset(b"Fri, 31 Dec 9999 23:59:59 GMT"), Some(1_800_000_000.0 - 253_402_300_799.0));
+        for date in
+            ["", "0", "now", "Fri, 15 Jan 99999 08:00:00 GMT", "Fri, 45 Jan 2027 08:00:00 GMT", "-1e300"]
+        {
+            assert_eq!(offset(date.as_bytes()), None, "{date}");
+        }
+        assert_eq!(offset(b"\xff\xfe"), None);
+        assert_eq!(offset(&[b'9'; 10_000]), None);
+    }
+
+    #[test]
     fn retry_after_in_every_notation() {
         check_retry_after(&[], None);
         check_retry_after(&[("retry-after", "120")], Some(120.0));

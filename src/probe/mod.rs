@@ -23,10 +23,13 @@ mod sse;
 mod status_page;
 mod stream;
 mod tls;
+mod transcript;
+mod warm;
 
 pub use self::{
     client::ClientError,
     request::RequestError,
     resolver::Resolver,
     run::{PrepareError, Target},
+    transcript::Transcript,
 };

@@ -1,6 +1,11 @@
 //! One run: an attempt at a target, from the first lookup to the verdict. It never fails: a failed probe is data.
 
-use std::{borrow::Cow, fmt, sync::Arc, time::SystemTime};
+use std::{
+    borrow::Cow,
+    fmt,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use reqwest::{Client, Request};
 use rustls::ClientConfig;
@@ -18,9 +23,11 @@ use super::{
     request::{self, RequestError},
     resolver::Resolver,
     stream::Listener,
+    transcript::{self, Transcript},
+    warm::Kept,
 };
 use crate::{
-    config::{Config, Probe, Provider, Task},
+    config::{Config, Connection, Probe, Provider, Task},
     outcome::{Fault, Outcome, Phases, Reason, Tls},
 };
 
@@ -40,9 +47,17 @@ impl fmt::Debug for Target {
 /// What a run does.
 enum Work {
     /// Sends a request and judges the response.
-    Exchange(Box<(Client, Request)>),
+    Exchange(Box<Call>),
     /// Goes as far as the TLS handshake.
     Network(Box<Network>),
+}
+
+/// A request, and who sends it.
+struct Call {
+    client: Client,
+    request: Request,
+    /// `None`: each run has a connection of its own.
+    kept: Option<Kept>,
 }
 
 /// Why a configuration's probes cannot be made ready.
@@ -57,7 +72,8 @@ pub enum PrepareError {
 }
 
 impl Target {
-    /// Makes every probe of a configuration ready: one client a provider, one request a probe.
+    /// Makes every probe of a configuration ready: one request a probe, one client a provider and one besides for each
+    /// probe that keeps its connection.
     pub fn prepare(config: &Config, resolver: &Arc<Resolver>) -> Result<Vec<Arc<Self>>, PrepareError> {
         let mut clients: Vec<(&Provider, ClientConfig, Client)> = Vec::new();
         let mut targets = Vec::with_capacity(config.probes.len());
@@ -68,12 +84,16 @@ impl Target {
                 (tls.clone(), client.clone())
             } else {
                 let tls = client::tls(provider, &config.system_roots)?;
-                let client = client::client(provider, tls.clone(), resolver.clone())?;
+                let client = client::client(provider, tls.clone(), resolver.clone(), Connection::Cold)?;
                 clients.push((provider, tls.clone(), client.clone()));
                 (tls, client)
             };
             let work = match request::request(probe)? {
-                Some(request) => Work::Exchange(Box::new((client, request))),
+                Some(request) if probe.connection == Connection::Warm => {
+                    let client = client::client(provider, tls, resolver.clone(), Connection::Warm)?;
+                    Work::Exchange(Box::new(Call { client, request, kept: Some(Kept::default()) }))
+                }
+                Some(request) => Work::Exchange(Box::new(Call { client, request, kept: None })),
                 None => Work::Network(Box::new(Network::new(provider, tls, resolver.clone())?)),
             };
             targets.push(Arc::new(Self { probe: probe.clone(), work }));
@@ -86,25 +106,36 @@ impl Target {
         &self.probe
     }
 
-    /// One attempt.
+    /// One attempt, with the time that the probe has.
     pub async fn run(&self) -> Outcome {
+        self.run_within(self.probe.timeout).await
+    }
+
+    /// One attempt, with this time.
+    pub async fn run_within(&self, timeout: Duration) -> Outcome {
         let probe = &self.probe;
         let mut outcome = match &self.work {
-            Work::Exchange(exchange) => {
-                let (client, request) = &**exchange;
-                self.ask(client, request).await
-            }
-            Work::Network(network) => network.run(probe.timeout).await,
+            Work::Exchange(call) => self.ask(call, timeout).await,
+            Work::Network(network) => network.run(timeout).await,
         };
         outcome.fault = probe.check().blame(outcome.fault);
         outcome.estimated_cost_usd = cost(probe, &outcome);
         outcome.hint = remedy(probe.provider.api, probe.check(), &outcome);
+        // Of a stream the first token is what its readers wait for.
+        let took = outcome.time_to_first_token.unwrap_or(outcome.duration);
+        outcome.slow = outcome.success() && probe.slow_after.is_some_and(|slow_after| took > slow_after);
         outcome
     }
 
+    /// One attempt, and what was said in it.
+    pub async fn run_with_transcript(&self) -> (Outcome, Transcript) {
+        transcript::recorded(&self.probe, self.run()).await
+    }
+
     /// One request, and what comes of it.
-    async fn ask(&self, client: &Client, request: &Request) -> Outcome {
+    async fn ask(&self, call: &Call, timeout: Duration) -> Outcome {
         let probe = &self.probe;
+        let Call { client, request, kept } = call;
         let request = request.try_clone().expect("its body is bytes in memory, which can be cloned");
         let mut listener = match &probe.task {
             Task::Stream(stream) => Some(Listener::new(probe.provider.api, stream)),
@@ -113,12 +144,11 @@ impl Target {
         let time = SystemTime::now();
         let route = Route::to(&probe.provider);
         let (exchange, before) = match probe.task {
-            Task::Status(_) => follow(client, request, probe.timeout, route).await,
-            _ => {
-                (exchange(client, request, probe.timeout, route, listener.as_mut()).await, Phases::default())
-            }
+            Task::Status(_) => follow(client, request, timeout, route).await,
+            _ => (exchange(client, request, timeout, route, listener.as_mut()).await, Phases::default()),
         };
         let mut outcome = facts(time, &exchange, before);
+        outcome.connection = kept.as_ref().map(|kept| kept.note(&exchange));
         let Exchange { response, failure, started, headers, seen, .. } = exchange;
         // What is refused is not streamed.
         let listener = listener.filter(|_| response.as_ref().is_some_and(Response::is_success));

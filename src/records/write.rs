@@ -124,7 +124,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        config::{LogFormat, Paths, Provider, Task},
+        config::{Connection, LogFormat, Paths, Provider, Task},
         outcome::{Api, Fault, Reason},
     };
 
@@ -157,6 +157,7 @@ mod tests {
             labels: BTreeMap::new(),
             paths: Paths::default(),
             status_source: None,
+            requests_per_minute: None,
         };
         Arc::new(Probe {
             name: "langmart-health".to_owned(),
@@ -165,6 +166,9 @@ mod tests {
             model: None,
             interval: LONG,
             timeout: LONG,
+            connection: Connection::Cold,
+            slow_after: None,
+            recheck: None,
             comparison: None,
         })
     }

@@ -13,7 +13,7 @@ use super::{
     stage::{MINUTE, SECOND, Stage, Step, Target, Theatre, UNLIMITED, ok, probe, provider, target},
 };
 use crate::{
-    config::{self, Chat, Price, Probe, Task},
+    config::{self, Chat, Price, Probe, Recheck, Task},
     outcome::{Fault, Outcome, Reason},
 };
 
@@ -289,4 +289,31 @@ async fn a_wait_is_taken_up_after_a_restart() {
         let kept = told(&theatre.stage);
         assert_eq!(kept.last().unwrap().unwrap().step, next, "{kept:?}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn rechecks_are_charged_and_are_not_made_without_room() {
+    fn down(attempt: usize) -> Step {
+        let reason = if attempt == 1 { Reason::Timeout } else { Reason::Unavailable };
+        Step { lasts: SECOND / 100, result: Some((reason, None)) }
+    }
+    let recheck = Some(Recheck { after: SECOND, step: Duration::ZERO, times: 2 });
+    let probe = Arc::new(Probe { recheck, ..chat_probe("p", MINUTE) });
+    let target = Arc::new(Target { probe: Arc::clone(&probe), script: down, wait: None });
+    let anchor = anchor(NOON);
+    let begun = anchor.monotonic;
+    let clock = move || wall(NOON) + begun.elapsed();
+    let budget = Arc::new(Budget::new(Some(limits(None, Some(79))), None, clock));
+    let theatre = Theatre::open_at(anchor, &UNLIMITED, vec![target], Some(Arc::clone(&budget)));
+    theatre.until(theatre.first_due(&probe) + 30 * SECOND).await;
+    // The run was refused at once, which costs nothing; the recheck may have been answered.
+    assert_eq!(budget.spent().tokens, 40);
+    theatre.until(theatre.first_due(&probe) + 5 * MINUTE).await;
+    assert_eq!(budget.spent().tokens, 40);
+    let rechecks =
+        theatre.entries("p").into_iter().filter(|entry| matches!(entry.event, Event::Rechecked(_)));
+    assert_eq!(rechecks.count(), 1);
+    let account = theatre.account(&probe);
+    assert_eq!(account.runs, 1, "{account:?}");
+    assert!(account.budget >= 4, "{account:?}");
 }

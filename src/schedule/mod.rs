@@ -6,6 +6,8 @@
 //! - `backoff` is pure: which due times a failed run passes over.
 //! - `budget` is the account of what a UTC day may cost.
 //! - `limits` lets runs in, first come first served.
+//! - `pacing` lets requests of a paced provider go, in turn.
+//! - `recheck` attempts again between a failure and the next due time.
 //! - `pair` is where two probes that run one after the other meet.
 //! - `worker` is the loop of one probe, a task that sleeps from one due time to the next.
 //! - `scheduler` starts, tells and ends the workers.
@@ -15,14 +17,20 @@
 mod backoff;
 mod budget;
 mod limits;
+mod pacing;
 mod pair;
 mod plan;
+mod recheck;
 mod scheduler;
 mod work;
 mod worker;
 
 #[cfg(test)]
 mod budget_tests;
+#[cfg(test)]
+mod pacing_tests;
+#[cfg(test)]
+mod recheck_tests;
 #[cfg(test)]
 mod stage;
 #[cfg(test)]

@@ -8,7 +8,14 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
-use super::{limits::Limits, pair::Meetings, plan::Anchor, work::Work, worker::Worker};
+use super::{
+    limits::Limits,
+    pacing::Pacing,
+    pair::Meetings,
+    plan::Anchor,
+    work::Work,
+    worker::{Turns, Worker},
+};
 use crate::config::Schedule;
 
 /// Runs every probe of the configuration in force at its due times.
@@ -19,6 +26,7 @@ pub struct Scheduler<W: Work> {
     work: Arc<W>,
     anchor: Anchor,
     limits: Arc<Limits>,
+    pacing: Arc<Pacing>,
     meetings: Arc<Meetings>,
     /// By the probe's name; those of removed probes too, as long as a run of theirs may be in flight.
     probes: HashMap<String, Handle<W::Target>>,
@@ -34,8 +42,14 @@ struct Handle<T> {
 impl<W: Work> Scheduler<W> {
     /// A scheduler without probes.
     pub fn new(work: Arc<W>, anchor: Anchor, limits: &Schedule) -> Self {
-        let limits = Limits::new(limits.clone());
-        Self { work, anchor, limits, meetings: Arc::default(), probes: HashMap::new() }
+        Self {
+            work,
+            anchor,
+            limits: Limits::new(limits.clone()),
+            pacing: Arc::default(),
+            meetings: Arc::default(),
+            probes: HashMap::new(),
+        }
     }
 
     /// Puts a configuration in force: its limits, and these targets, each with a name of its own, and no others.
@@ -46,6 +60,7 @@ impl<W: Work> Scheduler<W> {
     /// A lower `max_backoff` shortens no wait that has begun.
     pub fn apply(&mut self, limits: &Schedule, targets: Vec<Arc<W::Target>>) {
         self.limits.set(limits.clone());
+        self.pacing.set(targets.iter().map(|target| W::probe(target)));
         let mut before = mem::take(&mut self.probes);
         for target in targets {
             let name = W::probe(&target).name.clone();
@@ -68,9 +83,12 @@ impl<W: Work> Scheduler<W> {
 
     fn start(&self, target: Arc<W::Target>) -> Handle<W::Target> {
         let (sender, targets) = watch::channel(Some(Arc::clone(&target)));
-        let (work, limits, meetings) = (&self.work, &self.limits, &self.meetings);
-        let worker =
-            Worker::new(work.clone(), limits.clone(), meetings.clone(), self.anchor, target, targets);
+        let turns = Turns {
+            limits: Arc::clone(&self.limits),
+            pacing: Arc::clone(&self.pacing),
+            meetings: Arc::clone(&self.meetings),
+        };
+        let worker = Worker::new(Arc::clone(&self.work), turns, self.anchor, target, targets);
         Handle { target: sender, task: tokio::spawn(worker.run()) }
     }
 

@@ -9,14 +9,14 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::{
     Anchor, Budget, Event, Scheduler, Wait, Work,
     plan::{Moment, Plan},
 };
 use crate::{
-    config::{Key, KeySource, Paths, Probe, Provider, Schedule, Secret, Task},
+    config::{Connection, Key, KeySource, Paths, Probe, Provider, Schedule, Secret, Task},
     outcome::{Api, Fault, Outcome, Phases, Reason, SkipCause},
 };
 
@@ -103,6 +103,11 @@ impl Work for Stage {
         Outcome { retry_after, duration: lasts, phases, ..nothing }
     }
 
+    async fn recheck(&self, target: Arc<Target>, within: Duration) -> Outcome {
+        let cut = timeout(within, self.run(target)).await;
+        cut.unwrap_or_else(|_| Outcome::new(SystemTime::UNIX_EPOCH, Reason::Timeout, Fault::Caller))
+    }
+
     fn report(&self, target: &Arc<Target>, event: Event) {
         let (target, name) = (Arc::clone(target), target.probe.name.clone());
         let order = self.reported.fetch_add(1, Ordering::Relaxed);
@@ -134,6 +139,7 @@ pub(super) struct Account {
     pub(super) budget: u64,
     pub(super) overrun: u64,
     pub(super) concurrency: u64,
+    pub(super) pacing: u64,
     pub(super) max_lag: Duration,
 }
 
@@ -182,7 +188,7 @@ impl Theatre {
         let mut running = false;
         for Entry { at, event, .. } in self.entries(&probe.name) {
             match event {
-                Event::Waiting { .. } | Event::Remember(_) => {}
+                Event::Waiting { .. } | Event::Rechecked(_) | Event::Remember(_) => {}
                 Event::Skipped { cause, runs } => {
                     assert!(runs > 0, "{}", probe.name);
                     next += runs;
@@ -191,7 +197,7 @@ impl Theatre {
                         SkipCause::Budget => account.budget += runs,
                         SkipCause::Overrun => account.overrun += runs,
                         SkipCause::Concurrency => account.concurrency += runs,
-                        SkipCause::Pacing => panic!("{}: {cause}", probe.name),
+                        SkipCause::Pacing => account.pacing += runs,
                     }
                 }
                 Event::Started { lag } => {
@@ -243,6 +249,7 @@ pub(super) fn provider(name: &str, key: &str) -> Arc<Provider> {
         labels: BTreeMap::new(),
         paths: Paths::default(),
         status_source: None,
+        requests_per_minute: None,
     })
 }
 
@@ -254,6 +261,9 @@ pub(super) fn probe(name: &str, provider: Arc<Provider>, interval: Duration) -> 
         model: None,
         interval,
         timeout: interval,
+        connection: Connection::Cold,
+        slow_after: None,
+        recheck: None,
         comparison: None,
     }
 }

@@ -32,6 +32,9 @@ pub trait Work: Send + Sync + 'static {
     /// One run. It may panic, and be dropped half-way when the scheduler stops.
     fn run(&self, target: Arc<Self::Target>) -> impl Future<Output = Outcome> + Send;
 
+    /// An extra attempt after a failed run, which may take no longer than `within`. It may do what a run may.
+    fn recheck(&self, target: Arc<Self::Target>, within: Duration) -> impl Future<Output = Outcome> + Send;
+
     /// Takes note of an event. It is called on the thread that times the runs: it neither blocks nor panics.
     fn report(&self, target: &Arc<Self::Target>, event: Event);
 }
@@ -47,10 +50,6 @@ pub struct Wait {
 
 /// What happens to a probe, in this order for each due time: waiting, then skipped, or started and finished.
 #[derive(Clone, Debug)]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "an event is handed over at once, a box would only be one more allocation a run"
-)]
 pub enum Event {
     /// The probe sleeps. Told whenever one of the members changes, and once to each new target.
     Waiting {
@@ -76,4 +75,6 @@ pub enum Event {
     Remember(Option<Wait>),
     /// The run that began last has ended.
     Finished(Outcome),
+    /// An extra attempt after it has ended: it is no run.
+    Rechecked(Outcome),
 }

@@ -19,34 +19,49 @@ use tokio::{
 use super::{
     backoff::Backoff,
     limits::{Limits, Slot},
+    pacing::{Pacing, Permit},
     pair::{Cue, Meetings, Seat, Turn},
     plan::{Anchor, Moment, Plan, hash},
+    recheck::Failed,
     work::{Event, Wait, Work},
 };
 use crate::outcome::{Fault, Measure, Outcome, Reason, SkipCause};
 
 /// One probe. It is one task, and every run of the probe is inside that task: runs cannot overlap.
 pub(super) struct Worker<W: Work> {
-    work: Arc<W>,
-    limits: Arc<Limits>,
-    meetings: Arc<Meetings>,
+    pub(super) work: Arc<W>,
+    turns: Turns,
     /// Where the probe meets the other one of its comparison; `None`: it is in none.
     seat: Option<Seat>,
-    anchor: Anchor,
+    pub(super) anchor: Anchor,
     /// What the configuration in force has for this probe; `None`: nothing any more.
-    targets: watch::Receiver<Option<Arc<W::Target>>>,
-    target: Arc<W::Target>,
-    plan: Plan,
+    pub(super) targets: watch::Receiver<Option<Arc<W::Target>>>,
+    pub(super) target: Arc<W::Target>,
+    pub(super) plan: Plan,
     /// The number of the first due time that is neither run nor skipped yet.
-    next: u64,
+    pub(super) next: u64,
     backoff: Backoff,
     /// What the target was last told of its next run and backoff; `None`: nothing yet.
     told: Option<(SystemTime, Option<SystemTime>)>,
 }
 
+/// What lets the runs of all probes in.
+pub(super) struct Turns {
+    pub(super) limits: Arc<Limits>,
+    pub(super) pacing: Arc<Pacing>,
+    pub(super) meetings: Arc<Meetings>,
+}
+
+/// What one run is let in with, until it has ended.
+pub(super) struct Admission {
+    pub(super) permit: Permit,
+    /// Held until it is dropped.
+    _slot: Slot,
+}
+
 /// What the configuration in force says of the probe.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Verdict {
+pub(super) enum Verdict {
     /// To be run as before.
     Unchanged,
     /// To be run in another way.
@@ -58,8 +73,7 @@ enum Verdict {
 impl<W: Work> Worker<W> {
     pub(super) fn new(
         work: Arc<W>,
-        limits: Arc<Limits>,
-        meetings: Arc<Meetings>,
+        turns: Turns,
         anchor: Anchor,
         target: Arc<W::Target>,
         targets: watch::Receiver<Option<Arc<W::Target>>>,
@@ -71,11 +85,11 @@ impl<W: Work> Worker<W> {
         let now = anchor.moment(Instant::now());
         let mut backoff = Backoff::new(seed);
         if let Some(Wait { until, step }) = W::remembered(&target) {
-            backoff.restore((until.map(Moment::of), step), now, &plan, limits.max_backoff());
+            backoff.restore((until.map(Moment::of), step), now, &plan, turns.limits.max_backoff());
         }
         let next = plan.first_after(now);
-        let seat = meetings.seat(probe, next);
-        Self { work, limits, meetings, seat, anchor, targets, plan, next, backoff, told: None, target }
+        let seat = turns.meetings.seat(probe, next);
+        Self { work, turns, seat, anchor, targets, plan, next, backoff, told: None, target }
     }
 
     /// Runs the probe at its due times until it is removed or the scheduler stops. A run in flight is always awaited.
@@ -92,17 +106,17 @@ impl<W: Work> Worker<W> {
             if self.next_is_due()
                 && self.has_budget()
                 && let Some(cue) = self.cue().await
-                && let Some(slot) = self.admission(cue).await
+                && let Some(admission) = self.admission(cue).await
             {
-                self.run_next(cue).await;
-                drop(slot);
+                let failed = self.run_next(cue, admission).await;
+                self.recheck_after(failed).await;
             }
         }
     }
 
     /// Takes over what the last reload says. With the same interval the grid stays, and every due time is accounted
     /// for over the reload; with another, the new grid begins now.
-    fn follow(&mut self) -> Verdict {
+    pub(super) fn follow(&mut self) -> Verdict {
         // The channel is closed when the scheduler stops.
         let open = self.targets.has_changed().is_ok();
         let Some(target) = self.targets.borrow_and_update().clone().filter(|_| open) else {
@@ -126,12 +140,12 @@ impl<W: Work> Worker<W> {
             self.tell_other();
         }
         if regrouped {
-            self.seat = self.meetings.seat(W::probe(&self.target), self.next);
+            self.seat = self.turns.meetings.seat(W::probe(&self.target), self.next);
         }
         Verdict::Changed
     }
 
-    fn tell_next_run(&mut self) {
+    pub(super) fn tell_next_run(&mut self) {
         let resume = self.backoff.resume(self.next);
         let next_run = self.plan.due(self.paused_until(resume.unwrap_or(self.next))).wall();
         self.tell((next_run, resume.map(|resume| self.plan.due(resume).wall())));
@@ -189,27 +203,55 @@ impl<W: Work> Worker<W> {
         }
     }
 
-    /// Waits until the limits let the run in that is due; `None`: it came too late, or a reload has changed the probe.
-    async fn admission(&mut self, cue: Cue) -> Option<Slot> {
+    /// Waits until pace and limits let the run in that is due; `None`: it came too late, or a reload has changed the
+    /// probe. The pace comes first: nobody holds one of the places of all while waiting for its provider's.
+    async fn admission(&mut self, cue: Cue) -> Option<Admission> {
         let latest = self.anchor.instant(cue.since.plus(self.plan.lateness()));
+        match self.admitted(latest).await {
+            Ok(admission) => Some(admission),
+            Err(cause) => {
+                if cause == Some(SkipCause::Pacing) {
+                    let due = self.anchor.instant(self.plan.due(self.next + 1));
+                    self.turns.pacing.pass_over(W::probe(&self.target), due, self.plan.lateness());
+                }
+                if let Some(cause) = cause {
+                    self.skip_to(self.next + 1, cause);
+                }
+                None
+            }
+        }
+    }
+
+    /// Waits until pace and limits let an attempt in, until `latest`. The error is what held it back for so long; `None`:
+    /// a reload has changed the probe.
+    pub(super) async fn admitted(&mut self, latest: Instant) -> Result<Admission, Option<SkipCause>> {
         let target = Arc::clone(&self.target);
-        let limits = Arc::clone(&self.limits);
-        let mut turn = pin!(limits.slot(&W::probe(&target).provider.name));
-        let slot = loop {
+        let Turns { limits, pacing, meetings: _ } = &self.turns;
+        let (limits, pacing) = (Arc::clone(limits), Arc::clone(pacing));
+        let permit = self.turn(pacing.permit(W::probe(&target)), latest, SkipCause::Pacing).await?;
+        let slot = limits.slot(&W::probe(&target).provider.name);
+        let slot = self.turn(slot, latest, SkipCause::Concurrency).await?;
+        Ok(Admission { permit, _slot: slot })
+    }
+
+    /// Waits for a turn; an unchanged probe keeps its place in the queue over reloads.
+    async fn turn<T>(
+        &mut self,
+        turn: impl Future<Output = T>,
+        latest: Instant,
+        cause: SkipCause,
+    ) -> Result<T, Option<SkipCause>> {
+        let mut turn = pin!(turn);
+        let turn = loop {
             select! {
                 biased;
-                // An unchanged probe keeps its place in the queue.
-                _ = self.targets.changed() => if self.follow() != Verdict::Unchanged { return None },
-                slot = &mut turn => break Some(slot),
+                _ = self.targets.changed() => if self.follow() != Verdict::Unchanged { return Err(None) },
+                turn = &mut turn => break Some(turn),
                 () = sleep_until(latest) => break None,
             }
         };
         // Timers are late by a millisecond or two, in which a turn can come.
-        let slot = slot.filter(|_| Instant::now() <= latest);
-        if slot.is_none() {
-            self.skip_to(self.next + 1, SkipCause::Concurrency);
-        }
-        slot
+        turn.filter(|_| Instant::now() <= latest).ok_or(Some(cause))
     }
 
     /// The first run at or after that one for which there can be budget.
@@ -227,10 +269,11 @@ impl<W: Work> Worker<W> {
         room
     }
 
-    async fn run_next(&mut self, cue: Cue) {
+    /// One run, and what follows from it. The value is the reason and the hint of a failed one.
+    async fn run_next(&mut self, cue: Cue, mut admission: Admission) -> Option<Failed> {
         // While it waited to be let in, others may have spent what there was.
         if !self.has_budget() {
-            return;
+            return None;
         }
         let number = self.next;
         self.next += 1;
@@ -243,7 +286,10 @@ impl<W: Work> Worker<W> {
         // The second of a pair begins when it should; one that waited in vain is late.
         let should_begin = if cue.other.is_some() { cue.since } else { self.plan.due(number) };
         self.report(Event::Started { lag: begun.since(should_begin) });
-        let mut outcome = attempt(Arc::clone(&self.work), Arc::clone(&self.target)).await;
+        admission.permit.begin();
+        let (runner, target) = (Arc::clone(&self.work), Arc::clone(&self.target));
+        let mut outcome = attempt(async move { runner.run(target).await }).await;
+        admission.permit.end(&outcome);
         let measure = Measure::of(&outcome);
         outcome.compared = self.seat.as_ref().map(|seat| Box::new(seat.compared(measure, cue.other)));
         let ended = self.now();
@@ -252,14 +298,16 @@ impl<W: Work> Worker<W> {
         }
         let first = self.plan.first_from(ended.minus(self.plan.grace()));
         self.skip_to(first, SkipCause::Overrun);
-        let max_backoff = self.limits.max_backoff();
+        let max_backoff = self.turns.limits.max_backoff();
         self.backoff.note(&outcome, (number, self.next), ended, &self.plan, max_backoff);
         self.remember();
+        let failed = Failed::of(&outcome);
         self.report(Event::Finished(outcome));
         // The other one begins now: what this run leaves to do is done.
         if let Some(seat) = &self.seat {
             seat.ended(number, measure);
         }
+        failed
     }
 
     /// Tells what a restart must not forget. By the wall clock of now: the anchor's may have been set since.
@@ -295,7 +343,7 @@ impl<W: Work> Worker<W> {
         self.anchor.moment(Instant::now())
     }
 
-    fn report(&self, event: Event) {
+    pub(super) fn report(&self, event: Event) {
         self.work.report(&self.target, event);
     }
 }
@@ -304,9 +352,9 @@ impl<W: Work> Worker<W> {
 ///
 /// That costs nothing but a landing pad: the run is polled inside this task, not spawned as one of its own. It is boxed
 /// so that a sleeping probe does not hold the memory of a run.
-async fn attempt<W: Work>(work: Arc<W>, target: Arc<W::Target>) -> Outcome {
+pub(super) async fn attempt(run: impl Future<Output = Outcome>) -> Outcome {
     let (time, begun) = (SystemTime::now(), Instant::now());
-    let mut run = Box::pin(async move { work.run(target).await });
+    let mut run = Box::pin(run);
     let ended = poll_fn(|context| {
         // A future that has panicked is not polled again, only dropped.
         match catch_unwind(AssertUnwindSafe(|| run.as_mut().poll(context))) {

@@ -12,12 +12,6 @@ use serde_json::Value;
 
 use crate::harness::parts;
 
-/// Of metrics that others add: each leaves the list when METRICS.md has it.
-const NOT_YET: &[(&str, &[&str])] = &[
-    ("langmart_probe_rechecks_total", &["probe", "provider", "check", "model", "result"]),
-    ("langmart_probe_slow_runs_total", PROBE),
-];
-
 const PROBE: &[&str] = &["probe", "provider", "check", "model"];
 
 /// What Prometheus and the rules add to every series.
@@ -62,13 +56,6 @@ impl Known {
             known.metrics.insert(name, labels);
         }
         assert!(known.metrics.len() > 50 && known.values.len() > 5, "METRICS.md could not be read");
-        for (name, labels) in NOT_YET {
-            let labels = labels.iter().map(ToString::to_string).collect();
-            assert!(
-                known.metrics.insert((*name).to_owned(), labels).is_none(),
-                "{name} exists: strike it off NOT_YET"
-            );
-        }
         for record in Regex::new("- record: (\\S+)")
             .unwrap()
             .captures_iter(&read("prometheus/langmart-prober.rules.yml"))

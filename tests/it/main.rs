@@ -4,6 +4,7 @@
 #![expect(clippy::float_cmp, reason = "counts and flags are whole numbers, which f64 holds exactly")]
 #![expect(clippy::unwrap_used, reason = "a test that panics has failed, in its helpers too")]
 
+mod access;
 mod alerts;
 mod backoff;
 mod budget;
@@ -16,9 +17,12 @@ mod documents;
 mod fixtures;
 mod harness;
 mod imports;
+mod journal;
 mod listener;
+mod manual;
 mod network;
 mod once;
+mod pacing;
 mod phases;
 mod prometheus;
 mod proxies;
@@ -29,3 +33,4 @@ mod stream;
 mod stream_simulated;
 mod systemd;
 mod transport;
+mod warm;

@@ -170,3 +170,22 @@ fn the_status_is_the_worst_that_was_asked_for() {
     let message = String::from_utf8(bad.stderr).unwrap();
     assert!(message.contains("provider.openai.surprise") && message.contains("server.listen"), "{message}");
 }
+
+#[test]
+fn all_credentials_are_had_by_one_line() {
+    let provider =
+        |name| format!("[provider.{name}]\napi_key = {{ credential = \"{name}\" }}\nchecks = [\"auth\"]\n");
+    let place = Place::new(&(provider("groq") + &provider("openai")));
+    let output = place.command("once").output().unwrap();
+    assert_eq!(output.status.code(), Some(78));
+    let said = String::from_utf8(output.stderr).unwrap();
+    let line = format!(
+        "\n  systemd-run --pipe --wait --collect --quiet --property=LoadCredential=groq:/etc/credstore/groq \
+         --property=LoadCredential=openai:/etc/credstore/openai langmart-prober once --config {}\n",
+        place.path("config.toml").display()
+    );
+    assert!(said.ends_with(&line), "{said}");
+    // The unit itself has them where systemd says.
+    let output = place.command("once").env("CREDENTIALS_DIRECTORY", place.path("none")).output().unwrap();
+    assert!(!String::from_utf8(output.stderr).unwrap().contains("systemd-run"));
+}

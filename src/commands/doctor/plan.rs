@@ -3,7 +3,7 @@
 use std::{mem, sync::Arc, time::Duration};
 
 use crate::{
-    config::{Config, Probe, Provider, Task},
+    config::{Config, Connection, Probe, Provider, Task},
     outcome::Api,
     probe::{PrepareError, Resolver, Target},
 };
@@ -82,8 +82,18 @@ impl<'a> Doctor<'a> {
     fn probe(&self, check: &str, task: Task, model: Option<String>) -> Arc<Probe> {
         let Self { provider, timeout } = *self;
         let name = format!("{}-{check}", provider.name);
-        let (provider, interval) = (Arc::clone(provider), timeout);
-        Arc::new(Probe { name, provider, task, model, interval, timeout, comparison: None })
+        Arc::new(Probe {
+            name,
+            provider: Arc::clone(provider),
+            task,
+            model,
+            interval: timeout,
+            timeout,
+            connection: Connection::Cold,
+            slow_after: None,
+            recheck: None,
+            comparison: None,
+        })
     }
 
     /// What to ask the service, as far as there is a path and a key for it.

@@ -426,6 +426,7 @@ mod tests {
             labels: std::collections::BTreeMap::new(),
             paths: crate::config::Paths::default(),
             status_source: None,
+            requests_per_minute: None,
         }
     }
 

@@ -4,8 +4,8 @@ use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 
 use langmart_prober::{
     config::{
-        Chat, Config, Key, KeySource, Log, LogFormat, Paths, Probe, Provider, Rotation, Schedule, Secret,
-        Server, StatusSource, Stream, Task,
+        Chat, Config, Connection, Key, KeySource, Log, LogFormat, Paths, Probe, Provider, Rotation, Schedule,
+        Secret, Server, StatusSource, Stream, Task,
     },
     outcome::{Api, Check, Outcome},
     probe::{Resolver, Target},
@@ -30,6 +30,7 @@ pub fn provider(api: Api, base_url: &str) -> Provider {
         labels: BTreeMap::new(),
         paths: Paths { health: Some("/health".to_owned()), ..Paths::default() },
         status_source: None,
+        requests_per_minute: None,
     }
 }
 
@@ -61,6 +62,9 @@ pub fn probe(provider: Provider, check: Check) -> Probe {
         task,
         interval: Duration::from_secs(60),
         timeout: Duration::from_secs(10),
+        connection: Connection::Cold,
+        slow_after: None,
+        recheck: None,
         comparison: None,
     }
 }
@@ -68,7 +72,12 @@ pub fn probe(provider: Provider, check: Check) -> Probe {
 /// A configuration with these probes.
 pub fn config(probes: Vec<Probe>) -> Config {
     Config {
-        server: Server { listen: SocketAddr::from(([127, 0, 0, 1], 0)), hostnames: Vec::new() },
+        server: Server {
+            listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+            hostnames: Vec::new(),
+            tls: None,
+            users: BTreeMap::new(),
+        },
         log: Log {
             filter: "info".to_owned(),
             format: LogFormat::Text,

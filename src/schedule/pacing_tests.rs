@@ -1,0 +1,205 @@
+//! Paced providers in the loops of all probes together, on paused time.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::time::Instant;
+
+use super::{
+    Event,
+    stage::{MINUTE, SECOND, Script, Target, Theatre, UNLIMITED, ok, probe, provider, quick, with},
+};
+use crate::{
+    config::{Probe, Provider, Recheck, Schedule, Task},
+    outcome::{Reason, SkipCause},
+};
+
+fn paced(pace: u32) -> Arc<Provider> {
+    let provider = Arc::into_inner(provider("corp", "k")).unwrap();
+    Arc::new(Provider { requests_per_minute: Some(pace), ..provider })
+}
+
+fn targets(count: usize, pace: u32, interval: Duration, script: Script) -> Vec<Arc<Target>> {
+    let provider = paced(pace);
+    (0..count).map(|n| with(probe(&format!("p{n}"), provider.clone(), interval), script)).collect()
+}
+
+/// When runs began, in order.
+fn starts(theatre: &Theatre) -> Vec<Instant> {
+    let entries = theatre.stage.all().into_iter();
+    entries.filter(|entry| matches!(entry.event, Event::Started { .. })).map(|entry| entry.at).collect()
+}
+
+/// That in no minute more began, the first and the last moment of it included.
+#[track_caller]
+fn check_windows(starts: &[Instant], pace: usize) {
+    for window in starts.windows(pace + 1) {
+        let apart = window[pace] - window[0];
+        assert!(apart > MINUTE, "{} runs within {apart:?}", pace + 1);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_plan_within_its_pace_skips_nothing() {
+    // Twelve in a minute, wherever in it their hashes put them.
+    let targets = targets(10, 12, MINUTE, quick);
+    let theatre = Theatre::open(&UNLIMITED, targets.clone());
+    theatre.until(30 * MINUTE).await;
+    for target in targets {
+        let account = theatre.account(&target.probe);
+        assert!((29..=30).contains(&account.runs) && account.pacing == 0, "{account:?}");
+    }
+    check_windows(&starts(&theatre), 12);
+}
+
+/// Probes of one interval at a pace that lets only some of them run: how many runs each had.
+async fn shares(probes: usize, pace: u32, interval: Duration, script: Script) -> (Vec<u64>, usize) {
+    let targets = targets(probes, pace, interval, script);
+    let theatre = Theatre::open(&UNLIMITED, targets.clone());
+    theatre.until(60 * MINUTE).await;
+    let starts = starts(&theatre);
+    check_windows(&starts, pace as usize);
+    let mut runs = Vec::new();
+    for target in targets {
+        let account = theatre.account(&target.probe);
+        assert!(account.max_lag <= (interval / 4).min(5 * SECOND), "{account:?}");
+        assert!(account.pacing > 0, "{account:?}");
+        runs.push(account.runs);
+    }
+    (runs, starts.len())
+}
+
+#[tokio::test(start_paused = true)]
+async fn under_overload_each_probe_has_its_share() {
+    fn slow(run: usize) -> crate::schedule::stage::Step {
+        ok(Duration::from_millis(1 + 700 * (run as u64 % 9)))
+    }
+    let cases = [
+        (2, 1, MINUTE),
+        (3, 2, MINUTE),
+        (20, 10, MINUTE),
+        (40, 10, MINUTE),
+        (30, 20, 10 * SECOND),
+        (100, 60, 30 * SECOND),
+        (7, 1, 20 * SECOND),
+        (40, 10, 3 * MINUTE),
+    ];
+    for (probes, pace, interval) in cases {
+        for script in [quick as Script, slow] {
+            let (runs, all) = shares(probes, pace, interval, script).await;
+            let (least, most) = (runs.iter().min().unwrap(), runs.iter().max().unwrap());
+            let share = all as f64 / probes as f64;
+            println!(
+                "{probes} probes each {interval:?} at {pace} a minute: {all} runs, {least} to {most} a probe"
+            );
+            // A share need not be whole.
+            let (floor, ceiling) = (share.floor() - 1.0, share.ceil() + 1.0);
+            assert!(*least as f64 >= floor && *most as f64 <= ceiling, "{share}: {runs:?}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_starves_where_intervals_differ() {
+    let provider = paced(4);
+    let intervals = [5, 10, 30, 60, 120].map(|seconds| SECOND * seconds);
+    let targets: Vec<_> = intervals
+        .iter()
+        .map(|interval| with(probe(&format!("p{}", interval.as_secs()), provider.clone(), *interval), quick))
+        .collect();
+    let theatre = Theatre::open(&UNLIMITED, targets.clone());
+    theatre.until(120 * MINUTE).await;
+    let runs: Vec<_> = targets.iter().map(|target| theatre.account(&target.probe).runs).collect();
+    println!("{runs:?}");
+    // Each has the better part of an equal share, or of what it asks for where that is less.
+    let share = 4.0 * 120.0 / 5.0;
+    for (runs, interval) in runs.iter().zip(intervals) {
+        let asked = 120.0 * 60.0 / interval.as_secs_f64();
+        assert!(*runs as f64 >= 0.6 * asked.min(share), "{runs} with {interval:?}");
+    }
+    check_windows(&starts(&theatre), 4);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_held_back_starts_late_and_is_then_skipped() {
+    // The bucket holds five, and fills by one in 3 s.
+    let theatre = Theatre::open(&UNLIMITED, targets(40, 20, MINUTE, quick));
+    theatre.until(5 * MINUTE).await;
+    let lags = theatre.stage.all().into_iter().filter_map(|entry| match entry.event {
+        Event::Started { lag } => Some(lag),
+        _ => None,
+    });
+    let most = lags.max().unwrap();
+    assert!((3 * SECOND..=5 * SECOND).contains(&most), "{most:?}");
+    let skipped = theatre.stage.all().into_iter().filter_map(|entry| match entry.event {
+        Event::Skipped { cause, runs } => Some((cause, runs)),
+        _ => None,
+    });
+    assert!(
+        skipped.clone().count() > 50
+            && skipped.clone().all(|(cause, runs)| (cause, runs) == (SkipCause::Pacing, 1))
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reload_keeps_what_was_sent() {
+    let mut theatre = Theatre::open(&UNLIMITED, targets(30, 10, 20 * SECOND, quick));
+    for reload in 1..=90 {
+        theatre.until(SECOND * 7 * reload).await;
+        theatre.scheduler.apply(&UNLIMITED, targets(30, 10, 20 * SECOND, quick));
+    }
+    check_windows(&starts(&theatre), 10);
+    // Without its pace, every due time is a run.
+    let unpaced =
+        || (0..30).map(|n| with(probe(&format!("p{n}"), provider("corp", "k"), 20 * SECOND), quick));
+    theatre.scheduler.apply(&UNLIMITED, unpaced().collect());
+    let before = starts(&theatre).len();
+    theatre.until(11 * MINUTE).await;
+    let minutes = (11.0 * 60.0 - 630.0) / 20.0;
+    let runs = (starts(&theatre).len() - before) as f64;
+    assert!((runs - 30.0 * minutes).abs() <= 30.0, "{runs} runs");
+}
+
+#[tokio::test(start_paused = true)]
+async fn checks_that_send_the_service_nothing_are_not_paced() {
+    let provider = paced(1);
+    let network = || Probe { task: Task::Network, ..probe("network", provider.clone(), SECOND) };
+    let targets = vec![with(network(), quick), with(probe("auth", provider.clone(), SECOND), quick)];
+    let theatre = Theatre::open(&UNLIMITED, targets.clone());
+    theatre.until(10 * MINUTE).await;
+    assert!(theatre.account(&targets[0].probe).runs >= 599);
+    assert!((9..=10).contains(&theatre.account(&targets[1].probe).runs));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_provider_that_waits_for_its_pace_holds_up_no_other() {
+    let limits = Schedule { max_concurrent: 1, ..UNLIMITED };
+    let mut all = targets(20, 1, SECOND, quick);
+    let other = with(probe("other", provider("other", "k"), SECOND), quick);
+    all.push(other.clone());
+    let theatre = Theatre::open(&limits, all);
+    theatre.until(5 * MINUTE).await;
+    let account = theatre.account(&other.probe);
+    assert!(account.runs >= 299 && account.max_lag < Duration::from_millis(30), "{account:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn rechecks_count_as_requests() {
+    fn down(_run: usize) -> crate::schedule::stage::Step {
+        crate::schedule::stage::Step { lasts: SECOND / 100, result: Some((Reason::Unavailable, None)) }
+    }
+    let recheck = Some(Recheck { after: SECOND, step: Duration::ZERO, times: 10 });
+    let provider = paced(8);
+    let target = with(Probe { recheck, ..probe("p", provider, 20 * SECOND) }, down);
+    let theatre = Theatre::open(&UNLIMITED, vec![target.clone()]);
+    theatre.until(20 * MINUTE).await;
+    let mut begun: Vec<Instant> = theatre
+        .stage
+        .all()
+        .into_iter()
+        .filter(|entry| matches!(entry.event, Event::Finished(_) | Event::Rechecked(_)))
+        .map(|entry| entry.at)
+        .collect();
+    begun.sort();
+    assert!(begun.len() >= 8 * 19, "{}", begun.len());
+    check_windows(&begun, 8);
+}

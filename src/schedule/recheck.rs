@@ -1,0 +1,109 @@
+//! Rechecks: extra attempts between a failed run and the next due one, which show how soon the service is back.
+//!
+//! They follow a run that ended as [`Reason::Unavailable`], [`Reason::Connect`] or [`Reason::GatewayTimeout`], which often
+//! pass within seconds. With `after` and `step` of 5 s and three `times` they begin 5, 15 and 30 s after it, and as much
+//! later as they themselves take. The first success ends them, and so does whatever else an attempt finds, a service that asks for a
+//! longer wait, a reload that changes the probe, and the next due time: an attempt that is in flight then would delay the
+//! run, so each has no more time than there is until then. They need a place and budget like any run, and move nothing of the schedule.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::{
+    select,
+    time::{Instant, sleep_until},
+};
+
+use super::{
+    work::{Event, Work},
+    worker::{Verdict, Worker, attempt},
+};
+use crate::outcome::{Outcome, Reason};
+
+/// What an attempt leaves free before the next due time: timers fire late by a millisecond or two.
+const MARGIN: Duration = Duration::from_millis(10);
+
+/// An attempt with less time than this would fail for that alone, unless it never has more.
+const LEAST_TIME: Duration = Duration::from_secs(1);
+
+/// Why a run failed, as far as it decides on rechecks.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Failed {
+    /// How long the service asks to wait.
+    retry_after: Option<f64>,
+}
+
+impl Failed {
+    /// `None`: it did not fail, or not in a way that may pass within seconds.
+    pub(super) fn of(outcome: &Outcome) -> Option<Self> {
+        let passes = matches!(outcome.reason, Reason::Unavailable | Reason::Connect | Reason::GatewayTimeout);
+        passes.then_some(Self { retry_after: outcome.retry_after })
+    }
+
+    /// Whether the service may be asked again so soon.
+    fn allows(self, wait: Duration) -> bool {
+        // What is no number is no hint.
+        self.retry_after.is_none_or(|hint| hint.is_nan() || hint <= wait.as_secs_f64())
+    }
+}
+
+impl<W: Work> Worker<W> {
+    /// Attempts again after a failure, as the probe's configuration says.
+    pub(super) async fn recheck_after(&mut self, failed: Option<Failed>) {
+        let Some((recheck, mut failed)) = W::probe(&self.target).recheck.zip(failed) else { return };
+        self.tell_next_run();
+        for number in 1..=recheck.times {
+            let wait = recheck.wait(number);
+            if !failed.allows(wait) || !self.rest(Instant::now() + wait).await {
+                return;
+            }
+            let Some(outcome) = self.recheck().await else { return };
+            let next = Failed::of(&outcome);
+            self.report(Event::Rechecked(Outcome { recheck: Some(number), ..outcome }));
+            match next {
+                Some(next) => failed = next,
+                None => return,
+            }
+        }
+    }
+
+    /// Sleeps until then. False: the next run is due before, or a reload has changed the probe.
+    async fn rest(&mut self, until: Instant) -> bool {
+        loop {
+            if self.time_left(until).is_none() {
+                return false;
+            }
+            select! {
+                biased;
+                _ = self.targets.changed() => if self.follow() != Verdict::Unchanged { return false },
+                () = sleep_until(until) => return true,
+            }
+        }
+    }
+
+    /// One attempt; `None`: there is no time for it, no place, or no budget.
+    async fn recheck(&mut self) -> Option<Outcome> {
+        let due = self.anchor.instant(self.plan.due(self.next));
+        let mut admission = self.admitted(due).await.ok()?;
+        let within = self.time_left(Instant::now())?;
+        let (work, probe) = (Arc::clone(&self.work), Arc::clone(W::probe(&self.target)));
+        // A due run that finds no room is counted as skipped; an attempt that nobody waits for is just not made.
+        work.budget().is_none_or(|budget| budget.has_room(&probe)).then_some(())?;
+        let charge = work.budget().and_then(|budget| budget.charge(&probe));
+        admission.permit.begin();
+        let (runner, target) = (Arc::clone(&self.work), Arc::clone(&self.target));
+        let outcome = attempt(async move { runner.recheck(target, within).await }).await;
+        admission.permit.end(&outcome);
+        if let Some(charge) = charge {
+            charge.settle(&probe, &outcome);
+        }
+        Some(outcome)
+    }
+
+    /// How long an attempt from then on may take; `None`: not long enough to be of use.
+    fn time_left(&self, from: Instant) -> Option<Duration> {
+        let due = self.anchor.instant(self.plan.due(self.next));
+        let timeout = W::probe(&self.target).timeout;
+        let left = due.saturating_duration_since(from).saturating_sub(MARGIN).min(timeout);
+        (left >= LEAST_TIME.min(timeout)).then_some(left)
+    }
+}

@@ -1,0 +1,170 @@
+//! Rechecks in the loop of a probe, on paused time.
+
+use std::{sync::Arc, time::Duration};
+
+use super::{
+    Event,
+    stage::{MINUTE, SECOND, Script, Step, TIMER, Target, Theatre, UNLIMITED, ok, probe, provider, with},
+};
+use crate::{
+    config::{Probe, Recheck},
+    outcome::Reason,
+};
+
+const LASTS: Duration = Duration::from_millis(10);
+
+/// The waits of the guide.
+const GUIDE: Recheck = Recheck { after: Duration::from_secs(5), step: Duration::from_secs(5), times: 3 };
+
+fn failed(reason: Reason) -> Step {
+    Step { lasts: LASTS, result: Some((reason, None)) }
+}
+
+fn down(_attempt: usize) -> Step {
+    failed(Reason::Unavailable)
+}
+
+fn target(interval: Duration, script: Script) -> Arc<Target> {
+    with(Probe { recheck: Some(GUIDE), ..probe("p", provider("corp", "k"), interval) }, script)
+}
+
+/// What ended after the first run until shortly before the second, each with the seconds since the first one's end.
+async fn after_the_first_run(target: &Arc<Target>) -> Vec<(u32, Reason, f64)> {
+    let theatre = Theatre::open(&UNLIMITED, vec![target.clone()]);
+    let second = theatre.first_due(&target.probe) + target.probe.interval;
+    theatre.until(second + SECOND / 2).await;
+    let entries = theatre.entries("p");
+    let ended = |event: &Event| matches!(event, Event::Finished(_));
+    let first = entries.iter().find(|entry| ended(&entry.event)).unwrap().at;
+    let account = theatre.account(&target.probe);
+    assert_eq!((account.runs, account.overrun, account.concurrency), (2, 0, 0), "{account:?}");
+    assert!(account.max_lag <= TIMER, "a recheck holds up a run: {account:?}");
+    let rechecks = entries.iter().filter_map(|entry| match &entry.event {
+        Event::Rechecked(outcome) => {
+            Some((outcome.recheck.unwrap(), outcome.reason, (entry.at - first).as_secs_f64()))
+        }
+        _ => None,
+    });
+    rechecks.filter(|(.., at)| *at < target.probe.interval.as_secs_f64() - 0.1).collect()
+}
+
+#[track_caller]
+fn check(found: &[(u32, Reason, f64)], expected: &[(Reason, f64)]) {
+    assert_eq!(found.len(), expected.len(), "{found:?}");
+    for (number, (found, (reason, at))) in (1..).zip(found.iter().zip(expected)) {
+        assert_eq!((found.0, found.1), (number, *reason));
+        // Each attempt takes its time, and each timer fires a millisecond late.
+        assert!((*at..at + 0.1).contains(&found.2), "{number}: {found:?}, not {at}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn three_after_five_fifteen_and_thirty_seconds() {
+    use Reason::Unavailable;
+    let found = after_the_first_run(&target(MINUTE, down)).await;
+    check(&found, &[(Unavailable, 5.0), (Unavailable, 15.0), (Unavailable, 30.0)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_first_success_ends_them() {
+    fn back(attempt: usize) -> Step {
+        if attempt < 2 { down(attempt) } else { ok(LASTS) }
+    }
+    let found = after_the_first_run(&target(MINUTE, back)).await;
+    check(&found, &[(Reason::Unavailable, 5.0), (Reason::Ok, 15.0)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_failure_ends_them() {
+    fn limited(attempt: usize) -> Step {
+        if attempt < 1 { down(attempt) } else { failed(Reason::RateLimited) }
+    }
+    let found = after_the_first_run(&target(MINUTE, limited)).await;
+    check(&found, &[(Reason::RateLimited, 5.0)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_what_passes_within_seconds_has_them() {
+    let scripts: [(Script, usize); 6] = [
+        (|_| failed(Reason::Unavailable), 3),
+        (|_| failed(Reason::Connect), 3),
+        (|_| failed(Reason::GatewayTimeout), 3),
+        (|_| failed(Reason::Timeout), 0),
+        (|_| failed(Reason::AuthFailed), 0),
+        (|_| ok(LASTS), 0),
+    ];
+    for (script, rechecks) in scripts {
+        assert_eq!(after_the_first_run(&target(MINUTE, script)).await.len(), rechecks);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hint_that_is_longer_than_the_wait_forbids_them() {
+    fn hinted(seconds: f64) -> Step {
+        Step { lasts: LASTS, result: Some((Reason::Unavailable, Some(seconds))) }
+    }
+    let found = after_the_first_run(&target(MINUTE, |_| hinted(5.5))).await;
+    check(&found, &[]);
+    let found = after_the_first_run(&target(MINUTE, |_| hinted(5.0))).await;
+    assert_eq!(found.len(), 3);
+    // A hint of the first recheck binds the second.
+    let found = after_the_first_run(&target(MINUTE, |n| hinted(if n == 1 { 11.0 } else { 1.0 }))).await;
+    check(&found, &[(Reason::Unavailable, 5.0)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_next_run_comes_first() {
+    use Reason::{Timeout, Unavailable};
+    fn slow(attempt: usize) -> Step {
+        Step { lasts: if attempt == 3 { MINUTE } else { LASTS }, ..failed(Unavailable) }
+    }
+    // Cut off shortly before the due time, at second 31.99 after the first run's end.
+    let found = after_the_first_run(&target(32 * SECOND, slow)).await;
+    check(&found, &[(Unavailable, 5.0), (Unavailable, 15.0)]);
+    let theatre = Theatre::open(&UNLIMITED, vec![target(32 * SECOND, slow)]);
+    theatre.until(80 * SECOND).await;
+    let cut = theatre.entries("p").into_iter().find_map(|entry| match entry.event {
+        Event::Rechecked(outcome) if outcome.recheck == Some(3) => Some(outcome.reason),
+        _ => None,
+    });
+    assert_eq!(cut, Some(Timeout));
+    // With less than a second left it is not begun.
+    let found = after_the_first_run(&target(SECOND * 305 / 10, down)).await;
+    check(&found, &[(Unavailable, 5.0), (Unavailable, 15.0)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reload_that_changes_the_probe_ends_them() {
+    let unchanged = target(MINUTE, down);
+    let mut theatre = Theatre::open(&UNLIMITED, vec![unchanged.clone()]);
+    let first = theatre.first_due(&unchanged.probe);
+    theatre.until(first + 7 * SECOND).await;
+    theatre.scheduler.apply(&UNLIMITED, vec![target(MINUTE, down)]);
+    theatre.until(first + 20 * SECOND).await;
+    let changed =
+        Probe { timeout: SECOND, recheck: Some(GUIDE), ..probe("p", provider("corp", "k"), MINUTE) };
+    theatre.scheduler.apply(&UNLIMITED, vec![with(changed, down)]);
+    theatre.until(first + 50 * SECOND).await;
+    let events = theatre.entries("p").into_iter();
+    assert_eq!(events.filter(|entry| matches!(entry.event, Event::Rechecked(_))).count(), 2);
+    let (next_run, backs_off) = theatre.told("p");
+    assert!(!backs_off && next_run > theatre.anchor.moment(tokio::time::Instant::now()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_next_run_is_told_while_they_go_on() {
+    let target = target(MINUTE, down);
+    let theatre = Theatre::open(&UNLIMITED, vec![target.clone()]);
+    theatre.until(theatre.first_due(&target.probe) + 7 * SECOND).await;
+    let (next_run, _) = theatre.told("p");
+    assert!(next_run > theatre.anchor.moment(tokio::time::Instant::now()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_panic_ends_them() {
+    fn broken(attempt: usize) -> Step {
+        if attempt == 1 { Step { lasts: LASTS, result: None } } else { down(attempt) }
+    }
+    let found = after_the_first_run(&target(MINUTE, broken)).await;
+    check(&found, &[(Reason::Internal, 5.0)]);
+}

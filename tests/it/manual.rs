@@ -1,0 +1,42 @@
+//! The manual page and the completions follow the command line.
+
+use std::process::Command;
+
+use clap::CommandFactory;
+use clap_complete::Shell;
+use langmart_prober::cli::Cli;
+
+/// What the program prints.
+#[track_caller]
+fn printed(arguments: &[&str]) -> String {
+    let output = Command::new(env!("CARGO_BIN_EXE_langmart-prober")).args(arguments).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[test]
+fn the_page_has_every_command_and_option() {
+    let page = printed(&["man"]);
+    for subcommand in Cli::command().get_subcommands() {
+        assert!(page.contains(&format!(".SS {}\n", subcommand.get_name())), "{page}");
+        for option in subcommand.get_arguments().filter_map(clap::Arg::get_long) {
+            assert!(page.contains(&option.replace('-', r"\-")), "{option}: {page}");
+        }
+    }
+    for section in ["KEYS", "FILES", "SIGNALS", "EXIT STATUS", "ENVIRONMENT", "SEE ALSO"] {
+        assert!(page.contains(&format!(".SH {section}\n")), "{section}: {page}");
+    }
+}
+
+#[test]
+fn the_page_of_the_configuration_is_another() {
+    assert!(printed(&["man", "langmart-prober.toml"]).contains("max_concurrent_per_provider"));
+}
+
+#[test]
+fn every_shell_is_completed() {
+    for shell in [Shell::Bash, Shell::Zsh, Shell::Fish] {
+        let script = printed(&["completions", &shell.to_string()]);
+        assert!(script.contains("check-config") && script.contains("no-secrets"), "{shell}: {script}");
+    }
+}
