@@ -284,9 +284,8 @@ impl Series {
         if balance.is_some() || outcome.success() {
             *lock(&values.balance) = balance;
         }
-        let mut last = lock(&values.last);
-        let streak = last.map_or_else(Streak::default, |last| last.streak);
-        *last = Some(Last {
+        let streak = self.streak_after(reason, fault);
+        *lock(&values.last) = Some(Last {
             time,
             reason,
             fault,
@@ -296,8 +295,14 @@ impl Series {
             http_status,
             retry_after,
             time_to_first_token,
-            streak: streak.after(reason, fault, self.probe.check().addresses_service()),
+            streak,
         });
+    }
+
+    /// The runs in a row, with one more that ended so.
+    fn streak_after(&self, reason: Reason, fault: Fault) -> Streak {
+        let streak = self.last().map_or_else(Streak::default, |last| last.streak);
+        streak.after(reason, fault, self.probe.check().addresses_service())
     }
 
     /// Takes in an attempt after a failed run: what it spent, and how it ended, which is no run's result.
