@@ -67,7 +67,7 @@ fn whole_page() -> String {
     let measure = Measure { fault: Fault::None, duration: Duration::ZERO, first_token: Some(Duration::ZERO) };
     let compared = metrics.comparison(&comparison).expect("it is configured");
     compared.observe(&Pair { gateway: measure, direct: measure });
-    metrics.watch_task("scheduler");
+    metrics.count_restarts("scheduler", Arc::new(AtomicU64::new(0)));
     metrics.count_lines("log", Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
     metrics.lag(Duration::ZERO);
     metrics.set_budget(Some(BudgetNow {

@@ -19,8 +19,8 @@ sys.path.insert(0, str(ROOT / "packaging"))
 watch = __import__("try")
 
 SPEED = 360
-# The demo writes no files, so that it has no lines to lose; no task of the daemon is watched yet.
-EMPTY = ("langmart_prober_log_lines_dropped_total", "langmart_prober_task_restarts_total")
+# The demo writes no files, so that it has no lines to lose.
+EMPTY = ("langmart_prober_log_lines_dropped_total",)
 
 
 def queries(dashboard):
