@@ -45,6 +45,9 @@ pub enum Command {
         /// One result record a line, as JSON, in place of the table
         #[arg(long)]
         json: bool,
+        /// Also show request and response on standard error, for a person's eyes: keys are masked, up to 64 KiB each run
+        #[arg(long)]
+        verbose: bool,
         /// Names of probes; all if none is given
         #[arg(value_name = "PROBE")]
         probes: Vec<String>,

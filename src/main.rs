@@ -41,9 +41,9 @@ fn run(command: Command) -> io::Result<u8> {
         Command::CheckConfig { config, no_secrets } => {
             Ok(commands::check_config(&config.path, no_secrets, &Surroundings::of_process(), out, err))
         }
-        Command::Once { config, json, probes } => {
+        Command::Once { config, json, verbose, probes } => {
             let terminal = io::stderr().is_terminal();
-            let request = commands::Once { path: &config.path, json, probes: &probes, terminal };
+            let request = commands::Once { path: &config.path, json, verbose, probes: &probes, terminal };
             commands::once(&request, out, err)
         }
         Command::Doctor { config, json, generate, providers } => {

@@ -14,7 +14,7 @@ use super::{EXIT_CONFIGURATION, EXIT_FAILED, EXIT_OK, EXIT_USAGE, check_config::
 use crate::{
     config::{self, Keys, Schedule, Surroundings, systemd_run},
     outcome::{Check, Fault, Outcome, Phases, Record},
-    probe::{Resolver, Target},
+    probe::{Resolver, Target, Transcript},
 };
 
 /// What the person asked for.
@@ -23,6 +23,8 @@ pub struct Once<'a> {
     pub path: &'a Path,
     /// Records in place of the table.
     pub json: bool,
+    /// Also what was sent and received, for a person's eyes.
+    pub verbose: bool,
     /// Names of probes; all if empty.
     pub probes: &'a [String],
     /// Whether standard error is a terminal, where progress makes sense.
@@ -73,10 +75,12 @@ pub fn once(request: &Once<'_>, out: &mut impl Write, err: &mut impl Write) -> i
         writeln!(err, "note: what is run by hand is outside the budget, which only the daemon keeps")?;
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let outcomes = runtime.block_on(run_all(&targets, &loaded.config.schedule, request.terminal, err))?;
+    let runs = runtime.block_on(run_all(&targets, &loaded.config.schedule, request, err))?;
     // Nothing that still waits for a resolver or a peer keeps a person from the prompt.
     runtime.shutdown_background();
-    let results: Vec<(&Target, &Outcome)> = targets.iter().map(Arc::as_ref).zip(&outcomes).collect();
+    let outcomes = runs.iter().map(|(outcome, _)| outcome);
+    let results: Vec<(&Target, &Outcome)> = targets.iter().map(Arc::as_ref).zip(outcomes).collect();
+    print_transcripts(&targets, &runs, err)?;
     if request.json {
         for (target, outcome) in &results {
             let record = Record { subject: target.probe().subject(), outcome };
@@ -86,12 +90,12 @@ pub fn once(request: &Once<'_>, out: &mut impl Write, err: &mut impl Write) -> i
         print_table(&results, out)?;
         out.flush()?;
         print_remedies(&results, err)?;
-        let costs = outcomes.iter().filter_map(|outcome| outcome.estimated_cost_usd);
+        let costs = runs.iter().filter_map(|(outcome, _)| outcome.estimated_cost_usd);
         if let Some(cost) = costs.reduce(|sum, cost| sum + cost) {
             writeln!(err, "estimated cost: {cost:.6} USD")?;
         }
     }
-    Ok(if outcomes.iter().all(Outcome::success) { EXIT_OK } else { EXIT_FAILED })
+    Ok(if runs.iter().all(|(outcome, _)| outcome.success()) { EXIT_OK } else { EXIT_FAILED })
 }
 
 /// The command that gives this one all the credentials that the file names; `None`: it names none, or has other problems,
@@ -108,13 +112,17 @@ fn with_credentials(path: &Path) -> Option<String> {
     Some(systemd_run(loaded.credentials.iter().map(String::as_str), &command))
 }
 
+/// What a run came to, and what was said in it where that was asked for.
+type Run = (Outcome, Option<Transcript>);
+
 /// Runs all targets within the configuration's limits; the outcomes come in the order of the targets.
 async fn run_all(
     targets: &[Arc<Target>],
     limits: &Schedule,
-    terminal: bool,
+    request: &Once<'_>,
     err: &mut impl Write,
-) -> io::Result<Vec<Outcome>> {
+) -> io::Result<Vec<Run>> {
+    let (terminal, verbose) = (request.terminal, request.verbose);
     let all = Arc::new(Semaphore::new(limits.max_concurrent));
     let mut lanes: BTreeMap<&str, Arc<Semaphore>> = BTreeMap::new();
     let mut runs = JoinSet::new();
@@ -126,17 +134,23 @@ async fn run_all(
         runs.spawn(async move {
             // The provider's place first, so that nobody holds one of all while waiting for it.
             let _places = (lane.acquire_owned().await, all.acquire_owned().await);
-            (index, target.run().await)
+            let run = if verbose {
+                let (outcome, transcript) = target.run_with_transcript().await;
+                (outcome, Some(transcript))
+            } else {
+                (target.run().await, None)
+            };
+            (index, run)
         });
     }
-    let mut outcomes: Vec<Option<Outcome>> = vec![None; targets.len()];
+    let mut outcomes: Vec<Option<Run>> = targets.iter().map(|_| None).collect();
     let mut progress = tokio::time::interval(Duration::from_millis(500));
     loop {
         tokio::select! {
             finished = runs.join_next() => match finished {
                 Some(finished) => {
-                    let (index, outcome) = finished.map_err(io::Error::other)?;
-                    outcomes[index] = Some(outcome);
+                    let (index, run) = finished.map_err(io::Error::other)?;
+                    outcomes[index] = Some(run);
                 }
                 None => break,
             },
@@ -151,17 +165,24 @@ async fn run_all(
 }
 
 /// One line that is written over, with what is still waited for.
-fn show_progress(
-    targets: &[Arc<Target>],
-    outcomes: &[Option<Outcome>],
-    err: &mut impl Write,
-) -> io::Result<()> {
+fn show_progress(targets: &[Arc<Target>], outcomes: &[Option<Run>], err: &mut impl Write) -> io::Result<()> {
     let mut waiting = targets.iter().zip(outcomes).filter(|(_, outcome)| outcome.is_none());
     if let Some((first, _)) = waiting.next() {
         let done = outcomes.iter().flatten().count();
         let name = &first.probe().name;
         write!(err, "\r\x1b[K{done} of {} done, waiting for {name} …", targets.len())?;
         err.flush()?;
+    }
+    Ok(())
+}
+
+/// What was said in each run, in lines that nothing from the network can imitate the heading of.
+fn print_transcripts(targets: &[Arc<Target>], runs: &[Run], err: &mut impl Write) -> io::Result<()> {
+    for (target, (_, transcript)) in targets.iter().zip(runs) {
+        let Some(transcript) = transcript else { continue };
+        let text = transcript.to_string();
+        let said = if text.is_empty() { "  no request was sent\n" } else { &text };
+        writeln!(err, "{}\n{said}", target.probe().name)?;
     }
     Ok(())
 }

@@ -40,12 +40,12 @@ pub fn load(path: &Path, keys: Keys, surroundings: &Surroundings<'_>) -> Result<
     let file = path.display().to_string();
     let read = File::open(path).and_then(|opened| read_bounded(opened, LONGEST_FILE));
     let bytes = read.map_err(|error| Problems::of_file(&file, format!("cannot be read: {error}")))?;
-    let text = String::from_utf8(bytes).map_err(|error| {
-        let before = &error.as_bytes()[..error.utf8_error().valid_up_to()];
+    let text = str::from_utf8(&bytes).map_err(|error| {
+        let before = &bytes[..error.valid_up_to()];
         let line = before.split(|byte| *byte == b'\n').count();
         Problems::of_file(&file, format!("not UTF-8 text in line {line}"))
     })?;
-    parse(&text, &file, keys, surroundings)
+    parse(text, &file, keys, surroundings)
 }
 
 /// Loads a configuration from its text; `file` is what its problems call it.

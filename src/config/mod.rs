@@ -3,6 +3,7 @@
 //! [`load`] reads the file, `raw` turns its text into tables, `resolve` turns those into the [`model`], `problem` says
 //! what was wrong. Only `load` and `surroundings` touch the world outside.
 
+mod certificate;
 pub mod duration;
 mod key;
 mod load;
@@ -18,11 +19,13 @@ mod resolve_http;
 mod resolve_manner;
 mod resolve_probe;
 mod resolve_provider;
+mod resolve_server;
 pub mod secret;
 mod spending;
 mod surroundings;
 
 pub use self::{
+    certificate::{CertificateFiles, Stamp},
     load::{Keys, Loaded, load, parse},
     model::*,
     problem::{Problem, Problems},

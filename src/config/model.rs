@@ -6,10 +6,13 @@ use reqwest::{
     Method,
     header::{HeaderName, HeaderValue},
 };
-use rustls::pki_types::CertificateDer;
+use rustls::{pki_types::CertificateDer, sign::CertifiedKey};
 use url::Url;
 
-use super::secret::Secret;
+use super::{
+    certificate::{CertificateFiles, Stamp},
+    secret::Secret,
+};
 use crate::outcome::{Api, Check, Side, Subject};
 
 /// Where name servers listen (RFC 1035, 4.2).
@@ -41,12 +44,34 @@ pub struct Config {
 }
 
 /// `[server]`: the HTTP listener.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Server {
     /// Where to listen.
     pub listen: SocketAddr,
     /// Names beside the listen address by which browsers may address it, in lower case.
     pub hostnames: Vec<String>,
+    /// Certificate and key; `None`: plain HTTP.
+    pub tls: Option<ServerTls>,
+    /// Who may ask: the bcrypt hash of each user's password. Empty: everybody.
+    pub users: BTreeMap<String, Secret>,
+}
+
+/// `tls` in `[server]`.
+#[derive(Clone)]
+pub struct ServerTls {
+    /// Where they are.
+    pub files: CertificateFiles,
+    /// How the files looked before they were read.
+    pub stamp: Stamp,
+    /// What they hold; `None`: keys were not asked for, or this one could not be read and that was bearable.
+    pub certified: Option<Arc<CertifiedKey>>,
+}
+
+impl fmt::Debug for ServerTls {
+    /// Without the key.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("ServerTls").field(&self.files).finish()
+    }
 }
 
 /// `[log]`.

@@ -3,7 +3,6 @@
 use std::{
     cell::RefCell,
     collections::{BTreeMap, BTreeSet},
-    net::SocketAddr,
     ops::RangeInclusive,
     path::PathBuf,
     sync::Arc,
@@ -12,7 +11,7 @@ use std::{
 
 use toml::de::DeTable;
 use tracing_subscriber::{EnvFilter, filter::LevelFilter};
-use url::Host;
+use zeroize::Zeroizing;
 
 use super::{
     duration, key,
@@ -22,8 +21,8 @@ use super::{
     raw::Section,
     resolve_budget,
     resolve_groups::{self, Known},
-    resolve_manner, resolve_probe, resolve_provider,
-    surroundings::{Surroundings, is_loopback},
+    resolve_manner, resolve_probe, resolve_provider, resolve_server,
+    surroundings::{Surroundings, exposure, is_loopback},
 };
 
 /// How often a probe may run: a thousand of them each second are bearable, and a week is still a schedule.
@@ -37,7 +36,7 @@ const MOST_PROBES: usize = 10_000;
 
 /// What every part of a resolution needs.
 pub(super) struct Context<'a> {
-    keys: Keys,
+    pub(super) keys: Keys,
     pub(super) surroundings: &'a Surroundings<'a>,
     pub(super) report: &'a Report,
     credentials: RefCell<BTreeSet<String>>,
@@ -59,13 +58,17 @@ impl<'a> Context<'a> {
         source: &KeySource,
         place: &Place,
         check: impl FnOnce(&str) -> Result<(), &'static str>,
-    ) -> Option<String> {
+    ) -> Option<Zeroizing<String>> {
         let credential = match source {
             KeySource::Credential(name) => Some(name),
             KeySource::Env(_) | KeySource::File(_) => None,
         };
         self.credentials.borrow_mut().extend(credential.cloned());
         if self.keys == Keys::Skipped {
+            return None;
+        }
+        if let Some(message) = exposure(source) {
+            self.report.error(place, message);
             return None;
         }
         match (self.surroundings.secret(source), self.keys) {
@@ -122,7 +125,7 @@ pub(super) struct Placed {
 /// default's or a neutral value here, so that the rest can be judged all the same.
 pub(super) fn config(table: &DeTable<'_>, context: &Context<'_>) -> Config {
     let mut root = Section::root(table, context.report);
-    let server = server(root.section("server"), context.report);
+    let server = resolve_server::server(root.section("server"), context);
     let log = log(root.section("log"), context);
     let state_directory = state_directory(root.section("state"), context);
     let schedule = schedule(root.section("schedule"));
@@ -256,51 +259,6 @@ fn distinct(probes: &[Placed], report: &Report) {
     }
 }
 
-fn server(mut section: Section<'_>, report: &Report) -> Server {
-    let listen = section.text("listen", |text| {
-        text.parse::<SocketAddr>().map_err(|_| {
-            format!(
-                "{} is not an address to listen on; write \"127.0.0.1:10429\" or \"[::1]:10429\"",
-                shown(text)
-            )
-        })
-    });
-    let listen = listen.unwrap_or(SocketAddr::from(([127, 0, 0, 1], 10_429)));
-    let hostnames = section.texts("hostnames", hostname).into_iter().map(|(name, _)| name).collect();
-    let allowed = section.flag("allow_unauthenticated").unwrap_or(section.has("allow_unauthenticated"));
-    if !listen.ip().to_canonical().is_loopback() && !allowed {
-        let message = format!(
-            "\"{listen}\" is not a loopback address, and whoever reaches it could read the state and reload; \
-             listen on 127.0.0.1, or set server.allow_unauthenticated = true"
-        );
-        report.error(&section.place_of("listen"), message);
-    }
-    section.finish();
-    Server { listen, hostnames }
-}
-
-/// A name or an address as a Host header has it, without a port.
-fn hostname(text: &str) -> Result<String, String> {
-    let message = || {
-        format!(
-            "{} is not a host name; write it without scheme and port, such as \"prober.example\"",
-            shown(text)
-        )
-    };
-    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | '[' | ']' | ':');
-    let name = match text.parse() {
-        Ok(address) => Host::<&str>::Ipv6(address).to_string(),
-        Err(_) => text.to_ascii_lowercase(),
-    };
-    // What the URL standard would write differently, such as 127.1, no browser sends.
-    let same = Host::parse(&name).is_ok_and(|host| host.to_string() == name);
-    if same && name.chars().all(plain) && name.len() <= 253 && !name.ends_with('.') {
-        Ok(name)
-    } else {
-        Err(message())
-    }
-}
-
 fn log(mut section: Section<'_>, context: &Context<'_>) -> Log {
     let formats = [("text", LogFormat::Text), ("json", LogFormat::Json)];
     let rotations = [("hourly", Rotation::Hourly), ("daily", Rotation::Daily)];
@@ -352,7 +310,7 @@ fn log_size(text: &str) -> Result<u64, String> {
 }
 
 /// A path that does not depend on where the process was started.
-fn absolute(text: &str) -> Result<PathBuf, String> {
+pub(super) fn absolute(text: &str) -> Result<PathBuf, String> {
     let path = PathBuf::from(text);
     if path.is_absolute() && !text.contains('\0') {
         Ok(path)

@@ -7,6 +7,7 @@ use reqwest::{
 };
 use toml::de::DeValue;
 use url::Url;
+use zeroize::Zeroizing;
 
 use super::{
     model::{Expect, HttpRequest},
@@ -207,7 +208,7 @@ fn header_value(value: &DeValue<'_>, place: &Place, context: &Context<'_>) -> Op
                 context.report.error(place, message);
                 return None;
             }
-            text.to_string()
+            Zeroizing::new(text.to_string())
         }
         DeValue::Table(_) => {
             let source = source(Section::of(value, place.clone(), context.report), context.report)?;

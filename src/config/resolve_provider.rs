@@ -249,7 +249,7 @@ fn key(section: &mut Section<'_>, context: &Context<'_>) -> Option<Key> {
         DeValue::Table(_) => {
             let source = source(Section::of(value, place.clone(), context.report), context.report)?;
             let text = context.secret(&source, &place, key::check).unwrap_or_default();
-            return Some(Key { value: Secret::new(text), source });
+            return Some(Key { value: Secret::from(text), source });
         }
         DeValue::String(_) => {
             context
@@ -303,7 +303,7 @@ fn proxy_auth(section: &mut Section<'_>, way: Option<&Url>, context: &Context<'_
     if way.is_none() && !section.is_bad("proxy") {
         context.report.warning(&place, "there is no proxy to give it to; set proxy, or remove it");
     }
-    Some(Key { value: Secret::new(text), source })
+    Some(Key { value: Secret::from(text), source })
 }
 
 fn dns_servers(section: &mut Section<'_>, report: &Report) -> Vec<SocketAddr> {

@@ -5,19 +5,25 @@
 use std::{
     env,
     ffi::OsString,
-    fs::File,
+    fs::{File, Metadata},
     io::{self, Read},
     net::IpAddr,
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
 };
 
+use rustix::process::geteuid;
 use rustls::pki_types::{CertificateDer, pem::PemObject};
 use url::{Host, Url};
+use zeroize::Zeroizing;
 
 use super::model::KeySource;
 
 /// The most that a key file or credential may hold, in bytes.
-const LONGEST_SECRET: u64 = 64 << 10;
+pub(super) const LONGEST_SECRET: u64 = 64 << 10;
+
+/// Above most files that are read here, in bytes.
+const USUAL: u64 = 64 << 10;
 
 /// The most that a file of certificates may hold, in bytes.
 const LONGEST_CA_FILE: u64 = 16 << 20;
@@ -44,13 +50,14 @@ impl Surroundings<'static> {
 
 impl Surroundings<'_> {
     /// The text of a secret, or why it cannot be had. One newline at the end of a file is every editor's, not the key's.
-    pub(super) fn secret(&self, source: &KeySource) -> Result<String, String> {
+    pub(super) fn secret(&self, source: &KeySource) -> Result<Zeroizing<String>, String> {
         match source {
             KeySource::Env(name) => {
                 let value = (self.variable)(name).ok_or_else(|| {
                     format!("environment variable {name} is not set; export it, or keep it in a file")
                 })?;
-                value.into_string().map_err(|_| format!("environment variable {name} is not UTF-8"))
+                let text = value.into_string();
+                text.map(Zeroizing::new).map_err(|_| format!("environment variable {name} is not UTF-8"))
             }
             KeySource::File(path) => secret_file(path),
             KeySource::Credential(name) => {
@@ -119,6 +126,26 @@ impl Surroundings<'_> {
     }
 }
 
+/// Why a secret's file protects nothing, and the command that mends it; `None`: there is nothing to say. A credential's
+/// directory is systemd's to protect, and what cannot be looked at is told by whoever reads it.
+pub(super) fn exposure(source: &KeySource) -> Option<String> {
+    let KeySource::File(path) = source else { return None };
+    let metadata = path.metadata().ok().filter(Metadata::is_file)?;
+    // As packages do it: root's, and readable for the group of the service.
+    let of_root = metadata.uid() == 0;
+    let forbidden = if of_root { 0o037 } else { 0o077 };
+    let mode = metadata.mode() & 0o777;
+    (mode & forbidden != 0).then(|| {
+        let path = path.display();
+        let remedy = if of_root && !geteuid().is_root() {
+            format!("chmod 640 {path} && chgrp langmart-prober {path}")
+        } else {
+            format!("chmod 600 {path}")
+        };
+        format!("others than its owner can get at {path}, whose mode is {mode:04o}; run: {remedy}")
+    })
+}
+
 /// Whether the URL leads to this machine itself.
 pub(super) fn is_loopback(target: &Url) -> bool {
     match target.host() {
@@ -158,21 +185,16 @@ pub(super) fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, 
     Ok(certificates)
 }
 
-fn secret_file(path: &Path) -> Result<String, String> {
+fn secret_file(path: &Path) -> Result<Zeroizing<String>, String> {
     let bytes = read_file(path, LONGEST_SECRET)
         .map_err(|error| format!("{} cannot be read: {error}", path.display()))?;
-    let mut text = String::from_utf8(bytes).map_err(|_| format!("{} is not UTF-8 text", path.display()))?;
-    if text.ends_with('\n') {
-        text.pop();
-        if text.ends_with('\r') {
-            text.pop();
-        }
-    }
-    Ok(text)
+    let text = str::from_utf8(&bytes).map_err(|_| format!("{} is not UTF-8 text", path.display()))?;
+    let text = text.strip_suffix('\n').map_or(text, |line| line.strip_suffix('\r').unwrap_or(line));
+    Ok(Zeroizing::new(text.to_owned()))
 }
 
 /// The contents of a regular file, bounded: another kind could block the load for ever.
-fn read_file(path: &Path, most: u64) -> io::Result<Vec<u8>> {
+pub(super) fn read_file(path: &Path, most: u64) -> io::Result<Zeroizing<Vec<u8>>> {
     if !path.metadata()?.is_file() {
         return Err(io::Error::other("not a regular file"));
     }
@@ -180,8 +202,9 @@ fn read_file(path: &Path, most: u64) -> io::Result<Vec<u8>> {
 }
 
 /// All that there is to read, or an error where it is more than `most` bytes.
-pub(super) fn read_bounded(source: impl Read, most: u64) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
+pub(super) fn read_bounded(source: impl Read, most: u64) -> io::Result<Zeroizing<Vec<u8>>> {
+    // Room for all usual files: growing would leave copies behind.
+    let mut bytes = Zeroizing::new(Vec::with_capacity(most.min(USUAL) as usize));
     source.take(most + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > most {
         return Err(io::Error::other(format!("larger than {most} bytes")));
@@ -191,6 +214,8 @@ pub(super) fn read_bounded(source: impl Read, most: u64) -> io::Result<Vec<u8>> 
 
 #[cfg(test)]
 mod tests {
+    use std::{fs::Permissions, os::unix::fs::PermissionsExt};
+
     use super::*;
 
     fn within(variable: &dyn Fn(&str) -> Option<OsString>) -> Surroundings<'_> {
@@ -246,8 +271,41 @@ mod tests {
         for (contents, key) in [("k", "k"), ("k\n", "k"), ("k\r\n", "k"), ("k\n\n", "k\n"), (" k \n", " k ")]
         {
             std::fs::write(&path, contents).unwrap();
-            assert_eq!(within(&|_| None).secret(&KeySource::File(path.clone())), Ok(key.to_owned()));
+            assert_eq!(
+                within(&|_| None).secret(&KeySource::File(path.clone())),
+                Ok(Zeroizing::new(key.to_owned()))
+            );
         }
+    }
+
+    #[test]
+    fn a_key_file_is_its_owners_alone() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("key");
+        std::fs::write(&path, "k").unwrap();
+        let of_root = path.metadata().unwrap().uid() == 0;
+        for (mode, exposed) in [
+            (0o600, false),
+            (0o400, false),
+            (0o640, !of_root),
+            (0o440, !of_root),
+            (0o660, true),
+            (0o644, true),
+            (0o604, true),
+            (0o602, true),
+        ] {
+            std::fs::set_permissions(&path, Permissions::from_mode(mode)).unwrap();
+            let said = exposure(&KeySource::File(path.clone()));
+            assert_eq!(said.is_some(), exposed, "{mode:o}: {said:?}");
+            if let Some(said) = said {
+                assert!(
+                    said.contains(&format!("is {mode:04o}; run: chmod 600 {}", path.display())),
+                    "{said}"
+                );
+            }
+        }
+        let other = KeySource::File(directory.path().join("missing"));
+        assert_eq!(exposure(&other), None, "told by whoever reads it");
     }
 
     #[test]
@@ -256,7 +314,7 @@ mod tests {
         std::fs::write(directory.path().join("langmart"), "k").unwrap();
         let variable = |name: &str| (name == "CREDENTIALS_DIRECTORY").then(|| directory.path().into());
         let source = KeySource::Credential("langmart".to_owned());
-        assert_eq!(within(&variable).secret(&source), Ok("k".to_owned()));
+        assert_eq!(within(&variable).secret(&source), Ok(Zeroizing::new("k".to_owned())));
         assert!(within(&|_| None).secret(&source).unwrap_err().contains("CREDENTIALS_DIRECTORY is not set"));
     }
 

@@ -1,6 +1,8 @@
 //! The composition root: what is started in which order, the one select loop, reload and stop.
 
+mod certificate;
 mod delivery;
+mod hygiene;
 mod memory;
 mod probing;
 mod service;

@@ -15,7 +15,9 @@ use tokio::{
 use tracing::{error, info, warn};
 
 use super::{
+    certificate::Certificate,
     delivery::{Delivery, Watched},
+    hygiene::forbid_core_dumps,
     memory::{self, Memory},
     probing::{Ended, Probing},
 };
@@ -43,7 +45,7 @@ const CLOSE: Duration = Duration::from_millis(500);
 /// How long the scheduler's thread may be silent before it counts as stuck.
 const SCHEDULER_PATIENCE: Duration = Duration::from_secs(10);
 
-/// How often the housekeeping is done: resolver files looked at, STATUS brought up to date.
+/// How often the housekeeping is done: resolver files and the listener's certificate looked at, STATUS brought up to date.
 const HOUSEKEEPING: Duration = Duration::from_secs(5);
 
 /// What an operator should know whose configuration has no key at all.
@@ -111,10 +113,15 @@ impl Fatal {
 /// Runs the daemon until a signal ends it.
 pub fn run(source: &Source<'_>) -> Result<(), Fatal> {
     let started = SystemTime::now();
+    // Before there is a key in memory.
+    let core_dumps = forbid_core_dumps();
     let loaded = source.load().map_err(Fatal::Configuration)?;
     let shows_log = loaded.config.log.stderr;
     let logging = Logging::start(&loaded.config.log, surroundings())
         .map_err(|error| Fatal::Other(error.to_string()))?;
+    if let Err(error) = core_dumps {
+        warn!(%error, "Core dumps cannot be forbidden, keys may be in one");
+    }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -186,6 +193,7 @@ struct Daemon<'a> {
     resolver: Arc<Resolver>,
     probing: Probing,
     state: Arc<State>,
+    certificate: Certificate,
     /// As configured at the start, and as bound; no reload changes them.
     listen: (SocketAddr, SocketAddr),
     notifier: Notifier,
@@ -234,7 +242,7 @@ impl<'a> Daemon<'a> {
         let probing = Probing::start(delivery, config.schedule.clone(), beat)
             .map_err(Fatal::other("cannot start the scheduler's thread"))?;
         let (reload, reloads) = mpsc::channel(1);
-        let state = Arc::new(State::new(metrics.clone(), health.clone(), reload, &config.server.hostnames));
+        let state = Arc::new(State::new(metrics.clone(), health.clone(), reload, &config.server));
         let server =
             Server::start(listener, state.clone()).map_err(Fatal::other("cannot start the listener"))?;
         let watchdog = systemd::watchdog_interval(
@@ -242,6 +250,7 @@ impl<'a> Daemon<'a> {
             env::var("WATCHDOG_PID").ok().as_deref(),
         );
         let resolver = Arc::new(Resolver::new());
+        let certificate = Certificate::of(&config.server);
         let daemon = Self {
             source,
             config,
@@ -254,6 +263,7 @@ impl<'a> Daemon<'a> {
             resolver,
             probing,
             state,
+            certificate,
             listen: (listen, server.address()),
             notifier,
             watchdog,
@@ -333,7 +343,8 @@ impl<'a> Daemon<'a> {
             let _ = self.logging.reconfigure(&self.config.log);
             return Err(error.to_string());
         }
-        self.state.rename(&config.server.hostnames);
+        self.state.reconfigure(&config.server);
+        self.certificate = Certificate::of(&config.server);
         self.metrics.configure(&config);
         self.budget.set_limits(config.budget);
         memory::show(&self.budget, &self.metrics);
@@ -381,6 +392,7 @@ impl<'a> Daemon<'a> {
         }
         self.paused = paused;
         self.resolver.refresh();
+        self.certificate.look(&self.state);
         self.notifier.status(&self.status());
     }
 
@@ -399,9 +411,10 @@ impl<'a> Daemon<'a> {
         });
         let remark = if self.lacks_keys() { format!("; {NO_KEY}") } else { String::new() };
         format!(
-            "{} probes of {} providers, {failing} failing{paused}; http://{}/{remark}",
+            "{} probes of {} providers, {failing} failing{paused}; {}://{}/{remark}",
             self.config.probes.len(),
             self.config.providers.len(),
+            if self.config.server.tls.is_some() { "https" } else { "http" },
             self.listen.1
         )
     }

@@ -34,6 +34,8 @@ pub struct Metrics {
     groups: RwLock<Arc<Groups>>,
     /// Of the last page in bytes: the next one is about as long.
     length: AtomicUsize,
+    /// How often a configuration was loaded, or could not be.
+    loads: AtomicUsize,
 }
 
 /// What puts probes together.
@@ -53,6 +55,7 @@ impl Metrics {
             budget: RwLock::default(),
             groups: RwLock::default(),
             length: AtomicUsize::new(0),
+            loads: AtomicUsize::new(0),
         }
     }
 
@@ -105,6 +108,12 @@ impl Metrics {
     /// The configuration was loaded, at the start or again, or could not be.
     pub fn reloaded(&self, ok: bool, at: SystemTime) {
         self.own.reloaded(ok, at);
+        self.loads.fetch_add(1, Ordering::Release);
+    }
+
+    /// Another number after each load: a page that was rendered before it is out of date, however new it is.
+    pub fn edition(&self) -> usize {
+        self.loads.load(Ordering::Acquire)
     }
 
     /// How the day's budget stands; `None`: there is none.

@@ -69,7 +69,12 @@ pub(crate) fn probe(name: &str, provider: &Arc<Provider>, task: Task) -> Probe {
 /// A configuration of these probes.
 pub(crate) fn config(probes: Vec<Arc<Probe>>) -> Config {
     Config {
-        server: Server { listen: ([127, 0, 0, 1], 0).into(), hostnames: Vec::new() },
+        server: Server {
+            listen: ([127, 0, 0, 1], 0).into(),
+            hostnames: Vec::new(),
+            tls: None,
+            users: BTreeMap::new(),
+        },
         log: Log {
             filter: "info".to_owned(),
             format: LogFormat::Text,

@@ -12,6 +12,7 @@ use super::{
     clock::{Marks, Seen, observed},
     failure::{self, Failure, Route},
     stream::Listener,
+    transcript,
 };
 use crate::outcome::Reason;
 
@@ -118,8 +119,10 @@ impl Progress {
         request: Request,
         listener: Option<&mut Listener>,
     ) -> Result<End, reqwest::Error> {
+        transcript::sent(&request);
         let mut incoming = client.execute(request).await?;
         self.headers = Some(Instant::now());
+        transcript::answered(&incoming);
         let response = self.response.insert(Response {
             status: incoming.status().as_u16(),
             version: version_name(incoming.version()),
@@ -133,6 +136,7 @@ impl Progress {
             return listen(&mut incoming, listener).await;
         }
         while let Some(chunk) = incoming.chunk().await? {
+            transcript::received(&chunk);
             if response.body.len() + chunk.len() > MAX_BODY {
                 return Ok(End::Exceeded);
             }
@@ -150,6 +154,9 @@ async fn listen(incoming: &mut reqwest::Response, listener: &mut Listener) -> Re
         };
         // Before anything else: the time of the first token is taken from it.
         let arrived = Instant::now();
+        if let Ok(Some(chunk)) = &read {
+            transcript::received(chunk);
+        }
         match read {
             Ok(Some(chunk)) if listener.hear(&chunk, arrived).is_continue() => {}
             // A reset is but one of the ways in which a stream ends too early.

@@ -23,6 +23,7 @@ mod sse;
 mod status_page;
 mod stream;
 mod tls;
+mod transcript;
 mod warm;
 
 pub use self::{
@@ -30,4 +31,5 @@ pub use self::{
     request::RequestError,
     resolver::Resolver,
     run::{PrepareError, Target},
+    transcript::Transcript,
 };

@@ -23,6 +23,7 @@ use super::{
     request::{self, RequestError},
     resolver::Resolver,
     stream::Listener,
+    transcript::{self, Transcript},
     warm::Kept,
 };
 use crate::{
@@ -124,6 +125,11 @@ impl Target {
         let took = outcome.time_to_first_token.unwrap_or(outcome.duration);
         outcome.slow = outcome.success() && probe.slow_after.is_some_and(|slow_after| took > slow_after);
         outcome
+    }
+
+    /// One attempt, and what was said in it.
+    pub async fn run_with_transcript(&self) -> (Outcome, Transcript) {
+        transcript::recorded(&self.probe, self.run()).await
     }
 
     /// One request, and what comes of it.

@@ -1,15 +1,15 @@
 //! What a connection is doing and since when: the one measure of how long it may go on.
 
 use std::{
-    pin::Pin,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    pin,
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
     task::{Context, Poll, ready},
     time::Duration,
 };
 
 use tokio::{
     io::{self, AsyncRead, AsyncWrite, ReadBuf},
-    net::TcpStream,
+    task::AbortHandle,
     time::Instant,
 };
 
@@ -22,13 +22,17 @@ pub(super) struct Patience {
     pub(super) request: Duration,
     /// Between a response and the next request.
     pub(super) idle: Duration,
-    /// For its turn, where a request asks for a large page and too many are being sent.
-    pub(super) page: Duration,
+    /// For the turn of its password to be checked.
+    pub(super) login: Duration,
 }
 
 /// What one connection is doing.
 #[derive(Debug)]
-pub(super) struct Activity(Mutex<State>);
+pub(super) struct Activity {
+    state: Mutex<State>,
+    /// The connection's task; empty only until it is spawned.
+    task: OnceLock<AbortHandle>,
+}
 
 #[derive(Debug)]
 struct State {
@@ -36,6 +40,8 @@ struct State {
     since: Instant,
     /// Responses not yet sent: with pipelining, more than one.
     responses: usize,
+    /// An answer is being worked out that must not be lost.
+    pinned: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,8 +54,26 @@ enum Phase {
 impl Activity {
     /// Of a connection just accepted, from which a request is awaited.
     pub(super) fn new() -> Arc<Self> {
-        let state = State { phase: Phase::Head, since: Instant::now(), responses: 0 };
-        Arc::new(Self(Mutex::new(state)))
+        let state = State { phase: Phase::Head, since: Instant::now(), responses: 0, pinned: false };
+        Arc::new(Self { state: Mutex::new(state), task: OnceLock::new() })
+    }
+
+    /// Notes which task is to be aborted where the connection must end.
+    pub(super) fn belongs_to(&self, task: AbortHandle) {
+        let known = self.task.set(task);
+        debug_assert!(known.is_ok(), "a connection has one task");
+    }
+
+    /// Ends the connection, whatever it is doing.
+    pub(super) fn abort(&self) {
+        if let Some(task) = self.task.get() {
+            task.abort();
+        }
+    }
+
+    /// Whether the connection has ended.
+    pub(super) fn has_ended(&self) -> bool {
+        self.task.get().is_some_and(AbortHandle::is_finished)
     }
 
     /// A request's head is here. The work on it ends when what is returned is dropped, with the response's last byte.
@@ -73,10 +97,10 @@ impl Activity {
         state.since + patience
     }
 
-    /// Since when no request is being worked on; `None`: one is.
+    /// Since when the client has not done what was its turn: to ask, or to take the answer. `None`: the turn is ours.
     pub(super) fn waiting_since(&self) -> Option<Instant> {
         let state = self.state();
-        (state.phase != Phase::Request).then_some(state.since)
+        (!state.pinned).then_some(state.since)
     }
 
     fn received(&self) {
@@ -87,7 +111,7 @@ impl Activity {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -102,6 +126,29 @@ impl State {
 #[derive(Debug)]
 pub(super) struct Work(Arc<Activity>);
 
+impl Work {
+    /// Whose work it is.
+    pub(super) fn activity(&self) -> &Arc<Activity> {
+        &self.0
+    }
+
+    /// While what is returned lives, the connection makes room for no other.
+    pub(super) fn pin(&self) -> Pin {
+        self.0.state().pinned = true;
+        Pin(Arc::clone(&self.0))
+    }
+}
+
+/// A connection that makes room for no other.
+#[derive(Debug)]
+pub(super) struct Pin(Arc<Activity>);
+
+impl Drop for Pin {
+    fn drop(&mut self) {
+        self.0.state().pinned = false;
+    }
+}
+
 impl Drop for Work {
     fn drop(&mut self) {
         let mut state = self.0.state();
@@ -114,25 +161,25 @@ impl Drop for Work {
 
 /// A connection that notes when a request begins to arrive.
 #[derive(Debug)]
-pub(super) struct Watched {
-    stream: TcpStream,
+pub(super) struct Watched<S> {
+    stream: S,
     activity: Arc<Activity>,
 }
 
-impl Watched {
-    pub(super) fn new(stream: TcpStream, activity: Arc<Activity>) -> Self {
+impl<S> Watched<S> {
+    pub(super) fn new(stream: S, activity: Arc<Activity>) -> Self {
         Self { stream, activity }
     }
 }
 
-impl AsyncRead for Watched {
+impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
     fn poll_read(
-        mut self: Pin<&mut Self>,
+        mut self: pin::Pin<&mut Self>,
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
-        ready!(Pin::new(&mut self.stream).poll_read(cx, buffer))?;
+        ready!(pin::Pin::new(&mut self.stream).poll_read(cx, buffer))?;
         if buffer.filled().len() > before {
             self.activity.received();
         }
@@ -140,25 +187,29 @@ impl AsyncRead for Watched {
     }
 }
 
-impl AsyncWrite for Watched {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, bytes)
+impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
+    fn poll_write(
+        mut self: pin::Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        pin::Pin::new(&mut self.stream).poll_write(cx, bytes)
     }
 
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
+    fn poll_flush(mut self: pin::Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        pin::Pin::new(&mut self.stream).poll_flush(cx)
     }
 
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+    fn poll_shutdown(mut self: pin::Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        pin::Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 
     fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
+        mut self: pin::Pin<&mut Self>,
         cx: &mut Context<'_>,
         slices: &[std::io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, slices)
+        pin::Pin::new(&mut self.stream).poll_write_vectored(cx, slices)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -174,7 +225,7 @@ mod tests {
         head: Duration::from_secs(10),
         request: Duration::from_secs(30),
         idle: Duration::from_secs(90),
-        page: Duration::from_secs(5),
+        login: Duration::from_secs(5),
     };
 
     #[tokio::test(start_paused = true)]
@@ -188,7 +239,11 @@ mod tests {
         assert_eq!(activity.deadline(&PATIENCE), after(10), "bytes that trickle in do not prolong the head");
         let work = activity.request();
         assert_eq!(activity.deadline(&PATIENCE), after(32));
+        assert_eq!(activity.waiting_since(), Some(after(2)));
+        let pin = work.pin();
         assert_eq!(activity.waiting_since(), None);
+        drop(pin);
+        assert_eq!(activity.waiting_since(), Some(after(2)));
         tokio::time::advance(Duration::from_secs(1)).await;
         let pipelined = activity.request();
         drop(work);

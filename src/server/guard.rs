@@ -19,11 +19,22 @@ pub(super) enum Refusal {
     ForeignOrigin,
 }
 
-/// Lets a request pass that is addressed to the listen address or to one of these names, and does not come from a
-/// page of others.
-pub(super) fn admit(head: &request::Parts, listen: SocketAddr, hostnames: &[String]) -> Result<(), Refusal> {
+/// Where requests may be addressed.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Place<'a> {
+    /// The address as bound.
+    pub(super) listen: SocketAddr,
+    /// Names beside it, in lower case.
+    pub(super) hostnames: &'a [String],
+    /// The port of a Host without one: 80, or 443 over TLS.
+    pub(super) default_port: u16,
+}
+
+/// Lets a request pass that is addressed to the listen address or to one of the names, and does not come from a page of
+/// others.
+pub(super) fn admit(head: &request::Parts, place: &Place<'_>) -> Result<(), Refusal> {
     // A request target in absolute form counts more than Host (RFC 9112, 3.2.2); here both must be ours.
-    if head.uri.authority().is_some_and(|authority| !is_addressable(authority, listen, hostnames)) {
+    if head.uri.authority().is_some_and(|authority| !is_addressable(authority, place)) {
         return Err(Refusal::ForeignHost);
     }
     let host = match single(&head.headers, HOST) {
@@ -32,12 +43,12 @@ pub(super) fn admit(head: &request::Parts, listen: SocketAddr, hostnames: &[Stri
         Ok(None) if head.version == Version::HTTP_10 => None,
         Ok(None) | Err(Repeated) => return Err(Refusal::BadHost),
     };
-    if host.as_ref().is_some_and(|host| !is_addressable(host, listen, hostnames)) {
+    if host.as_ref().is_some_and(|host| !is_addressable(host, place)) {
         return Err(Refusal::ForeignHost);
     }
     match single(&head.headers, ORIGIN) {
         Ok(None) => Ok(()),
-        Ok(Some(origin)) if is_own_origin(origin, host.as_ref(), listen, hostnames) => Ok(()),
+        Ok(Some(origin)) if is_own_origin(origin, host.as_ref(), place) => Ok(()),
         Ok(Some(_)) | Err(Repeated) => Err(Refusal::ForeignOrigin),
     }
 }
@@ -60,15 +71,15 @@ fn authority(text: &str) -> Option<Authority> {
 
 /// Whether a request may be addressed so. On a wildcard address any literal address leads here, and no name server
 /// can make a browser believe that a literal is another site.
-fn is_addressable(authority: &Authority, listen: SocketAddr, hostnames: &[String]) -> bool {
-    let literal_here = literal(authority).is_some() && listen.ip().is_unspecified();
-    is_own(authority, 80, listen, hostnames)
-        || literal_here && authority.port_u16().unwrap_or(80) == listen.port()
+fn is_addressable(authority: &Authority, place: &Place<'_>) -> bool {
+    let literal_here = literal(authority).is_some() && place.listen.ip().is_unspecified();
+    is_own(authority, place.default_port, place)
+        || literal_here && authority.port_u16().unwrap_or(place.default_port) == place.listen.port()
 }
 
 /// Whether a page is ours: the same origin as the request's, or one of our names. A literal address that is not the
 /// listen address may be another machine's, also on a wildcard.
-fn is_own_origin(origin: &str, host: Option<&Authority>, listen: SocketAddr, hostnames: &[String]) -> bool {
+fn is_own_origin(origin: &str, host: Option<&Authority>, place: &Place<'_>) -> bool {
     let (authority_text, default_port) =
         match (origin.strip_prefix("http://"), origin.strip_prefix("https://")) {
             (Some(rest), _) => (rest, 80),
@@ -76,10 +87,11 @@ fn is_own_origin(origin: &str, host: Option<&Authority>, listen: SocketAddr, hos
             (None, None) => return false,
         };
     authority(authority_text)
-        .is_some_and(|origin| host == Some(&origin) || is_own(&origin, default_port, listen, hostnames))
+        .is_some_and(|origin| host == Some(&origin) || is_own(&origin, default_port, place))
 }
 
-fn is_own(authority: &Authority, default_port: u16, listen: SocketAddr, hostnames: &[String]) -> bool {
+fn is_own(authority: &Authority, default_port: u16, place: &Place<'_>) -> bool {
+    let Place { listen, hostnames, .. } = place;
     let host = authority.host();
     if hostnames.iter().any(|name| name.eq_ignore_ascii_case(host)) {
         return true;
@@ -128,7 +140,8 @@ mod tests {
         }
         let (head, ()) = request.body(()).unwrap().into_parts();
         let hostnames = ["prober.example".to_owned()];
-        assert_eq!(admit(&head, listen.parse().unwrap(), &hostnames), expected, "{listen} {headers:?}");
+        let place = Place { listen: listen.parse().unwrap(), hostnames: &hostnames, default_port: 80 };
+        assert_eq!(admit(&head, &place), expected, "{listen} {headers:?}");
     }
 
     #[test]
@@ -159,11 +172,28 @@ mod tests {
     }
 
     #[test]
+    fn over_tls_the_port_that_is_left_out_is_443() {
+        let place = Place { listen: "192.0.2.1:443".parse().unwrap(), hostnames: &[], default_port: 443 };
+        let ask = |origin: &str| {
+            let request = Request::builder().header("host", "192.0.2.1").header("origin", origin);
+            admit(&request.body(()).unwrap().into_parts().0, &place)
+        };
+        assert_eq!(ask("https://192.0.2.1"), Ok(()));
+        assert_eq!(ask("https://192.0.2.1:443"), Ok(()));
+        assert_eq!(ask("https://192.0.2.1:8443"), Err(Refusal::ForeignOrigin));
+    }
+
+    #[test]
     fn unreadable_hosts() {
         let bad = Err(Refusal::BadHost);
         check(LOOPBACK, &[], bad);
         check(LOOPBACK, &[("host", "")], bad);
         check(LOOPBACK, &[("host", "a b")], bad);
+        check(LOOPBACK, &[("host", "::1:10429")], bad);
+        check(LOOPBACK, &[("host", "[::1")], bad);
+        check(LOOPBACK, &[("host", "127.0.0.1:99999")], Err(Refusal::ForeignHost));
+        check(LOOPBACK, &[("host", "127.0.0.1:10429, evil.example")], bad);
+        check("[::1]:10429", &[("host", "[::1%25lo]:10429")], Err(Refusal::ForeignHost));
         check(LOOPBACK, &[("host", "x@127.0.0.1:10429")], bad);
         check(LOOPBACK, &[("host", "127.0.0.1:10429"), ("host", "127.0.0.1:10429")], bad);
         check_target(LOOPBACK, "/", Version::HTTP_10, &[], Ok(()));

@@ -14,10 +14,11 @@ use std::{
 use hyper::{server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
 use tokio::{
+    io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
     runtime,
     sync::{oneshot, watch},
-    task::{AbortHandle, JoinSet},
+    task::{JoinSet, yield_now},
     time::{MissedTickBehavior, interval, sleep, sleep_until, timeout},
 };
 use tracing::{debug, error, info, warn};
@@ -38,7 +39,7 @@ const MAX_HEAD_BYTES: usize = 16 * 1024;
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Limits {
     pub(super) patience: Patience,
-    /// Connections at a time. One more takes the place of the one that has been without a request for longest.
+    /// Connections at a time. One more takes the place of the one that has kept us waiting for longest.
     pub(super) connections: usize,
 }
 
@@ -50,7 +51,7 @@ impl Limits {
             // Above the usual scrape interval of a minute, so that Prometheus keeps its connection.
             idle: Duration::from_secs(90),
             // Within the usual scrape timeout of ten seconds, so that the reason reaches Prometheus.
-            page: Duration::from_secs(5),
+            login: Duration::from_secs(5),
         },
         connections: 128,
     };
@@ -78,7 +79,8 @@ impl Server {
     }
 
     pub(super) fn start_with(listener: StdListener, state: Arc<State>, limits: Limits) -> io::Result<Self> {
-        let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
+        // The blocking thread is for passwords, of which one is checked at a time.
+        let runtime = runtime::Builder::new_current_thread().enable_all().max_blocking_threads(1).build()?;
         let address = listener.local_addr()?;
         let listener = {
             let _entered = runtime.enter();
@@ -87,7 +89,7 @@ impl Server {
         let (stop, stopped) = oneshot::channel();
         let (end, ended) = std_mpsc::channel();
         let beat = state.health().part("server", BEAT_PATIENCE);
-        let site = Arc::new(Site::new(state, address, limits.patience.page));
+        let site = Arc::new(Site::new(state, address, limits.patience.login));
         thread::Builder::new().name("server".to_owned()).spawn(move || {
             runtime.block_on(serve(listener, site, limits, beat, stopped));
             // Nobody waits for it if the server was dropped instead of stopped.
@@ -125,7 +127,10 @@ async fn serve(
         tokio::select! {
             // Without an order to stop, the server was dropped: nothing is waited for.
             patience = &mut stopped => break patience.unwrap_or_default(),
-            _ = ticks.tick() => beat.beat(),
+            _ = ticks.tick() => {
+                beat.beat();
+                connections.site.tidy();
+            }
             Some(ended) = connections.tasks.join_next() => {
                 if ended.is_err_and(|error| error.is_panic()) {
                     error!("A connection's task panicked");
@@ -137,6 +142,8 @@ async fn serve(
                         info!("Connections are accepted again");
                     }
                     connections.add(stream);
+                    // Who was let in gets to speak before the next ones take its place.
+                    yield_now().await;
                 }
                 Err(error) => {
                     if !mem::replace(&mut failing, true) {
@@ -156,7 +163,7 @@ struct Connections {
     site: Arc<Site>,
     limits: Limits,
     tasks: JoinSet<()>,
-    open: Vec<(Arc<Activity>, AbortHandle)>,
+    open: Vec<Arc<Activity>>,
     closing: watch::Sender<bool>,
 }
 
@@ -167,7 +174,7 @@ impl Connections {
     }
 
     fn add(&mut self, stream: TcpStream) {
-        self.open.retain(|(_, task)| !task.is_finished());
+        self.open.retain(|activity| !activity.has_ended());
         if self.open.len() >= self.limits.connections && !self.evict() {
             debug!("A connection was closed, since all others are busy");
             return;
@@ -180,20 +187,19 @@ impl Connections {
             self.limits.patience,
             self.closing.subscribe(),
         );
-        let task = self.tasks.spawn(connection);
-        self.open.push((activity, task));
+        activity.belongs_to(self.tasks.spawn(connection));
+        self.open.push(activity);
     }
 
-    /// Closes the connection that has been without a request for longest; `false`: there is none.
+    /// Closes the connection that has kept us waiting for longest; `false`: none does.
     fn evict(&mut self) -> bool {
         let waiting = self
             .open
             .iter()
             .enumerate()
-            .filter_map(|(index, (activity, _))| activity.waiting_since().map(|since| (since, index)));
+            .filter_map(|(index, activity)| activity.waiting_since().map(|since| (since, index)));
         let Some((_, longest)) = waiting.min() else { return false };
-        let (_, task) = self.open.remove(longest);
-        task.abort();
+        self.open.remove(longest).abort();
         true
     }
 
@@ -212,32 +218,14 @@ async fn connection(
     activity: Arc<Activity>,
     site: Arc<Site>,
     patience: Patience,
-    mut closing: watch::Receiver<bool>,
+    closing: watch::Receiver<bool>,
 ) {
-    if let Err(error) = stream.set_nodelay(true) {
-        debug!(%error, "A connection ended as it began");
-        return;
-    }
-    let service = service_fn(|request| Arc::clone(&site).answer(request, activity.request()));
-    let io = TokioIo::new(Watched::new(stream, Arc::clone(&activity)));
-    // The timeouts are ours, see `Activity`: hyper's own for the head also ends connections kept alive.
-    let mut connection = pin!(
-        http1::Builder::new()
-            .max_buf_size(MAX_HEAD_BYTES)
-            .header_read_timeout(None)
-            .serve_connection(io, service)
-    );
     let mut late = pin!(sleep_until(activity.deadline(&patience)));
-    let mut closing = pin!(closing.wait_for(|closing| *closing));
-    let mut closed = false;
+    let mut talk = pin!(talk(stream, Arc::clone(&activity), site, closing));
     poll_fn(|cx| {
-        if !closed && closing.as_mut().poll(cx).is_ready() {
-            closed = true;
-            connection.as_mut().graceful_shutdown();
-        }
-        if let Poll::Ready(ended) = connection.as_mut().poll(cx) {
+        if let Poll::Ready(ended) = talk.as_mut().poll(cx) {
             if let Err(error) = ended {
-                debug!(%error, "A connection ended early");
+                debug!(error, "A connection ended early");
             }
             return Poll::Ready(());
         }
@@ -246,4 +234,51 @@ async fn connection(
         late.as_mut().poll(cx)
     })
     .await;
+}
+
+/// The connection as it would be if nobody looked at the time. An error is what a person at the log may know.
+async fn talk(
+    stream: TcpStream,
+    activity: Arc<Activity>,
+    site: Arc<Site>,
+    mut closing: watch::Receiver<bool>,
+) -> Result<(), &'static str> {
+    stream.set_nodelay(true).map_err(|_| "gone at once")?;
+    let Some(tls) = site.tls() else {
+        return answer(Watched::new(stream, Arc::clone(&activity)), false, activity, site, closing).await;
+    };
+    let stream = tokio::select! {
+        stream = tls.accept(stream) => stream.map_err(|_| "no TLS handshake")?,
+        _ = closing.wait_for(|closing| *closing) => return Ok(()),
+    };
+    answer(Watched::new(stream, Arc::clone(&activity)), true, activity, site, closing).await
+}
+
+/// Requests and answers; `secure`: over TLS.
+async fn answer(
+    stream: Watched<impl AsyncRead + AsyncWrite + Unpin>,
+    secure: bool,
+    activity: Arc<Activity>,
+    site: Arc<Site>,
+    mut closing: watch::Receiver<bool>,
+) -> Result<(), &'static str> {
+    let service = service_fn(|request| Arc::clone(&site).answer(request, activity.request(), secure));
+    // The timeouts are ours, see `Activity`: hyper's own for the head also ends connections kept alive.
+    let mut connection = pin!(
+        http1::Builder::new()
+            .max_buf_size(MAX_HEAD_BYTES)
+            .header_read_timeout(None)
+            .serve_connection(TokioIo::new(stream), service)
+    );
+    let ended = tokio::select! {
+        ended = connection.as_mut() => Some(ended),
+        _ = closing.wait_for(|closing| *closing) => None,
+    };
+    let ended = if let Some(ended) = ended {
+        ended
+    } else {
+        connection.as_mut().graceful_shutdown();
+        connection.await
+    };
+    ended.map_err(|_| "not as HTTP/1.1 has it, or in the middle of a message")
 }

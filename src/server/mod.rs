@@ -1,16 +1,19 @@
 //! The HTTP listener: a thread and a runtime of its own, so that no scrape disturbs what times probes.
 //!
-//! [`Server`] accepts connections and bounds them; requests pass a guard against the browsers of others and then
-//! the routes.
+//! [`Server`] accepts connections and bounds them, over TLS where there is a certificate; requests pass users'
+//! passwords where there are any, then a guard against the browsers of others, and then the routes.
 
+mod access;
 mod activity;
 mod encoding;
 mod guard;
 mod landing;
 mod listener;
+mod pages;
 mod routes;
 #[cfg(test)]
 mod tests;
+mod users;
 
 pub use self::{
     listener::{Server, bind},

@@ -178,6 +178,14 @@ fn the_commands_say_no_secret_either() {
     let place = Place::new("");
     place.write("config.toml", &config(&simulator, &place));
     check_output("once", &commanded(&place, "once").output().unwrap());
+    let verbose = commanded(&place, "once").arg("--verbose").output().unwrap();
+    let said = [&verbose.stdout, &verbose.stderr].map(|text| String::from_utf8_lossy(text)).concat();
+    assert!(said.contains("> authorization: ***\n") && said.contains("< "), "{said}");
+    // What services echo of an account may be seen there, keys and what is left of them may not.
+    for secret in [CANARY, ECHOES[0], ECHOES[6]] {
+        let line = said.lines().find(|line| line.contains(secret));
+        assert!(line.is_none(), "once --verbose has {secret}: {}", line.unwrap_or_default());
+    }
     check_output("once --json", &commanded(&place, "once").arg("--json").output().unwrap());
     check_output("check-config", &commanded(&place, "check-config").output().unwrap());
     let surroundings = Surroundings {

@@ -3,7 +3,8 @@
 use std::{
     collections::BTreeSet,
     ffi::OsString,
-    fs,
+    fs::{self, Permissions},
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -13,6 +14,9 @@ use langmart_prober::{
     config::{Config, KeySource, Keys, Loaded, Problems, Surroundings, Task, dns_server_name, load, parse},
 };
 use proptest::prelude::*;
+
+/// A bcrypt hash of nobody's password.
+const HASH: &str = "$2y$10$ilw2DDaAotOFnLjBDKD31uyjQ2JYK4CUEme.wS2r6PytKIWfdB27S";
 
 /// In every secret of these tests, and nowhere else.
 const CANARY: &str = "canary";
@@ -109,6 +113,7 @@ fn what_is_loaded_shows_no_secret() {
     let directory = tempfile::tempdir().unwrap();
     let (key, path) = (directory.path().join("key"), directory.path().join("config.toml"));
     fs::write(&key, "sk-canary-file\n").unwrap();
+    fs::set_permissions(&key, Permissions::from_mode(0o600)).unwrap();
     let text = format!(
         r#"
         [provider.langmart]
@@ -236,6 +241,63 @@ fn a_listener_for_everyone_wants_consent() {
     assert_eq!(config.server.listen.to_string(), "[::]:0");
     assert_eq!(config.server.hostnames, ["a.example", "[::1]"]);
     good("[server]\nlisten = \"[::ffff:127.0.0.1]:1\"");
+    let users = format!("basic_auth = {{ alice = \"{HASH}\" }}");
+    let config = good(&format!("[server]\nlisten = \"0.0.0.0:1\"\n{users}"));
+    assert_eq!(config.server.users.keys().collect::<Vec<_>>(), ["alice"]);
+    let told = warnings(&format!(
+        "[server]\nlisten = \"0.0.0.0:1\"\n{users}\n[provider.groq]\nchecks = [\"status\"]"
+    ));
+    assert!(
+        matches!(&told[..], [one] if one.contains("server.basic_auth: passwords can be read on the way")),
+        "{told:?}"
+    );
+    assert_eq!(warnings(&format!("[server]\n{users}\n[provider.groq]\nchecks = [\"status\"]")), [""; 0]);
+}
+
+#[test]
+fn certificate_and_key_are_judged_at_load() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name).display().to_string();
+    let made = || rcgen::generate_simple_self_signed(["prober.example".to_owned()]).unwrap();
+    let (one, other) = (made(), made());
+    let write = |name: &str, text: &str, mode| {
+        fs::write(path(name), text).unwrap();
+        fs::set_permissions(path(name), Permissions::from_mode(mode)).unwrap();
+    };
+    write("one.crt", &one.cert.pem(), 0o644);
+    write("one.key", &one.signing_key.serialize_pem(), 0o600);
+    write("open.key", &one.signing_key.serialize_pem(), 0o644);
+    write("other.key", &other.signing_key.serialize_pem(), 0o600);
+    write("empty", "", 0o600);
+    let load = |certificate: &str, key: &str, keys| {
+        let tls = format!("tls = {{ cert_file = \"{}\", key_file = \"{}\" }}", path(certificate), path(key));
+        parse(&format!("[server]\n{tls}"), "config.toml", keys, &SURROUNDINGS)
+    };
+    let good = load("one.crt", "one.key", Keys::Required).unwrap().config.server.tls.unwrap();
+    assert!(good.certified.is_some());
+    assert!(!format!("{good:?}").contains("certified"));
+    for (certificate, key, problem) in [
+        ("missing", "one.key", "server.tls.cert_file: ".to_owned() + &path("missing") + " cannot be read"),
+        ("empty", "one.key", "has no certificate".to_owned()),
+        ("one.key", "one.key", "has no certificate".to_owned()),
+        ("one.crt", "missing", "server.tls.key_file: ".to_owned() + &path("missing") + " cannot be read"),
+        ("one.crt", "empty", "has no private key".to_owned()),
+        ("one.crt", "other.key", "is not the key of the certificate".to_owned()),
+        ("one.crt", "open.key", format!("whose mode is 0644; run: chmod 600 {}", path("open.key"))),
+    ] {
+        let problems = load(certificate, key, Keys::Required).unwrap_err();
+        assert_eq!(problems.as_slice().len(), 1, "{problems}");
+        assert!(problems.to_string().contains(&problem), "{problems}");
+    }
+    assert!(
+        load("one.crt", "missing", Keys::Skipped).unwrap().config.server.tls.unwrap().certified.is_none()
+    );
+    assert_eq!(
+        load("one.crt", "missing", Keys::Reported).unwrap().warnings.len(),
+        2,
+        "and that no probe is there"
+    );
+    load("one.crt", "open.key", Keys::Reported).unwrap_err();
 }
 
 #[test]
@@ -635,7 +697,9 @@ fn every_example_of_a_value_is_accepted() {
     // Each alone: an example may be the default's alternative, and one of them is for a method that has a body.
     let lines: Vec<&str> = EXAMPLE.lines().collect();
     let examples = lines.iter().enumerate().filter_map(|(n, line)| Some((n, line.strip_prefix("#e.g. ")?)));
-    for (number, example) in examples.filter(|(_, example)| !example.starts_with("ca_file")) {
+    for (number, example) in
+        examples.filter(|(_, example)| !example.starts_with("ca_file") && !example.starts_with("tls"))
+    {
         let example =
             if example.starts_with("body") { &format!("{example}\nmethod = \"POST\"") } else { example };
         let text = lines.iter().enumerate().map(|(n, line)| if n == number { example } else { line });
@@ -650,6 +714,7 @@ fn every_key_is_in_the_example() {
     let sections = [
         "",
         "[server]",
+        "[server.tls]",
         "[log]",
         "[state]",
         "[schedule]",
@@ -701,7 +766,7 @@ proptest! {
     #[test]
     fn no_value_of_any_type_panics(
         key in prop::sample::select(vec![
-            "server.listen", "server.hostnames", "log.level", "log.max_file_size", "log.directory",
+            "server.listen", "server.hostnames", "server.tls", "server.basic_auth", "server.basic_auth.alice", "log.level", "log.max_file_size", "log.directory",
             "schedule.max_backoff", "defaults.interval", "defaults.generation.timeout", "provider.langmart.api",
             "provider.langmart.base_url", "provider.langmart.proxy", "provider.langmart.api_key.env",
             "provider.langmart.checks", "provider.langmart.labels", "provider.langmart.headers.x-a",

@@ -25,7 +25,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("records", &["config", "lines", "outcome"]),
     ("schedule", &["config", "outcome"]),
     ("state", &["outcome"]),
-    ("server", &["health", "metrics", "outcome"]),
+    ("server", &["config", "health", "metrics", "outcome"]),
     (
         "daemon",
         &[

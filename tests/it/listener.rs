@@ -4,12 +4,19 @@ use std::{
     fs,
     io::{Read, Write},
     net::TcpStream,
+    os::unix::{
+        fs::{MetadataExt, PermissionsExt},
+        process::ExitStatusExt,
+    },
+    process::Command,
+    thread,
 };
 
-use rustix::process::{Resource, Rlimit, prlimit};
+use rustix::process::{Resource, Rlimit, Signal, getrlimit, prlimit, setrlimit};
 
 use crate::harness::{
-    daemon::{Daemon, KEY, LISTEN, Place},
+    daemon::{Daemon, KEY, LISTEN, PROBER, Place},
+    parts,
     simulate::simulator,
     wait::{PATIENCE, wait_for},
 };
@@ -17,11 +24,6 @@ use crate::harness::{
 fn limit_descriptors(daemon: &Daemon, limit: u64) {
     let limit = Rlimit { current: Some(limit), maximum: Some(20_000) };
     prlimit(Some(daemon.pid()), Resource::Nofile, limit).unwrap();
-}
-
-fn descriptors(daemon: &Daemon) -> u64 {
-    let directory = format!("/proc/{}/fd", daemon.pid().as_raw_nonzero());
-    fs::read_dir(directory).unwrap().count() as u64
 }
 
 #[test]
@@ -68,15 +70,187 @@ fn idle_and_broken_connections_do_not_keep_scrapes_out() {
         simulator.address()
     ));
     let mut daemon = place.daemon();
-    let idle = descriptors(&daemon);
+    let idle = daemon.descriptors();
     let silent: Vec<_> = (0..300).map(|_| TcpStream::connect(daemon.address).unwrap()).collect();
     for request in ["\r\n", "GET", "nonsense\r\n\r\n", "\u{16}\u{3}\u{1}"] {
         let mut broken = TcpStream::connect(daemon.address).unwrap();
         broken.write_all(request.as_bytes()).unwrap();
     }
     assert_eq!(daemon.get("/-/ready").status, 200);
-    assert!(descriptors(&daemon) < idle + 200, "{} of 300 connections are held", descriptors(&daemon) - idle);
+    assert!(daemon.descriptors() < idle + 200, "{} of 300 connections are held", daemon.descriptors() - idle);
     drop(silent);
-    wait_for("the connections to be gone", || (descriptors(&daemon) <= idle + 2).then_some(()));
+    wait_for("the connections to be gone", || (daemon.descriptors() <= idle + 2).then_some(()));
+    daemon.stop();
+}
+
+/// Connections that the flood opens, where the limit of descriptors of this process allows so many.
+const FLOOD: u64 = 10_000;
+
+/// A daemon with one probe each half second of this simulator.
+fn probing(simulator: &langmart_prober::simulator::Simulator) -> (Place, Daemon) {
+    let place = Place::new(&format!(
+        "{LISTEN}[defaults]\ninterval = \"500ms\"\n[provider.openai]\nbase_url = \"http://{}/openai/v1\"\n{KEY}\n\
+         checks = [\"auth\"]\n",
+        simulator.address()
+    ));
+    let daemon = place.daemon();
+    (place, daemon)
+}
+
+/// Waits for three more runs, each at its time, with a scrape meanwhile.
+#[track_caller]
+fn check_goes_on(daemon: &Daemon, simulator: &langmart_prober::simulator::Simulator) {
+    let (before, asked) = (daemon.scrape(), simulator.requests().len());
+    let after = daemon.scrape_until("runs to go on", |scrape| {
+        scrape.sum("langmart_probe_runs_total") >= before.sum("langmart_probe_runs_total") + 3.0
+    });
+    assert!(simulator.requests().len() >= asked + 2, "the simulator saw fewer");
+    let failures = |scrape: &crate::harness::scrape::Scrape| scrape.sum("langmart_probe_failures_total");
+    assert_eq!(failures(&after), failures(&before));
+    assert_eq!(daemon.get("/-/healthy").body, "healthy\n");
+}
+
+#[test]
+fn ten_thousand_idle_connections_and_slow_heads_keep_nothing_out() {
+    let limit = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }).unwrap();
+    let flood = limit.maximum.map_or(FLOOD, |most| FLOOD.min(most.saturating_sub(2_000)));
+    assert!(flood > 500, "too few descriptors for a flood: {limit:?}");
+    let simulator = simulator("");
+    let (_place, mut daemon) = probing(&simulator);
+    let idle = daemon.descriptors();
+    let mut open = Vec::new();
+    for number in 0..flood {
+        let mut stream = TcpStream::connect(daemon.address).unwrap();
+        if number % 2 == 0 {
+            // It may have had to make room already.
+            let _ = stream.write_all(b"GET /metrics HTTP/1.1\r\nx: ");
+        }
+        open.push(stream);
+        if number % 2_000 == 1_999 {
+            check_goes_on(&daemon, &simulator);
+        }
+    }
+    for stream in open.iter_mut().rev().take(128) {
+        let _ = stream.write_all(b"y");
+    }
+    check_goes_on(&daemon, &simulator);
+    assert!(daemon.descriptors() < idle + 200, "{} of {flood} are held", daemon.descriptors() - idle);
+    drop(open);
+    wait_for("the connections to be gone", || (daemon.descriptors() <= idle + 2).then_some(()));
+    daemon.stop();
+}
+
+#[test]
+fn a_request_line_of_a_gigabyte_is_cut_off() {
+    const GIGABYTE: usize = 1 << 30;
+
+    let simulator = simulator("");
+    let (_place, mut daemon) = probing(&simulator);
+    let resident = || daemon.scrape().sum("process_resident_memory_bytes");
+    let before = resident();
+    let address = daemon.address;
+    let streaming = thread::spawn(move || {
+        let mut stream = TcpStream::connect(address).unwrap();
+        let chunk = vec![b'a'; 64 << 10];
+        stream.write_all(b"GET /").unwrap();
+        let mut sent = 0;
+        while sent < GIGABYTE && stream.write_all(&chunk).is_ok() {
+            sent += chunk.len();
+        }
+        sent
+    });
+    check_goes_on(&daemon, &simulator);
+    let sent = streaming.join().unwrap();
+    assert!(sent < GIGABYTE / 10, "{sent} bytes were taken");
+    assert!(resident() < before + f64::from(32 << 20), "{before} bytes, then {}", resident());
+    daemon.stop();
+}
+
+#[test]
+fn floods_of_requests_keep_nothing_out() {
+    let simulator = simulator("");
+    let (_place, mut daemon) = probing(&simulator);
+    let address = daemon.address;
+    let head = |line: &str| format!("{line} HTTP/1.1\r\nHost: {address}\r\n\r\n");
+    // Each writes without end and never reads.
+    let floods =
+        ["HEAD /metrics", "GET /metrics", "GET /", "POST /-/reload", "nonsense", "PRI *"].map(|line| {
+            let requests = head(line).repeat(50);
+            thread::spawn(move || {
+                let mut connections = 0;
+                while let Ok(mut stream) = TcpStream::connect(address) {
+                    stream.set_write_timeout(Some(std::time::Duration::from_millis(100))).unwrap();
+                    connections += 1;
+                    for _ in 0..200 {
+                        if stream.write_all(requests.as_bytes()).is_err() {
+                            break;
+                        }
+                    }
+                }
+                connections
+            })
+        });
+    for _ in 0..3 {
+        check_goes_on(&daemon, &simulator);
+    }
+    let log = daemon.stop();
+    assert!(!log.contains("panicked") && !log.contains("stuck"), "{log}");
+    for flood in floods {
+        assert!(flood.join().unwrap() > 0);
+    }
+}
+
+#[test]
+fn no_key_gets_into_a_core_file() {
+    if !parts::has(&["prlimit"], false) {
+        return;
+    }
+    let place = Place::new(LISTEN);
+    let mut command = Command::new("prlimit");
+    command.args(["--core=unlimited", PROBER, "run", "--config"]).arg(place.path("config.toml"));
+    command.current_dir(place.path(""));
+    let mut daemon = Daemon::start(command);
+    daemon.signal(Signal::ABORT);
+    let (status, log) = daemon.wait();
+    assert_eq!((status.signal(), status.core_dumped()), (Some(Signal::ABORT.as_raw()), false), "{log}");
+}
+
+#[test]
+fn nobody_of_the_same_user_looks_into_it_but_itself() {
+    const NOBODY: u32 = 65_534;
+
+    if !parts::has(&["setpriv"], true) {
+        return;
+    }
+    let place = Place::new(LISTEN);
+    // Where that user gets at it, whatever directory the tests were built in.
+    let [program, config] = ["langmart-prober", "config.toml"].map(|name| place.path(name));
+    fs::copy(PROBER, &program).unwrap();
+    for (path, mode) in [(place.path(""), 0o755), (program.clone(), 0o755), (config.clone(), 0o644)] {
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    }
+    let mut command = Command::new("setpriv");
+    let user = NOBODY.to_string();
+    command.args(["--reuid", &user, "--regid", &user, "--clear-groups"]).arg(&program);
+    command.args(["run", "--config"]).arg(&config);
+    let mut daemon = Daemon::start(command);
+    let owner =
+        |what: &str| fs::metadata(format!("/proc/{}/{what}", daemon.pid().as_raw_nonzero())).unwrap().uid();
+    assert_eq!(owner("environ"), 0, "it can be looked into");
+    let status = fs::read_to_string(format!("/proc/{}/status", daemon.pid().as_raw_nonzero())).unwrap();
+    assert!(status.contains(&format!("Uid:\t{NOBODY}\t")), "{status}");
+    let scrape = daemon.scrape();
+    for name in [
+        "cpu_seconds_total",
+        "start_time_seconds",
+        "threads",
+        "virtual_memory_bytes",
+        "resident_memory_bytes",
+        "open_fds",
+        "max_fds",
+    ] {
+        assert!(scrape.value(&format!("process_{name}"), &[]) > 0.0, "{name}");
+    }
     daemon.stop();
 }

@@ -4,6 +4,7 @@
 #![expect(clippy::float_cmp, reason = "counts and flags are whole numbers, which f64 holds exactly")]
 #![expect(clippy::unwrap_used, reason = "a test that panics has failed, in its helpers too")]
 
+mod access;
 mod backoff;
 mod budget;
 mod canary;

@@ -132,7 +132,7 @@ fn a_bad_file_changes_nothing_and_says_why() {
 struct Held {
     resident: f64,
     threads: usize,
-    descriptors: usize,
+    descriptors: u64,
 }
 
 impl Held {
@@ -140,16 +140,15 @@ impl Held {
         let idle = |scrape: &Scrape| scrape.value("langmart_prober_runs_in_flight", &[]) == 0.0;
         let resident =
             daemon.scrape_until("the runs to end", idle).value("process_resident_memory_bytes", &[]);
-        let count = |what: &str| {
-            // The least of some looks: the connection of a scrape ends when the daemon gets to it.
-            let directory = format!("/proc/{}/{what}", daemon.pid().as_raw_nonzero());
-            let look = |_| {
-                thread::sleep(Duration::from_millis(10));
-                fs::read_dir(&directory).unwrap().count()
-            };
-            (0..50).map(look).min().unwrap()
+        // The least of some looks: the connection of a scrape ends when the daemon gets to it.
+        let look = |_| {
+            thread::sleep(Duration::from_millis(10));
+            let tasks = format!("/proc/{}/task", daemon.pid().as_raw_nonzero());
+            (fs::read_dir(tasks).unwrap().count(), daemon.descriptors())
         };
-        Self { resident, threads: count("task"), descriptors: count("fd") }
+        let looks: Vec<_> = (0..50).map(look).collect();
+        let threads = looks.iter().map(|(threads, _)| *threads).min().unwrap();
+        Self { resident, threads, descriptors: looks.iter().map(|(_, open)| *open).min().unwrap() }
     }
 }
 

@@ -2,8 +2,9 @@
 
 use std::{
     ffi::OsStr,
-    fs,
+    fs::{self, Permissions},
     net::SocketAddr,
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::{Command, ExitStatus, Output},
 };
@@ -44,8 +45,9 @@ impl Place {
     }
 
     pub fn write(&self, name: &str, text: &str) {
-        // Renamed, so that nobody reads half of it.
+        // Renamed, so that nobody reads half of it; and our own alone, as it must be where a secret is in it.
         fs::write(self.path("being-written"), text).unwrap();
+        fs::set_permissions(self.path("being-written"), Permissions::from_mode(0o600)).unwrap();
         fs::rename(self.path("being-written"), self.path(name)).unwrap();
     }
 
@@ -143,6 +145,13 @@ impl Daemon {
     #[track_caller]
     pub fn runs(&self, probe: &str) -> f64 {
         self.scrape().value("langmart_probe_runs_total", &[("probe", probe)])
+    }
+
+    /// Open descriptors, without the one of the connection that asks. The process itself tells: no other of the same user
+    /// may look.
+    #[track_caller]
+    pub fn descriptors(&self) -> u64 {
+        self.scrape().sum("process_open_fds") as u64 - 1
     }
 
     pub fn pid(&self) -> Pid {

@@ -72,7 +72,12 @@ pub fn probe(provider: Provider, check: Check) -> Probe {
 /// A configuration with these probes.
 pub fn config(probes: Vec<Probe>) -> Config {
     Config {
-        server: Server { listen: SocketAddr::from(([127, 0, 0, 1], 0)), hostnames: Vec::new() },
+        server: Server {
+            listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+            hostnames: Vec::new(),
+            tls: None,
+            users: BTreeMap::new(),
+        },
         log: Log {
             filter: "info".to_owned(),
             format: LogFormat::Text,

@@ -1,0 +1,152 @@
+//! `[server]`: where the listener is, by which names, and who may ask it.
+
+use std::{collections::BTreeMap, net::SocketAddr};
+
+use bcrypt::HashParts;
+use url::Host;
+
+use super::{
+    certificate::{CertificateFiles, read_chain},
+    load::Keys,
+    model::{KeySource, Server, ServerTls},
+    problem::shown,
+    raw::{Section, wrong_type},
+    resolve::{Context, absolute},
+    secret::Secret,
+    surroundings::exposure,
+};
+
+/// The costs of a bcrypt hash: below them it protects little, above them one password takes seconds.
+const LEAST_COST: u32 = 5;
+const MOST_COST: u32 = 14;
+
+/// The most users, and the most bytes of a user's name.
+const MOST_USERS: usize = 64;
+const LONGEST_USER: usize = 64;
+
+pub(super) fn server(mut section: Section<'_>, context: &Context<'_>) -> Server {
+    let listen = section.text("listen", |text| {
+        text.parse::<SocketAddr>().map_err(|_| {
+            format!(
+                "{} is not an address to listen on; write \"127.0.0.1:10429\" or \"[::1]:10429\"",
+                shown(text)
+            )
+        })
+    });
+    let listen = listen.unwrap_or(SocketAddr::from(([127, 0, 0, 1], 10_429)));
+    let hostnames = section.texts("hostnames", hostname).into_iter().map(|(name, _)| name).collect();
+    let tls = section.has("tls").then(|| tls(section.section("tls"), context)).flatten();
+    section.pass(&["tls"]);
+    let protected = section.has("basic_auth");
+    let basic_auth = section.section("basic_auth");
+    let users = users(&basic_auth, context);
+    if protected && basic_auth.entries().is_empty() && !section.is_bad("basic_auth") {
+        section.problem("basic_auth", "has no user; write { USER = \"BCRYPT HASH\" }, or remove it");
+    }
+    let allowed = section.flag("allow_unauthenticated").unwrap_or(section.has("allow_unauthenticated"));
+    let remote = !listen.ip().to_canonical().is_loopback();
+    if remote && !protected && !allowed {
+        let message = format!(
+            "\"{listen}\" is not a loopback address, and whoever reaches it could read the state and reload; \
+             listen on 127.0.0.1, set server.basic_auth, or set server.allow_unauthenticated = true"
+        );
+        section.problem("listen", message);
+    }
+    if remote && protected && !section.has("tls") {
+        let message = "passwords can be read on the way to an address that is not loopback; set server.tls, \
+                       or put a proxy in front that has TLS";
+        context.report.warning(&section.place_of("basic_auth"), message);
+    }
+    section.finish();
+    Server { listen, hostnames, tls, users }
+}
+
+/// A name or an address as a Host header has it, without a port.
+fn hostname(text: &str) -> Result<String, String> {
+    let message = || {
+        format!(
+            "{} is not a host name; write it without scheme and port, such as \"prober.example\"",
+            shown(text)
+        )
+    };
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | '[' | ']' | ':');
+    let name = match text.parse() {
+        Ok(address) => Host::<&str>::Ipv6(address).to_string(),
+        Err(_) => text.to_ascii_lowercase(),
+    };
+    // What the URL standard would write differently, such as 127.1, no browser sends.
+    let same = Host::parse(&name).is_ok_and(|host| host.to_string() == name);
+    if same && name.chars().all(plain) && name.len() <= 253 && !name.ends_with('.') {
+        Ok(name)
+    } else {
+        Err(message())
+    }
+}
+
+/// Certificate and key. They are read to be judged; the key only where keys are.
+fn tls(mut section: Section<'_>, context: &Context<'_>) -> Option<ServerTls> {
+    let certificate = section.required("cert_file", absolute);
+    let key = section.required("key_file", absolute);
+    let [certificate_place, key_place] = ["cert_file", "key_file"].map(|key| section.place_of(key));
+    section.finish();
+    let files = CertificateFiles { certificate: certificate?, key: key? };
+    let stamp = files.stamp();
+    if let Err(message) = read_chain(&files.certificate) {
+        context.report.error(&certificate_place, message);
+        return None;
+    }
+    if context.keys == Keys::Skipped {
+        return Some(ServerTls { files, stamp, certified: None });
+    }
+    if let Some(message) = exposure(&KeySource::File(files.key.clone())) {
+        context.report.error(&key_place, message);
+        return None;
+    }
+    let certified = match files.read() {
+        Ok(certified) => Some(certified),
+        Err(message) if context.keys == Keys::Required => {
+            context.report.error(&key_place, message);
+            None
+        }
+        Err(message) => {
+            context.report.warning(&key_place, message);
+            None
+        }
+    };
+    Some(ServerTls { files, stamp, certified })
+}
+
+fn users(section: &Section<'_>, context: &Context<'_>) -> BTreeMap<String, Secret> {
+    let mut users = BTreeMap::new();
+    for entry in section.entries() {
+        let hash = entry.value.as_str().ok_or_else(|| wrong_type("a string, a bcrypt hash", entry.value));
+        match hash.and_then(|hash| user(entry.key, hash)) {
+            Ok(hash) => drop(users.insert(entry.key.to_owned(), hash)),
+            Err(message) => context.report.error(&entry.place, message),
+        }
+    }
+    if users.len() > MOST_USERS {
+        let message = format!("{} users are too many; allowed are {MOST_USERS}", users.len());
+        context.report.error(section.place(), message);
+    }
+    users
+}
+
+/// The hash of a user's password. It is never repeated: the commonest mistake is to write the password itself.
+fn user(name: &str, hash: &str) -> Result<Secret, String> {
+    // The user ends at the first colon (RFC 7617, 2).
+    if name.is_empty() || name.len() > LONGEST_USER || name.contains(|c: char| c == ':' || c.is_control()) {
+        return Err(
+            "is not the name of a user; it has 1 to 64 bytes, no colon and no control character".to_owned()
+        );
+    }
+    let parts: HashParts = hash.parse().map_err(|_| {
+        "must be a bcrypt hash, which begins with $2y$, as `htpasswd -nBC 10 USER` prints behind the colon".to_owned()
+    })?;
+    let cost = parts.get_cost();
+    if (LEAST_COST..=MOST_COST).contains(&cost) {
+        Ok(Secret::new(hash.to_owned()))
+    } else {
+        Err(format!("has a cost of {cost}; allowed are {LEAST_COST} to {MOST_COST}, and 10 is usual"))
+    }
+}
