@@ -646,7 +646,7 @@ impl Outcome {
 }
 
 /// Who a record is about.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Subject<'a> {
     /// The probe's name.
     pub probe: &'a str,

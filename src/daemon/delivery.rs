@@ -10,6 +10,7 @@ use tracing::{error, info, warn};
 use super::memory::{self, Memory};
 use crate::{
     config::Probe,
+    history::{History, ProbeHistory, Waiting},
     metrics::{ComparisonSeries, Last, Metrics, Series},
     outcome::{Outcome, Reason, SkipCause, Subject, rfc3339},
     probe::Target,
@@ -21,6 +22,7 @@ use crate::{
 pub(super) struct Watched {
     target: Arc<Target>,
     series: Arc<Series>,
+    history: Arc<ProbeHistory>,
     /// What the pairs of the probe's comparison write to; `None`: it is in none.
     comparison: Option<Arc<ComparisonSeries>>,
     identity: Arc<Identity>,
@@ -30,7 +32,8 @@ pub(super) struct Watched {
 
 impl Watched {
     /// With what was kept of it over a restart, if anything.
-    pub(super) fn new(target: Arc<Target>, metrics: &Metrics, kept: &Kept) -> Arc<Self> {
+    pub(super) fn new(target: Arc<Target>, metrics: &Metrics, history: &History, kept: &Kept) -> Arc<Self> {
+        let history = history.of(target.probe());
         let series = metrics.series(target.probe());
         let comparison = target.probe().comparison.as_deref().and_then(|wanted| metrics.comparison(wanted));
         let identity = Arc::new(Identity::of(target.probe().subject()));
@@ -38,7 +41,7 @@ impl Watched {
         if let Some(kept) = kept {
             series.restore(kept.last_run, kept.last_success);
         }
-        Arc::new(Self { target, series, comparison, identity, wait: kept.and_then(memory::wait) })
+        Arc::new(Self { target, series, history, comparison, identity, wait: kept.and_then(memory::wait) })
     }
 }
 
@@ -94,9 +97,13 @@ impl Work for Delivery {
 
     fn report(&self, target: &Arc<Watched>, event: Event) {
         match event {
-            Event::Waiting { next_run, backoff_until } => target.series.waiting(next_run, backoff_until),
+            Event::Waiting { next_run, backoff_until } => {
+                target.series.waiting(next_run, backoff_until);
+                target.history.waits(Waiting { next_run: Some(next_run), backoff_until });
+            }
             Event::Skipped { cause, runs } => {
                 target.series.skipped(cause, runs);
+                target.history.skipped(cause, runs);
                 if cause == SkipCause::Budget {
                     self.announce();
                 }
@@ -111,6 +118,8 @@ impl Work for Delivery {
                 self.metrics.run_ended();
                 log_change(target.target.probe(), target.series.last().as_ref(), &outcome);
                 target.series.observe(&outcome);
+                let outcome = Arc::new(outcome);
+                target.history.observe(&outcome);
                 let pair = outcome.compared.as_deref().and_then(|compared| compared.pair);
                 if let Some((comparison, pair)) = target.comparison.as_ref().zip(pair) {
                     comparison.observe(&pair);

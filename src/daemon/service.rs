@@ -24,10 +24,11 @@ use super::{
 use crate::{
     config::{self, Config, Keys, Loaded, Problems, Surroundings},
     health::{Health, Readiness},
+    history::History,
     logging::{self, Logging},
     metrics::Metrics,
     outcome::rfc3339,
-    probe::{Resolver, Target},
+    probe::{Resolver, Target, curl},
     records::Records,
     schedule::Budget,
     server::{self, ReloadRequest, Server, State},
@@ -186,6 +187,7 @@ struct Daemon<'a> {
     config: Config,
     logging: &'a Logging,
     metrics: Arc<Metrics>,
+    history: Arc<History>,
     records: Arc<Records>,
     memory: Arc<Memory>,
     budget: Arc<Budget>,
@@ -229,6 +231,8 @@ impl<'a> Daemon<'a> {
         let record_lines = records.counters();
         metrics.count_lines("results", record_lines.dropped, record_lines.errors);
         metrics.configure(&config);
+        let history = Arc::new(History::default());
+        history.configure(&config, curl);
         let kept = memory::recall(&config);
         let budget = memory::budget(&config, &kept);
         memory::show(&budget, &metrics);
@@ -242,7 +246,8 @@ impl<'a> Daemon<'a> {
         let probing = Probing::start(delivery, config.schedule.clone(), beat)
             .map_err(Fatal::other("cannot start the scheduler's thread"))?;
         let (reload, reloads) = mpsc::channel(1);
-        let state = Arc::new(State::new(metrics.clone(), health.clone(), reload, &config.server));
+        let state =
+            Arc::new(State::new(metrics.clone(), history.clone(), health.clone(), reload, &config.server));
         let server =
             Server::start(listener, state.clone()).map_err(Fatal::other("cannot start the listener"))?;
         let watchdog = systemd::watchdog_interval(
@@ -256,6 +261,7 @@ impl<'a> Daemon<'a> {
             config,
             logging,
             metrics,
+            history,
             records,
             memory,
             budget,
@@ -295,7 +301,10 @@ impl<'a> Daemon<'a> {
 
     /// Has the scheduler run these targets, which are a configuration's.
     async fn schedule(&self, config: &Config, targets: Vec<Arc<Target>>, kept: &Kept) -> Result<(), Ended> {
-        let watched = targets.into_iter().map(|target| Watched::new(target, &self.metrics, kept)).collect();
+        let watched = targets
+            .into_iter()
+            .map(|target| Watched::new(target, &self.metrics, &self.history, kept))
+            .collect();
         self.probing.apply(config.schedule.clone(), watched).await
     }
 
@@ -346,6 +355,7 @@ impl<'a> Daemon<'a> {
         self.state.reconfigure(&config.server);
         self.certificate = Certificate::of(&config.server);
         self.metrics.configure(&config);
+        self.history.configure(&config, curl);
         self.budget.set_limits(config.budget);
         memory::show(&self.budget, &self.metrics);
         self.memory.retain(&config);

@@ -7,7 +7,6 @@ mod access;
 mod activity;
 mod encoding;
 mod guard;
-mod landing;
 mod listener;
 mod pages;
 mod routes;

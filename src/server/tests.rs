@@ -16,6 +16,7 @@ use super::{ReloadRequest, Server, State, activity::Patience, bind, listener::Li
 use crate::{
     config,
     health::{Health, Readiness},
+    history::History,
     metrics::{
         Metrics,
         testing::{chat, config, provider},
@@ -44,6 +45,7 @@ struct Running {
     server: Server,
     state: Arc<State>,
     metrics: Arc<Metrics>,
+    history: Arc<History>,
     health: Arc<Health>,
     reloads: mpsc::Receiver<ReloadRequest>,
     address: SocketAddr,
@@ -52,13 +54,20 @@ struct Running {
 impl Running {
     fn start(limits: Limits) -> Self {
         let metrics = Arc::new(Metrics::new(SystemTime::now()));
+        let history = Arc::new(History::default());
         let health = Arc::new(Health::new());
         let (reload, reloads) = mpsc::channel(1);
-        let state = Arc::new(State::new(Arc::clone(&metrics), Arc::clone(&health), reload, &configured(&[])));
+        let state = Arc::new(State::new(
+            Arc::clone(&metrics),
+            Arc::clone(&history),
+            Arc::clone(&health),
+            reload,
+            &configured(&[]),
+        ));
         let listener = bind(([127, 0, 0, 1], 0).into()).unwrap();
         let server = Server::start_with(listener, Arc::clone(&state), limits).unwrap();
         let address = server.address();
-        Self { server, state, metrics, health, reloads, address }
+        Self { server, state, metrics, history, health, reloads, address }
     }
 
     /// With so many probes that a page does not fit into the buffers of a socket.
