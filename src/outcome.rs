@@ -49,10 +49,12 @@ macro_rules! named {
 }
 
 mod comparison;
+mod demand;
 mod network;
 
 pub use self::{
     comparison::{Compared, Measure, Pair, PairVerdict, Side},
+    demand::Demanded,
     network::{AddressFailure, DnsServer, FailedAddress, LookupFailure, Network},
 };
 

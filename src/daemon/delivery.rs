@@ -127,6 +127,11 @@ impl Work for Delivery {
                 self.spent(target);
                 self.memory.ran(&target.identity, target.target.probe().clone(), outcome);
             }
+            // It counts in tokens, cost and budget alone.
+            Event::Demanded(outcome) => {
+                target.series.observe_demanded(&outcome);
+                self.spent(target);
+            }
             Event::Rechecked(outcome) => {
                 target.series.observe_recheck(&outcome);
                 self.spent(target);

@@ -16,7 +16,8 @@ use super::delivery::{Delivery, Watched};
 use crate::{
     config::Schedule,
     health::Beat,
-    schedule::{Anchor, Scheduler},
+    schedule::{Anchor, Demand, Scheduler},
+    server::RunRequest,
 };
 
 /// How often the scheduler's runtime says that it lives.
@@ -43,14 +44,19 @@ pub(super) struct Ended;
 
 impl Probing {
     /// Starts the thread, without probes.
-    pub(super) fn start(delivery: Delivery, limits: Schedule, beat: Beat) -> io::Result<Self> {
+    pub(super) fn start(
+        delivery: Delivery,
+        limits: Schedule,
+        beat: Beat,
+        demands: mpsc::Receiver<RunRequest>,
+    ) -> io::Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .max_blocking_threads(MAX_BLOCKING_THREADS)
             .build()?;
         let (orders, receiver) = mpsc::channel(1);
         let thread = thread::Builder::new().name("probes".to_owned()).spawn(move || {
-            runtime.block_on(follow(receiver, delivery, limits, beat));
+            runtime.block_on(follow(receiver, demands, delivery, limits, beat));
             // What still blocks, blocks nobody: the process is about to end.
             runtime.shutdown_background();
         })?;
@@ -77,13 +83,23 @@ impl Probing {
     }
 }
 
-async fn follow(mut orders: mpsc::Receiver<Order>, delivery: Delivery, limits: Schedule, beat: Beat) {
+async fn follow(
+    mut orders: mpsc::Receiver<Order>,
+    mut demands: mpsc::Receiver<RunRequest>,
+    delivery: Delivery,
+    limits: Schedule,
+    beat: Beat,
+) {
     let mut scheduler = Scheduler::new(Arc::new(delivery), Anchor::now(), &limits);
     let mut ticks = interval(BEAT);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         let order = tokio::select! {
             order = orders.recv() => order,
+            Some(RunRequest { probe, within, answer }) = demands.recv() => {
+                scheduler.demand(&probe, Demand { deadline: Instant::now() + within, answer });
+                continue;
+            }
             _ = ticks.tick() => {
                 beat.beat();
                 continue;

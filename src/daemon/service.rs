@@ -31,7 +31,7 @@ use crate::{
     probe::{Resolver, Target, curl},
     records::Records,
     schedule::Budget,
-    server::{self, ReloadRequest, Server, State},
+    server::{self, ReloadRequest, Server, State, Wishes},
     signals::{Signal, Signals},
     state::Kept,
     systemd::{self, Notifier},
@@ -243,11 +243,17 @@ impl<'a> Daemon<'a> {
         let health = Arc::new(Health::new());
         let delivery = Delivery { metrics: metrics.clone(), memory: memory.clone(), budget: budget.clone() };
         let beat = health.part("scheduler", SCHEDULER_PATIENCE);
-        let probing = Probing::start(delivery, config.schedule.clone(), beat)
+        let (runs, demands) = mpsc::channel(server::MOST_RUN_REQUESTS);
+        let probing = Probing::start(delivery, config.schedule.clone(), beat, demands)
             .map_err(Fatal::other("cannot start the scheduler's thread"))?;
         let (reload, reloads) = mpsc::channel(1);
-        let state =
-            Arc::new(State::new(metrics.clone(), history.clone(), health.clone(), reload, &config.server));
+        let state = Arc::new(State::new(
+            metrics.clone(),
+            history.clone(),
+            health.clone(),
+            Wishes { reload, runs },
+            &config.server,
+        ));
         let server =
             Server::start(listener, state.clone()).map_err(Fatal::other("cannot start the listener"))?;
         let watchdog = systemd::watchdog_interval(

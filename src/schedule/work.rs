@@ -77,4 +77,6 @@ pub enum Event {
     Finished(Outcome),
     /// An extra attempt after it has ended: it is no run.
     Rechecked(Outcome),
+    /// An attempt that somebody asked for has ended: it is no run.
+    Demanded(Outcome),
 }

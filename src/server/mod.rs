@@ -5,6 +5,7 @@
 
 mod access;
 mod activity;
+mod demand;
 mod encoding;
 mod guard;
 mod listener;
@@ -15,6 +16,7 @@ mod tests;
 mod users;
 
 pub use self::{
+    demand::{MOST_RUN_REQUESTS, RunRequest},
     listener::{Server, bind},
-    routes::{ReloadRequest, State},
+    routes::{ReloadRequest, State, Wishes},
 };

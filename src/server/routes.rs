@@ -27,6 +27,7 @@ use tokio_rustls::TlsAcceptor;
 use super::{
     access::Access,
     activity::Work,
+    demand::{self, RunRequest},
     encoding::{gzip, prefers_gzip},
     guard::{self, Place, Refusal},
     pages::{Page, Pages},
@@ -68,26 +69,35 @@ pub struct ReloadRequest {
     pub answer: oneshot::Sender<Result<(), String>>,
 }
 
+/// Where wishes lead that requests can have. One that finds its channel full is refused.
+#[derive(Debug)]
+pub struct Wishes {
+    /// To whoever reloads.
+    pub reload: mpsc::Sender<ReloadRequest>,
+    /// To whoever runs probes.
+    pub runs: mpsc::Sender<RunRequest>,
+}
+
 /// What the pages show and what requests can cause.
 #[derive(Debug)]
 pub struct State {
     metrics: Arc<Metrics>,
     history: Arc<History>,
     health: Arc<Health>,
-    reload: mpsc::Sender<ReloadRequest>,
+    wishes: Wishes,
     access: RwLock<Access>,
 }
 
 impl State {
-    /// `reload` leads to whoever reloads; a request that finds it full is refused. `server` as configured.
+    /// `server` as configured.
     pub fn new(
         metrics: Arc<Metrics>,
         history: Arc<History>,
         health: Arc<Health>,
-        reload: mpsc::Sender<ReloadRequest>,
+        wishes: Wishes,
         server: &config::Server,
     ) -> Self {
-        Self { metrics, history, health, reload, access: RwLock::new(Access::new(server, None)) }
+        Self { metrics, history, health, wishes, access: RwLock::new(Access::new(server, None)) }
     }
 
     /// Takes over names, users and TLS of a new configuration.
@@ -190,6 +200,9 @@ impl Site {
                 self.page(path, HTML, head, work, |view, _| page::detail(view, &history).into_bytes())
             }
             Resource::Json(of_runs) => self.json(of_runs, head, work),
+            Resource::Run if head.method == Method::GET => self.run(head, work).await,
+            // To look at the head alone must not spend a run.
+            Resource::Run => Reply::not_allowed("GET"),
         }
     }
 
@@ -207,6 +220,7 @@ impl Site {
             "/icon.svg" => Resource::Page("/icon.svg", "image/svg+xml", |_, _| page::ICON.into()),
             "/api/v1/results" => Resource::Json(true),
             "/api/v1/probes" => Resource::Json(false),
+            "/probe" => Resource::Run,
             "/-/healthy" => Resource::Healthy,
             "/-/ready" => Resource::Ready,
             _ => {
@@ -214,6 +228,17 @@ impl Site {
                 Resource::Probe(Arc::clone(all.get(path.strip_prefix("/probes/")?)?))
             }
         })
+    }
+
+    /// A run of now, in the names of `blackbox_exporter`.
+    async fn run(&self, head: &request::Parts, work: &Work) -> Reply {
+        let State { history, wishes, .. } = &*self.state;
+        let allowed = self.state.access().probe_generation;
+        let _pinned = work.pin();
+        match demand::run(head, history, &wishes.runs, allowed).await {
+            Ok(answer) => Reply { content_type: SAMPLES, ..Reply::text(StatusCode::OK, answer) },
+            Err((status, text)) => Reply::text(status, text),
+        }
     }
 
     /// Records or probes, as the query asks.
@@ -273,7 +298,7 @@ impl Site {
 
     async fn reload(&self) -> Reply {
         let (answer, result) = oneshot::channel();
-        match self.state.reload.try_send(ReloadRequest { answer }) {
+        match self.state.wishes.reload.try_send(ReloadRequest { answer }) {
             Ok(()) => {}
             Err(TrySendError::Full(_)) => {
                 return Reply::text(StatusCode::SERVICE_UNAVAILABLE, "Another reload is waiting already.\n");
@@ -303,6 +328,8 @@ enum Resource {
     Probe(Arc<ProbeHistory>),
     /// Records of runs, or else probes.
     Json(bool),
+    /// A run of now.
+    Run,
 }
 
 /// Whether the client has these bytes already (RFC 9110, 13.1.2).
