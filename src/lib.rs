@@ -5,7 +5,7 @@
 //! **Ground**, which imports nothing of ours:
 //! - [`outcome`]: the vocabulary of all parts, closed types for APIs, checks, reasons, faults, and the result record.
 //! - [`cli`]: the command line.
-//! - [`health`]: which parts beat, and whether the daemon is ready.
+//! - [`health`]: which parts beat, which are started again, and whether the daemon is ready.
 //! - [`lines`]: files of lines that no disk can stop: bounded queue, own thread, rotation.
 //! - [`signals`], [`systemd`]: what the operator and the service manager say and hear.
 //! - [`simulator`]: a simulated LangMart and simulated providers with scripted faults.

@@ -8,7 +8,6 @@ use std::{
 
 use super::{EXIT_FAILED, EXIT_OK};
 use crate::{
-    config::Surroundings,
     daemon::{self, Source},
     simulator::{Options, Scenario, Simulator},
 };
@@ -112,26 +111,34 @@ pub fn demo(listen: SocketAddr, out: &mut impl Write, err: &mut impl Write) -> i
     let text = CONFIGURATION
         .replace("SIMULATOR", &simulator.address().to_string())
         .replace("LISTEN", &listen.to_string());
-    writeln!(
-        out,
-        "Probing a simulated LangMart, Anthropic, Groq and OpenAI, every 5 s. Look at:\n\
-         \x20 http://{listen}/         the probes, what they found, what to do\n\
-         \x20 http://{listen}/metrics  what Prometheus scrapes\n\
-         Within a minute: langmart-auth succeeds; groq-gpt-oss-20b is rate limited and waited for;\n\
-         anthropic-auth fails with a bad key; langmart-gpt-4o-mini meets a 503 and recovers;\n\
-         the comparison gpt-4o-mini tells what the gateway adds, and the 503 from a fault of the provider's;\n\
-         anthropic's status page announces an incident and its end.\n\
-         Ctrl-C ends it."
-    )?;
-    out.flush()?;
-    let surroundings = Surroundings { variable: &key, system_roots: &Vec::new };
-    match daemon::run(&Source::BuiltIn(&text, surroundings)) {
+    let mut told = Ok(());
+    let listening = |address| {
+        told = tell(address, out);
+    };
+    let ended = daemon::run(&Source::BuiltIn(text, key), listening);
+    told?;
+    match ended {
         Ok(()) => Ok(EXIT_OK),
         Err(fatal) => {
             fatal.tell(err);
             Ok(EXIT_FAILED)
         }
     }
+}
+
+fn tell(address: SocketAddr, out: &mut impl Write) -> io::Result<()> {
+    writeln!(
+        out,
+        "Probing a simulated LangMart, Anthropic, Groq and OpenAI, every 5 s. Look at:\n\
+         \x20 http://{address}/         the probes, what they found, what to do\n\
+         \x20 http://{address}/metrics  what Prometheus scrapes\n\
+         Within a minute: langmart-auth succeeds; groq-gpt-oss-20b is rate limited and waited for;\n\
+         anthropic-auth fails with a bad key; langmart-gpt-4o-mini meets a 503 and recovers;\n\
+         the comparison gpt-4o-mini tells what the gateway adds, and the 503 from a fault of the provider's;\n\
+         anthropic's status page announces an incident and its end.\n\
+         Ctrl-C ends it."
+    )?;
+    out.flush()
 }
 
 /// The demo's own environment.

@@ -532,7 +532,7 @@ fn the_daemons_own_are_there() {
     let metrics = Metrics::new(later(1_000));
     let dropped = Arc::new(AtomicU64::new(0));
     metrics.count_lines("results", Arc::clone(&dropped), Arc::new(AtomicU64::new(2)));
-    metrics.watch_task("scheduler");
+    metrics.count_restarts("scheduler", Arc::new(AtomicU64::new(3)));
     metrics.reloaded(true, later(5));
     metrics.reloaded(false, later(6));
     metrics.lag(Duration::from_millis(2));
@@ -550,7 +550,7 @@ fn the_daemons_own_are_there() {
         ("langmart_prober_runs_in_flight", 1.0),
         ("langmart_prober_log_lines_dropped_total{file=\"results\"}", 7.0),
         ("langmart_prober_log_write_errors_total{file=\"results\"}", 2.0),
-        ("langmart_prober_task_restarts_total{task=\"scheduler\"}", 0.0),
+        ("langmart_prober_task_restarts_total{task=\"scheduler\"}", 3.0),
         ("process_start_time_seconds", 1000.0),
     ];
     for (name, value) in expected {
@@ -628,7 +628,7 @@ fn the_page_keeps_the_rules_of_the_format() {
         Arc::new(probe("b", &provider, Task::Balance)),
     ];
     metrics.configure(&config(probes.clone()));
-    metrics.watch_task("server");
+    metrics.count_restarts("server", Arc::default());
     metrics.count_lines("log", Arc::default(), Arc::default());
     for probe in &probes {
         let time_to_first_token = Some(Duration::from_millis(300));

@@ -28,7 +28,7 @@ use std::time::SystemTime;
 use crate::{history::History, metrics::BudgetNow};
 
 /// What a page is rendered from.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct View<'a> {
     /// What the probes found.
     pub history: &'a History,
@@ -41,12 +41,12 @@ pub struct View<'a> {
 }
 
 /// How the daemon itself is.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Prober {
     /// `starting`, `ready` or `stopping`.
     pub readiness: &'static str,
     /// The part that has not beaten for too long; `None`: all live.
-    pub stuck: Option<&'static str>,
+    pub stuck: Option<String>,
     /// Whether it is cut off from the network; `None`: that cannot be told.
     pub offline: Option<bool>,
 }

@@ -82,7 +82,7 @@ fn prober_troubles(view: &View<'_>) -> Markup {
             p.alarm role="alert" { strong { "The prober itself seems to be cut off. " }
                 "The last runs of every provider failed on the network: look at this machine's DNS, routes and proxy first." }
         }
-        @if let Some(part) = view.prober.stuck {
+        @if let Some(part) = &view.prober.stuck {
             p.alarm role="alert" { strong { "A part of the prober is stuck: " } (part) ". What is below may be old; look at its log." }
         }
     }
@@ -357,7 +357,7 @@ fn prober(view: &View<'_>) -> Markup {
             h2 #prober-title { "This prober" }
             dl.facts {
                 div { dt { "Version" } dd { (env!("CARGO_PKG_VERSION")) } }
-                div { dt { "State" } dd { (view.prober.readiness) ", " @if let Some(part) = view.prober.stuck { (part) " is stuck" } @else { "all parts live" } } }
+                div { dt { "State" } dd { (view.prober.readiness) ", " @if let Some(part) = &view.prober.stuck { (part) " is stuck" } @else { "all parts live" } } }
                 div { dt { "Network" } dd { @match view.prober.offline {
                     Some(true) => "cut off",
                     Some(false) => "online",

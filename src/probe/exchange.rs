@@ -75,21 +75,23 @@ pub(super) async fn exchange(
     if let Some(over) = over {
         ended = over;
     }
+    // By the clock, not by whether the deadline's timer was asked first: on a busy machine both are ready at once.
+    let late = ended - started > timeout;
     let failure = match ending {
-        Ok(Ok(End::Whole)) => None,
-        Ok(Ok(End::Silent)) | Err(_) if over.is_some() => None,
-        Ok(Ok(End::Silent)) => Some(Failure::new(
+        Ok(Ok(End::Whole)) if !late => None,
+        Ok(Ok(End::Silent)) | Err(_) if over.is_some() && !late => None,
+        Ok(Ok(End::Silent)) if over.is_none() => Some(Failure::new(
             Reason::StreamStalled,
             route.api.endpoint(),
             listener.as_deref().map_or_else(String::new, Listener::silence),
         )),
-        Ok(Ok(End::Exceeded)) => Some(Failure::new(
+        Ok(Ok(End::Exceeded)) if !late => Some(Failure::new(
             Reason::Malformed,
             route.api.endpoint(),
             format!("the response's body is larger than {} MiB", MAX_BODY >> 20),
         )),
-        Ok(Err(error)) => Some(failure::transport(&error, &seen, route)),
-        Err(_) => Some(failure::deadline(&seen, progress.headers.is_some(), timeout, route.api)),
+        Ok(Err(error)) if !late => Some(failure::transport(&error, &seen, route)),
+        _ => Some(failure::deadline(&seen, progress.headers.is_some(), timeout, route.api)),
     };
     let Progress { response, headers } = progress;
     Exchange { response, failure, seen, started, headers, ended }

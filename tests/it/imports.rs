@@ -23,7 +23,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("metrics", &["config", "outcome"]),
     ("probe", &["config", "outcome"]),
     ("records", &["config", "lines", "outcome"]),
-    ("schedule", &["config", "outcome"]),
+    ("schedule", &["config", "health", "outcome"]),
     ("state", &["outcome"]),
     ("server", &["config", "health", "metrics", "outcome"]),
     (
