@@ -5,6 +5,7 @@ mod body;
 mod classify;
 mod client;
 mod clock;
+mod curl;
 mod dial;
 mod dialect;
 mod exchange;
@@ -29,6 +30,7 @@ mod warm;
 
 pub use self::{
     client::ClientError,
+    curl::curl,
     request::RequestError,
     resolver::Resolver,
     run::{PrepareError, Target},
