@@ -309,6 +309,11 @@ impl Series {
     pub fn observe_recheck(&self, outcome: &Outcome) {
         let [ok, failed] = &self.values.rechecks;
         if outcome.success() { ok } else { failed }.add(1);
+        self.observe_demanded(outcome);
+    }
+
+    /// Takes in an attempt that somebody asked for: what it spent, and nothing else.
+    pub fn observe_demanded(&self, outcome: &Outcome) {
         self.values.input_tokens.add(outcome.input_tokens.unwrap_or(0));
         self.values.output_tokens.add(outcome.output_tokens.unwrap_or(0));
         self.values.cost.add(outcome.estimated_cost_usd.unwrap_or(0.0));

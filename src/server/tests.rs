@@ -12,10 +12,11 @@ use std::{
 use flate2::read::GzDecoder;
 use tokio::sync::mpsc;
 
-use super::{ReloadRequest, Server, State, activity::Patience, bind, listener::Limits};
+use super::{ReloadRequest, RunRequest, Server, State, Wishes, activity::Patience, bind, listener::Limits};
 use crate::{
     config,
     health::{Health, Readiness},
+    history::History,
     metrics::{
         Metrics,
         testing::{chat, config, provider},
@@ -37,6 +38,7 @@ fn configured(hostnames: &[&str]) -> config::Server {
         hostnames: hostnames.iter().map(ToString::to_string).collect(),
         tls: None,
         users: BTreeMap::new(),
+        probe_generation: false,
     }
 }
 
@@ -44,21 +46,31 @@ struct Running {
     server: Server,
     state: Arc<State>,
     metrics: Arc<Metrics>,
+    history: Arc<History>,
     health: Arc<Health>,
     reloads: mpsc::Receiver<ReloadRequest>,
+    run_requests: mpsc::Receiver<RunRequest>,
     address: SocketAddr,
 }
 
 impl Running {
     fn start(limits: Limits) -> Self {
         let metrics = Arc::new(Metrics::new(SystemTime::now()));
+        let history = Arc::new(History::default());
         let health = Arc::new(Health::new());
         let (reload, reloads) = mpsc::channel(1);
-        let state = Arc::new(State::new(Arc::clone(&metrics), Arc::clone(&health), reload, &configured(&[])));
+        let (runs, run_requests) = mpsc::channel(1);
+        let state = Arc::new(State::new(
+            Arc::clone(&metrics),
+            Arc::clone(&history),
+            Arc::clone(&health),
+            Wishes { reload, runs },
+            &configured(&[]),
+        ));
         let listener = bind(([127, 0, 0, 1], 0).into()).unwrap();
         let server = Server::start_with(listener, Arc::clone(&state), limits).unwrap();
         let address = server.address();
-        Self { server, state, metrics, health, reloads, address }
+        Self { server, state, metrics, history, health, reloads, run_requests, address }
     }
 
     /// With so many probes that a page does not fit into the buffers of a socket.

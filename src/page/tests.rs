@@ -1,0 +1,1 @@
+//! Pages of every state, and what may not be in them.
