@@ -6,6 +6,7 @@
 
 mod access;
 mod backoff;
+mod blackbox;
 mod budget;
 mod canary;
 mod comparison;
@@ -25,6 +26,7 @@ mod manual;
 mod network;
 mod once;
 mod pacing;
+mod page;
 mod phases;
 mod prometheus;
 mod proxies;
