@@ -167,7 +167,7 @@ fn the_api_is_as_documented() {
     };
     let acme = Arc::new(provider("acme", Api::Langmart));
     let probe = stream("p", &acme, "m");
-    let history = of(&[probe.clone()]);
+    let history = of(std::slice::from_ref(&probe));
     let full = |reason, fault| Outcome {
         detail: "d".into(),
         hint: "h",

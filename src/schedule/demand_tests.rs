@@ -61,7 +61,7 @@ async fn a_due_run_in_flight_or_about_to_begin_is_shared() {
     let first = theatre.first_due(&target.probe);
     theatre.until(first + SECOND).await;
     assert!(matches!(ask(&theatre, MINUTE).await, Ok(Demanded::Ran(_))));
-    theatre.until(first + MINUTE - SECOND / 2).await;
+    theatre.until(first + Duration::from_millis(59_500)).await;
     assert!(matches!(ask(&theatre, MINUTE).await, Ok(Demanded::Ran(_))));
     assert_eq!((demanded(&theatre), theatre.account(&target.probe).runs), (0, 2));
 }

@@ -1,7 +1,7 @@
 //! A real Chromium, driven by W3C WebDriver over chromedriver.
 
 use std::{
-    io::{Read, Write},
+    io::{self, BufRead, BufReader, Read, Write},
     net::{SocketAddr, TcpStream},
     process::Command,
 };
@@ -130,7 +130,7 @@ fn call(address: SocketAddr, method: &str, path: &str, parameters: &Value) -> Va
     answer["value"].take()
 }
 
-fn exchange(address: SocketAddr, method: &str, path: &str, body: &str) -> std::io::Result<String> {
+fn exchange(address: SocketAddr, method: &str, path: &str, body: &str) -> io::Result<String> {
     let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
     stream.set_read_timeout(Some(PATIENCE))?;
     let length = body.len();
@@ -139,7 +139,21 @@ fn exchange(address: SocketAddr, method: &str, path: &str, body: &str) -> std::i
         "{method} {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\nContent-Type: application/json\r\n\
          Content-Length: {length}\r\n\r\n{body}"
     )?;
-    let mut text = String::new();
-    stream.read_to_string(&mut text)?;
-    Ok(text)
+    // It keeps the connection whatever it is told.
+    let mut reader = BufReader::new(stream);
+    let (mut head, mut length) = (String::new(), 0);
+    loop {
+        let begin = head.len();
+        reader.read_line(&mut head)?;
+        let line = head[begin..].trim_end().to_ascii_lowercase();
+        if let Some(value) = line.strip_prefix("content-length:") {
+            length = value.trim().parse().map_err(io::Error::other)?;
+        }
+        if line.is_empty() {
+            break;
+        }
+    }
+    let mut body = vec![0; length];
+    reader.read_exact(&mut body)?;
+    Ok(head + &String::from_utf8_lossy(&body))
 }

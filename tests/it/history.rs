@@ -6,12 +6,13 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use super::*;
-use crate::{
-    config::Probe,
-    metrics::testing::{chat, config, provider},
-    outcome::{Api, Fault, Outcome, Reason, SkipCause},
+use langmart_prober::{
+    config::{Config, Probe},
+    history::{Held, History, MAX_RUNS, Run},
+    outcome::{Api, Check, Fault, Outcome, Reason, SkipCause},
 };
+
+use crate::harness::probes;
 
 fn at(seconds: u64) -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)
@@ -26,6 +27,16 @@ fn outcome(seconds: u64, reason: Reason) -> Arc<Outcome> {
     })
 }
 
+/// A configuration of chat probes with these names and models.
+fn config(probes: &[(&str, &str)]) -> Config {
+    let probe = |(name, model): &(&str, &str)| Probe {
+        name: (*name).to_owned(),
+        model: Some((*model).to_owned()),
+        ..probes::probe(probes::provider(Api::Langmart, "http://127.0.0.1:9"), Check::Chat)
+    };
+    probes::config(probes.iter().map(probe).collect())
+}
+
 fn no_curl(_: &Probe) -> String {
     String::new()
 }
@@ -33,9 +44,10 @@ fn no_curl(_: &Probe) -> String {
 #[test]
 fn the_oldest_run_goes_and_failures_are_counted_from_their_first() {
     let history = History::default();
-    let probe = chat("p", &Arc::new(provider("acme", Api::Langmart)), "m");
-    history.configure(&config(vec![probe.clone()]), no_curl);
-    let kept = history.of(&probe);
+    let config = config(&[("p", "m")]);
+    history.configure(&config, no_curl);
+    let probe = &config.probes[0];
+    let kept = history.of(probe);
     kept.skipped(SkipCause::Backoff, 2);
     kept.skipped(SkipCause::Budget, 1);
     assert_eq!(kept.snapshot().held, Some(Held { cause: SkipCause::Budget, runs: 3 }));
@@ -55,16 +67,15 @@ fn the_oldest_run_goes_and_failures_are_counted_from_their_first() {
 #[test]
 fn a_reload_keeps_the_memory_of_a_probe_that_stays_the_same() {
     let history = History::default();
-    let acme = Arc::new(provider("acme", Api::Langmart));
-    let (stays, changes) = (chat("stays", &acme, "m"), chat("changes", &acme, "m"));
-    history.configure(&config(vec![stays.clone(), changes.clone()]), no_curl);
-    for probe in [&stays, &changes] {
+    let before = config(&[("stays", "m"), ("changes", "m")]);
+    history.configure(&before, no_curl);
+    for probe in &before.probes {
         history.of(probe).observe(&outcome(1, Reason::Ok));
     }
-    history.configure(&config(vec![stays, chat("changes", &acme, "another")]), no_curl);
+    history.configure(&config(&[("stays", "m"), ("changes", "another")]), no_curl);
     let runs = history.all().values().map(|kept| kept.snapshot().runs.len()).collect::<Vec<_>>();
     assert_eq!(runs, [0, 1], "in the order of names");
-    history.of(&changes).observe(&outcome(2, Reason::Ok));
+    history.of(&before.probes[1]).observe(&outcome(2, Reason::Ok));
     assert_eq!(history.all()["changes"].snapshot().runs.len(), 0, "the run of a probe that is gone");
 }
 
