@@ -5,8 +5,6 @@
 
 mod memory;
 mod run;
-#[cfg(test)]
-mod tests;
 
 pub use self::{
     memory::{Held, History, MAX_RUNS, ProbeHistory, Snapshot, Told, Waiting},

@@ -1,6 +1,6 @@
 //! JSON for scripts: the last records and the probes' states, with filters.
 
-use std::time::SystemTime;
+use std::{cmp::Reverse, time::SystemTime};
 
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -46,7 +46,7 @@ impl Filter {
                 "model" => filter.model = Some(value.to_owned()),
                 "check" => {
                     filter.check =
-                        Some(one_of("check", value, Check::from_name, &names(Check::ALL, Check::name))?)
+                        Some(one_of("check", value, Check::from_name, &names(Check::ALL, Check::name))?);
                 }
                 "reason" if of_runs => {
                     filter.reason =
@@ -57,7 +57,7 @@ impl Filter {
                         Some(one_of("fault", value, Fault::from_name, &names(Fault::ALL, Fault::name))?);
                 }
                 "success" if of_runs => {
-                    filter.success = Some(one_of("success", value, |text| text.parse().ok(), "true, false")?)
+                    filter.success = Some(one_of("success", value, |text| text.parse().ok(), "true, false")?);
                 }
                 "since" if of_runs => {
                     let time = |text: &str| text.parse::<jiff::Timestamp>().ok().map(SystemTime::from);
@@ -84,18 +84,7 @@ impl Filter {
         self.probe.as_deref().is_none_or(|probe| probe == subject.probe)
             && self.provider.as_deref().is_none_or(|provider| provider == subject.provider)
             && self.check.is_none_or(|check| check == subject.check)
-            && self.model.is_none_or_equal(subject.model)
-    }
-}
-
-/// What is not given holds.
-trait NoneOrEqual {
-    fn is_none_or_equal(&self, other: Option<&str>) -> bool;
-}
-
-impl NoneOrEqual for Option<String> {
-    fn is_none_or_equal(&self, other: Option<&str>) -> bool {
-        self.as_deref().is_none_or(|wanted| Some(wanted) == other)
+            && self.model.as_deref().is_none_or(|model| Some(model) == subject.model)
     }
 }
 
@@ -136,7 +125,7 @@ pub fn results(view: &View<'_>, filter: &Filter) -> Vec<u8> {
                 && filter.since.is_none_or(|since| run.time >= since)
         })
         .collect();
-    results.sort_by(|(one, _), (other, _)| other.time.cmp(&one.time));
+    results.sort_by_key(|(run, _)| Reverse(run.time));
     results.truncate(filter.limit.unwrap_or(USUAL_LIMIT));
     let results = results.into_iter().map(|(run, subject)| run.record(subject)).collect();
     bytes(&Results { kept_per_probe: MAX_RUNS, results })

@@ -1,4 +1,4 @@
-//! One run in the names of blackbox_exporter, so that dashboards and relabelling made for it work as they are.
+//! One run in the names of `blackbox_exporter`, so that dashboards and relabelling made for it work as they are.
 
 use std::{fmt::Write, time::SystemTime};
 

@@ -61,7 +61,7 @@ fn verdict(kept: &Snapshot, state: &Now, now: SystemTime) -> Markup {
     };
     html! {
         div class={ "trouble " (state.state.name()) } {
-            p.what { "Last run at " (time(last.time, now)) " UTC: " strong { (reason(last.reason)) } " after " (took(last.duration())) @if last.slow { ", which is slow" } "." }
+            p { "Last run at " (time(last.time, now)) " UTC: " strong { (reason(last.reason)) } " after " (took(last.duration())) @if last.slow { ", which is slow" } "." }
             dl.facts {
                 @if !last.success() { div { dt { "Fault" } dd { (fault(last.fault)) } } }
                 @if let Some(since) = kept.failing_since { div { dt { "Since" } dd { (time(since, now)) " UTC, " (span(between(since, now))) } } }

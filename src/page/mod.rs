@@ -1,4 +1,4 @@
-//! What people and their scripts read: the status page, a page for each probe, JSON, and blackbox_exporter's view of a run.
+//! What people and their scripts read: the status page, a page for each probe, JSON, and `blackbox_exporter`'s view of a run.
 //!
 //! Everything here is a pure rendering of what [`crate::history`] remembers. maud escapes whatever is put into a page, by
 //! construction; style, script and icon are files of their own, so that the policy forbids everything inline.

@@ -187,7 +187,8 @@ fn providers(rows: &[Row], now: SystemTime) -> Markup {
         section #providers aria-labelledby="providers-title" {
             h2 #providers-title { "Providers" }
             p.note { "Over the last " (MAX_RUNS) " runs of each probe at most, which is what is kept in memory since the start. "
-                "In a strip the latest run is on the right: low marks succeeded, tall ones failed." }
+                "In a strip the latest run is on the right: low marks succeeded, tall ones failed. "
+                "Available is what has no fault of gateway, provider or network: a bad key of ours is not their downtime." }
             @for (name, rows) in &providers { (provider(name, rows, now)) }
         }
     }

@@ -20,13 +20,12 @@ pub fn curl(probe: &Probe) -> String {
             line.push_str(" --proxy-user \"$PROXY_AUTH\"");
         }
     }
-    match request::request(probe) {
-        Ok(Some(request)) => write_request(&mut line, probe, &request),
+    if let Ok(Some(request)) = request::request(probe) {
+        write_request(&mut line, probe, &request);
+    } else {
         // The network check goes as far as the handshake, and this shows how long that takes.
-        Ok(None) | Err(_) => {
-            let times = "dns %{time_namelookup} tcp %{time_connect} tls %{time_appconnect}\\n";
-            let _ = write!(line, " -o /dev/null -w '{times}' {}", quoted(probe.provider.base_url.as_str()));
-        }
+        let times = "dns %{time_namelookup} tcp %{time_connect} tls %{time_appconnect}\\n";
+        let _ = write!(line, " -o /dev/null -w '{times}' {}", quoted(probe.provider.base_url.as_str()));
     }
     line
 }

@@ -30,6 +30,8 @@ mod worker;
 #[cfg(test)]
 mod budget_tests;
 #[cfg(test)]
+mod demand_tests;
+#[cfg(test)]
 mod pacing_tests;
 #[cfg(test)]
 mod recheck_tests;

@@ -1,5 +1,6 @@
 //! What the tests share: the daemon as a process, a server that plays scripted bytes, probes made by hand.
 
+pub mod browser;
 pub mod daemon;
 pub mod http;
 pub mod lab;
