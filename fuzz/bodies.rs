@@ -12,7 +12,7 @@ use langmart_prober::{
     health::Health,
     metrics::Metrics,
     probe::fuzzing,
-    server::{self, Server, State},
+    server::{self, Server, State, Wishes},
 };
 use tokio::sync::mpsc;
 
@@ -73,17 +73,20 @@ pub struct Listener {
     server: Server,
     /// Kept, so that a reload is refused as one too many and not as one on the way out.
     _reloads: mpsc::Receiver<server::ReloadRequest>,
+    _run_requests: mpsc::Receiver<server::RunRequest>,
 }
 
 impl Listener {
     pub fn start() -> Self {
         let (reload, reloads) = mpsc::channel(1);
+        let (runs, run_requests) = mpsc::channel(1);
         let metrics = Arc::new(Metrics::new(SystemTime::UNIX_EPOCH));
         let settings = configured().server;
-        let state = State::new(metrics, Arc::new(Health::new()), reload, &settings);
+        let state =
+            State::new(metrics, Arc::default(), Arc::new(Health::new()), Wishes { reload, runs }, &settings);
         let listener = server::bind(([127, 0, 0, 1], 0).into()).expect("loopback has free ports");
         let server = Server::start(listener, Arc::new(state)).expect("a thread can be had");
-        Self { server, _reloads: reloads }
+        Self { server, _reloads: reloads, _run_requests: run_requests }
     }
 
     /// Any bytes are answered by HTTP or by the end of the connection, and the next client finds the listener alive.

@@ -14,6 +14,7 @@ use super::memory::{self, Memory};
 use crate::{
     config::Probe,
     health::{Health, Silence},
+    history::{History, ProbeHistory, Waiting},
     metrics::{ComparisonSeries, Last, Metrics, Series},
     outcome::{Outcome, Reason, SkipCause, Subject, rfc3339},
     probe::Target,
@@ -28,6 +29,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 pub(super) struct Watched {
     target: Arc<Target>,
     series: Arc<Series>,
+    history: Arc<ProbeHistory>,
     /// What the pairs of the probe's comparison write to; `None`: it is in none.
     comparison: Option<Arc<ComparisonSeries>>,
     identity: Arc<Identity>,
@@ -38,9 +40,16 @@ pub(super) struct Watched {
 
 impl Watched {
     /// With what was kept of it over a restart, if anything.
-    pub(super) fn new(target: Arc<Target>, metrics: &Metrics, health: &Health, kept: &Kept) -> Arc<Self> {
+    pub(super) fn new(
+        target: Arc<Target>,
+        metrics: &Metrics,
+        history: &History,
+        health: &Health,
+        kept: &Kept,
+    ) -> Arc<Self> {
         let probe = target.probe();
         let series = metrics.series(probe);
+        let history = history.of(probe);
         let comparison = probe.comparison.as_deref().and_then(|wanted| metrics.comparison(wanted));
         let identity = Arc::new(Identity::of(probe.subject()));
         let kept = kept.probes.get(&*identity);
@@ -48,7 +57,8 @@ impl Watched {
             series.restore(kept.last_run, kept.last_success);
         }
         let silence = health.silence(format!("probe {}", probe.name), longest_run(probe));
-        Arc::new(Self { target, series, comparison, identity, wait: kept.and_then(memory::wait), silence })
+        let wait = kept.and_then(memory::wait);
+        Arc::new(Self { target, series, history, comparison, identity, wait, silence })
     }
 
     /// Takes note of what the probe does: how long it may be silent from here on.
@@ -59,6 +69,8 @@ impl Watched {
                 let wait = next_run.duration_since(SystemTime::now()).unwrap_or_default();
                 self.silence.lasts(wait + PATIENCE);
             }
+            // It is beside the schedule, and has ended before the next run is due.
+            Event::Demanded(_) => {}
             _ => self.silence.lasts(longest_run(self.target.probe())),
         }
     }
@@ -140,9 +152,13 @@ impl Work for Delivery {
     fn report(&self, target: &Arc<Watched>, event: Event) {
         target.hear(&event);
         match event {
-            Event::Waiting { next_run, backoff_until } => target.series.waiting(next_run, backoff_until),
+            Event::Waiting { next_run, backoff_until } => {
+                target.series.waiting(next_run, backoff_until);
+                target.history.waits(Waiting { next_run: Some(next_run), backoff_until });
+            }
             Event::Skipped { cause, runs } => {
                 target.series.skipped(cause, runs);
+                target.history.skipped(cause, runs);
                 if cause == SkipCause::Budget {
                     self.announce();
                 }
@@ -155,12 +171,19 @@ impl Work for Delivery {
             Event::Finished(outcome) => {
                 log_change(target.target.probe(), target.series.last().as_ref(), &outcome);
                 target.series.observe(&outcome);
+                let outcome = Arc::new(outcome);
+                target.history.observe(&outcome);
                 let pair = outcome.compared.as_deref().and_then(|compared| compared.pair);
                 if let Some((comparison, pair)) = target.comparison.as_ref().zip(pair) {
                     comparison.observe(&pair);
                 }
                 self.spent(target);
                 self.memory.ran(&target.identity, target.target.probe().clone(), outcome);
+            }
+            // It counts in tokens, cost and budget alone.
+            Event::Demanded(outcome) => {
+                target.series.observe_demanded(&outcome);
+                self.spent(target);
             }
             Event::Restarted => {
                 self.restarts.fetch_add(1, Ordering::Relaxed);

@@ -17,7 +17,8 @@ use super::delivery::{Delivery, Watched};
 use crate::{
     config::Schedule,
     health::{Beat, GaveUp, Supervisor},
-    schedule::{Anchor, Scheduler},
+    schedule::{Anchor, Demand, Scheduler},
+    server::RunRequest,
 };
 
 /// How often the scheduler's runtime says that it lives.
@@ -60,6 +61,7 @@ impl Probing {
         delivery: Delivery,
         limits: Schedule,
         beat: Beat,
+        demands: mpsc::Receiver<RunRequest>,
         mut supervisor: Supervisor,
     ) -> io::Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread()
@@ -68,7 +70,7 @@ impl Probing {
             .build()?;
         let (orders, orders_taken) = mpsc::channel(1);
         let (delivery, anchor, applied) = (Arc::new(delivery), Anchor::now(), (limits, Vec::new()));
-        let mut timing = Timing { orders: orders_taken, delivery, anchor, beat, applied };
+        let mut timing = Timing { orders: orders_taken, demands, delivery, anchor, beat, applied };
         let thread = thread::Builder::new().name("probes".to_owned()).spawn(move || {
             let ended = supervisor.keep_alive(|| runtime.block_on(timing.follow()));
             // What still blocks, blocks nobody: the process is about to end.
@@ -118,6 +120,7 @@ impl Probing {
 /// What the thread goes on with after a panic.
 struct Timing {
     orders: mpsc::Receiver<Order>,
+    demands: mpsc::Receiver<RunRequest>,
     delivery: Arc<Delivery>,
     /// The same for all schedulers, so that each probe keeps its due times.
     anchor: Anchor,
@@ -136,6 +139,10 @@ impl Timing {
         loop {
             let order = tokio::select! {
                 order = self.orders.recv() => order,
+                Some(RunRequest { probe, within, answer }) = self.demands.recv() => {
+                    scheduler.demand(&probe, Demand { deadline: Instant::now() + within, answer });
+                    continue;
+                }
                 _ = ticks.tick() => {
                     self.beat.beat();
                     if let Some(seconds) = scheduler.follow_wall_clock() {

@@ -25,13 +25,14 @@ use super::{
 use crate::{
     config::{Config, Loaded, Problems},
     health::{Beat, Health, Readiness, Supervisor, caught},
+    history::History,
     logging::{self, Logging},
     metrics::Metrics,
     outcome::rfc3339,
-    probe::{Resolver, Target},
+    probe::{Resolver, Target, curl},
     records::Records,
     schedule::Budget,
-    server::{self, ReloadRequest, Server, State},
+    server::{self, ReloadRequest, Server, State, Wishes},
     signals::{Signal, Signals},
     state::Kept,
     systemd::{self, Notifier},
@@ -185,6 +186,7 @@ struct Daemon {
     config: Config,
     logging: Arc<Logging>,
     metrics: Arc<Metrics>,
+    history: Arc<History>,
     records: Arc<Records>,
     memory: Arc<Memory>,
     budget: Arc<Budget>,
@@ -232,6 +234,8 @@ impl Daemon {
         metrics.count_lines("results", record_lines.dropped, record_lines.errors);
         metrics.count_restarts("results", record_lines.restarts);
         metrics.configure(&config);
+        let history = Arc::new(History::default());
+        history.configure(&config, curl);
         let kept = memory::recall(&config);
         let budget = memory::budget(&config, &kept);
         memory::show(&budget, &metrics);
@@ -247,10 +251,17 @@ impl Daemon {
         let beat = health.part("scheduler", SCHEDULER_PATIENCE);
         let supervisor = Supervisor::new("scheduler");
         metrics.count_restarts("scheduler", supervisor.restarts());
-        let probing = Probing::start(delivery, config.schedule.clone(), beat, supervisor)
+        let (runs, demands) = mpsc::channel(server::MOST_RUN_REQUESTS);
+        let probing = Probing::start(delivery, config.schedule.clone(), beat, demands, supervisor)
             .map_err(Fatal::other("cannot start the scheduler's thread"))?;
         let (reload, reloads) = mpsc::channel(1);
-        let state = Arc::new(State::new(metrics.clone(), health.clone(), reload, &config.server));
+        let state = Arc::new(State::new(
+            metrics.clone(),
+            history.clone(),
+            health.clone(),
+            Wishes { reload, runs },
+            &config.server,
+        ));
         let server =
             Server::start(listener, state.clone()).map_err(Fatal::other("cannot start the listener"))?;
         metrics.count_restarts("server", server.restarts());
@@ -267,6 +278,7 @@ impl Daemon {
             config,
             logging: logging.clone(),
             metrics,
+            history,
             records,
             beat: health.part("main loop", MAIN_PATIENCE),
             memory,
@@ -340,7 +352,7 @@ impl Daemon {
 
     /// Has the scheduler run these targets, which are a configuration's.
     async fn schedule(&self, config: &Config, targets: Vec<Arc<Target>>, kept: &Kept) -> Result<(), Silent> {
-        let watched = |target| Watched::new(target, &self.metrics, &self.health, kept);
+        let watched = |target| Watched::new(target, &self.metrics, &self.history, &self.health, kept);
         self.probing.apply(config.schedule.clone(), targets.into_iter().map(watched).collect()).await
     }
 
@@ -404,6 +416,7 @@ impl Daemon {
         self.state.reconfigure(&config.server);
         self.certificate = Certificate::of(&config.server);
         self.metrics.configure(&config);
+        self.history.configure(&config, curl);
         self.budget.set_limits(config.budget);
         memory::show(&self.budget, &self.metrics);
         self.memory.retain(&config);

@@ -3,12 +3,13 @@
 use std::{collections::HashMap, mem, sync::Arc};
 
 use tokio::{
-    sync::watch,
+    sync::{mpsc, watch},
     task::{JoinHandle, yield_now},
     time::{Instant, timeout_at},
 };
 
 use super::{
+    demand::{Demand, Demands, MOST_WAITING},
     limits::Limits,
     pacing::Pacing,
     pair::Meetings,
@@ -39,6 +40,8 @@ struct Handle<T> {
     /// What it is to run; `None`: nothing any more. The worker ends when this is dropped.
     target: watch::Sender<Option<Arc<T>>>,
     task: JoinHandle<()>,
+    /// Asks it for a run of now.
+    demands: mpsc::Sender<Demand>,
 }
 
 impl<W: Work> Scheduler<W> {
@@ -108,8 +111,18 @@ impl<W: Work> Scheduler<W> {
             pacing: Arc::clone(&self.pacing),
             meetings: Arc::clone(&self.meetings),
         };
-        let worker = Worker::new(Arc::clone(&self.work), turns, self.anchor, target, targets);
-        Handle { target: sender, task: tokio::spawn(worker.run()) }
+        let (demands, incoming) = mpsc::channel(MOST_WAITING);
+        let incoming = Demands::new(incoming);
+        let worker = Worker::new(Arc::clone(&self.work), turns, self.anchor, target, targets, incoming);
+        Handle { target: sender, task: tokio::spawn(worker.run()), demands }
+    }
+
+    /// Asks a probe for a run of now. Who asks for one that is not there, or has too many waiting, is not answered.
+    pub fn demand(&self, probe: &str, demand: Demand) {
+        if let Some(handle) = self.probes.get(probe) {
+            // What does not fit is dropped, which says so.
+            let _ = handle.demands.try_send(demand);
+        }
     }
 
     /// Starts no new run, waits for the runs in flight until the deadline, aborts the rest, and says how many it

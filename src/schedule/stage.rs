@@ -218,7 +218,11 @@ impl Theatre {
         let mut running = false;
         for Entry { at, event, .. } in self.entries(&probe.name) {
             match event {
-                Event::Waiting { .. } | Event::Rechecked(_) | Event::Remember(_) | Event::Restarted => {}
+                Event::Waiting { .. }
+                | Event::Rechecked(_)
+                | Event::Demanded(_)
+                | Event::Remember(_)
+                | Event::Restarted => {}
                 Event::Skipped { cause, runs } => {
                     assert!(runs > 0, "{}", probe.name);
                     next += runs;

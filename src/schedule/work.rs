@@ -83,6 +83,8 @@ pub enum Event {
     Finished(Outcome),
     /// An extra attempt after it has ended: it is no run.
     Rechecked(Outcome),
+    /// An attempt that somebody asked for has ended: it is no run.
+    Demanded(Outcome),
     /// The probe's loop panicked, outside of a run or in telling of one, and goes on. A run that had begun is over.
     Restarted,
 }

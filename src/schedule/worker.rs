@@ -15,6 +15,7 @@ use tokio::{
 
 use super::{
     backoff::Backoff,
+    demand::Demands,
     limits::{Limits, Slot},
     pacing::{Pacing, Permit},
     pair::{Cue, Meetings, Seat, Turn},
@@ -46,7 +47,9 @@ pub(super) struct Worker<W: Work> {
     pub(super) plan: Plan,
     /// The number of the first due time that is neither run nor skipped yet.
     pub(super) next: u64,
-    backoff: Backoff,
+    pub(super) backoff: Backoff,
+    /// Who asks for a run of now.
+    pub(super) demands: Demands,
     /// What the target was last told of its next run and backoff; `None`: nothing yet.
     told: Option<(SystemTime, Option<SystemTime>)>,
     /// How far the wall clock is ahead of the anchor's, in nanoseconds; 0 until it was set.
@@ -87,6 +90,7 @@ impl<W: Work> Worker<W> {
         anchor: Anchor,
         target: Arc<W::Target>,
         targets: watch::Receiver<Option<Arc<W::Target>>>,
+        demands: Demands,
     ) -> Self {
         let probe = W::probe(&target);
         let plan = Plan::new(probe.grid(), probe.interval);
@@ -100,7 +104,21 @@ impl<W: Work> Worker<W> {
         let next = plan.first_after(now);
         let seat = turns.meetings.seat(probe, next);
         let (told, skew, panicked) = (None, 0, false);
-        Self { work, turns, seat, anchor, targets, target, plan, next, backoff, told, skew, panicked }
+        Self {
+            work,
+            turns,
+            seat,
+            anchor,
+            targets,
+            target,
+            plan,
+            next,
+            backoff,
+            demands,
+            told,
+            skew,
+            panicked,
+        }
     }
 
     /// Runs the probe at its due times until it is removed or the scheduler stops. A run in flight is always awaited.
@@ -127,6 +145,10 @@ impl<W: Work> Worker<W> {
                 biased;
                 _ = self.targets.changed() => continue,
                 () = sleep_until(due) => {}
+                demand = self.demands.next() => {
+                    self.serve(demand).await;
+                    continue;
+                }
             }
             self.skip_what_is_missed();
             if self.next_is_due()
@@ -336,6 +358,7 @@ impl<W: Work> Worker<W> {
         self.backoff.note(&outcome, (number, self.next), ended, &self.plan, max_backoff);
         self.remember();
         let failed = Failed::of(&outcome);
+        self.demands.share(&outcome);
         self.report(Event::Finished(outcome));
         // The other one begins now: what this run leaves to do is done.
         if let Some(seat) = &self.seat {

@@ -25,12 +25,14 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("records", &["config", "lines", "outcome"]),
     ("schedule", &["config", "health", "outcome"]),
     ("state", &["outcome"]),
-    ("server", &["config", "health", "metrics", "outcome"]),
+    ("history", &["config", "outcome"]),
+    ("page", &["config", "history", "metrics", "outcome"]),
+    ("server", &["config", "health", "history", "metrics", "outcome", "page"]),
     (
         "daemon",
         &[
-            "config", "health", "logging", "metrics", "outcome", "probe", "records", "schedule", "server",
-            "signals", "state", "systemd",
+            "config", "health", "history", "logging", "metrics", "outcome", "probe", "records", "schedule",
+            "server", "signals", "state", "systemd",
         ],
     ),
     ("commands", &["config", "daemon", "outcome", "probe", "records", "signals", "simulator"]),

@@ -5,11 +5,14 @@
 #![expect(clippy::unwrap_used, reason = "a test that panics has failed, in its helpers too")]
 
 mod access;
+mod alerts;
 mod backoff;
+mod blackbox;
 mod budget;
 mod canary;
 mod comparison;
 mod config;
+mod curl;
 mod daemon;
 mod disk;
 mod doctor;
@@ -17,6 +20,7 @@ mod documents;
 mod fixtures;
 mod fuzz;
 mod harness;
+mod history;
 mod imports;
 mod journal;
 mod listener;
@@ -25,6 +29,7 @@ mod manual;
 mod network;
 mod once;
 mod pacing;
+mod page;
 mod phases;
 mod prometheus;
 mod proxies;
