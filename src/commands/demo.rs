@@ -6,6 +6,8 @@ use std::{
     net::SocketAddr,
 };
 
+use rustls::pki_types::{CertificateDer, pem::PemObject};
+
 use super::{EXIT_FAILED, EXIT_OK};
 use crate::{
     daemon::{self, Source},
@@ -42,7 +44,7 @@ fault = "incident"
 variant = "major"
 "#;
 
-/// The daemon's configuration; `SIMULATOR` and `LISTEN` stand for the addresses.
+/// The daemon's configuration; `SIMULATOR`, `SECURE` (by HTTPS) and `LISTEN` stand for the addresses.
 const CONFIGURATION: &str = r#"
 [server]
 listen = "LISTEN"
@@ -54,10 +56,19 @@ interval = "5s"
 interval = "5s"
 timeout = "2s"
 
+[budget]
+daily_cost_usd = 1.0
+daily_tokens = 1000000
+
 [provider.langmart]
 base_url = "http://SIMULATOR/langmart"
 api_key = { env = "DEMO_KEY" }
 checks = ["health", "auth", "models", "balance"]
+
+[provider.openai]
+base_url = "https://SECURE/openai/v1"
+api_key = { env = "DEMO_KEY" }
+checks = ["network", "auth"]
 
 [provider.anthropic]
 base_url = "http://SIMULATOR/anthropic"
@@ -71,32 +82,52 @@ base_url = "http://SIMULATOR/groq/openai/v1"
 api_key = { env = "DEMO_KEY" }
 checks = ["auth"]
 
-[provider.openai]
-base_url = "http://SIMULATOR/openai/v1"
-api_key = { env = "DEMO_KEY" }
-
 [[probe]]
 name = "langmart-gpt-4o-mini"
 provider = "langmart"
 check = "chat"
 model = "openai/gpt-4o-mini"
+price = { input_usd_per_mtok = 0.15, output_usd_per_mtok = 0.60 }
 
 [[probe]]
 name = "groq-gpt-oss-20b"
+recheck = { after = "500ms", step = "500ms", times = 2 }
 provider = "groq"
 check = "chat"
 model = "openai/gpt-oss-20b"
+price = { input_usd_per_mtok = 0.15, output_usd_per_mtok = 0.60 }
 
 [[probe]]
 name = "openai-gpt-4o-mini"
 provider = "openai"
 check = "chat"
 model = "gpt-4o-mini"
+price = { input_usd_per_mtok = 0.15, output_usd_per_mtok = 0.60 }
+
+[[probe]]
+name = "langmart-stream"
+slow_after = "1s"
+provider = "langmart"
+check = "stream"
+model = "openai/gpt-4o-mini"
+price = { input_usd_per_mtok = 0.15, output_usd_per_mtok = 0.60 }
+
+[[probe]]
+name = "openai-stream"
+provider = "openai"
+check = "stream"
+model = "gpt-4o-mini"
+price = { input_usd_per_mtok = 0.15, output_usd_per_mtok = 0.60 }
 
 [[comparison]]
 name = "gpt-4o-mini"
 gateway = "langmart-gpt-4o-mini"
 direct = "openai-gpt-4o-mini"
+
+[[comparison]]
+name = "gpt-4o-mini-stream"
+gateway = "langmart-stream"
+direct = "openai-stream"
 
 [[pool]]
 name = "chat"
@@ -106,16 +137,21 @@ members = [{ probe = "langmart-gpt-4o-mini", weight = 2 }, { probe = "groq-gpt-o
 /// Runs the command until a signal ends it; the value is the exit status.
 pub fn demo(listen: SocketAddr, out: &mut impl Write, err: &mut impl Write) -> io::Result<u8> {
     let scenario = Scenario::parse(SCENARIO).map_err(io::Error::other)?;
-    let simulator =
-        Simulator::start(Options { listen: ([127, 0, 0, 1], 0).into(), tls_listen: None, scenario })?;
+    let loopback = SocketAddr::from(([127, 0, 0, 1], 0));
+    let simulator = Simulator::start(Options { listen: loopback, tls_listen: Some(loopback), scenario })?;
+    let secure = simulator.tls_address().expect("it was told to listen for HTTPS, too");
     let text = CONFIGURATION
         .replace("SIMULATOR", &simulator.address().to_string())
+        // Another host than the others', without which the prober cannot tell that it is offline.
+        .replace("SECURE", &format!("localhost:{}", secure.port()))
         .replace("LISTEN", &listen.to_string());
     let mut told = Ok(());
     let listening = |address| {
         told = tell(address, out);
     };
-    let ended = daemon::run(&Source::BuiltIn(text, key), listening);
+    let authority =
+        CertificateDer::from_pem_slice(simulator.ca_pem().as_bytes()).map_err(io::Error::other)?;
+    let ended = daemon::run(&Source::BuiltIn(text, key, vec![authority]), listening);
     told?;
     match ended {
         Ok(()) => Ok(EXIT_OK),

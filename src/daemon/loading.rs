@@ -2,6 +2,7 @@
 
 use std::{ffi::OsString, path::PathBuf, sync::Arc, time::Duration};
 
+use rustls::pki_types::CertificateDer;
 use tokio::{sync::Semaphore, task::spawn_blocking, time::timeout};
 
 use crate::{
@@ -22,8 +23,8 @@ const LOOK: &str =
 pub enum Source {
     /// A file, read again at every reload.
     File(PathBuf),
-    /// A text with an environment of its own and no roots, for `demo`.
-    BuiltIn(String, fn(&str) -> Option<OsString>),
+    /// A text with an environment and trusted roots of its own, for `demo`.
+    BuiltIn(String, fn(&str) -> Option<OsString>, Vec<CertificateDer<'static>>),
 }
 
 impl Source {
@@ -31,8 +32,8 @@ impl Source {
     pub(super) fn load(&self) -> Result<Loaded, Problems> {
         match self {
             Self::File(path) => config::load(path, Keys::Required, &Surroundings::of_process()),
-            Self::BuiltIn(text, variable) => {
-                let surroundings = Surroundings { variable, system_roots: &Vec::new };
+            Self::BuiltIn(text, variable, roots) => {
+                let surroundings = Surroundings { variable, system_roots: &|| roots.clone() };
                 config::parse(text, "built-in configuration", Keys::Required, &surroundings)
             }
         }

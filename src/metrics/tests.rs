@@ -41,7 +41,7 @@ fn samples(metrics: &Metrics, now: SystemTime) -> BTreeMap<String, f64> {
         .collect()
 }
 
-fn acme(api: Api) -> Arc<Provider> {
+pub(super) fn acme(api: Api) -> Arc<Provider> {
     Arc::new(provider("acme", api))
 }
 
@@ -67,7 +67,7 @@ fn check(metrics: &Metrics, now: SystemTime, expected: &[(&str, Option<f64>)]) {
 }
 
 /// A run with something in every member.
-fn rich() -> Outcome {
+pub(super) fn rich() -> Outcome {
     Outcome {
         detail: "canary-detail".into(),
         hint: "canary-hint",
@@ -112,7 +112,7 @@ fn limit(resource: Resource, limit: u64, remaining: u64, reset: Option<SystemTim
 }
 
 /// A probe of a status page with these components.
-fn status(name: &str, provider: &Arc<Provider>, components: &[&str]) -> Arc<Probe> {
+pub(super) fn status(name: &str, provider: &Arc<Provider>, components: &[&str]) -> Arc<Probe> {
     let components = components.iter().map(ToString::to_string).collect();
     let url = "https://status.example/api/v2/summary.json".parse().unwrap();
     Arc::new(probe(name, provider, Task::Status(StatusSource { url, components })))
@@ -301,6 +301,8 @@ fn a_failed_run_shows_in_every_family() {
         ("last_run_fault{fault=\"none\"}", Some(0.0)),
         ("runs_total", Some(1.0)),
         ("failures_total{reason=\"rate_limited\",fault=\"caller\"}", Some(1.0)),
+        ("down_runs_in_a_row", Some(0.0)),
+        ("failed_runs_in_a_row{reason=\"rate_limited\",fault=\"caller\"}", Some(1.0)),
         ("duration_seconds_count", Some(0.0)),
         ("last_duration_seconds", Some(1.5)),
         ("phase_seconds_total{phase=\"connect\"}", Some(0.25)),

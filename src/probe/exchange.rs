@@ -11,6 +11,7 @@ use reqwest::{Client, Request, Version, header::HeaderMap};
 use super::{
     clock::{Marks, Seen, observed},
     failure::{self, Failure, Route},
+    handover,
     stream::Listener,
     transcript,
 };
@@ -60,6 +61,9 @@ pub(super) async fn exchange(
     mut listener: Option<&mut Listener>,
 ) -> Exchange {
     let marks = Arc::new(Marks::new(route.tls_proxy));
+    // Before the body becomes one that is not shown.
+    transcript::sent(&request);
+    let request = if listener.is_some() { handover::observed(request, &marks) } else { request };
     let mut progress = Progress::default();
     let started = Instant::now();
     let reading = observed(marks.clone(), progress.read(client, request, listener.as_deref_mut()));
@@ -121,7 +125,6 @@ impl Progress {
         request: Request,
         listener: Option<&mut Listener>,
     ) -> Result<End, reqwest::Error> {
-        transcript::sent(&request);
         let mut incoming = client.execute(request).await?;
         self.headers = Some(Instant::now());
         transcript::answered(&incoming);

@@ -14,6 +14,7 @@ mod follow;
 #[doc(hidden)]
 pub mod fuzzing;
 mod gate;
+mod handover;
 mod hints;
 mod network;
 mod remedy;

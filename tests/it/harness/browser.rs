@@ -1,4 +1,4 @@
-//! A real Chromium, driven by W3C WebDriver over chromedriver.
+//! A real Chromium, driven by W3C `WebDriver` over chromedriver.
 
 use std::{
     io::{self, BufRead, BufReader, Read, Write},
@@ -73,7 +73,7 @@ impl Browser {
         self.command("goog/cdp/execute", &json!({ "cmd": command, "params": parameters }))
     }
 
-    /// Types keys, by their codes in WebDriver.
+    /// Types keys, by their codes in `WebDriver`.
     #[track_caller]
     pub fn press(&self, key: char) {
         let press = |kind: &str| json!({ "type": kind, "value": key });
