@@ -23,9 +23,9 @@ use super::{
 };
 use crate::harness::random::Random;
 
-/// How much more the last quarter may hold on the average than the second: what an allocator comes to keep in the first
-/// minutes, what runs in flight need at the moment. In an hour that is 25 KiB for each reload.
-const MORE_MIB: f64 = 32.0;
+/// How much more the last quarter may hold on the average than the second: what is filled in the first minutes, what runs
+/// in flight need at the moment. In an hour that is some 12 KiB for each reload.
+const MORE_MIB: f64 = 16.0;
 const MORE_THREADS: f64 = 1.5;
 const MORE_DESCRIPTORS: f64 = 25.0;
 
