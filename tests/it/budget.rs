@@ -9,6 +9,7 @@ use crate::harness::{
     daemon::{Daemon, KEY, LISTEN, Place},
     scrape::Scrape,
     simulate::{play, simulator},
+    wait::wait_for,
 };
 
 /// The most that a run of these tests may take: 8 tokens of the prompt's frame, one of its text, 10 of the answer.
@@ -186,4 +187,24 @@ fn an_outage_takes_the_most_where_a_model_may_have_answered_and_nothing_where_no
 fn the_next_midnight_is_ahead() {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs_f64();
     assert!(midnight() > now && midnight() - now <= 86_400.0);
+}
+
+#[test]
+fn what_is_spent_is_kept_where_a_reload_takes_the_budget_away_and_brings_it_back() {
+    let simulator = simulator("");
+    let place = place(&simulator, "daily_tokens = 40");
+    let with_budget = fs::read_to_string(place.path("config.toml")).unwrap();
+    let without = with_budget.replace("[budget]\ndaily_tokens = 40\n", "");
+    assert_ne!(with_budget, without);
+    let daemon = place.daemon();
+    stopped(&daemon);
+    for (text, kept) in [(without, false), (with_budget, true)] {
+        place.write("config.toml", &text);
+        daemon.reload();
+        // Nothing starts by now with a budget: the reload itself has to tell it.
+        wait_for("the state to follow", || {
+            let state = fs::read_to_string(place.path("state/state.json")).ok()?;
+            (state.contains("spent_tokens") == kept).then_some(())
+        });
+    }
 }
