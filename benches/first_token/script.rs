@@ -6,6 +6,7 @@ use langmart_prober::simulator::Provider;
 
 use super::{
     account::{quantile, sorted},
+    setting::{KEY, VARIABLE},
     simulator::{Beside, Stream},
 };
 
@@ -74,23 +75,25 @@ fn play(program: &Path) -> Result<Vec<Stream>, Box<dyn Error>> {
         "processing = \"{processing}ms\", first_token = \"{first_token}ms\", token = \"{token}ms\", tokens = {TOKENS}"
     );
     fs::write(at("scenario.toml"), format!("[[rule]]\npace = {{ {pace} }}\n"))?;
-    fs::write(at("key"), "sk-0123456789")?;
     let simulator = Beside::start(&at("scenario.toml"))?;
     let mut text = String::new();
     for (service, model) in SERVICES {
-        let (name, key) = (service.name(), at("key"));
+        let name = service.name();
         writeln!(
             text,
-            "[provider.{name}]\nbase_url = \"http://{}{}\"\napi_key = {{ file = \"{}\" }}\n\
+            "[provider.{name}]\nbase_url = \"http://{}{}\"\n{KEY}\n\
              [[probe]]\nname = \"{name}-stream\"\nprovider = \"{name}\"\ncheck = \"stream\"\nmodel = \"{model}\"",
             simulator.address,
-            service.prefix(),
-            key.display()
+            service.prefix()
         )?;
     }
     fs::write(at("config.toml"), text)?;
     for _ in 0..TIMES {
-        let output = Command::new(program).args(["once", "--config"]).arg(at("config.toml")).output()?;
+        let output = Command::new(program)
+            .env(VARIABLE.0, VARIABLE.1)
+            .args(["once", "--config"])
+            .arg(at("config.toml"))
+            .output()?;
         if !output.status.success() {
             let [table, remedies] =
                 [&output.stdout, &output.stderr].map(|text| String::from_utf8_lossy(text));

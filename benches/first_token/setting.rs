@@ -28,6 +28,10 @@ const PROBES_FOR_FIVE_IN_FLIGHT: usize = 6;
 const STREAMS_OF_ONCE: usize = 2000;
 const CALLS_OF_ONCE: usize = 20;
 
+/// A key that the simulator takes, for the configuration and for the environment of the prober.
+pub(crate) const KEY: &str = "api_key = { env = \"BENCH_KEY\" }";
+pub(crate) const VARIABLE: (&str, &str) = ("BENCH_KEY", "sk-0123456789");
+
 /// A directory with what the processes read and write.
 pub(crate) struct Setting<'a> {
     program: &'a Path,
@@ -53,6 +57,7 @@ impl<'a> Setting<'a> {
         let mut daemon = Running::start(
             "the daemon",
             Command::new(self.program)
+                .env(VARIABLE.0, VARIABLE.1)
                 .args(["run", "--config"])
                 .arg(self.configuration())
                 .stderr(File::create(&messages)?),
@@ -80,6 +85,7 @@ impl<'a> Setting<'a> {
         let mut measured = Vec::new();
         for _ in 0..STREAMS_OF_ONCE.div_ceil(self.streams).min(CALLS_OF_ONCE) {
             let output = Command::new(self.program)
+                .env(VARIABLE.0, VARIABLE.1)
                 .args(["once", "--json", "--config"])
                 .arg(self.configuration())
                 .stderr(Stdio::inherit())
@@ -111,12 +117,10 @@ impl<'a> Setting<'a> {
              schedule.max_concurrent = 10000\n\
              schedule.max_concurrent_per_provider = 10000\n\
              defaults.generation.interval = \"{INTERVAL:?}\"\n\
-             [provider.openai]\nbase_url = \"http://{}/openai/v1\"\napi_key = {{ file = \"{}\" }}\n",
+             [provider.openai]\nbase_url = \"http://{}/openai/v1\"\n{KEY}\n",
             self.logs().display(),
             simulator.address,
-            self.directory.path().join("key").display(),
         );
-        fs::write(self.directory.path().join("key"), "sk-0123456789")?;
         for model in &models {
             writeln!(
                 text,

@@ -118,6 +118,14 @@ class Day:
         self.good = self.good.replace("127.0.0.1:0", listen, 1)
         self.config.write_text(self.good)
         self.watchers = watch.Watchers(directory, listen, SPEED, self.hear, prometheus)
+        try:
+            # Prometheus takes up to 5 s until it knows its targets, which no factor shortens: ten minutes of this day. What
+            # it says before is about itself.
+            watch.wait_until("the first scrape", 30, lambda: self.watchers.query("langmart_prober_build_info"))
+        except BaseException:
+            self.stop()
+            raise
+        self.watched = time.time() + 1
 
     def begin(self, *arguments):
         process, address = watch.start_prober(self.program, self.directory, *arguments, DAY_KEY="sk-day-0123456789")
@@ -152,7 +160,7 @@ class Day:
     def fired(self):
         """Each alert that fired: labels, first and last hour of each spell."""
         answer = watch.ask(self.watchers.prometheus, "/api/v1/query_range", query='ALERTS{alertstate="firing"}',
-                           start=self.dawn, end=time.time(), step="0.1")
+                           start=self.watched, end=time.time(), step="0.1")
         spells = []
         for series in json.loads(answer)["data"]["result"]:
             labels, begin, last = series["metric"], None, None
