@@ -13,6 +13,7 @@ const DOCUMENTS: &[(&str, &str)] = &[
     ("CHANGELOG.md", include_str!("../../CHANGELOG.md")),
     ("CONTRIBUTING.md", include_str!("../../CONTRIBUTING.md")),
     ("SECURITY.md", include_str!("../../SECURITY.md")),
+    ("docs/scale.md", include_str!("../../docs/scale.md")),
 ];
 
 /// The first and the last cell of each row of a table of the README, by its first line.
