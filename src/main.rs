@@ -31,7 +31,7 @@ fn main() {
 fn run(command: Command) -> io::Result<u8> {
     let (out, err) = (&mut io::stdout().lock(), &mut io::stderr());
     match command {
-        Command::Run(config) => Ok(match daemon::run(&Source::File(config.path)) {
+        Command::Run(config) => Ok(match daemon::run(&Source::File(config.path), |_| ()) {
             Ok(()) => EXIT_OK,
             Err(fatal) => {
                 fatal.tell(err);

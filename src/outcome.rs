@@ -49,10 +49,12 @@ macro_rules! named {
 }
 
 mod comparison;
+mod demand;
 mod network;
 
 pub use self::{
     comparison::{Compared, Measure, Pair, PairVerdict, Side},
+    demand::Demanded,
     network::{AddressFailure, DnsServer, FailedAddress, LookupFailure, Network},
 };
 
@@ -646,7 +648,7 @@ impl Outcome {
 }
 
 /// Who a record is about.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Subject<'a> {
     /// The probe's name.
     pub probe: &'a str,

@@ -6,9 +6,10 @@ use std::{
     net::SocketAddr,
 };
 
+use rustls::pki_types::{CertificateDer, pem::PemObject};
+
 use super::{EXIT_FAILED, EXIT_OK};
 use crate::{
-    config::Surroundings,
     daemon::{self, Source},
     simulator::{Options, Scenario, Simulator},
 };
@@ -43,7 +44,7 @@ fault = "incident"
 variant = "major"
 "#;
 
-/// The daemon's configuration; `SIMULATOR` and `LISTEN` stand for the addresses.
+/// The daemon's configuration; `SIMULATOR`, `SECURE` (by HTTPS) and `LISTEN` stand for the addresses.
 const CONFIGURATION: &str = r#"
 [server]
 listen = "LISTEN"
@@ -55,10 +56,19 @@ interval = "5s"
 interval = "5s"
 timeout = "2s"
 
+[budget]
+daily_cost_usd = 1.0
+daily_tokens = 1000000
+
 [provider.langmart]
 base_url = "http://SIMULATOR/langmart"
 api_key = { env = "DEMO_KEY" }
 checks = ["health", "auth", "models", "balance"]
+
+[provider.openai]
+base_url = "https://SECURE/openai/v1"
+api_key = { env = "DEMO_KEY" }
+checks = ["network", "auth"]
 
 [provider.anthropic]
 base_url = "http://SIMULATOR/anthropic"
@@ -72,32 +82,52 @@ base_url = "http://SIMULATOR/groq/openai/v1"
 api_key = { env = "DEMO_KEY" }
 checks = ["auth"]
 
-[provider.openai]
-base_url = "http://SIMULATOR/openai/v1"
-api_key = { env = "DEMO_KEY" }
-
 [[probe]]
 name = "langmart-gpt-4o-mini"
 provider = "langmart"
 check = "chat"
 model = "openai/gpt-4o-mini"
+price = { input_usd_per_mtok = 0.15, output_usd_per_mtok = 0.60 }
 
 [[probe]]
 name = "groq-gpt-oss-20b"
+recheck = { after = "500ms", step = "500ms", times = 2 }
 provider = "groq"
 check = "chat"
 model = "openai/gpt-oss-20b"
+price = { input_usd_per_mtok = 0.15, output_usd_per_mtok = 0.60 }
 
 [[probe]]
 name = "openai-gpt-4o-mini"
 provider = "openai"
 check = "chat"
 model = "gpt-4o-mini"
+price = { input_usd_per_mtok = 0.15, output_usd_per_mtok = 0.60 }
+
+[[probe]]
+name = "langmart-stream"
+slow_after = "1s"
+provider = "langmart"
+check = "stream"
+model = "openai/gpt-4o-mini"
+price = { input_usd_per_mtok = 0.15, output_usd_per_mtok = 0.60 }
+
+[[probe]]
+name = "openai-stream"
+provider = "openai"
+check = "stream"
+model = "gpt-4o-mini"
+price = { input_usd_per_mtok = 0.15, output_usd_per_mtok = 0.60 }
 
 [[comparison]]
 name = "gpt-4o-mini"
 gateway = "langmart-gpt-4o-mini"
 direct = "openai-gpt-4o-mini"
+
+[[comparison]]
+name = "gpt-4o-mini-stream"
+gateway = "langmart-stream"
+direct = "openai-stream"
 
 [[pool]]
 name = "chat"
@@ -107,31 +137,44 @@ members = [{ probe = "langmart-gpt-4o-mini", weight = 2 }, { probe = "groq-gpt-o
 /// Runs the command until a signal ends it; the value is the exit status.
 pub fn demo(listen: SocketAddr, out: &mut impl Write, err: &mut impl Write) -> io::Result<u8> {
     let scenario = Scenario::parse(SCENARIO).map_err(io::Error::other)?;
-    let simulator =
-        Simulator::start(Options { listen: ([127, 0, 0, 1], 0).into(), tls_listen: None, scenario })?;
+    let loopback = SocketAddr::from(([127, 0, 0, 1], 0));
+    let simulator = Simulator::start(Options { listen: loopback, tls_listen: Some(loopback), scenario })?;
+    let secure = simulator.tls_address().expect("it was told to listen for HTTPS, too");
     let text = CONFIGURATION
         .replace("SIMULATOR", &simulator.address().to_string())
+        // Another host than the others', without which the prober cannot tell that it is offline.
+        .replace("SECURE", &format!("localhost:{}", secure.port()))
         .replace("LISTEN", &listen.to_string());
-    writeln!(
-        out,
-        "Probing a simulated LangMart, Anthropic, Groq and OpenAI, every 5 s. Look at:\n\
-         \x20 http://{listen}/         the probes, what they found, what to do\n\
-         \x20 http://{listen}/metrics  what Prometheus scrapes\n\
-         Within a minute: langmart-auth succeeds; groq-gpt-oss-20b is rate limited and waited for;\n\
-         anthropic-auth fails with a bad key; langmart-gpt-4o-mini meets a 503 and recovers;\n\
-         the comparison gpt-4o-mini tells what the gateway adds, and the 503 from a fault of the provider's;\n\
-         anthropic's status page announces an incident and its end.\n\
-         Ctrl-C ends it."
-    )?;
-    out.flush()?;
-    let surroundings = Surroundings { variable: &key, system_roots: &Vec::new };
-    match daemon::run(&Source::BuiltIn(&text, surroundings)) {
+    let mut told = Ok(());
+    let listening = |address| {
+        told = tell(address, out);
+    };
+    let authority =
+        CertificateDer::from_pem_slice(simulator.ca_pem().as_bytes()).map_err(io::Error::other)?;
+    let ended = daemon::run(&Source::BuiltIn(text, key, vec![authority]), listening);
+    told?;
+    match ended {
         Ok(()) => Ok(EXIT_OK),
         Err(fatal) => {
             fatal.tell(err);
             Ok(EXIT_FAILED)
         }
     }
+}
+
+fn tell(address: SocketAddr, out: &mut impl Write) -> io::Result<()> {
+    writeln!(
+        out,
+        "Probing a simulated LangMart, Anthropic, Groq and OpenAI, every 5 s. Look at:\n\
+         \x20 http://{address}/         the probes, what they found, what to do\n\
+         \x20 http://{address}/metrics  what Prometheus scrapes\n\
+         Within a minute: langmart-auth succeeds; groq-gpt-oss-20b is rate limited and waited for;\n\
+         anthropic-auth fails with a bad key; langmart-gpt-4o-mini meets a 503 and recovers;\n\
+         the comparison gpt-4o-mini tells what the gateway adds, and the 503 from a fault of the provider's;\n\
+         anthropic's status page announces an incident and its end.\n\
+         Ctrl-C ends it."
+    )?;
+    out.flush()
 }
 
 /// The demo's own environment.

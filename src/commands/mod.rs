@@ -5,6 +5,7 @@ mod demo;
 mod doctor;
 mod manual;
 mod once;
+mod ranking;
 mod report;
 mod simulate;
 mod table;

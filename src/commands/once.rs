@@ -10,12 +10,21 @@ use std::{
 
 use tokio::{sync::Semaphore, task::JoinSet};
 
-use super::{EXIT_CONFIGURATION, EXIT_FAILED, EXIT_OK, EXIT_USAGE, check_config::quoted, table};
+use super::{
+    EXIT_CONFIGURATION, EXIT_FAILED, EXIT_OK, EXIT_USAGE,
+    check_config::quoted,
+    ranking,
+    table::{self, milliseconds},
+};
 use crate::{
     config::{self, Keys, Schedule, Surroundings, systemd_run},
     outcome::{Check, Fault, Outcome, Phases, Record},
     probe::{Resolver, Target, Transcript},
 };
+
+/// From the beginning of one run to that of the next, at least. All run in one thread, which would have its own work for
+/// the others in every time that it measures, were they to begin at the same moment.
+const APART: Duration = Duration::from_millis(2);
 
 /// What the person asked for.
 pub struct Once<'a> {
@@ -88,6 +97,10 @@ pub fn once(request: &Once<'_>, out: &mut impl Write, err: &mut impl Write) -> i
         }
     } else {
         print_table(&results, out)?;
+        let subjects = results.iter().map(|(target, outcome)| (target.probe().subject(), *outcome));
+        if let Some(ranking) = ranking::render(subjects) {
+            write!(out, "\n{ranking}")?;
+        }
         out.flush()?;
         print_remedies(&results, err)?;
         let costs = runs.iter().filter_map(|(outcome, _)| outcome.estimated_cost_usd);
@@ -132,6 +145,7 @@ async fn run_all(
             .or_insert_with(|| Arc::new(Semaphore::new(limits.max_concurrent_per_provider)));
         let (target, lane, all) = (target.clone(), lane.clone(), all.clone());
         runs.spawn(async move {
+            tokio::time::sleep(APART * index as u32).await;
             // The provider's place first, so that nobody holds one of all while waiting for it.
             let _places = (lane.acquire_owned().await, all.acquire_owned().await);
             let run = if verbose {
@@ -190,6 +204,9 @@ fn print_transcripts(targets: &[Arc<Target>], runs: &[Run], err: &mut impl Write
 fn print_table(results: &[(&Target, &Outcome)], out: &mut impl Write) -> io::Result<()> {
     let mut rows =
         vec![vec!["PROBE".to_owned(), "RESULT".into(), "FAULT".into(), "STATUS".into(), "TOTAL".into()]];
+    // Of streams alone; without any it would be a column of nothing.
+    let streams = results.iter().any(|(target, _)| target.probe().check() == Check::Stream);
+    rows[0].extend(streams.then(|| "FIRST TOKEN".to_owned()));
     rows[0].extend(Phases::NAMES.map(str::to_uppercase));
     for (target, outcome) in results {
         let mut row = vec![
@@ -199,6 +216,7 @@ fn print_table(results: &[(&Target, &Outcome)], out: &mut impl Write) -> io::Res
             outcome.http_status.map(|status| status.to_string()).unwrap_or_default(),
             milliseconds(outcome.duration),
         ];
+        row.extend(streams.then(|| outcome.time_to_first_token.map(milliseconds).unwrap_or_default()));
         row.extend(outcome.phases.durations().map(milliseconds));
         rows.push(row);
     }
@@ -242,8 +260,4 @@ fn party(check: Check, fault: Fault) -> &'static str {
         Fault::Caller => "on our side: key, limits, credit or the probe itself",
         Fault::Prober => "the prober's own fault",
     }
-}
-
-fn milliseconds(duration: Duration) -> String {
-    format!("{:.1} ms", duration.as_secs_f64() * 1e3)
 }

@@ -1,5 +1,7 @@
 //! Aligned columns of plain text.
 
+use std::time::Duration;
+
 /// The rows as lines, the first `words` columns flush left, the others, which are figures, flush right.
 pub(super) fn render(rows: &[Vec<String>], words: usize) -> String {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
@@ -14,4 +16,9 @@ pub(super) fn render(rows: &[Vec<String>], words: usize) -> String {
         format!("{}\n", cells.collect::<Vec<_>>().join("  ").trim_end())
     };
     rows.iter().map(line).collect()
+}
+
+/// To a tenth.
+pub(super) fn milliseconds(duration: Duration) -> String {
+    format!("{:.1} ms", duration.as_secs_f64() * 1e3)
 }

@@ -56,6 +56,8 @@ pub struct Server {
     pub tls: Option<ServerTls>,
     /// Who may ask: the bcrypt hash of each user's password. Empty: everybody.
     pub users: BTreeMap<String, Secret>,
+    /// Whether `/probe` may run chat and stream probes, which spend tokens.
+    pub probe_generation: bool,
 }
 
 /// `tls` in `[server]`.

@@ -57,8 +57,9 @@ pub(super) fn server(mut section: Section<'_>, context: &Context<'_>) -> Server 
                        or put a proxy in front that has TLS";
         context.report.warning(&section.place_of("basic_auth"), message);
     }
+    let probe_generation = section.flag("probe_generation").unwrap_or(false);
     section.finish();
-    Server { listen, hostnames, tls, users }
+    Server { listen, hostnames, tls, users, probe_generation }
 }
 
 /// A name or an address as a Host header has it, without a port.

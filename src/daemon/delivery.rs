@@ -1,7 +1,10 @@
 //! Where probes, schedule, metrics and records meet: what a run is, and who hears of it.
 
 use std::{
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, SystemTime},
 };
 
@@ -10,6 +13,8 @@ use tracing::{error, info, warn};
 use super::memory::{self, Memory};
 use crate::{
     config::Probe,
+    health::{Health, Silence},
+    history::{History, ProbeHistory, Waiting},
     metrics::{ComparisonSeries, Last, Metrics, Series},
     outcome::{Outcome, Reason, SkipCause, Subject, rfc3339},
     probe::Target,
@@ -17,29 +22,62 @@ use crate::{
     state::{Identity, Kept},
 };
 
+/// How much longer than it may take a probe is silent before it counts as stuck.
+const PATIENCE: Duration = Duration::from_secs(60);
+
 /// A probe made ready, with the series that its runs write to.
 pub(super) struct Watched {
     target: Arc<Target>,
     series: Arc<Series>,
+    history: Arc<ProbeHistory>,
     /// What the pairs of the probe's comparison write to; `None`: it is in none.
     comparison: Option<Arc<ComparisonSeries>>,
     identity: Arc<Identity>,
     /// From before the restart.
     wait: Option<Wait>,
+    silence: Silence,
 }
 
 impl Watched {
     /// With what was kept of it over a restart, if anything.
-    pub(super) fn new(target: Arc<Target>, metrics: &Metrics, kept: &Kept) -> Arc<Self> {
-        let series = metrics.series(target.probe());
-        let comparison = target.probe().comparison.as_deref().and_then(|wanted| metrics.comparison(wanted));
-        let identity = Arc::new(Identity::of(target.probe().subject()));
+    pub(super) fn new(
+        target: Arc<Target>,
+        metrics: &Metrics,
+        history: &History,
+        health: &Health,
+        kept: &Kept,
+    ) -> Arc<Self> {
+        let probe = target.probe();
+        let series = metrics.series(probe);
+        let history = history.of(probe);
+        let comparison = probe.comparison.as_deref().and_then(|wanted| metrics.comparison(wanted));
+        let identity = Arc::new(Identity::of(probe.subject()));
         let kept = kept.probes.get(&*identity);
         if let Some(kept) = kept {
             series.restore(kept.last_run, kept.last_success);
         }
-        Arc::new(Self { target, series, comparison, identity, wait: kept.and_then(memory::wait) })
+        let silence = health.silence(format!("probe {}", probe.name), longest_run(probe));
+        let wait = kept.and_then(memory::wait);
+        Arc::new(Self { target, series, history, comparison, identity, wait, silence })
     }
+
+    /// Takes note of what the probe does: how long it may be silent from here on.
+    fn hear(&self, event: &Event) {
+        match event {
+            // Held back, it starts or is skipped within seconds.
+            Event::Waiting { next_run, .. } => {
+                let wait = next_run.duration_since(SystemTime::now()).unwrap_or_default();
+                self.silence.lasts(wait + PATIENCE);
+            }
+            // It is beside the schedule, and has ended before the next run is due.
+            Event::Demanded(_) => {}
+            _ => self.silence.lasts(longest_run(self.target.probe())),
+        }
+    }
+}
+
+fn longest_run(probe: &Probe) -> Duration {
+    probe.interval + probe.timeout + PATIENCE
 }
 
 /// Hands the scheduler the probes' runs, and everybody else what they found. Nothing here waits.
@@ -47,6 +85,24 @@ pub(super) struct Delivery {
     pub(super) metrics: Arc<Metrics>,
     pub(super) memory: Arc<Memory>,
     pub(super) budget: Arc<Budget>,
+    /// How often the loop of a probe was started again.
+    pub(super) restarts: Arc<AtomicU64>,
+}
+
+/// A run under way. Dropped, it is over, also where it panicked or was aborted.
+struct InFlight<'a>(&'a Metrics);
+
+impl<'a> InFlight<'a> {
+    fn new(metrics: &'a Metrics) -> Self {
+        metrics.run_started();
+        Self(metrics)
+    }
+}
+
+impl Drop for InFlight<'_> {
+    fn drop(&mut self) {
+        self.0.run_ended();
+    }
 }
 
 impl Delivery {
@@ -85,6 +141,7 @@ impl Work for Delivery {
     }
 
     async fn run(&self, target: Arc<Watched>) -> Outcome {
+        let _in_flight = InFlight::new(&self.metrics);
         target.target.run().await
     }
 
@@ -93,30 +150,44 @@ impl Work for Delivery {
     }
 
     fn report(&self, target: &Arc<Watched>, event: Event) {
+        target.hear(&event);
         match event {
-            Event::Waiting { next_run, backoff_until } => target.series.waiting(next_run, backoff_until),
+            Event::Waiting { next_run, backoff_until } => {
+                target.series.waiting(next_run, backoff_until);
+                target.history.waits(Waiting { next_run: Some(next_run), backoff_until });
+            }
             Event::Skipped { cause, runs } => {
                 target.series.skipped(cause, runs);
+                target.history.skipped(cause, runs);
                 if cause == SkipCause::Budget {
                     self.announce();
                 }
             }
             Event::Started { lag } => {
                 self.metrics.lag(lag);
-                self.metrics.run_started();
                 self.spent(target);
             }
             Event::Remember(wait) => self.memory.waits(&target.identity, wait),
             Event::Finished(outcome) => {
-                self.metrics.run_ended();
                 log_change(target.target.probe(), target.series.last().as_ref(), &outcome);
                 target.series.observe(&outcome);
+                let outcome = Arc::new(outcome);
+                target.history.observe(&outcome);
                 let pair = outcome.compared.as_deref().and_then(|compared| compared.pair);
                 if let Some((comparison, pair)) = target.comparison.as_ref().zip(pair) {
                     comparison.observe(&pair);
                 }
                 self.spent(target);
                 self.memory.ran(&target.identity, target.target.probe().clone(), outcome);
+            }
+            // It counts in tokens, cost and budget alone.
+            Event::Demanded(outcome) => {
+                target.series.observe_demanded(&outcome);
+                self.spent(target);
+            }
+            Event::Restarted => {
+                self.restarts.fetch_add(1, Ordering::Relaxed);
+                error!(probe = %target.target.probe().name, "Probe's loop panicked and goes on");
             }
             Event::Rechecked(outcome) => {
                 target.series.observe_recheck(&outcome);

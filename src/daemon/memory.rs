@@ -102,8 +102,8 @@ impl Memory {
     }
 
     /// A run has ended: its record follows what was told before.
-    pub(super) fn ran(&self, who: &Arc<Identity>, probe: Arc<Probe>, outcome: Outcome) {
-        let (time, success, given) = (outcome.time, outcome.success(), (probe, Arc::new(outcome)));
+    pub(super) fn ran(&self, who: &Arc<Identity>, probe: Arc<Probe>, outcome: Arc<Outcome>) {
+        let (time, success, given) = (outcome.time, outcome.success(), (probe, outcome));
         match &self.keeper {
             Some(keeper) => keeper.ran(who, time, success, given),
             None => self.records.give(given.0, given.1),

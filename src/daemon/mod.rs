@@ -3,8 +3,12 @@
 mod certificate;
 mod delivery;
 mod hygiene;
+mod loading;
 mod memory;
 mod probing;
 mod service;
 
-pub use self::service::{Fatal, Source, run};
+pub use self::{
+    loading::Source,
+    service::{Fatal, run},
+};

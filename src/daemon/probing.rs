@@ -9,14 +9,16 @@ use std::{
 
 use tokio::{
     sync::{mpsc, oneshot},
-    time::{Instant, MissedTickBehavior, interval},
+    time::{Instant, MissedTickBehavior, interval, timeout},
 };
+use tracing::warn;
 
 use super::delivery::{Delivery, Watched};
 use crate::{
     config::Schedule,
-    health::Beat,
-    schedule::{Anchor, Scheduler},
+    health::{Beat, GaveUp, Supervisor},
+    schedule::{Anchor, Demand, Scheduler},
+    server::RunRequest,
 };
 
 /// How often the scheduler's runtime says that it lives.
@@ -28,7 +30,7 @@ const MAX_BLOCKING_THREADS: usize = 2;
 /// The thread, from outside.
 pub(super) struct Probing {
     orders: mpsc::Sender<Order>,
-    thread: JoinHandle<()>,
+    thread: JoinHandle<Result<(), GaveUp>>,
 }
 
 enum Order {
@@ -36,70 +38,132 @@ enum Order {
     Stop { within: Duration, aborted: oneshot::Sender<usize> },
 }
 
-/// The thread has ended, which only a panic can make it do before it is told to.
+/// How long the thread may take to answer an order beside what the order itself takes.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// How long the abort of runs may take that a stop does not wait for.
+const ABORT: Duration = Duration::from_millis(500);
+
+/// The thread has not done what it was told.
 #[derive(Debug, thiserror::Error)]
-#[error("the scheduler has ended by itself; the log says why")]
-pub(super) struct Ended;
+pub(super) enum Silent {
+    /// It panicked over the order, and goes on with what it did before.
+    #[error("the scheduler failed over it, the log says where; please report it")]
+    Panicked,
+    /// It does something else for long; what it was told will be done.
+    #[error("the scheduler has not answered within {PATIENCE:?}")]
+    Busy,
+}
 
 impl Probing {
     /// Starts the thread, without probes.
-    pub(super) fn start(delivery: Delivery, limits: Schedule, beat: Beat) -> io::Result<Self> {
+    pub(super) fn start(
+        delivery: Delivery,
+        limits: Schedule,
+        beat: Beat,
+        demands: mpsc::Receiver<RunRequest>,
+        mut supervisor: Supervisor,
+    ) -> io::Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .max_blocking_threads(MAX_BLOCKING_THREADS)
             .build()?;
-        let (orders, receiver) = mpsc::channel(1);
+        let (orders, orders_taken) = mpsc::channel(1);
+        let (delivery, anchor, applied) = (Arc::new(delivery), Anchor::now(), (limits, Vec::new()));
+        let mut timing = Timing { orders: orders_taken, demands, delivery, anchor, beat, applied };
         let thread = thread::Builder::new().name("probes".to_owned()).spawn(move || {
-            runtime.block_on(follow(receiver, delivery, limits, beat));
+            let ended = supervisor.keep_alive(|| runtime.block_on(timing.follow()));
             // What still blocks, blocks nobody: the process is about to end.
             runtime.shutdown_background();
+            ended
         })?;
         Ok(Self { orders, thread })
     }
 
     /// Puts a configuration in force, and returns when every probe of it is scheduled.
-    pub(super) async fn apply(&self, limits: Schedule, targets: Vec<Arc<Watched>>) -> Result<(), Ended> {
+    pub(super) async fn apply(&self, limits: Schedule, targets: Vec<Arc<Watched>>) -> Result<(), Silent> {
         let (done, applied) = oneshot::channel();
-        self.orders.send(Order::Apply { limits, targets, done }).await.map_err(|_| Ended)?;
-        applied.await.map_err(|_| Ended)
+        self.give(Order::Apply { limits, targets, done }, applied, PATIENCE).await
     }
 
     /// Starts no new run and waits for those in flight, no longer than `within`; the number is of those aborted.
-    pub(super) async fn stop(self, within: Duration) -> Result<usize, Ended> {
+    pub(super) async fn stop(self, within: Duration) -> Result<usize, Silent> {
         let (aborted, stopped) = oneshot::channel();
-        self.orders.send(Order::Stop { within, aborted }).await.map_err(|_| Ended)?;
-        stopped.await.map_err(|_| Ended)
+        // The abort of what is left takes no time worth waiting for.
+        self.give(Order::Stop { within, aborted }, stopped, within + ABORT).await
     }
 
-    /// Whether the thread has ended.
+    async fn give<T>(
+        &self,
+        order: Order,
+        answer: oneshot::Receiver<T>,
+        patience: Duration,
+    ) -> Result<T, Silent> {
+        let given = async {
+            self.orders.send(order).await.map_err(|_| Silent::Panicked)?;
+            answer.await.map_err(|_| Silent::Panicked)
+        };
+        timeout(patience, given).await.unwrap_or(Err(Silent::Busy))
+    }
+
+    /// Whether the thread has ended, which it does only when it was stopped or gave up.
     pub(super) fn has_ended(&self) -> bool {
         self.thread.is_finished()
     }
+
+    /// Why the thread has ended; waits for its end.
+    pub(super) fn end(self) -> Result<(), GaveUp> {
+        self.thread.join().expect("its panics are caught")
+    }
 }
 
-async fn follow(mut orders: mpsc::Receiver<Order>, delivery: Delivery, limits: Schedule, beat: Beat) {
-    let mut scheduler = Scheduler::new(Arc::new(delivery), Anchor::now(), &limits);
-    let mut ticks = interval(BEAT);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        let order = tokio::select! {
-            order = orders.recv() => order,
-            _ = ticks.tick() => {
-                beat.beat();
-                continue;
+/// What the thread goes on with after a panic.
+struct Timing {
+    orders: mpsc::Receiver<Order>,
+    demands: mpsc::Receiver<RunRequest>,
+    delivery: Arc<Delivery>,
+    /// The same for all schedulers, so that each probe keeps its due times.
+    anchor: Anchor,
+    beat: Beat,
+    /// The configuration in force.
+    applied: (Schedule, Vec<Arc<Watched>>),
+}
+
+impl Timing {
+    async fn follow(&mut self) {
+        let (limits, targets) = &self.applied;
+        let mut scheduler = Scheduler::new(Arc::clone(&self.delivery), self.anchor, limits);
+        scheduler.apply(limits, targets.clone());
+        let mut ticks = interval(BEAT);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let order = tokio::select! {
+                order = self.orders.recv() => order,
+                Some(RunRequest { probe, within, answer }) = self.demands.recv() => {
+                    scheduler.demand(&probe, Demand { deadline: Instant::now() + within, answer });
+                    continue;
+                }
+                _ = ticks.tick() => {
+                    self.beat.beat();
+                    if let Some(seconds) = scheduler.follow_wall_clock() {
+                        warn!(seconds, "Wall clock was set, which moves no run");
+                    }
+                    continue;
+                }
+            };
+            match order {
+                Some(Order::Apply { limits, targets, done }) => {
+                    scheduler.apply(&limits, targets.clone());
+                    self.applied = (limits, targets);
+                    // Whoever asked may be gone, which changes nothing.
+                    let _ = done.send(());
+                }
+                Some(Order::Stop { within, aborted }) => {
+                    let _ = aborted.send(scheduler.stop(Instant::now() + within).await);
+                    return;
+                }
+                None => return,
             }
-        };
-        match order {
-            Some(Order::Apply { limits, targets, done }) => {
-                scheduler.apply(&limits, targets);
-                // Whoever asked may be gone, which changes nothing.
-                let _ = done.send(());
-            }
-            Some(Order::Stop { within, aborted }) => {
-                let _ = aborted.send(scheduler.stop(Instant::now() + within).await);
-                return;
-            }
-            None => return,
         }
     }
 }

@@ -3,14 +3,14 @@
 use std::{
     env, fmt, io,
     net::SocketAddr,
-    path::PathBuf,
-    sync::Arc,
+    pin::Pin,
+    sync::{Arc, atomic::AtomicU64},
     time::{Duration, Instant, SystemTime},
 };
 
 use tokio::{
-    sync::mpsc,
-    time::{Interval, MissedTickBehavior, interval},
+    sync::{mpsc, oneshot},
+    time::{Interval, MissedTickBehavior, interval, sleep},
 };
 use tracing::{error, info, warn};
 
@@ -18,19 +18,21 @@ use super::{
     certificate::Certificate,
     delivery::{Delivery, Watched},
     hygiene::forbid_core_dumps,
+    loading::{Loader, Prepared, Source},
     memory::{self, Memory},
-    probing::{Ended, Probing},
+    probing::{Probing, Silent},
 };
 use crate::{
-    config::{self, Config, Keys, Loaded, Problems, Surroundings},
-    health::{Health, Readiness},
+    config::{Config, Loaded, Problems},
+    health::{Beat, Health, Readiness, Supervisor, caught},
+    history::History,
     logging::{self, Logging},
     metrics::Metrics,
     outcome::rfc3339,
-    probe::{Resolver, Target},
+    probe::{Resolver, Target, curl},
     records::Records,
     schedule::Budget,
-    server::{self, ReloadRequest, Server, State},
+    server::{self, ReloadRequest, Server, State, Wishes},
     signals::{Signal, Signals},
     state::Kept,
     systemd::{self, Notifier},
@@ -45,31 +47,15 @@ const CLOSE: Duration = Duration::from_millis(500);
 /// How long the scheduler's thread may be silent before it counts as stuck.
 const SCHEDULER_PATIENCE: Duration = Duration::from_secs(10);
 
+/// How long the main loop may be silent before it counts as stuck.
+const MAIN_PATIENCE: Duration = Duration::from_secs(20);
+
 /// How often the housekeeping is done: resolver files and the listener's certificate looked at, STATUS brought up to date.
 const HOUSEKEEPING: Duration = Duration::from_secs(5);
 
 /// What an operator should know whose configuration has no key at all.
 const NO_KEY: &str =
     "no provider has a key yet, so nothing that needs one is probed; to give one: man langmart-prober, KEYS";
-
-/// Where the configuration comes from.
-pub enum Source<'a> {
-    /// A file, read again at every reload.
-    File(PathBuf),
-    /// A text with surroundings of its own, for `demo`.
-    BuiltIn(&'a str, Surroundings<'a>),
-}
-
-impl Source<'_> {
-    fn load(&self) -> Result<Loaded, Problems> {
-        match self {
-            Self::File(path) => config::load(path, Keys::Required, &Surroundings::of_process()),
-            Self::BuiltIn(text, surroundings) => {
-                config::parse(text, "built-in configuration", Keys::Required, surroundings)
-            }
-        }
-    }
-}
 
 /// Why the daemon could not start, or had to end.
 #[derive(Debug)]
@@ -110,15 +96,15 @@ impl Fatal {
     }
 }
 
-/// Runs the daemon until a signal ends it.
-pub fn run(source: &Source<'_>) -> Result<(), Fatal> {
+/// Runs the daemon until a signal ends it. `listening` hears the address as bound, when there is something to see.
+pub fn run(source: &Source, listening: impl FnOnce(SocketAddr)) -> Result<(), Fatal> {
     let started = SystemTime::now();
     // Before there is a key in memory.
     let core_dumps = forbid_core_dumps();
     let loaded = source.load().map_err(Fatal::Configuration)?;
     let shows_log = loaded.config.log.stderr;
-    let logging = Logging::start(&loaded.config.log, surroundings())
-        .map_err(|error| Fatal::Other(error.to_string()))?;
+    let logging = Logging::start(&loaded.config.log, surroundings());
+    let logging = Arc::new(logging.map_err(|error| Fatal::Other(error.to_string()))?);
     if let Err(error) = core_dumps {
         warn!(%error, "Core dumps cannot be forbidden, keys may be in one");
     }
@@ -126,7 +112,9 @@ pub fn run(source: &Source<'_>) -> Result<(), Fatal> {
         .enable_all()
         .build()
         .map_err(Fatal::other("cannot start the main runtime"))?;
-    let mut result = runtime.block_on(serve(source, loaded, started, &logging));
+    let mut result = runtime.block_on(serve(source, loaded, started, &logging, listening));
+    // Not by its drop, which would wait for a load that hangs.
+    runtime.shutdown_background();
     if let Err(Fatal::Other(what)) = &result {
         error!(error = %what, "Daemon ends");
         if shows_log {
@@ -147,51 +135,66 @@ fn surroundings() -> logging::Surroundings {
 
 /// Starts everything, runs the loop, stops everything.
 async fn serve(
-    source: &Source<'_>,
+    source: &Source,
     loaded: Loaded,
     started: SystemTime,
-    logging: &Logging,
+    logging: &Arc<Logging>,
+    listening: impl FnOnce(SocketAddr),
 ) -> Result<(), Fatal> {
     // First, so that no signal meets its default in the middle of the start.
     let mut signals = Signals::listen().map_err(Fatal::other("cannot listen for signals"))?;
-    let (mut daemon, server, mut reloads) = Daemon::start(source, loaded, started, logging).await?;
-    let mut watchdog = every(daemon.watchdog.unwrap_or(HOUSEKEEPING));
-    let mut housekeeping = every(HOUSEKEEPING);
+    let (mut daemon, mut reloads) = Daemon::start(source, loaded, started, logging).await?;
+    listening(daemon.listen.1);
+    let mut supervisor = Supervisor::new("main loop");
+    daemon.metrics.count_restarts("main", supervisor.restarts());
     let result = loop {
-        tokio::select! {
-            signal = signals.next() => match signal {
-                Signal::Stop => break Ok(()),
-                // Its problems are in the log.
-                Signal::Reload => drop(daemon.reload().await),
-            },
-            Some(ReloadRequest { answer }) = reloads.recv() => {
-                // Whoever asked may be gone by now.
-                let _ = answer.send(daemon.reload().await);
-            }
-            _ = watchdog.tick() => daemon.feed_watchdog(),
-            _ = housekeeping.tick() => daemon.keep_house(),
+        if let Ok(end) = caught(Box::pin(daemon.live(&mut signals, &mut reloads))).await {
+            break end;
         }
-        if daemon.probing.has_ended() {
-            break Err(Fatal::Other(Ended.to_string()));
+        // Who waits for it is told that there is no answer.
+        daemon.reloading = None;
+        match supervisor.failed(Instant::now()) {
+            Ok(pause) => sleep(pause).await,
+            Err(gave_up) => break Err(Fatal::Other(gave_up.to_string())),
         }
     };
     signals.end_at_next_stop();
-    daemon.stop(server).await;
-    result
+    daemon.stop().await.and(result)
+}
+
+/// A reload on its way.
+struct Reloading {
+    load: Pin<Box<dyn Future<Output = Result<Prepared, String>>>>,
+    /// Who asked for it by HTTP; `None`: it was a signal.
+    answer: Option<oneshot::Sender<Result<(), String>>>,
+    /// A signal came meanwhile: what has been read may be old.
+    again: bool,
+}
+
+/// What the load of a reload comes to; never, where there is none.
+async fn loaded(reloading: &mut Option<Reloading>) -> Result<Prepared, String> {
+    match reloading {
+        Some(reloading) => reloading.load.as_mut().await,
+        None => std::future::pending().await,
+    }
 }
 
 /// The running daemon.
-struct Daemon<'a> {
-    source: &'a Source<'a>,
+struct Daemon {
+    loader: Loader,
+    reloading: Option<Reloading>,
     config: Config,
-    logging: &'a Logging,
+    logging: Arc<Logging>,
     metrics: Arc<Metrics>,
+    history: Arc<History>,
     records: Arc<Records>,
     memory: Arc<Memory>,
     budget: Arc<Budget>,
     health: Arc<Health>,
+    beat: Beat,
     resolver: Arc<Resolver>,
     probing: Probing,
+    server: Server,
     state: Arc<State>,
     certificate: Certificate,
     /// As configured at the start, and as bound; no reload changes them.
@@ -207,13 +210,13 @@ struct Daemon<'a> {
     paused: bool,
 }
 
-impl<'a> Daemon<'a> {
+impl Daemon {
     async fn start(
-        source: &'a Source<'a>,
+        source: &Source,
         loaded: Loaded,
         started: SystemTime,
-        logging: &'a Logging,
-    ) -> Result<(Self, Server, mpsc::Receiver<ReloadRequest>), Fatal> {
+        logging: &Arc<Logging>,
+    ) -> Result<(Self, mpsc::Receiver<ReloadRequest>), Fatal> {
         let notifier =
             Notifier::start(env::var_os("NOTIFY_SOCKET")).map_err(Fatal::other("cannot notify systemd"))?;
         let Loaded { config, warnings, .. } = loaded;
@@ -226,9 +229,13 @@ impl<'a> Daemon<'a> {
         let metrics = Arc::new(Metrics::new(started));
         let log_lines = logging.counters().file;
         metrics.count_lines("log", log_lines.dropped, log_lines.errors);
+        metrics.count_restarts("log", log_lines.restarts);
         let record_lines = records.counters();
         metrics.count_lines("results", record_lines.dropped, record_lines.errors);
+        metrics.count_restarts("results", record_lines.restarts);
         metrics.configure(&config);
+        let history = Arc::new(History::default());
+        history.configure(&config, curl);
         let kept = memory::recall(&config);
         let budget = memory::budget(&config, &kept);
         memory::show(&budget, &metrics);
@@ -237,14 +244,28 @@ impl<'a> Daemon<'a> {
         memory.count(&metrics);
 
         let health = Arc::new(Health::new());
-        let delivery = Delivery { metrics: metrics.clone(), memory: memory.clone(), budget: budget.clone() };
+        let restarts = Arc::<AtomicU64>::default();
+        metrics.count_restarts("probe", restarts.clone());
+        let delivery =
+            Delivery { metrics: metrics.clone(), memory: memory.clone(), budget: budget.clone(), restarts };
         let beat = health.part("scheduler", SCHEDULER_PATIENCE);
-        let probing = Probing::start(delivery, config.schedule.clone(), beat)
+        let supervisor = Supervisor::new("scheduler");
+        metrics.count_restarts("scheduler", supervisor.restarts());
+        let (runs, demands) = mpsc::channel(server::MOST_RUN_REQUESTS);
+        let probing = Probing::start(delivery, config.schedule.clone(), beat, demands, supervisor)
             .map_err(Fatal::other("cannot start the scheduler's thread"))?;
         let (reload, reloads) = mpsc::channel(1);
-        let state = Arc::new(State::new(metrics.clone(), health.clone(), reload, &config.server));
+        let state = Arc::new(State::new(
+            metrics.clone(),
+            history.clone(),
+            health.clone(),
+            Wishes { reload, runs },
+            &config.server,
+        ));
         let server =
             Server::start(listener, state.clone()).map_err(Fatal::other("cannot start the listener"))?;
+        metrics.count_restarts("server", server.restarts());
+        let address = server.address();
         let watchdog = systemd::watchdog_interval(
             env::var("WATCHDOG_USEC").ok().as_deref(),
             env::var("WATCHDOG_PID").ok().as_deref(),
@@ -252,19 +273,23 @@ impl<'a> Daemon<'a> {
         let resolver = Arc::new(Resolver::new());
         let certificate = Certificate::of(&config.server);
         let daemon = Self {
-            source,
+            loader: Loader::new(source.clone(), logging.clone(), records.clone(), resolver.clone()),
+            reloading: None,
             config,
-            logging,
+            logging: logging.clone(),
             metrics,
+            history,
             records,
+            beat: health.part("main loop", MAIN_PATIENCE),
             memory,
             budget,
             health,
             resolver,
             probing,
+            server,
             state,
             certificate,
-            listen: (listen, server.address()),
+            listen: (listen, address),
             notifier,
             watchdog,
             stuck: false,
@@ -282,7 +307,7 @@ impl<'a> Daemon<'a> {
         daemon.notifier.ready(&daemon.status());
         info!(
             version = env!("CARGO_PKG_VERSION"),
-            listen = %server.address(),
+            listen = %address,
             providers = daemon.config.providers.len(),
             probes = daemon.config.probes.len(),
             "Daemon is ready"
@@ -290,22 +315,73 @@ impl<'a> Daemon<'a> {
         if daemon.lacks_keys() {
             info!("{NO_KEY}");
         }
-        Ok((daemon, server, reloads))
+        Ok((daemon, reloads))
+    }
+
+    /// The one loop, until a signal to stop or a part that gave up. Nothing in it waits for a file.
+    async fn live(
+        &mut self,
+        signals: &mut Signals,
+        reloads: &mut mpsc::Receiver<ReloadRequest>,
+    ) -> Result<(), Fatal> {
+        let mut watchdog = every(self.watchdog.unwrap_or(HOUSEKEEPING));
+        let mut housekeeping = every(HOUSEKEEPING);
+        loop {
+            self.beat.beat();
+            tokio::select! {
+                signal = signals.next() => match (signal, &mut self.reloading) {
+                    (Signal::Stop, _) => return Ok(()),
+                    (Signal::Reload, Some(reloading)) => reloading.again = true,
+                    (Signal::Reload, None) => self.begin_reload(None),
+                },
+                Some(ReloadRequest { answer }) = reloads.recv(), if self.reloading.is_none() => {
+                    self.begin_reload(Some(answer));
+                }
+                result = loaded(&mut self.reloading) => self.end_reload(result).await,
+                _ = watchdog.tick() => self.feed_watchdog(),
+                _ = housekeeping.tick() => self.keep_house(),
+            }
+            if self.probing.has_ended() {
+                return Ok(());
+            }
+            if let Some(gave_up) = self.server.gave_up() {
+                return Err(Fatal::Other(gave_up.to_string()));
+            }
+        }
     }
 
     /// Has the scheduler run these targets, which are a configuration's.
-    async fn schedule(&self, config: &Config, targets: Vec<Arc<Target>>, kept: &Kept) -> Result<(), Ended> {
-        let watched = targets.into_iter().map(|target| Watched::new(target, &self.metrics, kept)).collect();
-        self.probing.apply(config.schedule.clone(), watched).await
+    async fn schedule(&self, config: &Config, targets: Vec<Arc<Target>>, kept: &Kept) -> Result<(), Silent> {
+        let watched = |target| Watched::new(target, &self.metrics, &self.history, &self.health, kept);
+        self.probing.apply(config.schedule.clone(), targets.into_iter().map(watched).collect()).await
     }
 
-    /// Reads the configuration again. A new one takes effect as a whole, a bad one not at all; the error is the
-    /// problems, one a line.
-    async fn reload(&mut self) -> Result<(), String> {
+    /// Begins to read the configuration again.
+    fn begin_reload(&mut self, answer: Option<oneshot::Sender<Result<(), String>>>) {
         self.notifier.reloading();
-        let result = self.take_over().await;
+        self.reloading = Some(Reloading { load: Box::pin(self.loader.begin()), answer, again: false });
+    }
+
+    /// A new configuration takes effect as a whole, a bad one not at all; the error is the problems, one a line.
+    async fn end_reload(&mut self, result: Result<Prepared, String>) {
+        let Some(Reloading { answer, again, .. }) = self.reloading.take() else { return };
+        let result = match result {
+            Ok(prepared) => self.take_over(prepared).await,
+            Err(problems) => Err(problems),
+        };
+        self.tell_reload(&result);
+        if let Some(answer) = answer {
+            // Whoever asked may be gone by now.
+            let _ = answer.send(result);
+        }
+        if again {
+            self.begin_reload(None);
+        }
+    }
+
+    fn tell_reload(&self, result: &Result<(), String>) {
         self.metrics.reloaded(result.is_ok(), SystemTime::now());
-        match &result {
+        match result {
             Ok(()) => {
                 info!(
                     providers = self.config.providers.len(),
@@ -321,11 +397,11 @@ impl<'a> Daemon<'a> {
                 self.notifier.ready(&format!("{}; the last reload failed, see the log", self.status()));
             }
         }
-        result
     }
 
-    async fn take_over(&mut self) -> Result<(), String> {
-        let Loaded { config, warnings, .. } = self.source.load().map_err(|problems| problems.to_string())?;
+    /// Whatever can fail has been done: from here on everything takes effect.
+    async fn take_over(&mut self, prepared: Prepared) -> Result<(), String> {
+        let Prepared { config, warnings, targets, logging, records } = prepared;
         for warning in &warnings {
             warn!(%warning, "Configuration is doubtful");
         }
@@ -335,23 +411,19 @@ impl<'a> Daemon<'a> {
         if config.state_directory != self.config.state_directory {
             warn!("A change of state.directory needs a restart, the old one stays");
         }
-        // Whatever can fail comes before whatever takes effect.
-        let targets = Target::prepare(&config, &self.resolver).map_err(|error| error.to_string())?;
-        self.logging.reconfigure(&config.log).map_err(|error| error.to_string())?;
-        if let Err(error) = self.records.reconfigure(&config.log) {
-            // All or nothing: what was opened a moment ago can be opened again.
-            let _ = self.logging.reconfigure(&self.config.log);
-            return Err(error.to_string());
-        }
+        self.logging.commit(logging);
+        self.records.commit(records);
         self.state.reconfigure(&config.server);
         self.certificate = Certificate::of(&config.server);
         self.metrics.configure(&config);
+        self.history.configure(&config, curl);
         self.budget.set_limits(config.budget);
         memory::show(&self.budget, &self.metrics);
         self.memory.retain(&config);
-        self.schedule(&config, targets, &Kept::default()).await.map_err(|error| error.to_string())?;
+        let scheduled = self.schedule(&config, targets, &Kept::default()).await;
+        let scheduled = scheduled.map_err(|error| error.to_string());
         self.config = config;
-        Ok(())
+        scheduled
     }
 
     /// Feeds systemd's watchdog while every part beats.
@@ -365,7 +437,7 @@ impl<'a> Daemon<'a> {
             }
             Some(part) if !self.stuck => {
                 self.stuck = true;
-                error!(part, "A part is stuck, the watchdog is not fed");
+                error!(%part, "A part is stuck, the watchdog is not fed");
             }
             Some(_) => {}
         }
@@ -419,21 +491,28 @@ impl<'a> Daemon<'a> {
         )
     }
 
-    async fn stop(self, server: Server) {
+    /// The error is a part's that gave up before.
+    async fn stop(self) -> Result<(), Fatal> {
         self.health.reach(Readiness::Stopping);
         self.notifier.stopping("Stopping: waiting for runs in flight");
         info!("Daemon stops");
-        match self.probing.stop(DRAIN).await {
-            Ok(0) => {}
-            Ok(aborted) => warn!(aborted, "Runs were aborted, they took longer than the stop may"),
-            Err(error) => error!(%error, "Runs could not be awaited"),
+        let mut result = Ok(());
+        if self.probing.has_ended() {
+            result = self.probing.end().map_err(|gave_up| Fatal::Other(gave_up.to_string()));
+        } else {
+            match self.probing.stop(DRAIN).await {
+                Ok(0) => {}
+                Ok(aborted) => warn!(aborted, "Runs were aborted, they took longer than the stop may"),
+                Err(error) => error!(%error, "Runs could not be awaited"),
+            }
         }
-        server.stop(CLOSE);
+        self.server.stop(CLOSE);
         // It releases the last records.
         self.memory.stop(CLOSE);
         self.records.stop(CLOSE);
         self.notifier.flush(CLOSE);
         info!("Daemon has stopped");
+        result
     }
 }
 

@@ -3,9 +3,11 @@
 //! Every line given is counted exactly once: written, dropped (queue or file full, or stopped), or failed.
 
 mod queue;
+mod retired;
 mod rolling;
 
 pub use self::{
     queue::{Counters, Fate, Lines},
+    retired::Retired,
     rolling::{Files, OpenError, Period, RollingFile},
 };

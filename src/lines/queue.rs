@@ -3,6 +3,7 @@
 use std::{
     collections::VecDeque,
     fmt, io,
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc, Condvar, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -13,6 +14,9 @@ use std::{
 
 /// How many lines wait at most; one more is dropped.
 const CAPACITY: usize = 4096;
+
+/// How long the thread pauses after a panic, which would be a bug of ours.
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// What became of a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,8 +37,10 @@ pub struct Counters {
     pub written: Arc<AtomicU64>,
     /// Lines for which there was no room: the queue was full, or the file at its size limit, or writing had stopped.
     pub dropped: Arc<AtomicU64>,
-    /// Lines lost to errors of the disk or pipe.
+    /// Lines lost to errors of the disk or pipe, or to a panic in writing them.
     pub errors: Arc<AtomicU64>,
+    /// Panics in writing, after which it went on.
+    pub restarts: Arc<AtomicU64>,
 }
 
 impl Counters {
@@ -115,6 +121,17 @@ impl<T: Send + 'static> Lines<T> {
         state = waited.unwrap_or_else(PoisonError::into_inner).0;
         self.queue.discard(&mut state);
     }
+
+    /// Takes no more lines; the thread writes the queued ones and ends by itself.
+    pub fn close(&self) {
+        self.queue.lock().closed = true;
+        self.queue.changed.notify_all();
+    }
+
+    /// Whether the thread is gone.
+    pub fn has_ended(&self) -> bool {
+        self.queue.lock().ended
+    }
 }
 
 impl<T> Drop for Lines<T> {
@@ -169,7 +186,7 @@ impl<T> Queue<T> {
 }
 
 fn serve<T>(queue: &Queue<T>, rest: Duration, mut write: impl FnMut(T) -> Fate) {
-    // Also on a panic nobody waits for this thread, nor fills a queue that nothing empties.
+    // However this thread ends, nobody waits for it, nor fills a queue that nothing empties.
     struct End<'a, T>(&'a Queue<T>);
     impl<T> Drop for End<'_, T> {
         fn drop(&mut self) {
@@ -182,7 +199,12 @@ fn serve<T>(queue: &Queue<T>, rest: Duration, mut write: impl FnMut(T) -> Fate) 
     }
     let _end = End(queue);
     while let Some(line) = queue.next() {
-        queue.counters.count(write(line));
+        let fate = catch_unwind(AssertUnwindSafe(|| write(line))).unwrap_or_else(|_| {
+            queue.counters.restarts.fetch_add(1, Ordering::Relaxed);
+            thread::sleep(PAUSE);
+            Fate::Failed
+        });
+        queue.counters.count(fate);
         queue.rest(rest);
     }
 }
@@ -194,7 +216,7 @@ mod tests {
     use super::*;
 
     fn counted(counters: &Counters) -> (u64, u64, u64) {
-        let Counters { written, dropped, errors } = counters;
+        let Counters { written, dropped, errors, restarts: _ } = counters;
         let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         (load(written), load(dropped), load(errors))
     }
@@ -291,15 +313,18 @@ mod tests {
     }
 
     #[test]
-    fn a_panic_of_the_thread_leaves_nobody_waiting() {
+    fn a_panic_costs_the_line_in_hand_and_is_counted() {
         let counters = Counters::default();
-        let lines =
-            Lines::start("panic", counters.clone(), Duration::ZERO, |_: u32| panic!("on purpose")).unwrap();
+        let lines = Lines::start("panic", counters.clone(), Duration::ZERO, |line: u32| {
+            assert!(line != 1, "on purpose");
+            Fate::Written
+        })
+        .unwrap();
         for line in 0..5 {
             lines.give(line);
         }
         lines.stop(Duration::from_secs(60));
-        lines.give(5);
-        assert_eq!(counted(&counters).1, 5, "all but the one in hand");
+        assert_eq!(counted(&counters), (4, 0, 1));
+        assert_eq!(counters.restarts.load(Ordering::Relaxed), 1);
     }
 }

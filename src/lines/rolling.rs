@@ -7,6 +7,7 @@
 use std::{
     fs::{self, DirBuilder, Metadata, OpenOptions},
     io::{self, Write},
+    mem,
     os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
     time::{Duration, Instant, SystemTime},
@@ -76,23 +77,23 @@ struct Current {
     size: u64,
     /// Its last line has no end: a write before this one was cut short.
     torn: bool,
+    /// The old files of the kind were removed.
+    alone: bool,
     /// It was said that it is at its size limit.
     full: bool,
     looked_at: Instant,
 }
 
 impl RollingFile {
-    /// Opens the current period's file, to find at start what will not work later.
+    /// Opens the current period's file, to find at start what will not work later. Old files go with the first line, so
+    /// that a configuration that is refused after all has removed nothing.
     pub fn open(files: Files) -> Result<Self, OpenError> {
         Self::open_at(files, SystemTime::now(), Instant::now())
     }
 
     fn open_at(files: Files, time: SystemTime, now: Instant) -> Result<Self, OpenError> {
         match Current::open(&files, time, now) {
-            Ok(current) => {
-                current.remove_old(&files);
-                Ok(Self { files, current: Some(current), retry_at: None, healthy: true })
-            }
+            Ok(current) => Ok(Self { files, current: Some(current), retry_at: None, healthy: true }),
             Err(source) => Err(OpenError { path: files.path(time), source }),
         }
     }
@@ -116,6 +117,9 @@ impl RollingFile {
                 fate
             }
             Err(error) => {
+                if let Some(current) = &self.current {
+                    current.remove_torn(line.len());
+                }
                 // A new descriptor heals what a full disk or a stale mount did, and finds the torn line.
                 self.current = None;
                 self.retry_at = Some(now + PAUSE);
@@ -132,11 +136,12 @@ impl RollingFile {
         let period = self.files.period.index(time);
         let open = |current: &mut Current| current.period == period && current.still_there(now);
         if !self.current.as_mut().is_some_and(open) {
-            let current = Current::open(&self.files, time, now)?;
-            current.remove_old(&self.files);
-            self.current = Some(current);
+            self.current = Some(Current::open(&self.files, time, now)?);
         }
         let current = self.current.as_mut().expect("opened just above where it was not");
+        if !mem::replace(&mut current.alone, true) {
+            current.remove_old(&self.files);
+        }
         current.write(line, self.files.max_size)
     }
 }
@@ -203,6 +208,7 @@ impl Current {
             period: files.period.index(time),
             size,
             torn: last != [b'\n'],
+            alone: false,
             full: false,
             looked_at: now,
         })
@@ -234,6 +240,20 @@ impl Current {
         self.appender.write_all(line)?;
         self.size += line.len() as u64;
         Ok(Fate::Written)
+    }
+
+    /// Cuts off what was written of a line of that length before an error. Where that fails too, or it is not certain
+    /// that the end is ours, it stays, and the next line begins behind a newline.
+    fn remove_torn(&self, length: usize) {
+        let Ok(file) = OpenOptions::new().write(true).open(&self.path) else { return };
+        let torn = |there: Metadata| {
+            identity(&there) == self.identity
+                && (1..=length as u64).contains(&(there.len() - self.size.min(there.len())))
+        };
+        if file.metadata().is_ok_and(torn) {
+            // The next look at the file shows what came of it.
+            let _ = file.set_len(self.size);
+        }
     }
 
     /// Removes the oldest files of the kind, by their names, until as many as wanted are left.
@@ -557,7 +577,7 @@ mod tests {
         assert!(written.len() < 300, "the disk was never full");
         let path = bench.logs().join("prober.log.2026-11-22");
         let text = fs::read_to_string(&path).unwrap();
-        assert!(!text.ends_with('\n'), "the line that met the end of the disk is torn");
+        assert!(text.ends_with('\n'), "the line that met the end of the disk leaves no trace");
 
         // Space again, without the file being another one.
         let resize = Command::new("mount").args(["-o", "remount,size=64k"]).arg(bench.logs()).status();
@@ -569,7 +589,7 @@ mod tests {
         let whole: Vec<_> = text.lines().filter(|line| line.len() == 99).collect();
         let expected: Vec<_> = written.iter().map(|&number| line(number)).collect();
         assert_eq!(whole, expected.iter().map(|line| line.trim_end()).collect::<Vec<_>>());
-        assert_eq!(text.lines().count(), written.len() + 2, "one torn line and the last one beside them");
+        assert_eq!(text.lines().count(), written.len() + 1, "the last one beside them");
         assert!(text.ends_with("\nhealed\n"));
     }
 

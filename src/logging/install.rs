@@ -4,6 +4,7 @@ use std::{
     ffi::OsStr,
     fs::File,
     io::{self, IsTerminal, Write},
+    mem,
     os::{fd::AsFd, unix::fs::MetadataExt},
     panic,
     sync::{Arc, PoisonError, RwLock},
@@ -21,7 +22,7 @@ use tracing_subscriber::{
 use super::line::{Line, TextStyle};
 use crate::{
     config::{Log, LogFormat, Rotation},
-    lines::{Counters, Fate, Files, Lines, OpenError, Period, RollingFile},
+    lines::{Counters, Fate, Files, Lines, OpenError, Period, Retired, RollingFile},
 };
 
 /// The target of our own events begins with the crate's name.
@@ -75,6 +76,13 @@ pub enum LoggingError {
     Twice,
 }
 
+/// What a new configuration asks for, made ready: parsed and opened, and without any effect so far.
+#[derive(Debug)]
+pub struct LoggingChange {
+    filter: EnvFilter,
+    change: Change,
+}
+
 /// What became of the lines, for the metrics.
 #[derive(Clone, Debug, Default)]
 pub struct LoggingCounters {
@@ -102,20 +110,26 @@ impl Logging {
         let (filter_layer, filter) = reload::Layer::new(EnvFilter::try_new(&log.filter)?);
         let counters = LoggingCounters::default();
         let outputs = Outputs { format: log.format, stderr: None, file: None };
-        let shared = Arc::new(Shared { surroundings, stderr, counters, outputs: RwLock::new(outputs) });
-        shared.change(log)?;
+        let (outputs, retired) = (RwLock::new(outputs), Retired::default());
+        let shared = Arc::new(Shared { surroundings, stderr, counters, outputs, retired });
+        shared.commit(shared.prepare(log)?);
         let printer = Printer(Arc::clone(&shared));
         let dispatch = Dispatch::new(tracing_subscriber::registry().with(filter_layer).with(printer));
         Ok((Self { shared, filter }, dispatch))
     }
 
-    /// Follows a reloaded configuration, or changes nothing. Opens files: not for a thread that times probes.
-    pub fn reconfigure(&self, log: &Log) -> Result<(), LoggingError> {
+    /// Does for a reloaded configuration whatever can fail. Opens files: not for a thread that has other things to do.
+    pub fn prepare_change(&self, log: &Log) -> Result<LoggingChange, LoggingError> {
         let filter = EnvFilter::try_new(&log.filter)?;
-        self.shared.change(log)?;
+        Ok(LoggingChange { filter, change: self.shared.prepare(log)? })
+    }
+
+    /// Follows what was prepared.
+    pub fn commit(&self, change: LoggingChange) {
+        let LoggingChange { filter, change } = change;
+        self.shared.commit(change);
         // It fails only when the subscriber is gone, and then nobody logs.
         let _ = self.filter.reload(filter);
-        Ok(())
     }
 
     /// Counters that go on over reloads.
@@ -131,6 +145,7 @@ impl Logging {
         for lines in outputs.stderr.iter().chain(files) {
             lines.stop(end.saturating_duration_since(Instant::now()));
         }
+        self.shared.retired.stop(end);
     }
 }
 
@@ -140,6 +155,19 @@ struct Shared {
     stderr: File,
     counters: LoggingCounters,
     outputs: RwLock<Outputs>,
+    retired: Retired<Vec<u8>>,
+}
+
+/// The outputs of a new configuration; the files are those that it asks for.
+#[derive(Debug)]
+struct Change {
+    format: LogFormat,
+    /// Whether lines are to go to standard error, and the way there where there was none.
+    to_stderr: bool,
+    stderr: Option<Lines<Vec<u8>>>,
+    /// Whether lines are to go to files, and the way there where they are others than before.
+    to_files: bool,
+    file: Option<(Files, Lines<Vec<u8>>)>,
 }
 
 /// Where lines go. What is replaced ends by itself after what it has queued.
@@ -151,8 +179,7 @@ struct Outputs {
 }
 
 impl Shared {
-    /// Makes what can fail first, then changes everything at once.
-    fn change(&self, log: &Log) -> Result<(), LoggingError> {
+    fn prepare(&self, log: &Log) -> Result<Change, LoggingError> {
         let (old_stderr, old_files) = {
             let outputs = self.outputs.read().unwrap_or_else(PoisonError::into_inner);
             (outputs.stderr.is_some(), outputs.file.as_ref().map(|(files, _)| files.clone()))
@@ -165,16 +192,31 @@ impl Shared {
             _ => None,
         };
         let started = if log.stderr && !old_stderr { Some(self.write_stderr()?) } else { None };
+        Ok(Change {
+            format: log.format,
+            to_stderr: log.stderr,
+            stderr: started,
+            to_files: new_files.is_some(),
+            file: opened,
+        })
+    }
 
+    /// Everything at once.
+    fn commit(&self, change: Change) {
+        let Change { format, to_stderr, stderr, to_files, file } = change;
+        let mut replaced = Vec::new();
         let mut outputs = self.outputs.write().unwrap_or_else(PoisonError::into_inner);
-        outputs.format = log.format;
-        if started.is_some() || !log.stderr {
-            outputs.stderr = started;
+        outputs.format = format;
+        if stderr.is_some() || !to_stderr {
+            replaced.extend(mem::replace(&mut outputs.stderr, stderr));
         }
-        if opened.is_some() || new_files.is_none() {
-            outputs.file = opened;
+        if file.is_some() || !to_files {
+            replaced.extend(mem::replace(&mut outputs.file, file).map(|(_, lines)| lines));
         }
-        Ok(())
+        drop(outputs);
+        for lines in replaced {
+            self.retired.add(lines);
+        }
     }
 
     fn write_file(&self, files: &Files) -> Result<Lines<Vec<u8>>, LoggingError> {
@@ -345,21 +387,27 @@ mod tests {
         let (logging, dispatch, reader) = prepare(&log("warn", None));
         dispatcher::with_default(&dispatch, || {
             tracing::debug!("First");
-            logging.reconfigure(&log("debug", None)).unwrap();
+            logging.commit(logging.prepare_change(&log("debug", None)).unwrap());
             tracing::debug!("Second");
-            logging.reconfigure(&Log { format: LogFormat::Json, ..log("debug", None) }).unwrap();
+            logging.commit(
+                logging.prepare_change(&Log { format: LogFormat::Json, ..log("debug", None) }).unwrap(),
+            );
             tracing::debug!("Third");
 
             let taken = directory.path().join("taken");
             fs::write(&taken, "").unwrap();
-            logging.reconfigure(&log("error", Some(taken))).unwrap_err();
-            logging.reconfigure(&log("no=such=filter", None)).unwrap_err();
+            logging.prepare_change(&log("error", Some(taken))).unwrap_err();
+            logging.prepare_change(&log("no=such=filter", None)).unwrap_err();
             tracing::debug!("Fourth");
 
-            logging.reconfigure(&Log { stderr: false, ..log("debug", Some(logs.clone())) }).unwrap();
+            logging.commit(
+                logging.prepare_change(&Log { stderr: false, ..log("debug", Some(logs.clone())) }).unwrap(),
+            );
             tracing::debug!("Fifth");
             let json = LogFormat::Json;
-            logging.reconfigure(&Log { format: json, ..log("debug", Some(moved.clone())) }).unwrap();
+            logging.commit(
+                logging.prepare_change(&Log { format: json, ..log("debug", Some(moved.clone())) }).unwrap(),
+            );
             tracing::debug!("Sixth");
         });
         let counters = logging.counters();

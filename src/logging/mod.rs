@@ -3,4 +3,4 @@
 mod install;
 mod line;
 
-pub use self::install::{Logging, LoggingCounters, LoggingError, Surroundings};
+pub use self::install::{Logging, LoggingChange, LoggingCounters, LoggingError, Surroundings};

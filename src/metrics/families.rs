@@ -56,6 +56,18 @@ pub(super) const FAMILIES: &[Family] = &[
         failures,
     ),
     family(
+        Kind::Gauge,
+        "langmart_probe_down_runs_in_a_row",
+        "Runs up to the last that failed with fault gateway, provider or network, 0 where the last did not. Absent before the first run.",
+        |series, page| known(series, page, series.last().map(|last| last.streak.down as f64)),
+    ),
+    family(
+        Kind::Gauge,
+        "langmart_probe_failed_runs_in_a_row",
+        "Runs up to the last that failed for its reason and with its fault. Absent after a success.",
+        failed_runs_in_a_row,
+    ),
+    family(
         Kind::Counter,
         "langmart_probe_slow_runs_total",
         "Successful runs that took longer than the probe's slow_after. Absent where it has none.",
@@ -366,6 +378,13 @@ fn failures(series: &Series, page: &mut Page) {
                 page.labelled(&series.labels, &pair, count as f64);
             }
         }
+    }
+}
+
+fn failed_runs_in_a_row(series: &Series, page: &mut Page) {
+    if let Some(last) = series.last().filter(|last| last.streak.same > 0) {
+        let labels = [("reason", last.reason.name()), ("fault", last.fault.name())];
+        page.labelled(&series.labels, &labels, last.streak.same as f64);
     }
 }
 

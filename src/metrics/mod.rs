@@ -5,6 +5,8 @@
 
 mod budget;
 mod comparison;
+#[cfg(test)]
+mod document;
 mod families;
 mod offline;
 mod own;
@@ -12,6 +14,7 @@ mod pool;
 mod process;
 mod registry;
 mod series;
+mod streak;
 #[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]

@@ -9,8 +9,8 @@ use std::{
 };
 
 use prometheus::{
-    Encoder, Gauge, Histogram, HistogramOpts, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
-    TextEncoder, core::Collector,
+    Encoder, Gauge, Histogram, HistogramOpts, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
+    core::Collector,
 };
 
 use super::text::{Header, Kind, Page, labels};
@@ -27,7 +27,8 @@ pub(super) struct Own {
     reload_success_timestamp: Gauge,
     lag: Histogram,
     runs_in_flight: IntGauge,
-    task_restarts: IntCounterVec,
+    /// By task, how often it was started again.
+    tasks: Mutex<Vec<(&'static str, Arc<AtomicU64>)>>,
     files: Mutex<Vec<File>>,
 }
 
@@ -75,14 +76,8 @@ impl Own {
                 &registry,
                 IntGauge::new("langmart_prober_runs_in_flight", "Runs under way now."),
             ),
-            task_restarts: registered(
-                &registry,
-                IntCounterVec::new(
-                    Opts::new("langmart_prober_task_restarts_total", "Tasks started again after a failure."),
-                    &["task"],
-                ),
-            ),
             registry,
+            tasks: Mutex::default(),
             files: Mutex::default(),
         }
     }
@@ -102,8 +97,10 @@ impl Own {
         &self.runs_in_flight
     }
 
-    pub(super) fn task_restarts(&self, task: &'static str) -> prometheus::IntCounter {
-        self.task_restarts.with_label_values(&[task])
+    pub(super) fn count_restarts(&self, task: &'static str, restarts: Arc<AtomicU64>) {
+        let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
+        tasks.retain(|(name, _)| *name != task);
+        tasks.push((task, restarts));
     }
 
     pub(super) fn count_lines(&self, name: &'static str, dropped: Arc<AtomicU64>, errors: Arc<AtomicU64>) {
@@ -118,6 +115,14 @@ impl Own {
             .encode(&self.registry.gather(), &mut families)
             .expect("gathered families have samples, and a Vec takes every write");
         page.append(&families);
+        page.family(Header {
+            name: "langmart_prober_task_restarts_total",
+            kind: Kind::Counter,
+            help: "Tasks started again after a failure.",
+        });
+        for (task, restarts) in &*self.tasks.lock().unwrap_or_else(PoisonError::into_inner) {
+            page.sample(&labels([("task", *task)]), restarts.load(Ordering::Relaxed) as f64);
+        }
         let files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
         page.family(Header {
             name: "langmart_prober_log_lines_dropped_total",

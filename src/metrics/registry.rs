@@ -149,14 +149,9 @@ impl Metrics {
         self.own.count_lines(file, dropped, errors);
     }
 
-    /// A task that is started again when it fails: its restarts are exported from now on.
-    pub fn watch_task(&self, task: &'static str) {
-        self.own.task_restarts(task);
-    }
-
-    /// A task was started again after a failure.
-    pub fn task_restarted(&self, task: &'static str) {
-        self.own.task_restarts(task).inc();
+    /// Exports how often a task that is started again when it fails was so.
+    pub fn count_restarts(&self, task: &'static str, restarts: Arc<AtomicU64>) {
+        self.own.count_restarts(task, restarts);
     }
 
     /// Whether the prober itself is cut off from the network, since the last run of every provider failed there; `None`

@@ -8,6 +8,7 @@ use std::{
 };
 
 use super::{
+    streak::Streak,
     text,
     values::{Bound, Counter, Gauge, Histogram, Sum},
 };
@@ -109,6 +110,7 @@ pub struct Last {
     pub(super) http_status: Option<u16>,
     pub(super) retry_after: Option<f64>,
     pub(super) time_to_first_token: Option<Duration>,
+    pub(super) streak: Streak,
 }
 
 /// The numbers of one probe, kept as long as probe, provider, check and model stay the same.
@@ -282,6 +284,7 @@ impl Series {
         if balance.is_some() || outcome.success() {
             *lock(&values.balance) = balance;
         }
+        let streak = self.streak_after(reason, fault);
         *lock(&values.last) = Some(Last {
             time,
             reason,
@@ -292,13 +295,25 @@ impl Series {
             http_status,
             retry_after,
             time_to_first_token,
+            streak,
         });
+    }
+
+    /// The runs in a row, with one more that ended so.
+    fn streak_after(&self, reason: Reason, fault: Fault) -> Streak {
+        let streak = self.last().map_or_else(Streak::default, |last| last.streak);
+        streak.after(reason, fault, self.probe.check().addresses_service())
     }
 
     /// Takes in an attempt after a failed run: what it spent, and how it ended, which is no run's result.
     pub fn observe_recheck(&self, outcome: &Outcome) {
         let [ok, failed] = &self.values.rechecks;
         if outcome.success() { ok } else { failed }.add(1);
+        self.observe_demanded(outcome);
+    }
+
+    /// Takes in an attempt that somebody asked for: what it spent, and nothing else.
+    pub fn observe_demanded(&self, outcome: &Outcome) {
         self.values.input_tokens.add(outcome.input_tokens.unwrap_or(0));
         self.values.output_tokens.add(outcome.output_tokens.unwrap_or(0));
         self.values.cost.add(outcome.estimated_cost_usd.unwrap_or(0.0));

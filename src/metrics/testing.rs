@@ -74,6 +74,7 @@ pub(crate) fn config(probes: Vec<Arc<Probe>>) -> Config {
             hostnames: Vec::new(),
             tls: None,
             users: BTreeMap::new(),
+            probe_generation: false,
         },
         log: Log {
             filter: "info".to_owned(),

@@ -41,7 +41,7 @@ fn samples(metrics: &Metrics, now: SystemTime) -> BTreeMap<String, f64> {
         .collect()
 }
 
-fn acme(api: Api) -> Arc<Provider> {
+pub(super) fn acme(api: Api) -> Arc<Provider> {
     Arc::new(provider("acme", api))
 }
 
@@ -67,7 +67,7 @@ fn check(metrics: &Metrics, now: SystemTime, expected: &[(&str, Option<f64>)]) {
 }
 
 /// A run with something in every member.
-fn rich() -> Outcome {
+pub(super) fn rich() -> Outcome {
     Outcome {
         detail: "canary-detail".into(),
         hint: "canary-hint",
@@ -112,7 +112,7 @@ fn limit(resource: Resource, limit: u64, remaining: u64, reset: Option<SystemTim
 }
 
 /// A probe of a status page with these components.
-fn status(name: &str, provider: &Arc<Provider>, components: &[&str]) -> Arc<Probe> {
+pub(super) fn status(name: &str, provider: &Arc<Provider>, components: &[&str]) -> Arc<Probe> {
     let components = components.iter().map(ToString::to_string).collect();
     let url = "https://status.example/api/v2/summary.json".parse().unwrap();
     Arc::new(probe(name, provider, Task::Status(StatusSource { url, components })))
@@ -301,6 +301,8 @@ fn a_failed_run_shows_in_every_family() {
         ("last_run_fault{fault=\"none\"}", Some(0.0)),
         ("runs_total", Some(1.0)),
         ("failures_total{reason=\"rate_limited\",fault=\"caller\"}", Some(1.0)),
+        ("down_runs_in_a_row", Some(0.0)),
+        ("failed_runs_in_a_row{reason=\"rate_limited\",fault=\"caller\"}", Some(1.0)),
         ("duration_seconds_count", Some(0.0)),
         ("last_duration_seconds", Some(1.5)),
         ("phase_seconds_total{phase=\"connect\"}", Some(0.25)),
@@ -532,7 +534,7 @@ fn the_daemons_own_are_there() {
     let metrics = Metrics::new(later(1_000));
     let dropped = Arc::new(AtomicU64::new(0));
     metrics.count_lines("results", Arc::clone(&dropped), Arc::new(AtomicU64::new(2)));
-    metrics.watch_task("scheduler");
+    metrics.count_restarts("scheduler", Arc::new(AtomicU64::new(3)));
     metrics.reloaded(true, later(5));
     metrics.reloaded(false, later(6));
     metrics.lag(Duration::from_millis(2));
@@ -550,7 +552,7 @@ fn the_daemons_own_are_there() {
         ("langmart_prober_runs_in_flight", 1.0),
         ("langmart_prober_log_lines_dropped_total{file=\"results\"}", 7.0),
         ("langmart_prober_log_write_errors_total{file=\"results\"}", 2.0),
-        ("langmart_prober_task_restarts_total{task=\"scheduler\"}", 0.0),
+        ("langmart_prober_task_restarts_total{task=\"scheduler\"}", 3.0),
         ("process_start_time_seconds", 1000.0),
     ];
     for (name, value) in expected {
@@ -628,7 +630,7 @@ fn the_page_keeps_the_rules_of_the_format() {
         Arc::new(probe("b", &provider, Task::Balance)),
     ];
     metrics.configure(&config(probes.clone()));
-    metrics.watch_task("server");
+    metrics.count_restarts("server", Arc::default());
     metrics.count_lines("log", Arc::default(), Arc::default());
     for probe in &probes {
         let time_to_first_token = Some(Duration::from_millis(300));

@@ -43,6 +43,8 @@ pub(super) struct Seen {
     pub(super) handshake: Option<Instant>,
     /// The connection was ready for the request.
     pub(super) connected: Option<Instant>,
+    /// The connection took the request's body; `None` where that is not looked at, too.
+    pub(super) handed_over: Option<Instant>,
     /// The version, once the server has signed.
     pub(super) tls_version: Option<&'static str>,
     /// Earliest end of validity in the presented chain.
@@ -77,6 +79,11 @@ impl Marks {
         self.lock().clone()
     }
 
+    /// Writes into them from outside of the run's own task.
+    pub(super) fn write(&self, write: impl FnOnce(&mut Seen)) {
+        write(&mut self.lock());
+    }
+
     fn lock(&self) -> MutexGuard<'_, Seen> {
         // A panic between two assignments leaves nothing half-done that matters.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
@@ -91,7 +98,7 @@ pub(super) async fn observed<F: Future>(marks: Arc<Marks>, future: F) -> F::Outp
 /// Writes into the current run's marks; without a run, nowhere.
 pub(super) fn mark(write: impl FnOnce(&mut Seen)) {
     // `Err` means that no run is observed, as in a unit test of a hook.
-    let _ = MARKS.try_with(|marks| write(&mut marks.lock()));
+    let _ = MARKS.try_with(|marks| marks.write(write));
 }
 
 /// Where a run that began at `started` and ended at `ended` spent its time. `headers` is when the response's headers

@@ -11,6 +11,7 @@ use reqwest::{Client, Request, Version, header::HeaderMap};
 use super::{
     clock::{Marks, Seen, observed},
     failure::{self, Failure, Route},
+    handover,
     stream::Listener,
     transcript,
 };
@@ -60,6 +61,9 @@ pub(super) async fn exchange(
     mut listener: Option<&mut Listener>,
 ) -> Exchange {
     let marks = Arc::new(Marks::new(route.tls_proxy));
+    // Before the body becomes one that is not shown.
+    transcript::sent(&request);
+    let request = if listener.is_some() { handover::observed(request, &marks) } else { request };
     let mut progress = Progress::default();
     let started = Instant::now();
     let reading = observed(marks.clone(), progress.read(client, request, listener.as_deref_mut()));
@@ -75,21 +79,23 @@ pub(super) async fn exchange(
     if let Some(over) = over {
         ended = over;
     }
+    // By the clock, not by whether the deadline's timer was asked first: on a busy machine both are ready at once.
+    let late = ended - started > timeout;
     let failure = match ending {
-        Ok(Ok(End::Whole)) => None,
-        Ok(Ok(End::Silent)) | Err(_) if over.is_some() => None,
-        Ok(Ok(End::Silent)) => Some(Failure::new(
+        Ok(Ok(End::Whole)) if !late => None,
+        Ok(Ok(End::Silent)) | Err(_) if over.is_some() && !late => None,
+        Ok(Ok(End::Silent)) if over.is_none() => Some(Failure::new(
             Reason::StreamStalled,
             route.api.endpoint(),
             listener.as_deref().map_or_else(String::new, Listener::silence),
         )),
-        Ok(Ok(End::Exceeded)) => Some(Failure::new(
+        Ok(Ok(End::Exceeded)) if !late => Some(Failure::new(
             Reason::Malformed,
             route.api.endpoint(),
             format!("the response's body is larger than {} MiB", MAX_BODY >> 20),
         )),
-        Ok(Err(error)) => Some(failure::transport(&error, &seen, route)),
-        Err(_) => Some(failure::deadline(&seen, progress.headers.is_some(), timeout, route.api)),
+        Ok(Err(error)) if !late => Some(failure::transport(&error, &seen, route)),
+        _ => Some(failure::deadline(&seen, progress.headers.is_some(), timeout, route.api)),
     };
     let Progress { response, headers } = progress;
     Exchange { response, failure, seen, started, headers, ended }
@@ -119,7 +125,6 @@ impl Progress {
         request: Request,
         listener: Option<&mut Listener>,
     ) -> Result<End, reqwest::Error> {
-        transcript::sent(&request);
         let mut incoming = client.execute(request).await?;
         self.headers = Some(Instant::now());
         transcript::answered(&incoming);

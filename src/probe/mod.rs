@@ -5,6 +5,7 @@ mod body;
 mod classify;
 mod client;
 mod clock;
+mod curl;
 mod dial;
 mod dialect;
 mod exchange;
@@ -13,6 +14,7 @@ mod follow;
 #[doc(hidden)]
 pub mod fuzzing;
 mod gate;
+mod handover;
 mod hints;
 mod network;
 mod remedy;
@@ -28,6 +30,7 @@ mod warm;
 
 pub use self::{
     client::ClientError,
+    curl::curl,
     request::RequestError,
     resolver::Resolver,
     run::{PrepareError, Target},

@@ -172,7 +172,7 @@ impl Target {
             }
         }
         if let Some(listener) = listener {
-            listener.measure(&mut outcome, seen.connected);
+            listener.measure(&mut outcome, seen.handed_over);
         }
         outcome
     }

@@ -5,7 +5,7 @@ mod write;
 
 pub use self::{
     read::{Entry, Read, ReadError, read},
-    write::{Records, RecordsError},
+    write::{Records, RecordsChange, RecordsError},
 };
 
 /// What the files' names begin with, before `.2026-11-22` or `.2026-11-22-08`.

@@ -1,15 +1,15 @@
 //! The writing half: a line for each run, on a thread of its own.
 
 use std::{
-    io,
+    io, mem,
     sync::{Arc, PoisonError, RwLock},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use super::PREFIX;
 use crate::{
     config::{Log, Probe, Rotation},
-    lines::{Counters, Fate, Files, Lines, OpenError, Period, RollingFile},
+    lines::{Counters, Fate, Files, Lines, OpenError, Period, Retired, RollingFile},
     outcome::{Outcome, Record},
 };
 
@@ -22,7 +22,20 @@ const GATHERING: Duration = Duration::from_millis(50);
 pub struct Records {
     /// `None`: the configuration has no directory, and records are not kept.
     current: RwLock<Option<(Files, Lines<Given>)>>,
+    retired: Retired<Given>,
     counters: Counters,
+}
+
+/// What a new configuration asks for, made ready: opened, and without any effect so far.
+#[derive(Debug)]
+pub struct RecordsChange(Change);
+
+#[derive(Debug)]
+enum Change {
+    Nothing,
+    To(Files, Lines<Given>),
+    /// Records are not kept any more.
+    Nowhere,
 }
 
 /// A finished run, as it waits in the queue.
@@ -42,23 +55,42 @@ pub enum RecordsError {
 impl Records {
     /// Opens the file and starts the thread, where the configuration has a directory.
     pub fn start(log: &Log) -> Result<Self, RecordsError> {
-        let records = Self { current: RwLock::new(None), counters: Counters::default() };
-        records.reconfigure(log)?;
+        let (current, retired) = (RwLock::new(None), Retired::default());
+        let records = Self { current, retired, counters: Counters::default() };
+        records.commit(records.prepare(log)?);
         Ok(records)
     }
 
-    /// Follows a reloaded configuration, or changes nothing. Opens files: not for a thread that times probes.
-    pub fn reconfigure(&self, log: &Log) -> Result<(), RecordsError> {
+    /// Does for a reloaded configuration whatever can fail. Opens files: not for a thread that has other things to do.
+    pub fn prepare(&self, log: &Log) -> Result<RecordsChange, RecordsError> {
         let files = files(log);
         let current = self.current.read().unwrap_or_else(PoisonError::into_inner);
         if current.as_ref().map(|(files, _)| files) == files.as_ref() {
-            return Ok(());
+            return Ok(RecordsChange(Change::Nothing));
         }
         drop(current);
-        let opened = files.map(|files| self.open(files)).transpose()?;
-        // The old thread writes what it has queued and ends by itself.
-        *self.current.write().unwrap_or_else(PoisonError::into_inner) = opened;
-        Ok(())
+        Ok(RecordsChange(match files {
+            Some(files) => {
+                let lines = self.open(&files)?;
+                Change::To(files, lines)
+            }
+            None => Change::Nowhere,
+        }))
+    }
+
+    /// Follows what was prepared. The old thread writes what it has queued and ends by itself.
+    pub fn commit(&self, change: RecordsChange) {
+        let opened = match change.0 {
+            Change::Nothing => return,
+            Change::To(files, lines) => Some((files, lines)),
+            Change::Nowhere => None,
+        };
+        let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
+        let replaced = mem::replace(&mut *current, opened);
+        drop(current);
+        if let Some((_, lines)) = replaced {
+            self.retired.add(lines);
+        }
     }
 
     /// Takes a record without ever waiting: one for which there is no room is dropped and counted.
@@ -75,25 +107,25 @@ impl Records {
 
     /// Writes what is queued, within the deadline, and takes no more records.
     pub fn stop(&self, deadline: Duration) {
+        let end = Instant::now() + deadline;
         if let Some((_, lines)) = &*self.current.read().unwrap_or_else(PoisonError::into_inner) {
             lines.stop(deadline);
         }
+        self.retired.stop(end);
     }
 
-    fn open(&self, files: Files) -> Result<(Files, Lines<Given>), RecordsError> {
+    fn open(&self, files: &Files) -> Result<Lines<Given>, RecordsError> {
         let mut file = RollingFile::open(files.clone())?;
         let mut line = Vec::new();
-        let lines =
-            Lines::start("records", self.counters.clone(), GATHERING, move |(probe, outcome): Given| {
-                line.clear();
-                let record = Record { subject: probe.subject(), outcome: &outcome };
-                if serde_json::to_writer(&mut line, &record).is_err() {
-                    return Fate::Failed;
-                }
-                line.push(b'\n');
-                file.write(&line)
-            })?;
-        Ok((files, lines))
+        Ok(Lines::start("records", self.counters.clone(), GATHERING, move |(probe, outcome): Given| {
+            line.clear();
+            let record = Record { subject: probe.subject(), outcome: &outcome };
+            if serde_json::to_writer(&mut line, &record).is_err() {
+                return Fate::Failed;
+            }
+            line.push(b'\n');
+            file.write(&line)
+        })?)
     }
 }
 
@@ -209,26 +241,33 @@ mod tests {
         let [first, second] = ["first", "second"].map(|name| directory.path().join(name));
         let records = Records::start(&log(None)).unwrap();
         records.give(probe(), outcome());
-        records.reconfigure(&log(Some(first.clone()))).unwrap();
+        let reconfigure =
+            |directory: &PathBuf| records.commit(records.prepare(&log(Some(directory.clone()))).unwrap());
+        reconfigure(&first);
         records.give(probe(), outcome());
-        records.reconfigure(&log(Some(first.clone()))).unwrap();
+        reconfigure(&first);
         records.give(probe(), outcome());
 
         let taken = directory.path().join("taken");
         fs::write(&taken, "").unwrap();
-        records.reconfigure(&log(Some(taken))).unwrap_err();
+        records.prepare(&log(Some(taken))).unwrap_err();
         records.give(probe(), outcome());
         assert!(!second.exists());
-        // Stopped here, since the reload below leaves the old thread to itself.
-        records.stop(LONG);
-        assert_eq!(lines(&first).len(), 3, "none before there was a directory, all after");
 
-        records.reconfigure(&log(Some(second.clone()))).unwrap();
+        // What was prepared and given up has no effect.
+        drop(records.prepare(&log(Some(second.clone()))).unwrap());
+        records.give(probe(), outcome());
+        reconfigure(&second);
         records.give(probe(), outcome());
         records.stop(LONG);
+        assert_eq!(
+            lines(&first).len(),
+            4,
+            "none before there was a directory, all after, the replaced queue's too"
+        );
         assert_eq!(lines(&second).len(), 1);
         let counters = records.counters();
-        assert_eq!(counters.written.load(Ordering::Relaxed), 4, "{counters:?}");
+        assert_eq!(counters.written.load(Ordering::Relaxed), 5, "{counters:?}");
     }
 
     #[test]

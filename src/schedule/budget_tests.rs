@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use super::{
     Anchor, Budget, Event, Spent, Wait,
     budget::DAY,
+    plan::Moment,
     stage::{MINUTE, SECOND, Stage, Step, Target, Theatre, UNLIMITED, ok, probe, provider, target},
 };
 use crate::{
@@ -246,7 +247,8 @@ async fn runs_stop_in_the_middle_of_a_minute_and_go_on_the_next_day() {
     let (next_run, backing_off) = theatre.told("spender");
     let midnight = anchor.wall + 10 * MINUTE;
     assert!(!backing_off);
-    assert!(next_run.wall() >= midnight && next_run.wall() < midnight + 10 * SECOND, "{next_run:?}");
+    let midnight = Moment::of(midnight);
+    assert!(next_run >= midnight && next_run < midnight.plus(10 * SECOND), "{next_run:?}");
     theatre.until(10 * MINUTE + 30 * SECOND).await;
     assert_eq!(theatre.account(&spender.probe).runs, 8);
     assert_eq!(

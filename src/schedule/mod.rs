@@ -9,6 +9,7 @@
 //! - `pacing` lets requests of a paced provider go, in turn.
 //! - `recheck` attempts again between a failure and the next due time.
 //! - `pair` is where two probes that run one after the other meet.
+//! - `demand` runs a probe for whoever asks, beside its schedule.
 //! - `worker` is the loop of one probe, a task that sleeps from one due time to the next.
 //! - `scheduler` starts, tells and ends the workers.
 //!
@@ -16,6 +17,7 @@
 
 mod backoff;
 mod budget;
+mod demand;
 mod limits;
 mod pacing;
 mod pair;
@@ -28,6 +30,8 @@ mod worker;
 #[cfg(test)]
 mod budget_tests;
 #[cfg(test)]
+mod demand_tests;
+#[cfg(test)]
 mod pacing_tests;
 #[cfg(test)]
 mod recheck_tests;
@@ -38,6 +42,7 @@ mod tests;
 
 pub use self::{
     budget::{Budget, Spent},
+    demand::Demand,
     plan::Anchor,
     scheduler::Scheduler,
     work::{Event, Wait, Work},

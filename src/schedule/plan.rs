@@ -32,14 +32,24 @@ impl Moment {
         Duration::from_nanos(self.0.saturating_sub(earlier.0))
     }
 
-    /// The same as a time of day.
-    pub(super) fn wall(self) -> SystemTime {
-        SystemTime::UNIX_EPOCH + Duration::from_nanos(self.0)
+    /// The same as a time of day, by a wall clock that is so many nanoseconds ahead; 1970 at the earliest.
+    pub(super) fn wall(self, skew: i128) -> SystemTime {
+        let nanoseconds = u64::try_from((i128::from(self.0) + skew).max(0)).unwrap_or(u64::MAX);
+        SystemTime::UNIX_EPOCH + Duration::from_nanos(nanoseconds)
+    }
+
+    /// How far a wall clock that shows `clock` at this moment is ahead of it, in nanoseconds.
+    pub(super) fn skew(self, clock: SystemTime) -> i128 {
+        let shown = match clock.duration_since(SystemTime::UNIX_EPOCH) {
+            Ok(since) => since.as_nanos().cast_signed(),
+            Err(before) => -before.duration().as_nanos().cast_signed(),
+        };
+        shown - i128::from(self.0)
     }
 }
 
 /// A point in time on both clocks. From there on the monotonic one alone counts, so that a wall clock that jumps
-/// moves no run; the wall times told are the ones that it would show had it not jumped.
+/// moves no run; the wall times told are those that the wall clock of the moment will show.
 #[derive(Clone, Copy, Debug)]
 pub struct Anchor {
     /// By the monotonic clock, which also stands still while a test has paused it.
@@ -183,7 +193,7 @@ mod tests {
         assert_eq!(plan.offset, 37_574_976_198);
         let due = plan.due(30_000_000);
         assert_eq!(due, Moment(1_800_000_037_574_976_198));
-        assert_eq!(rfc3339(due.wall()), "2027-01-15T08:00:37.574Z");
+        assert_eq!(rfc3339(due.wall(0)), "2027-01-15T08:00:37.574Z");
     }
 
     #[test]
@@ -223,7 +233,7 @@ mod tests {
             let next = plan.due(plan.first_after(now.epoch()));
             assert!(next > now.epoch(), "{interval:?}");
             assert!(now.instant(next) > now.monotonic, "{interval:?}");
-            assert!(next.wall() > now.wall, "{interval:?}");
+            assert!(next.wall(0) > now.wall, "{interval:?}");
         }
     }
 
@@ -237,7 +247,11 @@ mod tests {
         let moment = anchor.moment(later);
         assert_eq!(moment, Moment(1_800_086_400_000_000_001));
         assert_eq!(anchor.instant(moment), later);
-        assert_eq!(moment.wall(), anchor.wall + Duration::new(86_400, 1));
+        assert_eq!(moment.wall(0), anchor.wall + Duration::new(86_400, 1));
+        assert_eq!(moment.wall(-86_400_000_000_001), anchor.wall);
+        assert_eq!(Moment(1).wall(-2), SystemTime::UNIX_EPOCH);
+        assert_eq!(moment.skew(anchor.wall), -86_400_000_000_001);
+        assert_eq!(anchor.epoch().skew(anchor.wall + MINUTE), 60_000_000_000);
         assert_eq!(anchor.instant(Moment(0)), anchor.monotonic);
         let before_1970 = Anchor { wall: SystemTime::UNIX_EPOCH - MINUTE, monotonic: anchor.monotonic };
         assert_eq!(before_1970.moment(anchor.monotonic), Moment(0));

@@ -100,7 +100,7 @@ impl<W: Work> Worker<W> {
     }
 
     /// How long an attempt from then on may take; `None`: not long enough to be of use.
-    fn time_left(&self, from: Instant) -> Option<Duration> {
+    pub(super) fn time_left(&self, from: Instant) -> Option<Duration> {
         let due = self.anchor.instant(self.plan.due(self.next));
         let timeout = W::probe(&self.target).timeout;
         let left = due.saturating_duration_since(from).saturating_sub(MARGIN).min(timeout);

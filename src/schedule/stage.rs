@@ -4,7 +4,7 @@ use std::{
     collections::{BTreeMap, HashMap},
     sync::{
         Arc, Mutex,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering},
     },
     time::{Duration, SystemTime},
 };
@@ -63,8 +63,13 @@ pub(super) struct Entry {
 }
 
 /// Plays the scripts and keeps what is reported.
-#[derive(Default)]
 pub(super) struct Stage {
+    /// What its wall clock went by until it was set.
+    anchor: Anchor,
+    /// How far the wall clock was set since, in seconds.
+    set: AtomicI64,
+    /// The next report panics.
+    pub(super) trap: AtomicBool,
     /// By the probe's name.
     entries: Mutex<HashMap<String, Vec<Entry>>>,
     reported: AtomicUsize,
@@ -108,7 +113,15 @@ impl Work for Stage {
         cut.unwrap_or_else(|_| Outcome::new(SystemTime::UNIX_EPOCH, Reason::Timeout, Fault::Caller))
     }
 
+    fn wall_clock(&self) -> SystemTime {
+        let undisturbed = self.anchor.wall + (Instant::now() - self.anchor.monotonic);
+        let seconds = self.set.load(Ordering::Relaxed);
+        let distance = Duration::from_secs(seconds.unsigned_abs());
+        if seconds < 0 { undisturbed - distance } else { undisturbed + distance }
+    }
+
     fn report(&self, target: &Arc<Target>, event: Event) {
+        assert!(!self.trap.swap(false, Ordering::Relaxed), "on purpose");
         let (target, name) = (Arc::clone(target), target.probe.name.clone());
         let order = self.reported.fetch_add(1, Ordering::Relaxed);
         let entry = Entry { order, at: Instant::now(), name: name.clone(), target, event };
@@ -117,6 +130,23 @@ impl Work for Stage {
 }
 
 impl Stage {
+    fn new(anchor: Anchor) -> Self {
+        Self {
+            anchor,
+            budget: None,
+            set: AtomicI64::new(0),
+            trap: AtomicBool::new(false),
+            entries: Mutex::default(),
+            reported: AtomicUsize::new(0),
+            runs: Mutex::default(),
+        }
+    }
+
+    /// Sets the wall clock that far from where it began, forward or (negative) back.
+    pub(super) fn set_clock(&self, seconds: i64) {
+        self.set.store(seconds, Ordering::Relaxed);
+    }
+
     /// What was reported of all probes, in order.
     pub(super) fn all(&self) -> Vec<Entry> {
         let mut all: Vec<_> = self.entries.lock().unwrap().values().flatten().cloned().collect();
@@ -157,7 +187,7 @@ impl Theatre {
         targets: Vec<Arc<Target>>,
         budget: Option<Arc<Budget>>,
     ) -> Self {
-        let stage = Arc::new(Stage { budget, ..Stage::default() });
+        let stage = Arc::new(Stage { budget, ..Stage::new(anchor) });
         let mut scheduler = Scheduler::new(Arc::clone(&stage), anchor, limits);
         scheduler.apply(limits, targets);
         Self { stage, anchor, scheduler }
@@ -188,7 +218,11 @@ impl Theatre {
         let mut running = false;
         for Entry { at, event, .. } in self.entries(&probe.name) {
             match event {
-                Event::Waiting { .. } | Event::Rechecked(_) | Event::Remember(_) => {}
+                Event::Waiting { .. }
+                | Event::Rechecked(_)
+                | Event::Demanded(_)
+                | Event::Remember(_)
+                | Event::Restarted => {}
                 Event::Skipped { cause, runs } => {
                     assert!(runs > 0, "{}", probe.name);
                     next += runs;

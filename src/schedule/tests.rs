@@ -1,6 +1,10 @@
 //! The loops of all probes together, on paused time.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    mem,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use tokio::{
     task::yield_now,
@@ -9,7 +13,7 @@ use tokio::{
 
 use super::{
     Event,
-    plan::Plan,
+    plan::{Moment, Plan},
     stage::{
         Account, Entry, MINUTE, SECOND, Stage, Step, TIMER, Theatre, UNLIMITED, at_provider, ok, probe,
         provider, quick, target, with,
@@ -432,4 +436,80 @@ async fn a_reload_leaves_the_queue_in_its_order() {
         .collect();
     assert!(dues.len() > 20, "{}", dues.len());
     assert!(dues.windows(2).all(|pair| pair[0] <= pair[1] + TIMER), "served out of order");
+}
+
+/// The starts of a probe's runs, from the opening.
+fn starts(theatre: &Theatre, name: &str) -> Vec<Duration> {
+    let started = |entry: Entry| {
+        matches!(entry.event, Event::Started { .. }).then(|| entry.at - theatre.anchor.monotonic)
+    };
+    theatre.entries(name).into_iter().filter_map(started).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wall_clock_that_jumps_moves_no_run_and_what_is_told_follows_it() {
+    const DAY: i64 = 86_400;
+    let make = || vec![target("p", MINUTE, quick), target("limited", MINUTE, always_limited)];
+    let undisturbed = Theatre::open(&UNLIMITED, make());
+    undisturbed.until(20 * MINUTE).await;
+    let expected = starts(&undisturbed, "p");
+    drop(undisturbed);
+
+    let mut theatre = Theatre::open(&UNLIMITED, make());
+    let mut was = 0;
+    // From the third minute on, when the other one waits.
+    for (set, minute) in [DAY, -DAY, 0, 7, -7, 400 * DAY].into_iter().zip(3..) {
+        theatre.until(MINUTE * minute).await;
+        assert_eq!(theatre.scheduler.follow_wall_clock(), None, "nothing has happened");
+        let before = ["p", "limited"].map(|name| theatre.told(name));
+        theatre.stage.set_clock(set);
+        let jump = set - mem::replace(&mut was, set);
+        assert_eq!(theatre.scheduler.follow_wall_clock(), Some(jump as f64));
+        sleep(TIMER).await;
+        for (name, (next_run, backing_off)) in ["p", "limited"].into_iter().zip(before) {
+            let moved = next_run.0.checked_add_signed(jump * 1_000_000_000).unwrap();
+            assert_eq!(theatre.told(name), (Moment(moved), backing_off), "{name} by {jump} s");
+        }
+    }
+    theatre.until(20 * MINUTE).await;
+    assert_eq!(starts(&theatre, "p"), expected);
+    for target in make() {
+        theatre.account(&target.probe);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_clock_that_drifts_is_told_with_the_next_run_only() {
+    let mut theatre = Theatre::open(&UNLIMITED, vec![target("p", MINUTE, quick)]);
+    theatre.until(SECOND / 10).await;
+    let told = theatre.entries("p").len();
+    for _ in 0..100 {
+        assert_eq!(theatre.scheduler.follow_wall_clock(), None);
+    }
+    sleep(TIMER).await;
+    assert_eq!(theatre.entries("p").len(), told);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_loop_that_panics_goes_on() {
+    let trapped = target("trapped", SECOND, quick);
+    let other = target("other", SECOND, quick);
+    let mut theatre = Theatre::open(&UNLIMITED, vec![Arc::clone(&trapped), Arc::clone(&other)]);
+    // Wherever in its round the loop is: sleeping, in a run, or just behind one.
+    // Each panic is over before the next.
+    for round in 0..14_u32 {
+        theatre.until(SECOND * 3 * round + SECOND / 14 * round).await;
+        theatre.stage.trap.store(true, Ordering::Relaxed);
+    }
+    theatre.until(MINUTE).await;
+    let all = theatre.stage.all();
+    let restarts = all.iter().filter(|entry| matches!(entry.event, Event::Restarted)).count();
+    assert!(restarts >= 12, "{restarts}");
+    for target in [trapped, other] {
+        let name = &target.probe.name;
+        let late = starts(&theatre, name).into_iter().filter(|start| *start > 45 * SECOND).count();
+        assert!((14..=15).contains(&late), "{name}: {late}");
+    }
+    theatre.scheduler.apply(&UNLIMITED, Vec::new());
+    assert_eq!(theatre.scheduler.stop(Instant::now() + MINUTE).await, 0, "no slot is lost");
 }

@@ -35,6 +35,11 @@ pub trait Work: Send + Sync + 'static {
     /// An extra attempt after a failed run, which may take no longer than `within`. It may do what a run may.
     fn recheck(&self, target: Arc<Self::Target>, within: Duration) -> impl Future<Output = Outcome> + Send;
 
+    /// What the wall clock shows; runs do not go by it, only what is told of them does.
+    fn wall_clock(&self) -> SystemTime {
+        SystemTime::now()
+    }
+
     /// Takes note of an event. It is called on the thread that times the runs: it neither blocks nor panics.
     fn report(&self, target: &Arc<Self::Target>, event: Event);
 }
@@ -51,9 +56,10 @@ pub struct Wait {
 /// What happens to a probe, in this order for each due time: waiting, then skipped, or started and finished.
 #[derive(Clone, Debug)]
 pub enum Event {
-    /// The probe sleeps. Told whenever one of the members changes, and once to each new target.
+    /// The probe sleeps. Told whenever one of the members changes, be it because the wall clock was set, and once to
+    /// each new target.
     Waiting {
-        /// When the next run is due, waits included.
+        /// When the next run is due by the wall clock of now, waits included.
         next_run: SystemTime,
         /// The same time where a service's limits make the probe pass over due times until then; `None`: it keeps
         /// its schedule.
@@ -77,4 +83,8 @@ pub enum Event {
     Finished(Outcome),
     /// An extra attempt after it has ended: it is no run.
     Rechecked(Outcome),
+    /// An attempt that somebody asked for has ended: it is no run.
+    Demanded(Outcome),
+    /// The probe's loop panicked, outside of a run or in telling of one, and goes on. A run that had begun is over.
+    Restarted,
 }

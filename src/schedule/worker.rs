@@ -1,23 +1,21 @@
 //! The loop of one probe: sleep until it is due, be let in, run, see what follows.
 
 use std::{
-    future::poll_fn,
     mem,
-    panic::{AssertUnwindSafe, catch_unwind},
     pin::pin,
     sync::Arc,
-    task::Poll,
-    time::SystemTime,
+    time::{Duration, SystemTime},
 };
 
 use tokio::{
     select,
     sync::watch,
-    time::{Instant, sleep_until},
+    time::{Instant, sleep, sleep_until},
 };
 
 use super::{
     backoff::Backoff,
+    demand::Demands,
     limits::{Limits, Slot},
     pacing::{Pacing, Permit},
     pair::{Cue, Meetings, Seat, Turn},
@@ -25,7 +23,16 @@ use super::{
     recheck::Failed,
     work::{Event, Wait, Work},
 };
-use crate::outcome::{Fault, Measure, Outcome, Reason, SkipCause};
+use crate::{
+    health::caught,
+    outcome::{Fault, Measure, Outcome, Reason, SkipCause},
+};
+
+/// How long a probe rests whose loop panicked.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// How far the wall clock may drift before the next run is told anew, in nanoseconds: half a second.
+pub(super) const DRIFT: u128 = 500_000_000;
 
 /// One probe. It is one task, and every run of the probe is inside that task: runs cannot overlap.
 pub(super) struct Worker<W: Work> {
@@ -40,9 +47,15 @@ pub(super) struct Worker<W: Work> {
     pub(super) plan: Plan,
     /// The number of the first due time that is neither run nor skipped yet.
     pub(super) next: u64,
-    backoff: Backoff,
+    pub(super) backoff: Backoff,
+    /// Who asks for a run of now.
+    pub(super) demands: Demands,
     /// What the target was last told of its next run and backoff; `None`: nothing yet.
     told: Option<(SystemTime, Option<SystemTime>)>,
+    /// How far the wall clock is ahead of the anchor's, in nanoseconds; 0 until it was set.
+    skew: i128,
+    /// The loop panicked, which is not told yet.
+    panicked: bool,
 }
 
 /// What lets the runs of all probes in.
@@ -77,6 +90,7 @@ impl<W: Work> Worker<W> {
         anchor: Anchor,
         target: Arc<W::Target>,
         targets: watch::Receiver<Option<Arc<W::Target>>>,
+        demands: Demands,
     ) -> Self {
         let probe = W::probe(&target);
         let plan = Plan::new(probe.grid(), probe.interval);
@@ -89,11 +103,41 @@ impl<W: Work> Worker<W> {
         }
         let next = plan.first_after(now);
         let seat = turns.meetings.seat(probe, next);
-        Self { work, turns, seat, anchor, targets, plan, next, backoff, told: None, target }
+        let (told, skew, panicked) = (None, 0, false);
+        Self {
+            work,
+            turns,
+            seat,
+            anchor,
+            targets,
+            target,
+            plan,
+            next,
+            backoff,
+            demands,
+            told,
+            skew,
+            panicked,
+        }
     }
 
     /// Runs the probe at its due times until it is removed or the scheduler stops. A run in flight is always awaited.
+    /// A panic, which would be a bug of ours, costs a pause; every due time is accounted for over it.
     pub(super) async fn run(mut self) {
+        while caught(self.live()).await.is_err() {
+            self.panicked = true;
+            select! {
+                _ = self.targets.changed() => {}
+                () = sleep(PAUSE) => {}
+            }
+        }
+    }
+
+    async fn live(&mut self) {
+        if mem::take(&mut self.panicked) {
+            self.told = None;
+            self.report(Event::Restarted);
+        }
         while self.follow() != Verdict::Gone {
             self.tell_next_run();
             let due = self.anchor.instant(self.plan.due(self.next));
@@ -101,6 +145,10 @@ impl<W: Work> Worker<W> {
                 biased;
                 _ = self.targets.changed() => continue,
                 () = sleep_until(due) => {}
+                demand = self.demands.next() => {
+                    self.serve(demand).await;
+                    continue;
+                }
             }
             self.skip_what_is_missed();
             if self.next_is_due()
@@ -147,11 +195,19 @@ impl<W: Work> Worker<W> {
 
     pub(super) fn tell_next_run(&mut self) {
         let resume = self.backoff.resume(self.next);
-        let next_run = self.plan.due(self.paused_until(resume.unwrap_or(self.next))).wall();
-        self.tell((next_run, resume.map(|resume| self.plan.due(resume).wall())));
+        let next_run = self.plan.due(self.paused_until(resume.unwrap_or(self.next)));
+        self.tell(next_run, resume.map(|resume| self.plan.due(resume)));
     }
 
-    fn tell(&mut self, waiting: (SystemTime, Option<SystemTime>)) {
+    /// Tells when the probe runs next, by the wall clock of now, where that has changed.
+    fn tell(&mut self, next_run: Moment, backoff_until: Option<Moment>) {
+        let skew = self.now().skew(self.work.wall_clock());
+        // Only a clock that was set counts: reading two clocks one after the other differs by a little each time.
+        if skew.abs_diff(self.skew) >= DRIFT {
+            self.skew = skew;
+        }
+        let wall = |due: Moment| due.wall(self.skew);
+        let waiting = (wall(next_run), backoff_until.map(wall));
         if self.told.replace(waiting) != Some(waiting) {
             let (next_run, backoff_until) = waiting;
             self.report(Event::Waiting { next_run, backoff_until });
@@ -186,7 +242,7 @@ impl<W: Work> Worker<W> {
                 Turn::Now(other) => return Some(Cue { other, ..cue }),
                 Turn::Wait => latest,
                 Turn::After(end) => {
-                    self.tell((end.wall(), None));
+                    self.tell(end, None);
                     self.anchor.instant(end.plus(self.plan.lateness()))
                 }
             };
@@ -302,6 +358,7 @@ impl<W: Work> Worker<W> {
         self.backoff.note(&outcome, (number, self.next), ended, &self.plan, max_backoff);
         self.remember();
         let failed = Failed::of(&outcome);
+        self.demands.share(&outcome);
         self.report(Event::Finished(outcome));
         // The other one begins now: what this run leaves to do is done.
         if let Some(seat) = &self.seat {
@@ -316,7 +373,7 @@ impl<W: Work> Worker<W> {
         // The wall clock is read last: what is rounded makes the wait longer, never shorter.
         let wall = |over: Moment| {
             let left = over.since(self.now());
-            SystemTime::now() + left
+            self.work.wall_clock() + left
         };
         let wait = kept.map(|(over, step)| Wait { until: over.map(wall), step });
         self.report(Event::Remember(wait));
@@ -348,21 +405,11 @@ impl<W: Work> Worker<W> {
     }
 }
 
-/// One run. A panic in it becomes an outcome, so that it takes neither the probe's loop nor another probe along.
-///
-/// That costs nothing but a landing pad: the run is polled inside this task, not spawned as one of its own. It is boxed
-/// so that a sleeping probe does not hold the memory of a run.
+/// One run. A panic in it becomes an outcome, so that it takes neither the probe's loop nor another probe along. It is
+/// boxed so that a sleeping probe does not hold the memory of a run.
 pub(super) async fn attempt(run: impl Future<Output = Outcome>) -> Outcome {
     let (time, begun) = (SystemTime::now(), Instant::now());
-    let mut run = Box::pin(run);
-    let ended = poll_fn(|context| {
-        // A future that has panicked is not polled again, only dropped.
-        match catch_unwind(AssertUnwindSafe(|| run.as_mut().poll(context))) {
-            Ok(poll) => poll.map(Some),
-            Err(_) => Poll::Ready(None),
-        }
-    });
-    ended.await.unwrap_or_else(|| {
+    caught(Box::pin(run)).await.unwrap_or_else(|_| {
         let mut outcome = Outcome::new(time, Reason::Internal, Fault::Prober);
         outcome.detail = "the run panicked".into();
         outcome.duration = begun.elapsed();

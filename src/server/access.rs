@@ -22,6 +22,8 @@ pub(super) struct Access {
     pub(super) users: Option<Arc<Users>>,
     /// `None`: plain HTTP.
     pub(super) tls: Option<TlsAcceptor>,
+    /// Whether `/probe` may run chat and stream probes.
+    pub(super) probe_generation: bool,
 }
 
 impl fmt::Debug for Access {
@@ -40,6 +42,7 @@ impl Access {
             hostnames: server.hostnames.clone().into(),
             users: known.or_else(|| Users::new(&server.users)),
             tls: certified.map(acceptor),
+            probe_generation: server.probe_generation,
         }
     }
 

@@ -5,7 +5,7 @@ use std::{
     io, mem,
     net::{SocketAddr, TcpListener as StdListener},
     pin::pin,
-    sync::{Arc, mpsc as std_mpsc},
+    sync::{Arc, atomic::AtomicU64, mpsc as std_mpsc},
     task::Poll,
     thread,
     time::Duration,
@@ -27,7 +27,7 @@ use super::{
     activity::{Activity, Patience, Watched},
     routes::{Site, State},
 };
-use crate::health::Beat;
+use crate::health::{Beat, GaveUp, Supervisor};
 
 const BEAT: Duration = Duration::from_secs(1);
 const BEAT_PATIENCE: Duration = Duration::from_secs(15);
@@ -69,7 +69,8 @@ pub fn bind(listen: SocketAddr) -> io::Result<StdListener> {
 pub struct Server {
     address: SocketAddr,
     stop: oneshot::Sender<Duration>,
-    ended: std_mpsc::Receiver<()>,
+    ended: std_mpsc::Receiver<Result<(), GaveUp>>,
+    restarts: Arc<AtomicU64>,
 }
 
 impl Server {
@@ -86,16 +87,36 @@ impl Server {
             let _entered = runtime.enter();
             TcpListener::from_std(listener)?
         };
-        let (stop, stopped) = oneshot::channel();
+        let (stop, mut stopped) = oneshot::channel();
         let (end, ended) = std_mpsc::channel();
         let beat = state.health().part("server", BEAT_PATIENCE);
         let site = Arc::new(Site::new(state, address, limits.patience.login));
+        let mut supervisor = Supervisor::new("server");
+        let restarts = supervisor.restarts();
         thread::Builder::new().name("server".to_owned()).spawn(move || {
-            runtime.block_on(serve(listener, site, limits, beat, stopped));
+            let mut closing = None;
+            let ended = supervisor.keep_alive(|| {
+                let connections = Connections::new(Arc::clone(&site), limits);
+                closing = Some(runtime.block_on(serve(&listener, connections, &beat, &mut stopped)));
+            });
+            drop(listener);
+            if let Some((connections, patience)) = closing {
+                runtime.block_on(connections.drain(patience));
+            }
             // Nobody waits for it if the server was dropped instead of stopped.
-            let _ = end.send(());
+            let _ = end.send(ended);
         })?;
-        Ok(Self { address, stop, ended })
+        Ok(Self { address, stop, ended, restarts })
+    }
+
+    /// How often the listener was started again after a panic.
+    pub fn restarts(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.restarts)
+    }
+
+    /// Why it has ended by itself; `None`: it lives.
+    pub fn gave_up(&self) -> Option<GaveUp> {
+        self.ended.try_recv().ok()?.err()
     }
 
     /// The address as bound, with the real port where port 0 was asked for.
@@ -112,21 +133,20 @@ impl Server {
     }
 }
 
+/// Until the order to stop: what is open then, and how long it may last.
 async fn serve(
-    listener: TcpListener,
-    site: Arc<Site>,
-    limits: Limits,
-    beat: Beat,
-    mut stopped: oneshot::Receiver<Duration>,
-) {
-    let mut connections = Connections::new(site, limits);
+    listener: &TcpListener,
+    mut connections: Connections,
+    beat: &Beat,
+    stopped: &mut oneshot::Receiver<Duration>,
+) -> (Connections, Duration) {
     let mut ticks = interval(BEAT);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut failing = false;
     let patience = loop {
         tokio::select! {
             // Without an order to stop, the server was dropped: nothing is waited for.
-            patience = &mut stopped => break patience.unwrap_or_default(),
+            patience = &mut *stopped => break patience.unwrap_or_default(),
             _ = ticks.tick() => {
                 beat.beat();
                 connections.site.tidy();
@@ -154,8 +174,7 @@ async fn serve(
             },
         }
     };
-    drop(listener);
-    connections.drain(patience).await;
+    (connections, patience)
 }
 
 /// The open connections.

@@ -5,9 +5,9 @@
 
 mod access;
 mod activity;
+mod demand;
 mod encoding;
 mod guard;
-mod landing;
 mod listener;
 mod pages;
 mod routes;
@@ -16,6 +16,7 @@ mod tests;
 mod users;
 
 pub use self::{
+    demand::{MOST_RUN_REQUESTS, RunRequest},
     listener::{Server, bind},
-    routes::{ReloadRequest, State},
+    routes::{ReloadRequest, State, Wishes},
 };

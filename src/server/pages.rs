@@ -3,6 +3,7 @@
 
 use std::{
     collections::BTreeMap,
+    hash::{DefaultHasher, Hasher},
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
     time::Duration,
 };
@@ -26,6 +27,7 @@ const SPARED: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub(super) struct Page {
     bytes: Vec<u8>,
+    tag: String,
     made: Instant,
     readers: Mutex<Vec<Weak<Activity>>>,
 }
@@ -37,6 +39,11 @@ impl AsRef<[u8]> for Page {
 }
 
 impl Page {
+    /// What its entity tag is (RFC 9110, 8.8.3): another for other bytes, compressed or not.
+    pub(super) fn tag(&self) -> &str {
+        &self.tag
+    }
+
     fn has_reader(&self, reader: &Arc<Activity>) {
         let mut readers = self.readers.lock().unwrap_or_else(PoisonError::into_inner);
         readers.retain(|other| other.strong_count() > 0 && !other.ptr_eq(&Arc::downgrade(reader)));
@@ -58,7 +65,7 @@ struct Shelf {
     /// Which edition the latest pages are of.
     edition: usize,
     /// The latest page of each name, compressed or not, and until when it is given again.
-    latest: BTreeMap<(&'static str, bool), (Arc<Page>, Instant)>,
+    latest: BTreeMap<(String, bool), (Arc<Page>, Instant)>,
     /// Every page that may still be read, the oldest first.
     made: Vec<Weak<Page>>,
 }
@@ -67,7 +74,7 @@ impl Pages {
     /// The page of that name: the latest of this edition, or a new one where that is due and there is room.
     pub(super) fn page(
         &self,
-        name: &'static str,
+        name: &str,
         compressed: bool,
         edition: usize,
         reader: &Arc<Activity>,
@@ -79,15 +86,16 @@ impl Pages {
             stock.edition = edition;
             stock.latest.clear();
         }
-        let known = stock.latest.get(&(name, compressed)).cloned();
+        let known = stock.latest.get(&(name.to_owned(), compressed)).cloned();
         let page = match known {
             Some((page, until)) if begun < until || !stock.make_room(begun) => page,
             Some(_) | None => {
-                let page = Arc::new(Page { bytes: make(), made: begun, readers: Mutex::default() });
+                let bytes = make();
+                let page = Arc::new(Page { tag: tag(&bytes), bytes, made: begun, readers: Mutex::default() });
                 let ended = Instant::now();
                 let until = ended + (ended - begun) * RENDERINGS_BETWEEN;
                 stock.made.push(Arc::downgrade(&page));
-                stock.latest.insert((name, compressed), (Arc::clone(&page), until));
+                stock.latest.insert((name.to_owned(), compressed), (Arc::clone(&page), until));
                 page
             }
         };
@@ -102,6 +110,13 @@ impl Pages {
         stock.latest.retain(|_, (_, until)| now < *until);
         stock.made.retain(|page| page.strong_count() > 0);
     }
+}
+
+/// The same for the same bytes, in every process.
+fn tag(bytes: &[u8]) -> String {
+    let mut hasher = DefaultHasher::new();
+    hasher.write(bytes);
+    format!("\"{:016x}-{:x}\"", hasher.finish(), bytes.len())
 }
 
 impl Pages {
@@ -142,7 +157,7 @@ mod tests {
         // The time of a rendering is real, so that it is given here by hand.
         let first = pages.page(NAME, false, 0, &reader, || vec![1]);
         let shelved = |until| {
-            pages.0.lock().unwrap().latest.get_mut(&(NAME, false)).unwrap().1 = until;
+            pages.0.lock().unwrap().latest.get_mut(&(NAME.to_owned(), false)).unwrap().1 = until;
         };
         shelved(Instant::now() + Duration::from_millis(80));
         tokio::time::advance(Duration::from_millis(79)).await;

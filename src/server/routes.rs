@@ -11,7 +11,7 @@ use http_body_util::Full;
 use hyper::{
     Method, Request, Response, StatusCode,
     body::{Bytes, Incoming},
-    header::{self, HeaderName, HeaderValue},
+    header::{self, HeaderMap, HeaderName, HeaderValue},
     http::request,
 };
 use rustls::sign::CertifiedKey;
@@ -27,21 +27,36 @@ use tokio_rustls::TlsAcceptor;
 use super::{
     access::Access,
     activity::Work,
+    demand::{self, RunRequest},
     encoding::{gzip, prefers_gzip},
     guard::{self, Place, Refusal},
-    landing,
     pages::{Page, Pages},
     users::Rejection,
 };
 use crate::{
     config,
     health::{Health, Readiness},
+    history::{History, ProbeHistory},
     metrics::Metrics,
+    page::{self, Filter, Prober, View},
 };
 
 const TEXT: &str = "text/plain; charset=utf-8";
 const SAMPLES: &str = "text/plain; version=0.0.4; charset=utf-8";
+const JSON: &str = "application/json";
 const HTML: &str = "text/html; charset=utf-8";
+/// On every response: only what is served here is loaded, nothing stands inline, and no other site embeds or reads it.
+const PROTECTION: [(HeaderName, &str); 5] = [
+    (
+        header::CONTENT_SECURITY_POLICY,
+        "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; img-src 'self'; base-uri 'none'; \
+         form-action 'none'; frame-ancestors 'none'",
+    ),
+    (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+    (header::REFERRER_POLICY, "no-referrer"),
+    (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
+    (HeaderName::from_static("permissions-policy"), "camera=(), geolocation=(), microphone=()"),
+];
 /// What a browser asks its user for (RFC 7617, 2).
 const CHALLENGE: &str = "Basic realm=\"langmart-prober\", charset=\"UTF-8\"";
 /// Below the time that a connection has for a request.
@@ -54,24 +69,35 @@ pub struct ReloadRequest {
     pub answer: oneshot::Sender<Result<(), String>>,
 }
 
+/// Where wishes lead that requests can have. One that finds its channel full is refused.
+#[derive(Debug)]
+pub struct Wishes {
+    /// To whoever reloads.
+    pub reload: mpsc::Sender<ReloadRequest>,
+    /// To whoever runs probes.
+    pub runs: mpsc::Sender<RunRequest>,
+}
+
 /// What the pages show and what requests can cause.
 #[derive(Debug)]
 pub struct State {
     metrics: Arc<Metrics>,
+    history: Arc<History>,
     health: Arc<Health>,
-    reload: mpsc::Sender<ReloadRequest>,
+    wishes: Wishes,
     access: RwLock<Access>,
 }
 
 impl State {
-    /// `reload` leads to whoever reloads; a request that finds it full is refused. `server` as configured.
+    /// `server` as configured.
     pub fn new(
         metrics: Arc<Metrics>,
+        history: Arc<History>,
         health: Arc<Health>,
-        reload: mpsc::Sender<ReloadRequest>,
+        wishes: Wishes,
         server: &config::Server,
     ) -> Self {
-        Self { metrics, health, reload, access: RwLock::new(Access::new(server, None)) }
+        Self { metrics, history, health, wishes, access: RwLock::new(Access::new(server, None)) }
     }
 
     /// Takes over names, users and TLS of a new configuration.
@@ -152,42 +178,106 @@ impl Site {
     }
 
     async fn route(&self, head: &request::Parts, work: &Work) -> Reply {
-        let reads = matches!(head.method, Method::GET | Method::HEAD);
-        let page = match head.uri.path() {
-            "/-/reload" if head.method == Method::POST => {
-                let _pinned = work.pin();
-                return self.reload().await;
+        let path = head.uri.path();
+        if path == "/-/reload" {
+            if head.method != Method::POST {
+                return Reply::not_allowed("POST");
             }
-            "/-/reload" => return Reply::not_allowed("POST"),
-            page @ ("/" | "/metrics" | "/-/healthy" | "/-/ready") if reads => page,
-            "/" | "/metrics" | "/-/healthy" | "/-/ready" => return Reply::not_allowed("GET, HEAD"),
-            _ => return Reply::text(StatusCode::NOT_FOUND, "There is nothing here.\n"),
-        };
-        match page {
-            "/metrics" => {
-                self.page("/metrics", SAMPLES, head, work, |metrics| metrics.render(SystemTime::now()))
-            }
-            "/-/healthy" => self.healthy(),
-            "/-/ready" => self.ready(),
-            _ => self.page("/", HTML, head, work, |metrics| landing::page(metrics).into_bytes()),
+            let _pinned = work.pin();
+            return self.reload().await;
         }
+        let Some(resource) = self.resource(path) else {
+            return Reply::text(StatusCode::NOT_FOUND, "There is nothing here.\n");
+        };
+        if !matches!(head.method, Method::GET | Method::HEAD) {
+            return Reply::not_allowed("GET, HEAD");
+        }
+        match resource {
+            Resource::Healthy => self.healthy(),
+            Resource::Ready => self.ready(),
+            Resource::Page(name, content_type, render) => self.page(name, content_type, head, work, render),
+            Resource::Probe(history) => {
+                self.page(path, HTML, head, work, |view, _| page::detail(view, &history).into_bytes())
+            }
+            Resource::Json(of_runs) => self.json(of_runs, head, work),
+            Resource::Run if head.method == Method::GET => self.run(head, work).await,
+            // To look at the head alone must not spend a run.
+            Resource::Run => Reply::not_allowed("GET"),
+        }
+    }
+
+    /// What is there; `None`: nothing.
+    fn resource(&self, path: &str) -> Option<Resource> {
+        Some(match path {
+            "/" => Resource::Page("/", HTML, |view, _| page::overview(view).into_bytes()),
+            "/metrics" => Resource::Page("/metrics", SAMPLES, |view, metrics| metrics.render(view.now)),
+            "/style.css" => {
+                Resource::Page("/style.css", "text/css; charset=utf-8", |_, _| page::STYLE.into())
+            }
+            "/page.js" => {
+                Resource::Page("/page.js", "text/javascript; charset=utf-8", |_, _| page::SCRIPT.into())
+            }
+            "/icon.svg" => Resource::Page("/icon.svg", "image/svg+xml", |_, _| page::ICON.into()),
+            "/api/v1/results" => Resource::Json(true),
+            "/api/v1/probes" => Resource::Json(false),
+            "/probe" => Resource::Run,
+            "/-/healthy" => Resource::Healthy,
+            "/-/ready" => Resource::Ready,
+            _ => {
+                let all = self.state.history.all();
+                Resource::Probe(Arc::clone(all.get(path.strip_prefix("/probes/")?)?))
+            }
+        })
+    }
+
+    /// A run of now, in the names of `blackbox_exporter`.
+    async fn run(&self, head: &request::Parts, work: &Work) -> Reply {
+        let State { history, wishes, .. } = &*self.state;
+        let allowed = self.state.access().probe_generation;
+        let _pinned = work.pin();
+        match demand::run(head, history, &wishes.runs, allowed).await {
+            Ok(answer) => Reply { content_type: SAMPLES, ..Reply::text(StatusCode::OK, answer) },
+            Err((status, text)) => Reply::text(status, text),
+        }
+    }
+
+    /// Records or probes, as the query asks.
+    fn json(&self, of_runs: bool, head: &request::Parts, work: &Work) -> Reply {
+        let filter = match Filter::parse(head.uri.query().unwrap_or_default(), of_runs) {
+            Ok(filter) => filter,
+            Err(error) => return Reply::text(StatusCode::BAD_REQUEST, format!("{error}.\n")),
+        };
+        // Readers who ask for the same in the same words share the answer.
+        let name = head.uri.path_and_query().map_or("", |path| path.as_str());
+        let render = if of_runs { page::results } else { page::probes };
+        self.page(name, JSON, head, work, |view, _| render(view, &filter))
     }
 
     /// A page that can be large. Readers that ask for the same `name` at about the same time get the same one.
     fn page(
         &self,
-        name: &'static str,
+        name: &str,
         content_type: &'static str,
         head: &request::Parts,
         work: &Work,
-        render: impl FnOnce(&Metrics) -> Vec<u8>,
+        render: impl FnOnce(&View<'_>, &Metrics) -> Vec<u8>,
     ) -> Reply {
         let compressed = prefers_gzip(&head.headers);
-        let page = self.pages.page(name, compressed, self.state.metrics.edition(), work.activity(), || {
-            let page = render(&self.state.metrics);
+        let State { metrics, history, health, .. } = &*self.state;
+        let page = self.pages.page(name, compressed, metrics.edition(), work.activity(), || {
+            let now = SystemTime::now();
+            let prober = Prober {
+                readiness: health.readiness().name(),
+                stuck: health.stuck(Instant::now()),
+                offline: metrics.offline(now),
+            };
+            let view = View { history, budget: metrics.budget(), prober, now };
+            let page = render(&view, metrics);
             if compressed { gzip(&page) } else { page }
         });
-        Reply { status: StatusCode::OK, content_type, header: None, body: Body::Page { page, compressed } }
+        let status =
+            if is_known(&head.headers, page.tag()) { StatusCode::NOT_MODIFIED } else { StatusCode::OK };
+        Reply { status, content_type, header: None, body: Body::Page { page, compressed } }
     }
 
     fn healthy(&self) -> Reply {
@@ -208,7 +298,7 @@ impl Site {
 
     async fn reload(&self) -> Reply {
         let (answer, result) = oneshot::channel();
-        match self.state.reload.try_send(ReloadRequest { answer }) {
+        match self.state.wishes.reload.try_send(ReloadRequest { answer }) {
             Ok(()) => {}
             Err(TrySendError::Full(_)) => {
                 return Reply::text(StatusCode::SERVICE_UNAVAILABLE, "Another reload is waiting already.\n");
@@ -227,6 +317,25 @@ impl Site {
             ),
         }
     }
+}
+
+/// What is behind a path.
+enum Resource {
+    Healthy,
+    Ready,
+    /// Name, content type, and how it is made.
+    Page(&'static str, &'static str, fn(&View<'_>, &Metrics) -> Vec<u8>),
+    Probe(Arc<ProbeHistory>),
+    /// Records of runs, or else probes.
+    Json(bool),
+    /// A run of now.
+    Run,
+}
+
+/// Whether the client has these bytes already (RFC 9110, 13.1.2).
+fn is_known(headers: &HeaderMap, tag: &str) -> bool {
+    let lines = headers.get_all(header::IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok());
+    lines.flat_map(|line| line.split(',')).any(|known| known.trim().trim_start_matches("W/") == tag)
 }
 
 fn stopping() -> Reply {
@@ -284,18 +393,24 @@ impl Reply {
 
     fn into_response(self, work: Work) -> Response<Full<Bytes>> {
         let Self { status, content_type, header, body } = self;
-        let compressed = match &body {
-            Body::Text(_) => None,
-            Body::Page { compressed, .. } => Some(*compressed),
+        let (compressed, tag) = match &body {
+            Body::Text(_) => (None, None),
+            Body::Page { page, compressed } => (Some(*compressed), HeaderValue::from_str(page.tag()).ok()),
         };
+        let body = if status == StatusCode::NOT_MODIFIED { Body::Text(String::new()) } else { body };
         let mut response = Response::new(Full::new(Bytes::from_owner(Held { body, _work: work })));
         *response.status_mut() = status;
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
-        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(landing::POLICY));
-        headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-        headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+        // Kept by nobody but the browser that asks, and asked for again each time.
+        let caching = if tag.is_some() { "private, no-cache" } else { "no-store" };
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static(caching));
+        for (name, value) in PROTECTION {
+            headers.insert(name, HeaderValue::from_static(value));
+        }
+        if let Some(tag) = tag {
+            headers.insert(header::ETAG, tag);
+        }
         if compressed.is_some() {
             headers.insert(header::VARY, HeaderValue::from_static("Accept-Encoding"));
         }

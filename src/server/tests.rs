@@ -12,15 +12,16 @@ use std::{
 use flate2::read::GzDecoder;
 use tokio::sync::mpsc;
 
-use super::{ReloadRequest, Server, State, activity::Patience, bind, listener::Limits};
+use super::{ReloadRequest, RunRequest, Server, State, Wishes, activity::Patience, bind, listener::Limits};
 use crate::{
-    config,
+    config::{self, Task},
     health::{Health, Readiness},
+    history::History,
     metrics::{
         Metrics,
-        testing::{chat, config, provider},
+        testing::{chat, config, probe, provider},
     },
-    outcome::Api,
+    outcome::{Api, Demanded, Fault, Outcome, Reason},
 };
 
 /// Beyond it a test fails instead of hanging.
@@ -37,6 +38,7 @@ fn configured(hostnames: &[&str]) -> config::Server {
         hostnames: hostnames.iter().map(ToString::to_string).collect(),
         tls: None,
         users: BTreeMap::new(),
+        probe_generation: false,
     }
 }
 
@@ -44,21 +46,31 @@ struct Running {
     server: Server,
     state: Arc<State>,
     metrics: Arc<Metrics>,
+    history: Arc<History>,
     health: Arc<Health>,
     reloads: mpsc::Receiver<ReloadRequest>,
+    run_requests: mpsc::Receiver<RunRequest>,
     address: SocketAddr,
 }
 
 impl Running {
     fn start(limits: Limits) -> Self {
         let metrics = Arc::new(Metrics::new(SystemTime::now()));
+        let history = Arc::new(History::default());
         let health = Arc::new(Health::new());
         let (reload, reloads) = mpsc::channel(1);
-        let state = Arc::new(State::new(Arc::clone(&metrics), Arc::clone(&health), reload, &configured(&[])));
+        let (runs, run_requests) = mpsc::channel(1);
+        let state = Arc::new(State::new(
+            Arc::clone(&metrics),
+            Arc::clone(&history),
+            Arc::clone(&health),
+            Wishes { reload, runs },
+            &configured(&[]),
+        ));
         let listener = bind(([127, 0, 0, 1], 0).into()).unwrap();
         let server = Server::start_with(listener, Arc::clone(&state), limits).unwrap();
         let address = server.address();
-        Self { server, state, metrics, health, reloads, address }
+        Self { server, state, metrics, history, health, reloads, run_requests, address }
     }
 
     /// With so many probes that a page does not fit into the buffers of a socket.
@@ -467,4 +479,66 @@ fn a_stop_has_a_deadline() {
     running.server.stop(Duration::from_millis(50));
     assert!(start.elapsed() < PATIENCE / 2, "{:?}", start.elapsed());
     assert_eq!(read_to_end(&mut busy), b"");
+}
+
+#[test]
+fn pages_of_probes_and_their_parts_are_served_with_tags() {
+    let running = Running::start(LIMITS);
+    let acme = Arc::new(provider("acme", Api::Langmart));
+    let probes = config(vec![chat("p", &acme, "m")]);
+    running.history.configure(&probes, |_| String::new());
+    for (path, content_type) in [
+        ("/", "text/html; charset=utf-8"),
+        ("/probes/p", "text/html; charset=utf-8"),
+        ("/style.css", "text/css; charset=utf-8"),
+        ("/page.js", "text/javascript; charset=utf-8"),
+        ("/icon.svg", "image/svg+xml"),
+        ("/api/v1/results", "application/json"),
+        ("/api/v1/probes?probe=p", "application/json"),
+    ] {
+        let reply = running.ask(&format!("GET {path}"), "");
+        assert_eq!((reply.status, reply.header("content-type")), (200, Some(content_type)), "{path}");
+        let policy = reply.header("content-security-policy").unwrap();
+        assert!(policy.starts_with("default-src 'none';") && !policy.contains("unsafe"), "{policy}");
+        let tag = reply.header("etag").unwrap().to_owned();
+        if path != "/" {
+            let again = running.ask(&format!("GET {path}"), &format!("if-none-match: \"x\", W/{tag}\r\n"));
+            assert_eq!((again.status, again.body.len()), (304, 0), "{path}");
+        }
+        let head = running.ask(&format!("HEAD {path}"), "");
+        assert_eq!((head.status, head.body.len()), (200, 0), "{path}");
+        assert_eq!(running.ask(&format!("POST {path}"), "").status, 405, "{path}");
+    }
+    for path in ["/probes/", "/probes/other", "/probes/../p", "/api/v1/other"] {
+        assert_eq!(running.ask(&format!("GET {path}"), "").status, 404, "{path}");
+    }
+    assert_eq!(running.ask("GET /api/v1/results?limit=none", "").status, 400);
+}
+
+#[test]
+fn a_run_is_asked_for_and_refused() {
+    let mut running = Running::start(LIMITS);
+    let acme = Arc::new(provider("acme", Api::Langmart));
+    let auth = Arc::new(probe("auth", &acme, Task::Auth));
+    running.history.configure(&config(vec![chat("chat", &acme, "m"), auth]), |_| String::new());
+    let ask = |query: &str, headers: &str| running.ask(&format!("GET /probe{query}"), headers).status;
+    assert_eq!(ask("", ""), 400);
+    assert_eq!(ask("?target=https://elsewhere.example", ""), 404);
+    assert_eq!(ask("?target=chat", ""), 403, "it spends tokens");
+    assert_eq!(ask("?target=auth", "sec-fetch-site: cross-site\r\n"), 403);
+    assert_eq!(running.ask("HEAD /probe?target=auth", "").status, 405);
+    let address = running.address;
+    let asking = thread::spawn(move || {
+        let mut stream = TcpStream::connect(address).unwrap();
+        let head =
+            "GET /probe?target=auth&module=http_2xx HTTP/1.1\r\nx-prometheus-scrape-timeout-seconds: 3\r\n";
+        write!(stream, "{head}host: {address}\r\nconnection: close\r\n\r\n").unwrap();
+        Reply::parse(&read_to_end(&mut stream))
+    });
+    let RunRequest { probe, within, answer } = running.run_requests.blocking_recv().unwrap();
+    assert_eq!((probe.as_str(), within), ("auth", Duration::from_millis(2500)));
+    let outcome = Outcome::new(SystemTime::now(), Reason::Ok, Fault::None);
+    answer.send(Demanded::Ran(Arc::new(outcome))).unwrap();
+    let reply = asking.join().unwrap();
+    assert!(reply.text().contains("\nprobe_success 1\n"), "{}", reply.text());
 }

@@ -141,7 +141,26 @@ fn nothing_that_is_said_has_a_secret_in_it() {
         scrape.values("langmart_probe_runs_total", &[]).iter().all(|runs| *runs > 0.0)
     });
     check_silence("/metrics", &daemon.get("/metrics").body);
-    check_silence("/", &daemon.get("/").body);
+    let api = daemon.get("/api/v1/results?limit=10000").body;
+    check_silence("/api/v1/results", &api);
+    for path in ["/", "/api/v1/probes"] {
+        check_silence(path, &daemon.get(path).body);
+    }
+    let probes: BTreeSet<String> = serde_json::from_str::<serde_json::Value>(&api).unwrap()["results"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|record| record["probe"].as_str().unwrap().to_owned())
+        .collect();
+    assert!(probes.len() > 20, "{probes:?}");
+    for probe in probes {
+        let page = daemon.get(&format!("/probes/{probe}"));
+        assert_eq!(page.status, 200);
+        check_silence(&probe, &page.body);
+    }
+    for probe in ["openai-0-auth", "way-0-auth"] {
+        check_silence("/probe", &daemon.get(&format!("/probe?target={probe}&debug=true")).body);
+    }
     check_silence("the answer to a reload", &daemon.request("POST", "/-/reload").body);
 
     let played: BTreeSet<_> = simulator.requests().iter().filter_map(|request| request.fault).collect();

@@ -675,16 +675,11 @@ fn sharded(index: u32, total: u32) -> Config {
         "[shard]\nindex = {{ env = \"SHARD\" }}\ntotal = {total}\n[budget]\ndaily_tokens = 1000000\ndaily_cost_usd = 3\n\
          [provider.langmart]\nrequests_per_minute = 100\n[provider.openai]\n"
     );
-    for number in 0..200 {
-        text += &format!(
-            "[[probe]]\nname = \"p{number}\"\nprovider = \"langmart\"\ncheck = \"http\"\npath = \"/\"\n"
-        );
-    }
-    for (name, provider) in [("by", "langmart"), ("direct", "openai")] {
-        text += &format!(
-            "[[probe]]\nname = \"{name}\"\nprovider = \"{provider}\"\ncheck = \"http\"\npath = \"/\"\n"
-        );
-    }
+    let probe = |name: &str, provider: &str| {
+        format!("[[probe]]\nname = \"{name}\"\nprovider = \"{provider}\"\ncheck = \"http\"\npath = \"/\"\n")
+    };
+    let numbered: Vec<_> = (0..200).map(|number| probe(&format!("p{number}"), "langmart")).collect();
+    text += &[numbered.concat(), probe("by", "langmart"), probe("direct", "openai")].concat();
     text += "[[comparison]]\nname = \"c\"\ngateway = \"by\"\ndirect = \"direct\"\n\
              [[pool]]\nname = \"a\"\nmembers = [{ probe = \"direct\" }, { probe = \"p7\" }]\n\
              [[pool]]\nname = \"b\"\nmembers = [{ probe = \"p8\" }, { probe = \"p7\" }]\n";

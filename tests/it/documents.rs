@@ -12,6 +12,7 @@ const DOCUMENTS: &[(&str, &str)] = &[
     ("ARCHITECTURE.md", include_str!("../../ARCHITECTURE.md")),
     ("CHANGELOG.md", include_str!("../../CHANGELOG.md")),
     ("CONTRIBUTING.md", include_str!("../../CONTRIBUTING.md")),
+    ("METRICS.md", include_str!("../../METRICS.md")),
     ("SECURITY.md", include_str!("../../SECURITY.md")),
     ("docs/scale.md", include_str!("../../docs/scale.md")),
 ];

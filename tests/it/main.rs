@@ -5,23 +5,31 @@
 #![expect(clippy::unwrap_used, reason = "a test that panics has failed, in its helpers too")]
 
 mod access;
+mod alerts;
 mod backoff;
+mod blackbox;
 mod budget;
 mod canary;
 mod comparison;
 mod config;
+mod curl;
 mod daemon;
+mod disk;
 mod doctor;
 mod documents;
 mod fixtures;
+mod fuzz;
 mod harness;
+mod history;
 mod imports;
 mod journal;
 mod listener;
+mod liveness;
 mod manual;
 mod network;
 mod once;
 mod pacing;
+mod page;
 mod phases;
 mod prometheus;
 mod proxies;

@@ -1,6 +1,8 @@
 //! What survives a restart, however the daemon ended and whatever became of the file.
 
 use std::{
+    env,
+    fmt::Write,
     fs, thread,
     time::{Duration, Instant, SystemTime},
 };
@@ -12,13 +14,17 @@ use serde_json::Value;
 
 use crate::harness::{
     daemon::{Daemon, KEY, LISTEN, Place},
+    random::Random,
     scrape::Scrape,
     simulate::simulator,
     wait::wait_for,
 };
 
-/// How often the daemon is killed. More find more, at some 0.8 s each.
+/// How often the daemon is killed, where the variable KILLS says nothing. More find more, at some 0.8 s each.
 const KILLS: u64 = 20;
+
+/// Probes while it is killed.
+const MANY: u32 = 8;
 
 const STATE: &str = "state/state.json";
 
@@ -56,42 +62,77 @@ fn state(place: &Place) -> Value {
     serde_json::from_str(&fs::read_to_string(place.path(STATE)).unwrap()).unwrap()
 }
 
-/// The next number of `SplitMix64`.
-fn draw(random: &mut u64) -> u64 {
-    *random = random.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    let mixed = (*random ^ (*random >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    mixed ^ (mixed >> 31)
+/// A probe for each of these providers, told apart by the query of its requests.
+fn many(simulator: &Simulator) -> Place {
+    let place = Place::new("");
+    let mut text = format!(
+        "{LISTEN}[state]\ndirectory = \"{}\"\n[log]\ndirectory = \"{}\"\n[defaults.generation]\ninterval = \"100ms\"\n",
+        place.path("state").display(),
+        place.path("log").display()
+    );
+    for number in 0..MANY {
+        write!(
+            text,
+            "[provider.p{number}]\napi = \"groq\"\nbase_url = \"http://{}/groq/openai/v1\"\n{KEY}\nchecks = []\n\
+             chat_path = \"/chat/completions?p{number}\"\n\
+             [[probe]]\nname = \"p{number}\"\nprovider = \"p{number}\"\ncheck = \"chat\"\nmodel = \"llama-3.1-8b-instant\"\n",
+            simulator.address()
+        )
+        .unwrap();
+    }
+    place.write("config.toml", &text);
+    place
+}
+
+/// No record's run is later than what the state remembers of its probe.
+#[track_caller]
+fn check_no_record_is_ahead(place: &Place, kill: u64) {
+    let records = records(place);
+    if records.is_empty() {
+        return;
+    }
+    let state = state(place);
+    for kept in state["probes"].as_array().unwrap() {
+        if let Some(last) = records.iter().rev().find(|record| record["probe"] == kept["probe"]) {
+            let ahead = time(&kept["last_run"]) < time(&last["time"]);
+            assert!(!ahead, "kill {kill}: {last} is ahead of the state, {kept}");
+        }
+    }
 }
 
 #[test]
 fn a_kill_at_any_moment_forgets_no_hint_whose_record_is_written() {
-    let simulator = simulator("[[rule]]\nfault = \"rate_limited\"\nretry_after = \"1s\"");
-    let place = groq(&simulator, "100ms");
+    let kills = env::var("KILLS").map_or(KILLS, |kills| kills.parse().unwrap());
+    // Successes in between, so that the state changes all the time.
+    let rule = "[[rule]]\nfault = \"rate_limited\"\nretry_after = \"1s\"\nprobability = 0.7\n";
+    let simulator = simulator(rule);
+    let place = many(&simulator);
     // The same moment by both clocks: the simulator knows the one, the records the other.
     let (instant, wall) = (Instant::now(), SystemTime::now());
-    let mut random = 20_261_122;
-    for kill in 0..KILLS {
+    let mut random = Random(20_261_122);
+    let mut requests = Vec::new();
+    for kill in 0..kills {
         let mut daemon = place.daemon();
         assert!(!daemon.log().contains("State is lost"), "{}", daemon.log());
-        let moment = draw(&mut random);
+        let moment = random.draw();
         if kill % 2 == 0 {
             thread::sleep(Duration::from_millis(moment % 900));
         } else {
             // Around the end of a run, where state and record are written.
-            let before = simulator.requests().len();
-            wait_for("a request", || (simulator.requests().len() > before).then_some(()));
+            let begun = Instant::now();
+            let asked = || simulator.requests().last().is_some_and(|last| last.head_received > begun);
+            wait_for("a request", || asked().then_some(()));
             thread::sleep(Duration::from_micros(moment % 300_000));
         }
         daemon.signal(Signal::KILL);
         daemon.wait();
-        if let Some(last) = records(&place).last() {
-            let kept = time(&state(&place)["probes"][0]["last_run"]);
-            assert!(kept >= time(&last["time"]), "kill {kill}: a record is ahead of the state");
-        }
+        check_no_record_is_ahead(&place, kill);
+        // Before the simulator forgets the oldest.
+        let known = requests.last().map(|(at, _)| *at);
+        let all = simulator.requests().into_iter();
+        let new = all.filter(|request| known.is_none_or(|known| request.head_received > known));
+        requests.extend(new.map(|request| (request.head_received, request.query.unwrap_or_default())));
     }
-    let requests: Vec<SystemTime> =
-        simulator.requests().iter().map(|request| wall + (request.head_received - instant)).collect();
     let records = records(&place);
     let hints = || records.iter().filter(|record| record["retry_after_seconds"] == 1.0);
     for record in hints() {
@@ -100,10 +141,18 @@ fn a_kill_at_any_moment_forgets_no_hint_whose_record_is_written() {
         let until = ended + Duration::from_secs(1);
         // A record's time is cut to milliseconds, so that its own request may seem to come after its end.
         let after = ended + Duration::from_millis(1);
-        let early = requests.iter().find(|request| (after..until).contains(*request));
+        let early = requests.iter().find(|(at, query)| {
+            *query == record["probe"] && (after..until).contains(&(wall + (*at - instant)))
+        });
         assert!(early.is_none(), "{early:?} after {record}");
     }
-    assert!(hints().count() as u64 > KILLS / 4, "{records:?}");
+    let count = hints().count() as u64;
+    assert!(count > kills, "only {count} hints of {} records", records.len());
+    println!(
+        "{kills} kills, {} requests, {} records, {count} of them with a hint",
+        requests.len(),
+        records.len()
+    );
 }
 
 #[test]

@@ -1,11 +1,13 @@
 //! What the tests share: the daemon as a process, a server that plays scripted bytes, probes made by hand.
 
+pub mod browser;
 pub mod daemon;
 pub mod http;
 pub mod lab;
 pub mod parts;
 pub mod probes;
 pub mod process;
+pub mod random;
 pub mod raw;
 pub mod scrape;
 pub mod simulate;

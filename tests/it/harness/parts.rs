@@ -22,3 +22,15 @@ pub fn has(programs: &[&str], root: bool) -> bool {
     println!("SKIPPED: {} is missing", missing.join(", "));
     false
 }
+
+/// The text of a file that `tests/run parts` brings into target/tools; `None`: it is not there, which is said as above.
+#[track_caller]
+pub fn tool(path: &str) -> Option<String> {
+    let path = format!("{}/target/tools/{path}", env!("CARGO_MANIFEST_DIR"));
+    if let Ok(text) = std::fs::read_to_string(&path) {
+        return Some(text);
+    }
+    assert!(env::var_os("CI").is_none(), "missing here: {path}");
+    println!("SKIPPED: {path} is missing");
+    None
+}

@@ -77,6 +77,7 @@ pub fn config(probes: Vec<Probe>) -> Config {
             hostnames: Vec::new(),
             tls: None,
             users: BTreeMap::new(),
+            probe_generation: false,
         },
         log: Log {
             filter: "info".to_owned(),

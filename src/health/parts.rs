@@ -1,8 +1,8 @@
-//! Whether the daemon lives: parts that must beat, and how far it is between start and stop.
+//! Parts that must beat or say how long they will be silent, and how far the daemon is between start and stop.
 
 use std::{
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, PoisonError, Weak,
         atomic::{AtomicU8, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
@@ -13,6 +13,8 @@ use std::{
 pub struct Health {
     origin: Instant,
     parts: Mutex<Vec<Part>>,
+    /// Those that come and go: gone when their [`Silence`] is dropped.
+    silences: Mutex<Vec<Weak<Until>>>,
     readiness: AtomicU8,
 }
 
@@ -34,6 +36,28 @@ impl Beat {
     /// Says that the part is alive now.
     pub fn beat(&self) {
         self.beaten.fetch_max(milliseconds(self.origin.elapsed()), Ordering::Relaxed);
+    }
+}
+
+/// What a part holds that is silent for long as a rule, as a probe between its runs. Dropped, there is no such part.
+#[derive(Debug)]
+pub struct Silence {
+    origin: Instant,
+    until: Arc<Until>,
+}
+
+#[derive(Debug)]
+struct Until {
+    name: String,
+    /// Milliseconds since the origin.
+    until: AtomicU64,
+}
+
+impl Silence {
+    /// Says that the part is alive now, and will be heard of again before that much time has passed.
+    pub fn lasts(&self, at_most: Duration) {
+        let until = milliseconds(self.origin.elapsed()).saturating_add(milliseconds(at_most));
+        self.until.until.store(until, Ordering::Relaxed);
     }
 }
 
@@ -65,6 +89,7 @@ impl Health {
         Self {
             origin: Instant::now(),
             parts: Mutex::default(),
+            silences: Mutex::default(),
             readiness: AtomicU8::new(Readiness::Starting as u8),
         }
     }
@@ -81,9 +106,39 @@ impl Health {
         beat
     }
 
-    /// The first registered part that has not beaten for longer than its patience; `None`: all live.
-    pub fn stuck(&self, now: Instant) -> Option<&'static str> {
+    /// Registers a part that says itself how long it will be silent, which is `at_most` that much for now. There may
+    /// be several of one name, as while a reload replaces one.
+    pub fn silence(&self, name: String, at_most: Duration) -> Silence {
+        let until = Arc::new(Until { name, until: AtomicU64::new(0) });
+        let silence = Silence { origin: self.origin, until };
+        silence.lasts(at_most);
+        let mut silences = self.silences.lock().unwrap_or_else(PoisonError::into_inner);
+        silences.push(Arc::downgrade(&silence.until));
+        silence
+    }
+
+    /// The name of the first registered part that has not beaten for longer than its patience, or has been silent for
+    /// longer than it said; `None`: all live.
+    pub fn stuck(&self, now: Instant) -> Option<String> {
         let now = milliseconds(now.saturating_duration_since(self.origin));
+        self.beatless(now).map(str::to_owned).or_else(|| self.silent(now))
+    }
+
+    fn silent(&self, now: u64) -> Option<String> {
+        let mut stuck = None;
+        let mut silences = self.silences.lock().unwrap_or_else(PoisonError::into_inner);
+        // The dropped ones are cleared away here, since this is called every few seconds.
+        silences.retain(|silence| {
+            let Some(until) = silence.upgrade() else { return false };
+            if stuck.is_none() && now > until.until.load(Ordering::Relaxed) {
+                stuck = Some(until.name.clone());
+            }
+            true
+        });
+        stuck
+    }
+
+    fn beatless(&self, now: u64) -> Option<&'static str> {
         let parts = self.parts.lock().unwrap_or_else(PoisonError::into_inner);
         parts
             .iter()
@@ -133,9 +188,13 @@ mod tests {
         let scheduler = health.part("scheduler", PATIENCE);
         let _server = health.part("server", PATIENCE * 2);
         assert_eq!(health.stuck(start + PATIENCE / 2), None);
-        assert_eq!(health.stuck(start + PATIENCE * 3 / 2), Some("scheduler"));
+        assert_eq!(health.stuck(start + PATIENCE * 3 / 2).as_deref(), Some("scheduler"));
         drop(scheduler);
-        assert_eq!(health.stuck(start + PATIENCE * 3), Some("scheduler"), "a dropped beat is a dead part");
+        assert_eq!(
+            health.stuck(start + PATIENCE * 3).as_deref(),
+            Some("scheduler"),
+            "a dropped beat is a dead part"
+        );
     }
 
     #[test]
@@ -143,7 +202,7 @@ mod tests {
         let health = Health::new();
         let beat = health.part("scheduler", Duration::from_millis(1));
         let silent = Instant::now() + Duration::from_millis(50);
-        assert_eq!(health.stuck(silent), Some("scheduler"));
+        assert_eq!(health.stuck(silent).as_deref(), Some("scheduler"));
         while Instant::now() < silent {
             std::thread::yield_now();
         }
@@ -157,6 +216,24 @@ mod tests {
         let _old = health.part("server", Duration::ZERO);
         let _new = health.part("server", PATIENCE);
         assert_eq!(health.stuck(Instant::now() + PATIENCE / 2), None);
+    }
+
+    #[test]
+    fn a_part_that_is_silent_for_longer_than_it_said_is_named_until_it_is_gone() {
+        let health = Health::new();
+        let start = Instant::now();
+        let late = start + PATIENCE * 2;
+        let silence = health.silence("probe a".to_owned(), PATIENCE);
+        let other = health.silence("probe b".to_owned(), PATIENCE * 9);
+        assert_eq!(health.stuck(start + PATIENCE / 2), None);
+        assert_eq!(health.stuck(late).as_deref(), Some("probe a"));
+        silence.lasts(PATIENCE * 3);
+        assert_eq!(health.stuck(late), None, "it has spoken");
+        silence.lasts(Duration::ZERO);
+        drop(silence);
+        assert_eq!(health.stuck(late), None, "a removed part is none");
+        drop(other);
+        assert!(health.silences.lock().unwrap().len() <= 1, "it was cleared away");
     }
 
     #[test]

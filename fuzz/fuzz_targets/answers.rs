@@ -1,0 +1,18 @@
+//! Answers of any bytes to every check of every API: the verdict is one of those that it can have.
+//!
+//! `cargo +nightly fuzz run answers`; `cargo +nightly fuzz run answers -- -max_total_time=60` for a minute.
+
+#![no_main]
+
+#[expect(dead_code, reason = "each target uses its part")]
+#[path = "../bodies.rs"]
+mod bodies;
+
+use std::sync::Arc;
+
+use langmart_prober::config::Probe;
+use libfuzzer_sys::fuzz_target;
+
+thread_local!(static PROBES: Vec<Arc<Probe>> = bodies::probes());
+
+fuzz_target!(|bytes: &[u8]| PROBES.with(|probes| bodies::answers(probes, bytes)));

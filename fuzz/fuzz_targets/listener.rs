@@ -1,0 +1,15 @@
+//! Requests of any bytes: each is answered or its connection closed, and the listener lives on.
+//!
+//! `cargo +nightly fuzz run listener`; `cargo +nightly fuzz run listener -- -max_total_time=60` for a minute.
+
+#![no_main]
+
+#[expect(dead_code, reason = "each target uses its part")]
+#[path = "../bodies.rs"]
+mod bodies;
+
+use libfuzzer_sys::fuzz_target;
+
+thread_local!(static LISTENER: bodies::Listener = bodies::Listener::start());
+
+fuzz_target!(|bytes: &[u8]| LISTENER.with(|listener| listener.hears(bytes)));

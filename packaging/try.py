@@ -1,0 +1,209 @@
+#!/usr/bin/env python3
+"""The demo, watched by a real Prometheus and Alertmanager with these rules: an alert fires within two minutes.
+
+    cargo build --release && packaging/try.py        from the repository; Ctrl-C ends it
+
+It needs prometheus and alertmanager (Debian: prometheus, prometheus-alertmanager). The rules' durations are divided by
+--speed, so that what takes minutes is seen in seconds; `--speed 1` takes them as they are shipped.
+"""
+
+import argparse
+import http.server
+import json
+import os
+import pathlib
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+
+HERE = pathlib.Path(__file__).resolve().parent
+UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+def shortened(duration, speed):
+    """A duration of Prometheus' or Alertmanager's, divided."""
+    number, unit = re.fullmatch(r"(\d+)(ms|s|m|h|d)", duration).groups()
+    return f"{max(1, round(int(number) * UNITS[unit] * 1000 / speed))}ms"
+
+
+def hastened(text, speed):
+    """Rules, expressions or settings with all their durations divided: ranges, steps, offsets, waits, intervals, and the
+    numbers before the comment "# seconds"."""
+    if speed == 1:
+        return text
+
+    def of(match):
+        return match[1] + re.sub(r"\d+(?:ms|[smhd])\b", lambda found: shortened(found[0], speed), match[2])
+
+    text = re.sub(r"()(\[[\dsmhd:]+\])", of, text)
+    text = re.sub(r"(\boffset )(\d+[smhd])", of, text)
+    text = re.sub(r"(\b(?:for|interval|group_wait|group_interval|repeat_interval|scrape_interval|evaluation_interval): )"
+                  r"(\d+(?:ms|[smhd]))", of, text)
+    return re.sub(r"(\d+)( # seconds)", lambda match: f"{int(match[1]) / speed:g}{match[2]}", text)
+
+
+def free_port():
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+def ask(address, path, **parameters):
+    """What an HTTP API answers, as text."""
+    query = "?" + urllib.parse.urlencode(parameters) if parameters else ""
+    with urllib.request.urlopen(f"http://{address}{path}{query}", timeout=30) as response:
+        return response.read().decode()
+
+
+def wait_until(what, seconds, answers):
+    end = time.monotonic() + seconds
+    while True:
+        try:
+            answer = answers()
+            if answer:
+                return answer
+        except (OSError, urllib.error.URLError):
+            pass
+        if time.monotonic() > end:
+            raise TimeoutError(f"waited {seconds} s for {what}")
+        time.sleep(0.05)
+
+
+class Webhook:
+    """Receives what Alertmanager sends."""
+
+    def __init__(self, heard):
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_POST(self):  # noqa: N802: the library's name
+                body = self.rfile.read(int(self.headers["Content-Length"]))
+                self.send_response(200)
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+                heard(json.loads(body))
+
+            def log_message(self, *_):
+                pass
+
+        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.address = f"127.0.0.1:{self.server.server_address[1]}"
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+
+class Watchers:
+    """Prometheus and Alertmanager with the shipped rules and example, scraping one prober."""
+
+    def __init__(self, directory, prober, speed, heard, prometheus="prometheus"):
+        self.directory, self.processes = pathlib.Path(directory), []
+        self.webhook = Webhook(heard)
+        self.prometheus, self.alertmanager = (f"127.0.0.1:{free_port()}" for _ in range(2))
+        for name in ("rules", "alerts"):
+            text = (HERE / f"prometheus/langmart-prober.{name}.yml").read_text()
+            (self.directory / f"{name}.yml").write_text(hastened(text, speed))
+        # No faster than a busy machine can follow, and still two in the shortest range.
+        scrape = max(0.25, 15 / speed)
+        (self.directory / "prometheus.yml").write_text(
+            f"global: {{ scrape_interval: {scrape * 1000:.0f}ms, scrape_timeout: {scrape * 1000:.0f}ms,"
+            f" evaluation_interval: {hastened('interval: 30s', speed)[10:]} }}\n"
+            "rule_files: [rules.yml, alerts.yml]\n"
+            f"alerting: {{ alertmanagers: [ {{ static_configs: [ {{ targets: ['{self.alertmanager}'] }} ] }} ] }}\n"
+            "scrape_configs: [ { job_name: langmart-prober, static_configs: [ { targets: ['%s'] } ] } ]\n" % prober)
+        text = hastened((HERE / "alertmanager/alertmanager.yml").read_text(), speed)
+        (self.directory / "alertmanager.yml").write_text(text.replace("127.0.0.1:9099", self.webhook.address))
+        self.start(prometheus, f"--config.file={self.directory}/prometheus.yml", f"--storage.tsdb.path={self.directory}/data",
+                   f"--web.listen-address={self.prometheus}", f"--query.lookback-delta={max(3000, 300000 // speed)}ms",
+                   f"--rules.alert.resend-delay={max(500, 60000 // speed)}ms")
+        self.start(shutil.which("alertmanager") or "prometheus-alertmanager",
+                   f"--config.file={self.directory}/alertmanager.yml", f"--storage.path={self.directory}/silences",
+                   f"--web.listen-address={self.alertmanager}", "--cluster.listen-address=")
+        try:
+            for address in (self.prometheus, self.alertmanager):
+                wait_until(f"{address} to be ready", 60, lambda at=address: ask(at, "/-/ready"))
+        except BaseException:
+            self.stop()
+            raise
+
+    def start(self, *command):
+        with open(self.directory / f"{len(self.processes)}.log", "wb") as log:
+            self.processes.append(subprocess.Popen(command, stdout=log, stderr=log))
+
+    def query(self, expression):
+        """The result of an instant query."""
+        return json.loads(ask(self.prometheus, "/api/v1/query", query=expression))["data"]["result"]
+
+    def stop(self):
+        for process in self.processes:
+            process.kill()
+            process.wait()
+        self.webhook.server.shutdown()
+
+
+def start_prober(program, directory, *arguments, **environment):
+    """A command of the prober that listens on a free port; its log is in the directory. The process and its address."""
+    log = pathlib.Path(directory) / f"{arguments[0]}.log"
+    with open(log, "wb") as out:
+        process = subprocess.Popen([program, *arguments], stdout=out, stderr=out, env={**os.environ, **environment})
+
+    def address():
+        if process.poll() is not None:
+            raise RuntimeError(f"{arguments[0]} ended:\n{log.read_text()}")
+        ready = re.search(r"Daemon is ready.*listen=(\S+)|http://(127\.0\.0\.1:\d+)/langmart", log.read_text())
+        return ready and (ready[1] or ready[2])
+
+    try:
+        return process, wait_until(f"{arguments[0]} to be ready", 60, address)
+    except BaseException:
+        process.kill()
+        raise
+
+
+def show(message):
+    """One message of Alertmanager, for a person."""
+    for alert in message["alerts"]:
+        labels, notes = alert["labels"], alert["annotations"]
+        print(f"[{time.strftime('%H:%M:%S')}] {alert['status'].upper()} {labels['alertname']} ({labels['severity']})"
+              f" to {message['receiver']}: {notes['summary']}")
+        if alert["status"] == "firing":
+            print(f"           {notes['description']}\n           {notes['runbook_url']}", flush=True)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--speed", type=int, default=5)
+    parser.add_argument("--prober", default=str(HERE.parent / "target/release/langmart-prober"))
+    parser.add_argument("--seconds", type=int, default=0, help="ends after so many seconds")
+    arguments = parser.parse_args()
+    missing = [name for name, there in (
+        ("prometheus", shutil.which("prometheus")),
+        ("alertmanager", shutil.which("alertmanager") or shutil.which("prometheus-alertmanager")),
+        (arguments.prober, os.access(arguments.prober, os.X_OK))) if not there]
+    if missing:
+        sys.exit(f"missing: {', '.join(missing)}")
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with tempfile.TemporaryDirectory() as directory:
+        prober, address = start_prober(arguments.prober, directory, "demo", "--listen", "127.0.0.1:0")
+        try:
+            watchers = Watchers(directory, address, arguments.speed, show)
+            try:
+                print(f"the prober     http://{address}/\nPrometheus     http://{watchers.prometheus}/alerts\n"
+                      f"Alertmanager   http://{watchers.alertmanager}/\nAlerts follow. Ctrl-C ends it.", flush=True)
+                time.sleep(arguments.seconds or 1e9)
+            finally:
+                watchers.stop()
+        except KeyboardInterrupt:
+            pass
+        finally:
+            prober.terminate()
+            prober.wait()
+
+
+if __name__ == "__main__":
+    main()

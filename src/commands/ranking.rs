@@ -1,0 +1,142 @@
+//! Models by measured speed: what the guide's table of faster models only says in words.
+
+use std::time::Duration;
+
+use super::table;
+use crate::outcome::{Outcome, Subject};
+
+/// The models that answered, the fastest first, as aligned columns; `None` where fewer than two did, which leaves nothing
+/// to choose from.
+///
+/// A model counts once for each provider, since the way there is part of what a caller waits for. Each figure is the
+/// median of that model's successful runs; the order is that of the time to the whole answer, which every check has.
+pub(super) fn render<'a>(runs: impl IntoIterator<Item = (Subject<'a>, &'a Outcome)>) -> Option<String> {
+    let mut models: Vec<Model<'a>> = Vec::new();
+    for (subject, outcome) in runs {
+        let Some(name) = subject.model.filter(|_| subject.check.generates() && outcome.success()) else {
+            continue;
+        };
+        let known = models.iter().position(|model| (model.name, model.provider) == (name, subject.provider));
+        let known = known.unwrap_or_else(|| {
+            models.push(Model { name, provider: subject.provider, runs: Vec::new() });
+            models.len() - 1
+        });
+        models[known].runs.push(outcome);
+    }
+    if models.len() < 2 {
+        return None;
+    }
+    models.sort_by_key(Model::total);
+    let mut rows =
+        vec![["MODEL", "PROVIDER", "RUNS", "FIRST TOKEN", "TOKENS/S", "TOTAL"].map(str::to_owned).to_vec()];
+    rows.extend(models.iter().map(Model::row));
+    Some(table::render(&rows, 2))
+}
+
+/// A model at a provider, and its successful runs, of which there is at least one.
+struct Model<'a> {
+    name: &'a str,
+    provider: &'a str,
+    runs: Vec<&'a Outcome>,
+}
+
+impl Model<'_> {
+    fn row(&self) -> Vec<String> {
+        let per_token = self.median(|run| run.time_per_output_token);
+        vec![
+            self.name.to_owned(),
+            self.provider.to_owned(),
+            self.runs.len().to_string(),
+            self.median(|run| run.time_to_first_token).map(table::milliseconds).unwrap_or_default(),
+            per_token.map(|each| format!("{:.1}", 1.0 / each.as_secs_f64())).unwrap_or_default(),
+            self.total().map(table::milliseconds).unwrap_or_default(),
+        ]
+    }
+
+    fn total(&self) -> Option<Duration> {
+        self.median(|run| Some(run.duration))
+    }
+
+    /// Over the runs that have the figure; `None`: none has it.
+    fn median(&self, figure: impl Fn(&Outcome) -> Option<Duration>) -> Option<Duration> {
+        let mut values: Vec<Duration> = self.runs.iter().filter_map(|run| figure(run)).collect();
+        values.sort_unstable();
+        let upper = *values.get(values.len() / 2)?;
+        let lower = values[(values.len() - 1) / 2];
+        Some((lower + upper) / 2)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::SystemTime;
+
+    use super::*;
+    use crate::outcome::{Check, Fault, Reason};
+
+    /// Milliseconds: the whole answer, the first token, each further one.
+    fn run(reason: Reason, figures: [u64; 3]) -> Outcome {
+        let [total, first, each] = figures.map(Duration::from_millis);
+        let mut outcome = Outcome::new(SystemTime::UNIX_EPOCH, reason, Fault::None);
+        outcome.duration = total;
+        outcome.time_to_first_token = Some(first).filter(|first| !first.is_zero());
+        outcome.time_per_output_token = Some(each).filter(|each| !each.is_zero());
+        outcome
+    }
+
+    fn subject<'a>(provider: &'a str, check: Check, model: Option<&'a str>) -> Subject<'a> {
+        Subject { probe: "p", provider, check, model }
+    }
+
+    fn words(text: Option<String>) -> Vec<String> {
+        let squeeze = |line: &str| line.split_whitespace().collect::<Vec<_>>().join(" ");
+        text.unwrap_or_default().lines().skip(1).map(squeeze).collect()
+    }
+
+    #[test]
+    fn the_fastest_is_first_and_each_way_to_a_model_is_one() {
+        let runs = [
+            (subject("langmart", Check::Stream, Some("m")), run(Reason::Ok, [300, 200, 40])),
+            (subject("groq", Check::Stream, Some("n")), run(Reason::Ok, [100, 50, 2])),
+            (subject("openai", Check::Stream, Some("m")), run(Reason::Ok, [200, 90, 25])),
+            (subject("groq", Check::Chat, Some("o")), run(Reason::Ok, [150, 0, 0])),
+        ];
+        let shown = words(render(runs.iter().map(|(subject, outcome)| (*subject, outcome))));
+        assert_eq!(
+            shown,
+            [
+                "n groq 1 50.0 ms 500.0 100.0 ms",
+                "o groq 1 150.0 ms",
+                "m openai 1 90.0 ms 40.0 200.0 ms",
+                "m langmart 1 200.0 ms 25.0 300.0 ms",
+            ]
+        );
+    }
+
+    #[test]
+    fn medians_are_of_the_runs_that_succeeded_and_have_the_figure() {
+        let m = |check| subject("p", check, Some("m"));
+        let runs = [
+            (m(Check::Stream), run(Reason::Ok, [400, 100, 10])),
+            (m(Check::Stream), run(Reason::StreamTruncated, [1, 1, 0])),
+            (m(Check::Chat), run(Reason::Ok, [200, 0, 0])),
+            (m(Check::Stream), run(Reason::Ok, [300, 200, 0])),
+            (subject("p", Check::Chat, Some("n")), run(Reason::Ok, [900, 0, 0])),
+        ];
+        let shown = words(render(runs.iter().map(|(subject, outcome)| (*subject, outcome))));
+        assert_eq!(shown, ["m p 3 150.0 ms 100.0 300.0 ms", "n p 1 900.0 ms"]);
+    }
+
+    #[test]
+    fn there_is_nothing_to_choose_from_below_two_models() {
+        let runs = [
+            (subject("p", Check::Stream, Some("m")), run(Reason::Ok, [400, 100, 10])),
+            (subject("p", Check::Chat, Some("m")), run(Reason::Ok, [400, 0, 0])),
+            (subject("p", Check::Chat, Some("n")), run(Reason::ServerError, [1, 0, 0])),
+            (subject("p", Check::Models, Some("o")), run(Reason::Ok, [1, 0, 0])),
+            (subject("p", Check::Auth, None), run(Reason::Ok, [1, 0, 0])),
+        ];
+        assert_eq!(render(runs.iter().map(|(subject, outcome)| (*subject, outcome))), None);
+        assert_eq!(render([]), None);
+    }
+}

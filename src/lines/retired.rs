@@ -1,0 +1,91 @@
+//! Queues that a reload has replaced: they end by themselves after what they hold, and a stop waits for them too.
+
+use std::{
+    sync::{Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use super::queue::Lines;
+
+/// How many may be at work still. One more, on a disk that hangs for reload after reload, and the oldest one's lines
+/// are given up.
+const MOST: usize = 4;
+
+/// The replaced queues of one kind.
+#[derive(Debug)]
+pub struct Retired<T>(Mutex<Vec<Lines<T>>>);
+
+impl<T> Default for Retired<T> {
+    fn default() -> Self {
+        Self(Mutex::default())
+    }
+}
+
+impl<T: Send + 'static> Retired<T> {
+    /// Takes a queue that gets no more lines.
+    pub fn add(&self, lines: Lines<T>) {
+        lines.close();
+        let mut retired = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        retired.retain(|lines| !lines.has_ended());
+        if retired.len() >= MOST {
+            retired.remove(0).stop(Duration::ZERO);
+        }
+        retired.push(lines);
+    }
+
+    /// Waits until all have written what they hold, at most until then; what is left is dropped and counted.
+    pub fn stop(&self, end: Instant) {
+        for lines in &*self.0.lock().unwrap_or_else(PoisonError::into_inner) {
+            lines.stop(end.saturating_duration_since(Instant::now()));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{atomic::Ordering, mpsc};
+
+    use super::*;
+    use crate::lines::{Counters, Fate};
+
+    #[test]
+    fn a_stop_waits_for_what_was_replaced() {
+        let counters = Counters::default();
+        let (release, released) = mpsc::channel::<()>();
+        let lines = Lines::start("retired", counters.clone(), Duration::ZERO, move |_: u32| {
+            released.recv().map_or(Fate::Failed, |()| Fate::Written)
+        })
+        .unwrap();
+        (0..3).for_each(|line| lines.give(line));
+        let retired = Retired::default();
+        retired.add(lines);
+        (0..3).for_each(|_| release.send(()).unwrap());
+        retired.stop(Instant::now() + Duration::from_secs(60));
+        assert_eq!(counters.written.load(Ordering::Relaxed), 3, "{counters:?}");
+    }
+
+    #[test]
+    fn those_that_hang_are_bounded_and_their_lines_counted() {
+        let counters = Counters::default();
+        let retired = Retired::default();
+        let mut hung = Vec::new();
+        for _ in 0..=MOST {
+            let (entered, inside) = mpsc::channel();
+            let (release, released) = mpsc::channel::<()>();
+            let lines = Lines::start("hung", counters.clone(), Duration::ZERO, move |_: u32| {
+                entered.send(()).unwrap();
+                released.recv().map_or(Fate::Failed, |()| Fate::Written)
+            })
+            .unwrap();
+            lines.give(0);
+            inside.recv().unwrap();
+            lines.give(1);
+            retired.add(lines);
+            hung.push(release);
+        }
+        assert_eq!(retired.0.lock().unwrap().len(), MOST);
+        assert_eq!(counters.dropped.load(Ordering::Relaxed), 1, "the second line of the oldest");
+        retired.stop(Instant::now());
+        assert_eq!(counters.dropped.load(Ordering::Relaxed), MOST as u64 + 1);
+    }
+}

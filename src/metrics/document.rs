@@ -1,0 +1,161 @@
+//! METRICS.md, which is generated from a page that has every family; the test that holds it writes `target/METRICS.md`.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::Path,
+    sync::{Arc, atomic::AtomicU64},
+    time::{Duration, SystemTime},
+};
+
+use super::{
+    Metrics,
+    budget::BudgetNow,
+    families::FAMILIES,
+    testing::{chat, config, probe, provider, stream},
+    tests::{acme, rich, status},
+};
+use crate::{
+    config::{Budget, Comparison, Pool, PoolMember, Probe, Provider, Recheck, Task},
+    outcome::{
+        Api, ComponentStatus, Fault, Indicator, Measure, Outcome, Pair, PairVerdict, Phases, Reason,
+        Resource, SkipCause,
+    },
+};
+
+const NOW: SystemTime = SystemTime::UNIX_EPOCH;
+
+const HEAD: &str = "# Metrics
+
+Generated from the code; a test holds it. What `/metrics` exports, in its order. *probe* stands for the labels `probe`, `provider`,
+`check` and `model` (empty where there is none). Values of labels are the configuration's or from the closed sets below. A series of a
+probe is there, at 0, from the moment that the probe is configured, where a zero means something, and goes with the probe.
+Durations are in seconds, times in seconds since the Unix epoch.
+
+What to record, to be woken by and to look at is in [packaging](packaging/README.md).
+
+| metric | type | labels | says |
+|---|---|---|---|
+";
+
+/// A page with samples in every family.
+fn whole_page() -> String {
+    let metrics = Metrics::new(NOW);
+    let acme = acme(Api::Langmart);
+    let other = Arc::new(Provider {
+        base_url: "https://other.example".parse().expect("the URL is well-formed"),
+        ..provider("other", Api::Groq)
+    });
+    let probes = vec![
+        chat("chat", &other, "m"),
+        stream("stream", &acme, "m"),
+        stream("direct", &other, "m"),
+        status("status", &acme, &["API"]),
+        Arc::new(probe("balance", &acme, Task::Balance)),
+        Arc::new(Probe {
+            slow_after: Some(Duration::ZERO),
+            recheck: Some(Recheck { after: Duration::ZERO, step: Duration::ZERO, times: 1 }),
+            ..probe("network", &acme, Task::Network)
+        }),
+    ];
+    let comparison = Comparison { name: "c".into(), gateway: "stream".into(), direct: "direct".into() };
+    let members = vec![PoolMember { probe: "chat".into(), weight: 1 }];
+    let mut config = config(probes.clone());
+    config.comparisons.push(Arc::new(comparison.clone()));
+    config.pools.push(Pool { name: "pool".into(), members });
+    metrics.configure(&config);
+    let measure = Measure { fault: Fault::None, duration: Duration::ZERO, first_token: Some(Duration::ZERO) };
+    let compared = metrics.comparison(&comparison).expect("it is configured");
+    compared.observe(&Pair { gateway: measure, direct: measure });
+    metrics.count_restarts("scheduler", Arc::new(AtomicU64::new(0)));
+    metrics.count_lines("log", Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
+    metrics.lag(Duration::ZERO);
+    metrics.set_budget(Some(BudgetNow {
+        limits: Budget { daily_cost_usd: Some(1.0), daily_tokens: Some(1) },
+        spent_usd: 0.0,
+        spent_tokens: 0,
+        resumes: None,
+    }));
+    for probe in &probes {
+        let series = metrics.series(probe);
+        series.observe(&rich());
+        series.waiting(NOW, None);
+        series.observe(&Outcome { reason: Reason::Ok, fault: Fault::None, ..rich() });
+        series.observe(&rich());
+    }
+    String::from_utf8(metrics.render(NOW)).expect("a page is text")
+}
+
+/// Kind, help and labels of each family, in the order of the page.
+fn families(page: &str) -> Vec<(&str, &str, &str, BTreeSet<String>)> {
+    let mut families = Vec::new();
+    let mut helps = BTreeMap::new();
+    for line in page.lines() {
+        if let Some((name, help)) = line.strip_prefix("# HELP ").and_then(|rest| rest.split_once(' ')) {
+            helps.insert(name, help);
+        } else if let Some((name, kind)) = line.strip_prefix("# TYPE ").and_then(|rest| rest.split_once(' '))
+        {
+            families.push((name, kind, helps[name], BTreeSet::new()));
+        } else if let Some((_, labels)) = line.split_once('{') {
+            let labels = labels.rsplit_once('}').expect("labels end with a brace").0;
+            let names = labels.split("\",").map(|pair| pair.split_once('=').expect("a label is a pair").0);
+            families.last_mut().expect("a type comes first").3.extend(names.map(str::to_owned));
+        }
+    }
+    families
+}
+
+fn labels(mut names: BTreeSet<String>) -> String {
+    let mut cells = Vec::new();
+    if ["probe", "provider", "check", "model"].iter().all(|name| names.contains(*name)) {
+        names.retain(|name| !["probe", "provider", "check", "model"].contains(&name.as_str()));
+        cells.push("*probe*".to_owned());
+    }
+    names.remove("le");
+    cells.extend(names.iter().map(|name| format!("`{name}`")));
+    cells.join(", ")
+}
+
+/// What the labels with closed sets of values can be.
+fn values() -> String {
+    fn names<T: Copy>(all: &[T], name: fn(T) -> &'static str) -> String {
+        all.iter().map(|&value| format!("`{}`", name(value))).collect::<Vec<_>>().join(", ")
+    }
+    let failures: Vec<Reason> = Reason::ALL.iter().copied().filter(|reason| *reason != Reason::Ok).collect();
+    let rows = [
+        ("reason", names(&failures, Reason::name)),
+        ("fault", names(Fault::ALL, Fault::name)),
+        ("phase", Phases::NAMES.map(|name| format!("`{name}`")).join(", ")),
+        ("cause", names(SkipCause::ALL, SkipCause::name)),
+        ("resource", names(Resource::ALL, Resource::name)),
+        ("indicator", names(Indicator::ALL, Indicator::name)),
+        ("verdict", names(PairVerdict::ALL, PairVerdict::name)),
+        ("status", names(ComponentStatus::ALL, ComponentStatus::name)),
+    ];
+    let rows = rows.map(|(label, values)| format!("| `{label}` | {values} |\n"));
+    format!("\n| label | values |\n|---|---|\n{}", rows.concat())
+}
+
+#[test]
+fn metrics_md_is_what_the_code_exports() {
+    let page = whole_page();
+    let families = families(&page);
+    let exported: BTreeSet<&str> = families.iter().map(|family| family.0).collect();
+    for family in FAMILIES {
+        assert!(exported.contains(family.header.name), "{} has no sample on the page", family.header.name);
+    }
+    let rows: Vec<String> = families
+        .into_iter()
+        .map(|(name, kind, help, names)| format!("| `{name}` | {kind} | {} | {help} |\n", labels(names)))
+        .collect();
+    let expected = format!("{HEAD}{}{}", rows.concat(), values());
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let found = fs::read_to_string(root.join("METRICS.md")).unwrap_or_default();
+    if found != expected {
+        fs::create_dir_all(root.join("target")).expect("the build's directory is ours");
+        fs::write(root.join("target/METRICS.md"), &expected).expect("the build's directory is ours");
+        panic!(
+            "METRICS.md is not what the code exports; cp target/METRICS.md METRICS.md, and look at the difference"
+        );
+    }
+}

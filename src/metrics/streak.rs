@@ -1,0 +1,70 @@
+//! How many runs in a row have failed, which alerts ask for: it holds for every interval, over gaps between scrapes and
+//! after a restart, where ranges of counters do not.
+
+use crate::outcome::{Fault, Reason};
+
+/// The runs in a row up to the last one. All zero after a success.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Streak {
+    /// Runs that failed for the reason and with the fault of the last one.
+    pub(super) same: u64,
+    /// Runs that failed with a fault of gateway, provider or network, which is what counts as downtime.
+    pub(super) down: u64,
+    of: Option<(Reason, Fault)>,
+}
+
+impl Streak {
+    /// What it is after one more run, whose failures count as downtime or (a status page's) do not.
+    pub(super) fn after(self, reason: Reason, fault: Fault, is_of_service: bool) -> Self {
+        if reason == Reason::Ok {
+            return Self::default();
+        }
+        let same = if self.of == Some((reason, fault)) { self.same + 1 } else { 1 };
+        let down = match fault {
+            Fault::Gateway | Fault::Provider | Fault::Network if is_of_service => self.down + 1,
+            // A run that failed here says nothing about the service.
+            Fault::Prober => self.down,
+            _ => 0,
+        };
+        Self { same, down, of: Some((reason, fault)) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(runs: &[(Reason, Fault)], same: u64, down: u64) {
+        let after = |streak: Streak, &(reason, fault): &(Reason, Fault)| streak.after(reason, fault, true);
+        let streak = runs.iter().fold(Streak::default(), after);
+        assert_eq!((streak.same, streak.down), (same, down), "{runs:?}");
+    }
+
+    #[test]
+    fn runs_in_a_row_are_counted_and_a_success_ends_them() {
+        let ok = (Reason::Ok, Fault::None);
+        let unavailable = (Reason::Unavailable, Fault::Gateway);
+        let connect = (Reason::Connect, Fault::Network);
+        let limited = (Reason::RateLimited, Fault::Caller);
+        check(&[], 0, 0);
+        check(&[ok], 0, 0);
+        check(&[unavailable], 1, 1);
+        check(&[unavailable, unavailable], 2, 2);
+        check(&[unavailable, unavailable, ok], 0, 0);
+        // Another reason begins its own row, the downtime goes on.
+        check(&[unavailable, unavailable, connect], 1, 3);
+        check(&[unavailable, (Reason::Unavailable, Fault::Provider)], 1, 2);
+        // The service answered: it is not down, whatever it said about us.
+        check(&[unavailable, limited, limited], 2, 0);
+        check(&[limited, unavailable], 1, 1);
+        // Nothing was asked.
+        check(&[unavailable, unavailable, (Reason::Internal, Fault::Prober)], 1, 2);
+    }
+
+    #[test]
+    fn a_status_page_is_never_downtime() {
+        let streak = Streak::default().after(Reason::Connect, Fault::Network, false);
+        assert_eq!((streak.same, streak.down), (1, 0));
+    }
+}

@@ -1,0 +1,188 @@
+//! JSON for scripts: the last records and the probes' states, with filters.
+
+use std::{cmp::Reverse, time::SystemTime};
+
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use super::{View, figures::Figures, state::Now, words};
+use crate::{
+    history::{MAX_RUNS, ProbeHistory, RunRecord},
+    outcome::{Check, Fault, Reason, rfc3339},
+};
+
+/// Records in an answer without a `limit`, and the most that one may ask for.
+const USUAL_LIMIT: usize = 1000;
+const HIGHEST_LIMIT: usize = 10_000;
+
+/// Which records or probes are asked for. Everything that is given must hold.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Filter {
+    probe: Option<String>,
+    provider: Option<String>,
+    check: Option<Check>,
+    model: Option<String>,
+    reason: Option<Reason>,
+    fault: Option<Fault>,
+    success: Option<bool>,
+    since: Option<SystemTime>,
+    limit: Option<usize>,
+}
+
+/// A query that is none.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error("{0}")]
+pub struct FilterError(String);
+
+impl Filter {
+    /// From the query of a request, percent-encoded, for one of the two resources.
+    pub fn parse(query: &str, of_runs: bool) -> Result<Self, FilterError> {
+        let mut filter = Self::default();
+        for (name, value) in url::form_urlencoded::parse(query.as_bytes()) {
+            let value = &*value;
+            match &*name {
+                "probe" => filter.probe = Some(value.to_owned()),
+                "provider" => filter.provider = Some(value.to_owned()),
+                "model" => filter.model = Some(value.to_owned()),
+                "check" => {
+                    filter.check =
+                        Some(one_of("check", value, Check::from_name, &names(Check::ALL, Check::name))?);
+                }
+                "reason" if of_runs => {
+                    filter.reason =
+                        Some(one_of("reason", value, Reason::from_name, &names(Reason::ALL, Reason::name))?);
+                }
+                "fault" if of_runs => {
+                    filter.fault =
+                        Some(one_of("fault", value, Fault::from_name, &names(Fault::ALL, Fault::name))?);
+                }
+                "success" if of_runs => {
+                    filter.success = Some(one_of("success", value, |text| text.parse().ok(), "true, false")?);
+                }
+                "since" if of_runs => {
+                    let time = |text: &str| text.parse::<jiff::Timestamp>().ok().map(SystemTime::from);
+                    filter.since = Some(one_of("since", value, time, "times such as 2026-11-22T08:00:00Z")?);
+                }
+                "limit" if of_runs => {
+                    let limit =
+                        |text: &str| text.parse().ok().filter(|limit| (1..=HIGHEST_LIMIT).contains(limit));
+                    filter.limit = Some(one_of("limit", value, limit, "1 to 10000")?);
+                }
+                _ => {
+                    let known = if of_runs { ", reason, fault, success, since, limit" } else { "" };
+                    return Err(FilterError(format!(
+                        "unknown parameter; there are probe, provider, check, model{known}"
+                    )));
+                }
+            }
+        }
+        Ok(filter)
+    }
+
+    fn takes_probe(&self, history: &ProbeHistory) -> bool {
+        let subject = history.probe.subject();
+        self.probe.as_deref().is_none_or(|probe| probe == subject.probe)
+            && self.provider.as_deref().is_none_or(|provider| provider == subject.provider)
+            && self.check.is_none_or(|check| check == subject.check)
+            && self.model.as_deref().is_none_or(|model| Some(model) == subject.model)
+    }
+}
+
+fn names<T: Copy>(all: &[T], name: impl Fn(T) -> &'static str) -> String {
+    all.iter().map(|value| name(*value)).collect::<Vec<_>>().join(", ")
+}
+
+fn one_of<T>(
+    name: &str,
+    value: &str,
+    parse: impl Fn(&str) -> Option<T>,
+    allowed: &str,
+) -> Result<T, FilterError> {
+    parse(value).ok_or_else(|| FilterError(format!("{name} is none of {allowed}")))
+}
+
+#[derive(Serialize)]
+struct Results<'a> {
+    kept_per_probe: usize,
+    results: Vec<RunRecord<'a>>,
+}
+
+/// The last records, the latest first.
+pub fn results(view: &View<'_>, filter: &Filter) -> Vec<u8> {
+    let all = view.history.all();
+    let kept: Vec<_> = all
+        .values()
+        .filter(|history| filter.takes_probe(history))
+        .map(|history| (history, history.snapshot().runs))
+        .collect();
+    let mut results: Vec<_> = kept
+        .iter()
+        .flat_map(|(history, runs)| runs.iter().map(|run| (run, history.probe.subject())))
+        .filter(|(run, _)| {
+            filter.reason.is_none_or(|reason| reason == run.reason)
+                && filter.fault.is_none_or(|fault| fault == run.fault)
+                && filter.success.is_none_or(|success| success == run.success())
+                && filter.since.is_none_or(|since| run.time >= since)
+        })
+        .collect();
+    results.sort_by_key(|(run, _)| Reverse(run.time));
+    results.truncate(filter.limit.unwrap_or(USUAL_LIMIT));
+    let results = results.into_iter().map(|(run, subject)| run.record(subject)).collect();
+    bytes(&Results { kept_per_probe: MAX_RUNS, results })
+}
+
+/// The probes and how they are, by name.
+pub fn probes(view: &View<'_>, filter: &Filter) -> Vec<u8> {
+    let all = view.history.all();
+    let probes: Vec<_> = all
+        .values()
+        .filter(|history| filter.takes_probe(history))
+        .map(|history| probe(view, history))
+        .collect();
+    bytes(&json!({ "kept_per_probe": MAX_RUNS, "probes": probes }))
+}
+
+fn probe(view: &View<'_>, history: &ProbeHistory) -> Value {
+    let probe = &history.probe;
+    let kept = history.snapshot();
+    let now = Now::of(probe, &kept, view.budget.as_ref(), view.now);
+    let figures = Figures::of(&kept.runs);
+    let last = kept.runs.last();
+    let failure = last.and_then(|run| run.failure.as_deref());
+    let seconds = |duration: Option<std::time::Duration>| duration.map(|duration| duration.as_secs_f64());
+    let time = |time: Option<SystemTime>| time.map(rfc3339);
+    let mut value = json!({
+        "probe": probe.name,
+        "provider": probe.provider.name,
+        "api": probe.provider.api,
+        "check": probe.check(),
+        "model": probe.model,
+        "interval": words::interval(probe.interval),
+        "timeout": words::interval(probe.timeout),
+        "state": now.state.name(),
+        "reason": last.map(|run| run.reason),
+        "fault": last.map(|run| run.fault),
+        "hint": failure.map(|failure| failure.hint),
+        "failing_since": time(kept.failing_since),
+        "waits_for": now.wait.map(|(cause, _)| cause),
+        "waits_until": time(now.wait.map(|(_, until)| until)),
+        "last_run": time(last.map(|run| run.time)),
+        "next_run": time(kept.waiting.next_run),
+        "runs_kept": kept.runs.len(),
+        "p50_seconds": seconds(figures.p50),
+        "p95_seconds": seconds(figures.p95),
+        "time_to_first_token_p50_seconds": seconds(figures.first_token),
+        "available_ratio": figures.availability,
+    });
+    // Unknown members are left out, as in the records.
+    if let Some(members) = value.as_object_mut() {
+        members.retain(|_, value| !value.is_null());
+    }
+    value
+}
+
+fn bytes(value: &impl Serialize) -> Vec<u8> {
+    let mut bytes = serde_json::to_vec(value).expect("its keys are strings and its numbers finite or null");
+    bytes.push(b'\n');
+    bytes
+}

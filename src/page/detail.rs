@@ -1,0 +1,281 @@
+//! The page of one probe: what it found, how long each phase took, what it was told, how it is configured, how to ask the same.
+
+use std::{sync::Arc, time::SystemTime};
+
+use maud::{Markup, html};
+
+use super::{
+    View, charts,
+    figures::Figures,
+    layout::{badge, page},
+    overview::time,
+    state::{Now, of_run},
+    words::{between, fault, interval, reason, share, span, took, took_or_none},
+};
+use crate::{
+    config::{Probe, Task},
+    history::{ProbeHistory, Run, Snapshot},
+    outcome::{Outcome, Phases, SkipCause},
+};
+
+/// Failures that are shown, and rows of the table of runs.
+const MOST_FAILURES: usize = 10;
+const MOST_ROWS: usize = 25;
+
+/// The page of the probe.
+pub fn detail(view: &View<'_>, history: &ProbeHistory) -> String {
+    let probe = &history.probe;
+    let kept = history.snapshot();
+    let state = Now::of(probe, &kept, view.budget.as_ref(), view.now);
+    let now = view.now;
+    let summary = html! { (badge(state.state)) " " (probe.name) };
+    let content = html! {
+        nav.crumbs aria-label="Where this is" {
+            a href="/" { "All probes" } " / " a href={ "/#provider-" (probe.provider.name) } { (probe.provider.name) }
+        }
+        h1 { (probe.name) }
+        p.lead { (badge(state.state)) " " (probe.check()) " of " (probe.provider.name)
+            @if let Some(model) = &probe.model { ", model " (model) } }
+        (verdict(&kept, &state, now))
+        (figures(&kept))
+        section #phases aria-labelledby="phases-title" {
+            h2 #phases-title { "Phases of the last runs" }
+            (chart(&kept.runs, now))
+        }
+        (failures(&kept.runs, now))
+        div.pair {
+            (told(&kept, now))
+            (configuration(probe))
+        }
+        section #reproduce aria-labelledby="reproduce-title" {
+            h2 #reproduce-title { "Ask the same by hand" }
+            pre tabindex="0" { code { (history.curl) } }
+        }
+    };
+    page(&format!("{} · langmart-prober", probe.name), &summary, false, &content)
+}
+
+fn verdict(kept: &Snapshot, state: &Now, now: SystemTime) -> Markup {
+    let Some(last) = kept.runs.last() else {
+        return html! { p.calm { "It has not run since the daemon started." @if let Some(due) = kept.waiting.next_run { " It is due at " (time(due, now)) " UTC." } } };
+    };
+    html! {
+        div class={ "trouble " (state.state.name()) } {
+            p { "Last run at " (time(last.time, now)) " UTC: " strong { (reason(last.reason)) } " after " (took(last.duration())) @if last.slow { ", which is slow" } "." }
+            dl.facts {
+                @if !last.success() { div { dt { "Fault" } dd { (fault(last.fault)) } } }
+                @if let Some(since) = kept.failing_since { div { dt { "Since" } dd { (time(since, now)) " UTC, " (span(between(since, now))) } } }
+                @if let Some((cause, until)) = state.wait {
+                    div { dt { "Waits" } dd { @if cause == SkipCause::Budget { "for the next day's budget, " } "until " (time(until, now)) " UTC" } }
+                }
+                @if let Some(held) = kept.held { div { dt { "Left out since" } dd { (held.runs) " due runs, the latest for " (held.cause) } } }
+                @if let Some(due) = kept.waiting.next_run { div { dt { "Next due" } dd { (time(due, now)) " UTC" } } }
+                @if state.stuck { div { dt { "Stuck" } dd { "it should have run long ago; look at the prober's log" } } }
+                (facts_of_failure(last))
+            }
+            @if let Some(failure) = last.failure.as_deref().filter(|failure| !failure.hint.is_empty()) {
+                p.remedy { strong { "What to do: " } (failure.hint) }
+            }
+        }
+    }
+}
+
+fn facts_of_failure(run: &Run) -> Markup {
+    html! {
+        @if let Some(status) = run.http_status { div { dt { "Status" } dd { (status) } } }
+        @if let Some(failure) = run.failure.as_deref() {
+            @if !failure.detail.is_empty() { div { dt { "Found" } dd { (failure.detail) } } }
+            @if let Some(code) = &failure.error_code { div { dt { "Code" } dd { (code) } } }
+            @if let Some(upstream) = failure.upstream { div { dt { "Upstream" } dd { (upstream) } } }
+            @if let Some(seconds) = failure.retry_after { div { dt { "Asks to wait" } dd { (seconds) " s" } } }
+        }
+        @if let Some(id) = &run.request_id { div { dt { "Request" } dd { (id) } } }
+    }
+}
+
+fn figures(kept: &Snapshot) -> Markup {
+    let figures = Figures::of(&kept.runs);
+    html! {
+        section #figures aria-labelledby="figures-title" {
+            h2 #figures-title { "Last runs: " (kept.runs.len()) " in memory" }
+            (charts::strip(&kept.runs))
+            dl.facts {
+                div { dt { "p50" } dd { (took_or_none(figures.p50)) } }
+                div { dt { "p95" } dd { (took_or_none(figures.p95)) } }
+                @if figures.first_token.is_some() { div { dt { "First token, p50" } dd { (took_or_none(figures.first_token)) } } }
+                @if figures.per_token.is_some() { div { dt { "Each token, p50" } dd { (took_or_none(figures.per_token)) } } }
+                div { dt { "Available" } dd { (figures.availability.map_or_else(|| "–".to_owned(), share)) } }
+            }
+        }
+    }
+}
+
+fn chart(runs: &[Arc<Run>], now: SystemTime) -> Markup {
+    let longest = runs.iter().map(|run| run.duration()).max();
+    html! {
+        @if let Some(longest) = longest {
+            p.legend {
+                @for name in Phases::NAMES { span { svg.swatch aria-hidden="true" viewBox="0 0 10 10" { rect class={ "p-" (name) } width="10" height="10" {} } (name) } " " }
+                span { svg.swatch aria-hidden="true" viewBox="0 0 10 10" { path.mark d="M0 10h10L5 0z" {} } "failed" }
+                span.scale { "top: " (took(longest)) }
+            }
+            (charts::phases(runs))
+            details #runs {
+                summary { "The latest " (runs.len().min(MOST_ROWS)) " as a table" }
+                div.scroll tabindex="0" role="region" aria-label="Runs" {
+                    table {
+                        thead { tr { th scope="col" { "Time (UTC)" } th scope="col" { "Result" } th.n scope="col" { "Took" }
+                            @for name in Phases::NAMES { th.n scope="col" { (name) } } th.n scope="col" { "First token" } } }
+                        tbody { @for run in runs.iter().rev().take(MOST_ROWS) {
+                            tr {
+                                th scope="row" { (time(run.time, now)) }
+                                td { (badge(of_run(run))) " " (reason(run.reason)) }
+                                td.n { (took(run.duration())) }
+                                @for phase in run.phases() { td.n { (took(phase)) } }
+                                td.n { (took_or_none(run.first_token())) }
+                            }
+                        } }
+                    }
+                }
+            }
+        } @else { p.calm { "No run yet." } }
+    }
+}
+
+fn failures(runs: &[Arc<Run>], now: SystemTime) -> Markup {
+    let failed: Vec<_> = runs.iter().rev().filter(|run| !run.success()).take(MOST_FAILURES).collect();
+    html! {
+        section #failures aria-labelledby="failures-title" {
+            h2 #failures-title { "Last failures" }
+            @if failed.is_empty() { p.calm { "None among the runs that are kept." } }
+            @else {
+                div.scroll tabindex="0" role="region" aria-label="Failures" {
+                    table.failures {
+                        thead { tr { th scope="col" { "Time (UTC)" } th scope="col" { "Cause" } th scope="col" { "Fault" } th scope="col" { "Found" } th scope="col" { "What to do" } } }
+                        tbody { @for run in failed { (write_failure(run, now)) } }
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn write_failure(run: &Run, now: SystemTime) -> Markup {
+    let failure = run.failure.as_deref();
+    html! {
+        tr {
+            th scope="row" { (time(run.time, now)) }
+            td { (reason(run.reason)) @if let Some(status) = run.http_status { span.sub { "status " (status) } } }
+            td { (run.fault) }
+            td {
+                @if let Some(failure) = failure {
+                    (failure.detail)
+                    @if let Some(code) = &failure.error_code { span.sub { "code " (code) } }
+                }
+                @if let Some(id) = &run.request_id { span.sub { "request " (id) } }
+            }
+            td { @if let Some(failure) = failure { (failure.hint) } }
+        }
+    }
+}
+
+fn told(kept: &Snapshot, now: SystemTime) -> Markup {
+    let latest = kept.latest.as_deref();
+    html! {
+        section #told aria-labelledby="told-title" {
+            h2 #told-title { "What it was told" }
+            dl.facts.rows {
+                @if let Some(not_after) = kept.told.tls.and_then(|tls| tls.not_after) {
+                    div { dt { "Certificate" } dd {
+                        @if not_after > now { "good until " (time(not_after, now)) " UTC, " (span(between(now, not_after))) }
+                        @else { "expired at " (time(not_after, now)) " UTC" }
+                        @if let Some(version) = kept.told.tls.and_then(|tls| tls.version) { "; TLS " (version) }
+                    } }
+                }
+                @if let Some(outcome) = latest { (lookup(outcome)) }
+                @if let Some(balance) = kept.told.balance { div { dt { "Balance" } dd { (format!("{:.2} USD", balance.usd)) @if let Some(minimum) = balance.minimum_usd { (format!(", minimum {minimum:.2} USD")) } } } }
+                @if let Some(page) = &kept.told.status_page {
+                    div { dt { "Status page" } dd { (page.indicator) @if let Some(open) = page.open_incidents { ", " (open) " open incidents" } } }
+                    @for (name, status) in &page.components { div { dt { (name) } dd { (status) } } }
+                }
+                @if let Some((at, limits)) = &kept.told.ratelimit {
+                    @for limit in limits {
+                        div { dt { "Limit of " (limit.resource) } dd {
+                            @match (limit.remaining, limit.limit) {
+                                (Some(remaining), Some(most)) => { (remaining) " of " (most) " left" }
+                                (Some(remaining), None) => { (remaining) " left" }
+                                (None, Some(most)) => { "at most " (most) }
+                                (None, None) => "not told",
+                            }
+                            @if let Some(reset) = limit.reset { ", full again at " (time(reset, now)) " UTC" }
+                            " (told at " (time(*at, now)) " UTC)"
+                        } }
+                    }
+                }
+                @if let Some(offset) = latest.and_then(|outcome| outcome.clock_offset) { div { dt { "Clock" } dd { (format!("{offset:+.0} s against the server's")) } } }
+                @if latest.is_none() { div { dt { "Nothing" } dd { "it has not run yet" } } }
+            }
+        }
+    }
+}
+
+fn lookup(outcome: &Outcome) -> Markup {
+    html! {
+        @if !outcome.dns.is_empty() {
+            div { dt { "DNS" } dd { @for (number, address) in outcome.dns.iter().enumerate() { @if number > 0 { ", " } (address) } } }
+        }
+        @if let Some(network) = outcome.network.as_deref() {
+            @for server in &network.dns_servers {
+                div { dt { "DNS by " (server.server) } dd { @match &server.answer { Ok(addresses) => { (addresses.len()) " addresses" } Err(failure) => { (failure) } } ", " (took(server.duration)) } }
+            }
+            @for failed in &network.failed_addresses { div { dt { (failed.address) } dd { (failed.error) } } }
+        }
+        @if let Some(address) = outcome.remote_address { div { dt { "Address" } dd { (address) } } }
+        @if let Some(version) = outcome.http_version { div { dt { "HTTP" } dd { (version) } } }
+    }
+}
+
+/// As resolved, without secrets: of a key its place, of a header its name, of a body its size.
+fn configuration(probe: &Probe) -> Markup {
+    let provider = &*probe.provider;
+    html! {
+        section #configuration aria-labelledby="configuration-title" {
+            h2 #configuration-title { "Configuration as resolved" }
+            dl.facts.rows {
+                div { dt { "provider" } dd { (provider.name) } }
+                div { dt { "api" } dd { (provider.api) } }
+                div { dt { "base_url" } dd { (provider.base_url) } }
+                div { dt { "api_key" } dd { @if let Some(key) = &provider.key { (key.source) } @else { "none" } } }
+                @if let Some(proxy) = &provider.proxy { div { dt { "proxy" } dd { (proxy) } } }
+                @if !provider.headers.is_empty() { div { dt { "headers" } dd { @for (number, (name, _)) in provider.headers.iter().enumerate() { @if number > 0 { ", " } (name) } } } }
+                @if let Some(pace) = provider.requests_per_minute { div { dt { "requests_per_minute" } dd { (pace) } } }
+                div { dt { "check" } dd { (probe.check()) } }
+                @if let Some(model) = &probe.model { div { dt { "model" } dd { (model) } } }
+                div { dt { "interval" } dd { (interval(probe.interval)) } }
+                div { dt { "timeout" } dd { (interval(probe.timeout)) } }
+                div { dt { "connection" } dd { (probe.connection.name()) } }
+                @if let Some(slow) = probe.slow_after { div { dt { "slow_after" } dd { (interval(slow)) } } }
+                @if let Some(chat) = probe.chat() {
+                    div { dt { "max_tokens" } dd { (chat.max_tokens) } }
+                    div { dt { "prompt" } dd { (chat.prompt.len()) " bytes" } }
+                    @if let Some(price) = chat.price { div { dt { "price" } dd { (price.input_usd_per_mtok) " in, " (price.output_usd_per_mtok) " out, USD a million tokens" } } }
+                }
+                @match &probe.task {
+                    Task::Stream(stream) => { div { dt { "stall_timeout" } dd { (interval(stream.stall_timeout)) } } }
+                    Task::Http(request) => {
+                        div { dt { "method" } dd { (request.method) } }
+                        div { dt { "path" } dd { (without_query(&request.path)) } }
+                        @if let Some(body) = &request.body { div { dt { "body" } dd { (body.len()) " bytes" } } }
+                    }
+                    _ => {}
+                }
+                @if let Some(comparison) = &probe.comparison { div { dt { "comparison" } dd { (comparison.name) } } }
+            }
+        }
+    }
+}
+
+/// A query may hold a secret.
+fn without_query(path: &str) -> String {
+    path.split_once('?').map_or_else(|| path.to_owned(), |(path, _)| format!("{path}?…"))
+}

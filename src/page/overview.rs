@@ -1,0 +1,371 @@
+//! The status page: what is wrong first, and whose fault; then every provider with its probes, and what they come to.
+
+use std::{collections::BTreeMap, sync::Arc, time::SystemTime};
+
+use maud::{Markup, html};
+
+use super::{
+    View, charts,
+    figures::{Figures, Overhead, availability},
+    layout::{badge, page},
+    state::{Now, State},
+    words::{between, clock, fault, reason, share, span, took, took_or_none},
+};
+use crate::{
+    config::{Comparison, Probe},
+    history::{History, MAX_RUNS, Run, Snapshot},
+    metrics::BudgetNow,
+    outcome::{Fault, Pair, PairVerdict, Reason, SkipCause, rfc3339},
+};
+
+/// Groups of troubles that are shown in full; the rest is in the tables.
+const MOST_TROUBLES: usize = 50;
+
+/// Probes that a trouble names; it counts the others.
+const MOST_NAMES: usize = 12;
+
+/// A probe with all that the page says of it.
+struct Row {
+    probe: Arc<Probe>,
+    kept: Snapshot,
+    now: Now,
+    figures: Figures,
+}
+
+impl Row {
+    fn last(&self) -> Option<&Run> {
+        self.kept.runs.last().map(|run| &**run)
+    }
+}
+
+/// The whole page.
+pub fn overview(view: &View<'_>) -> String {
+    let rows = rows(view);
+    let counts = State::ALL.map(|state| (state, rows.iter().filter(|row| row.now.state == state).count()));
+    let summary = html! {
+        @for (state, count) in counts.iter().filter(|(_, count)| *count > 0) {
+            span class={ "count " (state.name()) } { svg.mark aria-hidden="true" { use href={ "#i-" (state.name()) } {} } (count) " " (state.name()) } " "
+        }
+        @if rows.is_empty() { "no probes are configured" }
+    };
+    let bad =
+        counts.iter().filter(|(state, _)| *state == State::Failing).map(|(_, count)| count).sum::<usize>();
+    let title = if bad > 0 { format!("({bad}) langmart-prober") } else { "langmart-prober".to_owned() };
+    let content = html! {
+        (prober_troubles(view))
+        (troubles(&rows, view.now))
+        (providers(&rows, view.now))
+        div.pair {
+            (comparisons(view.history, &rows))
+            (models(&rows))
+            (budget(view.budget.as_ref(), view.now))
+            (prober(view))
+        }
+    };
+    page(&title, &summary, true, &content)
+}
+
+fn rows(view: &View<'_>) -> Vec<Row> {
+    let all = view.history.all();
+    let row = |history: &Arc<crate::history::ProbeHistory>| {
+        let kept = history.snapshot();
+        let now = Now::of(&history.probe, &kept, view.budget.as_ref(), view.now);
+        Row { probe: Arc::clone(&history.probe), now, figures: Figures::of(&kept.runs), kept }
+    };
+    all.values().map(row).collect()
+}
+
+/// What is wrong with the prober itself makes everything below doubtful, and so stands above it.
+fn prober_troubles(view: &View<'_>) -> Markup {
+    html! {
+        @if view.prober.offline == Some(true) {
+            p.alarm role="alert" { strong { "The prober itself seems to be cut off. " }
+                "The last runs of every provider failed on the network: look at this machine's DNS, routes and proxy first." }
+        }
+        @if let Some(part) = &view.prober.stuck {
+            p.alarm role="alert" { strong { "A part of the prober is stuck: " } (part) ". What is below may be old; look at its log." }
+        }
+    }
+}
+
+/// What probes of one provider have in common.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+struct Trouble<'a> {
+    state: State,
+    provider: &'a str,
+    reason: Option<Reason>,
+    fault: Option<Fault>,
+    detail: &'a str,
+    hint: &'a str,
+    wait: Option<SkipCause>,
+}
+
+fn trouble(row: &Row) -> Trouble<'_> {
+    let last = row.last().filter(|run| !run.success());
+    let failure = last.and_then(|run| run.failure.as_deref());
+    Trouble {
+        state: row.now.state,
+        provider: &row.probe.provider.name,
+        reason: last.map(|run| run.reason),
+        fault: last.map(|run| run.fault),
+        detail: failure.map_or("", |failure| &failure.detail),
+        hint: failure.map_or("", |failure| failure.hint),
+        wait: row.now.wait.map(|(cause, _)| cause),
+    }
+}
+
+fn troubles(rows: &[Row], now: SystemTime) -> Markup {
+    let mut groups: BTreeMap<Trouble<'_>, Vec<&Row>> = BTreeMap::new();
+    for row in rows.iter().filter(|row| row.now.state.needs_attention() || row.now.stuck) {
+        groups.entry(trouble(row)).or_default().push(row);
+    }
+    let all = groups.len();
+    html! {
+        section #troubles aria-labelledby="troubles-title" {
+            h2 #troubles-title { "Needs attention" }
+            @if groups.is_empty() {
+                @if rows.iter().all(|row| row.last().is_none()) {
+                    p.calm { "No probe has run yet." }
+                } @else {
+                    p.calm { "Nothing: all that has been probed is up." }
+                }
+            }
+            ul.troubles {
+                @for (trouble, rows) in groups.iter().take(MOST_TROUBLES) { (write_trouble(trouble, rows, now)) }
+            }
+            @if all > MOST_TROUBLES { p { (all - MOST_TROUBLES) " more are in the tables below." } }
+        }
+    }
+}
+
+fn write_trouble(trouble: &Trouble<'_>, rows: &[&Row], now: SystemTime) -> Markup {
+    let since = rows.iter().filter_map(|row| row.kept.failing_since).min();
+    let until = rows.iter().filter_map(|row| row.now.wait).map(|(_, until)| until).max();
+    html! {
+        li class={ "trouble " (trouble.state.name()) } {
+            p.what {
+                (badge(trouble.state)) " "
+                strong { (trouble.provider) } " "
+                @if let Some(cause) = trouble.reason { span.reason { (reason(cause)) } }
+                @else if trouble.state == State::Slow { span.reason { "slower than its slow_after" } }
+                @else if trouble.wait == Some(SkipCause::Budget) { span.reason { "the day's budget is reached" } }
+                @else { span.reason { "has not run when it was due" } }
+            }
+            p.who {
+                @for (number, row) in rows.iter().take(MOST_NAMES).enumerate() {
+                    @if number > 0 { ", " }
+                    a href={ "/probes/" (row.probe.name) } { (row.probe.name) }
+                }
+                @if rows.len() > MOST_NAMES { " and " (rows.len() - MOST_NAMES) " more" }
+            }
+            dl.facts {
+                @if let Some(blamed) = trouble.fault { div { dt { "Fault" } dd { (fault(blamed)) } } }
+                @if let Some(since) = since {
+                    div { dt { "Since" } dd { (time(since, now)) " UTC, " (span(between(since, now))) } }
+                }
+                @if let Some(until) = until {
+                    div { dt { "Waits until" } dd { (time(until, now)) " UTC" } }
+                }
+                @if !trouble.detail.is_empty() { div { dt { "Found" } dd { (trouble.detail) } } }
+            }
+            @if !trouble.hint.is_empty() { p.remedy { strong { "What to do: " } (trouble.hint) } }
+        }
+    }
+}
+
+/// A time as people and programs read it.
+pub(super) fn time(time: SystemTime, now: SystemTime) -> Markup {
+    html! { time datetime=(rfc3339(time)) { (clock(time, now)) } }
+}
+
+fn providers(rows: &[Row], now: SystemTime) -> Markup {
+    let mut providers: BTreeMap<&str, Vec<&Row>> = BTreeMap::new();
+    for row in rows {
+        providers.entry(&row.probe.provider.name).or_default().push(row);
+    }
+    html! {
+        section #providers aria-labelledby="providers-title" {
+            h2 #providers-title { "Providers" }
+            p.note { "Over the last " (MAX_RUNS) " runs of each probe at most, which is what is kept in memory since the start. "
+                "In a strip the latest run is on the right: low marks succeeded, tall ones failed. "
+                "Available is what has no fault of gateway, provider or network: a bad key of ours is not their downtime." }
+            @for (name, rows) in &providers { (provider(name, rows, now)) }
+        }
+    }
+}
+
+fn provider(name: &str, rows: &[&Row], now: SystemTime) -> Markup {
+    let worst = rows.iter().map(|row| row.now.state).min().unwrap_or(State::Unknown);
+    let of_service = rows.iter().filter(|row| row.probe.check().addresses_service());
+    let available = availability(of_service.flat_map(|row| &row.kept.runs).map(|run| run.is_downtime()));
+    let first = rows.first().map(|row| &row.probe.provider);
+    html! {
+        article.provider id={ "provider-" (name) } {
+            header {
+                h3 { (badge(worst)) " " (name) }
+                @if let Some(provider) = first { span.host { (provider.api) " · " (provider.host()) } }
+                @if let Some(available) = available { span.available { (share(available)) " available" } }
+            }
+            table {
+                thead { tr {
+                    th scope="col" { "State" } th scope="col" { "Probe" } th.runs scope="col" { "Last runs" }
+                    th.n scope="col" { abbr title="median duration" { "p50" } }
+                    th.n.wide scope="col" { abbr title="95th percentile of the duration" { "p95" } }
+                    th.n.wide scope="col" { "First token" } th.n.wide scope="col" { "Available" } th.n.wide scope="col" { "Next due" }
+                } }
+                tbody { @for row in rows { (write_row(row, now)) } }
+            }
+        }
+    }
+}
+
+fn write_row(row: &Row, now: SystemTime) -> Markup {
+    let probe = &row.probe;
+    let figures = &row.figures;
+    html! {
+        tr {
+            td { (badge(row.now.state)) }
+            th scope="row" {
+                a href={ "/probes/" (probe.name) } { (probe.name) }
+                span.sub { (probe.check()) @if let Some(model) = &probe.model { " · " (model) } }
+            }
+            td.runs { (charts::strip(&row.kept.runs)) }
+            td.n { (took_or_none(figures.p50)) }
+            td.n.wide { (took_or_none(figures.p95)) }
+            td.n.wide { (took_or_none(figures.first_token)) }
+            td.n.wide { (figures.availability.filter(|_| probe.check().addresses_service()).map_or_else(|| "–".to_owned(), share)) }
+            td.n.wide { @if let Some(due) = row.kept.waiting.next_run { (clock(due, now)) } @else { "–" } }
+        }
+    }
+}
+
+fn comparisons(history: &History, rows: &[Row]) -> Markup {
+    let comparisons = history.comparisons();
+    html! {
+        @if !comparisons.is_empty() {
+            section #comparisons aria-labelledby="comparisons-title" {
+                h2 #comparisons-title { "Gateway against direct" }
+                table {
+                    thead { tr {
+                        th scope="col" { "Comparison" } th.n scope="col" { "Gateway" } th.n scope="col" { "Direct" }
+                        th.n scope="col" { "Adds" } th scope="col" { "Faults" }
+                    } }
+                    tbody { @for comparison in comparisons.iter() { (write_comparison(comparison, rows)) } }
+                }
+                p.note { "Medians over pairs of runs of which both succeeded." }
+            }
+        }
+    }
+}
+
+fn write_comparison(comparison: &Comparison, rows: &[Row]) -> Markup {
+    // A pair is told by whichever run was its second.
+    let is_of = |row: &&Row| row.probe.name == comparison.gateway || row.probe.name == comparison.direct;
+    let pairs: Vec<&Pair> = rows.iter().filter(is_of).flat_map(|row| &row.kept.pairs).collect();
+    let overhead = Overhead::of(&pairs);
+    let count = |verdict| pairs.iter().filter(|pair| pair.verdict() == verdict).count();
+    let blamed = [
+        ("gateway", count(PairVerdict::GatewayFault)),
+        ("provider", count(PairVerdict::ProviderFault)),
+        ("direct way", count(PairVerdict::DirectFault)),
+        ("unclear", count(PairVerdict::Inconclusive)),
+    ];
+    html! {
+        tr {
+            th scope="row" { (comparison.name) span.sub { (pairs.len()) " pairs" } }
+            td.n { (took_or_none(overhead.map(|overhead| overhead.gateway))) }
+            td.n { (took_or_none(overhead.map(|overhead| overhead.direct))) }
+            td.n { @if let Some(overhead) = overhead { (signed(overhead.seconds)) } @else { "–" } }
+            td {
+                @for (number, (who, count)) in blamed.iter().filter(|(_, count)| *count > 0).enumerate() {
+                    @if number > 0 { ", " } (count) " " (who)
+                }
+                @if blamed.iter().all(|(_, count)| *count == 0) { "none" }
+            }
+        }
+    }
+}
+
+fn signed(seconds: f64) -> String {
+    format!(
+        "{}{}",
+        if seconds < 0.0 { "−" } else { "+" },
+        took(std::time::Duration::from_secs_f64(seconds.abs()))
+    )
+}
+
+/// Ranked by when something is seen: the first token of a stream, else the whole answer.
+fn models(rows: &[Row]) -> Markup {
+    let mut ranked: Vec<_> = rows
+        .iter()
+        .filter(|row| row.probe.check().generates())
+        .filter_map(|row| Some((row.figures.first_token.or(row.figures.p50)?, row)))
+        .collect();
+    ranked.sort_by_key(|(seen, _)| *seen);
+    html! {
+        @if !ranked.is_empty() {
+            section #models aria-labelledby="models-title" {
+                h2 #models-title { "Models by speed" }
+                table {
+                    thead { tr {
+                        th.n scope="col" { "#" } th scope="col" { "Model" } th.n scope="col" { "Seen after" }
+                        th.n scope="col" { "Whole answer" } th.n scope="col" { "Tokens a second" }
+                    } }
+                    tbody { @for (number, (seen, row)) in ranked.iter().enumerate() {
+                        tr {
+                            td.n { (number + 1) }
+                            th scope="row" { (row.probe.model.as_deref().unwrap_or_default())
+                                span.sub { (row.probe.provider.name) " · " (row.probe.check()) } }
+                            td.n { (took(*seen)) }
+                            td.n { (took_or_none(row.figures.p50)) }
+                            td.n { @match row.figures.per_token {
+                                Some(each) if !each.is_zero() => { (format!("{:.0}", 1.0 / each.as_secs_f64())) }
+                                _ => "–"
+                            } }
+                        }
+                    } }
+                }
+                p.note { "Medians. Something is seen at the first token of a stream, else with the whole answer." }
+            }
+        }
+    }
+}
+
+fn budget(budget: Option<&BudgetNow>, now: SystemTime) -> Markup {
+    html! {
+        @if let Some(budget) = budget {
+            section #budget aria-labelledby="budget-title" {
+                h2 #budget-title { "Budget of the UTC day" }
+                dl.facts {
+                    @if let Some(limit) = budget.limits.daily_cost_usd {
+                        div { dt { "Cost" } dd { (format!("{:.4} of {limit} USD", budget.spent_usd)) } }
+                    }
+                    @if let Some(limit) = budget.limits.daily_tokens {
+                        div { dt { "Tokens" } dd { (budget.spent_tokens) " of " (limit) } }
+                    }
+                    @if let Some(resumes) = budget.resumes {
+                        div { dt { "Reached" } dd { "chat and stream go on at " (time(resumes, now)) " UTC" } }
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn prober(view: &View<'_>) -> Markup {
+    html! {
+        section #prober aria-labelledby="prober-title" {
+            h2 #prober-title { "This prober" }
+            dl.facts {
+                div { dt { "Version" } dd { (env!("CARGO_PKG_VERSION")) } }
+                div { dt { "State" } dd { (view.prober.readiness) ", " @if let Some(part) = &view.prober.stuck { (part) " is stuck" } @else { "all parts live" } } }
+                div { dt { "Network" } dd { @match view.prober.offline {
+                    Some(true) => "cut off",
+                    Some(false) => "online",
+                    None => "cannot be told with fewer than two providers",
+                } } }
+                div { dt { "This page" } dd { (time(view.now, view.now)) " UTC" } }
+            }
+        }
+    }
+}

@@ -1,0 +1,257 @@
+//! Pages of every state, and what may not be in them.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant, SystemTime},
+};
+
+use serde_json::Value;
+
+use super::*;
+use crate::{
+    config::{self, Probe},
+    history::{MAX_RUNS, Waiting},
+    metrics::testing::{chat, config as configured, provider, stream},
+    outcome::{Api, Fault, Outcome, Phases, Reason, SkipCause},
+};
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+fn now() -> SystemTime {
+    SystemTime::UNIX_EPOCH + HOUR * 24 * 365
+}
+
+fn view(history: &History) -> View<'_> {
+    View {
+        history,
+        budget: None,
+        prober: Prober { readiness: "ready", stuck: None, offline: None },
+        now: now(),
+    }
+}
+
+fn of(probes: &[Arc<Probe>]) -> History {
+    let history = History::default();
+    history.configure(&configured(probes.to_vec()), |_| "curl <x>".to_owned());
+    history
+}
+
+fn run(history: &History, probe: &Arc<Probe>, ago: u64, reason: Reason) -> Outcome {
+    let fault = if reason == Reason::Ok { Fault::None } else { Fault::Gateway };
+    let duration = Duration::from_millis(100 + ago % 7);
+    let outcome = Outcome {
+        duration,
+        phases: Phases { processing: duration, ..Phases::default() },
+        hint: if reason == Reason::Ok { "" } else { "<b>look</b>" },
+        ..Outcome::new(now() - Duration::from_secs(ago), reason, fault)
+    };
+    history.of(probe).observe(&Arc::new(outcome.clone()));
+    outcome
+}
+
+fn probes() -> Vec<Arc<Probe>> {
+    let acme = Arc::new(provider("acme", Api::Langmart));
+    ["failing", "limited", "paused", "slow", "unknown", "up"]
+        .map(|name| chat(name, &acme, "<m>&\"'"))
+        .to_vec()
+}
+
+fn every_state() -> History {
+    let probes = probes();
+    let history = of(&probes);
+    for (probe, reason) in
+        probes.iter().zip([Reason::Unavailable, Reason::RateLimited, Reason::Ok, Reason::Ok])
+    {
+        run(&history, probe, 60, reason);
+    }
+    run(&history, &probes[5], 60, Reason::Ok);
+    let waits = Waiting { next_run: Some(now() + HOUR), backoff_until: Some(now() + HOUR) };
+    history.of(&probes[1]).waits(waits);
+    history.of(&probes[2]).skipped(SkipCause::Budget, 1);
+    let slow = Outcome { slow: true, ..run(&history, &probes[3], 60, Reason::Ok) };
+    history.of(&probes[3]).observe(&Arc::new(slow));
+    history
+}
+
+fn spent() -> BudgetNow {
+    BudgetNow {
+        limits: config::Budget { daily_cost_usd: Some(1.0), daily_tokens: None },
+        spent_usd: 1.0,
+        spent_tokens: 0,
+        resumes: Some(now() + HOUR),
+    }
+}
+
+#[test]
+fn every_state_is_told_and_the_worst_comes_first() {
+    let history = every_state();
+    let view = View { budget: Some(spent()), ..view(&history) };
+    let json: Value = serde_json::from_slice(&super::probes(&view, &Filter::default())).unwrap();
+    for probe in json["probes"].as_array().unwrap() {
+        assert_eq!(probe["state"], probe["probe"], "{probe}");
+    }
+    let page = overview(&view);
+    let troubles = page.split("id=\"providers\"").next().unwrap();
+    let position = |name: &str| troubles.find(&format!("/probes/{name}")).unwrap_or_else(|| panic!("{name}"));
+    assert!(position("failing") < position("paused") && position("paused") < position("limited"), "{page}");
+    assert!(!troubles.contains("/probes/up"), "{page}");
+    for part in
+        ["Fault</dt><dd>the gateway", "Since", "Waits until", "1 failing", "the day's budget is reached"]
+    {
+        assert!(troubles.contains(part), "{part} in {page}");
+    }
+}
+
+#[test]
+fn a_probe_that_should_have_run_long_ago_is_unknown() {
+    let probes = probes();
+    let history = of(&probes);
+    run(&history, &probes[5], 7200, Reason::Ok);
+    history.of(&probes[5]).waits(Waiting { next_run: Some(now() - HOUR), backoff_until: None });
+    let json: Value = serde_json::from_slice(&super::probes(&view(&history), &Filter::default())).unwrap();
+    assert_eq!(json["probes"][5]["state"], "unknown");
+    assert!(overview(&view(&history)).contains("has not run when it was due"));
+}
+
+#[test]
+fn everything_is_escaped() {
+    let history = every_state();
+    let all = history.all();
+    let pages = all.values().map(|probe| detail(&view(&history), probe)).chain([overview(&view(&history))]);
+    for page in pages {
+        for raw in ["<m>", "<b>look", "<x>"] {
+            assert!(!page.contains(raw), "{raw} in {page}");
+        }
+        assert!(
+            page.contains("&lt;m&gt;&amp;&quot;") && !page.contains("style=\"") && !page.contains(" onclick")
+        );
+    }
+}
+
+#[test]
+fn filters_choose() {
+    let history = every_state();
+    let view = view(&history);
+    let ask = |query: &str| -> Value {
+        serde_json::from_slice(&results(&view, &Filter::parse(query, true).unwrap())).unwrap()
+    };
+    let count = |query: &str| ask(query)["results"].as_array().unwrap().len();
+    assert_eq!(count(""), 7);
+    assert_eq!(count("success=false"), 2);
+    assert_eq!(count("reason=unavailable&probe=failing&provider=acme&check=chat&fault=gateway"), 1);
+    assert_eq!(count("model=%3Cm%3E%26%22%27"), 7);
+    assert_eq!(count("model=other"), 0);
+    assert_eq!(count("limit=2"), 2);
+    assert_eq!(count("since=2999-01-01T00:00:00Z"), 0);
+    for (query, of_runs) in [
+        ("limit=0", true),
+        ("limit=10001", true),
+        ("reason=x", true),
+        ("since=yesterday", true),
+        ("x=1", true),
+        ("reason=ok", false),
+    ] {
+        assert!(Filter::parse(query, of_runs).is_err(), "{query}");
+    }
+}
+
+#[test]
+fn the_api_is_as_documented() {
+    const DOCUMENT: &str = include_str!("../../docs/api.md");
+    let documented = |mark: &str| -> Vec<&str> {
+        let (_, rest) = DOCUMENT.split_once(&format!("<!-- members of {mark} -->\n")).unwrap();
+        let rows = rest.lines().skip(2).take_while(|line| line.starts_with('|'));
+        rows.flat_map(|row| row.split('|').nth(1).unwrap().split(','))
+            .map(|cell| cell.trim().trim_matches('`'))
+            .collect()
+    };
+    let acme = Arc::new(provider("acme", Api::Langmart));
+    let probe = stream("p", &acme, "m");
+    let history = of(std::slice::from_ref(&probe));
+    let full = |reason, fault| Outcome {
+        detail: "d".into(),
+        hint: "h",
+        http_status: Some(200),
+        error_code: Some("other".into()),
+        upstream: Some("openai"),
+        request_id: Some("r".to_owned()),
+        retry_after: Some(1.0),
+        time_to_first_token: Some(HOUR),
+        time_per_output_token: Some(HOUR),
+        input_tokens: Some(1),
+        output_tokens: Some(1),
+        estimated_cost_usd: Some(0.5),
+        slow: reason == Reason::Ok,
+        ..Outcome::new(now(), reason, fault)
+    };
+    history.of(&probe).observe(&Arc::new(full(Reason::Ok, Fault::None)));
+    history.of(&probe).observe(&Arc::new(full(Reason::Timeout, Fault::Gateway)));
+    history.of(&probe).waits(Waiting { next_run: Some(now()), backoff_until: Some(now() + HOUR) });
+    for (mark, answer) in [
+        ("results", results(&view(&history), &Filter::default())),
+        ("probes", super::probes(&view(&history), &Filter::default())),
+    ] {
+        let answer: Value = serde_json::from_slice(&answer).unwrap();
+        assert_eq!(answer["kept_per_probe"], MAX_RUNS);
+        let rows = answer[mark].as_array().unwrap();
+        let mut told: Vec<&str> =
+            rows.iter().flat_map(|row| row.as_object().unwrap().keys()).map(String::as_str).collect();
+        told.sort_unstable();
+        told.dedup();
+        let mut expected = documented(mark);
+        expected.sort_unstable();
+        assert_eq!(told, expected, "{mark}");
+    }
+}
+
+#[test]
+fn a_thousand_probes_that_come_and_go_make_a_small_page() {
+    let acme = Arc::new(provider("acme", Api::Langmart));
+    let probes: Vec<_> = (0..1000).map(|number| chat(&format!("probe-{number}"), &acme, "model")).collect();
+    let history = of(&probes);
+    for (number, probe) in probes.iter().enumerate() {
+        for seconds in (1..=MAX_RUNS).rev() {
+            let reason = if (number + seconds) % 9 == 0 { Reason::Unavailable } else { Reason::Ok };
+            run(&history, probe, seconds as u64, reason);
+        }
+    }
+    let begun = Instant::now();
+    let page = overview(&view(&history));
+    println!("{} bytes in {:?}", page.len(), begun.elapsed());
+    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    std::io::Write::write_all(&mut gzip, page.as_bytes()).unwrap();
+    let bytes = gzip.finish().unwrap().len();
+    assert!(bytes < 300_000, "{bytes}");
+}
+
+#[test]
+fn an_answer_in_the_names_of_blackbox_exporter() {
+    let probes = probes();
+    let history = of(&probes);
+    let outcome = Outcome {
+        http_status: Some(503),
+        http_version: Some("1.1"),
+        ..run(&history, &probes[0], 5, Reason::Unavailable)
+    };
+    let asked = Answer { probe: &probes[0], outcome: Some(&outcome), waits: None, debug: false, now: now() };
+    let text = answer(&asked);
+    for line in [
+        "probe_success 0",
+        "probe_http_status_code 503",
+        "probe_http_version 1.1",
+        "probe_http_ssl 1",
+        "probe_http_duration_seconds{phase=\"processing\"} 0.105",
+        "probe_duration_seconds 0.105",
+        "langmart_prober_last_result_given 0",
+    ] {
+        assert!(text.lines().any(|told| told == line), "{line} in {text}");
+    }
+    let debug = answer(&Answer { waits: Some(SkipCause::Budget), debug: true, ..asked });
+    assert!(
+        debug.contains("Reason unavailable, fault gateway.") && debug.contains("What to do: <b>look</b>"),
+        "{debug}"
+    );
+    assert!(debug.contains("langmart_prober_last_result_given 1"), "{debug}");
+    let none = answer(&Answer { outcome: None, ..asked });
+    assert!(none.contains("probe_success 0") && !none.contains("probe_duration"), "{none}");
+}

@@ -1,0 +1,117 @@
+//! The `curl` line that asks what a probe asks, for a person to try by hand. Keys and whatever else may be secret stand in it as
+//! shell variables.
+
+use std::fmt::Write;
+
+use reqwest::{Request, header::HeaderValue};
+
+use super::{dialect, request};
+use crate::config::{Key, KeySource, Probe, Task};
+
+/// A longer body is left to a file.
+const LONGEST_BODY: usize = 2000;
+
+/// One line for a POSIX shell. The key is `$NAME`, as its environment variable is called, or the provider with `_API_KEY`.
+pub fn curl(probe: &Probe) -> String {
+    let mut line = format!("curl -sS --max-time {}", probe.timeout.as_secs_f64());
+    if let Some(proxy) = &probe.provider.proxy {
+        let _ = write!(line, " --proxy {}", quoted(proxy.as_str()));
+        if probe.provider.proxy_auth.is_some() {
+            line.push_str(" --proxy-user \"$PROXY_AUTH\"");
+        }
+    }
+    if let Ok(Some(request)) = request::request(probe) {
+        write_request(&mut line, probe, &request);
+    } else {
+        // The network check goes as far as the handshake, and this shows how long that takes.
+        let times = "dns %{time_namelookup} tcp %{time_connect} tls %{time_appconnect}\\n";
+        let _ = write!(line, " -o /dev/null -w '{times}' {}", quoted(probe.provider.base_url.as_str()));
+    }
+    line
+}
+
+fn write_request(line: &mut String, probe: &Probe, request: &Request) {
+    if matches!(probe.task, Task::Stream(_)) {
+        line.push_str(" -N");
+    } else {
+        line.push_str(" -i");
+    }
+    if request.method() != "GET" {
+        let _ = write!(line, " -X {}", request.method());
+    }
+    let provider = &*probe.provider;
+    let (own_header, prefix) = dialect::of(provider.api).key_header();
+    let key_header = provider.key_header.as_ref().unwrap_or(&own_header);
+    let prefix = if provider.key_header.is_some() { "" } else { prefix };
+    for (name, value) in request.headers() {
+        let operators = provider.headers.iter().any(|(other, _)| other == name);
+        if name == key_header && !operators {
+            let variable =
+                provider.key.as_ref().map_or_else(String::new, |key| variable(key, &provider.name));
+            let _ = write!(line, " -H \"{name}: {prefix}${variable}\"");
+        } else if value.is_sensitive() {
+            let _ = write!(line, " -H \"{name}: ${}\"", upper(name.as_str()));
+        } else {
+            let _ = write!(line, " -H {}", quoted(&format!("{name}: {}", plain(value))));
+        }
+    }
+    let body = request.body().and_then(|body| body.as_bytes());
+    match (&probe.task, body) {
+        (_, None) => {}
+        // It may hold credentials.
+        (Task::Http(_), Some(_)) => line.push_str(" --data \"$BODY\""),
+        (_, Some(body)) if body.len() <= LONGEST_BODY => {
+            let _ = write!(line, " --data {}", quoted(&String::from_utf8_lossy(body)));
+        }
+        (_, Some(_)) => line.push_str(" --data @body.json"),
+    }
+    let _ = write!(line, " {}", address(probe, request));
+}
+
+/// The address. A query that the operator wrote may hold a secret.
+fn address(probe: &Probe, request: &Request) -> String {
+    let paths = &probe.provider.paths;
+    let written = match &probe.task {
+        Task::Http(_) | Task::Status(_) => true,
+        Task::Health => paths.health.is_some(),
+        Task::Auth => paths.auth.is_some(),
+        Task::Models => paths.models.is_some(),
+        Task::Chat(_) | Task::Stream(_) => paths.chat.is_some(),
+        Task::Balance => paths.balance.is_some(),
+        Task::Network => false,
+    };
+    let mut url = request.url().clone();
+    if written && url.query().is_some() {
+        url.set_query(None);
+        return format!("{}\"?$QUERY\"", quoted(url.as_str()));
+    }
+    quoted(url.as_str())
+}
+
+fn variable(key: &Key, provider: &str) -> String {
+    match &key.source {
+        KeySource::Env(name) if is_name(name) => name.clone(),
+        KeySource::Env(_) | KeySource::File(_) | KeySource::Credential(_) => {
+            format!("{}_API_KEY", upper(provider))
+        }
+    }
+}
+
+fn is_name(name: &str) -> bool {
+    !name.starts_with(|c: char| c.is_ascii_digit())
+        && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
+}
+
+fn upper(name: &str) -> String {
+    let letter = |c: char| if c.is_ascii_alphanumeric() { c.to_ascii_uppercase() } else { '_' };
+    name.chars().map(letter).collect()
+}
+
+fn plain(value: &HeaderValue) -> &str {
+    value.to_str().unwrap_or_default()
+}
+
+/// As one word of a shell, whatever is in it.
+fn quoted(text: &str) -> String {
+    format!("'{}'", text.replace('\'', r"'\''"))
+}

@@ -1,0 +1,100 @@
+#!/usr/bin/env python3
+"""Every query of the dashboards returns data on a Prometheus that scraped the demo, and Grafana's own types take them.
+
+    tests/alerts/dashboards.py --prober target/release/langmart-prober [--prometheus PROGRAM]
+
+The second needs the Python package grafana-foundation-sdk; without it, it says SKIPPED.
+"""
+
+import argparse
+import json
+import pathlib
+import sys
+import tempfile
+import time
+
+sys.dont_write_bytecode = True
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "packaging"))
+watch = __import__("try")
+
+SPEED = 360
+# The demo writes no files, so that it has no lines to lose.
+EMPTY = ("langmart_prober_log_lines_dropped_total",)
+
+
+def queries(dashboard):
+    """Title and expression of each target, with everything selected."""
+    for panel in dashboard["panels"]:
+        for target in panel.get("targets", []):
+            expression = target["expr"].replace("$__rate_interval", "5m")
+            for name in ("job", "instance", "provider", "model", "probe"):
+                expression = expression.replace(f'"${name}"', '".*"')
+            assert "$" not in expression, expression
+            yield panel["title"], watch.hastened(expression, SPEED)
+
+
+def parsed(dashboard):
+    """Whether Grafana's types keep all that is in it."""
+    from grafana_foundation_sdk.cog.encoder import JSONEncoder
+    from grafana_foundation_sdk.cog.plugins import register_default_plugins
+    from grafana_foundation_sdk.models.dashboard import Dashboard
+
+    register_default_plugins()
+    back = json.loads(json.dumps(Dashboard.from_json(dashboard), cls=JSONEncoder))
+    return sorted(lost(dashboard, back, ""))
+
+
+def lost(before, after, path):
+    if isinstance(before, dict):
+        if not isinstance(after, dict):
+            return [path]
+        return [entry for key, value in before.items()
+                for entry in (lost(value, after[key], f"{path}.{key}") if key in after
+                              else [] if value in ("", [], {}, None, False) else [f"{path}.{key}"])]
+    if isinstance(before, list):
+        if not isinstance(after, list) or len(before) != len(after):
+            return [path]
+        return [entry for one, other in zip(before, after) for entry in lost(one, other, f"{path}[]")]
+    return [] if before == after else [path]
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--prober", required=True)
+    parser.add_argument("--prometheus", default="prometheus")
+    arguments = parser.parse_args()
+    dashboards = {path.name: json.loads(path.read_text()) for path in sorted((ROOT / "packaging/grafana").glob("*.json"))}
+    wrong = []
+    try:
+        for name, dashboard in dashboards.items():
+            wrong += [f"{name}: Grafana's types do not know {path}" for path in parsed(dashboard)]
+    except ImportError:
+        print("SKIPPED: the Python package grafana-foundation-sdk is missing")
+    with tempfile.TemporaryDirectory() as directory:
+        prober, address = watch.start_prober(arguments.prober, directory, "demo", "--listen", "127.0.0.1:0")
+        try:
+            watchers = watch.Watchers(directory, address, SPEED, lambda message: None, arguments.prometheus)
+            try:
+                left = [(name, *query) for name, dashboard in dashboards.items() for query in queries(dashboard)
+                        if not any(metric in query[1] for metric in EMPTY)]
+                count, end = len(left), time.monotonic() + 90
+                while left and time.monotonic() < end:
+                    time.sleep(1)
+                    # A value that is not a number is no data.
+                    left = [entry for entry in left
+                            if not any(result["value"][1] != "NaN" for result in watchers.query(entry[2]))]
+                wrong += [f"{name}: {title}: no data: {expression}" for name, title, expression in left]
+            finally:
+                watchers.stop()
+        finally:
+            prober.terminate()
+            prober.wait()
+    for line in wrong:
+        print(f"FAILED: {line}")
+    print(f"{count - len(left)} of {count} queries return data")
+    sys.exit(bool(wrong))
+
+
+if __name__ == "__main__":
+    main()

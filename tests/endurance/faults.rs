@@ -1,0 +1,129 @@
+//! Scenarios drawn at random from everything that the simulator can play, and what they ask the prober to wait.
+
+use std::{collections::BTreeMap, fmt::Write};
+
+use langmart_prober::simulator::{Provider, Scenario};
+
+use super::dice::Dice;
+use crate::harness::random::Random;
+
+/// Models that are known to every service.
+const MODELS: [&str; 4] = ["soak-chat", "soak-stream", "soak-warm", "soak-recheck"];
+
+/// The faults that ask to wait, whatever the service.
+const HINTS: [&str; 3] = ["rate_limited", "unavailable", "overloaded"];
+
+/// What a gateway calls them.
+pub fn model(provider: Provider, name: &str) -> String {
+    match provider {
+        Provider::Langmart | Provider::Openrouter => format!("openai/soak-{name}"),
+        _ => format!("soak-{name}"),
+    }
+}
+
+/// A scenario, and what it asks for: the seconds to wait by the fault's name. What is not in it asks for nothing that the
+/// soak could be sure of.
+pub struct Weather {
+    pub text: String,
+    pub hints: BTreeMap<&'static str, f64>,
+}
+
+/// Every fault with its variants.
+pub struct Faults(Vec<(String, Vec<String>)>);
+
+impl Faults {
+    pub fn all() -> Self {
+        let with_variants = |name: String| {
+            let variants = listed(&format!("fault = \"{name}\"\nms = 1\nvariant = \"?\""), "it has ");
+            let variants = if variants.is_empty() {
+                listed(&format!("fault = \"{name}\"\nvariant = \"?\""), "it has ")
+            } else {
+                variants
+            };
+            (name, variants)
+        };
+        let names = listed("fault = \"?\"", "there are ");
+        assert!(names.len() >= 30, "{names:?}");
+        Self(names.into_iter().map(with_variants).collect())
+    }
+
+    /// Up to six rules, or none.
+    pub fn draw(&self, random: &mut Random) -> Weather {
+        let mut text = models();
+        let mut hints = BTreeMap::new();
+        for rule in 0..=random.below(6) {
+            // Every other time the first one asks to wait.
+            let asking = self.0.iter().filter(|(name, _)| HINTS.contains(&name.as_str()));
+            let asking: Vec<_> = asking.collect();
+            let (name, variants) =
+                if rule == 0 && random.one_in(2) { *random.pick(&asking) } else { random.pick(&self.0) };
+            text.push_str("[[rule]]\n");
+            writeln!(text, "fault = \"{name}\"").unwrap();
+            writeln!(text, "probability = {}", random.pick(&["0.1", "0.3", "1.0"])).unwrap();
+            let of_connection = matches!(name.as_str(), "slow_accept" | "slow_handshake" | "reset_handshake");
+            if !of_connection && !random.one_in(3) {
+                writeln!(text, "provider = \"{}\"", random.pick(&Provider::ALL).name()).unwrap();
+            }
+            match name.as_str() {
+                // The listener itself is slow: longer, and nobody would be served.
+                "slow_accept" => text.push_str("ms = 2\n"),
+                "slow_headers" | "slow_body" | "slow_handshake" => {
+                    writeln!(text, "ms = {}", random.pick(&[5, 50, 300, 60_000])).unwrap();
+                }
+                _ => {}
+            }
+            let variant = (!variants.is_empty() && !random.one_in(3)).then(|| random.pick(variants).as_str());
+            if let Some(variant) = variant {
+                writeln!(text, "variant = \"{variant}\"").unwrap();
+            }
+            if let Some((fault, seconds)) = hint(name, random) {
+                writeln!(text, "retry_after = \"{seconds}s\"").unwrap();
+                let asked = match variant {
+                    Some("none") => 0.0,
+                    // Cut to seconds, as is the Date beside it: the two may be cut on different sides of one.
+                    Some("http_date") => f64::from(seconds) - 1.0,
+                    _ => f64::from(seconds),
+                };
+                let least = hints.get(fault).map_or(asked, |before: &f64| before.min(asked));
+                hints.insert(fault, least);
+            }
+        }
+        writeln!(
+            text,
+            "[[rule]]\npath = \"/chat\"\npace = {{ first_token = \"{}ms\", token = \"2ms\", tokens = {} }}",
+            random.pick(&[0, 5, 80]),
+            random.pick(&[2, 5, 20])
+        )
+        .unwrap();
+        Weather { text, hints }
+    }
+}
+
+/// Fair weather.
+pub fn fair() -> Weather {
+    Weather { text: models(), hints: BTreeMap::new() }
+}
+
+/// How long these ask to wait: an hour is more than the configuration lets them have.
+fn hint(fault: &str, random: &mut Random) -> Option<(&'static str, u32)> {
+    let fault = HINTS.into_iter().find(|name| *name == fault)?;
+    Some((fault, *random.pick(&[1, 2, 3, 3600])))
+}
+
+fn models() -> String {
+    let mut text = "[models]\n".to_owned();
+    for provider in Provider::ALL {
+        let names =
+            MODELS.map(|name| format!("\"{}\"", model(provider, name.strip_prefix("soak-").unwrap())));
+        writeln!(text, "{} = [{}]", provider.name(), names.join(", ")).unwrap();
+    }
+    text
+}
+
+/// What the simulator lists when a rule asks for something that it does not have.
+fn listed(rule: &str, before: &str) -> Vec<String> {
+    let Err(refusal) = Scenario::parse(&format!("[[rule]]\n{rule}")) else { return Vec::new() };
+    let refusal = refusal.to_string();
+    let names = refusal.split_once(before).map(|(_, names)| names.trim_end().split(", "));
+    names.into_iter().flatten().filter(|name| !name.is_empty()).map(str::to_owned).collect()
+}

@@ -1,0 +1,89 @@
+//! The soak: the daemon at high speed while everything around it goes wrong at random, and what must hold meanwhile.
+//!
+//! Run by `tests/soak`; the seed that is printed replays the same troubles. The program starts itself again in
+//! namespaces of its own (mounts, network, processes), so that the disk, the name server and `/etc` are its to break, and
+//! nothing is left of it however it ends.
+
+#![expect(clippy::float_cmp, reason = "counts are whole numbers, which f64 holds exactly")]
+#![expect(clippy::unwrap_used, reason = "a test that panics has failed")]
+#![expect(unreachable_pub, reason = "the harness is shared with the integration tests")]
+
+mod books;
+mod client;
+mod configuration;
+mod dice;
+mod faults;
+mod hints;
+mod mischief;
+mod names;
+mod services;
+mod soak;
+mod troubles;
+mod watch;
+mod world;
+
+#[path = "../it/harness/mod.rs"]
+#[expect(dead_code, reason = "the integration tests use the rest")]
+mod harness;
+
+use std::{
+    env,
+    os::unix::process::CommandExt,
+    process::{Command, ExitCode},
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use clap::{Parser, Subcommand};
+
+use self::harness::parts;
+
+/// Set in the namespaces.
+const INSIDE: &str = "SOAK_INSIDE";
+
+#[derive(Debug, Parser)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Order,
+}
+
+#[derive(Debug, Subcommand)]
+enum Order {
+    /// Runs the daemon under all troubles.
+    Soak {
+        /// How long the troubles last.
+        #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=1440))]
+        minutes: u64,
+        /// Of everything that is drawn; absent: another one each time.
+        #[arg(long)]
+        seed: Option<u64>,
+    },
+    /// The simulated services, as a process of their own.
+    Services,
+}
+
+fn main() -> ExitCode {
+    // `cargo test` runs every test program with arguments that are meant for others.
+    let Ok(Arguments { command }) = Arguments::try_parse() else {
+        println!("It takes minutes, and is run by: tests/soak");
+        return ExitCode::SUCCESS;
+    };
+    let Order::Soak { minutes, seed } = command else {
+        services::serve();
+        return ExitCode::SUCCESS;
+    };
+    if !parts::has(&["unshare", "mount", "ip", "faketime", "cp"], true) {
+        return ExitCode::SUCCESS;
+    }
+    let seed = seed.unwrap_or_else(|| {
+        u64::from(SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.subsec_nanos()))
+    });
+    if env::var_os(INSIDE).is_none() {
+        let mut again = Command::new("unshare");
+        again.args(["--mount", "--net", "--pid", "--fork", "--kill-child", "--mount-proc", "--"]);
+        again.arg(env::current_exe().unwrap()).args(["soak", "--minutes", &minutes.to_string()]);
+        let error = again.args(["--seed", &seed.to_string()]).env(INSIDE, "1").exec();
+        eprintln!("unshare cannot be run: {error}");
+        return ExitCode::FAILURE;
+    }
+    soak::run(minutes, seed)
+}

@@ -1,0 +1,369 @@
+//! The soak itself: a turn a second, and the verdict at the end.
+
+use std::{
+    process::ExitCode,
+    thread,
+    time::{Duration, Instant},
+};
+
+use rustix::process::{Signal, kill_process};
+
+use super::{
+    books::{Books, check},
+    client::ask,
+    configuration::{Extras, Manner, PROVIDERS, write_key, write_secret},
+    dice::Dice,
+    faults::{Faults, fair},
+    hints::Hints,
+    mischief::Mischief,
+    services::now,
+    troubles::{Trouble, Troubles},
+    watch::Watch,
+    world::{World, listeners_secret},
+};
+use crate::harness::random::Random;
+
+/// How much more the last quarter may hold on the average than the second: what an allocator comes to keep in the first
+/// minutes, what runs in flight need at the moment. In an hour that is 25 KiB for each reload.
+const MORE_MIB: f64 = 32.0;
+const MORE_THREADS: f64 = 1.5;
+const MORE_DESCRIPTORS: f64 = 25.0;
+
+/// Turns for which the probes that come and go are there, stand still, are gone.
+const EXTRAS: [(Extras, u64); 3] = [(Extras::Fast, 4), (Extras::Parked, 4), (Extras::Absent, 2)];
+
+struct Soak {
+    random: Random,
+    world: World,
+    books: Books,
+    hints: Hints,
+    watch: Watch,
+    troubles: Troubles,
+    faults: Faults,
+    manner: Manner,
+    /// Reloads that succeeded since the probes that come and go were last changed, and which of [`EXTRAS`] is on.
+    extras: (u64, usize),
+    /// Runs of probes that are gone.
+    departed: f64,
+    /// Counts what is written into key files.
+    keys: u64,
+    /// The key that is empty just now, with which no reload succeeds.
+    empty_key: Option<usize>,
+    reloads: [u64; 3],
+    broken: Vec<String>,
+}
+
+/// Runs it; what does not hold is printed.
+pub fn run(minutes: u64, seed: u64) -> ExitCode {
+    println!("soak: {minutes} min, replayed by: tests/soak --minutes {minutes} --seed {seed}");
+    let world = World::build();
+    let mut soak = Soak {
+        random: Random(seed),
+        books: Books::open(&world.path("disk")),
+        world,
+        hints: Hints::default(),
+        watch: Watch::default(),
+        troubles: Troubles::default(),
+        faults: Faults::all(),
+        manner: Manner::default(),
+        extras: (0, EXTRAS.len() - 1),
+        departed: 0.0,
+        keys: 0,
+        empty_key: None,
+        reloads: [0; 3],
+        broken: Vec::new(),
+    };
+    soak.scrape();
+    let mischief = Mischief::start(soak.world.address, seed);
+    let began = Instant::now();
+    let mut turn = 0;
+    while began.elapsed() < Duration::from_secs(minutes * 60) && soak.broken.len() < 20 {
+        turn += 1;
+        soak.turn(turn);
+        if turn % 60 == 0 {
+            soak.tell(began.elapsed());
+        }
+        let next = began + Duration::from_secs(turn);
+        thread::sleep(next.saturating_duration_since(Instant::now()));
+    }
+    mischief.rest();
+    soak.close();
+    soak.verdict()
+}
+
+impl Soak {
+    fn turn(&mut self, turn: u64) {
+        if !self.world.prober.is_running() {
+            self.broken.push("the daemon has ended".to_owned());
+        }
+        self.troubles.turn(turn, &self.world, &mut self.books, &mut self.random);
+        if self.random.one_in(2) {
+            let weather = if self.random.one_in(5) { fair() } else { self.faults.draw(&mut self.random) };
+            let when = self.world.services.play(&weather.text);
+            self.hints.weather(&weather, when);
+        }
+        if self.troubles.is_on(Trouble::NoDescriptors) {
+            // Nothing new, since what comes of it cannot be asked for.
+            kill_process(self.world.prober.pid(), Signal::HUP).unwrap();
+        } else {
+            self.rotate_keys();
+            self.reload();
+        }
+        self.scrape();
+        self.books.look();
+        for request in self.world.services.requests() {
+            self.hints.request(&request);
+        }
+        self.hints.judge(false);
+    }
+
+    fn rotate_keys(&mut self) {
+        let directory = self.world.directory().to_owned();
+        for _ in 0..self.random.below(4) {
+            let provider = self.random.below(PROVIDERS);
+            self.keys += 1;
+            self.hints.rotated(provider, now());
+            write_key(&directory, provider, self.keys, !self.random.one_in(4));
+            self.empty_key = self.empty_key.filter(|empty| *empty != provider);
+        }
+        if let Some(provider) = self.empty_key.take() {
+            self.keys += 1;
+            write_key(&directory, provider, self.keys, true);
+        } else if self.random.one_in(15) {
+            let provider = self.random.below(PROVIDERS);
+            self.hints.rotated(provider, now());
+            write_secret(&directory, &format!("p{provider}"), "");
+            self.empty_key = Some(provider);
+        }
+    }
+
+    /// Writes a configuration, good or bad, and has the daemon read it.
+    fn reload(&mut self) {
+        let bad = self.random.one_in(6);
+        let before = (self.manner.clone(), self.extras, self.departed);
+        if !bad {
+            self.change();
+        }
+        let rest = if bad {
+            *self.random.pick(&[
+                "surprise = 1\n",
+                "[[probe]]\nname = \"x\"\n",
+                "[provider.bad]\napi = \"openai\"\napi_key = \"sk-cAnArY-literal-cAnArY\"\n",
+                "[[[",
+                "\u{0}",
+            ])
+        } else {
+            ""
+        };
+        self.world.configure(&self.manner, rest);
+        let answer = ask(self.world.address, "POST", "/-/reload");
+        if let Ok((_, body)) = &answer {
+            check(&mut self.broken, "the answer to a reload", body);
+        }
+        let expected = if bad || self.empty_key.is_some() { 500 } else { 200 };
+        match answer {
+            Ok((200, _)) if expected == 200 => {
+                self.reloads[0] += 1;
+                self.extras.0 += 1;
+                self.hints.reloaded(now());
+            }
+            refused => {
+                match refused {
+                    Ok((500, _)) if expected == 500 => self.reloads[1] += 1,
+                    // The directory of logs may be no directory, or full.
+                    Ok((500, body)) if body.contains("cannot open") => self.reloads[2] += 1,
+                    other => {
+                        let other = format!("a reload was answered with {other:?} in place of {expected}");
+                        self.broken.push(other);
+                    }
+                }
+                // What is in force is in the file again, for those who ask by a signal.
+                (self.manner, self.extras, self.departed) = before;
+                self.world.configure(&self.manner, "");
+            }
+        }
+    }
+
+    /// Draws what is different from now on.
+    fn change(&mut self) {
+        let (turns, which) = self.extras;
+        if turns >= EXTRAS[which].1 {
+            if EXTRAS[which].0 == Extras::Parked {
+                self.departed += self.extra_runs();
+            }
+            self.extras = (0, (which + 1) % EXTRAS.len());
+        }
+        self.manner = Manner {
+            extras: EXTRAS[self.extras.1].0,
+            parked: false,
+            level: self.random.pick::<&str>(&["info", "info", "warn", "debug"]),
+            max_file_size: self.random.pick::<&str>(&["1GiB", "1GiB", "1GiB", "256KiB"]),
+            daily_tokens: *self.random.pick(&[1_000_000_000, 1_000_000_000, 1_000_000_000, 1]),
+            max_concurrent: *self.random.pick(&[200, 200, 100, 20]),
+        };
+    }
+
+    fn extra_runs(&self) -> f64 {
+        let last = self.watch.last();
+        let runs = |number: u32| {
+            last.find("langmart_probe_runs_total", &[("probe", &format!("extra-{number}"))])
+                .unwrap_or_default()
+        };
+        (0..5).map(runs).sum()
+    }
+
+    /// Reads every page, unless there are no descriptors to answer with.
+    fn scrape(&mut self) {
+        if self.troubles.is_on(Trouble::NoDescriptors) {
+            return;
+        }
+        for path in ["/metrics", "/", "/api/v1/results", "/-/healthy"] {
+            let before = now();
+            match ask(self.world.address, "GET", path) {
+                Ok((200, page)) if path == "/metrics" => {
+                    let unanswered = self.watch.page(&page, before);
+                    self.hints.unanswered(now(), unanswered);
+                }
+                Ok((200, page)) => {
+                    check(&mut self.broken, path, &page);
+                    if page.contains(&listeners_secret()) {
+                        self.broken.push(format!("{path} has the listener's credentials"));
+                    }
+                }
+                answer => self.broken.push(format!("{path} was answered with {answer:?}")),
+            }
+        }
+    }
+
+    /// Ends all troubles and all runs, so that the account stands still, and then the daemon.
+    fn close(&mut self) {
+        self.troubles.cease(&self.world, &mut self.books);
+        if let Some(provider) = self.empty_key.take() {
+            write_key(self.world.directory(), provider, 0, true);
+        }
+        let when = self.world.services.play(&fair().text);
+        self.hints.weather(&fair(), when);
+        self.manner = Manner { parked: true, extras: self.manner.extras, ..Manner::default() };
+        self.world.configure(&self.manner, "");
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while ask(self.world.address, "POST", "/-/reload").map_or(0, |(status, _)| status) != 200 {
+            if Instant::now() > deadline {
+                self.broken.push("the last reload failed for a minute".to_owned());
+                break;
+            }
+            thread::sleep(Duration::from_millis(500));
+        }
+        let mut settled = f64::NAN;
+        for _ in 0..30 {
+            thread::sleep(Duration::from_secs(2));
+            self.scrape();
+            let last = self.watch.last();
+            let now = last.sum("langmart_probe_runs_total") + last.sum("langmart_probe_rechecks_total");
+            if now == settled && last.sum("langmart_prober_runs_in_flight") == 0.0 {
+                break;
+            }
+            settled = now;
+        }
+        kill_process(self.world.prober.pid(), Signal::TERM).unwrap();
+        let status = self.world.prober.wait();
+        if status != Some(0) {
+            self.broken.push(format!("the daemon ended with {status:?}"));
+        }
+        self.books.close();
+        for request in self.world.services.requests() {
+            self.hints.request(&request);
+        }
+        self.hints.judge(true);
+        let state = std::fs::read_to_string(self.world.path("disk/state/state.json")).unwrap();
+        check(&mut self.broken, "state.json", &state);
+    }
+
+    fn tell(&self, elapsed: Duration) {
+        let last = self.watch.last();
+        let held = self.watch.quarter(3);
+        println!(
+            "{:>4} s: {} runs, {} records lost, {} requests with a hint, {} reloads, {held:.1?}",
+            elapsed.as_secs(),
+            last.sum("langmart_probe_runs_total"),
+            self.lost(),
+            self.hints.given,
+            self.reloads[0]
+        );
+    }
+
+    fn lost(&self) -> f64 {
+        let names = ["langmart_prober_log_lines_dropped_total", "langmart_prober_log_write_errors_total"];
+        names.map(|name| self.watch.last().value(name, &[("file", "results")])).iter().sum()
+    }
+
+    /// Prints the figures and what does not hold.
+    fn verdict(mut self) -> ExitCode {
+        self.compare_books();
+        self.compare_sizes();
+        println!(
+            "{} scrapes; reloads: {} good, {} bad, {} without a directory for logs",
+            self.watch.scrapes, self.reloads[0], self.reloads[1], self.reloads[2]
+        );
+        println!(
+            "{} hints were waited for, and {} perhaps not read; troubles: {:?} of {:?}, {} removals of the logs",
+            self.hints.given - self.hints.excused,
+            self.hints.excused,
+            self.troubles.begun,
+            Trouble::ALL,
+            self.troubles.removals
+        );
+        self.watch.reasons.retain(|_, count| *count > 0.0);
+        println!("failures: {:?}", self.watch.reasons);
+        if self.hints.given < 20 || self.hints.excused * 5 > self.hints.given {
+            self.broken.push("too few hints were seen for certain".to_owned());
+        }
+        let said = self.world.prober.said.lock().unwrap();
+        println!("{} lines on standard error", said.lines);
+        let mut broken = self.broken;
+        broken.extend(said.broken.iter().cloned());
+        for more in [self.books.broken, self.watch.broken, self.hints.early] {
+            broken.extend(more);
+        }
+        for line in &broken {
+            println!("BROKEN: {line:.1000}");
+        }
+        if broken.is_empty() {
+            println!("soak: all held");
+            return ExitCode::SUCCESS;
+        }
+        println!("the end of standard error:");
+        for line in &said.last {
+            println!("    {line}");
+        }
+        ExitCode::FAILURE
+    }
+
+    /// Every run and recheck is a line in a file, or was counted as lost.
+    fn compare_books(&mut self) {
+        let rechecks = self.watch.last().sum("langmart_probe_rechecks_total");
+        let runs = self.watch.last().sum("langmart_probe_runs_total") + self.departed;
+        let (records, lines_lost) = (self.books.records as f64, self.lost());
+        let books = format!("{runs} runs + {rechecks} rechecks, {records} records + {lines_lost} lost");
+        println!("{books}");
+        if records + lines_lost != runs + rechecks {
+            self.broken.push(format!("the books do not agree: {books}"));
+        }
+    }
+
+    fn compare_sizes(&mut self) {
+        let (second, fourth) = (self.watch.quarter(1), self.watch.quarter(3));
+        for (what, before, after, more) in [
+            ("MiB resident", second.resident_mib, fourth.resident_mib, MORE_MIB),
+            ("threads", second.threads, fourth.threads, MORE_THREADS),
+            ("descriptors", second.descriptors, fourth.descriptors, MORE_DESCRIPTORS),
+        ] {
+            println!(
+                "{what}: {before:.1} in the second quarter, {after:.1} in the last, at most {more} more"
+            );
+            // No number, where nothing was seen, is no answer either.
+            if after.is_nan() || before.is_nan() || after > before + more {
+                self.broken.push(format!("{what} grew from {before:.1} to {after:.1}"));
+            }
+        }
+    }
+}

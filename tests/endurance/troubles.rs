@@ -1,0 +1,140 @@
+//! What goes wrong around the daemon, begun and ended at random.
+
+use std::{
+    fs::{self, File},
+    io::Write,
+};
+
+use rustix::process::{Resource, Rlimit, prlimit};
+
+use super::{
+    books::Books,
+    dice::Dice,
+    names::{ADDRESS, Manner},
+    world::{World, resolver_file},
+};
+use crate::harness::random::Random;
+
+const DAY: i64 = 86_400;
+
+/// One that lasts; all can be on at a time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trouble {
+    FullDisk,
+    FileForDirectory,
+    NoDescriptors,
+    NameServer,
+    ResolverFile,
+    Clock,
+}
+
+impl Trouble {
+    pub const ALL: [Self; 6] = [
+        Self::FullDisk,
+        Self::FileForDirectory,
+        Self::NoDescriptors,
+        Self::NameServer,
+        Self::ResolverFile,
+        Self::Clock,
+    ];
+}
+
+/// Those that are on, and until which turn.
+#[derive(Default)]
+pub struct Troubles {
+    on: Vec<(Trouble, u64)>,
+    pub begun: [u64; 6],
+    pub removals: u64,
+    /// The daemon's soft limit of descriptors, while it has none.
+    limit: Option<Rlimit>,
+}
+
+impl Troubles {
+    /// Ends what is over, and perhaps begins another.
+    pub fn turn(&mut self, turn: u64, world: &World, books: &mut Books, random: &mut Random) {
+        for (trouble, until) in std::mem::take(&mut self.on) {
+            if until <= turn {
+                self.end(trouble, world, books);
+            } else {
+                self.on.push((trouble, until));
+            }
+        }
+        let which = random.below(Trouble::ALL.len());
+        let trouble = Trouble::ALL[which];
+        if random.one_in(4) && !self.is_on(trouble) {
+            self.begun[which] += 1;
+            self.on.push((trouble, turn + 1 + random.draw() % 5));
+            self.begin(trouble, world, books, random);
+        }
+        if random.one_in(8) && !self.is_on(Trouble::FileForDirectory) {
+            self.removals += 1;
+            books.remove_logs();
+        }
+    }
+
+    pub fn is_on(&self, trouble: Trouble) -> bool {
+        self.on.iter().any(|(on, _)| *on == trouble)
+    }
+
+    /// Ends them all.
+    pub fn cease(&mut self, world: &World, books: &mut Books) {
+        for (trouble, _) in std::mem::take(&mut self.on) {
+            self.end(trouble, world, books);
+        }
+    }
+
+    fn begin(&mut self, trouble: Trouble, world: &World, books: &mut Books, random: &mut Random) {
+        match trouble {
+            Trouble::FullDisk => fill(world),
+            Trouble::FileForDirectory => books.obstruct(),
+            Trouble::NoDescriptors => {
+                let before = prlimit(Some(world.prober.pid()), Resource::Nofile, limit(3)).unwrap();
+                self.limit = Some(before);
+            }
+            Trouble::NameServer => world.names.set(*random.pick(&[
+                Manner::Silent,
+                Manner::Gone,
+                Manner::Garbles,
+                Manner::Fails(2),
+                Manner::Fails(3),
+                Manner::Fails(5),
+            ])),
+            Trouble::ResolverFile => resolver_file(*random.pick(&[
+                None,
+                Some(""),
+                Some("nameserver 127.0.0.99\n"),
+                Some("nameserver of the year\n\0\u{1}"),
+            ])),
+            Trouble::Clock => world.set_clock(*random.pick(&[DAY, -DAY, 3600, -3600, 90, 366 * DAY])),
+        }
+    }
+
+    fn end(&mut self, trouble: Trouble, world: &World, books: &Books) {
+        match trouble {
+            Trouble::FullDisk => fs::remove_file(world.path("disk/ballast")).unwrap(),
+            Trouble::FileForDirectory => books.unobstruct(),
+            Trouble::NoDescriptors => {
+                let before = self.limit.take().expect("set when it began");
+                prlimit(Some(world.prober.pid()), Resource::Nofile, before).unwrap();
+            }
+            Trouble::NameServer => world.names.set(Manner::Answers),
+            Trouble::ResolverFile => {
+                resolver_file(Some(&format!("nameserver {ADDRESS}\noptions timeout:1 attempts:1\n")));
+            }
+            Trouble::Clock => world.set_clock(0),
+        }
+    }
+}
+
+/// A soft limit, which the hard one allows.
+fn limit(descriptors: u64) -> Rlimit {
+    Rlimit { current: Some(descriptors), maximum: rustix::process::getrlimit(Resource::Nofile).maximum }
+}
+
+fn fill(world: &World) {
+    let mut ballast = File::create(world.path("disk/ballast")).unwrap();
+    let block = vec![0; 1 << 16];
+    for size in [1 << 16, 512] {
+        while ballast.write_all(&block[..size]).is_ok() {}
+    }
+}

@@ -1,0 +1,230 @@
+//! Rules, dashboards and runbooks name only what exists, and are what their source makes of them.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use regex::Regex;
+use serde_json::Value;
+
+use crate::harness::parts;
+
+const PROBE: &[&str] = &["probe", "provider", "check", "model"];
+
+/// What Prometheus and the rules add to every series.
+const ADDED: &[&str] = &["job", "instance", "le", "quantile", "alertname", "alertstate", "severity"];
+
+fn packaging(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("packaging").join(name)
+}
+
+fn read(name: &str) -> String {
+    fs::read_to_string(packaging(name)).unwrap()
+}
+
+/// Every metric that there is or will be, with its labels; and the values of the labels with closed sets.
+struct Known {
+    metrics: BTreeMap<String, BTreeSet<String>>,
+    values: BTreeMap<String, BTreeSet<String>>,
+}
+
+impl Known {
+    fn new() -> Self {
+        let text = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("METRICS.md")).unwrap();
+        let mut known = Self { metrics: BTreeMap::new(), values: BTreeMap::new() };
+        let quoted = Regex::new("`([^`]+)`").unwrap();
+        for row in text.lines().filter(|line| line.starts_with("| `")) {
+            let cells: Vec<&str> = row.trim_matches('|').split(" | ").map(str::trim).collect();
+            let name = cells[0].trim_matches('`').to_owned();
+            let names = |cell: &str| quoted.captures_iter(cell).map(|found| found[1].to_owned()).collect();
+            if let [_, values] = cells[..] {
+                known.values.insert(name, names(values));
+                continue;
+            }
+            let mut labels: BTreeSet<String> = names(cells[2]);
+            if cells[2].contains("*probe*") {
+                labels.extend(PROBE.iter().map(ToString::to_string));
+            }
+            if cells[1] == "histogram" {
+                for suffix in ["_bucket", "_sum", "_count"] {
+                    known.metrics.insert(format!("{name}{suffix}"), labels.clone());
+                }
+            }
+            known.metrics.insert(name, labels);
+        }
+        assert!(known.metrics.len() > 50 && known.values.len() > 5, "METRICS.md could not be read");
+        for record in Regex::new("- record: (\\S+)")
+            .unwrap()
+            .captures_iter(&read("prometheus/langmart-prober.rules.yml"))
+        {
+            let kind = record[1].split(':').next().unwrap();
+            let labels: &[&str] = match kind {
+                "langmart_probe" => &["probe", "provider", "check", "model", "resource"],
+                "langmart_comparison" => &["comparison"],
+                _ => &[],
+            };
+            known.metrics.insert(record[1].to_owned(), labels.iter().map(ToString::to_string).collect());
+        }
+        known
+    }
+
+    /// Every name, label and closed value in some text that should exist.
+    fn check(&self, place: &str, text: &str) {
+        let text = text.replace("\\\"", "\"");
+        let selector = Regex::new(r"\b((?:langmart|process)_?[a-z0-9_:]*[a-z0-9])(?:\{([^}]*)\})?").unwrap();
+        let matcher = Regex::new("([a-z_]+)(=~|=|!=|!~)['\"]([^'\"]*)['\"]").unwrap();
+        for found in selector.captures_iter(&text) {
+            let name = &found[1];
+            // A path, a job or a user's name, not a metric.
+            if !name.contains('_') && !name.contains(':') {
+                continue;
+            }
+            let labels = self.metrics.get(name).unwrap_or_else(|| panic!("{place}: there is no {name}"));
+            for matcher in found.get(2).iter().flat_map(|inside| matcher.captures_iter(inside.as_str())) {
+                let (label, value) = (&matcher[1], &matcher[3]);
+                assert!(
+                    labels.contains(label) || ADDED.contains(&label),
+                    "{place}: {name} has no label {label}"
+                );
+                let Some(values) = self.values.get(label).filter(|_| !value.contains('$')) else { continue };
+                for value in value.split('|') {
+                    assert!(values.contains(value), "{place}: {label} of {name} is never {value}");
+                }
+            }
+        }
+        let grouping =
+            Regex::new(r"\b(?:by|on|without|ignoring|group_left|group_right) ?\(([^)]*)\)").unwrap();
+        for found in grouping.captures_iter(&text) {
+            for label in found[1].split(',').map(str::trim).filter(|label| !label.is_empty()) {
+                let exists =
+                    ADDED.contains(&label) || self.metrics.values().any(|labels| labels.contains(label));
+                assert!(exists, "{place}: no metric has the label {label}");
+            }
+        }
+    }
+}
+
+/// The queries of a dashboard: of its panels and its variables.
+fn queries(value: &Value, found: &mut Vec<String>) {
+    match value {
+        Value::Object(members) => {
+            for (key, value) in members {
+                match value {
+                    Value::String(text) if key == "expr" || key == "query" => found.push(text.clone()),
+                    _ => queries(value, found),
+                }
+            }
+        }
+        Value::Array(elements) => elements.iter().for_each(|element| queries(element, found)),
+        _ => {}
+    }
+}
+
+fn alerts() -> Vec<String> {
+    let text = read("prometheus/langmart-prober.alerts.yml");
+    Regex::new("- alert: (\\S+)").unwrap().captures_iter(&text).map(|found| found[1].to_owned()).collect()
+}
+
+#[test]
+fn rules_name_only_what_exists() {
+    let known = Known::new();
+    for name in [
+        "langmart-prober.rules.yml",
+        "langmart-prober.alerts.yml",
+        "tests/alerts.test.yml",
+        "tests/days.test.yml",
+    ] {
+        known.check(name, &read(&format!("prometheus/{name}")));
+    }
+}
+
+#[test]
+fn dashboards_name_only_what_exists() {
+    let known = Known::new();
+    for name in ["overview", "drill-down", "prober"] {
+        let mut found = Vec::new();
+        queries(&serde_json::from_str(&read(&format!("grafana/{name}.json"))).unwrap(), &mut found);
+        assert!(found.len() > 10, "{name}: {found:?}");
+        for query in &found {
+            known.check(name, query);
+        }
+    }
+}
+
+#[test]
+fn a_name_that_does_not_exist_is_found() {
+    let known = Known::new();
+    let missed = |text: &str| std::panic::catch_unwind(|| known.check("", text)).is_err();
+    assert!(missed("langmart_probe_sucess"));
+    assert!(missed("langmart_probe_success{modell=\"m\"}"));
+    assert!(missed("langmart_probe_failures_total{reason=\"ok|down\"}"));
+    assert!(missed("sum by (modell) (up)"));
+    assert!(!missed("sum by (model) (langmart_probe_failures_total{fault=~\"gateway|network\"})"));
+}
+
+#[test]
+fn every_alert_has_its_runbook_and_every_runbook_its_alert() {
+    let alerts = alerts();
+    assert!(alerts.len() > 30);
+    let pages = fs::read_dir(packaging("runbooks")).unwrap().map(|entry| entry.unwrap().file_name());
+    let pages: BTreeSet<String> = pages.map(|name| name.into_string().unwrap()).collect();
+    let expected = alerts.iter().map(|name| format!("{name}.md")).chain(["README.md".to_owned()]);
+    assert_eq!(pages, expected.collect());
+    let rules = read("prometheus/langmart-prober.alerts.yml");
+    for name in alerts {
+        let page = read(&format!("runbooks/{name}.md"));
+        for part in [
+            &format!("# {name}\n"),
+            "## What it means\n",
+            "## Look here\n",
+            "## Do this\n",
+            "## How to silence\n",
+        ] {
+            assert!(page.contains(part), "{name}.md has no {part:?}");
+        }
+        assert!(
+            rules.contains(&format!("/packaging/runbooks/{name}.md\n")),
+            "{name} does not lead to its runbook"
+        );
+        assert!(
+            read("runbooks/README.md").contains(&format!("[{name}]({name}.md)")),
+            "{name} is not in the list"
+        );
+    }
+}
+
+#[test]
+fn runbooks_name_only_what_exists() {
+    let known = Known::new();
+    let alerts = alerts();
+    let alert = Regex::new("Langmart[A-Z][A-Za-z0-9]+").unwrap();
+    for entry in fs::read_dir(packaging("runbooks")).unwrap() {
+        let path = entry.unwrap().path();
+        let text = fs::read_to_string(&path).unwrap();
+        known.check(&path.display().to_string(), &text);
+        for found in alert.find_iter(&text) {
+            assert!(
+                alerts.iter().any(|name| name == found.as_str()),
+                "{}: {}",
+                path.display(),
+                found.as_str()
+            );
+        }
+    }
+    let receivers = read("alertmanager/alertmanager.yml");
+    for found in Regex::new("alertname=\"(Langmart\\w+)\"").unwrap().captures_iter(&receivers) {
+        assert!(alerts.iter().any(|name| *name == found[1]), "alertmanager.yml: {}", &found[1]);
+    }
+}
+
+#[test]
+fn the_files_are_what_their_source_makes_of_them() {
+    if !parts::has(&["python3"], false) {
+        return;
+    }
+    let output = Command::new(packaging("generate.py")).arg("--check").output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}

@@ -1,0 +1,146 @@
+//! `/probe` beside a real `blackbox_exporter`, read by a real Prometheus with the same queries.
+
+use std::{net::SocketAddr, process::Command};
+
+use serde_json::Value;
+
+use crate::harness::{
+    daemon::{KEY, Place},
+    http, parts,
+    process::Process,
+    simulate::simulator,
+    wait::wait_for,
+};
+
+const EXPORTER: &str = "prometheus-blackbox-exporter";
+
+/// The value of a query for each target; of those that have one.
+#[track_caller]
+fn query(prometheus: SocketAddr, query: &str) -> Vec<(String, f64)> {
+    let encoded = query.bytes().map(|byte| format!("%{byte:02x}")).collect::<Vec<_>>().concat();
+    let response = http::request(prometheus, "GET", &format!("/api/v1/query?query={encoded}")).unwrap();
+    let answer: Value = serde_json::from_str(&response.body).unwrap_or_else(|_| panic!("{response:?}"));
+    let rows = answer["data"]["result"].as_array().unwrap_or_else(|| panic!("{query}: {answer}"));
+    let mut values: Vec<_> = rows
+        .iter()
+        .map(|row| {
+            let name = format!("{}{}", row["metric"]["instance"], row["metric"]["phase"]);
+            (name, row["value"][1].as_str().unwrap().parse().unwrap())
+        })
+        .collect();
+    values.sort_by(|one, other| one.0.cmp(&other.0));
+    values
+}
+
+/// A scrape job by which Prometheus asks an exporter for targets, as everybody configures it.
+fn job(name: &str, exporter: SocketAddr, targets: &[(&str, &str)]) -> String {
+    let targets: String = targets
+        .iter()
+        .map(|(instance, target)| {
+            format!("  - {{ targets: ['{target}'], labels: {{ instance: {instance} }} }}\n")
+        })
+        .collect();
+    format!(
+        "- job_name: {name}\n  metrics_path: /probe\n  params: {{ module: [http_any] }}\n  static_configs:\n{targets}\
+         \x20 relabel_configs:\n  - {{ source_labels: [__address__], target_label: __param_target }}\n\
+         \x20 - {{ target_label: __address__, replacement: '{exporter}' }}\n"
+    )
+}
+
+#[test]
+fn existing_queries_give_the_same_results() {
+    if !parts::has(&["prometheus", EXPORTER], false) {
+        return;
+    }
+    let simulator = simulator(
+        "[[rule]]\nprovider = \"langmart\"\npath = \"/health\"\nfault = \"slow_headers\"\nms = 300\n\
+         [[rule]]\nprovider = \"openai\"\npath = \"/models\"\nfault = \"unavailable\"\n",
+    );
+    let tls = simulator.tls_address().unwrap();
+    let base = format!("https://{}:{}", "localhost", tls.port());
+    let place = Place::new("");
+    place.write("ca.pem", &simulator.ca_pem());
+    let ca = place.path("ca.pem");
+    let provider = |name: &str, path: &str, checks: &str| {
+        format!(
+            "[provider.{name}]\nbase_url = \"{base}/{path}\"\n{KEY}\nca_file = \"{}\"\nchecks = [{checks}]\n",
+            ca.display()
+        )
+    };
+    place.write(
+        "config.toml",
+        &format!(
+            "[server]\nlisten = \"127.0.0.1:0\"\n[defaults]\ninterval = \"1h\"\n{}{}",
+            provider("langmart", "langmart", "\"health\""),
+            provider("openai", "openai/v1", "\"auth\"")
+        ),
+    );
+    let daemon = place.daemon();
+
+    place.write(
+        "blackbox.yml",
+        &format!(
+            "modules:\n  http_any:\n    prober: http\n    timeout: 5s\n    http:\n      valid_http_versions: [HTTP/1.1, HTTP/2.0]\n\
+             \x20     preferred_ip_protocol: ip4\n      headers: {{ authorization: Bearer sk-test-0123456789 }}\n\
+             \x20     tls_config: {{ ca_file: '{}' }}\n",
+            ca.display()
+        ),
+    );
+    let mut command = Command::new(EXPORTER);
+    command.arg(format!("--config.file={}", place.path("blackbox.yml").display()));
+    command.arg("--web.listen-address=127.0.0.1:0");
+    let mut exporter = Process::start(command);
+    let exporter_address = exporter.logs("blackbox_exporter to be ready", listening);
+
+    let jobs = [
+        job("ours", daemon.address, &[("slow", "langmart-health"), ("down", "openai-auth")]),
+        job(
+            "theirs",
+            exporter_address,
+            &[("slow", &format!("{base}/langmart/health")), ("down", &format!("{base}/openai/v1/models"))],
+        ),
+    ];
+    place.write(
+        "prometheus.yml",
+        &format!("global: {{ scrape_interval: 2s, scrape_timeout: 2s }}\nscrape_configs:\n{}", jobs.concat()),
+    );
+    let mut command = Command::new("prometheus");
+    command.arg(format!("--config.file={}", place.path("prometheus.yml").display()));
+    command.arg(format!("--storage.tsdb.path={}", place.path("tsdb").display()));
+    command.arg("--web.listen-address=127.0.0.1:0");
+    let mut prometheus = Process::start(command);
+    let address = prometheus.logs("Prometheus to be ready", |log| {
+        log.contains("ready to receive").then_some(())?;
+        listening(log)
+    });
+    wait_for("scrapes of both", || {
+        (query(address, "count_over_time(probe_success[1m]) >= 2").len() == 4).then_some(())
+    });
+
+    let same = |metric: &str| {
+        let of = |job: &str| query(address, &metric.replace("JOB", job));
+        let (ours, theirs) = (of("job=\"ours\""), of("job=\"theirs\""));
+        assert!(!theirs.is_empty(), "{metric} finds nothing of blackbox_exporter's");
+        assert_eq!(ours, theirs, "{metric}");
+    };
+    same("probe_success{JOB}");
+    same("probe_http_status_code{JOB}");
+    same("probe_http_ssl{JOB}");
+    same("probe_http_redirects{JOB}");
+    same("probe_ip_protocol{JOB}");
+    same("probe_ssl_earliest_cert_expiry{JOB}");
+    same("count by (instance, phase) (probe_http_duration_seconds{JOB})");
+    // The delay is seen in the same phase, and what is fast is fast for both.
+    same("probe_duration_seconds{JOB} > bool 0.3");
+    same("probe_http_duration_seconds{JOB} > bool 0.29");
+    same("probe_duration_seconds{JOB} < bool 1.5");
+    same("avg_over_time(probe_success{JOB}[1m])");
+    // The probe's own runs are none of these.
+    assert_eq!(daemon.scrape().sum("langmart_probe_runs_total"), 0.0);
+}
+
+/// Where a Go program says that it listens.
+fn listening(log: &str) -> Option<SocketAddr> {
+    let line = log.lines().find(|line| line.contains("istening on"))?;
+    line.split_once("address=")?.1.split(' ').next()?.trim_end().parse().ok()
+}

@@ -1,0 +1,81 @@
+//! The `curl` lines of the pages: run by a shell, they ask what the probes ask, and no secret is in them.
+
+use std::process::Command;
+
+use langmart_prober::{
+    config::{HttpRequest, Probe, Provider, Task},
+    outcome::{Api, Check},
+    probe::curl,
+};
+use reqwest::header::HeaderValue;
+
+use crate::harness::{parts, probes, simulate::simulator};
+
+/// What the line prints.
+#[track_caller]
+fn ask(probe: &Probe) -> String {
+    let line = curl(probe);
+    assert!(!line.contains("canary"), "{line}");
+    let mut shell = Command::new("sh");
+    shell.args(["-c", &line]).env("KEY", "sk-test-canary").env("X_TENANT", "canary").env("QUERY", "a=canary");
+    let output = shell.output().unwrap();
+    let said =
+        [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat();
+    assert!(output.status.success(), "{line}\n{said}");
+    said
+}
+
+#[test]
+fn a_shell_runs_them_and_they_are_understood() {
+    if !parts::has(&["curl", "sh"], false) {
+        return;
+    }
+    let simulator = simulator("");
+    let mut sensitive = HeaderValue::from_static("canary");
+    sensitive.set_sensitive(true);
+    for (api, path) in [
+        (Api::Langmart, "langmart"),
+        (Api::Openai, "openai/v1"),
+        (Api::Anthropic, "anthropic"),
+        (Api::Groq, "groq/openai/v1"),
+        (Api::Google, "google/v1beta"),
+        (Api::Openrouter, "openrouter/api/v1"),
+    ] {
+        for check in [Check::Auth, Check::Models, Check::Chat, Check::Stream] {
+            let base = format!("http://{}/{path}", simulator.address());
+            let headers = vec![("x-tenant".parse().unwrap(), sensitive.clone())];
+            let provider = Provider { headers, ..probes::provider(api, &base) };
+            let model = check.generates().then(|| "it's-a-\"model\"-$KEY".to_owned());
+            let said = ask(&Probe { model, ..probes::probe(provider, check) });
+            let status = if check == Check::Stream { "data:" } else { "HTTP/1.1 200" };
+            // A model that it does not know is a good answer here: the key was, and so was the JSON.
+            assert!(
+                said.contains(status) || said.contains("404") || said.contains("model"),
+                "{api} {check}: {said}"
+            );
+            let request = simulator.requests().pop().unwrap();
+            assert!(!said.contains("401"), "{api} {check}: {said} {request:?}");
+        }
+    }
+}
+
+#[test]
+fn what_may_be_secret_is_a_variable() {
+    let provider = probes::provider(Api::Openai, "http://127.0.0.1:9/v1");
+    let request = HttpRequest {
+        method: "POST".parse().unwrap(),
+        path: "/x?token=canary".to_owned(),
+        body: Some("canary".to_owned()),
+        headers: Vec::new(),
+        send_key: true,
+        expect: langmart_prober::config::Expect::default(),
+    };
+    let probe = Probe { task: Task::Http(Box::new(request)), ..probes::probe(provider, Check::Auth) };
+    assert_eq!(
+        curl(&probe),
+        "curl -sS --max-time 10 -i -X POST -H \"authorization: Bearer $KEY\" --data \"$BODY\" \
+         'http://127.0.0.1:9/v1/x'\"?$QUERY\""
+    );
+    let network = probes::probe(probes::provider(Api::Openai, "http://127.0.0.1:9/v1"), Check::Network);
+    assert!(curl(&network).ends_with("'http://127.0.0.1:9/v1'"), "{}", curl(&network));
+}

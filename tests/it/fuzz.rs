@@ -1,0 +1,114 @@
+//! The fuzz targets' bodies, met with damaged examples: what they find in a minute of an ordinary test run.
+
+use std::fs;
+
+use proptest::{
+    collection::vec,
+    prelude::*,
+    sample::Index,
+    test_runner::{RngAlgorithm, TestCaseResult, TestRng, TestRunner},
+};
+
+#[path = "../../fuzz/bodies.rs"]
+mod bodies;
+
+/// Where to cut, how much, and what to put there.
+type Cuts = Vec<(Index, usize, Vec<u8>)>;
+
+fn cuts() -> impl Strategy<Value = Cuts> {
+    let scrap = prop_oneof![
+        vec(any::<u8>(), 0..8),
+        prop::sample::select(vec![
+            "\"", "{", "}", "[[", "]", "=", "\n\n", "1e999", "-1", "null", "\u{feff}", ": "
+        ])
+        .prop_map(|scrap| scrap.as_bytes().to_vec()),
+    ];
+    vec((any::<Index>(), 0..40_usize, scrap), 1..6)
+}
+
+fn damaged(example: &[u8], cuts: &Cuts) -> Vec<u8> {
+    let mut bytes = example.to_vec();
+    for (place, length, scrap) in cuts {
+        let start = place.index(bytes.len() + 1);
+        let end = (start + length).min(bytes.len());
+        bytes.splice(start..end, scrap.iter().copied());
+    }
+    bytes
+}
+
+/// Runs cases of damage to an example chosen among these.
+fn play(cases: u32, examples: &[Vec<u8>], body: impl Fn(&[u8])) {
+    // The same cases each time: chance is the fuzzer's.
+    let config = ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(cases) };
+    let rng = TestRng::deterministic_rng(RngAlgorithm::ChaCha);
+    let mut runner = TestRunner::new_with_rng(config, rng);
+    for example in examples {
+        body(example);
+    }
+    let test = |(example, cuts): (Index, Cuts)| -> TestCaseResult {
+        body(&damaged(&examples[example.index(examples.len())], &cuts));
+        Ok(())
+    };
+    runner.run(&(any::<Index>(), cuts()), test).unwrap_or_else(|error| panic!("{error}"));
+}
+
+/// The files of these folders of the repository.
+fn examples(folders: &[&str]) -> Vec<Vec<u8>> {
+    let root = env!("CARGO_MANIFEST_DIR");
+    let files = folders.iter().flat_map(|folder| fs::read_dir(format!("{root}/{folder}")).unwrap());
+    let examples: Vec<_> = files.map(|file| fs::read(file.unwrap().path()).unwrap()).collect();
+    assert!(examples.len() > 5);
+    examples
+}
+
+#[test]
+fn damaged_configurations() {
+    let mut examples = examples(&["tests/config/bad"]);
+    examples.push(fs::read(format!("{}/config.toml.example", env!("CARGO_MANIFEST_DIR"))).unwrap());
+    play(3000, &examples, bodies::configuration);
+}
+
+#[test]
+fn damaged_hints() {
+    let examples = [
+        "60",
+        "0.5",
+        "1e3",
+        "6m0s",
+        "2m59.56s",
+        "17.399999999s",
+        "37s",
+        "1800000000",
+        "1800000000000",
+        "Sun, 06 Nov 1994 08:49:37 GMT",
+        "2026-11-22T08:00:00Z",
+        "9999-12-31T23:59:59.999999999Z",
+        "-1",
+    ];
+    play(20_000, &examples.map(|example| example.as_bytes().to_vec()), bodies::hints);
+}
+
+#[test]
+fn damaged_answers() {
+    let probes = bodies::probes();
+    let folders =
+        ["anthropic", "deepseek", "google", "groq", "langmart", "mistral", "openai", "openrouter", "status"]
+            .map(|folder| format!("tests/fixtures/{folder}"));
+    let folders: Vec<_> = folders.iter().map(String::as_str).collect();
+    play(1500, &examples(&folders), |bytes| bodies::answers(&probes, bytes));
+}
+
+#[test]
+fn damaged_requests() {
+    let examples = [
+        "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        "GET /metrics HTTP/1.1\r\nHost: 127.0.0.1\r\nAccept-Encoding: gzip\r\n\r\nGET / HTTP/1.1\r\n\r\n",
+        "POST /-/reload HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\nhello",
+        "POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nffffffff\r\n0\r\n\r\n",
+        "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+        "CONNECT a:1 HTTP/1.1\r\nHost: a:1\r\nUpgrade: h2c\r\nExpect: 100-continue\r\n\r\n",
+        "\u{16}\u{3}\u{1}\u{2}\0",
+    ];
+    let listener = bodies::Listener::start();
+    play(300, &examples.map(|example| example.as_bytes().to_vec()), |bytes| listener.hears(bytes));
+}

@@ -1,0 +1,238 @@
+//! A year unattended: clocks that jump, files that hang, descriptors that run out.
+
+use std::{
+    fs,
+    io::{Read, Write},
+    net::{TcpListener, TcpStream},
+    process::Command,
+    sync::{Arc, mpsc},
+    thread,
+    time::{Duration, SystemTime},
+};
+
+use langmart_prober::{
+    config::Probe,
+    outcome::{Api, Check, Fault, Reason},
+    probe::{Resolver, Target},
+    simulator::Simulator,
+};
+use rustix::{
+    fs::{CWD, FileType, Mode, mknodat},
+    process::{Resource, Rlimit, Signal, prlimit},
+};
+
+use crate::harness::{
+    daemon::{Daemon, KEY, LISTEN, Place},
+    parts,
+    probes::{config, probe, provider},
+    simulate::simulator,
+    wait::wait_for,
+};
+
+fn auth(simulator: &Simulator, interval: &str) -> String {
+    let address = simulator.address();
+    format!(
+        "{LISTEN}[defaults]\ninterval = \"{interval}\"\n[provider.openai]\nbase_url = \"http://{address}/openai/v1\"\n\
+         {KEY}\nchecks = [\"auth\"]\n"
+    )
+}
+
+/// The library that fakes clocks, as the program of that name finds it.
+fn faketime_library() -> String {
+    let output =
+        Command::new("faketime").args(["-m", "-f", "+0", "printenv", "LD_PRELOAD"]).output().unwrap();
+    String::from_utf8(output.stdout).unwrap().trim().to_owned()
+}
+
+#[test]
+fn a_clock_set_forward_and_back_moves_no_run() {
+    const DAY: i64 = 86_400;
+    if !parts::has(&["faketime"], false) {
+        return;
+    }
+    let simulator = simulator("");
+    let slow = "[[probe]]\nname = \"slow\"\nprovider = \"openai\"\ncheck = \"auth\"\ninterval = \"1h\"\n";
+    let place = Place::new(&format!("{}{slow}", auth(&simulator, "1s")));
+    place.write("clock", "+0\n");
+    let mut command = place.command("run");
+    command.env("LD_PRELOAD", faketime_library()).env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
+    command.env("FAKETIME_TIMESTAMP_FILE", place.path("clock")).env("FAKETIME_NO_CACHE", "1");
+    let mut daemon = Daemon::start(command);
+    let next_run = |daemon: &Daemon, probe, clock: i64| {
+        let next = daemon.scrape().value("langmart_probe_next_run_timestamp_seconds", &[("probe", probe)]);
+        next - (unix_now() + clock as f64)
+    };
+    let before = next_run(&daemon, "slow", 0);
+    assert!((0.0..=3600.0).contains(&before), "{before}");
+    for (clock, jumps) in [DAY, -DAY, 0, 90].into_iter().zip(1..) {
+        place.write("clock", &format!("{clock:+}\n"));
+        wait_for("the jump to be seen", || (daemon.logged("Wall clock was set") == jumps).then_some(()));
+        wait_for("the next run to be told anew", || {
+            ((-2.0..=3602.0).contains(&next_run(&daemon, "slow", clock))).then_some(())
+        });
+        let runs = daemon.runs("openai-auth");
+        wait_for("two more runs", || (daemon.runs("openai-auth") >= runs + 2.0).then_some(()));
+        let next = next_run(&daemon, "openai-auth", clock);
+        assert!((-1.5..=1.5).contains(&next), "{next} at {clock}");
+        assert_eq!(daemon.get("/-/healthy").status, 200);
+    }
+    daemon.stop();
+    // By the test's own clock: on the grid of seconds, late by a quarter of one at most, and no burst.
+    let arrivals: Vec<_> = simulator.requests().iter().map(|request| request.head_received).collect();
+    let first = arrivals[0];
+    assert!(arrivals.len() >= 8, "{}", arrivals.len());
+    for pair in arrivals.windows(2) {
+        let (beside, gap) = ((pair[1] - first).as_secs_f64(), pair[1] - pair[0]);
+        let off = (beside - beside.round()).abs();
+        assert!(
+            off < 0.4 && gap > Duration::from_millis(600),
+            "{off} s beside the grid, {gap:?} after the last"
+        );
+    }
+}
+
+fn unix_now() -> f64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs_f64()
+}
+
+/// Puts a pipe in the configuration's place: whoever opens it waits until somebody writes.
+fn hang(place: &Place) {
+    fs::remove_file(place.path("config.toml")).unwrap();
+    mknodat(CWD, place.path("config.toml"), FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+}
+
+#[test]
+fn a_file_that_hangs_stops_neither_probing_nor_signals_nor_later_reloads() {
+    let simulator = simulator("");
+    let config = auth(&simulator, "100ms");
+    let place = Place::new(&config);
+    let daemon = place.daemon();
+    hang(&place);
+    daemon.signal(Signal::HUP);
+    // Whoever opens a pipe for writing waits for a reader, so that the load has begun when this returns.
+    let mut writer = fs::File::options().write(true).open(place.path("config.toml")).unwrap();
+    let runs = daemon.runs("openai-auth");
+    wait_for("the probing to go on", || (daemon.runs("openai-auth") > runs + 5.0).then_some(()));
+    assert_eq!(daemon.get("/-/healthy").status, 200);
+    assert_eq!(daemon.logged("eload"), 0, "{}", daemon.log());
+    // A signal meanwhile is one more reload, which reads what is there then.
+    daemon.signal(Signal::HUP);
+    writer.write_all(config.as_bytes()).unwrap();
+    fs::remove_file(place.path("config.toml")).unwrap();
+    place.write("config.toml", &config.replace("100ms", "200ms"));
+    drop(writer);
+    wait_for("both reloads", || (daemon.logged("Configuration reloaded") == 2).then_some(()));
+    let interval = daemon.scrape().value("langmart_probe_interval_seconds", &[("probe", "openai-auth")]);
+    assert_eq!(interval, 0.2);
+}
+
+#[test]
+fn a_stop_waits_for_no_reload_that_hangs() {
+    let simulator = simulator("");
+    let place = Place::new(&auth(&simulator, "100ms"));
+    let mut daemon = place.daemon();
+    hang(&place);
+    daemon.signal(Signal::HUP);
+    let writer = fs::File::options().write(true).open(place.path("config.toml")).unwrap();
+    let log = daemon.stop();
+    assert!(log.trim_end().ends_with("Daemon has stopped"), "{log}");
+    drop(writer);
+}
+
+#[test]
+fn a_reload_that_hangs_ends_by_itself_and_the_next_says_what_holds_it() {
+    let simulator = simulator("");
+    let config = auth(&simulator, "100ms");
+    let place = Place::new(&config);
+    let daemon = place.daemon();
+    hang(&place);
+    let answer = daemon.request("POST", "/-/reload");
+    assert_eq!(answer.status, 500, "{answer:?}");
+    assert!(answer.body.contains("reading took longer than 20s; look for a file system"), "{answer:?}");
+    let answer = daemon.request("POST", "/-/reload");
+    assert!(answer.body.contains("an earlier reload still reads"), "{answer:?}");
+    assert_eq!(daemon.scrape().value("langmart_prober_config_last_reload_successful", &[]), 0.0);
+    // What hung comes to its end, without effect, and all is as before.
+    let mut writer = fs::File::options().write(true).open(place.path("config.toml")).unwrap();
+    writer.write_all(config.replace("100ms", "300ms").as_bytes()).unwrap();
+    fs::remove_file(place.path("config.toml")).unwrap();
+    place.write("config.toml", &config.replace("100ms", "200ms"));
+    drop(writer);
+    wait_for("a reload to succeed", || (daemon.request("POST", "/-/reload").status == 200).then_some(()));
+    let interval = daemon.scrape().value("langmart_probe_interval_seconds", &[("probe", "openai-auth")]);
+    assert_eq!(interval, 0.2);
+}
+
+#[test]
+fn descriptors_that_run_out_are_our_own_fault_and_everything_comes_back() {
+    let simulator = simulator("");
+    let place = Place::new(&auth(&simulator, "100ms"));
+    let daemon = place.daemon();
+    daemon.scrape_until("a success", |scrape| scrape.find("langmart_probe_success", &[]) == Some(1.0));
+    let limit = |current| {
+        let before = prlimit(Some(daemon.pid()), Resource::Nofile, current).unwrap();
+        before.current
+    };
+    let all = Rlimit { current: Some(1024), maximum: rustix::process::getrlimit(Resource::Nofile).maximum };
+    let before = limit(Rlimit { current: Some(3), ..all });
+    // The kernel takes the connection, and the daemon cannot.
+    let waiting = TcpStream::connect(daemon.address).unwrap();
+    wait_for("accepting to fail", || (daemon.logged("Connections cannot be accepted") == 1).then_some(()));
+    wait_for("the probe to fail", || (daemon.logged("reason=internal") >= 1).then_some(()));
+    assert!(daemon.log().contains("fault=prober"), "{}", daemon.log());
+    thread::sleep(Duration::from_millis(300));
+    limit(Rlimit { current: before, ..all });
+    wait_for("connections to be accepted", || {
+        (daemon.logged("Connections are accepted again") == 1).then_some(())
+    });
+    drop(waiting);
+    let scrape = daemon
+        .scrape_until("a success again", |scrape| scrape.find("langmart_probe_success", &[]) == Some(1.0));
+    let ours = [("reason", "internal"), ("fault", "prober")];
+    assert!(scrape.value("langmart_probe_failures_total", &ours) >= 1.0);
+    assert_eq!(daemon.logged("Connections cannot be accepted"), 1, "once, not ten times a second");
+    for task in ["main", "scheduler", "server", "probe", "log", "results"] {
+        assert_eq!(scrape.value("langmart_prober_task_restarts_total", &[("task", task)]), 0.0);
+    }
+}
+
+#[test]
+fn an_answer_that_is_found_only_after_the_deadline_is_too_late() {
+    const TIMEOUT: Duration = Duration::from_millis(300);
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let (asked, when_asked) = mpsc::channel();
+    let (busy, when_busy) = mpsc::channel();
+    let (answered, when_answered) = mpsc::channel();
+    thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        assert!(stream.read(&mut [0; 4096]).unwrap() > 0);
+        stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 12\r\n\r\n").unwrap();
+        asked.send(()).unwrap();
+        when_busy.recv().unwrap();
+        stream.write_all(b"{\"data\":[]}\n").unwrap();
+        answered.send(()).unwrap();
+    });
+    let probe =
+        Probe { timeout: TIMEOUT, ..probe(provider(Api::Openai, &format!("http://{address}")), Check::Auth) };
+    let targets = Target::prepare(&config(vec![probe]), &Arc::new(Resolver::new())).unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let outcome = runtime.block_on(async {
+        // Keeps the one thread from when the answer is there until the deadline is past.
+        tokio::spawn(async move {
+            while when_asked.try_recv().is_err() {
+                tokio::task::yield_now().await;
+            }
+            // Once more around, so that the headers are read.
+            tokio::time::sleep(TIMEOUT / 10).await;
+            busy.send(()).unwrap();
+            when_answered.recv().unwrap();
+            // The runtime finds the answer in this turn, and comes to tell of it only after what follows.
+            tokio::task::yield_now().await;
+            thread::sleep(TIMEOUT * 2);
+        });
+        targets[0].run().await
+    });
+    assert!(outcome.duration > TIMEOUT, "{outcome:#?}");
+    assert_eq!((outcome.reason, outcome.fault), (Reason::Timeout, Fault::Provider), "{outcome:#?}");
+}
