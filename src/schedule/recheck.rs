@@ -77,6 +77,8 @@ impl<W: Work> Worker<W> {
                 _ = self.targets.changed() => if self.follow() != Verdict::Unchanged { return false },
                 () = sleep_until(until) => return true,
             }
+            // It was woken since the target is new or the wall clock was set: either has to be told.
+            self.tell_next_run();
         }
     }
 

@@ -161,6 +161,18 @@ async fn the_next_run_is_told_while_they_go_on() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_next_run_is_told_anew_where_the_clock_is_set_between_them() {
+    let target = target(MINUTE, down);
+    let mut theatre = Theatre::open(&UNLIMITED, vec![target.clone()]);
+    theatre.until(theatre.first_due(&target.probe) + 7 * SECOND).await;
+    let (before, _) = theatre.told("p");
+    theatre.stage.set_clock(3600);
+    assert!(theatre.scheduler.follow_wall_clock().is_some());
+    theatre.until(theatre.first_due(&target.probe) + 8 * SECOND).await;
+    assert_eq!(theatre.told("p").0, before.plus(3600 * SECOND));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_panic_ends_them() {
     fn broken(attempt: usize) -> Step {
         if attempt == 1 { Step { lasts: LASTS, result: None } } else { down(attempt) }

@@ -34,12 +34,13 @@ fn query(prometheus: SocketAddr, query: &str) -> Vec<(String, f64)> {
 
 /// A scrape job by which Prometheus asks an exporter for targets, as everybody configures it.
 fn job(name: &str, exporter: SocketAddr, targets: &[(&str, &str)]) -> String {
-    let targets: String = targets
+    let targets = targets
         .iter()
         .map(|(instance, target)| {
             format!("  - {{ targets: ['{target}'], labels: {{ instance: {instance} }} }}\n")
         })
-        .collect();
+        .collect::<Vec<_>>()
+        .concat();
     format!(
         "- job_name: {name}\n  metrics_path: /probe\n  params: {{ module: [http_any] }}\n  static_configs:\n{targets}\
          \x20 relabel_configs:\n  - {{ source_labels: [__address__], target_label: __param_target }}\n\
@@ -59,7 +60,7 @@ fn existing_queries_give_the_same_results() {
     let tls = simulator.tls_address().unwrap();
     let base = format!("https://{}:{}", "localhost", tls.port());
     let place = Place::new("");
-    place.write("ca.pem", &simulator.ca_pem());
+    place.write("ca.pem", simulator.ca_pem());
     let ca = place.path("ca.pem");
     let provider = |name: &str, path: &str, checks: &str| {
         format!(

@@ -14,6 +14,10 @@ use crate::harness::{
 /// Markup that would show itself: as a script, an attribute, an entity.
 const HOSTILE: &str = r#"<script>document.title='owned'</script><img/src=x/onerror=alert(1)>\"'&amp;"#;
 
+/// Keys, by their codes in `WebDriver`.
+const TAB: char = '\u{e004}';
+const ENTER: char = '\u{e007}';
+
 /// A daemon with a probe that succeeds, one that fails, and one that waits.
 fn busy(interval: &str) -> (Simulator, Place, Daemon) {
     let simulator = simulator(
@@ -55,11 +59,10 @@ fn an_operator_sees_what_is_wrong_and_looks_closer() {
         assert!(troubles.as_str().unwrap().contains(part), "{part} in {troubles}");
     }
     // By keyboard alone: the first stop skips to the content, further ones reach the probes.
-    const TAB: char = '\u{e004}';
     browser.press(TAB);
     assert_eq!(browser.script("return document.activeElement.className"), "skip");
     browser.script("document.querySelector('#troubles a[href=\"/probes/gateway\"]').focus()");
-    browser.press('\u{e007}');
+    browser.press(ENTER);
     browser.until("the probe's page", "return location.pathname === '/probes/gateway'");
     let page = browser.script("return document.body.innerText");
     for part in
