@@ -2,9 +2,9 @@
 
 use std::{io::Write, iter, path::Path};
 
-use super::{EXIT_CONFIGURATION, EXIT_FAILED, EXIT_OK, table as columns};
+use super::{EXIT_CONFIGURATION, EXIT_FAILED, EXIT_OK, by_hand::by_hand, table as columns};
 use crate::config::{
-    BYTES_PER_TOKEN, Budget, Comparison, Config, Keys, Loaded, Pool, PoolMember, Probe, Spending,
+    BYTES_PER_TOKEN, Budget, Comparison, Config, Keys, Loaded, Pool, PoolMember, Probe, Shard, Spending,
     Surroundings, duration, load, systemd_run,
 };
 
@@ -49,22 +49,13 @@ pub fn check_config(
 fn remarks(loaded: &Loaded, path: &Path, no_secrets: bool, surroundings: &Surroundings<'_>) -> String {
     let mut lines: Vec<_> = loaded.warnings.iter().map(|warning| format!("warning: {warning}\n")).collect();
     if !no_secrets && !loaded.credentials.is_empty() && surroundings.credentials_directory().is_none() {
-        // The transient unit starts in the root directory.
-        let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
-        let command =
-            format!("langmart-prober check-config --config {}", quoted(&absolute.display().to_string()));
+        let command = by_hand("check-config", path, &[], &[]);
         let line = systemd_run(loaded.credentials.iter().map(String::as_str), &command);
         lines.push(format!(
             "To check with the credentials, as root and with the paths of the unit's LoadCredential=:\n  {line}\n"
         ));
     }
     lines.concat()
-}
-
-/// A word as a shell reads it.
-pub(super) fn quoted(word: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '/' | '.' | '_' | '-');
-    if word.chars().all(plain) { word.to_owned() } else { format!("'{}'", word.replace('\'', r"'\''")) }
 }
 
 /// The probes, aligned, with their totals, of a day and of a month, and how the numbers came about.
@@ -127,6 +118,10 @@ fn notes(config: &Config) -> String {
     let unpriced: Vec<_> = unpriced.map(|probe| probe.name.as_str()).collect();
     if !unpriced.is_empty() {
         notes.push(format!("Without a price, and so not in the cost: {}.\n", unpriced.join(", ")));
+    }
+    if let Some(Shard { index, total }) = config.shard {
+        let others = "the other daemons have the other probes of the file";
+        notes.push(format!("\nShard {index} of {total}: {} probes; {others}.\n", config.probes.len()));
     }
     if let Some(Budget { daily_cost_usd, daily_tokens }) = config.budget {
         let cost = daily_cost_usd.map(|usd| format!("{usd} USD"));
@@ -351,11 +346,5 @@ mod tests {
         let (status, out, err) = run("[log]\nlevl = 1\n", false, &|_| None);
         assert_eq!((status, out.as_str()), (EXIT_CONFIGURATION, ""));
         assert!(err.starts_with("config.toml:2: log.levl: unknown key; did you mean level?"), "{err}");
-    }
-
-    #[test]
-    fn a_word_survives_the_shell() {
-        assert_eq!(quoted("/etc/a-b_c.toml"), "/etc/a-b_c.toml");
-        assert_eq!(quoted("/it's here"), r"'/it'\''s here'");
     }
 }

@@ -1,5 +1,6 @@
 //! What a person runs by hand, one file for each command. Each gives the process' exit status.
 
+mod by_hand;
 mod check_config;
 mod demo;
 mod doctor;

@@ -12,7 +12,7 @@ use tokio::{sync::Semaphore, task::JoinSet};
 
 use super::{
     EXIT_CONFIGURATION, EXIT_FAILED, EXIT_OK, EXIT_USAGE,
-    check_config::quoted,
+    by_hand::by_hand,
     ranking,
     table::{self, milliseconds},
 };
@@ -47,7 +47,7 @@ pub fn once(request: &Once<'_>, out: &mut impl Write, err: &mut impl Write) -> i
         Err(problems) => {
             // Where standard error is closed the status still tells.
             let _ = writeln!(err, "{problems}");
-            if let Some(line) = with_credentials(request.path) {
+            if let Some(line) = with_credentials(request) {
                 let _ = writeln!(
                     err,
                     "To have the credentials, as root and with the paths of the unit's LoadCredential=:\n  {line}"
@@ -113,15 +113,14 @@ pub fn once(request: &Once<'_>, out: &mut impl Write, err: &mut impl Write) -> i
 
 /// The command that gives this one all the credentials that the file names; `None`: it names none, or has other problems,
 /// or this is the unit.
-fn with_credentials(path: &Path) -> Option<String> {
+fn with_credentials(request: &Once<'_>) -> Option<String> {
     let surroundings = Surroundings::of_process();
-    let loaded = config::load(path, Keys::Skipped, &surroundings).ok()?;
+    let loaded = config::load(request.path, Keys::Skipped, &surroundings).ok()?;
     if loaded.credentials.is_empty() || surroundings.credentials_directory().is_some() {
         return None;
     }
-    // The transient unit starts in the root directory.
-    let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
-    let command = format!("langmart-prober once --config {}", quoted(&absolute.display().to_string()));
+    let flags = [(request.json, "--json"), (request.verbose, "--verbose")];
+    let command = by_hand("once", request.path, &flags, request.probes);
     Some(systemd_run(loaded.credentials.iter().map(String::as_str), &command))
 }
 

@@ -136,14 +136,23 @@ pub(super) fn exposure(source: &KeySource) -> Option<String> {
     let forbidden = if of_root { 0o037 } else { 0o077 };
     let mode = metadata.mode() & 0o777;
     (mode & forbidden != 0).then(|| {
-        let path = path.display();
-        let remedy = if of_root && !geteuid().is_root() {
-            format!("chmod 640 {path} && chgrp langmart-prober {path}")
-        } else {
-            format!("chmod 600 {path}")
-        };
-        format!("others than its owner can get at {path}, whose mode is {mode:04o}; run: {remedy}")
+        let remedy = closing(path, metadata.uid(), metadata.gid(), geteuid().is_root());
+        format!(
+            "others than its owner can get at {}, whose mode is {mode:04o}; run: {remedy}",
+            path.display()
+        )
     })
+}
+
+/// The command that closes a key file of this owner and group to others. A group other than root's is kept: it may be
+/// how the service reads the file, which whoever looks as root would not notice to be locked out.
+fn closing(path: &Path, owner: u32, group: u32, by_root: bool) -> String {
+    let path = path.display();
+    match (owner, group, by_root) {
+        (0, _, false) => format!("chmod 640 {path} && chgrp langmart-prober {path}"),
+        (0, 1.., true) => format!("chmod 640 {path}"),
+        _ => format!("chmod 600 {path}"),
+    }
 }
 
 /// Whether the URL leads to this machine itself.
@@ -276,6 +285,18 @@ mod tests {
                 Ok(Zeroizing::new(key.to_owned()))
             );
         }
+    }
+
+    #[test]
+    fn closing_a_key_file_does_not_lock_the_service_out() {
+        let path = Path::new("/k");
+        let (service, group) = (100, 101);
+        assert_eq!(closing(path, 0, group, true), "chmod 640 /k", "the group may be the service's");
+        assert_eq!(closing(path, 0, 0, true), "chmod 600 /k");
+        assert_eq!(closing(path, 0, 0, false), "chmod 640 /k && chgrp langmart-prober /k");
+        assert_eq!(closing(path, 0, group, false), "chmod 640 /k && chgrp langmart-prober /k");
+        assert_eq!(closing(path, service, group, true), "chmod 600 /k");
+        assert_eq!(closing(path, service, group, false), "chmod 600 /k");
     }
 
     #[test]

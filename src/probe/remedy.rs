@@ -84,7 +84,7 @@ pub(super) fn remedy(api: Api, check: Check, outcome: &Outcome) -> &'static str 
             "the stream fell silent: raise stall_timeout if this model thinks longer; look at the service's status"
         }
         Reason::UnmetExpectation => {
-            "the response is not what expect asks for: look at it with once --json, or at expect"
+            "the response is not what expect asks for: look at it with once --verbose, or at expect"
         }
         Reason::Internal => "the prober itself is short of something: see its log, LimitNOFILE and memory",
     }

@@ -151,6 +151,8 @@ fn a_credential_is_had_by_systemd_run() {
     let line = "systemd-run --pipe --wait --collect --quiet --property=LoadCredential=langmart:/etc/credstore/langmart \
                 langmart-prober doctor --config DIRECTORY/config.toml\n";
     assert!(seen.contains(line), "{seen}");
+    let seen = bench.seen(&bench.run("doctor", &config, &["--generate", "langmart"]));
+    assert!(seen.contains("doctor --config DIRECTORY/config.toml --generate langmart\n"), "{seen}");
 }
 
 #[test]

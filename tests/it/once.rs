@@ -230,6 +230,10 @@ fn all_credentials_are_had_by_one_line() {
         place.path("config.toml").display()
     );
     assert!(said.ends_with(&line), "{said}");
+    // What was asked for is asked for there too: without it, every probe would run, and spend.
+    let output = place.run("once", &["--json", "--verbose", "openai-auth"]);
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(said.ends_with("/config.toml --json --verbose openai-auth\n"), "{said}");
     // The unit itself has them where systemd says.
     let output = place.command("once").env("CREDENTIALS_DIRECTORY", place.path("none")).output().unwrap();
     assert!(!String::from_utf8(output.stderr).unwrap().contains("systemd-run"));

@@ -12,7 +12,7 @@ use super::{
     walk::walk,
 };
 use crate::{
-    commands::{EXIT_CONFIGURATION, EXIT_FAILED, EXIT_OK, EXIT_USAGE, check_config::quoted},
+    commands::{EXIT_CONFIGURATION, EXIT_FAILED, EXIT_OK, EXIT_USAGE, by_hand::by_hand},
     config::{self, Config, Keys, Surroundings, systemd_run},
     probe::Resolver,
 };
@@ -51,9 +51,8 @@ pub fn doctor(
         writeln!(err, "warning: {warning}")?;
     }
     if !loaded.credentials.is_empty() && surroundings.credentials_directory().is_none() {
-        // The transient unit starts in the root directory.
-        let path = std::path::absolute(request.path).unwrap_or_else(|_| request.path.to_owned());
-        let command = format!("langmart-prober doctor --config {}", quoted(&path.display().to_string()));
+        let flags = [(request.json, "--json"), (request.generate, "--generate")];
+        let command = by_hand("doctor", request.path, &flags, request.providers);
         let line = systemd_run(loaded.credentials.iter().map(String::as_str), &command);
         writeln!(
             err,
