@@ -80,7 +80,7 @@ fn runs_stop_stay_stopped_over_a_restart_and_go_on_the_next_day() {
     assert!((midnight()..midnight() + 1.0).contains(&next), "{next}");
     let date = Timestamp::from_second(midnight() as i64).unwrap().to_string();
     let page = daemon.get("/").body;
-    assert!(page.contains(&format!("chat and stream probes go on at {date}.")), "{page}");
+    assert!(page.contains(&format!("chat and stream go on at <time datetime=\"{date}\">")), "{page}");
     let auth = daemon.runs("openai-auth");
     daemon.scrape_until("checks that spend nothing to go on", |_| daemon.runs("openai-auth") > auth + 2.0);
     // By hand it goes on, and says so.
