@@ -77,6 +77,13 @@ fn rates(bench: &Bench<'_>) -> Result<(), Box<dyn Error>> {
         let last = Told::by(&ours)?;
         let seconds = (last.at - first.at).as_secs_f64();
         let (runs, cpu) = (last.runs - first.runs, last.cpu - first.cpu);
+        if runs <= 0.0 {
+            // A page is given again until four times its rendering have passed, which a busy machine makes long.
+            println!(
+                "{rate:>6} the same page twice: the machine is too slow or too busy for this; try --seconds 60"
+            );
+            continue;
+        }
         println!(
             "{rate:>6} {:>8.0} {:>8.0} {:>12} {:>12} {:>14.3} {:>9.2}",
             runs / seconds,

@@ -149,9 +149,7 @@ impl Bench<'_> {
 
     /// CPU of everybody, in turns.
     fn costs(&mut self) -> Result<(), Box<dyn Error>> {
-        println!(
-            "## CPU-seconds per 1,000 probes, each run's records and a scrape every 5 s of ours included"
-        );
+        println!("## CPU-seconds per 1,000 probes, our records and a scrape a turn included");
         println!(
             "{:<8} {:>9} {:>8} {:>9} {:>6} {:>8} {:>6} {:>10}",
             "probe", "in flight", "ours", "blackbox", "ratio", "bare", "ratio", "cores busy"
@@ -171,11 +169,14 @@ impl Bench<'_> {
                 }
                 let busy = (Machine::now()?.busy - busy) / begin.elapsed().as_secs_f64();
                 let (ours, peer, bare) = (ours.per_thousand(), peer.per_thousand(), bare.per_thousand());
+                let bare = match manner {
+                    Manner::Http | Manner::Https => format!("{bare:>8.3} {:>6.2}", ours / bare),
+                    Manner::Network => format!("{:>8} {:>6}", "-", "-"),
+                };
                 println!(
-                    "{:<8} {in_flight:>9} {ours:>8.3} {peer:>9.3} {:>6.2} {bare:>8.3} {:>6.2} {busy:>10.2}",
+                    "{:<8} {in_flight:>9} {ours:>8.3} {peer:>9.3} {:>6.2} {bare} {busy:>10.2}",
                     format!("{manner:?}").to_lowercase(),
                     ours / peer,
-                    ours / bare,
                 );
             }
         }
