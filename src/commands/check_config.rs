@@ -4,7 +4,7 @@ use std::{io::Write, iter, path::Path};
 
 use super::{EXIT_CONFIGURATION, EXIT_FAILED, EXIT_OK, by_hand::by_hand, table as columns};
 use crate::config::{
-    BYTES_PER_TOKEN, Budget, Comparison, Config, Keys, Loaded, Pool, PoolMember, Probe, Spending,
+    BYTES_PER_TOKEN, Budget, Comparison, Config, Keys, Loaded, Pool, PoolMember, Probe, Shard, Spending,
     Surroundings, duration, load, systemd_run,
 };
 
@@ -118,6 +118,10 @@ fn notes(config: &Config) -> String {
     let unpriced: Vec<_> = unpriced.map(|probe| probe.name.as_str()).collect();
     if !unpriced.is_empty() {
         notes.push(format!("Without a price, and so not in the cost: {}.\n", unpriced.join(", ")));
+    }
+    if let Some(Shard { index, total }) = config.shard {
+        let others = "the other daemons have the other probes of the file";
+        notes.push(format!("\nShard {index} of {total}: {} probes; {others}.\n", config.probes.len()));
     }
     if let Some(Budget { daily_cost_usd, daily_tokens }) = config.budget {
         let cost = daily_cost_usd.map(|usd| format!("{usd} USD"));

@@ -20,6 +20,7 @@ mod resolve_manner;
 mod resolve_probe;
 mod resolve_provider;
 mod resolve_server;
+mod resolve_shard;
 pub mod secret;
 mod spending;
 mod surroundings;

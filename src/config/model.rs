@@ -27,7 +27,9 @@ pub struct Config {
     pub log: Log,
     /// `[schedule]`.
     pub schedule: Schedule,
-    /// `[budget]`; `None`: the file has none.
+    /// `[shard]`; `None`: the file has none, and all of its probes are this daemon's.
+    pub shard: Option<Shard>,
+    /// `[budget]`; `None`: the file has none. Of a shard, its part.
     pub budget: Option<Budget>,
     /// Where the state is kept over a restart; `None`: nowhere.
     pub state_directory: Option<PathBuf>,
@@ -124,6 +126,15 @@ pub struct Schedule {
     pub max_backoff: Duration,
 }
 
+/// `[shard]`: which part of the file's probes is this daemon's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shard {
+    /// From 0 to `total` - 1.
+    pub index: u32,
+    /// How many daemons share the file, 1 or more.
+    pub total: u32,
+}
+
 /// `[budget]`: what the generation checks may take of a UTC day.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Budget {
@@ -162,7 +173,8 @@ pub struct Provider {
     pub paths: Paths,
     /// Where it says how it is; `None`: nowhere that is known.
     pub status_source: Option<StatusSource>,
-    /// The most requests of its probes in any 60 seconds, at least 1; `None`: they are not paced.
+    /// The most requests of its probes in any 60 seconds, at least 1; `None`: they are not paced. Of a shard, its
+    /// part.
     pub requests_per_minute: Option<u32>,
 }
 

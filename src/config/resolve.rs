@@ -21,7 +21,7 @@ use super::{
     raw::Section,
     resolve_budget,
     resolve_groups::{self, Known},
-    resolve_manner, resolve_probe, resolve_provider, resolve_server,
+    resolve_manner, resolve_probe, resolve_provider, resolve_server, resolve_shard,
     surroundings::{Surroundings, exposure, is_loopback},
 };
 
@@ -129,6 +129,7 @@ pub(super) fn config(table: &DeTable<'_>, context: &Context<'_>) -> Config {
     let log = log(root.section("log"), context);
     let state_directory = state_directory(root.section("state"), context);
     let schedule = schedule(root.section("schedule"));
+    let shard = resolve_shard::shard(&mut root, context);
     let budget = resolve_budget::budget(&mut root);
     let defaults = defaults(root.section("defaults"));
 
@@ -136,7 +137,7 @@ pub(super) fn config(table: &DeTable<'_>, context: &Context<'_>) -> Config {
     let mut providers = BTreeMap::new();
     for entry in root.section("provider").entries() {
         let section = Section::of(entry.value, entry.place, context.report);
-        let provider = resolve_provider::provider(entry.key, section, context);
+        let provider = resolve_provider::provider(entry.key, section, shard, context);
         probes.extend(resolve_provider::generated(&provider, &defaults, context.report));
         providers.insert(entry.key.to_owned(), provider);
     }
@@ -147,12 +148,21 @@ pub(super) fn config(table: &DeTable<'_>, context: &Context<'_>) -> Config {
         probes.extend(resolve_probe::written(section, &mut providers, &defaults, context));
     }
     let known = Known::new(&probes, &named, context.report);
-    let comparisons = resolve_groups::comparisons(&mut root, &known);
-    let pools = resolve_groups::pools(&mut root, &known);
+    let mut comparisons = resolve_groups::comparisons(&mut root, &known);
+    let mut pools = resolve_groups::pools(&mut root, &known);
     resolve_groups::join(&mut probes, &comparisons);
     root.finish();
     if let Some(budget) = &budget {
         resolve_budget::agree(budget, &probes, context.report);
+    }
+    probes.sort_by_key(|placed| placed.place.line);
+    distinct(&probes, context.report);
+    if probes.is_empty() {
+        context
+            .report
+            .warning(&Place::default(), "no probe is configured; add checks to a provider or a [[probe]]");
+    } else if let Some(shard) = shard {
+        resolve_shard::keep(shard, &mut probes, &mut comparisons, &mut pools, context.report);
     }
 
     for provider in providers.values().filter(|provider| !provider.used) {
@@ -164,8 +174,9 @@ pub(super) fn config(table: &DeTable<'_>, context: &Context<'_>) -> Config {
     let usable =
         providers.into_iter().filter_map(|(name, drafted)| Some((name, drafted.provider?))).collect();
     let budget = budget.map(|placed| placed.budget);
+    let budget = budget.map(|whole| shard.map_or(whole, |shard| shard.of_budget(whole)));
     let config = finished(server, log, schedule, usable, probes, context);
-    Config { budget, state_directory, comparisons, pools, ..config }
+    Config { shard, budget, state_directory, comparisons, pools, ..config }
 }
 
 /// Warns of each key that goes to a second host: the commonest cause is a copied line that keeps its variable.
@@ -198,22 +209,15 @@ fn same_place(one: &super::Provider, other: &super::Provider) -> bool {
     one.host() == other.host() || is_loopback(&one.base_url) && is_loopback(&other.base_url)
 }
 
-/// Puts the parts together, once it is known that the probes agree with each other.
+/// Puts the parts together, once it is known that the probes agree with each other, and which are this daemon's.
 fn finished(
     server: Server,
     log: Log,
     schedule: Schedule,
     providers: BTreeMap<String, Arc<super::Provider>>,
-    mut probes: Vec<Placed>,
+    probes: Vec<Placed>,
     context: &Context<'_>,
 ) -> Config {
-    probes.sort_by_key(|placed| placed.place.line);
-    distinct(&probes, context.report);
-    if probes.is_empty() {
-        context
-            .report
-            .warning(&Place::default(), "no probe is configured; add checks to a provider or a [[probe]]");
-    }
     if probes.len() > MOST_PROBES {
         let message = format!("{} probes are too many; allowed are {MOST_PROBES}", probes.len());
         context.report.error(&Place::default(), message);
@@ -231,6 +235,7 @@ fn finished(
         server,
         log,
         schedule,
+        shard: None,
         budget: None,
         state_directory: None,
         providers,

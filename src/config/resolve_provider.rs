@@ -12,13 +12,14 @@ use url::Url;
 
 use super::{
     key,
-    model::{DNS_PORT, Key, Paths, Provider, StatusSource, Task},
+    model::{DNS_PORT, Key, Paths, Provider, Shard, StatusSource, Task},
     problem::{Place, Report, not_one_of, shown},
     raw::{Section, wrong_type},
     resolve::{Context, Defaults, Placed, source},
     resolve_http::{base_url, credentials, headers, is_exposed, key_header, path, proxy, status_url},
     resolve_manner::requests_per_minute,
     resolve_probe::probe,
+    resolve_shard::of_pace,
     secret::Secret,
     surroundings::certificates,
 };
@@ -61,7 +62,12 @@ pub(super) struct Draft {
 }
 
 /// The provider of a section. What is wrong in it is reported, and replaced by what lets the rest be judged.
-pub(super) fn provider(name: &str, mut section: Section<'_>, context: &Context<'_>) -> Draft {
+pub(super) fn provider(
+    name: &str,
+    mut section: Section<'_>,
+    shard: Option<Shard>,
+    context: &Context<'_>,
+) -> Draft {
     let report = context.report;
     let place = section.place().clone();
     if !is_name(name, LONGEST_NAME, |c| c == '-') {
@@ -90,6 +96,7 @@ pub(super) fn provider(name: &str, mut section: Section<'_>, context: &Context<'
     let headers = headers(&section.section("headers"), context);
     let key_header = own_key_header(&mut section, &headers);
     let way = way(&mut section, &url, context);
+    let pace_place = section.place_of("requests_per_minute");
     let resolved = Provider {
         name: name.to_owned(),
         api: api.unwrap_or(Api::Openai),
@@ -103,11 +110,10 @@ pub(super) fn provider(name: &str, mut section: Section<'_>, context: &Context<'
         labels: labels(&section.section("labels"), report),
         paths: paths(&mut section),
         status_source: status_source(&mut section, api, own_url, report),
-        requests_per_minute: requests_per_minute(&mut section),
+        requests_per_minute: of_pace(shard, requests_per_minute(&mut section), &pace_place, report),
         base_url: url,
     };
     let (keyed, key_place) = (section.has("api_key"), section.place_of("api_key"));
-    let pace_place = section.place_of("requests_per_minute");
     section.finish();
     Draft {
         pace_place,

@@ -420,6 +420,8 @@ impl Daemon {
         self.budget.set_limits(config.budget);
         memory::show(&self.budget, &self.metrics);
         self.memory.retain(&config);
+        // A budget that is new, or back, may be used up already: no run would tell what is spent of it.
+        self.memory.spent(&self.budget);
         let scheduled = self.schedule(&config, targets, &Kept::default()).await;
         let scheduled = scheduled.map_err(|error| error.to_string());
         self.config = config;

@@ -2,6 +2,7 @@
 
 use std::{
     borrow::Cow,
+    num::NonZero,
     time::{Duration, SystemTime},
 };
 
@@ -31,14 +32,12 @@ pub struct Run {
     pub input_tokens: Option<u32>,
     /// Tokens of the answer; `None`: not told.
     pub output_tokens: Option<u32>,
-    /// The service's id of the request, gated.
-    pub request_id: Option<Box<str>>,
     /// What only a failed run has; `None` on success.
     pub failure: Option<Box<Failure>>,
     duration: Micros,
     phases: [Micros; Phases::NAMES.len()],
-    first_token: Option<Micros>,
-    per_token: Option<Micros>,
+    first_token: Option<NonZero<Micros>>,
+    per_token: Option<NonZero<Micros>>,
 }
 
 /// Of a failed run.
@@ -54,6 +53,8 @@ pub struct Failure {
     pub upstream: Option<&'static str>,
     /// How long the service asks to wait, in seconds; `None` where it does not ask.
     pub retry_after: Option<f64>,
+    /// The service's id of the request, gated: what a ticket needs.
+    pub request_id: Option<Box<str>>,
 }
 
 impl Run {
@@ -66,6 +67,7 @@ impl Run {
                 error_code: outcome.error_code.clone(),
                 upstream: outcome.upstream,
                 retry_after: outcome.retry_after,
+                request_id: outcome.request_id.as_deref().map(Into::into),
             })
         });
         let tokens = |count: u64| u32::try_from(count).unwrap_or(u32::MAX);
@@ -78,12 +80,11 @@ impl Run {
             cost_usd: outcome.estimated_cost_usd.map(|cost| cost as f32),
             input_tokens: outcome.input_tokens.map(tokens),
             output_tokens: outcome.output_tokens.map(tokens),
-            request_id: outcome.request_id.as_deref().map(Into::into),
             failure,
             duration: micros(outcome.duration),
             phases: outcome.phases.durations().map(micros),
-            first_token: outcome.time_to_first_token.map(micros),
-            per_token: outcome.time_per_output_token.map(micros),
+            first_token: outcome.time_to_first_token.and_then(|time| NonZero::new(micros(time))),
+            per_token: outcome.time_per_output_token.and_then(|time| NonZero::new(micros(time))),
         }
     }
 
@@ -109,12 +110,12 @@ impl Run {
 
     /// Until the first visible content of a stream; `None` where there was none, or no stream.
     pub fn first_token(&self) -> Option<Duration> {
-        self.first_token.map(|time| Duration::from_micros(time.into()))
+        self.first_token.map(|time| Duration::from_micros(time.get().into()))
     }
 
     /// Between the visible tokens of a stream, on average; `None` where it cannot be told.
     pub fn per_token(&self) -> Option<Duration> {
-        self.per_token.map(|time| Duration::from_micros(time.into()))
+        self.per_token.map(|time| Duration::from_micros(time.get().into()))
     }
 
     /// The result record of the run, with those members that are kept.
@@ -152,12 +153,12 @@ impl Serialize for RunRecord<'_> {
             optional(&mut map, "hint", (!hint.is_empty()).then_some(hint))?;
         }
         optional(&mut map, "http_status", run.http_status)?;
-        if let Some(Failure { error_code, upstream, retry_after, .. }) = run.failure.as_deref() {
+        if let Some(Failure { error_code, upstream, retry_after, request_id, .. }) = run.failure.as_deref() {
             optional(&mut map, "error_code", error_code.as_ref())?;
             optional(&mut map, "upstream", *upstream)?;
             optional(&mut map, "retry_after_seconds", *retry_after)?;
+            optional(&mut map, "request_id", request_id.as_ref())?;
         }
-        optional(&mut map, "request_id", run.request_id.as_ref())?;
         map.serialize_entry("duration_seconds", &seconds(run.duration))?;
         let phases: serde_json::Map<_, _> = Phases::NAMES
             .iter()
@@ -165,8 +166,8 @@ impl Serialize for RunRecord<'_> {
             .map(|(name, time)| ((*name).to_owned(), seconds(time).into()))
             .collect();
         map.serialize_entry("phases", &phases)?;
-        optional(&mut map, "time_to_first_token_seconds", run.first_token.map(seconds))?;
-        optional(&mut map, "time_per_output_token_seconds", run.per_token.map(seconds))?;
+        optional(&mut map, "time_to_first_token_seconds", run.first_token.map(|time| seconds(time.get())))?;
+        optional(&mut map, "time_per_output_token_seconds", run.per_token.map(|time| seconds(time.get())))?;
         optional(&mut map, "input_tokens", run.input_tokens)?;
         optional(&mut map, "output_tokens", run.output_tokens)?;
         optional(&mut map, "estimated_cost_usd", run.cost_usd)?;

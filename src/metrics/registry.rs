@@ -17,10 +17,10 @@ use super::{
     own::Own,
     pool, process,
     series::Series,
-    text::{Header, Kind, Page},
+    text::{self, Header, Kind, Page},
 };
 use crate::{
-    config::{Comparison, Config, Pool, Probe},
+    config::{Comparison, Config, Pool, Probe, Shard},
     outcome::{Subject, unix_seconds},
 };
 
@@ -43,6 +43,8 @@ pub struct Metrics {
 struct Groups {
     comparisons: Vec<Arc<ComparisonSeries>>,
     pools: Vec<Pool>,
+    /// `None`: all probes of the file are here.
+    shard: Option<Shard>,
 }
 
 impl Metrics {
@@ -75,6 +77,7 @@ impl Metrics {
         let groups = Groups {
             comparisons: comparison::configured(config, &new, &self.groups().comparisons),
             pools: config.pools.clone(),
+            shard: config.shard,
         };
         *self.groups.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(groups);
         *self.series.write().unwrap_or_else(PoisonError::into_inner) = new;
@@ -195,6 +198,15 @@ impl Metrics {
         let groups = self.groups();
         comparison::write(&groups.comparisons, &mut page);
         pool::write(&groups.pools, &all, &mut page);
+        page.family(Header {
+            name: "langmart_prober_shard_info",
+            kind: Kind::Gauge,
+            help: "Always 1, with the index and the total of this daemon's [shard]. Absent without one.",
+        });
+        if let Some(Shard { index, total }) = groups.shard {
+            let [index, total] = [index, total].map(|number| number.to_string());
+            page.sample(&text::labels([("index", &*index), ("total", &*total)]), 1.0);
+        }
         let bytes = page.into_bytes();
         self.length.store(bytes.len(), Ordering::Relaxed);
         bytes

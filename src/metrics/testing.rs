@@ -90,6 +90,7 @@ pub(crate) fn config(probes: Vec<Arc<Probe>>) -> Config {
             max_concurrent_per_provider: 8,
             max_backoff: Duration::from_secs(3600),
         },
+        shard: None,
         providers: BTreeMap::new(),
         probes,
         comparisons: Vec::new(),

@@ -87,9 +87,9 @@ fn facts_of_failure(run: &Run) -> Markup {
             @if !failure.detail.is_empty() { div { dt { "Found" } dd { (failure.detail) } } }
             @if let Some(code) = &failure.error_code { div { dt { "Code" } dd { (code) } } }
             @if let Some(upstream) = failure.upstream { div { dt { "Upstream" } dd { (upstream) } } }
+            @if let Some(id) = &failure.request_id { div { dt { "Request" } dd { (id) } } }
             @if let Some(seconds) = failure.retry_after { div { dt { "Asks to wait" } dd { (seconds) " s" } } }
         }
-        @if let Some(id) = &run.request_id { div { dt { "Request" } dd { (id) } } }
     }
 }
 
@@ -171,8 +171,8 @@ fn write_failure(run: &Run, now: SystemTime) -> Markup {
                 @if let Some(failure) = failure {
                     (failure.detail)
                     @if let Some(code) = &failure.error_code { span.sub { "code " (code) } }
+                    @if let Some(id) = &failure.request_id { span.sub { "request " (id) } }
                 }
-                @if let Some(id) = &run.request_id { span.sub { "request " (id) } }
             }
             td { @if let Some(failure) = failure { (failure.hint) } }
         }

@@ -9,6 +9,7 @@ use crate::harness::{
     daemon::{Daemon, KEY, LISTEN, Place},
     scrape::Scrape,
     simulate::{play, simulator},
+    wait::wait_for,
 };
 
 /// The most that a run of these tests may take: 8 tokens of the prompt's frame, one of its text, 10 of the answer.
@@ -79,7 +80,7 @@ fn runs_stop_stay_stopped_over_a_restart_and_go_on_the_next_day() {
     assert!((midnight()..midnight() + 1.0).contains(&next), "{next}");
     let date = Timestamp::from_second(midnight() as i64).unwrap().to_string();
     let page = daemon.get("/").body;
-    assert!(page.contains(&format!("chat and stream probes go on at {date}.")), "{page}");
+    assert!(page.contains(&format!("chat and stream go on at <time datetime=\"{date}\">")), "{page}");
     let auth = daemon.runs("openai-auth");
     daemon.scrape_until("checks that spend nothing to go on", |_| daemon.runs("openai-auth") > auth + 2.0);
     // By hand it goes on, and says so.
@@ -186,4 +187,24 @@ fn an_outage_takes_the_most_where_a_model_may_have_answered_and_nothing_where_no
 fn the_next_midnight_is_ahead() {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs_f64();
     assert!(midnight() > now && midnight() - now <= 86_400.0);
+}
+
+#[test]
+fn what_is_spent_is_kept_where_a_reload_takes_the_budget_away_and_brings_it_back() {
+    let simulator = simulator("");
+    let place = place(&simulator, "daily_tokens = 40");
+    let with_budget = fs::read_to_string(place.path("config.toml")).unwrap();
+    let without = with_budget.replace("[budget]\ndaily_tokens = 40\n", "");
+    assert_ne!(with_budget, without);
+    let daemon = place.daemon();
+    stopped(&daemon);
+    for (text, kept) in [(without, false), (with_budget, true)] {
+        place.write("config.toml", &text);
+        daemon.reload();
+        // Nothing starts by now with a budget: the reload itself has to tell it.
+        wait_for("the state to follow", || {
+            let state = fs::read_to_string(place.path("state/state.json")).ok()?;
+            (state.contains("spent_tokens") == kept).then_some(())
+        });
+    }
 }

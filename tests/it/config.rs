@@ -669,6 +669,55 @@ fn a_comparison_of_two_models_is_doubtful() {
     );
 }
 
+/// Probes of which some hang together, with limits, and a shard that the environment tells.
+fn sharded(index: u32, total: u32) -> Config {
+    let mut text = format!(
+        "[shard]\nindex = {{ env = \"SHARD\" }}\ntotal = {total}\n[budget]\ndaily_tokens = 1000000\ndaily_cost_usd = 3\n\
+         [provider.langmart]\nrequests_per_minute = 100\n[provider.openai]\n"
+    );
+    let probe = |name: &str, provider: &str| {
+        format!("[[probe]]\nname = \"{name}\"\nprovider = \"{provider}\"\ncheck = \"http\"\npath = \"/\"\n")
+    };
+    let numbered: Vec<_> = (0..200).map(|number| probe(&format!("p{number}"), "langmart")).collect();
+    text += &[numbered.concat(), probe("by", "langmart"), probe("direct", "openai")].concat();
+    text += "[[comparison]]\nname = \"c\"\ngateway = \"by\"\ndirect = \"direct\"\n\
+             [[pool]]\nname = \"a\"\nmembers = [{ probe = \"direct\" }, { probe = \"p7\" }]\n\
+             [[pool]]\nname = \"b\"\nmembers = [{ probe = \"p8\" }, { probe = \"p7\" }]\n";
+    let variable = move |name: &str| (name == "SHARD").then(|| index.to_string().into());
+    let surroundings = Surroundings { variable: &variable, ..SURROUNDINGS };
+    parse(&text, "config.toml", Keys::Required, &surroundings)
+        .unwrap_or_else(|problems| panic!("{problems}"))
+        .config
+}
+
+#[test]
+fn shards_split_a_file_without_overlap() {
+    let shards: Vec<Config> = (0..3).map(|index| sharded(index, 3)).collect();
+    let mut names: Vec<&str> =
+        shards.iter().flat_map(|shard| &shard.probes).map(|probe| probe.name.as_str()).collect();
+    let count = names.len();
+    names.sort_unstable();
+    names.dedup();
+    assert_eq!((count, names.len()), (202, 202), "each probe is in one shard");
+    for shard in &shards {
+        assert!((50..90).contains(&shard.probes.len()), "{} probes", shard.probes.len());
+        assert_eq!(shard.providers["langmart"].requests_per_minute, Some(33));
+        let budget = shard.budget.unwrap();
+        assert_eq!((budget.daily_tokens, budget.daily_cost_usd), (Some(333_333), Some(1.0)));
+    }
+    // What hangs together is whole at one of them, and nowhere else.
+    let whole: Vec<&Config> = shards.iter().filter(|shard| !shard.comparisons.is_empty()).collect();
+    assert_eq!(whole.len(), 1);
+    assert_eq!(shards.iter().map(|shard| shard.pools.len()).sum::<usize>(), 2);
+    assert_eq!((whole[0].comparisons.len(), whole[0].pools.len()), (1, 2));
+    for name in ["by", "direct", "p7", "p8"] {
+        assert!(whole[0].probes.iter().any(|probe| probe.name == name), "{name}");
+    }
+    // The documented example: md5, the last eight bytes, modulo the total.
+    assert!(shards[0].probes.iter().any(|probe| probe.name == "p0"));
+    assert_eq!(sharded(0, 1).probes.len(), 202);
+}
+
 const EXAMPLE: &str = include_str!("../../config.toml.example");
 
 /// The example with those of its commented lines that begin so brought to life.
@@ -718,6 +767,7 @@ fn every_key_is_in_the_example() {
         "[log]",
         "[state]",
         "[schedule]",
+        "[shard]",
         "[budget]",
         "[defaults]",
         "[defaults.generation]",

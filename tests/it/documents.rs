@@ -14,6 +14,7 @@ const DOCUMENTS: &[(&str, &str)] = &[
     ("CONTRIBUTING.md", include_str!("../../CONTRIBUTING.md")),
     ("METRICS.md", include_str!("../../METRICS.md")),
     ("SECURITY.md", include_str!("../../SECURITY.md")),
+    ("docs/scale.md", include_str!("../../docs/scale.md")),
 ];
 
 /// The first and the last cell of each row of a table of the README, by its first line.

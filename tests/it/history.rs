@@ -81,5 +81,5 @@ fn a_reload_keeps_the_memory_of_a_probe_that_stays_the_same() {
 
 #[test]
 fn a_run_takes_little() {
-    assert!(size_of::<Run>() <= 136, "{}", size_of::<Run>());
+    assert!(size_of::<Run>() <= 96, "{}", size_of::<Run>());
 }

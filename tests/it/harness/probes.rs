@@ -93,6 +93,7 @@ pub fn config(probes: Vec<Probe>) -> Config {
             max_concurrent_per_provider: 8,
             max_backoff: Duration::from_secs(3600),
         },
+        shard: None,
         providers: probes.iter().map(|probe| (probe.provider.name.clone(), probe.provider.clone())).collect(),
         probes: probes.into_iter().map(Arc::new).collect(),
         comparisons: Vec::new(),

@@ -1,0 +1,169 @@
+//! The daemon alone: how fast it can go, what a scrape, a start and a reload take, and how large it is.
+
+use std::{
+    error::Error,
+    fs,
+    path::Path,
+    thread,
+    time::{Duration, Instant},
+};
+
+use super::{Bench, Manner, account::quantile, cpu, mebibytes, ours::Ours, page::Page};
+
+/// Runs a second, the last of them more than two cores can do beside the server.
+const RATES: [u32; 5] = [100, 1_000, 2_000, 4_000, 8_000];
+/// How often a start, a scrape and a reload are repeated.
+const TIMES: usize = 11;
+
+pub(crate) fn print(bench: &mut Bench<'_>) -> Result<(), Box<dyn Error>> {
+    bench.server.hold(Duration::ZERO)?;
+    rates(bench)?;
+    println!("## Memory, start, scrape, reload");
+    for probes in [1, 100, 1_000] {
+        rest(bench, probes)?;
+    }
+    println!(
+        "aims: READY with 100 under 50 ms; scraped, 1 probe under 13 MiB, 100 24, 1,000 64; scrape of 1,000 plain \
+         30 ms, gzip 100 ms, lag as without"
+    );
+    println!("program: {:.1} MiB", fs::metadata(bench.program)?.len() as f64 / f64::from(1 << 20));
+    package();
+    Ok(())
+}
+
+/// What the daemon itself says of its runs so far.
+struct Told {
+    at: Instant,
+    cpu: f64,
+    lag: Vec<(f64, f64)>,
+    runs: f64,
+    skipped: f64,
+}
+
+impl Told {
+    fn by(ours: &Ours) -> Result<Self, Box<dyn Error>> {
+        let (at, cpu) = (Instant::now(), cpu(ours.running.id())?);
+        let page = Page::fetch(ours.address)?;
+        let sum = |name: &str| page.samples(name).map(|(_, value)| value).sum::<f64>();
+        let bucket = |(labels, value): (&str, f64)| {
+            let bound = labels.trim_start_matches("le=").trim_matches('"');
+            (bound.parse().unwrap_or(f64::INFINITY), value)
+        };
+        let lag = page.samples("langmart_prober_schedule_lag_seconds_bucket").map(bucket).collect();
+        let (runs, skipped) = (sum("langmart_probe_runs_total"), sum("langmart_probe_skipped_runs_total"));
+        Ok(Self { at, cpu, lag, runs, skipped })
+    }
+
+    /// The least bound of the lag's histogram, in milliseconds, that holds that share of the runs since then.
+    fn lag(&self, since: &Self, share: f64) -> f64 {
+        let new: Vec<_> =
+            self.lag.iter().zip(&since.lag).map(|(now, then)| (now.0, now.1 - then.1)).collect();
+        let all = new.last().map_or(0.0, |last| last.1);
+        new.iter().find(|(_, count)| *count >= all * share).map_or(f64::INFINITY, |(bound, _)| bound * 1e3)
+    }
+}
+
+fn rates(bench: &Bench<'_>) -> Result<(), Box<dyn Error>> {
+    println!("## Runs a second, http, each probe once a second");
+    println!(
+        "{:>6} {:>8} {:>8} {:>12} {:>12} {:>14} {:>9}",
+        "due/s", "run/s", "skip/s", "lag p50 ≤ ms", "lag p99 ≤ ms", "CPU-s per 1000", "cores"
+    );
+    for rate in RATES {
+        let ours = Ours::start(&bench.load(Manner::Http, rate))?;
+        thread::sleep(Duration::from_secs(2));
+        let first = Told::by(&ours)?;
+        thread::sleep(Duration::from_secs(bench.seconds.into()));
+        let last = Told::by(&ours)?;
+        let seconds = (last.at - first.at).as_secs_f64();
+        let (runs, cpu) = (last.runs - first.runs, last.cpu - first.cpu);
+        if runs <= 0.0 {
+            // A page is given again until four times its rendering have passed, which a busy machine makes long.
+            println!(
+                "{rate:>6} the same page twice: the machine is too slow or too busy for this; try --seconds 60"
+            );
+            continue;
+        }
+        println!(
+            "{rate:>6} {:>8.0} {:>8.0} {:>12} {:>12} {:>14.3} {:>9.2}",
+            runs / seconds,
+            (last.skipped - first.skipped) / seconds,
+            last.lag(&first, 0.5),
+            last.lag(&first, 0.99),
+            cpu / runs * 1e3,
+            cpu / seconds,
+        );
+    }
+    println!("aim: p99 at 1,000 under 5 ms\n");
+    Ok(())
+}
+
+fn rest(bench: &Bench<'_>, probes: u32) -> Result<(), Box<dyn Error>> {
+    let load = bench.load(Manner::Http, probes);
+    let mut starts = Vec::new();
+    for _ in 0..TIMES {
+        starts.push(Ours::start(&load)?.ready_after);
+    }
+    let ours = Ours::start(&load)?;
+    let id = ours.running.id();
+    thread::sleep(Duration::from_secs(2));
+    println!("{probes} probes: READY after {:.1} ms, then {} MiB", median(starts), mebibytes(id)?);
+    let quiet = Told::by(&ours)?;
+    thread::sleep(Duration::from_secs(5));
+    let before = Told::by(&ours)?;
+    for (name, gzip) in [("plain", false), ("gzip", true)] {
+        let (mut bytes, mut times, mut used) = (0, Vec::new(), 0.0);
+        for _ in 0..TIMES {
+            // A page that somebody else has just been given would be given again.
+            thread::sleep(Duration::from_millis(400));
+            let start = cpu(id)?;
+            let (length, time) = ours.scrape(gzip)?;
+            used += cpu(id)? - start;
+            bytes = length;
+            times.push(time);
+        }
+        println!(
+            "  scrape, {name}: {:.1} ms, {:.2} MB, {:.1} CPU-ms with the probes' own",
+            median(times),
+            bytes as f64 / 1e6,
+            used / TIMES as f64 * 1e3
+        );
+    }
+    let after = Told::by(&ours)?;
+    println!(
+        "  lag p99 ≤ {} ms unscraped, ≤ {} ms scraped; {} MiB",
+        before.lag(&quiet, 0.99),
+        after.lag(&before, 0.99),
+        mebibytes(id)?
+    );
+    let mut reloads = Vec::new();
+    for _ in 0..TIMES {
+        reloads.push(ours.reload()?);
+    }
+    let reloaded = Told::by(&ours)?;
+    println!(
+        "  reload: {:.1} ms; lag p99 of the runs meanwhile ≤ {} ms, skipped {}",
+        median(reloads),
+        reloaded.lag(&after, 0.99),
+        reloaded.skipped - after.skipped
+    );
+    Ok(())
+}
+
+/// Where `packaging/release` has made one.
+fn package() {
+    let Ok(files) = fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("target/release-files")) else {
+        println!("package: not made; packaging/release makes it");
+        return;
+    };
+    for file in files.flatten().filter(|file| file.path().extension().is_some_and(|end| end == "deb")) {
+        let bytes = file.metadata().map_or(0, |metadata| metadata.len());
+        println!("package: {:.1} MiB", bytes as f64 / f64::from(1 << 20));
+    }
+}
+
+fn median(times: Vec<Duration>) -> f64 {
+    let mut milliseconds: Vec<_> = times.into_iter().map(|time| time.as_secs_f64() * 1e3).collect();
+    milliseconds.sort_unstable_by(f64::total_cmp);
+    quantile(&milliseconds, 0.5)
+}

@@ -1,0 +1,275 @@
+//! The benchmark against peers and limits: the daemon beside `blackbox_exporter` and a bare loop, then alone.
+//!
+//! `cargo bench --bench peers` needs prometheus-blackbox-exporter for its first part. Everybody probes the same server,
+//! which keeps its own account; CPU and memory are read from /proc, the same way for all; they take turns, so that what
+//! else the machine does hits all alike.
+
+#[path = "../thousand/account.rs"]
+#[expect(dead_code, reason = "the grid is the other benchmark's to judge")]
+mod account;
+#[path = "../thousand/bare.rs"]
+mod bare;
+mod blackbox;
+mod limits;
+mod ours;
+#[path = "../thousand/page.rs"]
+#[expect(dead_code, reason = "a page's length only the other benchmark asks for")]
+mod page;
+#[path = "../thousand/process.rs"]
+#[expect(dead_code, reason = "some of it only the other benchmark asks for")]
+mod process;
+mod server;
+
+use std::{
+    error::Error,
+    fs,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    sync::Arc,
+    thread,
+    time::Duration,
+};
+
+use clap::Parser;
+use rustls::{ClientConfig, RootCertStore, crypto::aws_lc_rs};
+
+use self::{
+    account::quantile,
+    blackbox::Blackbox,
+    ours::{Load, Ours},
+    process::{Machine, Usage, machine_name},
+    server::Server,
+};
+
+/// Compares the daemon with `blackbox_exporter` and a bare loop, then looks for its limits.
+#[derive(Debug, Parser)]
+struct Arguments {
+    /// How long each turn takes, of which there are two for everybody
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(3..=60))]
+    seconds: u32,
+    /// Another build of langmart-prober in place of this one, to compare them
+    #[arg(long, value_name = "FILE", default_value = env!("CARGO_BIN_EXE_langmart-prober"))]
+    program: PathBuf,
+    /// Be the server that is probed
+    #[arg(long, value_name = "CA_FILE", hide = true)]
+    serve: Option<PathBuf>,
+    /// Given by cargo bench, and not by cargo test
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+/// What a probe does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Manner {
+    Http,
+    /// A full handshake each time.
+    Https,
+    /// Connects, and sends nothing: `tcp` of `blackbox_exporter`.
+    Network,
+}
+
+/// How long the server waits before it answers, where a number in flight is wanted.
+const HOLD: Duration = Duration::from_millis(20);
+/// Runs a second that make one and eight in flight on average with that wait.
+const RATES: [(u32, u32); 2] = [(1, 50), (8, 400)];
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let result = match &arguments.serve {
+        Some(ca_file) => server::serve(ca_file),
+        None if arguments.bench => measure(&arguments),
+        None => {
+            println!("It takes minutes, and is run by: cargo bench --bench peers");
+            Ok(())
+        }
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("cannot measure: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn measure(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
+    println!("machine: {}", machine_name()?);
+    let directory = tempfile::tempdir()?;
+    let mut bench = Bench {
+        ca_file: directory.path().join("ca.pem"),
+        server: Server::start(&directory.path().join("ca.pem"))?,
+        directory: directory.path(),
+        program: &arguments.program,
+        seconds: arguments.seconds,
+    };
+    match Blackbox::version() {
+        Some(version) => {
+            println!("peer: {version}\n");
+            bench.costs()?;
+            bench.errors()?;
+            bench.memory_of_peer()?;
+        }
+        None => println!("SKIPPED: the peer, since prometheus-blackbox-exporter is not installed\n"),
+    }
+    limits::print(&mut bench)
+}
+
+/// What every measurement needs.
+pub(crate) struct Bench<'a> {
+    pub(crate) server: Server,
+    pub(crate) ca_file: PathBuf,
+    pub(crate) directory: &'a Path,
+    pub(crate) program: &'a Path,
+    pub(crate) seconds: u32,
+}
+
+/// CPU-seconds and probes, as the server counts them.
+#[derive(Clone, Copy, Default)]
+struct Cost {
+    seconds: f64,
+    probes: f64,
+}
+
+impl Cost {
+    fn per_thousand(self) -> f64 {
+        self.seconds / self.probes * 1e3
+    }
+
+    fn add(&mut self, other: Self) {
+        self.seconds += other.seconds;
+        self.probes += other.probes;
+    }
+}
+
+impl Bench<'_> {
+    pub(crate) fn load(&self, manner: Manner, probes: u32) -> Load<'_> {
+        let target = if manner == Manner::Https { self.server.tls } else { self.server.plain };
+        Load { program: self.program, ca_file: &self.ca_file, manner, target, probes, interval: "1s" }
+    }
+
+    /// CPU of everybody, in turns.
+    fn costs(&mut self) -> Result<(), Box<dyn Error>> {
+        println!("## CPU-seconds per 1,000 probes, our records and a scrape a turn included");
+        println!(
+            "{:<8} {:>9} {:>8} {:>9} {:>6} {:>8} {:>6} {:>10}",
+            "probe", "in flight", "ours", "blackbox", "ratio", "bare", "ratio", "cores busy"
+        );
+        for manner in [Manner::Http, Manner::Https, Manner::Network] {
+            for (in_flight, rate) in RATES {
+                self.server.hold(HOLD)?;
+                let [mut ours, mut peer, mut bare] = [Cost::default(); 3];
+                let busy = Machine::now()?.busy;
+                let begin = std::time::Instant::now();
+                for _ in 0..2 {
+                    ours.add(self.our_cost(manner, rate)?);
+                    peer.add(self.peer_cost(manner, rate)?);
+                    if manner != Manner::Network {
+                        bare.add(self.bare_cost(manner, rate)?);
+                    }
+                }
+                let busy = (Machine::now()?.busy - busy) / begin.elapsed().as_secs_f64();
+                let (ours, peer, bare) = (ours.per_thousand(), peer.per_thousand(), bare.per_thousand());
+                let bare = match manner {
+                    Manner::Http | Manner::Https => format!("{bare:>8.3} {:>6.2}", ours / bare),
+                    Manner::Network => format!("{:>8} {:>6}", "-", "-"),
+                };
+                println!(
+                    "{:<8} {in_flight:>9} {ours:>8.3} {peer:>9.3} {:>6.2} {bare} {busy:>10.2}",
+                    format!("{manner:?}").to_lowercase(),
+                    ours / peer,
+                );
+            }
+        }
+        println!("aims: https, 8 in flight, 0.33 of blackbox; http 0.20; both 1.5 of bare or less\n");
+        Ok(())
+    }
+
+    fn our_cost(&mut self, manner: Manner, rate: u32) -> Result<Cost, Box<dyn Error>> {
+        let ours = Ours::start(&self.load(manner, rate))?;
+        // Past the start and its first interval.
+        thread::sleep(Duration::from_millis(1_200));
+        self.server.take()?;
+        let before = cpu(ours.running.id())?;
+        for _ in 0..self.seconds {
+            thread::sleep(Duration::from_secs(1));
+        }
+        ours.scrape(true)?;
+        let seconds = cpu(ours.running.id())? - before;
+        Ok(Cost { seconds, probes: self.server.take()?.count })
+    }
+
+    fn peer_cost(&mut self, manner: Manner, rate: u32) -> Result<Cost, Box<dyn Error>> {
+        let blackbox = Blackbox::start(self.directory, &self.ca_file)?;
+        let target = self.load(manner, rate).target;
+        blackbox.probe(manner, target, rate, 1)?;
+        self.server.take()?;
+        let before = cpu(blackbox.running.id())?;
+        blackbox.probe(manner, target, rate, self.seconds)?;
+        let seconds = cpu(blackbox.running.id())? - before;
+        Ok(Cost { seconds, probes: self.server.take()?.count })
+    }
+
+    fn bare_cost(&mut self, manner: Manner, rate: u32) -> Result<Cost, Box<dyn Error>> {
+        let scheme = if manner == Manner::Https { "https" } else { "http" };
+        let url = format!("{scheme}://{}/health", self.load(manner, rate).target);
+        let bare = bare::run(&url, &self.ca_file, rate, u64::from(self.seconds))?;
+        Ok(Cost { seconds: bare.seconds, probes: bare.requests as f64 })
+    }
+
+    /// By how much the measured duration is above the server's own account of its handling.
+    fn errors(&mut self) -> Result<(), Box<dyn Error>> {
+        println!("## Median measured duration minus the server's own, http, 20 a second, ms");
+        println!("{:<8} {:>8} {:>9}", "handling", "ours", "blackbox");
+        for milliseconds in [0, 5, 50, 500] {
+            self.server.hold(Duration::from_millis(milliseconds))?;
+            let load = self.load(Manner::Http, 20);
+            let (target, ours) = (load.target, Ours::start(&load)?);
+            self.server.take()?;
+            thread::sleep(Duration::from_secs(self.seconds.into()));
+            let durations = ours.stop()?;
+            let excess = quantile(&durations, 0.5) - self.server.take()?.median;
+            let blackbox = Blackbox::start(self.directory, &self.ca_file)?;
+            let mut durations = blackbox.probe(Manner::Http, target, 20, self.seconds)?;
+            durations.sort_unstable_by(f64::total_cmp);
+            let theirs = quantile(&durations, 0.5) - self.server.take()?.median;
+            println!("{milliseconds:<8} {excess:>8.3} {theirs:>9.3}");
+        }
+        println!("aim at 50: ours under 0.3. The connection is in it for both\n");
+        Ok(())
+    }
+
+    /// Resident memory of the peer, whose targets are Prometheus' and not its own.
+    fn memory_of_peer(&mut self) -> Result<(), Box<dyn Error>> {
+        self.server.hold(Duration::ZERO)?;
+        let blackbox = Blackbox::start(self.directory, &self.ca_file)?;
+        print!("blackbox_exporter, resident MiB: at rest {}", mebibytes(blackbox.running.id())?);
+        for rate in [100, 1000] {
+            blackbox.probe(Manner::Http, self.server.plain, rate, 5)?;
+            print!(", after 5 s of {rate} a second {}", mebibytes(blackbox.running.id())?);
+        }
+        println!("\n");
+        Ok(())
+    }
+}
+
+/// Seconds of CPU that the threads of a process have used, to the nanosecond. Neither program's threads end meanwhile.
+pub(crate) fn cpu(id: u32) -> Result<f64, Box<dyn Error>> {
+    let mut nanoseconds = 0.0;
+    for task in fs::read_dir(format!("/proc/{id}/task"))? {
+        let text = fs::read_to_string(task?.path().join("schedstat"))?;
+        nanoseconds += text.split(' ').next().unwrap_or_default().parse::<f64>()?;
+    }
+    Ok(nanoseconds / 1e9)
+}
+
+/// What a process has resident.
+pub(crate) fn mebibytes(id: u32) -> Result<String, Box<dyn Error>> {
+    Ok(format!("{:.1}", Usage::of(id)?.resident as f64 / f64::from(1 << 20)))
+}
+
+/// For a client that speaks plain HTTP only, which reqwest wants all the same.
+pub(crate) fn no_tls() -> Result<ClientConfig, rustls::Error> {
+    let provider = Arc::new(aws_lc_rs::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
+    Ok(builder.with_root_certificates(RootCertStore::empty()).with_no_client_auth())
+}

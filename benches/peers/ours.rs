@@ -1,0 +1,143 @@
+//! The daemon, with as many probes as are needed, each once a second or as long apart as is asked for.
+
+use std::{
+    error::Error,
+    fmt::Write,
+    fs,
+    io::{Read, Write as _},
+    net::{SocketAddr, TcpListener, TcpStream},
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use serde::Deserialize;
+use tempfile::TempDir;
+
+use super::{Manner, page, process::Running};
+
+/// Over how many providers the probes are spread.
+const PROVIDERS: u32 = 10;
+
+/// One that runs.
+pub(crate) struct Ours {
+    // Before the directory that it writes to.
+    pub(crate) running: Running,
+    pub(crate) address: SocketAddr,
+    /// From the start of the process to READY.
+    pub(crate) ready_after: Duration,
+    directory: TempDir,
+}
+
+/// What is to be run.
+#[derive(Clone, Copy)]
+pub(crate) struct Load<'a> {
+    pub(crate) program: &'a Path,
+    pub(crate) ca_file: &'a Path,
+    pub(crate) manner: Manner,
+    pub(crate) target: SocketAddr,
+    pub(crate) probes: u32,
+    pub(crate) interval: &'a str,
+}
+
+#[derive(Deserialize)]
+struct Line {
+    reason: String,
+    duration_seconds: f64,
+}
+
+impl Ours {
+    pub(crate) fn start(load: &Load<'_>) -> Result<Self, Box<dyn Error>> {
+        let directory = tempfile::tempdir()?;
+        let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
+        let configuration = directory.path().join("config.toml");
+        fs::write(&configuration, text(load, address, &directory.path().join("logs"))?)?;
+        let begin = Instant::now();
+        let mut running = Running::start(
+            "the daemon",
+            Command::new(load.program).args(["run", "--config"]).arg(&configuration).stderr(Stdio::null()),
+        )?;
+        while page::body(address, "/-/ready").is_err() {
+            running.check_alive()?;
+            if begin.elapsed() > Duration::from_secs(30) {
+                return Err("the daemon is not ready within 30 s".into());
+            }
+            thread::sleep(Duration::from_millis(1));
+        }
+        Ok(Self { running, address, ready_after: begin.elapsed(), directory })
+    }
+
+    /// Stops it; the values are the durations of its runs, in milliseconds, in ascending order.
+    pub(crate) fn stop(mut self) -> Result<Vec<f64>, Box<dyn Error>> {
+        self.running.stop()?;
+        let mut durations = Vec::new();
+        for file in fs::read_dir(self.directory.path().join("logs"))? {
+            let path: PathBuf = file?.path();
+            if !path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("results.jsonl")) {
+                continue;
+            }
+            for line in fs::read_to_string(path)?.lines() {
+                let Line { reason, duration_seconds } = serde_json::from_str(line)?;
+                if reason == "ok" {
+                    durations.push(duration_seconds * 1e3);
+                }
+            }
+        }
+        durations.sort_unstable_by(f64::total_cmp);
+        Ok(durations)
+    }
+
+    /// How many bytes `/metrics` has and how long it takes, compressed or not.
+    pub(crate) fn scrape(&self, gzip: bool) -> Result<(usize, Duration), Box<dyn Error>> {
+        let encoding = if gzip { "Accept-Encoding: gzip\r\n" } else { "" };
+        let answer = self.ask(&format!("GET /metrics HTTP/1.1\r\n{encoding}"))?;
+        Ok((answer.0.len(), answer.1))
+    }
+
+    /// How long a reload takes.
+    pub(crate) fn reload(&self) -> Result<Duration, Box<dyn Error>> {
+        let (answer, elapsed) = self.ask("POST /-/reload HTTP/1.1\r\nContent-Length: 0\r\n")?;
+        if answer.starts_with(b"HTTP/1.1 200 ") { Ok(elapsed) } else { Err("the reload failed".into()) }
+    }
+
+    fn ask(&self, head: &str) -> Result<(Vec<u8>, Duration), Box<dyn Error>> {
+        let begin = Instant::now();
+        let mut stream = TcpStream::connect(self.address)?;
+        stream.set_read_timeout(Some(Duration::from_secs(30)))?;
+        write!(stream, "{head}Host: {}\r\nConnection: close\r\n\r\n", self.address)?;
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer)?;
+        Ok((answer, begin.elapsed()))
+    }
+}
+
+fn text(load: &Load<'_>, address: SocketAddr, logs: &Path) -> Result<String, std::fmt::Error> {
+    let Load { ca_file, manner, target, probes, interval, program: _ } = *load;
+    let (scheme, check) = match manner {
+        Manner::Http => ("http", "health"),
+        Manner::Https => ("https", "health"),
+        Manner::Network => ("http", "network"),
+    };
+    let mut text = format!(
+        "server.listen = \"{address}\"\nlog.directory = \"{}\"\nlog.max_file_size = \"100GiB\"\n\
+         schedule.max_concurrent = 10000\nschedule.max_concurrent_per_provider = 10000\n\
+         defaults.interval = \"{interval}\"\n",
+        logs.display()
+    );
+    for number in 0..PROVIDERS.min(probes) {
+        writeln!(
+            text,
+            "[provider.p{number}]\napi = \"langmart\"\nbase_url = \"{scheme}://{target}\"\nca_file = \"{}\"",
+            ca_file.display()
+        )?;
+    }
+    for number in 0..probes {
+        let provider = number % PROVIDERS;
+        writeln!(
+            text,
+            "[[probe]]\nname = \"peer-{number:05}\"\nprovider = \"p{provider}\"\ncheck = \"{check}\""
+        )?;
+    }
+    Ok(text)
+}

@@ -1,0 +1,163 @@
+//! The server that everybody probes, a process of its own, with its own account of how long it took for each answer.
+
+use std::{
+    error::Error,
+    fs,
+    io::{self, BufRead, BufReader, Read, Write},
+    net::{SocketAddr, TcpListener, TcpStream},
+    path::Path,
+    process::{ChildStdin, ChildStdout, Command, Stdio},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use rustls::{
+    ServerConfig, ServerConnection, Stream,
+    crypto::aws_lc_rs,
+    pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer},
+};
+
+use super::{account::quantile, process::Running};
+
+const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 15\r\nConnection: close\r\n\r\n{\"status\":\"ok\"}";
+
+/// What the threads of the server share.
+#[derive(Default)]
+struct Shared {
+    /// Microseconds to wait before each answer.
+    hold: AtomicU64,
+    /// Milliseconds from a whole request to its answer's write, one for each connection; 0 without a request.
+    handled: Mutex<Vec<f64>>,
+}
+
+/// The child's side: serves until standard input ends; `hold MICROSECONDS` and `take` are its commands.
+pub(crate) fn serve(ca_file: &Path) -> Result<(), Box<dyn Error>> {
+    let made = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()])?;
+    fs::write(ca_file, made.cert.pem())?;
+    let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(made.signing_key.serialize_der()));
+    let mut tls = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+        .with_safe_default_protocol_versions()?
+        .with_no_client_auth()
+        .with_single_cert(vec![made.cert.der().clone()], key)?;
+    tls.alpn_protocols = vec![b"http/1.1".to_vec()];
+    tls.send_tls13_tickets = 0;
+    let shared = Arc::new(Shared::default());
+    for tls in [None, Some(Arc::new(tls))] {
+        let listener = TcpListener::bind("127.0.0.1:0")?;
+        println!("{}", listener.local_addr()?);
+        let shared = Arc::clone(&shared);
+        thread::spawn(move || accept(&listener, &shared, tls.as_ref()));
+    }
+    for line in io::stdin().lock().lines() {
+        let line = line?;
+        if let Some(hold) = line.strip_prefix("hold ") {
+            shared.hold.store(hold.parse()?, Ordering::Relaxed);
+        } else {
+            let handled = std::mem::take(&mut *shared.handled.lock().unwrap_or_else(PoisonError::into_inner));
+            println!("{}", serde_json::to_string(&handled)?);
+        }
+    }
+    Ok(())
+}
+
+fn accept(listener: &TcpListener, shared: &Arc<Shared>, tls: Option<&Arc<ServerConfig>>) {
+    for stream in listener.incoming().flatten() {
+        let (shared, tls) = (Arc::clone(shared), tls.cloned());
+        // Whoever breaks a connection off sees it himself.
+        thread::spawn(move || {
+            let handled = answer(stream, &shared, tls).unwrap_or(0.0);
+            shared.handled.lock().unwrap_or_else(PoisonError::into_inner).push(handled);
+        });
+    }
+}
+
+/// The value is how many milliseconds it took to answer; 0: there was no request.
+fn answer(
+    mut socket: TcpStream,
+    shared: &Shared,
+    tls: Option<Arc<ServerConfig>>,
+) -> Result<f64, Box<dyn Error>> {
+    socket.set_nodelay(true)?;
+    match tls {
+        None => exchange(&mut socket, shared),
+        Some(tls) => {
+            let mut connection = ServerConnection::new(tls)?;
+            let handled = exchange(&mut Stream::new(&mut connection, &mut socket), shared)?;
+            connection.send_close_notify();
+            connection.write_tls(&mut socket)?;
+            Ok(handled)
+        }
+    }
+}
+
+fn exchange(stream: &mut (impl Read + Write), shared: &Shared) -> Result<f64, Box<dyn Error>> {
+    let mut head = Vec::new();
+    let mut buffer = [0; 4096];
+    while !head.ends_with(b"\r\n\r\n") {
+        let length = stream.read(&mut buffer)?;
+        if length == 0 || head.len() > 64 << 10 {
+            return Ok(0.0);
+        }
+        head.extend_from_slice(&buffer[..length]);
+    }
+    let received = Instant::now();
+    thread::sleep(Duration::from_micros(shared.hold.load(Ordering::Relaxed)));
+    let handled = received.elapsed();
+    stream.write_all(ANSWER)?;
+    stream.flush()?;
+    Ok(handled.as_secs_f64() * 1e3)
+}
+
+/// The server, from outside.
+pub(crate) struct Server {
+    _running: Running,
+    orders: ChildStdin,
+    answers: BufReader<ChildStdout>,
+    pub(crate) plain: SocketAddr,
+    pub(crate) tls: SocketAddr,
+}
+
+/// What the server says of a while.
+pub(crate) struct Served {
+    /// Connections.
+    pub(crate) count: f64,
+    /// Of the time it took for each answer, in milliseconds.
+    pub(crate) median: f64,
+}
+
+impl Server {
+    pub(crate) fn start(ca_file: &Path) -> Result<Self, Box<dyn Error>> {
+        let mut command = Command::new(std::env::current_exe()?);
+        command.arg("--serve").arg(ca_file).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut running = Running::start("the server", &mut command)?;
+        let orders = running.child().stdin.take().ok_or("the server has no standard input")?;
+        let answers = running.child().stdout.take().ok_or("the server has no standard output")?;
+        let mut answers = BufReader::new(answers);
+        let mut address = || -> Result<SocketAddr, Box<dyn Error>> {
+            let mut line = String::new();
+            answers.read_line(&mut line)?;
+            Ok(line.trim().parse()?)
+        };
+        let (plain, tls) = (address()?, address()?);
+        Ok(Self { _running: running, orders, answers, plain, tls })
+    }
+
+    /// From now on it waits that long before each answer.
+    pub(crate) fn hold(&mut self, hold: Duration) -> io::Result<()> {
+        writeln!(self.orders, "hold {}", hold.as_micros())
+    }
+
+    /// What it has served since it was last asked.
+    pub(crate) fn take(&mut self) -> Result<Served, Box<dyn Error>> {
+        writeln!(self.orders, "take")?;
+        let mut line = String::new();
+        self.answers.read_line(&mut line)?;
+        let mut handled: Vec<f64> = serde_json::from_str(&line)?;
+        handled.sort_unstable_by(f64::total_cmp);
+        Ok(Served { count: handled.len() as f64, median: quantile(&handled, 0.5) })
+    }
+}
