@@ -13,7 +13,7 @@ use tokio::{
 
 use super::{
     work::{Event, Work},
-    worker::{Worker, attempt},
+    worker::Worker,
 };
 use crate::outcome::{Demanded, Outcome, SkipCause};
 
@@ -113,24 +113,13 @@ impl<W: Work> Worker<W> {
 
     /// One attempt; the error is what it would have to wait for, `None`: a reload has changed the probe.
     async fn attempt_until(&mut self, deadline: Instant) -> Result<Outcome, Option<SkipCause>> {
-        let (work, probe) = (Arc::clone(&self.work), Arc::clone(W::probe(&self.target)));
-        if work.budget().is_some_and(|budget| !budget.has_room(&probe)) {
-            return Err(Some(SkipCause::Budget));
+        let budget_waits = Err(Some(SkipCause::Budget));
+        if self.work.budget().is_some_and(|budget| !budget.has_room(W::probe(&self.target))) {
+            return budget_waits;
         }
-        let mut admission = self.admitted(Instant::now() + ADMISSION).await?;
+        let admission = self.admitted(Instant::now() + ADMISSION).await?;
         let left = self.time_left(Instant::now()).ok_or(Some(SkipCause::Concurrency))?;
         let within = left.min(deadline.saturating_duration_since(Instant::now()));
-        if work.budget().is_some_and(|budget| !budget.has_room(&probe)) {
-            return Err(Some(SkipCause::Budget));
-        }
-        let charge = work.budget().and_then(|budget| budget.charge(&probe));
-        admission.permit.begin();
-        let (runner, target) = (Arc::clone(&self.work), Arc::clone(&self.target));
-        let outcome = attempt(async move { runner.recheck(target, within).await }).await;
-        admission.permit.end(&outcome);
-        if let Some(charge) = charge {
-            charge.settle(&probe, &outcome);
-        }
-        Ok(outcome)
+        self.attempt_between(admission, within).await.map_or(budget_waits, Ok)
     }
 }

@@ -15,7 +15,7 @@ use tokio::{
 
 use super::{
     work::{Event, Work},
-    worker::{Verdict, Worker, attempt},
+    worker::{Admission, Verdict, Worker, attempt},
 };
 use crate::outcome::{Outcome, Reason};
 
@@ -85,14 +85,24 @@ impl<W: Work> Worker<W> {
     /// One attempt; `None`: there is no time for it, no place, or no budget.
     async fn recheck(&mut self) -> Option<Outcome> {
         let due = self.anchor.instant(self.plan.due(self.next));
-        let mut admission = self.admitted(due).await.ok()?;
+        let admission = self.admitted(due).await.ok()?;
         let within = self.time_left(Instant::now())?;
-        let (work, probe) = (Arc::clone(&self.work), Arc::clone(W::probe(&self.target)));
         // A due run that finds no room is counted as skipped; an attempt that nobody waits for is just not made.
+        self.attempt_between(admission, within).await
+    }
+
+    /// One attempt between due runs, which the budget is charged with; `None`: the budget has no room for it.
+    pub(super) async fn attempt_between(
+        &self,
+        mut admission: Admission,
+        within: Duration,
+    ) -> Option<Outcome> {
+        let (work, target) = (Arc::clone(&self.work), Arc::clone(&self.target));
+        let probe = Arc::clone(W::probe(&target));
         work.budget().is_none_or(|budget| budget.has_room(&probe)).then_some(())?;
         let charge = work.budget().and_then(|budget| budget.charge(&probe));
         admission.permit.begin();
-        let (runner, target) = (Arc::clone(&self.work), Arc::clone(&self.target));
+        let runner = Arc::clone(&work);
         let outcome = attempt(async move { runner.recheck(target, within).await }).await;
         admission.permit.end(&outcome);
         if let Some(charge) = charge {
