@@ -15,11 +15,13 @@ const LONGEST_FILE: u64 = 4 << 20;
 
 /// What to do about keys and secret header values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Keys {
+pub enum Keys<'a> {
     /// One that cannot be read is a problem of the file.
     Required,
     /// One that cannot be read is a warning, and empty in the configuration.
     Reported,
+    /// The same for what these providers need, by their names; the others' are not read.
+    ReportedOf(&'a [String]),
     /// None is read; all are empty in the configuration.
     Skipped,
 }
@@ -36,7 +38,7 @@ pub struct Loaded {
 }
 
 /// Loads the file at `path`, or says everything that is wrong with it.
-pub fn load(path: &Path, keys: Keys, surroundings: &Surroundings<'_>) -> Result<Loaded, Problems> {
+pub fn load(path: &Path, keys: Keys<'_>, surroundings: &Surroundings<'_>) -> Result<Loaded, Problems> {
     let file = path.display().to_string();
     let read = File::open(path).and_then(|opened| read_bounded(opened, LONGEST_FILE));
     let bytes = read.map_err(|error| Problems::of_file(&file, format!("cannot be read: {error}")))?;
@@ -52,7 +54,7 @@ pub fn load(path: &Path, keys: Keys, surroundings: &Surroundings<'_>) -> Result<
 pub fn parse(
     text: &str,
     file: &str,
-    keys: Keys,
+    keys: Keys<'_>,
     surroundings: &Surroundings<'_>,
 ) -> Result<Loaded, Problems> {
     let report = Report::new(file, text);
