@@ -58,8 +58,10 @@ pub(super) fn stream_body(provider: &Provider, model: &str, stream: &Stream) -> 
 /// know nothing else.
 fn max_tokens_parameter(provider: &Provider, model: &str) -> MaxTokensParameter {
     let own_host = matches!(provider.host(), "api.openai.com" | "api.groq.com");
-    let family = model.rsplit('/').next().unwrap_or(model);
-    let openais = provider.api == Api::Openai || model.starts_with("openai/");
+    // LangMart takes `gpt-5`, `openai/gpt-5` and `HANDLE/openai/gpt-5`.
+    let mut parts = model.rsplit('/');
+    let family = parts.next().unwrap_or(model);
+    let openais = provider.api == Api::Openai || parts.next().is_none_or(|owner| owner == "openai");
     let reasons = ["o1", "o3", "o4", "gpt-5"].iter().any(|prefix| family.starts_with(prefix));
     if own_host || openais && reasons {
         MaxTokensParameter::MaxCompletionTokens
