@@ -24,6 +24,8 @@ mod resolve_shard;
 pub mod secret;
 mod spending;
 mod surroundings;
+#[cfg(test)]
+pub mod testing;
 
 pub use self::{
     certificate::{CertificateFiles, Stamp},
