@@ -7,22 +7,11 @@ use super::{
     problem::{Problem, Problems, Report},
     raw,
     resolve::{self, Context},
-    surroundings::{Surroundings, read_bounded},
+    surroundings::{Keys, Surroundings, read_bounded},
 };
 
 /// The most that a configuration file may hold, in bytes.
 const LONGEST_FILE: u64 = 4 << 20;
-
-/// What to do about keys and secret header values.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Keys {
-    /// One that cannot be read is a problem of the file.
-    Required,
-    /// One that cannot be read is a warning, and empty in the configuration.
-    Reported,
-    /// None is read; all are empty in the configuration.
-    Skipped,
-}
 
 /// A configuration and what there is to say about it.
 #[derive(Debug)]
@@ -36,7 +25,7 @@ pub struct Loaded {
 }
 
 /// Loads the file at `path`, or says everything that is wrong with it.
-pub fn load(path: &Path, keys: Keys, surroundings: &Surroundings<'_>) -> Result<Loaded, Problems> {
+pub fn load(path: &Path, keys: Keys<'_>, surroundings: &Surroundings<'_>) -> Result<Loaded, Problems> {
     let file = path.display().to_string();
     let read = File::open(path).and_then(|opened| read_bounded(opened, LONGEST_FILE));
     let bytes = read.map_err(|error| Problems::of_file(&file, format!("cannot be read: {error}")))?;
@@ -52,7 +41,7 @@ pub fn load(path: &Path, keys: Keys, surroundings: &Surroundings<'_>) -> Result<
 pub fn parse(
     text: &str,
     file: &str,
-    keys: Keys,
+    keys: Keys<'_>,
     surroundings: &Surroundings<'_>,
 ) -> Result<Loaded, Problems> {
     let report = Report::new(file, text);

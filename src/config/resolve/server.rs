@@ -5,14 +5,14 @@ use std::{collections::BTreeMap, net::SocketAddr};
 use bcrypt::HashParts;
 use url::Host;
 
-use super::{
+use super::{context::Context, values::absolute};
+use crate::config::{
     certificate::{CertificateFiles, read_chain},
-    load::Keys,
     model::{KeySource, Server, ServerTls},
     problem::shown,
     raw::{Section, wrong_type},
-    resolve::{Context, absolute},
     secret::Secret,
+    surroundings::Keys,
     surroundings::exposure,
 };
 
@@ -96,7 +96,7 @@ fn tls(mut section: Section<'_>, context: &Context<'_>) -> Option<ServerTls> {
         context.report.error(&certificate_place, message);
         return None;
     }
-    if context.keys == Keys::Skipped {
+    if matches!(context.keys, Keys::Skipped | Keys::ReportedOf(_)) {
         return Some(ServerTls { files, stamp, certified: None });
     }
     if let Some(message) = exposure(&KeySource::File(files.key.clone())) {
