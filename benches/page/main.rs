@@ -104,8 +104,8 @@ fn run(arguments: &Arguments) -> Result<bool, Box<dyn Error>> {
         }
     }
     println!(
-        "\n{:<28} {:>10} {:>10} {:>10} {:>10} {:>10}",
-        "turn", "runs", "lag ms", "late", "run ms", "server"
+        "\n{:<28} {:>10} {:>10} {:>10} {:>10} {:>10} {:>10}",
+        "turn", "runs", "lag ms", "late", "run ms", "CPU ms", "server"
     );
     for reader in [false, true, false, true] {
         turn(&mut setting, reader, Duration::from_secs(arguments.seconds))?;
@@ -113,6 +113,7 @@ fn run(arguments: &Arguments) -> Result<bool, Box<dyn Error>> {
     println!(
         "\nlag: from due to start, on average; late: share above 10 ms; run: duration of a success, on average;"
     );
+    println!("CPU: of the thread that times probes, for each run, whatever else the machine does;");
     println!("server: the listener's thread, share of a core, the two scrapes of the turn included");
     setting.daemon.stop()?;
     Ok(small)
@@ -173,6 +174,8 @@ struct Counted {
     /// Of successes: how many, and how long together.
     successes: f64,
     seconds: f64,
+    /// Seconds of the processor that the thread which times probes has used, and the listener's.
+    probes: f64,
     server: f64,
     at: Instant,
 }
@@ -192,6 +195,7 @@ impl Counted {
             within,
             successes: sum("langmart_probe_duration_seconds_count"),
             seconds: sum("langmart_probe_duration_seconds_sum"),
+            probes: usage.threads.get("probes").copied().unwrap_or_default(),
             server: usage.threads.get("server").copied().unwrap_or_default(),
             at: Instant::now(),
         })
@@ -215,11 +219,12 @@ fn turn(setting: &mut Setting, reader: bool, length: Duration) -> Result<(), Box
     let last = Counted::now(setting)?;
     let runs = last.runs - first.runs;
     println!(
-        "{:<28} {runs:>10} {:>10.2} {:>9.1}% {:>10.2} {:>9.1}%",
+        "{:<28} {runs:>10} {:>10.2} {:>9.1}% {:>10.2} {:>10.3} {:>9.1}%",
         if reader { "a reader every second" } else { "no reader" },
         (last.lag - first.lag) / runs * 1e3,
         (1.0 - (last.within - first.within) / runs) * 100.0,
         (last.seconds - first.seconds) / (last.successes - first.successes) * 1e3,
+        (last.probes - first.probes) / runs * 1e3,
         (last.server - first.server) / (last.at - first.at).as_secs_f64() * 100.0
     );
     Ok(())
