@@ -87,7 +87,7 @@ def latency(window):
         name = f"langmart_probe_{metric}_seconds"
         rules.append(record(f"langmart_probe:{metric}_within_{bound}:ratio{window}",
                             # Prometheus 3 writes the bounds of buckets as floats.
-                            f'sum without (le) (rate({name}_bucket{{le=~"{seconds}(.0)?"}}[{window}]))\n'
+                            f'sum without (le) (rate({name}_bucket{{le=~"{seconds}(\\\\.0)?"}}[{window}]))\n'
                             f'/ (rate({name}_count[{window}]) > 0)'))
         for quantile in ("0.5", "0.9"):
             rules.append(record(f"langmart_probe:{metric}_seconds:quantile{window}",
@@ -108,7 +108,7 @@ def long_latency():
         for metric, bound, seconds in (("duration", "10s", "10"), ("time_to_first_token", "2s", "2")):
             name = f"langmart_probe:{metric}_seconds_bucket:rate30m"
             rules.append(record(f"langmart_probe:{metric}_within_{bound}:ratio{window}",
-                                f'sum without (le) (avg_over_time({name}{{le=~"{seconds}(.0)?"}}[{window}:30m]))\n'
+                                f'sum without (le) (avg_over_time({name}{{le=~"{seconds}(\\\\.0)?"}}[{window}:30m]))\n'
                                 f'/ (sum without (le) (avg_over_time({name}{{le="+Inf"}}[{window}:30m])) > 0)'))
             for quantile in ("0.5", "0.9"):
                 rules.append(record(f"langmart_probe:{metric}_seconds:quantile{window}",
@@ -328,8 +328,9 @@ sum_over_time(langmart_probe:time_to_first_token_seconds_bucket:rate30m{le="+Inf
 20 / 1800 # seconds""", "warning", "service", PROBE + ": the first token takes {{ $value | humanizeDuration }}",
               """Half of the streams of the last hour waited longer than twice the median of the day before, and half a second.
               Compare processing with connect and tls in the drill-down, and the gateway with the direct way.""", "10m"),
-        certificate("LangmartCertificateEndsIn21Days", 21, "warning"),
+        # The one that holds the other back is told of first.
         certificate("LangmartCertificateEndsIn7Days", 7, "critical"),
+        certificate("LangmartCertificateEndsIn21Days", 21, "warning"),
         alert("LangmartStatusPageIncident", """
 max by (job, instance, provider, indicator) (
   langmart_probe_status_page_indicator{indicator=~"major|critical"}
