@@ -7,22 +7,11 @@ use super::{
     problem::{Problem, Problems, Report},
     raw,
     resolve::{self, Context},
-    surroundings::{Surroundings, read_bounded},
+    surroundings::{Keys, Surroundings, read_bounded},
 };
 
 /// The most that a configuration file may hold, in bytes.
 const LONGEST_FILE: u64 = 4 << 20;
-
-/// What to do about keys and secret header values.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Keys {
-    /// One that cannot be read is a problem of the file.
-    Required,
-    /// One that cannot be read is a warning, and empty in the configuration.
-    Reported,
-    /// None is read; all are empty in the configuration.
-    Skipped,
-}
 
 /// A configuration and what there is to say about it.
 #[derive(Debug)]

@@ -13,25 +13,16 @@ mod problem;
 mod raw;
 mod reasoning;
 mod resolve;
-mod resolve_budget;
-mod resolve_groups;
-mod resolve_http;
-mod resolve_manner;
-mod resolve_probe;
-mod resolve_provider;
-mod resolve_server;
-mod resolve_shard;
 pub mod secret;
 mod spending;
 mod surroundings;
 
 pub use self::{
     certificate::{CertificateFiles, Stamp},
-    load::{Keys, Loaded, load, parse},
+    load::{Loaded, load, parse},
     model::*,
     problem::{Problem, Problems},
-    resolve::systemd_run,
     secret::Secret,
     spending::Spending,
-    surroundings::Surroundings,
+    surroundings::{Keys, Surroundings, systemd_run},
 };

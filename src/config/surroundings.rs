@@ -28,6 +28,17 @@ const USUAL: u64 = 64 << 10;
 /// The most that a file of certificates may hold, in bytes.
 const LONGEST_CA_FILE: u64 = 16 << 20;
 
+/// What to do about keys and secret header values.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Keys {
+    /// One that cannot be read is a problem of the file.
+    Required,
+    /// One that cannot be read is a warning, and empty in the configuration.
+    Reported,
+    /// None is read; all are empty in the configuration.
+    Skipped,
+}
+
 /// Where a load looks things up; tests have their own.
 #[derive(Clone, Copy)]
 pub struct Surroundings<'a> {
@@ -124,6 +135,13 @@ impl Surroundings<'_> {
         };
         list.to_string_lossy().to_ascii_lowercase().split([',', ' ']).any(matches)
     }
+}
+
+/// The command that gives a command by hand the credentials that otherwise only the unit has.
+pub fn systemd_run<'a>(credentials: impl IntoIterator<Item = &'a str>, command: &str) -> String {
+    let property = |name| format!(" --property=LoadCredential={name}:/etc/credstore/{name}");
+    let properties: String = credentials.into_iter().map(property).collect();
+    format!("systemd-run --pipe --wait --collect --quiet{properties} {command}")
 }
 
 /// Why a secret's file protects nothing, and the command that mends it; `None`: there is nothing to say. A credential's

@@ -2,11 +2,11 @@
 
 use std::ops::RangeInclusive;
 
-use super::{
+use super::context::Placed;
+use crate::config::{
     model::{Budget, Price},
     problem::{Place, Report},
     raw::Section,
-    resolve::Placed,
     spending::Spending,
 };
 

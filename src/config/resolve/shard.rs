@@ -7,11 +7,14 @@ use std::{
 };
 
 use super::{
-    load::Keys,
+    context::{Context, Placed},
+    values::source,
+};
+use crate::config::{
     model::{Budget, Comparison, KeySource, Pool, Shard},
     problem::{Place, Report},
     raw::Section,
-    resolve::{Context, Placed, source},
+    surroundings::Keys,
 };
 
 /// How many daemons can share a file.

@@ -5,15 +5,16 @@ use std::{
     sync::Arc,
 };
 
-use super::{
-    duration,
-    model::{Comparison, Pool, PoolMember, Probe},
-    problem::{Place, Report, nearest, shown},
-    raw::Section,
-    resolve::Placed,
-    resolve_probe::name,
+use super::{context::Placed, probe::name};
+use crate::{
+    config::{
+        duration,
+        model::{Comparison, Pool, PoolMember, Probe},
+        problem::{Place, Report, nearest, shown},
+        raw::Section,
+    },
+    outcome::{Check, Fault, Side},
 };
-use crate::outcome::{Check, Fault, Side};
 
 /// The most pools, so that their series are bounded. A probe is in one comparison only, which bounds those.
 const MOST_POOLS: usize = 1_000;

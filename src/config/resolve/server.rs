@@ -5,14 +5,14 @@ use std::{collections::BTreeMap, net::SocketAddr};
 use bcrypt::HashParts;
 use url::Host;
 
-use super::{
+use super::{context::Context, values::absolute};
+use crate::config::{
     certificate::{CertificateFiles, read_chain},
-    load::Keys,
     model::{KeySource, Server, ServerTls},
     problem::shown,
     raw::{Section, wrong_type},
-    resolve::{Context, absolute},
     secret::Secret,
+    surroundings::Keys,
     surroundings::exposure,
 };
 

@@ -10,10 +10,13 @@ use url::Url;
 use zeroize::Zeroizing;
 
 use super::{
+    context::Context,
+    values::{choice, source},
+};
+use crate::config::{
     model::{Expect, HttpRequest},
     problem::{Place, Report, shown},
     raw::{self, Section, wrong_type},
-    resolve::{Context, choice, source},
     surroundings::is_loopback,
 };
 

@@ -3,17 +3,19 @@
 use std::{collections::BTreeMap, ops::RangeInclusive, sync::Arc, time::Duration};
 
 use super::{
-    duration,
-    model::{Connection, Probe, Recheck},
-    problem::Report,
-    raw::Section,
-    resolve::{Placed, Timing, choice},
-    resolve_provider::Draft,
+    context::{Placed, Timing},
+    provider::Draft,
+    values::choice,
 };
-use crate::outcome::Check;
-
-/// The requests a minute that a provider's probes can be held to.
-const PACES: RangeInclusive<u32> = 1..=60_000;
+use crate::{
+    config::{
+        duration,
+        model::{Connection, Probe, Recheck},
+        problem::Report,
+        raw::Section,
+    },
+    outcome::Check,
+};
 
 /// What can count as slow.
 const SLOW: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_secs(3_600);
@@ -101,11 +103,6 @@ fn recheck(section: &mut Section<'_>, interval: Duration) -> Option<Recheck> {
         section.problem("recheck", message);
     }
     Some(recheck)
-}
-
-/// How many requests a provider's probes may send in a minute.
-pub(super) fn requests_per_minute(section: &mut Section<'_>) -> Option<u32> {
-    section.number("requests_per_minute", &PACES)
 }
 
 /// Warns of each provider whose probes are due more often than its pace lets them run.

@@ -1,8 +1,9 @@
-//! `[provider.NAME]`, and the probes that its `checks` generate.
+//! `[provider.NAME]`.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     net::{IpAddr, SocketAddr},
+    ops::RangeInclusive,
     sync::Arc,
 };
 
@@ -11,19 +12,22 @@ use toml::de::DeValue;
 use url::Url;
 
 use super::{
-    key,
-    model::{DNS_PORT, Key, Paths, Provider, Shard, StatusSource, Task},
-    problem::{Place, Report, not_one_of, shown},
-    raw::{Section, wrong_type},
-    resolve::{Context, Defaults, Placed, source},
-    resolve_http::{base_url, credentials, headers, is_exposed, key_header, path, proxy, status_url},
-    resolve_manner::requests_per_minute,
-    resolve_probe::probe,
-    resolve_shard::of_pace,
-    secret::Secret,
-    surroundings::certificates,
+    context::Context,
+    http::{base_url, credentials, headers, is_exposed, key_header, path, proxy, status_url},
+    shard::of_pace,
+    values::source,
 };
-use crate::outcome::{Api, Check};
+use crate::{
+    config::{
+        key,
+        model::{DNS_PORT, Key, Paths, Provider, Shard, StatusSource},
+        problem::{Place, Report, not_one_of, shown},
+        raw::{Section, wrong_type},
+        secret::Secret,
+        surroundings::certificates,
+    },
+    outcome::{Api, Check},
+};
 
 /// Labels that the exporter or Prometheus sets.
 const RESERVED_LABELS: [&str; 11] =
@@ -42,6 +46,9 @@ const MOST_DNS_SERVERS: usize = 8;
 /// The most characters of a provider's name.
 const LONGEST_NAME: usize = 48;
 
+/// The requests a minute that a provider's probes can be held to.
+const PACES: RangeInclusive<u32> = 1..=60_000;
+
 /// A provider, and what its probes must know of how it was written.
 pub(super) struct Draft {
     /// `None`: without an API nothing can be said of it.
@@ -58,7 +65,7 @@ pub(super) struct Draft {
     /// Whether any probe is meant for it.
     pub(super) used: bool,
     /// What `checks` asks for, and where.
-    checks: Vec<(Check, Place)>,
+    pub(super) checks: Vec<(Check, Place)>,
 }
 
 /// The provider of a section. What is wrong in it is reported, and replaced by what lets the rest be judged.
@@ -110,7 +117,12 @@ pub(super) fn provider(
         labels: labels(&section.section("labels"), report),
         paths: paths(&mut section),
         status_source: status_source(&mut section, api, own_url, report),
-        requests_per_minute: of_pace(shard, requests_per_minute(&mut section), &pace_place, report),
+        requests_per_minute: of_pace(
+            shard,
+            section.number("requests_per_minute", &PACES),
+            &pace_place,
+            report,
+        ),
         base_url: url,
     };
     let (keyed, key_place) = (section.has("api_key"), section.place_of("api_key"));
@@ -125,61 +137,6 @@ pub(super) fn provider(
         keyless: api == Some(Api::Openai) && own_url,
         checks,
     }
-}
-
-/// The probes that a provider's `checks` generate.
-pub(super) fn generated(draft: &Draft, defaults: &Defaults, report: &Report) -> Vec<Placed> {
-    let Some(provider) = &draft.provider else { return Vec::new() };
-    let placed = |(check, place): &(Check, Place)| {
-        needs(*check, provider, draft.keyed || draft.keyless)
-            .unwrap_or_else(|message| report.error(place, message));
-        let task = match check {
-            Check::Network => Task::Network,
-            Check::Status => Task::Status(provider.status_source.clone()?),
-            Check::Health => Task::Health,
-            Check::Auth => Task::Auth,
-            Check::Balance => Task::Balance,
-            _ => Task::Models,
-        };
-        let name = format!("{}-{check}", provider.name);
-        Some(Placed { probe: probe(name, provider, task, None, defaults.plain), place: place.clone() })
-    };
-    draft.checks.iter().filter_map(placed).collect()
-}
-
-/// The names of the probes that `checks` asks for, also where a problem stands against them.
-pub(super) fn generated_names(drafts: &BTreeMap<String, Draft>) -> BTreeSet<String> {
-    let names = |(name, draft): (&String, &Draft)| {
-        draft.checks.iter().map(|(check, _)| format!("{name}-{check}")).collect::<Vec<_>>()
-    };
-    drafts.iter().flat_map(names).collect()
-}
-
-/// What a check wants of its provider; `served`: it has a key, or can do without.
-pub(super) fn needs(check: Check, provider: &Provider, served: bool) -> Result<(), String> {
-    if check == Check::Balance && !matches!(provider.api, Api::Langmart | Api::Openrouter) {
-        return Err(format!(
-            "balance is what langmart and openrouter tell, and {} does not; remove it",
-            provider.api
-        ));
-    }
-    let keyed = matches!(check, Check::Auth | Check::Models | Check::Chat | Check::Stream | Check::Balance);
-    if keyed && !served {
-        return Err(format!("{check} needs a key; give provider.{} an api_key", provider.name));
-    }
-    if check == Check::Health && provider.api != Api::Langmart && provider.paths.health.is_none() {
-        return Err(format!(
-            "health needs a path, which {} has none of its own for; set provider.{}.health_path",
-            provider.api, provider.name
-        ));
-    }
-    if check == Check::Status && provider.status_source.is_none() {
-        return Err(format!(
-            "status needs a status page, and none is known for this provider; set provider.{}.status_url",
-            provider.name
-        ));
-    }
-    Ok(())
 }
 
 /// Whether a name has a bearable length and is of lower-case letters, digits and what `mark` allows.

@@ -3,18 +3,24 @@
 use std::{collections::BTreeMap, ops::RangeInclusive, sync::Arc, time::Duration};
 
 use super::{
-    duration, long_prompt,
-    model::{Chat, Connection, HttpRequest, MaxTokensParameter, Probe, Provider, Stream, Task},
-    problem::{not_one_of, shown},
-    raw::Section,
-    reasoning,
-    resolve::{Context, Defaults, Placed, Timing, choice},
-    resolve_budget::price,
-    resolve_http::request,
-    resolve_manner::Manner,
-    resolve_provider::{Draft, is_name, needs},
+    budget::price,
+    context::{Context, Defaults, Placed, Timing},
+    generated::needs,
+    http::request,
+    manner::Manner,
+    provider::{Draft, is_name},
+    values::choice,
 };
-use crate::outcome::{Api, Check};
+use crate::{
+    config::{
+        duration, long_prompt,
+        model::{Chat, Connection, HttpRequest, MaxTokensParameter, Probe, Provider, Stream, Task},
+        problem::{not_one_of, shown},
+        raw::Section,
+        reasoning,
+    },
+    outcome::{Api, Check},
+};
 
 /// The most characters of a probe's name.
 const LONGEST_NAME: usize = 64;

@@ -1,0 +1,173 @@
+//! From the file's tables to the configuration: a file for each kind of section, and here what must hold between them.
+
+mod budget;
+mod context;
+mod generated;
+mod groups;
+mod http;
+mod manner;
+mod probe;
+mod provider;
+mod sections;
+mod server;
+mod shard;
+mod values;
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use toml::de::DeTable;
+
+pub(super) use self::context::Context;
+use self::{context::Placed, groups::Known, provider::Draft};
+use super::{
+    model::{Config, KeySource, Log, Provider, Schedule, Server},
+    problem::{Place, Report, shown},
+    raw::Section,
+    surroundings::is_loopback,
+};
+
+/// The most probes of one configuration, so that tasks and series are bounded.
+const MOST_PROBES: usize = 10_000;
+
+/// The configuration of a file. It is for use only where nothing was reported: what is wrong in the file has a
+/// default's or a neutral value here, so that the rest can be judged all the same.
+pub(super) fn config(table: &DeTable<'_>, context: &Context<'_>) -> Config {
+    let mut root = Section::root(table, context.report);
+    let server = server::server(root.section("server"), context);
+    let log = sections::log(root.section("log"), context);
+    let state_directory = sections::state_directory(root.section("state"), context);
+    let schedule = sections::schedule(root.section("schedule"));
+    let shard = shard::shard(&mut root, context);
+    let budget = budget::budget(&mut root);
+    let defaults = sections::defaults(root.section("defaults"));
+
+    let mut probes = Vec::new();
+    let mut providers = BTreeMap::new();
+    for entry in root.section("provider").entries() {
+        let section = Section::of(entry.value, entry.place, context.report);
+        let provider = provider::provider(entry.key, section, shard, context);
+        probes.extend(generated::probes(&provider, &defaults, context.report));
+        providers.insert(entry.key.to_owned(), provider);
+    }
+    let mut named = generated::names(&providers);
+    for (value, place) in root.elements("probe", "an array of tables, each written under [[probe]]") {
+        named.extend(value.get("name").and_then(|name| name.get_ref().as_str()).map(str::to_owned));
+        let section = Section::of(value, place, context.report);
+        probes.extend(probe::written(section, &mut providers, &defaults, context));
+    }
+    let known = Known::new(&probes, &named, context.report);
+    let mut comparisons = groups::comparisons(&mut root, &known);
+    let mut pools = groups::pools(&mut root, &known);
+    groups::join(&mut probes, &comparisons);
+    root.finish();
+    if let Some(budget) = &budget {
+        budget::agree(budget, &probes, context.report);
+    }
+    probes.sort_by_key(|placed| placed.place.line);
+    distinct(&probes, context.report);
+    if probes.is_empty() {
+        context
+            .report
+            .warning(&Place::default(), "no probe is configured; add checks to a provider or a [[probe]]");
+    } else if let Some(shard) = shard {
+        shard::keep(shard, &mut probes, &mut comparisons, &mut pools, context.report);
+    }
+
+    for provider in providers.values().filter(|provider| !provider.used) {
+        let message = "no probe uses this provider; give it checks or a [[probe]], or remove it";
+        context.report.warning(&provider.place, message);
+    }
+    shared_keys(&providers, context.report);
+    manner::paces(&providers, &probes, context.report);
+    let usable =
+        providers.into_iter().filter_map(|(name, drafted)| Some((name, drafted.provider?))).collect();
+    let budget = budget.map(|placed| placed.budget);
+    let budget = budget.map(|whole| shard.map_or(whole, |shard| shard.of_budget(whole)));
+    let config = finished(server, log, schedule, usable, probes, context);
+    Config { shard, budget, state_directory, comparisons, pools, ..config }
+}
+
+/// Warns of each key that goes to a second host: the commonest cause is a copied line that keeps its variable.
+fn shared_keys(providers: &BTreeMap<String, Draft>, report: &Report) {
+    let keyed = |draft: &&Draft| draft.provider.as_ref().is_some_and(|p| p.key.is_some());
+    let mut drafts: Vec<_> = providers.values().filter(keyed).collect();
+    drafts.sort_by_key(|draft| draft.place.line);
+    let mut first: Vec<(&KeySource, &Provider)> = Vec::new();
+    for draft in drafts {
+        let Some((provider, key)) = draft.provider.as_deref().and_then(|p| Some((p, p.key.as_ref()?))) else {
+            continue;
+        };
+        match first.iter().find(|(source, _)| **source == key.source) {
+            Some((_, other)) if !same_place(other, provider) => {
+                let message = format!(
+                    "the same {} is the key of provider.{}, which is another host; a key is good at one of them only",
+                    key.source, other.name
+                );
+                report.warning(&draft.key_place, message);
+            }
+            Some(_) => {}
+            None => first.push((&key.source, provider)),
+        }
+    }
+}
+
+/// Whether a key that is good for one of them is meant for the other, too: the same host, whatever the dialect, or this
+/// machine under whatever name.
+fn same_place(one: &Provider, other: &Provider) -> bool {
+    one.host() == other.host() || is_loopback(&one.base_url) && is_loopback(&other.base_url)
+}
+
+/// Puts the parts together, once it is known that the probes agree with each other, and which are this daemon's.
+fn finished(
+    server: Server,
+    log: Log,
+    schedule: Schedule,
+    providers: BTreeMap<String, Arc<Provider>>,
+    probes: Vec<Placed>,
+    context: &Context<'_>,
+) -> Config {
+    if probes.len() > MOST_PROBES {
+        let message = format!("{} probes are too many; allowed are {MOST_PROBES}", probes.len());
+        context.report.error(&Place::default(), message);
+    }
+    let system_roots = (context.surroundings.system_roots)();
+    let untrusting = |provider: &Arc<Provider>| {
+        provider.base_url.scheme() == "https" && provider.ca_certificates.is_empty()
+    };
+    if system_roots.is_empty() && providers.values().any(untrusting) {
+        let message = "the system has no trusted root certificates: every https probe will fail; \
+                       install the package ca-certificates, or set ca_file";
+        context.report.warning(&Place::default(), message);
+    }
+    Config {
+        server,
+        log,
+        schedule,
+        shard: None,
+        budget: None,
+        state_directory: None,
+        providers,
+        probes: probes.into_iter().map(|placed| Arc::new(placed.probe)).collect(),
+        comparisons: Vec::new(),
+        pools: Vec::new(),
+        system_roots: Arc::new(system_roots),
+    }
+}
+
+/// Reports each probe that has the name of one before it.
+fn distinct(probes: &[Placed], report: &Report) {
+    let mut seen: BTreeMap<&str, &Place> = BTreeMap::new();
+    for Placed { probe, place } in probes {
+        if let Some(first) = seen.get(probe.name.as_str()) {
+            let message = format!(
+                "the probe name {} is taken by {} in line {}; names are unique, also among generated ones",
+                shown(&probe.name),
+                first.path,
+                first.line
+            );
+            report.error(place, message);
+        } else {
+            seen.insert(&probe.name, place);
+        }
+    }
+}
