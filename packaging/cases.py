@@ -147,6 +147,8 @@ def burns():
     bad = "G." * 20
     case("half of the runs fail: the budget burns, and the alert ends soon after the failures",
          one("." * 120 + bad + "." * 60), (fast, 119), (fast, 150, ME), (medium, 159, ME), (fast, 175))
+    case("an outage that was told as down wakes nobody again when it is over", one("." * 120 + "G" * 30 + "." * 60), (fast, 145, ME),
+         (medium, 149, ME), (fast, 151), (medium, 151), (fast, 154), (medium, 170), (slow, 151, ME))
     case("a single failure an hour is no burn", one(("." * 59 + "G") * 6), (fast, 350), (medium, 350), (slow, 350))
     case("thin traffic: three failures of four runs, far apart, are too few", one("." * 10 + "G" + " " * 20 + "G" + " " * 20 + "G" + " " * 10),
          (fast, 35), (fast, 60), (medium, 60))
@@ -169,7 +171,7 @@ def burns():
     case("a single failure after the prober was offline", mixed, (fast, 92), (fast, 97), (medium, 110))
     spent = Series(240).probe("." * 60 + "G" * 30 + "." * 60 + "N" * 60 + "." * 30)
     spent.add("langmart_prober_offline", [0] * 152 + [1] * 58 + [0] * 30)
-    case("offline soon after an outage, the runs before it was noticed burn nothing", spent, (medium, 95, ME), (medium, 165),
+    case("offline soon after an outage, the runs before it was noticed burn nothing", spent, (medium, 88, ME), (medium, 95), (medium, 165),
          (medium, 178), (medium, 185), (medium, 209), (medium, 217), (medium, 230))
     two = Series(120).probe("." * 60 + "G" * 60).probe("." * 120, instance="b")
     case("two probers: only the one that sees it", two, (fast, 80, {**ME, "instance": "a"}))

@@ -164,10 +164,15 @@ or
 
 def burn(name, factor, long, short, count, severity, pace):
     """Silent soon after the prober was offline, too: of a short window little else may be left than the runs that failed
-    before that was noticed."""
+    before that was noticed. Who is woken by LangmartProbeDown is not woken again when it is over."""
     def budget(window):
         return (f"1 - langmart_probe:availability_by_run:ratio{window}\n"
                 f"> on () group_left () {factor} * (1 - langmart:slo_objective:ratio)")
+    over = f"""
+unless on (job, instance, probe) (
+  langmart_probe_down_runs_in_a_row == 0
+  and max_over_time(langmart_probe_down_runs_in_a_row[{short}]) >= 3
+)""" if severity == "critical" else ""
     expr = f"""
 (
 {indent(budget(long))}
@@ -179,7 +184,7 @@ and
 and langmart_probe:errors:increase{long} > {count}
 and langmart_probe_interval_seconds <=
 60 # seconds
-unless on (job, instance) max_over_time(langmart_prober_offline[{"5m" if short == "5m" else "30m"}]) == 1"""
+unless on (job, instance) max_over_time(langmart_prober_offline[{"5m" if short == "5m" else "30m"}]) == 1{over}"""
     return alert(name, expr, severity, "service", f"{PROBE} burns its error budget {pace}",
                  f"""{{{{ $value | humanizePercentage }}}} of the runs of the last {long} failed by the fault of gateway,
                  provider or network; over the last {short} as well. Caller's and prober's faults and the time offline are
