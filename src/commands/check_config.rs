@@ -4,8 +4,8 @@ use std::{io::Write, iter, path::Path};
 
 use super::{EXIT_CONFIGURATION, EXIT_FAILED, EXIT_OK, by_hand::by_hand, table as columns};
 use crate::config::{
-    BYTES_PER_TOKEN, Budget, Comparison, Config, Keys, Loaded, Pool, PoolMember, Probe, Shard, Spending,
-    Surroundings, duration, load, systemd_run,
+    BYTES_PER_TOKEN, Budget, Comparison, Config, Keys, Loaded, Pool, PoolMember, Probe, Problem, Shard,
+    Spending, Surroundings, duration, load, systemd_run,
 };
 
 /// The columns of a day's table: six of words, the others of figures.
@@ -37,7 +37,9 @@ pub fn check_config(
     let keys = if no_secrets { Keys::Skipped } else { Keys::Reported };
     let (status, results, messages) = match load(path, keys, surroundings) {
         Ok(loaded) => (EXIT_OK, tables(&loaded.config), remarks(&loaded, path, no_secrets, surroundings)),
-        Err(problems) => (EXIT_CONFIGURATION, String::new(), format!("{problems}\n")),
+        Err(problems) => {
+            (EXIT_CONFIGURATION, String::new(), format!("{problems}\n{}", warned(problems.warnings())))
+        }
     };
     // Where standard error is closed there is nobody left to tell.
     let _ = err.write_all(messages.as_bytes());
@@ -47,14 +49,20 @@ pub fn check_config(
 
 /// The warnings, and how to have the credentials that only the unit has.
 fn remarks(loaded: &Loaded, path: &Path, no_secrets: bool, surroundings: &Surroundings<'_>) -> String {
-    let mut lines: Vec<_> = loaded.warnings.iter().map(|warning| format!("warning: {warning}\n")).collect();
-    if !no_secrets && !loaded.credentials.is_empty() && surroundings.credentials_directory().is_none() {
-        let command = by_hand("check-config", path, &[], &[]);
-        let line = systemd_run(loaded.credentials.iter().map(String::as_str), &command);
-        lines.push(format!(
-            "To check with the credentials, as root and with the paths of the unit's LoadCredential=:\n  {line}\n"
-        ));
+    let warnings = warned(&loaded.warnings);
+    if no_secrets || loaded.credentials.is_empty() || surroundings.credentials_directory().is_some() {
+        return warnings;
     }
+    let command = by_hand("check-config", path, &[], &[]);
+    let line = systemd_run(loaded.credentials.iter().map(String::as_str), &command);
+    format!(
+        "{warnings}To check with the credentials, as root and with the paths of the unit's LoadCredential=:\n  {line}\n"
+    )
+}
+
+/// A line for each warning.
+fn warned(warnings: &[Problem]) -> String {
+    let lines: Vec<_> = warnings.iter().map(|warning| format!("warning: {warning}\n")).collect();
     lines.concat()
 }
 
@@ -346,5 +354,20 @@ mod tests {
         let (status, out, err) = run("[log]\nlevl = 1\n", false, &|_| None);
         assert_eq!((status, out.as_str()), (EXIT_CONFIGURATION, ""));
         assert!(err.starts_with("config.toml:2: log.levl: unknown key; did you mean level?"), "{err}");
+    }
+
+    #[test]
+    fn a_bad_file_has_its_warnings_too_but_none_that_its_errors_made() {
+        let text = format!("{FILE}[budget]\ndaily_tokens = 1000\n[log]\nlevl = 1\n");
+        let (status, _, err) = run(&text, true, &|_| None);
+        assert_eq!(status, EXIT_CONFIGURATION);
+        let lines: Vec<&str> = err.lines().collect();
+        assert_eq!(lines.len(), 2, "{err}");
+        assert!(lines[0].contains("log.levl: unknown key"), "{err}");
+        assert!(lines[1].starts_with("warning: config.toml:16: budget.daily_tokens: "), "{err}");
+        // The probe is there, only wrong.
+        let text = "[provider.corp]\napi = \"openai\"\nbase_url = \"http://localhost\"\n[[probe]]\nname = \"p\"\nprovider = \"corp\"\ncheck = \"chatt\"\n";
+        let (_, _, err) = run(text, true, &|_| None);
+        assert_eq!(err.lines().count(), 1, "{err}");
     }
 }

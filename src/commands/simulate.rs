@@ -35,6 +35,11 @@ pub fn simulate(request: &Simulate<'_>, out: &mut impl Write, err: &mut impl Wri
             return Ok(EXIT_CONFIGURATION);
         }
     };
+    for address in [Some(request.listen), request.tls_listen].into_iter().flatten() {
+        if let Some(warning) = exposed(address) {
+            writeln!(err, "warning: {warning}")?;
+        }
+    }
     let options = Options { listen: request.listen, tls_listen: request.tls_listen, scenario };
     let simulator = match Simulator::start(options) {
         Ok(simulator) => simulator,
@@ -49,6 +54,16 @@ pub fn simulate(request: &Simulate<'_>, out: &mut impl Write, err: &mut impl Wri
     print_addresses(&simulator, out)?;
     wait_for_stop()?;
     Ok(EXIT_OK)
+}
+
+/// What there is to say of an address that is not this machine's alone; `None`: nothing.
+fn exposed(address: SocketAddr) -> Option<String> {
+    (!address.ip().to_canonical().is_loopback()).then(|| {
+        format!(
+            "{address} is not a loopback address: whoever reaches it reaches the simulator, which takes nearly any key \
+             for a good one; leave --listen out, or keep others away"
+        )
+    })
 }
 
 fn read(path: &Path) -> Result<Scenario, String> {
@@ -81,4 +96,20 @@ fn wait_for_stop() -> io::Result<()> {
         while signals.next().await != Signal::Stop {}
         Ok(())
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_others_can_reach_is_warned_of() {
+        for quiet in ["127.0.0.1:1", "127.7.7.7:1", "[::1]:1", "[::ffff:127.0.0.1]:1"] {
+            assert_eq!(exposed(quiet.parse().unwrap()), None, "{quiet}");
+        }
+        for open in ["0.0.0.0:1", "[::]:1", "192.0.2.1:1"] {
+            let said = exposed(open.parse().unwrap());
+            assert!(said.is_some_and(|said| said.starts_with(open)), "{open}");
+        }
+    }
 }

@@ -25,7 +25,7 @@ pub struct Loaded {
 }
 
 /// Loads the file at `path`, or says everything that is wrong with it.
-pub fn load(path: &Path, keys: Keys, surroundings: &Surroundings<'_>) -> Result<Loaded, Problems> {
+pub fn load(path: &Path, keys: Keys<'_>, surroundings: &Surroundings<'_>) -> Result<Loaded, Problems> {
     let file = path.display().to_string();
     let read = File::open(path).and_then(|opened| read_bounded(opened, LONGEST_FILE));
     let bytes = read.map_err(|error| Problems::of_file(&file, format!("cannot be read: {error}")))?;
@@ -41,7 +41,7 @@ pub fn load(path: &Path, keys: Keys, surroundings: &Surroundings<'_>) -> Result<
 pub fn parse(
     text: &str,
     file: &str,
-    keys: Keys,
+    keys: Keys<'_>,
     surroundings: &Surroundings<'_>,
 ) -> Result<Loaded, Problems> {
     let report = Report::new(file, text);

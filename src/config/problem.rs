@@ -30,23 +30,32 @@ impl fmt::Display for Problem {
 
 /// Every problem of a file, in the order of its lines. Its Display is a line for each.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Problems(Vec<Problem>);
+pub struct Problems {
+    problems: Vec<Problem>,
+    warnings: Vec<Problem>,
+}
 
 impl Problems {
     /// The only problem of a file that could not be read.
     pub(super) fn of_file(file: &str, message: String) -> Self {
-        Self(vec![Problem { file: file.to_owned(), place: Place::default(), message }])
+        let problem = Problem { file: file.to_owned(), place: Place::default(), message };
+        Self { problems: vec![problem], warnings: Vec::new() }
     }
 
     /// The problems, at least one, in the order of the file.
     pub fn as_slice(&self) -> &[Problem] {
-        &self.0
+        &self.problems
+    }
+
+    /// What is doubtful besides, in the order of the file.
+    pub fn warnings(&self) -> &[Problem] {
+        &self.warnings
     }
 }
 
 impl fmt::Display for Problems {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (index, problem) in self.0.iter().enumerate() {
+        for (index, problem) in self.problems.iter().enumerate() {
             let separator = if index == 0 { "" } else { "\n" };
             write!(f, "{separator}{problem}")?;
         }
@@ -117,18 +126,19 @@ impl Report {
         Problem { file: self.file.clone(), place: place.clone(), message }
     }
 
-    /// The warnings where there was no error, else the errors.
+    /// Whether nothing makes the file unusable so far.
+    pub(super) fn is_good(&self) -> bool {
+        self.errors.borrow().is_empty()
+    }
+
+    /// The warnings where there was no error, else both.
     pub(super) fn finish(self) -> Result<Vec<Problem>, Problems> {
         let by_place = |mut problems: Vec<Problem>| {
             problems.sort_by(|a, b| a.place.cmp(&b.place));
             problems
         };
-        let errors = self.errors.into_inner();
-        if errors.is_empty() {
-            Ok(by_place(self.warnings.into_inner()))
-        } else {
-            Err(Problems(by_place(errors)))
-        }
+        let [problems, warnings] = [self.errors, self.warnings].map(|noted| by_place(noted.into_inner()));
+        if problems.is_empty() { Ok(warnings) } else { Err(Problems { problems, warnings }) }
     }
 }
 

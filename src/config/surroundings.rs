@@ -30,11 +30,13 @@ const LONGEST_CA_FILE: u64 = 16 << 20;
 
 /// What to do about keys and secret header values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Keys {
+pub enum Keys<'a> {
     /// One that cannot be read is a problem of the file.
     Required,
     /// One that cannot be read is a warning, and empty in the configuration.
     Reported,
+    /// The same for what these providers need, by their names; the others' are not read.
+    ReportedOf(&'a [String]),
     /// None is read; all are empty in the configuration.
     Skipped,
 }

@@ -32,6 +32,8 @@ pub struct Run {
     pub input_tokens: Option<u32>,
     /// Tokens of the answer; `None`: not told.
     pub output_tokens: Option<u32>,
+    /// Whether we estimated any of these, since the service did not count it.
+    pub tokens_estimated: bool,
     /// What only a failed run has; `None` on success.
     pub failure: Option<Box<Failure>>,
     duration: Micros,
@@ -80,6 +82,7 @@ impl Run {
             cost_usd: outcome.estimated_cost_usd.map(|cost| cost as f32),
             input_tokens: outcome.input_tokens.map(tokens),
             output_tokens: outcome.output_tokens.map(tokens),
+            tokens_estimated: outcome.tokens_estimated,
             failure,
             duration: micros(outcome.duration),
             phases: outcome.phases.durations().map(micros),
@@ -170,6 +173,7 @@ impl Serialize for RunRecord<'_> {
         optional(&mut map, "time_per_output_token_seconds", run.per_token.map(|time| seconds(time.get())))?;
         optional(&mut map, "input_tokens", run.input_tokens)?;
         optional(&mut map, "output_tokens", run.output_tokens)?;
+        optional(&mut map, "tokens_estimated", run.tokens_estimated.then_some(true))?;
         optional(&mut map, "estimated_cost_usd", run.cost_usd)?;
         optional(&mut map, "slow", run.slow.then_some(true))?;
         map.end()

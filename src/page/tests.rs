@@ -180,6 +180,7 @@ fn the_api_is_as_documented() {
         time_per_output_token: Some(HOUR),
         input_tokens: Some(1),
         output_tokens: Some(1),
+        tokens_estimated: true,
         estimated_cost_usd: Some(0.5),
         slow: reason == Reason::Ok,
         ..Outcome::new(now(), reason, fault)

@@ -14,7 +14,7 @@ use serde_json::Value;
 use super::{
     balance,
     body::{Body, ErrorBody, MAX_TREE},
-    dialect::{self, Acceptance, Content, Dialect},
+    dialect::{self, Acceptance, Completion, Content, Dialect},
     exchange::Response,
     gate,
     hints::{self, Clocks},
@@ -22,7 +22,7 @@ use super::{
     stream::Ending,
 };
 use crate::{
-    config::{Expect, Probe, StatusSource, Task},
+    config::{BYTES_PER_TOKEN, Chat, Expect, Probe, StatusSource, Task},
     outcome::{Api, Balance, Check, Fault, RateLimit, Reason, StatusPage},
 };
 
@@ -71,23 +71,44 @@ pub(super) struct Verdict {
     pub(super) request_id: Option<String>,
     pub(super) retry_after: Option<f64>,
     pub(super) ratelimit: Vec<RateLimit>,
-    pub(super) input_tokens: Option<u64>,
-    pub(super) output_tokens: Option<u64>,
+    pub(super) tokens: Tokens,
     pub(super) status_page: Option<StatusPage>,
     pub(super) balance: Option<Balance>,
+}
+
+/// Tokens of a whole answer; `None`: it says nothing of them.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Tokens {
+    pub(super) input: Option<u64>,
+    pub(super) output: Option<u64>,
+    /// Whether any of them is our estimate.
+    pub(super) estimated: bool,
+}
+
+impl Tokens {
+    /// As the answer counts them, estimated where it does not and there is something to estimate them from.
+    fn of(chat: &Chat, completion: &Completion) -> Self {
+        let Completion { input_tokens, output_tokens, bytes, content: _ } = *completion;
+        let estimated = bytes > 0 && (input_tokens.is_none() || output_tokens.is_none());
+        Self {
+            input: input_tokens.or_else(|| estimated.then(|| chat.estimated_input_tokens())),
+            output: output_tokens.or_else(|| estimated.then(|| bytes.div_ceil(BYTES_PER_TOKEN) as u64)),
+            estimated,
+        }
+    }
 }
 
 /// What one check finds in an answer, before faults and codes.
 struct Finding {
     reason: Reason,
     detail: Cow<'static, str>,
-    tokens: (Option<u64>, Option<u64>),
+    tokens: Tokens,
     balance: Option<Balance>,
 }
 
 impl Finding {
     fn new(reason: Reason, detail: impl Into<Cow<'static, str>>) -> Self {
-        Self { reason, detail: detail.into(), tokens: (None, None), balance: None }
+        Self { reason, detail: detail.into(), tokens: Tokens::default(), balance: None }
     }
 
     fn ok() -> Self {
@@ -157,7 +178,7 @@ fn verdict(
     error: &ErrorBody<'_>,
     finding: Finding,
 ) -> Verdict {
-    let Finding { reason, detail, tokens: (input_tokens, output_tokens), balance } = finding;
+    let Finding { reason, detail, tokens, balance } = finding;
     let failed = reason != Reason::Ok;
     let upstream = dialect.upstream(error);
     let ratelimit = dialect.rate_limits(&response.headers, error, clocks);
@@ -170,8 +191,7 @@ fn verdict(
         request_id: request_id(probe, dialect, response, error),
         retry_after: wait(dialect, reason, response, error, &ratelimit, clocks),
         ratelimit,
-        input_tokens,
-        output_tokens,
+        tokens,
         status_page: None,
         balance,
     }
@@ -202,8 +222,7 @@ fn of_status_page(source: &StatusSource, response: &Response, clocks: &Clocks) -
         request_id: None,
         retry_after: waits.then(|| hints::retry_after(&response.headers, clocks)).flatten(),
         ratelimit: Vec::new(),
-        input_tokens: None,
-        output_tokens: None,
+        tokens: Tokens::default(),
         status_page,
         balance: None,
     }
@@ -300,7 +319,7 @@ fn answer(
                 Content::Empty(why) => Finding::new(Reason::NoContent, why),
                 Content::Missing => Finding::new(Reason::Malformed, "the answer is not a completion"),
             };
-            finding.tokens = (completion.input_tokens, completion.output_tokens);
+            finding.tokens = probe.chat().map(|chat| Tokens::of(chat, &completion)).unwrap_or_default();
             finding
         }
     }

@@ -238,14 +238,14 @@ fn decide(outcome: &mut Outcome, verdict: Option<Verdict>) {
         request_id,
         retry_after,
         ratelimit,
-        input_tokens,
-        output_tokens,
+        tokens,
         status_page,
         balance,
     } = verdict;
     (outcome.reason, outcome.fault, outcome.detail) = (reason, fault, detail);
     (outcome.error_code, outcome.upstream, outcome.request_id) = (error_code, upstream, request_id);
     (outcome.retry_after, outcome.ratelimit) = (retry_after, ratelimit);
-    (outcome.input_tokens, outcome.output_tokens) = (input_tokens, output_tokens);
+    (outcome.input_tokens, outcome.output_tokens) = (tokens.input, tokens.output);
+    outcome.tokens_estimated = tokens.estimated;
     (outcome.status_page, outcome.balance) = (status_page, balance);
 }

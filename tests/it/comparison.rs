@@ -202,6 +202,9 @@ fn a_long_prompt_is_sent_and_answered() {
     // By hand they are two probes like any others.
     let as_wished = |record: &Value| record["success"] == true && record.get("comparison").is_none();
     assert!(records.iter().all(as_wished), "{records:#?}");
+    // As the service counted what it was sent.
+    let is_long = |record: &Value| record["input_tokens"].as_u64() > Some(20_000);
+    assert!(records.iter().all(is_long), "{records:#?}");
 }
 
 /// What measures time.

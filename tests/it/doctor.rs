@@ -55,7 +55,11 @@ impl Bench {
         let path = self.directory.path().join("config.toml");
         fs::write(&path, text).unwrap();
         let mut prober = Command::new(PROBER);
-        prober.env_clear().env("KEY", "sk-langmart-1").env("BAD_KEY", "sk-langmart-invalid");
+        prober
+            .env_clear()
+            .env("KEY", "sk-langmart-1")
+            .env("BAD_KEY", "sk-langmart-invalid")
+            .env("EMPTY_KEY", "");
         let output = prober.arg(command).arg("--config").arg(path).args(arguments).output().unwrap();
         let said = String::from_utf8([&*output.stdout, &*output.stderr].concat()).unwrap();
         assert!(!said.contains("sk-langmart"), "a key is shown: {said}");
@@ -325,6 +329,25 @@ fn only_what_is_named_is_walked_and_json_is_one_object_a_provider() {
         ["configuration", "proxy", "dns", "tcp", "status"],
         "a service out of reach is not called"
     );
+}
+
+#[test]
+fn a_bad_key_of_a_provider_that_is_not_walked_is_none_of_the_doctors_business() {
+    let bench = Bench::new("");
+    let config = format!(
+        "{LANGMART}[provider.corp]\napi = \"openai\"\nbase_url = \"http://SIMULATOR/openai/v1\"\n\
+         api_key = {{ env = \"EMPTY_KEY\" }}\nheaders = {{ x-tenant = {{ credential = \"tenant\" }} }}\n"
+    );
+    let output = bench.run("doctor", &config, &["langmart"]);
+    let seen = bench.seen(&output);
+    assert_eq!(output.status.code(), Some(0), "{seen}");
+    assert!(!seen.contains("EMPTY_KEY") && !seen.contains("tenant"), "{seen}");
+    for arguments in [&["corp"][..], &[]] {
+        let output = bench.run("doctor", &config, arguments);
+        let seen = bench.seen(&output);
+        assert_eq!(output.status.code(), Some(78), "{seen}");
+        assert!(seen.contains("provider.corp.api_key: the key is empty"), "{seen}");
+    }
 }
 
 #[test]

@@ -18,6 +18,9 @@ use crate::harness::probes::{probe, provider, run};
 
 const HEAD: &str = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n";
 
+/// Timeouts of silence and of the whole run that no test here comes to.
+const PATIENT: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(10));
+
 /// What a server does once it has a request.
 enum Step {
     Send(Vec<u8>),
@@ -50,10 +53,19 @@ fn milliseconds(number: u64) -> Duration {
 
 /// One run of a stream check against a server that does this once.
 fn play(api: Api, steps: Vec<Step>) -> (Outcome, Seen) {
-    play_with(api, (milliseconds(5000), milliseconds(10_000)), steps)
+    play_with(api, PATIENT, steps)
 }
 
-fn play_with(api: Api, (stall, timeout): (Duration, Duration), steps: Vec<Step>) -> (Outcome, Seen) {
+fn play_with(api: Api, limits: (Duration, Duration), steps: Vec<Step>) -> (Outcome, Seen) {
+    play_check(Check::Stream, api, limits, steps)
+}
+
+fn play_check(
+    check: Check,
+    api: Api,
+    (stall, timeout): (Duration, Duration),
+    steps: Vec<Step>,
+) -> (Outcome, Seen) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address: SocketAddr = listener.local_addr().unwrap();
     let (report, seen) = mpsc::channel();
@@ -61,7 +73,7 @@ fn play_with(api: Api, (stall, timeout): (Duration, Duration), steps: Vec<Step>)
         let (mut stream, _) = listener.accept().unwrap();
         report.send(serve(&mut stream, steps)).unwrap();
     });
-    let mut probe = probe(provider(api, &format!("http://{address}")), Check::Stream);
+    let mut probe = probe(provider(api, &format!("http://{address}")), check);
     if let Task::Stream(task) = &mut probe.task {
         task.stall_timeout = stall;
     }
@@ -282,6 +294,27 @@ fn without_counts_the_tokens_are_estimated() {
 }
 
 #[test]
+fn without_counts_the_tokens_of_a_whole_answer_are_estimated_too() {
+    let openai = r#"{"choices":[{"message":{"content":"0123456789!","reasoning_content":"Hm"},"finish_reason":"stop"}]}"#;
+    let anthropic = r#"{"type":"message","content":[{"type":"thinking","thinking":"Hm"},{"type":"text","text":"0123456789!"}]}"#;
+    let google = r#"{"candidates":[{"content":{"parts":[{"text":"Hm","thought":true},{"text":"0123456789!"}]},"finishReason":"STOP"}]}"#;
+    let ask = |api, answer: &str| {
+        let head = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: close\r\n\r\n";
+        let (outcome, _) = play_check(Check::Chat, api, PATIENT, vec![send(head), send(answer)]);
+        assert!(outcome.success(), "{api}: {outcome:?}");
+        (outcome.input_tokens, outcome.output_tokens, outcome.tokens_estimated)
+    };
+    for (api, answer) in
+        [(Api::Langmart, openai), (Api::Openai, openai), (Api::Anthropic, anthropic), (Api::Google, google)]
+    {
+        // 13 bytes are 4 tokens; "Say OK." is 2, and 8 for its frame.
+        assert_eq!(ask(api, answer), (Some(10), Some(4), true), "{api}");
+    }
+    let counted = openai.replacen('{', r#"{"usage":{"prompt_tokens":9,"completion_tokens":5},"#, 1);
+    assert_eq!(ask(Api::Openai, &counted), (Some(9), Some(5), false));
+}
+
+#[test]
 fn counts_come_in_every_dialects_way() {
     let tokens = |api, events: &[&str]| {
         let body: String = events.iter().map(|data| event(data)).collect();
@@ -376,6 +409,19 @@ fn an_error_wins_over_everything() {
     let outcome = check(Api::Openai, &error, Reason::StreamError, Fault::Provider);
     assert_eq!(outcome.error_code.as_deref(), Some("server_error"));
     assert_eq!(outcome.http_status, Some(200));
+    // Groq's way of telling why it stopped early, beside a choice that looks finished.
+    let stopped = event(
+        r#"{"choices":[{"delta":{},"finish_reason":"stop"}],"x_groq":{"id":"req_1","error":"canary"}}"#,
+    );
+    let outcome =
+        check(Api::Groq, &[&content("OK"), &*stopped, DONE].concat(), Reason::StreamError, Fault::Provider);
+    assert_eq!(outcome.error_code, None);
+    check(
+        Api::Groq,
+        &[&content("OK"), &*stopped.replace("\"canary\"", "null"), DONE].concat(),
+        Reason::Ok,
+        Fault::None,
+    );
     let array = event(r#"[{"error":{"code":503,"message":"x","status":"UNAVAILABLE"}}]"#);
     let outcome = check(Api::Google, &array, Reason::StreamError, Fault::Provider);
     assert_eq!(outcome.error_code.as_deref(), Some("UNAVAILABLE"));

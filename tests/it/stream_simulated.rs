@@ -155,6 +155,19 @@ fn a_gateways_error_that_names_its_provider_is_the_providers() {
 }
 
 #[test]
+fn a_model_that_refuses_max_tokens_is_not_called_down_by_it_whatever_it_is_called() {
+    let names = ["openai/gpt-5-mini", "gpt-5-mini", "alice/openai/o3"];
+    let simulator = simulator(&format!("pace = {{ tokens = 2 }}\n[models]\nlangmart = {names:?}"));
+    for model in names.into_iter().chain(["anthropic/claude-haiku-4-5-20251001"]) {
+        let outcome =
+            runs(stream(&simulator, (Api::Langmart, Provider::Langmart, model), false), 1).remove(0);
+        assert!(outcome.success(), "{model}: {outcome:?}");
+    }
+    let luna = (Api::Openai, Provider::Openai, "gpt-5.6-luna");
+    assert!(runs(stream(&simulator, luna, false), 1).remove(0).success());
+}
+
+#[test]
 fn reasoning_is_no_first_token() {
     let simulator = simulator("pace = { first_token = \"40ms\" }");
     for (service, model) in

@@ -40,7 +40,11 @@ pub fn doctor(
     err: &mut impl Write,
 ) -> io::Result<u8> {
     // A key that cannot be read here is one provider's illness, and the others are looked at all the same.
-    let loaded = match config::load(request.path, Keys::Reported, surroundings) {
+    let keys = match request.providers {
+        [] => Keys::Reported,
+        named => Keys::ReportedOf(named),
+    };
+    let loaded = match config::load(request.path, keys, surroundings) {
         Ok(loaded) => loaded,
         Err(problems) => {
             writeln!(err, "{problems}")?;

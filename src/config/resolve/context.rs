@@ -19,20 +19,30 @@ const TIMEOUTS: RangeInclusive<Duration> = Duration::from_millis(10)..=Duration:
 
 /// What every part of a resolution needs.
 pub(in crate::config) struct Context<'a> {
-    pub(super) keys: Keys,
+    pub(super) keys: Keys<'a>,
     pub(super) surroundings: &'a Surroundings<'a>,
     pub(super) report: &'a Report,
     credentials: RefCell<BTreeSet<String>>,
 }
 
 impl<'a> Context<'a> {
-    pub(in crate::config) fn new(keys: Keys, surroundings: &'a Surroundings<'a>, report: &'a Report) -> Self {
+    pub(in crate::config) fn new(
+        keys: Keys<'a>,
+        surroundings: &'a Surroundings<'a>,
+        report: &'a Report,
+    ) -> Self {
         Self { keys, surroundings, report, credentials: RefCell::default() }
     }
 
     /// The names of the credentials that were asked for.
     pub(in crate::config) fn into_credentials(self) -> Vec<String> {
         self.credentials.into_inner().into_iter().collect()
+    }
+
+    /// Whether what stands there is some provider's that nobody asked for, or none's at all.
+    fn is_idle(&self, place: &Place) -> bool {
+        let Keys::ReportedOf(providers) = self.keys else { return false };
+        !providers.iter().any(|name| place.path.starts_with(&format!("provider.{name}.")))
     }
 
     /// A secret's text where it is wanted and can be had; what is wrong with it is reported, never shown.
@@ -42,6 +52,9 @@ impl<'a> Context<'a> {
         place: &Place,
         check: impl FnOnce(&str) -> Result<(), &'static str>,
     ) -> Option<Zeroizing<String>> {
+        if self.is_idle(place) {
+            return None;
+        }
         let credential = match source {
             KeySource::Credential(name) => Some(name),
             KeySource::Env(_) | KeySource::File(_) => None,

@@ -65,15 +65,16 @@ pub(super) fn config(table: &DeTable<'_>, context: &Context<'_>) -> Config {
     }
     probes.sort_by_key(|placed| placed.place.line);
     distinct(&probes, context.report);
+    // What is only wrong is not missing.
+    let complete = context.report.is_good();
     if probes.is_empty() {
-        context
-            .report
-            .warning(&Place::default(), "no probe is configured; add checks to a provider or a [[probe]]");
+        let message = "no probe is configured; add checks to a provider or a [[probe]]";
+        complete.then(|| context.report.warning(&Place::default(), message));
     } else if let Some(shard) = shard {
         shard::keep(shard, &mut probes, &mut comparisons, &mut pools, context.report);
     }
 
-    for provider in providers.values().filter(|provider| !provider.used) {
+    for provider in providers.values().filter(|provider| complete && !provider.used) {
         let message = "no probe uses this provider; give it checks or a [[probe]], or remove it";
         context.report.warning(&provider.place, message);
     }

@@ -96,7 +96,7 @@ fn tls(mut section: Section<'_>, context: &Context<'_>) -> Option<ServerTls> {
         context.report.error(&certificate_place, message);
         return None;
     }
-    if context.keys == Keys::Skipped {
+    if matches!(context.keys, Keys::Skipped | Keys::ReportedOf(_)) {
         return Some(ServerTls { files, stamp, certified: None });
     }
     if let Some(message) = exposure(&KeySource::File(files.key.clone())) {

@@ -103,7 +103,13 @@ impl Dialect for Anthropic {
             Content::Empty(why_empty(answer.get("stop_reason").and_then(Value::as_str).unwrap_or_default()))
         };
         let usage = |name| answer.get("usage")?.get(name).and_then(gate::tokens);
-        Completion { content, input_tokens: usage("input_tokens"), output_tokens: usage("output_tokens") }
+        let length = |block: &Value, name| block.get(name).and_then(Value::as_str).map_or(0, str::len);
+        Completion {
+            content,
+            input_tokens: usage("input_tokens"),
+            output_tokens: usage("output_tokens"),
+            bytes: blocks.iter().map(|block| length(block, "text") + length(block, "thinking")).sum(),
+        }
     }
 
     fn reason(&self, status: u16, error: &ErrorBody<'_>) -> Option<Reason> {

@@ -33,9 +33,7 @@ impl Dialect for Google {
     }
 
     fn chat_path(&self, model: &str) -> String {
-        // Whatever would end the path is none of it.
-        let model = bare(model).replace('%', "%25").replace('?', "%3F").replace('#', "%23");
-        format!("/models/{model}:generateContent")
+        format!("/models/{}:generateContent", escaped(model))
     }
 
     fn chat_body(&self, _provider: &Provider, model: &str, chat: &Chat) -> Value {
@@ -52,7 +50,7 @@ impl Dialect for Google {
 
     fn stream_path(&self, model: &str) -> String {
         // Without alt=sse it is one JSON array.
-        format!("/models/{}:streamGenerateContent?alt=sse", bare(model))
+        format!("/models/{}:streamGenerateContent?alt=sse", escaped(model))
     }
 
     fn stream_body(&self, provider: &Provider, model: &str, stream: &Stream) -> Value {
@@ -107,7 +105,10 @@ impl Dialect for Google {
             None => Content::Missing,
         };
         let Usage { input, output, .. } = usage(answer);
-        Completion { content, input_tokens: input, output_tokens: output }
+        let bytes =
+            |candidate| [false, true].map(|thoughts| texts(candidate, thoughts).map(str::len).sum::<usize>());
+        let bytes = candidate.map_or(0, |candidate| bytes(candidate).iter().sum());
+        Completion { content, input_tokens: input, output_tokens: output, bytes }
     }
 
     fn reason(&self, status: u16, error: &ErrorBody<'_>) -> Option<Reason> {
@@ -175,4 +176,23 @@ fn usage(answer: &Value) -> Usage {
 /// A model's name without the collection that lists put before it.
 fn bare(model: &str) -> &str {
     model.strip_prefix("models/").unwrap_or(model)
+}
+
+/// The same in a path, of which nothing in it is the end.
+fn escaped(model: &str) -> String {
+    bare(model).replace('%', "%25").replace('?', "%3F").replace('#', "%23")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_in_a_models_name_ends_the_path() {
+        assert_eq!(Google.chat_path("models/a%b?c#d"), "/models/a%25b%3Fc%23d:generateContent");
+        assert_eq!(
+            Google.stream_path("models/a%b?c#d"),
+            "/models/a%25b%3Fc%23d:streamGenerateContent?alt=sse"
+        );
+    }
 }

@@ -181,6 +181,8 @@ pub(super) struct Completion {
     pub(super) input_tokens: Option<u64>,
     /// Tokens of the answer, reasoning included.
     pub(super) output_tokens: Option<u64>,
+    /// Bytes of the answer, reasoning included as far as it is shown: its tokens are estimated from them.
+    pub(super) bytes: usize,
 }
 
 /// What a person would see of a completion.
@@ -197,7 +199,7 @@ pub(super) enum Content {
 impl Completion {
     /// Not a completion.
     fn missing() -> Self {
-        Self { content: Content::Missing, input_tokens: None, output_tokens: None }
+        Self { content: Content::Missing, input_tokens: None, output_tokens: None, bytes: 0 }
     }
 }
 

@@ -58,8 +58,10 @@ pub(super) fn stream_body(provider: &Provider, model: &str, stream: &Stream) -> 
 /// know nothing else.
 fn max_tokens_parameter(provider: &Provider, model: &str) -> MaxTokensParameter {
     let own_host = matches!(provider.host(), "api.openai.com" | "api.groq.com");
-    let family = model.rsplit('/').next().unwrap_or(model);
-    let openais = provider.api == Api::Openai || model.starts_with("openai/");
+    // LangMart takes `gpt-5`, `openai/gpt-5` and `HANDLE/openai/gpt-5`.
+    let mut parts = model.rsplit('/');
+    let family = parts.next().unwrap_or(model);
+    let openais = provider.api == Api::Openai || parts.next().is_none_or(|owner| owner == "openai");
     let reasons = ["o1", "o3", "o4", "gpt-5"].iter().any(|prefix| family.starts_with(prefix));
     if own_host || openais && reasons {
         MaxTokensParameter::MaxCompletionTokens
@@ -80,8 +82,9 @@ pub(super) fn completion(answer: &Value) -> Completion {
         return Completion::missing();
     };
     let finish = choice.get("finish_reason").and_then(Value::as_str).unwrap_or_default();
-    let visible = |value: &Value| !content(value).0.trim().is_empty();
-    let content = if message.get("content").is_some_and(visible) {
+    let (text, thinking) = message.get("content").map_or_else(Default::default, content);
+    let bytes = text.len() + reasoning(message, thinking);
+    let content = if !text.trim().is_empty() {
         Content::Visible
     } else if message.get("refusal").is_some_and(Value::is_string) {
         Content::Empty("the model refused")
@@ -89,7 +92,7 @@ pub(super) fn completion(answer: &Value) -> Completion {
         Content::Empty(why_empty(finish))
     };
     let Usage { input, output, .. } = usage(answer.get("usage"));
-    Completion { content, input_tokens: input, output_tokens: output }
+    Completion { content, input_tokens: input, output_tokens: output, bytes }
 }
 
 /// Why an answer that ended so has no content, if it has none.
@@ -114,24 +117,31 @@ pub(super) fn piece(event: &Value) -> Piece<'_> {
     // Groq counts in a member of its own. Everyone's chunk with the counts may have no choice, or repeat the last one.
     let counts = event.get("usage").filter(|usage| usage.is_object());
     let usage = usage(counts.or_else(|| event.pointer("/x_groq/usage")));
+    // And tells there, in its own words, why it stopped early.
+    let stopped_early = event.pointer("/x_groq/error").is_some_and(|error| !error.is_null());
     let Some(choice) = event.pointer("/choices/0") else {
-        return Piece { usage, ..Piece::default() };
+        return Piece { failed: stopped_early, usage, ..Piece::default() };
     };
     let delta = choice.get("delta").unwrap_or(&Value::Null);
-    let length = |name: &str| delta.get(name).and_then(Value::as_str).map_or(0, str::len);
     let (text, thinking) = delta.get("content").map_or_else(Default::default, content);
     // Imitators write an empty reason where others write null.
     let finish = choice.get("finish_reason").and_then(Value::as_str).filter(|reason| !reason.is_empty());
     Piece {
         text,
-        // DeepSeek's name and Groq's; who sends both repeats itself.
-        reasoning: thinking.max(length("reasoning_content")).max(length("reasoning")),
-        refused: length("refusal") > 0,
+        reasoning: reasoning(delta, thinking),
+        refused: delta.get("refusal").and_then(Value::as_str).is_some_and(|refusal| !refusal.is_empty()),
         finish: finish.map(why_empty),
         done: false,
-        failed: finish == Some("error") || choice.get("error").is_some_and(Value::is_object),
+        failed: stopped_early || finish == Some("error") || choice.get("error").is_some_and(Value::is_object),
         usage,
     }
+}
+
+/// The bytes of reasoning in a message or a part of one, beside those in its content.
+fn reasoning(message: &Value, thinking: usize) -> usize {
+    let length = |name: &str| message.get(name).and_then(Value::as_str).map_or(0, str::len);
+    // DeepSeek's name and Groq's; who sends both repeats itself.
+    thinking.max(length("reasoning_content")).max(length("reasoning"))
 }
 
 /// Content as it is seen, and the bytes of thinking in it: a string, or Mistral's array of parts.
