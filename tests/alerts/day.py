@@ -383,7 +383,7 @@ def judge(day, spells, messages):
                 continue
             labels, first, last = found[0]
             after = f"after {max(0, (first - begin) * 60):3.0f} min"
-            told = [message for hour, message in messages if first <= hour <= last + 0.1 and tells(message, labels)]
+            told = [message for hour, message in messages if first - 0.1 <= hour <= last + 0.1 and tells(message, labels)]
             lines.append(f"{begin:5.1f} h  {what:60} {after}, for {(last - first) * 60:4.0f} min, {'to ' + told[0]['receiver'] if told else 'inhibited'}")
             receiver = RECEIVERS.get((labels["fault"], labels["severity"]), "on-call" if labels["severity"] == "critical" else "channel")
             if any(message["receiver"] != receiver for message in told):
