@@ -205,12 +205,12 @@ def table(alerts):
 
 def kinds():
     """The text of the cases, all stories beside each other in each, and the alerts and kinds that they show."""
-    texts_, covered = [], set()
+    cases, covered = [], set()
 
     def add(kind, name, make, *moments, fires=()):
         alerts = [alert for alert in STORIES if (alert, kind) not in REASONS and (kind != "thin traffic" or alert in LETTERS)]
         covered.update((alert, kind) for alert in alerts)
-        texts_.append(told(f"{kind}: {name}", make(alerts), [
+        cases.append(told(f"{kind}: {name}", make(alerts), [
             (alert, minute + (WINDOWS.get(alert, 17) if kind == "reload" and minute == END else 0), fires if minute == END - 1 else ())
             for alert in alerts for minute in moments]))
 
@@ -225,7 +225,7 @@ def kinds():
     add("several probers", "two of three", lambda alerts: played(
         alerts, False, "/c", played(alerts, True, "/b", played(alerts, True))), END - 1, fires=("", "/b"))
     add("reload", "what it was about is removed", lambda alerts: removed(played(alerts, True)), END - 1, END, fires=("",))
-    return texts_, covered
+    return cases, covered
 
 
 def told(name, series, moments):

@@ -156,7 +156,7 @@ def scenario(prober):
 
 def provider(name, port, host="127.0.0.1", **more):
     """A provider of the simulator's. Two hosts, without which nobody can tell that the prober is offline."""
-    path = PATHS[more.pop("api", name)]
+    path = PATHS[more.get("api", name)]
     return (f'[provider.{name}]\nbase_url = "http://{host}:{port}/{path}"\napi_key = {{ env = "DAY_KEY" }}\n'
             + "".join(f"{key} = {json.dumps(value)}\n" for key, value in more.items()))
 
@@ -194,13 +194,12 @@ def of_compared(port, _):
 
 def of_troubled(port, directory):
     return (HEAD + f'[log]\ndirectory = "{directory}/logs"\n[budget]\ndaily_tokens = 200\n' + MINUTES
-            + provider("langmart", port, checks=["health"]) + provider("again", port, "localhost", api="langmart", checks=["health"])
-            .replace("[provider.again]\n", '[provider.again]\napi = "langmart"\n'))
+            + provider("langmart", port, checks=["health"]) + provider("again", port, "localhost", api="langmart", checks=["health"]))
 
 
 def paced(port):
     """Twice as many runs as its pace allows."""
-    out = provider("paced", port, api="langmart", requests_per_minute=150).replace("[provider.paced]\n", '[provider.paced]\napi = "langmart"\n')
+    out = provider("paced", port, api="langmart", requests_per_minute=150)
     return out + "".join(f'[[probe]]\nname = "paced-{number}"\nprovider = "paced"\ncheck = "health"\ninterval = "8s"\n'
                          for number in range(40))
 
@@ -248,14 +247,14 @@ class Hosts:
 class Day:
     def __init__(self, program, prometheus, directory):
         self.directory, self.program, self.messages = pathlib.Path(directory), program, []
-        self.processes, self.simulators, self.probers, self.addresses, self.good = [], {}, {}, {}, {}
+        self.processes, self.simulators, self.ports, self.probers, self.addresses, self.good = [], {}, {}, {}, {}, {}
         self.hosts = Hosts(directory, 20, 5)
         self.dawn = time.time()
         for name in FAULTS:
             (self.directory / f"{name}.day").write_text(scenario(name))
             self.simulators[name], simulator = self.begin(name, "simulate", "--listen", "127.0.0.1:0", "--scenario", f"{directory}/{name}.day")
-            self.port = {**getattr(self, "port", {}), name: simulator.rsplit(":", 1)[1]}
-            self.write(name, CONFIGURATIONS[name](self.port[name], directory))
+            self.ports[name] = simulator.rsplit(":", 1)[1]
+            self.write(name, CONFIGURATIONS[name](self.ports[name], directory))
             self.probers[name], self.addresses[name] = self.begin(name, "run", "--config", self.config(name))
             # A restart comes back where Prometheus looks for it.
             self.good[name] = pathlib.Path(self.config(name)).read_text().replace("127.0.0.1:0", self.addresses[name], 1)
@@ -297,7 +296,7 @@ class Day:
         troubled = self.good["troubled"]
         logs = self.directory / "logs"
         acts = [
-            (PACED, lambda: self.reload("troubled", troubled + paced(self.port["troubled"]))),
+            (PACED, lambda: self.reload("troubled", troubled + paced(self.ports["troubled"]))),
             (UNPACED, lambda: self.reload("troubled", troubled)),
             (DISK, lambda: (logs.rename(self.directory / "away"), logs.write_text(""))),
             (DISK_BACK, lambda: (logs.unlink(), (self.directory / "away").rename(logs))),
