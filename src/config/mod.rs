@@ -16,6 +16,8 @@ mod resolve;
 pub mod secret;
 mod spending;
 mod surroundings;
+#[cfg(test)]
+pub mod testing;
 
 pub use self::{
     certificate::{CertificateFiles, Stamp},

@@ -4,30 +4,17 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use crate::{
     config::{
-        Chat, Config, Connection, Log, LogFormat, Paths, Price, Probe, Provider, Rotation, Schedule, Server,
-        Stream, Task,
+        Chat, Config, Log, LogFormat, Price, Probe, Provider, Rotation, Schedule, Server, Stream, Task,
+        testing,
     },
     outcome::Api,
 };
 
+pub(crate) use crate::config::testing::probe;
+
 /// A provider with nothing special.
 pub(crate) fn provider(name: &str, api: Api) -> Provider {
-    Provider {
-        name: name.to_owned(),
-        api,
-        base_url: "https://api.example:8443/v1".parse().unwrap(),
-        key: None,
-        key_header: None,
-        proxy: None,
-        proxy_auth: None,
-        dns_servers: Vec::new(),
-        ca_certificates: Vec::new(),
-        headers: Vec::new(),
-        labels: BTreeMap::new(),
-        paths: Paths::default(),
-        status_source: None,
-        requests_per_minute: None,
-    }
+    testing::provider(name, api, "https://api.example:8443/v1")
 }
 
 const PRICE: Option<Price> = Some(Price { input_usd_per_mtok: 0.15, output_usd_per_mtok: 0.6 });
@@ -48,22 +35,6 @@ pub(crate) fn stream(name: &str, provider: &Arc<Provider>, model: &str) -> Arc<P
     let chat = Chat { prompt: "Hi".to_owned(), max_tokens: 32, max_tokens_parameter: None, price: PRICE };
     let task = Task::Stream(Stream { chat, stall_timeout: Duration::from_secs(20), include_usage: true });
     Arc::new(Probe { model: Some(model.to_owned()), ..probe(name, provider, task) })
-}
-
-/// A probe without a model.
-pub(crate) fn probe(name: &str, provider: &Arc<Provider>, task: Task) -> Probe {
-    Probe {
-        name: name.to_owned(),
-        provider: Arc::clone(provider),
-        task,
-        model: None,
-        interval: Duration::from_secs(60),
-        timeout: Duration::from_secs(30),
-        connection: Connection::Cold,
-        slow_after: None,
-        recheck: None,
-        comparison: None,
-    }
 }
 
 /// A configuration of these probes.

@@ -138,7 +138,6 @@ where
 #[cfg(test)]
 mod tests {
     use std::{
-        collections::BTreeMap,
         fs,
         io::{BufRead, BufReader},
         net::TcpListener,
@@ -147,7 +146,7 @@ mod tests {
     };
 
     use super::*;
-    use crate::{config::Paths, outcome::Api};
+    use crate::{config::testing::provider, outcome::Api};
 
     /// The kernel's timer of the open connection between two ports: `00` none, `01` retransmission, `02` keep-alive
     /// (`proc_net_tcp` in the kernel's documentation).
@@ -169,22 +168,7 @@ mod tests {
     fn the_kernel_ends_no_silent_connection() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
-        let provider = Provider {
-            name: "p".to_owned(),
-            api: Api::Openai,
-            base_url: url.parse().unwrap(),
-            key: None,
-            key_header: None,
-            proxy: None,
-            proxy_auth: None,
-            dns_servers: Vec::new(),
-            ca_certificates: Vec::new(),
-            headers: Vec::new(),
-            labels: BTreeMap::new(),
-            paths: Paths::default(),
-            status_source: None,
-            requests_per_minute: None,
-        };
+        let provider = provider("p", Api::Openai, &url);
         let tls = tls(&provider, &[]).unwrap();
         let client = client(&provider, tls, Arc::new(Resolver::new()), Connection::Cold).unwrap();
         let silent = thread::spawn(move || {

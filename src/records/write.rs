@@ -145,7 +145,6 @@ fn files(log: &Log) -> Option<Files> {
 #[cfg(test)]
 mod tests {
     use std::{
-        collections::BTreeMap,
         fs,
         path::{Path, PathBuf},
         sync::atomic::Ordering,
@@ -156,7 +155,10 @@ mod tests {
 
     use super::*;
     use crate::{
-        config::{Connection, LogFormat, Paths, Provider, Task},
+        config::{
+            LogFormat, Task,
+            testing::{self, provider},
+        },
         outcome::{Api, Fault, Reason},
     };
 
@@ -175,34 +177,8 @@ mod tests {
     }
 
     fn probe() -> Arc<Probe> {
-        let provider = Provider {
-            name: "langmart".to_owned(),
-            api: Api::Langmart,
-            base_url: "https://api.langmart.ai".parse().unwrap(),
-            key: None,
-            key_header: None,
-            proxy: None,
-            proxy_auth: None,
-            dns_servers: Vec::new(),
-            ca_certificates: Vec::new(),
-            headers: Vec::new(),
-            labels: BTreeMap::new(),
-            paths: Paths::default(),
-            status_source: None,
-            requests_per_minute: None,
-        };
-        Arc::new(Probe {
-            name: "langmart-health".to_owned(),
-            provider: Arc::new(provider),
-            task: Task::Health,
-            model: None,
-            interval: LONG,
-            timeout: LONG,
-            connection: Connection::Cold,
-            slow_after: None,
-            recheck: None,
-            comparison: None,
-        })
+        let langmart = Arc::new(provider("langmart", Api::Langmart, "https://api.langmart.ai"));
+        Arc::new(testing::probe("langmart-health", &langmart, Task::Health))
     }
 
     fn outcome() -> Arc<Outcome> {

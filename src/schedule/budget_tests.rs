@@ -27,7 +27,7 @@ fn chat_probe(name: &str, interval: Duration) -> Probe {
     let price = Price { input_usd_per_mtok: 10.0, output_usd_per_mtok: 10.0 };
     let chat =
         Chat { prompt: "Hi".to_owned(), max_tokens: 31, max_tokens_parameter: None, price: Some(price) };
-    Probe { task: Task::Chat(chat), ..probe(name, provider("corp", "k"), interval) }
+    Probe { task: Task::Chat(chat), ..probe(name, &provider("corp", "k"), interval) }
 }
 
 fn chat_target(name: &str, interval: Duration) -> Arc<Target> {
@@ -79,7 +79,7 @@ fn a_charge_is_the_most_and_becomes_what_was_counted() {
 }
 
 fn target_probe() -> Probe {
-    probe("auth", provider("corp", "k"), MINUTE)
+    probe("auth", &provider("corp", "k"), MINUTE)
 }
 
 #[test]
@@ -261,7 +261,7 @@ async fn runs_stop_in_the_middle_of_a_minute_and_go_on_the_next_day() {
 #[tokio::test(start_paused = true)]
 async fn a_wait_is_taken_up_after_a_restart() {
     fn remembered(wait: Wait) -> Arc<Target> {
-        let probe = probe("limited", provider("corp", "k"), SECOND);
+        let probe = probe("limited", &provider("corp", "k"), SECOND);
         let script = |_| Step { lasts: SECOND / 100, result: Some((Reason::RateLimited, None)) };
         Arc::new(Target { probe: Arc::new(probe), script, wait: Some(wait) })
     }

@@ -20,7 +20,7 @@ fn paced(pace: u32) -> Arc<Provider> {
 
 fn targets(count: usize, pace: u32, interval: Duration, script: Script) -> Vec<Arc<Target>> {
     let provider = paced(pace);
-    (0..count).map(|n| with(probe(&format!("p{n}"), provider.clone(), interval), script)).collect()
+    (0..count).map(|n| with(probe(&format!("p{n}"), &provider, interval), script)).collect()
 }
 
 /// When runs began, in order.
@@ -104,7 +104,7 @@ async fn nobody_starves_where_intervals_differ() {
     let intervals = [5, 10, 30, 60, 120].map(|seconds| SECOND * seconds);
     let targets: Vec<_> = intervals
         .iter()
-        .map(|interval| with(probe(&format!("p{}", interval.as_secs()), provider.clone(), *interval), quick))
+        .map(|interval| with(probe(&format!("p{}", interval.as_secs()), &provider, *interval), quick))
         .collect();
     let theatre = Theatre::open(&UNLIMITED, targets.clone());
     theatre.until(120 * MINUTE).await;
@@ -150,7 +150,7 @@ async fn a_reload_keeps_what_was_sent() {
     check_windows(&starts(&theatre), 10);
     // Without its pace, every due time is a run.
     let unpaced =
-        || (0..30).map(|n| with(probe(&format!("p{n}"), provider("corp", "k"), 20 * SECOND), quick));
+        || (0..30).map(|n| with(probe(&format!("p{n}"), &provider("corp", "k"), 20 * SECOND), quick));
     theatre.scheduler.apply(&UNLIMITED, unpaced().collect());
     let before = starts(&theatre).len();
     theatre.until(11 * MINUTE).await;
@@ -162,8 +162,8 @@ async fn a_reload_keeps_what_was_sent() {
 #[tokio::test(start_paused = true)]
 async fn checks_that_send_the_service_nothing_are_not_paced() {
     let provider = paced(1);
-    let network = || Probe { task: Task::Network, ..probe("network", provider.clone(), SECOND) };
-    let targets = vec![with(network(), quick), with(probe("auth", provider.clone(), SECOND), quick)];
+    let network = || Probe { task: Task::Network, ..probe("network", &provider, SECOND) };
+    let targets = vec![with(network(), quick), with(probe("auth", &provider, SECOND), quick)];
     let theatre = Theatre::open(&UNLIMITED, targets.clone());
     theatre.until(10 * MINUTE).await;
     assert!(theatre.account(&targets[0].probe).runs >= 599);
@@ -174,7 +174,7 @@ async fn checks_that_send_the_service_nothing_are_not_paced() {
 async fn a_provider_that_waits_for_its_pace_holds_up_no_other() {
     let limits = Schedule { max_concurrent: 1, ..UNLIMITED };
     let mut all = targets(20, 1, SECOND, quick);
-    let other = with(probe("other", provider("other", "k"), SECOND), quick);
+    let other = with(probe("other", &provider("other", "k"), SECOND), quick);
     all.push(other.clone());
     let theatre = Theatre::open(&limits, all);
     theatre.until(5 * MINUTE).await;
@@ -189,7 +189,7 @@ async fn rechecks_count_as_requests() {
     }
     let recheck = Some(Recheck { after: SECOND, step: Duration::ZERO, times: 10 });
     let provider = paced(8);
-    let target = with(Probe { recheck, ..probe("p", provider, 20 * SECOND) }, down);
+    let target = with(Probe { recheck, ..probe("p", &provider, 20 * SECOND) }, down);
     let theatre = Theatre::open(&UNLIMITED, vec![target.clone()]);
     theatre.until(20 * MINUTE).await;
     let mut begun: Vec<Instant> = theatre

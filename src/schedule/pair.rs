@@ -186,7 +186,7 @@ mod tests {
         let target = |name, script| {
             let comparison = Some(Arc::clone(&comparison));
             let timeout = interval / 2;
-            with(Probe { timeout, comparison, ..probe(name, provider(name, "k"), interval) }, script)
+            with(Probe { timeout, comparison, ..probe(name, &provider(name, "k"), interval) }, script)
         };
         vec![target("by-gateway", gateway), target("direct", direct)]
     }
@@ -322,7 +322,7 @@ mod tests {
             .map(|target| {
                 let name = &target.probe.name;
                 let timeout = target.probe.timeout;
-                with(Probe { timeout, ..probe(name, provider(name, "k"), MINUTE) }, target.script)
+                with(Probe { timeout, ..probe(name, &provider(name, "k"), MINUTE) }, target.script)
             })
             .collect();
         let mut theatre = Theatre::open(&UNLIMITED, joined.clone());

@@ -25,7 +25,7 @@ fn down(_attempt: usize) -> Step {
 }
 
 fn target(interval: Duration, script: Script) -> Arc<Target> {
-    with(Probe { recheck: Some(GUIDE), ..probe("p", provider("corp", "k"), interval) }, script)
+    with(Probe { recheck: Some(GUIDE), ..probe("p", &provider("corp", "k"), interval) }, script)
 }
 
 /// What ended after the first run until shortly before the second, each with the seconds since the first one's end.
@@ -142,7 +142,7 @@ async fn a_reload_that_changes_the_probe_ends_them() {
     theatre.scheduler.apply(&UNLIMITED, vec![target(MINUTE, down)]);
     theatre.until(first + 20 * SECOND).await;
     let changed =
-        Probe { timeout: SECOND, recheck: Some(GUIDE), ..probe("p", provider("corp", "k"), MINUTE) };
+        Probe { timeout: SECOND, recheck: Some(GUIDE), ..probe("p", &provider("corp", "k"), MINUTE) };
     theatre.scheduler.apply(&UNLIMITED, vec![with(changed, down)]);
     theatre.until(first + 50 * SECOND).await;
     let events = theatre.entries("p").into_iter();

@@ -1,7 +1,7 @@
 //! What the tests of the loops share: runs by script, and the account of what became of each due time.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::HashMap,
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering},
@@ -16,7 +16,7 @@ use super::{
     plan::{Moment, Plan},
 };
 use crate::{
-    config::{Connection, Key, KeySource, Paths, Probe, Provider, Schedule, Secret, Task},
+    config::{Key, KeySource, Probe, Provider, Schedule, Secret, Task, testing},
     outcome::{Api, Fault, Outcome, Phases, Reason, SkipCause},
 };
 
@@ -269,37 +269,12 @@ impl Theatre {
 }
 
 pub(super) fn provider(name: &str, key: &str) -> Arc<Provider> {
-    Arc::new(Provider {
-        name: name.to_owned(),
-        api: Api::Openai,
-        base_url: "https://llm.example/v1".parse().unwrap(),
-        key: Some(Key { value: Secret::new(key.to_owned()), source: KeySource::Env("KEY".to_owned()) }),
-        key_header: None,
-        proxy: None,
-        proxy_auth: None,
-        dns_servers: Vec::new(),
-        ca_certificates: Vec::new(),
-        headers: Vec::new(),
-        labels: BTreeMap::new(),
-        paths: Paths::default(),
-        status_source: None,
-        requests_per_minute: None,
-    })
+    let key = Key { value: Secret::new(key.to_owned()), source: KeySource::Env("KEY".to_owned()) };
+    Arc::new(Provider { key: Some(key), ..testing::provider(name, Api::Openai, "https://llm.example/v1") })
 }
 
-pub(super) fn probe(name: &str, provider: Arc<Provider>, interval: Duration) -> Probe {
-    Probe {
-        name: name.to_owned(),
-        provider,
-        task: Task::Auth,
-        model: None,
-        interval,
-        timeout: interval,
-        connection: Connection::Cold,
-        slow_after: None,
-        recheck: None,
-        comparison: None,
-    }
+pub(super) fn probe(name: &str, provider: &Arc<Provider>, interval: Duration) -> Probe {
+    Probe { interval, timeout: interval, ..testing::probe(name, provider, Task::Auth) }
 }
 
 pub(super) fn target(name: &str, interval: Duration, script: Script) -> Arc<Target> {
@@ -312,7 +287,7 @@ pub(super) fn at_provider(
     interval: Duration,
     script: Script,
 ) -> Arc<Target> {
-    with(probe(name, provider(provider_name, "k"), interval), script)
+    with(probe(name, &provider(provider_name, "k"), interval), script)
 }
 
 pub(super) fn with(probe: Probe, script: Script) -> Arc<Target> {

@@ -212,7 +212,7 @@ fn always_limited(_run: usize) -> Step {
 async fn a_reload_ends_the_wait_of_a_changed_probe_only() {
     let make = |key: &str| {
         let same = target("same", SECOND, always_limited);
-        let other_key = with(probe("other-key", provider("corp", key), SECOND), always_limited);
+        let other_key = with(probe("other-key", &provider("corp", key), SECOND), always_limited);
         vec![same, other_key]
     };
     let mut theatre = Theatre::open(&UNLIMITED, make("first"));
@@ -247,7 +247,7 @@ async fn reloads_keep_the_phase_and_never_overlap_runs() {
             1 => with(
                 Probe {
                     timeout: SECOND / (2 + second as u32 % 2),
-                    ..probe(name, provider("corp", "k"), SECOND)
+                    ..probe(name, &provider("corp", "k"), SECOND)
                 },
                 long,
             ),

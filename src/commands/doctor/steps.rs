@@ -407,28 +407,12 @@ fn roughly(seconds: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::outcome::{Api, Fault, LookupFailure, Network, Phases, Resource, Tls};
+    use crate::{
+        config::testing::provider,
+        outcome::{Api, Fault, LookupFailure, Network, Phases, Resource, Tls},
+    };
 
     const MOMENT: Duration = Duration::from_millis(5);
-
-    fn provider(base_url: &str, proxy: Option<&str>) -> Provider {
-        Provider {
-            name: "langmart".to_owned(),
-            api: Api::Langmart,
-            base_url: base_url.parse().unwrap(),
-            key: None,
-            key_header: None,
-            proxy: proxy.map(|proxy| proxy.parse().unwrap()),
-            proxy_auth: None,
-            dns_servers: Vec::new(),
-            ca_certificates: Vec::new(),
-            headers: Vec::new(),
-            labels: std::collections::BTreeMap::new(),
-            paths: crate::config::Paths::default(),
-            status_source: None,
-            requests_per_minute: None,
-        }
-    }
 
     fn outcome(reason: Reason, phases: Phases) -> Outcome {
         Outcome { phases, ..Outcome::new(SystemTime::UNIX_EPOCH, reason, Fault::Network) }
@@ -436,7 +420,10 @@ mod tests {
 
     #[track_caller]
     fn check_reached(proxy: Option<&str>, reason: Reason, phases: Phases, expected: Reached) {
-        let provider = provider("https://api.example", proxy);
+        let provider = Provider {
+            proxy: proxy.map(|proxy| proxy.parse().unwrap()),
+            ..provider("langmart", Api::Langmart, "https://api.example")
+        };
         assert_eq!(reached(&provider, &outcome(reason, phases)), expected, "{proxy:?} {reason}");
     }
 
@@ -506,7 +493,7 @@ mod tests {
 
     #[test]
     fn a_certificate_that_ends_soon_is_worth_a_note() {
-        let provider = provider("https://api.example", None);
+        let provider = provider("langmart", Api::Langmart, "https://api.example");
         let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_795_334_400);
         let verdict = |days: u64| {
             let not_after = Some(now + Duration::from_secs(days * 86_400));
@@ -550,7 +537,7 @@ mod tests {
         ];
         assert_eq!(lines, expected.map(|(verdict, text)| (verdict, text.to_owned())));
 
-        let provider = provider("https://api.example", None);
+        let provider = provider("langmart", Api::Langmart, "https://api.example");
         for (failed, verdict, text) in [
             (&[][..], Verdict::Ok, ""),
             (
