@@ -19,7 +19,7 @@ use crate::{
     outcome::{Outcome, Reason, SkipCause, Subject, rfc3339},
     probe::Target,
     schedule::{Budget, Event, Spent, Wait, Work},
-    state::{Identity, Kept},
+    state::Identity,
 };
 
 /// How much longer than it may take a probe is silent before it counts as stuck.
@@ -33,32 +33,23 @@ pub(super) struct Watched {
     /// What the pairs of the probe's comparison write to; `None`: it is in none.
     comparison: Option<Arc<ComparisonSeries>>,
     identity: Arc<Identity>,
-    /// From before the restart.
-    wait: Option<Wait>,
     silence: Silence,
 }
 
 impl Watched {
-    /// With what was kept of it over a restart, if anything.
     pub(super) fn new(
         target: Arc<Target>,
         metrics: &Metrics,
         history: &History,
         health: &Health,
-        kept: &Kept,
     ) -> Arc<Self> {
         let probe = target.probe();
         let series = metrics.series(probe);
         let history = history.of(probe);
         let comparison = probe.comparison.as_deref().and_then(|wanted| metrics.comparison(wanted));
         let identity = Arc::new(Identity::of(probe.subject()));
-        let kept = kept.probes.get(&*identity);
-        if let Some(kept) = kept {
-            series.restore(kept.last_run, kept.last_success);
-        }
         let silence = health.silence(format!("probe {}", probe.name), longest_run(probe));
-        let wait = kept.and_then(memory::wait);
-        Arc::new(Self { target, series, history, comparison, identity, wait, silence })
+        Arc::new(Self { target, series, history, comparison, identity, silence })
     }
 
     /// Takes note of what the probe does: how long it may be silent from here on.
@@ -70,7 +61,7 @@ impl Watched {
                 self.silence.lasts(wait + PATIENCE);
             }
             // It is beside the schedule, and has ended before the next run is due.
-            Event::Demanded(_) => {}
+            Event::Demanded(_) | Event::Charged => {}
             _ => self.silence.lasts(longest_run(self.target.probe())),
         }
     }
@@ -136,8 +127,8 @@ impl Work for Delivery {
         Some(&self.budget)
     }
 
-    fn remembered(target: &Watched) -> Option<Wait> {
-        target.wait
+    fn remembered(&self, target: &Watched) -> Option<Wait> {
+        self.memory.wait(&target.identity)
     }
 
     async fn run(&self, target: Arc<Watched>) -> Outcome {
@@ -167,6 +158,7 @@ impl Work for Delivery {
                 self.metrics.lag(lag);
                 self.spent(target);
             }
+            Event::Charged => self.spent(target),
             Event::Remember(wait) => self.memory.waits(&target.identity, wait),
             Event::Finished(outcome) => {
                 log_change(target.target.probe(), target.series.last().as_ref(), &outcome);

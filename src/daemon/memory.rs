@@ -1,9 +1,10 @@
 //! What the daemon remembers over a restart: reads it at the start, and has it written before a run's record is.
 
 use std::{
+    collections::BTreeMap,
     io,
     path::Path,
-    sync::Arc,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, SystemTime},
 };
 
@@ -15,7 +16,7 @@ use crate::{
     outcome::Outcome,
     records::Records,
     schedule::{Budget, Spent, Wait},
-    state::{self, Identity, Keeper, Kept, KeptBackoff, KeptProbe, KeptSpending},
+    state::{self, Identity, Keeper, Kept, KeptBackoff, KeptSpending},
 };
 
 /// A finished run, whose record waits until the state is written.
@@ -26,6 +27,8 @@ pub(super) struct Memory {
     /// `None`: the configuration has no state directory, and nothing is kept.
     keeper: Option<Keeper<Given>>,
     records: Arc<Records>,
+    /// Also those that began since the start: a scheduler that is started again after a panic asks for them.
+    waits: Mutex<BTreeMap<Identity, Wait>>,
 }
 
 /// What was kept for these probes before the restart. It is said in the log why there is none, if there should be.
@@ -46,9 +49,13 @@ pub(super) fn budget(config: &Config, kept: &Kept) -> Arc<Budget> {
     Arc::new(Budget::new(config.budget, spent, SystemTime::now))
 }
 
-/// The wait that a probe was in before the restart.
-pub(super) fn wait(kept: &KeptProbe) -> Option<Wait> {
-    kept.backoff.map(|KeptBackoff { until, step }| Wait { until, step })
+/// Exports when the probes ran last before the restart.
+pub(super) fn show_last_runs(config: &Config, kept: &Kept, metrics: &Metrics) {
+    for probe in &config.probes {
+        if let Some(kept) = kept.probes.get(&Identity::of(probe.subject())) {
+            metrics.series(probe).restore(kept.last_run, kept.last_success);
+        }
+    }
 }
 
 /// Exports how the day's budget stands.
@@ -65,10 +72,13 @@ pub(super) fn show(budget: &Budget, metrics: &Metrics) {
 impl Memory {
     /// Keeps the state in that directory, beginning with what is kept there already.
     pub(super) fn start(directory: Option<&Path>, kept: Kept, records: Arc<Records>) -> io::Result<Self> {
+        let wait = |backoff: KeptBackoff| Wait { until: backoff.until, step: backoff.step };
+        let waits =
+            kept.probes.iter().filter_map(|(who, probe)| Some((who.clone(), wait(probe.backoff?)))).collect();
         let released = Arc::clone(&records);
         let release = move |(probe, outcome)| released.give(probe, outcome);
         let keeper = directory.map(|path| Keeper::start(path.to_owned(), kept, release)).transpose()?;
-        Ok(Self { keeper, records })
+        Ok(Self { keeper, records, waits: Mutex::new(waits) })
     }
 
     /// Has the writer's failures exported.
@@ -81,13 +91,24 @@ impl Memory {
 
     /// Follows a reload.
     pub(super) fn retain(&self, config: &Config) {
+        let identities = identities(config);
+        self.lock().retain(|who, _| identities.binary_search_by(|known| (**known).cmp(who)).is_ok());
         if let Some(keeper) = &self.keeper {
-            keeper.retain(identities(config), config.budget.is_some());
+            keeper.retain(identities, config.budget.is_some());
         }
+    }
+
+    /// The wait that the probe is in; `None`: it is in none.
+    pub(super) fn wait(&self, who: &Identity) -> Option<Wait> {
+        self.lock().get(who).copied()
     }
 
     /// A probe waits like this from now on.
     pub(super) fn waits(&self, who: &Arc<Identity>, wait: Option<Wait>) {
+        match wait {
+            Some(wait) => self.lock().insert((**who).clone(), wait),
+            None => self.lock().remove(&**who),
+        };
         if let Some(keeper) = &self.keeper {
             keeper.waits(who, wait.map(|Wait { until, step }| KeptBackoff { until, step }));
         }
@@ -115,6 +136,11 @@ impl Memory {
         self.records.give(probe, Arc::new(outcome));
     }
 
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<Identity, Wait>> {
+        // Nothing panics while it is held.
+        self.waits.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Writes what is left, within the deadline.
     pub(super) fn stop(&self, deadline: Duration) {
         if let Some(keeper) = &self.keeper {
@@ -129,4 +155,44 @@ fn identities(config: &Config) -> Vec<Arc<Identity>> {
         config.probes.iter().map(|probe| Arc::new(Identity::of(probe.subject()))).collect();
     identities.sort();
     identities
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        config::{Log, LogFormat, Rotation},
+        outcome::{Check, Subject},
+        state::KeptProbe,
+    };
+
+    fn identity(probe: &str) -> Arc<Identity> {
+        Arc::new(Identity::of(Subject { probe, provider: "groq", check: Check::Chat, model: None }))
+    }
+
+    #[test]
+    fn a_scheduler_that_starts_again_is_told_of_the_waits_that_began_since() {
+        let log = Log {
+            filter: "info".to_owned(),
+            format: LogFormat::Text,
+            stderr: false,
+            directory: None,
+            rotation: Rotation::Daily,
+            max_files: 2,
+            max_file_size: 1,
+        };
+        let mut kept = Kept::default();
+        let backoff = KeptBackoff { until: None, step: 2 };
+        kept.probes.insert(
+            (*identity("before")).clone(),
+            KeptProbe { backoff: Some(backoff), ..KeptProbe::default() },
+        );
+        let memory = Memory::start(None, kept, Arc::new(Records::start(&log).unwrap())).unwrap();
+        assert_eq!(memory.wait(&identity("before")), Some(Wait { until: None, step: 2 }));
+        let since = Wait { until: Some(SystemTime::UNIX_EPOCH), step: 0 };
+        memory.waits(&identity("since"), Some(since));
+        assert_eq!(memory.wait(&identity("since")), Some(since));
+        memory.waits(&identity("before"), None);
+        assert_eq!(memory.wait(&identity("before")), None);
+    }
 }

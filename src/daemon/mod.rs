@@ -4,6 +4,7 @@ mod certificate;
 mod delivery;
 mod hygiene;
 mod loading;
+mod looks;
 mod memory;
 mod probing;
 mod service;

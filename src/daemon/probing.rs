@@ -9,7 +9,7 @@ use std::{
 
 use tokio::{
     sync::{mpsc, oneshot},
-    time::{Instant, MissedTickBehavior, interval, timeout},
+    time::{Instant, MissedTickBehavior, interval, timeout_at},
 };
 use tracing::warn;
 
@@ -53,6 +53,9 @@ pub(super) enum Silent {
     /// It does something else for long; what it was told will be done.
     #[error("the scheduler has not answered within {PATIENCE:?}")]
     Busy,
+    /// It has not even taken the order before; this one is not given to it.
+    #[error("the scheduler has not taken the order before for {PATIENCE:?}")]
+    Stuck,
 }
 
 impl Probing {
@@ -99,11 +102,16 @@ impl Probing {
         answer: oneshot::Receiver<T>,
         patience: Duration,
     ) -> Result<T, Silent> {
-        let given = async {
-            self.orders.send(order).await.map_err(|_| Silent::Panicked)?;
-            answer.await.map_err(|_| Silent::Panicked)
-        };
-        timeout(patience, given).await.unwrap_or(Err(Silent::Busy))
+        let deadline = Instant::now() + patience;
+        match timeout_at(deadline, self.orders.send(order)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(_)) => return Err(Silent::Panicked),
+            Err(_) => return Err(Silent::Stuck),
+        }
+        match timeout_at(deadline, answer).await {
+            Ok(answer) => answer.map_err(|_| Silent::Panicked),
+            Err(_) => Err(Silent::Busy),
+        }
     }
 
     /// Whether the thread has ended, which it does only when it was stopped or gave up.
@@ -165,5 +173,29 @@ impl Timing {
                 None => return,
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Schedule;
+
+    #[tokio::test(start_paused = true)]
+    async fn an_order_that_is_taken_late_is_told_from_one_that_is_not_given() {
+        let limits = || Schedule {
+            max_concurrent: 1,
+            max_concurrent_per_provider: 1,
+            max_backoff: Duration::from_secs(60),
+        };
+        // Nobody reads: the first order waits, the second finds no room.
+        let (orders, mut taken) = mpsc::channel(1);
+        let probing = Probing { orders, thread: thread::spawn(|| Ok(())) };
+        assert!(matches!(probing.apply(limits(), Vec::new()).await, Err(Silent::Busy)));
+        assert!(matches!(probing.apply(limits(), Vec::new()).await, Err(Silent::Stuck)));
+        let Some(Order::Apply { done, .. }) = taken.recv().await else { panic!("it was given") };
+        assert!(done.is_closed());
+        drop(taken);
+        assert!(matches!(probing.apply(limits(), Vec::new()).await, Err(Silent::Panicked)));
     }
 }

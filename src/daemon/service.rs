@@ -19,6 +19,7 @@ use super::{
     delivery::{Delivery, Watched},
     hygiene::forbid_core_dumps,
     loading::{Loader, Prepared, Source},
+    looks::Looks,
     memory::{self, Memory},
     probing::{Probing, Silent},
 };
@@ -34,7 +35,6 @@ use crate::{
     schedule::Budget,
     server::{self, ReloadRequest, Server, State, Wishes},
     signals::{Signal, Signals},
-    state::Kept,
     systemd::{self, Notifier},
 };
 
@@ -50,7 +50,8 @@ const SCHEDULER_PATIENCE: Duration = Duration::from_secs(10);
 /// How long the main loop may be silent before it counts as stuck.
 const MAIN_PATIENCE: Duration = Duration::from_secs(20);
 
-/// How often the housekeeping is done: resolver files and the listener's certificate looked at, STATUS brought up to date.
+/// How often the housekeeping is done: STATUS brought up to date, and a look at the resolver's files and the listener's
+/// certificate begun.
 const HOUSEKEEPING: Duration = Duration::from_secs(5);
 
 /// What an operator should know whose configuration has no key at all.
@@ -151,7 +152,7 @@ async fn serve(
         if let Ok(end) = caught(Box::pin(daemon.live(&mut signals, &mut reloads))).await {
             break end;
         }
-        // Who waits for it is told that there is no answer.
+        // Who waits for it is told that there is no answer, and systemd in the next life.
         daemon.reloading = None;
         match supervisor.failed(Instant::now()) {
             Ok(pause) => sleep(pause).await,
@@ -192,11 +193,13 @@ struct Daemon {
     budget: Arc<Budget>,
     health: Arc<Health>,
     beat: Beat,
-    resolver: Arc<Resolver>,
     probing: Probing,
     server: Server,
     state: Arc<State>,
     certificate: Certificate,
+    looks: Looks,
+    /// When the reload began of which is not told yet what became of it; `None`: there is none.
+    untold: Option<Instant>,
     /// As configured at the start, and as bound; no reload changes them.
     listen: (SocketAddr, SocketAddr),
     notifier: Notifier,
@@ -239,7 +242,8 @@ impl Daemon {
         let kept = memory::recall(&config);
         let budget = memory::budget(&config, &kept);
         memory::show(&budget, &metrics);
-        let memory = Memory::start(config.state_directory.as_deref(), kept.clone(), records.clone());
+        memory::show_last_runs(&config, &kept, &metrics);
+        let memory = Memory::start(config.state_directory.as_deref(), kept, records.clone());
         let memory = Arc::new(memory.map_err(Fatal::other("cannot start the thread of the state"))?);
         memory.count(&metrics);
 
@@ -271,6 +275,7 @@ impl Daemon {
             env::var("WATCHDOG_PID").ok().as_deref(),
         );
         let resolver = Arc::new(Resolver::new());
+        let targets = Target::prepare(&config, &resolver).map_err(|error| Fatal::Other(error.to_string()))?;
         let certificate = Certificate::of(&config.server);
         let daemon = Self {
             loader: Loader::new(source.clone(), logging.clone(), records.clone(), resolver.clone()),
@@ -284,11 +289,12 @@ impl Daemon {
             memory,
             budget,
             health,
-            resolver,
             probing,
             server,
             state,
             certificate,
+            looks: Looks::new(resolver),
+            untold: None,
             listen: (listen, address),
             notifier,
             watchdog,
@@ -296,12 +302,7 @@ impl Daemon {
             offline: false,
             paused: false,
         };
-        let targets = Target::prepare(&daemon.config, &daemon.resolver);
-        let targets = targets.map_err(|error| Fatal::Other(error.to_string()))?;
-        daemon
-            .schedule(&daemon.config, targets, &kept)
-            .await
-            .map_err(|error| Fatal::Other(error.to_string()))?;
+        daemon.schedule(&daemon.config, targets).await.map_err(|error| Fatal::Other(error.to_string()))?;
         daemon.metrics.reloaded(true, SystemTime::now());
         daemon.health.reach(Readiness::Ready);
         daemon.notifier.ready(&daemon.status());
@@ -324,6 +325,11 @@ impl Daemon {
         signals: &mut Signals,
         reloads: &mut mpsc::Receiver<ReloadRequest>,
     ) -> Result<(), Fatal> {
+        if self.untold.is_some() {
+            self.tell_reload(&Err(
+                "the main loop panicked over it, the log says where; please report it".to_owned()
+            ));
+        }
         let mut watchdog = every(self.watchdog.unwrap_or(HOUSEKEEPING));
         let mut housekeeping = every(HOUSEKEEPING);
         loop {
@@ -338,6 +344,7 @@ impl Daemon {
                     self.begin_reload(Some(answer));
                 }
                 result = loaded(&mut self.reloading) => self.end_reload(result).await,
+                found = self.looks.end() => self.certificate.take_over(found, &self.state),
                 _ = watchdog.tick() => self.feed_watchdog(),
                 _ = housekeeping.tick() => self.keep_house(),
             }
@@ -351,14 +358,15 @@ impl Daemon {
     }
 
     /// Has the scheduler run these targets, which are a configuration's.
-    async fn schedule(&self, config: &Config, targets: Vec<Arc<Target>>, kept: &Kept) -> Result<(), Silent> {
-        let watched = |target| Watched::new(target, &self.metrics, &self.history, &self.health, kept);
+    async fn schedule(&self, config: &Config, targets: Vec<Arc<Target>>) -> Result<(), Silent> {
+        let watched = |target| Watched::new(target, &self.metrics, &self.history, &self.health);
         self.probing.apply(config.schedule.clone(), targets.into_iter().map(watched).collect()).await
     }
 
     /// Begins to read the configuration again.
     fn begin_reload(&mut self, answer: Option<oneshot::Sender<Result<(), String>>>) {
         self.notifier.reloading();
+        self.untold = Some(Instant::now());
         self.reloading = Some(Reloading { load: Box::pin(self.loader.begin()), answer, again: false });
     }
 
@@ -379,7 +387,8 @@ impl Daemon {
         }
     }
 
-    fn tell_reload(&self, result: &Result<(), String>) {
+    fn tell_reload(&mut self, result: &Result<(), String>) {
+        self.untold = None;
         self.metrics.reloaded(result.is_ok(), SystemTime::now());
         match result {
             Ok(()) => {
@@ -422,10 +431,15 @@ impl Daemon {
         self.memory.retain(&config);
         // A budget that is new, or back, may be used up already: no run would tell what is spent of it.
         self.memory.spent(&self.budget);
-        let scheduled = self.schedule(&config, targets, &Kept::default()).await;
-        let scheduled = scheduled.map_err(|error| error.to_string());
+        let scheduled = self.schedule(&config, targets).await;
         self.config = config;
-        scheduled
+        match scheduled {
+            Err(Silent::Busy) => {
+                warn!("Scheduler is busy, its probes follow the new configuration late");
+                Ok(())
+            }
+            scheduled => scheduled.map_err(|error| error.to_string()),
+        }
     }
 
     /// Feeds systemd's watchdog while every part beats.
@@ -465,8 +479,7 @@ impl Daemon {
             info!("Budget has room again, generation checks go on");
         }
         self.paused = paused;
-        self.resolver.refresh();
-        self.certificate.look(&self.state);
+        self.looks.begin(&self.certificate);
         self.notifier.status(&self.status());
     }
 

@@ -319,3 +319,24 @@ async fn rechecks_are_charged_and_are_not_made_without_room() {
     assert_eq!(account.runs, 1, "{account:?}");
     assert!(account.budget >= 4, "{account:?}");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_recheck_is_charged_before_it_begins() {
+    fn down(_run: usize) -> Step {
+        Step { lasts: SECOND, result: Some((Reason::Unavailable, None)) }
+    }
+    let recheck = Some(Recheck { after: SECOND, step: Duration::ZERO, times: 1 });
+    let probe = Arc::new(Probe { recheck, ..chat_probe("p", MINUTE) });
+    let target = Arc::new(Target { probe: Arc::clone(&probe), script: down, wait: None });
+    let anchor = anchor(NOON);
+    let budget = Arc::new(Budget::new(Some(limits(None, Some(1000))), None, follows(anchor)));
+    let theatre = Theatre::open_at(anchor, &UNLIMITED, vec![target], Some(budget));
+    theatre.until(theatre.first_due(&probe) + 10 * SECOND).await;
+    let entries = theatre.entries("p");
+    let at = |wanted: fn(&Event) -> bool| entries.iter().find(|entry| wanted(&entry.event)).unwrap().at;
+    let charged = at(|event| matches!(event, Event::Charged));
+    let ended = at(|event| matches!(event, Event::Rechecked(_)));
+    assert!(charged > at(|event| matches!(event, Event::Finished(_))));
+    // It lasts a second, in which the process may end.
+    assert!(ended - charged >= SECOND, "{:?}", ended - charged);
+}

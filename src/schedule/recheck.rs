@@ -101,6 +101,10 @@ impl<W: Work> Worker<W> {
         let probe = Arc::clone(W::probe(&target));
         work.budget().is_none_or(|budget| budget.has_room(&probe)).then_some(())?;
         let charge = work.budget().and_then(|budget| budget.charge(&probe));
+        if charge.is_some() {
+            // Before it begins: a process that ends in the middle of it must not forget what it may have taken.
+            self.report(Event::Charged);
+        }
         admission.permit.begin();
         let runner = Arc::clone(&work);
         let outcome = attempt(async move { runner.recheck(target, within).await }).await;

@@ -88,7 +88,7 @@ impl Work for Stage {
         self.budget.as_deref()
     }
 
-    fn remembered(target: &Target) -> Option<Wait> {
+    fn remembered(&self, target: &Target) -> Option<Wait> {
         target.wait
     }
 
@@ -219,6 +219,7 @@ impl Theatre {
         for Entry { at, event, .. } in self.entries(&probe.name) {
             match event {
                 Event::Waiting { .. }
+                | Event::Charged
                 | Event::Rechecked(_)
                 | Event::Demanded(_)
                 | Event::Remember(_)

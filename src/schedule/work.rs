@@ -24,8 +24,9 @@ pub trait Work: Send + Sync + 'static {
         None
     }
 
-    /// The wait that the probe was in before the process began; `None`: it was in none. Asked once, when a probe starts.
-    fn remembered(_target: &Self::Target) -> Option<Wait> {
+    /// The wait that the probe was in before the process began, or before the scheduler was started again; `None`: it was
+    /// in none. Asked once, when a probe starts.
+    fn remembered(&self, _target: &Self::Target) -> Option<Wait> {
         None
     }
 
@@ -77,6 +78,8 @@ pub enum Event {
         /// How long after its due time.
         lag: Duration,
     },
+    /// An attempt beside the schedule begins, and the budget has been charged with the most that it can take.
+    Charged,
     /// What is to be remembered of the probe's backoff from now on; `None`: nothing. Told before the end of each run.
     Remember(Option<Wait>),
     /// The run that began last has ended.

@@ -31,6 +31,9 @@ use crate::{
 /// How long a probe rests whose loop panicked.
 const PAUSE: Duration = Duration::from_secs(1);
 
+/// Who waits for the other probe of a comparison leaves a part of the time by which it may be late: one in so many.
+const ADMISSION_PART: u32 = 5;
+
 /// How far the wall clock may drift before the next run is told anew, in nanoseconds: half a second.
 pub(super) const DRIFT: u128 = 500_000_000;
 
@@ -98,7 +101,7 @@ impl<W: Work> Worker<W> {
         let seed = hash(&probe.name) ^ anchor.epoch().0;
         let now = anchor.moment(Instant::now());
         let mut backoff = Backoff::new(seed);
-        if let Some(Wait { until, step }) = W::remembered(&target) {
+        if let Some(Wait { until, step }) = work.remembered(&target) {
             backoff.restore((until.map(Moment::of), step), now, &plan, turns.limits.max_backoff());
         }
         let next = plan.first_after(now);
@@ -231,21 +234,24 @@ impl<W: Work> Worker<W> {
         self.plan.due(self.next) <= self.now()
     }
 
-    /// Waits for the other probe of a comparison where that one goes first; `None`: a reload has changed the probe.
+    /// Waits for the other probe of a comparison where that one goes first; `None`: a reload has changed the probe. A part
+    /// of the time by which it may be late is left, for being let in.
     async fn cue(&mut self) -> Option<Cue> {
-        let due = self.plan.due(self.next);
-        let latest = self.anchor.instant(due.plus(self.plan.lateness()));
-        let mut cue = Cue { since: due, other: None };
+        let lateness = self.plan.lateness();
+        let mut since = self.plan.due(self.next);
+        let mut cue = Cue { since, latest: since.plus(lateness), other: None };
         loop {
             let Some(seat) = &mut self.seat else { return Some(cue) };
-            let deadline = match seat.turn(self.next) {
-                Turn::Now(other) => return Some(Cue { other, ..cue }),
-                Turn::Wait => latest,
+            match seat.turn(self.next) {
+                Turn::Now(None) => return Some(cue),
+                Turn::Now(other) => return Some(Cue { since, latest: since.plus(lateness), other }),
+                Turn::Wait => {}
                 Turn::After(end) => {
+                    cue.latest = end.plus(lateness);
                     self.tell(end, None);
-                    self.anchor.instant(end.plus(self.plan.lateness()))
                 }
-            };
+            }
+            let deadline = self.anchor.instant(cue.latest.minus(lateness / ADMISSION_PART));
             if Instant::now() >= deadline {
                 return Some(cue);
             }
@@ -255,14 +261,14 @@ impl<W: Work> Worker<W> {
                 _ = self.targets.changed() => if self.follow() != Verdict::Unchanged { return None },
                 () = seat.changed(deadline) => {}
             }
-            cue.since = self.now();
+            since = self.now();
         }
     }
 
     /// Waits until pace and limits let the run in that is due; `None`: it came too late, or a reload has changed the
     /// probe. The pace comes first: nobody holds one of the places of all while waiting for its provider's.
     async fn admission(&mut self, cue: Cue) -> Option<Admission> {
-        let latest = self.anchor.instant(cue.since.plus(self.plan.lateness()));
+        let latest = self.anchor.instant(cue.latest);
         match self.admitted(latest).await {
             Ok(admission) => Some(admission),
             Err(cause) => {
@@ -340,8 +346,7 @@ impl<W: Work> Worker<W> {
             seat.begins(number, begun.plus(probe.timeout));
         }
         // The second of a pair begins when it should; one that waited in vain is late.
-        let should_begin = if cue.other.is_some() { cue.since } else { self.plan.due(number) };
-        self.report(Event::Started { lag: begun.since(should_begin) });
+        self.report(Event::Started { lag: begun.since(cue.since) });
         admission.permit.begin();
         let (runner, target) = (Arc::clone(&self.work), Arc::clone(&self.target));
         let mut outcome = attempt(async move { runner.run(target).await }).await;

@@ -1,7 +1,7 @@
 //! The thread that writes the state, and what it holds back until that is done.
 
 use std::{
-    fmt, io,
+    fmt, io, mem,
     path::{Path, PathBuf},
     sync::{
         Arc, Condvar, Mutex, MutexGuard, PoisonError,
@@ -38,6 +38,8 @@ struct Shared<T> {
 
 struct Queue<T> {
     waiting: Vec<Change<T>>,
+    /// What came with the changes that are being written.
+    held: Vec<T>,
     /// The thread looks by itself before long.
     resting: bool,
     closed: bool,
@@ -58,7 +60,8 @@ impl<T: Send + 'static> Keeper<T> {
         kept: Kept,
         release: impl Fn(T) + Send + Sync + 'static,
     ) -> io::Result<Self> {
-        let queue = Queue { waiting: Vec::new(), resting: false, closed: false, ended: false };
+        let queue =
+            Queue { waiting: Vec::new(), held: Vec::new(), resting: false, closed: false, ended: false };
         let shared = Arc::new(Shared {
             queue: Mutex::new(queue),
             changed: Condvar::new(),
@@ -101,13 +104,22 @@ impl<T: Send + 'static> Keeper<T> {
         (Arc::clone(&self.shared.dropped), Arc::clone(&self.shared.errors))
     }
 
-    /// Takes no more changes and waits until all are written and released, at most until the deadline.
+    /// Takes no more changes and waits until all are written and released, at most until the deadline. Then the rest is
+    /// released unwritten: a disk that hangs may cost what a restart remembers, and no record.
     pub fn stop(&self, deadline: Duration) {
         let mut queue = self.shared.lock();
         queue.closed = true;
         self.shared.changed.notify_all();
         let waited = self.shared.changed.wait_timeout_while(queue, deadline, |queue| !queue.ended);
-        drop(waited.unwrap_or_else(PoisonError::into_inner));
+        let mut queue = waited.unwrap_or_else(PoisonError::into_inner).0;
+        let held = mem::take(&mut queue.held);
+        let waiting = mem::take(&mut queue.waiting);
+        drop(queue);
+        let waiting = waiting.into_iter().filter_map(|change| match change {
+            Change::Ran { released, .. } => Some(released),
+            Change::Waits(..) | Change::Spent(_) | Change::Retain { .. } => None,
+        });
+        held.into_iter().chain(waiting).for_each(&self.shared.release);
     }
 }
 
@@ -157,7 +169,7 @@ impl<T> Shared<T> {
     fn take(&self) -> Vec<Change<T>> {
         let wait = |queue: &mut Queue<T>| queue.waiting.is_empty() && !queue.closed;
         let queue = self.changed.wait_while(self.lock(), wait);
-        std::mem::take(&mut queue.unwrap_or_else(PoisonError::into_inner).waiting)
+        mem::take(&mut queue.unwrap_or_else(PoisonError::into_inner).waiting)
     }
 
     /// Lets changes gather, unless they become many or the last ones.
@@ -203,8 +215,11 @@ fn serve<T>(shared: &Shared<T>, directory: &Path, mut kept: Kept) {
         if changes.is_empty() {
             return;
         }
-        let released: Vec<T> = changes.into_iter().filter_map(|change| apply(&mut kept, change)).collect();
+        let held = changes.into_iter().filter_map(|change| apply(&mut kept, change)).collect();
+        shared.lock().held = held;
         write(&kept);
+        // A stop that could not wait has released them.
+        let released = mem::take(&mut shared.lock().held);
         released.into_iter().for_each(&shared.release);
         shared.rest();
     }
@@ -247,6 +262,8 @@ fn apply<T>(kept: &mut Kept, change: Change<T>) -> Option<T> {
 #[cfg(test)]
 mod tests {
     use std::{fs, sync::mpsc};
+
+    use rustix::fs::{CWD, FileType, Mode, mknodat};
 
     use super::{super::file::load, *};
     use crate::outcome::{Check, Subject};
@@ -342,6 +359,26 @@ mod tests {
         go_on.send(()).unwrap();
         keeper.stop(LONG);
         assert_eq!(released.try_iter().count(), CAPACITY + 1);
+    }
+
+    #[test]
+    fn a_disk_that_hangs_at_the_stop_costs_no_record() {
+        let directory = tempfile::tempdir().unwrap();
+        let (keeper, released) = keeper(directory.path());
+        let who = identity("p");
+        let ran = |number| keeper.ran(&who, SystemTime::UNIX_EPOCH, true, number);
+        ran(0);
+        assert_eq!(released.recv_timeout(LONG).unwrap().0, 0);
+        // Whoever opens a pipe for writing waits for a reader.
+        let unfinished = directory.path().join("state.json.new");
+        mknodat(CWD, unfinished, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+        ran(1);
+        while keeper.shared.lock().held.is_empty() {
+            thread::yield_now();
+        }
+        ran(2);
+        keeper.stop(Duration::from_millis(1));
+        assert_eq!(released.try_iter().map(|(number, _)| number).collect::<Vec<_>>(), [1, 2]);
     }
 
     #[test]

@@ -29,6 +29,9 @@ use crate::harness::{
     wait::wait_for,
 };
 
+/// How systemd starts the daemon.
+const UNIT: &str = include_str!("../../systemd/langmart-prober.service");
+
 /// What the daemon wrote to standard error: looked through as it comes, its end kept.
 #[derive(Default)]
 pub struct Said {
@@ -157,8 +160,9 @@ impl Prober {
         command.env_clear().env("TENANT", format!("tenant-{CANARY}"));
         command.env("LD_PRELOAD", library.trim()).env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
         command.env("FAKETIME_TIMESTAMP_FILE", directory.join("clock")).env("FAKETIME_CACHE_DURATION", "1");
-        // What is asked for is looked at, and not what glibc keeps of it: tens of MiB, more each minute, which a trim gives back.
-        command.env("MALLOC_ARENA_MAX", "1").env("MALLOC_TRIM_THRESHOLD_", "131072");
+        // What glibc is told in service.
+        let settings = UNIT.lines().filter_map(|line| line.strip_prefix("Environment=")?.split_once('='));
+        command.envs(settings);
         let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
         let said = Arc::new(Mutex::new(Said::default()));
         let (stderr, noted) = (child.stderr.take().unwrap(), said.clone());

@@ -1,9 +1,10 @@
 //! Who gets what from a listener that faces a network: users and passwords, TLS, certificates that are renewed.
 
 use std::{
-    io::{Read, Write},
-    net::TcpStream,
-    process::{Command, Output},
+    io::{BufRead, BufReader, Read, Write},
+    net::{SocketAddr, TcpStream},
+    process::{Command, Output, Stdio},
+    thread,
 };
 
 use base64::{Engine, prelude::BASE64_STANDARD};
@@ -180,7 +181,7 @@ fn only_modern_tls_is_spoken() {
     let client = |arguments: &[&str]| -> Output {
         let mut openssl = Command::new("openssl");
         openssl.args(["s_client", "-connect", &address, "-servername", "prober.example"]).args(arguments);
-        openssl.stdin(std::process::Stdio::null()).output().unwrap()
+        openssl.stdin(Stdio::null()).output().unwrap()
     };
     let succeeds = |arguments: &[&str]| client(arguments).status.success();
     assert!(succeeds(&["-tls1_3"]) && succeeds(&["-tls1_2"]), "{:?}", client(&["-tls1_2"]));
@@ -215,6 +216,80 @@ fn only_modern_tls_is_spoken() {
     drop(silent);
     assert_eq!(curl(&daemon, &place.path("tls.crt"), "/-/reload", &["--request", "POST"]), "200");
     daemon.stop();
+}
+
+/// What a scanner says of whoever speaks TLS there: the versions, and each suite with its version and strength.
+fn scan(address: SocketAddr) -> (Vec<String>, Vec<[String; 3]>) {
+    let output =
+        Command::new("sslscan").args(["--no-colour", "--xml=-", &address.to_string()]).output().unwrap();
+    let report = String::from_utf8(output.stdout).unwrap();
+    let attribute = |line: &str, name: &str| -> String {
+        let value = line.split(&format!(" {name}=\"")).nth(1).and_then(|rest| rest.split('"').next());
+        value.unwrap_or_else(|| panic!("no {name}: {line}")).to_owned()
+    };
+    let lines = |element: &'static str| {
+        report.lines().map(str::trim).filter(move |line| line.starts_with(&format!("<{element} ")))
+    };
+    let versions = lines("protocol")
+        .filter(|line| attribute(line, "enabled") == "1")
+        .map(|line| format!("{} {}", attribute(line, "type"), attribute(line, "version")))
+        .collect();
+    let suites = lines("cipher")
+        .map(|line| ["sslversion", "cipher", "strength"].map(|name| attribute(line, name)))
+        .collect();
+    for flaw in lines("heartbleed") {
+        assert_eq!(attribute(flaw, "vulnerable"), "0", "{flaw}");
+    }
+    (versions, suites)
+}
+
+#[test]
+fn a_scanner_finds_tls_1_2_and_1_3_and_no_weak_suite() {
+    if !parts::has(&["sslscan", "openssl"], false) {
+        return;
+    }
+    let place = Place::new("");
+    certify(&place, "tls.crt", "tls.key");
+    let mut daemon = secure(&place);
+    let (versions, suites) = scan(daemon.address);
+    println!("{versions:?}: {suites:?}");
+    assert_eq!(versions, ["tls 1.2", "tls 1.3"]);
+    // What it calls strong of TLS 1.2; of 1.3 those that RFC 8446 asks for, which it has no opinion of.
+    assert!(suites.len() >= 4, "{suites:?}");
+    for [version, suite, strength] in &suites {
+        let modern = match version.as_str() {
+            "TLSv1.3" => {
+                suite.ends_with("_GCM_SHA256") || suite.ends_with("_GCM_SHA384") || suite.contains("CHACHA20")
+            }
+            _ => strength == "strong" && suite.starts_with("ECDHE-"),
+        };
+        assert!(modern, "{version} {suite} {strength}");
+    }
+    assert_eq!(curl(&daemon, &place.path("tls.crt"), "/-/healthy", &[]), "200", "the scan harms nothing");
+    daemon.stop();
+
+    // It would see others, where they are spoken.
+    let mut weak = Command::new("openssl");
+    weak.args([
+        "s_server",
+        "-accept",
+        "127.0.0.1:0",
+        "-min_protocol",
+        "TLSv1",
+        "-cipher",
+        "ECDHE-ECDSA-AES128-SHA:@SECLEVEL=0",
+    ]);
+    weak.arg("-cert").arg(place.path("tls.crt")).arg("-key").arg(place.path("tls.key"));
+    let mut weak = weak.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let mut said = BufReader::new(weak.stdout.take().unwrap()).lines();
+    let address = said.find_map(|line| line.unwrap().strip_prefix("ACCEPT ")?.parse().ok()).unwrap();
+    // Or it would wait for a reader of what it says of each connection.
+    thread::spawn(move || said.for_each(drop));
+    let (versions, suites) = scan(address);
+    weak.kill().unwrap();
+    weak.wait().unwrap();
+    assert!(versions.contains(&"tls 1.0".to_owned()), "{versions:?}");
+    assert!(suites.iter().any(|[_, suite, _]| suite.ends_with("-AES128-SHA")), "{suites:?}");
 }
 
 #[test]
