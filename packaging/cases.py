@@ -123,11 +123,15 @@ class Series:
 
 
 CASES = []
+# The alerts and the kinds of kinds.py that cases show.
+BY_HAND = set()
 
 
-def case(name, series, *expected):
-    """Each expectation: alert, minute, and the labels of those that fire then (none: silent)."""
+def case(name, series, *expected, kinds=()):
+    """Each expectation: alert, minute, and the labels of those that fire then (none: silent). And the kinds of kinds.py
+    that it shows of its alerts."""
     CASES.append((name, series, expected))
+    BY_HAND.update((entry[0], kind) for entry in expected for kind in kinds)
 
 
 def one(runs, **options):
@@ -143,6 +147,8 @@ def burns():
     bad = "G." * 20
     case("half of the runs fail: the budget burns, and the alert ends soon after the failures",
          one("." * 120 + bad + "." * 60), (fast, 119), (fast, 150, ME), (medium, 159, ME), (fast, 175))
+    case("an outage that was told as down wakes nobody again when it is over", one("." * 120 + "G" * 30 + "." * 60), (fast, 145, ME),
+         (medium, 149, ME), (fast, 151), (medium, 151), (fast, 154), (medium, 170), (slow, 151, ME))
     case("a single failure an hour is no burn", one(("." * 59 + "G") * 6), (fast, 350), (medium, 350), (slow, 350))
     case("thin traffic: three failures of four runs, far apart, are too few", one("." * 10 + "G" + " " * 20 + "G" + " " * 20 + "G" + " " * 10),
          (fast, 35), (fast, 60), (medium, 60))
@@ -165,7 +171,7 @@ def burns():
     case("a single failure after the prober was offline", mixed, (fast, 92), (fast, 97), (medium, 110))
     spent = Series(240).probe("." * 60 + "G" * 30 + "." * 60 + "N" * 60 + "." * 30)
     spent.add("langmart_prober_offline", [0] * 152 + [1] * 58 + [0] * 30)
-    case("offline soon after an outage, the runs before it was noticed burn nothing", spent, (medium, 95, ME), (medium, 165),
+    case("offline soon after an outage, the runs before it was noticed burn nothing", spent, (medium, 88, ME), (medium, 95), (medium, 165),
          (medium, 178), (medium, 185), (medium, 209), (medium, 217), (medium, 230))
     two = Series(120).probe("." * 60 + "G" * 60).probe("." * 120, instance="b")
     case("two probers: only the one that sees it", two, (fast, 80, {**ME, "instance": "a"}))
@@ -263,6 +269,11 @@ def services():
 
     case("the gateway fails alone", compared(1, "gateway_fault"), (gateway, 40), (gateway, 60, {"comparison": "c"}), (provider, 60))
     case("the provider fails", compared(1, "provider_fault"), (provider, 40), (provider, 60, {"comparison": "c"}), (gateway, 60))
+    seldom = Series(180)
+    for which in ("gateway_fault", "provider_fault"):
+        seldom.add(verdicts, [minute // 20 for minute in range(180)], comparison=which, verdict=which)
+        seldom.add(verdicts, 5, comparison=which, verdict="ok")
+    case("a pair in twenty minutes", seldom, *((name, minute) for name in (gateway, provider) for minute in (45, 101, 170)), kinds=["thin traffic"])
     case("nobody fails", compared(0, "gateway_fault"), (gateway, 60), (gateway, 110))
     first_token()
     certificate = {"probe": "n", "provider": "acme", "check": "network", "model": ""}
@@ -290,49 +301,60 @@ def services():
         case(f"{ratio} of a pool is available", series,
              *((name, 55, *([{"pool": "chat"}] if name in fires else [])) for name in (degraded, pool_down)), (degraded, 20))
     series = Series(60).add("langmart_pool_available_ratio", ([1] * 10 + [0] * 5) * 4, pool="chat")
-    case("a single failed run of the only member at five minutes", series, (pool_down, 14), (pool_down, 29), (degraded, 45))
+    case("a single failed run of the only member at five minutes", series, (pool_down, 14), (pool_down, 29), kinds=["thin traffic"])
+    case("a single failed run now and then of a pool", series, (degraded, 14), (degraded, 29), (degraded, 45))
 
 
 def first_token():
-    slow = "LangmartSlowFirstToken"
-    labels = {"probe": "p", "provider": "acme", "check": "stream", "model": "m"}
-    name = "langmart_probe_time_to_first_token_seconds"
+    """A stream every five minutes for a day, of 0.4 s, and of 2.5 s in the end: every kind on an instance of its own."""
+    slow, minutes = "LangmartSlowFirstToken", 1530
+    name, end = "langmart_probe_time_to_first_token_seconds", minutes - 90
+    series = Series(minutes)
 
-    def streams(days, later):
-        """A stream every five minutes: 0.4 s, and `later` seconds at last."""
-        minutes = int(days * 1440) + 90
-        series = Series(minutes)
-        counts = {bound: [] for bound in ("0.25", "0.5", "1", "2", "3", "5", "+Inf")}
-        totals = dict.fromkeys(counts, 0)
-        for minute in range(minutes):
-            if minute % 5 == 0:
-                took = later if minute >= minutes - 90 else 0.4
-                for bound in totals:
-                    totals[bound] += took <= float(bound)
-            for bound in counts:
-                counts[bound].append(totals[bound])
-        for bound in counts:
-            series.add(f"{name}_bucket", counts[bound], **labels, le=bound)
-        return series.add(f"{name}_count", counts["+Inf"], **labels), minutes
+    def streams(instance, later=2.5, begins=0, every=5, counted_anew=None, unseen=range(0), removed=None):
+        labels = {"probe": "p", "provider": "acme", "check": "stream", "model": "m", "instance": instance}
+        rows = {bound: [] for bound in ("0.25", "0.5", "1", "2", "3", "5", "+Inf")}
+        for bound, values in rows.items():
+            total = 0
+            for minute in range(minutes):
+                total = 0 if minute == counted_anew else total
+                if minute >= begins and minute % (every if minute >= end else 5) == 0:
+                    total += (later if minute >= end else 0.4) <= float(bound)
+                gone = minute in unseen or removed and minute >= removed
+                values.append(None if minute < begins else "stale" if gone else total)
+            series.add(f"{name}_bucket", values, **labels, le=bound)
+        series.add(f"{name}_count", rows["+Inf"], **labels)
 
-    for title, days, later, fires in (("four times as slow as yesterday", 1, 2.5, True), ("as ever", 1, 0.4, False),
-                                      ("a new probe, slow from the start", 0, 2.5, False)):
-        series, minutes = streams(days, later)
-        case(f"first token: {title}", series, (slow, max(minutes - 91, 1)), (slow, minutes - 5, *([{"probe": "p"}] if fires else [])))
+    streams("slow")
+    streams("slow too")
+    streams("as ever", later=0.4)
+    streams("new", begins=end)
+    streams("restarted", counted_anew=minutes - 40, unseen=range(minutes - 40, minutes - 39))
+    streams("restarted, as ever", later=0.4, counted_anew=minutes - 40, unseen=range(minutes - 40, minutes - 39))
+    streams("reset", counted_anew=minutes - 40)
+    streams("gap", unseen=range(minutes - 40, minutes - 35))
+    streams("seldom", every=30)
+    streams("removed", removed=minutes - 70)
+    case("four times as slow as yesterday", series, (slow, end - 2), (slow, minutes - 6, *({"instance": instance} for instance in (
+        "slow", "slow too", "restarted", "reset", "gap"))),
+         kinds=["fires", "calm", "thin traffic", "restart", "reload", "scrape gap", "counter reset", "new probe", "several probers"])
 
 
 def probers():
     down, absent = "LangmartProberDown", "LangmartProberAbsent"
     build = {"version": "0.1.0", "revision": "r", "rustversion": "v"}
     series = Series(40).add("up", [1] * 10 + [0] * 20 + [1] * 10).add("langmart_prober_build_info", [1] * 10 + ["stale"] * 20 + [1] * 10, **build)
-    case("a prober is gone", series, (down, 9), (down, 12), (down, 16, {"instance": "a"}), (absent, 15), (absent, 25, {}), (down, 35))
+    case("a prober is gone", series, (absent, 9), (absent, 15), (absent, 25, {}), (absent, 35), kinds=["fires", "calm"])
+    case("a prober is gone, and told", series, (down, 9), (down, 12), (down, 16, {"instance": "a"}), (down, 35))
     series = Series(40).add("up", [1] * 10 + [0] + [1] * 29).add("langmart_prober_build_info", [1] * 10 + ["stale"] + [1] * 29, **build)
-    case("a restart, one scrape missed", series, (down, 11), (down, 14), (absent, 14))
+    case("a restart, one scrape missed", series, (absent, 12), (absent, 14), (absent, 30), kinds=["restart"])
     series = Series(40).add("up", 0)
-    case("a prober that never was there", series, (down, 5, {"instance": "a"}), (absent, 20, {}))
+    case("a prober that never was there", series, (absent, 5), (absent, 20, {}), kinds=["new probe"])
+    case("a prober that never was there, and is told", series, (down, 5, {"instance": "a"}))
     series = Series(40).add("up", 1).add("langmart_prober_build_info", 1, **build).add("up", [1] * 10 + [0] * 30, instance="b")
     series.add("langmart_prober_build_info", [1] * 10 + ["stale"] * 30, instance="b", **build)
-    case("one of two probers is gone", series, (down, 20, {"instance": "b"}), (absent, 30))
+    case("one of two probers is gone", series, (absent, 12), (absent, 30), kinds=["several probers"])
+    case("one of two probers is gone, and told", series, (down, 20, {"instance": "b"}))
     probe = {"probe": "p", "provider": "acme", "check": "chat", "model": "m"}
     stuck = "LangmartProbeStuck"
     due = "langmart_probe_next_run_timestamp_seconds"
@@ -354,6 +376,10 @@ def probers():
 
     case("runs start late", lagging(0.5), (lags, 5), (lags, 30, {"instance": "a"}))
     case("hardly any run starts late", lagging(0.001), (lags, 30))
+    seldom = Series(90)
+    for bound in ("0.01", "5", "+Inf"):
+        seldom.add(f"{lag}_bucket", [0 if bound == "0.01" else minute for minute in range(90)], le=bound)
+    case("a run a minute, late", seldom.add(f"{lag}_count", list(range(90))), (lags, 30), (lags, 85), kinds=["thin traffic"])
     clock = "LangmartProberClockOff"
     series = Series(60)
     for name in ("p", "q", "r"):
@@ -368,6 +394,9 @@ def probers():
         series = Series(90).add("langmart_probe_runs_total", [minute // 2 for minute in range(90)], **probe)
         series.add("langmart_probe_skipped_runs_total", [0] * 30 + [minute // 2 for minute in range(60)], **probe, cause=cause)
         case(f"skipped: {cause}", series, (skips, 29), (skips, 70, *([{"cause": cause}] if fires else [])))
+    series = Series(120).add("langmart_probe_runs_total", [minute // 10 for minute in range(120)], **probe)
+    series.add("langmart_probe_skipped_runs_total", [minute // 10 for minute in range(120)], **probe, cause="overrun")
+    case("every other run is skipped, of one in five minutes", series, (skips, 60), (skips, 110), kinds=["thin traffic"])
     reload, lost = "LangmartProberReloadFailed", "LangmartProberLogLost"
     series = Series(60).add("langmart_prober_config_last_reload_successful", [1] * 20 + [0] * 20 + [1] * 20)
     case("a reload failed", series, (reload, 22), (reload, 30, {"instance": "a"}), (reload, 45))
@@ -416,20 +445,6 @@ def quoted(text):
     return json.dumps(text, ensure_ascii=False)
 
 
-def documents(severities, runbooks):
-    """The files for promtool; every alert must have a case in which it fires."""
-    for part in (burns, downs, callers, services, probers):
-        part()
-    tested = {expected[0] for _, _, expectations in CASES for expected in expectations}
-    untested = set(severities) - tested
-    fired = {expected[0] for _, _, expectations in CASES for expected in expectations if len(expected) > 2}
-    assert not untested and not set(severities) - fired, (untested, set(severities) - fired)
-    # Those that take days are evaluated less often.
-    long = [entry for entry in CASES if entry[1].minutes > 1000]
-    short = [entry for entry in CASES if entry[1].minutes <= 1000]
-    return {"alerts": tests(short, "1m") + texts(severities, runbooks), "days": tests(long, "2m")}
-
-
 def tests(entries, interval):
     out = ("# Generated by packaging/generate.py from packaging/cases.py: change it there.\n"
            "rule_files: [../langmart-prober.rules.yml, ../langmart-prober.alerts.yml]\n"
@@ -464,3 +479,7 @@ def head(name, series):
     for key, values in series.series.items():
         out += f"      - {{ series: {quoted(key)}, values: {quoted(notation(values))} }}\n"
     return out
+
+
+for part in (burns, downs, callers, services, probers):
+    part()

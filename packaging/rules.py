@@ -87,7 +87,7 @@ def latency(window):
         name = f"langmart_probe_{metric}_seconds"
         rules.append(record(f"langmart_probe:{metric}_within_{bound}:ratio{window}",
                             # Prometheus 3 writes the bounds of buckets as floats.
-                            f'sum without (le) (rate({name}_bucket{{le=~"{seconds}(.0)?"}}[{window}]))\n'
+                            f'sum without (le) (rate({name}_bucket{{le=~"{seconds}(\\\\.0)?"}}[{window}]))\n'
                             f'/ (rate({name}_count[{window}]) > 0)'))
         for quantile in ("0.5", "0.9"):
             rules.append(record(f"langmart_probe:{metric}_seconds:quantile{window}",
@@ -108,7 +108,7 @@ def long_latency():
         for metric, bound, seconds in (("duration", "10s", "10"), ("time_to_first_token", "2s", "2")):
             name = f"langmart_probe:{metric}_seconds_bucket:rate30m"
             rules.append(record(f"langmart_probe:{metric}_within_{bound}:ratio{window}",
-                                f'sum without (le) (avg_over_time({name}{{le=~"{seconds}(.0)?"}}[{window}:30m]))\n'
+                                f'sum without (le) (avg_over_time({name}{{le=~"{seconds}(\\\\.0)?"}}[{window}:30m]))\n'
                                 f'/ (sum without (le) (avg_over_time({name}{{le="+Inf"}}[{window}:30m])) > 0)'))
             for quantile in ("0.5", "0.9"):
                 rules.append(record(f"langmart_probe:{metric}_seconds:quantile{window}",
@@ -164,10 +164,15 @@ or
 
 def burn(name, factor, long, short, count, severity, pace):
     """Silent soon after the prober was offline, too: of a short window little else may be left than the runs that failed
-    before that was noticed."""
+    before that was noticed. Who is woken by LangmartProbeDown is not woken again when it is over."""
     def budget(window):
         return (f"1 - langmart_probe:availability_by_run:ratio{window}\n"
                 f"> on () group_left () {factor} * (1 - langmart:slo_objective:ratio)")
+    over = f"""
+unless on (job, instance, probe) (
+  langmart_probe_down_runs_in_a_row == 0
+  and max_over_time(langmart_probe_down_runs_in_a_row[{short}]) >= 3
+)""" if severity == "critical" else ""
     expr = f"""
 (
 {indent(budget(long))}
@@ -179,7 +184,7 @@ and
 and langmart_probe:errors:increase{long} > {count}
 and langmart_probe_interval_seconds <=
 60 # seconds
-unless on (job, instance) max_over_time(langmart_prober_offline[{"5m" if short == "5m" else "30m"}]) == 1"""
+unless on (job, instance) max_over_time(langmart_prober_offline[{"5m" if short == "5m" else "30m"}]) == 1{over}"""
     return alert(name, expr, severity, "service", f"{PROBE} burns its error budget {pace}",
                  f"""{{{{ $value | humanizePercentage }}}} of the runs of the last {long} failed by the fault of gateway,
                  provider or network; over the last {short} as well. Caller's and prober's faults and the time offline are
@@ -328,8 +333,9 @@ sum_over_time(langmart_probe:time_to_first_token_seconds_bucket:rate30m{le="+Inf
 20 / 1800 # seconds""", "warning", "service", PROBE + ": the first token takes {{ $value | humanizeDuration }}",
               """Half of the streams of the last hour waited longer than twice the median of the day before, and half a second.
               Compare processing with connect and tls in the drill-down, and the gateway with the direct way.""", "10m"),
-        certificate("LangmartCertificateEndsIn21Days", 21, "warning"),
+        # The one that holds the other back is told of first.
         certificate("LangmartCertificateEndsIn7Days", 7, "critical"),
+        certificate("LangmartCertificateEndsIn21Days", 21, "warning"),
         alert("LangmartStatusPageIncident", """
 max by (job, instance, provider, indicator) (
   langmart_probe_status_page_indicator{indicator=~"major|critical"}

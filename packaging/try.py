@@ -99,9 +99,10 @@ class Webhook:
 
 
 class Watchers:
-    """Prometheus and Alertmanager with the shipped rules and example, scraping one prober."""
+    """Prometheus and Alertmanager with the shipped rules and example, scraping some probers, every quarter of a minute unless
+    `scrape` has other seconds."""
 
-    def __init__(self, directory, prober, speed, heard, prometheus="prometheus"):
+    def __init__(self, directory, probers, speed, heard, prometheus="prometheus", scrape=15):
         self.directory, self.processes = pathlib.Path(directory), []
         self.webhook = Webhook(heard)
         self.prometheus, self.alertmanager = (f"127.0.0.1:{free_port()}" for _ in range(2))
@@ -109,13 +110,13 @@ class Watchers:
             text = (HERE / f"prometheus/langmart-prober.{name}.yml").read_text()
             (self.directory / f"{name}.yml").write_text(hastened(text, speed))
         # No faster than a busy machine can follow, and still two in the shortest range.
-        scrape = max(0.25, 15 / speed)
+        scrape = max(0.25, scrape / speed)
         (self.directory / "prometheus.yml").write_text(
             f"global: {{ scrape_interval: {scrape * 1000:.0f}ms, scrape_timeout: {scrape * 1000:.0f}ms,"
             f" evaluation_interval: {hastened('interval: 30s', speed)[10:]} }}\n"
             "rule_files: [rules.yml, alerts.yml]\n"
             f"alerting: {{ alertmanagers: [ {{ static_configs: [ {{ targets: ['{self.alertmanager}'] }} ] }} ] }}\n"
-            "scrape_configs: [ { job_name: langmart-prober, static_configs: [ { targets: ['%s'] } ] } ]\n" % prober)
+            "scrape_configs: [ { job_name: langmart-prober, static_configs: [ { targets: %s } ] } ]\n" % json.dumps(probers))
         text = hastened((HERE / "alertmanager/alertmanager.yml").read_text(), speed)
         (self.directory / "alertmanager.yml").write_text(text.replace("127.0.0.1:9099", self.webhook.address))
         self.start(prometheus, f"--config.file={self.directory}/prometheus.yml", f"--storage.tsdb.path={self.directory}/data",
@@ -181,17 +182,18 @@ def main():
     parser.add_argument("--prober", default=str(HERE.parent / "target/release/langmart-prober"))
     parser.add_argument("--seconds", type=int, default=0, help="ends after so many seconds")
     arguments = parser.parse_args()
-    missing = [name for name, there in (
-        ("prometheus", shutil.which("prometheus")),
-        ("alertmanager", shutil.which("alertmanager") or shutil.which("prometheus-alertmanager")),
-        (arguments.prober, os.access(arguments.prober, os.X_OK))) if not there]
+    missing = [text for text, there in (
+        ("prometheus is not installed: apt install prometheus", shutil.which("prometheus")),
+        ("alertmanager is not installed: apt install prometheus-alertmanager",
+         shutil.which("alertmanager") or shutil.which("prometheus-alertmanager")),
+        (f"there is no {arguments.prober}: cargo build --release, or --prober FILE", os.access(arguments.prober, os.X_OK))) if not there]
     if missing:
-        sys.exit(f"missing: {', '.join(missing)}")
+        sys.exit("\n".join(missing))
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with tempfile.TemporaryDirectory() as directory:
         prober, address = start_prober(arguments.prober, directory, "demo", "--listen", "127.0.0.1:0")
         try:
-            watchers = Watchers(directory, address, arguments.speed, show)
+            watchers = Watchers(directory, [address], arguments.speed, show)
             try:
                 print(f"the prober     http://{address}/\nPrometheus     http://{watchers.prometheus}/alerts\n"
                       f"Alertmanager   http://{watchers.alertmanager}/\nAlerts follow. Ctrl-C ends it.", flush=True)

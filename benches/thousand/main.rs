@@ -122,7 +122,7 @@ fn run(arguments: &Arguments) -> Result<usize, Box<dyn Error>> {
 
 fn observe(arguments: &Arguments, scheme: Scheme) -> Result<Observed, Box<dyn Error>> {
     let started = SystemTime::now();
-    let mut setting = Setting::start(&arguments.program, arguments.probes, scheme)?;
+    let mut setting = Setting::start(&arguments.program, arguments.probes, scheme, None)?;
     let ready = SystemTime::now();
     let first = Look::at(&setting)?;
     let end = first.at + Duration::from_secs(arguments.seconds);

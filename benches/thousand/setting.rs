@@ -57,17 +57,24 @@ pub(crate) struct Setting {
 }
 
 impl Setting {
-    /// Starts both, and returns when every probe is scheduled.
-    pub(crate) fn start(program: &Path, probes: u32, scheme: Scheme) -> Result<Self, Box<dyn Error>> {
+    /// Starts both, and returns when every probe is scheduled. Without a scenario every answer is a success.
+    pub(crate) fn start(
+        program: &Path,
+        probes: u32,
+        scheme: Scheme,
+        scenario: Option<&str>,
+    ) -> Result<Self, Box<dyn Error>> {
         let directory = tempfile::tempdir()?;
         let ca_file = directory.path().join(CA_FILE);
-        let mut simulator = Running::start(
-            "the simulator",
-            Command::new(program)
-                .args(["simulate", "--listen", "127.0.0.1:0", "--tls-listen", "127.0.0.1:0", "--ca-file"])
-                .arg(&ca_file)
-                .stdout(Stdio::piped()),
-        )?;
+        let mut command = Command::new(program);
+        command.args(["simulate", "--listen", "127.0.0.1:0", "--tls-listen", "127.0.0.1:0", "--ca-file"]);
+        command.arg(&ca_file);
+        if let Some(scenario) = scenario {
+            let file = directory.path().join("scenario.toml");
+            fs::write(&file, scenario)?;
+            command.arg("--scenario").arg(file);
+        }
+        let mut simulator = Running::start("the simulator", command.stdout(Stdio::piped()))?;
         let base_url = base_url(&mut simulator, scheme)?;
         // Free now; should another program be quicker, the daemon says so and ends.
         let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?;

@@ -2,10 +2,10 @@
 
 use std::{
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
-    time::{Duration, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 use tracing::{error, info, warn};
@@ -16,7 +16,7 @@ use crate::{
     health::{Health, Silence},
     history::{History, ProbeHistory, Waiting},
     metrics::{ComparisonSeries, Last, Metrics, Series},
-    outcome::{Outcome, Reason, SkipCause, Subject, rfc3339},
+    outcome::{Fault, Outcome, Reason, SkipCause, Subject, rfc3339},
     probe::Target,
     schedule::{Budget, Event, Spent, Wait, Work},
     state::Identity,
@@ -73,11 +73,37 @@ fn longest_run(probe: &Probe) -> Duration {
 
 /// Hands the scheduler the probes' runs, and everybody else what they found. Nothing here waits.
 pub(super) struct Delivery {
-    pub(super) metrics: Arc<Metrics>,
-    pub(super) memory: Arc<Memory>,
-    pub(super) budget: Arc<Budget>,
-    /// How often the loop of a probe was started again.
-    pub(super) restarts: Arc<AtomicU64>,
+    metrics: Arc<Metrics>,
+    memory: Arc<Memory>,
+    budget: Arc<Budget>,
+    restarts: Arc<AtomicU64>,
+    offline: Offline,
+}
+
+/// How long it is taken for granted whether the prober is offline.
+const OFFLINE_FOR: Duration = Duration::from_secs(1);
+
+/// Whether the prober itself was offline when it was last looked at: a thousand probes whose runs fail on the network in
+/// the same second do not look at the last runs of a thousand each.
+#[derive(Debug, Default)]
+struct Offline(Mutex<Option<(Instant, bool)>>);
+
+impl Offline {
+    /// Whether an outcome came while it was.
+    fn at(&self, outcome: &Outcome, metrics: &Metrics) -> bool {
+        if outcome.fault != Fault::Network {
+            return false;
+        }
+        let mut looked = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match *looked {
+            Some((at, offline)) if at.elapsed() < OFFLINE_FOR => offline,
+            _ => {
+                let offline = metrics.offline(SystemTime::now()) == Some(true);
+                *looked = Some((Instant::now(), offline));
+                offline
+            }
+        }
+    }
 }
 
 /// A run under way. Dropped, it is over, also where it panicked or was aborted.
@@ -97,6 +123,16 @@ impl Drop for InFlight<'_> {
 }
 
 impl Delivery {
+    /// `restarts` counts how often the loop of a probe was started again.
+    pub(super) fn new(
+        metrics: Arc<Metrics>,
+        memory: Arc<Memory>,
+        budget: Arc<Budget>,
+        restarts: Arc<AtomicU64>,
+    ) -> Self {
+        Self { metrics, memory, budget, restarts, offline: Offline::default() }
+    }
+
     /// Tells what a generating run has changed.
     fn spent(&self, target: &Watched) {
         if target.target.probe().check().generates() {
@@ -164,7 +200,7 @@ impl Work for Delivery {
                 log_change(target.target.probe(), target.series.last().as_ref(), &outcome);
                 target.series.observe(&outcome);
                 let outcome = Arc::new(outcome);
-                target.history.observe(&outcome);
+                target.history.observe(&outcome, self.offline.at(&outcome, &self.metrics));
                 let pair = outcome.compared.as_deref().and_then(|compared| compared.pair);
                 if let Some((comparison, pair)) = target.comparison.as_ref().zip(pair) {
                     comparison.observe(&pair);

@@ -250,8 +250,7 @@ impl Daemon {
         let health = Arc::new(Health::new());
         let restarts = Arc::<AtomicU64>::default();
         metrics.count_restarts("probe", restarts.clone());
-        let delivery =
-            Delivery { metrics: metrics.clone(), memory: memory.clone(), budget: budget.clone(), restarts };
+        let delivery = Delivery::new(metrics.clone(), memory.clone(), budget.clone(), restarts);
         let beat = health.part("scheduler", SCHEDULER_PATIENCE);
         let supervisor = Supervisor::new("scheduler");
         metrics.count_restarts("scheduler", supervisor.restarts());

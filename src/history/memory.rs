@@ -8,7 +8,7 @@ use std::{
 
 use super::run::Run;
 use crate::{
-    config::{Comparison, Config, Probe},
+    config::{Comparison, Config, Pool, Probe},
     outcome::{Balance, Outcome, Pair, RateLimit, SkipCause, StatusPage, Tls},
 };
 
@@ -23,6 +23,7 @@ const MAX_PAIRS: usize = MAX_RUNS;
 pub struct History {
     probes: RwLock<Arc<BTreeMap<String, Arc<ProbeHistory>>>>,
     comparisons: RwLock<Arc<Vec<Arc<Comparison>>>>,
+    pools: RwLock<Arc<Vec<Pool>>>,
 }
 
 /// The memory of one probe.
@@ -111,6 +112,7 @@ impl History {
         *self.probes.write().unwrap_or_else(PoisonError::into_inner) = new;
         *self.comparisons.write().unwrap_or_else(PoisonError::into_inner) =
             Arc::new(config.comparisons.clone());
+        *self.pools.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(config.pools.clone());
     }
 
     /// The memory of every configured probe by its name.
@@ -121,6 +123,11 @@ impl History {
     /// The comparisons in force.
     pub fn comparisons(&self) -> Arc<Vec<Arc<Comparison>>> {
         Arc::clone(&self.comparisons.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The pools in force.
+    pub fn pools(&self) -> Arc<Vec<Pool>> {
+        Arc::clone(&self.pools.read().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// What the runs of a probe write to: to be kept, not asked for at each run. A probe that is not configured (any more)
@@ -136,10 +143,10 @@ impl History {
 }
 
 impl ProbeHistory {
-    /// A run has ended.
-    pub fn observe(&self, outcome: &Arc<Outcome>) {
+    /// A run has ended, while the prober itself was offline or was not.
+    pub fn observe(&self, outcome: &Arc<Outcome>, offline: bool) {
         // Made outside of the lock, which the listener's thread may hold for a moment.
-        let run = Arc::new(Run::of(outcome));
+        let run = Arc::new(Run::of(outcome, offline));
         let mut kept = self.kept();
         kept.failing_since = if run.success() { None } else { Some(kept.failing_since.unwrap_or(run.time)) };
         push(&mut kept.runs, run, MAX_RUNS);

@@ -24,6 +24,8 @@ pub struct Run {
     pub fault: Fault,
     /// Whether it succeeded above the probe's `slow_after`.
     pub slow: bool,
+    /// Whether it failed on the network while the prober itself was offline.
+    pub offline: bool,
     /// Status of the response; `None` without one.
     pub http_status: Option<u16>,
     /// US dollars; `None`: not known.
@@ -60,8 +62,8 @@ pub struct Failure {
 }
 
 impl Run {
-    /// What is kept of an outcome.
-    pub fn of(outcome: &Outcome) -> Self {
+    /// What is kept of an outcome that came while the prober itself was offline, or was not.
+    pub fn of(outcome: &Outcome, offline: bool) -> Self {
         let failure = (!outcome.success()).then(|| {
             Box::new(Failure {
                 detail: outcome.detail.clone(),
@@ -78,6 +80,7 @@ impl Run {
             reason: outcome.reason,
             fault: outcome.fault,
             slow: outcome.slow,
+            offline: offline && outcome.fault == Fault::Network,
             http_status: outcome.http_status,
             cost_usd: outcome.estimated_cost_usd.map(|cost| cost as f32),
             input_tokens: outcome.input_tokens.map(tokens),
@@ -96,9 +99,11 @@ impl Run {
         self.reason == Reason::Ok
     }
 
-    /// Whether it counts against availability: caller and prober faults are not the service's downtime.
-    pub fn is_downtime(&self) -> bool {
-        matches!(self.fault, Fault::Gateway | Fault::Provider | Fault::Network)
+    /// Whether it counts against availability: caller and prober faults are not the service's downtime. `None`: it says
+    /// nothing of it, since the prober itself was offline.
+    pub fn is_downtime(&self) -> Option<bool> {
+        let down = matches!(self.fault, Fault::Gateway | Fault::Provider | Fault::Network);
+        (!self.offline).then_some(down)
     }
 
     /// From its start to its end.

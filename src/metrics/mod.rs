@@ -25,6 +25,7 @@ mod values;
 pub use self::{
     budget::BudgetNow,
     comparison::ComparisonSeries,
+    own::OwnNow,
     registry::Metrics,
     series::{Last, Series},
 };

@@ -10,7 +10,7 @@ use std::{
 
 use prometheus::{
     Encoder, Gauge, Histogram, HistogramOpts, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
-    core::Collector,
+    core::{Collector, Metric},
 };
 
 use super::text::{Header, Kind, Page, labels};
@@ -18,6 +18,24 @@ use crate::outcome::unix_seconds;
 
 const LAG_BOUNDS: [f64; 14] =
     [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
+
+/// How the daemon itself fares, by its own metrics.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct OwnNow {
+    /// Whether the last attempt to load the configuration succeeded.
+    pub reload_successful: bool,
+    /// When the configuration in force was loaded; `None`: not yet.
+    pub reloaded: Option<SystemTime>,
+    /// So late, or less, did 99 of 100 runs start, to the bound of a bucket; `None`: none has, or more are later than
+    /// the highest bound.
+    pub lag: Option<Duration>,
+    /// Lines for log or records that were not written, writes of them that failed, tasks that were started again.
+    pub lines_dropped: u64,
+    /// See `lines_dropped`.
+    pub write_errors: u64,
+    /// See `lines_dropped`.
+    pub restarts: u64,
+}
 
 /// The daemon's own metrics.
 #[derive(Debug)]
@@ -107,6 +125,30 @@ impl Own {
         let mut files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
         files.retain(|file| file.name != name);
         files.push(File { name, dropped, errors });
+    }
+
+    /// The same for a page.
+    pub(super) fn now(&self) -> OwnNow {
+        let lag = self.lag.metric();
+        let lag = lag.get_histogram();
+        let most = 0.99 * lag.get_sample_count() as f64;
+        let bucket = lag.get_bucket().iter().find(|bucket| bucket.cumulative_count() as f64 >= most);
+        let reloaded = Duration::try_from_secs_f64(self.reload_success_timestamp.get()).unwrap_or_default();
+        let files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
+        let tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
+        let sum = |counter: fn(&File) -> &AtomicU64| {
+            files.iter().map(|file| counter(file).load(Ordering::Relaxed)).sum()
+        };
+        OwnNow {
+            reload_successful: self.reload_successful.get() == 1,
+            reloaded: (!reloaded.is_zero()).then_some(SystemTime::UNIX_EPOCH + reloaded),
+            lag: bucket
+                .filter(|_| lag.get_sample_count() > 0)
+                .and_then(|bucket| Duration::try_from_secs_f64(bucket.upper_bound()).ok()),
+            lines_dropped: sum(|file| &file.dropped),
+            write_errors: sum(|file| &file.errors),
+            restarts: tasks.iter().map(|(_, restarts)| restarts.load(Ordering::Relaxed)).sum(),
+        }
     }
 
     pub(super) fn write(&self, page: &mut Page) {

@@ -14,7 +14,7 @@ use super::{
     comparison::{self, ComparisonSeries},
     families::FAMILIES,
     offline::{self, LastRun},
-    own::Own,
+    own::{Own, OwnNow},
     pool, process,
     series::Series,
     text::{self, Header, Kind, Page},
@@ -152,6 +152,16 @@ impl Metrics {
     /// Exports how often a task that is started again when it fails was so.
     pub fn count_restarts(&self, task: &'static str, restarts: Arc<AtomicU64>) {
         self.own.count_restarts(task, restarts);
+    }
+
+    /// When the process started, by the wall clock.
+    pub fn started(&self) -> SystemTime {
+        self.started
+    }
+
+    /// How the daemon itself fares.
+    pub fn own(&self) -> OwnNow {
+        self.own.now()
     }
 
     /// Whether the prober itself is cut off from the network, since the last run of every provider failed there; `None`

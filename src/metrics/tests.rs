@@ -11,7 +11,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use super::{Metrics, Series, families::FAMILIES};
+use super::{Metrics, OwnNow, Series, families::FAMILIES};
 
 use crate::{
     config::{Probe, Provider, Recheck, StatusSource, Task},
@@ -712,4 +712,33 @@ fn a_histogram_is_never_at_odds_with_itself() {
             writer.join().unwrap();
         }
     });
+}
+
+#[test]
+fn how_the_daemon_fares_is_told_to_pages_as_it_is_exported() {
+    let metrics = Metrics::new(NOW);
+    assert_eq!(metrics.own(), OwnNow::default());
+    metrics.reloaded(true, later(100));
+    metrics.reloaded(false, later(200));
+    for _ in 0..99 {
+        metrics.lag(Duration::from_millis(2));
+    }
+    metrics.lag(Duration::from_secs(60));
+    let (dropped, errors, restarts) = (Arc::default(), Arc::default(), Arc::default());
+    metrics.count_lines("log", Arc::clone(&dropped), Arc::clone(&errors));
+    metrics.count_restarts("server", Arc::clone(&restarts));
+    for (counter, count) in [(&dropped, 1), (&errors, 2), (&restarts, 3)] {
+        counter.store(count, Ordering::Relaxed);
+    }
+    let expected = OwnNow {
+        reload_successful: false,
+        reloaded: Some(later(100)),
+        lag: Some(Duration::from_micros(2500)),
+        lines_dropped: 1,
+        write_errors: 2,
+        restarts: 3,
+    };
+    assert_eq!(metrics.own(), expected);
+    metrics.lag(Duration::from_secs(60));
+    assert_eq!(metrics.own().lag, None, "more than one in a hundred is later than any bound");
 }

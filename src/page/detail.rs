@@ -10,12 +10,12 @@ use super::{
     layout::{badge, page},
     overview::time,
     state::{Now, of_run},
-    words::{between, fault, interval, reason, share, span, took, took_or_none},
+    words::{between, fault, interval, reason, share, span, took, took_or_none, wait},
 };
 use crate::{
-    config::{Probe, Task},
+    config::{Probe, Task, dns_server_name},
     history::{ProbeHistory, Run, Snapshot},
-    outcome::{Outcome, Phases, SkipCause},
+    outcome::{Outcome, Phases},
 };
 
 /// Failures that are shown, and rows of the table of runs.
@@ -66,9 +66,9 @@ fn verdict(kept: &Snapshot, state: &Now, now: SystemTime) -> Markup {
                 @if !last.success() { div { dt { "Fault" } dd { (fault(last.fault)) } } }
                 @if let Some(since) = kept.failing_since { div { dt { "Since" } dd { (time(since, now)) " UTC, " (span(between(since, now))) } } }
                 @if let Some((cause, until)) = state.wait {
-                    div { dt { "Waits" } dd { @if cause == SkipCause::Budget { "for the next day's budget, " } "until " (time(until, now)) " UTC" } }
+                    div { dt { "Waits" } dd { "until " (time(until, now)) " UTC, for " (wait(cause)) } }
                 }
-                @if let Some(held) = kept.held { div { dt { "Left out since" } dd { (held.runs) " due runs, the latest for " (held.cause) } } }
+                @if let Some(held) = kept.held { div { dt { "Left out since" } dd { (held.runs) @if held.runs == 1 { " due run" } @else { " due runs, the latest" } " for " (wait(held.cause)) } } }
                 @if let Some(due) = kept.waiting.next_run { div { dt { "Next due" } dd { (time(due, now)) " UTC" } } }
                 @if state.stuck { div { dt { "Stuck" } dd { "it should have run long ago; look at the prober's log" } } }
                 (facts_of_failure(last))
@@ -247,7 +247,12 @@ fn configuration(probe: &Probe) -> Markup {
                 div { dt { "base_url" } dd { (provider.base_url) } }
                 div { dt { "api_key" } dd { @if let Some(key) = &provider.key { (key.source) } @else { "none" } } }
                 @if let Some(proxy) = &provider.proxy { div { dt { "proxy" } dd { (proxy) } } }
-                @if !provider.headers.is_empty() { div { dt { "headers" } dd { @for (number, (name, _)) in provider.headers.iter().enumerate() { @if number > 0 { ", " } (name) } } } }
+                @if let Some(auth) = &provider.proxy_auth { div { dt { "proxy_auth" } dd { (auth.source) } } }
+                @if let Some(name) = &provider.key_header { div { dt { "key_header" } dd { (name) } } }
+                @if !provider.ca_certificates.is_empty() { div { dt { "ca_file" } dd { (provider.ca_certificates.len()) " certificates beside the system's" } } }
+                @if !provider.headers.is_empty() { div { dt { "headers" } dd { (joined(provider.headers.iter().map(|(name, _)| name))) } } }
+                @if !provider.dns_servers.is_empty() { div { dt { "dns_servers" } dd { (joined(provider.dns_servers.iter().map(|server| dns_server_name(*server)))) } } }
+                @for (name, value) in &provider.labels { div { dt { "label " (name) } dd { (value) } } }
                 @if let Some(pace) = provider.requests_per_minute { div { dt { "requests_per_minute" } dd { (pace) } } }
                 div { dt { "check" } dd { (probe.check()) } }
                 @if let Some(model) = &probe.model { div { dt { "model" } dd { (model) } } }
@@ -255,6 +260,9 @@ fn configuration(probe: &Probe) -> Markup {
                 div { dt { "timeout" } dd { (interval(probe.timeout)) } }
                 div { dt { "connection" } dd { (probe.connection.name()) } }
                 @if let Some(slow) = probe.slow_after { div { dt { "slow_after" } dd { (interval(slow)) } } }
+                @if let Some(recheck) = probe.recheck {
+                    div { dt { "recheck" } dd { "after " (interval(recheck.after)) ", step " (interval(recheck.step)) ", " (recheck.times) " times" } }
+                }
                 @if let Some(chat) = probe.chat() {
                     div { dt { "max_tokens" } dd { (chat.max_tokens) } }
                     div { dt { "prompt" } dd { (chat.prompt.len()) " bytes" } }
@@ -266,6 +274,17 @@ fn configuration(probe: &Probe) -> Markup {
                         div { dt { "method" } dd { (request.method) } }
                         div { dt { "path" } dd { (without_query(&request.path)) } }
                         @if let Some(body) = &request.body { div { dt { "body" } dd { (body.len()) " bytes" } } }
+                        @if !request.headers.is_empty() { div { dt { "headers" } dd { (joined(request.headers.iter().map(|(name, _)| name))) } } }
+                        div { dt { "send_key" } dd { (request.send_key) } }
+                        div { dt { "expect" } dd {
+                            "status " @if request.expect.status.is_empty() { "2xx" } @else { (joined(request.expect.status.iter())) }
+                            @if request.expect.body_regex.is_some() { ", body_regex" }
+                            @for (pointer, _) in &request.expect.json { ", json " (pointer) }
+                        } }
+                    }
+                    Task::Status(source) => {
+                        div { dt { "status_url" } dd { (source.url.origin().ascii_serialization()) (source.url.path()) } }
+                        @if !source.components.is_empty() { div { dt { "components" } dd { (joined(source.components.iter())) } } }
                     }
                     _ => {}
                 }
@@ -273,6 +292,10 @@ fn configuration(probe: &Probe) -> Markup {
             }
         }
     }
+}
+
+fn joined(items: impl Iterator<Item = impl ToString>) -> String {
+    items.map(|item| item.to_string()).collect::<Vec<_>>().join(", ")
 }
 
 /// A query may hold a secret.

@@ -15,7 +15,7 @@ pub(super) struct Figures {
     pub(super) p95: Option<Duration>,
     pub(super) first_token: Option<Duration>,
     pub(super) per_token: Option<Duration>,
-    /// The share of runs without fault of gateway, provider or network.
+    /// The share of runs without fault of gateway, provider or network, but for those while the prober was offline.
     pub(super) availability: Option<f64>,
 }
 
@@ -30,15 +30,16 @@ impl Figures {
             p95: quantile(&durations, 0.95),
             first_token: median(runs.iter().filter_map(|run| run.first_token())),
             per_token: median(runs.iter().filter_map(|run| run.per_token())),
-            availability: availability(runs.iter().map(|run| run.is_downtime())),
+            availability: availability(runs.iter()),
         }
     }
 }
 
-/// The share of runs that are no downtime.
-pub(super) fn availability(downtimes: impl Iterator<Item = bool>) -> Option<f64> {
-    let (all, down) =
-        downtimes.fold((0_u32, 0_u32), |(all, down), is_down| (all + 1, down + u32::from(is_down)));
+/// The share of runs that are no downtime, of those that say so.
+pub(super) fn availability<'a>(runs: impl Iterator<Item = &'a Arc<Run>>) -> Option<f64> {
+    let (all, down) = runs
+        .filter_map(|run| run.is_downtime())
+        .fold((0_u32, 0_u32), |(all, down), is_down| (all + 1, down + u32::from(is_down)));
     (all > 0).then(|| f64::from(all - down) / f64::from(all))
 }
 

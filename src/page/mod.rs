@@ -25,7 +25,10 @@ pub use self::{
 
 use std::time::SystemTime;
 
-use crate::{history::History, metrics::BudgetNow};
+use crate::{
+    history::History,
+    metrics::{BudgetNow, OwnNow},
+};
 
 /// What a page is rendered from.
 #[derive(Clone, Debug)]
@@ -49,4 +52,8 @@ pub struct Prober {
     pub stuck: Option<String>,
     /// Whether it is cut off from the network; `None`: that cannot be told.
     pub offline: Option<bool>,
+    /// When the process started.
+    pub started: SystemTime,
+    /// What it counts of itself.
+    pub own: OwnNow,
 }

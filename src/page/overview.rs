@@ -9,10 +9,10 @@ use super::{
     figures::{Figures, Overhead, availability},
     layout::{badge, page},
     state::{Now, State},
-    words::{between, clock, fault, reason, share, span, took, took_or_none},
+    words::{between, clock, fault, reason, share, span, took, took_or_none, wait},
 };
 use crate::{
-    config::{Comparison, Probe},
+    config::{Comparison, Pool, Probe},
     history::{History, MAX_RUNS, Run, Snapshot},
     metrics::BudgetNow,
     outcome::{Fault, Pair, PairVerdict, Reason, SkipCause, rfc3339},
@@ -57,9 +57,10 @@ pub fn overview(view: &View<'_>) -> String {
         (providers(&rows, view.now))
         div.pair {
             (comparisons(view.history, &rows))
+            (pools(view.history, &rows))
             (models(&rows))
-            (budget(view.budget.as_ref(), view.now))
             (prober(view))
+            (budget(view.budget.as_ref(), view.now))
         }
     };
     page(&title, &summary, true, &content)
@@ -84,6 +85,10 @@ fn prober_troubles(view: &View<'_>) -> Markup {
         }
         @if let Some(part) = &view.prober.stuck {
             p.alarm role="alert" { strong { "A part of the prober is stuck: " } (part) ". What is below may be old; look at its log." }
+        }
+        @if view.prober.own.reloaded.is_some() && !view.prober.own.reload_successful {
+            p.alarm role="alert" { strong { "The last reload failed. " }
+                "An older configuration is in force: check-config and the prober's log say what is wrong with the new one." }
         }
     }
 }
@@ -163,8 +168,8 @@ fn write_trouble(trouble: &Trouble<'_>, rows: &[&Row], now: SystemTime) -> Marku
                 @if let Some(since) = since {
                     div { dt { "Since" } dd { (time(since, now)) " UTC, " (span(between(since, now))) } }
                 }
-                @if let Some(until) = until {
-                    div { dt { "Waits until" } dd { (time(until, now)) " UTC" } }
+                @if let Some((until, cause)) = until.zip(trouble.wait) {
+                    div { dt { "Waits until" } dd { (time(until, now)) " UTC, for " (wait(cause)) } }
                 }
                 @if !trouble.detail.is_empty() { div { dt { "Found" } dd { (trouble.detail) } } }
             }
@@ -188,7 +193,8 @@ fn providers(rows: &[Row], now: SystemTime) -> Markup {
             h2 #providers-title { "Providers" }
             p.note { "Over the last " (MAX_RUNS) " runs of each probe at most, which is what is kept in memory since the start. "
                 "In a strip the latest run is on the right: low marks succeeded, tall ones failed. "
-                "Available is what has no fault of gateway, provider or network: a bad key of ours is not their downtime." }
+                "Available is what has no fault of gateway, provider or network: a bad key of ours is not their downtime, nor is what failed "
+                "while the prober itself was offline." }
             @for (name, rows) in &providers { (provider(name, rows, now)) }
         }
     }
@@ -197,7 +203,7 @@ fn providers(rows: &[Row], now: SystemTime) -> Markup {
 fn provider(name: &str, rows: &[&Row], now: SystemTime) -> Markup {
     let worst = rows.iter().map(|row| row.now.state).min().unwrap_or(State::Unknown);
     let of_service = rows.iter().filter(|row| row.probe.check().addresses_service());
-    let available = availability(of_service.flat_map(|row| &row.kept.runs).map(|run| run.is_downtime()));
+    let available = availability(of_service.flat_map(|row| &row.kept.runs));
     let first = rows.first().map(|row| &row.probe.provider);
     html! {
         article.provider id={ "provider-" (name) } {
@@ -228,6 +234,7 @@ fn write_row(row: &Row, now: SystemTime) -> Markup {
             th scope="row" {
                 a href={ "/probes/" (probe.name) } { (probe.name) }
                 span.sub { (probe.check()) @if let Some(model) = &probe.model { " · " (model) } }
+                @if let Some((cause, _)) = row.now.wait { span.sub { "waits for " (wait(cause)) } }
             }
             td.runs { (charts::strip(&row.kept.runs)) }
             td.n { (took_or_none(figures.p50)) }
@@ -294,6 +301,44 @@ fn signed(seconds: f64) -> String {
     )
 }
 
+fn pools(history: &History, rows: &[Row]) -> Markup {
+    let pools = history.pools();
+    html! {
+        @if !pools.is_empty() {
+            section #pools aria-labelledby="pools-title" {
+                h2 #pools-title { "Pools" }
+                table {
+                    thead { tr { th scope="col" { "Pool" } th.n scope="col" { "Available" } th scope="col" { "Members" } } }
+                    tbody { @for pool in pools.iter() { (write_pool(pool, rows)) } }
+                }
+                p.note { "Of the weight of the members that have run, the share of those whose last run succeeded." }
+            }
+        }
+    }
+}
+
+fn write_pool(pool: &Pool, rows: &[Row]) -> Markup {
+    // Rows are by name.
+    let row = |name: &String| rows.binary_search_by(|row| row.probe.name.cmp(name)).ok().map(|at| &rows[at]);
+    let members: Vec<_> =
+        pool.members.iter().filter_map(|member| Some((member.weight, row(&member.probe)?))).collect();
+    let weight = |counts: fn(&Run) -> bool| -> u64 {
+        let counted = members.iter().filter(|(_, row)| row.last().is_some_and(counts));
+        counted.map(|(weight, _)| u64::from(*weight)).sum()
+    };
+    let known = weight(|_| true);
+    html! {
+        tr {
+            th scope="row" { (pool.name) }
+            td.n { @if known > 0 { (share(weight(Run::success) as f64 / known as f64)) } @else { "–" } }
+            td { ul.members { @for (weight, row) in &members {
+                li { (badge(row.now.state)) " " a href={ "/probes/" (row.probe.name) } { (row.probe.name) }
+                    @if *weight > 1 { " × " (weight) } }
+            } } }
+        }
+    }
+}
+
 /// Ranked by when something is seen: the first token of a stream, else the whole answer.
 fn models(rows: &[Row]) -> Markup {
     let mut ranked: Vec<_> = rows
@@ -353,10 +398,11 @@ fn budget(budget: Option<&BudgetNow>, now: SystemTime) -> Markup {
 }
 
 fn prober(view: &View<'_>) -> Markup {
+    let own = &view.prober.own;
     html! {
         section #prober aria-labelledby="prober-title" {
             h2 #prober-title { "This prober" }
-            dl.facts {
+            dl.facts.rows {
                 div { dt { "Version" } dd { (env!("CARGO_PKG_VERSION")) } }
                 div { dt { "State" } dd { (view.prober.readiness) ", " @if let Some(part) = &view.prober.stuck { (part) " is stuck" } @else { "all parts live" } } }
                 div { dt { "Network" } dd { @match view.prober.offline {
@@ -364,6 +410,20 @@ fn prober(view: &View<'_>) -> Markup {
                     Some(false) => "online",
                     None => "cannot be told with fewer than two providers",
                 } } }
+                div { dt { "Up since" } dd { (time(view.prober.started, view.now)) " UTC, " (span(between(view.prober.started, view.now))) } }
+                div { dt { "Configuration" } dd {
+                    @match own.reloaded {
+                        Some(at) => { "of " (time(at, view.now)) " UTC" }
+                        None => "not loaded yet",
+                    }
+                    @if own.reloaded.is_some() && !own.reload_successful { ", the last reload failed" }
+                } }
+                div { dt { "Lag" } dd { @match own.lag {
+                    Some(lag) => { "99 % of runs started within " (took(lag)) " of their due time" }
+                    None => "no run yet, or more than 10 s for more than one in a hundred",
+                } } }
+                div { dt { "Lines lost" } dd { (own.lines_dropped) " dropped, " (own.write_errors) " failed writes" } }
+                div { dt { "Restarted tasks" } dd { (own.restarts) } }
                 div { dt { "This page" } dd { (time(view.now, view.now)) " UTC" } }
             }
         }

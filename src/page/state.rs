@@ -54,7 +54,7 @@ impl State {
 #[derive(Debug)]
 pub(super) struct Now {
     pub(super) state: State,
-    /// What keeps it from running; `None`: nothing.
+    /// What keeps it from running, or kept it the last time that it was due, and when it is to run; `None`: nothing.
     pub(super) wait: Option<(SkipCause, SystemTime)>,
     /// It should have run long ago.
     pub(super) stuck: bool,
@@ -67,10 +67,10 @@ impl Now {
         let state = match (kept.runs.last(), wait) {
             _ if stuck => State::Unknown,
             (_, Some((SkipCause::Budget, _))) => State::Paused,
-            (None, None) => State::Unknown,
-            (Some(run), Some(_)) if run.reason == Reason::Billing => State::Paused,
-            (_, Some(_)) => State::Limited,
-            (Some(run), None) => of_run(run),
+            (Some(run), Some((SkipCause::Backoff, _))) if run.reason == Reason::Billing => State::Paused,
+            (_, Some((SkipCause::Backoff, _))) => State::Limited,
+            // Its turn comes: what the last run found holds until then.
+            (last, _) => last.map_or(State::Unknown, |run| of_run(run)),
         };
         Self { state, wait, stuck }
     }
@@ -94,10 +94,12 @@ fn wait(
 ) -> Option<(SkipCause, SystemTime)> {
     let backoff = kept.waiting.backoff_until.filter(|until| *until > now);
     let resumes = budget.and_then(|budget| budget.resumes).filter(|_| probe.check().generates());
-    let held = kept.held.is_some_and(|held| held.cause == SkipCause::Budget);
-    match (resumes.filter(|_| held), backoff) {
-        (Some(resumes), _) => Some((SkipCause::Budget, resumes)),
-        (None, Some(until)) => Some((SkipCause::Backoff, until)),
-        (None, None) => None,
+    match (kept.held.map(|held| held.cause), resumes, backoff) {
+        (Some(SkipCause::Budget), Some(resumes), _) => Some((SkipCause::Budget, resumes)),
+        (_, _, Some(until)) => Some((SkipCause::Backoff, until)),
+        (Some(cause @ (SkipCause::Pacing | SkipCause::Concurrency)), _, None) => {
+            kept.waiting.next_run.map(|due| (cause, due))
+        }
+        _ => None,
     }
 }

@@ -9,10 +9,10 @@ use serde_json::Value;
 
 use super::*;
 use crate::{
-    config::{self, Probe},
+    config::{self, Config, Pool, PoolMember, Probe},
     history::{MAX_RUNS, Waiting},
     metrics::testing::{chat, config as configured, provider, stream},
-    outcome::{Api, Fault, Outcome, Phases, Reason, SkipCause},
+    outcome::{Api, Fault, Outcome, Phases, Reason, SkipCause, rfc3339},
 };
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -25,7 +25,13 @@ fn view(history: &History) -> View<'_> {
     View {
         history,
         budget: None,
-        prober: Prober { readiness: "ready", stuck: None, offline: None },
+        prober: Prober {
+            readiness: "ready",
+            stuck: None,
+            offline: None,
+            started: now() - HOUR * 3,
+            own: OwnNow { reload_successful: true, reloaded: Some(now() - HOUR), ..OwnNow::default() },
+        },
         now: now(),
     }
 }
@@ -45,7 +51,7 @@ fn run(history: &History, probe: &Arc<Probe>, ago: u64, reason: Reason) -> Outco
         hint: if reason == Reason::Ok { "" } else { "<b>look</b>" },
         ..Outcome::new(now() - Duration::from_secs(ago), reason, fault)
     };
-    history.of(probe).observe(&Arc::new(outcome.clone()));
+    history.of(probe).observe(&Arc::new(outcome.clone()), false);
     outcome
 }
 
@@ -69,7 +75,7 @@ fn every_state() -> History {
     history.of(&probes[1]).waits(waits);
     history.of(&probes[2]).skipped(SkipCause::Budget, 1);
     let slow = Outcome { slow: true, ..run(&history, &probes[3], 60, Reason::Ok) };
-    history.of(&probes[3]).observe(&Arc::new(slow));
+    history.of(&probes[3]).observe(&Arc::new(slow), false);
     history
 }
 
@@ -111,6 +117,85 @@ fn a_probe_that_should_have_run_long_ago_is_unknown() {
     let json: Value = serde_json::from_slice(&super::probes(&view(&history), &Filter::default())).unwrap();
     assert_eq!(json["probes"][5]["state"], "unknown");
     assert!(overview(&view(&history)).contains("has not run when it was due"));
+}
+
+#[test]
+fn a_probe_that_is_held_back_says_for_what_and_keeps_its_state() {
+    let probes = probes();
+    let history = of(&probes);
+    run(&history, &probes[5], 60, Reason::Ok);
+    for probe in [&probes[4], &probes[5]] {
+        history.of(probe).waits(Waiting { next_run: Some(now() + HOUR), backoff_until: None });
+        history.of(probe).skipped(SkipCause::Pacing, 3);
+    }
+    let json: Value = serde_json::from_slice(&super::probes(&view(&history), &Filter::default())).unwrap();
+    for (number, state) in [(4, "unknown"), (5, "up")] {
+        let probe = &json["probes"][number];
+        assert_eq!((&probe["state"], &probe["waits_for"]), (&state.into(), &"pacing".into()), "{probe}");
+        assert_eq!(probe["waits_until"], rfc3339(now() + HOUR));
+    }
+    let held = "waits for requests_per_minute of its provider";
+    assert_eq!(overview(&view(&history)).matches(held).count(), 2);
+    let page = detail(&view(&history), &history.of(&probes[5]));
+    assert!(page.contains("3 due runs, the latest for requests_per_minute of its provider"), "{page}");
+}
+
+#[test]
+fn what_failed_while_the_prober_was_offline_is_no_downtime() {
+    let probes = probes();
+    let history = of(&probes[..1]);
+    let ends = |reason, fault, offline| {
+        history.of(&probes[0]).observe(&Arc::new(Outcome::new(now(), reason, fault)), offline);
+    };
+    let available = || -> Value {
+        let json: Value =
+            serde_json::from_slice(&super::probes(&view(&history), &Filter::default())).unwrap();
+        json["probes"][0]["available_ratio"].clone()
+    };
+    ends(Reason::Dns, Fault::Network, true);
+    assert_eq!(available(), Value::Null, "nothing is known");
+    ends(Reason::Ok, Fault::None, false);
+    ends(Reason::Connect, Fault::Network, true);
+    assert_eq!(available(), 1.0);
+    ends(Reason::Unavailable, Fault::Gateway, true);
+    assert_eq!(available(), 0.5, "it was reached");
+    ends(Reason::Connect, Fault::Network, false);
+    assert_eq!(available(), 1.0 / 3.0);
+}
+
+#[test]
+fn pools_and_the_prober_itself_are_told() {
+    let probes = probes();
+    let history = History::default();
+    let member = |number: usize, weight| PoolMember { probe: probes[number].name.clone(), weight };
+    let pools =
+        vec![Pool { name: "alternatives".into(), members: vec![member(5, 3), member(0, 1), member(4, 9)] }];
+    history.configure(&Config { pools, ..configured(probes.clone()) }, |_| String::new());
+    run(&history, &probes[0], 60, Reason::Unavailable);
+    run(&history, &probes[5], 60, Reason::Ok);
+    let mut view = view(&history);
+    let page = overview(&view);
+    let pools = page.split("id=\"pools\"").nth(1).unwrap().split("</section>").next().unwrap();
+    assert!(pools.contains("alternatives") && pools.contains("75.0 %") && pools.contains(" × 9"), "{pools}");
+    assert!(!page.contains("role=\"alert\""), "{page}");
+    view.prober.own = OwnNow {
+        reload_successful: false,
+        lag: Some(Duration::from_millis(5)),
+        lines_dropped: 7,
+        write_errors: 8,
+        restarts: 9,
+        ..view.prober.own
+    };
+    let page = overview(&view);
+    for part in [
+        "The last reload failed.",
+        "99 % of runs started within 5.0 ms",
+        "7 dropped, 8 failed writes",
+        "Restarted tasks</dt><dd>9",
+        "UTC, 3 h 0 min",
+    ] {
+        assert!(page.contains(part), "{part} in {page}");
+    }
 }
 
 #[test]
@@ -185,8 +270,8 @@ fn the_api_is_as_documented() {
         slow: reason == Reason::Ok,
         ..Outcome::new(now(), reason, fault)
     };
-    history.of(&probe).observe(&Arc::new(full(Reason::Ok, Fault::None)));
-    history.of(&probe).observe(&Arc::new(full(Reason::Timeout, Fault::Gateway)));
+    history.of(&probe).observe(&Arc::new(full(Reason::Ok, Fault::None)), false);
+    history.of(&probe).observe(&Arc::new(full(Reason::Timeout, Fault::Gateway)), false);
     history.of(&probe).waits(Waiting { next_run: Some(now()), backoff_until: Some(now() + HOUR) });
     for (mark, answer) in [
         ("results", results(&view(&history), &Filter::default())),

@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use jiff::Timestamp;
 
-use crate::outcome::{Fault, Reason};
+use crate::outcome::{Fault, Reason, SkipCause};
 
 /// A time of day in UTC, with the date where it is not today's.
 pub(super) fn clock(time: SystemTime, now: SystemTime) -> String {
@@ -64,6 +64,17 @@ pub(super) fn interval(duration: Duration) -> String {
         _ if seconds.is_multiple_of(3600) => format!("{}h", seconds / 3600),
         _ if seconds.is_multiple_of(60) => format!("{}m", seconds / 60),
         _ => format!("{seconds}s"),
+    }
+}
+
+/// What keeps a probe from running.
+pub(super) fn wait(cause: SkipCause) -> &'static str {
+    match cause {
+        SkipCause::Backoff => "the service's limits",
+        SkipCause::Budget => "the next day's budget",
+        SkipCause::Pacing => "requests_per_minute of its provider",
+        SkipCause::Overrun => "the run before it",
+        SkipCause::Concurrency => "a place among the runs in flight",
     }
 }
 

@@ -8,7 +8,10 @@ use std::{
     time::Duration,
 };
 
-use tokio::time::Instant;
+use tokio::{
+    sync,
+    time::{Instant, sleep_until},
+};
 
 use super::activity::Activity;
 
@@ -58,7 +61,11 @@ impl Page {
 
 /// The pages of one listener.
 #[derive(Debug, Default)]
-pub(super) struct Pages(Mutex<Shelf>);
+pub(super) struct Pages {
+    shelf: Mutex<Shelf>,
+    /// When the next page may be rendered whose name a request has made up; `None`: there was none.
+    turn: sync::Mutex<Option<Instant>>,
+}
 
 #[derive(Debug, Default)]
 struct Shelf {
@@ -103,6 +110,30 @@ impl Pages {
         page
     }
 
+    /// The same of a name that a request has made up. With another name each time nothing would be given again, so that
+    /// such pages take turns, with pauses as long as those of one page. `None`: there is no room for one more.
+    pub(super) async fn page_in_turn(
+        &self,
+        name: &str,
+        compressed: bool,
+        edition: usize,
+        reader: &Arc<Activity>,
+        make: impl FnOnce() -> Vec<u8>,
+    ) -> Option<Arc<Page>> {
+        let mut turn = self.turn.lock().await;
+        if let Some(turn) = *turn {
+            sleep_until(turn).await;
+        }
+        let begun = Instant::now();
+        if !self.stock().make_room(begun) {
+            return None;
+        }
+        let page = self.page(name, compressed, edition, reader, make);
+        let ended = Instant::now();
+        *turn = Some(ended + (ended - begun) * RENDERINGS_BETWEEN);
+        Some(page)
+    }
+
     /// Drops what is not given again, so that it is in memory only while it is read.
     pub(super) fn tidy(&self) {
         let now = Instant::now();
@@ -121,7 +152,7 @@ fn tag(bytes: &[u8]) -> String {
 
 impl Pages {
     fn stock(&self) -> MutexGuard<'_, Shelf> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.shelf.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -157,7 +188,7 @@ mod tests {
         // The time of a rendering is real, so that it is given here by hand.
         let first = pages.page(NAME, false, 0, &reader, || vec![1]);
         let shelved = |until| {
-            pages.0.lock().unwrap().latest.get_mut(&(NAME.to_owned(), false)).unwrap().1 = until;
+            pages.shelf.lock().unwrap().latest.get_mut(&(NAME.to_owned(), false)).unwrap().1 = until;
         };
         shelved(Instant::now() + Duration::from_millis(80));
         tokio::time::advance(Duration::from_millis(79)).await;
@@ -197,6 +228,25 @@ mod tests {
             tasks.each_ref().map(tokio::task::JoinHandle::is_finished),
             [true, false],
             "the oldest suffices"
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn pages_of_any_name_take_turns_and_are_refused_where_there_is_no_room() {
+        let pages = Pages::default();
+        let reader = Activity::new();
+        let begun = Instant::now();
+        // A rendering takes no time on a clock that stands, so that it is given here by hand.
+        *pages.turn.lock().await = Some(begun + Duration::from_millis(80));
+        let large = || vec![0; MOST_BYTES / 2 + 1];
+        let first = pages.page_in_turn("/?1", false, 0, &reader, large).await;
+        assert!(first.is_some() && begun.elapsed() == Duration::from_millis(80), "{:?}", begun.elapsed());
+        let _second = pages.page_in_turn("/?2", false, 0, &reader, large).await.unwrap();
+        assert!(pages.page_in_turn("/?3", false, 0, &reader, || vec![1]).await.is_none());
+        tokio::time::advance(SPARED).await;
+        assert!(
+            pages.page_in_turn("/?3", false, 0, &reader, || vec![1]).await.is_some(),
+            "the oldest give way"
         );
     }
 

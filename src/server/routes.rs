@@ -197,9 +197,10 @@ impl Site {
             Resource::Ready => self.ready(),
             Resource::Page(name, content_type, render) => self.page(name, content_type, head, work, render),
             Resource::Probe(history) => {
-                self.page(path, HTML, head, work, |view, _| page::detail(view, &history).into_bytes())
+                let render = |view: &View<'_>, _: &Metrics| page::detail(view, &history).into_bytes();
+                self.page_in_turn(path, HTML, head, work, render).await
             }
-            Resource::Json(of_runs) => self.json(of_runs, head, work),
+            Resource::Json(of_runs) => self.json(of_runs, head, work).await,
             Resource::Run if head.method == Method::GET => self.run(head, work).await,
             // To look at the head alone must not spend a run.
             Resource::Run => Reply::not_allowed("GET"),
@@ -242,7 +243,7 @@ impl Site {
     }
 
     /// Records or probes, as the query asks.
-    fn json(&self, of_runs: bool, head: &request::Parts, work: &Work) -> Reply {
+    async fn json(&self, of_runs: bool, head: &request::Parts, work: &Work) -> Reply {
         let filter = match Filter::parse(head.uri.query().unwrap_or_default(), of_runs) {
             Ok(filter) => filter,
             Err(error) => return Reply::text(StatusCode::BAD_REQUEST, format!("{error}.\n")),
@@ -250,7 +251,7 @@ impl Site {
         // Readers who ask for the same in the same words share the answer.
         let name = head.uri.path_and_query().map_or("", |path| path.as_str());
         let render = if of_runs { page::results } else { page::probes };
-        self.page(name, JSON, head, work, |view, _| render(view, &filter))
+        self.page_in_turn(name, JSON, head, work, |view, _| render(view, &filter)).await
     }
 
     /// A page that can be large. Readers that ask for the same `name` at about the same time get the same one.
@@ -263,21 +264,52 @@ impl Site {
         render: impl FnOnce(&View<'_>, &Metrics) -> Vec<u8>,
     ) -> Reply {
         let compressed = prefers_gzip(&head.headers);
+        let edition = self.state.metrics.edition();
+        let page =
+            self.pages.page(name, compressed, edition, work.activity(), self.rendering(compressed, render));
+        given(page, content_type, head, compressed)
+    }
+
+    /// The same, one of the many that requests can name.
+    async fn page_in_turn(
+        &self,
+        name: &str,
+        content_type: &'static str,
+        head: &request::Parts,
+        work: &Work,
+        render: impl FnOnce(&View<'_>, &Metrics) -> Vec<u8>,
+    ) -> Reply {
+        let compressed = prefers_gzip(&head.headers);
+        let edition = self.state.metrics.edition();
+        let make = self.rendering(compressed, render);
+        match self.pages.page_in_turn(name, compressed, edition, work.activity(), make).await {
+            Some(page) => given(page, content_type, head, compressed),
+            None => Reply::text(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "Too many large answers are on their way: ask again in some seconds.\n",
+            ),
+        }
+    }
+
+    fn rendering(
+        &self,
+        compressed: bool,
+        render: impl FnOnce(&View<'_>, &Metrics) -> Vec<u8>,
+    ) -> impl FnOnce() -> Vec<u8> {
         let State { metrics, history, health, .. } = &*self.state;
-        let page = self.pages.page(name, compressed, metrics.edition(), work.activity(), || {
+        move || {
             let now = SystemTime::now();
             let prober = Prober {
                 readiness: health.readiness().name(),
                 stuck: health.stuck(Instant::now()),
                 offline: metrics.offline(now),
+                started: metrics.started(),
+                own: metrics.own(),
             };
             let view = View { history, budget: metrics.budget(), prober, now };
             let page = render(&view, metrics);
             if compressed { gzip(&page) } else { page }
-        });
-        let status =
-            if is_known(&head.headers, page.tag()) { StatusCode::NOT_MODIFIED } else { StatusCode::OK };
-        Reply { status, content_type, header: None, body: Body::Page { page, compressed } }
+        }
     }
 
     fn healthy(&self) -> Reply {
@@ -332,10 +364,19 @@ enum Resource {
     Run,
 }
 
+/// A page as an answer: its bytes, or that the client has them.
+fn given(page: Arc<Page>, content_type: &'static str, head: &request::Parts, compressed: bool) -> Reply {
+    let status = if is_known(&head.headers, page.tag()) { StatusCode::NOT_MODIFIED } else { StatusCode::OK };
+    Reply { status, content_type, header: None, body: Body::Page { page, compressed } }
+}
+
 /// Whether the client has these bytes already (RFC 9110, 13.1.2).
 fn is_known(headers: &HeaderMap, tag: &str) -> bool {
     let lines = headers.get_all(header::IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok());
-    lines.flat_map(|line| line.split(',')).any(|known| known.trim().trim_start_matches("W/") == tag)
+    lines
+        .flat_map(|line| line.split(','))
+        .map(str::trim)
+        .any(|known| known == "*" || known.trim_start_matches("W/") == tag)
 }
 
 fn stopping() -> Reply {

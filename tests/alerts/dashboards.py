@@ -9,6 +9,7 @@ The second needs the Python package grafana-foundation-sdk; without it, it says 
 import argparse
 import json
 import pathlib
+import re
 import sys
 import tempfile
 import time
@@ -24,7 +25,7 @@ EMPTY = ("langmart_prober_log_lines_dropped_total",)
 
 
 def queries(dashboard):
-    """Title and expression of each target, with everything selected."""
+    """Title and expression of each target and variable, with everything selected."""
     for panel in dashboard["panels"]:
         for target in panel.get("targets", []):
             expression = target["expr"].replace("$__rate_interval", "5m")
@@ -32,6 +33,10 @@ def queries(dashboard):
                 expression = expression.replace(f'"${name}"', '".*"')
             assert "$" not in expression, expression
             yield panel["title"], watch.hastened(expression, SPEED)
+    for variable in dashboard["templating"]["list"]:
+        if variable["type"] == "query":
+            metric = re.fullmatch(r"label_values\((.*), \w+\)", variable["query"]["query"])[1]
+            yield f"${variable['name']}", re.sub(r'"\$\w+"', '".+"', metric).replace('model=~".+"', 'model=~".*"')
 
 
 def parsed(dashboard):
@@ -74,7 +79,7 @@ def main():
     with tempfile.TemporaryDirectory() as directory:
         prober, address = watch.start_prober(arguments.prober, directory, "demo", "--listen", "127.0.0.1:0")
         try:
-            watchers = watch.Watchers(directory, address, SPEED, lambda message: None, arguments.prometheus)
+            watchers = watch.Watchers(directory, [address], SPEED, lambda message: None, arguments.prometheus)
             try:
                 left = [(name, *query) for name, dashboard in dashboards.items() for query in queries(dashboard)
                         if not any(metric in query[1] for metric in EMPTY)]

@@ -136,6 +136,7 @@ fn rules_name_only_what_exists() {
         "langmart-prober.alerts.yml",
         "tests/alerts.test.yml",
         "tests/days.test.yml",
+        "tests/kinds.test.yml",
     ] {
         known.check(name, &read(&format!("prometheus/{name}")));
     }

@@ -52,7 +52,7 @@ fn the_oldest_run_goes_and_failures_are_counted_from_their_first() {
     kept.skipped(SkipCause::Budget, 1);
     assert_eq!(kept.snapshot().held, Some(Held { cause: SkipCause::Budget, runs: 3 }));
     for second in 0..=MAX_RUNS as u64 {
-        kept.observe(&outcome(second, if second < 10 { Reason::Ok } else { Reason::Unavailable }));
+        kept.observe(&outcome(second, if second < 10 { Reason::Ok } else { Reason::Unavailable }), false);
     }
     let now = kept.snapshot();
     assert_eq!((now.runs.len(), now.runs[0].time), (MAX_RUNS, at(1)));
@@ -60,7 +60,7 @@ fn the_oldest_run_goes_and_failures_are_counted_from_their_first() {
     let record = serde_json::to_value(now.runs[MAX_RUNS - 1].record(probe.subject())).unwrap();
     assert_eq!(record["duration_seconds"], 1.234_567);
     assert_eq!((&record["reason"], &record["hint"]), (&"unavailable".into(), &"wait".into()));
-    kept.observe(&outcome(200, Reason::Ok));
+    kept.observe(&outcome(200, Reason::Ok), false);
     assert_eq!(kept.snapshot().failing_since, None);
 }
 
@@ -70,12 +70,12 @@ fn a_reload_keeps_the_memory_of_a_probe_that_stays_the_same() {
     let before = config(&[("stays", "m"), ("changes", "m")]);
     history.configure(&before, no_curl);
     for probe in &before.probes {
-        history.of(probe).observe(&outcome(1, Reason::Ok));
+        history.of(probe).observe(&outcome(1, Reason::Ok), false);
     }
     history.configure(&config(&[("stays", "m"), ("changes", "another")]), no_curl);
     let runs = history.all().values().map(|kept| kept.snapshot().runs.len()).collect::<Vec<_>>();
     assert_eq!(runs, [0, 1], "in the order of names");
-    history.of(&before.probes[1]).observe(&outcome(2, Reason::Ok));
+    history.of(&before.probes[1]).observe(&outcome(2, Reason::Ok), false);
     assert_eq!(history.all()["changes"].snapshot().runs.len(), 0, "the run of a probe that is gone");
 }
 

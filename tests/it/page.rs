@@ -155,6 +155,12 @@ fn an_accessibility_checker_is_silent() {
             assert_eq!(found, Value::Array(Vec::new()), "{path}, {width} wide, {scheme}: {found:#}");
             let wider = browser.script("return document.documentElement.scrollWidth > innerWidth");
             assert_eq!(wider, false, "{path} is wider than {width}");
+            // Not even for those who do not ask for reduced motion.
+            assert_eq!(
+                browser.script("return document.getAnimations().length"),
+                0,
+                "nothing moves on {path}"
+            );
         }
     }
 }

@@ -1,0 +1,303 @@
+"""Each alert against each kind of trouble that has nothing to do with it: what generate.py writes to
+prometheus/tests/kinds.test.yml, and the table of what is shown to prometheus/tests/README.md.
+
+An alert has a story: an hour of calm, then its cause. The kinds are played on all stories at once, each on an instance
+named after its alert. Some are in cases.py, which says so with `kinds`. What a kind cannot show of an alert stands in
+NOT_SHOWN with the reason: nothing is left out silently.
+"""
+
+import json
+
+from cases import BY_HAND, CASES, Series, head, quoted, tests, texts
+
+CALM, BREAK, END = 60, 80, 120
+
+ALL = {
+    "fires": "an hour of its cause raises it, the hour before does not",
+    "calm": "two hours without its cause do not raise it",
+    "thin traffic": "runs are rare and too few of them fail: silent",
+    "restart": "the prober restarts amid the cause and sees no success since: it fires; in calm: silent",
+    "reload": "what it was about is removed: it ends",
+    "scrape gap": "five minutes without a scrape amid the cause: it fires; in calm: silent",
+    "counter reset": "counters begin anew between two scrapes amid the cause: it fires; in calm: silent",
+    "new probe": "what is new and never worked raises it; what is new and works does not",
+    "several probers": "two of three probers see the cause: it fires for these two alone",
+}
+
+PROBE = {"probe": "p", "provider": "acme", "check": "chat", "model": "m"}
+
+
+def since(calm, troubled, bad):
+    """A value until the cause begins, and another from then on."""
+    return [troubled if bad and minute >= CALM else calm for minute in range(END)]
+
+
+def counted(bad, every=1):
+    """A counter that moves while the cause is there."""
+    return [max(0, minute - CALM + 1) // every if bad else 0 for minute in range(END)]
+
+
+def run(letter, **options):
+    def story(series, bad, instance):
+        series.probe("." * CALM + (letter if bad else ".") * (END - CALM), instance=instance, **options)
+    return story
+
+
+def gauge(name, calm, troubled, **labels):
+    def story(series, bad, instance):
+        series.add(name, since(calm, troubled, bad), instance=instance, **labels)
+    return story
+
+
+def together(*stories):
+    def story(series, bad, instance):
+        for part in stories:
+            part(series, bad, instance)
+    return story
+
+
+def lost(series, bad, instance):
+    series.add("langmart_prober_log_write_errors_total", counted(bad), instance=instance, file="results")
+    series.add("langmart_prober_log_lines_dropped_total", 0, instance=instance, file="results")
+
+
+def tasks(series, bad, instance):
+    series.add("langmart_prober_task_restarts_total", counted(bad), instance=instance, task="scheduler")
+
+
+def compared(verdict):
+    def story(series, bad, instance):
+        name, pairs = "langmart_comparison_verdicts_total", [minute // 5 for minute in range(END)]
+        good = pairs[CALM] if bad else END
+        series.add(name, [min(pair, good) for pair in pairs], instance=instance, comparison="c", verdict="ok")
+        series.add(name, [max(0, pair - good) for pair in pairs], instance=instance, comparison="c", verdict=verdict)
+    return story
+
+
+def lag(series, bad, instance):
+    late = [10 * count for count in counted(bad)]
+    for bound in ("0.01", "5", "+Inf"):
+        values = [10 * minute - (count if bound == "0.01" else 0) for minute, count in enumerate(late)]
+        series.add("langmart_prober_schedule_lag_seconds_bucket", values, instance=instance, le=bound)
+        if bound == "+Inf":
+            series.add("langmart_prober_schedule_lag_seconds_count", values, instance=instance)
+
+
+def skipped(series, bad, instance):
+    misses = counted(bad, 2)
+    series.add("langmart_probe_runs_total", [minute - count for minute, count in enumerate(misses)], instance=instance, **PROBE)
+    series.add("langmart_probe_skipped_runs_total", misses, instance=instance, **PROBE, cause="overrun")
+
+
+def stuck(series, bad, instance):
+    due = [60 * (min(minute, CALM) if bad else minute) + 30 for minute in range(END)]
+    series.add("langmart_probe_next_run_timestamp_seconds", due, instance=instance, **PROBE)
+    series.add("langmart_probe_timeout_seconds", 30, instance=instance, **PROBE)
+
+
+def gone(series, bad, instance):
+    series.add("up", since(1, 0, bad), instance=instance)
+    series.add("langmart_prober_build_info", since(1, "stale", bad), instance=instance, version="v")
+
+
+def restarting(series, bad, instance):
+    series.add("process_start_time_seconds", [5 + 600 * (count // 10) for count in counted(bad)], instance=instance)
+    series.add("langmart_prober_build_info", 1, instance=instance, version="v")
+
+
+NOT_AFTER = "langmart_probe_tls_certificate_not_after_timestamp_seconds"
+# What is about the reason of a probe's runs: the letter of its cause.
+LETTERS = {
+    "LangmartKeyRejected": "A", "LangmartStoredKeyRejected": "S", "LangmartBilling": "B", "LangmartProbeRefused": "M",
+    "LangmartRateLimited": "R", "LangmartProbeDown": "G", "LangmartServiceUnavailable": "G",
+    "LangmartGatewayTimeout": "T", "LangmartOverloaded": "O", "LangmartErrorBudgetBurnFast": "G",
+    "LangmartErrorBudgetBurn": "G", "LangmartErrorBudgetBurnSlow": "G", "LangmartProberFailing": "I", "LangmartStatusPageUnreadable": "N",
+}
+STORIES = {
+    **{alert: run(letter) for alert, letter in LETTERS.items()},
+    "LangmartRateLimitedForLong": together(
+        run("R"), gauge("langmart_probe_backoff_until_timestamp_seconds", 0, 3600 * 5, **PROBE)),
+    "LangmartRateLimitHeadroomLow": together(
+        gauge("langmart_probe_ratelimit_remaining", 50, 2, **PROBE, resource="requests"),
+        gauge("langmart_probe_ratelimit_limit", 60, 60, **PROBE, resource="requests")),
+    "LangmartBalanceLow": gauge("langmart_probe_balance_usd", 100, 1, **PROBE),
+    "LangmartBudgetUsedUp": together(gauge("langmart_budget_spent_usd", 0.2, 1), gauge("langmart_budget_limit_usd", 1, 1)),
+    "LangmartGatewayFault": compared("gateway_fault"),
+    "LangmartProviderFault": compared("provider_fault"),
+    "LangmartCertificateEndsIn21Days": gauge(NOT_AFTER, 90 * 86400, 20 * 86400, **PROBE),
+    "LangmartCertificateEndsIn7Days": gauge(NOT_AFTER, 90 * 86400, 6 * 86400, **PROBE),
+    "LangmartStatusPageIncident": gauge("langmart_probe_status_page_indicator", 0, 1, **PROBE, indicator="major"),
+    "LangmartStatusPageUnreadable": run("N", check="status"),
+    "LangmartPoolDegraded": gauge("langmart_pool_available_ratio", 1, 0.5, pool="chat"),
+    "LangmartPoolDown": gauge("langmart_pool_available_ratio", 1, 0, pool="chat"),
+    "LangmartProberDown": gone,
+    "LangmartProbeStuck": stuck,
+    "LangmartProberLags": lag,
+    "LangmartProberClockOff": gauge("langmart_probe_clock_offset_seconds", 0, -30, **PROBE),
+    "LangmartProberSkipsRuns": skipped,
+    "LangmartProberReloadFailed": gauge("langmart_prober_config_last_reload_successful", 1, 0),
+    "LangmartProberLogLost": lost,
+    "LangmartProberOffline": gauge("langmart_prober_offline", 0, 1),
+    "LangmartProberTaskRestarts": tasks,
+    "LangmartProberRestarts": restarting,
+}
+# Its instances hide each other, so that it has its cases by hand.
+ALONE = "LangmartProberAbsent"
+# Windows longer than a quarter of an hour, in minutes: for so long it may go on when its series end.
+WINDOWS = {"LangmartGatewayFault": 31, "LangmartProviderFault": 31, "LangmartProberSkipsRuns": 31, "LangmartProberRestarts": 61}
+
+STATE = "it looks at a state, not at a share of runs"
+ONE = "one is enough, however rare the runs"
+GAUGE = "it looks at no counter"
+NO_PROBE = "nothing of a probe's is in it"
+NOT_SHOWN = {
+    ("thin traffic", STATE): [
+        "LangmartRateLimitHeadroomLow", "LangmartBalanceLow", "LangmartBudgetUsedUp", "LangmartCertificateEndsIn21Days",
+        "LangmartCertificateEndsIn7Days", "LangmartStatusPageIncident", "LangmartProbeStuck", "LangmartProberClockOff",
+        "LangmartProberDown", "LangmartProberAbsent", "LangmartProberReloadFailed", "LangmartProberOffline",
+        "LangmartPoolDegraded"],
+    ("thin traffic", ONE): [
+        "LangmartRateLimitedForLong", "LangmartProberLogLost", "LangmartProberTaskRestarts", "LangmartProberRestarts"],
+    ("counter reset", GAUGE): [
+        "LangmartKeyRejected", "LangmartStoredKeyRejected", "LangmartBilling", "LangmartProbeRefused", "LangmartRateLimited",
+        "LangmartRateLimitedForLong", "LangmartRateLimitHeadroomLow", "LangmartBalanceLow", "LangmartProbeDown",
+        "LangmartCertificateEndsIn21Days", "LangmartCertificateEndsIn7Days", "LangmartStatusPageIncident",
+        "LangmartStatusPageUnreadable", "LangmartPoolDegraded", "LangmartPoolDown", "LangmartProberDown",
+        "LangmartProberAbsent", "LangmartProbeStuck", "LangmartProberClockOff", "LangmartProberReloadFailed",
+        "LangmartProberOffline", "LangmartProberRestarts"],
+    ("scrape gap", "it is its cause"): ["LangmartProberDown", "LangmartProberAbsent"],
+    ("restart", "it is its cause"): ["LangmartProberRestarts"],
+    ("new probe", NO_PROBE): ["LangmartProberRestarts"],
+    ("reload", NO_PROBE): [
+        "LangmartProberAbsent", "LangmartProberDown", "LangmartProberRestarts", "LangmartProberOffline",
+        "LangmartProberReloadFailed", "LangmartProberTaskRestarts", "LangmartProberLogLost", "LangmartProberLags"],
+}
+REASONS = {(alert, kind): why for (kind, why), alerts in NOT_SHOWN.items() for alert in alerts}
+
+
+def documents(severities, runbooks):
+    """The files for promtool and the table. Every alert must be shown in every kind, or say why not."""
+    played, covered = kinds()
+    covered |= BY_HAND
+    wanted = {(alert, kind) for alert in severities for kind in ALL}
+    missing, needless = wanted - covered - set(REASONS), set(REASONS) & covered | set(REASONS) - wanted
+    assert not missing and not needless, f"no case and no reason: {sorted(missing)}; a case or no alert, and a reason: {sorted(needless)}"
+    # Those that take days are evaluated less often.
+    long = [entry for entry in CASES if entry[1].minutes > 1000]
+    short = [entry for entry in CASES if entry[1].minutes <= 1000]
+    return {"alerts.test.yml": tests(short, "1m") + texts(severities, runbooks), "days.test.yml": tests(long, "2m"),
+            "kinds.test.yml": tests([], "1m") + "".join(played), "README.md": table(severities)}
+
+
+def table(alerts):
+    """Alerts by kinds."""
+    out = ("<!-- Generated by packaging/generate.py from packaging/kinds.py: change it there. -->\n# What is shown of each alert\n\n"
+           "`promtool test rules *.test.yml` shows it. A number is the reason why there is nothing to show.\n\n"
+           "| kind | is |\n|---|---|\n")
+    out += "".join(f"| {kind} | {text} |\n" for kind, text in ALL.items())
+    why = sorted(set(REASONS.values()))
+    out += "\n| alert | " + " | ".join(ALL) + " |\n|---|" + "---|" * len(ALL) + "\n"
+    for alert in alerts:
+        marks = (f"({why.index(REASONS[alert, kind]) + 1})" if (alert, kind) in REASONS else "yes" for kind in ALL)
+        out += f"| {alert} | {' | '.join(marks)} |\n"
+    return out + "\n" + "".join(f"{number}. {text}\n" for number, text in enumerate(why, 1))
+
+
+def kinds():
+    """The text of the cases, all stories beside each other in each, and the alerts and kinds that they show."""
+    cases, covered = [], set()
+
+    def add(kind, name, make, *moments, fires=()):
+        alerts = [alert for alert in STORIES if (alert, kind) not in REASONS and (kind != "thin traffic" or alert in LETTERS)]
+        covered.update((alert, kind) for alert in alerts)
+        cases.append(told(f"{kind}: {name}", make(alerts), [
+            (alert, minute + (WINDOWS.get(alert, 17) if kind == "reload" and minute == END else 0), fires if minute == END - 1 else ())
+            for alert in alerts for minute in moments]))
+
+    add("fires", "after its cause", lambda alerts: played(alerts, True), 20, CALM - 1, END - 1, fires=("",))
+    add("calm", "nothing happens", lambda alerts: played(alerts, False), 20, CALM + 5, END - 1)
+    add("thin traffic", "two failures of a run in twenty minutes", rare, 65, 85, 125, 145, 165)
+    for kind, change in (("restart", restarted), ("scrape gap", gapped), ("counter reset", reset)):
+        add(kind, "amid the cause", lambda alerts, change=change: change(played(alerts, True)), CALM - 1, END - 1, fires=("",))
+        add(kind, "in calm", lambda alerts, change=change: change(played(alerts, False)), *range(BREAK + 1, BREAK + 20, 3), END - 1)
+    add("new probe", "never worked", lambda alerts: begun(played(alerts, True), CALM), CALM - 1, END - 1, fires=("",))
+    add("new probe", "works", lambda alerts: begun(played(alerts, False), BREAK), *range(BREAK, BREAK + 20, 3), END - 1)
+    add("several probers", "two of three", lambda alerts: played(
+        alerts, False, "/c", played(alerts, True, "/b", played(alerts, True))), END - 1, fires=("", "/b"))
+    add("reload", "what it was about is removed", lambda alerts: removed(played(alerts, True)), END - 1, END, fires=("",))
+    return cases, covered
+
+
+def told(name, series, moments):
+    """A case in promtool's notation: which instances of its own story an alert fires for at a minute."""
+    out = head(name, series) + "    promql_expr_test:\n"
+    for alert, minute, fires in moments:
+        firing = f'ALERTS{{alertname="{alert}",alertstate="firing",instance=~"{alert}(/.)?"}}'
+        out += f"      - expr: {quoted(f'count by (instance) ({firing})')}\n        eval_time: {minute}m\n"
+        if fires:
+            samples = ", ".join(f"{{ labels: '{{instance=\"{alert}{more}\"}}', value: 1 }}" for more in fires)
+            out += f"        exp_samples: [{samples}]\n"
+    return out
+
+
+def played(alerts, bad, more="", series=None):
+    series = series or Series(END)
+    for alert in alerts:
+        STORIES[alert](series, bad, alert + more)
+    return series
+
+
+def rare(alerts):
+    series = Series(180)
+    for alert in alerts:
+        every = 1 if "Burn" in alert else 20
+        letters = [LETTERS[alert] if minute in (60, 120) else "." for minute in range(0, 180, 20)]
+        series.probe((" " * (19 if every == 1 else 0)).join(letters), every=every, instance=alert,
+                     check="status" if "StatusPage" in alert else "chat")
+    return series
+
+
+def counts(selector):
+    return selector.split("{")[0].endswith(("_total", "_bucket", "_count"))
+
+
+def numbers(values, change):
+    return [change(value) if isinstance(value, (int, float)) else value for value in values]
+
+
+def reset(series):
+    for selector, values in series.series.items():
+        if counts(selector):
+            values[BREAK:] = numbers(values[BREAK:], lambda value, less=values[BREAK - 1]: value - less)
+    return series
+
+
+def restarted(series):
+    """A scrape is missed, and everything counts anew."""
+    for selector, values in series.series.items():
+        if counts(selector) or "_in_a_row" in selector:
+            less = values[BREAK]
+            values[BREAK:] = numbers(values[BREAK:], lambda value, less=less: value - less)
+            if "_in_a_row" in selector:
+                values[BREAK:] = numbers(values[BREAK:], lambda value: max(value, 0))
+    return series.gap(BREAK, BREAK + 1, "stale")
+
+
+def gapped(series):
+    series.gap(BREAK, BREAK + 1, "stale")
+    return series.gap(BREAK + 1, BREAK + 5)
+
+
+def begun(series, at):
+    for selector, values in series.series.items():
+        if counts(selector) and isinstance(values[at - 1], (int, float)):
+            values[at:] = numbers(values[at:], lambda value, less=values[at - 1]: value - less)
+        values[:at] = [None] * at
+    return series
+
+
+def removed(series):
+    series.minutes = END + 70
+    for values in series.series.values():
+        values += ["stale"] + [None] * 69
+    return series
