@@ -101,6 +101,28 @@ impl Backoff {
         self.resume = Some(resume).filter(|&resume| resume > next);
     }
 
+    /// Takes note of the hint that an attempt between due runs was given, which forbids those that are due before: run
+    /// `next` and those after it. Whatever else it found leaves the waits as they are. False: there is nothing to wait for.
+    pub(super) fn heed(
+        &mut self,
+        outcome: &Outcome,
+        next: u64,
+        ended: Moment,
+        plan: &Plan,
+        max_backoff: Duration,
+    ) -> bool {
+        let Some(wait) = hinted(outcome.retry_after, max_backoff).filter(|_| !outcome.success()) else {
+            return false;
+        };
+        let over = ended.plus(wait).plus(self.jitter(wait));
+        let resume = plan.first_from(over);
+        let longer = resume > self.resume(next).unwrap_or(next);
+        if longer {
+            (self.over, self.resume) = (over, Some(resume));
+        }
+        longer
+    }
+
     /// Between nothing and a tenth of the wait.
     fn jitter(&mut self, wait: Duration) -> Duration {
         let tenth = u64::try_from((wait / 10).as_nanos()).unwrap_or(u64::MAX);

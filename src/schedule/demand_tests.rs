@@ -95,3 +95,18 @@ async fn a_probe_that_waits_is_not_run() {
     assert_eq!(demanded(&theatre), 0);
     assert!(ask(&Theatre::open(&UNLIMITED, vec![]), MINUTE).await.is_err(), "of a probe that is not there");
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_it_is_told_to_wait_binds_the_due_runs() {
+    let target = target("p", MINUTE, |run| if run == 1 { limited(run) } else { good(run) });
+    let theatre = Theatre::open(&UNLIMITED, vec![target.clone()]);
+    let first = theatre.first_due(&target.probe);
+    theatre.until(first + SECOND * 10).await;
+    assert!(matches!(ask(&theatre, MINUTE).await, Ok(Demanded::Ran(_))));
+    // A minute is the longest wait here.
+    theatre.until(first + SECOND * 110).await;
+    assert_eq!((demanded(&theatre), theatre.account(&target.probe).runs), (1, 1));
+    assert!(theatre.told("p").1);
+    theatre.until(first + SECOND * 130).await;
+    assert_eq!(theatre.account(&target.probe).runs, 2);
+}

@@ -2,9 +2,11 @@
 //!
 //! They follow a run that ended as [`Reason::Unavailable`], [`Reason::Connect`] or [`Reason::GatewayTimeout`], which often
 //! pass within seconds. With `after` and `step` of 5 s and three `times` they begin 5, 15 and 30 s after it, and as much
-//! later as they themselves take. The first success ends them, and so does whatever else an attempt finds, a service that asks for a
-//! longer wait, a reload that changes the probe, and the next due time: an attempt that is in flight then would delay the
-//! run, so each has no more time than there is until then. They need a place and budget like any run, and move nothing of the schedule.
+//! later as they themselves take. The first success ends them, and so does whatever else an attempt finds, a service that
+//! asks for a longer wait, a reload that changes the probe, and the next due time: an attempt that is in flight then would
+//! delay the run, so each has no more time than there is until then. They need a place and budget like any run. They move
+//! nothing of the schedule, but where a service asks one of them to wait for longer than until the next due time, the due
+//! runs wait too.
 
 use std::{sync::Arc, time::Duration};
 
@@ -91,9 +93,10 @@ impl<W: Work> Worker<W> {
         self.attempt_between(admission, within).await
     }
 
-    /// One attempt between due runs, which the budget is charged with; `None`: the budget has no room for it.
+    /// One attempt between due runs, which the budget is charged with, and whose hint the due runs wait for like one of
+    /// their own; `None`: the budget has no room for it.
     pub(super) async fn attempt_between(
-        &self,
+        &mut self,
         mut admission: Admission,
         within: Duration,
     ) -> Option<Outcome> {
@@ -111,6 +114,10 @@ impl<W: Work> Worker<W> {
         admission.permit.end(&outcome);
         if let Some(charge) = charge {
             charge.settle(&probe, &outcome);
+        }
+        let (ended, max_backoff) = (self.now(), self.turns.limits.max_backoff());
+        if self.backoff.heed(&outcome, self.next, ended, &self.plan, max_backoff) {
+            self.remember();
         }
         Some(outcome)
     }

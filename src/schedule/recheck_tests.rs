@@ -113,6 +113,27 @@ async fn a_hint_that_is_longer_than_the_wait_forbids_them() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_a_recheck_is_told_to_wait_binds_the_due_runs() {
+    fn limited(attempt: usize) -> Step {
+        let hinted = Step { lasts: LASTS, result: Some((Reason::RateLimited, Some(100.0))) };
+        [down(0), hinted].into_iter().nth(attempt).unwrap_or(ok(LASTS))
+    }
+    let target = target(MINUTE, limited);
+    let theatre = Theatre::open(&UNLIMITED, vec![target.clone()]);
+    let first = theatre.first_due(&target.probe);
+    theatre.until(first + 7 * SECOND).await;
+    let (_, backs_off) = theatre.told("p");
+    assert!(backs_off, "the wait is told");
+    assert!(theatre.entries("p").iter().any(|entry| matches!(entry.event, Event::Remember(Some(_)))));
+    // A minute, which is the longest wait here, and a tenth at most from second 5 on: the run of second 60 is passed over.
+    theatre.until(first + 110 * SECOND).await;
+    assert_eq!(theatre.account(&target.probe).runs, 1);
+    theatre.until(first + 130 * SECOND).await;
+    let account = theatre.account(&target.probe);
+    assert_eq!((account.runs, account.overrun), (2, 0), "{account:?}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_next_run_comes_first() {
     use Reason::{Timeout, Unavailable};
     fn slow(attempt: usize) -> Step {

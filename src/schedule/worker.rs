@@ -40,7 +40,7 @@ pub(super) const DRIFT: u128 = 500_000_000;
 /// One probe. It is one task, and every run of the probe is inside that task: runs cannot overlap.
 pub(super) struct Worker<W: Work> {
     pub(super) work: Arc<W>,
-    turns: Turns,
+    pub(super) turns: Turns,
     /// Where the probe meets the other one of its comparison; `None`: it is in none.
     seat: Option<Seat>,
     pub(super) anchor: Anchor,
@@ -373,7 +373,7 @@ impl<W: Work> Worker<W> {
     }
 
     /// Tells what a restart must not forget. By the wall clock of now: the anchor's may have been set since.
-    fn remember(&self) {
+    pub(super) fn remember(&self) {
         let kept = self.backoff.kept(self.next);
         // The wall clock is read last: what is rounded makes the wait longer, never shorter.
         let wall = |over: Moment| {
@@ -401,7 +401,7 @@ impl<W: Work> Worker<W> {
         }
     }
 
-    fn now(&self) -> Moment {
+    pub(super) fn now(&self) -> Moment {
         self.anchor.moment(Instant::now())
     }
 
