@@ -142,13 +142,14 @@ impl Held {
         let scrape = daemon.scrape_until("the runs to end", idle);
         let resident = scrape.value("process_resident_memory_bytes", &[]);
         let runs = scrape.sum("langmart_probe_runs_total");
-        // The least of some looks: the connection of a scrape ends when the daemon gets to it.
+        // The least of some looks: the connection of a scrape ends when the daemon gets to it, and a thread that looked at
+        // files lives for half a second more.
         let look = |_| {
             thread::sleep(Duration::from_millis(10));
             let tasks = format!("/proc/{}/task", daemon.pid().as_raw_nonzero());
             (fs::read_dir(tasks).unwrap().count(), daemon.descriptors())
         };
-        let looks: Vec<_> = (0..50).map(look).collect();
+        let looks: Vec<_> = (0..150).map(look).collect();
         let threads = looks.iter().map(|(threads, _)| *threads).min().unwrap();
         Self { resident, runs, threads, descriptors: looks.iter().map(|(_, open)| *open).min().unwrap() }
     }

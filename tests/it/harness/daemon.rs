@@ -23,6 +23,9 @@ use super::{
 /// The program under test.
 pub const PROBER: &str = env!("CARGO_BIN_EXE_langmart-prober");
 
+/// How systemd runs it.
+const UNIT: &str = include_str!("../../../systemd/langmart-prober.service");
+
 /// A key in the environment of every command, which the simulator accepts.
 pub const KEY: &str = "api_key = { env = \"SIM_KEY\" }";
 
@@ -64,10 +67,14 @@ impl Place {
         self.command(subcommand).args(arguments).output().unwrap()
     }
 
-    /// The daemon, once it is ready.
+    /// The daemon, once it is ready, with what the unit has its allocator do: what it holds is to be told from what glibc
+    /// keeps for threads that raced.
     #[track_caller]
     pub fn daemon(&self) -> Daemon {
-        Daemon::start(self.command("run"))
+        let settings = UNIT.lines().filter_map(|line| line.strip_prefix("Environment=")?.split_once('='));
+        let mut command = self.command("run");
+        command.envs(settings);
+        Daemon::start(command)
     }
 
     /// The text of all files in a directory whose names begin so.
