@@ -71,7 +71,7 @@ impl Blackbox {
     ) -> Result<Vec<f64>, Box<dyn Error>> {
         let (module, target) = match manner {
             Manner::Http => ("http", format!("http://{target}/health")),
-            Manner::Https => ("http", format!("https://{target}/health")),
+            Manner::Https | Manner::HttpsPq => ("http", format!("https://{target}/health")),
             Manner::Network => ("tcp", target.to_string()),
         };
         let url = format!("http://{}/probe?module={module}&target={target}", self.address);

@@ -64,8 +64,10 @@ struct Arguments {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Manner {
     Http,
-    /// A full handshake each time.
+    /// A full handshake each time, the same one for everybody.
     Https,
+    /// With a post-quantum key exchange for those who offer it, which the peer of Debian 12 does not.
+    HttpsPq,
     /// Connects, and sends nothing: `tcp` of `blackbox_exporter`.
     Network,
 }
@@ -151,7 +153,11 @@ impl Cost {
 
 impl Bench<'_> {
     pub(crate) fn load(&self, manner: Manner, probes: u32) -> Load<'_> {
-        let target = if manner == Manner::Https { self.server.tls } else { self.server.plain };
+        let target = match manner {
+            Manner::Http | Manner::Network => self.server.plain,
+            Manner::Https => self.server.tls,
+            Manner::HttpsPq => self.server.post_quantum,
+        };
         Load { program: self.program, ca_file: &self.ca_file, manner, target, probes, interval: "1s" }
     }
 
@@ -162,8 +168,11 @@ impl Bench<'_> {
             "{:<8} {:>9} {:>8} {:>9} {:>6} {:>8} {:>6} {:>10}",
             "probe", "in flight", "ours", "blackbox", "ratio", "bare", "ratio", "cores busy"
         );
-        for manner in [Manner::Http, Manner::Https, Manner::Network] {
+        for manner in [Manner::Http, Manner::Https, Manner::HttpsPq, Manner::Network] {
             for (in_flight, rate) in RATES {
+                if (manner, in_flight) == (Manner::HttpsPq, 1) {
+                    continue;
+                }
                 self.server.hold(HOLD)?;
                 let [mut ours, mut peer, mut bare] = [Cost::default(); 3];
                 let busy = Machine::now()?.busy;
@@ -180,7 +189,9 @@ impl Bench<'_> {
                 let name = format!("{manner:?}").to_lowercase();
                 self.judge(&name, in_flight, ours / peer, ours / bare);
                 let bare = match manner {
-                    Manner::Http | Manner::Https => format!("{bare:>8.3} {:>6.2}", ours / bare),
+                    Manner::Http | Manner::Https | Manner::HttpsPq => {
+                        format!("{bare:>8.3} {:>6.2}", ours / bare)
+                    }
                     Manner::Network => format!("{:>8} {:>6}", "-", "-"),
                 };
                 println!(
@@ -231,7 +242,7 @@ impl Bench<'_> {
     }
 
     fn bare_cost(&mut self, manner: Manner, rate: u32) -> Result<Cost, Box<dyn Error>> {
-        let scheme = if manner == Manner::Https { "https" } else { "http" };
+        let scheme = if manner == Manner::Http { "http" } else { "https" };
         let url = format!("{scheme}://{}/health", self.load(manner, rate).target);
         let bare = bare::run(&url, &self.ca_file, rate, u64::from(self.seconds))?;
         Ok(Cost { seconds: bare.seconds, probes: bare.requests as f64 })

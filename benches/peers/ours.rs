@@ -116,7 +116,7 @@ fn text(load: &Load<'_>, address: SocketAddr, logs: &Path) -> Result<String, std
     let Load { ca_file, manner, target, probes, interval, program: _ } = *load;
     let (scheme, check) = match manner {
         Manner::Http => ("http", "health"),
-        Manner::Https => ("https", "health"),
+        Manner::Https | Manner::HttpsPq => ("https", "health"),
         Manner::Network => ("http", "network"),
     };
     let mut text = format!(

@@ -15,9 +15,13 @@ use std::{
     time::{Duration, Instant},
 };
 
+use rcgen::{CertifiedKey, KeyPair};
 use rustls::{
     ServerConfig, ServerConnection, Stream,
-    crypto::aws_lc_rs,
+    crypto::{
+        CryptoProvider,
+        aws_lc_rs::{self, kx_group},
+    },
     pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer},
 };
 
@@ -30,7 +34,7 @@ const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nCon
 struct Shared {
     /// Microseconds to wait before each answer.
     hold: AtomicU64,
-    /// Milliseconds from a whole request to its answer's write, one for each connection; 0 without a request.
+    /// Milliseconds from accepting a connection to its answer's write, one for each; 0 without a request.
     handled: Mutex<Vec<f64>>,
 }
 
@@ -38,15 +42,13 @@ struct Shared {
 pub(crate) fn serve(ca_file: &Path) -> Result<(), Box<dyn Error>> {
     let made = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()])?;
     fs::write(ca_file, made.cert.pem())?;
-    let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(made.signing_key.serialize_der()));
-    let mut tls = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
-        .with_safe_default_protocol_versions()?
-        .with_no_client_auth()
-        .with_single_cert(vec![made.cert.der().clone()], key)?;
-    tls.alpn_protocols = vec![b"http/1.1".to_vec()];
-    tls.send_tls13_tickets = 0;
+    let classical = CryptoProvider {
+        kx_groups: vec![kx_group::X25519, kx_group::SECP256R1],
+        ..aws_lc_rs::default_provider()
+    };
     let shared = Arc::new(Shared::default());
-    for tls in [None, Some(Arc::new(tls))] {
+    for provider in [None, Some(classical), Some(aws_lc_rs::default_provider())] {
+        let tls = provider.map(|provider| tls(provider, &made)).transpose()?;
         let listener = TcpListener::bind("127.0.0.1:0")?;
         println!("{}", listener.local_addr()?);
         let shared = Arc::clone(&shared);
@@ -64,12 +66,24 @@ pub(crate) fn serve(ca_file: &Path) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
+fn tls(provider: CryptoProvider, made: &CertifiedKey<KeyPair>) -> Result<Arc<ServerConfig>, Box<dyn Error>> {
+    let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(made.signing_key.serialize_der()));
+    let mut tls = ServerConfig::builder_with_provider(Arc::new(provider))
+        .with_safe_default_protocol_versions()?
+        .with_no_client_auth()
+        .with_single_cert(vec![made.cert.der().clone()], key)?;
+    tls.alpn_protocols = vec![b"http/1.1".to_vec()];
+    tls.send_tls13_tickets = 0;
+    Ok(Arc::new(tls))
+}
+
 fn accept(listener: &TcpListener, shared: &Arc<Shared>, tls: Option<&Arc<ServerConfig>>) {
     for stream in listener.incoming().flatten() {
+        let accepted = Instant::now();
         let (shared, tls) = (Arc::clone(shared), tls.cloned());
         // Whoever breaks a connection off sees it himself.
         thread::spawn(move || {
-            let handled = answer(stream, &shared, tls).unwrap_or(0.0);
+            let handled = answer(stream, accepted, &shared, tls).unwrap_or(0.0);
             shared.handled.lock().unwrap_or_else(PoisonError::into_inner).push(handled);
         });
     }
@@ -78,15 +92,16 @@ fn accept(listener: &TcpListener, shared: &Arc<Shared>, tls: Option<&Arc<ServerC
 /// The value is how many milliseconds it took to answer; 0: there was no request.
 fn answer(
     mut socket: TcpStream,
+    accepted: Instant,
     shared: &Shared,
     tls: Option<Arc<ServerConfig>>,
 ) -> Result<f64, Box<dyn Error>> {
     socket.set_nodelay(true)?;
     match tls {
-        None => exchange(&mut socket, shared),
+        None => exchange(&mut socket, accepted, shared),
         Some(tls) => {
             let mut connection = ServerConnection::new(tls)?;
-            let handled = exchange(&mut Stream::new(&mut connection, &mut socket), shared)?;
+            let handled = exchange(&mut Stream::new(&mut connection, &mut socket), accepted, shared)?;
             connection.send_close_notify();
             connection.write_tls(&mut socket)?;
             Ok(handled)
@@ -94,7 +109,11 @@ fn answer(
     }
 }
 
-fn exchange(stream: &mut (impl Read + Write), shared: &Shared) -> Result<f64, Box<dyn Error>> {
+fn exchange(
+    stream: &mut (impl Read + Write),
+    accepted: Instant,
+    shared: &Shared,
+) -> Result<f64, Box<dyn Error>> {
     let mut head = Vec::new();
     let mut buffer = [0; 4096];
     while !head.ends_with(b"\r\n\r\n") {
@@ -104,9 +123,8 @@ fn exchange(stream: &mut (impl Read + Write), shared: &Shared) -> Result<f64, Bo
         }
         head.extend_from_slice(&buffer[..length]);
     }
-    let received = Instant::now();
     thread::sleep(Duration::from_micros(shared.hold.load(Ordering::Relaxed)));
-    let handled = received.elapsed();
+    let handled = accepted.elapsed();
     stream.write_all(ANSWER)?;
     stream.flush()?;
     Ok(handled.as_secs_f64() * 1e3)
@@ -118,7 +136,10 @@ pub(crate) struct Server {
     orders: ChildStdin,
     answers: BufReader<ChildStdout>,
     pub(crate) plain: SocketAddr,
+    /// Without a post-quantum key exchange, which not everybody knows: the same handshake for all.
     pub(crate) tls: SocketAddr,
+    /// With one, for those who offer it.
+    pub(crate) post_quantum: SocketAddr,
 }
 
 /// What the server says of a while.
@@ -142,8 +163,8 @@ impl Server {
             answers.read_line(&mut line)?;
             Ok(line.trim().parse()?)
         };
-        let (plain, tls) = (address()?, address()?);
-        Ok(Self { _running: running, orders, answers, plain, tls })
+        let (plain, tls, post_quantum) = (address()?, address()?, address()?);
+        Ok(Self { _running: running, orders, answers, plain, tls, post_quantum })
     }
 
     /// From now on it waits that long before each answer.
