@@ -131,9 +131,13 @@ impl Memory {
         }
     }
 
-    /// An attempt after a failed run has ended, which nothing that is kept tells of but the day's account.
+    /// An attempt after a failed run has ended: its record follows the wait that it was asked for.
     pub(super) fn rechecked(&self, probe: Arc<Probe>, outcome: Outcome) {
-        self.records.give(probe, Arc::new(outcome));
+        let outcome = Arc::new(outcome);
+        match &self.keeper {
+            Some(keeper) => keeper.follows((probe, outcome)),
+            None => self.records.give(probe, outcome),
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<Identity, Wait>> {

@@ -54,10 +54,6 @@ const MAIN_PATIENCE: Duration = Duration::from_secs(20);
 /// certificate begun.
 const HOUSEKEEPING: Duration = Duration::from_secs(5);
 
-/// How long a thread that looked at files is kept for the next look. Two that met once would be kept for ever by looks that
-/// come more often.
-const IDLE: Duration = Duration::from_millis(500);
-
 /// What an operator should know whose configuration has no key at all.
 const NO_KEY: &str =
     "no provider has a key yet, so nothing that needs one is probed; to give one: man langmart-prober, KEYS";
@@ -115,7 +111,6 @@ pub fn run(source: &Source, listening: impl FnOnce(SocketAddr)) -> Result<(), Fa
     }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
-        .thread_keep_alive(IDLE)
         .build()
         .map_err(Fatal::other("cannot start the main runtime"))?;
     let mut result = runtime.block_on(serve(source, loaded, started, &logging, listening));

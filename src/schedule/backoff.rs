@@ -28,6 +28,8 @@ pub(super) struct Backoff {
     resume: Option<u64>,
     /// When the wait is over, on which the run that ends it follows; set where `resume` is.
     over: Moment,
+    /// Until when the service asked to be left alone, also where no due run is passed over for it; `None`: it did not.
+    asked: Option<Moment>,
     /// The state of the generator that jitter comes from.
     random: u64,
 }
@@ -35,12 +37,12 @@ pub(super) struct Backoff {
 impl Backoff {
     /// No wait. Different seeds give different jitter.
     pub(super) fn new(seed: u64) -> Self {
-        Self { wait: 0, resume: None, over: Moment(0), random: seed }
+        Self { wait: 0, resume: None, over: Moment(0), asked: None, random: seed }
     }
 
     /// Ends every wait.
     pub(super) fn end(&mut self) {
-        (self.wait, self.resume) = (0, None);
+        (self.wait, self.resume, self.asked) = (0, None, None);
     }
 
     /// The number of the run that ends the wait, where `next` and more are passed over until then.
@@ -48,9 +50,15 @@ impl Backoff {
         self.resume.filter(|&resume| resume >= next)
     }
 
-    /// When the wait is over that passes over `next` and more, and the step of the doubling; `None`: neither is.
+    /// Whether a run of now would be sooner than the service asked for. Due runs are not: they are passed over.
+    pub(super) fn forbids(&self, now: Moment) -> bool {
+        self.asked.is_some_and(|asked| now < asked)
+    }
+
+    /// When the wait is over that passes over `next` and more, or that a run of now has to keep, and the step of the doubling;
+    /// `None`: neither is.
     pub(super) fn kept(&self, next: u64) -> Option<(Option<Moment>, u64)> {
-        let over = self.resume(next).map(|_| self.over);
+        let over = self.resume(next).map(|_| self.over).max(self.asked);
         (over.is_some() || self.wait > 0).then_some((over, self.wait))
     }
 
@@ -69,6 +77,7 @@ impl Backoff {
         if let Some(over) = over.filter(|over| *over > now) {
             self.over = over.min(now.plus(longest));
             self.resume = Some(plan.first_from(self.over));
+            self.asked = Some(self.over);
         }
     }
 
@@ -81,13 +90,14 @@ impl Backoff {
         plan: &Plan,
         max_backoff: Duration,
     ) {
-        self.resume = None;
+        (self.resume, self.asked) = (None, None);
         if outcome.success() {
             self.wait = 0;
             return;
         }
         let resume = if let Some(wait) = hinted(outcome.retry_after, max_backoff) {
             self.over = ended.plus(wait).plus(self.jitter(wait));
+            self.asked = Some(self.over);
             plan.first_from(self.over)
         } else if let Some(longest) = longest_wait(outcome.reason, plan, max_backoff) {
             self.wait = self.wait.saturating_mul(2).clamp(1, longest);
@@ -102,7 +112,7 @@ impl Backoff {
     }
 
     /// Takes note of the hint that an attempt between due runs was given, which forbids those that are due before: run
-    /// `next` and those after it. Whatever else it found leaves the waits as they are. False: there is nothing to wait for.
+    /// `next` and those after it. Whatever else it found leaves the waits as they are. False: there was no hint.
     pub(super) fn heed(
         &mut self,
         outcome: &Outcome,
@@ -115,12 +125,12 @@ impl Backoff {
             return false;
         };
         let over = ended.plus(wait).plus(self.jitter(wait));
+        self.asked = self.asked.max(Some(over));
         let resume = plan.first_from(over);
-        let longer = resume > self.resume(next).unwrap_or(next);
-        if longer {
+        if resume > self.resume(next).unwrap_or(next) {
             (self.over, self.resume) = (over, Some(resume));
         }
-        longer
+        true
     }
 
     /// Between nothing and a tenth of the wait.

@@ -8,9 +8,8 @@ use std::{
 use tokio::time::Instant;
 
 use super::{
-    Anchor, Budget, Event, Spent, Wait,
+    Anchor, Budget, Event, Spent, Wait, Work,
     budget::DAY,
-    plan::Moment,
     stage::{MINUTE, SECOND, Stage, Step, Target, Theatre, UNLIMITED, ok, probe, provider, target},
 };
 use crate::{
@@ -245,9 +244,8 @@ async fn runs_stop_in_the_middle_of_a_minute_and_go_on_the_next_day() {
     assert_eq!(theatre.account(&other.probe).runs, 48, "checks that spend nothing go on");
     // The next run is told to be the first of the next day.
     let (next_run, backing_off) = theatre.told("spender");
-    let midnight = anchor.wall + 10 * MINUTE;
     assert!(!backing_off);
-    let midnight = Moment::of(midnight);
+    let midnight = anchor.epoch().plus(10 * MINUTE);
     assert!(next_run >= midnight && next_run < midnight.plus(10 * SECOND), "{next_run:?}");
     theatre.until(10 * MINUTE + 30 * SECOND).await;
     assert_eq!(theatre.account(&spender.probe).runs, 8);
@@ -290,6 +288,44 @@ async fn a_wait_is_taken_up_after_a_restart() {
         assert_eq!(account.backoff, waited.as_secs(), "{until:?}: {account:?}");
         let kept = told(&theatre.stage);
         assert_eq!(kept.last().unwrap().unwrap().step, next, "{kept:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_clock_that_is_set_makes_no_wait_shorter_or_longer() {
+    fn limited(_run: usize) -> Step {
+        Step { lasts: SECOND / 100, result: Some((Reason::RateLimited, Some(30.0))) }
+    }
+    for seconds in [86_400, -86_400] {
+        let mut theatre = Theatre::open(&UNLIMITED, vec![target("asked", MINUTE, limited)]);
+        theatre.until(MINUTE).await;
+        theatre.stage.set_clock(seconds);
+        assert!(theatre.scheduler.follow_wall_clock().is_some());
+        theatre.until(MINUTE + SECOND / 10).await;
+        let kept = theatre.entries("asked").into_iter().rev().find_map(|entry| match entry.event {
+            Event::Remember(wait) => Some((entry.at, wait.unwrap())),
+            _ => None,
+        });
+        // What a restart would find is told by the clock as it is now.
+        let (at, wait) = kept.unwrap();
+        assert!(at >= theatre.anchor.monotonic + MINUTE, "it is told anew");
+        let left = wait.until.unwrap().duration_since(theatre.stage.wall_clock()).unwrap_or_default();
+        assert!(left <= MINUTE, "{left:?}");
+
+        // A scheduler that is started again, whose anchor is older than the jump.
+        let probe = probe("again", &provider("corp", "k"), SECOND);
+        let until = Some(theatre.stage.wall_clock() + 20 * SECOND);
+        let wait = Some(Wait { until, step: 0 });
+        let again = Arc::new(Target { probe: Arc::new(probe), script: |_| ok(SECOND / 100), wait });
+        theatre.scheduler.apply(&UNLIMITED, vec![again]);
+        let runs = |theatre: &Theatre| {
+            let started = |event: &Event| matches!(event, Event::Started { .. });
+            theatre.entries("again").iter().filter(|entry| started(&entry.event)).count()
+        };
+        theatre.until(MINUTE + 19 * SECOND).await;
+        assert_eq!(runs(&theatre), 0);
+        theatre.until(MINUTE + 23 * SECOND).await;
+        assert!(runs(&theatre) >= 2);
     }
 }
 

@@ -93,7 +93,7 @@ impl<W: Work> Worker<W> {
     pub(super) async fn serve(&mut self, first: Demand) {
         let deadline = first.deadline;
         self.demands.waiting.push(first);
-        if self.backoff.resume(self.next).is_some() {
+        if self.backoff.resume(self.next).is_some() || self.backoff.forbids(self.now()) {
             return tell(self.demands.take(), &Demanded::Waits(SkipCause::Backoff));
         }
         if self.time_left(Instant::now()).is_none() {

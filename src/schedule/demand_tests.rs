@@ -110,3 +110,27 @@ async fn what_it_is_told_to_wait_binds_the_due_runs() {
     theatre.until(first + SECOND * 130).await;
     assert_eq!(theatre.account(&target.probe).runs, 2);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_hint_that_ends_before_the_next_due_time_is_kept_too() {
+    fn briefly(run: usize) -> Step {
+        let limited = Step { lasts: LASTS, result: Some((Reason::RateLimited, Some(20.0))) };
+        [limited, good(1), limited].into_iter().nth(run).unwrap_or(good(run))
+    }
+    use crate::outcome::SkipCause;
+    let waits = |answer| matches!(answer, Ok(Demanded::Waits(SkipCause::Backoff)));
+    let target = target("p", MINUTE, briefly);
+    let theatre = Theatre::open(&UNLIMITED, vec![target.clone()]);
+    let first = theatre.first_due(&target.probe);
+    theatre.until(first + SECOND * 10).await;
+    assert!(waits(ask(&theatre, MINUTE).await), "a due run was asked to wait");
+    // A tenth more at most.
+    theatre.until(first + SECOND * 25).await;
+    assert!(matches!(ask(&theatre, MINUTE).await, Ok(Demanded::Ran(_))));
+    theatre.until(first + SECOND * 30).await;
+    assert!(matches!(ask(&theatre, MINUTE).await, Ok(Demanded::Ran(_))));
+    theatre.until(first + SECOND * 35).await;
+    assert!(waits(ask(&theatre, MINUTE).await), "who asked before was asked to wait");
+    theatre.until(first + SECOND * 70).await;
+    assert_eq!(theatre.account(&target.probe).runs, 2, "no due run is passed over for it");
+}

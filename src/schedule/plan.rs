@@ -14,11 +14,6 @@ const MAX_GRACE: Duration = Duration::from_millis(250);
 pub(super) struct Moment(pub(super) u64);
 
 impl Moment {
-    /// The moment of a wall time; before 1970 counts as 1970.
-    pub(super) fn of(wall: SystemTime) -> Self {
-        Self(nanoseconds(wall.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()))
-    }
-
     pub(super) fn plus(self, duration: Duration) -> Self {
         Self(self.0.saturating_add(nanoseconds(duration)))
     }

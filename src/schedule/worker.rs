@@ -102,7 +102,10 @@ impl<W: Work> Worker<W> {
         let now = anchor.moment(Instant::now());
         let mut backoff = Backoff::new(seed);
         if let Some(Wait { until, step }) = work.remembered(&target) {
-            backoff.restore((until.map(Moment::of), step), now, &plan, turns.limits.max_backoff());
+            // What is left of it by the clock that it was told by, which may have been set since the anchor was.
+            let left = |until: SystemTime| until.duration_since(work.wall_clock()).unwrap_or_default();
+            let over = until.map(|until| now.plus(left(until)));
+            backoff.restore((over, step), now, &plan, turns.limits.max_backoff());
         }
         let next = plan.first_after(now);
         let seat = turns.meetings.seat(probe, next);
@@ -208,6 +211,10 @@ impl<W: Work> Worker<W> {
         // Only a clock that was set counts: reading two clocks one after the other differs by a little each time.
         if skew.abs_diff(self.skew) >= DRIFT {
             self.skew = skew;
+            if self.backoff.kept(self.next).is_some() {
+                // It is kept by the wall clock.
+                self.remember();
+            }
         }
         let wall = |due: Moment| due.wall(self.skew);
         let waiting = (wall(next_run), backoff_until.map(wall));

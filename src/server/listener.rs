@@ -32,6 +32,8 @@ use crate::health::{Beat, GaveUp, Supervisor};
 const BEAT: Duration = Duration::from_secs(1);
 const BEAT_PATIENCE: Duration = Duration::from_secs(15);
 const PAUSE_AFTER_ERROR: Duration = Duration::from_millis(100);
+/// How long a thread is kept that must not be missed: for good, as far as clocks can count.
+const A_YEAR: Duration = Duration::from_secs(365 * 86_400);
 /// A request's head; more is answered with 431.
 const MAX_HEAD_BYTES: usize = 16 * 1024;
 
@@ -80,8 +82,14 @@ impl Server {
     }
 
     pub(super) fn start_with(listener: StdListener, state: Arc<State>, limits: Limits) -> io::Result<Self> {
-        // The blocking thread is for passwords, of which one is checked at a time.
-        let runtime = runtime::Builder::new_current_thread().enable_all().max_blocking_threads(1).build()?;
+        // The blocking thread is for passwords, of which one is checked at a time. It is there from the start, and stays:
+        // where no thread can be had later on, there must be one.
+        let runtime = runtime::Builder::new_current_thread()
+            .enable_all()
+            .max_blocking_threads(1)
+            .thread_keep_alive(A_YEAR)
+            .build()?;
+        drop(runtime.spawn_blocking(|| {}));
         let address = listener.local_addr()?;
         let listener = {
             let _entered = runtime.enter();

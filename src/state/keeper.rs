@@ -49,8 +49,18 @@ struct Queue<T> {
 enum Change<T> {
     Waits(Arc<Identity>, Option<KeptBackoff>),
     Spent(KeptSpending),
-    Ran { who: Arc<Identity>, time: SystemTime, success: bool, released: T },
-    Retain { probes: Vec<Arc<Identity>>, budget: bool },
+    Ran {
+        who: Arc<Identity>,
+        time: SystemTime,
+        success: bool,
+        released: T,
+    },
+    /// Nothing has changed, but this follows what has.
+    Follows(T),
+    Retain {
+        probes: Vec<Arc<Identity>>,
+        budget: bool,
+    },
 }
 
 impl<T: Send + 'static> Keeper<T> {
@@ -93,6 +103,13 @@ impl<T: Send + 'static> Keeper<T> {
         }
     }
 
+    /// Releases it as [`Keeper::ran`] does, after all that was told so far.
+    pub fn follows(&self, released: T) {
+        if let Err(Change::Follows(released)) = self.shared.give(Change::Follows(released)) {
+            (self.shared.release)(released);
+        }
+    }
+
     /// From now on there are these probes, and a budget or none: what is kept of others is forgotten.
     pub fn retain(&self, mut probes: Vec<Arc<Identity>>, budget: bool) {
         probes.sort();
@@ -116,7 +133,7 @@ impl<T: Send + 'static> Keeper<T> {
         let waiting = mem::take(&mut queue.waiting);
         drop(queue);
         let waiting = waiting.into_iter().filter_map(|change| match change {
-            Change::Ran { released, .. } => Some(released),
+            Change::Ran { released, .. } | Change::Follows(released) => Some(released),
             Change::Waits(..) | Change::Spent(_) | Change::Retain { .. } => None,
         });
         held.into_iter().chain(waiting).for_each(&self.shared.release);
@@ -251,6 +268,7 @@ fn apply<T>(kept: &mut Kept, change: Change<T>) -> Option<T> {
             }
             Some(released)
         }
+        Change::Follows(released) => Some(released),
         Change::Retain { probes, budget } => {
             kept.probes.retain(|who, _| probes.binary_search_by(|probe| (**probe).cmp(who)).is_ok());
             kept.spending = kept.spending.filter(|_| budget);
@@ -306,6 +324,17 @@ mod tests {
             assert_eq!(probe.last_run, Some(SystemTime::UNIX_EPOCH));
             assert!(number < 7 || probe.last_success.is_some());
         }
+    }
+
+    #[test]
+    fn what_follows_a_wait_is_released_once_that_is_on_disk() {
+        let directory = tempfile::tempdir().unwrap();
+        let (keeper, released) = keeper(directory.path());
+        keeper.waits(&identity("p"), Some(KeptBackoff { until: None, step: 4 }));
+        keeper.follows(1);
+        let (_, kept) = released.recv_timeout(LONG).unwrap();
+        let probe = kept.probes[&identity("p")];
+        assert_eq!((probe.backoff.unwrap().step, probe.last_run), (4, None));
     }
 
     #[test]
