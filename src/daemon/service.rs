@@ -38,7 +38,7 @@ use crate::{
     systemd::{self, Notifier},
 };
 
-/// How long runs in flight may go on after a signal to stop; with the rest, the whole stop takes 10 s at most.
+/// How long runs in flight may go on after a signal to stop; with the rest, the whole stop takes some 11 s at most.
 const DRAIN: Duration = Duration::from_secs(8);
 
 /// How long each of the parts that follow the runs may take to end.
