@@ -233,12 +233,12 @@ fn the_size_of_the_pieces_changes_no_verdict() {
 
 #[test]
 fn first_token_and_pace_are_the_servers_own() {
-    // The median, since a busy machine may keep either side waiting for some milliseconds.
-    let mut apart: Vec<[Duration; 3]> = (0..7).map(|_| measured_apart()).collect();
+    // A busy machine keeps either side waiting for some milliseconds now and then; a clock that starts or stops at the
+    // wrong event, of which there is one every 20 ms, is wrong every time.
+    let apart: Vec<[Duration; 3]> = (0..7).map(|_| measured_apart()).collect();
     for index in 0..3 {
-        apart.sort_by_key(|apart| apart[index]);
-        let median = apart[apart.len() / 2][index];
-        assert!(median < milliseconds(2), "{index}: {median:?} of {apart:?}");
+        let least = apart.iter().map(|apart| apart[index]).min().unwrap();
+        assert!(least < milliseconds(2), "{index}: {least:?} of {apart:?}");
     }
 }
 

@@ -58,7 +58,8 @@ fn median(mut durations: Vec<Duration>) -> Duration {
     durations[durations.len() / 2]
 }
 
-/// How far the measured first token is from the one that the simulator wrote: the median of some runs.
+/// How far the measured first token is from the one that the simulator wrote: the least of some runs, since a busy machine
+/// keeps either side waiting, and a clock that stops at the wrong event is wrong every time.
 fn measured_apart(service: (Api, Provider, &str), tls: bool) -> Duration {
     let simulator = simulator(
         "pace = { processing = \"5ms\", first_token = \"30ms\", token = \"10ms\", tokens = 5, usage = true }",
@@ -77,7 +78,7 @@ fn measured_apart(service: (Api, Provider, &str), tls: bool) -> Duration {
     // Five events, 10 ms between them; what a service counts beside them makes its tokens come faster.
     let pace = median(paces);
     assert!((Duration::from_millis(3)..Duration::from_millis(13)).contains(&pace), "{service:?}: {pace:?}");
-    median(apart)
+    apart.into_iter().min().unwrap()
 }
 
 #[test]
