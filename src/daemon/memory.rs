@@ -86,6 +86,7 @@ impl Memory {
         if let Some(keeper) = &self.keeper {
             let (dropped, errors) = keeper.counters();
             metrics.count_lines("state", dropped, errors);
+            metrics.count_restarts("state", keeper.restarts());
         }
     }
 

@@ -1,7 +1,9 @@
 //! The thread that writes the state, and what it holds back until that is done.
 
 use std::{
+    collections::VecDeque,
     fmt, io, mem,
+    panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
     sync::{
         Arc, Condvar, Mutex, MutexGuard, PoisonError,
@@ -22,6 +24,9 @@ const CAPACITY: usize = 4096;
 /// worn by writes, and each takes it some milliseconds.
 const GATHERING: Duration = Duration::from_millis(250);
 
+/// How long the thread pauses after a panic, which would be a bug of ours.
+const PAUSE: Duration = Duration::from_millis(100);
+
 /// Takes changes without ever waiting, writes them on a thread of its own, and releases what came with a change once
 /// that is on disk, or cannot be brought there.
 pub struct Keeper<T> {
@@ -34,12 +39,13 @@ struct Shared<T> {
     release: Box<dyn Fn(T) + Send + Sync>,
     dropped: Arc<AtomicU64>,
     errors: Arc<AtomicU64>,
+    restarts: Arc<AtomicU64>,
 }
 
 struct Queue<T> {
     waiting: Vec<Change<T>>,
     /// What came with the changes that are being written.
-    held: Vec<T>,
+    held: VecDeque<T>,
     /// The thread looks by itself before long.
     resting: bool,
     closed: bool,
@@ -71,13 +77,14 @@ impl<T: Send + 'static> Keeper<T> {
         release: impl Fn(T) + Send + Sync + 'static,
     ) -> io::Result<Self> {
         let queue =
-            Queue { waiting: Vec::new(), held: Vec::new(), resting: false, closed: false, ended: false };
+            Queue { waiting: Vec::new(), held: VecDeque::new(), resting: false, closed: false, ended: false };
         let shared = Arc::new(Shared {
             queue: Mutex::new(queue),
             changed: Condvar::new(),
             release: Box::new(release),
             dropped: Arc::default(),
             errors: Arc::default(),
+            restarts: Arc::default(),
         });
         let served = Arc::clone(&shared);
         thread::Builder::new().name("state".to_owned()).spawn(move || serve(&served, &directory, kept))?;
@@ -119,6 +126,11 @@ impl<T: Send + 'static> Keeper<T> {
     /// Changes for which there was no room, and writes that failed.
     pub fn counters(&self) -> (Arc<AtomicU64>, Arc<AtomicU64>) {
         (Arc::clone(&self.shared.dropped), Arc::clone(&self.shared.errors))
+    }
+
+    /// Panics of the thread, after which it went on.
+    pub fn restarts(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.shared.restarts)
     }
 
     /// Takes no more changes and waits until all are written and released, at most until the deadline. Then the rest is
@@ -182,6 +194,11 @@ impl<T> Shared<T> {
         Ok(())
     }
 
+    /// The first of those that came with what has been written.
+    fn next_held(&self) -> Option<T> {
+        self.lock().held.pop_front()
+    }
+
     /// All changes that wait, once there are any; none: closed, and none is left.
     fn take(&self) -> Vec<Change<T>> {
         let wait = |queue: &mut Queue<T>| queue.waiting.is_empty() && !queue.closed;
@@ -210,6 +227,14 @@ fn serve<T>(shared: &Shared<T>, directory: &Path, mut kept: Kept) {
         }
     }
     let _end = End(shared);
+    while catch_unwind(AssertUnwindSafe(|| write_all(shared, directory, &mut kept))).is_err() {
+        shared.restarts.fetch_add(1, Ordering::Relaxed);
+        thread::sleep(PAUSE);
+    }
+}
+
+/// Writes until the end, and first what is known and what a panic has left.
+fn write_all<T>(shared: &Shared<T>, directory: &Path, kept: &mut Kept) {
     let mut failing = false;
     let mut write = |kept: &Kept| match save(directory, kept) {
         Ok(()) if failing => {
@@ -226,18 +251,19 @@ fn serve<T>(shared: &Shared<T>, directory: &Path, mut kept: Kept) {
             }
         }
     };
-    write(&kept);
+    // One after the other: a panic costs one of them. A stop that could not wait has released them all.
+    let release = || std::iter::from_fn(|| shared.next_held()).for_each(&shared.release);
+    write(kept);
+    release();
     loop {
         let changes = shared.take();
         if changes.is_empty() {
             return;
         }
-        let held = changes.into_iter().filter_map(|change| apply(&mut kept, change)).collect();
+        let held = changes.into_iter().filter_map(|change| apply(kept, change)).collect();
         shared.lock().held = held;
-        write(&kept);
-        // A stop that could not wait has released them.
-        let released = mem::take(&mut shared.lock().held);
-        released.into_iter().for_each(&shared.release);
+        write(kept);
+        release();
         shared.rest();
     }
 }
@@ -335,6 +361,25 @@ mod tests {
         let (_, kept) = released.recv_timeout(LONG).unwrap();
         let probe = kept.probes[&identity("p")];
         assert_eq!((probe.backoff.unwrap().step, probe.last_run), (4, None));
+    }
+
+    #[test]
+    fn a_panic_costs_what_it_happened_with_and_is_counted() {
+        let directory = tempfile::tempdir().unwrap();
+        let (sender, released) = mpsc::channel();
+        let release = move |number| {
+            assert!(number != 2, "on purpose");
+            let _ = sender.send(number);
+        };
+        let keeper = Keeper::start(directory.path().to_owned(), Kept::default(), release).unwrap();
+        for number in 1..=3 {
+            keeper.ran(&identity("p"), SystemTime::UNIX_EPOCH, true, number);
+        }
+        assert_eq!([released.recv_timeout(LONG), released.recv_timeout(LONG)], [Ok(1), Ok(3)]);
+        keeper.ran(&identity("q"), SystemTime::UNIX_EPOCH, true, 4);
+        assert_eq!(released.recv_timeout(LONG), Ok(4));
+        assert_eq!(keeper.restarts().load(Ordering::Relaxed), 1);
+        assert!(load(directory.path(), SystemTime::now()).kept.probes.contains_key(&identity("q")));
     }
 
     #[test]
