@@ -211,6 +211,8 @@ struct Daemon {
     offline: bool,
     /// The budget was found reached.
     paused: bool,
+    /// What `systemctl status` is to say of the last reload.
+    reload: &'static str,
 }
 
 impl Daemon {
@@ -300,6 +302,7 @@ impl Daemon {
             stuck: false,
             offline: false,
             paused: false,
+            reload: "",
         };
         daemon.schedule(&daemon.config, targets).await.map_err(|error| Fatal::Other(error.to_string()))?;
         daemon.metrics.reloaded(true, SystemTime::now());
@@ -396,15 +399,16 @@ impl Daemon {
                     probes = self.config.probes.len(),
                     "Configuration reloaded"
                 );
-                self.notifier.ready(&self.status());
+                self.reload = "";
             }
             Err(problems) => {
                 for problem in problems.lines() {
                     error!(problem, "Configuration not reloaded, the one before stays in force");
                 }
-                self.notifier.ready(&format!("{}; the last reload failed, see the log", self.status()));
+                self.reload = "; the last reload failed, see the log";
             }
         }
+        self.notifier.ready(&self.status());
     }
 
     /// Whatever can fail has been done: from here on everything takes effect.
@@ -497,11 +501,12 @@ impl Daemon {
         });
         let remark = if self.lacks_keys() { format!("; {NO_KEY}") } else { String::new() };
         format!(
-            "{} probes of {} providers, {failing} failing{paused}; {}://{}/{remark}",
+            "{} probes of {} providers, {failing} failing{paused}; {}://{}/{}{remark}",
             self.config.probes.len(),
             self.config.providers.len(),
             if self.config.server.tls.is_some() { "https" } else { "http" },
-            self.listen.1
+            self.listen.1,
+            self.reload,
         )
     }
 

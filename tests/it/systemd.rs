@@ -73,6 +73,15 @@ fn ready_reloading_stopping_and_alive() {
         assert!(ready.starts_with("READY=1\nSTATUS=") && ready.contains(told), "{ready}");
     }
 
+    // It is told for as long as it is so, over the next look at what there is to tell.
+    let later = loop {
+        let message = manager.receive();
+        if message.starts_with("STATUS=") {
+            break message;
+        }
+    };
+    assert!(later.contains("the last reload failed"), "{later}");
+
     let log = daemon.stop();
     assert_eq!(log.matches("server.listen needs a restart").count(), 2, "at each reload: {log}");
     let stopping = manager.next_change();
