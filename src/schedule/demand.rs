@@ -1,8 +1,8 @@
 //! Runs of now, which somebody asks for: extra attempts beside the schedule, as rechecks are.
 //!
 //! They need a place, the provider's pace and budget like any run, and move nothing of the schedule unless they are told to
-//! wait for longer than it does: a probe that waits is not run, and an attempt has no more time than there is until the next due time. All who ask while a run of the probe is
-//! in flight, a due one too, share its result.
+//! wait for longer than it does: a probe that waits is not run, and an attempt has no more time than there is until the next
+//! due time. All who ask while a run of the probe is in flight, a due one too, share its result.
 
 use std::{sync::Arc, time::Duration};
 
