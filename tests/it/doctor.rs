@@ -2,7 +2,6 @@
 
 use std::{
     fs,
-    net::TcpListener,
     path::{Path, PathBuf},
     process::{Command, Output},
     time::{Duration, SystemTime},
@@ -11,6 +10,7 @@ use std::{
 use langmart_prober::simulator::{FullListener, Options, Scenario, Simulator};
 use regex::Regex;
 use serde_json::Value;
+use tokio::net::TcpSocket;
 
 const PROBER: &str = env!("CARGO_BIN_EXE_langmart-prober");
 
@@ -19,6 +19,8 @@ struct Bench {
     simulator: Simulator,
     directory: tempfile::TempDir,
     names: Vec<(String, &'static str)>,
+    /// Bound, and never listening: nobody else gets its port.
+    closed: Option<TcpSocket>,
 }
 
 impl Bench {
@@ -36,13 +38,15 @@ impl Bench {
             (simulator.tls_address().unwrap().port().to_string(), "TLSPORT"),
             (directory.path().display().to_string(), "DIRECTORY"),
         ];
-        Self { simulator, directory, names }
+        Self { simulator, directory, names, closed: None }
     }
 
     /// An address where nobody listens.
     fn with_closed_port(mut self) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        self.names.push((listener.local_addr().unwrap().to_string(), "CLOSED"));
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind(([127, 0, 0, 1], 0).into()).unwrap();
+        self.names.push((socket.local_addr().unwrap().to_string(), "CLOSED"));
+        self.closed = Some(socket);
         self
     }
 

@@ -27,13 +27,7 @@ impl Browser {
     /// A window of that size in CSS pixels.
     #[track_caller]
     pub fn open(width: u32, height: u32) -> Self {
-        let mut command = Command::new("sh");
-        command.args(["-c", "exec chromedriver --port=0 >&2"]);
-        let mut driver = Process::start(command);
-        let address = driver.logs("chromedriver to be ready", |log| {
-            let (_, port) = log.split_once("started successfully on port ")?;
-            Some(SocketAddr::from(([127, 0, 0, 1], port.split('.').next()?.parse().ok()?)))
-        });
+        let (driver, address) = driver();
         let size = format!("--window-size={width},{height}");
         let arguments = ["--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", &size];
         let wanted = json!({ "capabilities": { "alwaysMatch": {
@@ -117,6 +111,28 @@ impl Drop for Browser {
         // Its driver ends Chromium by this alone; a test that fails has other worries.
         let _ = exchange(self.address, "DELETE", &format!("/session/{}", self.session), "");
     }
+}
+
+/// A `ChromeDriver` that listens, and where. It takes a free port of IPv6 and asks for the same one of IPv4; where
+/// somebody has that one, it ends, and another is started.
+#[track_caller]
+fn driver() -> (Process, SocketAddr) {
+    for _ in 0..10 {
+        let mut command = Command::new("sh");
+        command.args(["-c", "exec chromedriver --port=0 >&2"]);
+        let mut driver = Process::start(command);
+        let port = driver.logs("chromedriver to be ready", |log| {
+            if log.contains("IPv4 port not available") {
+                return Some(None);
+            }
+            let (_, port) = log.split_once("started successfully on port ")?;
+            Some(Some(port.split('.').next()?.parse().ok()?))
+        });
+        if let Some(port) = port {
+            return (driver, SocketAddr::from(([127, 0, 0, 1], port)));
+        }
+    }
+    panic!("no port of IPv6 that chromedriver took was free in IPv4, ten times")
 }
 
 /// The value that the driver answers with.

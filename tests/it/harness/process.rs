@@ -31,14 +31,19 @@ impl Process {
         self.log.lock().unwrap().clone()
     }
 
-    /// Waits for something in the log.
+    /// Waits for something in the log, be it the last that a process says.
     #[track_caller]
     pub fn logs<T>(&mut self, what: &str, find: impl Fn(&str) -> Option<T>) -> T {
         wait_for(what, || {
             let ended = self.child.try_wait().unwrap();
+            if ended.is_some() {
+                self.read_to_the_end();
+            }
             let log = self.log();
-            assert!(ended.is_none(), "it ended with {ended:?} while the test waited for {what}:\n{log}");
-            find(&log)
+            let found = find(&log);
+            let waiting = found.is_some() || ended.is_none();
+            assert!(waiting, "it ended with {ended:?} while the test waited for {what}:\n{log}");
+            found
         })
     }
 
@@ -54,10 +59,14 @@ impl Process {
     #[track_caller]
     pub fn wait(&mut self) -> (ExitStatus, String) {
         let status = wait_for("the process to end", || self.child.try_wait().unwrap());
+        self.read_to_the_end();
+        (status, self.log())
+    }
+
+    fn read_to_the_end(&mut self) {
         if let Some(reader) = self.reader.take() {
             reader.join().unwrap();
         }
-        (status, self.log())
     }
 }
 
