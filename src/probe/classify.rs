@@ -30,8 +30,10 @@ use crate::{
 const BILLING: &[&str] = &[
     "billing_error",
     "billing_hard_limit_reached",
+    "billing_not_active",
     "credit_balance_exhausted",
     "enforced_spend_limit_reached",
+    "exceeded_current_quota_error",
     "insufficient_credits",
     "insufficient_quota",
     "organization_spend_limit_exceeded",
@@ -39,23 +41,55 @@ const BILLING: &[&str] = &[
     "project_spend_limit_exceeded",
 ];
 
-/// What Anthropic and Google say where their codes do not tell money from other faults.
+/// What Anthropic, Google, xAI and Moonshot say where their codes do not tell money from other faults. The last is Google's
+/// where a plan has nothing of a model, which its codes do not tell from a limit that is reached.
 const BILLING_PHRASES: &[&str] = &[
     "credit balance is too low",
     "specified api usage limits",
     "workspace api usage limits",
     "prepayment credits are depleted",
+    "used all available credits",
+    "insufficient balance",
+    "limit: 0, model:",
 ];
 
 const OVERLOAD: &[&str] = &["overloaded_error", "provider_overloaded", "server_is_overloaded", "slow_down"];
 
 const BAD_KEY: &[&str] = &["expired_api_key", "invalid_api_key", "missing_api_key"];
 
+/// What Google, also by its imitation of `OpenAI` and behind gateways, and xAI say of a key under a 400 or 403.
+const BAD_KEY_PHRASES: &[&str] = &[
+    "unregistered callers",
+    "api key not valid",
+    "api key expired",
+    "api key was reported",
+    "incorrect api key provided",
+];
+
+/// Accounts that are known and shut out: Groq's code, and Anthropic's words under one that serves for everything.
+const SHUT_OUT: &[&str] = &["organization_restricted"];
+
+/// See [`SHUT_OUT`].
+const SHUT_OUT_PHRASES: &[&str] = &["organization has been disabled"];
+
+/// How `OpenAI` says, under a 401, that a key is good and may not do this.
+const NOT_ALLOWED_PHRASES: &[&str] = &["missing scopes", "insufficient permissions"];
+
 const NO_MODEL: &[&str] = &["DeploymentNotFound", "model_decommissioned", "model_not_found"];
 
 /// What is said of an unknown model under codes that serve for everything.
-const NO_MODEL_PHRASES: &[&str] =
-    &["not a valid model", "invalid model", "model not exist", "model does not exist"];
+const NO_MODEL_PHRASES: &[&str] = &[
+    "not a valid model",
+    "invalid model",
+    "model not exist",
+    "model does not exist",
+    "has been decommissioned",
+    "does not exist or you do not have access",
+];
+
+/// What is said of a limit that leaves nothing to wait for.
+const NO_ALLOWANCE: &str =
+    "the limit itself is 0: the plan has no allowance for this, and waiting does not help";
 
 /// What is said of a status page's redirect that was not followed.
 const NO_WAY: &str = "a redirect that is not followed: one too many, without an address, or away from https";
@@ -178,10 +212,16 @@ fn verdict(
     error: &ErrorBody<'_>,
     finding: Finding,
 ) -> Verdict {
-    let Finding { reason, detail, tokens, balance } = finding;
+    let Finding { mut reason, mut detail, tokens, balance } = finding;
     let failed = reason != Reason::Ok;
     let upstream = dialect.upstream(error);
     let ratelimit = dialect.rate_limits(&response.headers, error, clocks);
+    let retry_after = wait(dialect, reason, response, error, &ratelimit, clocks);
+    // Mistral's answer to a key whose plan has nothing of a model.
+    let nothing_allowed = || ratelimit.iter().any(|limit| limit.limit == Some(0));
+    if reason == Reason::RateLimited && retry_after.is_none() && nothing_allowed() {
+        (reason, detail) = (Reason::Billing, NO_ALLOWANCE.into());
+    }
     Verdict {
         reason,
         fault: fault(probe.provider.api, reason, upstream.blamed),
@@ -189,7 +229,7 @@ fn verdict(
         error_code: failed.then(|| dialect.error_code(error).map(gate::error_code)).flatten(),
         upstream: failed.then_some(upstream.name).flatten(),
         request_id: request_id(probe, dialect, response, error),
-        retry_after: wait(dialect, reason, response, error, &ratelimit, clocks),
+        retry_after,
         ratelimit,
         tokens,
         status_page: None,
@@ -328,7 +368,12 @@ fn answer(
 /// What any other status comes to.
 fn refusal(task: &Task, status: u16, body: &Body, error: &ErrorBody<'_>, dialect: &dyn Dialect) -> Finding {
     let asks_for_model = matches!(task, Task::Chat(_) | Task::Stream(_) | Task::Models | Task::Http(_));
-    let by_body = dialect.reason(status, error).or_else(|| generic_reason(status, asks_for_model, error));
+    let status = dialect.status(status, error);
+    let wrapped = dialect.wrapped(error);
+    let by_body = dialect
+        .reason(status, error)
+        .or_else(|| generic_reason(status, asks_for_model, error, dialect))
+        .or_else(|| generic_reason(status, asks_for_model, &ErrorBody::read(&wrapped), dialect));
     let reason = by_body.unwrap_or_else(|| status_reason(status));
     let detail: Cow<'static, str> = match (reason, status, body) {
         (Reason::Billing, 402, _) => "".into(),
@@ -344,18 +389,26 @@ fn refusal(task: &Task, status: u16, body: &Body, error: &ErrorBody<'_>, dialect
 }
 
 /// What codes and phrases that several APIs share say beyond the status.
-fn generic_reason(status: u16, asks_for_model: bool, error: &ErrorBody<'_>) -> Option<Reason> {
+fn generic_reason(
+    status: u16,
+    asks_for_model: bool,
+    error: &ErrorBody<'_>,
+    dialect: &dyn Dialect,
+) -> Option<Reason> {
     let no_model = || {
         error.is(NO_MODEL)
             || status == 400 && error.says(NO_MODEL_PHRASES)
-            // A wrong path is a 404 too; one about the model says so.
+            // A wrong path is a 404 too; one about the model says so, or comes from beyond the path.
             || status == 404
-                && error.says(&["model", "deployment", "no endpoints"])
+                && (dialect.upstream(error).name.is_some()
+                    || error.says(&["model", "deployment", "no endpoints"]))
                 && !error.says(&["invalid url"])
     };
     match status {
         400 | 402 | 403 | 429 if error.is(BILLING) || error.says(BILLING_PHRASES) => Some(Reason::Billing),
-        400 | 403 if error.is(BAD_KEY) => Some(Reason::AuthFailed),
+        400 | 403 if error.is(BAD_KEY) || error.says(BAD_KEY_PHRASES) => Some(Reason::AuthFailed),
+        400 if error.is(SHUT_OUT) || error.says(SHUT_OUT_PHRASES) => Some(Reason::Permission),
+        401 if error.says(NOT_ALLOWED_PHRASES) => Some(Reason::Permission),
         400 | 403 | 404 | 410 if asks_for_model && no_model() => Some(Reason::ModelNotFound),
         503 if error.is(OVERLOAD) => Some(Reason::Overloaded),
         _ => None,
@@ -389,8 +442,9 @@ fn wait(
     limits: &[RateLimit],
     clocks: &Clocks,
 ) -> Option<f64> {
-    let retryable_payment = response.status == 402 && reason == Reason::RateLimited;
-    if reason == Reason::Ok || !(matches!(response.status, 429 | 503 | 529) || retryable_payment) {
+    // Among others OpenRouter's 402 that waiting heals.
+    let limited = reason == Reason::RateLimited;
+    if reason == Reason::Ok || !(matches!(response.status, 429 | 503 | 529) || limited) {
         return None;
     }
     let until_reset = || {
@@ -399,7 +453,10 @@ fn wait(
         let server_now = clocks.ours(clocks.date.unwrap_or(clocks.now))?;
         Some(reset.duration_since(server_now).map_or(0.0, |wait| wait.as_secs_f64()))
     };
-    hints::retry_after(&response.headers, clocks).or_else(|| dialect.body_hint(error)).or_else(until_reset)
+    // A wait of nothing, or one that has passed, is no wait: openai-python goes by its own then, and so does our backoff.
+    let some = |seconds: &f64| *seconds > 0.0;
+    let by_header = hints::retry_after(&response.headers, clocks).filter(some);
+    by_header.or_else(|| error.retry_delay().filter(some)).or_else(|| until_reset().filter(some))
 }
 
 fn request_id(
