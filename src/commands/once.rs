@@ -17,7 +17,7 @@ use super::{
     table::{self, milliseconds},
 };
 use crate::{
-    config::{self, Keys, Schedule, Surroundings, systemd_run},
+    config::{self, Chat, Keys, Schedule, Surroundings, systemd_run},
     outcome::{Check, Fault, Outcome, Phases, Record},
     probe::{Resolver, Target, Transcript},
 };
@@ -97,8 +97,12 @@ pub fn once(request: &Once<'_>, out: &mut impl Write, err: &mut impl Write) -> i
         }
     } else {
         print_table(&results, out)?;
-        let subjects = results.iter().map(|(target, outcome)| (target.probe().subject(), *outcome));
-        if let Some(ranking) = ranking::render(subjects) {
+        let ranked = results.iter().map(|&(target, outcome)| {
+            let probe = target.probe();
+            let prompt_words = probe.chat().map_or(0, Chat::prompt_words);
+            ranking::Run { subject: probe.subject(), prompt_words, outcome }
+        });
+        if let Some(ranking) = ranking::render(ranked) {
             write!(out, "\n{ranking}")?;
         }
         out.flush()?;
