@@ -125,6 +125,14 @@ impl<'a> ErrorBody<'a> {
         said.any(|message| phrases.iter().any(|phrase| message.contains(phrase)))
     }
 
+    /// Whether it is about the limit of a day: by its words (Groq, OpenRouter) or by a `google.rpc.QuotaFailure`.
+    pub(super) fn is_daily(&self) -> bool {
+        let details = self.member("details").and_then(Value::as_array).into_iter().flatten();
+        let violations = details.filter_map(|detail| detail.get("violations")?.as_array()).flatten();
+        let mut quotas = violations.filter_map(|violation| violation.get("quotaId")?.as_str());
+        quotas.any(|quota| quota.contains("PerDay")) || self.says(&["per day", "per-day"])
+    }
+
     /// The wait in a `google.rpc.RetryInfo` of its details, in seconds.
     pub(super) fn retry_delay(&self) -> Option<f64> {
         let details = self.member("details")?.as_array()?;

@@ -348,6 +348,8 @@ fn request_id(
         .find_map(by_header)
         .or_else(|| error.root_text("request_id").and_then(gate::request_id))
         .or_else(|| error.text("request_id").and_then(gate::request_id))
+        // Google's, which sends no header with one.
+        .or_else(|| error.root_text("responseId").and_then(gate::request_id))
         .filter(|id| !echoes_a_secret(probe, id))
 }
 

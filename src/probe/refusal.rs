@@ -91,6 +91,10 @@ pub(super) fn refusal(
         (Reason::Billing, ..) => format!("a {status} that is about money, not about time").into(),
         (Reason::AuthFailed, 401, _) => "".into(),
         (Reason::AuthFailed, ..) => format!("a {status} that is about the key").into(),
+        // Google asks for a wait of seconds all the same.
+        (Reason::RateLimited, ..) if error.is_daily() => {
+            "a limit of the day is reached, not one of the minute".into()
+        }
         (Reason::Proxy, ..) => "the proxy wants credentials (407)".into(),
         (Reason::UnexpectedStatus, 300..=399, _) => "a redirect, which a probe does not follow".into(),
         (_, _, Body::Html) => "an HTML page in place of the API's error: a proxy or CDN answers".into(),

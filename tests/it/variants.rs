@@ -252,6 +252,40 @@ fn of_several_waits_the_first_that_is_one_counts() {
 }
 
 #[test]
+fn a_limit_of_the_day_is_told_as_such() {
+    let bench = Bench::new();
+    let google = |quota: &str| {
+        format!(
+            r#"{{"error":{{"code":429,"message":"x","details":[{{"violations":[{{"quotaId":"GenerateRequestsPer{quota}PerProjectPerModel-FreeTier"}}]}},{{"retryDelay":"51s"}}]}}}}"#
+        )
+    };
+    let groq = |window: &str| {
+        format!(r#"{{"error":{{"message":"Rate limit reached on tokens per {window}: Limit 8000"}}}}"#)
+    };
+    let openrouter = |window: &str| {
+        format!(r#"{{"error":{{"code":429,"message":"Rate limit exceeded: free-models-per-{window}."}}}}"#)
+    };
+    for (api, day, minute) in [
+        (Api::Google, google("Day"), google("Minute")),
+        (Api::Groq, groq("day (TPD)"), groq("minute (TPM)")),
+        (Api::Openrouter, openrouter("day"), openrouter("min")),
+    ] {
+        for (body, detail) in [(day, "a limit of the day is reached, not one of the minute"), (minute, "")] {
+            let outcome = bench.check(api, "429 X", &body, (Reason::RateLimited, Fault::Caller));
+            assert_eq!(outcome.detail, detail, "{body}");
+            assert_eq!(outcome.retry_after, (api == Api::Google).then_some(51.0), "{body}");
+        }
+    }
+}
+
+#[test]
+fn googles_answer_has_its_id_in_the_body() {
+    let body = r#"{"responseId":"abc-123_x","candidates":[{"content":{"parts":[{"text":"OK"}]},"finishReason":"STOP"}]}"#;
+    let outcome = Bench::new().play(Api::Google, Check::Chat, "200 OK", body);
+    assert_eq!(outcome.request_id.as_deref(), Some("abc-123_x"));
+}
+
+#[test]
 fn limits_of_a_day_and_of_a_minute_are_told() {
     let bench = Bench::new();
     let cerebras = "200 OK\nx-ratelimit-limit-requests-day: 14400\nx-ratelimit-remaining-requests-day: 13693\n\

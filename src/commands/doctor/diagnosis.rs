@@ -207,7 +207,7 @@ fn of_service(provider: &Provider, check: Check, outcome: &Outcome) -> Diagnosis
     let who = party(provider, outcome);
     let hint = outcome.hint;
     match outcome.reason {
-        Reason::AuthFailed if outcome.fault == Fault::Provider => of_stored_key(outcome),
+        Reason::AuthFailed if outcome.fault == Fault::Provider => of_stored_key(provider, outcome),
         Reason::AuthFailed => {
             let cause = "the key is wrong, incomplete, expired, revoked, or of another environment";
             let source = provider.key.as_ref().map(|key| key.source.to_string()).unwrap_or_default();
@@ -269,15 +269,15 @@ fn of_service(provider: &Provider, check: Check, outcome: &Outcome) -> Diagnosis
     }
 }
 
-/// The key that LangMart holds for the provider.
-fn of_stored_key(outcome: &Outcome) -> Diagnosis {
+/// The key that the gateway holds for the provider.
+fn of_stored_key(provider: &Provider, outcome: &Outcome) -> Diagnosis {
     let whose = outcome.upstream.unwrap_or("the provider");
+    let gateway = if provider.api == Api::Openrouter { "OpenRouter" } else { "LangMart" };
     let cause = format!(
-        "our key is good; the key that is stored in LangMart for {whose} is wrong, expired or revoked"
+        "our key is good; the key that is stored in {gateway} for {whose} is wrong, expired or revoked"
     );
-    Diagnosis::new("Provider Connection Failures", cause)
-        .remedy(outcome.hint)
-        .command(outcome.upstream.and_then(places::direct_curl))
+    let diagnosis = Diagnosis::new("Provider Connection Failures", cause).remedy(outcome.hint);
+    with_status_page(diagnosis, provider, outcome).command(outcome.upstream.and_then(places::direct_curl))
 }
 
 /// Who answered so, for a sentence.
