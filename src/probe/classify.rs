@@ -318,9 +318,10 @@ fn wait(
     limits: &[RateLimit],
     clocks: &Clocks,
 ) -> Option<f64> {
-    // Among others OpenRouter's 402 that waiting heals.
+    // OpenRouter's 402 that waiting heals and a provider's 429 under a gateway's 502 count, what is the probe's own does not.
     let limited = reason == Reason::RateLimited;
-    if reason == Reason::Ok || !(matches!(response.status, 429 | 503 | 529) || limited) {
+    let heals = matches!(response.status, 429 | 503 | 529) && reason != Reason::InvalidRequest;
+    if reason == Reason::Ok || !(heals || limited) {
         return None;
     }
     let until_reset = || {

@@ -38,6 +38,12 @@ const BILLING_PHRASES: &[&str] = &[
 
 const OVERLOAD: &[&str] = &["overloaded_error", "provider_overloaded", "server_is_overloaded", "slow_down"];
 
+/// How Groq and `OpenAI` tell overload where no code does.
+const OVERLOAD_PHRASES: &[&str] = &["over capacity", "overloaded"];
+
+/// How `OpenAI` and Groq say that no wait makes room for a request.
+const TOO_LARGE_PHRASES: &[&str] = &["request too large"];
+
 const BAD_KEY: &[&str] = &["expired_api_key", "invalid_api_key", "missing_api_key"];
 
 /// What Google, also by its imitation of `OpenAI` and behind gateways, and xAI say of a key under a 400 or 403.
@@ -91,6 +97,12 @@ pub(super) fn refusal(
         (Reason::Billing, ..) => format!("a {status} that is about money, not about time").into(),
         (Reason::AuthFailed, 401, _) => "".into(),
         (Reason::AuthFailed, ..) => format!("a {status} that is about the key").into(),
+        (Reason::InvalidRequest, 413 | 429, _) if error.says(TOO_LARGE_PHRASES) => {
+            "this one request is larger than the limit of a whole window".into()
+        }
+        (Reason::InvalidRequest, 400, _) if error.says(&["max_tokens or model output limit was reached"]) => {
+            "max_tokens was used up before any visible content".into()
+        }
         // Google asks for a wait of seconds all the same.
         (Reason::RateLimited, ..) if error.is_daily() => {
             "a limit of the day is reached, not one of the minute".into()
@@ -125,7 +137,8 @@ fn generic_reason(
         400 if error.is(SHUT_OUT) || error.says(SHUT_OUT_PHRASES) => Some(Reason::Permission),
         401 if error.says(NOT_ALLOWED_PHRASES) => Some(Reason::Permission),
         400 | 403 | 404 | 410 if asks_for_model && no_model() => Some(Reason::ModelNotFound),
-        503 if error.is(OVERLOAD) => Some(Reason::Overloaded),
+        429 if error.says(TOO_LARGE_PHRASES) => Some(Reason::InvalidRequest),
+        503 if error.is(OVERLOAD) || error.says(OVERLOAD_PHRASES) => Some(Reason::Overloaded),
         _ => None,
     }
 }

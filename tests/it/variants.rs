@@ -297,3 +297,34 @@ fn limits_of_a_day_and_of_a_minute_are_told() {
         outcome.ratelimit.iter().map(|limit| (limit.limit, limit.remaining, limit.reset)).collect();
     assert_eq!(told, [(Some(60), Some(59), None), (Some(14400), Some(13693), None)]);
 }
+
+#[test]
+fn what_no_waiting_and_no_service_can_mend_is_the_probes_own() {
+    let bench = Bench::new();
+    let own = (Reason::InvalidRequest, Fault::Caller);
+    let large = r#"{"error":{"message":"Request too large for gpt-4o in organization org-x on tokens per min (TPM): Limit 30000, Requested 40000.","type":"tokens","code":"rate_limit_exceeded"}}"#;
+    // Groq says the same by 413.
+    for head in ["429 X\nRetry-After: 9", "413 X\nRetry-After: 9"] {
+        let outcome = bench.check(Api::Openai, head, large, own);
+        assert_eq!(outcome.retry_after, None, "{head}");
+        assert_eq!(outcome.detail, "this one request is larger than the limit of a whole window", "{head}");
+    }
+    let thrift = r#"{"error":{"message":"Could not finish the message because max_tokens or model output limit was reached.","type":"invalid_request_error","code":null}}"#;
+    let outcome = bench.check(Api::Openai, "400 X", thrift, own);
+    assert_eq!(outcome.detail, "max_tokens was used up before any visible content");
+    // The provider is named for what it moderates, not for a fault.
+    let flagged = r#"{"error":{"code":403,"message":"x requires moderation","metadata":{"reasons":["violence"],"flagged_input":"x","provider_name":"OpenAI"}}}"#;
+    bench.check(Api::Openrouter, "403 X", flagged, own);
+}
+
+#[test]
+fn overload_is_told_by_words_too() {
+    let bench = Bench::new();
+    let words =
+        |message: &str| format!(r#"{{"error":{{"message":"{message}","type":"internal_server_error"}}}}"#);
+    let (overloaded, down) = ((Reason::Overloaded, Fault::Provider), (Reason::Unavailable, Fault::Provider));
+    bench.check(Api::Groq, "503 X", &words("x is currently over capacity. Please try again."), overloaded);
+    bench.check(Api::Openai, "503 X", &words("The engine is currently overloaded"), overloaded);
+    bench.check(Api::Openai, "503 X", &words("Service Unavailable"), down);
+    bench.check(Api::Google, "503 X", "<html>overloaded</html>", down);
+}

@@ -52,6 +52,8 @@ impl Dialect for Openrouter {
             403 if text("resets_at").is_some() || error.says(&["key limit exceeded"]) => {
                 Some(Reason::Billing)
             }
+            // The provider is the one that would have been asked.
+            403 if metadata("flagged_input").is_some() => Some(Reason::InvalidRequest),
             503 if text("error_type") == Some("provider_overloaded") => Some(Reason::Overloaded),
             _ => None,
         }
