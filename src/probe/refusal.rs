@@ -85,7 +85,8 @@ pub(super) fn refusal(
     dialect: &dyn Dialect,
 ) -> (Reason, Cow<'static, str>) {
     let asks_for_model = matches!(task, Task::Chat(_) | Task::Stream(_) | Task::Models | Task::Http(_));
-    let status = dialect.status(status, error);
+    let own = status;
+    let status = dialect.status(own, error);
     let wrapped = dialect.wrapped(error);
     let by_body = dialect
         .reason(status, error)
@@ -93,6 +94,7 @@ pub(super) fn refusal(
         .or_else(|| generic_reason(status, asks_for_model, &ErrorBody::read(&wrapped), dialect));
     let reason = by_body.unwrap_or_else(|| status_reason(status));
     let detail: Cow<'static, str> = match (reason, status, body) {
+        _ if status != own => format!("the provider's {status} behind the gateway's {own}").into(),
         (Reason::Billing, 402, _) => "".into(),
         (Reason::Billing, ..) => format!("a {status} that is about money, not about time").into(),
         (Reason::AuthFailed, 401, _) => "".into(),

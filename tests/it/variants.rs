@@ -154,6 +154,7 @@ fn a_providers_status_behind_a_gateways_own_decides() {
     let waits = r#"{"error":{"code":"PROVIDER_OPENAI_429","message":"x"}}"#;
     let outcome = bench.play(Api::Langmart, Check::Chat, "502 X\nRetry-After: 7", waits);
     assert_eq!(outcome.retry_after, Some(7.0));
+    assert_eq!(outcome.detail, "the provider's 429 behind the gateway's 502");
 }
 
 #[test]
