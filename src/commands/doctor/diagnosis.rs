@@ -256,16 +256,17 @@ fn of_service(provider: &Provider, check: Check, outcome: &Outcome) -> Diagnosis
             format!("{who} refuses what the {check} check asks: {}", said(outcome)),
         )
         .remedy(hint),
-        _ => with_status_page(
-            Diagnosis::new(
-                "Still Having Issues",
-                format!("{who} does not answer as it should: {}", said(outcome)),
-            )
-            .remedy(hint),
-            provider,
-            outcome,
-        )
-        .command("langmart-prober report --since 1h".to_owned()),
+        _ => {
+            let cause = format!("{who} does not answer as it should: {}", said(outcome));
+            let diagnosis = Diagnosis::new("Still Having Issues", cause).remedy(hint);
+            let diagnosis = with_status_page(diagnosis, provider, outcome);
+            let diagnosis = if api == Api::Langmart {
+                diagnosis.remedy("other requests' errors: Error Analytics in LangMart's dashboard")
+            } else {
+                diagnosis
+            };
+            diagnosis.command("langmart-prober report --since 1h".to_owned())
+        }
     }
 }
 
