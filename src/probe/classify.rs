@@ -157,6 +157,8 @@ fn verdict(
 ) -> Verdict {
     let Finding { mut reason, mut detail, tokens, balance } = finding;
     let failed = reason != Reason::Ok;
+    // Where the answer is no error, its type is another's: Anthropic's "message".
+    let reports_error = failed && !matches!(reason, Reason::NoContent | Reason::Malformed);
     let upstream = dialect.upstream(error);
     let ratelimit = dialect.rate_limits(&response.headers, error, clocks);
     let retry_after = wait(dialect, reason, response, error, &ratelimit, clocks);
@@ -169,7 +171,7 @@ fn verdict(
         reason,
         fault: fault(probe.provider.api, reason, upstream.blamed),
         detail,
-        error_code: failed.then(|| dialect.error_code(error).map(gate::error_code)).flatten(),
+        error_code: reports_error.then(|| dialect.error_code(error).map(gate::error_code)).flatten(),
         upstream: failed.then_some(upstream.name).flatten(),
         request_id: request_id(probe, dialect, response, error),
         retry_after,

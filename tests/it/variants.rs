@@ -329,3 +329,14 @@ fn overload_is_told_by_words_too() {
     bench.check(Api::Openai, "503 X", &words("Service Unavailable"), down);
     bench.check(Api::Google, "503 X", "<html>overloaded</html>", down);
 }
+
+#[test]
+fn an_answer_that_reports_no_error_has_no_code() {
+    let bench = Bench::new();
+    let refused = r#"{"type":"message","status":"completed","content":[],"stop_reason":"refusal"}"#;
+    let outcome = bench.check(Api::Anthropic, "200 OK", refused, (Reason::NoContent, Fault::Caller));
+    assert_eq!(outcome.error_code, None);
+    let other = r#"{"type":"message","status":"completed"}"#;
+    let outcome = bench.check(Api::Openai, "200 OK", other, (Reason::Malformed, Fault::Provider));
+    assert_eq!(outcome.error_code, None);
+}
