@@ -296,13 +296,45 @@ def services():
     series = one("." * 10 + "N" * 60, check="status").add("langmart_prober_offline", [0] * 10 + [1] * 60)
     case("a status page cannot be read offline", series, (unreadable, 50))
     degraded, pool_down = "LangmartPoolDegraded", "LangmartPoolDown"
-    for ratio, fires in ((1, []), (0.5, [degraded]), (0, [pool_down])):
-        series = Series(60).add("langmart_pool_available_ratio", [1] * 10 + [ratio] * 50, pool="chat")
-        case(f"{ratio} of a pool is available", series,
+    for second, fires in ((".", []), ("G", [degraded])):
+        series = pooled("." * 60, "." * 10 + second * 50)
+        case(f"a member of a pool: {second}", series,
              *((name, 55, *([{"pool": "chat"}] if name in fires else [])) for name in (degraded, pool_down)), (degraded, 20))
-    series = Series(60).add("langmart_pool_available_ratio", ([1] * 10 + [0] * 5) * 4, pool="chat")
-    case("a single failed run of the only member at five minutes", series, (pool_down, 14), (pool_down, 29), kinds=["thin traffic"])
-    case("a single failed run now and then of a pool", series, (degraded, 14), (degraded, 29), (degraded, 45))
+    series = pooled("." * 10 + "G" * 50, "." * 10 + "P" * 50)
+    case("both members of a pool", series, (pool_down, 12), (pool_down, 15, {"pool": "chat"}), (pool_down, 55, {"pool": "chat"}), (degraded, 55))
+    series = pooled("..G" * 4, every=5)
+    case("a single failed run of the only member at five minutes", series, (pool_down, 14), (pool_down, 29), (degraded, 29), kinds=["thin traffic"])
+    series = pooled(".G..G.", every=60)
+    case("a single failed run of the only member at an hour", series, (pool_down, 70), (pool_down, 119), (degraded, 119), (pool_down, 299),
+         kinds=["thin traffic"])
+    series = pooled(".GGG.", every=60)
+    case("three of the only member at an hour", series, (pool_down, 179), (pool_down, 184, {"pool": "chat"}), (pool_down, 241))
+    series = pooled("......", ".GGGG.", every=60)
+    case("three of one of two members at an hour", series, (degraded, 179), (degraded, 202, {"pool": "chat"}), (pool_down, 202), (degraded, 301))
+    for hours, fires in ((3, True), (0, False)):
+        series = pooled("." * 10 + "R" + " " * 50, waits={10: hours * 3600})
+        case(f"one refusal of the only member, and {hours} hours to wait", series, (pool_down, 9), (pool_down, 15, *([{"pool": "chat"}] if fires else [])))
+    series = pooled(("." * 10 + "G" * 5) * 4, "." * 60)
+    case("a few failed runs now and then of a pool", series, (degraded, 14), (degraded, 29), (degraded, 45))
+
+
+def pooled(*members, every=1, waits=None):
+    """A pool of probes that are played; who fails at a minute in `waits` is told to wait for so many seconds."""
+    series, rows = Series(len(members[0]) * every), []
+    for number, runs in enumerate(members):
+        name, row, until, failed, asked = f"m{number}", [], [], 0, 0
+        for minute in range(series.minutes):
+            index, rest = divmod(minute, every)
+            if rest == 0 and runs[index] != " ":
+                failed = 0 if runs[index] == "." else failed + 1
+                asked = minute * 60 + (waits or {}).get(minute, 0) if failed else 0
+            row.append(failed)
+            until.append(asked)
+        series.probe(runs, every=every, name=name).add("langmart_pool_member_failed_runs_in_a_row", row, pool="chat", probe=name)
+        series.add("langmart_probe_backoff_until_timestamp_seconds", until, probe=name, provider="acme", check="chat", model="m")
+        rows.append(row)
+    return series.add("langmart_pool_available_ratio", [sum(not failed for failed in now) / len(now) for now in zip(*rows)], pool="chat")
+
 
 
 def first_token():

@@ -19,6 +19,17 @@ RAN_OFFLINE = """(
 )"""
 OFFLINE_NOW = "on (job, instance) langmart_prober_offline == 1"
 
+# For how many runs each member of a pool has failed. Who was told to wait for longer than two intervals has three rounds
+# without an answer before it can fail for the third time.
+POOL_FAILED = """(
+  langmart_pool_member_failed_runs_in_a_row
+  + on (job, instance, probe) group_left ()
+  2 * (
+    langmart_probe_backoff_until_timestamp_seconds - langmart_probe_last_run_timestamp_seconds
+    > bool 2 * langmart_probe_interval_seconds
+  )
+)"""
+
 
 def record(name, expr, comment=None, **labels):
     return {"record": name, "expr": expr.strip("\n"), "labels": labels, "comment": comment}
@@ -351,14 +362,22 @@ max by (job, instance, provider) (langmart_probe_failed_runs_in_a_row{check="sta
 unless on (job, instance) langmart_prober_offline == 1""", "info", "caller",
               "{{ $labels.provider }}'s status page cannot be read",
               "What it says is unknown, so no alert will tell of its incidents. Check status_url and the way there.", "30m"),
-        alert("LangmartPoolDegraded", "min by (job, instance, pool) (langmart_pool_available_ratio) < 1\n"
-              "unless\nmin by (job, instance, pool) (langmart_pool_available_ratio) == 0", "warning", "service",
+        alert("LangmartPoolDegraded", f"""
+min by (job, instance, pool) (langmart_pool_available_ratio) < 1
+unless
+min by (job, instance, pool) (langmart_pool_available_ratio) == 0
+unless
+max by (job, instance, pool) {POOL_FAILED} < 3""", "warning", "service",
               "{{ $labels.pool }}: {{ $value | humanizePercentage }} of the pool is available",
-              """Members of the pool have failed for twenty minutes; the rest carries the load. The members' own alerts say
-              why.""", "20m"),
-        alert("LangmartPoolDown", "min by (job, instance, pool) (langmart_pool_available_ratio) == 0", "critical",
+              """Members of the pool have failed for twenty minutes, and three runs in a row; the rest carries the load. The
+              members' own alerts say why.""", "20m"),
+        alert("LangmartPoolDown", f"""
+min by (job, instance, pool) (langmart_pool_available_ratio) == 0
+unless
+min by (job, instance, pool) {POOL_FAILED} < 3""", "critical",
               "service", "{{ $labels.pool }}: no member of the pool is available",
-              "Every member has failed. The members' own alerts say why.", "6m"),
+              """Three runs in a row of every member have failed, or one, where the service asked for a longer wait. The members'
+              own alerts say why; use a provider that is not in the pool meanwhile.""", "2m"),
     ]
 
 
