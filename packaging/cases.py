@@ -452,25 +452,36 @@ def probers():
 
 
 def template_tests():
-    """Alerts with their texts, which the other cases leave out."""
-    series = Series(30).probe("." * 10 + "R" * 20)
-    series.add("langmart_probe_backoff_until_timestamp_seconds", 3000, probe="p", provider="acme", check="chat", model="m")
-    yield ("texts: rate limited, with the wait", series, 20, "LangmartRateLimited", {"provider": "acme", "fault": "caller"})
-    yield ("texts: a probe is down", Series(30).probe("." * 10 + "N" * 20), 20, "LangmartProbeDown",
-           {"probe": "p", "provider": "acme", "check": "chat", "model": "m", "fault": "network"})
-
-
-TEXTS = {
-    "LangmartRateLimited": (
-        "acme limits our rate",
-        "Three runs in a row got 429 or its like. We wait for another 30m 0s. Send fewer requests, spread them over"
-        " providers in a pool, or raise the tier."),
-    "LangmartProbeDown": (
-        "p (acme, m) is down by the fault of the network",
-        "Three runs in a row failed. network: DNS, firewall, proxy or TLS on the way there; gateway: LangMart or"
-        " OpenRouter; provider: the LLM provider. Look at the reason in the prober's page or the drill-down, run"
-        " `langmart-prober doctor acme`, and turn to an alternative meanwhile."),
-}
+    """Alerts with their texts, which the other cases leave out: name, series, minute, alert, labels, summary, description."""
+    me = {"probe": "p", "provider": "acme", "check": "chat", "model": "m"}
+    series = Series(30).probe("." * 10 + "R" * 20).add("langmart_probe_backoff_until_timestamp_seconds", 3000, **me)
+    yield ("rate limited, with the wait", series, 20, "LangmartRateLimited", {"provider": "acme", "fault": "caller"},
+           "acme limits our rate",
+           "Three runs in a row got 429 or its like. We wait for another 30m 0s. Send fewer requests, spread them over"
+           " providers in a pool, or raise the tier.")
+    for letter, fault, where in (("N", "network", "on the way there: DNS, firewall, proxy or TLS"),
+                                 ("G", "gateway", "by the gateway, LangMart or OpenRouter: see its status page"),
+                                 ("P", "provider", "by the LLM provider: see its status page")):
+        yield (f"down by the {fault}", Series(30).probe("." * 10 + letter * 20), 20, "LangmartProbeDown", {**me, "fault": fault},
+               f"p (acme, m) is down by the fault of the {fault}",
+               f"Three runs in a row failed, the last {where}. Look at the reason in the prober's page or the drill-down, run"
+               " `langmart-prober doctor acme`, and turn to an alternative meanwhile.")
+    yield ("credit is used up", Series(30).probe("." * 10 + "B" * 20), 20, "LangmartBilling", {"provider": "acme", "fault": "caller"},
+           "acme: credit, quota or spending limit is used up",
+           "Waiting does not heal it: add credit, raise the limit, or settle the bill. It is the account of the key that the prober sends.")
+    yield ("the stored key", Series(30).probe("." * 10 + "S" * 20), 20, "LangmartStoredKeyRejected",
+           {"provider": "acme", "model": "m", "fault": "provider"},
+           "acme: the key stored there for m is rejected by the provider behind it",
+           "Our key for the gateway is good; the provider behind it rejects the key that is stored in the gateway. In the dashboard:"
+           " Connections, the failing connection, Edit, enter the new provider key, Test.")
+    page = {"probe": "s", "provider": "acme", "check": "status", "model": ""}
+    for name, series, labels, says in (
+            ("an incident", Series(30).add("langmart_probe_status_page_indicator", 1, **page, indicator="major"),
+             {"indicator": "major"}, "major"),
+            ("a component", Series(30).add("langmart_probe_status_page_component", 1, **page, component="API", status="partial_outage"),
+             {"component": "API", "status": "partial_outage"}, "API: partial_outage")):
+        yield (name, series, 20, "LangmartStatusPageIncident", {"provider": "acme", "fault": "provider", **labels},
+               "acme's status page announces an incident", f"It says {says}. Read it before you look for a cause of your own.")
 
 
 def quoted(text):
@@ -496,10 +507,9 @@ def tests(entries, interval):
 
 def texts(severities, runbooks):
     out = ""
-    for name, series, minute, alert, labels in template_tests():
+    for name, series, minute, alert, labels, summary, description in template_tests():
         labels = {"job": "langmart-prober", "instance": "a", "severity": severities[alert], **labels}
-        summary, description = TEXTS[alert]
-        out += head(name, series) + f"    alert_rule_test:\n      - alertname: {alert}\n        eval_time: {minute}m\n"
+        out += head(f"texts: {name}", series) + f"    alert_rule_test:\n      - alertname: {alert}\n        eval_time: {minute}m\n"
         out += f"        exp_alerts:\n          - exp_labels: {json.dumps(labels)}\n            exp_annotations:\n"
         out += f"              summary: {quoted(summary)}\n              description: {quoted(description)}\n"
         out += f"              runbook_url: {runbooks}/{alert}.md\n"
