@@ -296,13 +296,45 @@ def services():
     series = one("." * 10 + "N" * 60, check="status").add("langmart_prober_offline", [0] * 10 + [1] * 60)
     case("a status page cannot be read offline", series, (unreadable, 50))
     degraded, pool_down = "LangmartPoolDegraded", "LangmartPoolDown"
-    for ratio, fires in ((1, []), (0.5, [degraded]), (0, [pool_down])):
-        series = Series(60).add("langmart_pool_available_ratio", [1] * 10 + [ratio] * 50, pool="chat")
-        case(f"{ratio} of a pool is available", series,
+    for second, fires in ((".", []), ("G", [degraded])):
+        series = pooled("." * 60, "." * 10 + second * 50)
+        case(f"a member of a pool: {second}", series,
              *((name, 55, *([{"pool": "chat"}] if name in fires else [])) for name in (degraded, pool_down)), (degraded, 20))
-    series = Series(60).add("langmart_pool_available_ratio", ([1] * 10 + [0] * 5) * 4, pool="chat")
-    case("a single failed run of the only member at five minutes", series, (pool_down, 14), (pool_down, 29), kinds=["thin traffic"])
-    case("a single failed run now and then of a pool", series, (degraded, 14), (degraded, 29), (degraded, 45))
+    series = pooled("." * 10 + "G" * 50, "." * 10 + "P" * 50)
+    case("both members of a pool", series, (pool_down, 12), (pool_down, 15, {"pool": "chat"}), (pool_down, 55, {"pool": "chat"}), (degraded, 55))
+    series = pooled("..G" * 4, every=5)
+    case("a single failed run of the only member at five minutes", series, (pool_down, 14), (pool_down, 29), (degraded, 29), kinds=["thin traffic"])
+    series = pooled(".G..G.", every=60)
+    case("a single failed run of the only member at an hour", series, (pool_down, 70), (pool_down, 119), (degraded, 119), (pool_down, 299),
+         kinds=["thin traffic"])
+    series = pooled(".GGG.", every=60)
+    case("three of the only member at an hour", series, (pool_down, 179), (pool_down, 184, {"pool": "chat"}), (pool_down, 241))
+    series = pooled("......", ".GGGG.", every=60)
+    case("three of one of two members at an hour", series, (degraded, 179), (degraded, 202, {"pool": "chat"}), (pool_down, 202), (degraded, 301))
+    for hours, fires in ((3, True), (0, False)):
+        series = pooled("." * 10 + "R" + " " * 50, waits={10: hours * 3600})
+        case(f"one refusal of the only member, and {hours} hours to wait", series, (pool_down, 9), (pool_down, 15, *([{"pool": "chat"}] if fires else [])))
+    series = pooled(("." * 10 + "G" * 5) * 4, "." * 60)
+    case("a few failed runs now and then of a pool", series, (degraded, 14), (degraded, 29), (degraded, 45))
+
+
+def pooled(*members, every=1, waits=None):
+    """A pool of probes that are played; who fails at a minute in `waits` is told to wait for so many seconds."""
+    series, rows = Series(len(members[0]) * every), []
+    for number, runs in enumerate(members):
+        name, row, until, failed, asked = f"m{number}", [], [], 0, 0
+        for minute in range(series.minutes):
+            index, rest = divmod(minute, every)
+            if rest == 0 and runs[index] != " ":
+                failed = 0 if runs[index] == "." else failed + 1
+                asked = minute * 60 + (waits or {}).get(minute, 0) if failed else 0
+            row.append(failed)
+            until.append(asked)
+        series.probe(runs, every=every, name=name).add("langmart_pool_member_failed_runs_in_a_row", row, pool="chat", probe=name)
+        series.add("langmart_probe_backoff_until_timestamp_seconds", until, probe=name, provider="acme", check="chat", model="m")
+        rows.append(row)
+    return series.add("langmart_pool_available_ratio", [sum(not failed for failed in now) / len(now) for now in zip(*rows)], pool="chat")
+
 
 
 def first_token():
@@ -420,25 +452,36 @@ def probers():
 
 
 def template_tests():
-    """Alerts with their texts, which the other cases leave out."""
-    series = Series(30).probe("." * 10 + "R" * 20)
-    series.add("langmart_probe_backoff_until_timestamp_seconds", 3000, probe="p", provider="acme", check="chat", model="m")
-    yield ("texts: rate limited, with the wait", series, 20, "LangmartRateLimited", {"provider": "acme", "fault": "caller"})
-    yield ("texts: a probe is down", Series(30).probe("." * 10 + "N" * 20), 20, "LangmartProbeDown",
-           {"probe": "p", "provider": "acme", "check": "chat", "model": "m", "fault": "network"})
-
-
-TEXTS = {
-    "LangmartRateLimited": (
-        "acme limits our rate",
-        "Three runs in a row got 429 or its like. We wait for another 30m 0s. Send fewer requests, spread them over"
-        " providers in a pool, or raise the tier."),
-    "LangmartProbeDown": (
-        "p (acme, m) is down by the fault of the network",
-        "Three runs in a row failed. network: DNS, firewall, proxy or TLS on the way there; gateway: LangMart or"
-        " OpenRouter; provider: the LLM provider. Look at the reason in the prober's page or the drill-down, run"
-        " `langmart-prober doctor acme`, and turn to an alternative meanwhile."),
-}
+    """Alerts with their texts, which the other cases leave out: name, series, minute, alert, labels, summary, description."""
+    me = {"probe": "p", "provider": "acme", "check": "chat", "model": "m"}
+    series = Series(30).probe("." * 10 + "R" * 20).add("langmart_probe_backoff_until_timestamp_seconds", 3000, **me)
+    yield ("rate limited, with the wait", series, 20, "LangmartRateLimited", {"provider": "acme", "fault": "caller"},
+           "acme limits our rate",
+           "Three runs in a row got 429 or its like. We wait for another 30m 0s. Send fewer requests, spread them over"
+           " providers in a pool, or raise the tier.")
+    for letter, fault, where in (("N", "network", "on the way there: DNS, firewall, proxy or TLS"),
+                                 ("G", "gateway", "by the gateway, LangMart or OpenRouter: see its status page"),
+                                 ("P", "provider", "by the LLM provider: see its status page")):
+        yield (f"down by the {fault}", Series(30).probe("." * 10 + letter * 20), 20, "LangmartProbeDown", {**me, "fault": fault},
+               f"p (acme, m) is down by the fault of the {fault}",
+               f"Three runs in a row failed, the last {where}. Look at the reason in the prober's page or the drill-down, run"
+               " `langmart-prober doctor acme`, and turn to an alternative meanwhile.")
+    yield ("credit is used up", Series(30).probe("." * 10 + "B" * 20), 20, "LangmartBilling", {"provider": "acme", "fault": "caller"},
+           "acme: credit, quota or spending limit is used up",
+           "Waiting does not heal it: add credit, raise the limit, or settle the bill. It is the account of the key that the prober sends.")
+    yield ("the stored key", Series(30).probe("." * 10 + "S" * 20), 20, "LangmartStoredKeyRejected",
+           {"provider": "acme", "model": "m", "fault": "provider"},
+           "acme: the key stored there for m is rejected by the provider behind it",
+           "Our key for the gateway is good; the provider behind it rejects the key that is stored in the gateway. In the dashboard:"
+           " Connections, the failing connection, Edit, enter the new provider key, Test.")
+    page = {"probe": "s", "provider": "acme", "check": "status", "model": ""}
+    for name, series, labels, says in (
+            ("an incident", Series(30).add("langmart_probe_status_page_indicator", 1, **page, indicator="major"),
+             {"indicator": "major"}, "major"),
+            ("a component", Series(30).add("langmart_probe_status_page_component", 1, **page, component="API", status="partial_outage"),
+             {"component": "API", "status": "partial_outage"}, "API: partial_outage")):
+        yield (name, series, 20, "LangmartStatusPageIncident", {"provider": "acme", "fault": "provider", **labels},
+               "acme's status page announces an incident", f"It says {says}. Read it before you look for a cause of your own.")
 
 
 def quoted(text):
@@ -464,10 +507,9 @@ def tests(entries, interval):
 
 def texts(severities, runbooks):
     out = ""
-    for name, series, minute, alert, labels in template_tests():
+    for name, series, minute, alert, labels, summary, description in template_tests():
         labels = {"job": "langmart-prober", "instance": "a", "severity": severities[alert], **labels}
-        summary, description = TEXTS[alert]
-        out += head(name, series) + f"    alert_rule_test:\n      - alertname: {alert}\n        eval_time: {minute}m\n"
+        out += head(f"texts: {name}", series) + f"    alert_rule_test:\n      - alertname: {alert}\n        eval_time: {minute}m\n"
         out += f"        exp_alerts:\n          - exp_labels: {json.dumps(labels)}\n            exp_annotations:\n"
         out += f"              summary: {quoted(summary)}\n              description: {quoted(description)}\n"
         out += f"              runbook_url: {runbooks}/{alert}.md\n"

@@ -56,6 +56,19 @@ def together(*stories):
     return story
 
 
+def pooled(*fail):
+    """A pool of so many members, of which some fail."""
+    def story(series, bad, instance):
+        series.add("langmart_pool_available_ratio", since(1, 1 - sum(fail) / len(fail), bad), instance=instance, pool="chat")
+        for number, fails in enumerate(fail):
+            member = {**PROBE, "probe": f"m{number}", "instance": instance}
+            series.add("langmart_pool_member_failed_runs_in_a_row", counted(bad and fails), instance=instance, pool="chat", probe=f"m{number}")
+            series.add("langmart_probe_backoff_until_timestamp_seconds", 0, **member)
+            series.add("langmart_probe_last_run_timestamp_seconds", [60 * minute for minute in range(END)], **member)
+            series.add("langmart_probe_interval_seconds", 60, **member)
+    return story
+
+
 def lost(series, bad, instance):
     series.add("langmart_prober_log_write_errors_total", counted(bad), instance=instance, file="results")
     series.add("langmart_prober_log_lines_dropped_total", 0, instance=instance, file="results")
@@ -128,8 +141,8 @@ STORIES = {
     "LangmartCertificateEndsIn7Days": gauge(NOT_AFTER, 90 * 86400, 6 * 86400, **PROBE),
     "LangmartStatusPageIncident": gauge("langmart_probe_status_page_indicator", 0, 1, **PROBE, indicator="major"),
     "LangmartStatusPageUnreadable": run("N", check="status"),
-    "LangmartPoolDegraded": gauge("langmart_pool_available_ratio", 1, 0.5, pool="chat"),
-    "LangmartPoolDown": gauge("langmart_pool_available_ratio", 1, 0, pool="chat"),
+    "LangmartPoolDegraded": pooled(1, 0),
+    "LangmartPoolDown": pooled(1, 1),
     "LangmartProberDown": gone,
     "LangmartProbeStuck": stuck,
     "LangmartProberLags": lag,
@@ -154,8 +167,7 @@ NOT_SHOWN = {
     ("thin traffic", STATE): [
         "LangmartRateLimitHeadroomLow", "LangmartBalanceLow", "LangmartBudgetUsedUp", "LangmartCertificateEndsIn21Days",
         "LangmartCertificateEndsIn7Days", "LangmartStatusPageIncident", "LangmartProbeStuck", "LangmartProberClockOff",
-        "LangmartProberDown", "LangmartProberAbsent", "LangmartProberReloadFailed", "LangmartProberOffline",
-        "LangmartPoolDegraded"],
+        "LangmartProberDown", "LangmartProberAbsent", "LangmartProberReloadFailed", "LangmartProberOffline"],
     ("thin traffic", ONE): [
         "LangmartRateLimitedForLong", "LangmartProberLogLost", "LangmartProberTaskRestarts", "LangmartProberRestarts"],
     ("counter reset", GAUGE): [

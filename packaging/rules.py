@@ -19,6 +19,17 @@ RAN_OFFLINE = """(
 )"""
 OFFLINE_NOW = "on (job, instance) langmart_prober_offline == 1"
 
+# For how many runs each member of a pool has failed. Who was told to wait for longer than two intervals has three rounds
+# without an answer before it can fail for the third time.
+POOL_FAILED = """(
+  langmart_pool_member_failed_runs_in_a_row
+  + on (job, instance, probe) group_left ()
+  2 * (
+    langmart_probe_backoff_until_timestamp_seconds - langmart_probe_last_run_timestamp_seconds
+    > bool 2 * langmart_probe_interval_seconds
+  )
+)"""
+
 
 def record(name, expr, comment=None, **labels):
     return {"record": name, "expr": expr.strip("\n"), "labels": labels, "comment": comment}
@@ -219,16 +230,17 @@ def caller_alerts():
               "caller", "{{ $labels.provider }} rejects our key",
               """Three runs in a row got 401: the key is misspelled, expired, revoked, or of another environment. Check it in
               the dashboard under Settings > API Keys (or the provider's console), make a new one, put it where the
-              configuration says, and reload.""", "1m"),
+              configuration says, and reload; restart where that is a credential or a variable.""", "1m"),
         alert("LangmartStoredKeyRejected",
               in_a_row("auth_failed", 3, "job, instance, provider, model", ',fault="provider"'), "critical", "provider",
-              "{{ $labels.provider }}: the key stored for {{ $labels.model }}'s provider is rejected",
+              "{{ $labels.provider }}: the key stored there{{ with $labels.model }} for {{ . }}{{ end }} is rejected by the provider behind it",
               """Our key for the gateway is good; the provider behind it rejects the key that is stored in the gateway. In the
               dashboard: Connections, the failing connection, Edit, enter the new provider key, Test.""", "1m"),
         alert("LangmartBilling", in_a_row("billing", 2, "job, instance, provider, fault"), "critical", None,
               "{{ $labels.provider }}: credit, quota or spending limit is used up",
-              """Waiting does not heal it: add credit, raise the limit, or settle the bill. With fault provider it is the
-              account behind the key stored in the gateway.""", "1m"),
+              """Waiting does not heal it: add credit, raise the limit, or settle the bill. {{ if eq $labels.fault "provider" }}It is
+              the account behind the key that is stored in the gateway.{{ else }}It is the account of the key that the prober
+              sends.{{ end }}""", "1m"),
         alert("LangmartProbeRefused", 'max by (job, instance, probe, provider, model, reason) (\n'
               '  langmart_probe_failed_runs_in_a_row{check!="status",'
               'reason=~"permission|model_not_found|invalid_request|no_content"}\n) >= 3', "warning", "caller",
@@ -298,8 +310,9 @@ def service_alerts():
 unless {OFFLINE_NOW}
 unless on (job, instance, probe) {RAN_OFFLINE}""", "critical", None,
               PROBE + " is down by the fault of the {{ $labels.fault }}",
-              """Three runs in a row failed. network: DNS, firewall, proxy or TLS on the way there; gateway: LangMart or
-              OpenRouter; provider: the LLM provider. Look at the reason in the prober's page or the drill-down, run
+              """Three runs in a row failed, the last {{ if eq $labels.fault "network" }}on the way there: DNS, firewall, proxy or
+              TLS{{ else if eq $labels.fault "gateway" }}by the gateway, LangMart or OpenRouter: see its status page{{ else }}by
+              the LLM provider: see its status page{{ end }}. Look at the reason in the prober's page or the drill-down, run
               `langmart-prober doctor {{ $labels.provider }}`, and turn to an alternative meanwhile."""),
         service_alert("LangmartServiceUnavailable", "unavailable", "answers 503",
                       "Maintenance, overload, or no gateway is online.",
@@ -316,9 +329,10 @@ unless on (job, instance, probe) {RAN_OFFLINE}""", "critical", None,
                 fault while the provider answered directly. Call the provider directly meanwhile; open a ticket with
                 `langmart-prober report`."""),
         verdict("LangmartProviderFault", "provider_fault", "provider",
-                "{{ $labels.comparison }}: the provider fails, by both ways",
-                """Of the pairs of the last half hour at least three, and a quarter, failed by the provider's fault. The
-                gateway is not to blame: look at the provider's status page and use another provider."""),
+                "{{ $labels.comparison }}: the provider fails, not the gateway",
+                """Of the pairs of the last half hour at least three, and a quarter, failed by the provider's fault: by both ways,
+                or behind the gateway alone, as its error says. Look at the provider's status page and use another provider; where
+                the direct way works, at the key and the account that are stored in the gateway."""),
         alert("LangmartSlowFirstToken", """
 (
   max without (quantile) (langmart_probe:time_to_first_token_seconds:quantile1h{quantile="0.5"})
@@ -351,14 +365,22 @@ max by (job, instance, provider) (langmart_probe_failed_runs_in_a_row{check="sta
 unless on (job, instance) langmart_prober_offline == 1""", "info", "caller",
               "{{ $labels.provider }}'s status page cannot be read",
               "What it says is unknown, so no alert will tell of its incidents. Check status_url and the way there.", "30m"),
-        alert("LangmartPoolDegraded", "min by (job, instance, pool) (langmart_pool_available_ratio) < 1\n"
-              "unless\nmin by (job, instance, pool) (langmart_pool_available_ratio) == 0", "warning", "service",
+        alert("LangmartPoolDegraded", f"""
+min by (job, instance, pool) (langmart_pool_available_ratio) < 1
+unless
+min by (job, instance, pool) (langmart_pool_available_ratio) == 0
+unless
+max by (job, instance, pool) {POOL_FAILED} < 3""", "warning", "service",
               "{{ $labels.pool }}: {{ $value | humanizePercentage }} of the pool is available",
-              """Members of the pool have failed for twenty minutes; the rest carries the load. The members' own alerts say
-              why.""", "20m"),
-        alert("LangmartPoolDown", "min by (job, instance, pool) (langmart_pool_available_ratio) == 0", "critical",
+              """Members of the pool have failed for twenty minutes, and three runs in a row; the rest carries the load. The
+              members' own alerts say why.""", "20m"),
+        alert("LangmartPoolDown", f"""
+min by (job, instance, pool) (langmart_pool_available_ratio) == 0
+unless
+min by (job, instance, pool) {POOL_FAILED} < 3""", "critical",
               "service", "{{ $labels.pool }}: no member of the pool is available",
-              "Every member has failed. The members' own alerts say why.", "6m"),
+              """Three runs in a row of every member have failed, or one, where the service asked for a longer wait. The members'
+              own alerts say why; use a provider that is not in the pool meanwhile.""", "2m"),
     ]
 
 

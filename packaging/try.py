@@ -15,7 +15,6 @@ import pathlib
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -49,12 +48,6 @@ def hastened(text, speed):
     text = re.sub(r"(\b(?:for|interval|group_wait|group_interval|repeat_interval|scrape_interval|evaluation_interval): )"
                   r"(\d+(?:ms|[smhd]))", of, text)
     return re.sub(r"(\d+)( # seconds)", lambda match: f"{int(match[1]) / speed:g}{match[2]}", text)
-
-
-def free_port():
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
 
 
 def ask(address, path, **parameters):
@@ -105,36 +98,46 @@ class Watchers:
     def __init__(self, directory, probers, speed, heard, prometheus="prometheus", scrape=15):
         self.directory, self.processes = pathlib.Path(directory), []
         self.webhook = Webhook(heard)
-        self.prometheus, self.alertmanager = (f"127.0.0.1:{free_port()}" for _ in range(2))
+        text = hastened((HERE / "alertmanager/alertmanager.yml").read_text(), speed)
+        (self.directory / "alertmanager.yml").write_text(text.replace("127.0.0.1:9099", self.webhook.address))
         for name in ("rules", "alerts"):
             text = (HERE / f"prometheus/langmart-prober.{name}.yml").read_text()
             (self.directory / f"{name}.yml").write_text(hastened(text, speed))
         # No faster than a busy machine can follow, and still two in the shortest range.
         scrape = max(0.25, scrape / speed)
-        (self.directory / "prometheus.yml").write_text(
-            f"global: {{ scrape_interval: {scrape * 1000:.0f}ms, scrape_timeout: {scrape * 1000:.0f}ms,"
-            f" evaluation_interval: {hastened('interval: 30s', speed)[10:]} }}\n"
-            "rule_files: [rules.yml, alerts.yml]\n"
-            f"alerting: {{ alertmanagers: [ {{ static_configs: [ {{ targets: ['{self.alertmanager}'] }} ] }} ] }}\n"
-            "scrape_configs: [ { job_name: langmart-prober, static_configs: [ { targets: %s } ] } ]\n" % json.dumps(probers))
-        text = hastened((HERE / "alertmanager/alertmanager.yml").read_text(), speed)
-        (self.directory / "alertmanager.yml").write_text(text.replace("127.0.0.1:9099", self.webhook.address))
-        self.start(prometheus, f"--config.file={self.directory}/prometheus.yml", f"--storage.tsdb.path={self.directory}/data",
-                   f"--web.listen-address={self.prometheus}", f"--query.lookback-delta={max(3000, 300000 // speed)}ms",
-                   f"--rules.alert.resend-delay={max(500, 60000 // speed)}ms")
-        self.start(shutil.which("alertmanager") or "prometheus-alertmanager",
-                   f"--config.file={self.directory}/alertmanager.yml", f"--storage.path={self.directory}/silences",
-                   f"--web.listen-address={self.alertmanager}", "--cluster.listen-address=")
         try:
-            for address in (self.prometheus, self.alertmanager):
-                wait_until(f"{address} to be ready", 60, lambda at=address: ask(at, "/-/ready"))
+            self.alertmanager = self.start(
+                shutil.which("alertmanager") or "prometheus-alertmanager", f"--config.file={self.directory}/alertmanager.yml",
+                f"--storage.path={self.directory}/silences", "--cluster.listen-address=")
+            (self.directory / "prometheus.yml").write_text(
+                f"global: {{ scrape_interval: {scrape * 1000:.0f}ms, scrape_timeout: {scrape * 1000:.0f}ms,"
+                f" evaluation_interval: {hastened('interval: 30s', speed)[10:]} }}\n"
+                "rule_files: [rules.yml, alerts.yml]\n"
+                f"alerting: {{ alertmanagers: [ {{ static_configs: [ {{ targets: ['{self.alertmanager}'] }} ] }} ] }}\n"
+                "scrape_configs: [ { job_name: langmart-prober, static_configs: [ { targets: %s } ] } ]\n" % json.dumps(probers))
+            self.prometheus = self.start(
+                prometheus, f"--config.file={self.directory}/prometheus.yml", f"--storage.tsdb.path={self.directory}/data",
+                f"--query.lookback-delta={max(3000, 300000 // speed)}ms", f"--rules.alert.resend-delay={max(500, 60000 // speed)}ms")
         except BaseException:
             self.stop()
             raise
 
     def start(self, *command):
-        with open(self.directory / f"{len(self.processes)}.log", "wb") as log:
-            self.processes.append(subprocess.Popen(command, stdout=log, stderr=log))
+        """Starts one of the two on a port that it finds free itself: its address, once it is ready."""
+        log = self.directory / f"{len(self.processes)}.log"
+        with open(log, "wb") as out:
+            process = subprocess.Popen([*command, "--web.listen-address=127.0.0.1:0"], stdout=out, stderr=out)
+        self.processes.append(process)
+
+        def address():
+            if process.poll() is not None:
+                raise RuntimeError(f"{command[0]} ended:\n{log.read_text()}")
+            found = re.search(r'msg="Listening on".* address=(127\.0\.0\.1:\d+)\s', log.read_text())
+            return found and found[1]
+
+        found = wait_until(f"{command[0]} to listen", 60, address)
+        wait_until(f"{found} to be ready", 60, lambda: ask(found, "/-/ready"))
+        return found
 
     def query(self, expression):
         """The result of an instant query."""

@@ -69,4 +69,18 @@ pub(super) fn write(pools: &[Pool], series: &BTreeMap<String, Arc<Series>>, page
             page.sample(&text::labels([("pool", *name), ("state", state)]), f64::from(*count));
         }
     }
+    page.family(Header {
+        name: "langmart_pool_member_failed_runs_in_a_row",
+        kind: Kind::Gauge,
+        help: "Runs of the member up to the last that failed, whatever the reason, 0 where the last did not. Absent before the first run.",
+    });
+    // By name, as the others.
+    for (name, members) in pools.iter().map(|pool| (&pool.name, &pool.members)).collect::<BTreeMap<_, _>>() {
+        for member in members {
+            if let Some(last) = series.get(&member.probe).and_then(|series| series.last()) {
+                let labels = text::labels([("pool", name.as_str()), ("probe", &member.probe)]);
+                page.sample(&labels, last.streak.failed as f64);
+            }
+        }
+    }
 }

@@ -10,6 +10,8 @@ pub(super) struct Streak {
     pub(super) same: u64,
     /// Runs that failed with a fault of gateway, provider or network, which is what counts as downtime.
     pub(super) down: u64,
+    /// Runs that failed, whatever the reason.
+    pub(super) failed: u64,
     of: Option<(Reason, Fault)>,
 }
 
@@ -26,7 +28,7 @@ impl Streak {
             Fault::Prober => self.down,
             _ => 0,
         };
-        Self { same, down, of: Some((reason, fault)) }
+        Self { same, down, failed: self.failed + 1, of: Some((reason, fault)) }
     }
 }
 
@@ -39,6 +41,8 @@ mod tests {
         let after = |streak: Streak, &(reason, fault): &(Reason, Fault)| streak.after(reason, fault, true);
         let streak = runs.iter().fold(Streak::default(), after);
         assert_eq!((streak.same, streak.down), (same, down), "{runs:?}");
+        let failed = runs.iter().rev().take_while(|(reason, _)| *reason != Reason::Ok).count();
+        assert_eq!(streak.failed, failed as u64, "{runs:?}");
     }
 
     #[test]

@@ -6,12 +6,14 @@ Alertmanager against the script. None may be missed, none may be false.
 """
 
 import argparse
+import ctypes
 import email.utils
 import json
+import os
 import pathlib
 import resource
-import shutil
 import signal
+import socket
 import ssl
 import subprocess
 import sys
@@ -104,6 +106,7 @@ CLOCK = (3.0, 3.8)
 FAULTS = {"services": SERVICES, "compared": COMPARED, "troubled": [(*CLOCK, None, [("LangmartProberClockOff", {}, 0.5)])]}
 # What the script does itself, to one prober or all: an hour, and what must come of it.
 RELOAD_BAD, RELOAD_GOOD, KILLED, STARTED, CUT, END = 6.6, 7.1, 7.4, 7.8, 8.2, 8.9
+FROZEN, THAWED = 6.65, 7.05
 PACED, UNPACED, DISK, DISK_BACK, FULL, FREE, RESTARTS, CERTIFICATES, SPENT = 1.0, 2.2, 4.3, 4.8, 5.0, 5.3, 6.1, 4.9, 8.0
 OWN = [
     ("services", RELOAD_BAD, RELOAD_GOOD, [("LangmartProberReloadFailed", {}, 0.4)]),
@@ -121,11 +124,11 @@ OWN = [
     ("troubled", DISK, DISK_BACK, [("LangmartProberLogLost", {}, 0.3)]),
     ("troubled", FULL, FREE, [("LangmartProberFailing", {}, 0.4)]),
     ("troubled", RESTARTS, RESTARTS + 0.4, [("LangmartProberRestarts", {}, 0.5)]),
+    ("troubled", FROZEN, THAWED, [("LangmartProbeStuck", {}, 0.35)]),
     ("troubled", SPENT, END, [("LangmartBudgetUsedUp", {}, 0.5)]),
 ]
-# What no script can make happen from outside; promtool's cases show these alone.
+# What no script can make happen from outside; promtool's cases show it alone.
 NOT_PLAYED = {
-    "LangmartProbeStuck": "needs a scheduler that hangs while its listener answers, which would be a bug",
     "LangmartProberTaskRestarts": "needs a task that panics, which would be a bug",
 }
 # How long after the cause an alert may still fire, in hours: its window and some.
@@ -135,9 +138,11 @@ TAILS = {"LangmartErrorBudgetBurnFast": 0.3, "LangmartErrorBudgetBurn": 1.5, "La
          "LangmartProberSkipsRuns": 0.7, "LangmartProberRestarts": 1.1}
 BURNS = ("LangmartErrorBudgetBurnSlow", "LangmartErrorBudgetBurnFast", "LangmartErrorBudgetBurn")
 # What may follow from another, and is not asked for: who burns the budget of a month in an hour overspends three days', too;
-# who cannot open a socket may lose the one of its scrapes; the refusal with a long hint says that nothing is left.
+# who cannot open a socket may lose the one of its scrapes; the refusal with a long hint says that nothing is left; who hung
+# has missed runs, and starts some late.
 FOLLOWS = {"LangmartProbeDown": BURNS, "LangmartProberFailing": ("LangmartProberDown",),
-           "LangmartRateLimitedForLong": ("LangmartRateLimitHeadroomLow",)}
+           "LangmartRateLimitedForLong": ("LangmartRateLimitHeadroomLow",),
+           "LangmartProbeStuck": ("LangmartProberSkipsRuns", "LangmartProberLags")}
 # What the example holds back while its cause is told.
 HELD_BACK = (*BURNS, "LangmartProberAbsent", "LangmartBalanceLow", "LangmartRateLimitHeadroomLow")
 # The receiver of the example that hears of an alert.
@@ -220,7 +225,7 @@ class Hosts:
                          "-copy_extensions", "copy", "-days", str(number), "-out", f"{number}.pem")
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             context.load_cert_chain(f"{directory}/{number}.pem", f"{directory}/{number}.key")
-            listener = watch.socket.create_server(("127.0.0.1", 0))
+            listener = socket.create_server(("127.0.0.1", 0))
             self.ports[number] = listener.getsockname()[1]
             threading.Thread(target=self.serve, args=(listener, context), daemon=True).start()
 
@@ -242,6 +247,37 @@ class Hosts:
     def providers(self):
         return "".join(f'[provider.days{number}]\napi = "openai"\nbase_url = "https://localhost:{port}"\nca_file = "{self.ca}"\n'
                        'checks = ["network"]\n' for number, port in self.ports.items())
+
+
+class Frozen:
+    """The thread that times the probes, stopped as a debugger stops one, while it waits and so holds nothing that others wait
+    for. The rest of the process goes on. ptrace(2) answers only the thread that began: freeze and thaw by the same one."""
+
+    CONTINUE, DETACH, SEIZE, INTERRUPT, ALL = 7, 17, 0x4206, 0x4207, 0x40000000
+    # epoll_wait and epoll_pwait, here and on arm64.
+    WAITS = {"232", "281", "22"}
+
+    def __init__(self, process):
+        tasks = pathlib.Path(f"/proc/{process}/task")
+        self.thread, = (task for task in tasks.iterdir() if (task / "comm").read_text() == "probes\n")
+        self.ptrace(self.SEIZE)
+        self.stop()
+        while (self.thread / "syscall").read_text().split()[0] not in self.WAITS:
+            self.ptrace(self.CONTINUE)
+            time.sleep(0.001)
+            self.stop()
+
+    def stop(self):
+        self.ptrace(self.INTERRUPT)
+        os.waitpid(int(self.thread.name), self.ALL)
+
+    def ptrace(self, request):
+        library = ctypes.CDLL(None, use_errno=True)
+        if library.ptrace(request, int(self.thread.name), None, None) != 0:
+            raise OSError(ctypes.get_errno(), f"ptrace {request:#x}: {os.strerror(ctypes.get_errno())}")
+
+    def thaw(self):
+        self.ptrace(self.DETACH)
 
 
 class Day:
@@ -304,6 +340,8 @@ class Day:
             (FULL, lambda: self.descriptors(3)),
             (FREE, lambda: self.descriptors(1024)),
             *((RESTARTS + number / 10, lambda: (self.end("troubled"), self.start("troubled"))) for number in range(4)),
+            (FROZEN, self.freeze),
+            (THAWED, lambda: self.frozen.thaw()),
             (RELOAD_BAD, lambda: self.reload("services", self.good["services"] + "nonsense = 1\n")),
             (RELOAD_GOOD, lambda: self.reload("services", self.good["services"])),
             (KILLED, lambda: [self.end(name) for name in FAULTS]),
@@ -326,6 +364,9 @@ class Day:
 
     def start(self, name):
         self.probers[name], _ = self.begin(name, "run", "--config", self.config(name))
+
+    def freeze(self):
+        self.frozen = Frozen(self.probers["troubled"].pid)
 
     def descriptors(self, most):
         """So few that the third prober can open no other, though its scrapes go on by the connection that they have."""

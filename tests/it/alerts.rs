@@ -198,6 +198,19 @@ fn every_alert_has_its_runbook_and_every_runbook_its_alert() {
 }
 
 #[test]
+fn a_runbook_says_how_urgent_its_alert_is() {
+    let rules = read("prometheus/langmart-prober.alerts.yml");
+    for rule in rules.split("      - alert: ").skip(1) {
+        let name = rule.lines().next().unwrap();
+        let value = |key: &str| rule.lines().find_map(|line| line.trim().strip_prefix(key));
+        let wait = value("for: ").map(|wait| format!(", after {wait}")).unwrap_or_default();
+        let fault = value("fault: ").unwrap_or("as labelled");
+        let urgency = format!("\n\nSeverity {}, fault {fault}{wait}.\n\n", value("severity: ").unwrap());
+        assert!(read(&format!("runbooks/{name}.md")).contains(&urgency), "{name}.md: {urgency:?}");
+    }
+}
+
+#[test]
 fn runbooks_name_only_what_exists() {
     let known = Known::new();
     let alerts = alerts();

@@ -188,6 +188,10 @@ fn a_pool_is_as_available_as_the_weight_of_its_members() {
     assert_eq!(members(&scrape, "chat"), [1.0, 1.0, 1.0]);
     assert_eq!(ratio(&scrape, "chat"), Some(0.75));
     assert_eq!((members(&scrape, "rest"), ratio(&scrape, "rest")), ([0.0, 0.0, 1.0], None));
+    let failed = ["gateway", "direct", "groq-auth"].map(|probe| {
+        scrape.find("langmart_pool_member_failed_runs_in_a_row", &[("pool", "chat"), ("probe", probe)])
+    });
+    assert_eq!(failed, [Some(1.0), Some(0.0), None]);
 }
 
 #[test]

@@ -98,3 +98,9 @@ fn every_link_to_a_file_leads_somewhere() {
     }
     assert!(count > 0, "no link was found");
 }
+
+#[test]
+fn the_package_says_what_it_is_in_one_line() {
+    // Debian's policy, 3.4.1: `apt search` shows the first line of a description, of less than 80 characters.
+    assert!(env!("CARGO_PKG_DESCRIPTION").len() < 80, "{}", env!("CARGO_PKG_DESCRIPTION"));
+}

@@ -29,6 +29,17 @@ fn the_page_has_every_command_and_option() {
 }
 
 #[test]
+fn the_page_shows_keys_with_their_quotes() {
+    let page = printed(&["man"]);
+    for key in [r"{ credential = \(dqlangmart\(dq }", r"{ env = \(dqLANGMART_API_KEY\(dq }"] {
+        assert!(page.contains(key), "{key}: {page}");
+    }
+    // A macro takes a plain quote for its own and prints none.
+    let eaten = |line: &&str| line.starts_with(".B ") && line.contains('"');
+    assert_eq!(page.lines().find(eaten), None);
+}
+
+#[test]
 fn the_page_of_the_configuration_is_another() {
     assert!(printed(&["man", "langmart-prober.toml"]).contains("max_concurrent_per_provider"));
 }
