@@ -118,8 +118,10 @@ impl Memory {
     /// The day's account has changed.
     pub(super) fn spent(&self, budget: &Budget) {
         if let Some(keeper) = self.keeper.as_ref().filter(|_| budget.limits().is_some()) {
-            let Spent { day, usd, tokens } = budget.spent();
-            keeper.spent(KeptSpending { day, usd, tokens });
+            keeper.spent(|| {
+                let Spent { day, usd, tokens } = budget.spent();
+                KeptSpending { day, usd, tokens }
+            });
         }
     }
 
