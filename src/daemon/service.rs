@@ -427,6 +427,7 @@ impl Daemon {
         self.records.commit(records);
         self.state.reconfigure(&config.server);
         self.certificate = Certificate::of(&config.server);
+        self.looks.follow_reload();
         self.metrics.configure(&config);
         self.history.configure(&config, curl);
         self.budget.set_limits(config.budget);
