@@ -38,6 +38,8 @@ pub(crate) struct Account {
     pub(crate) failed: usize,
     /// Cores of the machine that were busy on average.
     pub(crate) busy: f64,
+    /// Seconds of CPU that the daemon took for each 1,000 streams, its start included; `None`: it was not the daemon.
+    pub(crate) cpu: Option<f64>,
 }
 
 impl Account {

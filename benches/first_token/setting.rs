@@ -14,7 +14,7 @@ use tempfile::TempDir;
 
 use super::{
     account::{Account, Measured},
-    process::{Machine, Running},
+    process::{Machine, Running, Usage},
     simulator::Beside,
 };
 
@@ -63,6 +63,7 @@ impl<'a> Setting<'a> {
                 .stderr(File::create(&messages)?),
         )?;
         thread::sleep(time);
+        let used = Usage::of(daemon.id())?;
         daemon.check_alive().and_then(|()| daemon.stop()).map_err(|error| {
             format!("{error}; it said:\n{}", fs::read_to_string(&messages).unwrap_or_default())
         })?;
@@ -75,7 +76,10 @@ impl<'a> Setting<'a> {
             }
         }
         // Not those of the first interval, when they begin one after the other.
-        Account::of(measured, &simulator.end()?, self.streams, busy)
+        let streams = simulator.end()?;
+        let mut account = Account::of(measured, &streams, self.streams, busy)?;
+        account.cpu = Some((used.user + used.system) / streams.len() as f64 * 1e3);
+        Ok(account)
     }
 
     /// `once`, which begins all of them as soon as it can, several times.

@@ -119,7 +119,8 @@ fn rest(bench: &mut Bench<'_>, probes: u32) -> Result<(), Box<dyn Error>> {
     let id = ours.running.id();
     thread::sleep(Duration::from_secs(2));
     let (ready, resting) = (median(starts), mebibytes(id)?);
-    println!("{probes} probes: READY after {ready:.1} ms, then {resting:.1} MiB");
+    let noun = if probes == 1 { "probe" } else { "probes" };
+    println!("{probes} {noun}: READY after {ready:.1} ms, then {resting:.1} MiB");
     let quiet = Told::by(&ours)?;
     thread::sleep(Duration::from_secs(5));
     let before = Told::renewed(&ours, &quiet)?;
@@ -152,7 +153,7 @@ fn rest(bench: &mut Bench<'_>, probes: u32) -> Result<(), Box<dyn Error>> {
         _ => 64.0,
     };
     let table = &mut bench.table;
-    table.at_most(&format!("resident memory, {probes} probes, scraped"), resident, memory, "MiB");
+    table.at_most(&format!("resident memory, {probes} {noun}, scraped"), resident, memory, "MiB");
     if probes == 100 {
         table.at_most("READY after the start, 100 probes", ready, 50.0, "ms");
     }
