@@ -84,7 +84,10 @@ impl<W: Work> Scheduler<W> {
     pub fn apply(&mut self, limits: &Schedule, targets: Vec<Arc<W::Target>>) {
         self.limits.set(limits.clone());
         let now = self.work.wall_clock();
-        let last_run = |target: &W::Target| now.duration_since(self.work.last_run(target)?).ok();
+        let last_run = |target: &W::Target| {
+            W::probe(target).provider.requests_per_minute?;
+            now.duration_since(self.work.last_run(target)?).ok()
+        };
         self.pacing.set(targets.iter().map(|target| (W::probe(target), last_run(target))));
         let mut before = mem::take(&mut self.probes);
         for target in targets {
