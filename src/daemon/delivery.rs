@@ -167,6 +167,10 @@ impl Work for Delivery {
         self.memory.wait(&target.identity)
     }
 
+    fn last_run(&self, target: &Watched) -> Option<SystemTime> {
+        self.memory.last_run(&target.identity)
+    }
+
     async fn run(&self, target: Arc<Watched>) -> Outcome {
         let _in_flight = InFlight::new(&self.metrics);
         target.target.run().await

@@ -16,7 +16,7 @@ use crate::{
     outcome::Outcome,
     records::Records,
     schedule::{Budget, Spent, Wait},
-    state::{self, Identity, Keeper, Kept, KeptBackoff, KeptSpending},
+    state::{self, Identity, Keeper, Kept, KeptBackoff, KeptProbe, KeptSpending},
 };
 
 /// A finished run, whose record waits until the state is written.
@@ -27,8 +27,8 @@ pub(super) struct Memory {
     /// `None`: the configuration has no state directory, and nothing is kept.
     keeper: Option<Keeper<Given>>,
     records: Arc<Records>,
-    /// Also those that began since the start: a scheduler that is started again after a panic asks for them.
-    waits: Mutex<BTreeMap<Identity, Wait>>,
+    /// Also what came since the start: a scheduler that is started again after a panic asks for it.
+    probes: Mutex<BTreeMap<Identity, KeptProbe>>,
 }
 
 /// What was kept for these probes before the restart. It is said in the log why there is none, if there should be.
@@ -72,13 +72,11 @@ pub(super) fn show(budget: &Budget, metrics: &Metrics) {
 impl Memory {
     /// Keeps the state in that directory, beginning with what is kept there already.
     pub(super) fn start(directory: Option<&Path>, kept: Kept, records: Arc<Records>) -> io::Result<Self> {
-        let wait = |backoff: KeptBackoff| Wait { until: backoff.until, step: backoff.step };
-        let waits =
-            kept.probes.iter().filter_map(|(who, probe)| Some((who.clone(), wait(probe.backoff?)))).collect();
+        let probes = Mutex::new(kept.probes.clone());
         let released = Arc::clone(&records);
         let release = move |(probe, outcome)| released.give(probe, outcome);
         let keeper = directory.map(|path| Keeper::start(path.to_owned(), kept, release)).transpose()?;
-        Ok(Self { keeper, records, waits: Mutex::new(waits) })
+        Ok(Self { keeper, records, probes })
     }
 
     /// Has the writer's failures exported.
@@ -101,31 +99,38 @@ impl Memory {
 
     /// The wait that the probe is in; `None`: it is in none.
     pub(super) fn wait(&self, who: &Identity) -> Option<Wait> {
-        self.lock().get(who).copied()
+        let KeptBackoff { until, step } = self.lock().get(who)?.backoff?;
+        Some(Wait { until, step })
+    }
+
+    /// When the probe's last run began, as far as that is known.
+    pub(super) fn last_run(&self, who: &Identity) -> Option<SystemTime> {
+        self.lock().get(who)?.last_run
     }
 
     /// A probe waits like this from now on.
     pub(super) fn waits(&self, who: &Arc<Identity>, wait: Option<Wait>) {
-        match wait {
-            Some(wait) => self.lock().insert((**who).clone(), wait),
-            None => self.lock().remove(&**who),
-        };
+        let backoff = wait.map(|Wait { until, step }| KeptBackoff { until, step });
+        self.change(who, |probe| probe.backoff = backoff);
         if let Some(keeper) = &self.keeper {
-            keeper.waits(who, wait.map(|Wait { until, step }| KeptBackoff { until, step }));
+            keeper.waits(who, backoff);
         }
     }
 
     /// The day's account has changed.
     pub(super) fn spent(&self, budget: &Budget) {
         if let Some(keeper) = self.keeper.as_ref().filter(|_| budget.limits().is_some()) {
-            let Spent { day, usd, tokens } = budget.spent();
-            keeper.spent(KeptSpending { day, usd, tokens });
+            keeper.spent(|| {
+                let Spent { day, usd, tokens } = budget.spent();
+                KeptSpending { day, usd, tokens }
+            });
         }
     }
 
     /// A run has ended: its record follows what was told before.
     pub(super) fn ran(&self, who: &Arc<Identity>, probe: Arc<Probe>, outcome: Arc<Outcome>) {
         let (time, success, given) = (outcome.time, outcome.success(), (probe, outcome));
+        self.change(who, |probe| probe.last_run = Some(time));
         match &self.keeper {
             Some(keeper) => keeper.ran(who, time, success, given),
             None => self.records.give(given.0, given.1),
@@ -141,9 +146,17 @@ impl Memory {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<Identity, Wait>> {
+    fn change(&self, who: &Arc<Identity>, change: impl FnOnce(&mut KeptProbe)) {
+        let mut probes = self.lock();
+        match probes.get_mut(&**who) {
+            Some(probe) => change(probe),
+            None => change(probes.entry((**who).clone()).or_default()),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<Identity, KeptProbe>> {
         // Nothing panics while it is held.
-        self.waits.lock().unwrap_or_else(PoisonError::into_inner)
+        self.probes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Writes what is left, within the deadline.
@@ -168,7 +181,6 @@ mod tests {
     use crate::{
         config::{Log, LogFormat, Rotation},
         outcome::{Check, Subject},
-        state::KeptProbe,
     };
 
     fn identity(probe: &str) -> Arc<Identity> {

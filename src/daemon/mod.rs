@@ -4,10 +4,12 @@
 //! - `probing` is the thread that times probes; `delivery` hands their outcomes to everybody who wants them.
 //! - `memory` is what is kept over a restart.
 //! - `looks` watches files that others change, of which `certificate` is the listener's own.
+//! - `fatal` says why it could not start or had to end.
 //! - `hygiene` keeps the process' memory to itself.
 
 mod certificate;
 mod delivery;
+mod fatal;
 mod hygiene;
 mod loading;
 mod looks;
@@ -15,7 +17,4 @@ mod memory;
 mod probing;
 mod service;
 
-pub use self::{
-    loading::Source,
-    service::{Fatal, run},
-};
+pub use self::{fatal::Fatal, loading::Source, service::run};

@@ -1,7 +1,7 @@
 //! The daemon from its first to its last moment.
 
 use std::{
-    env, fmt, io,
+    env,
     net::SocketAddr,
     pin::Pin,
     sync::{Arc, atomic::AtomicU64},
@@ -17,6 +17,7 @@ use tracing::{error, info, warn};
 use super::{
     certificate::Certificate,
     delivery::{Delivery, Watched},
+    fatal::{Fatal, surroundings},
     hygiene::forbid_core_dumps,
     loading::{Loader, Prepared, Source},
     looks::Looks,
@@ -24,10 +25,10 @@ use super::{
     probing::{Probing, Silent},
 };
 use crate::{
-    config::{Config, Loaded, Problems},
+    config::{Config, Loaded},
     health::{Beat, Health, Readiness, Supervisor, caught},
     history::History,
-    logging::{self, Logging},
+    logging::Logging,
     metrics::Metrics,
     outcome::rfc3339,
     probe::{Resolver, Target, curl},
@@ -58,45 +59,6 @@ const HOUSEKEEPING: Duration = Duration::from_secs(5);
 const NO_KEY: &str =
     "no provider has a key yet, so nothing that needs one is probed; to give one: man langmart-prober, KEYS";
 
-/// Why the daemon could not start, or had to end.
-#[derive(Debug)]
-pub enum Fatal {
-    /// The configuration has problems.
-    Configuration(Problems),
-    /// Anything else, said in full.
-    Other(String),
-    /// It is said in the log, which standard error shows.
-    Logged,
-}
-
-impl fmt::Display for Fatal {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Configuration(problems) => problems.fmt(f),
-            Self::Other(what) => f.write_str(what),
-            Self::Logged => f.write_str("see the log"),
-        }
-    }
-}
-
-impl Fatal {
-    /// Says it on standard error, given as `err`, unless the log has said it there: no line is twice in the journal, where
-    /// each is an error. Whoever closed standard error is not told, and gets the exit status all the same.
-    pub fn tell(&self, err: &mut impl io::Write) {
-        if matches!(self, Self::Logged) {
-            return;
-        }
-        let priority = if surroundings().journal { "<3>" } else { "" };
-        for line in self.to_string().lines() {
-            let _ = writeln!(err, "{priority}{line}");
-        }
-    }
-
-    fn other(what: &'static str) -> impl Fn(io::Error) -> Self {
-        move |error| Self::Other(format!("{what}: {error}"))
-    }
-}
-
 /// Runs the daemon until a signal ends it. `listening` hears the address as bound, when there is something to see.
 pub fn run(source: &Source, listening: impl FnOnce(SocketAddr)) -> Result<(), Fatal> {
     let started = SystemTime::now();
@@ -124,14 +86,6 @@ pub fn run(source: &Source, listening: impl FnOnce(SocketAddr)) -> Result<(), Fa
     }
     logging.stop(CLOSE);
     result
-}
-
-/// What standard error is.
-fn surroundings() -> logging::Surroundings {
-    logging::Surroundings::of_standard_error(
-        env::var_os("JOURNAL_STREAM").as_deref(),
-        env::var_os("NO_COLOR").as_deref(),
-    )
 }
 
 /// Starts everything, runs the loop, stops everything.
@@ -229,7 +183,7 @@ impl Daemon {
             warn!(%warning, "Configuration is doubtful");
         }
         let listen = config.server.listen;
-        let listener = server::bind(listen).map_err(|error| cannot_listen(listen, &error))?;
+        let listener = server::bind(listen).map_err(|error| Fatal::cannot_listen(listen, &error))?;
         let records = Arc::new(Records::start(&config.log).map_err(|error| Fatal::Other(error.to_string()))?);
         let metrics = Arc::new(Metrics::new(started));
         let log_lines = logging.counters().file;
@@ -427,6 +381,7 @@ impl Daemon {
         self.records.commit(records);
         self.state.reconfigure(&config.server);
         self.certificate = Certificate::of(&config.server);
+        self.looks.follow_reload();
         self.metrics.configure(&config);
         self.history.configure(&config, curl);
         self.budget.set_limits(config.budget);
@@ -539,18 +494,4 @@ fn every(period: Duration) -> Interval {
     let mut interval = interval(period);
     interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
     interval
-}
-
-fn cannot_listen(listen: SocketAddr, error: &io::Error) -> Fatal {
-    let remedy = match error.kind() {
-        io::ErrorKind::AddrInUse => {
-            "another process has it (ss -ltnp shows which); end that one or set another server.listen"
-        }
-        io::ErrorKind::AddrNotAvailable => "this machine has no such address; set another server.listen",
-        io::ErrorKind::PermissionDenied => {
-            "this user may not; set a server.listen with a port of 1024 or more"
-        }
-        _ => "set another server.listen",
-    };
-    Fatal::Other(format!("cannot listen on {listen}: {error}; {remedy}"))
 }

@@ -13,6 +13,7 @@
 use std::{
     cmp::Reverse,
     collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap},
+    iter,
     ops::RangeInclusive,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -45,6 +46,22 @@ pub(super) struct Pacing {
 /// When a probe's last run was let in, and its name; in the order of who goes first. `None`: there was none.
 type Rank = (Option<Instant>, String);
 
+/// What is known of a probe's runs before its provider was paced here.
+#[derive(Clone, Copy, Debug)]
+struct Runs {
+    /// How long ago the last one began; `None`: there was none, as far as is known.
+    last: Option<Duration>,
+    interval: Duration,
+}
+
+impl Runs {
+    /// How long ago each of the last minute's may have begun: the last one, and those that were due before it.
+    fn of_last_minute(self) -> impl Iterator<Item = Duration> {
+        let before = move |age: &Duration| age.checked_add(self.interval);
+        iter::successors(self.last, before).take_while(|age| *age <= MINUTE + MOST_ON_THE_WAY)
+    }
+}
+
 /// The requests of one provider.
 #[derive(Debug)]
 struct Lane {
@@ -62,24 +79,31 @@ struct Lane {
 }
 
 impl Pacing {
-    /// Takes over the paces of these probes' providers. What has been sent already still counts.
-    pub(super) fn set<'a>(&self, probes: impl Iterator<Item = &'a Arc<Probe>>) {
+    /// Takes over the paces of these probes' providers. What has been sent already still counts, also before a restart:
+    /// beside each probe is how long ago its last run began, if that is known.
+    pub(super) fn set<'a>(&self, probes: impl Iterator<Item = (&'a Arc<Probe>, Option<Duration>)>) {
         let now = Instant::now();
-        let mut names: HashMap<&str, (u32, BTreeSet<&str>)> = HashMap::new();
-        for probe in probes.filter(|probe| probe.is_paced()) {
+        let mut names: HashMap<&str, (u32, BTreeMap<&str, Runs>)> = HashMap::new();
+        for (probe, last) in probes.filter(|(probe, _)| probe.is_paced()) {
             if let Some(pace) = probe.provider.requests_per_minute {
-                names.entry(&probe.provider.name).or_insert((pace, BTreeSet::new())).1.insert(&probe.name);
+                let runs = Runs { last, interval: probe.interval };
+                names
+                    .entry(&probe.provider.name)
+                    .or_insert((pace, BTreeMap::new()))
+                    .1
+                    .insert(&probe.name, runs);
             }
         }
         let mut lanes = self.lock();
         // One that comes back within the minute finds what it had sent.
         lanes.retain(|name, lane| names.contains_key(name.as_str()) || lane.is_used(now));
         for (provider, (pace, probes)) in names {
-            let lane = lanes.entry(provider.to_owned()).or_insert_with(|| Lane::new(pace, now));
+            let new = || Lane::new(Bucket::after(pace, probes.values(), now));
+            let lane = lanes.entry(provider.to_owned()).or_insert_with(new);
             lane.bucket.pace = pace;
-            lane.last.retain(|name, _| probes.contains(name.as_str()));
-            lane.passed_over.retain(|(_, name)| probes.contains(name.as_str()));
-            lane.due_again.retain(|name, _| probes.contains(name.as_str()));
+            lane.last.retain(|name, _| probes.contains_key(name.as_str()));
+            lane.passed_over.retain(|(_, name)| probes.contains_key(name.as_str()));
+            lane.due_again.retain(|name, _| probes.contains_key(name.as_str()));
             lane.let_in(now);
             lane.changed.notify_waiters();
         }
@@ -147,9 +171,9 @@ impl Pacing {
 }
 
 impl Lane {
-    fn new(pace: u32, now: Instant) -> Self {
+    fn new(bucket: Bucket) -> Self {
         Self {
-            bucket: Bucket::new(pace, now),
+            bucket,
             waiting: BTreeMap::new(),
             last: HashMap::new(),
             passed_over: BTreeSet::new(),
@@ -301,6 +325,17 @@ struct Bucket {
 impl Bucket {
     fn new(pace: u32, now: Instant) -> Self {
         Self { pace, in_flight: 0, counts_until: BinaryHeap::new(), full_at: now }
+    }
+
+    /// A bucket after a restart, of which the state tells no more than each probe's last run. Those that were due before
+    /// may have been runs too; there were no more than the pace, the latest of which count the longest.
+    fn after<'a>(pace: u32, runs: impl Iterator<Item = &'a Runs>, now: Instant) -> Self {
+        let mut ages: Vec<_> = runs.flat_map(|runs| runs.of_last_minute()).collect();
+        ages.sort_unstable();
+        ages.truncate(pace as usize);
+        // Each may have been sent as late as that after its run began.
+        let until = |age| Reverse(now + (MINUTE + MOST_ON_THE_WAY).saturating_sub(age));
+        Self { counts_until: ages.into_iter().map(until).collect(), ..Self::new(pace, now) }
     }
 
     /// The time in which the bucket fills by one.

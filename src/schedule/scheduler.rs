@@ -83,7 +83,12 @@ impl<W: Work> Scheduler<W> {
     /// A lower `max_backoff` shortens no wait that has begun.
     pub fn apply(&mut self, limits: &Schedule, targets: Vec<Arc<W::Target>>) {
         self.limits.set(limits.clone());
-        self.pacing.set(targets.iter().map(|target| W::probe(target)));
+        let now = self.work.wall_clock();
+        let last_run = |target: &W::Target| {
+            W::probe(target).provider.requests_per_minute?;
+            now.duration_since(self.work.last_run(target)?).ok()
+        };
+        self.pacing.set(targets.iter().map(|target| (W::probe(target), last_run(target))));
         let mut before = mem::take(&mut self.probes);
         for target in targets {
             let name = W::probe(&target).name.clone();

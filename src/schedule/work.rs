@@ -30,6 +30,11 @@ pub trait Work: Send + Sync + 'static {
         None
     }
 
+    /// When the probe's last run began that ended before the process began, or since then; `None`: that is not known.
+    fn last_run(&self, _target: &Self::Target) -> Option<SystemTime> {
+        None
+    }
+
     /// One run. It may panic, and be dropped half-way when the scheduler stops.
     fn run(&self, target: Arc<Self::Target>) -> impl Future<Output = Outcome> + Send;
 

@@ -17,7 +17,7 @@ use crate::outcome::{Check, Subject};
 
 /// The file in the state directory, and what a new one is called until it is whole.
 const NAME: &str = "state.json";
-const UNFINISHED: &str = "state.json.new";
+pub(super) const UNFINISHED: &str = "state.json.new";
 /// What the name of a file that could not be read begins with, once it is put aside.
 const DAMAGED: &str = "state.json.damaged-";
 

@@ -15,9 +15,12 @@ use std::{
 
 use tracing::{info, warn};
 
-use super::file::{Identity, Kept, KeptBackoff, KeptSpending, save};
+use super::{
+    changes::Changes,
+    file::{Identity, Kept, KeptBackoff, KeptSpending, save},
+};
 
-/// How many changes wait at most. It takes a disk that hangs to fill it.
+/// How many records wait at most. It takes a disk that hangs to fill it.
 const CAPACITY: usize = 4096;
 
 /// How long changes gather between two writes, and so how long a record may be held back: a disk of the cheap kind is
@@ -36,6 +39,9 @@ pub struct Keeper<T> {
 struct Shared<T> {
     queue: Mutex<Queue<T>>,
     changed: Condvar,
+    /// What came with the changes that are being written. One is released while this is locked, so that whoever locks it
+    /// finds each of them here or released. Locked after the queue, where both are.
+    held: Mutex<VecDeque<T>>,
     release: Box<dyn Fn(T) + Send + Sync>,
     dropped: Arc<AtomicU64>,
     errors: Arc<AtomicU64>,
@@ -43,30 +49,13 @@ struct Shared<T> {
 }
 
 struct Queue<T> {
-    waiting: Vec<Change<T>>,
-    /// What came with the changes that are being written.
-    held: VecDeque<T>,
+    changes: Changes,
+    /// What is to be released once these changes are on disk.
+    waiting: VecDeque<T>,
     /// The thread looks by itself before long.
     resting: bool,
     closed: bool,
     ended: bool,
-}
-
-enum Change<T> {
-    Waits(Arc<Identity>, Option<KeptBackoff>),
-    Spent(KeptSpending),
-    Ran {
-        who: Arc<Identity>,
-        time: SystemTime,
-        success: bool,
-        released: T,
-    },
-    /// Nothing has changed, but this follows what has.
-    Follows(T),
-    Retain {
-        probes: Vec<Arc<Identity>>,
-        budget: bool,
-    },
 }
 
 impl<T: Send + 'static> Keeper<T> {
@@ -76,11 +65,17 @@ impl<T: Send + 'static> Keeper<T> {
         kept: Kept,
         release: impl Fn(T) + Send + Sync + 'static,
     ) -> io::Result<Self> {
-        let queue =
-            Queue { waiting: Vec::new(), held: VecDeque::new(), resting: false, closed: false, ended: false };
+        let queue = Queue {
+            changes: Changes::default(),
+            waiting: VecDeque::new(),
+            resting: false,
+            closed: false,
+            ended: false,
+        };
         let shared = Arc::new(Shared {
             queue: Mutex::new(queue),
             changed: Condvar::new(),
+            held: Mutex::default(),
             release: Box::new(release),
             dropped: Arc::default(),
             errors: Arc::default(),
@@ -93,37 +88,32 @@ impl<T: Send + 'static> Keeper<T> {
 
     /// The probe's wait is this from now on; `None`: it has none.
     pub fn waits(&self, who: &Arc<Identity>, backoff: Option<KeptBackoff>) {
-        drop(self.shared.give(Change::Waits(Arc::clone(who), backoff)));
+        self.shared.change(|changes| changes.waits(who, backoff));
     }
 
-    /// The day has taken so much.
-    pub fn spent(&self, spending: KeptSpending) {
-        drop(self.shared.give(Change::Spent(spending)));
+    /// The day has taken so much, asked for here: of two who tell at once, the later one tells what is so.
+    pub fn spent(&self, spending: impl FnOnce() -> KeptSpending) {
+        self.shared.change(|changes| changes.spent(spending()));
     }
 
     /// A run has ended that began then. What comes with it is released once all that was told so far is on disk; at
-    /// once where the disk hangs and the queue is full.
+    /// once where the disk hangs and too many wait.
     pub fn ran(&self, who: &Arc<Identity>, time: SystemTime, success: bool, released: T) {
-        let change = Change::Ran { who: Arc::clone(who), time, success, released };
-        if let Err(Change::Ran { released, .. }) = self.shared.give(change) {
-            (self.shared.release)(released);
-        }
+        self.shared.change_and_release(|changes| changes.ran(who, time, success), released);
     }
 
     /// Releases it as [`Keeper::ran`] does, after all that was told so far.
     pub fn follows(&self, released: T) {
-        if let Err(Change::Follows(released)) = self.shared.give(Change::Follows(released)) {
-            (self.shared.release)(released);
-        }
+        self.shared.change_and_release(|_| (), released);
     }
 
     /// From now on there are these probes, and a budget or none: what is kept of others is forgotten.
     pub fn retain(&self, mut probes: Vec<Arc<Identity>>, budget: bool) {
         probes.sort();
-        drop(self.shared.give(Change::Retain { probes, budget }));
+        self.shared.change(|changes| changes.retain(probes, budget));
     }
 
-    /// Changes for which there was no room, and writes that failed.
+    /// Changes that came after the stop, and writes that failed.
     pub fn counters(&self) -> (Arc<AtomicU64>, Arc<AtomicU64>) {
         (Arc::clone(&self.shared.dropped), Arc::clone(&self.shared.errors))
     }
@@ -140,15 +130,8 @@ impl<T: Send + 'static> Keeper<T> {
         queue.closed = true;
         self.shared.changed.notify_all();
         let waited = self.shared.changed.wait_timeout_while(queue, deadline, |queue| !queue.ended);
-        let mut queue = waited.unwrap_or_else(PoisonError::into_inner).0;
-        let held = mem::take(&mut queue.held);
-        let waiting = mem::take(&mut queue.waiting);
-        drop(queue);
-        let waiting = waiting.into_iter().filter_map(|change| match change {
-            Change::Ran { released, .. } | Change::Follows(released) => Some(released),
-            Change::Waits(..) | Change::Spent(_) | Change::Retain { .. } => None,
-        });
-        held.into_iter().chain(waiting).for_each(&self.shared.release);
+        self.shared.hold(&mut waited.unwrap_or_else(PoisonError::into_inner).0);
+        self.shared.release_held();
     }
 }
 
@@ -166,6 +149,10 @@ impl<T> fmt::Debug for Keeper<T> {
 }
 
 impl<T> Queue<T> {
+    fn has_work(&self) -> bool {
+        !self.waiting.is_empty() || !self.changes.is_empty()
+    }
+
     fn is_filling(&self) -> bool {
         self.waiting.len() >= CAPACITY / 2
     }
@@ -177,33 +164,75 @@ impl<T> Shared<T> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Gives the change back where there is no room for it.
-    fn give(&self, change: Change<T>) -> Result<(), Change<T>> {
+    /// What came with the changes that are being written.
+    fn held(&self) -> MutexGuard<'_, VecDeque<T>> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes note of a change, unless the end has come.
+    fn change(&self, change: impl FnOnce(&mut Changes)) {
         let mut queue = self.lock();
-        if queue.closed || queue.waiting.len() >= CAPACITY {
-            drop(queue);
-            self.dropped.fetch_add(1, Ordering::Relaxed);
-            return Err(change);
+        if self.has_closed(&queue) {
+            return;
         }
-        queue.waiting.push(change);
+        change(&mut queue.changes);
+        self.wake(queue);
+    }
+
+    /// The same, with what is to be released afterwards; at once where there is no room for it.
+    fn change_and_release(&self, change: impl FnOnce(&mut Changes), released: T) {
+        let mut queue = self.lock();
+        let closed = self.has_closed(&queue);
+        if !closed {
+            change(&mut queue.changes);
+            if queue.waiting.len() < CAPACITY {
+                queue.waiting.push_back(released);
+                return self.wake(queue);
+            }
+        }
+        drop(queue);
+        (self.release)(released);
+    }
+
+    /// Whether a change comes too late, which is counted.
+    fn has_closed(&self, queue: &Queue<T>) -> bool {
+        if queue.closed {
+            self.dropped.fetch_add(1, Ordering::Relaxed);
+        }
+        queue.closed
+    }
+
+    fn wake(&self, queue: MutexGuard<'_, Queue<T>>) {
         let wake = !queue.resting || queue.is_filling();
         drop(queue);
         if wake {
             self.changed.notify_all();
         }
-        Ok(())
     }
 
-    /// The first of those that came with what has been written.
-    fn next_held(&self) -> Option<T> {
-        self.lock().held.pop_front()
+    /// What waits comes with what is being written from now on. Nobody finds it in neither place: the queue is locked.
+    fn hold(&self, queue: &mut Queue<T>) {
+        self.held().append(&mut queue.waiting);
     }
 
-    /// All changes that wait, once there are any; none: closed, and none is left.
-    fn take(&self) -> Vec<Change<T>> {
-        let wait = |queue: &mut Queue<T>| queue.waiting.is_empty() && !queue.closed;
+    fn release_held(&self) {
+        while self.release_next() {}
+    }
+
+    /// Whether there was one. A panic costs no more than that.
+    fn release_next(&self) -> bool {
+        let mut held = self.held();
+        held.pop_front().map(&self.release).is_some()
+    }
+
+    /// All that has changed, once there is anything to do; `None`: closed, and nothing is left.
+    fn take(&self) -> Option<Changes> {
+        let wait = |queue: &mut Queue<T>| !queue.has_work() && !queue.closed;
         let queue = self.changed.wait_while(self.lock(), wait);
-        mem::take(&mut queue.unwrap_or_else(PoisonError::into_inner).waiting)
+        let mut queue = queue.unwrap_or_else(PoisonError::into_inner);
+        let has_work = queue.has_work();
+        self.hold(&mut queue);
+        has_work.then(|| mem::take(&mut queue.changes))
     }
 
     /// Lets changes gather, unless they become many or the last ones.
@@ -251,65 +280,29 @@ fn write_all<T>(shared: &Shared<T>, directory: &Path, kept: &mut Kept) {
             }
         }
     };
-    // One after the other: a panic costs one of them. A stop that could not wait has released them all.
-    let release = || std::iter::from_fn(|| shared.next_held()).for_each(&shared.release);
     write(kept);
-    release();
-    loop {
-        let changes = shared.take();
-        if changes.is_empty() {
-            return;
-        }
-        let held = changes.into_iter().filter_map(|change| apply(kept, change)).collect();
-        shared.lock().held = held;
+    shared.release_held();
+    while let Some(changes) = shared.take() {
+        changes.apply(kept);
         write(kept);
-        release();
+        shared.release_held();
         shared.rest();
-    }
-}
-
-/// Takes a change over; what comes with it is to be released.
-fn apply<T>(kept: &mut Kept, change: Change<T>) -> Option<T> {
-    match change {
-        Change::Waits(who, backoff) => {
-            match kept.probes.get_mut(&*who) {
-                Some(probe) => probe.backoff = backoff,
-                None if backoff.is_none() => {}
-                None => kept.probes.entry((*who).clone()).or_default().backoff = backoff,
-            }
-            None
-        }
-        Change::Spent(spending) => {
-            kept.spending = Some(spending);
-            None
-        }
-        Change::Ran { who, time, success, released } => {
-            let probe = match kept.probes.get_mut(&*who) {
-                Some(probe) => probe,
-                None => kept.probes.entry((*who).clone()).or_default(),
-            };
-            probe.last_run = Some(time);
-            if success {
-                probe.last_success = Some(time);
-            }
-            Some(released)
-        }
-        Change::Follows(released) => Some(released),
-        Change::Retain { probes, budget } => {
-            kept.probes.retain(|who, _| probes.binary_search_by(|probe| (**probe).cmp(who)).is_ok());
-            kept.spending = kept.spending.filter(|_| budget);
-            None
-        }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::{fs, sync::mpsc};
+    use std::{
+        fs::{self, File},
+        sync::mpsc,
+    };
 
     use rustix::fs::{CWD, FileType, Mode, mknodat};
 
-    use super::{super::file::load, *};
+    use super::{
+        super::file::{KeptProbe, UNFINISHED, load},
+        *,
+    };
     use crate::outcome::{Check, Subject};
 
     const LONG: Duration = Duration::from_secs(60);
@@ -336,7 +329,7 @@ mod tests {
         for number in 0..1000_u32 {
             let backoff = KeptBackoff { until: None, step: number.into() };
             keeper.waits(&who, Some(backoff));
-            keeper.spent(KeptSpending { day: 1, usd: 0.0, tokens: number.into() });
+            keeper.spent(|| KeptSpending { day: 1, usd: 0.0, tokens: number.into() });
             keeper.ran(&who, SystemTime::UNIX_EPOCH, number == 7, number);
         }
         keeper.stop(LONG);
@@ -401,58 +394,126 @@ mod tests {
         );
     }
 
+    /// Makes writes hang from the next one on: whoever opens a pipe for writing waits for a reader.
+    fn hang(directory: &Path) {
+        mknodat(CWD, directory.join(UNFINISHED), FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+    }
+
+    /// Lets the write go on that hangs, and fail, since a pipe cannot be synced; those that follow succeed. As long as
+    /// the file is open.
+    fn go_on(directory: &Path) -> File {
+        let hung = directory.join("hung");
+        fs::rename(directory.join(UNFINISHED), &hung).unwrap();
+        File::options().read(true).write(true).open(hung).unwrap()
+    }
+
+    /// A keeper that hangs in a write, with record 0. All records arrive here.
+    fn hanging(directory: &Path) -> (Keeper<usize>, mpsc::Receiver<usize>) {
+        let (sender, released) = mpsc::channel();
+        let release = move |number| sender.send(number).unwrap();
+        let keeper = Keeper::start(directory.to_owned(), Kept::default(), release).unwrap();
+        // A first write was not hindered.
+        keeper.follows(usize::MAX);
+        assert_eq!(released.recv_timeout(LONG), Ok(usize::MAX));
+        hang(directory);
+        keeper.ran(&identity("p"), SystemTime::UNIX_EPOCH, true, 0);
+        while keeper.shared.held().is_empty() {
+            thread::yield_now();
+        }
+        (keeper, released)
+    }
+
     #[test]
     fn a_disk_that_hangs_delays_nobody_and_costs_no_record() {
         let directory = tempfile::tempdir().unwrap();
-        let (entered, inside) = mpsc::channel();
-        let (sender, released) = mpsc::channel();
-        let (go_on, hold) = mpsc::channel::<()>();
-        let hold = Mutex::new(hold);
-        let release = move |number: usize| {
-            if number == 0 {
-                // The thread of the state is held in here, as it would be in a write.
-                entered.send(()).unwrap();
-                let _ = hold.lock().unwrap().recv();
-            }
-            sender.send(number).unwrap();
-        };
-        let keeper = Keeper::start(directory.path().to_owned(), Kept::default(), release).unwrap();
-        let who = identity("p");
-        keeper.ran(&who, SystemTime::UNIX_EPOCH, true, 0);
-        inside.recv().unwrap();
+        let (keeper, released) = hanging(directory.path());
         for number in 1..=CAPACITY + 1 {
-            keeper.ran(&who, SystemTime::UNIX_EPOCH, true, number);
+            keeper.ran(&identity("p"), SystemTime::UNIX_EPOCH, true, number);
         }
         assert_eq!(
             released.try_recv(),
             Ok(CAPACITY + 1),
             "there was no room for it, so it waits for nothing"
         );
-        assert_eq!(keeper.counters().0.load(Ordering::Relaxed), 1);
-        keeper.stop(Duration::from_millis(1));
-        go_on.send(()).unwrap();
+        let _reader = go_on(directory.path());
         keeper.stop(LONG);
-        assert_eq!(released.try_iter().count(), CAPACITY + 1);
+        assert_eq!(released.try_iter().collect::<Vec<_>>(), (0..=CAPACITY).collect::<Vec<_>>());
+        assert_eq!(keeper.counters().0.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn a_disk_that_hangs_costs_no_last_value() {
+        let directory = tempfile::tempdir().unwrap();
+        let (keeper, _released) = hanging(directory.path());
+        let [p, q, r] = ["p", "q", "r"].map(identity);
+        let at = |second: usize| SystemTime::UNIX_EPOCH + Duration::from_secs(second as u64);
+        let wait = |step| Some(KeptBackoff { until: None, step });
+        keeper.waits(&q, wait(3));
+        keeper.waits(&r, wait(9));
+        let last = 3 * CAPACITY;
+        for number in 1..=last {
+            keeper.waits(&p, wait(number as u64));
+            keeper.spent(|| KeptSpending { day: 1, usd: 0.5, tokens: number as u64 });
+            keeper.ran(&p, at(number), number < last, number);
+            if number == CAPACITY {
+                keeper.retain(vec![p.clone(), q.clone()], true);
+            }
+        }
+        let _reader = go_on(directory.path());
+        keeper.stop(LONG);
+        let kept = load(directory.path(), SystemTime::now()).kept;
+        assert_eq!(kept.spending, Some(KeptSpending { day: 1, usd: 0.5, tokens: last as u64 }));
+        let (last_run, last_success) = (Some(at(last)), Some(at(last - 1)));
+        let expected = [
+            ((*p).clone(), KeptProbe { last_run, last_success, backoff: wait(last as u64) }),
+            ((*q).clone(), KeptProbe { backoff: wait(3), ..KeptProbe::default() }),
+        ];
+        assert_eq!(kept.probes, expected.into());
     }
 
     #[test]
     fn a_disk_that_hangs_at_the_stop_costs_no_record() {
         let directory = tempfile::tempdir().unwrap();
-        let (keeper, released) = keeper(directory.path());
-        let who = identity("p");
-        let ran = |number| keeper.ran(&who, SystemTime::UNIX_EPOCH, true, number);
-        ran(0);
-        assert_eq!(released.recv_timeout(LONG).unwrap().0, 0);
-        // Whoever opens a pipe for writing waits for a reader.
-        let unfinished = directory.path().join("state.json.new");
-        mknodat(CWD, unfinished, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
-        ran(1);
-        while keeper.shared.lock().held.is_empty() {
-            thread::yield_now();
-        }
-        ran(2);
+        let (keeper, released) = hanging(directory.path());
+        keeper.ran(&identity("p"), SystemTime::UNIX_EPOCH, true, 1);
         keeper.stop(Duration::from_millis(1));
-        assert_eq!(released.try_iter().map(|(number, _)| number).collect::<Vec<_>>(), [1, 2]);
+        assert_eq!(released.try_iter().collect::<Vec<_>>(), [0, 1]);
+        // The thread need not be waited for.
+        drop(go_on(directory.path()));
+    }
+
+    #[test]
+    fn a_stop_at_any_moment_returns_when_all_records_are_released_in_order() {
+        // So many are on their way for long between the changes that wait and those that are written.
+        const RECORDS: u32 = 2000;
+        for round in 0..100 {
+            let directory = tempfile::tempdir().unwrap();
+            let (sender, released) = mpsc::channel();
+            let release = move |number| sender.send(number).unwrap();
+            let keeper = Keeper::start(directory.path().to_owned(), Kept::default(), release).unwrap();
+            keeper.follows(0);
+            assert_eq!(released.recv_timeout(LONG), Ok(0));
+            for number in 1..RECORDS {
+                keeper.ran(&identity(&format!("p{number}")), SystemTime::UNIX_EPOCH, true, number);
+            }
+            keeper.stop(Duration::from_micros(round * 40));
+            let released: Vec<_> = released.try_iter().collect();
+            assert!(released.iter().copied().eq(1..RECORDS), "{round}: {}", released.len());
+        }
+    }
+
+    #[test]
+    fn a_probe_that_a_reload_brings_back_begins_anew() {
+        let directory = tempfile::tempdir().unwrap();
+        let (keeper, _released) = hanging(directory.path());
+        let [p, q] = ["p", "q"].map(identity);
+        keeper.spent(|| KeptSpending { day: 1, usd: 1.0, tokens: 1 });
+        keeper.retain(vec![q.clone()], false);
+        keeper.retain(vec![q.clone(), p.clone()], true);
+        keeper.waits(&p, None);
+        let _reader = go_on(directory.path());
+        keeper.stop(LONG);
+        assert_eq!(load(directory.path(), SystemTime::now()).kept, Kept::default());
     }
 
     #[test]
@@ -463,7 +524,7 @@ mod tests {
         for who in &all {
             keeper.ran(who, SystemTime::UNIX_EPOCH, true, 0);
         }
-        keeper.spent(KeptSpending { day: 1, usd: 1.0, tokens: 1 });
+        keeper.spent(|| KeptSpending { day: 1, usd: 1.0, tokens: 1 });
         keeper.retain(vec![identity("c"), identity("a")], false);
         keeper.stop(LONG);
         let kept = load(directory.path(), SystemTime::now()).kept;

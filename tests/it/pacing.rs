@@ -70,6 +70,29 @@ fn a_provider_is_asked_no_more_often_than_its_pace() {
 }
 
 #[test]
+fn a_restart_does_not_begin_the_minute_anew() {
+    let simulator = simulator("");
+    let place = Place::new("");
+    let state =
+        format!("requests_per_minute = 1\n[state]\ndirectory = \"{}\"", place.path("state").display());
+    let probe = probe("p", "auth", "interval = \"500ms\"");
+    place.write("config.toml", &openai(&simulator, &place, &state, &probe));
+    for life in 1..=2 {
+        let mut daemon = place.daemon();
+        daemon.scrape_until("two due times to be skipped", |scrape| {
+            of(scrape, "skipped_runs_total", "p", ("cause", "pacing")) >= 2.0
+        });
+        assert!(!simulator.requests().is_empty(), "life {life}");
+        daemon.stop();
+    }
+    let arrived: Vec<_> = simulator.requests().iter().map(|request| request.head_received).collect();
+    for two in arrived.windows(2) {
+        // A machine that took its time for all that may have seen another one, as late as it must be.
+        assert!(two[1] - two[0] > Duration::from_secs(60), "{:?}", two[1] - two[0]);
+    }
+}
+
+#[test]
 fn rechecks_show_the_recovery_and_nothing_else() {
     let simulator = simulator("[[rule]]\ncalls = { from = 1, to = 3 }\nfault = \"unavailable\"");
     let place = Place::new("");

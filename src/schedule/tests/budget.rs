@@ -27,7 +27,12 @@ fn chat_probe(name: &str, interval: Duration) -> Probe {
 }
 
 fn chat_target(name: &str, interval: Duration) -> Arc<Target> {
-    Arc::new(Target { probe: Arc::new(chat_probe(name, interval)), script: |_| ok(SECOND / 100), wait: None })
+    Arc::new(Target {
+        probe: Arc::new(chat_probe(name, interval)),
+        script: |_| ok(SECOND / 100),
+        wait: None,
+        last_run: None,
+    })
 }
 
 fn limits(daily_cost_usd: Option<f64>, daily_tokens: Option<u64>) -> config::Budget {
@@ -258,7 +263,7 @@ async fn a_wait_is_taken_up_after_a_restart() {
     fn remembered(wait: Wait) -> Arc<Target> {
         let probe = probe("limited", &provider("corp", "k"), SECOND);
         let script = |_| Step { lasts: SECOND / 100, result: Some((Reason::RateLimited, None)) };
-        Arc::new(Target { probe: Arc::new(probe), script, wait: Some(wait) })
+        Arc::new(Target { probe: Arc::new(probe), script, wait: Some(wait), last_run: None })
     }
     let told = |stage: &Stage| {
         let waits = stage.all().into_iter().filter_map(|entry| match entry.event {
@@ -313,7 +318,8 @@ async fn a_clock_that_is_set_makes_no_wait_shorter_or_longer() {
         let probe = probe("again", &provider("corp", "k"), SECOND);
         let until = Some(theatre.stage.wall_clock() + 20 * SECOND);
         let wait = Some(Wait { until, step: 0 });
-        let again = Arc::new(Target { probe: Arc::new(probe), script: |_| ok(SECOND / 100), wait });
+        let again =
+            Arc::new(Target { probe: Arc::new(probe), script: |_| ok(SECOND / 100), wait, last_run: None });
         theatre.scheduler.apply(&UNLIMITED, vec![again]);
         let runs = |theatre: &Theatre| {
             let started = |event: &Event| matches!(event, Event::Started { .. });
@@ -334,7 +340,7 @@ async fn rechecks_are_charged_and_are_not_made_without_room() {
     }
     let recheck = Some(Recheck { after: SECOND, step: Duration::ZERO, times: 2 });
     let probe = Arc::new(Probe { recheck, ..chat_probe("p", MINUTE) });
-    let target = Arc::new(Target { probe: Arc::clone(&probe), script: down, wait: None });
+    let target = Arc::new(Target { probe: Arc::clone(&probe), script: down, wait: None, last_run: None });
     let anchor = anchor(NOON);
     let begun = anchor.monotonic;
     let clock = move || wall(NOON) + begun.elapsed();
@@ -360,7 +366,7 @@ async fn a_recheck_is_charged_before_it_begins() {
     }
     let recheck = Some(Recheck { after: SECOND, step: Duration::ZERO, times: 1 });
     let probe = Arc::new(Probe { recheck, ..chat_probe("p", MINUTE) });
-    let target = Arc::new(Target { probe: Arc::clone(&probe), script: down, wait: None });
+    let target = Arc::new(Target { probe: Arc::clone(&probe), script: down, wait: None, last_run: None });
     let anchor = anchor(NOON);
     let budget = Arc::new(Budget::new(Some(limits(None, Some(1000))), None, follows(anchor)));
     let theatre = Theatre::open_at(anchor, &UNLIMITED, vec![target], Some(budget));

@@ -1,16 +1,19 @@
 //! Paced providers in the loops of all probes together, on paused time.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use tokio::time::Instant;
 
 use super::stage::{
-    MINUTE, SECOND, Script, Step, Target, Theatre, UNLIMITED, ok, probe, provider, quick, with,
+    Entry, MINUTE, SECOND, Script, Step, Target, Theatre, UNLIMITED, ok, probe, provider, quick, with,
 };
 use crate::{
     config::{Probe, Provider, Recheck, Schedule, Task},
     outcome::{Reason, SkipCause},
-    schedule::Event,
+    schedule::{Anchor, Event},
 };
 
 fn paced(pace: u32) -> Arc<Provider> {
@@ -157,6 +160,39 @@ async fn a_reload_keeps_what_was_sent() {
     let minutes = (11.0 * 60.0 - 630.0) / 20.0;
     let runs = (starts(&theatre).len() - before) as f64;
     assert!((runs - 30.0 * minutes).abs() <= 30.0, "{runs} runs");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_loop_of_restarts_keeps_the_pace() {
+    let (first, wall) = (Instant::now(), SystemTime::UNIX_EPOCH + 30_000_000 * MINUTE);
+    for (probes, pace, interval) in [(40, 10, MINUTE), (3, 2, 10 * SECOND), (30, 20, 5 * SECOND)] {
+        let mut targets = targets(probes, pace, interval, quick);
+        let mut all = Vec::new();
+        for life in 1..=100 {
+            let anchor = Anchor { monotonic: Instant::now(), wall: wall + first.elapsed() };
+            let theatre = Theatre::open_at(anchor, &UNLIMITED, targets.clone(), None);
+            theatre.until(SECOND * (life * 7 % 17)).await;
+            all.extend(starts(&theatre));
+            targets = targets.iter().map(|target| after_restart(&theatre, target)).collect();
+        }
+        check_windows(&all, pace as usize);
+        println!(
+            "{probes} probes each {interval:?} at {pace} a minute: {} runs in {:?}",
+            all.len(),
+            first.elapsed()
+        );
+        assert!(all.len() > 3 * pace as usize, "it goes on: {}", all.len());
+    }
+}
+
+/// The target as a new process makes it by what the state tells.
+fn after_restart(theatre: &Theatre, target: &Target) -> Arc<Target> {
+    let started = |entry: &Entry| matches!(entry.event, Event::Started { .. });
+    let last = theatre.entries(&target.probe.name).into_iter().rfind(started);
+    let last_run = last.map(|last| theatre.anchor.wall + (last.at - theatre.anchor.monotonic));
+    let Target { probe, script, .. } = target;
+    let last_run = last_run.or(target.last_run);
+    Arc::new(Target { probe: Arc::clone(probe), script: *script, wait: None, last_run })
 }
 
 #[tokio::test(start_paused = true)]

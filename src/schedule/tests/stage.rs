@@ -50,6 +50,8 @@ pub(super) struct Target {
     pub(super) probe: Arc<Probe>,
     pub(super) script: Script,
     pub(super) wait: Option<Wait>,
+    /// Before the restart.
+    pub(super) last_run: Option<SystemTime>,
 }
 
 #[derive(Clone)]
@@ -90,6 +92,10 @@ impl Work for Stage {
 
     fn remembered(&self, target: &Target) -> Option<Wait> {
         target.wait
+    }
+
+    fn last_run(&self, target: &Target) -> Option<SystemTime> {
+        target.last_run
     }
 
     async fn run(&self, target: Arc<Target>) -> Outcome {
@@ -292,5 +298,5 @@ pub(super) fn at_provider(
 }
 
 pub(super) fn with(probe: Probe, script: Script) -> Arc<Target> {
-    Arc::new(Target { probe: Arc::new(probe), script, wait: None })
+    Arc::new(Target { probe: Arc::new(probe), script, wait: None, last_run: None })
 }
