@@ -57,8 +57,8 @@ interval = "5s"
 timeout = "2s"
 
 [budget]
-daily_cost_usd = 1.0
-daily_tokens = 1000000
+daily_cost_usd = 25.0
+daily_tokens = 50000000
 
 [provider.langmart]
 base_url = "http://SIMULATOR/langmart"
@@ -183,5 +183,20 @@ fn key(name: &str) -> Option<OsString> {
         "DEMO_KEY" => Some("sk-demo".into()),
         "DEMO_INVALID_KEY" => Some("sk-demo-invalid".into()),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{self, Keys, Surroundings};
+
+    #[test]
+    fn nothing_in_its_configuration_is_doubtful() {
+        let text = CONFIGURATION.replace("SIMULATOR", "127.0.0.1:1").replace("SECURE", "localhost:2");
+        let surroundings = Surroundings { variable: &key, system_roots: &|| vec![vec![0].into()] };
+        let text = text.replace("LISTEN", "127.0.0.1:0");
+        let loaded = config::parse(&text, "demo", Keys::Required, &surroundings).unwrap();
+        assert!(loaded.warnings.is_empty(), "{:?}", loaded.warnings);
     }
 }
