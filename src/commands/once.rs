@@ -17,7 +17,7 @@ use super::{
     table::{self, milliseconds},
 };
 use crate::{
-    config::{self, Keys, Schedule, Surroundings, systemd_run},
+    config::{self, Keys, Problems, Schedule, Surroundings, systemd_run},
     outcome::{Check, Fault, Outcome, Phases, Record},
     probe::{Resolver, Target, Transcript},
 };
@@ -45,14 +45,7 @@ pub fn once(request: &Once<'_>, out: &mut impl Write, err: &mut impl Write) -> i
     let loaded = match config::load(request.path, Keys::Required, &Surroundings::of_process()) {
         Ok(loaded) => loaded,
         Err(problems) => {
-            // Where standard error is closed the status still tells.
-            let _ = writeln!(err, "{problems}");
-            if let Some(line) = with_credentials(request) {
-                let _ = writeln!(
-                    err,
-                    "To have the credentials, as root and with the paths of the unit's LoadCredential=:\n  {line}"
-                );
-            }
+            refuse(request, &problems, err);
             return Ok(EXIT_CONFIGURATION);
         }
     };
@@ -66,12 +59,8 @@ pub fn once(request: &Once<'_>, out: &mut impl Write, err: &mut impl Write) -> i
             return Ok(EXIT_FAILED);
         }
     };
-    let unknown: Vec<&String> = request
-        .probes
-        .iter()
-        .filter(|name| targets.iter().all(|target| target.probe().name != **name))
-        .collect();
-    if let Some(name) = unknown.first() {
+    let unknown = |name: &&String| targets.iter().all(|target| target.probe().name != **name);
+    if let Some(name) = request.probes.iter().find(unknown) {
         let known: Vec<&str> = targets.iter().map(|target| &*target.probe().name).collect();
         let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
         writeln!(err, "no probe is named {name}; the configuration has: {known}")?;
@@ -92,24 +81,22 @@ pub fn once(request: &Once<'_>, out: &mut impl Write, err: &mut impl Write) -> i
     let results: Vec<(&Target, &Outcome)> = targets.iter().map(Arc::as_ref).zip(outcomes).collect();
     print_transcripts(&targets, &runs, err)?;
     if request.json {
-        for (target, outcome) in &results {
-            let record = Record { subject: target.probe().subject(), outcome };
-            writeln!(out, "{}", serde_json::to_string(&record)?)?;
-        }
+        print_records(&results, out)?;
     } else {
-        print_table(&results, out)?;
-        let subjects = results.iter().map(|(target, outcome)| (target.probe().subject(), *outcome));
-        if let Some(ranking) = ranking::render(subjects) {
-            write!(out, "\n{ranking}")?;
-        }
-        out.flush()?;
-        print_remedies(&results, err)?;
-        let costs = runs.iter().filter_map(|(outcome, _)| outcome.estimated_cost_usd);
-        if let Some(cost) = costs.reduce(|sum, cost| sum + cost) {
-            writeln!(err, "estimated cost: {cost:.6} USD")?;
-        }
+        print_for_people(&results, out, err)?;
     }
     Ok(if runs.iter().all(|(outcome, _)| outcome.success()) { EXIT_OK } else { EXIT_FAILED })
+}
+
+/// Says what is wrong with the configuration. Where standard error is closed the exit status still tells.
+fn refuse(request: &Once<'_>, problems: &Problems, err: &mut impl Write) {
+    let _ = writeln!(err, "{problems}");
+    if let Some(line) = with_credentials(request) {
+        let _ = writeln!(
+            err,
+            "To have the credentials, as root and with the paths of the unit's LoadCredential=:\n  {line}"
+        );
+    }
 }
 
 /// The command that gives this one all the credentials that the file names; `None`: it names none, or has other problems,
@@ -197,6 +184,35 @@ fn print_transcripts(targets: &[Arc<Target>], runs: &[Run], err: &mut impl Write
         let text = transcript.to_string();
         let said = if text.is_empty() { "  no request was sent\n" } else { &text };
         writeln!(err, "{}\n{said}", target.probe().name)?;
+    }
+    Ok(())
+}
+
+/// A record a line.
+fn print_records(results: &[(&Target, &Outcome)], out: &mut impl Write) -> io::Result<()> {
+    for (target, outcome) in results {
+        let record = Record { subject: target.probe().subject(), outcome };
+        writeln!(out, "{}", serde_json::to_string(&record)?)?;
+    }
+    Ok(())
+}
+
+/// The table and the ranking, then what to do, and what it cost.
+fn print_for_people(
+    results: &[(&Target, &Outcome)],
+    out: &mut impl Write,
+    err: &mut impl Write,
+) -> io::Result<()> {
+    print_table(results, out)?;
+    let subjects = results.iter().map(|(target, outcome)| (target.probe().subject(), *outcome));
+    if let Some(ranking) = ranking::render(subjects) {
+        write!(out, "\n{ranking}")?;
+    }
+    out.flush()?;
+    print_remedies(results, err)?;
+    let costs = results.iter().filter_map(|(_, outcome)| outcome.estimated_cost_usd);
+    if let Some(cost) = costs.reduce(|sum, cost| sum + cost) {
+        writeln!(err, "estimated cost: {cost:.6} USD")?;
     }
     Ok(())
 }

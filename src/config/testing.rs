@@ -6,7 +6,7 @@ use super::model::{Connection, Paths, Probe, Provider, Task};
 use crate::outcome::Api;
 
 /// A provider with nothing special, not even a key.
-pub fn provider(name: &str, api: Api, base_url: &str) -> Provider {
+pub(crate) fn provider(name: &str, api: Api, base_url: &str) -> Provider {
     Provider {
         name: name.to_owned(),
         api,
@@ -26,7 +26,7 @@ pub fn provider(name: &str, api: Api, base_url: &str) -> Provider {
 }
 
 /// A probe without a model, each 60 s, with a timeout of 30 s.
-pub fn probe(name: &str, provider: &Arc<Provider>, task: Task) -> Probe {
+pub(crate) fn probe(name: &str, provider: &Arc<Provider>, task: Task) -> Probe {
     Probe {
         name: name.to_owned(),
         provider: Arc::clone(provider),

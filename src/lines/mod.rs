@@ -1,6 +1,10 @@
 //! Lines to files that never stop the one who writes: a bounded queue and a thread for each, and files that roll.
 //!
 //! Every line given is counted exactly once: written, dropped (queue or file full, or stopped), or failed.
+//!
+//! - `queue` is the bounded queue and its thread.
+//! - `rolling` is the file: what happens at the end of a day, and when the disk is full, unwritable or gone.
+//! - `retired` are the queues that a reload has replaced.
 
 mod queue;
 mod retired;

@@ -228,40 +228,15 @@ impl Series {
             compared: _,
         } = outcome;
         let values = &*self.values;
-        values.runs.add(1);
         values.slow_runs.add(u64::from(slow));
-        values.last_run.set(unix_seconds(time));
-        if outcome.success() {
-            values.last_success.set(unix_seconds(time));
-        } else {
-            values.failures.of(reason, fault).add(1);
-        }
-        // A quick refusal would flatter the quantiles, a timeout left out would as well.
-        if outcome.success() || matches!(reason, Reason::Timeout | Reason::StreamStalled) {
-            values.duration.observe(duration.as_secs_f64());
-        }
+        values.count_run(time, reason, fault, duration);
         for (sum, phase) in values.phases.iter().zip(phases.durations()) {
             sum.add(phase.as_secs_f64());
         }
-        if let Some(status) = http_status {
-            values.responses.of(status).add(1);
-        }
-        if let Some(code) = error_code {
-            values.count_error_code(code);
-        }
-        if let Some(seconds) = retry_after {
-            values.retry_after_hints.add(1);
-            // An absurd one would make the sum deaf to all later ones.
-            values.retry_after_seconds.add(seconds.min(LONGEST_HINT));
-        }
+        values.count_answer(http_status, error_code.as_deref(), retry_after);
         values.keep_rate_limits(ratelimit);
-        if let Some(Tls { version, cipher, not_after }) = tls {
-            if let Some(not_after) = not_after {
-                values.certificate_not_after.set(unix_seconds(not_after));
-            }
-            if let Some(session) = version.zip(cipher) {
-                *lock(&values.tls) = Some(session);
-            }
+        if let Some(tls) = tls {
+            values.keep_handshake(tls);
         }
         // Which addresses fail is in the records: an address is no label.
         if let Some(Network { dns_servers, failed_addresses: _ }) = network.as_deref() {
@@ -276,9 +251,7 @@ impl Series {
         if let Some(duration) = time_per_output_token {
             values.time_per_output_token.observe(duration.as_secs_f64());
         }
-        values.input_tokens.add(input_tokens.unwrap_or(0));
-        values.output_tokens.add(output_tokens.unwrap_or(0));
-        values.cost.add(estimated_cost_usd.unwrap_or(0.0));
+        values.spend(input_tokens, output_tokens, estimated_cost_usd);
         lock(&values.status_page).clone_from(status_page);
         // A failure that tells no balance leaves the last one standing; after a success without one there is none.
         if balance.is_some() || outcome.success() {
@@ -314,9 +287,7 @@ impl Series {
 
     /// Takes in an attempt that somebody asked for: what it spent, and nothing else.
     pub fn observe_demanded(&self, outcome: &Outcome) {
-        self.values.input_tokens.add(outcome.input_tokens.unwrap_or(0));
-        self.values.output_tokens.add(outcome.output_tokens.unwrap_or(0));
-        self.values.cost.add(outcome.estimated_cost_usd.unwrap_or(0.0));
+        self.values.spend(outcome.input_tokens, outcome.output_tokens, outcome.estimated_cost_usd);
     }
 
     /// Takes over when the probe ran and succeeded last before a restart; `None`: that is not known.
@@ -403,6 +374,54 @@ impl Values {
     pub(super) fn rate_limits(&self, now: SystemTime) -> impl Iterator<Item = RateLimit> {
         let limits = *lock(&self.rate_limits);
         limits.into_iter().flatten().filter(move |limit| limit.reset.is_none_or(|reset| reset > now))
+    }
+
+    /// When a run began, and how it ended.
+    fn count_run(&self, time: SystemTime, reason: Reason, fault: Fault, duration: Duration) {
+        let success = reason == Reason::Ok;
+        self.runs.add(1);
+        self.last_run.set(unix_seconds(time));
+        if success {
+            self.last_success.set(unix_seconds(time));
+        } else {
+            self.failures.of(reason, fault).add(1);
+        }
+        // A quick refusal would flatter the quantiles, a timeout left out would as well.
+        if success || matches!(reason, Reason::Timeout | Reason::StreamStalled) {
+            self.duration.observe(duration.as_secs_f64());
+        }
+    }
+
+    /// What the service answered: status, its own code, and for how many seconds it asks to wait.
+    fn count_answer(&self, http_status: Option<u16>, error_code: Option<&str>, retry_after: Option<f64>) {
+        if let Some(status) = http_status {
+            self.responses.of(status).add(1);
+        }
+        if let Some(code) = error_code {
+            self.count_error_code(code);
+        }
+        if let Some(seconds) = retry_after {
+            self.retry_after_hints.add(1);
+            // An absurd one would make the sum deaf to all later ones.
+            self.retry_after_seconds.add(seconds.min(LONGEST_HINT));
+        }
+    }
+
+    /// What of the handshake is known replaces what was known before.
+    fn keep_handshake(&self, Tls { version, cipher, not_after }: Tls) {
+        if let Some(not_after) = not_after {
+            self.certificate_not_after.set(unix_seconds(not_after));
+        }
+        if let Some(session) = version.zip(cipher) {
+            *lock(&self.tls) = Some(session);
+        }
+    }
+
+    /// What an attempt took, in tokens and US dollars; `None`: that is not known, or it took none.
+    fn spend(&self, input_tokens: Option<u64>, output_tokens: Option<u64>, cost_usd: Option<f64>) {
+        self.input_tokens.add(input_tokens.unwrap_or(0));
+        self.output_tokens.add(output_tokens.unwrap_or(0));
+        self.cost.add(cost_usd.unwrap_or(0.0));
     }
 
     fn count_error_code(&self, code: &str) {

@@ -4,7 +4,7 @@ use std::{fmt, net::IpAddr, time::Duration};
 
 use serde::{Serialize, Serializer, ser::SerializeMap};
 
-use super::seconds;
+use super::time::seconds;
 
 named! {
     /// Why a name server gave no address.

@@ -2,6 +2,10 @@
 //!
 //! Everything here is a pure rendering of what [`crate::history`] remembers. maud escapes whatever is put into a page, by
 //! construction; style, script and icon are files of their own, so that the policy forbids everything inline.
+//!
+//! - `overview` is the status page, `detail` the page of one probe; `layout` is around both, `charts` draws.
+//! - `state` says in a word how a probe is, `figures` what its kept runs come to, `words` how a person reads them.
+//! - `api` is the JSON, `blackbox` the answer of `/probe`.
 
 mod api;
 mod blackbox;

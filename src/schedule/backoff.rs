@@ -202,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn worked_example() {
+    fn the_worked_example_above_holds() {
         let limited = Reason::RateLimited;
         check_waits(7 * MINUTE, HOUR, &[1, 2, 4, 8, 8, 8].map(|wait| (limited, None, wait)));
     }
@@ -242,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn hints() {
+    fn a_hint_moves_the_next_run_and_no_doubling() {
         use Reason::{Ok, RateLimited, Unavailable};
         let waits = [
             // The run ends 0.3 s after its due time, so a hint of an interval passes over the next one.

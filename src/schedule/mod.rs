@@ -28,16 +28,6 @@ mod work;
 mod worker;
 
 #[cfg(test)]
-mod budget_tests;
-#[cfg(test)]
-mod demand_tests;
-#[cfg(test)]
-mod pacing_tests;
-#[cfg(test)]
-mod recheck_tests;
-#[cfg(test)]
-mod stage;
-#[cfg(test)]
 mod tests;
 
 pub use self::{

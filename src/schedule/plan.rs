@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn worked_example() {
+    fn the_worked_example_above_holds() {
         let plan = Plan::new("langmart-health", MINUTE);
         assert_eq!(plan.offset, 37_574_976_198);
         let due = plan.due(30_000_000);
@@ -208,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn tolerances() {
+    fn a_run_may_be_late_by_a_quarter_and_overrun_by_a_twentieth_within_bounds() {
         #[track_caller]
         fn check(interval: Duration, lateness: Duration, grace: Duration) {
             let plan = Plan::new("p", interval);

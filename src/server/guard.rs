@@ -145,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn hosts() {
+    fn a_request_is_for_the_listen_address_or_one_of_the_hostnames() {
         let foreign = Err(Refusal::ForeignHost);
         check(LOOPBACK, &[("host", "127.0.0.1:10429")], Ok(()));
         check(LOOPBACK, &[("host", "localhost:10429")], Ok(()));
@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn unreadable_hosts() {
+    fn a_host_that_cannot_be_read_is_refused() {
         let bad = Err(Refusal::BadHost);
         check(LOOPBACK, &[], bad);
         check(LOOPBACK, &[("host", "")], bad);
@@ -204,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn origins() {
+    fn a_page_of_others_is_told_by_its_origin() {
         let foreign = Err(Refusal::ForeignOrigin);
         let check = |listen, host, origin, expected| {
             check(listen, &[("host", host), ("origin", origin)], expected);

@@ -2,6 +2,10 @@
 //!
 //! [`Server`] accepts connections and bounds them, over TLS where there is a certificate; requests pass users'
 //! passwords where there are any, then a guard against the browsers of others, and then the routes.
+//!
+//! - `listener` accepts and bounds connections, by what `activity` knows of each.
+//! - `access` is what the configuration says of who may come in; `users` checks passwords, `guard` Host and Origin.
+//! - `routes` answers: `pages` shares what was rendered, `encoding` compresses, `demand` runs a probe for `/probe`.
 
 mod access;
 mod activity;

@@ -246,22 +246,10 @@ impl RawRule {
             effect,
             pace: pace.unwrap_or_default(),
         };
-        if rule.first_call == 0 || rule.last_call.is_some_and(|last| last < rule.first_call) {
-            return Err("calls: from is 1 or more, to is not below it".to_owned());
+        match rule.contradiction() {
+            Some(contradiction) => Err(contradiction.to_owned()),
+            None => Ok(rule),
         }
-        if rule.until.is_some_and(|until| until <= rule.after) {
-            return Err("until: is not beyond after".to_owned());
-        }
-        if !(0.0..=1.0).contains(&probability) {
-            return Err("probability: is from 0 to 1".to_owned());
-        }
-        if rule.is_of_connection() && rule.looks_at_request() {
-            return Err(
-                "the fault strikes before there is a request with provider, path, model, key or pace"
-                    .to_owned(),
-            );
-        }
-        Ok(rule)
     }
 }
 
@@ -295,6 +283,21 @@ impl Rule {
         match &self.effect {
             Some(Effect::Fault(fault)) => Some(fault.kind),
             Some(Effect::Respond(..)) | None => None,
+        }
+    }
+
+    /// What of it cannot hold together; `None`: nothing.
+    fn contradiction(&self) -> Option<&'static str> {
+        if self.first_call == 0 || self.last_call.is_some_and(|last| last < self.first_call) {
+            Some("calls: from is 1 or more, to is not below it")
+        } else if self.until.is_some_and(|until| until <= self.after) {
+            Some("until: is not beyond after")
+        } else if !(0.0..=1.0).contains(&self.probability) {
+            Some("probability: is from 0 to 1")
+        } else if self.is_of_connection() && self.looks_at_request() {
+            Some("the fault strikes before there is a request with provider, path, model, key or pace")
+        } else {
+            None
         }
     }
 

@@ -815,18 +815,23 @@ fn handshakes_can_be_slow_or_reset() {
     assert!(asked.elapsed() >= Duration::from_millis(40));
 }
 
-#[test]
-fn http2_gives_the_same_answers_and_ends() {
-    let simulator = fair();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let client = reqwest::Client::builder()
+/// One connection for each request, which is sent once.
+fn http2_client(simulator: &Simulator) -> reqwest::Client {
+    reqwest::Client::builder()
         .no_proxy()
-        .tls_backend_preconfigured(tls_config(&simulator, &["h2"]))
+        .tls_backend_preconfigured(tls_config(simulator, &["h2"]))
         .retry(reqwest::retry::never())
         .pool_max_idle_per_host(0)
         .timeout(Duration::from_secs(20))
         .build()
-        .unwrap();
+        .unwrap()
+}
+
+#[test]
+fn http2_gives_the_same_answers_and_ends() {
+    let simulator = fair();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let client = http2_client(&simulator);
     let base = format!("https://{}", simulator.tls_address().unwrap());
     let ask = async |simulate: &'static str| {
         let url = format!("{base}/langmart/v1/models");

@@ -14,6 +14,9 @@ const DOCUMENTS: &[(&str, &str)] = &[
     ("CONTRIBUTING.md", include_str!("../../CONTRIBUTING.md")),
     ("METRICS.md", include_str!("../../METRICS.md")),
     ("SECURITY.md", include_str!("../../SECURITY.md")),
+    ("BENCHMARKS.md", include_str!("../../BENCHMARKS.md")),
+    ("docs/api.md", include_str!("../../docs/api.md")),
+    ("docs/decisions.md", include_str!("../../docs/decisions.md")),
     ("docs/scale.md", include_str!("../../docs/scale.md")),
 ];
 
@@ -65,10 +68,13 @@ fn the_readme_has_every_check() {
 
 #[test]
 fn every_metric_in_a_document_exists() {
-    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/metrics");
-    let sources: String = fs::read_dir(directory)
-        .unwrap()
-        .map(|entry| fs::read_to_string(entry.unwrap().path()).unwrap())
+    // What is scraped from /metrics, and the answer of /probe.
+    let sources: String = ["src/metrics", "src/page"]
+        .iter()
+        .flat_map(|part| fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join(part)).unwrap())
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.is_file())
+        .map(|path| fs::read_to_string(path).unwrap())
         .collect();
     let name = Regex::new("langmart_prober?_[a-z_]+[a-z]").unwrap();
     for (file, text) in DOCUMENTS {
@@ -84,7 +90,8 @@ fn every_link_to_a_file_leads_somewhere() {
     let mut count = 0;
     for (file, text) in DOCUMENTS {
         for captures in link.captures_iter(text).filter(|captures| !captures[1].contains("://")) {
-            let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(&captures[1]);
+            let folder = Path::new(file).parent().expect("a document is a file");
+            let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder).join(&captures[1]);
             assert!(path.exists(), "{file}: {}", &captures[1]);
             count += 1;
         }

@@ -601,14 +601,7 @@ fn an_old_client_reads_a_stream_to_the_connections_end() {
 fn http2_streams_break_off_and_tell_their_first_token() {
     let simulator = fair();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let client = reqwest::Client::builder()
-        .no_proxy()
-        .tls_backend_preconfigured(tls_config(&simulator, &["h2"]))
-        .retry(reqwest::retry::never())
-        .pool_max_idle_per_host(0)
-        .timeout(Duration::from_secs(20))
-        .build()
-        .unwrap();
+    let client = http2_client(&simulator);
     let (path, _, body) = stream_call(Provider::Openai, None, &json!({}));
     let url = format!("https://{}{path}", simulator.tls_address().unwrap());
     let open = async |simulate: &str| {

@@ -7,14 +7,11 @@ use std::{
 
 use tokio::time::Instant;
 
-use super::{
-    Anchor, Budget, Event, Spent, Wait, Work,
-    budget::DAY,
-    stage::{MINUTE, SECOND, Stage, Step, Target, Theatre, UNLIMITED, ok, probe, provider, target},
-};
+use super::stage::{MINUTE, SECOND, Stage, Step, Target, Theatre, UNLIMITED, ok, probe, provider, target};
 use crate::{
     config::{self, Chat, Price, Probe, Recheck, Task},
     outcome::{Fault, Outcome, Reason},
+    schedule::{Anchor, Budget, Event, Spent, Wait, Work, budget::DAY},
 };
 
 /// Of a day in 2027, at noon.

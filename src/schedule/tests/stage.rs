@@ -11,13 +11,13 @@ use std::{
 
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
-use super::{
-    Anchor, Budget, Event, Scheduler, Wait, Work,
-    plan::{Moment, Plan},
-};
 use crate::{
     config::{Key, KeySource, Probe, Provider, Schedule, Secret, Task, testing},
     outcome::{Api, Fault, Outcome, Phases, Reason, SkipCause},
+    schedule::{
+        Anchor, Budget, Event, Scheduler, Wait, Work,
+        plan::{Moment, Plan},
+    },
 };
 
 pub(super) const SECOND: Duration = Duration::from_secs(1);

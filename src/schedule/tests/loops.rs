@@ -11,17 +11,17 @@ use tokio::{
     time::{Instant, advance, sleep},
 };
 
-use super::{
-    Event,
-    plan::{Moment, Plan},
-    stage::{
-        Account, Entry, MINUTE, SECOND, Stage, Step, TIMER, Theatre, UNLIMITED, at_provider, ok, probe,
-        provider, quick, target, with,
-    },
+use super::stage::{
+    Account, Entry, MINUTE, SECOND, Stage, Step, TIMER, Theatre, UNLIMITED, at_provider, ok, probe, provider,
+    quick, target, with,
 };
 use crate::{
     config::{Probe, Schedule},
     outcome::{Fault, Outcome, Reason},
+    schedule::{
+        Event,
+        plan::{Moment, Plan},
+    },
 };
 
 #[tokio::test(start_paused = true)]

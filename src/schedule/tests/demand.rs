@@ -7,11 +7,11 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-use super::{
-    Demand, Event,
-    stage::{MINUTE, SECOND, Step, TIMER, Theatre, UNLIMITED, ok, target},
+use super::stage::{MINUTE, SECOND, Step, TIMER, Theatre, UNLIMITED, ok, target};
+use crate::{
+    outcome::{Demanded, Reason},
+    schedule::{Demand, Event},
 };
-use crate::outcome::{Demanded, Reason};
 
 const LASTS: Duration = Duration::from_secs(2);
 

@@ -2,13 +2,13 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::{
-    Event,
-    stage::{MINUTE, SECOND, Script, Step, TIMER, Target, Theatre, UNLIMITED, ok, probe, provider, with},
+use super::stage::{
+    MINUTE, SECOND, Script, Step, TIMER, Target, Theatre, UNLIMITED, ok, probe, provider, with,
 };
 use crate::{
     config::{Probe, Recheck},
     outcome::Reason,
+    schedule::Event,
 };
 
 const LASTS: Duration = Duration::from_millis(10);

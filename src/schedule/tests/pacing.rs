@@ -4,13 +4,13 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 
-use super::{
-    Event,
-    stage::{MINUTE, SECOND, Script, Target, Theatre, UNLIMITED, ok, probe, provider, quick, with},
+use super::stage::{
+    MINUTE, SECOND, Script, Step, Target, Theatre, UNLIMITED, ok, probe, provider, quick, with,
 };
 use crate::{
     config::{Probe, Provider, Recheck, Schedule, Task},
     outcome::{Reason, SkipCause},
+    schedule::Event,
 };
 
 fn paced(pace: u32) -> Arc<Provider> {
@@ -70,7 +70,7 @@ async fn shares(probes: usize, pace: u32, interval: Duration, script: Script) ->
 
 #[tokio::test(start_paused = true)]
 async fn under_overload_each_probe_has_its_share() {
-    fn slow(run: usize) -> crate::schedule::stage::Step {
+    fn slow(run: usize) -> Step {
         ok(Duration::from_millis(1 + 700 * (run as u64 % 9)))
     }
     let cases = [
@@ -184,8 +184,8 @@ async fn a_provider_that_waits_for_its_pace_holds_up_no_other() {
 
 #[tokio::test(start_paused = true)]
 async fn rechecks_count_as_requests() {
-    fn down(_run: usize) -> crate::schedule::stage::Step {
-        crate::schedule::stage::Step { lasts: SECOND / 100, result: Some((Reason::Unavailable, None)) }
+    fn down(_run: usize) -> Step {
+        Step { lasts: SECOND / 100, result: Some((Reason::Unavailable, None)) }
     }
     let recheck = Some(Recheck { after: SECOND, step: Duration::ZERO, times: 10 });
     let provider = paced(8);

@@ -1,0 +1,154 @@
+//! Each step by the outcome that it is made of.
+
+use super::*;
+use crate::{
+    config::testing::provider,
+    outcome::{Api, Fault, LookupFailure, Network, Phases, Resource, Tls},
+};
+
+const MOMENT: Duration = Duration::from_millis(5);
+
+fn outcome(reason: Reason, phases: Phases) -> Outcome {
+    Outcome { phases, ..Outcome::new(SystemTime::UNIX_EPOCH, reason, Fault::Network) }
+}
+
+#[track_caller]
+fn check_reached(proxy: Option<&str>, reason: Reason, phases: Phases, expected: Reached) {
+    let provider = Provider {
+        proxy: proxy.map(|proxy| proxy.parse().unwrap()),
+        ..provider("langmart", Api::Langmart, "https://api.example")
+    };
+    assert_eq!(reached(&provider, &outcome(reason, phases)), expected, "{proxy:?} {reason}");
+}
+
+#[test]
+fn how_far_a_run_came_shows_in_its_reason_and_phases() {
+    let none = Phases::default();
+    let resolve = Phases { resolve: MOMENT, ..none };
+    let connect = Phases { connect: MOMENT, ..resolve };
+    let tls = Phases { tls: MOMENT, ..connect };
+    let processing = Phases { processing: MOMENT, ..tls };
+    check_reached(None, Reason::Dns, resolve, Reached::Lookup);
+    check_reached(None, Reason::Connect, connect, Reached::Connection);
+    check_reached(None, Reason::Tls, tls, Reached::Handshake);
+    check_reached(None, Reason::Unavailable, processing, Reached::Service);
+    check_reached(None, Reason::Disconnected, processing, Reached::Service);
+    check_reached(None, Reason::Timeout, resolve, Reached::Lookup);
+    check_reached(None, Reason::Timeout, connect, Reached::Connection);
+    check_reached(None, Reason::Timeout, tls, Reached::Handshake);
+    check_reached(None, Reason::Timeout, processing, Reached::Service);
+    check_reached(Some("http://proxy.example:1"), Reason::Proxy, resolve, Reached::Lookup);
+    check_reached(Some("http://192.0.2.1:1"), Reason::Proxy, connect, Reached::Connection);
+    check_reached(Some("socks5://192.0.2.1:1"), Reason::Proxy, resolve, Reached::Lookup);
+    check_reached(Some("socks5h://192.0.2.1:1"), Reason::Proxy, connect, Reached::Connection);
+}
+
+#[track_caller]
+fn check_system(ours: &[&str], system: Option<&[&str]>, verdict: Verdict, begins: &str) {
+    let parsed = |texts: &[&str]| texts.iter().map(|text| text.parse().unwrap()).collect::<Vec<IpAddr>>();
+    let system = system.map_or(SystemAnswer::Nothing, |found| SystemAnswer::Addresses(parsed(found)));
+    let step = getaddrinfo(&parsed(ours), &system);
+    assert_eq!(step.verdict, verdict, "{ours:?} {system:?}");
+    assert!(step.text.starts_with(begins), "{}", step.text);
+}
+
+#[test]
+fn the_c_library_is_told_from_resolv_conf() {
+    check_system(&["192.0.2.1", "::1"], Some(&["::1"]), Verdict::Ok, "finds the same");
+    check_system(&["192.0.2.1"], Some(&["192.0.2.2"]), Verdict::Note, "finds others: 192.0.2.2; ");
+    check_system(&["192.0.2.1"], None, Verdict::Note, "finds no address: ");
+    check_system(&[], Some(&["192.0.2.2"]), Verdict::Note, "finds 192.0.2.2: nsswitch.conf knows");
+    check_system(&[], None, Verdict::Note, "finds no address either");
+    let many = ["192.0.2.1", "192.0.2.2", "192.0.2.3", "192.0.2.4", "192.0.2.5", "192.0.2.6"];
+    check_system(
+        &[],
+        Some(&many),
+        Verdict::Note,
+        "finds 192.0.2.1, 192.0.2.2, 192.0.2.3, 192.0.2.4, 2 more: ",
+    );
+}
+
+#[track_caller]
+fn check_clock(offset: f64, verdict: Verdict, text: &str) {
+    let mut outcome = outcome(Reason::Ok, Phases::default());
+    outcome.clock_offset = Some(offset);
+    let step = clock(&outcome);
+    assert_eq!((step.verdict, step.text.as_str()), (verdict, text));
+}
+
+#[test]
+fn a_clock_is_judged_by_its_distance() {
+    check_clock(-1.9, Verdict::Ok, "agrees with the service's");
+    check_clock(12.3, Verdict::Note, "this machine's is 12s ahead of the service's");
+    check_clock(-100.0, Verdict::Failed, "this machine's is 1m40s behind the service's");
+    check_clock(86_401.2, Verdict::Failed, "this machine's is 24h ahead of the service's");
+    assert_eq!(clock(&outcome(Reason::Ok, Phases::default())).verdict, Verdict::Skipped);
+}
+
+#[test]
+fn a_certificate_that_ends_soon_is_worth_a_note() {
+    let provider = provider("langmart", Api::Langmart, "https://api.example");
+    let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_795_334_400);
+    let verdict = |days: u64| {
+        let not_after = Some(now + Duration::from_secs(days * 86_400));
+        let tls = Some(Tls { version: Some("1.3"), cipher: None, not_after });
+        let phases = Phases { tls: MOMENT, processing: MOMENT, ..Phases::default() };
+        let step = super::tls(&provider, &Outcome { tls, ..outcome(Reason::Ok, phases) }, now);
+        assert!(step.text.starts_with("TLS 1.3, in 5 ms, certificates good until 2026-"), "{}", step.text);
+        step.verdict
+    };
+    assert_eq!((verdict(13), verdict(14)), (Verdict::Note, Verdict::Ok));
+}
+
+#[test]
+fn what_the_network_check_finds_beside_its_verdict_is_shown() {
+    let address = |text: &str| text.parse::<IpAddr>().unwrap();
+    let server = |server: &str, answer| DnsServer { server: server.to_owned(), answer, duration: MOMENT };
+    let found = |failed: &[(&str, AddressFailure)]| {
+        let failed =
+            failed.iter().map(|(failed, error)| FailedAddress { address: address(failed), error: *error });
+        let network = Network {
+            dns_servers: vec![
+                server(DnsServer::SYSTEM, Err(LookupFailure::NoAnswer)),
+                server("192.0.2.53", Ok(vec![address("192.0.2.1")])),
+                server("192.0.2.54", Err(LookupFailure::Refused)),
+            ],
+            failed_addresses: failed.collect(),
+        };
+        let phases = Phases { connect: MOMENT, processing: MOMENT, ..Phases::default() };
+        Outcome { network: Some(Box::new(network)), ..outcome(Reason::Ok, phases) }
+    };
+    let lines: Vec<(Verdict, String)> =
+        other_name_servers(&found(&[])).into_iter().map(|step| (step.verdict, step.text)).collect();
+    let expected = [
+        (Verdict::Ok, "192.0.2.53 says 192.0.2.1, in 5 ms"),
+        (Verdict::Note, "192.0.2.54 says refused, in 5 ms"),
+    ];
+    assert_eq!(lines, expected.map(|(verdict, text)| (verdict, text.to_owned())));
+
+    let provider = provider("langmart", Api::Langmart, "https://api.example");
+    for (failed, verdict, text) in [
+        (&[][..], Verdict::Ok, ""),
+        (
+            &[("2001:db8::1", AddressFailure::Unreachable)][..],
+            Verdict::Ok,
+            "; not to 2001:db8::1 (unreachable)",
+        ),
+        (&[("192.0.2.2", AddressFailure::NoAnswer)][..], Verdict::Note, "; not to 192.0.2.2 (no_answer)"),
+    ] {
+        let step = tcp(&provider, &found(failed));
+        let expected = format!("connected to api.example:443, in 5 ms{text}");
+        assert_eq!((step.verdict, step.text), (verdict, expected));
+    }
+}
+
+#[test]
+fn a_limit_with_nothing_left_is_worth_a_note() {
+    let limit = |resource, remaining| RateLimit { resource, limit: Some(60), remaining, reset: None };
+    let step = limits(&[limit(Resource::Requests, Some(1)), limit(Resource::Tokens, None)]);
+    assert_eq!(
+        (step.verdict, step.text.as_str()),
+        (Verdict::Ok, "requests: 1 of 60 left; tokens: ? of 60 left")
+    );
+    assert_eq!(limits(&[limit(Resource::Requests, Some(0))]).verdict, Verdict::Note);
+}

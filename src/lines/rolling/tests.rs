@@ -1,0 +1,337 @@
+//! Files that roll over a clock of their own, and disks that fail.
+
+use std::{
+    os::unix::fs::symlink,
+    process::Command,
+    sync::{Arc, atomic::Ordering},
+    thread,
+};
+
+use tempfile::TempDir;
+
+use super::*;
+use crate::lines::{Counters, Lines};
+
+const MIDDAY: &str = "2026-11-22T12:00:00Z";
+
+fn time(text: &str) -> SystemTime {
+    text.parse::<jiff::Timestamp>().unwrap().into()
+}
+
+fn files(directory: &Path) -> Files {
+    Files {
+        directory: directory.to_owned(),
+        prefix: "prober.log",
+        period: Period::Day,
+        max_files: 2,
+        max_size: 1 << 20,
+    }
+}
+
+fn names(directory: &Path) -> Vec<String> {
+    let mut names: Vec<_> = fs::read_dir(directory)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    names
+}
+
+/// A file and a clock of its own: no test waits for a second to pass.
+struct Bench {
+    directory: TempDir,
+    file: RollingFile,
+    time: SystemTime,
+    now: Instant,
+}
+
+impl Bench {
+    fn new(change: impl FnOnce(&mut Files)) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let mut files = files(&directory.path().join("logs"));
+        change(&mut files);
+        let (time, now) = (time(MIDDAY), Instant::now());
+        let file = RollingFile::open_at(files, time, now).unwrap();
+        Self { directory, file, time, now }
+    }
+
+    fn logs(&self) -> PathBuf {
+        self.directory.path().join("logs")
+    }
+
+    fn pass(&mut self, duration: Duration) {
+        self.time += duration;
+        self.now += duration;
+    }
+
+    #[track_caller]
+    fn check(&mut self, line: &str, expected: Fate) {
+        let fate = self.file.write_at(line.as_bytes(), self.time, self.now);
+        assert_eq!(fate, expected, "of {line:?} in {:?}", self.file);
+    }
+
+    #[track_caller]
+    fn holds(&self, name: &str, expected: &str) {
+        let text = fs::read_to_string(self.logs().join(name)).unwrap();
+        assert_eq!(text, expected, "in {name} of {:?}", names(&self.logs()));
+    }
+}
+
+#[test]
+fn names_are_of_the_period_in_utc() {
+    #[track_caller]
+    fn check(period: Period, at: &str, name: &str) {
+        let files = Files { period, ..files(Path::new("logs")) };
+        assert_eq!(files.path(time(at)), Path::new("logs").join(name));
+        assert!(files.owns(name), "{name} is of the kind");
+    }
+    check(Period::Day, "2026-11-22T00:00:00Z", "prober.log.2026-11-22");
+    check(Period::Day, "2026-11-22T23:59:59.999Z", "prober.log.2026-11-22");
+    check(Period::Hour, "2026-11-22T00:00:00Z", "prober.log.2026-11-22-00");
+    check(Period::Hour, "2026-11-22T23:59:59.999Z", "prober.log.2026-11-22-23");
+}
+
+#[test]
+fn a_new_period_begins_a_file_and_removes_the_oldest_of_the_kind() {
+    let mut bench = Bench::new(|_| ());
+    let others = ["prober.log.2020-01-01.gz", "prober.log.notes", "results.jsonl.2020-01-01"];
+    for other in others {
+        fs::write(bench.logs().join(other), "").unwrap();
+    }
+    bench.check("first day\n", Fate::Written);
+    bench.pass(Duration::from_secs(12 * 3600 - 1));
+    bench.check("last second\n", Fate::Written);
+    bench.pass(Duration::from_secs(1));
+    bench.check("second day\n", Fate::Written);
+    bench.holds("prober.log.2026-11-22", "first day\nlast second\n");
+    bench.holds("prober.log.2026-11-23", "second day\n");
+
+    bench.pass(Duration::from_secs(86400));
+    bench.check("third day\n", Fate::Written);
+    let mut kept = others.to_vec();
+    kept.extend(["prober.log.2026-11-23", "prober.log.2026-11-24"]);
+    kept.sort_unstable();
+    assert_eq!(names(&bench.logs()), kept);
+}
+
+#[test]
+fn a_restart_goes_on_in_the_file_and_keeps_as_many_as_wanted() {
+    let mut bench = Bench::new(|_| ());
+    bench.check("before\n", Fate::Written);
+    fs::write(bench.logs().join("prober.log.2026-11-20"), "").unwrap();
+    fs::write(bench.logs().join("prober.log.2026-11-21"), "").unwrap();
+    bench.file = RollingFile::open_at(files(&bench.logs()), bench.time, bench.now).unwrap();
+    bench.check("after\n", Fate::Written);
+    bench.holds("prober.log.2026-11-22", "before\nafter\n");
+    assert_eq!(names(&bench.logs()), ["prober.log.2026-11-21", "prober.log.2026-11-22"]);
+}
+
+#[test]
+fn a_restart_keeps_the_only_file_wanted() {
+    let mut bench = Bench::new(|files| files.max_files = 1);
+    bench.check("before\n", Fate::Written);
+    let files = bench.file.files.clone();
+    bench.file = RollingFile::open_at(files, bench.time, bench.now).unwrap();
+    bench.check("after\n", Fate::Written);
+    bench.holds("prober.log.2026-11-22", "before\nafter\n");
+}
+
+#[test]
+fn a_period_that_cannot_begin_fails_lines_and_leaves_the_old_file() {
+    let mut bench = Bench::new(|_| ());
+    bench.check("first day\n", Fate::Written);
+    let next = bench.logs().join("prober.log.2026-11-23");
+    fs::create_dir(&next).unwrap();
+    bench.pass(Duration::from_secs(12 * 3600));
+    bench.check("lost\n", Fate::Failed);
+    fs::remove_dir(&next).unwrap();
+    bench.pass(PAUSE);
+    bench.check("second day\n", Fate::Written);
+    bench.holds("prober.log.2026-11-22", "first day\n");
+    bench.holds("prober.log.2026-11-23", "second day\n");
+}
+
+#[test]
+fn a_torn_line_is_ended_before_the_next() {
+    let mut bench = Bench::new(|_| ());
+    fs::write(bench.logs().join("prober.log.2026-11-22"), "whole\nto").unwrap();
+    bench.file = RollingFile::open_at(files(&bench.logs()), bench.time, bench.now).unwrap();
+    bench.check("next\n", Fate::Written);
+    bench.holds("prober.log.2026-11-22", "whole\nto\nnext\n");
+}
+
+#[test]
+fn a_file_at_its_size_drops_lines_until_the_next_period() {
+    let mut bench = Bench::new(|files| files.max_size = 10);
+    bench.check("12345\n", Fate::Written);
+    bench.check("12345\n", Fate::Dropped);
+    bench.check("123\n", Fate::Written);
+    bench.check("\n", Fate::Dropped);
+    // Nor does a restart begin to count anew.
+    let files = bench.file.files.clone();
+    bench.file = RollingFile::open_at(files, bench.time, bench.now).unwrap();
+    bench.check("\n", Fate::Dropped);
+    bench.pass(Duration::from_secs(86400));
+    bench.check("12345\n", Fate::Written);
+    bench.holds("prober.log.2026-11-22", "12345\n123\n");
+    bench.holds("prober.log.2026-11-23", "12345\n");
+}
+
+#[test]
+fn a_removed_directory_comes_back_within_a_second() {
+    let mut bench = Bench::new(|_| ());
+    bench.check("lost with the directory\n", Fate::Written);
+    fs::remove_dir_all(bench.logs()).unwrap();
+    bench.pass(PAUSE);
+    bench.check("found\n", Fate::Written);
+    bench.holds("prober.log.2026-11-22", "found\n");
+    let mode = |path: PathBuf| fs::metadata(path).unwrap().mode() & 0o777;
+    // Whatever the umask: nothing for others, no writing for the group.
+    assert_eq!(mode(bench.logs()) & 0o027, 0);
+    assert_eq!(mode(bench.logs().join("prober.log.2026-11-22")) & 0o137, 0);
+}
+
+#[test]
+fn a_file_moved_away_is_not_written_to_for_ever() {
+    let mut bench = Bench::new(|_| ());
+    bench.check("old\n", Fate::Written);
+    let away = bench.logs().join("prober.log.2026-11-22.moved");
+    fs::rename(bench.logs().join("prober.log.2026-11-22"), &away).unwrap();
+    bench.pass(PAUSE / 2);
+    bench.check("still old\n", Fate::Written);
+    bench.pass(PAUSE / 2);
+    bench.check("new\n", Fate::Written);
+    bench.holds("prober.log.2026-11-22.moved", "old\nstill old\n");
+    bench.holds("prober.log.2026-11-22", "new\n");
+
+    // As logrotate does it: another file is there at once.
+    fs::rename(bench.logs().join("prober.log.2026-11-22"), &away).unwrap();
+    fs::write(bench.logs().join("prober.log.2026-11-22"), "").unwrap();
+    bench.pass(PAUSE);
+    bench.check("newer\n", Fate::Written);
+    bench.holds("prober.log.2026-11-22", "newer\n");
+}
+
+#[test]
+fn an_unwritable_place_is_tried_once_a_second_and_taken_up_again() {
+    let mut bench = Bench::new(|_| ());
+    fs::remove_dir_all(bench.logs()).unwrap();
+    // A file in the directory's place: unwritable for root too.
+    fs::write(bench.logs(), "").unwrap();
+    bench.pass(PAUSE);
+    bench.check("lost\n", Fate::Failed);
+    fs::remove_file(bench.logs()).unwrap();
+    bench.pass(PAUSE / 2);
+    bench.check("too early\n", Fate::Failed);
+    assert!(!bench.logs().exists(), "no attempt within the pause");
+    bench.pass(PAUSE / 2);
+    bench.check("back\n", Fate::Written);
+    bench.holds("prober.log.2026-11-22", "back\n");
+}
+
+#[test]
+fn a_place_unwritable_at_start_is_an_error_that_says_what_to_do() {
+    let directory = tempfile::tempdir().unwrap();
+    let taken = directory.path().join("taken");
+    fs::write(&taken, "").unwrap();
+    let error = RollingFile::open_at(files(&taken), time(MIDDAY), Instant::now()).unwrap_err().to_string();
+    let path = taken.join("prober.log.2026-11-22");
+    assert!(error.starts_with(&format!("cannot open {}: ", path.display())), "{error}");
+    assert!(error.contains("set log.directory"), "{error}");
+}
+
+#[test]
+fn a_device_without_space_fails_lines_and_heals() {
+    let mut bench = Bench::new(|_| ());
+    let path = bench.logs().join("prober.log.2026-11-22");
+    fs::remove_file(&path).unwrap();
+    symlink("/dev/full", &path).unwrap();
+    bench.pass(PAUSE);
+    bench.check("no space\n", Fate::Failed);
+    fs::remove_file(&path).unwrap();
+    bench.check("in the pause\n", Fate::Failed);
+    bench.pass(PAUSE);
+    bench.check("space\n", Fate::Written);
+    bench.holds("prober.log.2026-11-22", "space\n");
+}
+
+/// A small file system, unmounted on drop; `None` where this process may not mount.
+struct SmallDisk(PathBuf);
+
+impl SmallDisk {
+    fn mount(at: PathBuf) -> Option<Self> {
+        let mut mount = Command::new("mount");
+        mount.args(["-t", "tmpfs", "-o", "size=16k", "tmpfs"]).arg(&at);
+        mount.output().is_ok_and(|output| output.status.success()).then(|| Self(at))
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("--lazy").arg(&self.0).status();
+    }
+}
+
+#[test]
+fn a_full_disk_loses_no_line_uncounted() {
+    let mut bench = Bench::new(|_| ());
+    let Some(_disk) = SmallDisk::mount(bench.logs()) else {
+        eprintln!("SKIPPED: a small tmpfs cannot be mounted here");
+        return;
+    };
+    bench.pass(PAUSE);
+    let line = |number: u32| format!("{number:0>99}\n");
+    let mut written = Vec::new();
+    for number in 0..300 {
+        match bench.file.write_at(line(number).as_bytes(), bench.time, bench.now) {
+            Fate::Written => written.push(number),
+            Fate::Failed => assert!(number > 0, "the disk is not full yet"),
+            Fate::Dropped => panic!("the file is not at its size"),
+        }
+    }
+    assert!(written.len() < 300, "the disk was never full");
+    let path = bench.logs().join("prober.log.2026-11-22");
+    let text = fs::read_to_string(&path).unwrap();
+    assert!(text.ends_with('\n'), "the line that met the end of the disk leaves no trace");
+
+    // Space again, without the file being another one.
+    let resize = Command::new("mount").args(["-o", "remount,size=64k"]).arg(bench.logs()).status();
+    assert!(resize.unwrap().success());
+    bench.check("in the pause\n", Fate::Failed);
+    bench.pass(PAUSE);
+    bench.check("healed\n", Fate::Written);
+    let text = fs::read_to_string(&path).unwrap();
+    let whole: Vec<_> = text.lines().filter(|line| line.len() == 99).collect();
+    let expected: Vec<_> = written.iter().map(|&number| line(number)).collect();
+    assert_eq!(whole, expected.iter().map(|line| line.trim_end()).collect::<Vec<_>>());
+    assert_eq!(text.lines().count(), written.len() + 1, "the last one beside them");
+    assert!(text.ends_with("\nhealed\n"));
+}
+
+#[test]
+fn every_line_of_many_threads_is_counted_once() {
+    let directory = tempfile::tempdir().unwrap();
+    let logs = directory.path().join("logs");
+    let mut file = RollingFile::open(Files { max_size: 30_000, ..files(&logs) }).unwrap();
+    let counters = Counters::default();
+    let lines =
+        Lines::start("threads", counters.clone(), Duration::ZERO, move |line: Vec<u8>| file.write(&line))
+            .unwrap();
+    let lines = Arc::new(lines);
+    let threads: Vec<_> = (0..4)
+        .map(|_| {
+            let lines = Arc::clone(&lines);
+            thread::spawn(move || (0..3000).for_each(|number| lines.give(format!("{number}\n").into())))
+        })
+        .collect();
+    // At once, so that it is certain to succeed while the thread writes.
+    fs::rename(&logs, directory.path().join("away")).unwrap();
+    for thread in threads {
+        thread.join().unwrap();
+    }
+    lines.stop(Duration::from_secs(60));
+    let [written, dropped, errors] =
+        [&counters.written, &counters.dropped, &counters.errors].map(|c| c.load(Ordering::Relaxed));
+    assert_eq!(written + dropped + errors, 12_000, "{counters:?}");
+    assert!(written > 0 && dropped > 0, "{counters:?}");
+}

@@ -1,0 +1,133 @@
+//! The record of a run: one JSON object, of which what is not known is left out.
+
+use serde::{Serialize, Serializer, ser::SerializeMap};
+
+use super::{
+    Check, Compared, Network, Outcome,
+    time::{rfc3339, seconds},
+};
+
+/// Who a record is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Subject<'a> {
+    /// The probe's name.
+    pub probe: &'a str,
+    /// The provider's name.
+    pub provider: &'a str,
+    /// What is looked at.
+    pub check: Check,
+    /// The model, where the probe has one.
+    pub model: Option<&'a str>,
+}
+
+/// The result record: one line of `results.jsonl` and of `once --json`. Members without a value are left out.
+#[derive(Clone, Copy, Debug)]
+pub struct Record<'a> {
+    /// Whose run.
+    pub subject: Subject<'a>,
+    /// What it found.
+    pub outcome: &'a Outcome,
+}
+
+impl Serialize for Record<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let Subject { probe, provider, check, model } = self.subject;
+        // Taken apart in full, so that a new member of the outcome does not compile until it is written here.
+        let Outcome {
+            time,
+            reason,
+            fault,
+            detail,
+            hint,
+            http_status,
+            http_version,
+            error_code,
+            upstream,
+            request_id,
+            retry_after,
+            duration,
+            phases,
+            remote_address,
+            ratelimit,
+            tls,
+            dns,
+            network,
+            clock_offset,
+            time_to_first_token,
+            time_to_first_reasoning,
+            time_per_output_token,
+            input_tokens,
+            output_tokens,
+            tokens_estimated,
+            estimated_cost_usd,
+            status_page,
+            balance,
+            recheck,
+            connection,
+            slow,
+            compared,
+        } = self.outcome;
+        let mut map = serializer.serialize_map(None)?;
+        map.serialize_entry("time", &rfc3339(*time))?;
+        map.serialize_entry("probe", probe)?;
+        map.serialize_entry("provider", provider)?;
+        map.serialize_entry("check", &check)?;
+        optional(&mut map, "model", model.as_ref())?;
+        map.serialize_entry("success", &self.outcome.success())?;
+        map.serialize_entry("reason", reason)?;
+        map.serialize_entry("fault", fault)?;
+        optional(&mut map, "detail", (!detail.is_empty()).then_some(detail))?;
+        optional(&mut map, "hint", (!hint.is_empty()).then_some(hint))?;
+        optional(&mut map, "http_status", http_status.as_ref())?;
+        optional(&mut map, "http_version", http_version.as_ref())?;
+        optional(&mut map, "error_code", error_code.as_ref())?;
+        optional(&mut map, "upstream", upstream.as_ref())?;
+        optional(&mut map, "request_id", request_id.as_ref())?;
+        optional(&mut map, "retry_after_seconds", retry_after.as_ref())?;
+        map.serialize_entry("duration_seconds", &seconds(*duration))?;
+        map.serialize_entry("phases", phases)?;
+        optional(&mut map, "remote_address", remote_address.as_ref())?;
+        optional(&mut map, "ratelimit", (!ratelimit.is_empty()).then_some(ratelimit))?;
+        optional(&mut map, "tls", tls.as_ref())?;
+        optional(&mut map, "dns", (!dns.is_empty()).then_some(dns))?;
+        if let Some(Network { dns_servers, failed_addresses }) = network.as_deref() {
+            optional(&mut map, "dns_servers", (!dns_servers.is_empty()).then_some(dns_servers))?;
+            optional(
+                &mut map,
+                "failed_addresses",
+                (!failed_addresses.is_empty()).then_some(failed_addresses),
+            )?;
+        }
+        optional(&mut map, "clock_offset_seconds", clock_offset.as_ref())?;
+        let first_token = time_to_first_token.map(seconds);
+        optional(&mut map, "time_to_first_token_seconds", first_token.as_ref())?;
+        let first_reasoning = time_to_first_reasoning.map(seconds);
+        optional(&mut map, "time_to_first_reasoning_seconds", first_reasoning.as_ref())?;
+        let per_token = time_per_output_token.map(seconds);
+        optional(&mut map, "time_per_output_token_seconds", per_token.as_ref())?;
+        optional(&mut map, "input_tokens", input_tokens.as_ref())?;
+        optional(&mut map, "output_tokens", output_tokens.as_ref())?;
+        optional(&mut map, "tokens_estimated", tokens_estimated.then_some(&true))?;
+        optional(&mut map, "estimated_cost_usd", estimated_cost_usd.as_ref())?;
+        optional(&mut map, "status_page", status_page.as_ref())?;
+        optional(&mut map, "balance", balance.as_ref())?;
+        optional(&mut map, "recheck", recheck.as_ref())?;
+        optional(&mut map, "connection", connection.as_ref())?;
+        optional(&mut map, "slow", slow.then_some(&true))?;
+        if let Some(Compared { comparison, side, pair }) = compared.as_deref() {
+            map.serialize_entry("comparison", comparison)?;
+            map.serialize_entry("side", side)?;
+            optional(&mut map, "verdict", pair.map(|pair| pair.verdict()).as_ref())?;
+        }
+        map.end()
+    }
+}
+
+/// Writes a member that has a value.
+pub(super) fn optional<M: SerializeMap, T: Serialize>(
+    map: &mut M,
+    name: &'static str,
+    value: Option<&T>,
+) -> Result<(), M::Error> {
+    value.map_or(Ok(()), |value| map.serialize_entry(name, value))
+}
