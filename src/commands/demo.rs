@@ -8,7 +8,7 @@ use std::{
 
 use rustls::pki_types::{CertificateDer, pem::PemObject};
 
-use super::{EXIT_FAILED, EXIT_OK};
+use super::{EXIT_FAILED, EXIT_OK, EXIT_USAGE};
 use crate::{
     daemon::{self, Source},
     simulator::{Options, Scenario, Simulator},
@@ -57,8 +57,8 @@ interval = "5s"
 timeout = "2s"
 
 [budget]
-daily_cost_usd = 1.0
-daily_tokens = 1000000
+daily_cost_usd = 25.0
+daily_tokens = 50000000
 
 [provider.langmart]
 base_url = "http://SIMULATOR/langmart"
@@ -136,6 +136,13 @@ members = [{ probe = "langmart-gpt-4o-mini", weight = 2 }, { probe = "groq-gpt-o
 
 /// Runs the command until a signal ends it; the value is the exit status.
 pub fn demo(listen: SocketAddr, out: &mut impl Write, err: &mut impl Write) -> io::Result<u8> {
+    if !listen.ip().to_canonical().is_loopback() {
+        writeln!(
+            err,
+            "--listen {listen} is not a loopback address, and the demo has no users; give one such as 127.0.0.1:0"
+        )?;
+        return Ok(EXIT_USAGE);
+    }
     let scenario = Scenario::parse(SCENARIO).map_err(io::Error::other)?;
     let loopback = SocketAddr::from(([127, 0, 0, 1], 0));
     let simulator = Simulator::start(Options { listen: loopback, tls_listen: Some(loopback), scenario })?;
@@ -157,6 +164,7 @@ pub fn demo(listen: SocketAddr, out: &mut impl Write, err: &mut impl Write) -> i
         Ok(()) => Ok(EXIT_OK),
         Err(fatal) => {
             fatal.tell(err);
+            writeln!(err, "the demo has no file: its server.listen is what --listen says")?;
             Ok(EXIT_FAILED)
         }
     }
@@ -183,5 +191,28 @@ fn key(name: &str) -> Option<OsString> {
         "DEMO_KEY" => Some("sk-demo".into()),
         "DEMO_INVALID_KEY" => Some("sk-demo-invalid".into()),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{self, Keys, Surroundings};
+
+    #[test]
+    fn an_address_for_everyone_is_refused_by_the_name_of_its_option() {
+        let (mut out, mut err) = (Vec::new(), Vec::new());
+        let status = demo("0.0.0.0:0".parse().unwrap(), &mut out, &mut err).unwrap();
+        assert_eq!((status, out.len()), (EXIT_USAGE, 0));
+        assert!(err.starts_with(b"--listen 0.0.0.0:0 is not a loopback address"));
+    }
+
+    #[test]
+    fn nothing_in_its_configuration_is_doubtful() {
+        let text = CONFIGURATION.replace("SIMULATOR", "127.0.0.1:1").replace("SECURE", "localhost:2");
+        let surroundings = Surroundings { variable: &key, system_roots: &|| vec![vec![0].into()] };
+        let text = text.replace("LISTEN", "127.0.0.1:0");
+        let loaded = config::parse(&text, "demo", Keys::Required, &surroundings).unwrap();
+        assert!(loaded.warnings.is_empty(), "{:?}", loaded.warnings);
     }
 }

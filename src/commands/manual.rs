@@ -24,7 +24,10 @@ const EXAMPLE_MARK: &str = "#e.g. ";
 /// Prints the completion of `command` for `shell`. The value is the exit status.
 pub fn completions(shell: Shell, mut command: Command, out: &mut impl Write) -> io::Result<u8> {
     let name = command.get_name().to_owned();
-    clap_complete::generate(shell, &mut command, name, out);
+    // In memory first: it panics where it cannot write.
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut command, name, &mut script);
+    out.write_all(&script)?;
     out.flush()?;
     Ok(EXIT_OK)
 }
@@ -173,6 +176,13 @@ fn words<'a>(lines: impl Iterator<Item = &'a str>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_script_that_cannot_be_written_is_an_error_and_no_panic() {
+        let mut full = &mut [0_u8; 9][..];
+        let written = completions(Shell::Bash, Command::new("langmart-prober"), &mut full);
+        assert_eq!(written.unwrap_err().kind(), io::ErrorKind::WriteZero);
+    }
 
     #[test]
     fn the_page_of_the_configuration_has_every_key_of_the_example() {

@@ -62,7 +62,8 @@ pub fn once(request: &Once<'_>, out: &mut impl Write, err: &mut impl Write) -> i
     let unknown = |name: &&String| targets.iter().all(|target| target.probe().name != **name);
     if let Some(name) = request.probes.iter().find(unknown) {
         let known: Vec<&str> = targets.iter().map(|target| &*target.probe().name).collect();
-        writeln!(err, "no probe is named {name}; the configuration has: {}", known.join(", "))?;
+        let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+        writeln!(err, "no probe is named {name}; the configuration has: {known}")?;
         return Ok(EXIT_USAGE);
     }
     let wanted =

@@ -49,7 +49,7 @@ pub fn simulate(request: &Simulate<'_>, out: &mut impl Write, err: &mut impl Wri
         }
     };
     if let Some(path) = request.ca_file {
-        fs::write(path, simulator.ca_pem()).map_err(|error| at(path, &error))?;
+        fs::write(path, simulator.ca_pem()).map_err(|error| unwritten(path, &error))?;
     }
     print_addresses(&simulator, out)?;
     wait_for_stop()?;
@@ -67,12 +67,14 @@ fn exposed(address: SocketAddr) -> Option<String> {
 }
 
 fn read(path: &Path) -> Result<Scenario, String> {
-    let text = fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?;
+    let text = fs::read_to_string(path)
+        .map_err(|error| format!("{} cannot be read: {error}; give another --scenario", path.display()))?;
     Scenario::parse(&text).map_err(|error| format!("{}: {error}", path.display()))
 }
 
-fn at(path: &Path, error: &io::Error) -> io::Error {
-    io::Error::new(error.kind(), format!("{}: {error}", path.display()))
+fn unwritten(path: &Path, error: &io::Error) -> io::Error {
+    let path = path.display();
+    io::Error::new(error.kind(), format!("{path} cannot be written: {error}; give another --ca-file"))
 }
 
 /// The URLs to configure.
@@ -101,6 +103,15 @@ fn wait_for_stop() -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_scenario_that_cannot_be_read_says_so() {
+        let why = read(Path::new("/nonexistent")).unwrap_err();
+        assert_eq!(
+            why,
+            "/nonexistent cannot be read: No such file or directory (os error 2); give another --scenario"
+        );
+    }
 
     #[test]
     fn only_what_others_can_reach_is_warned_of() {

@@ -1,6 +1,10 @@
 //! From a file, or its text, to a configuration: the one way in.
 
-use std::{fs::File, path::Path};
+use std::{
+    fs::File,
+    io::{self, ErrorKind},
+    path::Path,
+};
 
 use super::{
     model::Config,
@@ -28,13 +32,24 @@ pub struct Loaded {
 pub fn load(path: &Path, keys: Keys<'_>, surroundings: &Surroundings<'_>) -> Result<Loaded, Problems> {
     let file = path.display().to_string();
     let read = File::open(path).and_then(|opened| read_bounded(opened, LONGEST_FILE));
-    let bytes = read.map_err(|error| Problems::of_file(&file, format!("cannot be read: {error}")))?;
+    let bytes = read.map_err(|error| {
+        Problems::of_file(&file, format!("cannot be read: {error}; {}", what_to_do(&error)))
+    })?;
     let text = str::from_utf8(&bytes).map_err(|error| {
         let before = &bytes[..error.valid_up_to()];
         let line = before.split(|byte| *byte == b'\n').count();
         Problems::of_file(&file, format!("not UTF-8 text in line {line}"))
     })?;
     parse(text, &file, keys, surroundings)
+}
+
+/// What mends a file that cannot be read.
+fn what_to_do(error: &io::Error) -> &'static str {
+    match error.kind() {
+        ErrorKind::NotFound => "name the file by --config, or write one, as langmart-prober.toml(5) says",
+        ErrorKind::PermissionDenied => "give this user the right to read it, or name another by --config",
+        _ => "name a file of TOML by --config",
+    }
 }
 
 /// Loads a configuration from its text; `file` is what its problems call it.

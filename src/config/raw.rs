@@ -12,6 +12,7 @@ use toml::{
 
 use super::{
     duration,
+    key::looks_like_one,
     problem::{Place, Report, nearest, shown},
 };
 
@@ -254,6 +255,10 @@ impl<'a> Section<'a> {
                     Some(meant) => format!("unknown key; did you mean {meant}?"),
                     None => "unknown key;".to_owned(),
                 };
+                // A key and a value that changed places.
+                let masked =
+                    || Place { path: format!("{}{}***", self.place.path, self.separator), ..place.clone() };
+                let place = if looks_like_one(key) { masked() } else { place };
                 self.report.error(&place, format!("{message} the keys here are {}", self.asked.join(", ")));
             }
         }

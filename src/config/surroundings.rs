@@ -199,7 +199,9 @@ fn is_within(address: IpAddr, network: &str) -> bool {
 
 /// The certificates of a PEM file, at least one, each fit to be a trusted root.
 pub(super) fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
-    let pem = read_file(path, LONGEST_CA_FILE).map_err(|error| format!("cannot be read: {error}"))?;
+    let pem = read_file(path, LONGEST_CA_FILE).map_err(|error| {
+        format!("cannot be read: {error}; give a PEM file that the prober's user may read")
+    })?;
     let certificates = CertificateDer::pem_slice_iter(&pem)
         .collect::<Result<Vec<_>, _>>()
         .map_err(|_| "is not PEM; give a file of -----BEGIN CERTIFICATE----- blocks".to_owned())?;
@@ -215,8 +217,9 @@ pub(super) fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, 
 }
 
 fn secret_file(path: &Path) -> Result<Zeroizing<String>, String> {
-    let bytes = read_file(path, LONGEST_SECRET)
-        .map_err(|error| format!("{} cannot be read: {error}", path.display()))?;
+    let bytes = read_file(path, LONGEST_SECRET).map_err(|error| {
+        format!("{} cannot be read: {error}; give a file that the prober's user may read", path.display())
+    })?;
     let text = str::from_utf8(&bytes).map_err(|_| format!("{} is not UTF-8 text", path.display()))?;
     let text = text.strip_suffix('\n').map_or(text, |line| line.strip_suffix('\r').unwrap_or(line));
     Ok(Zeroizing::new(text.to_owned()))

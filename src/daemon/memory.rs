@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     io,
-    path::Path,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, SystemTime},
 };
@@ -16,7 +16,7 @@ use crate::{
     outcome::Outcome,
     records::Records,
     schedule::{Budget, Spent, Wait},
-    state::{self, Identity, Keeper, Kept, KeptBackoff, KeptProbe, KeptSpending},
+    state::{self, Claim, Identity, Keeper, Kept, KeptBackoff, KeptProbe, KeptSpending, Taken},
 };
 
 /// A finished run, whose record waits until the state is written.
@@ -26,9 +26,18 @@ type Given = (Arc<Probe>, Arc<Outcome>);
 pub(super) struct Memory {
     /// `None`: the configuration has no state directory, and nothing is kept.
     keeper: Option<Keeper<Given>>,
+    /// As configured at the start; no reload changes it.
+    directory: Option<PathBuf>,
+    /// `None`: there is no directory, or none that can be locked.
+    _claim: Option<Claim>,
     records: Arc<Records>,
     /// Also what came since the start: a scheduler that is started again after a panic asks for it.
     probes: Mutex<BTreeMap<Identity, KeptProbe>>,
+}
+
+/// Keeps other daemons from the state directory; `None` where there is none, or it cannot be locked.
+pub(super) fn claim(config: &Config) -> Result<Option<Claim>, Taken> {
+    config.state_directory.as_deref().map_or(Ok(None), state::claim)
 }
 
 /// What was kept for these probes before the restart. It is said in the log why there is none, if there should be.
@@ -70,13 +79,24 @@ pub(super) fn show(budget: &Budget, metrics: &Metrics) {
 }
 
 impl Memory {
-    /// Keeps the state in that directory, beginning with what is kept there already.
-    pub(super) fn start(directory: Option<&Path>, kept: Kept, records: Arc<Records>) -> io::Result<Self> {
+    /// Keeps the state in that directory, which is claimed, beginning with what is kept there already.
+    pub(super) fn start(
+        directory: Option<&Path>,
+        claim: Option<Claim>,
+        kept: Kept,
+        records: Arc<Records>,
+    ) -> io::Result<Self> {
         let probes = Mutex::new(kept.probes.clone());
         let released = Arc::clone(&records);
         let release = move |(probe, outcome)| released.give(probe, outcome);
         let keeper = directory.map(|path| Keeper::start(path.to_owned(), kept, release)).transpose()?;
-        Ok(Self { keeper, records, probes })
+        let directory = directory.map(Path::to_owned);
+        Ok(Self { keeper, directory, _claim: claim, records, probes })
+    }
+
+    /// Where the state is kept; `None`: nowhere.
+    pub(super) fn directory(&self) -> Option<&Path> {
+        self.directory.as_deref()
     }
 
     /// Has the writer's failures exported.
@@ -204,7 +224,7 @@ mod tests {
             (*identity("before")).clone(),
             KeptProbe { backoff: Some(backoff), ..KeptProbe::default() },
         );
-        let memory = Memory::start(None, kept, Arc::new(Records::start(&log).unwrap())).unwrap();
+        let memory = Memory::start(None, None, kept, Arc::new(Records::start(&log).unwrap())).unwrap();
         assert_eq!(memory.wait(&identity("before")), Some(Wait { until: None, step: 2 }));
         let since = Wait { until: Some(SystemTime::UNIX_EPOCH), step: 0 };
         memory.waits(&identity("since"), Some(since));

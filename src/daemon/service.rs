@@ -195,11 +195,13 @@ impl Daemon {
         metrics.configure(&config);
         let history = Arc::new(History::default());
         history.configure(&config, curl);
+        let claim = memory::claim(&config).map_err(|taken| Fatal::Other(taken.to_string()))?;
         let kept = memory::recall(&config);
         let budget = memory::budget(&config, &kept);
         memory::show(&budget, &metrics);
         memory::show_last_runs(&config, &kept, &metrics);
-        let memory = Memory::start(config.state_directory.as_deref(), kept, records.clone());
+        let directory = config.state_directory.as_deref();
+        let memory = Memory::start(directory, claim, kept, records.clone());
         let memory = Arc::new(memory.map_err(Fatal::other("cannot start the thread of the state"))?);
         memory.count(&metrics);
 
@@ -374,7 +376,7 @@ impl Daemon {
         if config.server.listen != self.listen.0 {
             warn!(listen = %config.server.listen, "A change of server.listen needs a restart, the old address stays");
         }
-        if config.state_directory != self.config.state_directory {
+        if config.state_directory.as_deref() != self.memory.directory() {
             warn!("A change of state.directory needs a restart, the old one stays");
         }
         self.logging.commit(logging);

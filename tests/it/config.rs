@@ -551,14 +551,27 @@ fn a_file_that_cannot_be_read_says_why() {
     let path = directory.path().join("config.toml");
     let why = || load(&path, Keys::Required, &SURROUNDINGS).unwrap_err().to_string();
     assert!(
-        why().ends_with("config.toml: cannot be read: No such file or directory (os error 2)"),
+        why().ends_with(
+            "config.toml: cannot be read: No such file or directory (os error 2); name the file by --config, or write \
+             one, as langmart-prober.toml(5) says"
+        ),
         "{}",
         why()
     );
     fs::write(&path, b"[log]\n# \xff\n").unwrap();
     assert!(why().ends_with("config.toml: not UTF-8 text in line 2"), "{}", why());
     fs::write(&path, vec![b'#'; (4 << 20) + 1]).unwrap();
-    assert!(why().ends_with("config.toml: cannot be read: larger than 4194304 bytes"), "{}", why());
+    assert!(
+        why().ends_with(
+            "config.toml: cannot be read: larger than 4194304 bytes; name a file of TOML by --config"
+        ),
+        "{}",
+        why()
+    );
+    fs::remove_file(&path).unwrap();
+    fs::create_dir(&path).unwrap();
+    assert!(why().ends_with("Is a directory (os error 21); name a file of TOML by --config"), "{}", why());
+    fs::remove_dir(&path).unwrap();
     fs::write(&path, "\u{feff}[log]\nlevel = \"warn\"\n").unwrap();
     assert_eq!(load(&path, Keys::Required, &SURROUNDINGS).unwrap().config.log.filter, "warn");
 }

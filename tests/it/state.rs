@@ -263,6 +263,38 @@ fn a_directory_that_cannot_be_written_is_a_warning() {
 }
 
 #[test]
+fn a_second_daemon_is_refused_the_directory_of_the_first() {
+    let simulator = simulator("");
+    let place = groq(&simulator, "168h");
+    let mut first = place.daemon();
+    let second = place.run("run", &[]);
+    let said = String::from_utf8(second.stderr).unwrap();
+    assert_eq!(second.status.code(), Some(1), "{said}");
+    let why =
+        format!("state.directory {} is in use by another langmart-prober", place.path("state").display());
+    assert!(said.contains(&why), "{said}");
+    first.signal(Signal::KILL);
+    first.wait();
+    place.daemon();
+}
+
+#[test]
+fn a_reload_tells_of_a_directory_other_than_the_one_in_use() {
+    let simulator = simulator("");
+    let place = groq(&simulator, "168h");
+    let text = fs::read_to_string(place.path("config.toml")).unwrap();
+    let elsewhere = text.replacen("/state\"", "/elsewhere\"", 1);
+    let mut daemon = place.daemon();
+    let warned = "A change of state.directory needs a restart";
+    for (text, warnings) in [(&elsewhere, 1), (&elsewhere, 2), (&text, 2)] {
+        place.write("config.toml", text);
+        daemon.reload();
+        assert_eq!(daemon.logged(warned), warnings, "{}", daemon.log());
+    }
+    daemon.stop();
+}
+
+#[test]
 fn systemds_directory_is_the_default() {
     let simulator = simulator("");
     let place = groq(&simulator, "100ms");

@@ -60,7 +60,9 @@ pub fn report(
         )?;
         return Ok(EXIT_FAILED);
     };
-    let since = request.now.checked_sub(length).unwrap_or(SystemTime::UNIX_EPOCH);
+    // Nothing was recorded before the epoch, however far back the clock can count.
+    let earliest = SystemTime::UNIX_EPOCH;
+    let since = request.now.checked_sub(length).unwrap_or(earliest).max(earliest);
     let mut summary = Summary::new(since, request.now);
     let read = records::read(&directory, since, |entry| {
         if request.probe.is_none_or(|probe| entry.probe == probe) {
@@ -219,6 +221,8 @@ mod tests {
     fn what_cannot_be_reported_says_why() {
         check("1s", None, EXIT_FAILED, "no record of the last 1s in /");
         check("1h", Some("other"), EXIT_FAILED, "no record of a probe named other of the last 1h in /");
+        let (_, out, _) = records().run("99999999h", None, false);
+        assert!(out.starts_with("# Failures from 1970-01-01T00:00:00Z to "), "{out}");
         check("yesterday", None, EXIT_USAGE, "--since \"yesterday\" ");
         let bench = records();
         let path = bench.directory.path().join("config.toml");
