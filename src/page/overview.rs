@@ -1,10 +1,6 @@
 //! The status page: what is wrong first, and whose fault; then every provider with its probes, and what they come to.
 
-use std::{
-    collections::BTreeMap,
-    sync::Arc,
-    time::{Duration, SystemTime},
-};
+use std::{collections::BTreeMap, sync::Arc, time::SystemTime};
 
 use maud::{Markup, html};
 
@@ -17,7 +13,7 @@ use super::{
 };
 use crate::{
     config::{Comparison, Pool, Probe},
-    history::{History, MAX_RUNS, ProbeHistory, Run, Snapshot},
+    history::{History, MAX_RUNS, Run, Snapshot},
     metrics::BudgetNow,
     outcome::{Fault, Pair, PairVerdict, Reason, SkipCause, rfc3339},
 };
@@ -72,7 +68,7 @@ pub fn overview(view: &View<'_>) -> String {
 
 fn rows(view: &View<'_>) -> Vec<Row> {
     let all = view.history.all();
-    let row = |history: &Arc<ProbeHistory>| {
+    let row = |history: &Arc<crate::history::ProbeHistory>| {
         let kept = history.snapshot();
         let now = Now::of(&history.probe, &kept, view.budget.as_ref(), view.now);
         Row { probe: Arc::clone(&history.probe), now, figures: Figures::of(&kept.runs), kept }
@@ -298,7 +294,11 @@ fn write_comparison(comparison: &Comparison, rows: &[Row]) -> Markup {
 }
 
 fn signed(seconds: f64) -> String {
-    format!("{}{}", if seconds < 0.0 { "−" } else { "+" }, took(Duration::from_secs_f64(seconds.abs())))
+    format!(
+        "{}{}",
+        if seconds < 0.0 { "−" } else { "+" },
+        took(std::time::Duration::from_secs_f64(seconds.abs()))
+    )
 }
 
 fn pools(history: &History, rows: &[Row]) -> Markup {
