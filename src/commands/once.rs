@@ -17,7 +17,7 @@ use super::{
     table::{self, milliseconds},
 };
 use crate::{
-    config::{self, Keys, Problems, Schedule, Surroundings, systemd_run},
+    config::{self, Chat, Keys, Problems, Schedule, Surroundings, systemd_run},
     outcome::{Check, Fault, Outcome, Phases, Record},
     probe::{Resolver, Target, Transcript},
 };
@@ -203,8 +203,12 @@ fn print_for_people(
     err: &mut impl Write,
 ) -> io::Result<()> {
     print_table(results, out)?;
-    let subjects = results.iter().map(|(target, outcome)| (target.probe().subject(), *outcome));
-    if let Some(ranking) = ranking::render(subjects) {
+    let ranked = results.iter().map(|&(target, outcome)| {
+        let probe = target.probe();
+        let prompt_words = probe.chat().map_or(0, Chat::prompt_words);
+        ranking::Run { subject: probe.subject(), prompt_words, outcome }
+    });
+    if let Some(ranking) = ranking::render(ranked) {
         write!(out, "\n{ranking}")?;
     }
     out.flush()?;

@@ -8,17 +8,19 @@ use crate::outcome::{Outcome, Subject};
 /// The models that answered, the fastest first, as aligned columns; `None` where fewer than two did, which leaves nothing
 /// to choose from.
 ///
-/// A model counts once for each provider, since the way there is part of what a caller waits for. Each figure is the
-/// median of that model's successful runs; the order is that of the time to the whole answer, which every check has.
-pub(super) fn render<'a>(runs: impl IntoIterator<Item = (Subject<'a>, &'a Outcome)>) -> Option<String> {
+/// A model counts once for each provider, since the way there is part of what a caller waits for, and once for each size of
+/// prompt, which has a column where there are several. Each figure is the median of that model's successful runs; the
+/// order is that of the time to the whole answer, which every check has.
+pub(super) fn render<'a>(runs: impl IntoIterator<Item = Run<'a>>) -> Option<String> {
     let mut models: Vec<Model<'a>> = Vec::new();
-    for (subject, outcome) in runs {
+    for Run { subject, prompt_words, outcome } in runs {
         let Some(name) = subject.model.filter(|_| subject.check.generates() && outcome.success()) else {
             continue;
         };
-        let known = models.iter().position(|model| (model.name, model.provider) == (name, subject.provider));
+        let key = (name, subject.provider, prompt_words);
+        let known = models.iter().position(|model| (model.name, model.provider, model.prompt_words) == key);
         let known = known.unwrap_or_else(|| {
-            models.push(Model { name, provider: subject.provider, runs: Vec::new() });
+            models.push(Model { name, provider: subject.provider, prompt_words, runs: Vec::new() });
             models.len() - 1
         });
         models[known].runs.push(outcome);
@@ -27,30 +29,45 @@ pub(super) fn render<'a>(runs: impl IntoIterator<Item = (Subject<'a>, &'a Outcom
         return None;
     }
     models.sort_by_key(Model::total);
-    let mut rows =
-        vec![["MODEL", "PROVIDER", "RUNS", "FIRST TOKEN", "TOKENS/S", "TOTAL"].map(str::to_owned).to_vec()];
-    rows.extend(models.iter().map(Model::row));
+    let sized = models.iter().any(|model| model.prompt_words != models[0].prompt_words);
+    let mut head =
+        ["MODEL", "PROVIDER", "RUNS", "FIRST TOKEN", "TOKENS/S", "TOTAL"].map(str::to_owned).to_vec();
+    if sized {
+        head.insert(2, "PROMPT WORDS".to_owned());
+    }
+    let rows: Vec<_> = std::iter::once(head).chain(models.iter().map(|model| model.row(sized))).collect();
     Some(table::render(&rows, 2))
 }
 
-/// A model at a provider, and its successful runs, of which there is at least one.
+/// A run, and what it asked.
+pub(super) struct Run<'a> {
+    pub(super) subject: Subject<'a>,
+    /// Of the prompt; 0: it had none.
+    pub(super) prompt_words: usize,
+    pub(super) outcome: &'a Outcome,
+}
+
+/// A model at a provider with a prompt of that size, and its successful runs, of which there is at least one.
 struct Model<'a> {
     name: &'a str,
     provider: &'a str,
+    prompt_words: usize,
     runs: Vec<&'a Outcome>,
 }
 
 impl Model<'_> {
-    fn row(&self) -> Vec<String> {
+    /// The cells of its row, with the size of its prompt if it is `sized`.
+    fn row(&self, sized: bool) -> Vec<String> {
         let per_token = self.median(|run| run.time_per_output_token);
-        vec![
-            self.name.to_owned(),
-            self.provider.to_owned(),
+        let mut row = vec![self.name.to_owned(), self.provider.to_owned()];
+        row.extend(sized.then(|| self.prompt_words.to_string()));
+        row.extend([
             self.runs.len().to_string(),
             self.median(|run| run.time_to_first_token).map(table::milliseconds).unwrap_or_default(),
             per_token.map(|each| format!("{:.1}", 1.0 / each.as_secs_f64())).unwrap_or_default(),
             self.total().map(table::milliseconds).unwrap_or_default(),
-        ]
+        ]);
+        row
     }
 
     fn total(&self) -> Option<Duration> {
@@ -93,6 +110,21 @@ mod tests {
         text.unwrap_or_default().lines().skip(1).map(squeeze).collect()
     }
 
+    /// All of them with a prompt of this size.
+    fn all<'a>(runs: &'a [(Subject<'a>, Outcome)], prompt_words: usize) -> impl Iterator<Item = Run<'a>> {
+        runs.iter().map(move |(subject, outcome)| Run { subject: *subject, prompt_words, outcome })
+    }
+
+    #[test]
+    fn prompts_of_different_sizes_are_not_mixed() {
+        let m = subject("p", Check::Stream, Some("m"));
+        let short = [(m, run(Reason::Ok, [100, 50, 10])), (m, run(Reason::Ok, [300, 50, 10]))];
+        let long = [(m, run(Reason::Ok, [900, 800, 10]))];
+        let shown = render(all(&short, 3).chain(all(&long, 4000)));
+        assert!(shown.as_ref().is_some_and(|text| text.contains("PROMPT WORDS")), "{shown:?}");
+        assert_eq!(words(shown), ["m p 3 2 50.0 ms 100.0 200.0 ms", "m p 4000 1 800.0 ms 100.0 900.0 ms"]);
+    }
+
     #[test]
     fn the_fastest_is_first_and_each_way_to_a_model_is_one() {
         let runs = [
@@ -101,7 +133,7 @@ mod tests {
             (subject("openai", Check::Stream, Some("m")), run(Reason::Ok, [200, 90, 25])),
             (subject("groq", Check::Chat, Some("o")), run(Reason::Ok, [150, 0, 0])),
         ];
-        let shown = words(render(runs.iter().map(|(subject, outcome)| (*subject, outcome))));
+        let shown = words(render(all(&runs, 3)));
         assert_eq!(
             shown,
             [
@@ -123,7 +155,7 @@ mod tests {
             (m(Check::Stream), run(Reason::Ok, [300, 200, 0])),
             (subject("p", Check::Chat, Some("n")), run(Reason::Ok, [900, 0, 0])),
         ];
-        let shown = words(render(runs.iter().map(|(subject, outcome)| (*subject, outcome))));
+        let shown = words(render(all(&runs, 3)));
         assert_eq!(shown, ["m p 3 150.0 ms 100.0 300.0 ms", "n p 1 900.0 ms"]);
     }
 
@@ -136,7 +168,7 @@ mod tests {
             (subject("p", Check::Models, Some("o")), run(Reason::Ok, [1, 0, 0])),
             (subject("p", Check::Auth, None), run(Reason::Ok, [1, 0, 0])),
         ];
-        assert_eq!(render(runs.iter().map(|(subject, outcome)| (*subject, outcome))), None);
+        assert_eq!(render(all(&runs, 3)), None);
         assert_eq!(render([]), None);
     }
 }

@@ -12,7 +12,7 @@ use super::{
     words::{between, clock, fault, reason, share, span, took, took_or_none, wait},
 };
 use crate::{
-    config::{Comparison, Pool, Probe},
+    config::{Chat, Comparison, Pool, Probe},
     history::{History, MAX_RUNS, Run, Snapshot},
     metrics::BudgetNow,
     outcome::{Fault, Pair, PairVerdict, Reason, SkipCause, rfc3339},
@@ -347,6 +347,9 @@ fn models(rows: &[Row]) -> Markup {
         .filter_map(|row| Some((row.figures.first_token.or(row.figures.p50)?, row)))
         .collect();
     ranked.sort_by_key(|(seen, _)| *seen);
+    let prompt = |row: &Row| row.probe.chat().map_or(0, |chat| chat.prompt.len());
+    // Which prompt it was matters where they differ in size.
+    let sized = ranked.iter().any(|(_, row)| prompt(row) != prompt(ranked[0].1));
     html! {
         @if !ranked.is_empty() {
             section #models aria-labelledby="models-title" {
@@ -360,7 +363,8 @@ fn models(rows: &[Row]) -> Markup {
                         tr {
                             td.n { (number + 1) }
                             th scope="row" { (row.probe.model.as_deref().unwrap_or_default())
-                                span.sub { (row.probe.provider.name) " · " (row.probe.check()) } }
+                                span.sub { (row.probe.provider.name) " · " (row.probe.check())
+                                    @if sized { " · prompt of " (row.probe.chat().map_or(0, Chat::prompt_words)) " words" } } }
                             td.n { (took(*seen)) }
                             td.n { (took_or_none(row.figures.p50)) }
                             td.n { @match row.figures.per_token {

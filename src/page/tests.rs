@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::*;
 use crate::{
-    config::{self, Config, Pool, PoolMember, Probe},
+    config::{self, Config, Pool, PoolMember, Probe, Task},
     history::{MAX_RUNS, Waiting},
     metrics::testing::{chat, config as configured, provider, stream},
     outcome::{Api, Fault, Outcome, Phases, Reason, SkipCause, rfc3339},
@@ -340,4 +340,28 @@ fn an_answer_in_the_names_of_blackbox_exporter() {
     assert!(debug.contains("langmart_prober_last_result_given 1"), "{debug}");
     let none = answer(&Answer { outcome: None, ..asked });
     assert!(none.contains("probe_success 0") && !none.contains("probe_duration"), "{none}");
+}
+
+#[test]
+fn models_that_were_asked_different_prompts_say_so() {
+    let acme = Arc::new(provider("acme", Api::Langmart));
+    let asked = |name: &str, prompt: String| {
+        let mut probe = Arc::into_inner(chat(name, &acme, "m")).unwrap();
+        if let Task::Chat(chat) = &mut probe.task {
+            chat.prompt = prompt;
+        }
+        Arc::new(probe)
+    };
+    let page = |probes: &[Arc<Probe>]| {
+        let history = of(probes);
+        for probe in probes {
+            run(&history, probe, 60, Reason::Ok);
+        }
+        overview(&view(&history))
+    };
+    let short = asked("short", "Say OK.".to_owned());
+    let long = asked("long", "word ".repeat(400));
+    assert!(!page(std::slice::from_ref(&short)).contains("prompt of"));
+    let both = page(&[short, long]);
+    assert!(both.contains("prompt of 2 words") && both.contains("prompt of 400 words"), "{both}");
 }

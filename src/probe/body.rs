@@ -2,6 +2,8 @@
 
 use serde_json::{Map, Value};
 
+use super::hints;
+
 /// Bytes of JSON that are taken apart as a tree: errors and short completions have a few thousand. Lists are read
 /// without one.
 pub(super) const MAX_TREE: usize = 512 * 1024;
@@ -50,14 +52,14 @@ impl Body {
 /// The error in a body. Its words serve to understand it and are never passed on.
 #[derive(Debug)]
 pub(super) struct ErrorBody<'a> {
-    /// The object that describes the error; `None` where there is only a string, or nothing.
+    /// The object that describes the error, the whole body where there is no such member; `None` where that is no object.
     object: Option<&'a Map<String, Value>>,
     /// The whole body, out of Google's array if it was in one.
     root: &'a Value,
 }
 
 impl<'a> ErrorBody<'a> {
-    /// Finds the error in any of the shapes: `{"error":{…}}`, `{"error":"…"}`, `{"message":"…"}`, `[{"error":{…}}]`.
+    /// Finds the error in any of the shapes: `{"error":{…}}`, `{"error":"…","code":…}`, `{"message":"…"}`, `[{"error":{…}}]`.
     pub(super) fn read(body: &'a Value) -> Self {
         let root = match body {
             Value::Array(items) => items.first().unwrap_or(&Value::Null),
@@ -65,7 +67,7 @@ impl<'a> ErrorBody<'a> {
         };
         let object = match root.get("error") {
             Some(Value::Object(object)) => Some(object),
-            Some(_) => None,
+            Some(_) => root.as_object(),
             // OpenRouter's way of telling that the provider failed amid an answer.
             None => root.pointer("/choices/0/error").and_then(Value::as_object).or(root.as_object()),
         };
@@ -106,16 +108,35 @@ impl<'a> ErrorBody<'a> {
         self.root.get(name)?.as_str()
     }
 
-    /// Whether its code or type is one of these.
+    /// Whether its code or type is one of these, or the one that its details repeat of another service.
     pub(super) fn is(&self, words: &[&str]) -> bool {
-        ["code", "type"].iter().filter_map(|name| self.text(name)).any(|word| words.contains(&word))
+        let details = self.member("details").unwrap_or(&Value::Null);
+        let own = ["code", "type"].map(|name| self.text(name));
+        let further = ["code", "type", "error_code"].map(|name| details.get(name).and_then(Value::as_str));
+        own.into_iter().chain(further).flatten().any(|word| words.contains(&word))
     }
 
     /// Whether its message has one of these phrases, which are in lower case.
     pub(super) fn says(&self, phrases: &[&str]) -> bool {
-        let message = self.text("message").or_else(|| self.root_text("error")).unwrap_or_default();
-        let end = (0..=MAX_MESSAGE.min(message.len())).rev().find(|end| message.is_char_boundary(*end));
-        let message = message[..end.unwrap_or(0)].to_ascii_lowercase();
-        phrases.iter().any(|phrase| message.contains(phrase))
+        let mut said = [self.text("message"), self.root_text("error")].into_iter().flatten().map(|message| {
+            let end = (0..=MAX_MESSAGE.min(message.len())).rev().find(|end| message.is_char_boundary(*end));
+            message[..end.unwrap_or(0)].to_ascii_lowercase()
+        });
+        said.any(|message| phrases.iter().any(|phrase| message.contains(phrase)))
+    }
+
+    /// Whether it is about the limit of a day: by its words (Groq, OpenRouter) or by a `google.rpc.QuotaFailure`.
+    pub(super) fn is_daily(&self) -> bool {
+        let details = self.member("details").and_then(Value::as_array).into_iter().flatten();
+        let violations = details.filter_map(|detail| detail.get("violations")?.as_array()).flatten();
+        let mut quotas = violations.filter_map(|violation| violation.get("quotaId")?.as_str());
+        quotas.any(|quota| quota.contains("PerDay")) || self.says(&["per day", "per-day"])
+    }
+
+    /// The wait in a `google.rpc.RetryInfo` of its details, in seconds.
+    pub(super) fn retry_delay(&self) -> Option<f64> {
+        let details = self.member("details")?.as_array()?;
+        let delay = details.iter().find_map(|detail| detail.get("retryDelay")?.as_str())?;
+        hints::protobuf_duration(delay)
     }
 }

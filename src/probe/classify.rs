@@ -18,6 +18,7 @@ use super::{
     exchange::Response,
     gate,
     hints::{self, Clocks},
+    refusal::{refusal, status_reason},
     status_page,
     stream::Ending,
 };
@@ -26,36 +27,9 @@ use crate::{
     outcome::{Api, Balance, Check, Fault, RateLimit, Reason, StatusPage},
 };
 
-/// Codes and types that mean money, not time: these never heal by waiting.
-const BILLING: &[&str] = &[
-    "billing_error",
-    "billing_hard_limit_reached",
-    "credit_balance_exhausted",
-    "enforced_spend_limit_reached",
-    "insufficient_credits",
-    "insufficient_quota",
-    "organization_spend_limit_exceeded",
-    "organization_usage_limit_exceeded",
-    "project_spend_limit_exceeded",
-];
-
-/// What Anthropic and Google say where their codes do not tell money from other faults.
-const BILLING_PHRASES: &[&str] = &[
-    "credit balance is too low",
-    "specified api usage limits",
-    "workspace api usage limits",
-    "prepayment credits are depleted",
-];
-
-const OVERLOAD: &[&str] = &["overloaded_error", "provider_overloaded", "server_is_overloaded", "slow_down"];
-
-const BAD_KEY: &[&str] = &["expired_api_key", "invalid_api_key", "missing_api_key"];
-
-const NO_MODEL: &[&str] = &["DeploymentNotFound", "model_decommissioned", "model_not_found"];
-
-/// What is said of an unknown model under codes that serve for everything.
-const NO_MODEL_PHRASES: &[&str] =
-    &["not a valid model", "invalid model", "model not exist", "model does not exist"];
+/// What is said of a limit that leaves nothing to wait for.
+const NO_ALLOWANCE: &str =
+    "the limit itself is 0: the plan has no allowance for this, and waiting does not help";
 
 /// What is said of a status page's redirect that was not followed.
 const NO_WAY: &str = "a redirect that is not followed: one too many, without an address, or away from https";
@@ -129,7 +103,10 @@ pub(super) fn classify(probe: &Probe, response: &Response, clocks: &Clocks) -> V
             expectation(&request.expect, response)
         }
         task if response.is_success() => answer(task, probe, response, &body, &error, dialect),
-        task => refusal(task, response.status, &body, &error, dialect),
+        task => {
+            let (reason, detail) = refusal(task, response.status, &body, &error, dialect);
+            Finding::new(reason, detail)
+        }
     };
     let finding = if from_the_proxy(probe, &finding, &body) {
         Finding::new(
@@ -178,18 +155,26 @@ fn verdict(
     error: &ErrorBody<'_>,
     finding: Finding,
 ) -> Verdict {
-    let Finding { reason, detail, tokens, balance } = finding;
+    let Finding { mut reason, mut detail, tokens, balance } = finding;
     let failed = reason != Reason::Ok;
+    // Where the answer is no error, its type is another's: Anthropic's "message".
+    let reports_error = failed && !matches!(reason, Reason::NoContent | Reason::Malformed);
     let upstream = dialect.upstream(error);
     let ratelimit = dialect.rate_limits(&response.headers, error, clocks);
+    let retry_after = wait(dialect, reason, response, error, &ratelimit, clocks);
+    // Mistral's answer to a key whose plan has nothing of a model.
+    let nothing_allowed = || ratelimit.iter().any(|limit| limit.limit == Some(0));
+    if reason == Reason::RateLimited && retry_after.is_none() && nothing_allowed() {
+        (reason, detail) = (Reason::Billing, NO_ALLOWANCE.into());
+    }
     Verdict {
         reason,
         fault: fault(probe.provider.api, reason, upstream.blamed),
         detail,
-        error_code: failed.then(|| dialect.error_code(error).map(gate::error_code)).flatten(),
+        error_code: reports_error.then(|| dialect.error_code(error).map(gate::error_code)).flatten(),
         upstream: failed.then_some(upstream.name).flatten(),
         request_id: request_id(probe, dialect, response, error),
-        retry_after: wait(dialect, reason, response, error, &ratelimit, clocks),
+        retry_after,
         ratelimit,
         tokens,
         status_page: None,
@@ -325,60 +310,6 @@ fn answer(
     }
 }
 
-/// What any other status comes to.
-fn refusal(task: &Task, status: u16, body: &Body, error: &ErrorBody<'_>, dialect: &dyn Dialect) -> Finding {
-    let asks_for_model = matches!(task, Task::Chat(_) | Task::Stream(_) | Task::Models | Task::Http(_));
-    let by_body = dialect.reason(status, error).or_else(|| generic_reason(status, asks_for_model, error));
-    let reason = by_body.unwrap_or_else(|| status_reason(status));
-    let detail: Cow<'static, str> = match (reason, status, body) {
-        (Reason::Billing, 402, _) => "".into(),
-        (Reason::Billing, ..) => format!("a {status} that is about money, not about time").into(),
-        (Reason::AuthFailed, 401, _) => "".into(),
-        (Reason::AuthFailed, ..) => format!("a {status} that is about the key").into(),
-        (Reason::Proxy, ..) => "the proxy wants credentials (407)".into(),
-        (Reason::UnexpectedStatus, 300..=399, _) => "a redirect, which a probe does not follow".into(),
-        (_, _, Body::Html) => "an HTML page in place of the API's error: a proxy or CDN answers".into(),
-        _ => "".into(),
-    };
-    Finding::new(reason, detail)
-}
-
-/// What codes and phrases that several APIs share say beyond the status.
-fn generic_reason(status: u16, asks_for_model: bool, error: &ErrorBody<'_>) -> Option<Reason> {
-    let no_model = || {
-        error.is(NO_MODEL)
-            || status == 400 && error.says(NO_MODEL_PHRASES)
-            // A wrong path is a 404 too; one about the model says so.
-            || status == 404
-                && error.says(&["model", "deployment", "no endpoints"])
-                && !error.says(&["invalid url"])
-    };
-    match status {
-        400 | 402 | 403 | 429 if error.is(BILLING) || error.says(BILLING_PHRASES) => Some(Reason::Billing),
-        400 | 403 if error.is(BAD_KEY) => Some(Reason::AuthFailed),
-        400 | 403 | 404 | 410 if asks_for_model && no_model() => Some(Reason::ModelNotFound),
-        503 if error.is(OVERLOAD) => Some(Reason::Overloaded),
-        _ => None,
-    }
-}
-
-/// What a status says by itself (RFC 9110, 15; 498 is Groq's, 524 Cloudflare's, 529 Anthropic's).
-fn status_reason(status: u16) -> Reason {
-    match status {
-        401 => Reason::AuthFailed,
-        402 => Reason::Billing,
-        403 => Reason::Permission,
-        407 => Reason::Proxy,
-        408 | 504 | 524 => Reason::GatewayTimeout,
-        429 => Reason::RateLimited,
-        498 | 529 => Reason::Overloaded,
-        503 => Reason::Unavailable,
-        400..=499 => Reason::InvalidRequest,
-        500..=599 => Reason::ServerError,
-        _ => Reason::UnexpectedStatus,
-    }
-}
-
 /// How long the service asks to wait. Only failures that waiting can heal are listened to: Anthropic sends Retry-After
 /// with one success in thirteen.
 fn wait(
@@ -389,8 +320,10 @@ fn wait(
     limits: &[RateLimit],
     clocks: &Clocks,
 ) -> Option<f64> {
-    let retryable_payment = response.status == 402 && reason == Reason::RateLimited;
-    if reason == Reason::Ok || !(matches!(response.status, 429 | 503 | 529) || retryable_payment) {
+    // OpenRouter's 402 that waiting heals and a provider's 429 under a gateway's 502 count, what is the probe's own does not.
+    let limited = reason == Reason::RateLimited;
+    let heals = matches!(response.status, 429 | 503 | 529) && reason != Reason::InvalidRequest;
+    if reason == Reason::Ok || !(heals || limited) {
         return None;
     }
     let until_reset = || {
@@ -399,7 +332,10 @@ fn wait(
         let server_now = clocks.ours(clocks.date.unwrap_or(clocks.now))?;
         Some(reset.duration_since(server_now).map_or(0.0, |wait| wait.as_secs_f64()))
     };
-    hints::retry_after(&response.headers, clocks).or_else(|| dialect.body_hint(error)).or_else(until_reset)
+    // A wait of nothing, or one that has passed, is no wait: openai-python goes by its own then, and so does our backoff.
+    let some = |seconds: &f64| *seconds > 0.0;
+    let by_header = hints::retry_after(&response.headers, clocks).filter(some);
+    by_header.or_else(|| error.retry_delay().filter(some)).or_else(|| until_reset().filter(some))
 }
 
 fn request_id(
@@ -415,6 +351,8 @@ fn request_id(
         .find_map(by_header)
         .or_else(|| error.root_text("request_id").and_then(gate::request_id))
         .or_else(|| error.text("request_id").and_then(gate::request_id))
+        // Google's, which sends no header with one.
+        .or_else(|| error.root_text("responseId").and_then(gate::request_id))
         .filter(|id| !echoes_a_secret(probe, id))
 }
 

@@ -10,14 +10,19 @@ pub(super) const OTHER: &str = "other";
 /// Codes, types and statuses that providers document (facts of each API's error page).
 const CODES: &[&str] = &[
     // OpenAI and its imitators
+    "account_deactivated",
     "billing_hard_limit_reached",
+    "billing_not_active",
+    "content_filter",
     "context_length_exceeded",
     "credit_balance_exhausted",
     "insufficient_quota",
+    "internal_server_error",
     "invalid_api_key",
     "invalid_request_error",
     "model_decommissioned",
     "model_not_found",
+    "organization_restricted",
     "organization_spend_limit_exceeded",
     "organization_usage_limit_exceeded",
     "project_spend_limit_exceeded",
@@ -45,14 +50,21 @@ const CODES: &[&str] = &[
     "request_too_large",
     "timeout_error",
     // Google
+    "API_KEY_HTTP_REFERRER_BLOCKED",
     "API_KEY_INVALID",
+    "API_KEY_IP_ADDRESS_BLOCKED",
+    "API_KEY_SERVICE_BLOCKED",
+    "BILLING_DISABLED",
+    "CONSUMER_SUSPENDED",
     "DEADLINE_EXCEEDED",
     "FAILED_PRECONDITION",
     "INTERNAL",
     "INVALID_ARGUMENT",
     "NOT_FOUND",
     "PERMISSION_DENIED",
+    "RATE_LIMIT_EXCEEDED",
     "RESOURCE_EXHAUSTED",
+    "SERVICE_DISABLED",
     "UNAUTHENTICATED",
     "UNAVAILABLE",
     // OpenRouter
@@ -141,14 +153,24 @@ pub(super) fn error_code(code: &str) -> Cow<'static, str> {
 
 /// The provider that `PROVIDER_<NAME>_<nnn>` names, [`OTHER`] where we do not know it; `None` for any other code.
 pub(super) fn langmart_provider(code: &str) -> Option<&'static str> {
-    let (name, status) = code.strip_prefix("PROVIDER_")?.rsplit_once('_')?;
+    let (name, _) = provider_and_status(code)?;
     let spelled = |c: char| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_';
     // Words of one letter and doubled separators are no provider's, but other spellings of one code.
     let words = name.split('_').all(|word| word.len() > 1);
-    if !three_digits(status) || !words || !name.chars().all(spelled) {
+    if !words || !name.chars().all(spelled) {
         return None;
     }
     Some(provider(name).unwrap_or(OTHER))
+}
+
+/// The status that `PROVIDER_<NAME>_<nnn>` says the provider answered with; `None` for any other code.
+pub(super) fn langmart_status(code: &str) -> Option<u16> {
+    let (_, status) = provider_and_status(code)?;
+    status.parse().ok()
+}
+
+fn provider_and_status(code: &str) -> Option<(&str, &str)> {
+    code.strip_prefix("PROVIDER_")?.rsplit_once('_').filter(|(_, status)| three_digits(status))
 }
 
 /// The area of `GATEWAY_<AREA>_<nnn>`, `GATEWAY<digit>_<AREA>_<nnn>` or `API_<AREA>_<nnn>`, if we know it.

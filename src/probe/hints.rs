@@ -116,11 +116,14 @@ pub(super) fn rfc3339(value: &str) -> Option<SystemTime> {
     Some(moment.into())
 }
 
-/// Seconds since the Unix epoch, or milliseconds where there are so many that seconds would be far in the future.
+/// Seconds since the Unix epoch, or milliseconds where there are so many that seconds would be far in the future. Fewer
+/// than those of 2001, or more than those of 5138, are no moment but something else: seconds to wait, for one.
 pub(super) fn epoch(value: &str) -> Option<SystemTime> {
-    const MILLISECONDS_FROM: f64 = 1e12;
-    let number = decimal(value)?;
-    let seconds = if number >= MILLISECONDS_FROM { number / 1000.0 } else { number };
+    let seconds = match decimal(value)? {
+        seconds @ 1e9..1e11 => seconds,
+        milliseconds @ 1e12..1e14 => milliseconds / 1000.0,
+        _ => return None,
+    };
     SystemTime::UNIX_EPOCH.checked_add(Duration::try_from_secs_f64(seconds).ok()?)
 }
 
@@ -225,8 +228,9 @@ mod tests {
         assert_eq!(rfc3339("tomorrow"), None);
         assert_eq!(epoch("1795334460000"), at(1_795_334_460));
         assert_eq!(epoch("1795334460"), at(1_795_334_460));
-        assert_eq!(epoch("-1"), None);
-        assert_eq!(epoch(&"9".repeat(60)), None);
+        for no_moment in ["-1", "0", "60", "500", "198300", "1795334460000000", &"9".repeat(60)] {
+            assert_eq!(epoch(no_moment), None, "{no_moment}");
+        }
         assert_eq!(protobuf_duration("37s"), Some(37.0));
         assert_eq!(protobuf_duration("0.123456789s"), Some(0.123_456_789));
         assert_eq!(protobuf_duration("37"), None);

@@ -37,6 +37,7 @@ mod gate;
 mod handover;
 mod hints;
 mod network;
+mod refusal;
 mod remedy;
 mod request;
 mod resolver;

@@ -40,7 +40,7 @@ pub(super) fn remedy(api: Api, check: Check, outcome: &Outcome) -> &'static str 
         }
         Reason::AuthFailed => auth_failed(api, outcome.fault),
         Reason::Permission => {
-            "the key is known but may not do this: check its scopes, project, region and IP restrictions"
+            "the key is known but may not do this: check its scopes, project, region and IP restrictions, and that its account is open"
         }
         Reason::Billing if outcome.fault == Fault::Provider => {
             "the provider account behind the gateway has no credit or quota: top it up or switch the connection"
@@ -133,6 +133,9 @@ fn tls(detail: &str) -> &'static str {
 
 fn auth_failed(api: Api, fault: Fault) -> &'static str {
     match (fault, api) {
+        (Fault::Provider, Api::Openrouter) => {
+            "the provider refuses the key that OpenRouter uses: replace your own (BYOK) in its settings; another is its matter"
+        }
         (Fault::Provider, _) => {
             "the provider key stored in the gateway is bad: replace it under Connections and press Test there"
         }

@@ -2,6 +2,8 @@
 
 use std::ops::ControlFlow;
 
+use serde::de::IgnoredAny;
+
 /// Bytes of a line, its end left out.
 const MAX_LINE: usize = 512 * 1024;
 
@@ -10,6 +12,9 @@ const MAX_DATA: usize = 512 * 1024;
 
 const BOM: &[u8] = b"\xef\xbb\xbf";
 
+/// Bytes of bare JSON between events; errors have a thousand or two.
+const MAX_BARE: usize = 16 * 1024;
+
 /// One event. Its id and the stream's retry time say nothing to a probe, which never reconnects.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Event {
@@ -17,6 +22,9 @@ pub(super) struct Event {
     pub(super) name: String,
     /// Its `data:` lines, with a line feed between them.
     pub(super) data: String,
+    /// Whether it is none by the standard, but a JSON object on lines of its own: Google breaks a stream off by its error's
+    /// body as it is, which its own client reads so.
+    pub(super) bare: bool,
 }
 
 /// A line or an event is longer than any that an API sends.
@@ -34,6 +42,8 @@ pub(super) struct Decoder {
     name: Vec<u8>,
     /// Each line with a line feed after it.
     data: Vec<u8>,
+    /// The lines of a bare object that is not complete.
+    bare: Vec<u8>,
     recognised: bool,
 }
 
@@ -88,9 +98,11 @@ impl Decoder {
         let text = line.strip_prefix(BOM).filter(|_| first).unwrap_or(&line);
         let event = if text.is_empty() {
             self.dispatch()
-        } else {
-            self.field(text)?;
+        } else if self.field(text)? {
+            self.bare.clear();
             None
+        } else {
+            self.add_bare(text)
         };
         // The buffer serves the next line.
         self.line = line;
@@ -98,7 +110,8 @@ impl Decoder {
         Ok(event)
     }
 
-    fn field(&mut self, line: &[u8]) -> Result<(), TooLong> {
+    /// Takes a field in; the value is whether the standard knows it.
+    fn field(&mut self, line: &[u8]) -> Result<bool, TooLong> {
         let colon = line.iter().position(|byte| *byte == b':');
         let (name, value) = colon.map_or((line, &b""[..]), |colon| (&line[..colon], &line[colon + 1..]));
         let value = value.strip_prefix(b" ").unwrap_or(value);
@@ -116,15 +129,29 @@ impl Decoder {
             }
             // Without a name it is a comment.
             b"" | b"id" | b"retry" => {}
-            _ => return Ok(()),
+            _ => return Ok(false),
         }
         self.recognised = true;
-        Ok(())
+        Ok(true)
+    }
+
+    /// Takes in a line that is no field, where it may belong to a bare object. The value is the object that it completes.
+    fn add_bare(&mut self, line: &[u8]) -> Option<Event> {
+        let begins = self.bare.is_empty() && line.starts_with(b"{");
+        let fits = self.bare.len() + line.len() <= MAX_BARE;
+        if !self.recognised || !fits || self.bare.is_empty() && !begins {
+            self.bare.clear();
+            return None;
+        }
+        self.bare.extend_from_slice(line);
+        // Only a line that may be the last is worth a look at the whole, which is bounded.
+        let whole = line.ends_with(b"}") && serde_json::from_slice::<IgnoredAny>(&self.bare).is_ok();
+        whole.then(|| Event { name: String::new(), data: text(&std::mem::take(&mut self.bare)), bare: true })
     }
 
     fn dispatch(&mut self) -> Option<Event> {
         let data = self.data.strip_suffix(b"\n").map(text);
-        let event = data.map(|data| Event { name: text(&self.name), data });
+        let event = data.map(|data| Event { name: text(&self.name), data, bare: false });
         self.name.clear();
         self.data.clear();
         event
@@ -224,6 +251,33 @@ mod tests {
         assert_eq!(events([&lines[..]]), Err(TooLong));
         // What is ended makes room.
         assert_eq!(events([&line(300_000).repeat(5)[..]]).unwrap().len(), 5);
+    }
+
+    #[test]
+    fn a_bare_object_between_events_is_told_as_such() {
+        let bare = |stream: &[u8]| -> Vec<String> {
+            [1, 7, stream.len()]
+                .map(|size| {
+                    let events = events(stream.chunks(size)).unwrap().into_iter();
+                    events.filter(|event| event.bare).map(|event| event.data).collect::<Vec<_>>()
+                })
+                .concat()
+        };
+        let error: &[u8] = b"data: 1\n\n{\r\n  \"error\": {\n    \"code\": 503\n  }\n}\n";
+        assert_eq!(bare(error), vec!["{  \"error\": {    \"code\": 503  }}"; 3]);
+        assert_eq!(bare(b": a comment\n{\"error\":{}}\n"), vec!["{\"error\":{}}"; 3]);
+        // Not before the first field, nor what is cut off, interrupted or no object.
+        for none in [
+            &b"{\"error\":{}}\n\ndata: 1\n\n"[..],
+            b"data: 1\n\n{\"error\":{\n",
+            b"data: 1\n\n{\"error\":{\ndata: 2\n}}\n",
+            b"data: 1\n\nother {\"error\":{}}\n}\n",
+            b"data: 1\n\n[1]\n",
+        ] {
+            assert_eq!(bare(none), Vec::<String>::new(), "{}", text(none));
+        }
+        let long = [b"data: 1\n\n{\"a\":\"".to_vec(), vec![b'x'; MAX_BARE], b"\"}\n".to_vec()].concat();
+        assert_eq!(bare(&long), Vec::<String>::new());
     }
 
     #[test]

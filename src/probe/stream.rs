@@ -257,8 +257,11 @@ impl Heard {
     }
 
     fn event(&mut self, dialect: &dyn Dialect, event: &Event, arrived: Instant) -> ControlFlow<()> {
-        self.last = Some(arrived);
         let data = event.data.trim();
+        if event.bare {
+            return self.bare(data);
+        }
+        self.last = Some(arrived);
         if event.name == "error" {
             self.error = Some(serde_json::from_str(data).unwrap_or_default());
             return ControlFlow::Break(());
@@ -287,6 +290,17 @@ impl Heard {
         self.finish = self.finish.or(finish.map(|why| (arrived, why)));
         self.done = done;
         if done { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    }
+
+    /// Of JSON that is no event an error alone counts.
+    fn bare(&mut self, object: &str) -> ControlFlow<()> {
+        match serde_json::from_str(object) {
+            Ok(value) if ErrorBody::read(&value).denies_success() => {
+                self.error = Some(value);
+                ControlFlow::Break(())
+            }
+            _ => ControlFlow::Continue(()),
+        }
     }
 }
 

@@ -5,6 +5,7 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
+use percent_encoding::percent_decode_str;
 use serde_json::{Value, json};
 
 use super::{
@@ -29,10 +30,12 @@ const FLOOD_HEADERS: usize = 1000;
 /// Decides what happens to a request, and notes it in the record.
 pub(super) fn answer(request: &Request, script: &Mutex<Script>, entry: &Entry) -> Action {
     entry.describe(request);
-    let addressed = Provider::of_path(request.path());
+    // As the services read it: a model's name in the path may have any character.
+    let path = percent_decode_str(request.path()).decode_utf8_lossy();
+    let addressed = Provider::of_path(&path);
     let mut call = addressed.map(|(provider, rest)| Call::new(provider, rest, request));
     // The scenario's calls are counted also where the header overrides it.
-    let (mut met, more_models) = consult(script, request.path(), call.as_ref());
+    let (mut met, more_models) = consult(script, &path, call.as_ref());
     match request.header(HEADER).map(of_header) {
         None => {}
         Some(Ok((fault, pace))) => {
@@ -48,11 +51,11 @@ pub(super) fn answer(request: &Request, script: &Mutex<Script>, entry: &Entry) -
         call.pace = met.pace;
     }
     let (mut action, fault) = match met.effect {
-        None => (Action::Reply(with_date(fair(call.as_ref(), request.path()))), None),
+        None => (Action::Reply(with_date(fair(call.as_ref(), &path))), None),
         // A response of the scenario's own is played as it stands.
         Some(Effect::Respond(reply, name)) => (Action::Reply(*reply), Some(name)),
         Some(Effect::Fault(fault)) => {
-            let action = match strike(&fault, call.as_ref(), request.path()) {
+            let action = match strike(&fault, call.as_ref(), &path) {
                 Action::Reply(reply) => Action::Reply(with_date(reply)),
                 other => other,
             };

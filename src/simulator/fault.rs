@@ -161,9 +161,10 @@ const SPECS: [Spec; 36] = [
     spec(Kind::ErrorIn200, "error_in_200", &["variant"], &["ok_false"]),
     spec(Kind::Malformed, "malformed", &[], &[]),
     spec(Kind::Empty, "empty", &[], &[]),
-    // `done`: an end mark follows. `recorded`: what OpenRouter sent, which is not what it documents.
-    spec(Kind::StreamErrorFirst, "stream_error_first", &["variant", "upstream"], &["done"]),
-    spec(Kind::StreamErrorMid, "stream_error_mid", &["variant", "upstream"], &["done", "recorded"]),
+    // `done`: an end mark follows. `recorded`: what OpenRouter sent, which is not what it documents. `x_groq`: Groq's other
+    // way, a member of a chunk that looks like a good end.
+    spec(Kind::StreamErrorFirst, "stream_error_first", &["variant", "upstream"], &["done", "x_groq"]),
+    spec(Kind::StreamErrorMid, "stream_error_mid", &["variant", "upstream"], &["done", "recorded", "x_groq"]),
     spec(Kind::StreamTruncated, "stream_truncated", &["variant"], BREAKS),
     spec(Kind::StreamStalled, "stream_stalled", &[], &[]),
     spec(Kind::StreamEndless, "stream_endless", &["variant"], &["after_done"]),

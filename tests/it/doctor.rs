@@ -164,6 +164,12 @@ fn a_credential_is_had_by_systemd_run() {
 }
 
 #[test]
+fn still_having_issues() {
+    let bench = Bench::new("[[rule]]\npath = \"/chat\"\nfault = \"server_error\"\n");
+    bench.check("still_having_issues", &with_chat(), &["--generate"], 1);
+}
+
+#[test]
 fn provider_connection_failure() {
     let bench =
         Bench::new("[[rule]]\npath = \"/chat\"\nfault = \"provider_auth_failed\"\nupstream = \"openai\"\n");

@@ -41,4 +41,5 @@ mod stream;
 mod stream_simulated;
 mod systemd;
 mod transport;
+mod variants;
 mod warm;

@@ -425,6 +425,11 @@ fn an_error_wins_over_everything() {
     let array = event(r#"[{"error":{"code":503,"message":"x","status":"UNAVAILABLE"}}]"#);
     let outcome = check(Api::Google, &array, Reason::StreamError, Fault::Provider);
     assert_eq!(outcome.error_code.as_deref(), Some("UNAVAILABLE"));
+    // The body of an error as it is, amid the events.
+    let begun = event(r#"{"candidates":[{"content":{"parts":[{"text":"O"}]}}]}"#);
+    let bare = "{\n  \"error\": {\n    \"code\": 503,\n    \"status\": \"UNAVAILABLE\"\n  }\n}\n";
+    let outcome = check(Api::Google, &(begun + bare), Reason::StreamError, Fault::Provider);
+    assert_eq!(outcome.error_code.as_deref(), Some("UNAVAILABLE"));
 }
 
 #[test]

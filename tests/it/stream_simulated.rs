@@ -97,9 +97,11 @@ fn every_broken_stream_has_its_reason_in_every_dialect() {
     let rules = [
         ("stream_error_first", "", StreamError),
         ("stream_error_first", "variant = \"done\"", StreamError),
+        ("stream_error_first", "variant = \"x_groq\"", StreamError),
         ("stream_error_mid", "", StreamError),
         ("stream_error_mid", "variant = \"done\"", StreamError),
         ("stream_error_mid", "variant = \"recorded\"", StreamError),
+        ("stream_error_mid", "variant = \"x_groq\"", StreamError),
         ("stream_truncated", "", StreamTruncated),
         ("stream_truncated", "variant = \"close\"", StreamTruncated),
         ("stream_truncated", "variant = \"reset\"", StreamTruncated),
@@ -181,4 +183,19 @@ fn reasoning_is_no_first_token() {
         assert!(outcome.time_to_first_reasoning < outcome.time_to_first_token, "{model}: {outcome:?}");
         assert!(outcome.time_to_first_reasoning.is_some(), "{model}: {outcome:?}");
     }
+}
+
+#[test]
+fn a_model_is_asked_for_by_its_name_whatever_is_in_it() {
+    let model = r#"a "b" <c>%22d?e#f+g"#;
+    let simulator = simulator(&format!("pace = {{ tokens = 2 }}\n[models]\ngoogle = ['{model}']"));
+    let streamed = || stream(&simulator, (Api::Google, Provider::Google, model), false);
+    let chat =
+        Probe { task: probe(provider(Api::Google, "http://127.0.0.1"), Check::Chat).task, ..streamed() };
+    for probe in [streamed(), chat] {
+        let outcome = runs(probe, 1).remove(0);
+        assert!(outcome.success(), "{outcome:?}");
+    }
+    let asked: Vec<_> = simulator.requests().into_iter().filter_map(|request| request.model).collect();
+    assert_eq!(asked, [model, model]);
 }

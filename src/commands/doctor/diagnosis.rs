@@ -207,7 +207,7 @@ fn of_service(provider: &Provider, check: Check, outcome: &Outcome) -> Diagnosis
     let who = party(provider, outcome);
     let hint = outcome.hint;
     match outcome.reason {
-        Reason::AuthFailed if outcome.fault == Fault::Provider => of_stored_key(outcome),
+        Reason::AuthFailed if outcome.fault == Fault::Provider => of_stored_key(provider, outcome),
         Reason::AuthFailed => {
             let cause = "the key is wrong, incomplete, expired, revoked, or of another environment";
             let source = provider.key.as_ref().map(|key| key.source.to_string()).unwrap_or_default();
@@ -256,28 +256,29 @@ fn of_service(provider: &Provider, check: Check, outcome: &Outcome) -> Diagnosis
             format!("{who} refuses what the {check} check asks: {}", said(outcome)),
         )
         .remedy(hint),
-        _ => with_status_page(
-            Diagnosis::new(
-                "Still Having Issues",
-                format!("{who} does not answer as it should: {}", said(outcome)),
-            )
-            .remedy(hint),
-            provider,
-            outcome,
-        )
-        .command("langmart-prober report --since 1h".to_owned()),
+        _ => {
+            let cause = format!("{who} does not answer as it should: {}", said(outcome));
+            let diagnosis = Diagnosis::new("Still Having Issues", cause).remedy(hint);
+            let diagnosis = with_status_page(diagnosis, provider, outcome);
+            let diagnosis = if api == Api::Langmart {
+                diagnosis.remedy("other requests' errors: Error Analytics in LangMart's dashboard")
+            } else {
+                diagnosis
+            };
+            diagnosis.command("langmart-prober report --since 1h".to_owned())
+        }
     }
 }
 
-/// The key that LangMart holds for the provider.
-fn of_stored_key(outcome: &Outcome) -> Diagnosis {
+/// The key that the gateway holds for the provider.
+fn of_stored_key(provider: &Provider, outcome: &Outcome) -> Diagnosis {
     let whose = outcome.upstream.unwrap_or("the provider");
+    let gateway = if provider.api == Api::Openrouter { "OpenRouter" } else { "LangMart" };
     let cause = format!(
-        "our key is good; the key that is stored in LangMart for {whose} is wrong, expired or revoked"
+        "our key is good; the key that is stored in {gateway} for {whose} is wrong, expired or revoked"
     );
-    Diagnosis::new("Provider Connection Failures", cause)
-        .remedy(outcome.hint)
-        .command(outcome.upstream.and_then(places::direct_curl))
+    let diagnosis = Diagnosis::new("Provider Connection Failures", cause).remedy(outcome.hint);
+    with_status_page(diagnosis, provider, outcome).command(outcome.upstream.and_then(places::direct_curl))
 }
 
 /// Who answered so, for a sentence.

@@ -176,6 +176,11 @@ pub struct Chat {
 }
 
 impl Chat {
+    /// The size of the prompt, as `prompt_words` counts it.
+    pub fn prompt_words(&self) -> usize {
+        self.prompt.split_whitespace().count()
+    }
+
     /// About how many tokens the prompt has, roles and marks included: right for English within some tenths.
     pub fn estimated_input_tokens(&self) -> u64 {
         const FRAME_TOKENS: u64 = 8;

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::{Completion, Content, Dialect, Piece, Usage, count, rate_limit};
 use crate::{
     config::{Chat, Provider, Stream},
-    outcome::{RateLimit, Reason, Resource},
+    outcome::{RateLimit, Resource},
     probe::{
         body::ErrorBody,
         gate,
@@ -112,10 +112,12 @@ impl Dialect for Anthropic {
         }
     }
 
-    fn reason(&self, status: u16, error: &ErrorBody<'_>) -> Option<Reason> {
-        let detail =
-            error.member("details").and_then(|details| details.get("error_code")).and_then(Value::as_str);
-        (status == 429 && detail == Some("enforced_spend_limit_reached")).then_some(Reason::Billing)
+    fn is_model(&self, listed: &str, model: &str) -> bool {
+        // The list has dated names alone; an alias leaves the date out, or says latest in its place.
+        let alias = model.strip_suffix("-latest").unwrap_or(model);
+        let date = listed.strip_prefix(alias).and_then(|rest| rest.strip_prefix('-'));
+        let dated = |date: &str| date.len() == 8 && date.bytes().all(|byte| byte.is_ascii_digit());
+        listed == model || date.is_some_and(dated)
     }
 
     fn rate_limits(&self, headers: &HeaderMap, _error: &ErrorBody<'_>, clocks: &Clocks) -> Vec<RateLimit> {

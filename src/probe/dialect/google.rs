@@ -7,11 +7,7 @@ use super::{Acceptance, Completion, Content, Dialect, Piece, Usage};
 use crate::{
     config::{Chat, Provider, Stream},
     outcome::{RateLimit, Reason},
-    probe::{
-        body::ErrorBody,
-        gate,
-        hints::{self, Clocks},
-    },
+    probe::{body::ErrorBody, gate, hints::Clocks},
 };
 
 /// See the module.
@@ -113,12 +109,10 @@ impl Dialect for Google {
 
     fn reason(&self, status: u16, error: &ErrorBody<'_>) -> Option<Reason> {
         let state = error.text("status").unwrap_or_default();
-        let about_key = error.says(&["unregistered callers", "api key not valid", "api key was reported"]);
         match status {
-            // A bad key is a 400, a missing one a 403.
-            400 | 403 if about_key || detail_reason(error) == Some("API_KEY_INVALID") => {
-                Some(Reason::AuthFailed)
-            }
+            // A bad key is a 400.
+            400 | 403 if detail_reason(error) == Some("API_KEY_INVALID") => Some(Reason::AuthFailed),
+            403 if detail_reason(error) == Some("BILLING_DISABLED") => Some(Reason::Billing),
             400 if state == "FAILED_PRECONDITION" => Some(Reason::Permission),
             503 if state == "UNAVAILABLE" => Some(Reason::Overloaded),
             _ => None,
@@ -127,12 +121,6 @@ impl Dialect for Google {
 
     fn error_code<'a>(&self, error: &ErrorBody<'a>) -> Option<&'a str> {
         detail_reason(error).or_else(|| error.text("status")).or_else(|| error.text("code"))
-    }
-
-    fn body_hint(&self, error: &ErrorBody<'_>) -> Option<f64> {
-        let details = error.member("details")?.as_array()?;
-        let delay = details.iter().find_map(|detail| detail.get("retryDelay")?.as_str())?;
-        hints::protobuf_duration(delay)
     }
 
     fn rate_limits(&self, _headers: &HeaderMap, _error: &ErrorBody<'_>, _clocks: &Clocks) -> Vec<RateLimit> {

@@ -61,12 +61,23 @@ impl Dialect for Langmart {
     }
 
     fn reason(&self, status: u16, error: &ErrorBody<'_>) -> Option<Reason> {
-        let area = error.text("code").and_then(gate::langmart_area)?;
-        match (status, area) {
-            (400..=499, "BILLING") => Some(Reason::Billing),
-            (400 | 403, "AUTH") => Some(Reason::AuthFailed),
+        let code = error.text("code")?;
+        // Behind it the code is lost and the words are left. Google's are the same for what a minute allows.
+        let spent = || {
+            gate::langmart_provider(code) == Some("openai") && error.says(&["exceeded your current quota"])
+        };
+        match (status, gate::langmart_area(code)) {
+            (429, _) if spent() => Some(Reason::Billing),
+            (400..=499, Some("BILLING")) => Some(Reason::Billing),
+            (400 | 403, Some("AUTH")) => Some(Reason::AuthFailed),
             _ => None,
         }
+    }
+
+    fn status(&self, status: u16, error: &ErrorBody<'_>) -> u16 {
+        // PROVIDER_OPENAI_429 is the provider's 429, also under the 502 or 503 of a gateway that cannot go on.
+        let told = error.text("code").and_then(gate::langmart_status);
+        told.filter(|told| status >= 500 && (400..=599).contains(told)).unwrap_or(status)
     }
 
     fn upstream(&self, error: &ErrorBody<'_>) -> Upstream {

@@ -99,9 +99,19 @@ pub(super) trait Dialect: Sync {
         openai::completion(answer)
     }
 
+    /// The status that the verdict goes by: the response's own, unless its body names one that says more.
+    fn status(&self, status: u16, _error: &ErrorBody<'_>) -> u16 {
+        status
+    }
+
     /// What this API's body says beyond its status; `None`: nothing.
     fn reason(&self, _status: u16, _error: &ErrorBody<'_>) -> Option<Reason> {
         None
+    }
+
+    /// The body of the provider's own error that a gateway hands on inside its own; null: none.
+    fn wrapped(&self, _error: &ErrorBody<'_>) -> Value {
+        Value::Null
     }
 
     /// The error's own code, before the gate.
@@ -112,11 +122,6 @@ pub(super) trait Dialect: Sync {
     /// The provider behind a gateway that the error names.
     fn upstream(&self, _error: &ErrorBody<'_>) -> Upstream {
         Upstream::default()
-    }
-
-    /// The wait that a body asks for, in seconds.
-    fn body_hint(&self, _error: &ErrorBody<'_>) -> Option<f64> {
-        None
     }
 
     /// Whether a reset is a wait, where nothing is left and no Retry-After is given: not so for `OpenAI`, whose reset is

@@ -86,7 +86,7 @@ pub(super) fn completion(answer: &Value) -> Completion {
     let bytes = text.len() + reasoning(message, thinking);
     let content = if !text.trim().is_empty() {
         Content::Visible
-    } else if message.get("refusal").is_some_and(Value::is_string) {
+    } else if message.get("refusal").and_then(Value::as_str).is_some_and(|refusal| !refusal.is_empty()) {
         Content::Empty("the model refused")
     } else {
         Content::Empty(why_empty(finish))
@@ -165,20 +165,23 @@ fn thinking_bytes(thinking: &Value) -> usize {
     }
 }
 
-/// `code`, or `type` where the code is null; a code that only repeats the status in digits (Azure, `OpenRouter`) is none.
+/// `code`, or `type` where the code is null, or Google's `status` behind the same dialect; a code that only repeats the
+/// status in digits (Azure, `OpenRouter`) is none.
 pub(super) fn error_code<'a>(error: &ErrorBody<'a>) -> Option<&'a str> {
     let says_something = |code: &&str| !code.is_empty() && !code.bytes().all(|byte| byte.is_ascii_digit());
-    error.text("code").filter(says_something).or_else(|| error.text("type").filter(says_something))
+    ["code", "type", "status"].into_iter().find_map(|name| error.text(name).filter(says_something))
 }
 
-/// `x-ratelimit-{limit,remaining,reset}-{requests,tokens}` and the families of imitators. Resets are Go durations;
-/// Azure's bare integers have no agreed unit and Mistral sends none.
+/// `x-ratelimit-{limit,remaining,reset}-{requests,tokens}` and the families of imitators, Mistral's and Cerebras'. Resets
+/// are Go durations; bare numbers (Azure, Cerebras) have no agreed unit and Mistral sends none.
 pub(super) fn rate_limits(headers: &HeaderMap, clocks: &Clocks) -> Vec<RateLimit> {
-    const FAMILIES: [(&str, Resource); 6] = [
+    const FAMILIES: [(&str, Resource); 8] = [
         ("requests", Resource::Requests),
         ("tokens", Resource::Tokens),
         ("project-tokens", Resource::Tokens),
         ("req-10-second", Resource::Requests),
+        ("req-minute", Resource::Requests),
+        ("requests-day", Resource::Requests),
         ("tokens-minute", Resource::Tokens),
         ("tokens-month", Resource::Tokens),
     ];

@@ -52,9 +52,17 @@ impl Dialect for Openrouter {
             403 if text("resets_at").is_some() || error.says(&["key limit exceeded"]) => {
                 Some(Reason::Billing)
             }
+            // The provider is the one that would have been asked.
+            403 if metadata("flagged_input").is_some() => Some(Reason::InvalidRequest),
             503 if text("error_type") == Some("provider_overloaded") => Some(Reason::Overloaded),
             _ => None,
         }
+    }
+
+    fn wrapped(&self, error: &ErrorBody<'_>) -> Value {
+        // As text, of which some is JSON.
+        let raw = metadata(error, "raw").and_then(Value::as_str);
+        raw.and_then(|raw| serde_json::from_str(raw).ok()).unwrap_or_default()
     }
 
     fn error_code<'a>(&self, error: &ErrorBody<'a>) -> Option<&'a str> {
@@ -81,13 +89,17 @@ impl Dialect for Openrouter {
         // Often only the body has them, as a copy of the headers.
         let copied = metadata(error, "headers");
         let read = |name: &str| {
-            hints::text(headers, &name.to_ascii_lowercase())
-                .or_else(|| copied?.get(name)?.as_str())
-                .map(str::trim)
+            let copy = || {
+                let (_, value) =
+                    copied?.as_object()?.iter().find(|(key, _)| key.eq_ignore_ascii_case(name))?;
+                // As text, or as the number that it is.
+                Some(value.as_str().map_or_else(|| value.to_string(), |text| text.trim().to_owned()))
+            };
+            hints::text(headers, &name.to_ascii_lowercase()).map(str::to_owned).or_else(copy)
         };
         let count = |name| read(name)?.parse().ok();
         let reset = read("X-RateLimit-Reset")
-            .and_then(|reset| hints::epoch(reset).or_else(|| hints::rfc3339(reset)))
+            .and_then(|reset| hints::epoch(&reset).or_else(|| hints::rfc3339(&reset)))
             .and_then(|moment| clocks.ours(moment));
         let limit = count("X-RateLimit-Limit");
         rate_limit(Resource::Requests, limit, count("X-RateLimit-Remaining"), reset).into_iter().collect()

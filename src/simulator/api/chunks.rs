@@ -175,6 +175,11 @@ impl Chunks<'_> {
                 };
                 vec![Piece::Data(langmart::failure(what, self.call, parameters).1)]
             }
+            Flavour::Groq if variant == Some("x_groq") => {
+                let mut chunk = self.chunk(json!({}), Some("stop"));
+                chunk["x_groq"] = json!({"id": self.groq_id(), "error": "over_capacity"});
+                vec![Piece::Data(chunk)]
+            }
             Flavour::Openai | Flavour::Groq | Flavour::Deepseek | Flavour::Mistral => {
                 vec![Piece::Data(openai::failure(Failure::ServerError, self.call, parameters).1)]
             }

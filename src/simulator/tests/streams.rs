@@ -327,6 +327,9 @@ fn each_service_breaks_off_in_its_own_words() {
     assert_eq!(error["error"]["code"], json!("PROVIDER_ANTHROPIC_529"));
     let (error, _) = last(Provider::Groq, "stream_error_mid");
     assert_eq!(error["error"]["type"], json!("internal_server_error"));
+    let (error, before) = last(Provider::Groq, "stream_error_mid; tokens=1; variant=x_groq");
+    assert_eq!(error["x_groq"]["error"], json!("over_capacity"));
+    assert_eq!((&error["choices"][0]["finish_reason"], before.is_empty()), (&json!("stop"), false));
 
     let (error, before) = last(Provider::Anthropic, "stream_error_mid; tokens=1");
     assert_eq!((&error["type"], &error["error"]["type"]), (&json!("error"), &json!("overloaded_error")));

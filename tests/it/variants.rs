@@ -1,0 +1,342 @@
+//! Siblings of the example responses: other statuses, nestings and header notations of the same troubles, and what each is
+//! to the person on call.
+
+use langmart_prober::outcome::{Api, Check, Fault, Outcome, Reason};
+use serde_json::Value;
+
+use crate::harness::{
+    probes::{probe, provider, run},
+    raw::{RawServer, on_the_wire},
+};
+
+/// What each of these answers, status line and headers before the body, comes to for a chat.
+struct Bench {
+    server: RawServer,
+}
+
+impl Bench {
+    fn new() -> Self {
+        Self { server: RawServer::start() }
+    }
+
+    fn play(&self, api: Api, check: Check, head: &str, body: &str) -> Outcome {
+        self.server.play(on_the_wire(&format!("HTTP/1.1 {head}\n\n{body}")));
+        run(probe(provider(api, &format!("http://{}", self.server.address)), check))
+    }
+
+    #[track_caller]
+    fn check(&self, api: Api, head: &str, body: &str, expected: (Reason, Fault)) -> Outcome {
+        let outcome = self.play(api, Check::Chat, head, body);
+        assert_eq!((outcome.reason, outcome.fault), expected, "{api}: {head} {body}\n{outcome:?}");
+        assert!(!outcome.hint.is_empty(), "{api}: {head} {body}");
+        outcome
+    }
+}
+
+#[test]
+fn what_waiting_does_not_heal_is_billing_however_it_is_told() {
+    let bench = Bench::new();
+    let ours = (Reason::Billing, Fault::Caller);
+    let theirs = (Reason::Billing, Fault::Provider);
+    let inactive = r#"{"error":{"message":"Your account is not active","type":"billing_not_active","param":null,"code":null}}"#;
+    let outcome = bench.check(Api::Openai, "429 X", inactive, ours);
+    assert_eq!(outcome.error_code.as_deref(), Some("billing_not_active"));
+    // Google's plan without any of the model; the same words with a limit above 0 are about time.
+    let google = |limit: u32| {
+        format!(
+            r#"{{"error":{{"code":429,"status":"RESOURCE_EXHAUSTED","message":"You exceeded your current quota, please check your plan and billing details.\n* Quota exceeded for metric: x/generate_content_free_tier_requests, limit: {limit}, model: gemini-3-pro\nPlease retry in 25.4s.","details":[{{"@type":"type.googleapis.com/google.rpc.RetryInfo","retryDelay":"25s"}}]}}}}"#
+        )
+    };
+    bench.check(Api::Google, "429 X", &google(0), ours);
+    let limited = bench.check(Api::Google, "429 X", &google(20), (Reason::RateLimited, Fault::Caller));
+    assert_eq!(limited.retry_after, Some(25.0));
+    let disabled = r#"{"error":{"code":403,"status":"PERMISSION_DENIED","message":"x","details":[{"@type":"type.googleapis.com/google.rpc.ErrorInfo","reason":"BILLING_DISABLED"}]}}"#;
+    bench.check(Api::Google, "403 X", disabled, ours);
+    // xAI, Moonshot, DeepSeek's imitators: OpenAI's dialect.
+    let spent = r#"{"code":"x","error":"Your team has either used all available credits or reached its monthly spending limit."}"#;
+    bench.check(Api::Openai, "403 X", spent, ours);
+    bench.check(
+        Api::Openai,
+        "429 X",
+        r#"{"error":{"message":"x","type":"exceeded_current_quota_error"}}"#,
+        ours,
+    );
+    bench.check(Api::Openai, "429 X", r#"{"error":{"code":"1113","message":"Insufficient balance"}}"#, ours);
+    // Behind a gateway, where only the provider's words or its details are left.
+    let wrapped =
+        |code: &str, message: &str| format!(r#"{{"error":{{"code":"{code}","message":"{message}"}}}}"#);
+    let quota = "You exceeded your current quota, please check your plan and billing details.";
+    bench.check(Api::Langmart, "429 X", &wrapped("PROVIDER_OPENAI_429", quota), theirs);
+    let limited = (Reason::RateLimited, Fault::Provider);
+    bench.check(Api::Langmart, "429 X", &wrapped("PROVIDER_GOOGLE_429", quota), limited);
+    let low = "Your credit balance is too low to access the Anthropic API.";
+    bench.check(Api::Langmart, "400 X", &wrapped("PROVIDER_ANTHROPIC_400", low), theirs);
+    let details = r#"{"error":{"type":"rate_limit_error","code":"PROVIDER_OPENAI_429","message":"x","details":{"code":"insufficient_quota"}}}"#;
+    bench.check(Api::Langmart, "429 X", details, theirs);
+    let raw = r#"{"error":{"code":400,"message":"Provider returned error","metadata":{"provider_name":"Anthropic","raw":"{\"type\":\"error\",\"error\":{\"type\":\"invalid_request_error\",\"message\":\"Your credit balance is too low\"}}"}}}"#;
+    bench.check(Api::Openrouter, "400 X", raw, theirs);
+}
+
+#[test]
+fn a_limit_of_nothing_is_not_healed_by_waiting() {
+    let bench = Bench::new();
+    let body = r#"{"type":"rate_limited","message":"Rate limit exceeded","code":"1300"}"#;
+    let mistral = |limit: u32, more: &str| {
+        format!("429 X\nx-ratelimit-limit-req-minute: {limit}\nx-ratelimit-remaining-req-minute: 0{more}")
+    };
+    let none = bench.check(Api::Openai, &mistral(0, ""), body, (Reason::Billing, Fault::Caller));
+    assert!(none.detail.contains("the limit itself is 0"), "{}", none.detail);
+    bench.check(Api::Openai, &mistral(60, ""), body, (Reason::RateLimited, Fault::Caller));
+    // Who says when to come again has something to give then.
+    let later =
+        bench.check(Api::Openai, &mistral(0, "\nRetry-After: 9"), body, (Reason::RateLimited, Fault::Caller));
+    assert_eq!(later.retry_after, Some(9.0));
+}
+
+#[test]
+fn a_bad_key_is_one_whatever_its_status_and_whoever_sent_it() {
+    let bench = Bench::new();
+    let ours = (Reason::AuthFailed, Fault::Caller);
+    let theirs = (Reason::AuthFailed, Fault::Provider);
+    let google = r#"[{"error":{"code":400,"message":"API key not valid. Please pass a valid API key.","status":"INVALID_ARGUMENT"}}]"#;
+    // Google's own dialect, and its imitation of OpenAI's.
+    for api in [Api::Google, Api::Openai] {
+        let outcome = bench.check(api, "400 X", google, ours);
+        assert_eq!(outcome.error_code.as_deref(), Some("INVALID_ARGUMENT"), "{api}");
+    }
+    let expired = r#"{"error":{"code":400,"message":"API key expired. Please renew the API key.","status":"INVALID_ARGUMENT"}}"#;
+    bench.check(Api::Google, "400 X", expired, ours);
+    let xai = r#"{"code":"Client specified an invalid argument","error":"Incorrect API key provided: xa***. You can obtain an API key from x."}"#;
+    bench.check(Api::Openai, "400 X", xai, ours);
+    let stored = r#"{"error":{"code":"PROVIDER_GOOGLE_400","message":"API key not valid. Please pass a valid API key."}}"#;
+    let outcome = bench.check(Api::Langmart, "400 X", stored, theirs);
+    assert_eq!(outcome.upstream, Some("google"));
+    // A gateway for whom the provider's refusal is a bad one of its own.
+    let masked =
+        r#"{"error":{"code":"PROVIDER_OPENAI_401","message":"Provider authentication failed","status":502}}"#;
+    let outcome = bench.check(Api::Langmart, "502 X", masked, theirs);
+    assert_eq!((outcome.upstream, outcome.http_status), (Some("openai"), Some(502)));
+    // LangMart's own client also sees a string beside the code.
+    let flat = r#"{"success":false,"error":"Invalid API key","code":"GATEWAY1_AUTH_001"}"#;
+    let outcome = bench.check(Api::Langmart, "401 X", flat, ours);
+    assert_eq!(outcome.error_code.as_deref(), Some("GATEWAY1_AUTH_001"));
+}
+
+#[test]
+fn a_key_that_may_not_is_no_bad_key() {
+    let bench = Bench::new();
+    let forbidden = (Reason::Permission, Fault::Caller);
+    let scopes = r#"{"error":{"message":"You have insufficient permissions for this operation. Missing scopes: model.request.","type":"invalid_request_error","param":null,"code":null}}"#;
+    bench.check(Api::Openai, "401 X", scopes, forbidden);
+    let disabled = r#"{"type":"error","error":{"type":"invalid_request_error","message":"This organization has been disabled."}}"#;
+    bench.check(Api::Anthropic, "400 X", disabled, forbidden);
+    let restricted = r#"{"error":{"message":"Organization has been restricted.","type":"invalid_request_error","code":"organization_restricted"}}"#;
+    bench.check(Api::Groq, "400 X", restricted, forbidden);
+    let blocked = r#"{"error":{"code":403,"status":"PERMISSION_DENIED","message":"x","details":[{"reason":"SERVICE_DISABLED"}]}}"#;
+    let outcome = bench.check(Api::Google, "403 X", blocked, forbidden);
+    assert_eq!(outcome.error_code.as_deref(), Some("SERVICE_DISABLED"));
+}
+
+#[test]
+fn a_providers_status_behind_a_gateways_own_decides() {
+    let bench = Bench::new();
+    for (head, code, reason) in [
+        ("502 X", "PROVIDER_OPENAI_429", Reason::RateLimited),
+        ("503 X", "PROVIDER_ANTHROPIC_529", Reason::Overloaded),
+        ("500 X", "PROVIDER_GOOGLE_504", Reason::GatewayTimeout),
+        ("502 X", "PROVIDER_GROQ_402", Reason::Billing),
+        ("503 X", "PROVIDER_MISTRAL_200", Reason::Unavailable),
+        ("503 X", "PROVIDER_MISTRAL_503", Reason::Unavailable),
+    ] {
+        let body = format!(r#"{{"error":{{"code":"{code}","message":"x"}}}}"#);
+        bench.check(Api::Langmart, head, &body, (reason, Fault::Provider));
+    }
+    let waits = r#"{"error":{"code":"PROVIDER_OPENAI_429","message":"x"}}"#;
+    let outcome = bench.play(Api::Langmart, Check::Chat, "502 X\nRetry-After: 7", waits);
+    assert_eq!(outcome.retry_after, Some(7.0));
+    assert_eq!(outcome.detail, "the provider's 429 behind the gateway's 502");
+}
+
+#[test]
+fn a_model_that_the_provider_does_not_know_is_told_through_gateways() {
+    let bench = Bench::new();
+    let unknown = (Reason::ModelNotFound, Fault::Caller);
+    let gone = r#"{"error":{"code":"PROVIDER_GROQ_400","message":"The model `llama` has been decommissioned and is no longer supported."}}"#;
+    bench.check(Api::Langmart, "400 X", gone, unknown);
+    let not_found = r#"{"error":{"code":"PROVIDER_ANTHROPIC_404","message":"Not found"}}"#;
+    bench.check(Api::Langmart, "404 X", not_found, unknown);
+    let vllm =
+        r#"{"object":"error","message":"The model `x` does not exist.","type":"NotFoundError","code":404}"#;
+    bench.check(Api::Openai, "404 X", vllm, unknown);
+    // A key that is checked asks for no model: whatever is not found there is the path.
+    let outcome = bench.play(Api::Langmart, Check::Auth, "404 X", not_found);
+    assert_eq!(outcome.reason, Reason::InvalidRequest);
+}
+
+#[test]
+fn an_alias_is_in_a_list_of_dated_models() {
+    let bench = Bench::new();
+    let list = r#"{"data":[{"type":"model","id":"claude-haiku-4-5-20251001"},{"type":"model","id":"claude-opus-5"}]}"#;
+    for (model, reason) in [
+        ("claude-haiku-4-5-20251001", Reason::Ok),
+        ("claude-haiku-4-5", Reason::Ok),
+        ("claude-haiku-4-5-latest", Reason::Ok),
+        ("claude-opus-5", Reason::Ok),
+        ("claude-haiku-4", Reason::ModelNotFound),
+        ("claude-haiku", Reason::ModelNotFound),
+        ("claude-haiku-4-5-20250101", Reason::ModelNotFound),
+        ("latest", Reason::ModelNotFound),
+    ] {
+        bench.server.play(on_the_wire(&format!("HTTP/1.1 200 OK\n\n{list}")));
+        let provider = provider(Api::Anthropic, &format!("http://{}", bench.server.address));
+        let mut probe = probe(provider, Check::Models);
+        probe.model = Some(model.to_owned());
+        assert_eq!(run(probe).reason, reason, "{model}");
+    }
+}
+
+/// The wait that a 429 asks for.
+#[track_caller]
+fn check_wait(bench: &Bench, api: Api, headers: &str, body: &Value, expected: Option<f64>) {
+    let head = format!("429 X\nDate: Sun, 22 Nov 2026 08:00:00 GMT{headers}");
+    let outcome = bench.play(api, Check::Chat, &head, &body.to_string());
+    assert_eq!(outcome.reason, Reason::RateLimited, "{api} {headers} {body}");
+    let near = match (outcome.retry_after, expected) {
+        (Some(found), Some(expected)) => (found - expected).abs() < 1e-6,
+        (found, expected) => found == expected,
+    };
+    assert!(near, "{api} {headers} {body}: {:?}, not {expected:?}", outcome.retry_after);
+}
+
+#[test]
+fn of_several_waits_the_first_that_is_one_counts() {
+    let bench = Bench::new();
+    let check = |api, headers: &str, body: &Value, expected| check_wait(&bench, api, headers, body, expected);
+    let retry_info =
+        |delay: &str| serde_json::json!({"error": {"code": 429, "details": [{"retryDelay": delay}]}});
+    let bare = Value::Null;
+    check(Api::Openai, "\nretry-after-ms: 1500\nretry-after: 9", &bare, Some(1.5));
+    check(Api::Openai, "\nRETRY-AFTER: Sun, 22 Nov 2026 08:00:09 GMT", &bare, Some(9.0));
+    check(Api::Google, "\nRetry-After: 9", &retry_info("37s"), Some(9.0));
+    check(Api::Google, "\nRetry-After: soon", &retry_info("37.5s"), Some(37.5));
+    // Google by its imitation of OpenAI's dialect.
+    check(Api::Openai, "", &retry_info("37s"), Some(37.0));
+    // A wait of nothing, or one that is over, asks for none, so that the backoff doubles.
+    check(Api::Openai, "\nRetry-After: 0", &bare, None);
+    check(Api::Openai, "\nretry-after-ms: 0", &bare, None);
+    check(Api::Google, "\nRetry-After: 0", &retry_info("37s"), Some(37.0));
+    check(Api::Openai, "\nRetry-After: Sun, 22 Nov 2026 07:59:00 GMT", &bare, None);
+    let exhausted = |reset: &str| format!("\nX-RateLimit-Remaining: 0\nX-RateLimit-Reset: {reset}");
+    for api in [Api::Langmart, Api::Openrouter] {
+        check(api, &exhausted("2026-11-22T08:01:00Z"), &bare, Some(60.0));
+        check(api, &exhausted("2026-11-22T09:01:00+01:00"), &bare, Some(60.0));
+        check(api, &exhausted("1795334460"), &bare, Some(60.0));
+        check(api, &exhausted("1795334460000"), &bare, Some(60.0));
+        check(api, &exhausted("2026-11-22T07:00:00Z"), &bare, None);
+        // Seconds to go, perhaps, but no moment since 1970: no wait is better than a wrong one.
+        check(api, &exhausted("60"), &bare, None);
+        check(api, &(exhausted("1795334460") + "\nRetry-After: 5"), &bare, Some(5.0));
+    }
+    // The copy in OpenRouter's body, in whatever case, as numbers too.
+    for (name, reset) in
+        [("X-RateLimit-Reset", "1795334460000".into()), ("x-ratelimit-reset", 1_795_334_460_000_u64.into())]
+    {
+        let mut headers = serde_json::json!({"X-RateLimit-Limit": 20, "x-ratelimit-remaining": 0});
+        headers[name] = Value::clone(&reset);
+        check(
+            Api::Openrouter,
+            "",
+            &serde_json::json!({"error": {"code": 429, "metadata": {"headers": headers}}}),
+            Some(60.0),
+        );
+    }
+}
+
+#[test]
+fn a_limit_of_the_day_is_told_as_such() {
+    let bench = Bench::new();
+    let google = |quota: &str| {
+        format!(
+            r#"{{"error":{{"code":429,"message":"x","details":[{{"violations":[{{"quotaId":"GenerateRequestsPer{quota}PerProjectPerModel-FreeTier"}}]}},{{"retryDelay":"51s"}}]}}}}"#
+        )
+    };
+    let groq = |window: &str| {
+        format!(r#"{{"error":{{"message":"Rate limit reached on tokens per {window}: Limit 8000"}}}}"#)
+    };
+    let openrouter = |window: &str| {
+        format!(r#"{{"error":{{"code":429,"message":"Rate limit exceeded: free-models-per-{window}."}}}}"#)
+    };
+    for (api, day, minute) in [
+        (Api::Google, google("Day"), google("Minute")),
+        (Api::Groq, groq("day (TPD)"), groq("minute (TPM)")),
+        (Api::Openrouter, openrouter("day"), openrouter("min")),
+    ] {
+        for (body, detail) in [(day, "a limit of the day is reached, not one of the minute"), (minute, "")] {
+            let outcome = bench.check(api, "429 X", &body, (Reason::RateLimited, Fault::Caller));
+            assert_eq!(outcome.detail, detail, "{body}");
+            assert_eq!(outcome.retry_after, (api == Api::Google).then_some(51.0), "{body}");
+        }
+    }
+}
+
+#[test]
+fn googles_answer_has_its_id_in_the_body() {
+    let body = r#"{"responseId":"abc-123_x","candidates":[{"content":{"parts":[{"text":"OK"}]},"finishReason":"STOP"}]}"#;
+    let outcome = Bench::new().play(Api::Google, Check::Chat, "200 OK", body);
+    assert_eq!(outcome.request_id.as_deref(), Some("abc-123_x"));
+}
+
+#[test]
+fn limits_of_a_day_and_of_a_minute_are_told() {
+    let bench = Bench::new();
+    let cerebras = "200 OK\nx-ratelimit-limit-requests-day: 14400\nx-ratelimit-remaining-requests-day: 13693\n\
+         x-ratelimit-reset-requests-day: 11726.2840924263\nx-ratelimit-limit-req-minute: 60\n\
+         x-ratelimit-remaining-req-minute: 59";
+    let body = r#"{"choices":[{"message":{"content":"OK"},"finish_reason":"stop"}]}"#;
+    let outcome = bench.play(Api::Openai, Check::Chat, cerebras, body);
+    let told: Vec<_> =
+        outcome.ratelimit.iter().map(|limit| (limit.limit, limit.remaining, limit.reset)).collect();
+    assert_eq!(told, [(Some(60), Some(59), None), (Some(14400), Some(13693), None)]);
+}
+
+#[test]
+fn what_no_waiting_and_no_service_can_mend_is_the_probes_own() {
+    let bench = Bench::new();
+    let own = (Reason::InvalidRequest, Fault::Caller);
+    let large = r#"{"error":{"message":"Request too large for gpt-4o in organization org-x on tokens per min (TPM): Limit 30000, Requested 40000.","type":"tokens","code":"rate_limit_exceeded"}}"#;
+    // Groq says the same by 413.
+    for head in ["429 X\nRetry-After: 9", "413 X\nRetry-After: 9"] {
+        let outcome = bench.check(Api::Openai, head, large, own);
+        assert_eq!(outcome.retry_after, None, "{head}");
+        assert_eq!(outcome.detail, "this one request is larger than the limit of a whole window", "{head}");
+    }
+    let thrift = r#"{"error":{"message":"Could not finish the message because max_tokens or model output limit was reached.","type":"invalid_request_error","code":null}}"#;
+    let outcome = bench.check(Api::Openai, "400 X", thrift, own);
+    assert_eq!(outcome.detail, "max_tokens was used up before any visible content");
+    // The provider is named for what it moderates, not for a fault.
+    let flagged = r#"{"error":{"code":403,"message":"x requires moderation","metadata":{"reasons":["violence"],"flagged_input":"x","provider_name":"OpenAI"}}}"#;
+    bench.check(Api::Openrouter, "403 X", flagged, own);
+}
+
+#[test]
+fn overload_is_told_by_words_too() {
+    let bench = Bench::new();
+    let words =
+        |message: &str| format!(r#"{{"error":{{"message":"{message}","type":"internal_server_error"}}}}"#);
+    let (overloaded, down) = ((Reason::Overloaded, Fault::Provider), (Reason::Unavailable, Fault::Provider));
+    bench.check(Api::Groq, "503 X", &words("x is currently over capacity. Please try again."), overloaded);
+    bench.check(Api::Openai, "503 X", &words("The engine is currently overloaded"), overloaded);
+    bench.check(Api::Openai, "503 X", &words("Service Unavailable"), down);
+    bench.check(Api::Google, "503 X", "<html>overloaded</html>", down);
+}
+
+#[test]
+fn an_answer_that_reports_no_error_has_no_code() {
+    let bench = Bench::new();
+    let refused = r#"{"type":"message","status":"completed","content":[],"stop_reason":"refusal"}"#;
+    let outcome = bench.check(Api::Anthropic, "200 OK", refused, (Reason::NoContent, Fault::Caller));
+    assert_eq!(outcome.error_code, None);
+    let other = r#"{"type":"message","status":"completed"}"#;
+    let outcome = bench.check(Api::Openai, "200 OK", other, (Reason::Malformed, Fault::Provider));
+    assert_eq!(outcome.error_code, None);
+}
