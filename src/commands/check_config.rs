@@ -128,8 +128,11 @@ fn notes(config: &Config) -> String {
         notes.push(format!("Without a price, and so not in the cost: {}.\n", unpriced.join(", ")));
     }
     if let Some(Shard { index, total }) = config.shard {
-        let others = "the other daemons have the other probes of the file";
-        notes.push(format!("\nShard {index} of {total}: {} probes; {others}.\n", config.probes.len()));
+        let rest = if total == 1 { "which are all" } else { "the other daemons have the others" };
+        notes.push(format!(
+            "\nShard {index} of {total}: {} probes of the file, {rest}.\n",
+            config.probes.len()
+        ));
     }
     if let Some(Budget { daily_cost_usd, daily_tokens }) = config.budget {
         let cost = daily_cost_usd.map(|usd| format!("{usd} USD"));
@@ -369,5 +372,19 @@ mod tests {
         let text = "[provider.corp]\napi = \"openai\"\nbase_url = \"http://localhost\"\n[[probe]]\nname = \"p\"\nprovider = \"corp\"\ncheck = \"chatt\"\n";
         let (_, _, err) = run(text, true, &|_| None);
         assert_eq!(err.lines().count(), 1, "{err}");
+    }
+
+    #[test]
+    fn a_shard_says_who_has_the_other_probes() {
+        let shard = |total: u32| {
+            let text = format!("{FILE}[shard]\nindex = 0\ntotal = {total}");
+            run(&text, true, &|_| None).1
+        };
+        assert!(shard(1).contains("\nShard 0 of 1: 2 probes of the file, which are all.\n"), "{}", shard(1));
+        assert!(
+            shard(2).contains(" probes of the file, the other daemons have the others.\n"),
+            "{}",
+            shard(2)
+        );
     }
 }

@@ -15,6 +15,15 @@ use crate::{
 const USUAL_LIMIT: usize = 1000;
 const HIGHEST_LIMIT: usize = 10_000;
 
+/// What is listed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Listing {
+    /// The last records, `/api/v1/results`.
+    Results,
+    /// The probes' states, `/api/v1/probes`.
+    Probes,
+}
+
 /// Which records or probes are asked for. Everything that is given must hold.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Filter {
@@ -36,7 +45,8 @@ pub struct FilterError(String);
 
 impl Filter {
     /// From the query of a request, percent-encoded, for one of the two resources.
-    pub fn parse(query: &str, of_runs: bool) -> Result<Self, FilterError> {
+    pub fn parse(query: &str, listing: Listing) -> Result<Self, FilterError> {
+        let of_runs = listing == Listing::Results;
         let mut filter = Self::default();
         for (name, value) in url::form_urlencoded::parse(query.as_bytes()) {
             let value = &*value;

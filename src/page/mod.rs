@@ -20,7 +20,7 @@ mod tests;
 mod words;
 
 pub use self::{
-    api::{Filter, FilterError, probes, results},
+    api::{Filter, FilterError, Listing, probes, results},
     blackbox::{Answer, answer},
     detail::detail,
     layout::{ICON, SCRIPT, STYLE},

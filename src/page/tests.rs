@@ -218,7 +218,7 @@ fn filters_choose() {
     let history = every_state();
     let view = view(&history);
     let ask = |query: &str| -> Value {
-        serde_json::from_slice(&results(&view, &Filter::parse(query, true).unwrap())).unwrap()
+        serde_json::from_slice(&results(&view, &Filter::parse(query, Listing::Results).unwrap())).unwrap()
     };
     let count = |query: &str| ask(query)["results"].as_array().unwrap().len();
     assert_eq!(count(""), 7);
@@ -228,15 +228,15 @@ fn filters_choose() {
     assert_eq!(count("model=other"), 0);
     assert_eq!(count("limit=2"), 2);
     assert_eq!(count("since=2999-01-01T00:00:00Z"), 0);
-    for (query, of_runs) in [
-        ("limit=0", true),
-        ("limit=10001", true),
-        ("reason=x", true),
-        ("since=yesterday", true),
-        ("x=1", true),
-        ("reason=ok", false),
+    for (query, listing) in [
+        ("limit=0", Listing::Results),
+        ("limit=10001", Listing::Results),
+        ("reason=x", Listing::Results),
+        ("since=yesterday", Listing::Results),
+        ("x=1", Listing::Results),
+        ("reason=ok", Listing::Probes),
     ] {
-        assert!(Filter::parse(query, of_runs).is_err(), "{query}");
+        assert!(Filter::parse(query, listing).is_err(), "{query}");
     }
 }
 

@@ -38,7 +38,7 @@ use crate::{
     health::{Health, Readiness},
     history::{History, ProbeHistory},
     metrics::Metrics,
-    page::{self, Filter, Prober, View},
+    page::{self, Filter, Listing, Prober, View},
 };
 
 const TEXT: &str = "text/plain; charset=utf-8";
@@ -200,7 +200,7 @@ impl Site {
                 let render = |view: &View<'_>, _: &Metrics| page::detail(view, &history).into_bytes();
                 self.page_in_turn(path, HTML, head, work, render).await
             }
-            Resource::Json(of_runs) => self.json(of_runs, head, work).await,
+            Resource::Json(listing) => self.json(listing, head, work).await,
             Resource::Run if head.method == Method::GET => self.run(head, work).await,
             // To look at the head alone must not spend a run.
             Resource::Run => Reply::not_allowed("GET"),
@@ -219,8 +219,8 @@ impl Site {
                 Resource::Page("/page.js", "text/javascript; charset=utf-8", |_, _| page::SCRIPT.into())
             }
             "/icon.svg" => Resource::Page("/icon.svg", "image/svg+xml", |_, _| page::ICON.into()),
-            "/api/v1/results" => Resource::Json(true),
-            "/api/v1/probes" => Resource::Json(false),
+            "/api/v1/results" => Resource::Json(Listing::Results),
+            "/api/v1/probes" => Resource::Json(Listing::Probes),
             "/probe" => Resource::Run,
             "/-/healthy" => Resource::Healthy,
             "/-/ready" => Resource::Ready,
@@ -243,14 +243,17 @@ impl Site {
     }
 
     /// Records or probes, as the query asks.
-    async fn json(&self, of_runs: bool, head: &request::Parts, work: &Work) -> Reply {
-        let filter = match Filter::parse(head.uri.query().unwrap_or_default(), of_runs) {
+    async fn json(&self, listing: Listing, head: &request::Parts, work: &Work) -> Reply {
+        let filter = match Filter::parse(head.uri.query().unwrap_or_default(), listing) {
             Ok(filter) => filter,
             Err(error) => return Reply::text(StatusCode::BAD_REQUEST, format!("{error}.\n")),
         };
         // Readers who ask for the same in the same words share the answer.
         let name = head.uri.path_and_query().map_or("", |path| path.as_str());
-        let render = if of_runs { page::results } else { page::probes };
+        let render = match listing {
+            Listing::Results => page::results,
+            Listing::Probes => page::probes,
+        };
         self.page_in_turn(name, JSON, head, work, |view, _| render(view, &filter)).await
     }
 
@@ -358,8 +361,8 @@ enum Resource {
     /// Name, content type, and how it is made.
     Page(&'static str, &'static str, fn(&View<'_>, &Metrics) -> Vec<u8>),
     Probe(Arc<ProbeHistory>),
-    /// Records of runs, or else probes.
-    Json(bool),
+    /// What scripts read.
+    Json(Listing),
     /// A run of now.
     Run,
 }

@@ -6,8 +6,9 @@ use serde_json::Value;
 
 use crate::harness::{
     daemon::{KEY, Place},
-    http, parts,
+    parts,
     process::Process,
+    prometheus::{Prometheus, listening},
     simulate::simulator,
     wait::wait_for,
 };
@@ -19,21 +20,15 @@ const NOISE: f64 = 0.4;
 
 const EXPORTER: &str = "prometheus-blackbox-exporter";
 
-/// The value of a query for each target; of those that have one.
+/// The value of a query for each target, and each phase where it has any; of those that have one.
 #[track_caller]
-fn query(prometheus: SocketAddr, query: &str) -> Vec<(String, f64)> {
-    let encoded = query.bytes().map(|byte| format!("%{byte:02x}")).collect::<Vec<_>>().concat();
-    let response = http::request(prometheus, "GET", &format!("/api/v1/query?query={encoded}")).unwrap();
-    let answer: Value = serde_json::from_str(&response.body).unwrap_or_else(|_| panic!("{response:?}"));
-    let rows = answer["data"]["result"].as_array().unwrap_or_else(|| panic!("{query}: {answer}"));
-    let mut values: Vec<_> = rows
-        .iter()
-        .map(|row| {
-            let [instance, phase] = ["instance", "phase"].map(|label| row["metric"][label].as_str());
-            let name = [instance, phase].into_iter().flatten().collect::<Vec<_>>().join(" ");
-            (name, row["value"][1].as_str().unwrap().parse().unwrap())
-        })
-        .collect();
+fn by_target(prometheus: &Prometheus, query: &str) -> Vec<(String, f64)> {
+    let name = |labels: &Value| {
+        let [instance, phase] = ["instance", "phase"].map(|label| labels[label].as_str());
+        [instance, phase].into_iter().flatten().collect::<Vec<_>>().join(" ")
+    };
+    let mut values: Vec<_> =
+        prometheus.query(query).into_iter().map(|(labels, value)| (name(&labels), value)).collect();
     values.sort_by(|one, other| one.0.cmp(&other.0));
     values
 }
@@ -107,25 +102,16 @@ fn existing_queries_give_the_same_results() {
             &[("slow", &format!("{base}/langmart/health")), ("down", &format!("{base}/openai/v1/models"))],
         ),
     ];
-    place.write(
-        "prometheus.yml",
+    let prometheus = Prometheus::start(
+        &place,
         &format!("global: {{ scrape_interval: 2s, scrape_timeout: 2s }}\nscrape_configs:\n{}", jobs.concat()),
     );
-    let mut command = Command::new("prometheus");
-    command.arg(format!("--config.file={}", place.path("prometheus.yml").display()));
-    command.arg(format!("--storage.tsdb.path={}", place.path("tsdb").display()));
-    command.arg("--web.listen-address=127.0.0.1:0");
-    let mut prometheus = Process::start(command);
-    let address = prometheus.logs("Prometheus to be ready", |log| {
-        log.contains("ready to receive").then_some(())?;
-        listening(log)
-    });
     wait_for("scrapes of both", || {
-        (query(address, "count_over_time(probe_success[5m]) >= 4").len() == 4).then_some(())
+        (by_target(&prometheus, "count_over_time(probe_success[5m]) >= 4").len() == 4).then_some(())
     });
 
     let same = |metric: &str| {
-        let of = |job: &str| query(address, &metric.replace("JOB", job));
+        let of = |job: &str| by_target(&prometheus, &metric.replace("JOB", job));
         let (ours, theirs) = (of("job=\"ours\""), of("job=\"theirs\""));
         assert!(!theirs.is_empty(), "{metric} finds nothing of blackbox_exporter's");
         assert_eq!(ours, theirs, "{metric}");
@@ -142,7 +128,7 @@ fn existing_queries_give_the_same_results() {
     let close = |metric: &str, jobs: [&str; 2]| {
         let [ours, theirs] = jobs.map(|job| {
             let quickest = format!("min by (instance, phase) (min_over_time({metric}{{{job}}}[5m]))");
-            query(address, &quickest)
+            by_target(&prometheus, &quickest)
         });
         let names =
             |values: &[(String, f64)]| values.iter().map(|(name, _)| name.clone()).collect::<Vec<_>>();
@@ -159,10 +145,4 @@ fn existing_queries_give_the_same_results() {
     same("avg_over_time(probe_success{JOB}[1m])");
     // The probe's own runs are none of these.
     assert_eq!(daemon.scrape().sum("langmart_probe_runs_total"), 0.0);
-}
-
-/// Where a Go program says that it listens.
-fn listening(log: &str) -> Option<SocketAddr> {
-    let line = log.lines().find(|line| line.contains("istening on"))?;
-    line.split_once("address=")?.1.split(' ').next()?.trim_end().parse().ok()
 }

@@ -7,6 +7,7 @@ pub mod lab;
 pub mod parts;
 pub mod probes;
 pub mod process;
+pub mod prometheus;
 pub mod random;
 pub mod raw;
 pub mod scrape;

@@ -1,0 +1,56 @@
+//! A real Prometheus beside the daemon.
+
+use std::{net::SocketAddr, process::Command};
+
+use serde_json::Value;
+
+use super::{daemon::Place, http, process::Process};
+
+pub struct Prometheus {
+    pub process: Process,
+    pub address: SocketAddr,
+}
+
+impl Prometheus {
+    /// Starts one with that configuration, and waits until it is ready.
+    #[track_caller]
+    pub fn start(place: &Place, configuration: &str) -> Self {
+        place.write("prometheus.yml", configuration);
+        let mut command = Command::new("prometheus");
+        command.arg(format!("--config.file={}", place.path("prometheus.yml").display()));
+        command.arg(format!("--storage.tsdb.path={}", place.path("tsdb").display()));
+        command.arg("--web.listen-address=127.0.0.1:0");
+        let mut process = Process::start(command);
+        let address = process.logs("Prometheus to be ready", |log| {
+            log.contains("ready to receive").then_some(())?;
+            listening(log)
+        });
+        Self { process, address }
+    }
+
+    /// What its API answers.
+    #[track_caller]
+    pub fn ask(&self, path: &str) -> Value {
+        let response = http::request(self.address, "GET", path).unwrap();
+        let answer: Value =
+            serde_json::from_str(&response.body).unwrap_or_else(|_| panic!("{path}: {response:?}"));
+        assert_eq!(answer["status"], "success", "{path}: {answer}");
+        answer["data"].clone()
+    }
+
+    /// The series of a query's answer, each with its labels and its value.
+    #[track_caller]
+    pub fn query(&self, query: &str) -> Vec<(Value, f64)> {
+        let encoded = query.bytes().map(|byte| format!("%{byte:02x}")).collect::<Vec<_>>().concat();
+        let data = self.ask(&format!("/api/v1/query?query={encoded}"));
+        let rows = data["result"].as_array().unwrap_or_else(|| panic!("{query}: {data}"));
+        let value = |row: &Value| row["value"][1].as_str().unwrap().parse().unwrap();
+        rows.iter().map(|row| (row["metric"].clone(), value(row))).collect()
+    }
+}
+
+/// Where a Go program says that it listens.
+pub fn listening(log: &str) -> Option<SocketAddr> {
+    let line = log.lines().find(|line| line.contains("istening on"))?;
+    line.split_once("address=")?.1.split(' ').next()?.trim_end().parse().ok()
+}
