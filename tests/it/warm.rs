@@ -48,7 +48,7 @@ fn runs(probe: Probe, times: usize, mut between: impl FnMut(usize)) -> Vec<Outco
             if run > 0 {
                 between(run);
                 // The client's own tasks take note of what the other side has done meanwhile.
-                tokio::time::sleep(Duration::from_millis(50)).await;
+                tokio::time::sleep(Duration::from_millis(200)).await;
             }
             outcomes.push(targets[0].run().await);
         }
@@ -196,7 +196,7 @@ fn no_connection_survives_a_reload_with_another_key() {
             key.display()
         )
     };
-    place.write("config.toml", &file("200ms"));
+    place.write("config.toml", &file("1s"));
     let mut daemon = place.daemon();
     let runs = |at_least: f64| {
         daemon.scrape_until("runs", |scrape| {
