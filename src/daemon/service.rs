@@ -184,6 +184,8 @@ impl Daemon {
         }
         let listen = config.server.listen;
         let listener = server::bind(listen).map_err(|error| Fatal::cannot_listen(listen, &error))?;
+        // Before anything is opened that is another daemon's.
+        let claim = memory::claim(&config).map_err(|taken| Fatal::Other(taken.to_string()))?;
         let records = Arc::new(Records::start(&config.log).map_err(|error| Fatal::Other(error.to_string()))?);
         let metrics = Arc::new(Metrics::new(started));
         let log_lines = logging.counters().file;
@@ -195,7 +197,6 @@ impl Daemon {
         metrics.configure(&config);
         let history = Arc::new(History::default());
         history.configure(&config, curl);
-        let claim = memory::claim(&config).map_err(|taken| Fatal::Other(taken.to_string()))?;
         let kept = memory::recall(&config);
         let budget = memory::budget(&config, &kept);
         memory::show(&budget, &metrics);

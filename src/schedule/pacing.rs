@@ -98,7 +98,7 @@ impl Pacing {
         // One that comes back within the minute finds what it had sent.
         lanes.retain(|name, lane| names.contains_key(name.as_str()) || lane.is_used(now));
         for (provider, (pace, probes)) in names {
-            let new = || Lane::new(Bucket::after(pace, probes.values(), now));
+            let new = || Lane::after(pace, &probes, now);
             let lane = lanes.entry(provider.to_owned()).or_insert_with(new);
             lane.bucket.pace = pace;
             lane.last.retain(|name, _| probes.contains_key(name.as_str()));
@@ -171,11 +171,13 @@ impl Pacing {
 }
 
 impl Lane {
-    fn new(bucket: Bucket) -> Self {
+    /// After a restart, of which no more is known than these probes' last runs.
+    fn after(pace: u32, probes: &BTreeMap<&str, Runs>, now: Instant) -> Self {
+        let began = |(name, runs): (&&str, &Runs)| Some(((*name).to_owned(), now.checked_sub(runs.last?)?));
         Self {
-            bucket,
+            bucket: Bucket::after(pace, probes.values(), now),
             waiting: BTreeMap::new(),
-            last: HashMap::new(),
+            last: probes.iter().filter_map(began).collect(),
             passed_over: BTreeSet::new(),
             due_again: HashMap::new(),
             changed: Arc::default(),

@@ -13,7 +13,14 @@ use rustix::{
 /// Kept for as long as the directory is written. The kernel takes it back however the process ends.
 #[derive(Debug)]
 pub struct Claim {
-    _directory: File,
+    directory: File,
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        // Closing it would leave it to a child that was just forked, until that runs its own program.
+        let _ = flock(&self.directory, FlockOperation::Unlock);
+    }
 }
 
 /// Two that write the same file would each undo what the other one remembers.
@@ -30,7 +37,7 @@ pub fn claim(directory: &Path) -> Result<Option<Claim>, Taken> {
     let opened = fs::create_dir_all(directory).and_then(|()| File::open(directory));
     let Ok(opened) = opened else { return Ok(None) };
     match flock(&opened, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(Some(Claim { _directory: opened })),
+        Ok(()) => Ok(Some(Claim { directory: opened })),
         Err(Errno::WOULDBLOCK) => Err(Taken(directory.to_owned())),
         // Some network file systems lock no directories.
         Err(_) => Ok(None),

@@ -108,6 +108,7 @@ FAULTS = {"services": SERVICES, "compared": COMPARED, "troubled": [(*CLOCK, None
 RELOAD_BAD, RELOAD_GOOD, KILLED, STARTED, CUT, END = 6.6, 7.1, 7.4, 7.8, 8.2, 8.9
 FROZEN, THAWED = 6.65, 7.05
 PACED, UNPACED, DISK, DISK_BACK, FULL, FREE, RESTARTS, CERTIFICATES, SPENT = 1.0, 2.2, 4.3, 4.8, 5.0, 5.3, 6.1, 4.9, 8.0
+STUCK = ("troubled", FROZEN, THAWED, [("LangmartProbeStuck", {}, 0.35)])
 OWN = [
     ("services", RELOAD_BAD, RELOAD_GOOD, [("LangmartProberReloadFailed", {}, 0.4)]),
     ("services", KILLED, STARTED, [("LangmartProberDown", {}, 0.3)]),
@@ -124,7 +125,7 @@ OWN = [
     ("troubled", DISK, DISK_BACK, [("LangmartProberLogLost", {}, 0.3)]),
     ("troubled", FULL, FREE, [("LangmartProberFailing", {}, 0.4)]),
     ("troubled", RESTARTS, RESTARTS + 0.4, [("LangmartProberRestarts", {}, 0.5)]),
-    ("troubled", FROZEN, THAWED, [("LangmartProbeStuck", {}, 0.35)]),
+    STUCK,
     ("troubled", SPENT, END, [("LangmartBudgetUsedUp", {}, 0.5)]),
 ]
 # What no script can make happen from outside; promtool's cases show it alone.
@@ -284,7 +285,7 @@ class Day:
     def __init__(self, program, prometheus, directory):
         self.directory, self.program, self.messages = pathlib.Path(directory), program, []
         self.processes, self.simulators, self.ports, self.probers, self.addresses, self.good = [], {}, {}, {}, {}, {}
-        self.hosts = Hosts(directory, 20, 5)
+        self.hosts, self.frozen = Hosts(directory, 20, 5), None
         self.dawn = time.time()
         for name in FAULTS:
             (self.directory / f"{name}.day").write_text(scenario(name))
@@ -341,7 +342,7 @@ class Day:
             (FREE, lambda: self.descriptors(1024)),
             *((RESTARTS + number / 10, lambda: (self.end("troubled"), self.start("troubled"))) for number in range(4)),
             (FROZEN, self.freeze),
-            (THAWED, lambda: self.frozen.thaw()),
+            (THAWED, self.thaw),
             (RELOAD_BAD, lambda: self.reload("services", self.good["services"] + "nonsense = 1\n")),
             (RELOAD_GOOD, lambda: self.reload("services", self.good["services"])),
             (KILLED, lambda: [self.end(name) for name in FAULTS]),
@@ -366,7 +367,15 @@ class Day:
         self.probers[name], _ = self.begin(name, "run", "--config", self.config(name))
 
     def freeze(self):
-        self.frozen = Frozen(self.probers["troubled"].pid)
+        try:
+            self.frozen = Frozen(self.probers["troubled"].pid)
+        except PermissionError:
+            OWN.remove(STUCK)
+            NOT_PLAYED["LangmartProbeStuck"] = "needs CAP_SYS_PTRACE: the prober lets nobody else look into it"
+
+    def thaw(self):
+        if self.frozen:
+            self.frozen.thaw()
 
     def descriptors(self, most):
         """So few that the third prober can open no other, though its scrapes go on by the connection that they have."""

@@ -58,7 +58,7 @@ struct Window {
 fn scrape(daemon: &Daemon, what: &str, is_so: impl Fn(&Scrape) -> bool) -> Scrape {
     wait_for(what, || {
         let response = http::request(daemon.address, "GET", "/metrics").ok()?;
-        Some(Scrape::parse(&response.body)).filter(&is_so)
+        (response.status == 200).then(|| Scrape::parse(&response.body)).filter(&is_so)
     })
 }
 

@@ -9,6 +9,7 @@ use crate::harness::{
     daemon::{KEY, LISTEN, Place, records},
     scrape::Scrape,
     simulate::simulator,
+    wait::wait_for,
 };
 
 fn openai(simulator: &Simulator, logs: &Place, provider: &str, probes: &str) -> String {
@@ -50,14 +51,14 @@ fn a_provider_is_asked_no_more_often_than_its_pace() {
     let arrived: Vec<_> = simulator.requests().iter().map(|request| request.head_received).collect();
     for some in arrived.windows(6) {
         // Less what a request may take longer on its way than another.
-        assert!(some[5] - some[0] > Duration::from_millis(900), "{:?}", some[5] - some[0]);
+        assert!(some[5] - some[0] > Duration::from_millis(500), "{:?}", some[5] - some[0]);
     }
     let mut runs = BTreeMap::new();
     for record in records(place.files("logs", "results.jsonl")) {
         *runs.entry(record["probe"].as_str().unwrap().to_owned()).or_insert(0) += 1;
     }
     let network = runs.remove("network").unwrap();
-    assert!(network > 30, "the network check sends no request: {network}");
+    assert!(network > 11, "the network check sends no request: {network}");
     assert_eq!(runs.len(), PROBES, "{runs:?}");
     assert!(runs.values().max().unwrap() - runs.values().min().unwrap() <= 2, "{runs:?}");
     for probe in runs.keys() {
@@ -75,14 +76,14 @@ fn a_restart_does_not_begin_the_minute_anew() {
     let place = Place::new("");
     let state =
         format!("requests_per_minute = 1\n[state]\ndirectory = \"{}\"", place.path("state").display());
-    let probe = probe("p", "auth", "interval = \"500ms\"");
+    let probe = probe("p", "auth", "interval = \"2s\"");
     place.write("config.toml", &openai(&simulator, &place, &state, &probe));
-    for life in 1..=2 {
+    for _ in 1..=2 {
         let mut daemon = place.daemon();
+        wait_for("a request of the first life", || (!simulator.requests().is_empty()).then_some(()));
         daemon.scrape_until("two due times to be skipped", |scrape| {
             of(scrape, "skipped_runs_total", "p", ("cause", "pacing")) >= 2.0
         });
-        assert!(!simulator.requests().is_empty(), "life {life}");
         daemon.stop();
     }
     let arrived: Vec<_> = simulator.requests().iter().map(|request| request.head_received).collect();

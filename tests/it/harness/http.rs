@@ -24,8 +24,13 @@ pub fn request(address: SocketAddr, method: &str, path: &str) -> io::Result<Resp
     parse(&text).ok_or_else(|| io::Error::other(format!("no HTTP response: {text:?}")))
 }
 
+/// `None`: it is none, or not a whole one.
 fn parse(text: &str) -> Option<Response> {
     let (head, body) = text.split_once("\r\n\r\n")?;
+    let length = head.lines().find_map(|line| line.strip_prefix("content-length: "));
+    if length.is_some_and(|length| length != body.len().to_string()) {
+        return None;
+    }
     let status = head.strip_prefix("HTTP/1.1 ")?.get(..3)?.parse().ok()?;
     Some(Response { status, body: body.to_owned() })
 }
