@@ -108,6 +108,11 @@ impl Hints {
         Some(least).filter(|least| least.is_finite() && *least > 0.0)
     }
 
+    /// How many were waited for, without those that may not have been read.
+    pub fn certain(&self) -> u64 {
+        self.given.saturating_sub(self.excused + self.doubts.len() as u64)
+    }
+
     /// Decides about those who came early, once it is known how their runs ended: a run that is counted as one that found
     /// no answer has not read the hint, however early the services had it. Last: what is not known by now never will be.
     pub fn judge(&mut self, last: bool) {

@@ -72,6 +72,11 @@ impl Watch {
         self.last.as_ref().expect("there was one before the troubles began")
     }
 
+    /// What the process held at the last scrape.
+    pub fn rest(&self) -> Held {
+        self.held[self.held.len() - 1].1
+    }
+
     /// The means of a quarter of the time, counted from 0.
     pub fn quarter(&self, number: u32) -> Held {
         let (from, to) = (self.held[0].0, self.held[self.held.len() - 1].0);
