@@ -1,4 +1,4 @@
-//! What nobody can be under: blocking sockets, on a thread that does nothing else.
+//! Blocking sockets on a thread that does nothing else: what there is to be won.
 
 use std::{
     io::{self, Read, Write},
