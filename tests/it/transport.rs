@@ -27,7 +27,7 @@ const NOBODY: &str = "127.77.0.1:9";
 const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// For runs that are to meet their deadline.
-const SHORT: Duration = Duration::from_millis(400);
+const SHORT: Duration = Duration::from_secs(2);
 
 /// A provider at that base URL that trusts the simulator's authority.
 fn trusting(simulator: &Simulator, api: Api, base_url: &str) -> Provider {
@@ -188,8 +188,8 @@ fn slow_but_whole_is_good() {
 
 #[test]
 fn deadlines_of_the_service() {
-    check_fault("stall", SHORT, Reason::Timeout, ["no response came within 400ms"; 2]);
-    check_fault("slow_headers; ms=60000", SHORT, Reason::Timeout, ["no response came within 400ms"; 2]);
+    check_fault("stall", SHORT, Reason::Timeout, ["no response came within 2s"; 2]);
+    check_fault("slow_headers; ms=60000", SHORT, Reason::Timeout, ["no response came within 2s"; 2]);
     check_fault("slow_body; ms=60000", SHORT, Reason::Timeout, ["the response was not complete"; 2]);
 }
 
@@ -199,13 +199,13 @@ fn deadlines_on_the_way() {
     let full = runtime.block_on(FullListener::start()).unwrap();
     for scheme in ["http", "https"] {
         let dropped = auth(provider(Api::Openai, &format!("{scheme}://{}", full.address())), SHORT);
-        check(&dropped, Reason::Timeout, Fault::Network, "no connection was made within 400ms");
+        check(&dropped, Reason::Timeout, Fault::Network, "no connection was made within 2s");
         assert!(dropped.phases.connect >= SHORT, "{dropped:#?}");
     }
     let slow = simulator("[[rule]]\nfault = \"slow_handshake\"\nms = 60000");
     let base_url = format!("https://{}/langmart", slow.tls_address().unwrap());
     let handshake = auth(trusting(&slow, Api::Langmart, &base_url), SHORT);
-    check(&handshake, Reason::Timeout, Fault::Network, "the TLS handshake was not over within 400ms");
+    check(&handshake, Reason::Timeout, Fault::Network, "the TLS handshake was not over within 2s");
     assert!(handshake.phases.tls > handshake.phases.connect, "{handshake:#?}");
 }
 
