@@ -27,7 +27,7 @@ pub(super) enum Body {
 impl Body {
     /// Recognises a body, whatever content type it claims: `DeepSeek`'s errors come as octet-stream, plain ones as HTML.
     pub(super) fn read(bytes: &[u8]) -> Self {
-        let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes).trim_ascii();
+        let bytes = text(bytes);
         if bytes.is_empty() {
             return Self::Empty;
         }
@@ -47,6 +47,11 @@ impl Body {
             _ => &Value::Null,
         }
     }
+}
+
+/// A body without a byte order mark and the blanks around it.
+pub(super) fn text(bytes: &[u8]) -> &[u8] {
+    bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes).trim_ascii()
 }
 
 /// The error in a body. Its words serve to understand it and are never passed on.

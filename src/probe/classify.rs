@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use super::{
     balance,
-    body::{Body, ErrorBody, MAX_TREE},
+    body::{self, Body, ErrorBody, MAX_TREE},
     dialect::{self, Acceptance, Completion, Content, Dialect},
     exchange::Response,
     gate,
@@ -158,12 +158,16 @@ fn verdict(
     let Finding { mut reason, mut detail, tokens, balance } = finding;
     let failed = reason != Reason::Ok;
     // Where the answer is no error, its type is another's: Anthropic's "message".
-    let reports_error = failed && !matches!(reason, Reason::NoContent | Reason::Malformed);
+    let is_error = !response.is_success() || reason == Reason::StreamError || error.denies_success();
+    let reports_error = failed && is_error && !matches!(reason, Reason::NoContent | Reason::Malformed);
     let upstream = dialect.upstream(error);
     let ratelimit = dialect.rate_limits(&response.headers, error, clocks);
     let retry_after = wait(dialect, reason, response, error, &ratelimit, clocks);
     // Mistral's answer to a key whose plan has nothing of a model.
-    let nothing_allowed = || ratelimit.iter().any(|limit| limit.limit == Some(0));
+    let nothing_allowed = || {
+        let used_up = |limit: &RateLimit| limit.limit > Some(0) && limit.remaining == Some(0);
+        ratelimit.iter().any(|limit| limit.limit == Some(0)) && !ratelimit.iter().any(used_up)
+    };
     if reason == Reason::RateLimited && retry_after.is_none() && nothing_allowed() {
         (reason, detail) = (Reason::Billing, NO_ALLOWANCE.into());
     }
@@ -332,9 +336,9 @@ fn wait(
         let server_now = clocks.ours(clocks.date.unwrap_or(clocks.now))?;
         Some(reset.duration_since(server_now).map_or(0.0, |wait| wait.as_secs_f64()))
     };
-    // A wait of nothing, or one that has passed, is no wait: openai-python goes by its own then, and so does our backoff.
+    // See `hints::retry_after`.
     let some = |seconds: &f64| *seconds > 0.0;
-    let by_header = hints::retry_after(&response.headers, clocks).filter(some);
+    let by_header = hints::retry_after(&response.headers, clocks);
     by_header.or_else(|| error.retry_delay().filter(some)).or_else(|| until_reset().filter(some))
 }
 
@@ -390,7 +394,7 @@ fn expectation(expect: &Expect, response: &Response) -> Finding {
     if response.body.len() > MAX_TREE {
         return unmet(format!("expect.json is set, and the body is larger than {} KiB", MAX_TREE >> 10));
     }
-    let Ok(body) = serde_json::from_slice::<Value>(&response.body) else {
+    let Ok(body) = serde_json::from_slice::<Value>(body::text(&response.body)) else {
         return unmet("expect.json is set, and the body is not JSON".into());
     };
     for (pointer, value) in &expect.json {
@@ -417,7 +421,7 @@ fn models(dialect: &dyn Dialect, body: &[u8], model: Option<&str>) -> Finding {
     let is_wanted = |listed: &str| model.is_some_and(|model| dialect.is_model(listed, model));
     let mut found = false;
     let visitor = List { member: list, id, visit: &mut |listed: &str| found |= is_wanted(listed) };
-    let mut deserializer = serde_json::Deserializer::from_slice(body.trim_ascii());
+    let mut deserializer = serde_json::Deserializer::from_slice(body::text(body));
     match deserializer.deserialize_map(visitor).and_then(|listed| deserializer.end().map(|()| listed)) {
         Ok(true) if model.is_none() || found => Finding::ok(),
         Ok(true) => Finding::new(Reason::ModelNotFound, "the model is not in the list"),

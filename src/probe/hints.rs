@@ -58,13 +58,16 @@ impl Clocks {
 }
 
 /// `retry-after-ms` (Azure, `OpenAI`'s SDKs), then Retry-After of RFC 9110, 10.2.3, in seconds; fractions, which Groq's
-/// clients report, are taken as they are.
+/// clients report, are taken as they are. A wait of nothing, or one that has passed, is none: openai-python goes by its own
+/// then, and so does our backoff.
 pub(super) fn retry_after(headers: &HeaderMap, clocks: &Clocks) -> Option<f64> {
-    if let Some(milliseconds) = text(headers, "retry-after-ms").and_then(decimal) {
-        return Some(milliseconds / 1000.0);
-    }
-    let value = text(headers, RETRY_AFTER.as_str())?;
-    decimal(value).or_else(|| httpdate::parse_http_date(value).ok().map(|moment| clocks.until(moment)))
+    let some = |seconds: &f64| *seconds > 0.0;
+    let milliseconds = text(headers, "retry-after-ms").and_then(decimal);
+    milliseconds.map(|milliseconds| milliseconds / 1000.0).filter(some).or_else(|| {
+        let value = text(headers, RETRY_AFTER.as_str())?;
+        let until = || httpdate::parse_http_date(value).ok().map(|moment| clocks.until(moment));
+        decimal(value).or_else(until).filter(some)
+    })
 }
 
 /// A header's value as text, if it is short and has nothing but visible ASCII.
@@ -172,14 +175,15 @@ mod tests {
     fn retry_after_in_every_notation() {
         check_retry_after(&[], None);
         check_retry_after(&[("retry-after", "120")], Some(120.0));
-        check_retry_after(&[("retry-after", " 0 ")], Some(0.0));
+        check_retry_after(&[("retry-after", " 0 ")], None);
+        check_retry_after(&[("retry-after-ms", "0"), ("retry-after", "9")], Some(9.0));
         check_retry_after(&[("retry-after", "6.3525")], Some(6.3525));
         check_retry_after(&[("retry-after", "198300")], Some(198_300.0));
         check_retry_after(&[("retry-after-ms", "864"), ("retry-after", "9")], Some(0.864));
         check_retry_after(&[("retry-after-ms", "soon"), ("retry-after", "9")], Some(9.0));
         let date = ("date", "Sun, 22 Nov 2026 08:00:00 GMT");
         check_retry_after(&[date, ("retry-after", "Sun, 22 Nov 2026 08:00:30 GMT")], Some(30.0));
-        check_retry_after(&[date, ("retry-after", "Sun, 22 Nov 2026 07:00:30 GMT")], Some(0.0));
+        check_retry_after(&[date, ("retry-after", "Sun, 22 Nov 2026 07:00:30 GMT")], None);
     }
 
     #[test]

@@ -76,6 +76,10 @@ const NO_MODEL_PHRASES: &[&str] = &[
     "does not exist or you do not have access",
 ];
 
+/// What is said of a path that nothing is at, which may be that of the models: by `OpenAI`, Groq, Fastify and Express.
+const NO_PATH_PHRASES: &[&str] =
+    &["invalid url", "unknown request url", "route get", "route post", "cannot get", "cannot post"];
+
 /// What a status other than 2xx comes to, and what there is to say of it.
 pub(super) fn refusal(
     task: &Task,
@@ -131,7 +135,7 @@ fn generic_reason(
             || status == 404
                 && (dialect.upstream(error).name.is_some()
                     || error.says(&["model", "deployment", "no endpoints"]))
-                && !error.says(&["invalid url"])
+                && !error.says(NO_PATH_PHRASES)
     };
     match status {
         400 | 402 | 403 | 429 if error.is(BILLING) || error.says(BILLING_PHRASES) => Some(Reason::Billing),

@@ -15,6 +15,10 @@ const BOM: &[u8] = b"\xef\xbb\xbf";
 /// Bytes of bare JSON between events; errors have a thousand or two.
 const MAX_BARE: usize = 16 * 1024;
 
+/// How often an object that is not complete is looked at as a whole: once for each line that may be its last, of which
+/// Google's errors have some five.
+const MAX_LOOKS: u32 = 32;
+
 /// One event. Its id and the stream's retry time say nothing to a probe, which never reconnects.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Event {
@@ -44,6 +48,8 @@ pub(super) struct Decoder {
     data: Vec<u8>,
     /// The lines of a bare object that is not complete.
     bare: Vec<u8>,
+    /// How often it was looked at.
+    looks: u32,
     recognised: bool,
 }
 
@@ -137,15 +143,20 @@ impl Decoder {
 
     /// Takes in a line that is no field, where it may belong to a bare object. The value is the object that it completes.
     fn add_bare(&mut self, line: &[u8]) -> Option<Event> {
+        if self.bare.is_empty() {
+            self.looks = 0;
+        }
         let begins = self.bare.is_empty() && line.starts_with(b"{");
-        let fits = self.bare.len() + line.len() <= MAX_BARE;
+        let fits = self.bare.len() + line.len() <= MAX_BARE && self.looks < MAX_LOOKS;
         if !self.recognised || !fits || self.bare.is_empty() && !begins {
             self.bare.clear();
             return None;
         }
         self.bare.extend_from_slice(line);
-        // Only a line that may be the last is worth a look at the whole, which is bounded.
-        let whole = line.ends_with(b"}") && serde_json::from_slice::<IgnoredAny>(&self.bare).is_ok();
+        // Only a line that may be the last is worth a look at the whole.
+        let ends = line.ends_with(b"}");
+        self.looks += u32::from(ends);
+        let whole = ends && serde_json::from_slice::<IgnoredAny>(&self.bare).is_ok();
         whole.then(|| Event { name: String::new(), data: text(&std::mem::take(&mut self.bare)), bare: true })
     }
 
@@ -278,6 +289,12 @@ mod tests {
         }
         let long = [b"data: 1\n\n{\"a\":\"".to_vec(), vec![b'x'; MAX_BARE], b"\"}\n".to_vec()].concat();
         assert_eq!(bare(&long), Vec::<String>::new());
+        // Each of these lines may be the last, and costs a look at all before it.
+        let nested = |count: usize| {
+            [b"data: 1\n\n{\"a\":[{}\n".to_vec(), b",{}\n".repeat(count), b"]}\n".to_vec()].concat()
+        };
+        assert_eq!(bare(&nested(20)).len(), 3);
+        assert_eq!(bare(&nested(40)), Vec::<String>::new());
     }
 
     #[test]

@@ -146,6 +146,7 @@ fn a_providers_status_behind_a_gateways_own_decides() {
         ("500 X", "PROVIDER_GOOGLE_504", Reason::GatewayTimeout),
         ("502 X", "PROVIDER_GROQ_402", Reason::Billing),
         ("503 X", "PROVIDER_MISTRAL_200", Reason::Unavailable),
+        ("502 X", "PROVIDER_OPENAI_407", Reason::ServerError),
         ("503 X", "PROVIDER_MISTRAL_503", Reason::Unavailable),
     ] {
         let body = format!(r#"{{"error":{{"code":"{code}","message":"x"}}}}"#);
@@ -224,6 +225,7 @@ fn of_several_waits_the_first_that_is_one_counts() {
     // A wait of nothing, or one that is over, asks for none, so that the backoff doubles.
     check(Api::Openai, "\nRetry-After: 0", &bare, None);
     check(Api::Openai, "\nretry-after-ms: 0", &bare, None);
+    check(Api::Openai, "\nretry-after-ms: 0\nretry-after: 9", &bare, Some(9.0));
     check(Api::Google, "\nRetry-After: 0", &retry_info("37s"), Some(37.0));
     check(Api::Openai, "\nRetry-After: Sun, 22 Nov 2026 07:59:00 GMT", &bare, None);
     let exhausted = |reset: &str| format!("\nX-RateLimit-Remaining: 0\nX-RateLimit-Reset: {reset}");
@@ -339,4 +341,42 @@ fn an_answer_that_reports_no_error_has_no_code() {
     let other = r#"{"type":"message","status":"completed"}"#;
     let outcome = bench.check(Api::Openai, "200 OK", other, (Reason::Malformed, Fault::Provider));
     assert_eq!(outcome.error_code, None);
+    let invalid = r#"{"valid":false,"type":"key"}"#;
+    let outcome = bench.play(Api::Langmart, Check::Auth, "200 OK", invalid);
+    assert_eq!((outcome.reason, outcome.error_code), (Reason::AuthFailed, None));
+}
+
+#[test]
+fn a_path_that_names_models_is_no_unknown_model() {
+    let bench = Bench::new();
+    for wrong_path in [
+        r#"{"error":{"message":"Invalid URL (GET /v1/models)","type":"invalid_request_error","code":null}}"#,
+        r#"{"error":{"message":"Unknown request URL: GET /v1/models","type":"invalid_request_error","code":"unknown_url"}}"#,
+        r#"{"message":"Route GET:/v1/models not found","error":"Not Found","statusCode":404}"#,
+        r#"{"error":"Cannot POST /v1/models/x"}"#,
+    ] {
+        let outcome = bench.play(Api::Openai, Check::Models, "404 X", wrong_path);
+        assert_eq!((outcome.reason, outcome.fault), (Reason::InvalidRequest, Fault::Caller), "{wrong_path}");
+    }
+}
+
+#[test]
+fn a_limit_of_nothing_beside_one_that_is_used_up_is_about_time() {
+    let bench = Bench::new();
+    let limits = |requests: u32, tokens: u32| {
+        format!(
+            "429 X\nx-ratelimit-limit-requests: {requests}\nx-ratelimit-remaining-requests: 0\n\
+             x-ratelimit-limit-tokens: {tokens}\nx-ratelimit-remaining-tokens: 0"
+        )
+    };
+    let error = r#"{"error":{"message":"x"}}"#;
+    bench.check(Api::Openai, &limits(0, 0), error, (Reason::Billing, Fault::Caller));
+    bench.check(Api::Openai, &limits(60, 0), error, (Reason::RateLimited, Fault::Caller));
+}
+
+#[test]
+fn a_byte_order_mark_is_no_part_of_a_list() {
+    let bench = Bench::new();
+    let outcome = bench.play(Api::Openai, Check::Models, "200 OK", "\u{feff}{\"data\":[{\"id\":\"gpt\"}]}");
+    assert_eq!(outcome.reason, Reason::Ok, "{outcome:?}");
 }

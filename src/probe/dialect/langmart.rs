@@ -77,7 +77,8 @@ impl Dialect for Langmart {
     fn status(&self, status: u16, error: &ErrorBody<'_>) -> u16 {
         // PROVIDER_OPENAI_429 is the provider's 429, also under the 502 or 503 of a gateway that cannot go on.
         let told = error.text("code").and_then(gate::langmart_status);
-        told.filter(|told| status >= 500 && (400..=599).contains(told)).unwrap_or(status)
+        // A 407 would be a matter of our own proxy.
+        told.filter(|told| status >= 500 && (400..=599).contains(told) && *told != 407).unwrap_or(status)
     }
 
     fn upstream(&self, error: &ErrorBody<'_>) -> Upstream {
