@@ -55,6 +55,11 @@ struct Model<'a> {
     runs: Vec<&'a Outcome>,
 }
 
+/// How many there are in a second, one of which takes so long.
+fn a_second(each: Duration) -> String {
+    format!("{:.1}", 1.0 / each.as_secs_f64())
+}
+
 impl Model<'_> {
     /// The cells of its row, with the size of its prompt if it is `sized`.
     fn row(&self, sized: bool) -> Vec<String> {
@@ -64,7 +69,7 @@ impl Model<'_> {
         row.extend([
             self.runs.len().to_string(),
             self.median(|run| run.time_to_first_token).map(table::milliseconds).unwrap_or_default(),
-            per_token.map(|each| format!("{:.1}", 1.0 / each.as_secs_f64())).unwrap_or_default(),
+            per_token.filter(|each| !each.is_zero()).map(a_second).unwrap_or_default(),
             self.total().map(table::milliseconds).unwrap_or_default(),
         ]);
         row
