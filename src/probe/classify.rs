@@ -324,10 +324,12 @@ fn wait(
     limits: &[RateLimit],
     clocks: &Clocks,
 ) -> Option<f64> {
-    // OpenRouter's 402 that waiting heals and a provider's 429 under a gateway's 502 count, what is the probe's own does not.
+    // OpenRouter's 402 that waiting heals and a provider's own 429, 503 or 529 under a gateway's 502 count; what is the
+    // probe's own does not.
     let limited = reason == Reason::RateLimited;
-    let heals = matches!(response.status, 429 | 503 | 529) && reason != Reason::InvalidRequest;
-    if reason == Reason::Ok || !(heals || limited) {
+    let heals = |status| matches!(status, 429 | 503 | 529) && reason != Reason::InvalidRequest;
+    let told = dialect.status(response.status, error);
+    if reason == Reason::Ok || !(heals(response.status) || heals(told) || limited) {
         return None;
     }
     let until_reset = || {

@@ -156,6 +156,12 @@ fn a_providers_status_behind_a_gateways_own_decides() {
     let outcome = bench.play(Api::Langmart, Check::Chat, "502 X\nRetry-After: 7", waits);
     assert_eq!(outcome.retry_after, Some(7.0));
     assert_eq!(outcome.detail, "the provider's 429 behind the gateway's 502");
+    let overloaded = r#"{"error":{"code":"PROVIDER_ANTHROPIC_529","message":"x"}}"#;
+    let outcome = bench.play(Api::Langmart, Check::Chat, "502 X\nRetry-After: 7", overloaded);
+    assert_eq!((outcome.reason, outcome.retry_after), (Reason::Overloaded, Some(7.0)));
+    let broken = r#"{"error":{"code":"PROVIDER_ANTHROPIC_500","message":"x"}}"#;
+    let outcome = bench.play(Api::Langmart, Check::Chat, "502 X\nRetry-After: 7", broken);
+    assert_eq!((outcome.reason, outcome.retry_after), (Reason::ServerError, None));
 }
 
 #[test]
