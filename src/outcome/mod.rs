@@ -30,7 +30,7 @@ pub use self::{
     },
     network::{AddressFailure, DnsServer, FailedAddress, LookupFailure, Network},
     record::{Record, Subject},
-    run::Outcome,
+    run::{OTHER, Outcome},
     time::{rfc3339, unix_seconds},
     verdict::{Api, Check, Fault, Reason, SkipCause, possible_failures},
 };

@@ -27,7 +27,7 @@ pub struct Outcome {
     pub http_version: Option<&'static str>,
     /// The service's own code, gated: see `probe::gate`.
     pub error_code: Option<Cow<'static, str>>,
-    /// The provider that a gateway's error names, gated.
+    /// The provider that a gateway's error names, gated; [`OTHER`]: one that we do not know.
     pub upstream: Option<&'static str>,
     /// The service's id of the request, gated.
     pub request_id: Option<String>,
@@ -79,6 +79,9 @@ pub struct Outcome {
     pub compared: Option<Box<Compared>>,
 }
 
+/// What stands for a code or a name of the network's that we do not know.
+pub const OTHER: &str = "other";
+
 impl Outcome {
     /// An outcome with nothing but its verdict.
     pub fn new(time: SystemTime, reason: Reason, fault: Fault) -> Self {
@@ -116,6 +119,11 @@ impl Outcome {
             slow: false,
             compared: None,
         }
+    }
+
+    /// The upstream, if it is one whose name we know: `other` is a label, no name for a sentence.
+    pub fn known_upstream(&self) -> Option<&'static str> {
+        self.upstream.filter(|name| *name != OTHER)
     }
 
     /// Whether the run succeeded.

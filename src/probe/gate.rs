@@ -4,8 +4,7 @@ use std::borrow::Cow;
 
 use serde_json::Value;
 
-/// What stands for a code or a name that we do not know.
-pub(super) const OTHER: &str = "other";
+use crate::outcome::OTHER;
 
 /// Codes, types and statuses that providers document (facts of each API's error page).
 const CODES: &[&str] = &[

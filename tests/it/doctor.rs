@@ -177,6 +177,14 @@ fn provider_connection_failure() {
 }
 
 #[test]
+fn a_provider_that_we_do_not_know_has_no_name() {
+    let bench =
+        Bench::new("[[rule]]\npath = \"/chat\"\nfault = \"provider_auth_failed\"\nupstream = \"newcomer\"\n");
+    let seen = bench.seen(&bench.run("doctor", &with_chat(), &["--generate"]));
+    assert!(seen.contains("stored in LangMart for the provider is wrong"), "{seen}");
+}
+
+#[test]
 fn rate_limiting() {
     let bench = Bench::new("[[rule]]\npath = \"/auth\"\nfault = \"rate_limited\"\nretry_after = \"60s\"\n");
     bench.check("rate_limiting", LANGMART, &[], 1);

@@ -272,7 +272,7 @@ fn of_service(provider: &Provider, check: Check, outcome: &Outcome) -> Diagnosis
 
 /// The key that the gateway holds for the provider.
 fn of_stored_key(provider: &Provider, outcome: &Outcome) -> Diagnosis {
-    let whose = outcome.upstream.unwrap_or("the provider");
+    let whose = outcome.known_upstream().unwrap_or("the provider");
     let gateway = if provider.api == Api::Openrouter { "OpenRouter" } else { "LangMart" };
     let cause = format!(
         "our key is good; the key that is stored in {gateway} for {whose} is wrong, expired or revoked"
@@ -283,10 +283,11 @@ fn of_stored_key(provider: &Provider, outcome: &Outcome) -> Diagnosis {
 
 /// Who answered so, for a sentence.
 fn party(provider: &Provider, outcome: &Outcome) -> String {
-    match (outcome.upstream, outcome.fault) {
-        (Some(upstream), Fault::Provider) => format!("{upstream}, behind {},", provider.name),
-        _ => provider.name.clone(),
+    if outcome.fault != Fault::Provider || outcome.upstream.is_none() {
+        return provider.name.clone();
     }
+    let upstream = outcome.known_upstream().unwrap_or("a provider");
+    format!("{upstream}, behind {},", provider.name)
 }
 
 fn upstream(outcome: &Outcome) -> Option<Api> {

@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::{Acceptance, Account, Dialect, Upstream, rate_limit};
 use crate::{
-    outcome::{RateLimit, Reason, Resource},
+    outcome::{OTHER, RateLimit, Reason, Resource},
     probe::{
         body::ErrorBody,
         gate,
@@ -76,7 +76,7 @@ impl Dialect for Openrouter {
         let typed = metadata(error, "error_type").and_then(Value::as_str);
         // A name that nobody knows proves nothing: it is told as `other`, and the gateway keeps the blame.
         Upstream {
-            name: known.or(spelled.map(|_| gate::OTHER)),
+            name: known.or(spelled.map(|_| OTHER)),
             blamed: known.is_some() || typed.is_some_and(|kind| kind.starts_with("provider_")),
         }
     }
