@@ -15,6 +15,10 @@ use crate::{
 /// Runs that are kept of each probe; the oldest goes when one more ends.
 pub const MAX_RUNS: usize = 100;
 
+/// Runs that are kept whole, of all probes together; of each its share, which is [`MAX_RUNS`] up to a hundred probes. A whole
+/// one takes most of a kilobyte, ten times what the strips and charts need.
+const MAX_WHOLE: usize = 10_000;
+
 /// Pairs that are kept of each comparison.
 const MAX_PAIRS: usize = MAX_RUNS;
 
@@ -43,6 +47,9 @@ struct Kept {
     failing_since: Option<SystemTime>,
     told: Told,
     latest: Option<Arc<Outcome>>,
+    whole: VecDeque<Arc<Outcome>>,
+    /// None of a probe that no page shows.
+    most_whole: usize,
     waiting: Waiting,
     held: Option<Held>,
 }
@@ -102,10 +109,12 @@ impl History {
     /// its memory, one that is gone loses it.
     pub fn configure(&self, config: &Config, curl: impl Fn(&Probe) -> String) {
         let old = self.all();
+        let most_whole = whole_per_probe(config.probes.len());
         let new = config.probes.iter().map(|probe| {
             let kept = old.get(&probe.name).filter(|old| old.probe.subject() == probe.subject());
             let kept = kept.map(|old| Arc::clone(&old.kept)).unwrap_or_default();
             let history = ProbeHistory { probe: Arc::clone(probe), curl: curl(probe), kept };
+            history.kept().share(most_whole);
             (probe.name.clone(), Arc::new(history))
         });
         let new = Arc::new(new.collect());
@@ -142,6 +151,11 @@ impl History {
     }
 }
 
+/// How many runs of each of so many probes are kept whole.
+pub fn whole_per_probe(probes: usize) -> usize {
+    (MAX_WHOLE / probes.max(1)).clamp(1, MAX_RUNS)
+}
+
 impl ProbeHistory {
     /// A run has ended, while the prober itself was offline or was not.
     pub fn observe(&self, outcome: &Arc<Outcome>, offline: bool) {
@@ -161,6 +175,8 @@ impl ProbeHistory {
             if outcome.success() { outcome.balance } else { outcome.balance.or(kept.told.balance) };
         kept.told.status_page.clone_from(&outcome.status_page);
         kept.latest = Some(Arc::clone(outcome));
+        let most_whole = kept.most_whole;
+        push(&mut kept.whole, Arc::clone(outcome), most_whole);
         kept.held = None;
     }
 
@@ -190,14 +206,28 @@ impl ProbeHistory {
         }
     }
 
+    /// The runs that are kept whole, the oldest first.
+    pub fn whole(&self) -> Vec<Arc<Outcome>> {
+        self.kept().whole.iter().cloned().collect()
+    }
+
     fn kept(&self) -> MutexGuard<'_, Kept> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
+impl Kept {
+    /// From now on so many runs are kept whole.
+    fn share(&mut self, most_whole: usize) {
+        self.most_whole = most_whole;
+        let gone = self.whole.len().saturating_sub(most_whole);
+        self.whole.drain(..gone);
+    }
+}
+
 fn push<T>(ring: &mut VecDeque<T>, item: T, most: usize) {
-    if ring.len() == most {
+    ring.push_back(item);
+    if ring.len() > most {
         ring.pop_front();
     }
-    ring.push_back(item);
 }

@@ -1,4 +1,4 @@
-//! One run as it is kept: what a strip, a chart and the record of the API need.
+//! One run as it is kept: what strips, charts and figures need.
 
 use std::{
     borrow::Cow,
@@ -6,11 +6,9 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use serde::{Serialize, Serializer, ser::SerializeMap};
+use crate::outcome::{Fault, Outcome, Phases, Reason};
 
-use crate::outcome::{Fault, Outcome, Phases, Reason, Subject, rfc3339};
-
-/// A microsecond is what the records tell; above 71 minutes a run is longer than any timeout.
+/// Above 71 minutes a run is longer than any timeout.
 type Micros = u32;
 
 /// A finished run.
@@ -28,14 +26,6 @@ pub struct Run {
     pub offline: bool,
     /// Status of the response; `None` without one.
     pub http_status: Option<u16>,
-    /// US dollars; `None`: not known.
-    pub cost_usd: Option<f32>,
-    /// Tokens of the prompt; `None`: not told.
-    pub input_tokens: Option<u32>,
-    /// Tokens of the answer; `None`: not told.
-    pub output_tokens: Option<u32>,
-    /// Whether we estimated any of these, since the service did not count it.
-    pub tokens_estimated: bool,
     /// What only a failed run has; `None` on success.
     pub failure: Option<Box<Failure>>,
     duration: Micros,
@@ -74,7 +64,6 @@ impl Run {
                 request_id: outcome.request_id.as_deref().map(Into::into),
             })
         });
-        let tokens = |count: u64| u32::try_from(count).unwrap_or(u32::MAX);
         Self {
             time: outcome.time,
             reason: outcome.reason,
@@ -82,10 +71,6 @@ impl Run {
             slow: outcome.slow,
             offline: offline && outcome.fault == Fault::Network,
             http_status: outcome.http_status,
-            cost_usd: outcome.estimated_cost_usd.map(|cost| cost as f32),
-            input_tokens: outcome.input_tokens.map(tokens),
-            output_tokens: outcome.output_tokens.map(tokens),
-            tokens_estimated: outcome.tokens_estimated,
             failure,
             duration: micros(outcome.duration),
             phases: outcome.phases.durations().map(micros),
@@ -125,74 +110,8 @@ impl Run {
     pub fn per_token(&self) -> Option<Duration> {
         self.per_token.map(|time| Duration::from_micros(time.get().into()))
     }
-
-    /// The result record of the run, with those members that are kept.
-    pub fn record<'a>(&'a self, subject: Subject<'a>) -> RunRecord<'a> {
-        RunRecord { subject, run: self }
-    }
 }
 
 fn micros(duration: Duration) -> Micros {
     Micros::try_from(duration.as_nanos().saturating_add(500) / 1000).unwrap_or(Micros::MAX)
-}
-
-/// A run as the API tells it: the names are those of the result record, whose other members are not kept.
-#[derive(Clone, Copy, Debug)]
-pub struct RunRecord<'a> {
-    subject: Subject<'a>,
-    run: &'a Run,
-}
-
-impl Serialize for RunRecord<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let Subject { probe, provider, check, model } = self.subject;
-        let run = self.run;
-        let mut map = serializer.serialize_map(None)?;
-        map.serialize_entry("time", &rfc3339(run.time))?;
-        map.serialize_entry("probe", probe)?;
-        map.serialize_entry("provider", provider)?;
-        map.serialize_entry("check", &check)?;
-        optional(&mut map, "model", model)?;
-        map.serialize_entry("success", &run.success())?;
-        map.serialize_entry("reason", &run.reason)?;
-        map.serialize_entry("fault", &run.fault)?;
-        if let Some(Failure { detail, hint, .. }) = run.failure.as_deref() {
-            optional(&mut map, "detail", (!detail.is_empty()).then_some(detail))?;
-            optional(&mut map, "hint", (!hint.is_empty()).then_some(hint))?;
-        }
-        optional(&mut map, "http_status", run.http_status)?;
-        if let Some(Failure { error_code, upstream, retry_after, request_id, .. }) = run.failure.as_deref() {
-            optional(&mut map, "error_code", error_code.as_ref())?;
-            optional(&mut map, "upstream", *upstream)?;
-            optional(&mut map, "retry_after_seconds", *retry_after)?;
-            optional(&mut map, "request_id", request_id.as_ref())?;
-        }
-        map.serialize_entry("duration_seconds", &seconds(run.duration))?;
-        let phases: serde_json::Map<_, _> = Phases::NAMES
-            .iter()
-            .zip(run.phases)
-            .map(|(name, time)| ((*name).to_owned(), seconds(time).into()))
-            .collect();
-        map.serialize_entry("phases", &phases)?;
-        optional(&mut map, "time_to_first_token_seconds", run.first_token.map(|time| seconds(time.get())))?;
-        optional(&mut map, "time_per_output_token_seconds", run.per_token.map(|time| seconds(time.get())))?;
-        optional(&mut map, "input_tokens", run.input_tokens)?;
-        optional(&mut map, "output_tokens", run.output_tokens)?;
-        optional(&mut map, "tokens_estimated", run.tokens_estimated.then_some(true))?;
-        optional(&mut map, "estimated_cost_usd", run.cost_usd)?;
-        optional(&mut map, "slow", run.slow.then_some(true))?;
-        map.end()
-    }
-}
-
-fn optional<M: SerializeMap, T: Serialize>(
-    map: &mut M,
-    name: &'static str,
-    value: Option<T>,
-) -> Result<(), M::Error> {
-    value.map_or(Ok(()), |value| map.serialize_entry(name, &value))
-}
-
-fn seconds(micros: Micros) -> f64 {
-    f64::from(micros) / 1e6
 }

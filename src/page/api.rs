@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 
 use super::{View, figures::Figures, state::Now, words};
 use crate::{
-    history::{MAX_RUNS, ProbeHistory, RunRecord},
-    outcome::{Check, Fault, Reason, rfc3339},
+    history::{MAX_RUNS, ProbeHistory, whole_per_probe},
+    outcome::{Check, Fault, Reason, Record, rfc3339},
 };
 
 /// Records in an answer without a `limit`, and the most that one may ask for.
@@ -114,7 +114,7 @@ fn one_of<T>(
 #[derive(Serialize)]
 struct Results<'a> {
     kept_per_probe: usize,
-    results: Vec<RunRecord<'a>>,
+    results: Vec<Record<'a>>,
 }
 
 /// The last records, the latest first.
@@ -123,22 +123,21 @@ pub fn results(view: &View<'_>, filter: &Filter) -> Vec<u8> {
     let kept: Vec<_> = all
         .values()
         .filter(|history| filter.takes_probe(history))
-        .map(|history| (history, history.snapshot().runs))
+        .map(|history| (history.probe.subject(), history.whole()))
         .collect();
     let mut results: Vec<_> = kept
         .iter()
-        .flat_map(|(history, runs)| runs.iter().map(|run| (run, history.probe.subject())))
-        .filter(|(run, _)| {
-            filter.reason.is_none_or(|reason| reason == run.reason)
-                && filter.fault.is_none_or(|fault| fault == run.fault)
-                && filter.success.is_none_or(|success| success == run.success())
-                && filter.since.is_none_or(|since| run.time >= since)
+        .flat_map(|(subject, runs)| runs.iter().map(|outcome| Record { subject: *subject, outcome }))
+        .filter(|Record { outcome, .. }| {
+            filter.reason.is_none_or(|reason| reason == outcome.reason)
+                && filter.fault.is_none_or(|fault| fault == outcome.fault)
+                && filter.success.is_none_or(|success| success == outcome.success())
+                && filter.since.is_none_or(|since| outcome.time >= since)
         })
         .collect();
-    results.sort_by_key(|(run, _)| Reverse(run.time));
+    results.sort_by_key(|record| Reverse(record.outcome.time));
     results.truncate(filter.limit.unwrap_or(USUAL_LIMIT));
-    let results = results.into_iter().map(|(run, subject)| run.record(subject)).collect();
-    bytes(&Results { kept_per_probe: MAX_RUNS, results })
+    bytes(&Results { kept_per_probe: whole_per_probe(all.len()), results })
 }
 
 /// The probes and how they are, by name.

@@ -1,6 +1,7 @@
 //! Pages of every state, and what may not be in them.
 
 use std::{
+    net::IpAddr,
     sync::Arc,
     time::{Duration, Instant, SystemTime},
 };
@@ -12,7 +13,11 @@ use crate::{
     config::{self, Config, Pool, PoolMember, Probe, Task},
     history::{MAX_RUNS, Waiting},
     metrics::testing::{chat, config as configured, provider, stream},
-    outcome::{Api, Fault, Outcome, Phases, Reason, SkipCause, rfc3339},
+    outcome::{
+        AddressFailure, Api, Balance, Compared, ConnectionUse, DnsServer, FailedAddress, Fault, Indicator,
+        Measure, Network, Outcome, Pair, Phases, RateLimit, Reason, Resource, Side, SkipCause, StatusPage,
+        Tls, rfc3339,
+    },
 };
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -253,22 +258,59 @@ fn the_api_is_as_documented() {
     let acme = Arc::new(provider("acme", Api::Langmart));
     let probe = stream("p", &acme, "m");
     let history = of(std::slice::from_ref(&probe));
+    let address: IpAddr = [192, 0, 2, 7].into();
+    let server = || DnsServer { server: "system".to_owned(), answer: Ok(vec![address]), duration: HOUR };
+    let measure = Measure { fault: Fault::None, duration: HOUR, first_token: None };
+    // Every member by name, so that a new one does not compile until it is here.
     let full = |reason, fault| Outcome {
+        time: now(),
+        reason,
+        fault,
+        duration: HOUR,
+        phases: Phases::default(),
         detail: "d".into(),
         hint: "h",
         http_status: Some(200),
+        http_version: Some("1.1"),
         error_code: Some("other".into()),
         upstream: Some("openai"),
         request_id: Some("r".to_owned()),
         retry_after: Some(1.0),
+        remote_address: Some((address, 443).into()),
+        ratelimit: vec![RateLimit {
+            resource: Resource::Tokens,
+            limit: Some(1),
+            remaining: None,
+            reset: None,
+        }],
+        tls: Some(Tls::default()),
+        dns: vec![address],
+        network: Some(Box::new(Network {
+            dns_servers: vec![server()],
+            failed_addresses: vec![FailedAddress { address, error: AddressFailure::Reset }],
+        })),
+        clock_offset: Some(0.5),
         time_to_first_token: Some(HOUR),
+        time_to_first_reasoning: Some(HOUR),
         time_per_output_token: Some(HOUR),
         input_tokens: Some(1),
         output_tokens: Some(1),
         tokens_estimated: true,
         estimated_cost_usd: Some(0.5),
+        status_page: Some(StatusPage {
+            indicator: Indicator::None,
+            open_incidents: None,
+            components: Vec::new(),
+        }),
+        balance: Some(Balance { usd: 1.0, minimum_usd: None }),
+        recheck: Some(1),
+        connection: Some(ConnectionUse::New),
         slow: reason == Reason::Ok,
-        ..Outcome::new(now(), reason, fault)
+        compared: Some(Box::new(Compared {
+            comparison: "c".to_owned(),
+            side: Side::Direct,
+            pair: Some(Pair::new(Side::Direct, measure, measure)),
+        })),
     };
     history.of(&probe).observe(&Arc::new(full(Reason::Ok, Fault::None)), false);
     history.of(&probe).observe(&Arc::new(full(Reason::Timeout, Fault::Gateway)), false);

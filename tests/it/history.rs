@@ -8,7 +8,7 @@ use std::{
 
 use langmart_prober::{
     config::{Config, Probe},
-    history::{Held, History, MAX_RUNS, Run},
+    history::{Held, History, MAX_RUNS, ProbeHistory, Run},
     outcome::{Api, Check, Fault, Outcome, Reason, SkipCause},
 };
 
@@ -57,9 +57,9 @@ fn the_oldest_run_goes_and_failures_are_counted_from_their_first() {
     let now = kept.snapshot();
     assert_eq!((now.runs.len(), now.runs[0].time), (MAX_RUNS, at(1)));
     assert_eq!((now.failing_since, now.held), (Some(at(10)), None));
-    let record = serde_json::to_value(now.runs[MAX_RUNS - 1].record(probe.subject())).unwrap();
-    assert_eq!(record["duration_seconds"], 1.234_567);
-    assert_eq!((&record["reason"], &record["hint"]), (&"unavailable".into(), &"wait".into()));
+    let last = &now.runs[MAX_RUNS - 1];
+    assert_eq!((last.duration(), last.reason), (Duration::from_micros(1_234_567), Reason::Unavailable));
+    assert_eq!(last.failure.as_deref().map(|failure| failure.hint), Some("wait"));
     kept.observe(&outcome(200, Reason::Ok), false);
     assert_eq!(kept.snapshot().failing_since, None);
 }
@@ -80,6 +80,33 @@ fn a_reload_keeps_the_memory_of_a_probe_that_stays_the_same() {
 }
 
 #[test]
+fn whole_runs_are_shared_out_among_the_probes() {
+    let many: Vec<_> = (0..1000).map(|number| format!("p{number}")).collect();
+    let many: Vec<_> = many.iter().map(|name| (name.as_str(), "m")).collect();
+    let [few, many] = [config(&many[..50]), config(&many)];
+    let history = History::default();
+    history.configure(&few, no_curl);
+    let kept = history.of(&few.probes[0]);
+    let whole = |kept: &ProbeHistory| kept.whole().iter().map(|outcome| outcome.time).collect::<Vec<_>>();
+    for second in 0..=MAX_RUNS as u64 {
+        kept.observe(&outcome(second, Reason::Ok), false);
+    }
+    assert_eq!(whole(&kept), (1..=100).map(at).collect::<Vec<_>>(), "of fifty probes as many as there are");
+    history.configure(&many, no_curl);
+    assert_eq!(whole(&kept), (91..=100).map(at).collect::<Vec<_>>(), "of a thousand a hundredth of all");
+    kept.observe(&outcome(200, Reason::Ok), false);
+    let expected: Vec<_> = (92..=100).chain([200]).map(at).collect();
+    assert_eq!(
+        whole(&kept),
+        expected,
+        "also where a run's task still writes to the memory of before the reload"
+    );
+    history.configure(&few, no_curl);
+    assert_eq!(whole(&history.of(&few.probes[0])), expected, "and none goes when there is room again");
+}
+
+#[test]
 fn a_run_takes_little() {
-    assert!(size_of::<Run>() <= 96, "{}", size_of::<Run>());
+    assert!(size_of::<Run>() <= 64, "{}", size_of::<Run>());
+    assert!(size_of::<Outcome>() <= 640, "{}", size_of::<Outcome>());
 }
