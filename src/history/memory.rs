@@ -15,9 +15,9 @@ use crate::{
 /// Runs that are kept of each probe; the oldest goes when one more ends.
 pub const MAX_RUNS: usize = 100;
 
-/// Runs that are kept whole, of all probes together; of each its share, which is [`MAX_RUNS`] up to a hundred probes. A whole
+/// Runs that are kept whole, of all probes together; of each its share, which is [`MAX_RUNS`] up to fifty probes. A whole
 /// one takes most of a kilobyte, ten times what the strips and charts need.
-const MAX_WHOLE: usize = 10_000;
+const MAX_WHOLE: usize = 5_000;
 
 /// Pairs that are kept of each comparison.
 const MAX_PAIRS: usize = MAX_RUNS;
