@@ -20,7 +20,7 @@ pub struct Cli {
 pub enum Command {
     /// Probe for ever and serve /metrics: the daemon
     ///
-    /// Ends with 0 after SIGTERM or SIGINT, 1 where it could not start, 78 on a bad configuration. SIGHUP reads the
+    /// Ends with 0 after SIGTERM or SIGINT, 1 where it could not start or had to end, 78 on a bad configuration. SIGHUP reads the
     /// configuration again.
     Run(ConfigFile),
     /// Load the configuration as `run` does, and print the probes that it would schedule
@@ -55,7 +55,8 @@ pub enum Command {
     /// Look for the cause of connection problems, provider by provider, and say what to do
     ///
     /// Takes the steps of LangMart's guide: configuration, proxy, DNS, TCP, TLS, health, key, limits, status. Ends with
-    /// 0 if all is well, 1 if something failed, 78 on a bad configuration. It spends no tokens.
+    /// 0 if all is well, 1 if something failed, 78 on a bad configuration. It spends no tokens
+    /// without --generate.
     Doctor {
         /// Which configuration
         #[command(flatten)]
@@ -73,7 +74,7 @@ pub enum Command {
     /// Print what a support ticket needs, from the records of the daemon's runs
     ///
     /// By failure: times, codes, durations, request ids, what to do; and the share of successes of each probe. As
-    /// Markdown. Ends with 0, or 1 if there is no record.
+    /// Markdown. Ends with 0, 1 if there is no record, 78 on a bad configuration.
     Report {
         /// Which configuration
         #[command(flatten)]

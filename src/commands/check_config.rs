@@ -119,7 +119,7 @@ fn notes(config: &Config) -> String {
         notes.push(format!(
             "\nInput tokens are estimated: a token for each {BYTES_PER_TOKEN} bytes of the prompt and some \
              for its frame, times the runs.\nOutput tokens are the most there can be: max_tokens times the runs.\n\
-             The cost follows from both and the price of each probe: an upper estimate.\n"
+             The cost follows from both and the price of each probe: an upper estimate. A month has 31 days.\n"
         ));
     }
     let unpriced = config.probes.iter().filter(|probe| probe.chat().is_some_and(|chat| chat.price.is_none()));
@@ -250,9 +250,9 @@ mod tests {
         assert_eq!(rows[3], ["total", "1464", "240", "768", "0.0001"]);
         let months: Vec<Vec<&str>> =
             out.lines().skip(6).take(3).map(|line| line.split_whitespace().collect()).collect();
-        assert_eq!(months[0], ["langmart-health", "43829", "0", "0", "-"]);
-        assert_eq!(months[1], ["chat", "730", "7305", "23376", "0.0037"]);
-        assert_eq!(months[2], ["total", "44560", "7305", "23376", "0.0037"]);
+        assert_eq!(months[0], ["langmart-health", "44640", "0", "0", "-"]);
+        assert_eq!(months[1], ["chat", "744", "7440", "23808", "0.0037"]);
+        assert_eq!(months[2], ["total", "45384", "7440", "23808", "0.0037"]);
     }
 
     #[test]

@@ -23,7 +23,7 @@ pub use self::{
 
 /// Everything went well.
 pub const EXIT_OK: u8 = 0;
-/// A probe failed, or the daemon could not start.
+/// A probe failed, or the daemon could not start or had to end.
 pub const EXIT_FAILED: u8 = 1;
 /// The command line makes no sense, as clap has it too.
 pub const EXIT_USAGE: u8 = 2;

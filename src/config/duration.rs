@@ -74,7 +74,8 @@ fn leading_quantity(text: &str) -> Option<(u64, &str, &str)> {
     let (number, behind) = text.split_at(digits);
     let letters = behind.find(|c: char| !c.is_ascii_alphabetic()).unwrap_or(behind.len());
     let (unit, rest) = behind.split_at(letters);
-    Some((number.parse().ok()?, unit, rest))
+    // Nothing but digits: what does not fit is more than anything that is allowed.
+    (!number.is_empty()).then(|| (number.parse().unwrap_or(u64::MAX), unit, rest))
 }
 
 #[cfg(test)]
@@ -123,6 +124,13 @@ mod tests {
             "18446744073709551615h",
         ] {
             check(text, None);
+        }
+    }
+
+    #[test]
+    fn what_is_too_long_is_not_called_malformed() {
+        for text in ["99999999999999999999h", "18446744073709551615h", "5m18446744073709551616ms"] {
+            assert_eq!(parse(text).unwrap_err(), "is longer than any duration here may be", "{text}");
         }
     }
 

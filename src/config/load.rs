@@ -38,7 +38,7 @@ pub fn load(path: &Path, keys: Keys<'_>, surroundings: &Surroundings<'_>) -> Res
     let text = str::from_utf8(&bytes).map_err(|error| {
         let before = &bytes[..error.valid_up_to()];
         let line = before.split(|byte| *byte == b'\n').count();
-        Problems::of_file(&file, format!("not UTF-8 text in line {line}"))
+        Problems::of_file(&file, format!("not UTF-8 text in line {line}; save the file as UTF-8"))
     })?;
     parse(text, &file, keys, surroundings)
 }

@@ -26,7 +26,12 @@ pub(super) fn parse<'a>(text: &'a str, report: &Report) -> Option<DeTable<'a>> {
         let line = report.line(offset);
         if line != last_line {
             let place = Place { line, column: report.column(offset), path: String::new() };
-            report.error(&place, format!("not valid TOML: {}", error.message().replace('\n', " ")));
+            let mut what = error.message().replace('\n', " ");
+            let key = error.span().and_then(|span| text.get(span)).filter(|key| !looks_like_one(key));
+            if let ("duplicate key", Some(key)) = (&*what, key) {
+                what = format!("duplicate key {}; keep one of the two", shown(key));
+            }
+            report.error(&place, format!("not valid TOML: {what}"));
             last_line = line;
         }
     }

@@ -7,8 +7,8 @@ use super::model::{Probe, Task};
 /// A UTC day; leap seconds are nobody's schedule.
 const DAY: Duration = Duration::from_secs(86_400);
 
-/// The days of an average month of the Gregorian calendar.
-const DAYS_A_MONTH: f64 = 365.2425 / 12.0;
+/// The days of the longest months, since the figures are the most there can be.
+const DAYS_A_MONTH: f64 = 31.0;
 
 /// What runs take. Input tokens are estimated from the prompt, output tokens are the most there can be: an upper
 /// estimate, since most answers end before `max_tokens`.
@@ -40,7 +40,7 @@ impl Spending {
         Self::of_run(probe).times(DAY.as_secs_f64() / probe.interval.as_secs_f64())
     }
 
-    /// The month, if this is a day.
+    /// A month of 31 days, if this is a day.
     #[must_use]
     pub fn month(self) -> Self {
         self.times(DAYS_A_MONTH)

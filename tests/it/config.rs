@@ -559,7 +559,7 @@ fn a_file_that_cannot_be_read_says_why() {
         why()
     );
     fs::write(&path, b"[log]\n# \xff\n").unwrap();
-    assert!(why().ends_with("config.toml: not UTF-8 text in line 2"), "{}", why());
+    assert!(why().ends_with("config.toml: not UTF-8 text in line 2; save the file as UTF-8"), "{}", why());
     fs::write(&path, vec![b'#'; (4 << 20) + 1]).unwrap();
     assert!(
         why().ends_with(

@@ -105,11 +105,11 @@ fn every_run_has_its_record() {
 #[test]
 fn the_log_speaks_when_a_state_changes() {
     let simulator = simulator("");
-    let place = Place::new(&format!("{LISTEN}{}", auth(&simulator, "100ms")));
+    let place = Place::new(&format!("{LISTEN}{}", auth(&simulator, "1s")));
     let mut daemon = place.daemon();
     let more_runs = |daemon: &Daemon| {
         let before = daemon.runs("openai-auth");
-        wait_for("five more runs", || (daemon.runs("openai-auth") > before + 5.0).then_some(()));
+        wait_for("two more runs", || (daemon.runs("openai-auth") > before + 1.0).then_some(()));
     };
     more_runs(&daemon);
     play(&simulator, "[[rule]]\nfault = \"server_error\"");

@@ -158,7 +158,7 @@ fn a_kill_at_any_moment_forgets_no_hint_whose_record_is_written() {
 #[test]
 fn a_wait_is_kept_and_told_after_a_restart() {
     let simulator = simulator("[[rule]]\nfault = \"rate_limited\"\nretry_after = \"1h\"");
-    let place = groq(&simulator, "100ms");
+    let place = groq(&simulator, "2s");
     let until = |scrape: &Scrape| {
         scrape.value("langmart_probe_backoff_until_timestamp_seconds", &[("probe", "groq")])
     };
@@ -167,10 +167,10 @@ fn a_wait_is_kept_and_told_after_a_restart() {
     daemon.stop();
     let mut daemon = place.daemon();
     let after = until(&daemon.scrape_until("the wait to be told", |scrape| until(scrape) > 0.0));
-    assert!((after - before).abs() <= 0.11, "{before}, then {after}: a due time apart at most");
+    assert!((after - before).abs() <= 2.1, "{before}, then {after}: a due time apart at most");
     daemon.scrape_until("due times to be passed over", |scrape| {
         let labels = [("probe", "groq"), ("cause", "backoff")];
-        scrape.value("langmart_probe_skipped_runs_total", &labels) >= 5.0
+        scrape.value("langmart_probe_skipped_runs_total", &labels) >= 2.0
     });
     daemon.stop();
     assert_eq!(simulator.requests().len(), 1);
@@ -181,13 +181,13 @@ fn a_wait_is_kept_and_told_after_a_restart() {
     let daemon = place.daemon();
     let cut = until(&daemon.scrape_until("the wait to be told", |scrape| until(scrape) > 0.0));
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs_f64();
-    assert!(cut <= now + 3960.0 + 0.2, "{cut} at {now}");
+    assert!(cut <= now + 3960.0 + 4.0, "{cut} at {now}");
 }
 
 #[test]
 fn times_of_the_last_runs_are_kept() {
     let simulator = simulator("[[rule]]\ncalls = { from = 2 }\nfault = \"server_error\"");
-    let place = groq(&simulator, "100ms");
+    let place = groq(&simulator, "2s");
     let mut daemon = place.daemon();
     daemon.scrape_until("two runs", |scrape| {
         scrape.value("langmart_probe_runs_total", &[("probe", "groq")]) >= 2.0
@@ -297,7 +297,7 @@ fn a_reload_tells_of_a_directory_other_than_the_one_in_use() {
 #[test]
 fn systemds_directory_is_the_default() {
     let simulator = simulator("");
-    let place = groq(&simulator, "100ms");
+    let place = groq(&simulator, "2s");
     let text = fs::read_to_string(place.path("config.toml")).unwrap();
     let (before, after) = text.split_once("[state]").unwrap();
     let (_, after) = after.split_once("[log]").unwrap();
