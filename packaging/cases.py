@@ -218,6 +218,9 @@ def callers():
     until = "langmart_probe_backoff_until_timestamp_seconds"
     series = one("." * 10 + "R" + " " * 60).add(until, [0] * 10 + [3600 * 3] * 60, **labels)
     case("told to wait for hours", series, (wait, 9), (wait, 14, {"provider": "acme", "fault": "caller"}))
+    # Each wait is asked for by a run of its own, at minute 10, 30 and 50.
+    series = one("." * 10 + ("R" + " " * 19) * 3 + "." * 5).add(until, [0] * 10 + [1800] * 20 + [3000] * 20 + [4200] * 20 + [0] * 5, **labels)
+    case("told to wait for twenty minutes, and again", series, (wait, 9), *((wait, minute, {"provider": "acme"}) for minute in (14, 29, 33, 49, 68)), (wait, 72))
     series = one("." * 10 + "R" + " " * 4 + "." * 10).add(until, [0] * 10 + [900] * 5 + [0] * 10, **labels)
     case("told to wait for five minutes", series, (wait, 12), (wait, 14))
     headroom = "LangmartRateLimitHeadroomLow"
@@ -244,6 +247,9 @@ def callers():
     series.add("langmart_budget_spent_usd", [0.95] * 90 + [0] * 30).add("langmart_budget_limit_usd", 1)
     case("a run is skipped for the budget, until midnight", series, (budget, 29), (budget, 33, {"instance": "a"}),
          (budget, 89, {"instance": "a"}), (budget, 91))
+    series = Series(240).add("langmart_probe_skipped_runs_total", [0] * 10 + list(range(20)) + [20] * 210, **skipped)
+    series.add("langmart_budget_spent_usd", [0.95] * 30 + [minute / 200 for minute in range(210)]).add("langmart_budget_limit_usd", 1)
+    case("yesterday's skips say nothing of today", series, (budget, 20, {"instance": "a"}), (budget, 31), (budget, 140), (budget, 200))
     case("a restart is no skipped run", Series(60).add("langmart_probe_skipped_runs_total", [7] * 30 + [0] * 30, **skipped),
          (budget, 20), (budget, 35))
 
@@ -269,11 +275,16 @@ def services():
 
     case("the gateway fails alone", compared(1, "gateway_fault"), (gateway, 40), (gateway, 60, {"comparison": "c"}), (provider, 60))
     case("the provider fails", compared(1, "provider_fault"), (provider, 40), (provider, 60, {"comparison": "c"}), (gateway, 60))
-    seldom = Series(180)
+    seldom, once = Series(360), Series(360)
     for which in ("gateway_fault", "provider_fault"):
-        seldom.add(verdicts, [minute // 20 for minute in range(180)], comparison=which, verdict=which)
-        seldom.add(verdicts, 5, comparison=which, verdict="ok")
-    case("a pair in twenty minutes", seldom, *((name, minute) for name in (gateway, provider) for minute in (45, 101, 170)), kinds=["thin traffic"])
+        seldom.add(verdicts, [min(minute // 20, 6) for minute in range(360)], comparison=which, verdict="ok")
+        seldom.add(verdicts, [max(0, minute // 20 - 6) for minute in range(360)], comparison=which, verdict=which)
+        once.add(verdicts, [minute // 20 - minute // 100 for minute in range(360)], comparison=which, verdict="ok")
+        once.add(verdicts, [minute // 100 for minute in range(360)], comparison=which, verdict=which)
+    case("a pair in twenty minutes, and all fail", seldom, *((name, minute, *expected) for name in (gateway, provider)
+         for minute, expected in ((100, []), (165, []), (230, [{"comparison": f"{name[8:-5].lower()}_fault"}]))))
+    case("a pair in twenty minutes, of which one in five fails", once, *((name, minute) for name in (gateway, provider)
+         for minute in (45, 101, 170, 205, 305, 350)), kinds=["thin traffic"])
     case("nobody fails", compared(0, "gateway_fault"), (gateway, 60), (gateway, 110))
     first_token()
     certificate = {"probe": "n", "provider": "acme", "check": "network", "model": ""}
@@ -426,9 +437,11 @@ def probers():
         series = Series(90).add("langmart_probe_runs_total", [minute // 2 for minute in range(90)], **probe)
         series.add("langmart_probe_skipped_runs_total", [0] * 30 + [minute // 2 for minute in range(60)], **probe, cause=cause)
         case(f"skipped: {cause}", series, (skips, 29), (skips, 70, *([{"cause": cause}] if fires else [])))
-    series = Series(120).add("langmart_probe_runs_total", [minute // 10 for minute in range(120)], **probe)
-    series.add("langmart_probe_skipped_runs_total", [minute // 10 for minute in range(120)], **probe, cause="overrun")
-    case("every other run is skipped, of one in five minutes", series, (skips, 60), (skips, 110), kinds=["thin traffic"])
+    for every, fires in ((20, True), (60, False)):
+        series = Series(480).add("langmart_probe_runs_total", [minute // 10 - minute // every for minute in range(480)], **probe)
+        series.add("langmart_probe_skipped_runs_total", [minute // every for minute in range(480)], **probe, cause="overrun")
+        case(f"due every ten minutes and skipped every {every}", series, (skips, 60), *((skips, minute, *([{"cause": "overrun"}] if fires else []))
+             for minute in (200, 470)), kinds=[] if fires else ["thin traffic"])
     reload, lost = "LangmartProberReloadFailed", "LangmartProberLogLost"
     series = Series(60).add("langmart_prober_config_last_reload_successful", [1] * 20 + [0] * 20 + [1] * 20)
     case("a reload failed", series, (reload, 22), (reload, 30, {"instance": "a"}), (reload, 45))

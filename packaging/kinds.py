@@ -157,7 +157,7 @@ STORIES = {
 # Its instances hide each other, so that it has its cases by hand.
 ALONE = "LangmartProberAbsent"
 # Windows longer than a quarter of an hour, in minutes: for so long it may go on when its series end.
-WINDOWS = {"LangmartGatewayFault": 31, "LangmartProviderFault": 31, "LangmartProberSkipsRuns": 31, "LangmartProberRestarts": 61}
+WINDOWS = {"LangmartGatewayFault": 61, "LangmartProviderFault": 61, "LangmartProberSkipsRuns": 61, "LangmartProberRestarts": 61}
 
 STATE = "it looks at a state, not at a share of runs"
 ONE = "one is enough, however rare the runs"

@@ -208,10 +208,38 @@ def indent(text):
 
 
 def verdict(name, verdict_name, fault, summary, description):
-    def count(more):
-        return f"sum by (job, instance, comparison) (increase(langmart_comparison_verdicts_total{more}[30m]))"
-    selected = count('{verdict="%s"}' % verdict_name)
-    return alert(name, f"{selected} >= 3\nand\n{selected} > 0.25 * {count('')}", "warning", fault, summary, description)
+    def count(window, more=""):
+        return f"sum by (job, instance, comparison) (increase(langmart_comparison_verdicts_total{more}[{window}]))"
+
+    def bad(window):
+        return count(window, '{verdict="%s"}' % verdict_name)
+
+    expr = f"""
+(
+  {bad("30m")} >= 3
+  and
+  {bad("30m")} > 0.25 * {count("30m")}
+)
+or
+(
+  # Pairs that are more than ten minutes apart.
+  {bad("3h")} >= 3
+  and
+  {bad("3h")} > 0.25 * {count("3h")}
+  and
+  {bad("1h")} > 0
+  and
+  {count("30m")} < 3
+)"""
+    return alert(name, expr, "warning", fault, summary, description)
+
+
+def skips(window):
+    counter = 'langmart_probe_skipped_runs_total{cause=~"pacing|overrun|concurrency"}'
+    return f"sum by (job, instance, provider, cause) (increase({counter}[{window}]))"
+
+
+RUNS = "sum by (job, instance, provider) (increase(langmart_probe_runs_total"
 
 
 def certificate(name, days, severity):
@@ -256,12 +284,13 @@ def caller_alerts():
               requests, spread them over providers in a pool, or raise the tier.""", "5m"),
         alert("LangmartRateLimitedForLong", """
 max by (job, instance, provider, fault) (
-  langmart_probe_backoff_until_timestamp_seconds - timestamp(langmart_probe_backoff_until_timestamp_seconds)
+  langmart_probe_backoff_until_timestamp_seconds
+  - on (job, instance, probe) langmart_probe_last_run_timestamp_seconds
   + on (job, instance, probe) group_right () 0 * langmart_probe_failed_runs_in_a_row{reason="rate_limited"}
 ) >
 900 # seconds""", "warning", None, "{{ $labels.provider }} lets us wait for {{ $value | humanizeDuration }}",
-              """The service asked for a wait of more than a quarter of an hour, as it does when the limit of a day is used
-              up. Its probes are blind until then. Use another provider, or raise the tier.""", "2m"),
+              """The service asks for waits of more than a quarter of an hour, as it does when the limit of a day is used
+              up. Its probes are blind meanwhile. Use another provider, or raise the tier.""", "2m"),
         alert("LangmartRateLimitHeadroomLow", """
 min by (job, instance, provider, model, resource) (
   avg_over_time(langmart_probe:ratelimit_headroom:ratio[15m])
@@ -283,8 +312,8 @@ or
 max by (job, instance) (langmart_budget_spent_tokens >= langmart_budget_limit_tokens)
 or
 (
-  # What is left is too little for a run; tomorrow's spending begins anew.
-  sum by (job, instance) (increase(langmart_probe_skipped_runs_total{cause="budget"}[1d])) > 0
+  # What is left is too little for a run. Not for longer than an hour: yesterday's skips say nothing of today.
+  sum by (job, instance) (increase(langmart_probe_skipped_runs_total{cause="budget"}[1h])) > 0
   and on (job, instance) (
     langmart_budget_spent_usd > 0.5 * langmart_budget_limit_usd
     or
@@ -325,14 +354,15 @@ unless on (job, instance, probe) {RAN_OFFLINE}""", "critical", None,
                       "Wait as it asks; turn to another model or provider; look at the status page."),
         verdict("LangmartGatewayFault", "gateway_fault", "gateway",
                 "{{ $labels.comparison }}: the gateway fails where the direct way works",
-                """Of the pairs of the last half hour at least three, and a quarter, failed through the gateway by its own
-                fault while the provider answered directly. Call the provider directly meanwhile; open a ticket with
-                `langmart-prober report`."""),
+                """Of the pairs of the last half hour (three hours, where they are rarer) at least three, and a quarter, failed
+                through the gateway by its own fault while the provider answered directly. Call the provider directly meanwhile;
+                open a ticket with `langmart-prober report`."""),
         verdict("LangmartProviderFault", "provider_fault", "provider",
                 "{{ $labels.comparison }}: the provider fails, not the gateway",
-                """Of the pairs of the last half hour at least three, and a quarter, failed by the provider's fault: by both ways,
-                or behind the gateway alone, as its error says. Look at the provider's status page and use another provider; where
-                the direct way works, at the key and the account that are stored in the gateway."""),
+                """Of the pairs of the last half hour (three hours, where they are rarer) at least three, and a quarter, failed by
+                the provider's fault: by both ways, or behind the gateway alone, as its error says. Look at the provider's status
+                page and use another provider; where the direct way works, at the key and the account that are stored in the
+                gateway."""),
         alert("LangmartSlowFirstToken", """
 (
   max without (quantile) (langmart_probe:time_to_first_token_seconds:quantile1h{quantile="0.5"})
@@ -422,15 +452,23 @@ abs(quantile by (job, instance) (0.5, langmart_probe_clock_offset_seconds)) > 5"
               "{{ $labels.instance }}: the clock is off by {{ $value | humanizeDuration }}",
               """Half of the services' Date headers say so. Certificates may look invalid, and waits end at the wrong time.
               `timedatectl`, `chronyc tracking`.""", "10m"),
-        alert("LangmartProberSkipsRuns", """
-sum by (job, instance, provider, cause) (
-  increase(langmart_probe_skipped_runs_total{cause=~"pacing|overrun|concurrency"}[30m])
-) >= 5
-and
-sum by (job, instance, provider, cause) (
-  increase(langmart_probe_skipped_runs_total{cause=~"pacing|overrun|concurrency"}[30m])
-) > on (job, instance, provider) group_left ()
-0.1 * sum by (job, instance, provider) (increase(langmart_probe_runs_total[30m]))""", "warning", "prober",
+        alert("LangmartProberSkipsRuns", f"""
+(
+  {skips("30m")} >= 5
+  and
+  {skips("30m")} > on (job, instance, provider) group_left ()
+  0.1 * {RUNS}[30m]))
+)
+or
+(
+  # Probes that are seldom due.
+  {skips("6h")} >= 5
+  and
+  {skips("6h")} > on (job, instance, provider) group_left ()
+  0.5 * {RUNS}[6h]))
+  and
+  {skips("1h")} > 0
+)""", "warning", "prober",
               "{{ $labels.instance }} skips runs of {{ $labels.provider }}: {{ $labels.cause }}",
               """overrun: runs take longer than their interval; concurrency: raise max_concurrent or
               max_concurrent_per_provider; pacing: requests_per_minute is below what the probes ask for.""", "10m"),

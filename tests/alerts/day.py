@@ -135,8 +135,8 @@ NOT_PLAYED = {
 # How long after the cause an alert may still fire, in hours: its window and some.
 TAILS = {"LangmartErrorBudgetBurnFast": 0.3, "LangmartErrorBudgetBurn": 1.5, "LangmartErrorBudgetBurnSlow": 7,
          "LangmartSlowFirstToken": 1.5, "LangmartRateLimitHeadroomLow": 0.6, "LangmartServiceUnavailable": 0.5,
-         "LangmartGatewayTimeout": 0.5, "LangmartOverloaded": 0.5, "LangmartGatewayFault": 0.7, "LangmartProviderFault": 0.7,
-         "LangmartProberSkipsRuns": 0.7, "LangmartProberRestarts": 1.1}
+         "LangmartGatewayTimeout": 0.5, "LangmartOverloaded": 0.5, "LangmartGatewayFault": 1.1, "LangmartProviderFault": 1.1,
+         "LangmartProberSkipsRuns": 1.1, "LangmartProberRestarts": 1.1}
 BURNS = ("LangmartErrorBudgetBurnSlow", "LangmartErrorBudgetBurnFast", "LangmartErrorBudgetBurn")
 # What may follow from another, and is not asked for: who burns the budget of a month in an hour overspends three days', too;
 # who cannot open a socket may lose the one of its scrapes; the refusal with a long hint says that nothing is left; who hung
