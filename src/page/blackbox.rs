@@ -12,8 +12,8 @@ use crate::{
 pub struct Answer<'a> {
     /// The probe that was asked for.
     pub probe: &'a Probe,
-    /// The run; `None`: there is none yet.
-    pub outcome: Option<&'a Outcome>,
+    /// The run.
+    pub outcome: &'a Outcome,
     /// Why it is the last result and not a run of now; `None`: it is of now.
     pub waits: Option<SkipCause>,
     /// Whether to tell in words what happened, beside the metrics.
@@ -45,12 +45,12 @@ fn plain(text: &mut String, name: &str, help: &str, value: f64) {
 }
 
 fn write_metrics(text: &mut String, answer: &Answer<'_>) {
-    let success = answer.outcome.is_some_and(Outcome::success);
+    let outcome = answer.outcome;
     plain(
         text,
         "probe_success",
         "Displays whether or not the probe was a success",
-        f64::from(u8::from(success)),
+        f64::from(u8::from(outcome.success())),
     );
     let waits = answer.waits.map_or(0.0, |_| 1.0);
     plain(
@@ -59,7 +59,6 @@ fn write_metrics(text: &mut String, answer: &Answer<'_>) {
         "Whether this is the last result, since the probe waits and was not run",
         waits,
     );
-    let Some(outcome) = answer.outcome else { return };
     let age = answer.now.duration_since(outcome.time + outcome.duration).unwrap_or_default();
     plain(text, "langmart_prober_result_age_seconds", "How long ago the run ended", age.as_secs_f64());
     plain(
@@ -133,10 +132,6 @@ fn explain(text: &mut String, answer: &Answer<'_>) {
     if let Some(cause) = waits {
         let _ = writeln!(text, "It was not run now, since it waits ({cause}): this is its last result.");
     }
-    let Some(outcome) = outcome else {
-        let _ = writeln!(text, "It has no result yet.");
-        return;
-    };
     let _ = writeln!(text, "Reason {}, fault {}.", outcome.reason, outcome.fault);
     for (name, words) in [("Found", &*outcome.detail), ("What to do", outcome.hint)] {
         if !words.is_empty() {

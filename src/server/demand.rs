@@ -11,6 +11,7 @@ use tokio::{
     time::timeout,
 };
 
+use super::guard;
 use crate::{
     history::History,
     outcome::{Demanded, SkipCause},
@@ -19,6 +20,12 @@ use crate::{
 
 /// Requests that may be on their way to the scheduler at a time.
 pub const MOST_RUN_REQUESTS: usize = 128;
+
+/// Where a browser says a request comes from (W3C Fetch Metadata).
+const SEC_FETCH_SITE: &str = "sec-fetch-site";
+
+/// How long Prometheus waits, in seconds.
+const SCRAPE_TIMEOUT: &str = "x-prometheus-scrape-timeout-seconds";
 
 /// How long before Prometheus gives up there must be an answer.
 const OFFSET: Duration = Duration::from_millis(500);
@@ -40,16 +47,17 @@ pub struct RunRequest {
     pub answer: oneshot::Sender<Demanded>,
 }
 
-/// The answer, or the status and text of a refusal.
+/// The answer, or the status and text of a refusal; `generation`: tokens may be spent, `secure`: it is asked over TLS.
 pub(super) async fn run(
     head: &request::Parts,
     history: &History,
     runs: &mpsc::Sender<RunRequest>,
     generation: bool,
+    secure: bool,
 ) -> Result<String, (StatusCode, String)> {
     let refuse = |status, text: &str| Err((status, format!("{text}\n")));
     // A page of another site can have a browser ask for this without an Origin, as for an image.
-    if header(head, "sec-fetch-site").is_some_and(|site| matches!(site, "cross-site" | "same-site")) {
+    if header(head, SEC_FETCH_SITE).is_some_and(|site| matches!(site, "cross-site" | "same-site")) {
         return refuse(StatusCode::FORBIDDEN, "A page of another site may not run probes.");
     }
     let query = head.uri.query().unwrap_or_default();
@@ -73,6 +81,16 @@ pub(super) async fn run(
             "Chat and stream probes spend tokens: set probe_generation = true in [server] to have them run here.",
         );
     }
+    // No page of another site can have a browser send Prometheus' header without asking first, which is not answered.
+    let known_asker = guard::is_told_by_browsers(head, secure)
+        || [SEC_FETCH_SITE, SCRAPE_TIMEOUT].iter().any(|name| head.headers.contains_key(*name));
+    if probe.check().generates() && !known_asker {
+        return refuse(
+            StatusCode::FORBIDDEN,
+            "Over plain HTTP a page of any site could ask for this, which spends tokens: ask over TLS, or with the header \
+             X-Prometheus-Scrape-Timeout-Seconds, as Prometheus does.",
+        );
+    }
     let within = patience(head, probe.timeout);
     let (answer, result) = oneshot::channel();
     let request = RunRequest { probe: target, within, answer };
@@ -91,13 +109,19 @@ pub(super) async fn run(
         // It is being rechecked, waits for the other probe of its pair, or has just been changed by a reload.
         Ok(Err(_)) | Err(_) => (known.snapshot().latest, Some(SkipCause::Concurrency)),
     };
+    // No sample at all: a success of 0 would tell of a failure that nobody has seen.
+    let Some(outcome) = outcome.as_deref() else {
+        let why = waits.map_or(String::new(), |cause| format!(" ({cause})"));
+        let text = format!("The probe waits{why}, and there is no result yet that could be given instead.");
+        return refuse(StatusCode::SERVICE_UNAVAILABLE, &text);
+    };
     let debug = parameter("debug").is_some_and(|debug| debug == "true");
-    Ok(page::answer(&Answer { probe, outcome: outcome.as_deref(), waits, debug, now: SystemTime::now() }))
+    Ok(page::answer(&Answer { probe, outcome, waits, debug, now: SystemTime::now() }))
 }
 
 /// As long as the probe has, and no longer than whoever asks waits.
 fn patience(head: &request::Parts, probe: Duration) -> Duration {
-    let scrape = header(head, "x-prometheus-scrape-timeout-seconds")
+    let scrape = header(head, SCRAPE_TIMEOUT)
         .and_then(|text| text.parse().ok())
         .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
     let bound = scrape.map_or(LONGEST, |scrape| scrape.saturating_sub(OFFSET).max(SHORTEST));

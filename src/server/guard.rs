@@ -53,6 +53,16 @@ pub(super) fn admit(head: &request::Parts, place: &Place<'_>) -> Result<(), Refu
     }
 }
 
+/// Whether a browser says of a request like this which site's page makes it, by Sec-Fetch-Site: it does over TLS and to its
+/// own machine alone (W3C Fetch Metadata, 2; Secure Contexts, 3.1).
+pub(super) fn is_told_by_browsers(head: &request::Parts, secure: bool) -> bool {
+    let host = single(&head.headers, HOST).ok().flatten().and_then(authority);
+    secure
+        || host.is_some_and(|host| {
+            literal(&host).map_or(host.host().eq_ignore_ascii_case("localhost"), |ip| ip.is_loopback())
+        })
+}
+
 struct Repeated;
 
 /// The one value of a header, `None` where it is missing. What is no text is as foreign as an empty one.

@@ -160,7 +160,7 @@ impl Site {
     ) -> Result<Response<Full<Bytes>>, Infallible> {
         let (head, _) = request.into_parts();
         let reply = match self.admit(&head, secure).await {
-            Ok(()) => self.route(&head, &work).await,
+            Ok(()) => self.route(&head, &work, secure).await,
             Err(refused) => refused,
         };
         Ok(reply.into_response(work))
@@ -177,7 +177,7 @@ impl Site {
         guard::admit(head, &place).map_err(refused)
     }
 
-    async fn route(&self, head: &request::Parts, work: &Work) -> Reply {
+    async fn route(&self, head: &request::Parts, work: &Work, secure: bool) -> Reply {
         let path = head.uri.path();
         if path == "/-/reload" {
             if head.method != Method::POST {
@@ -201,7 +201,7 @@ impl Site {
                 self.page_in_turn(path, HTML, head, work, render).await
             }
             Resource::Json(listing) => self.json(listing, head, work).await,
-            Resource::Run if head.method == Method::GET => self.run(head, work).await,
+            Resource::Run if head.method == Method::GET => self.run(head, work, secure).await,
             // To look at the head alone must not spend a run.
             Resource::Run => Reply::not_allowed("GET"),
         }
@@ -232,11 +232,11 @@ impl Site {
     }
 
     /// A run of now, in the names of `blackbox_exporter`.
-    async fn run(&self, head: &request::Parts, work: &Work) -> Reply {
+    async fn run(&self, head: &request::Parts, work: &Work, secure: bool) -> Reply {
         let State { history, wishes, .. } = &*self.state;
         let allowed = self.state.access().probe_generation;
         let _pinned = work.pin();
-        match demand::run(head, history, &wishes.runs, allowed).await {
+        match demand::run(head, history, &wishes.runs, allowed, secure).await {
             Ok(answer) => Reply { content_type: SAMPLES, ..Reply::text(StatusCode::OK, answer) },
             Err((status, text)) => Reply::text(status, text),
         }

@@ -21,7 +21,7 @@ use crate::{
         Metrics,
         testing::{chat, config, probe, provider},
     },
-    outcome::{Api, Demanded, Fault, Outcome, Reason},
+    outcome::{Api, Demanded, Fault, Outcome, Reason, SkipCause},
 };
 
 /// Beyond it a test fails instead of hanging.
@@ -98,6 +98,18 @@ impl Running {
         let head = self.head(request_line, &format!("connection: close\r\n{headers}"));
         stream.write_all(head.as_bytes()).unwrap();
         Reply::parse(&read_to_end(&mut stream))
+    }
+
+    /// A run, for whom the test answers in place of the scheduler.
+    fn ask_for_run(&self, target: &str, host: &str, headers: &str) -> thread::JoinHandle<Reply> {
+        let mut stream = self.connect();
+        let head = format!(
+            "GET /probe?target={target} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n{headers}\r\n"
+        );
+        thread::spawn(move || {
+            stream.write_all(head.as_bytes()).unwrap();
+            Reply::parse(&read_to_end(&mut stream))
+        })
     }
 }
 
@@ -528,18 +540,59 @@ fn a_run_is_asked_for_and_refused() {
     assert_eq!(ask("?target=chat", ""), 403, "it spends tokens");
     assert_eq!(ask("?target=auth", "sec-fetch-site: cross-site\r\n"), 403);
     assert_eq!(running.ask("HEAD /probe?target=auth", "").status, 405);
-    let address = running.address;
-    let asking = thread::spawn(move || {
-        let mut stream = TcpStream::connect(address).unwrap();
-        let head =
-            "GET /probe?target=auth&module=http_2xx HTTP/1.1\r\nx-prometheus-scrape-timeout-seconds: 3\r\n";
-        write!(stream, "{head}host: {address}\r\nconnection: close\r\n\r\n").unwrap();
-        Reply::parse(&read_to_end(&mut stream))
-    });
+    let address = running.address.to_string();
+    let asking =
+        running.ask_for_run("auth&module=http_2xx", &address, "x-prometheus-scrape-timeout-seconds: 3\r\n");
     let RunRequest { probe, within, answer } = running.run_requests.blocking_recv().unwrap();
     assert_eq!((probe.as_str(), within), ("auth", Duration::from_millis(2500)));
     let outcome = Outcome::new(SystemTime::now(), Reason::Ok, Fault::None);
     answer.send(Demanded::Ran(Arc::new(outcome))).unwrap();
     let reply = asking.join().unwrap();
     assert!(reply.text().contains("\nprobe_success 1\n"), "{}", reply.text());
+}
+
+#[test]
+fn where_a_probe_waits_and_has_no_result_none_is_made_up() {
+    let mut running = Running::start(LIMITS);
+    let acme = Arc::new(provider("acme", Api::Langmart));
+    running.history.configure(&config(vec![chat("chat", &acme, "m")]), |_| String::new());
+    running.state.reconfigure(&config::Server { probe_generation: true, ..configured(&[]) });
+    let asking = running.ask_for_run("chat&debug=true", &running.address.to_string(), "");
+    let RunRequest { answer, .. } = running.run_requests.blocking_recv().unwrap();
+    answer.send(Demanded::Waits(SkipCause::Backoff)).unwrap();
+    let reply = asking.join().unwrap();
+    assert_eq!(reply.status, 503);
+    assert!(
+        reply.text().contains("(backoff)") && !reply.text().contains("probe_success"),
+        "{}",
+        reply.text()
+    );
+}
+
+#[test]
+fn tokens_are_spent_for_nobody_who_may_be_the_page_of_another_site() {
+    let mut running = Running::start(LIMITS);
+    let acme = Arc::new(provider("acme", Api::Langmart));
+    let auth = Arc::new(probe("auth", &acme, Task::Auth));
+    running.history.configure(&config(vec![chat("chat", &acme, "m"), auth]), |_| String::new());
+    running.state.reconfigure(&config::Server { probe_generation: true, ..configured(&["prober.example"]) });
+    let address = running.address.to_string();
+    // An image of a page elsewhere: no Origin, and over plain HTTP nothing that tells of it.
+    let reply = running.ask_for_run("chat", "prober.example", "").join().unwrap();
+    assert_eq!(reply.status, 403);
+    assert!(reply.text().contains("X-Prometheus-Scrape-Timeout-Seconds"), "{}", reply.text());
+    for (target, host, headers) in [
+        ("chat", "prober.example", "x-prometheus-scrape-timeout-seconds: 3\r\n"),
+        ("chat", "prober.example", "sec-fetch-site: none\r\n"),
+        ("chat", &*address, ""),
+        ("auth", "prober.example", ""),
+    ] {
+        let asking = running.ask_for_run(target, host, headers);
+        drop(running.run_requests.blocking_recv().unwrap());
+        assert_eq!(
+            asking.join().unwrap().status,
+            503,
+            "{target} {host} {headers}: asked for, and not answered"
+        );
+    }
 }
