@@ -243,9 +243,9 @@ def callers():
     series = Series(60).add("langmart_budget_spent_tokens", [minute * 100 for minute in range(60)]).add("langmart_budget_limit_tokens", 3000)
     case("the day's tokens are spent", series, (budget, 29), (budget, 31, {"instance": "a"}))
     skipped = {**labels, "cause": "budget"}
-    series = Series(120).add("langmart_probe_skipped_runs_total", [0] * 30 + [1] * 90, **skipped)
+    series = Series(120).add("langmart_probe_skipped_runs_total", [0] * 30 + [1 + minute // 10 for minute in range(90)], **skipped)
     series.add("langmart_budget_spent_usd", [0.95] * 90 + [0] * 30).add("langmart_budget_limit_usd", 1)
-    case("a run is skipped for the budget, until midnight", series, (budget, 29), (budget, 33, {"instance": "a"}),
+    case("runs are skipped for the budget, until midnight", series, (budget, 29), (budget, 33, {"instance": "a"}),
          (budget, 89, {"instance": "a"}), (budget, 91))
     series = Series(240).add("langmart_probe_skipped_runs_total", [0] * 10 + list(range(20)) + [20] * 210, **skipped)
     series.add("langmart_budget_spent_usd", [0.95] * 30 + [minute / 200 for minute in range(210)]).add("langmart_budget_limit_usd", 1)
