@@ -19,7 +19,7 @@ use super::{
 use crate::{
     config::{self, Chat, Keys, Problems, Schedule, Surroundings, systemd_run},
     outcome::{Check, Fault, Outcome, Phases, Record},
-    probe::{Resolver, Target, Transcript},
+    probe::{NetworkStack, Target, Transcript},
 };
 
 /// From the beginning of one run to that of the next, at least. All run in one thread, which would have its own work for
@@ -52,7 +52,7 @@ pub fn once(request: &Once<'_>, out: &mut impl Write, err: &mut impl Write) -> i
     for warning in &loaded.warnings {
         writeln!(err, "warning: {warning}")?;
     }
-    let targets = match Target::prepare(&loaded.config, &Arc::new(Resolver::new())) {
+    let targets = match Target::prepare(&loaded.config, &Arc::new(NetworkStack::new())) {
         Ok(targets) => targets,
         Err(error) => {
             writeln!(err, "{error}")?;

@@ -8,7 +8,7 @@ use tokio::{sync::Semaphore, task::spawn_blocking, time::timeout};
 use crate::{
     config::{self, Config, Keys, Loaded, Problem, Problems, Surroundings},
     logging::{Logging, LoggingChange},
-    probe::{Resolver, Target},
+    probe::{NetworkStack, Target},
     records::{Records, RecordsChange},
 };
 
@@ -55,13 +55,13 @@ struct Needs {
     source: Source,
     logging: Arc<Logging>,
     records: Arc<Records>,
-    resolver: Arc<Resolver>,
+    network: Arc<NetworkStack>,
 }
 
 impl Needs {
     fn prepare(&self) -> Result<Prepared, String> {
         let Loaded { config, warnings, .. } = self.source.load().map_err(|problems| problems.to_string())?;
-        let targets = Target::prepare(&config, &self.resolver).map_err(|error| error.to_string())?;
+        let targets = Target::prepare(&config, &self.network).map_err(|error| error.to_string())?;
         let logging = self.logging.prepare_change(&config.log).map_err(|error| error.to_string())?;
         let records = self.records.prepare(&config.log).map_err(|error| error.to_string())?;
         Ok(Prepared { config, warnings, targets, logging, records })
@@ -80,9 +80,9 @@ impl Loader {
         source: Source,
         logging: Arc<Logging>,
         records: Arc<Records>,
-        resolver: Arc<Resolver>,
+        network: Arc<NetworkStack>,
     ) -> Self {
-        Self { needs: Needs { source, logging, records, resolver }, turn: Arc::new(Semaphore::new(1)) }
+        Self { needs: Needs { source, logging, records, network }, turn: Arc::new(Semaphore::new(1)) }
     }
 
     /// Begins a load on a thread of its own. The future is its result, or the problems, one a line, and takes no longer

@@ -31,7 +31,7 @@ use crate::{
     logging::Logging,
     metrics::Metrics,
     outcome::rfc3339,
-    probe::{Resolver, Target, curl},
+    probe::{NetworkStack, Target, curl},
     records::Records,
     schedule::Budget,
     server::{self, ReloadRequest, Server, State, Wishes},
@@ -232,11 +232,11 @@ impl Daemon {
             env::var("WATCHDOG_USEC").ok().as_deref(),
             env::var("WATCHDOG_PID").ok().as_deref(),
         );
-        let resolver = Arc::new(Resolver::new());
-        let targets = Target::prepare(&config, &resolver).map_err(|error| Fatal::Other(error.to_string()))?;
+        let network = Arc::new(NetworkStack::new());
+        let targets = Target::prepare(&config, &network).map_err(|error| Fatal::Other(error.to_string()))?;
         let certificate = Certificate::of(&config.server);
         let daemon = Self {
-            loader: Loader::new(source.clone(), logging.clone(), records.clone(), resolver.clone()),
+            loader: Loader::new(source.clone(), logging.clone(), records.clone(), network),
             reloading: None,
             config,
             logging: logging.clone(),
@@ -251,7 +251,7 @@ impl Daemon {
             server,
             state,
             certificate,
-            looks: Looks::new(resolver),
+            looks: Looks::default(),
             untold: None,
             listen: (listen, address),
             notifier,

@@ -210,6 +210,9 @@ impl Series {
             ref ratelimit,
             tls,
             dns: _,
+            // An address is no label.
+            failed_addresses: _,
+            clock: _,
             ref network,
             clock_offset,
             time_to_first_token,
@@ -238,8 +241,7 @@ impl Series {
         if let Some(tls) = tls {
             values.keep_handshake(tls);
         }
-        // Which addresses fail is in the records: an address is no label.
-        if let Some(Network { dns_servers, failed_addresses: _ }) = network.as_deref() {
+        if let Some(Network { dns_servers }) = network.as_deref() {
             lock(&values.dns_servers).clone_from(dns_servers);
         }
         if let Some(offset) = clock_offset {

@@ -17,7 +17,7 @@ use crate::{
     config::{Probe, Provider, Recheck, StatusSource, Task},
     metrics::testing::{chat, config, probe, provider, stream},
     outcome::{
-        AddressFailure, Api, Balance, ComponentStatus, DnsServer, FailedAddress, Fault, Indicator,
+        AddressFailure, Api, Balance, Clock, ComponentStatus, DnsServer, FailedAddress, Fault, Indicator,
         LookupFailure, Network, Outcome, Phases, RateLimit, Reason, Resource, SkipCause, StatusPage, Tls,
     },
 };
@@ -85,11 +85,12 @@ pub(super) fn rich() -> Outcome {
         dns: vec![[192, 0, 2, 77].into()],
         network: Some(Box::new(Network {
             dns_servers: vec![dns_server(DnsServer::SYSTEM, Ok(vec![[192, 0, 2, 77].into()]))],
-            failed_addresses: vec![FailedAddress {
-                address: [192, 0, 2, 77].into(),
-                error: AddressFailure::Refused,
-            }],
         })),
+        failed_addresses: vec![FailedAddress {
+            address: [192, 0, 2, 77].into(),
+            error: AddressFailure::Refused,
+        }],
+        clock: Some(Clock::Kernel),
         clock_offset: Some(-3.0),
         time_to_first_token: Some(Duration::from_millis(310)),
         time_to_first_reasoning: Some(Duration::from_millis(200)),
@@ -364,7 +365,7 @@ fn a_network_check_shows_its_name_servers_and_no_http() {
         dns_server("192.0.2.1", Ok(vec![[192, 0, 2, 77].into()])),
         dns_server("192.0.2.2", Err(LookupFailure::NoAnswer)),
     ];
-    let network = Network { dns_servers: answers, failed_addresses: Vec::new() };
+    let network = Network { dns_servers: answers };
     let outcome =
         Outcome { network: Some(Box::new(network)), ..Outcome::new(NOW, Reason::Dns, Fault::Network) };
     metrics.series(&asked.probes[0]).observe(&outcome);

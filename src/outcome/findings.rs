@@ -225,7 +225,17 @@ named! {
         New = "new",
         /// It was the one of the run before.
         Reused = "reused",
-        /// It was made, as the one of the run before was no longer good. Nothing had been sent on that.
+        /// It was made, as the one of the run before had ended without a byte of a response.
         Replaced = "replaced",
+    }
+}
+
+named! {
+    /// The clock that the arrival times of a run were read from.
+    Clock {
+        /// The kernel's receive timestamps.
+        Kernel = "kernel",
+        /// The process's, since the kernel gave no timestamps.
+        Process = "process",
     }
 }

@@ -26,7 +26,7 @@ pub use self::{
     comparison::{Compared, Measure, Pair, PairVerdict, Side},
     demand::Demanded,
     findings::{
-        Balance, ComponentStatus, ConnectionUse, Indicator, Phases, RateLimit, Resource, StatusPage, Tls,
+        Balance, Clock, ComponentStatus, ConnectionUse, Indicator, Phases, RateLimit, Resource, StatusPage, Tls,
     },
     network::{AddressFailure, DnsServer, FailedAddress, LookupFailure, Network},
     record::{Record, Subject},

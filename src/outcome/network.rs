@@ -96,10 +96,9 @@ pub struct FailedAddress {
 /// What only the network check finds.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Network {
-    /// The system's resolver first, then those of the configuration; empty where nothing was looked up.
+    /// The C library's answer first, then those of the system's name servers if it failed or was slow, then those of the
+    /// configuration; empty where nothing was looked up.
     pub dns_servers: Vec<DnsServer>,
-    /// In the order in which they failed.
-    pub failed_addresses: Vec<FailedAddress>,
 }
 
 impl Network {

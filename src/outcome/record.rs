@@ -51,6 +51,8 @@ impl Serialize for Record<'_> {
             ratelimit,
             tls,
             dns,
+            failed_addresses,
+            clock,
             network,
             clock_offset,
             time_to_first_token,
@@ -90,14 +92,11 @@ impl Serialize for Record<'_> {
         optional(&mut map, "ratelimit", (!ratelimit.is_empty()).then_some(ratelimit))?;
         optional(&mut map, "tls", tls.as_ref())?;
         optional(&mut map, "dns", (!dns.is_empty()).then_some(dns))?;
-        if let Some(Network { dns_servers, failed_addresses }) = network.as_deref() {
+        if let Some(Network { dns_servers }) = network.as_deref() {
             optional(&mut map, "dns_servers", (!dns_servers.is_empty()).then_some(dns_servers))?;
-            optional(
-                &mut map,
-                "failed_addresses",
-                (!failed_addresses.is_empty()).then_some(failed_addresses),
-            )?;
         }
+        optional(&mut map, "failed_addresses", (!failed_addresses.is_empty()).then_some(failed_addresses))?;
+        optional(&mut map, "clock", clock.as_ref())?;
         optional(&mut map, "clock_offset_seconds", clock_offset.as_ref())?;
         let first_token = time_to_first_token.map(seconds);
         optional(&mut map, "time_to_first_token_seconds", first_token.as_ref())?;

@@ -6,7 +6,10 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use super::{Balance, Compared, ConnectionUse, Fault, Network, Phases, RateLimit, Reason, StatusPage, Tls};
+use super::{
+    Balance, Clock, Compared, ConnectionUse, FailedAddress, Fault, Network, Phases, RateLimit, Reason, StatusPage,
+    Tls,
+};
 
 /// What one run found. A failed run is data like any other.
 #[derive(Clone, Debug)]
@@ -33,7 +36,7 @@ pub struct Outcome {
     pub request_id: Option<String>,
     /// How long the service asks to wait, in seconds, as received; `None` where it does not ask or the run succeeded.
     pub retry_after: Option<f64>,
-    /// From the start of the run to its end.
+    /// The sum of the phases: what the run waited for, without the prober's own work in between.
     pub duration: Duration,
     /// Where the duration went.
     pub phases: Phases,
@@ -45,6 +48,10 @@ pub struct Outcome {
     pub tls: Option<Tls>,
     /// What the lookup answered; empty without one.
     pub dns: Vec<IpAddr>,
+    /// Addresses of the host, or of the proxy, without a connection, in the order in which they failed.
+    pub failed_addresses: Vec<FailedAddress>,
+    /// The clock of the arrival times; `None` where no HTTP connection was made.
+    pub clock: Option<Clock>,
     /// What only the network check finds; `None` for the others.
     pub network: Option<Box<Network>>,
     /// Our clock minus the server's Date header, in seconds, good to a second; `None` where it sent none.
@@ -103,6 +110,8 @@ impl Outcome {
             ratelimit: Vec::new(),
             tls: None,
             dns: Vec::new(),
+            failed_addresses: Vec::new(),
+            clock: None,
             network: None,
             clock_offset: None,
             time_to_first_token: None,

@@ -228,8 +228,8 @@ fn lookup(outcome: &Outcome) -> Markup {
             @for server in &network.dns_servers {
                 div { dt { "DNS by " (server.server) } dd { @match &server.answer { Ok(addresses) => { (addresses.len()) " addresses" } Err(failure) => { (failure) } } ", " (took(server.duration)) } }
             }
-            @for failed in &network.failed_addresses { div { dt { (failed.address) } dd { (failed.error) } } }
         }
+        @for failed in &outcome.failed_addresses { div { dt { (failed.address) } dd { (failed.error) } } }
         @if let Some(address) = outcome.remote_address { div { dt { "Address" } dd { (address) } } }
         @if let Some(version) = outcome.http_version { div { dt { "HTTP" } dd { (version) } } }
     }

@@ -14,7 +14,7 @@ use crate::{
     history::{MAX_RUNS, Waiting},
     metrics::testing::{chat, config as configured, provider, stream},
     outcome::{
-        AddressFailure, Api, Balance, Compared, ConnectionUse, DnsServer, FailedAddress, Fault, Indicator,
+        AddressFailure, Api, Balance, Clock, Compared, ConnectionUse, DnsServer, FailedAddress, Fault, Indicator,
         Measure, Network, Outcome, Pair, Phases, RateLimit, Reason, Resource, Side, SkipCause, StatusPage,
         Tls, rfc3339,
     },
@@ -287,8 +287,9 @@ fn the_api_is_as_documented() {
         dns: vec![address],
         network: Some(Box::new(Network {
             dns_servers: vec![server()],
-            failed_addresses: vec![FailedAddress { address, error: AddressFailure::Reset }],
         })),
+        failed_addresses: vec![FailedAddress { address, error: AddressFailure::Reset }],
+        clock: Some(Clock::Process),
         clock_offset: Some(0.5),
         time_to_first_token: Some(HOUR),
         time_to_first_reasoning: Some(HOUR),

@@ -3,9 +3,12 @@
 
 use std::fmt::Write;
 
-use reqwest::{Request, header::HeaderValue};
+use hyper::header::{ACCEPT, ACCEPT_ENCODING, HeaderValue, USER_AGENT};
 
-use super::{dialect, request};
+use super::{
+    dialect,
+    request::{self, Prepared},
+};
 use crate::config::{Key, KeySource, Probe, Task};
 
 /// A longer body is left to a file.
@@ -30,20 +33,22 @@ pub fn curl(probe: &Probe) -> String {
     line
 }
 
-fn write_request(line: &mut String, probe: &Probe, request: &Request) {
+fn write_request(line: &mut String, probe: &Probe, request: &Prepared) {
     if matches!(probe.task, Task::Stream(_)) {
         line.push_str(" -N");
     } else {
         line.push_str(" -i");
     }
-    if request.method() != "GET" {
-        let _ = write!(line, " -X {}", request.method());
+    if request.method != "GET" {
+        let _ = write!(line, " -X {}", request.method);
     }
     let provider = &*probe.provider;
     let (own_header, prefix) = dialect::of(provider.api).key_header();
     let key_header = provider.key_header.as_ref().unwrap_or(&own_header);
     let prefix = if provider.key_header.is_some() { "" } else { prefix };
-    for (name, value) in request.headers() {
+    // curl has its own, and the coding makes no difference to a person.
+    let own = [ACCEPT, ACCEPT_ENCODING, USER_AGENT];
+    for (name, value) in request.headers.iter().filter(|(name, _)| !own.contains(name)) {
         let operators = provider.headers.iter().any(|(other, _)| other == name);
         if name == key_header && !operators {
             let variable =
@@ -55,7 +60,7 @@ fn write_request(line: &mut String, probe: &Probe, request: &Request) {
             let _ = write!(line, " -H {}", quoted(&format!("{name}: {}", plain(value))));
         }
     }
-    let body = request.body().and_then(|body| body.as_bytes());
+    let body = Some(&request.body).filter(|body| !body.is_empty());
     match (&probe.task, body) {
         (_, None) => {}
         // It may hold credentials.
@@ -69,7 +74,7 @@ fn write_request(line: &mut String, probe: &Probe, request: &Request) {
 }
 
 /// The address. A query that the operator wrote may hold a secret.
-fn address(probe: &Probe, request: &Request) -> String {
+fn address(probe: &Probe, request: &Prepared) -> String {
     let paths = &probe.provider.paths;
     let written = match &probe.task {
         Task::Http(_) | Task::Status(_) => true,
@@ -80,7 +85,7 @@ fn address(probe: &Probe, request: &Request) -> String {
         Task::Balance => paths.balance.is_some(),
         Task::Network => false,
     };
-    let mut url = request.url().clone();
+    let mut url = request.url.clone();
     if written && url.query().is_some() {
         url.set_query(None);
         return format!("{}\"?$QUERY\"", quoted(url.as_str()));

@@ -1,83 +1,125 @@
-//! TCP connections of the network check: every address of a name, as a client would try them.
+//! TCP connections: every address of a name, as RFC 8305 has clients try them.
 
-use std::{io, net::IpAddr, time::Duration};
+use std::{
+    future::poll_fn,
+    io,
+    net::{IpAddr, SocketAddr},
+    pin::{Pin, pin},
+    task::Poll,
+    time::Duration,
+};
 
-use tokio::{net::TcpStream, task::JoinSet, time::sleep};
+use tokio::{net::TcpStream, time::sleep};
 
-use super::failure::is_our_own;
+use super::failure::is_local_shortage;
 use crate::outcome::{AddressFailure, FailedAddress};
 
-/// How long an address has before the next one is tried beside it (RFC 8305, 8).
-const HEAD_START: Duration = Duration::from_millis(250);
+/// How long an attempt has before the next address is tried beside it (RFC 8305, 8: Connection Attempt Delay).
+const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
 
-/// How the addresses fared. It is kept outside the future that a deadline drops.
+/// `EADDRNOTAVAIL` of errno(3) on Linux.
+const ADDRESS_NOT_AVAILABLE: i32 = 99;
+
+type Attempt = Pin<Box<dyn Future<Output = io::Result<TcpStream>> + Send>>;
+
+/// The addresses that failed. It is kept outside the future that a deadline drops.
 #[derive(Debug, Default)]
-pub(super) struct Dialled {
+pub(super) struct Dialer {
     /// In the order in which they failed.
     failed: Vec<FailedAddress>,
-    /// Tried and not answered yet.
-    unanswered: Vec<IpAddr>,
+    /// Attempts that have not ended.
+    pending: Vec<IpAddr>,
 }
 
-impl Dialled {
-    /// A connection to the first address that answers, or why the last one did not.
-    pub(super) async fn dial(&mut self, addresses: Vec<IpAddr>, port: u16) -> io::Result<TcpStream> {
-        let mut rest = alternating(addresses).into_iter();
-        // Dropped, it ends the attempts that are still under way.
-        let mut attempts = JoinSet::new();
-        let mut begin = |attempts: &mut JoinSet<_>, unanswered: &mut Vec<IpAddr>| {
-            if let Some(address) = rest.next() {
-                unanswered.push(address);
-                attempts.spawn(async move { (address, TcpStream::connect((address, port)).await) });
-            }
-            rest.len() > 0
-        };
-        let mut more = begin(&mut attempts, &mut self.unanswered);
-        let mut worst = None;
+/// Why there is no connection.
+#[derive(Debug)]
+pub(super) enum DialError {
+    /// This machine has no IPv6 address, and the host has no IPv4 address.
+    NoIpv6,
+    /// The error of the last attempt; of attempts that failed for lack of resources on this machine another one's.
+    Io(io::Error),
+}
+
+impl Dialer {
+    /// Returns a connection to the first address that answers.
+    pub(super) async fn dial(&mut self, addresses: Vec<SocketAddr>) -> Result<TcpStream, DialError> {
+        let mut rest = interleave(addresses).into_iter();
+        // Dropping it ends the attempts that are still pending.
+        let mut attempts: Vec<(SocketAddr, Attempt)> = Vec::new();
+        let mut error = None;
         loop {
+            if let Some(address) = rest.next() {
+                self.pending.push(address.ip());
+                attempts.push((address, Box::pin(TcpStream::connect(address))));
+            } else if attempts.is_empty() {
+                return Err(error.unwrap_or(DialError::Io(io::ErrorKind::AddrNotAvailable.into())));
+            }
             let ended = tokio::select! {
-                ended = attempts.join_next() => ended,
-                () = sleep(HEAD_START), if more => {
-                    more = begin(&mut attempts, &mut self.unanswered);
-                    continue;
-                }
+                ended = first_ended(&mut attempts) => ended,
+                () = sleep(ATTEMPT_DELAY), if rest.len() > 0 => continue,
             };
-            let Some(ended) = ended else { break };
-            let (address, result) = ended.map_err(io::Error::other)?;
-            let turn = self.unanswered.iter().position(|other| *other == address).unwrap_or_default();
+            let (address, result) = ended;
+            let turn = self.pending.iter().position(|other| *other == address.ip()).unwrap_or_default();
             match result {
                 Ok(stream) => {
-                    // Whoever was asked before has had the head start, and whoever was asked after has not.
-                    self.unanswered.truncate(turn);
+                    // Addresses tried earlier had their time; those tried later did not, and have not failed.
+                    self.pending.truncate(turn);
                     return Ok(stream);
                 }
-                Err(error) => {
-                    self.unanswered.remove(turn);
-                    self.failed.push(FailedAddress { address, error: address_failure(&error) });
-                    // An IPv6 address without a way there looks like a lack of local addresses, which is ours.
-                    if worst.is_none() || !is_our_own(&error) {
-                        worst = Some(error);
-                    }
-                    more = begin(&mut attempts, &mut self.unanswered);
+                Err(cause) => {
+                    self.pending.remove(turn);
+                    let cause = dial_error(address, cause);
+                    self.failed.push(FailedAddress { address: address.ip(), error: address_failure(&cause) });
+                    error = Some(more_telling(error, cause));
                 }
             }
         }
-        Err(worst.unwrap_or_else(|| io::ErrorKind::AddrNotAvailable.into()))
     }
 
-    /// The addresses that failed, those among them that had not answered when one that was asked later did, or at the
-    /// deadline.
+    /// Returns the addresses that failed, and those that had not answered when a later one did, or at the deadline.
     pub(super) fn into_failed(mut self) -> Vec<FailedAddress> {
-        let late = self.unanswered.into_iter();
-        self.failed.extend(late.map(|address| FailedAddress { address, error: AddressFailure::NoAnswer }));
+        let unanswered = self.pending.into_iter();
+        self.failed
+            .extend(unanswered.map(|address| FailedAddress { address, error: AddressFailure::NoAnswer }));
         self.failed
     }
 }
 
-/// The addresses with their families taking turns, the first one's family first (RFC 8305, 4): a family that leads
-/// nowhere costs one head start.
-fn alternating(addresses: Vec<IpAddr>) -> Vec<IpAddr> {
-    let first = addresses.first().is_some_and(IpAddr::is_ipv4);
+/// Waits for the first attempt that ends, and removes it.
+async fn first_ended(attempts: &mut Vec<(SocketAddr, Attempt)>) -> (SocketAddr, io::Result<TcpStream>) {
+    poll_fn(|cx| {
+        for index in 0..attempts.len() {
+            if let Poll::Ready(result) = pin!(&mut attempts[index].1).poll(cx) {
+                let (address, _) = attempts.remove(index);
+                return Poll::Ready((address, result));
+            }
+        }
+        Poll::Pending
+    })
+    .await
+}
+
+/// Linux has no source address for any IPv6 destination where IPv6 is switched off, before it looks for a port. Of IPv4 the
+/// same error means that all local ports are in use.
+fn dial_error(address: SocketAddr, cause: io::Error) -> DialError {
+    match cause.raw_os_error() {
+        Some(ADDRESS_NOT_AVAILABLE) if address.is_ipv6() => DialError::NoIpv6,
+        _ => DialError::Io(cause),
+    }
+}
+
+/// Of two errors the one that explains more: not the lack of IPv6 beside another address's failure.
+fn more_telling(earlier: Option<DialError>, later: DialError) -> DialError {
+    match (earlier, later) {
+        (Some(earlier), DialError::NoIpv6) => earlier,
+        (Some(earlier @ DialError::Io(_)), DialError::Io(later)) if is_local_shortage(&later) => earlier,
+        (_, later) => later,
+    }
+}
+
+/// Interleaves the address families, the first one's family first (RFC 8305, 4): a family without a route costs one delay.
+fn interleave(addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
+    let first = addresses.first().is_some_and(SocketAddr::is_ipv4);
     let (one, other): (Vec<_>, Vec<_>) =
         addresses.into_iter().partition(|address| address.is_ipv4() == first);
     let (mut one, mut other) = (one.into_iter(), other.into_iter());
@@ -92,9 +134,10 @@ fn alternating(addresses: Vec<IpAddr>) -> Vec<IpAddr> {
     }
 }
 
-fn address_failure(error: &io::Error) -> AddressFailure {
+fn address_failure(error: &DialError) -> AddressFailure {
+    let DialError::Io(error) = error else { return AddressFailure::Unreachable };
     match error.kind() {
-        _ if is_our_own(error) => AddressFailure::OutOfResources,
+        _ if is_local_shortage(error) => AddressFailure::OutOfResources,
         io::ErrorKind::ConnectionRefused => AddressFailure::Refused,
         io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => AddressFailure::Unreachable,
         io::ErrorKind::PermissionDenied => AddressFailure::Forbidden,
@@ -106,34 +149,32 @@ fn address_failure(error: &io::Error) -> AddressFailure {
 
 #[cfg(test)]
 mod tests {
-    use std::net::SocketAddr;
-
-    use tokio::net::{TcpListener, TcpSocket, TcpStream};
+    use tokio::net::{TcpListener, TcpSocket};
 
     use super::*;
 
-    fn addresses(written: &[&str]) -> Vec<IpAddr> {
-        written.iter().map(|address| address.parse().unwrap()).collect()
+    fn addresses(written: &[&str], port: u16) -> Vec<SocketAddr> {
+        written.iter().map(|address| SocketAddr::new(address.parse().unwrap(), port)).collect()
     }
 
     #[track_caller]
     fn check(given: &[&str], expected: &[&str]) {
-        assert_eq!(alternating(addresses(given)), addresses(expected));
+        assert_eq!(interleave(addresses(given, 1)), addresses(expected, 1));
     }
 
     #[test]
-    fn families_take_turns_and_keep_their_order() {
+    fn families_are_interleaved_in_their_order() {
         check(&[], &[]);
         check(&["192.0.2.1", "192.0.2.2"], &["192.0.2.1", "192.0.2.2"]);
         check(&["::1", "::2", "::3", "192.0.2.1"], &["::1", "192.0.2.1", "::2", "::3"]);
         check(&["192.0.2.1", "::1", "192.0.2.2", "::2"], &["192.0.2.1", "::1", "192.0.2.2", "::2"]);
     }
 
-    /// Dials these addresses, and tells whom it reached and who failed.
-    async fn dial(given: &[&str], port: u16) -> (io::Result<SocketAddr>, Vec<FailedAddress>) {
-        let mut dialled = Dialled::default();
-        let reached = dialled.dial(addresses(given), port).await.and_then(|stream| stream.peer_addr());
-        (reached, dialled.into_failed())
+    /// Dials these addresses, and returns the one that answered and those that failed.
+    async fn dial(given: &[&str], port: u16) -> (Result<SocketAddr, DialError>, Vec<FailedAddress>) {
+        let mut dialer = Dialer::default();
+        let reached = dialer.dial(addresses(given, port)).await;
+        (reached.map(|stream| stream.peer_addr().unwrap()), dialer.into_failed())
     }
 
     fn failed(address: &str, error: AddressFailure) -> FailedAddress {
@@ -141,7 +182,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_refusal_lets_the_next_one_try_at_once() {
+    async fn refused_address_is_followed_by_the_next_at_once() {
         let listener = TcpListener::bind("127.0.0.3:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (reached, refused) = dial(&["127.0.0.2", "127.0.0.3", "127.0.0.4"], address.port()).await;
@@ -149,12 +190,13 @@ mod tests {
         assert_eq!(refused, [failed("127.0.0.2", AddressFailure::Refused)]);
         drop(listener);
         let (reached, refused) = dial(&["127.0.0.2", "127.0.0.4"], address.port()).await;
-        assert_eq!(reached.unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
+        let DialError::Io(error) = reached.unwrap_err() else { panic!("{refused:?}") };
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
         assert_eq!(refused.len(), 2);
         assert!(dial(&[], 1).await.0.is_err());
     }
 
-    /// A listener on 127.0.0.1 whose queue is full, with those who wait in it: Linux drops a further attempt.
+    /// A listener on 127.0.0.1 whose queue is full, with the connections in it: Linux drops a further attempt.
     async fn full() -> (TcpListener, Vec<TcpStream>) {
         let socket = TcpSocket::new_v4().unwrap();
         socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
@@ -170,7 +212,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_does_not_answer_holds_nobody_up_and_is_told() {
+    async fn silent_address_delays_the_next_briefly_and_is_reported() {
         let (silent, _waiting) = full().await;
         let port = silent.local_addr().unwrap().port();
         let listener = TcpListener::bind(("127.0.0.2", port)).await.unwrap();
@@ -178,9 +220,22 @@ mod tests {
         assert_eq!(reached.unwrap(), listener.local_addr().unwrap());
         assert_eq!(failures, [failed("127.0.0.1", AddressFailure::NoAnswer)]);
 
-        let mut dialled = Dialled::default();
-        let in_vain = dialled.dial(addresses(&["127.0.0.1"]), port);
+        let mut dialer = Dialer::default();
+        let in_vain = dialer.dial(addresses(&["127.0.0.1"], port));
         assert!(tokio::time::timeout(Duration::from_millis(50), in_vain).await.is_err());
-        assert_eq!(dialled.into_failed(), [failed("127.0.0.1", AddressFailure::NoAnswer)]);
+        assert_eq!(dialer.into_failed(), [failed("127.0.0.1", AddressFailure::NoAnswer)]);
+    }
+
+    #[test]
+    fn missing_ipv6_is_not_a_lack_of_ports() {
+        let error = || io::Error::from_raw_os_error(ADDRESS_NOT_AVAILABLE);
+        let [four, six] = ["192.0.2.1:1", "[2001:db8::1]:1"].map(|address| address.parse().unwrap());
+        assert!(matches!(dial_error(six, error()), DialError::NoIpv6));
+        let DialError::Io(ports) = dial_error(four, error()) else { panic!("of IPv4 it is") };
+        assert!(is_local_shortage(&ports));
+        let refused = DialError::Io(io::ErrorKind::ConnectionRefused.into());
+        assert!(matches!(more_telling(Some(refused), DialError::NoIpv6), DialError::Io(_)));
+        let refused = DialError::Io(io::ErrorKind::ConnectionRefused.into());
+        assert!(matches!(more_telling(Some(DialError::NoIpv6), refused), DialError::Io(_)));
     }
 }

@@ -1,109 +1,206 @@
-//! Why a run had no complete response: transport errors and deadlines, told apart by the marks and the error's chain.
+//! The verdict on a run without a complete response: transport errors and deadlines, by their types.
 
 use std::{borrow::Cow, error::Error, io, time::Duration};
 
-use super::clock::{CertificateFailure, LookupFailure, Seen};
-use crate::{
-    config::Provider,
-    outcome::{Api, Fault, Reason},
+use super::{
+    dial::DialError,
+    http::HttpError,
+    path::{Hop, Path, PathError, Trace},
+    proxy::ProxyError,
+    socket::TooManyBytes,
+    timeline::Phase,
+    tls::{CertificateFailure, Handshake, TlsError},
 };
+use crate::outcome::{Api, Fault, LookupFailure, Reason};
 
-/// A run's verdict where the exchange did not come to its end.
+const CHECK_TLS: &str =
+    "check proxies, firewalls and TLS inspection between here and the service, and that the port speaks TLS";
+const CHECK_CLOCK: &str = "check this machine's clock: timedatectl";
+const CHECK_NAME: &str =
+    "base_url names a host that the certificate is not for: check it, and any proxy that intercepts TLS";
+const CHECK_TRUST: &str =
+    "update the CA certificates (apt install --reinstall ca-certificates), or set ca_file for a private CA";
+const CHECK_CHAIN: &str =
+    "have the server send its intermediate certificates; for a private CA set ca_file to its certificate";
+const CHECK_PROXY_CREDENTIALS: &str =
+    "give the proxy's user:password by proxy_auth in the provider's section, or correct it where it is kept";
+
+/// A run's verdict where the exchange is incomplete.
 #[derive(Debug)]
 pub(super) struct Failure {
     pub(super) reason: Reason,
     pub(super) fault: Fault,
     /// Our own words.
     pub(super) detail: Cow<'static, str>,
+    /// What to do about just this; empty where the reason's general remedy applies.
+    pub(super) hint: &'static str,
 }
 
 impl Failure {
     pub(super) fn new(reason: Reason, fault: Fault, detail: impl Into<Cow<'static, str>>) -> Self {
-        Self { reason, fault, detail: detail.into() }
+        Self { reason, fault, detail: detail.into(), hint: "" }
+    }
+
+    fn hint(self, hint: &'static str) -> Self {
+        Self { hint, ..self }
     }
 }
 
-/// What the failing run was addressed to.
+/// What a failing run was addressed to.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Route {
     pub(super) api: Api,
-    /// Whether a proxy stands between.
+    /// Whether there is a proxy.
     pub(super) proxied: bool,
-    /// Whether that proxy speaks TLS itself.
-    pub(super) tls_proxy: bool,
-    /// Whether that proxy is given credentials.
-    pub(super) credentials: bool,
 }
 
 impl Route {
-    /// The way to a provider.
-    pub(super) fn to(provider: &Provider) -> Self {
-        Self {
-            api: provider.api,
-            proxied: provider.proxy.is_some(),
-            tls_proxy: provider.proxy.as_ref().is_some_and(|proxy| proxy.scheme() == "https"),
-            credentials: provider.proxy_credentials().is_some(),
+    pub(super) fn new(api: Api, path: &Path) -> Self {
+        Self { api, proxied: path.proxy.is_some() }
+    }
+}
+
+/// Returns the verdict on a connection that could not be made.
+pub(super) fn path(error: &PathError, route: Route) -> Failure {
+    match error {
+        PathError::Resolve(_, LookupFailure::OutOfResources) => {
+            internal("the prober lacks resources for lookups")
+        }
+        PathError::Resolve(hop, failure) => lookup(*hop, *failure, route),
+        PathError::Dial(_, DialError::Io(error)) | PathError::Tls(_, TlsError::Io(error))
+            if is_local_shortage(error) =>
+        {
+            internal(shortage(error))
+        }
+        PathError::Dial(hop, error) => dial(*hop, error),
+        PathError::Proxy(error) => proxy(error),
+        PathError::Tls(Hop::Proxy, error) => {
+            let detail = format!("TLS with the proxy: {}", tls(error, route.api).detail);
+            Failure::new(Reason::Proxy, Fault::Network, detail)
+        }
+        PathError::Tls(Hop::Target, error) => tls(error, route.api),
+    }
+}
+
+/// Returns the verdict on an exchange that broke off. `handshake`: of a TLS connection on which no response has come.
+pub(super) fn http(error: &(dyn Error + 'static), api: Api, handshake: Option<&Handshake>) -> Failure {
+    let endpoint = api.endpoint();
+    if let Some(error) = find::<io::Error>(error).find(|error| is_local_shortage(error)) {
+        return internal(shortage(error));
+    }
+    if let Some(TooManyBytes { before_head }) = find(error).next() {
+        let detail = if *before_head {
+            "more than 64 KiB, or too many informational responses, before the response's head"
+        } else {
+            "the response has more than 32 MiB on the wire"
+        };
+        return Failure::new(Reason::Malformed, endpoint, detail);
+    }
+    // In TLS 1.3 the server's refusal comes after our part of the handshake (RFC 8446, 4.4.2.4).
+    if handshake.is_some_and(Handshake::client_certificate_requested) {
+        return client_certificate_required();
+    }
+    if let Some(rustls::Error::AlertReceived(_)) = find(error).next() {
+        let detail = "the server ended TLS by an alert before the response was complete";
+        return Failure::new(Reason::Disconnected, endpoint, detail);
+    }
+    if let Some(error) = find::<h2::Error>(error).next() {
+        return http2(error, endpoint);
+    }
+    match find::<hyper::Error>(error).next() {
+        Some(error) => http1(error, endpoint),
+        None => disconnected(find::<io::Error>(error).last(), endpoint),
+    }
+}
+
+fn http1(error: &hyper::Error, endpoint: Fault) -> Failure {
+    if error.is_parse_too_large() {
+        return Failure::new(Reason::Malformed, endpoint, "the response's headers are too large");
+    }
+    if error.is_parse() {
+        return Failure::new(Reason::Malformed, endpoint, "the response is not HTTP");
+    }
+    // hyper's decoder of chunks reports what it cannot read by these kinds.
+    let undecodable =
+        |error: &io::Error| matches!(error.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData);
+    if find::<io::Error>(error).any(undecodable) {
+        return Failure::new(Reason::Malformed, endpoint, "the response's chunked encoding is broken");
+    }
+    disconnected(find::<io::Error>(error).last(), endpoint)
+}
+
+fn http2(error: &h2::Error, endpoint: Fault) -> Failure {
+    if error.is_library() {
+        // Our side ended the exchange over what the other had sent.
+        let detail = "the response breaks HTTP/2, or its headers are too large";
+        return Failure::new(Reason::Malformed, endpoint, detail);
+    }
+    if let Some(code) = error.reason() {
+        let what = if error.is_go_away() { "connection (GOAWAY)" } else { "stream (RST_STREAM)" };
+        let detail = format!("the server ended the HTTP/2 {what} with {code:?} before the response was complete");
+        return Failure::new(Reason::Disconnected, endpoint, detail);
+    }
+    disconnected(error.get_io(), endpoint)
+}
+
+fn disconnected(error: Option<&io::Error>, endpoint: Fault) -> Failure {
+    let detail = match error.map(io::Error::kind) {
+        Some(io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe) => {
+            "the connection was reset before the response was complete"
+        }
+        _ => "the connection was closed before the response was complete",
+    };
+    Failure::new(Reason::Disconnected, endpoint, detail)
+}
+
+/// Whether an error is that of a connection which its server had closed while it was idle. `silent`: the server has sent
+/// nothing since the request.
+pub(super) fn is_closed_while_idle(error: &HttpError, silent: bool) -> bool {
+    match error {
+        HttpError::One(_) => silent,
+        // Of a connection that ends gracefully the request was not processed (RFC 9113, 6.8 and 8.7).
+        HttpError::Two(error) => {
+            let reason = error.reason();
+            reason == Some(h2::Reason::REFUSED_STREAM)
+                || error.is_go_away() && reason == Some(h2::Reason::NO_ERROR)
+                || silent && (error.is_io() || reason.is_none())
         }
     }
 }
 
-/// An error of whatever kind.
-type Cause = dyn Error + 'static;
-
-/// The verdict on an error of the HTTP client, or of the network check on its way.
-pub(super) fn transport(error: &Cause, seen: &Seen, route: Route) -> Failure {
-    let Route { api, proxied, .. } = route;
-    let hidden = behind_socks(error);
-    let causes = chain(error).filter_map(<dyn Error>::downcast_ref).chain(&hidden);
-    if let Some(own) = causes.into_iter().find(|error| is_our_own(error)) {
-        return Failure::new(Reason::Internal, Fault::Prober, own_trouble(own));
+/// Returns the verdict on a run that met its own deadline, by what it waited for.
+pub(super) fn deadline(trace: &Trace, phase: Phase, timeout: Duration, route: Route) -> Failure {
+    if let Some(lookup) = &trace.lookup
+        && let Err(failure) = lookup.answer
+    {
+        return path(&PathError::Resolve(lookup.hop, failure), route);
     }
-    if let Some(failure) = seen.lookup_failure {
-        return lookup(failure, proxied, seen.lookup_of_proxy);
-    }
-    if let Some(failure) = seen.proxy_certificate_failure {
-        let detail = format!("TLS with the proxy: {}", certificate(failure, api).detail);
-        return Failure::new(Reason::Proxy, Fault::Network, detail);
-    }
-    if let Some(failure) = seen.certificate_failure {
-        return certificate(failure, api);
-    }
-    if seen.connected.is_some() {
-        return broken_exchange(error, api);
-    }
-    if seen.handshake.is_some() {
-        return Failure::new(Reason::Tls, Fault::Network, handshake(error));
-    }
-    if proxied {
-        return Failure::new(Reason::Proxy, Fault::Network, proxy(error, route));
-    }
-    let detail = io_kind(error).map_or("no connection", connect);
-    Failure::new(Reason::Connect, Fault::Network, detail)
+    late(phase, timeout, route.api)
 }
 
-/// The verdict on a run that our own deadline ended.
-pub(super) fn deadline(seen: &Seen, headers: bool, timeout: Duration, api: Api) -> Failure {
-    let (what, fault) = if headers {
-        ("the response was not complete", api.endpoint())
-    } else if seen.connected.is_some() {
-        ("no response came", api.endpoint())
-    } else if seen.handshake.is_some() {
-        ("the TLS handshake was not over", Fault::Network)
-    } else if seen.lookup.is_some() && seen.resolved.is_none() {
-        ("the name lookup was not answered", Fault::Network)
-    } else {
-        ("no connection was made", Fault::Network)
+/// Returns the verdict on a deadline that was met in a phase.
+pub(super) fn late(phase: Phase, timeout: Duration, api: Api) -> Failure {
+    let (what, fault) = match phase {
+        Phase::Resolve => ("the name lookup was not answered", Fault::Network),
+        Phase::Connect => ("no connection was made", Fault::Network),
+        Phase::Tls => ("the TLS handshake was not over", Fault::Network),
+        Phase::Processing => ("no response came", api.endpoint()),
+        Phase::Transfer => ("the response was not complete", api.endpoint()),
     };
     Failure::new(Reason::Timeout, fault, format!("{what} within {timeout:?}"))
 }
 
-/// Whether the operating system refused us something of our own: descriptors, memory, local ports. The numbers are
+fn internal(detail: &'static str) -> Failure {
+    Failure::new(Reason::Internal, Fault::Prober, detail)
+}
+
+/// Whether the operating system refused this process something of its own: descriptors, memory, local ports. The numbers are
 /// those of errno(3) on Linux: `ENOMEM`, `ENFILE`, `EMFILE`, `EADDRNOTAVAIL`, `ENOBUFS`.
-pub(super) fn is_our_own(error: &io::Error) -> bool {
+pub(super) fn is_local_shortage(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(12 | 23 | 24 | 99 | 105))
 }
 
-fn own_trouble(error: &io::Error) -> &'static str {
+fn shortage(error: &io::Error) -> &'static str {
     match error.raw_os_error() {
         Some(23 | 24) => "the prober is out of file descriptors",
         Some(99) => "the prober is out of local ports",
@@ -111,60 +208,36 @@ fn own_trouble(error: &io::Error) -> &'static str {
     }
 }
 
-fn lookup(failure: LookupFailure, proxied: bool, of_proxy: bool) -> Failure {
+fn lookup(hop: Hop, failure: LookupFailure, route: Route) -> Failure {
     let detail = match failure {
         LookupFailure::NoSuchName => "the name does not exist (NXDOMAIN)",
         LookupFailure::NoAddress => "the name has no address",
-        LookupFailure::ServerFailure => "the resolver failed (SERVFAIL)",
-        LookupFailure::Refused => "the resolver refused to answer (REFUSED)",
-        LookupFailure::NoAnswer => "no resolver answered",
-        LookupFailure::NoServer => "no resolver could be asked",
-        LookupFailure::Garbled => "the resolver's answer could not be understood",
-        LookupFailure::OutOfResources => {
-            return Failure::new(
-                Reason::Internal,
-                Fault::Prober,
-                "the prober is out of resources for lookups",
-            );
-        }
+        LookupFailure::ServerFailure => "the name server failed (SERVFAIL)",
+        LookupFailure::Refused => "the name server refused to answer (REFUSED)",
+        LookupFailure::NoAnswer => "no name server answered",
+        LookupFailure::NoServer => "no name server could be reached",
+        LookupFailure::Garbled => "the name server's answer could not be understood",
+        LookupFailure::OutOfResources => "the prober lacks resources for lookups",
     };
-    if proxied {
-        let whose = if of_proxy { "the proxy" } else { "the target" };
-        return Failure::new(Reason::Proxy, Fault::Network, format!("looking up {whose}: {detail}"));
+    if route.proxied {
+        let host = if hop == Hop::Proxy { "the proxy" } else { "the target" };
+        return Failure::new(Reason::Proxy, Fault::Network, format!("looking up {host}: {detail}"));
     }
     Failure::new(Reason::Dns, Fault::Network, detail)
 }
 
-fn certificate(failure: CertificateFailure, api: Api) -> Failure {
-    let (detail, fault) = match failure {
-        CertificateFailure::Expired => ("certificate expired", api.endpoint()),
-        CertificateFailure::NotYetValid => ("certificate not yet valid", Fault::Network),
-        CertificateFailure::WrongName => ("certificate for a wrong name", api.endpoint()),
-        CertificateFailure::UntrustedIssuer => ("certificate of an untrusted issuer", Fault::Network),
-        CertificateFailure::Unusable => ("certificate unusable for this server", Fault::Network),
+fn dial(hop: Hop, error: &DialError) -> Failure {
+    let detail = match error {
+        DialError::NoIpv6 => "no IPv6 on this machine, and the host has no other address",
+        DialError::Io(error) => connection(error.kind()),
     };
-    Failure::new(Reason::Tls, fault, detail)
+    if hop == Hop::Proxy {
+        return Failure::new(Reason::Proxy, Fault::Network, format!("connecting to the proxy: {detail}"));
+    }
+    Failure::new(Reason::Connect, Fault::Network, detail)
 }
 
-fn handshake(error: &Cause) -> &'static str {
-    for cause in chain(error) {
-        match cause.downcast_ref() {
-            Some(rustls::Error::InvalidMessage(_)) => return "handshake: the answer is not TLS",
-            Some(rustls::Error::AlertReceived(_)) => return "handshake: refused by the server",
-            Some(rustls::Error::PeerIncompatible(_)) => return "handshake: no common version or cipher",
-            _ => {}
-        }
-    }
-    match io_kind(error) {
-        Some(io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe) => {
-            "handshake: the connection was reset"
-        }
-        Some(io::ErrorKind::UnexpectedEof) => "handshake: the connection was closed",
-        _ => "handshake failed",
-    }
-}
-
-fn connect(kind: io::ErrorKind) -> &'static str {
+fn connection(kind: io::ErrorKind) -> &'static str {
     match kind {
         io::ErrorKind::ConnectionRefused => "connection refused",
         io::ErrorKind::HostUnreachable => "host unreachable",
@@ -176,97 +249,104 @@ fn connect(kind: io::ErrorKind) -> &'static str {
     }
 }
 
-/// What SOCKS proxies complain of (RFC 1928, 6; RFC 1929, 2) by hyper-util's words, and ours.
-const SOCKS_REFUSALS: [(&str, &str); 10] = [
-    ("credentials not accepted", "the proxy does not accept the credentials"),
-    ("connection refused", "the proxy cannot reach the target: connection refused"),
-    ("host unreachable", "the proxy cannot reach the target: host unreachable"),
-    ("network unreachable", "the proxy cannot reach the target: network unreachable"),
-    ("ttl expired", "the proxy cannot reach the target: no answer"),
-    ("connection not allowed", "the proxy does not allow the target"),
-    ("general server failure", "the proxy failed"),
-    ("command not supported", "the proxy makes no connections"),
-    ("address type not supported", "the proxy does not know this kind of address"),
-    ("failed parsing server response", "the proxy does not speak SOCKS 5"),
-];
-
-/// What went wrong between the start and the target's handshake.
-fn proxy(error: &Cause, route: Route) -> Cow<'static, str> {
-    // The errors of tunnels are private types: they show in their texts alone, and CONNECT's other statuses not at all.
-    let said = |text: &str| chain(error).any(|cause| cause.to_string().contains(text));
-    if said("authorization required") {
-        return if route.credentials {
-            "the proxy does not accept the credentials (407)".into()
-        } else {
-            "the proxy wants credentials (407)".into()
-        };
+fn proxy(error: &ProxyError) -> Failure {
+    let failure = |detail: Cow<'static, str>| Failure::new(Reason::Proxy, Fault::Network, detail);
+    match error {
+        ProxyError::Status(status) => {
+            let what = match status {
+                300..=399 => ": a redirect, as captive portals send it",
+                403 => ": it does not allow the target",
+                502..=504 => ": it cannot reach the target",
+                511 => ": it requires a login to the network",
+                _ => "",
+            };
+            failure(format!("the proxy answered CONNECT with {status}{what}").into())
+        }
+        ProxyError::Credentials { given, status } => {
+            let what = if *given {
+                "the proxy does not accept the credentials"
+            } else {
+                "the proxy requires credentials"
+            };
+            let detail = if *status { format!("{what} (407)").into() } else { what.into() };
+            failure(detail).hint(CHECK_PROXY_CREDENTIALS)
+        }
+        ProxyError::Closed => failure("the proxy closed the connection".into()),
+        ProxyError::Garbled => failure("the proxy's answer could not be understood".into()),
+        ProxyError::Unreachable(why) => failure(format!("the proxy cannot reach the target: {why}").into()),
+        ProxyError::Forbidden => failure("the proxy does not allow the target".into()),
+        ProxyError::Failed => failure("the proxy failed, or does not support this kind of tunnel".into()),
     }
-    if said("does not support user/pass authentication") {
-        return if route.credentials {
-            "the proxy takes no user and password".into()
-        } else {
-            "the proxy wants credentials".into()
-        };
-    }
-    if chain(error).any(<dyn Error>::is::<rustls::Error>) {
-        return format!("TLS with the proxy: {}", handshake(error)).into();
-    }
-    if let Some(kind) = behind_socks(error).map(|error| error.kind()).or_else(|| io_kind(error)) {
-        return format!("connecting to the proxy: {}", connect(kind)).into();
-    }
-    if said("tunnel error: unexpected end of file") || said("SOCKS error: io error") {
-        return "the proxy closed the connection".into();
-    }
-    let refusal = SOCKS_REFUSALS.iter().find(|(text, _)| said(&format!("SOCKS error: {text}")));
-    refusal.map_or("the proxy refused the tunnel", |(_, detail)| detail).into()
 }
 
-/// The error of the connection to a SOCKS proxy: hyper-util's has no source, and shows it to Debug alone.
-fn behind_socks(error: &Cause) -> Option<io::Error> {
-    let wrapper = chain(error)
-        .find(|cause| cause.to_string() == "SOCKS error: failed to create underlying connection")?;
-    let text = format!("{wrapper:?}");
-    let (_, rest) = text.split_once("code: ")?;
-    let code = rest.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()?;
-    Some(io::Error::from_raw_os_error(code))
+pub(super) fn tls(error: &TlsError, api: Api) -> Failure {
+    let failure = |detail| Failure::new(Reason::Tls, Fault::Network, detail).hint(CHECK_TLS);
+    match error {
+        TlsError::Certificate(failure) => certificate(*failure, api),
+        TlsError::ClientCertificateRequired => client_certificate_required(),
+        TlsError::NotTls => failure("handshake: the answer is not TLS"),
+        TlsError::Refused => failure("handshake: refused by the server"),
+        TlsError::NothingInCommon => failure("handshake: no common version or cipher"),
+        TlsError::Reset => failure("handshake: the connection was reset"),
+        TlsError::Closed => failure("handshake: the connection was closed"),
+        TlsError::Io(_) | TlsError::Other => failure("handshake failed"),
+    }
 }
 
-/// The connection stood, but the response did not come to its end.
-fn broken_exchange(error: &Cause, api: Api) -> Failure {
-    for cause in chain(error) {
-        if cause.downcast_ref().is_some_and(h2::Error::is_library) {
-            // Our side of HTTP/2 ended the exchange over what the other had sent.
-            let detail = "the response breaks HTTP/2, or its headers are too large";
-            return Failure::new(Reason::Malformed, api.endpoint(), detail);
+fn client_certificate_required() -> Failure {
+    let detail = "the server requires a client certificate, which the prober does not send";
+    Failure::new(Reason::Tls, Fault::Caller, detail)
+        .hint("probe through a gateway or proxy that presents the client certificate, or exempt the prober")
+}
+
+fn certificate(failure: CertificateFailure, api: Api) -> Failure {
+    let (detail, fault, hint) = match failure {
+        CertificateFailure::Expired => (
+            "certificate expired",
+            api.endpoint(),
+            "the service must renew its certificate; if others accept it, check this machine's clock",
+        ),
+        CertificateFailure::NotYetValid => ("certificate not yet valid", Fault::Network, CHECK_CLOCK),
+        CertificateFailure::WrongName => ("certificate for a wrong name", api.endpoint(), CHECK_NAME),
+        CertificateFailure::NoSubjectAltName => (
+            "certificate for a wrong name: it has no subjectAltName, and the common name does not count",
+            api.endpoint(),
+            "have the certificate issued with the host as a DNS name in its subjectAltName (RFC 9525)",
+        ),
+        CertificateFailure::SelfSigned => {
+            ("certificate of an untrusted issuer: it is self-signed", Fault::Network, CHECK_TRUST)
         }
-        let Some(error) = cause.downcast_ref::<hyper::Error>() else { continue };
-        if error.is_parse_too_large() {
-            return Failure::new(Reason::Malformed, api.endpoint(), "the response's headers are too large");
+        CertificateFailure::IncompleteChain => (
+            "certificate of an untrusted issuer: the server sent no intermediate certificate",
+            Fault::Network,
+            CHECK_CHAIN,
+        ),
+        CertificateFailure::UntrustedIssuer => {
+            ("certificate of an untrusted issuer", Fault::Network, CHECK_TRUST)
         }
-        if error.is_parse() {
-            return Failure::new(Reason::Malformed, api.endpoint(), "the response is not HTTP");
-        }
-    }
-    let detail = match io_kind(error) {
-        Some(io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe) => {
-            "the connection was reset before the response was complete"
-        }
-        _ => "the connection was closed before the response was complete",
+        CertificateFailure::Unusable => ("certificate unusable for this server", Fault::Network, CHECK_TLS),
     };
-    Failure::new(Reason::Disconnected, api.endpoint(), detail)
+    Failure::new(Reason::Tls, fault, detail).hint(hint)
 }
 
-fn io_kind(error: &Cause) -> Option<io::ErrorKind> {
-    // The innermost one: the outer ones are wrappers of kind `Other`.
-    chain(error).filter_map(<dyn Error>::downcast_ref).map(io::Error::kind).last()
+/// The errors of one type in an error's chain.
+pub(super) fn find<'a, E: Error + 'static>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a E> {
+    chain(error).filter_map(<dyn Error>::downcast_ref)
 }
 
-/// An error and its causes. `io::Error` hides what it wraps from `source`, so it is looked into.
+/// An error and its causes. `io::Error` hides what it wraps from `source`, so it is opened; h2's errors hide theirs.
 fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
     let next = |error: &&'a (dyn Error + 'static)| -> Option<&'a (dyn Error + 'static)> {
         let error: &'a (dyn Error + 'static) = *error;
-        match error.downcast_ref::<io::Error>() {
-            Some(wrapper) => wrapper.get_ref().map(|inner| inner as &(dyn Error + 'static)),
+        if let Some(wrapper) = error.downcast_ref::<io::Error>() {
+            return wrapper.get_ref().map(|inner| inner as &(dyn Error + 'static));
+        }
+        if let Some(h2) = error.downcast_ref::<h2::Error>() {
+            return h2.get_io().map(|inner| inner as &(dyn Error + 'static));
+        }
+        match error.downcast_ref::<HttpError>() {
+            Some(HttpError::One(inner)) => Some(inner),
+            Some(HttpError::Two(inner)) => Some(inner),
             None => error.source(),
         }
     };

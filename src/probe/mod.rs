@@ -1,14 +1,18 @@
 //! One attempt at one target, from the lookup to the verdict: who is at fault and what to do.
 //!
 //! Made ready at load, so that a run only uses it:
-//! - `client`: the HTTP client of a provider, with `tls` (verification, and what it saw) and `resolver` (lookups).
-//! - `request`: the request of a probe, in the words of its `dialect`, one file for each API family.
+//! - `request`: the request of a probe in its `dialect`, one file for each API family.
 //!
-//! One run, which `run` takes through its steps:
-//! - `clock`: the marks between the five phases, which `handover`, `resolver`, `tls` and the client leave.
-//! - `exchange`: sends the request and reads the response, bounded; `follow` does so for a status page's redirects,
-//!   `warm` knows of the connection that a probe keeps.
-//! - `network` with `dial`: the check that sends no request.
+//! The path to a host, one function for every check (`path`):
+//! - `resolver`: getaddrinfo on a pool of threads; `name_server` explains a failed lookup.
+//! - `dial`: TCP connections by RFC 8305; `socket` counts and times what arrives, by the kernel's clock.
+//! - `proxy`: CONNECT and SOCKS 5; `tls`: handshakes and verification.
+//! - `timeline`: the phases of a run.
+//!
+//! On a connection:
+//! - `http`: HTTP/1.1 and HTTP/2, driven in the run's own task; `keep_alive` holds a warm probe's connection between runs.
+//! - `exchange`: one request and its response, bounded; `network`: the check that sends none; `document`: status pages.
+//! - `run` takes a run through these steps.
 //!
 //! From what came back to the verdict, without I/O:
 //! - `classify`: reason and fault of a whole response; `failure`: of a run that got none; `stream`, by the events of
@@ -23,37 +27,39 @@
 mod balance;
 mod body;
 mod classify;
-mod client;
-mod clock;
 mod curl;
 mod dial;
 mod dialect;
+mod document;
 mod exchange;
 mod failure;
-mod follow;
 #[doc(hidden)]
 pub mod fuzzing;
 mod gate;
-mod handover;
 mod hints;
+mod http;
+mod keep_alive;
+mod name_server;
 mod network;
+mod path;
+mod proxy;
 mod refusal;
 mod remedy;
 mod request;
 mod resolver;
 mod run;
+mod socket;
 mod sse;
 mod status_page;
 mod stream;
+mod timeline;
 mod tls;
 mod transcript;
-mod warm;
 
 pub use self::{
-    client::ClientError,
     curl::curl,
+    path::PrepareError,
     request::RequestError,
-    resolver::Resolver,
-    run::{PrepareError, Target},
+    run::{NetworkStack, Target, TargetError},
     transcript::Transcript,
 };

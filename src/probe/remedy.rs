@@ -1,9 +1,8 @@
 //! What to do about a failure, by the guide's remedies, in our own words.
 
-use super::network::PRIVATE_ADDRESS;
 use crate::outcome::{Api, Check, Fault, Outcome, Reason};
 
-/// The hint for an outcome; empty on success.
+/// Returns the general hint for an outcome, where its cause has none of its own; empty on success.
 pub(super) fn remedy(api: Api, check: Check, outcome: &Outcome) -> &'static str {
     if check == Check::Status {
         return status_page(outcome.reason);
@@ -13,22 +12,18 @@ pub(super) fn remedy(api: Api, check: Check, outcome: &Outcome) -> &'static str 
         Reason::Dns | Reason::Timeout if answers_instead(outcome) => {
             "the system's resolver fails where another one answers: check /etc/resolv.conf, or use the other, such as 8.8.8.8"
         }
-        Reason::Connect | Reason::Tls if outcome.detail.contains(PRIVATE_ADDRESS) => {
-            "the name resolves to a private address: check /etc/hosts and the resolver, ask another one: nslookup HOST 8.8.8.8"
-        }
         Reason::Dns => {
             "check /etc/resolv.conf and the name in base_url; ask another resolver: nslookup HOST 8.8.8.8"
         }
         Reason::Connect => {
             "check that firewalls let this machine out to the port, and that base_url names the right one"
         }
-        Reason::Proxy if outcome.detail.contains("credentials") => {
-            "give the proxy's user:password by proxy_auth in the provider's section, or correct it where it is kept"
-        }
         Reason::Proxy => {
             "check proxy in the provider's section: address, port, credentials, and whether it allows the target"
         }
-        Reason::Tls => tls(&outcome.detail),
+        Reason::Tls => {
+            "check proxies, firewalls and TLS inspection between here and the service, and that the port speaks TLS"
+        }
         Reason::Timeout if outcome.fault == Fault::Network => {
             "packets are lost on the way: check firewall, proxy and DNS of this machine"
         }
@@ -115,20 +110,6 @@ fn status_page(reason: Reason) -> &'static str {
 
 fn answers_instead(outcome: &Outcome) -> bool {
     outcome.network.as_ref().is_some_and(|network| network.answers_instead().is_some())
-}
-
-fn tls(detail: &str) -> &'static str {
-    if detail.contains("expired") {
-        "the service must renew its certificate; if others accept it, check this machine's clock"
-    } else if detail.contains("not yet valid") {
-        "check this machine's clock: timedatectl"
-    } else if detail.contains("wrong name") {
-        "base_url names a host that the certificate is not for: check it, and any proxy that intercepts TLS"
-    } else if detail.contains("untrusted") {
-        "update the CA certificates (apt install --reinstall ca-certificates), or set ca_file for a private CA"
-    } else {
-        "something between here and the service breaks TLS: check proxies, firewalls, and that the port speaks TLS"
-    }
 }
 
 fn auth_failed(api: Api, fault: Fault) -> &'static str {

@@ -1,9 +1,13 @@
 //! Builds the request of a probe, once at load: a run only copies it.
 
-use reqwest::{
-    Method, Request, Url,
-    header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue},
+use hyper::{
+    HeaderMap, Method, Request, Uri,
+    body::Bytes,
+    header::{
+        ACCEPT, ACCEPT_ENCODING, CONTENT_TYPE, HeaderName, HeaderValue, PROXY_AUTHORIZATION, USER_AGENT,
+    },
 };
+use url::Url;
 
 use super::dialect::{self, Dialect};
 use crate::config::{Probe, Provider, Task};
@@ -16,20 +20,60 @@ pub struct RequestError {
     what: &'static str,
 }
 
+/// The name under which the prober introduces itself.
+pub(super) const AGENT: &str = concat!("langmart-prober/", env!("CARGO_PKG_VERSION"));
+
+/// A request that is ready to be sent as often as needed.
+#[derive(Debug)]
+pub(super) struct Prepared {
+    pub(super) method: Method,
+    pub(super) url: Url,
+    uri: Uri,
+    pub(super) headers: HeaderMap,
+    pub(super) body: Bytes,
+}
+
+impl Prepared {
+    fn new(method: Method, url: Url, error: impl Fn(&'static str) -> RequestError) -> Result<Self, RequestError> {
+        let uri = url.as_str().split('#').next().unwrap_or_default().parse();
+        let uri = uri.map_err(|_| error("its path and base_url make no URL"))?;
+        let mut headers = HeaderMap::new();
+        headers.insert(ACCEPT, HeaderValue::from_static("*/*"));
+        // Without it a server may choose any coding (RFC 9110, 12.5.3).
+        headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+        headers.insert(USER_AGENT, HeaderValue::from_static(AGENT));
+        Ok(Self { method, url, uri, headers, body: Bytes::new() })
+    }
+
+    /// A copy to send.
+    pub(super) fn to_request(&self) -> Request<Bytes> {
+        let mut request = Request::new(self.body.clone());
+        *request.method_mut() = self.method.clone();
+        *request.uri_mut() = self.uri.clone();
+        request.headers_mut().clone_from(&self.headers);
+        request
+    }
+
+    /// Adds the credentials for a proxy that takes the request in the target's place.
+    pub(super) fn authorize_proxy(&mut self, value: HeaderValue) {
+        self.headers.insert(PROXY_AUTHORIZATION, value);
+    }
+}
+
 /// The request that each run of the probe sends; `None`: its check sends none.
-pub(super) fn request(probe: &Probe) -> Result<Option<Request>, RequestError> {
+pub(super) fn request(probe: &Probe) -> Result<Option<Prepared>, RequestError> {
     let error = |what| RequestError { probe: probe.name.clone(), what };
     let provider = &*probe.provider;
     let dialect = dialect::of(provider.api);
-    let call = match Errand::of(probe, dialect) {
-        Errand::None => return Ok(None),
-        Errand::Elsewhere(url) => return Ok(Some(Request::new(Method::GET, url.clone()))),
-        Errand::Call(call) => call,
+    let call = match RequestKind::of(probe, dialect) {
+        RequestKind::None => return Ok(None),
+        RequestKind::StatusPage(url) => return Prepared::new(Method::GET, url.clone(), error).map(Some),
+        RequestKind::Call(call) => call,
     };
     let url = format!("{}{}", provider.base_url.as_str().trim_end_matches('/'), call.path);
     let url = Url::parse(&url).map_err(|_| error("its path and base_url make no URL"))?;
-    let mut request = Request::new(call.method, url);
-    let headers = request.headers_mut();
+    let mut request = Prepared::new(call.method, url, error)?;
+    let headers = &mut request.headers;
     for (name, value) in dialect.fixed_headers() {
         headers.insert(HeaderName::from_static(name), HeaderValue::from_static(value));
     }
@@ -43,9 +87,7 @@ pub(super) fn request(probe: &Probe) -> Result<Option<Request>, RequestError> {
     if call.key {
         insert_key(headers, provider, dialect).map_err(error)?;
     }
-    if let Some(body) = call.body {
-        *request.body_mut() = Some(body.into());
-    }
+    request.body = call.body.unwrap_or_default().into();
     Ok(Some(request))
 }
 
@@ -61,16 +103,16 @@ struct Call {
 }
 
 /// What a probe sends.
-enum Errand<'a> {
+enum RequestKind<'a> {
     /// No request.
     None,
-    /// One to a status page, which gets neither key nor headers.
-    Elsewhere(&'a Url),
+    /// One to a status page, without the key and the provider's headers.
+    StatusPage(&'a Url),
     /// One to the service.
     Call(Call),
 }
 
-impl<'a> Errand<'a> {
+impl<'a> RequestKind<'a> {
     fn of(probe: &'a Probe, dialect: &dyn Dialect) -> Self {
         let paths = &probe.provider.paths;
         let or = |own: &Option<String>, default: &str| own.clone().unwrap_or_else(|| default.to_owned());
@@ -85,7 +127,7 @@ impl<'a> Errand<'a> {
         let model = probe.model.as_deref().unwrap_or_default();
         Self::Call(match &probe.task {
             Task::Network => return Self::None,
-            Task::Status(source) => return Self::Elsewhere(&source.url),
+            Task::Status(source) => return Self::StatusPage(&source.url),
             Task::Health => get(or(&paths.health, "/health"), false),
             Task::Auth => get(or(&paths.auth, dialect.auth_path()), true),
             Task::Models => get(or(&paths.models, dialect.models_path()), true),

@@ -1,45 +1,52 @@
-//! Name lookups: real ones each run, by the system's configuration, bounded, cancellable, and told why they fail.
+//! Name lookups by getaddrinfo(3), as every other program on the machine does them, on a bounded pool of threads.
+//!
+//! The C library reads the hosts file, nsswitch.conf, the search list and the options of resolv.conf, and asks the name
+//! servers in turn; a lookup cannot be cancelled. So each name has at most one call outstanding, which all runs that
+//! need it share, and a silent name server occupies at most as many threads as there are names.
 
 use std::{
-    error::Error,
-    fmt, fs, io,
+    collections::{HashMap, VecDeque},
+    fmt, io,
     net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket},
-    os::unix::fs::MetadataExt,
-    sync::{Arc, PoisonError, RwLock},
-    time::Instant,
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    thread,
+    time::{Duration, Instant},
 };
 
-use hickory_resolver::{
-    TokioResolver,
-    config::{LookupIpStrategy, NameServerConfig, ResolveHosts, ResolverConfig, ServerOrderingStrategy},
-    net::{DnsError, NetError, runtime::TokioRuntimeProvider},
-    proto::op::ResponseCode,
-};
-use reqwest::dns::{Addrs, Name, Resolve, Resolving};
+use dns_lookup::{AddrInfoHints, LookupError, LookupErrorKind, SockType, getaddrinfo};
+use tokio::sync::oneshot;
 
-use super::clock::{LookupFailure, mark};
-use crate::{config::dns_server_name, outcome::DnsServer};
+use super::failure::is_local_shortage;
 
-/// Addresses of one answer that are used and recorded.
+/// Maximum number of addresses of one answer that are used and recorded.
 const MAX_ADDRESSES: usize = 16;
 
-/// Lookups under way at one server; more are refused as busy rather than queued without bound.
-const MAX_ACTIVE: usize = 4096;
+/// Maximum number of threads. More names than that wait for a thread, within their run's timeout.
+const MAX_THREADS: usize = 512;
 
-/// The files that say how names are looked up.
-const SOURCES: [&str; 2] = ["/etc/resolv.conf", "/etc/hosts"];
+/// How long a thread without work waits for more before it ends.
+const THREAD_IDLE: Duration = Duration::from_secs(60);
 
-/// Looks names up as `/etc/resolv.conf` and `/etc/hosts` say, without a cache.
-pub struct Resolver(RwLock<Current>);
+/// Stack of a thread: the modules of nsswitch.conf run on it.
+const THREAD_STACK_BYTES: usize = 512 * 1024;
 
-struct Current {
-    /// `None`: no resolver could be made of what the system's files say.
-    resolver: Option<Arc<TokioResolver>>,
-    version: Version,
+/// Why the C library returned no address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum ResolveError {
+    /// `EAI_NONAME`, `EAI_NODATA`: some source answered that there is none.
+    NotFound,
+    /// `EAI_AGAIN`, `EAI_FAIL` and others: no source could answer.
+    NoAnswer,
+    /// This process lacks descriptors, memory or threads.
+    LocalShortage,
 }
 
-/// What the source files were when they were read.
-type Version = [Option<(u64, i64, u64)>; 2];
+/// A lookup's result, and when the C library returned it.
+pub(super) type Answer = (Result<Vec<SocketAddr>, ResolveError>, Instant);
+
+/// Looks names up. Clones share the threads.
+#[derive(Clone)]
+pub(super) struct Resolver(Arc<Pool>);
 
 impl fmt::Debug for Resolver {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -47,194 +54,168 @@ impl fmt::Debug for Resolver {
     }
 }
 
+#[derive(Default)]
+struct Pool {
+    state: Mutex<State>,
+    work: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    /// The runs that wait for each name whose lookup has not returned.
+    waiting: HashMap<Arc<str>, Vec<oneshot::Sender<Answer>>>,
+    /// The names among them that no thread has taken yet.
+    queue: VecDeque<Arc<str>>,
+    threads: usize,
+    idle_threads: usize,
+}
+
 impl Resolver {
-    /// Reads the system's configuration.
-    pub fn new() -> Self {
-        Self(RwLock::new(Current::read(version())))
+    pub(super) fn new() -> Self {
+        Self(Arc::default())
     }
 
-    /// Reads the system's configuration again where its files have changed since: networks come and go while a daemon
-    /// runs. Does file work, so not for the threads that time probes.
-    pub fn refresh(&self) {
-        let version = version();
-        if self.0.read().unwrap_or_else(PoisonError::into_inner).version != version {
-            let current = Current::read(version);
-            *self.0.write().unwrap_or_else(PoisonError::into_inner) = current;
+    /// Returns the addresses of a name, with port 0.
+    pub(super) async fn resolve(&self, name: &str) -> Answer {
+        let (sender, answer) = oneshot::channel();
+        self.0.enqueue(lookup_name(name), sender);
+        // The sender is dropped without an answer only where no thread could be started.
+        answer.await.unwrap_or_else(|_| (Err(ResolveError::LocalShortage), Instant::now()))
+    }
+}
+
+/// Names below `localhost` are this machine (RFC 6761, 6.3). curl and browsers treat them so; of the C libraries only those
+/// with nss-myhostname or systemd-resolved do.
+fn lookup_name(name: &str) -> Arc<str> {
+    let bare = name.trim_end_matches('.');
+    if bare.len() > ".localhost".len() && bare.to_ascii_lowercase().ends_with(".localhost") {
+        "localhost".into()
+    } else {
+        name.into()
+    }
+}
+
+impl Pool {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn enqueue(self: &Arc<Self>, name: Arc<str>, sender: oneshot::Sender<Answer>) {
+        let mut state = self.lock();
+        if let Some(waiting) = state.waiting.get_mut(&name) {
+            waiting.retain(|other| !other.is_closed());
+            waiting.push(sender);
+            return;
+        }
+        state.waiting.insert(name.clone(), vec![sender]);
+        state.queue.push_back(name.clone());
+        if state.queue.len() <= state.idle_threads {
+            self.work.notify_one();
+        } else if state.threads < MAX_THREADS && !self.start_thread(&mut state) && state.threads == 0 {
+            // Without a thread nobody would answer; the waiting run sees its sender dropped.
+            state.queue.pop_back();
+            state.waiting.remove(&name);
         }
     }
 
-    /// The addresses of a host, with the marks of a lookup unless it is an address itself. `of_proxy`: it is the proxy's.
-    pub(super) async fn resolve(&self, host: &str, of_proxy: bool) -> Result<Vec<IpAddr>, LookupFailure> {
-        if let Some(address) = literal(host) {
-            return Ok(vec![address]);
-        }
-        let begun = Instant::now();
-        mark(|seen| (seen.lookup, seen.resolved, seen.lookup_of_proxy) = (Some(begun), None, of_proxy));
-        let answer = match self.current() {
-            Some(resolver) => lookup(&resolver, host).await,
-            None => Err(LookupFailure::NoServer),
-        };
-        let answered = Instant::now();
-        mark(|seen| {
-            seen.resolved = Some(answered);
-            match &answer {
-                Ok(addresses) if seen.addresses.is_empty() => seen.addresses.clone_from(addresses),
-                Ok(_) => {}
-                Err(failure) => seen.lookup_failure = Some(*failure),
+    /// Starts a thread, and returns whether there is one more.
+    fn start_thread(self: &Arc<Self>, state: &mut State) -> bool {
+        let pool = self.clone();
+        let thread = thread::Builder::new().name("resolver".to_owned()).stack_size(THREAD_STACK_BYTES);
+        let started = thread.spawn(move || pool.run_thread()).is_ok();
+        state.threads += usize::from(started);
+        started
+    }
+
+    fn run_thread(&self) {
+        let mut state = self.lock();
+        loop {
+            if let Some(name) = state.queue.pop_front() {
+                drop(state);
+                let answer = (look_up(&name), Instant::now());
+                state = self.lock();
+                for waiting in state.waiting.remove(&name).into_iter().flatten() {
+                    // The run may have met its deadline meanwhile.
+                    let _ = waiting.send(answer.clone());
+                }
+                continue;
             }
-        });
-        answer
-    }
-
-    fn current(&self) -> Option<Arc<TokioResolver>> {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).resolver.clone()
-    }
-}
-
-impl Default for Resolver {
-    fn default() -> Self {
-        Self::new()
+            state.idle_threads += 1;
+            let (next, waited) =
+                self.work.wait_timeout(state, THREAD_IDLE).unwrap_or_else(PoisonError::into_inner);
+            state = next;
+            state.idle_threads -= 1;
+            if waited.timed_out() && state.queue.is_empty() {
+                state.threads -= 1;
+                return;
+            }
+        }
     }
 }
 
-impl Current {
-    fn read(version: Version) -> Self {
-        // Without a server in resolv.conf the C library asks this machine (resolv.conf(5)), and still reads the hosts file.
-        let mut builder = TokioResolver::builder_tokio().unwrap_or_else(|_| {
-            let here = NameServerConfig::udp_and_tcp(IpAddr::V4(Ipv4Addr::LOCALHOST));
-            let config = ResolverConfig::from_name_servers(vec![here]);
-            TokioResolver::builder_with_config(config, TokioRuntimeProvider::default())
-        });
-        let options = builder.options_mut();
-        options.cache_size = 0;
-        options.max_active_requests = MAX_ACTIVE;
-        // As the C library does, so that a lookup takes what the applications of this machine see: the first server
-        // first, one at a time.
-        options.server_ordering_strategy = ServerOrderingStrategy::UserProvidedOrder;
-        options.num_concurrent_reqs = 1;
-        options.ip_strategy = LookupIpStrategy::Ipv6AndIpv4;
-        Self { resolver: builder.build().ok().map(Arc::new), version }
+/// Calls getaddrinfo without flags, so that the answer does not depend on the addresses that this machine has.
+fn look_up(name: &str) -> Result<Vec<SocketAddr>, ResolveError> {
+    let hints = AddrInfoHints { socktype: SockType::Stream.into(), ..AddrInfoHints::default() };
+    let found = getaddrinfo(Some(name), None, Some(hints)).map_err(|error| resolve_error(&error))?;
+    let mut addresses = Vec::new();
+    for entry in found.flatten() {
+        if addresses.len() < MAX_ADDRESSES && !addresses.contains(&entry.sockaddr) {
+            addresses.push(entry.sockaddr);
+        }
+    }
+    if addresses.is_empty() { Err(ResolveError::NotFound) } else { Ok(addresses) }
+}
+
+fn resolve_error(error: &LookupError) -> ResolveError {
+    match error.kind() {
+        LookupErrorKind::Memory => ResolveError::LocalShortage,
+        // glibc reports a lack of descriptors as one of several codes.
+        _ if lacks_sockets() => ResolveError::LocalShortage,
+        LookupErrorKind::NoName | LookupErrorKind::NoData => ResolveError::NotFound,
+        _ => ResolveError::NoAnswer,
     }
 }
 
-fn version() -> Version {
-    SOURCES.map(|path| {
-        let metadata = fs::metadata(path).ok()?;
-        Some((metadata.ino(), metadata.mtime_nsec() ^ metadata.mtime(), metadata.len()))
-    })
+/// Returns whether this process cannot have a socket now.
+fn lacks_sockets() -> bool {
+    UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).is_err_and(|error: io::Error| is_local_shortage(&error))
 }
 
-/// Hands reqwest the lookups, with their marks.
-#[derive(Clone, Debug)]
-pub(super) struct Marked {
-    pub(super) resolver: Arc<Resolver>,
-    /// The proxy's host, where there is one.
-    pub(super) proxy: Option<Arc<str>>,
-}
-
-impl Resolve for Marked {
-    fn resolve(&self, name: Name) -> Resolving {
-        let Self { resolver, proxy } = self.clone();
-        Box::pin(async move {
-            let of_proxy = proxy.as_deref() == Some(name.as_str());
-            let answer = resolver.resolve(name.as_str(), of_proxy).await;
-            let addresses = answer.map_err(|_| Box::new(NoAddresses) as Box<dyn Error + Send + Sync>)?;
-            Ok(Box::new(addresses.into_iter().map(|address| SocketAddr::new(address, 0))) as Addrs)
-        })
-    }
-}
-
-/// The address that a URL's host is, where it is none that must be looked up.
+/// Returns the address that a URL's host is; `None` if it is a name.
 pub(super) fn literal(host: &str) -> Option<IpAddr> {
     host.trim_matches(['[', ']']).parse().ok()
 }
 
-/// A name server that is asked beside the system's resolver.
-pub(super) struct NameServer {
-    name: String,
-    /// `None`: no resolver could be made for it.
-    resolver: Option<TokioResolver>,
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-impl fmt::Debug for NameServer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("NameServer").field(&self.name).finish()
-    }
-}
-
-impl NameServer {
-    pub(super) fn new(address: SocketAddr) -> Self {
-        let mut server = NameServerConfig::udp_and_tcp(address.ip());
-        for connection in &mut server.connections {
-            connection.port = address.port();
+    #[tokio::test]
+    async fn lookups_of_one_name_share_a_call_and_a_thread() {
+        let resolver = Resolver::new();
+        let lookups: Vec<_> = (0..100).map(|_| resolver.resolve("localhost")).collect();
+        for lookup in lookups {
+            let (answer, _) = lookup.await;
+            assert!(answer.unwrap().iter().all(|address| address.ip().is_loopback()));
         }
-        let config = ResolverConfig::from_name_servers(vec![server]);
-        let mut builder = TokioResolver::builder_with_config(config, TokioRuntimeProvider::default());
-        let options = builder.options_mut();
-        options.cache_size = 0;
-        options.use_hosts_file = ResolveHosts::Never;
-        options.ip_strategy = LookupIpStrategy::Ipv6AndIpv4;
-        Self { name: dns_server_name(address), resolver: builder.build().ok() }
+        assert_eq!(resolver.0.lock().threads, 1);
+        assert!(resolver.0.lock().waiting.is_empty());
     }
 
-    /// What this server says of the name, and no other source.
-    pub(super) async fn ask(&self, name: &str, deadline: Instant) -> DnsServer {
-        let begun = Instant::now();
-        let absolute = format!("{}.", name.trim_end_matches('.'));
-        let answer = match &self.resolver {
-            Some(resolver) => tokio::time::timeout_at(deadline.into(), lookup(resolver, &absolute))
-                .await
-                .unwrap_or(Err(LookupFailure::NoAnswer)),
-            None => Err(LookupFailure::NoServer),
-        };
-        DnsServer { server: self.name.clone(), answer, duration: begun.elapsed() }
+    #[tokio::test]
+    async fn names_below_localhost_are_this_machine() {
+        let resolver = Resolver::new();
+        for name in ["expired.localhost", "a.B.LocalHost.", "localhost"] {
+            let (answer, _) = resolver.resolve(name).await;
+            assert!(answer.unwrap().iter().all(|address| address.ip().is_loopback()), "{name}");
+        }
+        assert_eq!(&*lookup_name("notlocalhost"), "notlocalhost");
+        assert_eq!(&*lookup_name(".localhost"), ".localhost");
+    }
+
+    #[tokio::test]
+    async fn numbers_that_are_no_literal_are_the_c_librarys_matter() {
+        let (answer, _) = Resolver::new().resolve("127.1").await;
+        assert_eq!(answer.unwrap(), ["127.0.0.1:0".parse().unwrap()]);
     }
 }
-
-async fn lookup(resolver: &TokioResolver, name: &str) -> Result<Vec<IpAddr>, LookupFailure> {
-    let answer = resolver.lookup_ip(name).await.map_err(|error| failure(&error))?;
-    let addresses: Vec<IpAddr> = answer.iter().take(MAX_ADDRESSES).collect();
-    if addresses.is_empty() { Err(LookupFailure::NoAddress) } else { Ok(addresses) }
-}
-
-fn failure(error: &NetError) -> LookupFailure {
-    match error {
-        NetError::Timeout => LookupFailure::NoAnswer,
-        NetError::NoConnections if lacks_sockets() => LookupFailure::OutOfResources,
-        NetError::NoConnections => LookupFailure::NoServer,
-        NetError::Busy => LookupFailure::OutOfResources,
-        NetError::Io(error) if super::failure::is_our_own(error) => LookupFailure::OutOfResources,
-        NetError::Io(error) if error.kind() == io::ErrorKind::ConnectionRefused => LookupFailure::NoServer,
-        NetError::Io(_) => LookupFailure::NoAnswer,
-        NetError::Dns(DnsError::NoRecordsFound(none)) => response_failure(none.response_code),
-        NetError::Dns(DnsError::ResponseCode(code)) => response_failure(*code),
-        _ => LookupFailure::Garbled,
-    }
-}
-
-/// Whether this process cannot have a socket now: hickory's second attempt hides why its first one had none.
-fn lacks_sockets() -> bool {
-    UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).is_err_and(|error| super::failure::is_our_own(&error))
-}
-
-fn response_failure(code: ResponseCode) -> LookupFailure {
-    match code {
-        ResponseCode::NXDomain => LookupFailure::NoSuchName,
-        ResponseCode::NoError => LookupFailure::NoAddress,
-        ResponseCode::Refused => LookupFailure::Refused,
-        ResponseCode::ServFail => LookupFailure::ServerFailure,
-        _ => LookupFailure::Garbled,
-    }
-}
-
-/// Stands in for the resolver's error, which names what was asked; the marks say why.
-#[derive(Debug)]
-struct NoAddresses;
-
-impl fmt::Display for NoAddresses {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("no address")
-    }
-}
-
-impl Error for NoAddresses {}

@@ -4,41 +4,61 @@ use std::{
     borrow::Cow,
     fmt,
     sync::Arc,
-    time::{Duration, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
-
-use reqwest::{Client, Request};
-use rustls::ClientConfig;
 
 use super::{
     classify::{self, Verdict, classify},
-    client::{self, ClientError},
-    clock,
-    exchange::{Exchange, Response, exchange},
-    failure::{Failure, Route},
-    follow::follow,
+    document::{Document, Fetched},
+    exchange::{Call, Exchange, Response, exchange},
+    failure::Failure,
     hints::Clocks,
-    network::Network,
+    keep_alive::KeepAlive,
+    network::NetworkCheck,
+    path::{self, Path, PrepareError, Trace},
     remedy::remedy,
     request::{self, RequestError},
     resolver::Resolver,
+    socket::TimestampingGuard,
     stream::Listener,
-    transcript::{self, Transcript},
-    warm::Kept,
+    tls::Tls,
+    transcript::{Recording, Transcript},
 };
 use crate::{
-    config::{Config, Connection, Probe, Provider, Task},
-    outcome::{Fault, Outcome, Phases, Reason, Tls},
+    config::{Config, Connection, Probe, Task},
+    outcome::{Fault, Outcome, Reason},
 };
+
+/// What all targets of a process share: lookups, and the kernel's timestamps switched on.
+#[derive(Debug)]
+pub struct NetworkStack {
+    resolver: Resolver,
+    _timestamping: TimestampingGuard,
+}
+
+impl NetworkStack {
+    /// Starts no thread yet.
+    pub fn new() -> Self {
+        Self { resolver: Resolver::new(), _timestamping: TimestampingGuard::new() }
+    }
+}
+
+impl Default for NetworkStack {
+    fn default() -> Self {
+        Self::new()
+    }
+}
 
 /// A probe made ready to run.
 pub struct Target {
     probe: Arc<Probe>,
     work: Work,
+    /// Dropped last, so that the kernel's timestamps stay on.
+    _stack: Arc<NetworkStack>,
 }
 
 impl fmt::Debug for Target {
-    /// Without the client, which would show the proxy's password.
+    /// Without the connection settings, which have the proxy's password.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Target").field(&self.probe.name).finish()
     }
@@ -49,132 +69,140 @@ enum Work {
     /// Sends a request and judges the response.
     Exchange(Box<Call>),
     /// Goes as far as the TLS handshake.
-    Network(Box<Network>),
-}
-
-/// A request, and who sends it.
-struct Call {
-    client: Client,
-    request: Request,
-    /// `None`: each run has a connection of its own.
-    kept: Option<Kept>,
+    Network(Box<NetworkCheck>),
+    /// Fetches the status page.
+    Document(Box<Document>),
 }
 
 /// Why a configuration's probes cannot be made ready.
 #[derive(Debug, thiserror::Error)]
-pub enum PrepareError {
-    /// No client for a provider.
+pub enum TargetError {
+    /// No connection settings for a provider.
     #[error(transparent)]
-    Client(#[from] ClientError),
+    Provider(#[from] PrepareError),
     /// No request for a probe.
     #[error(transparent)]
     Request(#[from] RequestError),
 }
 
 impl Target {
-    /// Makes every probe of a configuration ready: one request a probe, one client a provider and one besides for each
-    /// probe that keeps its connection.
-    pub fn prepare(config: &Config, resolver: &Arc<Resolver>) -> Result<Vec<Arc<Self>>, PrepareError> {
-        let mut clients: Vec<(&Provider, ClientConfig, Client)> = Vec::new();
+    /// Makes every probe of a configuration ready. The probes of a provider share its TLS settings.
+    pub fn prepare(config: &Config, stack: &Arc<NetworkStack>) -> Result<Vec<Arc<Self>>, TargetError> {
+        let mut prepared: Vec<(&str, Tls)> = Vec::new();
         let mut targets = Vec::with_capacity(config.probes.len());
         for probe in &config.probes {
             let provider = &*probe.provider;
-            let known = clients.iter().find(|(known, ..)| known.name == provider.name);
-            let (tls, client) = if let Some((_, tls, client)) = known {
-                (tls.clone(), client.clone())
+            let known = prepared.iter().find(|(name, _)| *name == provider.name);
+            let tls = if let Some((_, tls)) = known {
+                tls.clone()
             } else {
-                let tls = client::tls(provider, &config.system_roots)?;
-                let client = client::client(provider, tls.clone(), resolver.clone(), Connection::Cold)?;
-                clients.push((provider, tls.clone(), client.clone()));
-                (tls, client)
+                let tls = path::tls(provider, &config.system_roots)?;
+                prepared.push((&provider.name, tls.clone()));
+                tls
             };
-            let work = match request::request(probe)? {
-                Some(request) if probe.connection == Connection::Warm => {
-                    let client = client::client(provider, tls, resolver.clone(), Connection::Warm)?;
-                    Work::Exchange(Box::new(Call { client, request, kept: Some(Kept::default()) }))
-                }
-                Some(request) => Work::Exchange(Box::new(Call { client, request, kept: None })),
-                None => Work::Network(Box::new(Network::new(provider, tls, resolver.clone())?)),
-            };
-            targets.push(Arc::new(Self { probe: probe.clone(), work }));
+            let work = work(probe, tls, stack.resolver.clone())?;
+            targets.push(Arc::new(Self { probe: probe.clone(), work, _stack: stack.clone() }));
         }
         Ok(targets)
     }
 
-    /// What it is.
+    /// Returns the probe.
     pub fn probe(&self) -> &Arc<Probe> {
         &self.probe
     }
 
-    /// One attempt, with the time that the probe has.
+    /// Makes one attempt, with the time that the probe has.
     pub async fn run(&self) -> Outcome {
         self.run_within(self.probe.timeout).await
     }
 
-    /// One attempt, with this time.
+    /// Makes one attempt, with this time.
     pub async fn run_within(&self, timeout: Duration) -> Outcome {
+        self.attempt(timeout, None).await
+    }
+
+    /// Makes one attempt, and returns what was sent and received in it.
+    pub async fn run_with_transcript(&self) -> (Outcome, Transcript) {
+        let mut recording = Recording::default();
+        let outcome = self.attempt(self.probe.timeout, Some(&mut recording)).await;
+        (outcome, recording.transcript(&self.probe))
+    }
+
+    async fn attempt(&self, timeout: Duration, recording: Option<&mut Recording>) -> Outcome {
         let probe = &self.probe;
         let mut outcome = match &self.work {
-            Work::Exchange(call) => self.ask(call, timeout).await,
+            Work::Exchange(call) => self.exchange(call, timeout, recording).await,
             Work::Network(network) => network.run(timeout).await,
+            Work::Document(document) => self.fetch(document, timeout, recording).await,
         };
         outcome.fault = probe.check().blame(outcome.fault);
         outcome.estimated_cost_usd = cost(probe, &outcome);
-        outcome.hint = remedy(probe.provider.api, probe.check(), &outcome);
-        // Of a stream the first token is what its readers wait for.
+        if outcome.hint.is_empty() {
+            outcome.hint = remedy(probe.provider.api, probe.check(), &outcome);
+        }
+        // The readers of a stream wait for its first token.
         let took = outcome.time_to_first_token.unwrap_or(outcome.duration);
         outcome.slow = outcome.success() && probe.slow_after.is_some_and(|slow_after| took > slow_after);
         outcome
     }
 
-    /// One attempt, and what was said in it.
-    pub async fn run_with_transcript(&self) -> (Outcome, Transcript) {
-        transcript::recorded(&self.probe, self.run()).await
-    }
-
-    /// One request, and what comes of it.
-    async fn ask(&self, call: &Call, timeout: Duration) -> Outcome {
+    /// Sends one request, and returns the verdict on the response.
+    async fn exchange(&self, call: &Call, timeout: Duration, recording: Option<&mut Recording>) -> Outcome {
         let probe = &self.probe;
-        let Call { client, request, kept } = call;
-        let request = request.try_clone().expect("its body is bytes in memory, which can be cloned");
         let mut listener = match &probe.task {
             Task::Stream(stream) => Some(Listener::new(probe.provider.api, stream)),
             _ => None,
         };
-        let time = SystemTime::now();
-        let route = Route::to(&probe.provider);
-        let (exchange, before) = match probe.task {
-            Task::Status(_) => follow(client, request, timeout, route).await,
-            _ => (exchange(client, request, timeout, route, listener.as_mut()).await, Phases::default()),
-        };
-        let mut outcome = facts(time, &exchange, before);
-        outcome.connection = kept.as_ref().map(|kept| kept.note(&exchange));
-        let Exchange { response, failure, started, headers, seen, .. } = exchange;
-        // What is refused is not streamed.
+        let (time, started) = (SystemTime::now(), Instant::now());
+        let exchange = exchange(call, timeout, listener.as_mut(), recording).await;
+        let Exchange { response, failure, trace, sent, head, clock, connection } = exchange;
+        let mut outcome = path_findings(time, trace);
+        (outcome.clock, outcome.connection) = (clock, connection);
+        // A refusal is not streamed.
         let listener = listener.filter(|_| response.as_ref().is_some_and(Response::is_success));
-        let clocks = response.as_ref().map(|response| {
-            let elapsed = headers.map_or_else(Default::default, |headers| headers - started);
-            Clocks::read(time + before.total() + elapsed, &response.headers)
-        });
-        outcome.clock_offset = clocks.and_then(|clocks| clocks.offset());
-        match (response, clocks, failure) {
-            (Some(response), Some(clocks), None) => {
-                decide(&mut outcome, self.judge(response, clocks, listener.as_ref()).await);
-            }
-            (response, clocks, failure) => {
-                if let (Some(response), Some(clocks)) = (response, clocks) {
-                    (outcome.request_id, outcome.ratelimit) =
-                        classify::headers_only(probe, &response, &clocks);
-                }
-                if let Some(Failure { reason, fault, detail }) = failure {
-                    (outcome.reason, outcome.fault, outcome.detail) = (reason, fault, detail);
-                }
-            }
-        }
+        let until_head = head.unwrap_or(started).saturating_duration_since(started);
+        self.decide(&mut outcome, response, failure, time + until_head, listener.as_ref()).await;
         if let Some(listener) = listener {
-            listener.measure(&mut outcome, seen.handed_over);
+            listener.measure(&mut outcome, sent);
         }
         outcome
+    }
+
+    /// Fetches the status page, and returns the verdict on it.
+    async fn fetch(
+        &self,
+        document: &Document,
+        timeout: Duration,
+        recording: Option<&mut Recording>,
+    ) -> Outcome {
+        let time = SystemTime::now();
+        let Fetched { response, failure, phases, until_head } = document.fetch(timeout, recording).await;
+        let mut outcome = Outcome::new(time, Reason::Internal, Fault::Prober);
+        (outcome.phases, outcome.duration) = (phases, phases.total());
+        self.decide(&mut outcome, response, failure, time + until_head, None).await;
+        outcome
+    }
+
+    /// Writes the response's facts and the verdict into the outcome. `arrived`: when the response head had, by our clock.
+    async fn decide(
+        &self,
+        outcome: &mut Outcome,
+        response: Option<Response>,
+        failure: Option<Failure>,
+        arrived: SystemTime,
+        listener: Option<&Listener>,
+    ) {
+        if let Some(Failure { reason, fault, detail, hint }) = failure {
+            (outcome.reason, outcome.fault, outcome.detail, outcome.hint) = (reason, fault, detail, hint);
+            if let Some(response) = &response {
+                let clocks = head_facts(outcome, response, arrived);
+                (outcome.request_id, outcome.ratelimit) =
+                    classify::headers_only(&self.probe, response, &clocks);
+            }
+        } else if let Some(response) = response {
+            let clocks = head_facts(outcome, &response, arrived);
+            set_verdict(outcome, self.judge(response, clocks, listener).await);
+        }
     }
 
     /// The verdict on a whole response; a large one is taken apart on a thread of its own, so that the thread that times
@@ -199,22 +227,45 @@ impl Target {
     }
 }
 
-/// What the exchange shows before any verdict, and the redirects `before` it took. The verdict is `internal` until
-/// there is one.
-fn facts(time: SystemTime, exchange: &Exchange, before: Phases) -> Outcome {
-    let Exchange { response, seen, started, headers, ended, .. } = exchange;
-    let mut outcome = Outcome::new(time, Reason::Internal, Fault::Prober);
-    outcome.duration = before.total() + (*ended - *started);
-    outcome.phases = before.plus(clock::phases(seen, *started, *headers, *ended));
-    outcome.dns.clone_from(&seen.addresses);
-    outcome.tls =
-        seen.handshake.map(|_| Tls { version: seen.tls_version, cipher: None, not_after: seen.not_after });
-    if let Some(response) = response {
-        outcome.http_status = Some(response.status);
-        outcome.http_version = Some(response.version);
-        outcome.remote_address = response.remote_address;
+/// Makes the work of a probe ready.
+fn work(probe: &Probe, tls: Tls, resolver: Resolver) -> Result<Work, TargetError> {
+    let provider = &*probe.provider;
+    if let Task::Status(source) = &probe.task {
+        let document = Document::new(provider, source.url.clone(), &tls, resolver)?;
+        return Ok(Work::Document(Box::new(document)));
     }
+    let path = Path::new(provider, tls, resolver)?;
+    let Some(mut request) = request::request(probe)? else {
+        return Ok(Work::Network(Box::new(NetworkCheck::new(provider, path))));
+    };
+    let untunnelled = path.proxy.as_ref().filter(|_| path.is_untunnelled());
+    if let Some(value) = untunnelled.and_then(|proxy| proxy.authorization()) {
+        request.authorize_proxy(value);
+    }
+    let keep_alive = (probe.connection == Connection::Warm).then(KeepAlive::default);
+    Ok(Work::Exchange(Box::new(Call { api: provider.api, path, request, keep_alive })))
+}
+
+/// An outcome with what the path to the host showed. Its verdict is `internal` until there is one.
+pub(super) fn path_findings(time: SystemTime, trace: Trace) -> Outcome {
+    let mut outcome = Outcome::new(time, Reason::Internal, Fault::Prober);
+    outcome.dns = trace.addresses();
+    outcome.phases = trace.timeline.phases();
+    outcome.duration = outcome.phases.total();
+    outcome.remote_address = trace.remote_address;
+    outcome.tls = trace.handshake.as_ref().map(|handshake| handshake.findings(trace.cipher));
+    outcome.failed_addresses = trace.dialer.into_failed();
     outcome
+}
+
+/// Writes what the head of a response shows, and returns the clocks that its hints are read by.
+fn head_facts(outcome: &mut Outcome, response: &Response, arrived: SystemTime) -> Clocks {
+    outcome.http_status = Some(response.status);
+    outcome.http_version = Some(response.version);
+    outcome.remote_address = response.remote_address.or(outcome.remote_address);
+    let clocks = Clocks::read(arrived, &response.headers);
+    outcome.clock_offset = clocks.offset();
+    clocks
 }
 
 /// What the run's tokens cost. A service that told one count alone has told nothing of the other's tokens.
@@ -224,7 +275,7 @@ fn cost(probe: &Probe, outcome: &Outcome) -> Option<f64> {
     input.or(output).map(|_| price.cost(input.unwrap_or(0), output.unwrap_or(0)))
 }
 
-fn decide(outcome: &mut Outcome, verdict: Option<Verdict>) {
+fn set_verdict(outcome: &mut Outcome, verdict: Option<Verdict>) {
     let Some(verdict) = verdict else {
         outcome.detail = Cow::Borrowed("the response could not be taken apart");
         return;

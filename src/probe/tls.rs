@@ -1,85 +1,298 @@
-//! TLS as a witness: full verification, and marks of when the handshake began, what was presented, what was wrong.
+//! TLS handshakes: full verification, and what the server presented, also where it was refused.
 
 use std::{
-    sync::Arc,
-    time::{Duration, Instant, SystemTime},
+    io,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, SystemTime},
 };
 
 use rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, Error, NamedGroup, RootCertStore, SignatureScheme,
+    AlertDescription, CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore,
+    SignatureScheme,
     client::{
-        ClientSessionStore, Resumption, Tls12ClientSessionValue, Tls13ClientSessionValue,
-        WebPkiServerVerifier,
+        ResolvesClientCert, Resumption, WebPkiServerVerifier,
         danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+        verify_server_name,
     },
     crypto::{CryptoProvider, aws_lc_rs},
     pki_types::{CertificateDer, ServerName, UnixTime},
+    server::ParsedCertificate,
+    sign::CertifiedKey,
 };
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_rustls::{TlsConnector, client::TlsStream};
 use x509_cert::{
     Certificate,
     der::{Decode, Reader, SliceReader},
+    ext::pkix::SubjectAltName,
 };
 
-use super::clock::{CertificateFailure, mark};
+use crate::outcome;
 
-/// Certificates of a presented chain that are looked at; longer chains are not seen in practice.
+/// Maximum number of certificates of a presented chain that are read.
 const MAX_CHAIN: usize = 16;
 
-/// A TLS configuration that trusts these roots, offers HTTP/2 and HTTP/1.1, never resumes a session (each run shall
-/// measure a whole handshake) and writes what it sees into the marks of the run.
-pub(super) fn client_config(roots: &RootCertStore) -> Result<ClientConfig, Error> {
-    let provider = Arc::new(aws_lc_rs::default_provider());
-    // The first draw seeds the generator, which takes up to 30 ms: not in the first run's handshake.
-    provider.secure_random.fill(&mut [0; 32]).map_err(Error::from)?;
-    let trust = if roots.is_empty() {
-        None // the builder refuses an empty store; nothing is trusted then
-    } else {
-        let builder = WebPkiServerVerifier::builder_with_provider(Arc::new(roots.clone()), provider.clone());
-        Some(builder.build().map_err(|error| Error::General(error.to_string()))?)
-    };
-    let mut config = ClientConfig::builder_with_provider(provider.clone())
-        .with_safe_default_protocol_versions()?
-        .dangerous()
-        .with_custom_certificate_verifier(Arc::new(Witness { trust, provider }))
-        .with_no_client_auth();
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    config.resumption = Resumption::store(Arc::new(HandshakeMark));
-    Ok(config)
+/// Why a server's certificate was not accepted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum CertificateFailure {
+    Expired,
+    NotYetValid,
+    WrongName,
+    /// It names no host in a subjectAltName, only a common name at most.
+    NoSubjectAltName,
+    /// It vouches for itself, and is not among the trusted ones.
+    SelfSigned,
+    /// The server sent no intermediate certificate, and the issuer is not trusted.
+    IncompleteChain,
+    UntrustedIssuer,
+    /// Revoked, wrong purpose, bad signature or encoding.
+    Unusable,
 }
 
-/// Verifies as webpki does, and notes the chain and the verdict.
+/// Why there is no TLS connection.
 #[derive(Debug)]
-struct Witness {
-    /// `None`: there are no roots, so nothing is trusted.
-    trust: Option<Arc<WebPkiServerVerifier>>,
-    provider: Arc<CryptoProvider>,
+pub(super) enum TlsError {
+    Certificate(CertificateFailure),
+    /// The server requires a client certificate.
+    ClientCertificateRequired,
+    /// The peer does not speak TLS.
+    NotTls,
+    /// The peer refused the handshake by an alert.
+    Refused,
+    /// No protocol version or cipher suite in common.
+    NothingInCommon,
+    /// The connection was reset or closed during the handshake.
+    Reset,
+    Closed,
+    /// An error of this machine.
+    Io(io::Error),
+    Other,
 }
 
-impl ServerCertVerifier for Witness {
+/// Makes TLS connections for one provider.
+#[derive(Clone)]
+pub(super) struct Tls {
+    config: Arc<ClientConfig>,
+    verifier: Verifier,
+}
+
+/// What one handshake showed, whether it succeeded or not.
+#[derive(Debug, Default)]
+pub(super) struct Handshake {
+    state: Mutex<Presented>,
+    client_certificate_requested: AtomicBool,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Presented {
+    /// Earliest end of validity in the chain.
+    not_after: Option<SystemTime>,
+    failure: Option<CertificateFailure>,
+    /// Known once the server has signed.
+    version: Option<&'static str>,
+}
+
+impl Handshake {
+    fn presented(&self) -> Presented {
+        *self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn note(&self, note: impl FnOnce(&mut Presented)) {
+        note(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    /// Whether the server asked for a client certificate, which it was not given.
+    pub(super) fn client_certificate_requested(&self) -> bool {
+        self.client_certificate_requested.load(Ordering::Relaxed)
+    }
+
+    /// The findings for the record. `cipher`: of a handshake that succeeded.
+    pub(super) fn findings(&self, cipher: Option<&'static str>) -> outcome::Tls {
+        let Presented { not_after, version, .. } = self.presented();
+        outcome::Tls { version, cipher, not_after }
+    }
+
+    /// Returns why this handshake, or a read after it, failed.
+    pub(super) fn error(&self, error: io::Error) -> TlsError {
+        if let Some(failure) = self.presented().failure {
+            return TlsError::Certificate(failure);
+        }
+        match error.get_ref().and_then(|inner| inner.downcast_ref::<Error>()) {
+            Some(Error::AlertReceived(alert))
+                if self.client_certificate_requested() && refuses_client(*alert) =>
+            {
+                TlsError::ClientCertificateRequired
+            }
+            Some(error) => TlsError::from_rustls(error),
+            None => match error.kind() {
+                io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => TlsError::Reset,
+                io::ErrorKind::UnexpectedEof => TlsError::Closed,
+                _ => TlsError::Io(error),
+            },
+        }
+    }
+}
+
+impl TlsError {
+    /// The kind of an error of the library, of which the certificate is not at hand.
+    pub(super) fn from_rustls(error: &Error) -> Self {
+        match error {
+            Error::InvalidCertificate(_) => Self::Certificate(certificate_failure(error, None)),
+            Error::AlertReceived(_) => Self::Refused,
+            Error::InvalidMessage(_) => Self::NotTls,
+            Error::PeerIncompatible(_) => Self::NothingInCommon,
+            _ => Self::Other,
+        }
+    }
+}
+
+/// Whether an alert after our empty certificate means that one is required (RFC 8446, 4.4.2.4; RFC 5246, 7.4.6).
+fn refuses_client(alert: AlertDescription) -> bool {
+    matches!(
+        alert,
+        AlertDescription::CertificateRequired
+            | AlertDescription::HandshakeFailure
+            | AlertDescription::BadCertificate
+            | AlertDescription::NoCertificate
+            | AlertDescription::CertificateUnknown
+            | AlertDescription::AccessDenied
+    )
+}
+
+impl Tls {
+    /// Trusts `roots` and, as `curl --cacert` does, each certificate of `own` itself, whether it is a CA's or not.
+    ///
+    /// It offers HTTP/2 and HTTP/1.1, and never resumes a session: each run measures a whole handshake.
+    pub(super) fn new(
+        roots: &RootCertStore,
+        own: Vec<CertificateDer<'static>>,
+    ) -> Result<Self, Error> {
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        // The first draw seeds the generator, which takes up to 30 ms: not in the first run's handshake.
+        provider.secure_random.fill(&mut [0; 32]).map_err(Error::from)?;
+        let webpki = if roots.is_empty() {
+            None // the builder refuses an empty store; nothing is trusted then
+        } else {
+            let builder = WebPkiServerVerifier::builder_with_provider(Arc::new(roots.clone()), provider.clone());
+            Some(builder.build().map_err(|error| Error::General(error.to_string()))?)
+        };
+        let verifier = Verifier { webpki, own: own.into(), provider: provider.clone(), handshake: Arc::default() };
+        let mut config = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()?
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(verifier.clone()))
+            .with_no_client_auth();
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        config.resumption = Resumption::disabled();
+        Ok(Self { config: Arc::new(config), verifier })
+    }
+
+    /// The same without an application protocol, for a proxy that speaks HTTP/1.1 inside.
+    pub(super) fn for_proxy(&self) -> Self {
+        let mut config = ClientConfig::clone(&self.config);
+        config.alpn_protocols.clear();
+        Self { config: Arc::new(config), verifier: self.verifier.clone() }
+    }
+
+    /// The configuration for a library that makes its own connections.
+    pub(super) fn config(&self) -> ClientConfig {
+        ClientConfig::clone(&self.config)
+    }
+
+    /// Shakes hands. `handshake` is kept outside, since a deadline drops this future.
+    pub(super) async fn connect<S: AsyncRead + AsyncWrite + Unpin>(
+        &self,
+        name: ServerName<'static>,
+        stream: S,
+        handshake: &Arc<Handshake>,
+    ) -> Result<TlsStream<S>, TlsError> {
+        let mut config = ClientConfig::clone(&self.config);
+        let verifier = Verifier { handshake: handshake.clone(), ..self.verifier.clone() };
+        config.dangerous().set_certificate_verifier(Arc::new(verifier));
+        config.client_auth_cert_resolver = Arc::new(NoClientCertificate(handshake.clone()));
+        TlsConnector::from(Arc::new(config)).connect(name, stream).await.map_err(|error| handshake.error(error))
+    }
+}
+
+/// Has no client certificate, and records that the server asked for one.
+#[derive(Debug)]
+struct NoClientCertificate(Arc<Handshake>);
+
+impl ResolvesClientCert for NoClientCertificate {
+    fn resolve(&self, _: &[&[u8]], _: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        self.0.client_certificate_requested.store(true, Ordering::Relaxed);
+        None
+    }
+
+    // Without one this is not asked at all.
+    fn has_certs(&self) -> bool {
+        true
+    }
+}
+
+/// Verifies as webpki does, and records the chain and the verdict.
+#[derive(Clone, Debug)]
+struct Verifier {
+    /// `None`: there are no roots.
+    webpki: Option<Arc<WebPkiServerVerifier>>,
+    own: Arc<[CertificateDer<'static>]>,
+    provider: Arc<CryptoProvider>,
+    handshake: Arc<Handshake>,
+}
+
+impl Verifier {
+    fn verify(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        if self.own.iter().any(|own| own == end_entity) {
+            return verify_pinned(end_entity, server_name, now);
+        }
+        match &self.webpki {
+            Some(webpki) => webpki.verify_server_cert(end_entity, intermediates, server_name, &[], now),
+            None => Err(CertificateError::UnknownIssuer.into()),
+        }
+    }
+}
+
+/// Verifies a certificate that the configuration names itself: its name and its validity, not its issuer.
+fn verify_pinned(
+    certificate: &CertificateDer<'_>,
+    server_name: &ServerName<'_>,
+    now: UnixTime,
+) -> Result<ServerCertVerified, Error> {
+    verify_server_name(&ParsedCertificate::try_from(certificate)?, server_name)?;
+    let validity = decode(certificate).ok_or(CertificateError::BadEncoding)?.tbs_certificate.validity;
+    let now = Duration::from_secs(now.as_secs());
+    if now < validity.not_before.to_unix_duration() {
+        return Err(CertificateError::NotValidYet.into());
+    }
+    if now > validity.not_after.to_unix_duration() {
+        return Err(CertificateError::Expired.into());
+    }
+    Ok(ServerCertVerified::assertion())
+}
+
+impl ServerCertVerifier for Verifier {
     fn verify_server_cert(
         &self,
         end_entity: &CertificateDer<'_>,
         intermediates: &[CertificateDer<'_>],
         server_name: &ServerName<'_>,
-        ocsp_response: &[u8],
+        _ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        let not_after =
-            std::iter::once(end_entity).chain(intermediates).take(MAX_CHAIN).filter_map(not_after).min();
-        let verdict = match &self.trust {
-            Some(trust) => {
-                trust.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
-            }
-            None => Err(Error::InvalidCertificate(CertificateError::UnknownIssuer)),
-        };
-        mark(|seen| {
-            let failure = verdict.as_ref().err().map(certificate_failure);
-            if seen.handshake.is_some() {
-                (seen.not_after, seen.certificate_failure) = (not_after, failure);
-            } else {
-                seen.proxy_certificate_failure = failure;
-            }
-        });
+        let chain = std::iter::once(end_entity).chain(intermediates).take(MAX_CHAIN);
+        let not_after = chain.filter_map(not_after).min();
+        let verdict = self.verify(end_entity, intermediates, server_name, now);
+        let failure = verdict.as_ref().err().map(|error| certificate_failure(error, Some((end_entity, intermediates))));
+        self.handshake.note(|presented| (presented.not_after, presented.failure) = (not_after, failure));
         verdict
     }
 
@@ -89,7 +302,7 @@ impl ServerCertVerifier for Witness {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        mark(|seen| seen.tls_version = seen.handshake.map(|_| "1.2"));
+        self.handshake.note(|presented| presented.version = Some("1.2"));
         let algorithms = &self.provider.signature_verification_algorithms;
         rustls::crypto::verify_tls12_signature(message, cert, dss, algorithms)
     }
@@ -100,7 +313,7 @@ impl ServerCertVerifier for Witness {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        mark(|seen| seen.tls_version = seen.handshake.map(|_| "1.3"));
+        self.handshake.note(|presented| presented.version = Some("1.3"));
         let algorithms = &self.provider.signature_verification_algorithms;
         rustls::crypto::verify_tls13_signature(message, cert, dss, algorithms)
     }
@@ -110,60 +323,43 @@ impl ServerCertVerifier for Witness {
     }
 }
 
-fn certificate_failure(error: &Error) -> CertificateFailure {
+/// `chain`: what the server presented, where it is at hand.
+fn certificate_failure(
+    error: &Error,
+    chain: Option<(&CertificateDer<'_>, &[CertificateDer<'_>])>,
+) -> CertificateFailure {
     let Error::InvalidCertificate(error) = error else { return CertificateFailure::Unusable };
+    let leaf = chain.and_then(|(end_entity, _)| decode(end_entity)).map(|leaf| leaf.tbs_certificate);
     match error {
         CertificateError::Expired | CertificateError::ExpiredContext { .. } => CertificateFailure::Expired,
         CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
             CertificateFailure::NotYetValid
         }
-        CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
-            CertificateFailure::WrongName
-        }
-        // webpki tells a self-signed certificate with the CA flag by an error of its own.
-        CertificateError::UnknownIssuer | CertificateError::Other(_) => CertificateFailure::UntrustedIssuer,
+        CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => match leaf {
+            Some(leaf) if matches!(leaf.get::<SubjectAltName>(), Ok(None)) => {
+                CertificateFailure::NoSubjectAltName
+            }
+            _ => CertificateFailure::WrongName,
+        },
+        // webpki has an error of its own for a self-signed certificate with the CA flag.
+        CertificateError::UnknownIssuer | CertificateError::Other(_) => match (leaf, chain) {
+            (Some(leaf), _) if leaf.issuer == leaf.subject => CertificateFailure::SelfSigned,
+            (Some(_), Some((_, []))) => CertificateFailure::IncompleteChain,
+            _ => CertificateFailure::UntrustedIssuer,
+        },
         _ => CertificateFailure::Unusable,
     }
 }
 
-/// When this certificate's validity ends; `None` if it cannot be read.
-fn not_after(certificate: &CertificateDer<'_>) -> Option<SystemTime> {
+fn decode(certificate: &CertificateDer<'_>) -> Option<Certificate> {
     let mut reader = SliceReader::new(certificate).ok()?;
     let certificate = Certificate::decode(&mut reader).ok()?;
     reader.finish(()).ok()?;
-    let seconds = certificate.tbs_certificate.validity.not_after.to_unix_duration().as_secs();
-    SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds))
+    Some(certificate)
 }
 
-/// Remembers nothing, but is asked for a key-exchange hint just as each handshake begins: that is the mark. Through an
-/// https proxy it is asked twice, first for the proxy's handshake, which counts as part of the connection.
-#[derive(Debug)]
-struct HandshakeMark;
-
-impl ClientSessionStore for HandshakeMark {
-    fn set_kx_hint(&self, _: ServerName<'static>, _: NamedGroup) {}
-
-    fn kx_hint(&self, _: &ServerName<'_>) -> Option<NamedGroup> {
-        let now = Instant::now();
-        mark(|seen| {
-            if !std::mem::take(&mut seen.proxy_handshake_ahead) {
-                seen.handshake = Some(now);
-            }
-        });
-        None
-    }
-
-    fn set_tls12_session(&self, _: ServerName<'static>, _: Tls12ClientSessionValue) {}
-
-    fn tls12_session(&self, _: &ServerName<'_>) -> Option<Tls12ClientSessionValue> {
-        None
-    }
-
-    fn remove_tls12_session(&self, _: &ServerName<'static>) {}
-
-    fn insert_tls13_ticket(&self, _: ServerName<'static>, _: Tls13ClientSessionValue) {}
-
-    fn take_tls13_ticket(&self, _: &ServerName<'static>) -> Option<Tls13ClientSessionValue> {
-        None
-    }
+/// When this certificate's validity ends; `None` if it cannot be read.
+fn not_after(certificate: &CertificateDer<'_>) -> Option<SystemTime> {
+    let seconds = decode(certificate)?.tbs_certificate.validity.not_after.to_unix_duration().as_secs();
+    SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds))
 }

@@ -3,16 +3,14 @@
 use std::{
     collections::HashSet,
     fmt::{self, Write},
-    sync::{Arc, Mutex, PoisonError},
 };
 
+use hyper::{HeaderMap, header::HeaderName};
 use regex::bytes::Regex;
-use reqwest::{
-    Request, Response, Url,
-    header::{HeaderMap, HeaderName},
-};
+use url::Url;
 use zeroize::{Zeroize, Zeroizing};
 
+use super::request::Prepared;
 use crate::config::{Probe, Task};
 
 /// Bytes of a transcript.
@@ -48,13 +46,9 @@ const CREDENTIALS: [&str; 7] = [
 
 const MASK: &str = "***";
 
-tokio::task_local! {
-    static RECORDING: Arc<Mutex<Recording>>;
-}
-
-/// What has been said so far, as it was, except that header values which are secrets were never taken down.
+/// The exchange so far, as it was, without the values of headers that are secrets.
 #[derive(Default)]
-struct Recording {
+pub(super) struct Recording {
     parts: Vec<(Side, Vec<u8>)>,
     kept: usize,
     /// There was more than is kept.
@@ -68,6 +62,32 @@ enum Side {
 }
 
 impl Recording {
+    /// Records a request.
+    pub(super) fn sent(&mut self, request: &Prepared) {
+        let mut text = format!("{} {}\n", request.method, shown_url(&request.url));
+        add_headers(&mut text, &request.headers);
+        let mut bytes = Zeroizing::new(text.into_bytes());
+        bytes.extend_from_slice(&request.body);
+        self.add(Side::Sent, &bytes);
+    }
+
+    /// Records the head of a response.
+    pub(super) fn answered(&mut self, status: u16, version: &str, headers: &HeaderMap) {
+        let mut text = Zeroizing::new(format!("HTTP/{version} {status}\n"));
+        add_headers(&mut text, headers);
+        self.add(Side::Received, text.as_bytes());
+    }
+
+    /// Records a part of a response's body.
+    pub(super) fn received(&mut self, chunk: &[u8]) {
+        self.add(Side::Received, chunk);
+    }
+
+    /// What a person may see of it, without the secrets of the probe.
+    pub(super) fn transcript(&self, probe: &Probe) -> Transcript {
+        Transcript(show(self, &Secrets::of(probe)))
+    }
+
     fn add(&mut self, side: Side, bytes: &[u8]) {
         let wanted = &bytes[..bytes.len().min(MAX_KEPT - self.kept)];
         self.cut |= wanted.len() < bytes.len();
@@ -83,38 +103,6 @@ impl Drop for Recording {
     fn drop(&mut self) {
         self.parts.iter_mut().for_each(|(_, text)| text.zeroize());
     }
-}
-
-/// Takes a request down, where somebody asked for it.
-pub(super) fn sent(request: &Request) {
-    record(Side::Sent, || {
-        let mut text = format!("{} {}\n", request.method(), shown_url(request.url()));
-        add_headers(&mut text, request.headers());
-        let mut bytes = text.into_bytes();
-        bytes.extend_from_slice(request.body().and_then(|body| body.as_bytes()).unwrap_or_default());
-        bytes
-    });
-}
-
-/// Takes the head of a response down.
-pub(super) fn answered(response: &Response) {
-    record(Side::Received, || {
-        let mut text = format!("{:?} {}\n", response.version(), response.status().as_u16());
-        add_headers(&mut text, response.headers());
-        text.into_bytes()
-    });
-}
-
-/// Takes a part of a response's body down.
-pub(super) fn received(chunk: &[u8]) {
-    record(Side::Received, || chunk.to_vec());
-}
-
-fn record(side: Side, bytes: impl FnOnce() -> Vec<u8>) {
-    // `Err` means that nobody asked.
-    let _ = RECORDING.try_with(|recording| {
-        recording.lock().unwrap_or_else(PoisonError::into_inner).add(side, &Zeroizing::new(bytes()));
-    });
 }
 
 /// Without the values of a query that are long enough to be tokens.
@@ -150,15 +138,6 @@ impl fmt::Display for Transcript {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
-}
-
-/// Runs `future`, and tells what was said in it. The secrets are those of the probe.
-pub(super) async fn recorded<F: Future>(probe: &Probe, future: F) -> (F::Output, Transcript) {
-    let recording = Arc::new(Mutex::new(Recording::default()));
-    let output = RECORDING.scope(Arc::clone(&recording), future).await;
-    let recording = recording.lock().unwrap_or_else(PoisonError::into_inner);
-    let secrets = Secrets::of(probe);
-    (output, Transcript(show(&recording, &secrets)))
 }
 
 fn show(recording: &Recording, secrets: &Secrets) -> String {

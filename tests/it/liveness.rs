@@ -13,7 +13,7 @@ use std::{
 use langmart_prober::{
     config::Probe,
     outcome::{Api, Check, Fault, Reason},
-    probe::{Resolver, Target},
+    probe::{NetworkStack, Target},
     simulator::Simulator,
 };
 use rustix::{
@@ -218,7 +218,7 @@ fn an_answer_that_is_found_only_after_the_deadline_is_too_late() {
     });
     let probe =
         Probe { timeout: TIMEOUT, ..probe(provider(Api::Openai, &format!("http://{address}")), Check::Auth) };
-    let targets = Target::prepare(&config(vec![probe]), &Arc::new(Resolver::new())).unwrap();
+    let targets = Target::prepare(&config(vec![probe]), &Arc::new(NetworkStack::new())).unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let outcome = runtime.block_on(async {
         // Keeps the one thread from when the answer is there until the deadline is past.

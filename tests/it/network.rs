@@ -196,7 +196,7 @@ fn the_end_of_a_bad_certificate_is_exported_too() {
     let config = config(probes.into());
     metrics.configure(&config);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let resolver = std::sync::Arc::new(langmart_prober::probe::Resolver::new());
+    let resolver = std::sync::Arc::new(langmart_prober::probe::NetworkStack::new());
     for target in langmart_prober::probe::Target::prepare(&config, &resolver).unwrap() {
         metrics.series(target.probe()).observe(&runtime.block_on(target.run()));
     }

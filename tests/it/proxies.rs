@@ -12,7 +12,7 @@ use std::{
 use langmart_prober::{
     config::{Key, KeySource, Probe, Provider, Secret},
     outcome::{Api, Check, Fault, Outcome, Reason, Record},
-    probe::{Resolver, Target},
+    probe::{NetworkStack, Target},
     simulator::{Options, Scenario, Simulator},
 };
 use rustls::pki_types::{CertificateDer, pem::PemObject};
@@ -231,7 +231,7 @@ fn the_password_is_not_shown_by_what_is_kept_and_recorded() {
             [Check::Network, Check::Auth].map(|check| Probe { timeout: TIMEOUT, ..probe(provider(), check) });
         let config = config(probes.into());
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        for target in Target::prepare(&config, &Resolver::new().into()).unwrap() {
+        for target in Target::prepare(&config, &NetworkStack::new().into()).unwrap() {
             let outcome = runtime.block_on(target.run());
             let record = Record { subject: target.probe().subject(), outcome: &outcome };
             let shown =

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use langmart_prober::{
     config::{Probe, Task},
     outcome::{Api, Check, Fault, Outcome, Reason},
-    probe::{Resolver, Target},
+    probe::{NetworkStack, Target},
     simulator::{Options, Provider, Scenario, Simulator},
 };
 use rustls::pki_types::{CertificateDer, pem::PemObject};
@@ -42,7 +42,7 @@ fn stream(simulator: &Simulator, (api, service, model): (Api, Provider, &str), t
 
 /// So many runs, one after the other.
 fn runs(probe: Probe, count: usize) -> Vec<Outcome> {
-    let targets = Target::prepare(&config(vec![probe]), &Arc::new(Resolver::new())).unwrap();
+    let targets = Target::prepare(&config(vec![probe]), &Arc::new(NetworkStack::new())).unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         let mut outcomes = Vec::new();
@@ -133,7 +133,7 @@ fn hasty(mut probe: Probe) -> Probe {
 
 /// One run of each, all at once.
 fn at_once(probes: Vec<Probe>) -> Vec<(Api, Outcome)> {
-    let targets = Target::prepare(&config(probes), &Arc::new(Resolver::new())).unwrap();
+    let targets = Target::prepare(&config(probes), &Arc::new(NetworkStack::new())).unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         let mut runs = tokio::task::JoinSet::new();

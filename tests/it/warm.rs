@@ -11,7 +11,7 @@ use std::{
 use langmart_prober::{
     config::{Connection, Probe, Provider},
     outcome::{Api, Check, ConnectionUse, Outcome, Phases, Reason},
-    probe::{Resolver, Target},
+    probe::{NetworkStack, Target},
     simulator::Simulator,
 };
 use rustls::pki_types::{CertificateDer, pem::PemObject};
@@ -40,7 +40,7 @@ fn warm(simulator: &Simulator, check: Check, tls: bool) -> Probe {
 
 /// Runs of one probe, one after the other, each after what is to happen between.
 fn runs(probe: Probe, times: usize, mut between: impl FnMut(usize)) -> Vec<Outcome> {
-    let targets = Target::prepare(&config(vec![probe]), &Arc::new(Resolver::new())).unwrap();
+    let targets = Target::prepare(&config(vec![probe]), &Arc::new(NetworkStack::new())).unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         let mut outcomes = Vec::new();

@@ -14,7 +14,7 @@ use super::{
 use crate::{
     commands::{EXIT_CONFIGURATION, EXIT_FAILED, EXIT_OK, EXIT_USAGE, by_hand::by_hand},
     config::{self, Config, Keys, Surroundings, systemd_run},
-    probe::Resolver,
+    probe::NetworkStack,
 };
 
 /// What the person asked for.
@@ -67,7 +67,7 @@ pub fn doctor(
         return Ok(status);
     }
     let plans =
-        match plan::plans(loaded.config, request.generate, request.providers, &Arc::new(Resolver::new())) {
+        match plan::plans(loaded.config, request.generate, request.providers, &Arc::new(NetworkStack::new())) {
             Ok(plans) => plans,
             Err(error) => {
                 writeln!(err, "{error}")?;

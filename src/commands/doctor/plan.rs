@@ -5,7 +5,7 @@ use std::{mem, sync::Arc, time::Duration};
 use crate::{
     config::{Config, Connection, Probe, Provider, Task},
     outcome::Api,
-    probe::{PrepareError, Resolver, Target},
+    probe::{NetworkStack, Target, TargetError},
 };
 
 /// How long a step may take where the configuration has no probe that says it.
@@ -39,8 +39,8 @@ pub(super) fn plans(
     mut config: Config,
     generate: bool,
     names: &[String],
-    resolver: &Arc<Resolver>,
-) -> Result<Vec<Plan>, PrepareError> {
+    network: &Arc<NetworkStack>,
+) -> Result<Vec<Plan>, TargetError> {
     let scheduled = mem::take(&mut config.probes);
     let wanted = |provider: &&Arc<Provider>| names.is_empty() || names.contains(&provider.name);
     let providers: Vec<Arc<Provider>> = config.providers.values().filter(wanted).cloned().collect();
@@ -56,7 +56,7 @@ pub(super) fn plans(
         config.probes = vec![doctor.probe("network", Task::Network, None)];
         config.probes.extend(status.clone());
         config.probes.extend(calls.iter().map(|(_, probe)| Arc::clone(probe)));
-        let mut targets = Target::prepare(&config, resolver)?.into_iter();
+        let mut targets = Target::prepare(&config, network)?.into_iter();
         let Some(network) = targets.next() else { continue };
         let status = status.and_then(|_| targets.next());
         let calls = calls.into_iter().map(|(step, _)| step).zip(targets).collect();

@@ -235,7 +235,7 @@ pub(super) fn getaddrinfo(ours: &[IpAddr], system: &SystemAnswer) -> Step {
 /// The connection, or the proxy's and its tunnel; and the addresses to which there was none.
 pub(super) fn tcp(provider: &Provider, outcome: &Outcome) -> Step {
     let place = host_and_port(next_hop(provider));
-    let failed = outcome.network.as_ref().map_or(&[][..], |network| &network.failed_addresses);
+    let failed = &outcome.failed_addresses;
     let named: Vec<String> =
         failed.iter().map(|failed| format!("{} ({})", failed.address, failed.error)).collect();
     if reached(provider, outcome) == Reached::Connection {

@@ -8,7 +8,7 @@ use langmart_prober::{
         Secret, Server, StatusSource, Stream, Task,
     },
     outcome::{Api, Check, Outcome},
-    probe::{Resolver, Target},
+    probe::{NetworkStack, Target},
 };
 
 /// A provider of that API at that base URL, with a key.
@@ -106,7 +106,7 @@ pub fn config(probes: Vec<Probe>) -> Config {
 
 /// One run of one probe.
 pub fn run(probe: Probe) -> Outcome {
-    let targets = Target::prepare(&config(vec![probe]), &Arc::new(Resolver::new())).unwrap();
+    let targets = Target::prepare(&config(vec![probe]), &Arc::new(NetworkStack::new())).unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(targets[0].run())
 }

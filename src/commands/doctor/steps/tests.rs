@@ -113,10 +113,10 @@ fn what_the_network_check_finds_beside_its_verdict_is_shown() {
                 server("192.0.2.53", Ok(vec![address("192.0.2.1")])),
                 server("192.0.2.54", Err(LookupFailure::Refused)),
             ],
-            failed_addresses: failed.collect(),
         };
+        let failed_addresses = failed.collect();
         let phases = Phases { connect: MOMENT, processing: MOMENT, ..Phases::default() };
-        Outcome { network: Some(Box::new(network)), ..outcome(Reason::Ok, phases) }
+        Outcome { network: Some(Box::new(network)), failed_addresses, ..outcome(Reason::Ok, phases) }
     };
     let lines: Vec<(Verdict, String)> =
         other_name_servers(&found(&[])).into_iter().map(|step| (step.verdict, step.text)).collect();

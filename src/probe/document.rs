@@ -1,0 +1,221 @@
+//! Status pages: documents, fetched by a general HTTP client that follows redirects, with the resolver of the other checks.
+
+use std::{
+    io,
+    time::{Duration, Instant},
+};
+
+use reqwest::{
+    Client, Proxy, Url,
+    dns::{Addrs, Name, Resolve, Resolving},
+    header::{ACCEPT_ENCODING, HeaderValue},
+    redirect::{Attempt, Policy},
+};
+use tokio::time::timeout_at;
+
+use super::{
+    dial::DialError,
+    exchange::Response,
+    failure::{self, Failure, Route, find},
+    name_server::{ask_system_servers, explain},
+    path::{Hop, PathError, PrepareError},
+    request::AGENT,
+    resolver::{ResolveError, Resolver},
+    timeline::Phase,
+    tls::{Tls, TlsError},
+    transcript::Recording,
+};
+use crate::{
+    config::Provider,
+    outcome::{Fault, LookupFailure, Phases, Reason},
+};
+
+/// Maximum number of redirects that are followed.
+const MAX_REDIRECTS: usize = 3;
+
+/// Maximum number of bytes of a page.
+const MAX_PAGE_BYTES: usize = 4 * 1024 * 1024;
+
+/// Fetches a provider's status page.
+pub(super) struct Document {
+    client: Client,
+    url: Url,
+    route: Route,
+}
+
+/// How fetching a page went.
+pub(super) struct Fetched {
+    /// `None`: none came.
+    pub(super) response: Option<Response>,
+    /// `None`: the response is complete.
+    pub(super) failure: Option<Failure>,
+    pub(super) phases: Phases,
+    /// From the start until the response's head had arrived.
+    pub(super) until_head: Duration,
+}
+
+impl Document {
+    pub(super) fn new(provider: &Provider, url: Url, tls: &Tls, resolver: Resolver) -> Result<Self, PrepareError> {
+        let error = |cause: &str| PrepareError::new(provider, cause);
+        let mut builder = Client::builder()
+            .tls_backend_preconfigured(tls.config())
+            .dns_resolver(SystemResolver(resolver))
+            .user_agent(AGENT)
+            .pool_max_idle_per_host(0)
+            .redirect(Policy::custom(redirect))
+            .retry(reqwest::retry::never())
+            .referer(false)
+            .no_proxy();
+        if let Some(url) = &provider.proxy {
+            // The cause would show the URL, in which the client keeps the credentials.
+            let mut proxy = Proxy::all(url.clone()).map_err(|_| error("the proxy's URL cannot be used"))?;
+            if let Some((user, password)) = provider.proxy_credentials() {
+                proxy = proxy.basic_auth(user, password);
+            }
+            builder = builder.proxy(proxy);
+        }
+        let client = builder.build().map_err(|_| error("no HTTP client for its status page"))?;
+        let route = Route { api: provider.api, proxied: provider.proxy.is_some() };
+        Ok(Self { client, url, route })
+    }
+
+    /// Fetches the page. `timeout` bounds everything. Up to the head all time counts as processing: how a page was reached
+    /// says nothing about the service.
+    pub(super) async fn fetch(&self, timeout: Duration, mut recording: Option<&mut Recording>) -> Fetched {
+        let started = Instant::now();
+        let deadline = started + timeout;
+        let (mut response, mut head) = (None, None);
+        let reading = self.read(&mut response, &mut head, recording.as_deref_mut());
+        let ending = timeout_at(deadline.into(), reading).await;
+        let ended = Instant::now();
+        let failure = match ending {
+            Ok(Ok(())) => None,
+            Ok(Err(FetchError::TooLarge)) => {
+                let detail = format!("the response's body is larger than {} MiB", MAX_PAGE_BYTES >> 20);
+                Some(Failure::new(Reason::Malformed, self.route.api.endpoint(), detail))
+            }
+            Ok(Err(FetchError::Client(error))) => Some(self.failure(&error)),
+            Err(_) => {
+                let phase = if head.is_some() { Phase::Transfer } else { Phase::Processing };
+                Some(failure::late(phase, timeout, self.route.api))
+            }
+        };
+        let until_head = head.unwrap_or(ended) - started;
+        let phases =
+            Phases { processing: until_head, transfer: ended - started - until_head, ..Phases::default() };
+        Fetched { response, failure, phases, until_head }
+    }
+
+    async fn read(
+        &self,
+        response: &mut Option<Response>,
+        head: &mut Option<Instant>,
+        mut recording: Option<&mut Recording>,
+    ) -> Result<(), FetchError> {
+        let request = self.client.get(self.url.clone());
+        let identity = HeaderValue::from_static("identity");
+        let mut incoming = request.header(ACCEPT_ENCODING, identity).send().await?;
+        *head = Some(Instant::now());
+        let response = response.insert(Response {
+            status: incoming.status().as_u16(),
+            version: if incoming.version() == reqwest::Version::HTTP_2 { "2" } else { "1.1" },
+            headers: std::mem::take(incoming.headers_mut()),
+            body: Vec::new(),
+            remote_address: incoming.remote_addr(),
+        });
+        if let Some(recording) = &mut recording {
+            recording.answered(response.status, response.version, &response.headers);
+        }
+        while let Some(chunk) = incoming.chunk().await? {
+            if let Some(recording) = &mut recording {
+                recording.received(&chunk);
+            }
+            if response.body.len() + chunk.len() > MAX_PAGE_BYTES {
+                return Err(FetchError::TooLarge);
+            }
+            response.body.extend_from_slice(&chunk);
+        }
+        Ok(())
+    }
+
+    /// The verdict on an error of the client, by the types in its chain.
+    fn failure(&self, error: &reqwest::Error) -> Failure {
+        let Self { route, url, .. } = self;
+        let mut failure = if !error.is_connect() {
+            failure::http(error, route.api, None)
+        } else if let Some(LookupFailed(failure)) = find(error).next() {
+            failure::path(&PathError::Resolve(Hop::Target, *failure), *route)
+        } else if route.proxied {
+            Failure::new(Reason::Proxy, Fault::Network, "the proxy made no connection")
+        } else if let Some(error) = find::<rustls::Error>(error).next() {
+            failure::path(&PathError::Tls(Hop::Target, TlsError::from_rustls(error)), *route)
+        } else {
+            let error = find::<io::Error>(error).last();
+            let code = error.and_then(io::Error::raw_os_error).map(io::Error::from_raw_os_error);
+            let error = code.unwrap_or_else(|| error.map_or(io::ErrorKind::Other, io::Error::kind).into());
+            failure::path(&PathError::Dial(Hop::Target, DialError::Io(error)), *route)
+        };
+        // The host that fails is not the configured one then.
+        if error.url().is_some_and(|failed| failed != url) {
+            failure.detail = format!("{}, after a redirect", failure.detail).into();
+        }
+        failure
+    }
+}
+
+/// Follows up to three redirects, never from https to http, and to no URL with credentials. The client sends none of ours.
+fn redirect(attempt: Attempt<'_>) -> reqwest::redirect::Action {
+    let from = attempt.previous().last();
+    let followed = attempt.previous().len();
+    if followed <= MAX_REDIRECTS && from.is_some_and(|from| may_follow(from, attempt.url())) {
+        attempt.follow()
+    } else {
+        attempt.stop()
+    }
+}
+
+fn may_follow(from: &Url, target: &Url) -> bool {
+    let secure = target.scheme() == "https" || target.scheme() == "http" && from.scheme() == "http";
+    secure && target.username().is_empty() && target.password().is_none() && target.has_host()
+}
+
+enum FetchError {
+    Client(reqwest::Error),
+    TooLarge,
+}
+
+impl From<reqwest::Error> for FetchError {
+    fn from(error: reqwest::Error) -> Self {
+        Self::Client(error)
+    }
+}
+
+/// The name has no address, and why.
+#[derive(Debug, thiserror::Error)]
+#[error("no address")]
+struct LookupFailed(LookupFailure);
+
+/// Looks names up for the client.
+#[derive(Clone, Debug)]
+struct SystemResolver(Resolver);
+
+impl Resolve for SystemResolver {
+    fn resolve(&self, name: Name) -> Resolving {
+        /// How long the explanation of a failure may take.
+        const EXPLANATION: Duration = Duration::from_secs(2);
+        let Self(resolver) = self.clone();
+        Box::pin(async move {
+            let (answer, _) = resolver.resolve(name.as_str()).await;
+            match answer {
+                Ok(addresses) => Ok(Box::new(addresses.into_iter()) as Addrs),
+                Err(error) => {
+                    let servers = match error {
+                        ResolveError::LocalShortage => Vec::new(),
+                        _ => ask_system_servers(name.as_str(), Instant::now() + EXPLANATION).await,
+                    };
+                    Err(LookupFailed(explain(error, &servers)).into())
+                }
+            }
+        })
+    }
+}

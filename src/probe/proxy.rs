@@ -1,0 +1,219 @@
+//! Tunnels: CONNECT over HTTP/1.1 (RFC 9110, 9.3.6) and SOCKS 5 (RFC 1928).
+
+use std::{
+    future::poll_fn,
+    io,
+    net::IpAddr,
+    pin::Pin,
+    task::Poll,
+};
+
+use base64::{Engine, prelude::BASE64_STANDARD};
+use http_body_util::Empty;
+use hyper::{
+    Method, Request,
+    body::Bytes,
+    client::conn::http1,
+    header::{HOST, HeaderValue, PROXY_AUTHORIZATION, USER_AGENT},
+};
+use hyper_util::rt::TokioIo;
+use rustls::pki_types::ServerName;
+use tokio_socks::{TargetAddr, tcp::Socks5Stream};
+use url::Url;
+
+use super::{
+    path::{BoxedIo, Endpoint, PrepareError},
+    request::AGENT,
+    tls::Tls,
+};
+use crate::config::{Provider, Secret};
+
+/// Maximum size of the head that a proxy answers CONNECT with, and of its number of headers.
+const MAX_HEAD_BYTES: usize = 64 * 1024;
+const MAX_HEADERS: usize = 128;
+
+/// A proxy of a provider.
+pub(super) struct Proxy {
+    pub(super) endpoint: Endpoint,
+    pub(super) kind: ProxyKind,
+    /// User and password.
+    credentials: Option<(Secret, Secret)>,
+    pub(super) tls: Tls,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum ProxyKind {
+    /// CONNECT for https targets; requests for http targets go to the proxy itself.
+    Http,
+    /// SOCKS 5 with the address of the target.
+    Socks,
+    /// SOCKS 5 with the name of the target.
+    SocksByName,
+}
+
+/// Why a proxy made no tunnel.
+#[derive(Debug)]
+pub(super) enum ProxyError {
+    /// It answered CONNECT with this status, which is neither 2xx nor 407.
+    Status(u16),
+    /// It requires credentials, or does not accept those that it was given. `status`: by a 407.
+    Credentials { given: bool, status: bool },
+    /// It closed the connection.
+    Closed,
+    /// It does not speak the protocol of a proxy of its kind.
+    Garbled,
+    /// It cannot reach the target: why, in SOCKS 5's terms.
+    Unreachable(&'static str),
+    /// Its rules forbid the target.
+    Forbidden,
+    /// It failed, or does not support what it was asked for.
+    Failed,
+}
+
+impl Proxy {
+    pub(super) fn new(url: &Url, provider: &Provider, tls: &Tls) -> Result<Self, PrepareError> {
+        let secret = |text: &str| Secret::new(text.to_owned());
+        let credentials = provider.proxy_credentials();
+        Ok(Self {
+            endpoint: Endpoint::new(url, provider)?,
+            kind: match url.scheme() {
+                "socks5" => ProxyKind::Socks,
+                "socks5h" => ProxyKind::SocksByName,
+                _ => ProxyKind::Http,
+            },
+            credentials: credentials.map(|(user, password)| (secret(user), secret(password))),
+            tls: tls.for_proxy(),
+        })
+    }
+
+    /// Has the proxy connect to a host. `address`: the target's, where this machine looks it up.
+    pub(super) async fn tunnel(
+        &self,
+        io: BoxedIo,
+        target: &Endpoint,
+        address: Option<IpAddr>,
+    ) -> Result<BoxedIo, ProxyError> {
+        if self.kind == ProxyKind::Http {
+            return self.connect(io, &target.authority()).await;
+        }
+        let name = target.host.trim_matches(['[', ']']);
+        let target = match address.or_else(|| name.parse().ok()) {
+            Some(address) => TargetAddr::Ip((address, target.port).into()),
+            None => TargetAddr::Domain(name.into(), target.port),
+        };
+        let stream = match &self.credentials {
+            None => Socks5Stream::connect_with_socket(io, target).await,
+            Some((user, password)) => {
+                Socks5Stream::connect_with_password_and_socket(io, target, user.expose(), password.expose())
+                    .await
+            }
+        };
+        stream.map(Socks5Stream::into_inner).map_err(|error| self.socks_error(&error))
+    }
+
+    async fn connect(&self, io: BoxedIo, authority: &str) -> Result<BoxedIo, ProxyError> {
+        let (mut sender, mut connection) = http1::Builder::new()
+            .max_buf_size(MAX_HEAD_BYTES)
+            .max_headers(MAX_HEADERS)
+            .allow_obsolete_multiline_headers_in_responses(true)
+            .handshake(TokioIo::new(io))
+            .await
+            .map_err(|_| ProxyError::Closed)?;
+        let mut request =
+            Request::builder().method(Method::CONNECT).uri(authority).header(HOST, authority);
+        request = request.header(USER_AGENT, AGENT);
+        if let Some(value) = self.authorization() {
+            request = request.header(PROXY_AUTHORIZATION, value);
+        }
+        let request = request.body(Empty::<Bytes>::new()).map_err(|_| ProxyError::Failed)?;
+        let mut answer = Box::pin(sender.send_request(request));
+        let mut ended = false;
+        let answer = poll_fn(|cx| {
+            if !ended {
+                ended = Pin::new(&mut connection).poll(cx).is_ready();
+            }
+            answer.as_mut().poll(cx)
+        })
+        .await;
+        let answer = answer.map_err(|error| {
+            if error.is_parse() { ProxyError::Garbled } else { ProxyError::Closed }
+        })?;
+        let given = self.credentials.is_some();
+        match answer.status().as_u16() {
+            200..=299 => {}
+            407 => return Err(ProxyError::Credentials { given, status: true }),
+            status => return Err(ProxyError::Status(status)),
+        }
+        drop(answer);
+        if !ended {
+            let upgraded = poll_fn(|cx| match Pin::new(&mut connection).poll(cx) {
+                Poll::Pending => Poll::Pending,
+                Poll::Ready(ended) => Poll::Ready(ended),
+            });
+            upgraded.await.map_err(|_| ProxyError::Closed)?;
+        }
+        let parts = connection.into_parts();
+        // The target speaks only when it is spoken to.
+        if parts.read_buf.is_empty() { Ok(parts.io.into_inner()) } else { Err(ProxyError::Garbled) }
+    }
+
+    /// The credentials as HTTP carries them (RFC 7617); `None`: there are none.
+    pub(super) fn authorization(&self) -> Option<HeaderValue> {
+        let (user, password) = self.credentials.as_ref()?;
+        let encoded = BASE64_STANDARD.encode(format!("{}:{}", user.expose(), password.expose()));
+        let mut value = HeaderValue::try_from(format!("Basic {encoded}")).ok()?;
+        value.set_sensitive(true);
+        Some(value)
+    }
+
+    fn socks_error(&self, error: &tokio_socks::Error) -> ProxyError {
+        use tokio_socks::Error;
+        match error {
+            Error::NoAcceptableAuthMethods
+            | Error::UnknownAuthMethod
+            | Error::AuthorizationRequired
+            | Error::InvalidAuthValues(_)
+            | Error::PasswordAuthFailure(_) => {
+                ProxyError::Credentials { given: self.credentials.is_some(), status: false }
+            }
+            Error::Io(error) if error.kind() == io::ErrorKind::InvalidData => ProxyError::Garbled,
+            Error::Io(_) => ProxyError::Closed,
+            Error::ConnectionRefused => ProxyError::Unreachable("connection refused"),
+            Error::HostUnreachable => ProxyError::Unreachable("host unreachable"),
+            Error::NetworkUnreachable => ProxyError::Unreachable("network unreachable"),
+            Error::TtlExpired => ProxyError::Unreachable("no answer"),
+            Error::ConnectionNotAllowedByRuleset => ProxyError::Forbidden,
+            Error::InvalidResponseVersion | Error::InvalidReservedByte | Error::UnknownAddressType => {
+                ProxyError::Garbled
+            }
+            _ => ProxyError::Failed,
+        }
+    }
+}
+
+/// The name that a host's certificate must have.
+pub(super) fn server_name(host: &str) -> Option<ServerName<'static>> {
+    ServerName::try_from(host.trim_matches(['[', ']']).to_owned()).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        config::{Key, KeySource, testing::provider},
+        outcome::Api,
+    };
+
+    #[test]
+    fn credentials_are_encoded_and_sensitive() {
+        let mut provider = provider("p", Api::Openai, "https://api.example");
+        provider.proxy = Some("http://proxy.example:3128".parse().unwrap());
+        let value = Secret::new("Aladdin:open sesame".to_owned());
+        provider.proxy_auth = Some(Key { value, source: KeySource::Env("PROXY_AUTH".to_owned()) });
+        let tls = Tls::new(&rustls::RootCertStore::empty(), Vec::new()).unwrap();
+        let proxy = Proxy::new(provider.proxy.as_ref().unwrap(), &provider, &tls).unwrap();
+        let value = proxy.authorization().unwrap();
+        assert_eq!(value, "Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ=="); // the example of RFC 7617, 2
+        assert_eq!(format!("{value:?}"), "Sensitive");
+    }
+}

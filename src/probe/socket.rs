@@ -1,0 +1,316 @@
+//! A TCP socket that records when data arrived, by the kernel's clock, and bounds what a peer can send.
+
+use std::{
+    fmt, io,
+    io::IoSliceMut,
+    net::UdpSocket,
+    os::fd::AsRawFd,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed},
+    },
+    task::{Context, Poll, ready},
+    time::{Duration, Instant, SystemTime},
+};
+
+use nix::sys::socket::{
+    ControlMessageOwned, MsgFlags, TimestampingFlag, recvmsg, setsockopt,
+    sockopt::{KeepAlive, TcpKeepCount, TcpKeepIdle, TcpKeepInterval, Timestamping},
+};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, Interest, ReadBuf},
+    net::TcpStream,
+};
+
+use crate::outcome::Clock;
+
+/// Maximum number of bytes that one read takes: the task yields between reads, so a peer that floods its connection
+/// cannot delay other runs.
+const MAX_READ_BYTES: usize = 16 * 1024;
+
+/// Maximum number of bytes before the final response head, informational responses included.
+const MAX_HEAD_BYTES: u64 = 64 * 1024;
+
+/// Maximum number of bytes of one exchange. A body of 4 MiB in chunks of one byte has six times as many.
+const MAX_EXCHANGE_BYTES: u64 = 32 * 1024 * 1024;
+
+/// Maximum number of informational responses (1xx) before the final one. Go's `net/http` accepts 5.
+const MAX_INFORMATIONAL: u32 = 16;
+
+/// Size of the control message that carries three timestamps: a header of 16 bytes and three `timespec`.
+const CONTROL_BYTES: usize = 64;
+
+/// Idle time before the kernel probes a kept connection, time between probes, and unanswered probes that end it.
+const KEEPALIVE_SECONDS: u32 = 15;
+const KEEPALIVE_PROBES: u32 = 3;
+
+/// A peer sent more than an exchange may have.
+#[derive(Debug, thiserror::Error)]
+#[error("too many bytes")]
+pub(super) struct TooManyBytes {
+    /// Whether the final response head had not arrived.
+    pub(super) before_head: bool,
+}
+
+/// Keeps the kernel's timestamping switched on.
+///
+/// The kernel switches it on when the first socket asks for it, a moment later, and off after the last one: a process whose
+/// sockets come and go would get segments without a timestamp.
+#[derive(Debug)]
+pub(super) struct TimestampingGuard {
+    _socket: Option<UdpSocket>,
+}
+
+impl TimestampingGuard {
+    pub(super) fn new() -> Self {
+        let socket = UdpSocket::bind(("127.0.0.1", 0)).ok();
+        if let Some(socket) = &socket {
+            // Without it arrival times are those of the process.
+            let _ = setsockopt(socket, Timestamping, &timestamping());
+        }
+        Self { _socket: socket }
+    }
+}
+
+fn timestamping() -> TimestampingFlag {
+    TimestampingFlag::SOF_TIMESTAMPING_RX_SOFTWARE | TimestampingFlag::SOF_TIMESTAMPING_SOFTWARE
+}
+
+/// Times and counts of one connection's exchange, shared between the socket and the code that reads the response.
+///
+/// All of it is used by one thread; the atomics only satisfy `Send`.
+pub(super) struct Meter {
+    epoch: Instant,
+    /// Nanoseconds since `epoch`; 0: not yet.
+    sent: AtomicU64,
+    arrived: AtomicU64,
+    received: AtomicU64,
+    /// `received` above this is an error.
+    limit: AtomicU64,
+    informational: AtomicU32,
+    head_seen: AtomicBool,
+    /// Whether reads need [`Meter::grant`]: not before the exchange begins.
+    metered: AtomicBool,
+    granted: AtomicBool,
+    /// Whether data arrived whose time is the process's, since the kernel gave none.
+    unstamped: AtomicBool,
+}
+
+impl fmt::Debug for Meter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Meter")
+    }
+}
+
+impl Meter {
+    fn new() -> Self {
+        Self {
+            epoch: Instant::now(),
+            sent: AtomicU64::new(0),
+            arrived: AtomicU64::new(0),
+            received: AtomicU64::new(0),
+            limit: AtomicU64::new(MAX_EXCHANGE_BYTES),
+            informational: AtomicU32::new(0),
+            head_seen: AtomicBool::new(false),
+            metered: AtomicBool::new(false),
+            granted: AtomicBool::new(false),
+            unstamped: AtomicBool::new(false),
+        }
+    }
+
+    /// Begins an exchange: the next write sends its request.
+    pub(super) fn begin(&self) {
+        self.sent.store(0, Relaxed);
+        self.received.store(0, Relaxed);
+        self.limit.store(MAX_HEAD_BYTES, Relaxed);
+        self.informational.store(0, Relaxed);
+        self.head_seen.store(false, Relaxed);
+        self.metered.store(true, Relaxed);
+        self.unstamped.store(false, Relaxed);
+    }
+
+    /// Records that the final response head has arrived.
+    pub(super) fn note_head(&self) {
+        self.head_seen.store(true, Relaxed);
+        self.limit.store(MAX_EXCHANGE_BYTES, Relaxed);
+    }
+
+    /// Counts an informational response.
+    pub(super) fn note_informational(&self) {
+        if self.informational.fetch_add(1, Relaxed) >= MAX_INFORMATIONAL {
+            self.limit.store(0, Relaxed);
+        }
+    }
+
+    /// Lets the exchange go on without a connection that is driven by [`Meter::grant`].
+    pub(super) fn end(&self) {
+        self.metered.store(false, Relaxed);
+    }
+
+    /// Permits one read. Called before each poll of the connection.
+    pub(super) fn grant(&self) {
+        self.granted.store(true, Relaxed);
+    }
+
+    /// When the first byte of the request was handed to the kernel; `None` before.
+    pub(super) fn sent(&self) -> Option<Instant> {
+        let sent = self.sent.load(Relaxed);
+        (sent > 0).then(|| self.epoch + Duration::from_nanos(sent))
+    }
+
+    /// When the bytes that were read last had arrived.
+    pub(super) fn arrived(&self) -> Instant {
+        self.epoch + Duration::from_nanos(self.arrived.load(Relaxed))
+    }
+
+    /// Whether no byte has arrived since the exchange began.
+    pub(super) fn is_silent(&self) -> bool {
+        self.received.load(Relaxed) == 0
+    }
+
+    /// The clock of the arrival times.
+    pub(super) fn clock(&self) -> Clock {
+        if self.unstamped.load(Relaxed) { Clock::Process } else { Clock::Kernel }
+    }
+
+    fn since_epoch(&self, at: Instant) -> u64 {
+        u64::try_from(at.saturating_duration_since(self.epoch).as_nanos()).unwrap_or(u64::MAX).max(1)
+    }
+
+    fn note_write(&self) {
+        if self.sent.load(Relaxed) == 0 {
+            self.sent.store(self.since_epoch(Instant::now()), Relaxed);
+        }
+    }
+
+    /// Records the arrival of bytes that were read just now. `age`: how long ago the kernel received the last of them.
+    fn note_read(&self, bytes: usize, age: Option<Duration>) {
+        let now = Instant::now();
+        let arrived = age.and_then(|age| now.checked_sub(age)).unwrap_or(now);
+        let earliest = self.arrived.load(Relaxed).max(self.sent.load(Relaxed));
+        self.arrived.store(self.since_epoch(arrived).max(earliest), Relaxed);
+        self.received.fetch_add(bytes as u64, Relaxed);
+        // The end of the stream has no timestamp.
+        if bytes > 0 && age.is_none() {
+            self.unstamped.store(true, Relaxed);
+        }
+    }
+
+    fn check_limit(&self) -> io::Result<()> {
+        if self.received.load(Relaxed) > self.limit.load(Relaxed) {
+            return Err(io::Error::other(TooManyBytes { before_head: !self.head_seen.load(Relaxed) }));
+        }
+        Ok(())
+    }
+}
+
+/// A connected TCP socket.
+#[derive(Debug)]
+pub(super) struct Socket {
+    stream: TcpStream,
+    control: [u8; CONTROL_BYTES],
+    meter: Arc<Meter>,
+}
+
+impl Socket {
+    /// `keep`: the connection outlives its first exchange, so the kernel probes it while it is idle.
+    ///
+    /// A silent peer is for the run's deadline to end, not for the kernel: there is no `TCP_USER_TIMEOUT`.
+    pub(super) fn new(stream: TcpStream, keep: bool) -> io::Result<Self> {
+        stream.set_nodelay(true)?;
+        if keep {
+            setsockopt(&stream, KeepAlive, &true)?;
+            setsockopt(&stream, TcpKeepIdle, &KEEPALIVE_SECONDS)?;
+            setsockopt(&stream, TcpKeepInterval, &KEEPALIVE_SECONDS)?;
+            setsockopt(&stream, TcpKeepCount, &KEEPALIVE_PROBES)?;
+        }
+        // Where it is refused, each read is stamped by the process, which the meter records.
+        let _ = setsockopt(&stream, Timestamping, &timestamping());
+        Ok(Self { stream, control: [0; CONTROL_BYTES], meter: Arc::new(Meter::new()) })
+    }
+
+    pub(super) fn meter(&self) -> Arc<Meter> {
+        self.meter.clone()
+    }
+
+    /// Reads what is there, with the age of its last byte by the kernel's clock.
+    fn receive(&mut self, buffer: &mut [u8]) -> io::Result<(usize, Option<Duration>)> {
+        let Self { stream, control, .. } = self;
+        stream.try_io(Interest::READABLE, || {
+            let mut parts = [IoSliceMut::new(buffer)];
+            let message =
+                recvmsg::<()>(stream.as_raw_fd(), &mut parts, Some(control), MsgFlags::empty())?;
+            let mut age = None;
+            for control in message.cmsgs().into_iter().flatten() {
+                if let ControlMessageOwned::ScmTimestampsns(stamps) = control {
+                    let received = SystemTime::UNIX_EPOCH + Duration::from(stamps.system);
+                    // Negative where the wall clock was set back meanwhile.
+                    age = Some(SystemTime::now().duration_since(received).unwrap_or_default());
+                }
+            }
+            Ok((message.bytes, age))
+        })
+    }
+}
+
+impl AsyncRead for Socket {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        this.meter.check_limit()?;
+        if this.meter.metered.load(Relaxed) && !this.meter.granted.swap(false, Relaxed) {
+            // One read in each poll of the task: other runs have their turn, and each read keeps its own arrival time.
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        loop {
+            ready!(this.stream.poll_read_ready(cx))?;
+            let size = buffer.remaining().min(MAX_READ_BYTES);
+            match this.receive(buffer.initialize_unfilled_to(size)) {
+                Ok((bytes, age)) => {
+                    this.meter.note_read(bytes, age);
+                    buffer.advance(bytes);
+                    return Poll::Ready(Ok(()));
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Poll::Ready(Err(error)),
+            }
+        }
+    }
+}
+
+impl AsyncWrite for Socket {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.meter.note_write();
+        Pin::new(&mut self.stream).poll_write(cx, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        parts: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.meter.note_write();
+        Pin::new(&mut self.stream).poll_write_vectored(cx, parts)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
