@@ -26,7 +26,8 @@ pub use self::{
     comparison::{Compared, Measure, Pair, PairVerdict, Side},
     demand::Demanded,
     findings::{
-        Balance, Clock, ComponentStatus, ConnectionUse, Indicator, Phases, RateLimit, Resource, StatusPage, Tls,
+        Balance, Clock, ComponentStatus, ConnectionUse, Indicator, Phases, RateLimit, Resource, StatusPage,
+        Tls,
     },
     network::{AddressFailure, DnsServer, FailedAddress, LookupFailure, Network},
     record::{Record, Subject},

@@ -7,8 +7,8 @@ use std::{
 };
 
 use super::{
-    Balance, Clock, Compared, ConnectionUse, FailedAddress, Fault, Network, Phases, RateLimit, Reason, StatusPage,
-    Tls,
+    Balance, Clock, Compared, ConnectionUse, FailedAddress, Fault, Network, Phases, RateLimit, Reason,
+    StatusPage, Tls,
 };
 
 /// What one run found. A failed run is data like any other.

@@ -14,9 +14,9 @@ use crate::{
     history::{MAX_RUNS, Waiting},
     metrics::testing::{chat, config as configured, provider, stream},
     outcome::{
-        AddressFailure, Api, Balance, Clock, Compared, ConnectionUse, DnsServer, FailedAddress, Fault, Indicator,
-        Measure, Network, Outcome, Pair, Phases, RateLimit, Reason, Resource, Side, SkipCause, StatusPage,
-        Tls, rfc3339,
+        AddressFailure, Api, Balance, Clock, Compared, ConnectionUse, DnsServer, FailedAddress, Fault,
+        Indicator, Measure, Network, Outcome, Pair, Phases, RateLimit, Reason, Resource, Side, SkipCause,
+        StatusPage, Tls, rfc3339,
     },
 };
 
@@ -285,9 +285,7 @@ fn the_api_is_as_documented() {
         }],
         tls: Some(Tls::default()),
         dns: vec![address],
-        network: Some(Box::new(Network {
-            dns_servers: vec![server()],
-        })),
+        network: Some(Box::new(Network { dns_servers: vec![server()] })),
         failed_addresses: vec![FailedAddress { address, error: AddressFailure::Reset }],
         clock: Some(Clock::Process),
         clock_offset: Some(0.5),

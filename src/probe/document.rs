@@ -55,7 +55,12 @@ pub(super) struct Fetched {
 }
 
 impl Document {
-    pub(super) fn new(provider: &Provider, url: Url, tls: &Tls, resolver: Resolver) -> Result<Self, PrepareError> {
+    pub(super) fn new(
+        provider: &Provider,
+        url: Url,
+        tls: &Tls,
+        resolver: Resolver,
+    ) -> Result<Self, PrepareError> {
         let error = |cause: &str| PrepareError::new(provider, cause);
         let mut builder = Client::builder()
             .tls_backend_preconfigured(tls.config())

@@ -288,8 +288,15 @@ impl Attempt<'_> {
         match error {
             ExchangeError::Path(error) => Some(failure::path(error, self.route())),
             // The error status has arrived, and decides.
-            ExchangeError::Http(_) if self.response.as_ref().is_some_and(|response| !response.is_success()) => None,
+            ExchangeError::Http(_)
+                if self.response.as_ref().is_some_and(|response| !response.is_success()) =>
+            {
+                None
+            }
             ExchangeError::Http(error) => {
+                if let Some(excess) = self.http.as_ref().and_then(Http::excess) {
+                    return Some(failure::excess(excess, self.call.api));
+                }
                 let handshake = self.http.as_ref().and_then(|http| http.handshake.as_deref());
                 Some(failure::http(error, self.call.api, handshake.filter(|_| self.response.is_none())))
             }

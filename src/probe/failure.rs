@@ -7,7 +7,7 @@ use super::{
     http::HttpError,
     path::{Hop, Path, PathError, Trace},
     proxy::ProxyError,
-    socket::TooManyBytes,
+    socket::Excess,
     timeline::Phase,
     tls::{CertificateFailure, Handshake, TlsError},
 };
@@ -88,14 +88,6 @@ pub(super) fn http(error: &(dyn Error + 'static), api: Api, handshake: Option<&H
     if let Some(error) = find::<io::Error>(error).find(|error| is_local_shortage(error)) {
         return internal(shortage(error));
     }
-    if let Some(TooManyBytes { before_head }) = find(error).next() {
-        let detail = if *before_head {
-            "more than 64 KiB, or too many informational responses, before the response's head"
-        } else {
-            "the response has more than 32 MiB on the wire"
-        };
-        return Failure::new(Reason::Malformed, endpoint, detail);
-    }
     // In TLS 1.3 the server's refusal comes after our part of the handshake (RFC 8446, 4.4.2.4).
     if handshake.is_some_and(Handshake::client_certificate_requested) {
         return client_certificate_required();
@@ -111,6 +103,17 @@ pub(super) fn http(error: &(dyn Error + 'static), api: Api, handshake: Option<&H
         Some(error) => http1(error, endpoint),
         None => disconnected(find::<io::Error>(error).last(), endpoint),
     }
+}
+
+/// Returns the verdict on a peer that sent too much.
+pub(super) fn excess(excess: Excess, api: Api) -> Failure {
+    let detail = match excess {
+        Excess::BeforeHead => {
+            "the response's headers are too large: more than 64 KiB, or more than 16 informational responses"
+        }
+        Excess::Exchange => "the response has more than 32 MiB on the wire",
+    };
+    Failure::new(Reason::Malformed, api.endpoint(), detail)
 }
 
 fn http1(error: &hyper::Error, endpoint: Fault) -> Failure {
@@ -137,7 +140,8 @@ fn http2(error: &h2::Error, endpoint: Fault) -> Failure {
     }
     if let Some(code) = error.reason() {
         let what = if error.is_go_away() { "connection (GOAWAY)" } else { "stream (RST_STREAM)" };
-        let detail = format!("the server ended the HTTP/2 {what} with {code:?} before the response was complete");
+        let detail =
+            format!("the server ended the HTTP/2 {what} with {code:?} before the response was complete");
         return Failure::new(Reason::Disconnected, endpoint, detail);
     }
     disconnected(error.get_io(), endpoint)

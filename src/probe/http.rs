@@ -23,7 +23,7 @@ use tokio::time::{Interval, MissedTickBehavior, interval_at};
 
 use super::{
     path::{BoxedIo, Connection},
-    socket::Meter,
+    socket::{Excess, Meter},
     tls::Handshake,
 };
 use crate::outcome::Clock;
@@ -61,8 +61,15 @@ pub(super) struct Http {
 }
 
 enum Protocol {
-    One { sender: http1::SendRequest<Full<Bytes>>, driver: Driver<http1::Connection<TokioIo<BoxedIo>, Full<Bytes>>> },
-    Two { sender: h2::client::SendRequest<Bytes>, driver: Driver<h2::client::Connection<BoxedIo, Bytes>>, pings: Pings },
+    One {
+        sender: http1::SendRequest<Full<Bytes>>,
+        driver: Driver<http1::Connection<TokioIo<BoxedIo>, Full<Bytes>>>,
+    },
+    Two {
+        sender: h2::client::SendRequest<Bytes>,
+        driver: Driver<h2::client::Connection<BoxedIo, Bytes>>,
+        pings: Pings,
+    },
 }
 
 /// The body of a response as it arrives.
@@ -73,22 +80,24 @@ pub(super) enum Arriving {
 
 /// A connection's future, polled beside whatever waits for it.
 struct Driver<C> {
-    connection: C,
-    ended: bool,
+    /// `None` once it has ended.
+    connection: Option<C>,
 }
 
 impl<C: Future + Unpin> Driver<C> {
     fn new(connection: C) -> Self {
-        Self { connection, ended: false }
+        Self { connection: Some(connection) }
     }
 
-    /// Polls the connection once, with one read at most.
+    fn has_ended(&self) -> bool {
+        self.connection.is_none()
+    }
+
+    /// Polls the connection once, with one read at most. The end of one is dropped, since only that ends the streams of an
+    /// HTTP/2 connection on which a write failed; its error reaches the code that waits for the response.
     fn poll(&mut self, meter: &Meter, cx: &mut Context<'_>) {
-        if !self.ended {
-            meter.grant();
-            // Its error reaches whoever waits for the response.
-            self.ended = Pin::new(&mut self.connection).poll(cx).is_ready();
-        }
+        meter.grant();
+        self.connection.take_if(|connection| Pin::new(connection).poll(cx).is_ready());
     }
 
     /// Waits for `step`, while the connection goes on. What has arrived is taken before more is read.
@@ -132,7 +141,10 @@ impl Http {
     }
 
     /// Sends a request and waits for the head of the final response. The request's URI is absolute, and it has no `Host`.
-    pub(super) async fn send(&mut self, mut request: Request<Bytes>) -> Result<Response<Arriving>, HttpError> {
+    pub(super) async fn send(
+        &mut self,
+        mut request: Request<Bytes>,
+    ) -> Result<Response<Arriving>, HttpError> {
         self.meter.begin();
         let meter = &*self.meter;
         let response = match &mut self.protocol {
@@ -195,11 +207,11 @@ impl Http {
             let ended = match protocol {
                 Protocol::One { driver, .. } => {
                     driver.poll(meter, cx);
-                    driver.ended
+                    driver.has_ended()
                 }
                 Protocol::Two { driver, pings, .. } => {
                     driver.poll(meter, cx);
-                    driver.ended || pings.poll(cx).is_ready()
+                    driver.has_ended() || pings.poll(cx).is_ready()
                 }
             };
             if ended { Poll::Ready(()) } else { Poll::Pending }
@@ -210,8 +222,8 @@ impl Http {
     /// Whether the connection has ended.
     pub(super) fn has_ended(&self) -> bool {
         match &self.protocol {
-            Protocol::One { driver, .. } => driver.ended,
-            Protocol::Two { driver, .. } => driver.ended,
+            Protocol::One { driver, .. } => driver.has_ended(),
+            Protocol::Two { driver, .. } => driver.has_ended(),
         }
     }
 
@@ -228,6 +240,11 @@ impl Http {
     /// The clock of the arrival times.
     pub(super) fn clock(&self) -> Clock {
         self.meter.clock()
+    }
+
+    /// Returns what the peer sent too much of; `None` if it did not.
+    pub(super) fn excess(&self) -> Option<Excess> {
+        self.meter.excess()
     }
 
     /// Whether the peer has sent nothing since the request.

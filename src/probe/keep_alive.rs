@@ -49,7 +49,9 @@ impl KeepAlive {
 pub(super) fn is_reusable(version: &str, headers: &HeaderMap) -> bool {
     let closes = || {
         headers.get_all(CONNECTION).iter().any(|value| {
-            value.to_str().is_ok_and(|text| text.split(',').any(|word| word.trim().eq_ignore_ascii_case("close")))
+            value
+                .to_str()
+                .is_ok_and(|text| text.split(',').any(|word| word.trim().eq_ignore_ascii_case("close")))
         })
     };
     version == "2" || version == "1.1" && !closes()

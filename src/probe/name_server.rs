@@ -82,8 +82,7 @@ impl NameServer {
                     )
                 };
                 let unanswered = (Err(LookupFailure::NoAnswer), Err(LookupFailure::NoAnswer));
-                let (six, four) =
-                    tokio::time::timeout_at(deadline.into(), both).await.unwrap_or(unanswered);
+                let (six, four) = tokio::time::timeout_at(deadline.into(), both).await.unwrap_or(unanswered);
                 combine(six, four)
             }
             (None, _) => Err(LookupFailure::NoServer),
@@ -184,20 +183,19 @@ pub(super) async fn ask_system_servers(name: &str, deadline: Instant) -> Vec<Dns
 /// do; where no source could answer, the first by [`rank`] does.
 pub(super) fn explain(error: ResolveError, servers: &[DnsServer]) -> LookupFailure {
     let failures = || servers.iter().filter_map(|server| server.answer.as_ref().err().copied());
-    let is_negative = |failure: &LookupFailure| {
-        matches!(failure, LookupFailure::NoSuchName | LookupFailure::NoAddress)
-    };
-    let first = |failures: &mut dyn Iterator<Item = LookupFailure>| {
-        failures.min_by_key(|failure| rank(*failure))
-    };
+    let is_negative =
+        |failure: &LookupFailure| matches!(failure, LookupFailure::NoSuchName | LookupFailure::NoAddress);
+    let first =
+        |failures: &mut dyn Iterator<Item = LookupFailure>| failures.min_by_key(|failure| rank(*failure));
     match error {
         ResolveError::LocalShortage => LookupFailure::OutOfResources,
         ResolveError::NotFound => first(&mut failures().filter(is_negative))
             .or_else(|| first(&mut failures()))
             // All of them know the name: the C library asked elsewhere, by nsswitch.conf.
             .unwrap_or(LookupFailure::NoSuchName),
-        ResolveError::NoAnswer => first(&mut failures().filter(|failure| !is_negative(failure)))
-            .unwrap_or(LookupFailure::NoAnswer),
+        ResolveError::NoAnswer => {
+            first(&mut failures().filter(|failure| !is_negative(failure))).unwrap_or(LookupFailure::NoAnswer)
+        }
     }
 }
 

@@ -31,8 +31,7 @@ const UNTUNNELLED: &str = "only the proxy was reached: plain http goes through i
 /// Remark on a public name with an address that means something on this network alone.
 const PRIVATE_ADDRESS: &str = "the name resolves to a private address";
 
-const CHECK_PRIVATE_ADDRESS: &str =
-    "the name resolves to a private address: check /etc/hosts and the resolver, ask another one: nslookup HOST 8.8.8.8";
+const CHECK_PRIVATE_ADDRESS: &str = "the name resolves to a private address: check /etc/hosts and the resolver, ask another one: nslookup HOST 8.8.8.8";
 
 /// A lookup that took longer than this has the system's name servers asked one by one, to find the one at fault.
 const SLOW_LOOKUP: Duration = Duration::from_secs(1);
@@ -49,7 +48,8 @@ pub(super) struct NetworkCheck {
 
 impl NetworkCheck {
     pub(super) fn new(provider: &Provider, path: Path) -> Self {
-        let name_servers = provider.dns_servers.iter().map(|server| NameServer::new(*server, false)).collect();
+        let name_servers =
+            provider.dns_servers.iter().map(|server| NameServer::new(*server, false)).collect();
         Self { api: provider.api, path, name_servers }
     }
 
@@ -65,7 +65,9 @@ impl NetworkCheck {
         trace.timeline.end(Instant::now());
         let route = Route::new(self.api, &self.path);
         let failure = match connected {
-            Ok(Ok(connection)) => refusal(connection, deadline).await.map(|error| failure::path(&error, route)),
+            Ok(Ok(connection)) => {
+                refusal(connection, deadline).await.map(|error| failure::path(&error, route))
+            }
             Ok(Err(error)) => Some(failure::path(&error, route)),
             Err(_) => Some(failure::deadline(&trace, phase, timeout, route)),
         };

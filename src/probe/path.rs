@@ -6,7 +6,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rustls::{RootCertStore, pki_types::{CertificateDer, ServerName}};
+use rustls::{
+    RootCertStore,
+    pki_types::{CertificateDer, ServerName},
+};
 use tokio::io::{AsyncRead, AsyncWrite};
 use url::Url;
 
@@ -62,7 +65,8 @@ impl Endpoint {
         let port = url.port_or_known_default().or(url.scheme().starts_with("socks").then_some(1080));
         let port = port.ok_or_else(|| error("a URL without a port"))?;
         let tls = url.scheme() == "https";
-        let name = tls.then(|| server_name(&host).ok_or_else(|| error("a host that no certificate can name")));
+        let name =
+            tls.then(|| server_name(&host).ok_or_else(|| error("a host that no certificate can name")));
         Ok(Self { host, port, server_name: name.transpose()? })
     }
 
@@ -225,8 +229,7 @@ impl Path {
         trace.timeline.begin(Phase::Connect, Instant::now());
         let stream = trace.dialer.dial(addresses).await.map_err(|error| PathError::Dial(hop, error))?;
         trace.remote_address = stream.peer_addr().ok();
-        let socket =
-            Socket::new(stream, keep).map_err(|error| PathError::Dial(hop, DialError::Io(error)))?;
+        let socket = Socket::new(stream, keep).map_err(|error| PathError::Dial(hop, DialError::Io(error)))?;
         let meter = socket.meter();
         Ok((Box::new(socket), meter))
     }
@@ -247,7 +250,8 @@ impl Path {
         trace.timeline.begin(Phase::Resolve, begun);
         let (answer, returned) = self.resolver.resolve(name).await;
         trace.timeline.end(returned);
-        let mut lookup = Lookup { hop, answer: Ok(Vec::new()), duration: returned - begun, servers: Vec::new() };
+        let mut lookup =
+            Lookup { hop, answer: Ok(Vec::new()), duration: returned - begun, servers: Vec::new() };
         match answer {
             Ok(addresses) => {
                 lookup.answer = Ok(addresses.iter().map(SocketAddr::ip).collect());

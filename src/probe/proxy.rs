@@ -2,10 +2,9 @@
 
 use std::{
     future::poll_fn,
-    io,
+    io::{self, Cursor},
     net::IpAddr,
     pin::Pin,
-    task::Poll,
 };
 
 use base64::{Engine, prelude::BASE64_STANDARD};
@@ -18,6 +17,7 @@ use hyper::{
 };
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
+use tokio::io::AsyncReadExt;
 use tokio_socks::{TargetAddr, tcp::Socks5Stream};
 use url::Url;
 
@@ -119,8 +119,7 @@ impl Proxy {
             .handshake(TokioIo::new(io))
             .await
             .map_err(|_| ProxyError::Closed)?;
-        let mut request =
-            Request::builder().method(Method::CONNECT).uri(authority).header(HOST, authority);
+        let mut request = Request::builder().method(Method::CONNECT).uri(authority).header(HOST, authority);
         request = request.header(USER_AGENT, AGENT);
         if let Some(value) = self.authorization() {
             request = request.header(PROXY_AUTHORIZATION, value);
@@ -135,9 +134,8 @@ impl Proxy {
             answer.as_mut().poll(cx)
         })
         .await;
-        let answer = answer.map_err(|error| {
-            if error.is_parse() { ProxyError::Garbled } else { ProxyError::Closed }
-        })?;
+        let answer = answer
+            .map_err(|error| if error.is_parse() { ProxyError::Garbled } else { ProxyError::Closed })?;
         let given = self.credentials.is_some();
         match answer.status().as_u16() {
             200..=299 => {}
@@ -146,15 +144,16 @@ impl Proxy {
         }
         drop(answer);
         if !ended {
-            let upgraded = poll_fn(|cx| match Pin::new(&mut connection).poll(cx) {
-                Poll::Pending => Poll::Pending,
-                Poll::Ready(ended) => Poll::Ready(ended),
-            });
-            upgraded.await.map_err(|_| ProxyError::Closed)?;
+            poll_fn(|cx| Pin::new(&mut connection).poll(cx)).await.map_err(|_| ProxyError::Closed)?;
         }
         let parts = connection.into_parts();
-        // The target speaks only when it is spoken to.
-        if parts.read_buf.is_empty() { Ok(parts.io.into_inner()) } else { Err(ProxyError::Garbled) }
+        let io = parts.io.into_inner();
+        if parts.read_buf.is_empty() {
+            return Ok(io);
+        }
+        // What follows the head belongs to the tunnel.
+        let (read, write) = tokio::io::split(io);
+        Ok(Box::new(tokio::io::join(Cursor::new(parts.read_buf).chain(read), write)))
     }
 
     /// The credentials as HTTP carries them (RFC 7617); `None`: there are none.
@@ -183,9 +182,10 @@ impl Proxy {
             Error::NetworkUnreachable => ProxyError::Unreachable("network unreachable"),
             Error::TtlExpired => ProxyError::Unreachable("no answer"),
             Error::ConnectionNotAllowedByRuleset => ProxyError::Forbidden,
-            Error::InvalidResponseVersion | Error::InvalidReservedByte | Error::UnknownAddressType => {
-                ProxyError::Garbled
-            }
+            Error::InvalidResponseVersion
+            | Error::InvalidReservedByte
+            | Error::UnknownAddressType
+            | Error::UnknownError => ProxyError::Garbled,
             _ => ProxyError::Failed,
         }
     }

@@ -34,7 +34,11 @@ pub(super) struct Prepared {
 }
 
 impl Prepared {
-    fn new(method: Method, url: Url, error: impl Fn(&'static str) -> RequestError) -> Result<Self, RequestError> {
+    fn new(
+        method: Method,
+        url: Url,
+        error: impl Fn(&'static str) -> RequestError,
+    ) -> Result<Self, RequestError> {
         let uri = url.as_str().split('#').next().unwrap_or_default().parse();
         let uri = uri.map_err(|_| error("its path and base_url make no URL"))?;
         let mut headers = HeaderMap::new();

@@ -45,12 +45,13 @@ const CONTROL_BYTES: usize = 64;
 const KEEPALIVE_SECONDS: u32 = 15;
 const KEEPALIVE_PROBES: u32 = 3;
 
-/// A peer sent more than an exchange may have.
-#[derive(Debug, thiserror::Error)]
-#[error("too many bytes")]
-pub(super) struct TooManyBytes {
-    /// Whether the final response head had not arrived.
-    pub(super) before_head: bool,
+/// What a peer sent too much of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Excess {
+    /// Bytes or informational responses before the final response head.
+    BeforeHead,
+    /// Bytes of the exchange as a whole.
+    Exchange,
 }
 
 /// Keeps the kernel's timestamping switched on.
@@ -143,7 +144,7 @@ impl Meter {
         }
     }
 
-    /// Lets the exchange go on without a connection that is driven by [`Meter::grant`].
+    /// Ends an exchange: reads need no [`Meter::grant`] until the next one.
     pub(super) fn end(&self) {
         self.metered.store(false, Relaxed);
     }
@@ -199,9 +200,16 @@ impl Meter {
 
     fn check_limit(&self) -> io::Result<()> {
         if self.received.load(Relaxed) > self.limit.load(Relaxed) {
-            return Err(io::Error::other(TooManyBytes { before_head: !self.head_seen.load(Relaxed) }));
+            return Err(io::ErrorKind::InvalidData.into());
         }
         Ok(())
+    }
+
+    /// Returns what the peer sent too much of; `None` if it did not. The libraries between the socket and the reader of the
+    /// response pass on an error without its type.
+    pub(super) fn excess(&self) -> Option<Excess> {
+        let excess = if self.head_seen.load(Relaxed) { Excess::Exchange } else { Excess::BeforeHead };
+        self.check_limit().is_err().then_some(excess)
     }
 }
 
@@ -239,8 +247,7 @@ impl Socket {
         let Self { stream, control, .. } = self;
         stream.try_io(Interest::READABLE, || {
             let mut parts = [IoSliceMut::new(buffer)];
-            let message =
-                recvmsg::<()>(stream.as_raw_fd(), &mut parts, Some(control), MsgFlags::empty())?;
+            let message = recvmsg::<()>(stream.as_raw_fd(), &mut parts, Some(control), MsgFlags::empty())?;
             let mut age = None;
             for control in message.cmsgs().into_iter().flatten() {
                 if let ControlMessageOwned::ScmTimestampsns(stamps) = control {
@@ -284,11 +291,7 @@ impl AsyncRead for Socket {
 }
 
 impl AsyncWrite for Socket {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         self.meter.note_write();
         Pin::new(&mut self.stream).poll_write(cx, bytes)
     }

@@ -166,20 +166,19 @@ impl Tls {
     /// Trusts `roots` and, as `curl --cacert` does, each certificate of `own` itself, whether it is a CA's or not.
     ///
     /// It offers HTTP/2 and HTTP/1.1, and never resumes a session: each run measures a whole handshake.
-    pub(super) fn new(
-        roots: &RootCertStore,
-        own: Vec<CertificateDer<'static>>,
-    ) -> Result<Self, Error> {
+    pub(super) fn new(roots: &RootCertStore, own: Vec<CertificateDer<'static>>) -> Result<Self, Error> {
         let provider = Arc::new(aws_lc_rs::default_provider());
         // The first draw seeds the generator, which takes up to 30 ms: not in the first run's handshake.
         provider.secure_random.fill(&mut [0; 32]).map_err(Error::from)?;
         let webpki = if roots.is_empty() {
             None // the builder refuses an empty store; nothing is trusted then
         } else {
-            let builder = WebPkiServerVerifier::builder_with_provider(Arc::new(roots.clone()), provider.clone());
+            let builder =
+                WebPkiServerVerifier::builder_with_provider(Arc::new(roots.clone()), provider.clone());
             Some(builder.build().map_err(|error| Error::General(error.to_string()))?)
         };
-        let verifier = Verifier { webpki, own: own.into(), provider: provider.clone(), handshake: Arc::default() };
+        let verifier =
+            Verifier { webpki, own: own.into(), provider: provider.clone(), handshake: Arc::default() };
         let mut config = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()?
             .dangerous()
@@ -213,7 +212,10 @@ impl Tls {
         let verifier = Verifier { handshake: handshake.clone(), ..self.verifier.clone() };
         config.dangerous().set_certificate_verifier(Arc::new(verifier));
         config.client_auth_cert_resolver = Arc::new(NoClientCertificate(handshake.clone()));
-        TlsConnector::from(Arc::new(config)).connect(name, stream).await.map_err(|error| handshake.error(error))
+        TlsConnector::from(Arc::new(config))
+            .connect(name, stream)
+            .await
+            .map_err(|error| handshake.error(error))
     }
 }
 
@@ -291,7 +293,8 @@ impl ServerCertVerifier for Verifier {
         let chain = std::iter::once(end_entity).chain(intermediates).take(MAX_CHAIN);
         let not_after = chain.filter_map(not_after).min();
         let verdict = self.verify(end_entity, intermediates, server_name, now);
-        let failure = verdict.as_ref().err().map(|error| certificate_failure(error, Some((end_entity, intermediates))));
+        let failure =
+            verdict.as_ref().err().map(|error| certificate_failure(error, Some((end_entity, intermediates))));
         self.handshake.note(|presented| (presented.not_after, presented.failure) = (not_after, failure));
         verdict
     }

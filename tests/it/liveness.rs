@@ -200,7 +200,7 @@ fn descriptors_that_run_out_are_our_own_fault_and_everything_comes_back() {
 }
 
 #[test]
-fn an_answer_that_is_found_only_after_the_deadline_is_too_late() {
+fn answer_in_time_counts_when_found_after_the_deadline() {
     const TIMEOUT: Duration = Duration::from_millis(300);
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
@@ -236,6 +236,7 @@ fn an_answer_that_is_found_only_after_the_deadline_is_too_late() {
         });
         targets[0].run().await
     });
-    assert!(outcome.duration > TIMEOUT, "{outcome:#?}");
-    assert_eq!((outcome.reason, outcome.fault), (Reason::Timeout, Fault::Provider), "{outcome:#?}");
+    // The kernel's timestamps have when the answer arrived, which was in time, not when the process found it.
+    assert!(outcome.duration < TIMEOUT, "{outcome:#?}");
+    assert_eq!((outcome.reason, outcome.fault), (Reason::Ok, Fault::None), "{outcome:#?}");
 }

@@ -11,7 +11,9 @@ use crate::harness::{
 };
 
 /// Every member of a record that the contract knows, and those that none may lack.
-const MEMBERS: [&str; 25] = [
+const MEMBERS: [&str; 27] = [
+    "clock",
+    "failed_addresses",
     "time",
     "probe",
     "provider",

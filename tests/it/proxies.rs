@@ -107,9 +107,19 @@ fn proxies_that_answer_amiss() {
         move || behind(&proxy, credentials, TARGET)
     };
     for (status, credentials, detail, remedy) in [
-        ("403 Forbidden", None, "the proxy refused the tunnel", "whether it allows the target"),
-        ("502 Bad Gateway", None, "the proxy refused the tunnel", "whether it allows the target"),
-        ("407 Authenticate", None, "the proxy wants credentials (407)", "by proxy_auth"),
+        (
+            "403 Forbidden",
+            None,
+            "the proxy answered CONNECT with 403: it does not allow the target",
+            "whether it allows the target",
+        ),
+        (
+            "502 Bad Gateway",
+            None,
+            "the proxy answered CONNECT with 502: it cannot reach the target",
+            "whether it allows the target",
+        ),
+        ("407 Authenticate", None, "the proxy requires credentials (407)", "by proxy_auth"),
         (
             "407 Authenticate",
             Some(CREDENTIALS),
@@ -121,7 +131,7 @@ fn proxies_that_answer_amiss() {
         both(&format!("http, {status}"), through(credentials), Reason::Proxy, detail, remedy);
     }
     server.play(page.as_bytes().to_vec());
-    both("http, no HTTP", through(None), Reason::Proxy, "the proxy refused the tunnel", "");
+    both("http, no HTTP", through(None), Reason::Proxy, "the proxy's answer could not be understood", "");
     server.play(Vec::new());
     both("http, closed", through(None), Reason::Proxy, "the proxy closed the connection", "");
     // It says that the target is reached: what follows counts as the target's handshake.
@@ -150,10 +160,10 @@ fn socks_proxies_that_refuse() {
             );
         }
     };
-    refusal(&[&[5, 0xff]], None, "the proxy wants credentials");
-    refusal(&[&[5, 0xff]], Some("a:b"), "the proxy takes no user and password");
+    refusal(&[&[5, 0xff]], None, "the proxy requires credentials");
+    refusal(&[&[5, 0xff]], Some("a:b"), "the proxy does not accept the credentials");
     refusal(&[&[5, 2], &[1, 1]], Some("a:b"), "the proxy does not accept the credentials");
-    refusal(&[b"HTTP/1.1 400 Bad Request\r\n\r\n"], None, "the proxy does not speak SOCKS 5");
+    refusal(&[b"HTTP/1.1 400 Bad Request\r\n\r\n"], None, "the proxy's answer could not be understood");
     let replies: [(&[u8], &str); 7] = [
         (&[5, 1, 0, 1, 0, 0, 0, 0, 0, 0], "the proxy failed"),
         (&[5, 2, 0, 1, 0, 0, 0, 0, 0, 0], "the proxy does not allow the target"),
@@ -161,7 +171,7 @@ fn socks_proxies_that_refuse() {
         (&[5, 4, 0, 1, 0, 0, 0, 0, 0, 0], "cannot reach the target: host unreachable"),
         (&[5, 5, 0, 1, 0, 0, 0, 0, 0, 0], "cannot reach the target: connection refused"),
         (&[5, 6, 0, 1, 0, 0, 0, 0, 0, 0], "cannot reach the target: no answer"),
-        (&[5, 99, 0, 1, 0, 0, 0, 0, 0, 0], "the proxy does not speak SOCKS 5"),
+        (&[5, 99, 0, 1, 0, 0, 0, 0, 0, 0], "the proxy's answer could not be understood"),
     ];
     for (reply, detail) in replies {
         refusal(&[&[5, 0], reply], None, detail);
@@ -197,7 +207,7 @@ fn a_proxy_that_is_spoken_to_over_tls() {
         assert!(!head.contains("sk-test"), "the key goes to the target alone: {head}");
     }
     let none = || trusting(guarded.address, None);
-    both("https, no credentials", none, Reason::Proxy, "the proxy wants credentials (407)", "proxy_auth");
+    both("https, no credentials", none, Reason::Proxy, "the proxy requires credentials (407)", "proxy_auth");
     let wrong = || trusting(guarded.address, Some("user:canary"));
     both(
         "https, wrong credentials",
@@ -311,11 +321,11 @@ fn real_proxies_in_the_lab() {
     for (proxy, credentials, target, verdict, detail) in [
         ("http://proxy.sim.test:8888", None, https, "ok none", ""),
         ("http://proxy.sim.test:8888", None, http, "ok none", ""),
-        ("http://proxy.sim.test:8888", None, closed, "proxy network", "the proxy refused the tunnel"),
-        ("http://proxy.sim.test:8888", None, unlisted, "proxy network", "the proxy refused the tunnel"),
-        ("http://proxy.sim.test:8889", None, https, "proxy network", "the proxy wants credentials (407)"),
+        ("http://proxy.sim.test:8888", None, closed, "proxy network", "the proxy answered CONNECT with "),
+        ("http://proxy.sim.test:8888", None, unlisted, "proxy network", "the proxy answered CONNECT with "),
+        ("http://proxy.sim.test:8889", None, https, "proxy network", "the proxy requires credentials (407)"),
         // tinyproxy says 401 to bad credentials, and the client does not tell the statuses of CONNECT but 407.
-        ("http://proxy.sim.test:8889", bad, https, "proxy network", "the proxy refused the tunnel"),
+        ("http://proxy.sim.test:8889", bad, https, "proxy network", "the proxy answered CONNECT with "),
         ("http://proxy.sim.test:8889", good, https, "ok none", ""),
         ("socks5://proxy.sim.test:1080", None, https, "ok none", ""),
         ("socks5://proxy.sim.test:1080", None, http, "ok none", ""),
@@ -336,7 +346,7 @@ fn real_proxies_in_the_lab() {
             "proxy network",
             "cannot reach the target: connection refused",
         ),
-        ("socks5h://10.77.0.2:1081", None, https, "proxy network", "the proxy wants credentials"),
+        ("socks5h://10.77.0.2:1081", None, https, "proxy network", "the proxy requires credentials"),
         (
             "socks5h://10.77.0.2:1081",
             bad,

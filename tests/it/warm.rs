@@ -171,13 +171,13 @@ fn a_dead_connection_is_replaced_before_anything_is_sent() {
 }
 
 #[test]
-fn what_was_sent_is_not_sent_again() {
-    use ConnectionUse::{New, Reused};
+fn idle_close_that_crosses_the_request_is_replaced() {
+    use ConnectionUse::{New, Replaced};
     let (outcomes, requests) = of_forgetful(Then::ClosedAfterRequest);
     let reasons: Vec<_> = outcomes.iter().map(|outcome| outcome.reason).collect();
-    assert_eq!(reasons, [Reason::Ok, Reason::Disconnected, Reason::Ok], "{outcomes:#?}");
-    check(&outcomes, &[New, Reused, New]);
-    assert_eq!(requests, 3, "one for each run");
+    assert_eq!(reasons, [Reason::Ok; 3], "{outcomes:#?}");
+    check(&outcomes, &[New, Replaced, Replaced]);
+    assert_eq!(requests, 5, "the second and third run sent theirs twice");
 }
 
 #[test]

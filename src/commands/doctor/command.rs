@@ -67,7 +67,8 @@ pub fn doctor(
         return Ok(status);
     }
     let plans =
-        match plan::plans(loaded.config, request.generate, request.providers, &Arc::new(NetworkStack::new())) {
+        match plan::plans(loaded.config, request.generate, request.providers, &Arc::new(NetworkStack::new()))
+        {
             Ok(plans) => plans,
             Err(error) => {
                 writeln!(err, "{error}")?;
