@@ -1,7 +1,9 @@
 //! What the tests share: the daemon as a process, a server that plays scripted bytes, probes made by hand.
 
 pub mod browser;
+pub mod certificates;
 pub mod daemon;
+pub mod host;
 pub mod http;
 pub mod lab;
 pub mod parts;
@@ -11,6 +13,8 @@ pub mod prometheus;
 pub mod random;
 pub mod raw;
 pub mod scrape;
+pub mod script;
 pub mod simulate;
+pub mod table;
 pub mod tunnel;
 pub mod wait;
