@@ -27,6 +27,10 @@ const BEAT: Duration = Duration::from_secs(1);
 /// Stack and runtime of blocking work beside the timing thread: taking large bodies apart, at most two at a time.
 const MAX_BLOCKING_THREADS: usize = 2;
 
+/// Turns of tasks between two looks at sockets and timers: a few runs whose peers flood them have a turn each, some of it long,
+/// and must not delay what has arrived for the others.
+const EVENT_INTERVAL: u32 = 7;
+
 /// The thread, from outside.
 pub(super) struct Probing {
     orders: mpsc::Sender<Order>,
@@ -70,6 +74,7 @@ impl Probing {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .max_blocking_threads(MAX_BLOCKING_THREADS)
+            .event_interval(EVENT_INTERVAL)
             .build()?;
         let (orders, orders_taken) = mpsc::channel(1);
         let (delivery, anchor, applied) = (Arc::new(delivery), Anchor::now(), (limits, Vec::new()));

@@ -20,8 +20,7 @@ const CHECK_NAME: &str =
     "base_url names a host that the certificate is not for: check it, and any proxy that intercepts TLS";
 const CHECK_TRUST: &str =
     "update the CA certificates (apt install --reinstall ca-certificates), or set ca_file for a private CA";
-const CHECK_CHAIN: &str =
-    "have the server send its intermediate certificates; for a private CA set ca_file to its certificate";
+const CHECK_CHAIN: &str = "for a private CA set ca_file; else have the server send its intermediate certificates, or update the CA certificates here";
 const CHECK_PROXY_CREDENTIALS: &str =
     "give the proxy's user:password by proxy_auth in the provider's section, or correct it where it is kept";
 
@@ -321,7 +320,7 @@ fn certificate(failure: CertificateFailure, api: Api) -> Failure {
             ("certificate of an untrusted issuer: it is self-signed", Fault::Network, CHECK_TRUST)
         }
         CertificateFailure::IncompleteChain => (
-            "certificate of an untrusted issuer: the server sent no intermediate certificate",
+            "certificate of an untrusted issuer: the server did not send its intermediate certificate",
             Fault::Network,
             CHECK_CHAIN,
         ),

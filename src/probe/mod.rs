@@ -58,6 +58,7 @@ mod transcript;
 
 pub use self::{
     curl::curl,
+    name_server::ask_system_servers,
     path::PrepareError,
     request::RequestError,
     run::{NetworkStack, Target, TargetError},

@@ -19,7 +19,10 @@ use hickory_resolver::{
 };
 use tokio::task::JoinSet;
 
-use super::{failure::is_local_shortage, resolver::ResolveError};
+use super::{
+    failure::is_local_shortage,
+    resolver::{ResolveError, is_localhost},
+};
 use crate::{
     config::dns_server_name,
     outcome::{DnsServer, LookupFailure},
@@ -159,8 +162,12 @@ fn response_failure(code: ResponseCode) -> LookupFailure {
     }
 }
 
-/// Asks each name server of `/etc/resolv.conf` for the name, all at once, each for at most two seconds.
-pub(super) async fn ask_system_servers(name: &str, deadline: Instant) -> Vec<DnsServer> {
+/// Asks each name server of `/etc/resolv.conf` for the name, all at once, each for at most two seconds. Names below `localhost`
+/// are no matter of theirs.
+pub async fn ask_system_servers(name: &str, deadline: Instant) -> Vec<DnsServer> {
+    if is_localhost(name) {
+        return Vec::new();
+    }
     // A file that hangs must not hold up the thread that times the runs.
     let Ok(servers) = tokio::task::spawn_blocking(system_servers).await else { return Vec::new() };
     let deadline = deadline.min(Instant::now() + EXPLANATION_TIMEOUT);

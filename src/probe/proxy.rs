@@ -143,9 +143,6 @@ impl Proxy {
             status => return Err(ProxyError::Status(status)),
         }
         drop(answer);
-        if !ended {
-            poll_fn(|cx| Pin::new(&mut connection).poll(cx)).await.map_err(|_| ProxyError::Closed)?;
-        }
         let parts = connection.into_parts();
         let io = parts.io.into_inner();
         if parts.read_buf.is_empty() {
@@ -169,7 +166,6 @@ impl Proxy {
         use tokio_socks::Error;
         match error {
             Error::NoAcceptableAuthMethods
-            | Error::UnknownAuthMethod
             | Error::AuthorizationRequired
             | Error::InvalidAuthValues(_)
             | Error::PasswordAuthFailure(_) => {
@@ -185,7 +181,9 @@ impl Proxy {
             Error::InvalidResponseVersion
             | Error::InvalidReservedByte
             | Error::UnknownAddressType
-            | Error::UnknownError => ProxyError::Garbled,
+            | Error::UnknownError
+            // Also of a reply code that is not in RFC 1928.
+            | Error::UnknownAuthMethod => ProxyError::Garbled,
             _ => ProxyError::Failed,
         }
     }

@@ -87,12 +87,13 @@ impl Resolver {
 /// Names below `localhost` are this machine (RFC 6761, 6.3). curl and browsers treat them so; of the C libraries only those
 /// with nss-myhostname or systemd-resolved do.
 fn lookup_name(name: &str) -> Arc<str> {
-    let bare = name.trim_end_matches('.');
-    if bare.len() > ".localhost".len() && bare.to_ascii_lowercase().ends_with(".localhost") {
-        "localhost".into()
-    } else {
-        name.into()
-    }
+    if is_localhost(name) { "localhost".into() } else { name.into() }
+}
+
+/// Whether a name is `localhost` or below it.
+pub(super) fn is_localhost(name: &str) -> bool {
+    let name = name.trim_end_matches('.').to_ascii_lowercase();
+    name == "localhost" || name.strip_suffix(".localhost").is_some_and(|rest| !rest.is_empty())
 }
 
 impl Pool {

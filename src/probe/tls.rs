@@ -28,6 +28,7 @@ use x509_cert::{
     Certificate,
     der::{Decode, Reader, SliceReader},
     ext::pkix::SubjectAltName,
+    name::Name,
 };
 
 use crate::outcome;
@@ -45,7 +46,7 @@ pub(super) enum CertificateFailure {
     NoSubjectAltName,
     /// It vouches for itself, and is not among the trusted ones.
     SelfSigned,
-    /// The server sent no intermediate certificate, and the issuer is not trusted.
+    /// The issuer is not trusted, and the server did not send its certificate.
     IncompleteChain,
     UntrustedIssuer,
     /// Revoked, wrong purpose, bad signature or encoding.
@@ -344,14 +345,24 @@ fn certificate_failure(
             }
             _ => CertificateFailure::WrongName,
         },
-        // webpki has an error of its own for a self-signed certificate with the CA flag.
-        CertificateError::UnknownIssuer | CertificateError::Other(_) => match (leaf, chain) {
-            (Some(leaf), _) if leaf.issuer == leaf.subject => CertificateFailure::SelfSigned,
-            (Some(_), Some((_, []))) => CertificateFailure::IncompleteChain,
-            _ => CertificateFailure::UntrustedIssuer,
-        },
+        // webpki has errors of its own for a self-signed certificate with the CA flag, and for one that bears the name of a
+        // trusted issuer and is not signed by it.
+        CertificateError::UnknownIssuer | CertificateError::BadSignature | CertificateError::Other(_) => {
+            match (leaf, chain) {
+                (Some(leaf), _) if leaf.issuer == leaf.subject => CertificateFailure::SelfSigned,
+                (Some(leaf), Some((_, intermediates))) if !is_issuer_among(&leaf.issuer, intermediates) => {
+                    CertificateFailure::IncompleteChain
+                }
+                _ => CertificateFailure::UntrustedIssuer,
+            }
+        }
         _ => CertificateFailure::Unusable,
     }
+}
+
+/// Whether one of the certificates that a server sent is that of an issuer.
+fn is_issuer_among(issuer: &Name, sent: &[CertificateDer<'_>]) -> bool {
+    sent.iter().take(MAX_CHAIN).filter_map(decode).any(|sent| sent.tbs_certificate.subject == *issuer)
 }
 
 fn decode(certificate: &CertificateDer<'_>) -> Option<Certificate> {

@@ -181,7 +181,7 @@ fn missing_intermediate_is_the_servers_omission() {
 
     let partial = TlsServer::start(&chain, vec![chain.leaf.clone()]);
     let outcome = network(trusting(&chain.root, &format!("https://{}", partial.address)), TIMEOUT);
-    let detail = "the server sent no intermediate certificate";
+    let detail = "the server did not send its intermediate certificate";
     row("missing intermediate", &outcome, Reason::Tls, Fault::Network, detail, "intermediate");
     assert_eq!(outcome.tls.unwrap().not_after, Some(january(2050)));
 }

@@ -3,7 +3,6 @@
 use serde::Serialize;
 
 use super::{
-    lookup::SystemAnswer,
     places,
     steps::{
         Reached, Step, Verdict, host_and_port, is_about_time, looked_up, name_of, next_hop, reached, said,
@@ -31,17 +30,13 @@ pub(super) struct Diagnosis {
 }
 
 /// The diagnosis of a walk; `None`: no step failed.
-pub(super) fn diagnose(
-    provider: &Provider,
-    steps: &[Step],
-    system: Option<&SystemAnswer>,
-) -> Option<Diagnosis> {
+pub(super) fn diagnose(provider: &Provider, steps: &[Step]) -> Option<Diagnosis> {
     let failed =
         |name: &&str| steps.iter().find(|step| step.name == *name && step.verdict == Verdict::Failed);
     let step = TELLING.iter().find_map(failed)?;
     Some(match (&step.run, step.name) {
         (Some((probe, outcome)), _) => {
-            let diagnosis = of_run(provider, probe.check(), outcome, system);
+            let diagnosis = of_run(provider, probe.check(), outcome);
             let known = matches!(outcome.fault, Fault::Gateway | Fault::Provider) && is_known(steps);
             if known {
                 diagnosis.remedy("the status page knows of trouble, see above: wait for its end")
@@ -105,14 +100,14 @@ fn of_clock(text: &str) -> Diagnosis {
         .command("sudo timedatectl set-ntp true".to_owned())
 }
 
-fn of_run(provider: &Provider, check: Check, outcome: &Outcome, system: Option<&SystemAnswer>) -> Diagnosis {
+fn of_run(provider: &Provider, check: Check, outcome: &Outcome) -> Diagnosis {
     let hint = outcome.hint;
     match (outcome.reason, reached(provider, outcome)) {
         (Reason::Internal, _) => {
             Diagnosis::new("none", format!("the prober itself failed: {}", said(outcome))).remedy(hint)
         }
         (Reason::Proxy, _) => of_proxy(provider, outcome),
-        (_, Reached::Lookup) => of_lookup(provider, outcome, system),
+        (_, Reached::Lookup) => of_lookup(provider, outcome),
         (_, Reached::Connection) => of_connection(provider, outcome),
         (_, Reached::Handshake) => of_handshake(provider, outcome),
         (_, Reached::Service) => of_service(provider, check, outcome),
@@ -132,17 +127,10 @@ fn of_proxy(provider: &Provider, outcome: &Outcome) -> Diagnosis {
         .command(format!("curl -v -x \"{}\" \"{target}\"", next_hop(provider)))
 }
 
-fn of_lookup(provider: &Provider, outcome: &Outcome, system: Option<&SystemAnswer>) -> Diagnosis {
+fn of_lookup(provider: &Provider, outcome: &Outcome) -> Diagnosis {
     let name = looked_up(provider).unwrap_or_default();
     let cause = format!("{name} has no address here: {}", said(outcome));
-    let mut diagnosis = Diagnosis::new("Network Connectivity Issues: DNS failure", cause);
-    if matches!(system, Some(SystemAnswer::Addresses(_))) {
-        diagnosis = diagnosis.remedy(
-            "other programs find it by nsswitch.conf: put the server that knows it into /etc/resolv.conf, or the \
-             address into /etc/hosts",
-        );
-    }
-    diagnosis
+    Diagnosis::new("Network Connectivity Issues: DNS failure", cause)
         .remedy(outcome.hint)
         .command(format!("nslookup {name}"))
         .command(format!("nslookup {name} 8.8.8.8"))

@@ -7,7 +7,6 @@
 
 mod command;
 mod diagnosis;
-mod lookup;
 mod places;
 mod plan;
 mod show;

@@ -10,12 +10,11 @@ use std::{
 use serde::{Serialize, Serializer, ser::SerializeMap};
 use url::Url;
 
-use super::lookup::SystemAnswer;
 use crate::{
-    config::{Probe, Provider, duration},
+    config::{Probe, Provider, dns_server_name, duration},
     outcome::{
-        AddressFailure, Balance, ComponentStatus, DnsServer, FailedAddress, Indicator, Outcome, RateLimit,
-        Reason, Record, rfc3339,
+        AddressFailure, Balance, ComponentStatus, DnsServer, FailedAddress, Indicator, LookupFailure,
+        Outcome, RateLimit, Reason, Record, rfc3339,
     },
 };
 
@@ -167,69 +166,67 @@ pub(super) fn proxy(provider: &Provider) -> Step {
 }
 
 /// The lookup, and whom it asked.
-pub(super) fn dns(provider: &Provider, outcome: &Outcome, servers: &[IpAddr]) -> Step {
+pub(super) fn dns(provider: &Provider, outcome: &Outcome, servers: &[DnsServer]) -> Step {
     let Some(name) = looked_up(provider) else {
         return Step::new("dns", Verdict::Skipped, "not needed for an address");
     };
-    let asked = format!("asked: /etc/hosts, {}", listed(servers));
+    let named = |text: String| {
+        let servers: Vec<String> = servers.iter().map(name_server).collect();
+        if servers.is_empty() { text } else { format!("{text} (name servers: {})", servers.join("; ")) }
+    };
     if reached(provider, outcome) == Reached::Lookup {
-        return Step::new("dns", Verdict::Failed, format!("{name}: {} ({asked})", said(outcome)));
+        return Step::new("dns", Verdict::Failed, named(format!("{name}: {}", said(outcome))));
     }
-    let text =
-        format!("{name} is {}, in {} ({asked})", listed(&outcome.dns), milliseconds(outcome.phases.resolve));
+    let took = milliseconds(outcome.phases.resolve);
+    let text = named(format!("{name} is {}, in {took}", listed(&outcome.dns)));
     if outcome.success() && !outcome.detail.is_empty() {
         return Step::new("dns", Verdict::Note, format!("{text}; {}", outcome.detail));
     }
-    Step::new("dns", Verdict::Ok, text)
+    let verdict = if servers.iter().any(is_broken) { Verdict::Note } else { Verdict::Ok };
+    Step::new("dns", verdict, text)
 }
 
-/// What the name servers of `dns_servers` say beside the system's.
-pub(super) fn other_name_servers(outcome: &Outcome) -> Vec<Step> {
+/// A name server and what came of asking it.
+fn name_server(server: &DnsServer) -> String {
+    let name = &server.server;
+    match &server.answer {
+        Ok(addresses) => format!(
+            "{name} answers {}",
+            addresses.iter().map(IpAddr::to_string).collect::<Vec<_>>().join(" ")
+        ),
+        Err(failure) => {
+            let what = match failure {
+                LookupFailure::NoSuchName => "answers NXDOMAIN",
+                LookupFailure::NoAddress => "answers that there is no address",
+                LookupFailure::ServerFailure => "failed with SERVFAIL",
+                LookupFailure::Refused => "refused with REFUSED",
+                LookupFailure::NoAnswer => "did not answer",
+                LookupFailure::NoServer => "could not be reached",
+                LookupFailure::Garbled => "sent an answer that could not be understood",
+                LookupFailure::OutOfResources => "was not asked: the prober lacks resources",
+            };
+            format!("{name} {what}")
+        }
+    }
+}
+
+/// Whether a name server could not answer, as against one that knows no such name.
+fn is_broken(server: &DnsServer) -> bool {
+    matches!(&server.answer, Err(failure) if !matches!(failure, LookupFailure::NoSuchName | LookupFailure::NoAddress))
+}
+
+/// The answers of the servers of `dns_servers`.
+pub(super) fn other_name_servers(provider: &Provider, outcome: &Outcome) -> Vec<Step> {
+    let configured: Vec<String> =
+        provider.dns_servers.iter().map(|server| dns_server_name(*server)).collect();
     let servers = outcome.network.iter().flat_map(|network| &network.dns_servers);
-    let others = servers.filter(|server| server.server != DnsServer::SYSTEM);
-    let one = |DnsServer { server, answer, duration }: &DnsServer| {
-        let (verdict, said) = match answer {
-            Ok(addresses) => (Verdict::Ok, listed(addresses)),
-            Err(failure) => (Verdict::Note, failure.to_string()),
-        };
-        Step::new("name server", verdict, format!("{server} says {said}, in {}", milliseconds(*duration)))
+    let others = servers.filter(|server| configured.contains(&server.server));
+    let one = |server: &DnsServer| {
+        let verdict = if server.ok() { Verdict::Ok } else { Verdict::Note };
+        let text = format!("{}, in {}", name_server(server), milliseconds(server.duration));
+        Step::new("name server", verdict, text)
     };
     others.map(one).collect()
-}
-
-/// What the C library's answer says beside ours.
-pub(super) fn getaddrinfo(ours: &[IpAddr], system: &SystemAnswer) -> Step {
-    let (verdict, text) = match system {
-        SystemAnswer::Addresses(theirs) if ours.is_empty() => (
-            Verdict::Note,
-            format!(
-                "finds {}: nsswitch.conf knows sources that the prober does not ask, which are all but /etc/hosts and \
-                 the servers of resolv.conf",
-                listed(theirs)
-            ),
-        ),
-        SystemAnswer::Addresses(theirs) if theirs.iter().any(|address| ours.contains(address)) => {
-            (Verdict::Ok, "finds the same".to_owned())
-        }
-        SystemAnswer::Addresses(theirs) => (
-            Verdict::Note,
-            format!(
-                "finds others: {}; large services give each asker others, else compare /etc/hosts and nsswitch.conf",
-                listed(theirs)
-            ),
-        ),
-        SystemAnswer::Nothing | SystemAnswer::NoAnswer if ours.is_empty() => {
-            (Verdict::Note, "finds no address either".to_owned())
-        }
-        SystemAnswer::Nothing => (
-            Verdict::Note,
-            "finds no address: programs that follow nsswitch.conf fail here, the prober does not".to_owned(),
-        ),
-        SystemAnswer::NoAnswer => {
-            (Verdict::Note, "did not answer within 5 s, which the prober need not wait for".to_owned())
-        }
-    };
-    Step::new("getaddrinfo", verdict, text)
 }
 
 /// The connection, or the proxy's and its tunnel; and the addresses to which there was none.

@@ -1,14 +1,20 @@
 //! The walk itself: the guide's steps in their order, as far as they make sense.
 
-use std::{io, mem, time::SystemTime};
+use std::{
+    io, mem,
+    time::{Duration, Instant, SystemTime},
+};
 
 use super::{
     diagnosis::{Diagnosis, diagnose},
-    lookup::{SystemAnswer, name_servers, system_answer},
     places,
     plan::Plan,
     steps::{self, Reached, Step, Verdict, reached},
 };
+use crate::probe::ask_system_servers;
+
+/// How long each of the system's name servers has to answer.
+const NAME_SERVER_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// What a walk came to.
 pub(super) struct Found {
@@ -22,7 +28,7 @@ type Live<'a> = dyn FnMut(&Step) -> io::Result<()> + 'a;
 
 /// Takes the steps.
 pub(super) async fn walk(plan: &Plan, live: &mut Live<'_>) -> io::Result<Found> {
-    let mut walk = Walk { plan, steps: Vec::new(), system: None, live };
+    let mut walk = Walk { plan, steps: Vec::new(), live };
     walk.take(steps::configuration(&plan.provider))?;
     walk.take(steps::proxy(&plan.provider))?;
     if walk.way().await? {
@@ -30,15 +36,13 @@ pub(super) async fn walk(plan: &Plan, live: &mut Live<'_>) -> io::Result<Found> 
     }
     // On a host of its own: it answers also where the service does not, and tells then whether the fault is known.
     walk.status().await?;
-    let Walk { steps, system, .. } = walk;
-    Ok(Found { diagnosis: diagnose(&plan.provider, &steps, system.as_ref()), steps })
+    let steps = walk.steps;
+    Ok(Found { diagnosis: diagnose(&plan.provider, &steps), steps })
 }
 
 struct Walk<'a, 'l> {
     plan: &'a Plan,
     steps: Vec<Step>,
-    /// `None`: there was no name to look up.
-    system: Option<SystemAnswer>,
     live: &'a mut Live<'l>,
 }
 
@@ -54,20 +58,16 @@ impl Walk<'_, '_> {
         let Plan { provider, network, .. } = self.plan;
         let asking = async {
             match steps::looked_up(provider) {
-                Some(name) => Some(system_answer(name).await),
-                None => None,
+                Some(name) => ask_system_servers(name, Instant::now() + NAME_SERVER_TIMEOUT).await,
+                None => Vec::new(),
             }
         };
-        let (outcome, system) = tokio::join!(network.run(), asking);
+        let (outcome, servers) = tokio::join!(network.run(), asking);
         let probe = network.probe();
-        self.take(steps::dns(provider, &outcome, &name_servers()).of_failed(probe, &outcome))?;
-        for step in steps::other_name_servers(&outcome) {
+        self.take(steps::dns(provider, &outcome, &servers).of_failed(probe, &outcome))?;
+        for step in steps::other_name_servers(provider, &outcome) {
             self.take(step)?;
         }
-        if let Some(system) = &system {
-            self.take(steps::getaddrinfo(&outcome.dns, system))?;
-        }
-        self.system = system;
         let came = reached(provider, &outcome);
         if came > Reached::Lookup {
             self.take(steps::tcp(provider, &outcome).of_failed(probe, &outcome))?;

@@ -121,8 +121,8 @@ fn what_the_network_check_finds_beside_its_verdict_is_shown() {
     let lines: Vec<(Verdict, String)> =
         other_name_servers(&found(&[])).into_iter().map(|step| (step.verdict, step.text)).collect();
     let expected = [
-        (Verdict::Ok, "192.0.2.53 says 192.0.2.1, in 5 ms"),
-        (Verdict::Note, "192.0.2.54 says refused, in 5 ms"),
+        (Verdict::Ok, "192.0.2.53 answers 192.0.2.1, in 5 ms"),
+        (Verdict::Note, "192.0.2.54 refused with REFUSED, in 5 ms"),
     ];
     assert_eq!(lines, expected.map(|(verdict, text)| (verdict, text.to_owned())));
 
