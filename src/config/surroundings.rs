@@ -116,27 +116,45 @@ impl Surroundings<'_> {
         names.iter().find_map(set)
     }
 
-    /// Whether `no_proxy` names the target: its host, a domain above it, or everything.
+    /// Whether `no_proxy` names the target. The list is curl's: separated by commas, spaces and tabs.
     fn is_exempt(&self, target: &Url) -> bool {
         let set = |name: &&str| (self.variable)(name).filter(|value| !value.is_empty());
         let list = ["no_proxy", "NO_PROXY"].iter().find_map(set).unwrap_or_default();
-        let host = target.host_str().unwrap_or_default().trim_matches(['[', ']']);
-        let matches = |entry: &str| {
-            let (name, port) = match entry.rsplit_once(':') {
-                Some((name, port)) if !name.contains(':') && port.parse::<u16>().is_ok() => {
-                    (name, port.parse().ok())
-                }
-                _ => (entry, None),
-            };
-            let domain = name.trim_start_matches("*.").trim_start_matches('.').trim_matches(['[', ']']);
-            let named = host == domain || host.strip_suffix(domain).is_some_and(|rest| rest.ends_with('.'));
-            let within = host.parse().is_ok_and(|address| is_within(address, name));
-            name == "*"
-                || (!domain.is_empty() && named || within)
-                    && port.is_none_or(|port| Some(port) == target.port_or_known_default())
-        };
-        list.to_string_lossy().to_ascii_lowercase().split([',', ' ']).any(matches)
+        let list = list.to_string_lossy().to_ascii_lowercase();
+        list.split([',', ' ', '\t']).any(|entry| exempts(entry, target))
     }
+}
+
+/// Whether an entry of `no_proxy`, in lower case, names the target. Beside what curl understands, an entry may have a
+/// port, brackets around an IPv6 address, and `*` for every target or in place of a first label, as in Go.
+fn exempts(entry: &str, target: &Url) -> bool {
+    if entry == "*" {
+        return true;
+    }
+    let with_port = |(name, port): (_, &str)| Some((name, port.parse::<u16>().ok()?));
+    let has_port = |(name, _): &(&str, u16)| !name.contains(':') || name.ends_with(']');
+    let (name, port) = match entry.rsplit_once(':').and_then(with_port).filter(has_port) {
+        Some((name, port)) => (name, Some(port)),
+        None => (entry, None),
+    };
+    if port.is_some_and(|port| Some(port) != target.port_or_known_default()) {
+        return false;
+    }
+    match target.host() {
+        Some(Host::Domain(host)) => is_domain_of(name, host),
+        Some(Host::Ipv4(address)) => is_within(address.into(), name),
+        Some(Host::Ipv6(address)) => is_within(address.into(), name),
+        None => false,
+    }
+}
+
+/// Whether the entry is the host or a domain above it. One dot at the end of either does not count, nor does one at the
+/// beginning of the entry.
+fn is_domain_of(entry: &str, host: &str) -> bool {
+    let [entry, host] = [entry, host].map(|name| name.strip_suffix('.').unwrap_or(name));
+    let domain = entry.strip_prefix("*.").or_else(|| entry.strip_prefix('.')).unwrap_or(entry);
+    let above = |rest: &str| rest.is_empty() || rest.ends_with('.');
+    !domain.is_empty() && host.strip_suffix(domain).is_some_and(above)
 }
 
 /// The command that gives a command by hand the credentials that otherwise only the unit has.
@@ -185,16 +203,18 @@ pub(super) fn is_loopback(target: &Url) -> bool {
     }
 }
 
-/// Whether the address is in a network written as `192.0.2.0/24`.
-fn is_within(address: IpAddr, network: &str) -> bool {
-    let Some((base, length)) = network.split_once('/') else { return false };
-    let (Ok(base), Ok(length)) = (base.parse(), length.parse::<u32>()) else { return false };
+/// Whether the entry is the address or a network that it is in, written as `192.0.2.0/24`.
+fn is_within(address: IpAddr, entry: &str) -> bool {
+    let (base, length) = entry.split_once('/').unwrap_or((entry, "128"));
+    let (Ok(base), Ok(length)) = (base.trim_matches(['[', ']']).parse(), length.parse::<u32>()) else {
+        return false;
+    };
     let common = match (address, base) {
         (IpAddr::V4(a), IpAddr::V4(b)) => (a.to_bits() ^ b.to_bits()).leading_zeros(),
         (IpAddr::V6(a), IpAddr::V6(b)) => (a.to_bits() ^ b.to_bits()).leading_zeros(),
         _ => return false,
     };
-    common >= length
+    address == base || common >= length
 }
 
 /// The certificates of a PEM file, at least one, each fit to be a trusted root.
@@ -291,6 +311,14 @@ mod tests {
             ("192.0.2.0/24", "https://192.0.3.9", false),
             ("2001:db8::/32", "https://[2001:db8::1]", true),
             ("", "https://a.example", false),
+            ("[2001:db8::1]:443", "https://[2001:db8::1]", true),
+            ("[2001:db8::1]:8443", "https://[2001:db8::1]", false),
+            ("[2001:DB8:0::1]", "https://[2001:db8::1]", true),
+            ("192.0.2.0/33", "https://192.0.2.9", false),
+            ("0.0.0.0/0", "https://192.0.2.9", true),
+            ("*.a.example.", "https://b.a.example.", true),
+            ("a.example.:443", "https://a.example", true),
+            ("*.", "https://a.example", false),
         ] {
             proxy(&[("ALL_PROXY", "p"), ("no_proxy", list)], target, (!exempt).then_some("ALL_PROXY"));
         }

@@ -394,16 +394,97 @@ fn the_environments_proxy_holds_unless_the_file_says_otherwise() {
     assert_eq!(proxy("groq"), None);
     assert_eq!(proxy("openai"), None);
     assert_eq!(proxy("google").as_deref(), Some("http://[::1]:8080/"));
+}
 
-    let secretive =
-        |name: &str| (name == "HTTPS_PROXY").then(|| "http://user:canary@proxy.example:3128".into());
-    let surroundings = Surroundings { variable: &secretive, ..SURROUNDINGS };
-    let problems = parse("[provider.langmart]", "config.toml", Keys::Required, &surroundings).unwrap_err();
-    assert_eq!(
-        problems.to_string(),
-        "config.toml:1: provider.langmart.proxy: the environment's HTTPS_PROXY: must not have a user or password in \
-         it; give those by proxy_auth; write http://HOST:PORT, or \"none\" for no proxy"
-    );
+/// `[provider.langmart]` with these lines, where `https_proxy` is that.
+fn with_proxy(variable: &str, lines: &str) -> Result<Loaded, Problems> {
+    let set = |name: &str| match name {
+        "https_proxy" => Some(variable.into()),
+        "PROXY_AUTH" => Some("file:canary".into()),
+        _ => None,
+    };
+    let surroundings = Surroundings { variable: &set, ..SURROUNDINGS };
+    parse(&format!("[provider.langmart]\n{lines}"), "config.toml", Keys::Required, &surroundings)
+}
+
+#[test]
+fn environment_proxy_may_carry_credentials() {
+    for (value, url, auth) in [
+        ("http://user:canary@p.example:3128", "http://p.example:3128/", "user:canary"),
+        ("user:canary@p.example:3128", "http://p.example:3128/", "user:canary"),
+        ("http://user:canary@[2001:db8::1]:3128/", "http://[2001:db8::1]:3128/", "user:canary"),
+        ("https://us%25er:canary%3A%40%2f@p.example", "https://p.example/", "us%er:canary:@/"),
+        ("http://user:canary%zz@p.example", "http://p.example/", "user:canary%zz"),
+        ("http://user:c@nary@p.example", "http://p.example/", "user:c@nary"),
+        ("http://user@p.example", "http://p.example/", "user:"),
+        ("http://:canary@p.example", "http://p.example/", ":canary"),
+        ("socks5h://user:canary@p.example", "socks5h://p.example:1080", "user:canary"),
+    ] {
+        let config = with_proxy(value, "").unwrap_or_else(|problems| panic!("{value}: {problems}")).config;
+        let provider = &config.providers["langmart"];
+        assert_eq!(provider.proxy.as_ref().unwrap().as_str(), url, "{value}");
+        let (user, password) = provider.proxy_credentials().unwrap();
+        assert_eq!(format!("{user}:{password}"), auth, "{value}");
+        assert_eq!(
+            provider.proxy_auth.as_ref().unwrap().source,
+            KeySource::Env("https_proxy".to_owned()),
+            "{value}"
+        );
+        assert!(!format!("{config:?}").contains(CANARY), "{config:?}");
+    }
+}
+
+#[test]
+fn environment_proxy_credentials_yield_to_the_file() {
+    let credentials = |lines: &str| {
+        let config = with_proxy("http://user:canary@p.example:3128", lines).unwrap().config;
+        let provider = &config.providers["langmart"];
+        provider.proxy_credentials().map(|(user, _)| user.to_owned())
+    };
+    assert_eq!(credentials("").as_deref(), Some("user"));
+    assert_eq!(credentials("proxy_auth = { env = \"PROXY_AUTH\" }").as_deref(), Some("file"));
+    assert_eq!(credentials("proxy = \"http://other.example:1\""), None, "they are for the other proxy");
+    assert_eq!(credentials("proxy = \"none\""), None);
+}
+
+#[test]
+fn environment_proxy_that_cannot_be_used_is_refused() {
+    for (value, reason) in [
+        ("http://us%3Aer:canary@p.example", "a user with a colon in its name"),
+        ("http://user:canary%0d%0aX@p.example", "control characters"),
+        ("http://user:canary%ff@p.example", "not UTF-8"),
+        ("socks5://:canary@p.example", "must have a user for a SOCKS proxy"),
+        ("http://user:canary@p.example:0", "no port 0"),
+        ("http://user:canary@p.example/path", "host and port alone"),
+        ("http://user:canary@", "is not a URL"),
+        ("http://user:can/ary@p.example", "is not a URL"),
+        ("http://user:can ary@p.example", "white space"),
+        ("socks4://user:canary@p.example:1080", "must begin with"),
+        ("://user:canary@p.example", "is not a URL"),
+    ] {
+        let problems = with_proxy(value, "").unwrap_err().to_string();
+        assert!(problems.contains("the environment's https_proxy: "), "{value}: {problems}");
+        assert!(problems.contains(reason), "{value}: {problems}");
+        assert!(!problems.contains("ary"), "{value}: {problems}");
+    }
+}
+
+#[test]
+fn proxy_without_a_port_has_that_of_its_scheme() {
+    for (written, port) in [
+        ("http://p.example", 80),
+        ("http://p.example/", 80),
+        ("https://p.example", 443),
+        ("socks5://p.example", 1080),
+        ("socks5h://[2001:db8::1]", 1080),
+    ] {
+        let ports = [with_proxy("", &format!("proxy = {written:?}")), with_proxy(written, "")]
+            .map(|loaded| loaded.unwrap().config.providers["langmart"].proxy.clone().unwrap())
+            .map(|url| url.port_or_known_default());
+        assert_eq!(ports, [Some(port); 2], "{written}");
+    }
+    let bare = with_proxy("p.example", "").unwrap().config;
+    assert_eq!(bare.providers["langmart"].proxy.as_ref().unwrap().as_str(), "http://p.example/");
 }
 
 #[test]

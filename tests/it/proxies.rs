@@ -3,14 +3,14 @@
 
 use std::{
     env, fs,
-    net::SocketAddr,
+    net::{SocketAddr, TcpListener},
     process::{Command, Stdio},
     thread,
     time::{Duration, Instant},
 };
 
 use langmart_prober::{
-    config::{Key, KeySource, Probe, Provider, Secret},
+    config::{Key, KeySource, Keys, Probe, Provider, Secret, Surroundings, parse},
     outcome::{Api, Check, Fault, Outcome, Reason, Record},
     probe::{NetworkStack, Target},
     simulator::{Options, Scenario, Simulator},
@@ -81,6 +81,93 @@ fn both(
 }
 
 const TARGET: &str = "https://192.0.2.1/v1";
+
+/// Whether curl asks the proxy for the URL where `no_proxy` is that list.
+fn curl_uses_proxy(url: &str, no_proxy: &str) -> bool {
+    let [proxy, target] = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
+    let address = |listener: &TcpListener| listener.local_addr().unwrap();
+    let mut curl = Command::new("curl");
+    curl.env_clear().env("PATH", env::var_os("PATH").unwrap_or_default());
+    curl.env("http_proxy", format!("http://{}", address(&proxy))).env("no_proxy", no_proxy);
+    // Wherever curl connects directly, it is to the target.
+    curl.args(["-s", "-o", "/dev/null", "--max-time", "20", "--connect-to"]);
+    curl.arg(format!("::127.0.0.1:{}", address(&target).port())).arg(url);
+    let mut child = curl.spawn().unwrap();
+    let asked = loop {
+        let accepted = [&proxy, &target].map(|listener| {
+            listener.set_nonblocking(true).unwrap();
+            listener.accept().is_ok()
+        });
+        match accepted {
+            [true, _] => break true,
+            [_, true] => break false,
+            _ => assert!(child.try_wait().unwrap().is_none(), "curl ended without a connection: {url}"),
+        }
+        thread::sleep(Duration::from_millis(1));
+    };
+    child.kill().unwrap();
+    child.wait().unwrap();
+    asked
+}
+
+#[test]
+fn no_proxy_is_read_as_curl_reads_it() {
+    if !parts::has(&["curl"], false) {
+        return;
+    }
+    let mut differing = Vec::new();
+    for (host, no_proxy) in [
+        ("api.corp.test", "corp.test"),
+        ("api.corp.test", "CORP.test."),
+        ("api.corp.test", "api.corp.test."),
+        ("api.corp.test.", "corp.test"),
+        ("api.corp.test.", "api.corp.test."),
+        ("api.corp.test", "other.test,\tcorp.test"),
+        ("api.corp.test", "other.test \t corp.test"),
+        ("api.corp.test", "\tcorp.test\t"),
+        ("api.corp.test", "other.test,,, corp.test"),
+        ("api.corp.test", ".corp.test."),
+        ("api.corp.test", "..corp.test"),
+        ("api.corp.test", "corp.test.."),
+        ("api.corp.test", "."),
+        ("api.corp.test.", "."),
+        ("api.corp.test", "test"),
+        ("api.corp.test", "orp.test"),
+        ("api.corp.test", "api.corp"),
+        ("corp.test", ".corp.test"),
+        ("corp.test", "api.corp.test"),
+        ("a_b.corp.test", "B.corp.test"),
+        ("corp.test", "*"),
+        ("corp.test", " "),
+        ("192.0.2.9", "192.0.2.9"),
+        ("192.0.2.9", "2.9"),
+        ("192.0.2.9", ".0.2.9"),
+        ("192.0.2.9", "192.0.2.9."),
+        ("192.0.2.9", "192.0.2.0/24"),
+        ("192.0.2.9", "192.0.3.0/24\t192.0.2.8/31"),
+        ("192.0.2.9", "192.0.2.8/32"),
+        // curl 7.88 compares IPv6 as text; other ways of writing it, and networks, it does not know.
+        ("[2001:db8::9]", "2001:db8::9"),
+        ("[2001:db8::9]", "2001:db8:1::/48"),
+        ("[2001:db8::9]", "db8::9"),
+    ] {
+        let url = format!("http://{host}/v1");
+        let proxy = "http://127.0.0.1:3128";
+        let variable = |name: &str| match name {
+            "http_proxy" => Some(proxy.into()),
+            "no_proxy" => Some(no_proxy.into()),
+            _ => None,
+        };
+        let surroundings = Surroundings { variable: &variable, system_roots: &Vec::new };
+        let text = format!("[provider.openai]\nbase_url = {url:?}\n");
+        let config = parse(&text, "config.toml", Keys::Required, &surroundings).unwrap().config;
+        let ours = config.providers["openai"].proxy.is_some();
+        if ours != curl_uses_proxy(&url, no_proxy) {
+            differing.push(format!("{host} with {no_proxy:?}: by the proxy: {ours}"));
+        }
+    }
+    assert!(differing.is_empty(), "curl does otherwise:\n{}", differing.join("\n"));
+}
 
 #[test]
 fn proxies_that_cannot_be_reached() {

@@ -26,7 +26,8 @@ pub struct Provider {
     pub key_header: Option<HeaderName>,
     /// The proxy, `SCHEME://host:port` without userinfo, of scheme http, https, socks5 or socks5h; `None`: direct.
     pub proxy: Option<Url>,
-    /// The proxy's credentials, `user:password`; `None`: it is given none.
+    /// The proxy's credentials, `user:password`, the file's or those in the URL of the environment's proxy. `None` if there
+    /// are none.
     pub proxy_auth: Option<Key>,
     /// Name servers that the network check asks beside the system's resolver.
     pub dns_servers: Vec<SocketAddr>,

@@ -45,6 +45,11 @@ impl<'a> Context<'a> {
         !providers.iter().any(|name| place.path.starts_with(&format!("provider.{name}.")))
     }
 
+    /// Whether the secret of that place is read at all.
+    pub(super) fn wants_secret(&self, place: &Place) -> bool {
+        self.keys != Keys::Skipped && !self.is_idle(place)
+    }
+
     /// A secret's text where it is wanted and can be had; what is wrong with it is reported, never shown.
     pub(super) fn secret(
         &self,

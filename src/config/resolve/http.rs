@@ -1,5 +1,6 @@
 //! The parts of requests that an operator writes: URLs, paths, headers and expectations.
 
+use percent_encoding::percent_decode_str;
 use regex::bytes::RegexBuilder;
 use reqwest::{
     Method,
@@ -65,27 +66,70 @@ pub(super) fn status_url(text: &str) -> Result<Url, String> {
     Ok(url)
 }
 
-/// The kinds of proxies. For socks5 the prober looks the target's name up, for socks5h the proxy does.
-const PROXY_SCHEMES: [&str; 4] = ["http", "https", "socks5", "socks5h"];
+/// The kinds of proxies, and the port of one that is written without. For socks5 the prober looks the target's name up,
+/// for socks5h the proxy does.
+const PROXY_SCHEMES: [(&str, u16); 4] = [("http", 80), ("https", 443), ("socks5", 1080), ("socks5h", 1080)];
 
-/// The proxy, by scheme, host and port alone.
+/// What to write where a proxy is not understood.
+const PROXY_REMEDY: &str = "write http://HOST:PORT, or \"none\" for no proxy";
+
+/// The proxy of the file, by scheme, host and port alone.
 pub(super) fn proxy(text: &str) -> Result<Url, String> {
-    const REMEDY: &str = "write http://HOST:PORT, or \"none\" for no proxy";
-    let url = web_url(text, &PROXY_SCHEMES).map_err(|message| {
-        let credentials = if message.contains("password") { "; give those by proxy_auth" } else { "" };
-        format!("{message}{credentials}; {REMEDY}")
-    })?;
-    let port = text.trim_end_matches('/').rsplit(':').next().unwrap_or_default();
-    let bare = matches!(url.path(), "" | "/") && url.query().is_none() && url.fragment().is_none();
-    let Some(port) = port.parse::<u16>().ok().filter(|_| bare) else {
-        return Err(format!("must be host and port alone; {REMEDY}"));
+    let url = proxy_url(text)?;
+    if has_userinfo(&url) {
+        return Err(format!("{USERINFO}; give those by proxy_auth; {PROXY_REMEDY}"));
+    }
+    bare_proxy(&url)
+}
+
+/// The proxy of an environment variable, and its `user:password` where the URL has them, percent-decoded. By convention
+/// the scheme may be left out.
+pub(super) fn environment_proxy(text: &str) -> Result<(Url, Option<Zeroizing<String>>), String> {
+    let url = match text.contains("://") {
+        true => proxy_url(text)?,
+        false => proxy_url(&Zeroizing::new(format!("http://{text}")))?,
     };
+    let auth = has_userinfo(&url).then(|| userinfo(&url)).transpose()?;
+    Ok((bare_proxy(&url)?, auth))
+}
+
+fn proxy_url(text: &str) -> Result<Url, String> {
+    let schemes = PROXY_SCHEMES.map(|(scheme, _)| scheme);
+    let url = host_url(text, &schemes).map_err(|message| format!("{message}; {PROXY_REMEDY}"))?;
+    if matches!(url.path(), "" | "/") && url.query().is_none() && url.fragment().is_none() {
+        Ok(url)
+    } else {
+        Err(format!("must be host and port alone; {PROXY_REMEDY}"))
+    }
+}
+
+/// The same without userinfo, and with a port.
+fn bare_proxy(url: &Url) -> Result<Url, String> {
+    let default = PROXY_SCHEMES.iter().find(|(scheme, _)| *scheme == url.scheme()).map(|(_, port)| *port);
+    let port = url.port().or(default).unwrap_or_default();
     // The URL standard takes any text for the host of a scheme that it does not know: so by one that it does.
     let host = Url::parse(&format!("http://{}/", url.host_str().unwrap_or_default()))
-        .map_err(|error| format!("is not a URL ({error}); {REMEDY}"))?;
+        .map_err(|error| format!("is not a URL ({error}); {PROXY_REMEDY}"))?;
     let host = host.host_str().unwrap_or_default();
     Url::parse(&format!("{}://{host}:{port}", url.scheme()))
         .map_err(|error| format!("is not a URL ({error})"))
+}
+
+/// The `user:password` of a URL; the password is empty where there is none.
+fn userinfo(url: &Url) -> Result<Zeroizing<String>, String> {
+    let decoded = |text| {
+        let text = percent_decode_str(text).decode_utf8();
+        text.map_err(|_| format!("has a user or password that is not UTF-8; {PROXY_REMEDY}, and proxy_auth"))
+    };
+    let (user, password) = (decoded(url.username())?, decoded(url.password().unwrap_or_default())?);
+    if user.contains(':') {
+        return Err("has a user with a colon in its name, which cannot be sent (RFC 7617, 2)".to_owned());
+    }
+    let auth = Zeroizing::new(format!("{user}:{password}"));
+    match credentials(&auth, url.scheme().starts_with("socks")) {
+        Ok(()) => Ok(auth),
+        Err(message) => Err(format!("user and password: {message}")),
+    }
 }
 
 /// What is wrong with a proxy's `user:password`; nothing of the text itself.
@@ -93,21 +137,35 @@ pub(super) fn credentials(text: &str, socks: bool) -> Result<(), &'static str> {
     // hyper-util writes them into a buffer that has to hold the target's name as well.
     const LONGEST_FOR_SOCKS: usize = 128;
     const LONGEST: usize = 4_096;
-    if text.split_once(':').is_none_or(|(user, _)| user.is_empty()) {
-        Err("must be user:password; store it so, with the colon")
-    } else if text.contains(char::is_control) {
-        Err("has control characters or several lines; store user:password alone")
-    } else if socks && text.len() > LONGEST_FOR_SOCKS {
-        Err("is longer than the 128 bytes that can be sent to a SOCKS proxy")
-    } else if text.len() > LONGEST {
-        Err("is longer than 4096 bytes; store user:password alone")
-    } else {
-        Ok(())
+    match text.split_once(':') {
+        None => Err("must be user:password; store it so, with the colon"),
+        Some(("", _)) if socks => Err("must have a user for a SOCKS proxy (RFC 1929)"),
+        Some(_) if text.contains(char::is_control) => {
+            Err("has control characters or several lines; store user:password alone")
+        }
+        Some(_) if socks && text.len() > LONGEST_FOR_SOCKS => {
+            Err("is longer than the 128 bytes that can be sent to a SOCKS proxy")
+        }
+        Some(_) if text.len() > LONGEST => Err("is longer than 4096 bytes; store user:password alone"),
+        Some(_) => Ok(()),
     }
+}
+
+/// What is wrong with a URL that has a user or password.
+const USERINFO: &str = "must not have a user or password in it";
+
+fn has_userinfo(url: &Url) -> bool {
+    !url.username().is_empty() || url.password().is_some()
 }
 
 /// A URL with a host and without credentials.
 fn web_url(text: &str, schemes: &[&str]) -> Result<Url, String> {
+    let url = host_url(text, schemes)?;
+    if has_userinfo(&url) { Err(USERINFO.to_owned()) } else { Ok(url) }
+}
+
+/// A URL with a host.
+fn host_url(text: &str, schemes: &[&str]) -> Result<Url, String> {
     let written = || format!("must begin with {}://", schemes.join(":// or "));
     // The parser would silently drop or turn these.
     if text.contains(|c: char| c.is_whitespace() || c.is_control() || c == '\\') {
@@ -116,9 +174,6 @@ fn web_url(text: &str, schemes: &[&str]) -> Result<Url, String> {
     let url = Url::parse(text).map_err(|error| format!("is not a URL ({error}); it {}", written()))?;
     if !schemes.contains(&url.scheme()) || !text.contains("://") {
         return Err(written());
-    }
-    if !url.username().is_empty() || url.password().is_some() {
-        return Err("must not have a user or password in it".to_owned());
     }
     if url.host_str().is_none_or(str::is_empty) || url.port() == Some(0) {
         return Err("must have a host, and no port 0".to_owned());

@@ -10,17 +10,20 @@ use std::{
 use reqwest::header::HeaderName;
 use toml::de::DeValue;
 use url::Url;
+use zeroize::Zeroizing;
 
 use super::{
     context::Context,
-    http::{base_url, credentials, headers, is_exposed, key_header, path, proxy, status_url},
+    http::{
+        base_url, credentials, environment_proxy, headers, is_exposed, key_header, path, proxy, status_url,
+    },
     shard::of_pace,
     values::source,
 };
 use crate::{
     config::{
         key,
-        model::{DNS_PORT, Key, Paths, Provider, Shard, StatusSource},
+        model::{DNS_PORT, Key, KeySource, Paths, Provider, Shard, StatusSource},
         problem::{Place, Report, not_one_of, shown},
         raw::{Section, wrong_type},
         secret::Secret,
@@ -102,15 +105,16 @@ pub(super) fn provider(
     }
     let headers = headers(&section.section("headers"), context);
     let key_header = own_key_header(&mut section, &headers);
-    let way = way(&mut section, &url, context);
+    let (proxy, environment_auth) = proxied(&mut section, &url, context);
+    let proxy_auth = proxy_auth(&mut section, proxy.as_ref(), context).or(environment_auth);
     let pace_place = section.place_of("requests_per_minute");
     let resolved = Provider {
         name: name.to_owned(),
         api: api.unwrap_or(Api::Openai),
         key_header,
         key,
-        proxy_auth: proxy_auth(&mut section, way.as_ref(), context),
-        proxy: way,
+        proxy,
+        proxy_auth,
         dns_servers: dns_servers(&mut section, report),
         ca_certificates: ca_certificates(&mut section),
         headers,
@@ -236,23 +240,35 @@ fn own_key_header(section: &mut Section<'_>, headers: &[(HeaderName, impl Sized)
     Some(name)
 }
 
-/// The proxy on the way to the provider: its own, or the environment's.
-fn way(section: &mut Section<'_>, target: &Url, context: &Context<'_>) -> Option<Url> {
+/// The proxy between the prober and the provider: the file's, or the environment's with the credentials that its URL has.
+fn proxied(section: &mut Section<'_>, target: &Url, context: &Context<'_>) -> (Option<Url>, Option<Key>) {
     if section.has("proxy") {
-        return section
-            .text("proxy", |text| if text == "none" { Ok(None) } else { proxy(text).map(Some) })
-            .flatten();
+        let written =
+            section.text("proxy", |text| if text == "none" { Ok(None) } else { proxy(text).map(Some) });
+        return (written.flatten(), None);
     }
     section.pass(&["proxy"]);
-    let (variable, value) = context.surroundings.proxy_for(target)?;
-    // By convention the scheme may be left out there.
-    let text = value.to_string_lossy();
-    let url = if text.contains("://") { proxy(&text) } else { proxy(&format!("http://{text}")) };
-    url.map_err(|message| section.problem("proxy", format!("the environment's {variable}: {message}"))).ok()
+    let Some((variable, value)) = context.surroundings.proxy_for(target) else { return (None, None) };
+    let text = Zeroizing::new(value.to_string_lossy().into_owned());
+    match environment_proxy(&text) {
+        Ok((url, auth)) => {
+            let wanted = context.wants_secret(&section.place_of("proxy_auth"));
+            let key = |auth: Zeroizing<String>| Key {
+                value: Secret::from(if wanted { auth } else { Zeroizing::default() }),
+                source: KeySource::Env(variable.to_owned()),
+            };
+            (Some(url), auth.map(key))
+        }
+        Err(message) => {
+            section.problem("proxy", format!("the environment's {variable}: {message}"));
+            (None, None)
+        }
+    }
 }
 
-/// The proxy's credentials. Without a proxy they are of no use, which depends on the environment: a warning.
-fn proxy_auth(section: &mut Section<'_>, way: Option<&Url>, context: &Context<'_>) -> Option<Key> {
+/// The proxy's credentials that the file has. Without a proxy they are of no use, which depends on the environment: a
+/// warning.
+fn proxy_auth(section: &mut Section<'_>, proxy: Option<&Url>, context: &Context<'_>) -> Option<Key> {
     const WAYS: &str = "{ env = \"VARIABLE\" }, { file = \"/path\" } or { credential = \"name\" }";
     let place = section.place_of("proxy_auth");
     let value = section.value("proxy_auth")?;
@@ -262,9 +278,9 @@ fn proxy_auth(section: &mut Section<'_>, way: Option<&Url>, context: &Context<'_
         return None;
     }
     let source = source(Section::of(value, place.clone(), context.report), context.report)?;
-    let socks = way.is_some_and(|proxy| proxy.scheme().starts_with("socks"));
+    let socks = proxy.is_some_and(|proxy| proxy.scheme().starts_with("socks"));
     let text = context.secret(&source, &place, |text| credentials(text, socks)).unwrap_or_default();
-    if way.is_none() && !section.is_bad("proxy") {
+    if proxy.is_none() && !section.is_bad("proxy") {
         context.report.warning(&place, "there is no proxy to give it to; set proxy, or remove it");
     }
     Some(Key { value: Secret::from(text), source })

@@ -118,15 +118,16 @@ fn what_the_network_check_finds_beside_its_verdict_is_shown() {
         let phases = Phases { connect: MOMENT, processing: MOMENT, ..Phases::default() };
         Outcome { network: Some(Box::new(network)), failed_addresses, ..outcome(Reason::Ok, phases) }
     };
+    let mut provider = provider("langmart", Api::Langmart, "https://api.example");
+    provider.dns_servers = ["192.0.2.53:53", "192.0.2.54:53"].map(|server| server.parse().unwrap()).into();
     let lines: Vec<(Verdict, String)> =
-        other_name_servers(&found(&[])).into_iter().map(|step| (step.verdict, step.text)).collect();
+        other_name_servers(&provider, &found(&[])).into_iter().map(|step| (step.verdict, step.text)).collect();
     let expected = [
         (Verdict::Ok, "192.0.2.53 answers 192.0.2.1, in 5 ms"),
         (Verdict::Note, "192.0.2.54 refused with REFUSED, in 5 ms"),
     ];
     assert_eq!(lines, expected.map(|(verdict, text)| (verdict, text.to_owned())));
 
-    let provider = provider("langmart", Api::Langmart, "https://api.example");
     for (failed, verdict, text) in [
         (&[][..], Verdict::Ok, ""),
         (
