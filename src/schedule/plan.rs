@@ -9,6 +9,12 @@ const MAX_LATENESS: Duration = Duration::from_secs(5);
 /// The most that a run may start late because the one before it has only just ended, whatever its interval.
 const MAX_GRACE: Duration = Duration::from_millis(250);
 
+/// The longest interval of which the schedule alone gives a result soon enough. A probe that runs more rarely has a
+/// first run besides.
+const LONGEST_INTERVAL_WITHOUT_FIRST_RUN: Duration = Duration::from_secs(600);
+/// How long after its start a probe has run once. It is also how much later a first run that was held back is tried again.
+pub(super) const FIRST_RUN_WITHIN: Duration = Duration::from_secs(60);
+
 /// Nanoseconds since the Unix epoch, as the [`Anchor`] counts them. The year 2554 is the last; later ones are that.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Moment(pub(super) u64);
@@ -110,6 +116,15 @@ impl Plan {
     /// The first run that is due strictly after a moment.
     pub(super) fn first_after(&self, moment: Moment) -> u64 {
         self.first_from(Moment(moment.0.saturating_add(1)))
+    }
+
+    /// Returns when a probe that starts at `start` makes its first run, at a place of the minute that follows from its
+    /// hash. Returns `None` if a due time is as soon, or the interval is 10 minutes or less.
+    pub(super) fn first_run(&self, start: Moment) -> Option<Moment> {
+        let is_rare = self.interval > nanoseconds(LONGEST_INTERVAL_WITHOUT_FIRST_RUN);
+        let is_due_soon = self.due(self.first_after(start)).since(start) < FIRST_RUN_WITHIN;
+        let offset = Duration::from_nanos(self.offset % nanoseconds(FIRST_RUN_WITHIN));
+        (is_rare && !is_due_soon).then(|| start.plus(offset))
     }
 
     /// How many whole intervals a duration holds.
@@ -218,6 +233,38 @@ mod tests {
         check(milliseconds(1000), milliseconds(250), milliseconds(50));
         check(milliseconds(20_000), milliseconds(5000), milliseconds(250));
         check(MINUTE, milliseconds(5000), milliseconds(250));
+    }
+
+    #[test]
+    fn first_runs_of_rare_probes_spread_over_a_minute() {
+        let start = Moment(1_800_000_000_000_000_000);
+        let mut sixths = [0_u32; 6];
+        for number in 0..600 {
+            let plan = Plan::new(&format!("probe-{number}"), 168 * 60 * MINUTE);
+            let Some(at) = plan.first_run(start) else { continue };
+            assert_eq!(plan.first_run(start), Some(at), "the same at each start");
+            sixths[usize::try_from(at.since(start).as_secs() / 10).unwrap()] += 1;
+        }
+        assert!(sixths.iter().all(|&probes| (70..=130).contains(&probes)), "{sixths:?}");
+    }
+
+    #[test]
+    fn first_run_is_for_intervals_above_ten_minutes() {
+        let start = Moment(1_800_000_000_000_000_000);
+        for (interval, expected) in [
+            (MINUTE, false),
+            (10 * MINUTE, false),
+            (10 * MINUTE + Duration::from_nanos(1), true),
+            (24 * 60 * MINUTE, true),
+            (Duration::MAX, true),
+        ] {
+            assert_eq!(Plan::new("p", interval).first_run(start).is_some(), expected, "{interval:?}");
+        }
+        let plan = Plan::new("p", 60 * MINUTE);
+        let due = plan.due(plan.first_after(start));
+        assert_eq!(plan.first_run(due.minus(MINUTE - Duration::from_nanos(1))), None, "it is due as soon");
+        assert!(plan.first_run(due.minus(MINUTE)).is_some());
+        assert!(plan.first_run(due).is_some(), "a due time that has come is another probe's");
     }
 
     #[test]

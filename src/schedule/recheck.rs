@@ -86,7 +86,7 @@ impl<W: Work> Worker<W> {
 
     /// One attempt; `None`: there is no time for it, no place, or no budget.
     async fn recheck(&mut self) -> Option<Outcome> {
-        let due = self.anchor.instant(self.plan.due(self.next));
+        let due = self.anchor.instant(self.due(self.next));
         let admission = self.admitted(due).await.ok()?;
         let within = self.time_left(Instant::now())?;
         // A due run that finds no room is counted as skipped; an attempt that nobody waits for is just not made.
@@ -124,7 +124,7 @@ impl<W: Work> Worker<W> {
 
     /// How long an attempt from then on may take; `None`: not long enough to be of use.
     pub(super) fn time_left(&self, from: Instant) -> Option<Duration> {
-        let due = self.anchor.instant(self.plan.due(self.next));
+        let due = self.anchor.instant(self.due(self.next));
         let timeout = W::probe(&self.target).timeout;
         let left = due.saturating_duration_since(from).saturating_sub(MARGIN).min(timeout);
         (left >= LEAST_TIME.min(timeout)).then_some(left)

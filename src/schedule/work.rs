@@ -30,7 +30,8 @@ pub trait Work: Send + Sync + 'static {
         None
     }
 
-    /// When the probe's last run began that ended before the process began, or since then; `None`: that is not known.
+    /// When the probe's last run began that ended before the process began, or since then; `None`: that is not known. A
+    /// rare probe without one in its last interval runs soon after its start.
     fn last_run(&self, _target: &Self::Target) -> Option<SystemTime> {
         None
     }

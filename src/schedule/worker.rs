@@ -19,7 +19,7 @@ use super::{
     limits::{Limits, Slot},
     pacing::{Pacing, Permit},
     pair::{Cue, Meetings, Seat, Turn},
-    plan::{Anchor, Moment, Plan, hash},
+    plan::{Anchor, FIRST_RUN_WITHIN, Moment, Plan, hash},
     recheck::Failed,
     work::{Event, Wait, Work},
 };
@@ -50,6 +50,9 @@ pub(super) struct Worker<W: Work> {
     pub(super) plan: Plan,
     /// The number of the first due time that is neither run nor skipped yet.
     pub(super) next: u64,
+    /// The slot that the first run of a rare probe takes, the last one before its start, and when it is due instead.
+    /// `None` if there is no first run beside the schedule.
+    moved: Option<(u64, Moment)>,
     pub(super) backoff: Backoff,
     /// Who asks for a run of now.
     pub(super) demands: Demands,
@@ -108,23 +111,58 @@ impl<W: Work> Worker<W> {
             backoff.restore((over, step), now, &plan, turns.limits.max_backoff());
         }
         let next = plan.first_after(now);
-        let seat = turns.meetings.seat(probe, next);
-        let (told, skew, panicked) = (None, 0, false);
-        Self {
+        let mut worker = Self {
             work,
             turns,
-            seat,
+            seat: None,
             anchor,
             targets,
             target,
             plan,
             next,
+            moved: None,
             backoff,
             demands,
-            told,
-            skew,
-            panicked,
+            told: None,
+            skew: 0,
+            panicked: false,
+        };
+        worker.plan_first_run();
+        worker.seat = worker.turns.meetings.seat(W::probe(&worker.target), worker.next);
+        worker
+    }
+
+    /// Moves the slot before the next one to within a minute from now where the probe is rare and no run of the last
+    /// interval is known: by the schedule alone there would be no result for as long.
+    fn plan_first_run(&mut self) {
+        let now = self.now();
+        let next = self.plan.first_after(now);
+        self.moved = None;
+        let ago = |last: SystemTime| self.work.wall_clock().duration_since(last).unwrap_or_default();
+        let is_known =
+            self.work.last_run(&self.target).is_some_and(|last| ago(last) < W::probe(&self.target).interval);
+        let first = self.plan.first_run(now).zip(next.checked_sub(1));
+        if let Some((at, slot)) = first.filter(|_| !is_known && self.backoff.resume(next).is_none()) {
+            self.skip_to(slot, SkipCause::Overrun);
+            self.next = slot;
+            self.moved = Some((slot, at));
         }
+    }
+
+    /// Moves a first run that was held back to a minute later, unless the next slot is as soon. Returns whether it did.
+    fn postpone_first_run(&mut self) -> bool {
+        let Some((slot, at)) = self.moved.filter(|(slot, _)| *slot == self.next) else { return false };
+        let later = at.plus(FIRST_RUN_WITHIN);
+        let fits = later.plus(self.plan.lateness()) < self.plan.due(slot + 1);
+        if fits {
+            self.moved = Some((slot, later));
+        }
+        fits
+    }
+
+    /// When a slot is due.
+    pub(super) fn due(&self, number: u64) -> Moment {
+        self.moved.filter(|(slot, _)| *slot == number).map_or_else(|| self.plan.due(number), |(_, at)| at)
     }
 
     /// Runs the probe at its due times until it is removed or the scheduler stops. A run in flight is always awaited.
@@ -146,7 +184,7 @@ impl<W: Work> Worker<W> {
         }
         while self.follow() != Verdict::Gone {
             self.tell_next_run();
-            let due = self.anchor.instant(self.plan.due(self.next));
+            let due = self.anchor.instant(self.due(self.next));
             select! {
                 biased;
                 _ = self.targets.changed() => continue,
@@ -191,8 +229,10 @@ impl<W: Work> Worker<W> {
         if before.interval != after.interval || before.grid() != after.grid() {
             self.plan = Plan::new(after.grid(), after.interval);
             self.next = self.plan.first_after(self.now());
-            self.tell_other();
         }
+        // With another provider, check or model it has no run yet.
+        self.plan_first_run();
+        self.tell_other();
         if regrouped {
             self.seat = self.turns.meetings.seat(W::probe(&self.target), self.next);
         }
@@ -201,8 +241,8 @@ impl<W: Work> Worker<W> {
 
     pub(super) fn tell_next_run(&mut self) {
         let resume = self.backoff.resume(self.next);
-        let next_run = self.plan.due(self.paused_until(resume.unwrap_or(self.next)));
-        self.tell(next_run, resume.map(|resume| self.plan.due(resume)));
+        let next_run = self.due(self.paused_until(resume.unwrap_or(self.next)));
+        self.tell(next_run, resume.map(|resume| self.due(resume)));
     }
 
     /// Tells when the probe runs next, by the wall clock of now, where that has changed.
@@ -234,18 +274,22 @@ impl<W: Work> Worker<W> {
         if let Some(resume) = self.backoff.resume(self.next) {
             self.skip_to(resume.min(self.plan.first_after(now)), SkipCause::Backoff);
         }
-        self.skip_to(first, SkipCause::Overrun);
+        // A first run is late by its own due time, which is behind that of its slot.
+        let in_time = self.due(self.next).plus(self.plan.lateness()) >= now;
+        if !in_time {
+            self.skip_to(first, SkipCause::Overrun);
+        }
     }
 
     fn next_is_due(&self) -> bool {
-        self.plan.due(self.next) <= self.now()
+        self.due(self.next) <= self.now()
     }
 
     /// Waits for the other probe of a comparison where that one goes first; `None`: a reload has changed the probe. A part
     /// of the time by which it may be late is left, for being let in.
     async fn cue(&mut self) -> Option<Cue> {
         let lateness = self.plan.lateness();
-        let mut since = self.plan.due(self.next);
+        let mut since = self.due(self.next);
         let mut cue = Cue { since, latest: since.plus(lateness), other: None };
         loop {
             let Some(seat) = &mut self.seat else { return Some(cue) };
@@ -279,13 +323,13 @@ impl<W: Work> Worker<W> {
         match self.admitted(latest).await {
             Ok(admission) => Some(admission),
             Err(cause) => {
-                if cause == Some(SkipCause::Pacing) {
-                    let due = self.anchor.instant(self.plan.due(self.next + 1));
+                let cause = cause?;
+                let again = if self.postpone_first_run() { self.next } else { self.next + 1 };
+                if cause == SkipCause::Pacing {
+                    let due = self.anchor.instant(self.due(again));
                     self.turns.pacing.pass_over(W::probe(&self.target), due, self.plan.lateness());
                 }
-                if let Some(cause) = cause {
-                    self.skip_to(self.next + 1, cause);
-                }
+                self.skip_to(again, cause);
                 None
             }
         }

@@ -2,6 +2,7 @@
 
 mod budget;
 mod demand;
+mod first_run;
 mod loops;
 mod pacing;
 mod pair;

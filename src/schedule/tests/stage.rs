@@ -219,7 +219,17 @@ impl Theatre {
     #[track_caller]
     pub(super) fn account(&self, probe: &Probe) -> Account {
         let plan = Plan::new(&probe.name, probe.interval);
-        let mut next = plan.first_after(self.anchor.epoch());
+        let opening = self.anchor.epoch();
+        let mut next = plan.first_after(opening);
+        let unknown = |entry: &Entry| entry.target.last_run.is_none() && entry.target.wait.is_none();
+        let has_first_run = self.entries(&probe.name).first().is_some_and(unknown);
+        // It takes the slot before the opening.
+        let first_run = plan.first_run(opening).filter(|_| has_first_run).map(|at| (next - 1, at));
+        next -= u64::from(first_run.is_some());
+        let due = |number| match first_run {
+            Some((slot, at)) if slot == number => at,
+            _ => plan.due(number),
+        };
         let mut account = Account::default();
         let mut running = false;
         for Entry { at, event, .. } in self.entries(&probe.name) {
@@ -243,7 +253,7 @@ impl Theatre {
                 }
                 Event::Started { lag } => {
                     assert!(!running, "{}: runs overlap", probe.name);
-                    assert_eq!(self.anchor.moment(at).minus(lag), plan.due(next), "{}", probe.name);
+                    assert_eq!(self.anchor.moment(at).minus(lag), due(next), "{}", probe.name);
                     running = true;
                     next += 1;
                     account.runs += 1;
@@ -257,7 +267,12 @@ impl Theatre {
         }
         let now = self.anchor.moment(Instant::now());
         // What is held back just now, or passes behind a run in flight, is not accounted for yet.
-        let settled = if running { next } else { plan.first_after(now.minus(plan.lateness().max(TIMER))) };
+        let is_pending = due(next) > now.minus(plan.lateness().max(TIMER));
+        let settled = if running || is_pending {
+            next
+        } else {
+            plan.first_after(now.minus(plan.lateness().max(TIMER)))
+        };
         assert!((settled..=plan.first_after(now)).contains(&next), "{}: due times are missing", probe.name);
         account
     }

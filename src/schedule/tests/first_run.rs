@@ -1,0 +1,163 @@
+//! First runs of rare probes, on paused time.
+
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use tokio::time::Instant;
+
+use super::stage::{
+    MINUTE, SECOND, Script, Step, TIMER, Target, Theatre, UNLIMITED, ok, probe, provider, quick, target, with,
+};
+use crate::{
+    config::{Comparison, Probe, Provider, Schedule},
+    outcome::Reason,
+    schedule::{Event, Wait},
+};
+
+const HOUR: Duration = Duration::from_secs(3600);
+const DAY: Duration = Duration::from_secs(86_400);
+
+/// When the runs of a probe began.
+fn starts(theatre: &Theatre, name: &str) -> Vec<Instant> {
+    let entries = theatre.entries(name).into_iter();
+    entries.filter(|entry| matches!(entry.event, Event::Started { .. })).map(|entry| entry.at).collect()
+}
+
+/// A target whose last run began that long before the theatre opens.
+fn last_ran(ago: Duration, interval: Duration) -> Arc<Target> {
+    let opens = SystemTime::UNIX_EPOCH + Duration::from_nanos(1_800_000_000_123_456_789);
+    let target = target("p", interval, quick);
+    Arc::new(Target { probe: Arc::clone(&target.probe), last_run: Some(opens - ago), ..*target })
+}
+
+/// The number of runs within two minutes of the opening.
+async fn early_runs(target: Arc<Target>) -> usize {
+    let theatre = Theatre::open(&UNLIMITED, vec![Arc::clone(&target)]);
+    assert!(theatre.first_due(&target.probe) > 2 * MINUTE, "choose another name");
+    theatre.until(2 * MINUTE).await;
+    starts(&theatre, "p").len()
+}
+
+#[tokio::test(start_paused = true)]
+async fn rare_probe_runs_within_a_minute_and_keeps_its_schedule() {
+    for interval in [11 * MINUTE, HOUR, DAY, 7 * DAY] {
+        let targets: Vec<_> = (0..20).map(|n| target(&format!("p{n}"), interval, quick)).collect();
+        let theatre = Theatre::open(&UNLIMITED, targets.clone());
+        theatre.until(MINUTE + TIMER).await;
+        for target in &targets {
+            let begun = starts(&theatre, &target.probe.name);
+            assert!(!begun.is_empty(), "{interval:?}");
+            let next_run = theatre.told(&target.probe.name).0;
+            let due = theatre.anchor.epoch().plus(theatre.first_due(&target.probe));
+            assert!(next_run == due || due.since(theatre.anchor.epoch()) < MINUTE, "{interval:?}");
+        }
+        theatre.until(3 * interval).await;
+        for target in &targets {
+            let account = theatre.account(&target.probe);
+            assert!((3..=4).contains(&account.runs) && account.overrun == 0, "{account:?}");
+            assert!(account.max_lag <= TIMER, "{account:?}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn frequent_probe_has_no_first_run() {
+    let target = target("p", 10 * MINUTE, quick);
+    let theatre = Theatre::open(&UNLIMITED, vec![Arc::clone(&target)]);
+    theatre.until(theatre.first_due(&target.probe) - SECOND).await;
+    assert_eq!(starts(&theatre, "p").len(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn restart_that_knows_a_recent_run_repeats_none() {
+    assert_eq!(early_runs(target("p", DAY, quick)).await, 1);
+    assert_eq!(early_runs(last_ran(SECOND, DAY)).await, 0);
+    assert_eq!(early_runs(last_ran(DAY - SECOND, DAY)).await, 0);
+    assert_eq!(early_runs(last_ran(DAY, DAY)).await, 1, "it was down when the probe was due");
+    // The clock was set back since.
+    let target = last_ran(Duration::ZERO, DAY);
+    let ahead = target.last_run.map(|time| time + HOUR);
+    let target = Target { probe: Arc::clone(&target.probe), last_run: ahead, ..*target };
+    assert_eq!(early_runs(Arc::new(target)).await, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn first_run_keeps_a_wait_over_a_restart() {
+    let opens = SystemTime::UNIX_EPOCH + Duration::from_nanos(1_800_000_000_123_456_789);
+    let target = target("p", DAY, quick);
+    let wait = Some(Wait { until: Some(opens + HOUR), step: 0 });
+    let waiting = Target { probe: Arc::clone(&target.probe), wait, ..*target };
+    assert_eq!(early_runs(Arc::new(waiting)).await, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn reload_repeats_a_first_run_only_for_another_model() {
+    let target = target("p", DAY, quick);
+    let mut theatre = Theatre::open(&UNLIMITED, vec![Arc::clone(&target)]);
+    theatre.until(2 * MINUTE).await;
+    assert_eq!(starts(&theatre, "p").len(), 1);
+    let ran = Some(theatre.anchor.wall + MINUTE);
+    let again = |probe: Probe, last_run| {
+        Arc::new(Target { probe: Arc::new(probe), script: quick, wait: None, last_run })
+    };
+    let plain = || probe("p", &provider("corp", "k"), DAY);
+    let same = again(plain(), ran);
+    let slower = again(Probe { timeout: HOUR, ..plain() }, ran);
+    let other = again(Probe { model: Some("m".to_owned()), ..plain() }, None);
+    for (number, (target, runs)) in (1..).zip([(same, 1), (slower, 1), (other, 2)]) {
+        theatre.scheduler.apply(&UNLIMITED, vec![target]);
+        theatre.until(2 * MINUTE * (number + 1)).await;
+        assert_eq!(starts(&theatre, "p").len(), runs, "reload {number}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn first_run_that_is_held_back_is_tried_again() {
+    let corp = Arc::into_inner(provider("corp", "k")).unwrap();
+    let paced = Arc::new(Provider { requests_per_minute: Some(1), ..corp });
+    let targets: Vec<_> = (0..5).map(|n| with(probe(&format!("p{n}"), &paced, DAY), quick)).collect();
+    let theatre = Theatre::open(&UNLIMITED, targets.clone());
+    theatre.until(10 * MINUTE).await;
+    for target in &targets {
+        assert_eq!(starts(&theatre, &target.probe.name).len(), 1, "{}", target.probe.name);
+    }
+    let narrow = Schedule { max_concurrent: 1, ..UNLIMITED };
+    let rare = target("rare", HOUR, quick);
+    let busy = target("busy", 90 * SECOND, |_| ok(89 * SECOND));
+    let theatre = Theatre::open(&narrow, vec![rare, busy]);
+    theatre.until(HOUR).await;
+    assert!(!starts(&theatre, "rare").is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn first_run_that_fails_leaves_the_schedule() {
+    fn fails(run: usize) -> Step {
+        Step { result: Some((Reason::RateLimited, None)), ..quick(run) }
+    }
+    let target = target("p", HOUR, fails);
+    let theatre = Theatre::open(&UNLIMITED, vec![Arc::clone(&target)]);
+    theatre.until(theatre.first_due(&target.probe) + SECOND).await;
+    let account = theatre.account(&target.probe);
+    assert_eq!((account.runs, account.backoff), (2, 0), "{account:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn pair_makes_its_first_run_together() {
+    let comparison =
+        Arc::new(Comparison { name: "c".into(), gateway: "by-gateway".into(), direct: "direct".into() });
+    let side = |name, script: Script| {
+        let comparison = Some(Arc::clone(&comparison));
+        with(Probe { timeout: MINUTE, comparison, ..probe(name, &provider(name, "k"), DAY) }, script)
+    };
+    let theatre = Theatre::open(&UNLIMITED, vec![side("by-gateway", quick), side("direct", quick)]);
+    theatre.until(MINUTE + SECOND).await;
+    let [gateway, direct] = ["by-gateway", "direct"].map(|name| starts(&theatre, name)[0]);
+    assert!(gateway.max(direct) - gateway.min(direct) <= Duration::from_millis(10) + TIMER);
+    let pairs = theatre.stage.all().into_iter().filter(|entry| match &entry.event {
+        Event::Finished(outcome) => outcome.compared.as_ref().unwrap().pair.is_some(),
+        _ => false,
+    });
+    assert_eq!(pairs.count(), 1);
+}
