@@ -91,6 +91,7 @@ mod tests {
             hostnames: Vec::new(),
             tls: None,
             users: BTreeMap::new(),
+            allow_unauthenticated: false,
             probe_generation: false,
         })
     }

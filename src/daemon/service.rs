@@ -23,6 +23,7 @@ use super::{
     looks::Looks,
     memory::{self, Memory},
     probing::{Probing, Silent},
+    reload::Running,
 };
 use crate::{
     config::{Config, Loaded},
@@ -51,8 +52,7 @@ const SCHEDULER_PATIENCE: Duration = Duration::from_secs(10);
 /// How long the main loop may be silent before it counts as stuck.
 const MAIN_PATIENCE: Duration = Duration::from_secs(20);
 
-/// How often the housekeeping is done: STATUS brought up to date, and a look at the resolver's files and the listener's
-/// certificate begun.
+/// How often STATUS is brought up to date, and a look at the resolver's files and the listener's certificate begun.
 const HOUSEKEEPING: Duration = Duration::from_secs(5);
 
 /// What an operator should know whose configuration has no key at all.
@@ -368,23 +368,23 @@ impl Daemon {
         self.notifier.ready(&self.status());
     }
 
-    /// Whatever can fail has been done: from here on everything takes effect.
+    /// Refuses what must not take effect. Whatever else can fail has been done: from there on everything takes effect.
     async fn take_over(&mut self, prepared: Prepared) -> Result<(), String> {
-        let Prepared { config, warnings, targets, logging, records } = prepared;
-        for warning in &warnings {
-            warn!(%warning, "Configuration is doubtful");
-        }
-        if config.server.listen != self.listen.0 {
-            warn!(listen = %config.server.listen, "A change of server.listen needs a restart, the old address stays");
-        }
-        if config.state_directory.as_deref() != self.memory.directory() {
-            warn!("A change of state.directory needs a restart, the old one stays");
-        }
+        let Prepared { mut config, warnings, targets, logging, records } = prepared;
+        let (listen, bound) = self.listen;
+        let running = Running { config: &self.config, listen, bound, state: self.memory.directory() };
+        running.check(&config)?;
+        running.log(&warnings, &config);
+        let keeps_tls = running.loses_tls(&config.server);
         self.logging.commit(logging);
         self.records.commit(records);
         self.state.reconfigure(&config.server);
-        self.certificate = Certificate::of(&config.server);
-        self.looks.follow_reload();
+        if keeps_tls {
+            config.server.tls = self.config.server.tls.take();
+        } else {
+            self.certificate = Certificate::of(&config.server);
+            self.looks.follow_reload();
+        }
         self.metrics.configure(&config);
         self.history.configure(&config, curl);
         self.budget.set_limits(config.budget);

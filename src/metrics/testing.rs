@@ -45,6 +45,7 @@ pub(crate) fn config(probes: Vec<Arc<Probe>>) -> Config {
             hostnames: Vec::new(),
             tls: None,
             users: BTreeMap::new(),
+            allow_unauthenticated: false,
             probe_generation: false,
         },
         log: Log {

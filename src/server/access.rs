@@ -34,14 +34,15 @@ impl fmt::Debug for Access {
 }
 
 impl Access {
-    /// As configured. What was found out about passwords is kept `before` where the users are the same.
+    /// As configured. What was found out about passwords is kept from `before` where the users are the same, and TLS where
+    /// the new configuration has none: from TLS to plain HTTP it takes a restart.
     pub(super) fn new(server: &config::Server, before: Option<&Self>) -> Self {
         let known = before.and_then(|before| before.users.clone()).filter(|users| users.are(&server.users));
         let certified = server.tls.as_ref().and_then(|tls| tls.certified.clone());
         Self {
             hostnames: server.hostnames.clone().into(),
             users: known.or_else(|| Users::new(&server.users)),
-            tls: certified.map(acceptor),
+            tls: certified.map(acceptor).or_else(|| before?.tls.clone()),
             probe_generation: server.probe_generation,
         }
     }

@@ -38,6 +38,7 @@ fn configured(hostnames: &[&str]) -> config::Server {
         hostnames: hostnames.iter().map(ToString::to_string).collect(),
         tls: None,
         users: BTreeMap::new(),
+        allow_unauthenticated: false,
         probe_generation: false,
     }
 }

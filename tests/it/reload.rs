@@ -1,11 +1,12 @@
 //! Reloads: a new configuration takes effect as a whole, a bad one not at all, and neither wears the daemon out.
 
-use std::{fs, thread, time::Duration};
+use std::{fs, process::Command, thread, time::Duration};
 
 use langmart_prober::simulator::Simulator;
 
 use crate::harness::{
     daemon::{Daemon, KEY, LISTEN, Place},
+    parts,
     scrape::Scrape,
     simulate::simulator,
     wait::wait_for,
@@ -16,6 +17,9 @@ fn provider(simulator: &Simulator, name: &str, prefix: &str, rest: &str) -> Stri
     let base_url = format!("http://{}/{prefix}", simulator.address());
     format!("[provider.{name}]\nbase_url = \"{base_url}\"\nchecks = [\"auth\"]\n{rest}\n")
 }
+
+/// A bcrypt hash of nobody's password.
+const HASH: &str = "$2y$10$ilw2DDaAotOFnLjBDKD31uyjQ2JYK4CUEme.wS2r6PytKIWfdB27S";
 
 const FAST: &str = "[defaults]\ninterval = \"100ms\"\n";
 
@@ -126,6 +130,138 @@ fn a_bad_file_changes_nothing_and_says_why() {
     assert!(healed.value("langmart_prober_config_last_reload_success_timestamp_seconds", &[]) > loaded_at);
     let log = daemon.stop();
     assert!(log.contains("server.listen needs a restart"), "{log}");
+}
+
+/// A daemon whose listener is reached from everywhere, with users and TLS, and its configuration without `[server]`.
+fn exposed(place: &Place, simulator: &Simulator) -> (Daemon, String) {
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    place.write("cert.pem", &made.cert.pem());
+    place.write("key.pem", &made.signing_key.serialize_pem());
+    let probes = provider(simulator, "openai", "openai/v1", KEY);
+    place.write("config.toml", &format!("{}{FAST}{probes}", server(place, "0.0.0.0:0", true, true)));
+    (place.daemon(), format!("{FAST}{probes}"))
+}
+
+/// `[server]` with that address, users and TLS.
+fn server(place: &Place, listen: &str, users: bool, tls: bool) -> String {
+    let users = if users { format!("basic_auth = {{ alice = \"{HASH}\" }}\n") } else { String::new() };
+    let [certificate, key] = ["cert.pem", "key.pem"].map(|name| place.path(name).display().to_string());
+    let tls = if tls {
+        format!("tls = {{ cert_file = \"{certificate}\", key_file = \"{key}\" }}\n")
+    } else {
+        String::new()
+    };
+    format!("[server]\nlisten = \"{listen}\"\n{users}{tls}")
+}
+
+/// What curl gets without a password: the status, 000 where there is no answer.
+fn status(daemon: &Daemon, scheme: &str) -> String {
+    let url = format!("{scheme}://127.0.0.1:{}/metrics", daemon.address.port());
+    let mut curl = Command::new("curl");
+    curl.args(["-sk", "--noproxy", "*", "-o", "/dev/null", "-w", "%{http_code}", &url]);
+    String::from_utf8(curl.output().unwrap().stdout).unwrap()
+}
+
+#[test]
+fn reload_that_would_open_the_listener_is_refused() {
+    if !parts::has(&["curl"], false) {
+        return;
+    }
+    let simulator = simulator("");
+    let place = Place::new("");
+    let (mut daemon, rest) = exposed(&place, &simulator);
+    let closed = |daemon: &Daemon| [status(daemon, "https"), status(daemon, "http")];
+    assert_eq!(closed(&daemon), ["401", "000"]);
+    let with = |listen, users, tls| format!("{}{rest}", server(&place, listen, users, tls));
+    let refused = [
+        ("an edit of three lines", with("127.0.0.1:0", false, false), ["server.basic_auth", "server.tls"]),
+        ("the users alone", with("127.0.0.1:0", false, true), ["server.basic_auth", "until a restart"]),
+        ("TLS alone", with("[::1]:0", true, false), ["server.tls", "until a restart"]),
+        ("an empty file", String::new(), ["server.basic_auth", "no probe is configured"]),
+        ("a file cut off", with("0.0.0.0:0", true, true)[..200].to_owned(), ["TOML", ""]),
+        ("no [server]", rest.clone(), ["server.basic_auth", "server.tls"]),
+    ];
+    for (number, (what, text, reasons)) in refused.into_iter().enumerate() {
+        place.write("config.toml", &text);
+        daemon.reload();
+        assert_eq!(daemon.logged("Configuration reloaded"), 0, "{what}");
+        assert!(daemon.logged("ERROR") > number, "{what}: {}", daemon.log());
+        for reason in reasons {
+            assert!(daemon.log().contains(reason), "{what}: {reason}: {}", daemon.log());
+        }
+        assert_eq!(closed(&daemon), ["401", "000"], "{what}");
+    }
+    // Good by itself, and then weaker than what is bound, not than what was written.
+    place.write("config.toml", &with("127.0.0.1:0", true, true));
+    daemon.reload();
+    assert_eq!(daemon.logged("Configuration reloaded"), 1, "{}", daemon.log());
+    place.write("config.toml", &with("127.0.0.1:0", false, true));
+    daemon.reload();
+    assert_eq!(
+        (daemon.logged("Configuration reloaded"), closed(&daemon)),
+        (1, ["401", "000"].map(Into::into))
+    );
+    // What is allowed: no users. Without TLS it goes on with the certificate that it has.
+    let allowed =
+        format!("{}allow_unauthenticated = true\n{rest}", server(&place, "0.0.0.0:0", false, false));
+    place.write("config.toml", &allowed);
+    daemon.reload();
+    assert_eq!(daemon.logged("Configuration reloaded"), 2, "{}", daemon.log());
+    assert_eq!([status(&daemon, "https"), status(&daemon, "http")], ["200", "000"]);
+    assert_eq!(daemon.logged("A removal of server.tls needs a restart"), 1);
+    assert!(daemon.stop().contains("until a restart"));
+}
+
+#[test]
+fn tls_on_loopback_ends_only_with_a_restart() {
+    if !parts::has(&["curl"], false) {
+        return;
+    }
+    let simulator = simulator("");
+    let place = Place::new("");
+    let (daemon, rest) = exposed(&place, &simulator);
+    drop(daemon);
+    place.write("config.toml", &format!("{}{rest}", server(&place, "127.0.0.1:0", false, true)));
+    let daemon = place.daemon();
+    place.write("config.toml", &format!("{}{rest}", server(&place, "127.0.0.1:0", false, false)));
+    for reload in 1..=2 {
+        daemon.reload();
+        assert_eq!([status(&daemon, "https"), status(&daemon, "http")], ["200", "000"]);
+        assert_eq!(daemon.logged("A removal of server.tls needs a restart"), reload);
+        assert_eq!(daemon.logged("Configuration reloaded"), reload);
+    }
+    drop(daemon);
+    let daemon = place.daemon();
+    assert_eq!([status(&daemon, "https"), status(&daemon, "http")], ["000", "200"]);
+}
+
+#[test]
+fn reload_that_removes_every_probe_changes_nothing() {
+    let simulator = simulator("");
+    let good = format!("{LISTEN}{FAST}{}", provider(&simulator, "openai", "openai/v1", KEY));
+    let place = Place::new(&good);
+    let mut daemon = place.daemon();
+    wait_for_success(&daemon, "openai-auth", 1.0);
+    let before = daemon.scrape();
+    let unused = good.replace("checks = [\"auth\"]\n", "");
+    for text in ["", "\n# rendered from nothing\n", LISTEN, &good[..LISTEN.len() + FAST.len()], &unused] {
+        place.write("config.toml", text);
+        let answer = daemon.request("POST", "/-/reload");
+        assert_eq!(answer.status, 500, "{text:?}: {answer:?}");
+        assert!(answer.body.contains("no probe is configured"), "{text:?}: {answer:?}");
+        let after = daemon.scrape();
+        assert_eq!(after.value("langmart_prober_config_last_reload_successful", &[]), 0.0, "{text:?}");
+        assert_eq!(after.setbacks(&before), [""; 0], "{text:?}");
+    }
+    place.write("config.toml", &good);
+    assert_eq!(daemon.request("POST", "/-/reload").status, 200);
+    assert_eq!(daemon.scrape().value("langmart_prober_config_last_reload_successful", &[]), 1.0);
+    let log = daemon.stop();
+    assert_eq!(log.matches("ERROR").count(), 5, "{log}");
+    assert!(log.contains("keys=environment variable SIM_KEY"), "{log}");
+    // A start is another matter: the package comes without a key.
+    place.write("config.toml", LISTEN);
+    place.daemon();
 }
 
 /// What the process holds while no run is in flight.

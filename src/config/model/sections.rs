@@ -48,6 +48,8 @@ pub struct Server {
     pub tls: Option<ServerTls>,
     /// Who may ask: the bcrypt hash of each user's password. Empty: everybody.
     pub users: BTreeMap<String, Secret>,
+    /// Whether everybody may ask also on an address that is not loopback.
+    pub allow_unauthenticated: bool,
     /// Whether `/probe` may run chat and stream probes, which spend tokens.
     pub probe_generation: bool,
 }

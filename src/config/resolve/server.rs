@@ -43,6 +43,7 @@ pub(super) fn server(mut section: Section<'_>, context: &Context<'_>) -> Server 
     if protected && basic_auth.entries().is_empty() && !section.is_bad("basic_auth") {
         section.problem("basic_auth", "has no user; write { USER = \"BCRYPT HASH\" }, or remove it");
     }
+    // A bad one is reported, and hides no other problem.
     let allowed = section.flag("allow_unauthenticated").unwrap_or(section.has("allow_unauthenticated"));
     let remote = !listen.ip().to_canonical().is_loopback();
     if remote && !protected && !allowed {
@@ -59,7 +60,7 @@ pub(super) fn server(mut section: Section<'_>, context: &Context<'_>) -> Server 
     }
     let probe_generation = section.flag("probe_generation").unwrap_or(false);
     section.finish();
-    Server { listen, hostnames, tls, users, probe_generation }
+    Server { listen, hostnames, tls, users, allow_unauthenticated: allowed, probe_generation }
 }
 
 /// A name or an address as a Host header has it, without a port.

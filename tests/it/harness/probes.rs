@@ -77,6 +77,7 @@ pub fn config(probes: Vec<Probe>) -> Config {
             hostnames: Vec::new(),
             tls: None,
             users: BTreeMap::new(),
+            allow_unauthenticated: false,
             probe_generation: false,
         },
         log: Log {

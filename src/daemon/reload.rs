@@ -1,0 +1,226 @@
+//! What a reload may do to a running daemon.
+//!
+//! The listener stays on its address until a restart, so the new `[server]` is judged against that address, not against
+//! the one that is written. docs/reload.md lists every key.
+
+use std::{collections::BTreeSet, net::SocketAddr, path::Path};
+
+use tracing::{info, warn};
+
+use crate::config::{Config, Key, KeySource, Problem, Server};
+
+/// The daemon as it runs.
+pub(super) struct Running<'a> {
+    /// The configuration in force.
+    pub(super) config: &'a Config,
+    /// As configured at the start.
+    pub(super) listen: SocketAddr,
+    /// As bound.
+    pub(super) bound: SocketAddr,
+    /// Where the state is kept; `None`: nowhere.
+    pub(super) state: Option<&'a Path>,
+}
+
+impl Running<'_> {
+    /// Refuses a configuration that must not take effect without a restart. The error has a line for each reason.
+    pub(super) fn check(&self, new: &Config) -> Result<(), String> {
+        let mut reasons = self.exposure(&new.server);
+        if new.probes.is_empty() && !self.config.probes.is_empty() {
+            reasons.push(
+                "no probe is configured: a reload does not remove every probe, since an empty file is usually one that \
+                 was cut off; restart to run without probes"
+                    .to_owned(),
+            );
+        }
+        if reasons.is_empty() { Ok(()) } else { Err(reasons.join("\n")) }
+    }
+
+    /// What would open a listener that is reached from other machines.
+    fn exposure(&self, new: &Server) -> Vec<String> {
+        let mut reasons = Vec::new();
+        if self.bound.ip().to_canonical().is_loopback() || new.allow_unauthenticated {
+            return reasons;
+        }
+        let mut refuse = |key: &str, loss: &str| {
+            reasons.push(format!(
+                "server.{key} is missing, and the listener stays on {} until a restart, which is not a loopback \
+                 address: {loss}; keep {key}, set server.allow_unauthenticated = true, or restart",
+                self.bound
+            ));
+        };
+        if new.users.is_empty() {
+            refuse("basic_auth", "any client could read the state and reload");
+        }
+        if self.loses_tls(new) {
+            refuse("tls", "passwords could be read on the network path");
+        }
+        reasons
+    }
+
+    /// Whether the listener speaks TLS, and should speak plain HTTP.
+    pub(super) fn loses_tls(&self, new: &Server) -> bool {
+        self.config.server.tls.is_some() && new.tls.is_none()
+    }
+
+    /// Logs what is doubtful in a configuration that takes effect, and what in it needs a restart.
+    pub(super) fn log(&self, warnings: &[Problem], new: &Config) {
+        for warning in warnings {
+            warn!(%warning, "Configuration is doubtful");
+        }
+        for change in self.needs_restart(new) {
+            warn!("{change}");
+        }
+        let keys = keys_of_the_start(new);
+        if !keys.is_empty() {
+            let keys = Vec::from_iter(keys).join(", ");
+            info!(%keys, "Keys in the environment and in credentials change only with a restart");
+        }
+    }
+
+    /// The changes that take effect only with a restart.
+    fn needs_restart(&self, new: &Config) -> Vec<&'static str> {
+        [
+            (
+                new.server.listen != self.listen,
+                "A change of server.listen needs a restart, the old address stays",
+            ),
+            (self.loses_tls(&new.server), "A removal of server.tls needs a restart, the certificate stays"),
+            (
+                new.state_directory.as_deref() != self.state,
+                "A change of state.directory needs a restart, the old one stays",
+            ),
+        ]
+        .into_iter()
+        .filter_map(|(is_changed, warning)| is_changed.then_some(warning))
+        .collect()
+    }
+}
+
+/// Names the environment variables and credentials with keys. A process gets both at its start only.
+fn keys_of_the_start(config: &Config) -> BTreeSet<String> {
+    let providers = config.providers.values();
+    let keys = providers.flat_map(|provider| [&provider.key, &provider.proxy_auth].into_iter().flatten());
+    keys.filter_map(|Key { source, .. }| match source {
+        KeySource::Env(_) | KeySource::Credential(_) => Some(source.to_string()),
+        KeySource::File(_) => None,
+    })
+    .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Keys, Surroundings, parse};
+
+    const HASH: &str = "$2y$10$ilw2DDaAotOFnLjBDKD31uyjQ2JYK4CUEme.wS2r6PytKIWfdB27S";
+    const PROBE: &str = "[provider.langmart]\nchecks = [\"health\"]\n";
+
+    fn config(text: &str) -> Config {
+        let surroundings = Surroundings { variable: &|_| None, system_roots: &Vec::new };
+        parse(text, "config.toml", Keys::Skipped, &surroundings).unwrap().config
+    }
+
+    /// `[server]` with these lines, users and TLS, and a probe.
+    fn server(listen: &str, users: bool, tls: Option<&Path>, rest: &str) -> Config {
+        let users = if users { format!("basic_auth = {{ u = \"{HASH}\" }}\n") } else { String::new() };
+        let tls = tls.map_or_else(String::new, |path| {
+            format!("tls = {{ cert_file = \"{}\", key_file = \"/key\" }}\n", path.display())
+        });
+        config(&format!("[server]\nlisten = \"{listen}\"\n{users}{tls}{rest}\n{PROBE}"))
+    }
+
+    /// The keys that a reload is refused for.
+    fn refused(current: &Config, bound: &str, new: &Config) -> Vec<&'static str> {
+        let listen = current.server.listen;
+        let running = Running { config: current, listen, bound: bound.parse().unwrap(), state: None };
+        let Err(reasons) = running.check(new) else { return Vec::new() };
+        let known = ["server.basic_auth is missing", "server.tls is missing", "no probe is configured"];
+        let found: Vec<_> = known.into_iter().filter(|known| reasons.contains(*known)).collect();
+        assert_eq!(found.len(), reasons.lines().count(), "{reasons}");
+        found
+    }
+
+    #[test]
+    fn listener_is_judged_by_the_address_that_is_bound() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("cert.pem");
+        let made = rcgen::generate_simple_self_signed(["prober.example".to_owned()]).unwrap();
+        std::fs::write(&path, made.cert.pem()).unwrap();
+        let cert = Some(&*path);
+        let allow = "allow_unauthenticated = true";
+        let [users, tls] = ["server.basic_auth is missing", "server.tls is missing"];
+        let current = server("10.9.9.9:10429", true, cert, "");
+        for (new, expected) in [
+            (server("10.9.9.9:10429", true, cert, ""), vec![]),
+            (server("127.0.0.1:10429", true, cert, ""), vec![]),
+            (server("127.0.0.1:10429", false, None, ""), vec![users, tls]),
+            (server("127.0.0.1:10429", false, cert, ""), vec![users]),
+            (server("[::1]:10429", true, None, ""), vec![tls]),
+            (server("10.9.9.9:10429", true, None, ""), vec![tls]),
+            (server("127.0.0.1:10429", false, None, allow), vec![]),
+        ] {
+            for bound in
+                ["10.9.9.9:10429", "0.0.0.0:10429", "[::]:10429", "[::ffff:10.9.9.9]:1", "[fe80::1]:1"]
+            {
+                assert_eq!(refused(&current, bound, &new), expected, "{bound}: {:?}", new.server);
+            }
+            for bound in ["127.0.0.1:10429", "127.9.9.9:1", "[::1]:10429", "[::ffff:127.0.0.1]:1"] {
+                assert_eq!(refused(&current, bound, &new), [""; 0], "{bound}: {:?}", new.server);
+            }
+        }
+        // A reload that was good before leaves another configuration in force, and the same address.
+        let between = server("127.0.0.1:10429", true, cert, "");
+        let opened = server("127.0.0.1:10429", false, cert, "");
+        assert_eq!(refused(&between, "10.9.9.9:10429", &opened), [users]);
+        let unprotected = server("10.9.9.9:10429", false, None, allow);
+        let forgotten = server("127.0.0.1:10429", false, None, "");
+        assert_eq!(refused(&unprotected, "10.9.9.9:10429", &forgotten), [users]);
+    }
+
+    #[test]
+    fn reload_that_removes_every_probe_is_refused() {
+        let some = config(PROBE);
+        for text in ["", "# nothing\n\n", "[provider.langmart]\n", "[schedule]\nmax_concurrent = 1\n"] {
+            let none = config(text);
+            assert_eq!(refused(&some, "127.0.0.1:1", &none), ["no probe is configured"], "{text:?}");
+            assert_eq!(refused(&none, "127.0.0.1:1", &none), [""; 0], "{text:?}");
+            assert_eq!(refused(&none, "127.0.0.1:1", &some), [""; 0], "{text:?}");
+        }
+        let other = config("[provider.groq]\nchecks = [\"network\"]\n");
+        assert_eq!(refused(&some, "127.0.0.1:1", &other), [""; 0]);
+        // With [shard] the probes that are left may all be another daemon's.
+        let shard = |total| config(&format!("{PROBE}[shard]\nindex = 0\ntotal = {total}\n")).probes.len();
+        let total = (2..100).find(|total| shard(*total) == 0).unwrap();
+        let elsewhere = config(&format!("{PROBE}[shard]\nindex = 0\ntotal = {total}\n"));
+        assert_eq!(refused(&some, "127.0.0.1:1", &elsewhere), ["no probe is configured"]);
+    }
+
+    #[test]
+    fn changes_that_need_a_restart_are_named() {
+        let current = config(PROBE);
+        let running = Running {
+            config: &current,
+            listen: current.server.listen,
+            bound: current.server.listen,
+            state: None,
+        };
+        assert_eq!(running.needs_restart(&config(PROBE)), [""; 0]);
+        let text = format!("[server]\nlisten = \"[::1]:1\"\n[state]\ndirectory = \"/s\"\n{PROBE}");
+        let warnings = running.needs_restart(&config(&text));
+        assert_eq!(warnings.len(), 2, "{warnings:?}");
+        assert!(warnings[0].contains("server.listen") && warnings[1].contains("state.directory"));
+    }
+
+    #[test]
+    fn keys_of_the_environment_and_credentials_are_named() {
+        let text = "[provider.langmart]\napi_key = { env = \"K\" }\n[provider.groq]\napi_key = { file = \"/f\" }\n\
+                    [provider.openai]\napi_key = { credential = \"c\" }\nproxy = \"http://p.example\"\n\
+                    proxy_auth = { env = \"P\" }\n";
+        let named = keys_of_the_start(&config(text));
+        assert_eq!(
+            named.iter().map(String::as_str).collect::<Vec<_>>(),
+            ["credential c", "environment variable K", "environment variable P"]
+        );
+        assert!(keys_of_the_start(&config(PROBE)).is_empty());
+    }
+}
