@@ -225,12 +225,26 @@ def callers():
     case("told to wait for five minutes", series, (wait, 12), (wait, 14))
     headroom = "LangmartRateLimitHeadroomLow"
     limit = {**labels, "resource": "requests"}
-    for name, left, expected in (("little is left", [50] * 30 + [4] * 60, [{"provider": "acme", "resource": "requests"}]),
-                                 ("little is left now and then", ([50] * 8 + [0]) * 10, []),
-                                 ("what is left is told only at times", [4, None, None] * 30, [{"provider": "acme"}])):
+    little = [{"provider": "acme", "resource": "requests"}]
+    # Every so many minutes a run, with what it reports; "" is one that fails without a reading, None no series.
+    for name, every, readings, expected in (
+            ("little is left", 1, [50] * 30 + [4] * 60, little),
+            ("little is left, as probes see it that run rarely", 30, [50, 4, 4], little),
+            ("little is left now and then", 1, ([50] * 8 + [0]) * 10, []),
+            ("what is left is not reported each time", 3, [50] + [4, ""] * 15, little),
+            ("one reading that little is left, shown until the next", 60, [50, 4], []),
+            ("one reading that little is left, and runs that fail", 15, [50, 50, 50, 4, "", ""], []),
+            ("one reading that little is left, after a restart", 90, [None, 4], []),
+            ("two readings that little is left, hours apart", 45, [4, 50, 50, 50, 50, 4], [])):
+        left, succeeded = [], []
+        for number, reading in enumerate(readings):
+            failed = reading == ""
+            left += [left[-1] if failed else reading] * every
+            succeeded += [succeeded[-1] if failed else 60 * number * every] * every
         series = Series(len(left)).add("langmart_probe_ratelimit_remaining", left, **limit)
         series.add("langmart_probe_ratelimit_limit", [None if value is None else 60 for value in left], **limit)
-        case(name, series, (headroom, 5), (headroom, 70, *expected))
+        series.add("langmart_probe_last_success_timestamp_seconds", succeeded, **labels)
+        case(name, series, (headroom, 5), (headroom, len(left) - 1, *expected))
     balance = {"probe": "b", "provider": "acme", "check": "balance", "model": ""}
     low = "LangmartBalanceLow"
     series = Series(60).add("langmart_probe_balance_usd", [100 - 2 * minute for minute in range(60)], **balance)

@@ -102,6 +102,10 @@ def skipped(series, bad, instance):
     series.add("langmart_probe_skipped_runs_total", misses, instance=instance, **PROBE, cause="overrun")
 
 
+def succeeding(series, bad, instance):
+    series.add("langmart_probe_last_success_timestamp_seconds", [60 * minute for minute in range(END)], instance=instance, **PROBE)
+
+
 def stuck(series, bad, instance):
     due = [60 * (min(minute, CALM) if bad else minute) + 30 for minute in range(END)]
     series.add("langmart_probe_next_run_timestamp_seconds", due, instance=instance, **PROBE)
@@ -132,7 +136,7 @@ STORIES = {
         run("R"), gauge("langmart_probe_backoff_until_timestamp_seconds", 0, 3600 * 5, **PROBE)),
     "LangmartRateLimitHeadroomLow": together(
         gauge("langmart_probe_ratelimit_remaining", 50, 2, **PROBE, resource="requests"),
-        gauge("langmart_probe_ratelimit_limit", 60, 60, **PROBE, resource="requests")),
+        gauge("langmart_probe_ratelimit_limit", 60, 60, **PROBE, resource="requests"), succeeding),
     "LangmartBalanceLow": gauge("langmart_probe_balance_usd", 100, 1, **PROBE),
     "LangmartBudgetUsedUp": together(gauge("langmart_budget_spent_usd", 0.2, 1), gauge("langmart_budget_limit_usd", 1, 1)),
     "LangmartGatewayFault": compared("gateway_fault"),

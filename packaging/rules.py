@@ -63,6 +63,10 @@ unless on (job, instance) max_over_time(langmart_prober_offline[5m]) == 1""",
         record("langmart_probe:ratelimit_headroom:ratio",
                "langmart_probe_ratelimit_remaining / (langmart_probe_ratelimit_limit > 0)",
                "What is left of each rate limit."),
+        record("langmart_probe:ratelimit_low_reading:timestamp_seconds", """
+0 * (langmart_probe_ratelimit_remaining / (langmart_probe_ratelimit_limit > 0) < 0.1)
++ ignoring (resource) group_left () langmart_probe_last_success_timestamp_seconds""",
+               "While little is left, the run that reported it: a run that fails without a reading is none."),
     ]
     groups = [("langmart-prober-slis", "30s", base + latency("5m"))]
     for window in ("30m", "1h"):
@@ -294,10 +298,12 @@ max by (job, instance, provider, fault) (
         alert("LangmartRateLimitHeadroomLow", """
 min by (job, instance, provider, model, resource) (
   avg_over_time(langmart_probe:ratelimit_headroom:ratio[15m])
+  # One reading is shown until the next run.
+  and changes(langmart_probe:ratelimit_low_reading:timestamp_seconds[3h]) > 0
 ) < 0.1""", "warning", "caller",
               "{{ $labels.provider }}: {{ $value | humanizePercentage }} of the {{ $labels.resource }} limit is left",
-              """Over a quarter of an hour less than a tenth of the limit was left on average: 429s come next. Find what else
-              uses the key, spread the load, or raise the tier.""", "10m"),
+              """Less than a tenth of the limit was left on average over a quarter of an hour, by more than one reading: 429s
+              come next. Find what else uses the key, spread the load, or raise the tier.""", "10m"),
         alert("LangmartBalanceLow", """
 min by (job, instance, provider) (
   langmart_probe_balance_usd < on () group_left () langmart:balance_low:usd

@@ -189,19 +189,19 @@ pub(super) const FAMILIES: &[Family] = &[
     family(
         Kind::Gauge,
         "langmart_probe_ratelimit_limit",
-        "The most that a rate limit's window allows, as the service last told it.",
+        "Maximum of a rate limit's window, as last reported; kept for two intervals.",
         |series, page| rate_limits(series, page, |limit| limit.limit.map(|limit| limit as f64)),
     ),
     family(
         Kind::Gauge,
         "langmart_probe_ratelimit_remaining",
-        "What is left of a rate limit's window, as the service last told it.",
+        "Remainder of a rate limit's window, as last reported; kept for two intervals.",
         |series, page| rate_limits(series, page, |limit| limit.remaining.map(|remaining| remaining as f64)),
     ),
     family(
         Kind::Gauge,
         "langmart_probe_ratelimit_reset_timestamp_seconds",
-        "When a rate limit's window is full again, as the service last told it.",
+        "Time at which a rate limit's window is full again, as last reported; kept for two intervals, also when it has passed.",
         |series, page| rate_limits(series, page, |limit| limit.reset.map(unix_seconds)),
     ),
     family(
@@ -416,7 +416,9 @@ fn http_responses(series: &Series, page: &mut Page) {
 }
 
 fn rate_limits(series: &Series, page: &mut Page, value: fn(&RateLimit) -> Option<f64>) {
-    for limit in series.values.rate_limits(page.now) {
+    // The run in between may have failed without them.
+    let longest = series.probe().interval.saturating_mul(2);
+    for limit in series.values.rate_limits(page.now, longest) {
         if let Some(value) = value(&limit) {
             page.labelled(&series.labels, &[("resource", limit.resource.name())], value);
         }

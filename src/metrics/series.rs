@@ -148,7 +148,8 @@ pub(super) struct Values {
     last: Mutex<Option<Last>>,
     status_page: Mutex<Option<StatusPage>>,
     balance: Mutex<Option<Balance>>,
-    rate_limits: Mutex<[Option<RateLimit>; Resource::ALL.len()]>,
+    /// When a run that reported the limits of a resource began, and the limits.
+    rate_limits: Mutex<[Option<(SystemTime, RateLimit)>; Resource::ALL.len()]>,
     error_codes: Mutex<BTreeMap<String, u64>>,
 }
 
@@ -237,7 +238,7 @@ impl Series {
             sum.add(phase.as_secs_f64());
         }
         values.count_answer(http_status, error_code.as_deref(), retry_after);
-        values.keep_rate_limits(ratelimit);
+        values.keep_rate_limits(time, ratelimit);
         if let Some(tls) = tls {
             values.keep_handshake(tls);
         }
@@ -372,10 +373,16 @@ impl Values {
         lock(&self.error_codes)
     }
 
-    /// The limits last told, those whose window has begun anew since left out.
-    pub(super) fn rate_limits(&self, now: SystemTime) -> impl Iterator<Item = RateLimit> {
+    /// The limits last reported, by a run that began at most so long ago. A reset that has passed does not end them: most
+    /// windows are shorter than the time until the next scrape.
+    pub(super) fn rate_limits(
+        &self,
+        now: SystemTime,
+        longest: Duration,
+    ) -> impl Iterator<Item = RateLimit> + use<> {
         let limits = *lock(&self.rate_limits);
-        limits.into_iter().flatten().filter(move |limit| limit.reset.is_none_or(|reset| reset > now))
+        let is_recent = move |begun| now.duration_since(begun).unwrap_or_default() <= longest;
+        limits.into_iter().flatten().filter_map(move |(begun, limit)| is_recent(begun).then_some(limit))
     }
 
     /// When a run began, and how it ended.
@@ -437,17 +444,17 @@ impl Values {
         }
     }
 
-    /// Each resource has the limits of the last run that told them; a run that told none of it changes nothing.
-    fn keep_rate_limits(&self, told: &[RateLimit]) {
-        if told.is_empty() {
+    /// Each resource has the limits of the last run that reported them; a run that reported none of it changes nothing.
+    fn keep_rate_limits(&self, begun: SystemTime, reported: &[RateLimit]) {
+        if reported.is_empty() {
             return;
         }
         let mut kept = lock(&self.rate_limits);
         for (slot, &resource) in kept.iter_mut().zip(Resource::ALL) {
-            let windows = told.iter().filter(|limit| limit.resource == resource);
+            let windows = reported.iter().filter(|limit| limit.resource == resource);
             if let Some(tightest) = windows.min_by(|one, other| share_left(one).total_cmp(&share_left(other)))
             {
-                *slot = Some(*tightest);
+                *slot = Some((begun, *tightest));
             }
         }
     }

@@ -466,7 +466,7 @@ fn unregistered_statuses_and_surplus_codes_share_a_series() {
 }
 
 #[test]
-fn the_tightest_window_of_a_resource_shows_until_its_reset() {
+fn tightest_window_of_a_resource_is_exported() {
     let (metrics, series) = one_chat(Api::Anthropic);
     let told = |ratelimit| Outcome { ratelimit, ..Outcome::new(NOW, Reason::Ok, Fault::None) };
     let unknown = RateLimit { resource: Resource::Tokens, limit: None, remaining: Some(0), reset: None };
@@ -480,7 +480,40 @@ fn the_tightest_window_of_a_resource_shows_until_its_reset() {
     let requests = "ratelimit_limit{resource=\"requests\"}";
     let tokens = "ratelimit_remaining{resource=\"tokens\"}";
     check(&metrics, later(19), &[(requests, Some(1000.0)), (tokens, Some(10.0))]);
-    check(&metrics, later(20), &[(requests, None), (tokens, Some(10.0))]);
+}
+
+#[test]
+fn rate_limits_are_kept_until_the_next_or_two_intervals() {
+    let (metrics, series) = one_chat(Api::Anthropic);
+    let run = |second, reason, ratelimit| {
+        let fault = if reason == Reason::Ok { Fault::None } else { Fault::Caller };
+        series.observe(&Outcome { ratelimit, ..Outcome::new(later(second), reason, fault) });
+    };
+    let left = |second, remaining: Option<f64>| {
+        let reset = "ratelimit_reset_timestamp_seconds{resource=\"requests\"}";
+        let expected = [
+            ("ratelimit_remaining{resource=\"requests\"}", remaining),
+            ("ratelimit_limit{resource=\"requests\"}", remaining.map(|_| 60.0)),
+            (reset, remaining.map(|_| 0.0)),
+        ];
+        check(&metrics, later(second), &expected);
+    };
+    // Reset at once, and before the response came.
+    let reading = |remaining| vec![limit(Resource::Requests, 60, remaining, Some(NOW))];
+    run(0, Reason::Ok, reading(50));
+    left(0, Some(50.0));
+    left(119, Some(50.0));
+    // One that reports none, as a timeout, or other resources alone.
+    run(60, Reason::Timeout, Vec::new());
+    run(90, Reason::Ok, vec![limit(Resource::Tokens, 9, 9, None)]);
+    left(120, Some(50.0));
+    left(121, None);
+    run(180, Reason::RateLimited, reading(0));
+    left(181, Some(0.0));
+    left(300, Some(0.0));
+    left(301, None);
+    // A clock that was set back removes nothing.
+    left(10, Some(0.0));
 }
 
 #[test]

@@ -72,6 +72,16 @@ impl Demands {
         all
     }
 
+    /// The due run that some wait for is not made.
+    pub(super) fn skip(&mut self, cause: SkipCause) {
+        tell(std::mem::take(&mut self.waiting), &Demanded::Waits(cause));
+    }
+
+    /// The probe has changed: those who wait for its due run ask again.
+    pub(super) fn dismiss(&mut self) {
+        self.waiting.clear();
+    }
+
     /// A run has ended: whoever waits gets it.
     pub(super) fn share(&mut self, outcome: &Outcome) {
         let waiting = self.take();
@@ -96,8 +106,11 @@ impl<W: Work> Worker<W> {
         if self.backoff.resume(self.next).is_some() || self.backoff.forbids(self.now()) {
             return tell(self.demands.take(), &Demanded::Waits(SkipCause::Backoff));
         }
+        if !self.has_room() {
+            return tell(self.demands.take(), &Demanded::Waits(SkipCause::Budget));
+        }
         if self.time_left(Instant::now()).is_none() {
-            // The due run begins in a moment, and is theirs too.
+            // The due run begins in a moment, and is theirs too; if it is skipped, they are told why.
             return;
         }
         match self.attempt_until(deadline).await {
@@ -113,13 +126,9 @@ impl<W: Work> Worker<W> {
 
     /// One attempt; the error is what it would have to wait for, `None`: a reload has changed the probe.
     async fn attempt_until(&mut self, deadline: Instant) -> Result<Outcome, Option<SkipCause>> {
-        let budget_waits = Err(Some(SkipCause::Budget));
-        if self.work.budget().is_some_and(|budget| !budget.has_room(W::probe(&self.target))) {
-            return budget_waits;
-        }
         let admission = self.admitted(Instant::now() + ADMISSION).await?;
         let left = self.time_left(Instant::now()).ok_or(Some(SkipCause::Concurrency))?;
         let within = left.min(deadline.saturating_duration_since(Instant::now()));
-        self.attempt_between(admission, within).await.map_or(budget_waits, Ok)
+        self.attempt_between(admission, within).await.ok_or(Some(SkipCause::Budget))
     }
 }

@@ -225,6 +225,7 @@ impl<W: Work> Worker<W> {
         }
         self.backoff.end();
         self.remember();
+        self.demands.dismiss();
         let regrouped = before.comparison != after.comparison;
         if before.interval != after.interval || before.grid() != after.grid() {
             self.plan = Plan::new(after.grid(), after.interval);
@@ -330,6 +331,7 @@ impl<W: Work> Worker<W> {
                     self.turns.pacing.pass_over(W::probe(&self.target), due, self.plan.lateness());
                 }
                 self.skip_to(again, cause);
+                self.demands.skip(cause);
                 None
             }
         }
@@ -375,11 +377,16 @@ impl<W: Work> Worker<W> {
 
     /// Whether there is budget for the run that is due; skips it where there is not.
     fn has_budget(&mut self) -> bool {
-        let room = self.work.budget().is_none_or(|budget| budget.has_room(W::probe(&self.target)));
+        let room = self.has_room();
         if !room {
             self.skip_to(self.next + 1, SkipCause::Budget);
         }
         room
+    }
+
+    /// Whether there is budget for a run.
+    pub(super) fn has_room(&self) -> bool {
+        self.work.budget().is_none_or(|budget| budget.has_room(W::probe(&self.target)))
     }
 
     /// One run, and what follows from it. The value is the reason and the hint of a failed one.
@@ -408,13 +415,13 @@ impl<W: Work> Worker<W> {
         if let Some(charge) = charge {
             charge.settle(&probe, &outcome);
         }
+        self.demands.share(&outcome);
         let first = self.plan.first_from(ended.minus(self.plan.grace()));
         self.skip_to(first, SkipCause::Overrun);
         let max_backoff = self.turns.limits.max_backoff();
         self.backoff.note(&outcome, (number, self.next), ended, &self.plan, max_backoff);
         self.remember();
         let failed = Failed::of(&outcome);
-        self.demands.share(&outcome);
         self.report(Event::Finished(outcome));
         // The other one begins now: what this run leaves to do is done.
         if let Some(seat) = &self.seat {
@@ -442,6 +449,7 @@ impl<W: Work> Worker<W> {
             self.next = number;
             self.tell_other();
             self.report(Event::Skipped { cause, runs });
+            self.demands.skip(cause);
         }
     }
 

@@ -1,16 +1,17 @@
 //! Runs of now in the loop of a probe, on paused time.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use tokio::{
     sync::oneshot,
     time::{Instant, sleep},
 };
 
-use super::stage::{MINUTE, SECOND, Step, TIMER, Theatre, UNLIMITED, ok, target};
+use super::stage::{MINUTE, SECOND, Step, TIMER, Theatre, UNLIMITED, ok, probe, provider, target, with};
 use crate::{
-    outcome::{Demanded, Reason},
-    schedule::{Demand, Event},
+    config::{self, Chat, Probe, Provider, Schedule, Task},
+    outcome::{Demanded, Reason, SkipCause},
+    schedule::{Anchor, Budget, Demand, Event},
 };
 
 const LASTS: Duration = Duration::from_secs(2);
@@ -87,7 +88,6 @@ async fn who_has_gone_costs_nothing() {
 
 #[tokio::test(start_paused = true)]
 async fn a_probe_that_waits_is_not_run() {
-    use crate::outcome::SkipCause;
     let target = target("p", MINUTE, limited);
     let theatre = Theatre::open(&UNLIMITED, vec![target.clone()]);
     theatre.until(theatre.first_due(&target.probe) + SECOND * 10).await;
@@ -117,7 +117,6 @@ async fn a_hint_that_ends_before_the_next_due_time_is_kept_too() {
         let limited = Step { lasts: LASTS, result: Some((Reason::RateLimited, Some(20.0))) };
         [limited, good(1), limited].into_iter().nth(run).unwrap_or(good(run))
     }
-    use crate::outcome::SkipCause;
     let waits = |answer| matches!(answer, Ok(Demanded::Waits(SkipCause::Backoff)));
     let target = target("p", MINUTE, briefly);
     let theatre = Theatre::open(&UNLIMITED, vec![target.clone()]);
@@ -133,4 +132,77 @@ async fn a_hint_that_ends_before_the_next_due_time_is_kept_too() {
     assert!(waits(ask(&theatre, MINUTE).await), "who asked before was asked to wait");
     theatre.until(first + SECOND * 70).await;
     assert_eq!(theatre.account(&target.probe).runs, 2, "no due run is passed over for it");
+}
+
+/// What is answered to who asks half a second before a due time, and how long after that.
+async fn ask_before_a_slot(theatre: &Theatre, due: Duration) -> (Option<SkipCause>, Duration) {
+    theatre.until(due - SECOND / 2).await;
+    let cause = match ask(theatre, MINUTE).await {
+        Ok(Demanded::Waits(cause)) => Some(cause),
+        Ok(Demanded::Ran(_)) | Err(_) => None,
+    };
+    (cause, theatre.anchor.monotonic.elapsed().saturating_sub(due))
+}
+
+#[tokio::test(start_paused = true)]
+async fn demand_before_a_slot_without_budget_is_answered_at_once() {
+    let limits = config::Budget { daily_cost_usd: None, daily_tokens: Some(1) };
+    let chat = Chat { prompt: "Hi".to_owned(), max_tokens: 32, max_tokens_parameter: None, price: None };
+    let probe = Probe { task: Task::Chat(chat), ..probe("p", &provider("corp", "k"), MINUTE) };
+    let target = with(probe, good);
+    let wall = std::time::UNIX_EPOCH + SECOND * 1_800_000_000;
+    let anchor = Anchor { monotonic: Instant::now(), wall };
+    let budget = Arc::new(Budget::new(Some(limits), None, move || wall));
+    let theatre = Theatre::open_at(anchor, &UNLIMITED, vec![target.clone()], Some(budget));
+    let due = theatre.first_due(&target.probe);
+    assert_eq!(ask_before_a_slot(&theatre, due).await, (Some(SkipCause::Budget), Duration::ZERO));
+}
+
+#[tokio::test(start_paused = true)]
+async fn demand_before_a_slot_without_a_place_is_told_why() {
+    let narrow = Schedule { max_concurrent: 1, ..UNLIMITED };
+    let busy = target("busy", SECOND, |_| ok(MINUTE * 10));
+    let p = target("p", MINUTE, good);
+    let theatre = Theatre::open(&narrow, vec![busy, p.clone()]);
+    let due = theatre.first_due(&p.probe);
+    let (cause, after) = ask_before_a_slot(&theatre, due).await;
+    assert_eq!(cause, Some(SkipCause::Concurrency));
+    assert!(after <= 5 * SECOND + TIMER * 3, "{after:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn demand_before_a_slot_without_pace_is_told_why() {
+    let corp = Arc::into_inner(provider("corp", "k")).unwrap();
+    let paced = Arc::new(Provider { requests_per_minute: Some(1), ..corp });
+    let [other, p] = ["other", "p"].map(|name| with(probe(name, &paced, MINUTE), good));
+    let theatre = Theatre::open(&UNLIMITED, vec![other, p.clone()]);
+    let first = theatre.first_due(&p.probe);
+    let mut causes = Vec::new();
+    for minute in 1..6 {
+        causes.push(ask_before_a_slot(&theatre, first + MINUTE * minute).await.0);
+    }
+    assert!(causes.contains(&Some(SkipCause::Pacing)), "{causes:?}");
+    assert!(!causes.contains(&Some(SkipCause::Concurrency)), "{causes:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn demand_before_a_slot_that_a_reload_moves_is_answered() {
+    let before = target("p", MINUTE, good);
+    let mut theatre = Theatre::open(&UNLIMITED, vec![before.clone()]);
+    theatre.until(theatre.first_due(&before.probe) - SECOND / 2).await;
+    let result = ask(&theatre, MINUTE * 10);
+    sleep(TIMER).await;
+    theatre.scheduler.apply(&UNLIMITED, vec![target("p", MINUTE * 7, good)]);
+    let asked = Instant::now();
+    assert!(result.await.is_err(), "who asks again is served");
+    assert!(asked.elapsed() <= TIMER);
+}
+
+#[tokio::test(start_paused = true)]
+async fn demand_during_a_run_that_overruns_gets_its_result() {
+    let target = target("p", SECOND * 10, |_| ok(SECOND * 25));
+    let theatre = Theatre::open(&UNLIMITED, vec![target.clone()]);
+    let due = theatre.first_due(&target.probe);
+    theatre.until(due - SECOND / 2).await;
+    assert!(matches!(ask(&theatre, MINUTE).await, Ok(Demanded::Ran(_))));
 }
