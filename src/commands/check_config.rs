@@ -2,7 +2,9 @@
 
 use std::{io::Write, iter, path::Path};
 
-use super::{EXIT_CONFIGURATION, EXIT_FAILED, EXIT_OK, by_hand::by_hand, table as columns};
+use super::{
+    EXIT_CONFIGURATION, EXIT_FAILED, EXIT_OK, by_hand::by_hand, forbid_core_dumps, table as columns,
+};
 use crate::config::{
     BYTES_PER_TOKEN, Budget, Comparison, Config, Keys, Loaded, Pool, PoolMember, Probe, Problem, Shard,
     Spending, Surroundings, duration, load, systemd_run,
@@ -34,6 +36,8 @@ pub fn check_config(
     out: &mut impl Write,
     err: &mut impl Write,
 ) -> u8 {
+    // Before there is a key in memory.
+    forbid_core_dumps(err);
     let keys = if no_secrets { Keys::Skipped } else { Keys::Reported };
     let (status, results, messages) = match load(path, keys, surroundings) {
         Ok(loaded) => (EXIT_OK, tables(&loaded.config), remarks(&loaded, path, no_secrets, surroundings)),

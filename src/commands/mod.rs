@@ -11,6 +11,10 @@ mod report;
 mod simulate;
 mod table;
 
+use std::io;
+
+use crate::daemon;
+
 pub use self::{
     check_config::check_config,
     demo::demo,
@@ -20,6 +24,14 @@ pub use self::{
     report::{Report, report},
     simulate::{Simulate, simulate},
 };
+
+/// Keeps the keys that a command is about to read out of core files, and other processes of the user out of its memory.
+fn forbid_core_dumps(err: &mut impl io::Write) {
+    if let Err(error) = daemon::forbid_core_dumps() {
+        // Where standard error is closed there is nobody left to warn.
+        let _ = writeln!(err, "warning: core dumps cannot be forbidden, keys may be in one: {error}");
+    }
+}
 
 /// Everything went well.
 pub const EXIT_OK: u8 = 0;

@@ -13,7 +13,7 @@ use tokio::{sync::Semaphore, task::JoinSet};
 use super::{
     EXIT_CONFIGURATION, EXIT_FAILED, EXIT_OK, EXIT_USAGE,
     by_hand::by_hand,
-    ranking,
+    forbid_core_dumps, ranking,
     table::{self, milliseconds},
 };
 use crate::{
@@ -42,6 +42,8 @@ pub struct Once<'a> {
 
 /// Runs the command: results to `out`, everything for people to `err`. The value is the exit status.
 pub fn once(request: &Once<'_>, out: &mut impl Write, err: &mut impl Write) -> io::Result<u8> {
+    // Before there is a key in memory.
+    forbid_core_dumps(err);
     let loaded = match config::load(request.path, Keys::Required, &Surroundings::of_process()) {
         Ok(loaded) => loaded,
         Err(problems) => {

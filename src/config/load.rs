@@ -1,7 +1,6 @@
 //! From a file, or its text, to a configuration: the one way in.
 
 use std::{
-    fs::File,
     io::{self, ErrorKind},
     path::Path,
 };
@@ -11,7 +10,7 @@ use super::{
     problem::{Problem, Problems, Report},
     raw,
     resolve::{self, Context},
-    surroundings::{Keys, Surroundings, read_bounded},
+    surroundings::{Keys, Surroundings, read_file},
 };
 
 /// The most that a configuration file may hold, in bytes.
@@ -31,8 +30,7 @@ pub struct Loaded {
 /// Loads the file at `path`, or says everything that is wrong with it.
 pub fn load(path: &Path, keys: Keys<'_>, surroundings: &Surroundings<'_>) -> Result<Loaded, Problems> {
     let file = path.display().to_string();
-    let read = File::open(path).and_then(|opened| read_bounded(opened, LONGEST_FILE));
-    let bytes = read.map_err(|error| {
+    let bytes = read_file(path, LONGEST_FILE).map_err(|error| {
         Problems::of_file(&file, format!("cannot be read: {error}; {}", what_to_do(&error)))
     })?;
     let text = str::from_utf8(&bytes).map_err(|error| {

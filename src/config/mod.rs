@@ -30,5 +30,5 @@ pub use self::{
     problem::{Problem, Problems},
     secret::Secret,
     spending::Spending,
-    surroundings::{Keys, Surroundings, systemd_run},
+    surroundings::{Keys, Surroundings, open_regular, systemd_run},
 };

@@ -8,11 +8,11 @@ use std::{
     fs::{File, Metadata},
     io::{self, Read},
     net::IpAddr,
-    os::unix::fs::MetadataExt,
+    os::unix::fs::{MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
 };
 
-use rustix::process::geteuid;
+use rustix::{fs::OFlags, process::geteuid};
 use rustls::pki_types::{CertificateDer, pem::PemObject};
 use url::{Host, Url};
 use zeroize::Zeroizing;
@@ -79,6 +79,18 @@ impl Surroundings<'_> {
                 })?;
                 secret_file(&directory.join(name))
             }
+        }
+    }
+
+    /// The system's trusted roots. The error is that `SSL_CERT_FILE`, which replaces them, names no regular file.
+    pub(super) fn trusted_roots(&self) -> Result<Vec<CertificateDer<'static>>, String> {
+        let path = (self.variable)("SSL_CERT_FILE").map(PathBuf::from);
+        match path.filter(|path| path.metadata().is_ok_and(|metadata| !metadata.is_file())) {
+            Some(path) => Err(format!(
+                "the environment's SSL_CERT_FILE, {}, is not a regular file; name a PEM file, or unset it",
+                path.display()
+            )),
+            None => Ok((self.system_roots)()),
         }
     }
 
@@ -168,6 +180,35 @@ pub fn systemd_run<'a>(credentials: impl IntoIterator<Item = &'a str>, command: 
 /// directory is systemd's to protect, and what cannot be looked at is told by whoever reads it.
 pub(super) fn exposure(source: &KeySource) -> Option<String> {
     let KeySource::File(path) = source else { return None };
+    readable_by_others(path).or_else(|| replaceable_by_others(path))
+}
+
+/// Whether others may put another file in the place of this one or of a link to it, and the command that prevents it.
+fn replaceable_by_others(path: &Path) -> Option<String> {
+    let target = path.canonicalize().ok()?;
+    let (directory, mode) = open_directory(path).or_else(|| open_directory(&target))?;
+    let directory = directory.display();
+    Some(format!(
+        "others than its owner can replace {}: the mode of {directory} is {mode:04o}; run: chmod go-w {directory}",
+        path.display()
+    ))
+}
+
+/// The directory above `path` that others may write, and its mode. Group members are others for the one that the file is
+/// in. A sticky directory is as good as a closed one for what is root's, ours, or the directory's owner's.
+fn open_directory(path: &Path) -> Option<(&Path, u32)> {
+    let ours = geteuid().as_raw();
+    path.ancestors().zip(path.ancestors().skip(1)).enumerate().find_map(|(level, (entry, directory))| {
+        let metadata = directory.metadata().ok()?;
+        let owner = entry.symlink_metadata().ok()?.uid();
+        let is_sticky = metadata.mode() & 0o1000 != 0 && [0, ours, metadata.uid()].contains(&owner);
+        let forbidden = if level == 0 { 0o022 } else { 0o002 };
+        let mode = metadata.mode() & 0o7777;
+        (mode & forbidden != 0 && !is_sticky).then_some((directory, mode))
+    })
+}
+
+fn readable_by_others(path: &Path) -> Option<String> {
     let metadata = path.metadata().ok().filter(Metadata::is_file)?;
     // As packages do it: root's, and readable for the group of the service.
     let of_root = metadata.uid() == 0;
@@ -245,16 +286,31 @@ fn secret_file(path: &Path) -> Result<Zeroizing<String>, String> {
     Ok(Zeroizing::new(text.to_owned()))
 }
 
-/// The contents of a regular file, bounded: another kind could block the load for ever.
+/// The contents of a regular file, or an error if it has more than `most` bytes.
 pub(super) fn read_file(path: &Path, most: u64) -> io::Result<Zeroizing<Vec<u8>>> {
-    if !path.metadata()?.is_file() {
-        return Err(io::Error::other("not a regular file"));
-    }
-    read_bounded(File::open(path)?, most)
+    read_bounded(open_regular(path)?, most)
+}
+
+/// Opens a regular file. Another kind is an error at once: opening or reading it could block for ever.
+pub fn open_regular(path: &Path) -> io::Result<File> {
+    let regular = |metadata: &Metadata| {
+        if metadata.is_file() { Ok(()) } else { Err(io::Error::other("not a regular file")) }
+    };
+    // Opening alone has an effect on some devices.
+    regular(&path.metadata()?)?;
+    let open = |flags: OFlags| File::options().read(true).custom_flags(flags.bits().cast_signed()).open(path);
+    let file = match open(OFlags::NONBLOCK | OFlags::NOCTTY) {
+        // Another process holds a lease on it, which the kernel asks back.
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => open(OFlags::NOCTTY)?,
+        opened => opened?,
+    };
+    // It may have been replaced in between.
+    regular(&file.metadata()?)?;
+    Ok(file)
 }
 
 /// All that there is to read, or an error where it is more than `most` bytes.
-pub(super) fn read_bounded(source: impl Read, most: u64) -> io::Result<Zeroizing<Vec<u8>>> {
+fn read_bounded(source: impl Read, most: u64) -> io::Result<Zeroizing<Vec<u8>>> {
     // Room for all usual files: growing would leave copies behind.
     let mut bytes = Zeroizing::new(Vec::with_capacity(most.min(USUAL) as usize));
     source.take(most + 1).read_to_end(&mut bytes)?;
@@ -267,6 +323,8 @@ pub(super) fn read_bounded(source: impl Read, most: u64) -> io::Result<Zeroizing
 #[cfg(test)]
 mod tests {
     use std::{fs::Permissions, os::unix::fs::PermissionsExt};
+
+    use rustix::fs::{CWD, FileType, Mode, mknodat};
 
     use super::*;
 
@@ -381,6 +439,58 @@ mod tests {
     }
 
     #[test]
+    fn key_file_in_a_directory_that_others_write_is_refused() {
+        let top = tempfile::tempdir().unwrap();
+        let [middle, inner] = ["middle", "middle/inner"].map(|name| top.path().join(name));
+        std::fs::create_dir_all(&inner).unwrap();
+        let key = inner.join("key");
+        std::fs::write(&key, "k").unwrap();
+        let set = |path: &Path, mode| std::fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
+        set(&key, 0o600);
+        let link = top.path().join("link");
+        std::os::unix::fs::symlink(&key, &link).unwrap();
+        for (middle_mode, inner_mode, open) in [
+            (0o755, 0o755, None),
+            (0o755, 0o750, None),
+            (0o755, 0o777, Some(&inner)),
+            (0o755, 0o757, Some(&inner)),
+            (0o755, 0o770, Some(&inner)),
+            (0o755, 0o1777, None),
+            (0o777, 0o755, Some(&middle)),
+            (0o775, 0o755, None),
+            (0o1777, 0o755, None),
+        ] {
+            set(&middle, middle_mode);
+            set(&inner, inner_mode);
+            for path in [&key, &link] {
+                let said = exposure(&KeySource::File(path.clone()));
+                assert_eq!(said.is_some(), open.is_some(), "{middle_mode:o} {inner_mode:o}: {said:?}");
+                let command = open.map(|open| format!("run: chmod go-w {}", open.display()));
+                assert!(command.is_none_or(|command| said.unwrap().ends_with(&command)));
+            }
+        }
+        // The link's own directory counts, too.
+        set(&inner, 0o755);
+        set(top.path(), 0o777);
+        assert!(exposure(&KeySource::File(link)).unwrap().contains("can replace"));
+    }
+
+    #[test]
+    fn sticky_directory_does_not_protect_a_strangers_file() {
+        if !geteuid().is_root() {
+            return;
+        }
+        let top = tempfile::tempdir().unwrap();
+        std::fs::set_permissions(top.path(), Permissions::from_mode(0o1777)).unwrap();
+        let key = top.path().join("key");
+        std::fs::write(&key, "k").unwrap();
+        std::fs::set_permissions(&key, Permissions::from_mode(0o600)).unwrap();
+        assert_eq!(exposure(&KeySource::File(key.clone())), None);
+        std::os::unix::fs::chown(&key, Some(65_534), None).unwrap();
+        assert!(exposure(&KeySource::File(key)).unwrap().contains("can replace"));
+    }
+
+    #[test]
     fn a_credential_is_in_the_directory_that_systemd_names() {
         let directory = tempfile::tempdir().unwrap();
         std::fs::write(directory.path().join("langmart"), "k").unwrap();
@@ -391,9 +501,14 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_regular_file_is_refused() {
+    fn what_is_no_regular_file_is_refused_at_once() {
         let directory = tempfile::tempdir().unwrap();
-        for path in [directory.path(), Path::new("/dev/zero")] {
+        let [pipe, link, socket] = ["pipe", "link", "socket"].map(|name| directory.path().join(name));
+        mknodat(CWD, &pipe, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+        std::os::unix::fs::symlink(&pipe, &link).unwrap();
+        let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+        for path in [directory.path(), Path::new("/dev/zero"), &pipe, &link, &socket] {
+            assert!(open_regular(path).is_err(), "{}", path.display());
             assert!(within(&|_| None).secret(&KeySource::File(path.to_owned())).is_err());
         }
     }

@@ -19,4 +19,4 @@ mod probing;
 mod reload;
 mod service;
 
-pub use self::{fatal::Fatal, loading::Source, service::run};
+pub use self::{fatal::Fatal, hygiene::forbid_core_dumps, loading::Source, service::run};

@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    fs::{self, File},
+    fs,
     io::{self, BufRead, BufReader, Read as _},
     path::{Path, PathBuf},
     time::{Duration, SystemTime},
@@ -12,7 +12,10 @@ use jiff::civil::Date;
 use serde::{Deserialize, de::IgnoredAny};
 
 use super::PREFIX;
-use crate::outcome::{Check, Fault, Reason};
+use crate::{
+    config::open_regular,
+    outcome::{Check, Fault, Reason},
+};
 
 /// The longest line that is looked at, in bytes; a record has one or two thousand.
 const LONGEST_LINE: usize = 64 << 10;
@@ -78,7 +81,7 @@ pub fn read(directory: &Path, since: SystemTime, mut visit: impl FnMut(Entry)) -
     };
     let mut read = Read::default();
     for path in files(directory, since).map_err(error(directory))? {
-        let file = match File::open(&path) {
+        let file = match open_regular(&path) {
             // The daemon removes old files whenever a new one begins.
             Err(gone) if gone.kind() == io::ErrorKind::NotFound => continue,
             opened => opened.map_err(error(&path))?,

@@ -11,13 +11,14 @@ use std::{
 };
 
 use jiff::{Timestamp, civil::Date};
+use rustix::fs::OFlags;
 use serde::{Deserialize, Serialize};
 
 use crate::outcome::{Check, Subject};
 
 /// The file in the state directory, and what a new one is called until it is whole.
 const NAME: &str = "state.json";
-pub(super) const UNFINISHED: &str = "state.json.new";
+const UNFINISHED: &str = "state.json.new";
 /// What the name of a file that could not be read begins with, once it is put aside.
 const DAMAGED: &str = "state.json.damaged-";
 
@@ -141,23 +142,46 @@ pub(super) fn save(directory: &Path, kept: &Kept) -> io::Result<()> {
     File::open(directory)?.sync_all()
 }
 
+/// Begins a new file. Whatever is in its place is removed, and a link there is not followed: the directory may be writable
+/// for others than root, who may run the prober.
 fn create(directory: &Path) -> io::Result<File> {
-    OpenOptions::new().write(true).create(true).truncate(true).mode(0o640).open(directory.join(UNFINISHED))
+    let path = directory.join(UNFINISHED);
+    #[cfg(test)]
+    held_up(directory);
+    match fs::remove_file(&path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    OpenOptions::new().write(true).create_new(true).mode(0o640).open(path)
 }
 
-/// The bytes of the file; `None`: there is none.
+/// A pipe of this name holds writes up as a disk does that blocks, until a reader opens it.
+#[cfg(test)]
+pub(super) const HOLD: &str = "hold";
+
+#[cfg(test)]
+fn held_up(directory: &Path) {
+    // There is none in most tests.
+    let _ = OpenOptions::new().write(true).open(directory.join(HOLD));
+}
+
+/// The bytes of the file; `None`: there is none. A link is not followed, and a pipe does not block the start.
 fn read(path: &Path) -> Result<Option<Vec<u8>>, String> {
     let unreadable = |error: io::Error| format!("cannot be read: {error}");
-    match fs::metadata(path) {
+    match fs::symlink_metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(unreadable(error)),
-        // A pipe would block the start for ever.
         Ok(metadata) if !metadata.is_file() => return Err("is not a regular file".to_owned()),
         Ok(_) => {}
     }
+    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    let opened = OpenOptions::new().read(true).custom_flags(flags.bits().cast_signed()).open(path);
+    let file = opened.map_err(unreadable)?;
+    if !file.metadata().map_err(unreadable)?.is_file() {
+        return Err("is not a regular file".to_owned());
+    }
     let mut bytes = Vec::new();
-    let opened = File::open(path).and_then(|file| file.take(LONGEST + 1).read_to_end(&mut bytes));
-    opened.map_err(unreadable)?;
+    file.take(LONGEST + 1).read_to_end(&mut bytes).map_err(unreadable)?;
     if bytes.len() as u64 > LONGEST {
         return Err(format!("is larger than {LONGEST} bytes"));
     }
@@ -294,6 +318,7 @@ mod tests {
     use std::time::Duration;
 
     use proptest::prelude::*;
+    use rustix::fs::{CWD, FileType, Mode, mknodat};
 
     use super::*;
     use crate::outcome::Check;
@@ -404,6 +429,71 @@ mod tests {
         let warning = load(directory.path(), at(NOW)).warning.unwrap();
         assert!(warning.contains("is not a regular file"), "{warning}");
         save(directory.path(), &kept()).unwrap();
+    }
+
+    /// A victim outside of the directory, and the directory with links of both kinds to it under that name.
+    fn linked(name: &str, hard: bool) -> (tempfile::TempDir, PathBuf, PathBuf) {
+        let top = tempfile::tempdir().unwrap();
+        let [victim, directory] = ["victim", "state"].map(|name| top.path().join(name));
+        fs::write(&victim, "victim").unwrap();
+        fs::create_dir(&directory).unwrap();
+        let place = directory.join(name);
+        if hard { fs::hard_link(&victim, place) } else { std::os::unix::fs::symlink(&victim, place) }
+            .unwrap();
+        (top, victim, directory)
+    }
+
+    #[test]
+    fn links_in_the_directory_are_not_written_through() {
+        for hard in [false, true] {
+            for name in [UNFINISHED, NAME] {
+                let (_top, victim, directory) = linked(name, hard);
+                save(&directory, &kept()).unwrap();
+                assert_eq!(fs::read_to_string(&victim).unwrap(), "victim", "{name}");
+                assert_eq!(names(&directory), [NAME]);
+                assert_eq!(load(&directory, at(NOW)).kept, kept());
+            }
+        }
+    }
+
+    #[test]
+    fn link_in_place_of_the_state_is_not_read() {
+        let (_top, victim, directory) = linked(NAME, false);
+        fs::write(&victim, render(&kept())).unwrap();
+        let loaded = load(&directory, at(NOW));
+        assert_eq!(loaded.kept, Kept::default());
+        assert!(loaded.warning.unwrap().contains("is not a regular file"));
+        assert_eq!(fs::read(&victim).unwrap(), render(&kept()), "the link alone is put aside");
+        save(&directory, &Kept::default()).unwrap();
+        assert_eq!(fs::read(&victim).unwrap(), render(&kept()));
+    }
+
+    #[test]
+    fn link_to_nothing_is_not_created() {
+        let (_top, victim, directory) = linked(UNFINISHED, false);
+        fs::remove_file(&victim).unwrap();
+        save(&directory, &kept()).unwrap();
+        assert!(!victim.exists());
+    }
+
+    #[test]
+    fn pipes_in_the_directory_block_nothing() {
+        let directory = tempfile::tempdir().unwrap();
+        let pipe = |name: &str| {
+            mknodat(CWD, directory.path().join(name), FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+        };
+        pipe(NAME);
+        assert!(load(directory.path(), at(NOW)).warning.unwrap().contains("is not a regular file"));
+        pipe(UNFINISHED);
+        save(directory.path(), &kept()).unwrap();
+        assert_eq!(load(directory.path(), at(NOW)).kept, kept());
+    }
+
+    #[test]
+    fn directory_in_place_of_the_new_file_is_an_error() {
+        let directory = tempfile::tempdir().unwrap();
+        fs::create_dir(directory.path().join(UNFINISHED)).unwrap();
+        assert!(save(directory.path(), &kept()).is_err());
     }
 
     #[test]

@@ -300,7 +300,7 @@ mod tests {
     use rustix::fs::{CWD, FileType, Mode, mknodat};
 
     use super::{
-        super::file::{KeptProbe, UNFINISHED, load},
+        super::file::{HOLD, KeptProbe, load},
         *,
     };
     use crate::outcome::{Check, Subject};
@@ -396,14 +396,13 @@ mod tests {
 
     /// Makes writes hang from the next one on: whoever opens a pipe for writing waits for a reader.
     fn hang(directory: &Path) {
-        mknodat(CWD, directory.join(UNFINISHED), FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+        mknodat(CWD, directory.join(HOLD), FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
     }
 
-    /// Lets the write go on that hangs, and fail, since a pipe cannot be synced; those that follow succeed. As long as
-    /// the file is open.
+    /// Lets the write go on that hangs, as long as the file is open.
     fn go_on(directory: &Path) -> File {
         let hung = directory.join("hung");
-        fs::rename(directory.join(UNFINISHED), &hung).unwrap();
+        fs::rename(directory.join(HOLD), &hung).unwrap();
         File::options().read(true).write(true).open(hung).unwrap()
     }
 

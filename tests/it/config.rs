@@ -651,7 +651,7 @@ fn a_file_that_cannot_be_read_says_why() {
     );
     fs::remove_file(&path).unwrap();
     fs::create_dir(&path).unwrap();
-    assert!(why().ends_with("Is a directory (os error 21); name a file of TOML by --config"), "{}", why());
+    assert!(why().ends_with("not a regular file; name a file of TOML by --config"), "{}", why());
     fs::remove_dir(&path).unwrap();
     fs::write(&path, "\u{feff}[log]\nlevel = \"warn\"\n").unwrap();
     assert_eq!(load(&path, Keys::Required, &SURROUNDINGS).unwrap().config.log.filter, "warn");

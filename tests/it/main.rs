@@ -18,6 +18,7 @@ mod daemon;
 mod disk;
 mod doctor;
 mod documents;
+mod files;
 mod fixtures;
 mod fuzz;
 mod harness;

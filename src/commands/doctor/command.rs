@@ -12,7 +12,7 @@ use super::{
     walk::walk,
 };
 use crate::{
-    commands::{EXIT_CONFIGURATION, EXIT_FAILED, EXIT_OK, EXIT_USAGE, by_hand::by_hand},
+    commands::{EXIT_CONFIGURATION, EXIT_FAILED, EXIT_OK, EXIT_USAGE, by_hand::by_hand, forbid_core_dumps},
     config::{self, Config, Keys, Surroundings, systemd_run},
     probe::NetworkStack,
 };
@@ -39,6 +39,8 @@ pub fn doctor(
     out: &mut impl Write,
     err: &mut impl Write,
 ) -> io::Result<u8> {
+    // Before there is a key in memory.
+    forbid_core_dumps(err);
     // A key that cannot be read here is one provider's illness, and the others are looked at all the same.
     let keys = match request.providers {
         [] => Keys::Reported,

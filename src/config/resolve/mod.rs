@@ -131,7 +131,10 @@ fn finished(
         let message = format!("{} probes are too many; allowed are {MOST_PROBES}", probes.len());
         context.report.error(&Place::default(), message);
     }
-    let system_roots = (context.surroundings.system_roots)();
+    let system_roots = context.surroundings.trusted_roots().unwrap_or_else(|message| {
+        context.report.error(&Place::default(), message);
+        Vec::new()
+    });
     let untrusting = |provider: &Arc<Provider>| {
         provider.base_url.scheme() == "https" && provider.ca_certificates.is_empty()
     };
