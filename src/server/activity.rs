@@ -1,6 +1,7 @@
 //! What a connection is doing and since when: the one measure of how long it may go on.
 
 use std::{
+    net::IpAddr,
     pin,
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
     task::{Context, Poll, ready},
@@ -30,6 +31,8 @@ pub(super) struct Patience {
 #[derive(Debug)]
 pub(super) struct Activity {
     state: Mutex<State>,
+    /// Address of the client. `None` if the client had left before it could be read.
+    client: Option<IpAddr>,
     /// The connection's task; empty only until it is spawned.
     task: OnceLock<AbortHandle>,
 }
@@ -53,9 +56,14 @@ enum Phase {
 
 impl Activity {
     /// Of a connection just accepted, from which a request is awaited.
-    pub(super) fn new() -> Arc<Self> {
+    pub(super) fn new(client: Option<IpAddr>) -> Arc<Self> {
         let state = State { phase: Phase::Head, since: Instant::now(), responses: 0, pinned: false };
-        Arc::new(Self { state: Mutex::new(state), task: OnceLock::new() })
+        Arc::new(Self { state: Mutex::new(state), client, task: OnceLock::new() })
+    }
+
+    /// Returns the client's address, if it is known.
+    pub(super) fn client(&self) -> Option<IpAddr> {
+        self.client
     }
 
     /// Notes which task is to be aborted where the connection must end.
@@ -230,7 +238,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn each_phase_has_its_own_patience() {
-        let activity = Activity::new();
+        let activity = Activity::new(None);
         let start = Instant::now();
         let after = |seconds| start + Duration::from_secs(seconds);
         assert_eq!(activity.deadline(&PATIENCE), after(10));

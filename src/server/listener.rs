@@ -98,7 +98,7 @@ impl Server {
         let (stop, mut stopped) = oneshot::channel();
         let (end, ended) = std_mpsc::channel();
         let beat = state.health().part("server", BEAT_PATIENCE);
-        let site = Arc::new(Site::new(state, address, limits.patience.login));
+        let site = Arc::new(Site::new(state, address, &limits));
         let mut supervisor = Supervisor::new("server");
         let restarts = supervisor.restarts();
         thread::Builder::new().name("server".to_owned()).spawn(move || {
@@ -206,7 +206,7 @@ impl Connections {
             debug!("A connection was closed, since all others are busy");
             return;
         }
-        let activity = Activity::new();
+        let activity = Activity::new(stream.peer_addr().ok().map(|peer| peer.ip()));
         let connection = connection(
             stream,
             Arc::clone(&activity),

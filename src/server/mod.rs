@@ -4,6 +4,7 @@
 //! passwords where there are any, then a guard against the browsers of others, and then the routes.
 //!
 //! - `listener` accepts and bounds connections, by what `activity` knows of each.
+//! - `waiting` bounds how many of them wait for the same thing.
 //! - `access` is what the configuration says of who may come in; `users` checks passwords, `guard` Host and Origin.
 //! - `routes` answers: `pages` shares what was rendered, `encoding` compresses, `demand` runs a probe for `/probe`.
 
@@ -18,6 +19,7 @@ mod routes;
 #[cfg(test)]
 mod tests;
 mod users;
+mod waiting;
 
 pub use self::{
     demand::{MOST_RUN_REQUESTS, RunRequest},

@@ -184,7 +184,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_page_is_given_again_for_as_long_as_it_took() {
-        let (pages, reader) = (Pages::default(), Activity::new());
+        let (pages, reader) = (Pages::default(), Activity::new(None));
         // The time of a rendering is real, so that it is given here by hand.
         let first = pages.page(NAME, false, 0, &reader, || vec![1]);
         let shelved = |until| {
@@ -209,7 +209,7 @@ mod tests {
     async fn readers_of_old_pages_give_way_when_there_are_too_many_bytes() {
         let pages = Pages::default();
         let large = || vec![0; MOST_BYTES / 2 + 1];
-        let stalled = [Activity::new(), Activity::new()];
+        let stalled = [Activity::new(None), Activity::new(None)];
         let tasks = stalled.each_ref().map(|reader| {
             let task = tokio::spawn(std::future::pending::<()>());
             reader.belongs_to(task.abort_handle());
@@ -219,10 +219,10 @@ mod tests {
         pages.tidy();
         let second = pages.page(NAME, false, 0, &stalled[1], large);
         tokio::time::advance(SPARED / 2).await;
-        let latest = pages.page(NAME, false, 0, &Activity::new(), || vec![1]);
+        let latest = pages.page(NAME, false, 0, &Activity::new(None), || vec![1]);
         assert!(Arc::ptr_eq(&second, &latest), "none is old enough to be given up, so the latest must do");
         tokio::time::advance(SPARED / 2).await;
-        assert_eq!(pages.page(NAME, false, 0, &Activity::new(), || vec![1]).bytes, [1]);
+        assert_eq!(pages.page(NAME, false, 0, &Activity::new(None), || vec![1]).bytes, [1]);
         tokio::task::yield_now().await;
         assert_eq!(
             tasks.each_ref().map(tokio::task::JoinHandle::is_finished),
@@ -234,7 +234,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn pages_of_any_name_take_turns_and_are_refused_where_there_is_no_room() {
         let pages = Pages::default();
-        let reader = Activity::new();
+        let reader = Activity::new(None);
         let begun = Instant::now();
         // A rendering takes no time on a clock that stands, so that it is given here by hand.
         *pages.turn.lock().await = Some(begun + Duration::from_millis(80));
@@ -253,7 +253,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_page_that_nobody_reads_is_not_kept() {
         let pages = Pages::default();
-        let page = Arc::downgrade(&pages.page(NAME, false, 0, &Activity::new(), || vec![1]));
+        let page = Arc::downgrade(&pages.page(NAME, false, 0, &Activity::new(None), || vec![1]));
         tokio::time::advance(Duration::from_secs(60)).await;
         pages.tidy();
         assert_eq!(page.strong_count(), 0);

@@ -26,12 +26,14 @@ use tokio_rustls::TlsAcceptor;
 
 use super::{
     access::Access,
-    activity::Work,
+    activity::{Activity, Work},
     demand::{self, RunRequest},
     encoding::{gzip, prefers_gzip},
     guard::{self, Place, Refusal},
+    listener::Limits,
     pages::{Page, Pages},
     users::Rejection,
+    waiting::Waiters,
 };
 use crate::{
     config,
@@ -59,6 +61,8 @@ const PROTECTION: [(HeaderName, &str); 5] = [
 ];
 /// What a browser asks its user for (RFC 7617, 2).
 const CHALLENGE: &str = "Basic realm=\"langmart-prober\", charset=\"UTF-8\"";
+/// When a client that was refused for lack of room may ask again.
+const BUSY_RETRY_AFTER_SECONDS: &str = "5";
 /// Below the time that a connection has for a request.
 const RELOAD_PATIENCE: Duration = Duration::from_secs(25);
 
@@ -132,11 +136,25 @@ pub(super) struct Site {
     address: SocketAddr,
     pages: Pages,
     login_patience: Duration,
+    /// Requests that wait for a run of `/probe`, from all clients together: their connections are pinned.
+    run_waiters: Arc<Waiters>,
+    /// Requests that wait for a password to be checked.
+    login_waiters: Arc<Waiters>,
+    /// Requests that wait for a page to be rendered.
+    page_waiters: Arc<Waiters>,
 }
 
 impl Site {
-    pub(super) fn new(state: Arc<State>, address: SocketAddr, login_patience: Duration) -> Self {
-        Self { state, address, pages: Pages::default(), login_patience }
+    pub(super) fn new(state: Arc<State>, address: SocketAddr, limits: &Limits) -> Self {
+        Self {
+            state,
+            address,
+            pages: Pages::default(),
+            login_patience: limits.patience.login,
+            run_waiters: Waiters::new(limits.connections),
+            login_waiters: Waiters::new(limits.connections),
+            page_waiters: Waiters::new(limits.connections),
+        }
     }
 
     /// What a new connection has to speak first; `None`: plain HTTP.
@@ -159,7 +177,7 @@ impl Site {
         secure: bool,
     ) -> Result<Response<Full<Bytes>>, Infallible> {
         let (head, _) = request.into_parts();
-        let reply = match self.admit(&head, secure).await {
+        let reply = match self.admit(&head, secure, work.activity()).await {
             Ok(()) => self.route(&head, &work, secure).await,
             Err(refused) => refused,
         };
@@ -167,10 +185,11 @@ impl Site {
     }
 
     /// Users first: whoever is none learns nothing, not even which names are served.
-    async fn admit(&self, head: &request::Parts, secure: bool) -> Result<(), Reply> {
+    async fn admit(&self, head: &request::Parts, secure: bool, activity: &Activity) -> Result<(), Reply> {
         let Access { hostnames, users, .. } = self.state.access();
         if let Some(users) = users {
-            users.admit(&head.headers, self.login_patience).await.map_err(rejected)?;
+            let wait = || self.login_waiters.enter(activity.client());
+            users.admit(&head.headers, self.login_patience, wait).await.map_err(rejected)?;
         }
         let default_port = if secure { 443 } else { 80 };
         let place = Place { listen: self.address, hostnames: &hostnames, default_port };
@@ -235,6 +254,9 @@ impl Site {
     async fn run(&self, head: &request::Parts, work: &Work, secure: bool) -> Reply {
         let State { history, wishes, .. } = &*self.state;
         let allowed = self.state.access().probe_generation;
+        let Some(_place) = self.run_waiters.enter(None) else {
+            return Reply::busy("Too many requests wait for runs already.\n");
+        };
         let _pinned = work.pin();
         match demand::run(head, history, &wishes.runs, allowed, secure).await {
             Ok(answer) => Reply { content_type: SAMPLES, ..Reply::text(StatusCode::OK, answer) },
@@ -285,12 +307,12 @@ impl Site {
         let compressed = prefers_gzip(&head.headers);
         let edition = self.state.metrics.edition();
         let make = self.rendering(compressed, render);
+        let Some(_place) = self.page_waiters.enter(work.activity().client()) else {
+            return Reply::busy("Too many of your requests wait for pages already.\n");
+        };
         match self.pages.page_in_turn(name, compressed, edition, work.activity(), make).await {
             Some(page) => given(page, content_type, head, compressed),
-            None => Reply::text(
-                StatusCode::SERVICE_UNAVAILABLE,
-                "Too many large answers are on their way: ask again in some seconds.\n",
-            ),
+            None => Reply::busy("Too many large answers are on their way: ask again in some seconds.\n"),
         }
     }
 
@@ -336,7 +358,7 @@ impl Site {
         match self.state.wishes.reload.try_send(ReloadRequest { answer }) {
             Ok(()) => {}
             Err(TrySendError::Full(_)) => {
-                return Reply::text(StatusCode::SERVICE_UNAVAILABLE, "Another reload is waiting already.\n");
+                return Reply::busy("Another reload is waiting already.\n");
             }
             Err(TrySendError::Closed(_)) => return stopping(),
         }
@@ -387,12 +409,13 @@ fn stopping() -> Reply {
 }
 
 fn rejected(rejection: Rejection) -> Reply {
-    let text = match rejection {
-        Rejection::Unknown => "Name and password of a user are needed.\n",
-        Rejection::Busy => "Too many passwords wait to be checked: try again in some seconds.\n",
-    };
-    let challenge = (header::WWW_AUTHENTICATE, CHALLENGE);
-    Reply { header: Some(challenge), ..Reply::text(StatusCode::UNAUTHORIZED, text) }
+    match rejection {
+        Rejection::Unknown => Reply {
+            header: Some((header::WWW_AUTHENTICATE, CHALLENGE)),
+            ..Reply::text(StatusCode::UNAUTHORIZED, "Authentication required.\n")
+        },
+        Rejection::Busy => Reply::busy("Too many passwords wait to be checked: try again in some seconds.\n"),
+    }
 }
 
 fn refused(refusal: Refusal) -> Reply {
@@ -428,6 +451,12 @@ enum Body {
 impl Reply {
     fn text(status: StatusCode, text: impl Into<String>) -> Self {
         Self { status, content_type: TEXT, header: None, body: Body::Text(text.into()) }
+    }
+
+    /// Refuses a request for which there is no room now.
+    fn busy(text: &'static str) -> Self {
+        let reply = Self::text(StatusCode::SERVICE_UNAVAILABLE, text);
+        Self { header: Some((header::RETRY_AFTER, BUSY_RETRY_AFTER_SECONDS)), ..reply }
     }
 
     fn not_allowed(allow: &'static str) -> Self {

@@ -1,5 +1,7 @@
 //! The listener over real sockets: what clients of every kind get, and what they cannot do.
 
+mod waiting;
+
 use std::{
     collections::BTreeMap,
     io::{ErrorKind, Read, Write},

@@ -13,6 +13,7 @@ use rustix::process::setpriority_process;
 use tokio::{sync::Semaphore, time::timeout};
 use zeroize::Zeroizing;
 
+use super::waiting::WaitingPlace;
 use crate::config::Secret;
 
 /// Credentials of each kind that are remembered, so that the next scrape costs no bcrypt.
@@ -61,17 +62,20 @@ impl Users {
         self.hashes == *hashes
     }
 
-    /// Lets a request with these headers in, or not. It waits at most for `patience` for its turn.
+    /// Lets a request with these headers in, or not. Where its password has to be checked, it waits at most for
+    /// `patience` for its turn, in the place that `wait` gives it; without one it is refused.
     pub(super) async fn admit(
         self: &Arc<Self>,
         headers: &HeaderMap,
         patience: Duration,
+        wait: impl FnOnce() -> Option<WaitingPlace>,
     ) -> Result<(), Rejection> {
         let credentials = credentials(headers).ok_or(Rejection::Unknown)?;
         let tag = hmac::sign(&self.secret, &credentials);
         if let Some(known) = self.remembered(tag.as_ref()) {
             return known;
         }
+        let _place = wait().ok_or(Rejection::Busy)?;
         let turn = timeout(patience, Arc::clone(&self.turn).acquire_owned()).await;
         let Ok(Ok(turn)) = turn else { return Err(Rejection::Busy) };
         // Somebody before us may have brought the same.
@@ -148,6 +152,7 @@ mod tests {
     use hyper::header::HeaderValue;
 
     use super::*;
+    use crate::server::waiting::Waiters;
 
     const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -155,6 +160,10 @@ mod tests {
         let hash = |password: &str| Secret::new(bcrypt::hash(password, 5).unwrap());
         let hashes = [("alice".to_owned(), hash("wonder:land")), ("bob".to_owned(), hash("builder"))];
         Users::new(&hashes.into()).unwrap()
+    }
+
+    fn place() -> Option<WaitingPlace> {
+        Waiters::new(1).enter(None)
     }
 
     fn basic(credentials: &str) -> String {
@@ -166,7 +175,7 @@ mod tests {
         for value in values {
             headers.append(AUTHORIZATION, HeaderValue::from_str(value).unwrap());
         }
-        users.admit(&headers, PATIENCE).await
+        users.admit(&headers, PATIENCE, place).await
     }
 
     #[tokio::test]
@@ -194,11 +203,15 @@ mod tests {
         let turn = Arc::clone(&users.turn).acquire_owned().await.unwrap();
         let mut headers = HeaderMap::new();
         headers.insert(AUTHORIZATION, basic("bob:builder").parse().unwrap());
-        assert_eq!(users.admit(&headers, Duration::from_millis(1)).await, Err(Rejection::Busy));
+        assert_eq!(users.admit(&headers, Duration::from_millis(1), place).await, Err(Rejection::Busy));
         drop(turn);
-        assert_eq!(users.admit(&headers, PATIENCE).await, Ok(()));
+        assert_eq!(users.admit(&headers, PATIENCE, place).await, Ok(()));
         let _turn = Arc::clone(&users.turn).acquire_owned().await.unwrap();
-        assert_eq!(users.admit(&headers, Duration::ZERO).await, Ok(()), "who is known needs no turn");
+        assert_eq!(
+            users.admit(&headers, Duration::ZERO, || None).await,
+            Ok(()),
+            "who is known needs no turn"
+        );
     }
 
     #[tokio::test]
@@ -211,6 +224,15 @@ mod tests {
         assert_eq!(users.wrong.lock().unwrap().0.len(), REMEMBERED);
         let _turn = Arc::clone(&users.turn).acquire_owned().await.unwrap();
         assert_eq!(admit(&users, &[&basic("bob:builder")]).await, Ok(()));
+    }
+
+    #[tokio::test]
+    async fn password_check_without_a_place_is_refused_at_once() {
+        let users = users();
+        let mut headers = HeaderMap::new();
+        headers.insert(AUTHORIZATION, basic("bob:builder").parse().unwrap());
+        assert_eq!(users.admit(&headers, PATIENCE, || None).await, Err(Rejection::Busy));
+        assert_eq!(users.admit(&headers, PATIENCE, place).await, Ok(()));
     }
 
     #[test]
