@@ -464,6 +464,11 @@ def probers():
     series = Series(60).add("langmart_prober_log_write_errors_total", [0] * 20 + [1] * 40, file="results")
     series.add("langmart_prober_log_lines_dropped_total", 0, file="results")
     case("lines are lost", series, (lost, 19), (lost, 22, {"file": "results"}), (lost, 50))
+    for file in ("log", "results", "state"):
+        series = Series(60).add("langmart_prober_log_write_in_progress_seconds", [0] * 20 + list(range(20, 1220, 60)) + [0] * 20, file=file)
+        case(f"the disk of {file} hangs", series, (lost, 19), (lost, 20, {"file": file}), (lost, 39, {"file": file}), (lost, 45))
+    series = Series(60).add("langmart_prober_log_write_in_progress_seconds", [0, 9] * 30, file="log")
+    case("writes are slow", series, (lost, 21), (lost, 41))
     offline = "LangmartProberOffline"
     case("offline", Series(60).add("langmart_prober_offline", [0] * 20 + [1] * 20 + [0] * 20), (offline, 19), (offline, 22, {"instance": "a"}), (offline, 45))
     failing, restarts = "LangmartProberFailing", "LangmartProberRestarts"

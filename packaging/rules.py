@@ -484,8 +484,12 @@ or
         alert("LangmartProberLogLost", """
 sum by (job, instance, file) (
   increase(langmart_prober_log_write_errors_total[15m]) + increase(langmart_prober_log_lines_dropped_total[15m])
-) > 0""", "warning", "prober", "{{ $labels.instance }}: lines of {{ $labels.file }} are lost",
-              "The disk is full or hangs, the directory is gone or not writable, or max_file_size is reached."),
+) > 0
+or
+max by (job, instance, file) (langmart_prober_log_write_in_progress_seconds) > 15""", "warning", "prober",
+              "{{ $labels.instance }}: {{ $labels.file }} is not written",
+              """The disk is full, or does not respond (langmart_prober_log_write_in_progress_seconds grows), the directory is
+              gone or not writable, or max_file_size is reached."""),
         alert("LangmartProberOffline", "langmart_prober_offline == 1", "critical", "prober",
               "{{ $labels.instance }} is cut off from the network",
               """The last run of every provider failed on the network: it is the prober's way out, not the services. Check

@@ -99,12 +99,10 @@ impl Memory {
         self.directory.as_deref()
     }
 
-    /// Has the writer's failures exported.
+    /// Exports what the writer counts.
     pub(super) fn count(&self, metrics: &Metrics) {
         if let Some(keeper) = &self.keeper {
-            let (dropped, errors) = keeper.counters();
-            metrics.count_lines("state", dropped, errors);
-            metrics.count_restarts("state", keeper.restarts());
+            metrics.count_writer("state", keeper.counters());
         }
     }
 

@@ -188,12 +188,8 @@ impl Daemon {
         let claim = memory::claim(&config).map_err(|taken| Fatal::Other(taken.to_string()))?;
         let records = Arc::new(Records::start(&config.log).map_err(|error| Fatal::Other(error.to_string()))?);
         let metrics = Arc::new(Metrics::new(started));
-        let log_lines = logging.counters().file;
-        metrics.count_lines("log", log_lines.dropped, log_lines.errors);
-        metrics.count_restarts("log", log_lines.restarts);
-        let record_lines = records.counters();
-        metrics.count_lines("results", record_lines.dropped, record_lines.errors);
-        metrics.count_restarts("results", record_lines.restarts);
+        metrics.count_writer("log", &logging.counters().file);
+        metrics.count_writer("results", &records.counters());
         metrics.configure(&config);
         let history = Arc::new(History::default());
         history.configure(&config, curl);

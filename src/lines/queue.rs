@@ -1,22 +1,19 @@
-//! The bounded queue and the thread behind it, so that a disk or a pipe delays nobody but that thread.
+//! The bounded queue of lines in front of a writer.
 
 use std::{
     collections::VecDeque,
     fmt, io,
-    panic::{AssertUnwindSafe, catch_unwind},
     sync::{
-        Arc, Condvar, Mutex, MutexGuard, PoisonError,
+        Arc,
         atomic::{AtomicU64, Ordering},
     },
-    thread,
     time::Duration,
 };
 
+use super::writer::{Inbox, WriteClock, Writer};
+
 /// How many lines wait at most; one more is dropped.
 const CAPACITY: usize = 4096;
-
-/// How long the thread pauses after a panic, which would be a bug of ours.
-const PAUSE: Duration = Duration::from_millis(100);
 
 /// What became of a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,13 +38,11 @@ pub struct Counters {
     pub errors: Arc<AtomicU64>,
     /// Panics in writing, after which it went on.
     pub restarts: Arc<AtomicU64>,
+    /// Since when writes are in progress.
+    pub clock: WriteClock,
 }
 
 impl Counters {
-    fn count(&self, fate: Fate) {
-        self.add(fate, 1);
-    }
-
     fn add(&self, fate: Fate, lines: u64) {
         let counter = match fate {
             Fate::Written => &self.written,
@@ -58,165 +53,104 @@ impl Counters {
     }
 }
 
-/// The queue of one file and its thread. Dropping it lets the thread write what is queued and end by itself.
-pub struct Lines<T> {
-    queue: Arc<Queue<T>>,
-}
-
-struct Queue<T> {
-    state: Mutex<State<T>>,
-    changed: Condvar,
+/// The queue of one file and its writer. Dropping it lets the writer write what is queued and end by itself.
+pub struct Lines<T: Send + 'static> {
+    writer: Writer<VecDeque<T>>,
     counters: Counters,
 }
 
-struct State<T> {
-    waiting: VecDeque<T>,
-    /// The thread looks at the queue by itself before long, and need not be woken for a line.
-    resting: bool,
-    /// No more is taken in.
-    closed: bool,
-    /// The thread is gone.
-    ended: bool,
+impl<T: Send + 'static> Inbox for VecDeque<T> {
+    type Batch = T;
+
+    fn take(&mut self) -> Option<T> {
+        self.pop_front()
+    }
+
+    fn may_gather(&self) -> bool {
+        self.is_empty()
+    }
+
+    fn is_filling(&self) -> bool {
+        self.len() >= CAPACITY / 2
+    }
+}
+
+/// A line that is being written. Dropped, its fate is counted, also after a panic.
+struct Counted<'a>(&'a Counters, Fate);
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.0.add(self.1, 1);
+    }
 }
 
 impl<T: Send + 'static> Lines<T> {
-    /// Starts the thread, which hands each line to `write` in the order given. Whenever it has written all there were,
-    /// it rests that long, so that a stream of lines wakes it once a rest and not for each; zero: never.
+    /// Starts the writer, which hands each line to `write` in the order given. Once it has written all, it lets lines
+    /// gather for that long; zero: it does not.
     pub fn start(
         thread_name: &str,
         counters: Counters,
-        rest: Duration,
-        write: impl FnMut(T) -> Fate + Send + 'static,
+        gathering: Duration,
+        mut write: impl FnMut(T) -> Fate + Send + 'static,
     ) -> io::Result<Self> {
-        let state = State { waiting: VecDeque::new(), resting: false, closed: false, ended: false };
-        let queue = Arc::new(Queue { state: Mutex::new(state), changed: Condvar::new(), counters });
-        let served = Arc::clone(&queue);
-        thread::Builder::new().name(thread_name.to_owned()).spawn(move || serve(&served, rest, write))?;
-        Ok(Self { queue })
+        let counted = counters.clone();
+        let write = move |line| {
+            let mut line_fate = Counted(&counted, Fate::Failed);
+            line_fate.1 = write(line);
+        };
+        let observed = (Arc::clone(&counters.restarts), counters.clock.clone());
+        let writer = Writer::start(thread_name, VecDeque::new(), gathering, observed, write)?;
+        Ok(Self { writer, counters })
     }
 
     /// Takes a line without ever waiting: one for which there is no room is dropped and counted.
     pub fn give(&self, line: T) {
-        let mut state = self.queue.lock();
-        if state.closed || state.waiting.len() >= CAPACITY {
-            drop(state);
-            self.queue.counters.count(Fate::Dropped);
-        } else {
-            state.waiting.push_back(line);
-            let wake = !state.resting || state.is_filling();
-            drop(state);
-            if wake {
-                self.queue.changed.notify_all();
+        let taken = self.writer.change(|waiting| {
+            let has_room = waiting.len() < CAPACITY;
+            if has_room {
+                waiting.push_back(line);
             }
+            has_room
+        });
+        if !taken {
+            self.counters.add(Fate::Dropped, 1);
         }
     }
 
     /// Takes no more lines and waits until the queued ones are written, at most until the deadline. What is still
     /// queued then is dropped and counted; a thread stuck in a write is left to itself.
     pub fn stop(&self, deadline: Duration) {
-        let mut state = self.queue.lock();
-        state.closed = true;
-        self.queue.changed.notify_all();
-        let waited = self.queue.changed.wait_timeout_while(state, deadline, |state| !state.ended);
-        state = waited.unwrap_or_else(PoisonError::into_inner).0;
-        self.queue.discard(&mut state);
+        self.writer.stop(deadline, |waiting| {
+            self.counters.add(Fate::Dropped, waiting.len() as u64);
+            waiting.clear();
+        });
     }
 
     /// Takes no more lines; the thread writes the queued ones and ends by itself.
     pub fn close(&self) {
-        self.queue.lock().closed = true;
-        self.queue.changed.notify_all();
+        self.writer.close();
     }
 
     /// Whether the thread is gone.
     pub fn has_ended(&self) -> bool {
-        self.queue.lock().ended
+        self.writer.has_ended()
     }
 }
 
-impl<T> Drop for Lines<T> {
-    fn drop(&mut self) {
-        self.queue.lock().closed = true;
-        self.queue.changed.notify_all();
-    }
-}
-
-impl<T> fmt::Debug for Lines<T> {
+impl<T: Send + 'static> fmt::Debug for Lines<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Lines").field("counters", &self.queue.counters).finish_non_exhaustive()
-    }
-}
-
-impl<T> State<T> {
-    /// Whether it is time to write, however short the rest has been.
-    fn is_filling(&self) -> bool {
-        self.waiting.len() >= CAPACITY / 2
-    }
-}
-
-impl<T> Queue<T> {
-    /// A poisoned queue is as good as any: nothing is left half done under the lock.
-    fn lock(&self) -> MutexGuard<'_, State<T>> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// The next line; `None`: closed, and nothing is left.
-    fn next(&self) -> Option<T> {
-        let wait = |state: &mut State<T>| state.waiting.is_empty() && !state.closed;
-        let mut state = self.changed.wait_while(self.lock(), wait).unwrap_or_else(PoisonError::into_inner);
-        state.waiting.pop_front()
-    }
-
-    /// Lets lines gather for that long, unless they become many or the last ones.
-    fn rest(&self, rest: Duration) {
-        let mut state = self.lock();
-        if rest.is_zero() || !state.waiting.is_empty() {
-            return;
-        }
-        state.resting = true;
-        let gather = |state: &mut State<T>| !state.closed && !state.is_filling();
-        let waited = self.changed.wait_timeout_while(state, rest, gather);
-        waited.unwrap_or_else(PoisonError::into_inner).0.resting = false;
-    }
-
-    fn discard(&self, state: &mut State<T>) {
-        self.counters.add(Fate::Dropped, state.waiting.len() as u64);
-        state.waiting.clear();
-    }
-}
-
-fn serve<T>(queue: &Queue<T>, rest: Duration, mut write: impl FnMut(T) -> Fate) {
-    // However this thread ends, nobody waits for it, nor fills a queue that nothing empties.
-    struct End<'a, T>(&'a Queue<T>);
-    impl<T> Drop for End<'_, T> {
-        fn drop(&mut self) {
-            let mut state = self.0.lock();
-            state.closed = true;
-            state.ended = true;
-            self.0.discard(&mut state);
-            self.0.changed.notify_all();
-        }
-    }
-    let _end = End(queue);
-    while let Some(line) = queue.next() {
-        let fate = catch_unwind(AssertUnwindSafe(|| write(line))).unwrap_or_else(|_| {
-            queue.counters.restarts.fetch_add(1, Ordering::Relaxed);
-            thread::sleep(PAUSE);
-            Fate::Failed
-        });
-        queue.counters.count(fate);
-        queue.rest(rest);
+        f.debug_struct("Lines").field("counters", &self.counters).finish_non_exhaustive()
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::mpsc;
+    use std::{sync::mpsc, thread};
 
     use super::*;
 
     fn counted(counters: &Counters) -> (u64, u64, u64) {
-        let Counters { written, dropped, errors, restarts: _ } = counters;
+        let Counters { written, dropped, errors, restarts: _, clock: _ } = counters;
         let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         (load(written), load(dropped), load(errors))
     }
@@ -280,7 +214,7 @@ mod tests {
         })
         .unwrap();
         let until_it_rests = || {
-            while !lines.queue.lock().resting {
+            while !lines.writer.look(|_, gathering| gathering) {
                 thread::yield_now();
             }
         };
@@ -288,7 +222,7 @@ mod tests {
         assert_eq!(written.recv(), Ok(0), "the first is written at once");
         until_it_rests();
         (1..CAPACITY / 2).for_each(|line| lines.give(line));
-        assert_eq!(lines.queue.lock().waiting.len(), CAPACITY / 2 - 1);
+        assert_eq!(lines.writer.look(|waiting, _| waiting.len()), CAPACITY / 2 - 1);
         lines.give(CAPACITY / 2);
         assert!((1..=CAPACITY / 2).all(|line| written.recv() == Ok(line)), "many are written at once");
         until_it_rests();

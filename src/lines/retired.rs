@@ -13,9 +13,9 @@ const MOST: usize = 4;
 
 /// The replaced queues of one kind.
 #[derive(Debug)]
-pub struct Retired<T>(Mutex<Vec<Lines<T>>>);
+pub struct Retired<T: Send + 'static>(Mutex<Vec<Lines<T>>>);
 
-impl<T> Default for Retired<T> {
+impl<T: Send + 'static> Default for Retired<T> {
     fn default() -> Self {
         Self(Mutex::default())
     }

@@ -44,7 +44,7 @@ pub enum Period {
     Day,
 }
 
-/// A file that cannot be opened at start.
+/// A file that cannot be opened for a reload.
 #[derive(Debug, thiserror::Error)]
 #[error(
     "cannot open {}: {source}; give the prober's user the right to write there, or set log.directory to another directory",
@@ -85,7 +85,12 @@ struct Current {
 }
 
 impl RollingFile {
-    /// Opens the current period's file, to find at start what will not work later. Old files go with the first line, so
+    /// A file that is opened with the first line: a directory that cannot be written fails lines, and not the start.
+    pub fn new(files: Files) -> Self {
+        Self { files, current: None, retry_at: None, healthy: true }
+    }
+
+    /// Opens the current period's file, so that a reload finds what will not work later. Old files go with the first line, so
     /// that a configuration that is refused after all has removed nothing.
     pub fn open(files: Files) -> Result<Self, OpenError> {
         Self::open_at(files, SystemTime::now(), Instant::now())
@@ -93,7 +98,7 @@ impl RollingFile {
 
     fn open_at(files: Files, time: SystemTime, now: Instant) -> Result<Self, OpenError> {
         match Current::open(&files, time, now) {
-            Ok(current) => Ok(Self { files, current: Some(current), retry_at: None, healthy: true }),
+            Ok(current) => Ok(Self { current: Some(current), ..Self::new(files) }),
             Err(source) => Err(OpenError { path: files.path(time), source }),
         }
     }
@@ -125,7 +130,7 @@ impl RollingFile {
                 self.retry_at = Some(now + PAUSE);
                 if self.healthy {
                     self.healthy = false;
-                    tracing::error!(file = %self.files.path(time).display(), %error, "File cannot be written");
+                    tracing::warn!(file = %self.files.path(time).display(), %error, "File cannot be written");
                 }
                 Fate::Failed
             }
@@ -256,7 +261,9 @@ impl Current {
         }
     }
 
-    /// Removes the oldest files of the kind, by their names, until as many as wanted are left.
+    /// Removes the oldest files of the kind, by their names, until as many as wanted are left. Files of later periods,
+    /// which a clock has begun that was wrong, are neither counted nor removed before there are as many of them: were it
+    /// this clock that is wrong, they would be the right ones.
     ///
     /// Not by the appender's `max_log_files`: that takes whatever begins with the prefix, goes by the time of creation,
     /// counts the current file as an old one (at most one file: a restart erases it), and fails by `eprintln!`.

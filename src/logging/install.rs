@@ -112,7 +112,8 @@ impl Logging {
         let outputs = Outputs { format: log.format, stderr: None, file: None };
         let (outputs, retired) = (RwLock::new(outputs), Retired::default());
         let shared = Arc::new(Shared { surroundings, stderr, counters, outputs, retired });
-        shared.commit(shared.prepare(log)?);
+        // A file that cannot be written loses lines, which are counted, and not the start.
+        shared.commit(shared.prepare(log, |files| Ok(RollingFile::new(files)))?);
         let printer = Printer(Arc::clone(&shared));
         let dispatch = Dispatch::new(tracing_subscriber::registry().with(filter_layer).with(printer));
         Ok((Self { shared, filter }, dispatch))
@@ -121,7 +122,7 @@ impl Logging {
     /// Does for a reloaded configuration whatever can fail. Opens files: not for a thread that has other things to do.
     pub fn prepare_change(&self, log: &Log) -> Result<LoggingChange, LoggingError> {
         let filter = EnvFilter::try_new(&log.filter)?;
-        Ok(LoggingChange { filter, change: self.shared.prepare(log)? })
+        Ok(LoggingChange { filter, change: self.shared.prepare(log, RollingFile::open)? })
     }
 
     /// Follows what was prepared.
@@ -179,7 +180,11 @@ struct Outputs {
 }
 
 impl Shared {
-    fn prepare(&self, log: &Log) -> Result<Change, LoggingError> {
+    fn prepare(
+        &self,
+        log: &Log,
+        open: impl Fn(Files) -> Result<RollingFile, OpenError>,
+    ) -> Result<Change, LoggingError> {
         let (old_stderr, old_files) = {
             let outputs = self.outputs.read().unwrap_or_else(PoisonError::into_inner);
             (outputs.stderr.is_some(), outputs.file.as_ref().map(|(files, _)| files.clone()))
@@ -187,7 +192,7 @@ impl Shared {
         let new_files = files(log);
         let opened = match &new_files {
             Some(files) if old_files.as_ref() != Some(files) => {
-                Some((files.clone(), self.write_file(files)?))
+                Some((files.clone(), self.write_file(open(files.clone())?)?))
             }
             _ => None,
         };
@@ -219,10 +224,9 @@ impl Shared {
         }
     }
 
-    fn write_file(&self, files: &Files) -> Result<Lines<Vec<u8>>, LoggingError> {
-        let mut file = RollingFile::open(files.clone())?;
+    fn write_file(&self, mut file: RollingFile) -> io::Result<Lines<Vec<u8>>> {
         let counters = self.counters.file.clone();
-        Ok(Lines::start("log-file", counters, Duration::ZERO, move |line: Vec<u8>| file.write(&line))?)
+        Lines::start("log-file", counters, Duration::ZERO, move |line: Vec<u8>| file.write(&line))
     }
 
     fn write_stderr(&self) -> io::Result<Lines<Vec<u8>>> {

@@ -4,7 +4,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
     path::Path,
-    sync::{Arc, atomic::AtomicU64},
+    sync::Arc,
     time::{Duration, SystemTime},
 };
 
@@ -16,7 +16,8 @@ use super::{
     tests::{acme, rich, status},
 };
 use crate::{
-    config::{Budget, Comparison, Pool, PoolMember, Probe, Provider, Recheck, Task},
+    config::{Budget, Comparison, Pool, PoolMember, Probe, Provider, Recheck, Shard, Task},
+    lines::Counters,
     outcome::{
         Api, ComponentStatus, Fault, Indicator, Measure, Outcome, Pair, PairVerdict, Phases, Reason,
         Resource, SkipCause,
@@ -63,12 +64,12 @@ fn whole_page() -> String {
     let mut config = config(probes.clone());
     config.comparisons.push(Arc::new(comparison.clone()));
     config.pools.push(Pool { name: "pool".into(), members });
+    config.shard = Some(Shard { index: 0, total: 1 });
     metrics.configure(&config);
     let measure = Measure { fault: Fault::None, duration: Duration::ZERO, first_token: Some(Duration::ZERO) };
     let compared = metrics.comparison(&comparison).expect("it is configured");
     compared.observe(&Pair { gateway: measure, direct: measure });
-    metrics.count_restarts("scheduler", Arc::new(AtomicU64::new(0)));
-    metrics.count_lines("log", Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
+    metrics.count_writer("log", &Counters::default());
     metrics.lag(Duration::ZERO);
     metrics.set_budget(Some(BudgetNow {
         limits: Budget { daily_cost_usd: Some(1.0), daily_tokens: Some(1) },

@@ -14,7 +14,7 @@ use prometheus::{
 };
 
 use super::text::{Header, Kind, Page, labels};
-use crate::outcome::unix_seconds;
+use crate::{lines::Counters, outcome::unix_seconds};
 
 const LAG_BOUNDS: [f64; 14] =
     [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
@@ -50,12 +50,11 @@ pub(super) struct Own {
     files: Mutex<Vec<File>>,
 }
 
-/// A file of lines, whose writer counts what it loses.
+/// A file, whose writer counts what it loses.
 #[derive(Debug)]
 struct File {
     name: &'static str,
-    dropped: Arc<AtomicU64>,
-    errors: Arc<AtomicU64>,
+    counters: Counters,
 }
 
 impl Own {
@@ -121,10 +120,16 @@ impl Own {
         tasks.push((task, restarts));
     }
 
-    pub(super) fn count_lines(&self, name: &'static str, dropped: Arc<AtomicU64>, errors: Arc<AtomicU64>) {
+    pub(super) fn count_writer(&self, name: &'static str, counters: &Counters) {
+        self.count_restarts(name, Arc::clone(&counters.restarts));
         let mut files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
         files.retain(|file| file.name != name);
-        files.push(File { name, dropped, errors });
+        files.push(File { name, counters: counters.clone() });
+    }
+
+    pub(super) fn writes_in_progress(&self) -> Vec<(&'static str, Duration)> {
+        let files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
+        files.iter().map(|file| (file.name, file.counters.clock.in_progress())).collect()
     }
 
     /// The same for a page.
@@ -145,8 +150,8 @@ impl Own {
             lag: bucket
                 .filter(|_| lag.get_sample_count() > 0)
                 .and_then(|bucket| Duration::try_from_secs_f64(bucket.upper_bound()).ok()),
-            lines_dropped: sum(|file| &file.dropped),
-            write_errors: sum(|file| &file.errors),
+            lines_dropped: sum(|file| &file.counters.dropped),
+            write_errors: sum(|file| &file.counters.errors),
             restarts: tasks.iter().map(|(_, restarts)| restarts.load(Ordering::Relaxed)).sum(),
         }
     }
@@ -169,18 +174,26 @@ impl Own {
         page.family(Header {
             name: "langmart_prober_log_lines_dropped_total",
             kind: Kind::Counter,
-            help: "Lines that were not written, by file.",
+            help: "Lines dropped for lack of room, by file.",
         });
         for file in &*files {
-            page.sample(&labels([("file", file.name)]), file.dropped.load(Ordering::Relaxed) as f64);
+            page.sample(&labels([("file", file.name)]), file.counters.dropped.load(Ordering::Relaxed) as f64);
         }
         page.family(Header {
             name: "langmart_prober_log_write_errors_total",
             kind: Kind::Counter,
-            help: "Writes of lines that failed, by file.",
+            help: "Lines that could not be written, by file.",
         });
         for file in &*files {
-            page.sample(&labels([("file", file.name)]), file.errors.load(Ordering::Relaxed) as f64);
+            page.sample(&labels([("file", file.name)]), file.counters.errors.load(Ordering::Relaxed) as f64);
+        }
+        page.family(Header {
+            name: "langmart_prober_log_write_in_progress_seconds",
+            kind: Kind::Gauge,
+            help: "Seconds since the write in progress began, by file. 0 if there is none.",
+        });
+        for file in &*files {
+            page.sample(&labels([("file", file.name)]), file.counters.clock.in_progress().as_secs_f64());
         }
     }
 }

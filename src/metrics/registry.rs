@@ -21,6 +21,7 @@ use super::{
 };
 use crate::{
     config::{Comparison, Config, Pool, Probe, Shard},
+    lines::Counters,
     outcome::{Subject, unix_seconds},
 };
 
@@ -144,9 +145,14 @@ impl Metrics {
         self.own.runs_in_flight().dec();
     }
 
-    /// Exports what a writer of lines (`log`, `results`) counts: lines dropped and writes failed.
-    pub fn count_lines(&self, file: &'static str, dropped: Arc<AtomicU64>, errors: Arc<AtomicU64>) {
-        self.own.count_lines(file, dropped, errors);
+    /// Exports what the writer of a file (`log`, `results`, `state`) counts, and for how long it is in its write.
+    pub fn count_writer(&self, file: &'static str, counters: &Counters) {
+        self.own.count_writer(file, counters);
+    }
+
+    /// Returns for how long the write in progress of each file has been so; zero if there is none.
+    pub fn writes_in_progress(&self) -> Vec<(&'static str, Duration)> {
+        self.own.writes_in_progress()
     }
 
     /// Exports how often a task that is started again when it fails was so.

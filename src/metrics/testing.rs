@@ -1,12 +1,18 @@
 //! Configurations for the tests here and of what shows metrics.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
+use super::Metrics;
 use crate::{
     config::{
         Chat, Config, Log, LogFormat, Price, Probe, Provider, Rotation, Schedule, Server, Stream, Task,
         testing,
     },
+    lines::Counters,
     outcome::Api,
 };
 
@@ -71,4 +77,11 @@ pub(crate) fn config(probes: Vec<Arc<Probe>>) -> Config {
         state_directory: None,
         system_roots: Arc::default(),
     }
+}
+
+/// Has the writer of a file be blocked since so long ago.
+pub(crate) fn block_write(metrics: &Metrics, file: &'static str, ago: Duration) {
+    let counters = Counters::default();
+    counters.clock.block_since(Instant::now().checked_sub(ago).expect("the machine runs for longer"));
+    metrics.count_writer(file, &counters);
 }

@@ -15,6 +15,7 @@ use super::{Metrics, OwnNow, Series, families::FAMILIES};
 
 use crate::{
     config::{Probe, Provider, Recheck, StatusSource, Task},
+    lines::Counters,
     metrics::testing::{chat, config, probe, provider, stream},
     outcome::{
         AddressFailure, Api, Balance, Clock, ComponentStatus, DnsServer, FailedAddress, Fault, Indicator,
@@ -566,8 +567,8 @@ fn a_reload_keeps_what_is_the_same_and_drops_the_rest() {
 #[test]
 fn the_daemons_own_are_there() {
     let metrics = Metrics::new(later(1_000));
-    let dropped = Arc::new(AtomicU64::new(0));
-    metrics.count_lines("results", Arc::clone(&dropped), Arc::new(AtomicU64::new(2)));
+    let results = Counters { errors: Arc::new(AtomicU64::new(2)), ..Counters::default() };
+    metrics.count_writer("results", &results);
     metrics.count_restarts("scheduler", Arc::new(AtomicU64::new(3)));
     metrics.reloaded(true, later(5));
     metrics.reloaded(false, later(6));
@@ -575,9 +576,10 @@ fn the_daemons_own_are_there() {
     metrics.run_started();
     metrics.run_started();
     metrics.run_ended();
-    dropped.store(7, Ordering::Relaxed);
+    results.dropped.store(7, Ordering::Relaxed);
     let samples = samples(&metrics, NOW);
     let expected = [
+        ("langmart_prober_log_write_in_progress_seconds{file=\"results\"}", 0.0),
         ("langmart_prober_config_last_reload_successful", 0.0),
         ("langmart_prober_config_last_reload_success_timestamp_seconds", 5.0),
         ("langmart_prober_schedule_lag_seconds_bucket{le=\"0.001\"}", 0.0),
@@ -664,8 +666,7 @@ fn the_page_keeps_the_rules_of_the_format() {
         Arc::new(probe("b", &provider, Task::Balance)),
     ];
     metrics.configure(&config(probes.clone()));
-    metrics.count_restarts("server", Arc::default());
-    metrics.count_lines("log", Arc::default(), Arc::default());
+    metrics.count_writer("log", &Counters::default());
     for probe in &probes {
         let time_to_first_token = Some(Duration::from_millis(300));
         metrics
@@ -758,10 +759,9 @@ fn how_the_daemon_fares_is_told_to_pages_as_it_is_exported() {
         metrics.lag(Duration::from_millis(2));
     }
     metrics.lag(Duration::from_secs(60));
-    let (dropped, errors, restarts) = (Arc::default(), Arc::default(), Arc::default());
-    metrics.count_lines("log", Arc::clone(&dropped), Arc::clone(&errors));
-    metrics.count_restarts("server", Arc::clone(&restarts));
-    for (counter, count) in [(&dropped, 1), (&errors, 2), (&restarts, 3)] {
+    let log = Counters::default();
+    metrics.count_writer("log", &log);
+    for (counter, count) in [(&log.dropped, 1), (&log.errors, 2), (&log.restarts, 3)] {
         counter.store(count, Ordering::Relaxed);
     }
     let expected = OwnNow {

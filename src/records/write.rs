@@ -53,11 +53,15 @@ pub enum RecordsError {
 }
 
 impl Records {
-    /// Opens the file and starts the thread, where the configuration has a directory.
+    /// Starts the thread, where the configuration has a directory. The file is opened with the first record: one that
+    /// cannot be written loses records, which are counted, and not the start.
     pub fn start(log: &Log) -> Result<Self, RecordsError> {
         let (current, retired) = (RwLock::new(None), Retired::default());
         let records = Self { current, retired, counters: Counters::default() };
-        records.commit(records.prepare(log)?);
+        if let Some(files) = files(log) {
+            let lines = records.write_to(RollingFile::new(files.clone()))?;
+            records.commit(RecordsChange(Change::To(files, lines)));
+        }
         Ok(records)
     }
 
@@ -71,7 +75,7 @@ impl Records {
         drop(current);
         Ok(RecordsChange(match files {
             Some(files) => {
-                let lines = self.open(&files)?;
+                let lines = self.write_to(RollingFile::open(files.clone())?)?;
                 Change::To(files, lines)
             }
             None => Change::Nowhere,
@@ -114,10 +118,9 @@ impl Records {
         self.retired.stop(end);
     }
 
-    fn open(&self, files: &Files) -> Result<Lines<Given>, RecordsError> {
-        let mut file = RollingFile::open(files.clone())?;
+    fn write_to(&self, mut file: RollingFile) -> io::Result<Lines<Given>> {
         let mut line = Vec::new();
-        Ok(Lines::start("records", self.counters.clone(), GATHERING, move |(probe, outcome): Given| {
+        Lines::start("records", self.counters.clone(), GATHERING, move |(probe, outcome): Given| {
             line.clear();
             let record = Record { subject: probe.subject(), outcome: &outcome };
             if serde_json::to_writer(&mut line, &record).is_err() {
@@ -125,7 +128,7 @@ impl Records {
             }
             line.push(b'\n');
             file.write(&line)
-        })?)
+        })
     }
 }
 

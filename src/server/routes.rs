@@ -63,6 +63,8 @@ const PROTECTION: [(HeaderName, &str); 5] = [
 const CHALLENGE: &str = "Basic realm=\"langmart-prober\", charset=\"UTF-8\"";
 /// When a client that was refused for lack of room may ask again.
 const BUSY_RETRY_AFTER_SECONDS: &str = "5";
+/// A write that takes longer is reported: the disk does not respond.
+const BLOCKED_WRITE: Duration = Duration::from_secs(10);
 /// Below the time that a connection has for a request.
 const RELOAD_PATIENCE: Duration = Duration::from_secs(25);
 
@@ -337,9 +339,18 @@ impl Site {
         }
     }
 
+    /// A file that cannot be written does not end the probing, so it is named and does not count as unhealthy.
     fn healthy(&self) -> Reply {
         match self.state.health.stuck(Instant::now()) {
-            None => Reply::text(StatusCode::OK, "healthy\n"),
+            None => {
+                let blocked = |(file, since): (&str, Duration)| {
+                    let seconds = since.as_secs();
+                    (since >= BLOCKED_WRITE).then(|| format!("{file}: write blocked for {seconds} s\n"))
+                };
+                let writes = self.state.metrics.writes_in_progress();
+                let blocked: String = writes.into_iter().filter_map(blocked).collect();
+                Reply::text(StatusCode::OK, format!("healthy\n{blocked}"))
+            }
             Some(part) => Reply::text(StatusCode::SERVICE_UNAVAILABLE, format!("{part} is stuck\n")),
         }
     }

@@ -21,7 +21,7 @@ use crate::{
     history::History,
     metrics::{
         Metrics,
-        testing::{chat, config, probe, provider},
+        testing::{block_write, chat, config, probe, provider},
     },
     outcome::{Api, Demanded, Fault, Outcome, Reason, SkipCause},
 };
@@ -260,6 +260,18 @@ fn health_names_the_part_that_is_stuck() {
     }
     let stuck = running.ask("GET /-/healthy", "");
     assert_eq!((stuck.status, stuck.text()), (503, "scheduler is stuck\n"));
+}
+
+#[test]
+fn health_names_the_file_whose_write_is_blocked() {
+    let running = Running::start(LIMITS);
+    block_write(&running.metrics, "results", Duration::from_secs(5));
+    let healthy = running.ask("GET /-/healthy", "");
+    assert_eq!((healthy.status, healthy.text()), (200, "healthy\n"));
+    block_write(&running.metrics, "state", Duration::from_secs(60));
+    let healthy = running.ask("GET /-/healthy", "");
+    assert_eq!(healthy.status, 200, "the probing continues");
+    assert!(healthy.text().starts_with("healthy\nstate: write blocked for 6"), "{}", healthy.text());
 }
 
 #[test]

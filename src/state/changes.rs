@@ -31,11 +31,6 @@ struct Runs {
 }
 
 impl Changes {
-    pub(super) fn is_empty(&self) -> bool {
-        let Self { retained, waits, runs, spending } = self;
-        retained.is_none() && waits.is_empty() && runs.is_empty() && spending.is_none()
-    }
-
     pub(super) fn waits(&mut self, who: &Arc<Identity>, backoff: Option<KeptBackoff>) {
         self.waits.insert(Arc::clone(who), backoff);
     }

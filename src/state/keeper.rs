@@ -1,15 +1,11 @@
-//! The thread that writes the state, and what it holds back until that is done.
+//! What waits for the state's writer, and what it holds back until the state is on disk.
 
 use std::{
     collections::VecDeque,
     fmt, io, mem,
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
-    sync::{
-        Arc, Condvar, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
-    thread,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::Ordering},
     time::{Duration, SystemTime},
 };
 
@@ -19,6 +15,7 @@ use super::{
     changes::Changes,
     file::{Identity, Kept, KeptBackoff, KeptSpending, save},
 };
+use crate::lines::{Counters, Inbox, Writer};
 
 /// How many records wait at most. It takes a disk that hangs to fill it.
 const CAPACITY: usize = 4096;
@@ -27,35 +24,29 @@ const CAPACITY: usize = 4096;
 /// worn by writes, and each takes it some milliseconds.
 const GATHERING: Duration = Duration::from_millis(250);
 
-/// How long the thread pauses after a panic, which would be a bug of ours.
-const PAUSE: Duration = Duration::from_millis(100);
-
 /// Takes changes without ever waiting, writes them on a thread of its own, and releases what came with a change once
 /// that is on disk, or cannot be brought there.
-pub struct Keeper<T> {
-    shared: Arc<Shared<T>>,
+pub struct Keeper<T: Send + 'static> {
+    writer: Writer<Pending<T>>,
+    held: Arc<Held<T>>,
 }
 
-struct Shared<T> {
-    queue: Mutex<Queue<T>>,
-    changed: Condvar,
-    /// What came with the changes that are being written. One is released while this is locked, so that whoever locks it
-    /// finds each of them here or released. Locked after the queue, where both are.
-    held: Mutex<VecDeque<T>>,
-    release: Box<dyn Fn(T) + Send + Sync>,
-    dropped: Arc<AtomicU64>,
-    errors: Arc<AtomicU64>,
-    restarts: Arc<AtomicU64>,
-}
-
-struct Queue<T> {
+/// What is not being written yet.
+struct Pending<T> {
     changes: Changes,
+    /// There is something to write.
+    changed: bool,
     /// What is to be released once these changes are on disk.
     waiting: VecDeque<T>,
-    /// The thread looks by itself before long.
-    resting: bool,
-    closed: bool,
-    ended: bool,
+    held: Arc<Held<T>>,
+}
+
+/// What came with the changes that are being written. One is released while the queue is locked, so that whoever locks it
+/// finds each of them here or released. It is locked after the writer's inbox, where both are.
+struct Held<T> {
+    queue: Mutex<VecDeque<T>>,
+    release: Box<dyn Fn(T) + Send + Sync>,
+    counters: Counters,
 }
 
 impl<T: Send + 'static> Keeper<T> {
@@ -65,92 +56,105 @@ impl<T: Send + 'static> Keeper<T> {
         kept: Kept,
         release: impl Fn(T) + Send + Sync + 'static,
     ) -> io::Result<Self> {
-        let queue = Queue {
-            changes: Changes::default(),
-            waiting: VecDeque::new(),
-            resting: false,
-            closed: false,
-            ended: false,
-        };
-        let shared = Arc::new(Shared {
-            queue: Mutex::new(queue),
-            changed: Condvar::new(),
-            held: Mutex::default(),
-            release: Box::new(release),
-            dropped: Arc::default(),
-            errors: Arc::default(),
-            restarts: Arc::default(),
-        });
-        let served = Arc::clone(&shared);
-        thread::Builder::new().name("state".to_owned()).spawn(move || serve(&served, &directory, kept))?;
-        Ok(Self { shared })
+        let (release, counters) = (Box::new(release), Counters::default());
+        let observed = (Arc::clone(&counters.restarts), counters.clock.clone());
+        let held = Arc::new(Held { queue: Mutex::default(), release, counters });
+        let (changes, waiting) = (Changes::default(), VecDeque::new());
+        let pending = Pending { changes, changed: true, waiting, held: Arc::clone(&held) };
+        let mut file = StateFile { directory, kept, failing: false };
+        let written = Arc::clone(&held);
+        let writer = Writer::start("state", pending, GATHERING, observed, move |changes: Changes| {
+            changes.apply(&mut file.kept);
+            file.write(&written.counters);
+            written.release_all();
+        })?;
+        Ok(Self { writer, held })
     }
 
     /// The probe's wait is this from now on; `None`: it has none.
     pub fn waits(&self, who: &Arc<Identity>, backoff: Option<KeptBackoff>) {
-        self.shared.change(|changes| changes.waits(who, backoff));
+        self.change(|changes| changes.waits(who, backoff));
     }
 
     /// The day has taken so much, asked for here: of two who tell at once, the later one tells what is so.
     pub fn spent(&self, spending: impl FnOnce() -> KeptSpending) {
-        self.shared.change(|changes| changes.spent(spending()));
+        self.change(|changes| changes.spent(spending()));
     }
 
     /// A run has ended that began then. What comes with it is released once all that was told so far is on disk; at
     /// once where the disk hangs and too many wait.
     pub fn ran(&self, who: &Arc<Identity>, time: SystemTime, success: bool, released: T) {
-        self.shared.change_and_release(|changes| changes.ran(who, time, success), released);
+        self.change_and_release(|changes| changes.ran(who, time, success), Some(released));
     }
 
     /// Releases it as [`Keeper::ran`] does, after all that was told so far.
     pub fn follows(&self, released: T) {
-        self.shared.change_and_release(|_| (), released);
+        self.change_and_release(|_| (), Some(released));
     }
 
     /// From now on there are these probes, and a budget or none: what is kept of others is forgotten.
     pub fn retain(&self, mut probes: Vec<Arc<Identity>>, budget: bool) {
         probes.sort();
-        self.shared.change(|changes| changes.retain(probes, budget));
+        self.change(|changes| changes.retain(probes, budget));
     }
 
-    /// Changes that came after the stop, and writes that failed.
-    pub fn counters(&self) -> (Arc<AtomicU64>, Arc<AtomicU64>) {
-        (Arc::clone(&self.shared.dropped), Arc::clone(&self.shared.errors))
-    }
-
-    /// Panics of the thread, after which it went on.
-    pub fn restarts(&self) -> Arc<AtomicU64> {
-        Arc::clone(&self.shared.restarts)
+    /// Changes that came after the stop, writes that failed, panics after which the thread went on.
+    pub fn counters(&self) -> &Counters {
+        &self.held.counters
     }
 
     /// Takes no more changes and waits until all are written and released, at most until the deadline. Then the rest is
     /// released unwritten: a disk that hangs may cost what a restart remembers, and no record.
     pub fn stop(&self, deadline: Duration) {
-        let mut queue = self.shared.lock();
-        queue.closed = true;
-        self.shared.changed.notify_all();
-        let waited = self.shared.changed.wait_timeout_while(queue, deadline, |queue| !queue.ended);
-        self.shared.hold(&mut waited.unwrap_or_else(PoisonError::into_inner).0);
-        self.shared.release_held();
+        self.writer.stop(deadline, Pending::hold);
+        self.held.release_all();
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Changes)) {
+        self.change_and_release(change, None);
+    }
+
+    /// Takes note of a change, unless the end has come, which is counted. What comes with it is released afterwards; at
+    /// once where there is no room for it.
+    fn change_and_release(&self, change: impl FnOnce(&mut Changes), mut released: Option<T>) {
+        let open = self.writer.change(|pending| {
+            change(&mut pending.changes);
+            pending.changed = true;
+            if pending.waiting.len() < CAPACITY {
+                pending.waiting.extend(released.take());
+            }
+            true
+        });
+        if !open {
+            self.held.counters.dropped.fetch_add(1, Ordering::Relaxed);
+        }
+        released.map(&self.held.release);
     }
 }
 
-impl<T> Drop for Keeper<T> {
-    fn drop(&mut self) {
-        self.shared.lock().closed = true;
-        self.shared.changed.notify_all();
-    }
-}
-
-impl<T> fmt::Debug for Keeper<T> {
+impl<T: Send + 'static> fmt::Debug for Keeper<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Keeper").field("errors", &self.shared.errors).finish_non_exhaustive()
+        f.debug_struct("Keeper").field("counters", &self.held.counters).finish_non_exhaustive()
     }
 }
 
-impl<T> Queue<T> {
-    fn has_work(&self) -> bool {
-        !self.waiting.is_empty() || !self.changes.is_empty()
+impl<T> Pending<T> {
+    /// What waits comes with what is being written from now on. It is always found in one place: the inbox is locked.
+    fn hold(&mut self) {
+        self.held.lock().append(&mut self.waiting);
+    }
+}
+
+impl<T: Send + 'static> Inbox for Pending<T> {
+    type Batch = Changes;
+
+    fn take(&mut self) -> Option<Changes> {
+        self.hold();
+        mem::take(&mut self.changed).then(|| mem::take(&mut self.changes))
+    }
+
+    fn may_gather(&self) -> bool {
+        true
     }
 
     fn is_filling(&self) -> bool {
@@ -158,135 +162,49 @@ impl<T> Queue<T> {
     }
 }
 
-impl<T> Shared<T> {
-    /// A poisoned queue is as good as any: nothing is left half done under the lock.
-    fn lock(&self) -> MutexGuard<'_, Queue<T>> {
+impl<T> Held<T> {
+    fn lock(&self) -> MutexGuard<'_, VecDeque<T>> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What came with the changes that are being written.
-    fn held(&self) -> MutexGuard<'_, VecDeque<T>> {
-        self.held.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Takes note of a change, unless the end has come.
-    fn change(&self, change: impl FnOnce(&mut Changes)) {
-        let mut queue = self.lock();
-        if self.has_closed(&queue) {
-            return;
-        }
-        change(&mut queue.changes);
-        self.wake(queue);
-    }
-
-    /// The same, with what is to be released afterwards; at once where there is no room for it.
-    fn change_and_release(&self, change: impl FnOnce(&mut Changes), released: T) {
-        let mut queue = self.lock();
-        let closed = self.has_closed(&queue);
-        if !closed {
-            change(&mut queue.changes);
-            if queue.waiting.len() < CAPACITY {
-                queue.waiting.push_back(released);
-                return self.wake(queue);
+    /// Releases everything in order. A panic costs what it happened with, and is counted.
+    fn release_all(&self) {
+        let release_next = || self.lock().pop_front().map(&self.release).is_some();
+        loop {
+            match catch_unwind(AssertUnwindSafe(release_next)) {
+                Ok(true) => {}
+                Ok(false) => return,
+                Err(_) => {
+                    self.counters.restarts.fetch_add(1, Ordering::Relaxed);
+                }
             }
         }
-        drop(queue);
-        (self.release)(released);
-    }
-
-    /// Whether a change comes too late, which is counted.
-    fn has_closed(&self, queue: &Queue<T>) -> bool {
-        if queue.closed {
-            self.dropped.fetch_add(1, Ordering::Relaxed);
-        }
-        queue.closed
-    }
-
-    fn wake(&self, queue: MutexGuard<'_, Queue<T>>) {
-        let wake = !queue.resting || queue.is_filling();
-        drop(queue);
-        if wake {
-            self.changed.notify_all();
-        }
-    }
-
-    /// What waits comes with what is being written from now on. Nobody finds it in neither place: the queue is locked.
-    fn hold(&self, queue: &mut Queue<T>) {
-        self.held().append(&mut queue.waiting);
-    }
-
-    fn release_held(&self) {
-        while self.release_next() {}
-    }
-
-    /// Whether there was one. A panic costs no more than that.
-    fn release_next(&self) -> bool {
-        let mut held = self.held();
-        held.pop_front().map(&self.release).is_some()
-    }
-
-    /// All that has changed, once there is anything to do; `None`: closed, and nothing is left.
-    fn take(&self) -> Option<Changes> {
-        let wait = |queue: &mut Queue<T>| !queue.has_work() && !queue.closed;
-        let queue = self.changed.wait_while(self.lock(), wait);
-        let mut queue = queue.unwrap_or_else(PoisonError::into_inner);
-        let has_work = queue.has_work();
-        self.hold(&mut queue);
-        has_work.then(|| mem::take(&mut queue.changes))
-    }
-
-    /// Lets changes gather, unless they become many or the last ones.
-    fn rest(&self) {
-        let mut queue = self.lock();
-        queue.resting = true;
-        let gather = |queue: &mut Queue<T>| !queue.closed && !queue.is_filling();
-        let waited = self.changed.wait_timeout_while(queue, GATHERING, gather);
-        waited.unwrap_or_else(PoisonError::into_inner).0.resting = false;
     }
 }
 
-fn serve<T>(shared: &Shared<T>, directory: &Path, mut kept: Kept) {
-    // Also on a panic nobody waits for this thread, nor fills a queue that nothing empties.
-    struct End<'a, T>(&'a Shared<T>);
-    impl<T> Drop for End<'_, T> {
-        fn drop(&mut self) {
-            let mut queue = self.0.lock();
-            (queue.closed, queue.ended) = (true, true);
-            self.0.changed.notify_all();
-        }
-    }
-    let _end = End(shared);
-    while catch_unwind(AssertUnwindSafe(|| write_all(shared, directory, &mut kept))).is_err() {
-        shared.restarts.fetch_add(1, Ordering::Relaxed);
-        thread::sleep(PAUSE);
-    }
+/// The state on disk.
+struct StateFile {
+    directory: PathBuf,
+    kept: Kept,
+    failing: bool,
 }
 
-/// Writes until the end, and first what is known and what a panic has left.
-fn write_all<T>(shared: &Shared<T>, directory: &Path, kept: &mut Kept) {
-    let mut failing = false;
-    let mut write = |kept: &Kept| match save(directory, kept) {
-        Ok(()) if failing => {
-            failing = false;
-            info!(directory = %directory.display(), "State is written again");
-        }
-        Ok(()) => {}
-        Err(error) => {
-            shared.errors.fetch_add(1, Ordering::Relaxed);
-            if !failing {
-                failing = true;
-                let directory = directory.display();
-                warn!(%directory, %error, "State cannot be written, a restart would forget waits and spending");
+impl StateFile {
+    fn write(&mut self, counters: &Counters) {
+        let directory: &Path = &self.directory;
+        match save(directory, &self.kept) {
+            Ok(()) if mem::take(&mut self.failing) => {
+                info!(directory = %directory.display(), "State is written again");
+            }
+            Ok(()) => {}
+            Err(error) => {
+                counters.errors.fetch_add(1, Ordering::Relaxed);
+                if !mem::replace(&mut self.failing, true) {
+                    let directory = directory.display();
+                    warn!(%directory, %error, "State cannot be written, a restart would forget waits and spending");
+                }
             }
         }
-    };
-    write(kept);
-    shared.release_held();
-    while let Some(changes) = shared.take() {
-        changes.apply(kept);
-        write(kept);
-        shared.release_held();
-        shared.rest();
     }
 }
 
@@ -295,6 +213,7 @@ mod tests {
     use std::{
         fs::{self, File},
         sync::mpsc,
+        thread,
     };
 
     use rustix::fs::{CWD, FileType, Mode, mknodat};
@@ -371,7 +290,7 @@ mod tests {
         assert_eq!([released.recv_timeout(LONG), released.recv_timeout(LONG)], [Ok(1), Ok(3)]);
         keeper.ran(&identity("q"), SystemTime::UNIX_EPOCH, true, 4);
         assert_eq!(released.recv_timeout(LONG), Ok(4));
-        assert_eq!(keeper.restarts().load(Ordering::Relaxed), 1);
+        assert_eq!(keeper.counters().restarts.load(Ordering::Relaxed), 1);
         assert!(load(directory.path(), SystemTime::now()).kept.probes.contains_key(&identity("q")));
     }
 
@@ -384,7 +303,7 @@ mod tests {
         let (keeper, released) = keeper(&place);
         keeper.ran(&identity("p"), SystemTime::UNIX_EPOCH, true, 1);
         assert_eq!(released.recv_timeout(LONG).unwrap().0, 1);
-        let (dropped, errors) = keeper.counters();
+        let Counters { dropped, errors, .. } = keeper.counters();
         assert_eq!((dropped.load(Ordering::Relaxed), errors.load(Ordering::Relaxed)), (0, 2));
         fs::remove_file(&place).unwrap();
         keeper.ran(&identity("p"), SystemTime::UNIX_EPOCH, true, 2);
@@ -416,7 +335,7 @@ mod tests {
         assert_eq!(released.recv_timeout(LONG), Ok(usize::MAX));
         hang(directory);
         keeper.ran(&identity("p"), SystemTime::UNIX_EPOCH, true, 0);
-        while keeper.shared.held().is_empty() {
+        while keeper.held.lock().is_empty() {
             thread::yield_now();
         }
         (keeper, released)
@@ -437,7 +356,7 @@ mod tests {
         let _reader = go_on(directory.path());
         keeper.stop(LONG);
         assert_eq!(released.try_iter().collect::<Vec<_>>(), (0..=CAPACITY).collect::<Vec<_>>());
-        assert_eq!(keeper.counters().0.load(Ordering::Relaxed), 0);
+        assert_eq!(keeper.counters().dropped.load(Ordering::Relaxed), 0);
     }
 
     #[test]
@@ -476,6 +395,7 @@ mod tests {
         let (keeper, released) = hanging(directory.path());
         keeper.ran(&identity("p"), SystemTime::UNIX_EPOCH, true, 1);
         keeper.stop(Duration::from_millis(1));
+        assert!(keeper.counters().clock.in_progress() >= Duration::from_millis(1), "the write is blocked");
         assert_eq!(released.try_iter().collect::<Vec<_>>(), [0, 1]);
         // The thread need not be waited for.
         drop(go_on(directory.path()));

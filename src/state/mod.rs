@@ -3,7 +3,7 @@
 //! - `claim` keeps other processes from the directory meanwhile.
 //! - `file` is the form on disk: written as a whole or not at all, read with mistrust.
 //! - `changes` is what is not written yet: of each thing the last value.
-//! - `keeper` is the thread that writes it, before the record of the run that changed it is released.
+//! - `keeper` has it written, before the record of the run that changed it is released.
 
 mod changes;
 mod claim;

@@ -83,9 +83,12 @@ impl Bench {
         // The same probes, a week apart.
         self.place.write("config.toml", &config(&self.place, &self.simulator, "168h"));
         self.daemon.reload();
-        let idle = |scrape: &Scrape| scrape.value("langmart_prober_runs_in_flight", &[]) == 0.0;
-        self.daemon.scrape_until("the end of all runs", idle);
-        let account = self.daemon.scrape();
+        // A run is counted a moment after it is no longer in flight.
+        let idle = |scrape: &Scrape| {
+            scrape.value("langmart_prober_runs_in_flight", &[]) == 0.0
+                && scrape.sum("langmart_probe_runs_total") == self.simulator.requests().len() as f64
+        };
+        let account = self.daemon.scrape_until("the end of all runs", idle);
         let books = Books { runs: account.sum("langmart_probe_runs_total"), lost: lost(&account, "results") };
         self.daemon.stop();
         (books, self.place)
@@ -113,6 +116,23 @@ fn lost(scrape: &Scrape, file: &str) -> f64 {
         .map(|name| scrape.value(name, &[("file", file)]))
         .iter()
         .sum()
+}
+
+/// For how long the write in progress has been so.
+fn blocked(scrape: &Scrape, file: &str) -> f64 {
+    scrape.value("langmart_prober_log_write_in_progress_seconds", &[("file", file)])
+}
+
+/// That a disk that does not respond is seen by those who look: as a growing metric, and by name.
+#[track_caller]
+fn check_blocked(daemon: &Daemon, file: &str) {
+    daemon.scrape_until("a blocked write to be seen", |scrape| blocked(scrape, file) > 10.0);
+    let healthy = daemon.get("/-/healthy");
+    let expected = format!("healthy\n{file}: write blocked for 1");
+    assert!(healthy.status == 200 && healthy.body.starts_with(&expected), "{healthy:?}");
+    for other in ["log", "results"].into_iter().filter(|other| *other != file) {
+        assert!(blocked(&daemon.scrape(), other) < 10.0, "{other}");
+    }
 }
 
 /// How many records those are, each of them whole.
@@ -211,6 +231,7 @@ fn a_file_that_is_replaced_and_a_disk_that_hangs() {
     bench.probes_on(1200.0);
     let (healthy, ready) = (bench.daemon.get("/-/healthy").status, bench.daemon.get("/-/ready").status);
     assert_eq!((healthy, ready), (200, 200));
+    check_blocked(&bench.daemon, "results");
 
     // It answers again.
     let reader = thread::spawn(move || {
@@ -218,6 +239,7 @@ fn a_file_that_is_replaced_and_a_disk_that_hangs() {
         lines.take_while(|line| !line.is_empty()).map(|line| line + "\n").collect::<String>()
     });
     bench.until_nothing_is_lost();
+    bench.daemon.scrape_until("the write to end", |scrape| blocked(scrape, "results") < 1.0);
     let (books, place) = bench.close();
     // An empty line ends the reader, which holds the pipe open for both ends itself.
     fs::write(&current, "\n").unwrap();
@@ -226,4 +248,42 @@ fn a_file_that_is_replaced_and_a_disk_that_hangs() {
     let kept: f64 = files.iter().chain([&piped]).map(|text| records(text)).sum();
     assert_eq!(kept + books.lost, books.runs, "{} lost", books.lost);
     assert!(piped.len() > 65_536, "the pipe was never full: {}", piped.len());
+}
+
+#[test]
+fn log_directory_read_only_at_start_is_a_warning_and_counted() {
+    if !parts::has(&["mount"], true) {
+        return;
+    }
+    let simulator = simulator("");
+    let place = Place::new("");
+    fs::create_dir(place.path("logs")).unwrap();
+    let disk = Mounted::new(place.path("logs"), "ro");
+    place.write("config.toml", &config(&place, &simulator, "100ms"));
+    let bench = Bench { daemon: place.daemon(), place, simulator };
+    bench.until_records_are_lost();
+    let log = bench.daemon.log();
+    assert!(log.contains("WARN") && log.contains("File cannot be written"), "{log}");
+    bench.daemon.scrape_until("lines of the log to be counted", |scrape| lost(scrape, "log") > 0.0);
+    bench.daemon.reload();
+    assert_eq!(bench.daemon.logged("Configuration reloaded"), 1, "the directory is as before");
+    drop(disk);
+    bench.until_nothing_is_lost();
+    let (books, place) = bench.close();
+    assert_eq!(records(&place.files("logs", "results.jsonl")) + books.lost, books.runs);
+}
+
+#[test]
+fn log_directory_that_cannot_be_made_is_a_warning_at_start() {
+    let simulator = simulator("");
+    let place = Place::new("");
+    // A file in its place: no directory, whatever the rights are.
+    place.write("logs", "");
+    place.write("config.toml", &config(&place, &simulator, "100ms"));
+    let bench = Bench { daemon: place.daemon(), place, simulator };
+    bench.until_records_are_lost();
+    fs::remove_file(bench.place.path("logs")).unwrap();
+    bench.until_nothing_is_lost();
+    let (books, place) = bench.close();
+    assert_eq!(records(&place.files("logs", "results.jsonl")) + books.lost, books.runs);
 }

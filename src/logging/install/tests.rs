@@ -155,19 +155,30 @@ fn a_broken_standard_error_fails_lines() {
 }
 
 #[test]
-fn what_is_wrong_at_start_is_said() {
-    let (_reader, writer) = io::pipe().unwrap();
-    let stderr = File::from(OwnedFd::from(writer));
-    let failure = |log: &Log| {
-        let stderr = stderr.try_clone().unwrap();
-        Logging::prepare(log, Surroundings::default(), stderr).unwrap_err().to_string()
-    };
-    assert!(failure(&log("no=such=filter", None)).starts_with("log.level is no filter: "));
+fn filter_that_is_none_is_an_error_at_start() {
+    let stderr = File::from(OwnedFd::from(io::pipe().unwrap().1));
+    let error = Logging::prepare(&log("no=such=filter", None), Surroundings::default(), stderr).unwrap_err();
+    assert!(error.to_string().starts_with("log.level is no filter: "), "{error}");
+}
+
+#[test]
+fn log_file_unwritable_at_start_is_a_counted_warning() {
     let directory = tempfile::tempdir().unwrap();
     let taken = directory.path().join("taken");
     fs::write(&taken, "").unwrap();
-    let error = failure(&log("info", Some(taken.clone())));
-    assert!(error.starts_with(&format!("cannot open {}", taken.display())), "{error}");
+    let (logging, dispatch, reader) = prepare(&log("info", Some(taken.clone())));
+    dispatcher::with_default(&dispatch, || {
+        tracing::info!("Shown");
+        let error = logging.prepare_change(&log("info", Some(taken.join("below")))).unwrap_err().to_string();
+        assert!(
+            error.starts_with(&format!("cannot open {}", taken.display())),
+            "a reload is refused: {error}"
+        );
+    });
+    let counters = logging.counters();
+    let text = finish(logging, dispatch, reader);
+    assert!(text.contains("Shown"), "{text}");
+    assert_eq!(counters.file.errors.load(Ordering::Relaxed), 1, "{counters:?}");
 }
 
 /// One HTTP/2 request with the canary in a header, client and server in this thread.
