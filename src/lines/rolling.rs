@@ -5,6 +5,7 @@
 //! blocks where that is broken too, and it goes on in the old file. Counting, limits and healing are ours as well.
 
 use std::{
+    ffi::OsStr,
     fs::{self, DirBuilder, Metadata, OpenOptions},
     io::{self, Write},
     mem,
@@ -274,8 +275,10 @@ impl Current {
             .filter(|name| files.owns(name) && Path::new(name).file_name() != self.path.file_name())
             .collect();
         names.sort_unstable();
-        let surplus = (names.len() + 1).saturating_sub(files.max_files);
-        for name in names.into_iter().take(surplus) {
+        let (earlier, later): (Vec<_>, Vec<_>) =
+            names.into_iter().partition(|name| Some(OsStr::new(name)) < self.path.file_name());
+        let surplus = |names: &[String]| (names.len() + 1).saturating_sub(files.max_files);
+        for name in earlier.iter().take(surplus(&earlier)).chain(later.iter().take(surplus(&later))) {
             let path = files.directory.join(name);
             if let Err(error) = fs::remove_file(&path) {
                 tracing::warn!(file = %path.display(), %error, "Old file cannot be removed");

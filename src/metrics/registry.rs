@@ -181,13 +181,13 @@ impl Metrics {
             Some(LastRun {
                 provider: &probe.provider.name,
                 host: probe.provider.host(),
-                ended: last.time + last.duration,
+                age: last.ended.elapsed(),
                 fault: last.fault,
                 interval: probe.interval,
                 waiting: series.values.backoff_until.value().is_some_and(|until| until > unix_seconds(now)),
             })
         });
-        offline::offline(runs, now)
+        offline::offline(runs)
     }
 
     /// The whole page in the text format 0.0.4.

@@ -7,6 +7,8 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use tokio::time::Instant;
+
 use super::{
     streak::Streak,
     text,
@@ -98,6 +100,8 @@ pub struct Series {
 pub struct Last {
     /// When it began.
     pub time: SystemTime,
+    /// When it ended, by the clock that is not set.
+    pub(super) ended: Instant,
     /// Why it ended as it did.
     pub reason: Reason,
     /// Whose part failed.
@@ -263,6 +267,7 @@ impl Series {
         let streak = self.streak_after(reason, fault);
         *lock(&values.last) = Some(Last {
             time,
+            ended: Instant::now(),
             reason,
             fault,
             hint,

@@ -219,8 +219,8 @@ fn a_balance_is_the_one_last_told() {
     check_balance(&metrics, None, None);
 }
 
-#[test]
-fn the_prober_is_offline_when_no_service_can_be_reached() {
+#[tokio::test(start_paused = true)]
+async fn the_prober_is_offline_when_no_service_can_be_reached() {
     let metrics = Metrics::new(NOW);
     let other = Arc::new(Provider {
         base_url: "https://other.example".parse().unwrap(),
@@ -235,27 +235,59 @@ fn the_prober_is_offline_when_no_service_can_be_reached() {
     ];
     metrics.configure(&config(probes.clone()));
     let [a, a_status, b, b_status] = [0, 1, 2, 3].map(|index| metrics.series(&probes[index]));
-    let run = |series: &Series, at, fault| series.observe(&Outcome::new(later(at), Reason::Connect, fault));
-    let offline = |at| samples(&metrics, later(at)).get("langmart_prober_offline").copied();
-    assert_eq!(offline(0), None);
+    let run = |series: &Series, fault| series.observe(&Outcome::new(NOW, Reason::Connect, fault));
+    let offline = || samples(&metrics, NOW).get("langmart_prober_offline").copied();
+    let pass = |seconds| tokio::time::advance(Duration::from_secs(seconds));
+    assert_eq!(offline(), None);
     // Status pages stand elsewhere: neither two that fail nor two that answer tell of the way to the services.
-    run(&a_status, 0, Fault::Network);
-    run(&b_status, 0, Fault::Network);
-    assert_eq!(offline(1), None);
-    run(&a, 1, Fault::Network);
-    assert_eq!(offline(2), None);
-    run(&b, 2, Fault::None);
-    assert_eq!(offline(3), Some(0.0));
-    run(&b, 4, Fault::Network);
-    run(&a_status, 5, Fault::None);
-    assert_eq!(offline(5), Some(1.0));
-    assert_eq!(metrics.offline(later(5)), Some(true));
+    run(&a_status, Fault::Network);
+    run(&b_status, Fault::Network);
+    assert_eq!(offline(), None);
+    run(&a, Fault::Network);
+    assert_eq!(offline(), None);
+    run(&b, Fault::None);
+    assert_eq!(offline(), Some(0.0));
+    pass(1).await;
+    run(&b, Fault::Network);
+    run(&a_status, Fault::None);
+    assert_eq!(offline(), Some(1.0));
+    assert_eq!(metrics.offline(NOW), Some(true));
     // A probe that waits as it was asked to is left out; so is one that has not run for two intervals.
     b.waiting(later(500), Some(later(500)));
-    assert_eq!(offline(6), None);
+    assert_eq!(offline(), None);
     b.waiting(later(60), None);
-    assert_eq!(offline(121), Some(1.0));
-    assert_eq!(offline(122), None);
+    pass(119).await;
+    assert_eq!(offline(), Some(1.0));
+    pass(1).await;
+    assert_eq!(offline(), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn offline_prober_stays_so_while_the_clock_is_set() {
+    let metrics = Metrics::new(NOW);
+    let other = Arc::new(Provider {
+        base_url: "https://other.example".parse().unwrap(),
+        ..provider("other", Api::Groq)
+    });
+    let acme = acme(Api::Openai);
+    let probes = [&acme, &acme, &other].into_iter().zip(["a", "a-2", "b"]);
+    let probes: Vec<_> = probes.map(|(provider, name)| chat(name, provider, "m")).collect();
+    metrics.configure(&config(probes.clone()));
+    let noon = 1_000_000_000;
+    let run = |index: usize, at: u64, fault| {
+        let outcome = Outcome::new(later(at), Reason::Connect, fault);
+        metrics.series(&probes[index]).observe(&outcome);
+    };
+    run(0, noon, Fault::None);
+    tokio::time::advance(Duration::from_secs(1)).await;
+    // The network is lost; then the clock is set back, forward, by a year, and to the epoch.
+    for at in [noon - 600, noon + 600, noon + 366 * 86_400, 0, noon] {
+        run(1, at, Fault::Network);
+        run(2, at, Fault::Network);
+        for now in [at, noon, noon - 600, noon + 30 * 86_400] {
+            assert_eq!(metrics.offline(later(now)), Some(true), "runs at {at}, now {now}");
+        }
+    }
 }
 
 #[test]

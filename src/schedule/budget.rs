@@ -7,12 +7,18 @@
 //! An example: 100 tokens a day, and two probes that take 40 at most and 13 in truth. Both start at once (80 charged,
 //! then 26 spent). So it goes on while what is spent leaves room for 40: the last run starts at 52 spent, the next
 //! finds 65 and is refused; whoever needs 40 waits for the next day, and a probe that takes less may still run.
+//!
+//! The day is the wall clock's, but it begins only as time passes, which the monotonic clock shows. A wall clock that is
+//! set to another day changes the date of the account and not what is spent of it: a clock that was wrong gives no budget
+//! back, and costs at most the day in which it is corrected.
 
 use std::{
-    fmt,
+    fmt, mem,
     sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, SystemTime},
 };
+
+use tokio::time::Instant;
 
 use crate::{
     config::{self, Chat, Probe},
@@ -21,6 +27,10 @@ use crate::{
 
 /// Seconds of a UTC day as Unix time counts them.
 pub(super) const DAY: u64 = 86_400;
+
+/// How far the wall clock may be set without a doubt about the day: a day that it brings so much nearer begins, and one
+/// that has begun stays.
+const SMALL_STEP: Duration = Duration::from_secs(3600);
 
 /// What rounding may add to a sum of dollars, as a share of the limit.
 const ROUNDING: f64 = 1e-9;
@@ -49,7 +59,13 @@ pub struct Spent {
 struct Ledger {
     /// `None`: the configuration has no budget, and nothing is refused.
     limits: Option<config::Budget>,
+    /// When it was last looked at, by both clocks.
+    seen: (SystemTime, Instant),
+    /// Counts the days that have begun.
+    number: u64,
     day: u64,
+    /// The day before, and what it took: the wall clock may be set back to it.
+    before: (u64, Amount),
     /// Of runs that have ended.
     settled: Amount,
     /// The charges of runs in flight.
@@ -70,32 +86,36 @@ struct Amount {
 /// A run that has been charged. Dropped without [`Charge::settle`], it has taken all that it could.
 pub(super) struct Charge<'a> {
     budget: &'a Budget,
-    day: u64,
+    /// Of the ledger's day.
+    number: u64,
     most: Amount,
     taken: Amount,
 }
 
 impl Budget {
-    /// A budget, with what has been spent of it before a restart. A day that is not over is kept, even where the wall
-    /// clock has gone back; one beyond tomorrow is no day that this clock has seen, and counts as tomorrow.
+    /// A budget, with what has been spent of it before a restart. What was spent on a later day than this was spent by a
+    /// clock that was wrong, and counts for today.
     pub fn new(
         limits: Option<config::Budget>,
         spent: Option<Spent>,
         clock: impl Fn() -> SystemTime + Send + Sync + 'static,
     ) -> Self {
-        let today = day_of(clock());
+        let seen = (clock(), Instant::now());
         let spent = spent.unwrap_or_default();
         let usd = if spent.usd.is_finite() { spent.usd.max(0.0) } else { 0.0 };
         let mut ledger = Ledger {
             limits,
-            day: spent.day.min(today + 1),
+            seen,
+            number: 0,
+            day: spent.day.min(day_of(seen.0) + 1),
+            before: (0, Amount::default()),
             settled: Amount { usd, tokens: spent.tokens },
             in_flight: Amount::default(),
             runs_in_flight: 0,
             reached: false,
             told: false,
         };
-        ledger.begin_day(today);
+        ledger.advance_to(seen);
         Self { clock: Box::new(clock), ledger: Mutex::new(ledger) }
     }
 
@@ -154,15 +174,14 @@ impl Budget {
         let mut ledger = self.today();
         ledger.in_flight = ledger.in_flight.plus(most);
         ledger.runs_in_flight += 1;
-        Some(Charge { budget: self, day: ledger.day, most, taken: most })
+        Some(Charge { budget: self, number: ledger.number, most, taken: most })
     }
 
     /// The ledger of the day that it is.
     fn today(&self) -> MutexGuard<'_, Ledger> {
-        let today = day_of((self.clock)());
         // Nothing panics while it is held.
         let mut ledger = self.ledger.lock().unwrap_or_else(PoisonError::into_inner);
-        ledger.begin_day(today);
+        ledger.advance_to(((self.clock)(), Instant::now()));
         ledger
     }
 }
@@ -174,23 +193,39 @@ impl fmt::Debug for Budget {
 }
 
 impl Ledger {
-    /// Begins a day that is later than the one kept: a wall clock that goes back begins none, and gives nothing back.
-    fn begin_day(&mut self, today: u64) {
-        if today > self.day {
+    /// Follows the clocks. A later day begins as time passes; where the wall clock was set to another day, that day has
+    /// taken what the one before had.
+    fn advance_to(&mut self, seen: (SystemTime, Instant)) {
+        let (wall, monotonic) = seen;
+        let expected = self.seen.0 + monotonic.saturating_duration_since(self.seen.1);
+        self.seen = seen;
+        let today = day_of(wall);
+        if today > self.day && start_of(today) <= expected + SMALL_STEP {
             *self = Self {
                 limits: self.limits,
+                seen,
+                number: self.number + 1,
                 day: today,
+                before: (self.day, self.settled.plus(self.in_flight)),
                 settled: Amount::default(),
                 in_flight: Amount::default(),
                 runs_in_flight: 0,
                 reached: false,
                 told: false,
             };
+        } else if today > self.day {
+            self.day = today;
+        } else if today < self.day && start_of(self.day) > wall + SMALL_STEP {
+            self.day = today;
+            let (day, amount) = mem::take(&mut self.before);
+            if day == today {
+                self.settled = self.settled.plus(amount);
+            }
         }
     }
 
     fn end_of_day(&self) -> SystemTime {
-        SystemTime::UNIX_EPOCH + Duration::from_secs((self.day + 1) * DAY)
+        start_of(self.day + 1)
     }
 
     /// Whether there is room for a run, and takes note where there will be none today.
@@ -256,7 +291,7 @@ impl Drop for Charge<'_> {
     fn drop(&mut self) {
         let mut ledger = self.budget.today();
         // What was spent yesterday is yesterday's.
-        if ledger.day == self.day {
+        if ledger.number == self.number {
             ledger.settled = ledger.settled.plus(self.taken);
             ledger.runs_in_flight -= 1;
             // Differences of dollars round; none in flight is exactly nothing.
@@ -284,6 +319,11 @@ fn is_free(outcome: &Outcome) -> bool {
             | Reason::UnexpectedStatus
     );
     refused || outcome.http_status.is_none() && outcome.phases.processing.is_zero()
+}
+
+/// Returns when a UTC day begins.
+fn start_of(day: u64) -> SystemTime {
+    SystemTime::UNIX_EPOCH + Duration::from_secs(day * DAY)
 }
 
 /// The UTC day of a time, counted from 1970-01-01; what is before is that day.

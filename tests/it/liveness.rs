@@ -11,7 +11,7 @@ use std::{
 
 use langmart_prober::{
     config::Probe,
-    outcome::{Api, Check, Fault, Reason},
+    outcome::{Api, Check, Fault, Reason, rfc3339},
     probe::{NetworkStack, Target},
     simulator::Simulator,
 };
@@ -88,6 +88,96 @@ fn a_clock_set_forward_and_back_moves_no_run() {
     assert!(late * 4 <= arrivals.len(), "{late} are beside the grid: {arrivals:?}");
     let seconds = arrivals.last().unwrap().ceil() as usize;
     assert!(arrivals.len() <= seconds + 1, "more than one a second: {arrivals:?}");
+}
+
+/// The date by this machine's clock.
+fn today() -> String {
+    rfc3339(SystemTime::now())[..10].to_owned()
+}
+
+#[test]
+fn clock_wrong_for_seconds_keeps_budget_wait_and_state() {
+    const DAY: i64 = 86_400;
+    if !parts::has(&["faketime"], false) {
+        return;
+    }
+    let limited = "[[rule]]\nprovider = \"groq\"\nfault = \"rate_limited\"\nretry_after = \"50m\"";
+    let simulator = simulator(limited);
+    let place = Place::new("");
+    place.write("clock", "+0\n");
+    let configure = |tokens: u64| {
+        let (address, state) = (simulator.address(), place.path("state"));
+        place.write(
+            "config.toml",
+            &format!(
+                "{LISTEN}[budget]\ndaily_tokens = {tokens}\n[state]\ndirectory = \"{}\"\n\
+                 [defaults]\ninterval = \"1s\"\n[defaults.generation]\ninterval = \"1s\"\n\
+                 [provider.openai]\nbase_url = \"http://{address}/openai/v1\"\n{KEY}\nchecks = []\n\
+                 [[probe]]\nname = \"spender\"\nprovider = \"openai\"\ncheck = \"chat\"\nmodel = \"gpt-4o-mini\"\n\
+                 [provider.groq]\nbase_url = \"http://{address}/groq/openai/v1\"\n{KEY}\nchecks = [\"auth\"]\n",
+                state.display()
+            ),
+        );
+    };
+    configure(1_000_000);
+    let start = || {
+        let mut command = place.command("run");
+        command.env("LD_PRELOAD", faketime_library()).env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
+        command.env("FAKETIME_TIMESTAMP_FILE", place.path("clock")).env("FAKETIME_NO_CACHE", "1");
+        Daemon::start(command)
+    };
+    let mut daemon = start();
+    let spent = |daemon: &Daemon| daemon.scrape().value("langmart_budget_spent_tokens", &[]);
+    let until_it_spends = |daemon: &Daemon| {
+        let before = spent(daemon);
+        wait_for("tokens to be spent", || (spent(daemon) > before).then_some(()));
+        before
+    };
+    let wait = |daemon: &Daemon, clock: i64| {
+        let name = "langmart_probe_backoff_until_timestamp_seconds";
+        daemon.scrape().value(name, &[("probe", "groq-auth")]) - (unix_now() + clock as f64)
+    };
+    let waits = |daemon: &Daemon, clock: i64| {
+        wait_for("the wait to follow the clock", || {
+            (2800.0..=3302.0).contains(&wait(daemon, clock)).then_some(())
+        });
+    };
+    waits(&daemon, 0);
+    let mut least = until_it_spends(&daemon);
+    for (clock, jumps) in [366 * DAY, 0, -30 * DAY, 0].into_iter().zip(1..) {
+        place.write("clock", &format!("{clock:+}\n"));
+        wait_for("the jump to be seen", || (daemon.logged("Wall clock was set") == jumps).then_some(()));
+        waits(&daemon, clock);
+        let before = until_it_spends(&daemon);
+        assert!(before >= least, "{before} after {least}: a clock that is set gives nothing back");
+        least = before;
+    }
+    // The budget is used up: until the end of this day, not of one that a wrong clock has shown.
+    configure((least as u64 + 1).max(100));
+    daemon.reload();
+    wait_for("the budget to be reached", || (daemon.logged("Budget is reached") == 1).then_some(()));
+    let log = daemon.log();
+    let reached = log.lines().find(|line| line.contains("Budget is reached")).unwrap();
+    let tomorrow = rfc3339(SystemTime::now() + Duration::from_secs(86_400));
+    assert!(reached.contains(&format!("resumes={}T00:00:00Z", &tomorrow[..10])), "{reached}");
+
+    // It is killed while its clock is wrong, and starts with one that is right.
+    place.write("clock", &format!("{:+}\n", 366 * DAY));
+    wait_for("the jump to be seen", || (daemon.logged("Wall clock was set") == 5).then_some(()));
+    waits(&daemon, 366 * DAY);
+    configure(1_000_000);
+    daemon.reload();
+    until_it_spends(&daemon);
+    daemon.signal(Signal::KILL);
+    daemon.wait();
+    place.write("clock", "+0\n");
+    let daemon = start();
+    assert!(spent(&daemon) >= least, "what was spent stays spent");
+    until_it_spends(&daemon);
+    // A wait that was written by a clock that was ahead is as long as `max_backoff` allows.
+    assert!((2800.0..=3962.0).contains(&wait(&daemon, 0)), "{}", wait(&daemon, 0));
+    let state = || fs::read_to_string(place.path("state/state.json")).unwrap();
+    wait_for("the state of this day", || state().contains(&format!("\"day\":\"{}\"", today())).then_some(()));
 }
 
 fn unix_now() -> f64 {

@@ -137,6 +137,26 @@ fn a_restart_keeps_the_only_file_wanted() {
 }
 
 #[test]
+fn clock_wrong_for_seconds_costs_no_file_of_the_right_days() {
+    let mut bench = Bench::new(|files| files.max_files = 3);
+    bench.check("before\n", Fate::Written);
+    for wrong in ["2027-11-23T12:00:00Z", "2026-10-01T12:00:00Z", "1970-01-01T00:00:00Z"] {
+        let right = mem::replace(&mut bench.time, time(wrong));
+        bench.check("wrong\n", Fate::Written);
+        bench.time = right;
+        bench.check("right\n", Fate::Written);
+    }
+    bench.holds("prober.log.2026-11-22", "before\nright\nright\nright\n");
+    for _ in 0..2 {
+        bench.pass(Duration::from_secs(86400));
+        bench.check("later\n", Fate::Written);
+    }
+    let wanted =
+        ["2026-11-22", "2026-11-23", "2026-11-24", "2027-11-23"].map(|day| format!("prober.log.{day}"));
+    assert_eq!(names(&bench.logs()), wanted, "those of wrong clocks that are older have gone");
+}
+
+#[test]
 fn a_period_that_cannot_begin_fails_lines_and_leaves_the_old_file() {
     let mut bench = Bench::new(|_| ());
     bench.check("first day\n", Fate::Written);

@@ -156,44 +156,150 @@ fn a_run_that_no_day_has_room_for_does_not_stop_the_others() {
     assert!(budget.pause(&chat_probe("p", MINUTE)).is_some());
 }
 
-#[test]
-fn the_day_never_moves_backwards() {
-    let now = Arc::new(Mutex::new(NOON));
-    let budget = Budget::new(Some(limits(None, Some(50))), None, clock(&now));
-    let probe = chat_probe("p", MINUTE);
-    let spend = || budget.charge(&probe).unwrap().settle(&probe, &counted(9, 31));
-    spend();
-    assert!(!budget.has_room(&probe));
-    for (seconds, room) in [
-        (NOON - DAY, false),
-        (0, false),
-        (20_834 * DAY - 1, false),
-        (20_834 * DAY, true),
-        // What is given once is not given again.
-        (NOON, true),
-    ] {
-        *now.lock().unwrap() = seconds;
-        assert_eq!(budget.has_room(&probe), room, "{seconds}");
-    }
-    spend();
-    assert!(!budget.has_room(&probe));
-    *now.lock().unwrap() = NOON + DAY;
-    assert!(!budget.has_room(&probe));
-    *now.lock().unwrap() = NOON + 2 * DAY;
-    assert_eq!(budget.spent(), Spent { day: 20_835, usd: 0.0, tokens: 0 });
+/// A budget of 50 tokens, of which each run takes 40, and its clocks.
+struct Clocks {
+    budget: Budget,
+    probe: Probe,
+    /// How far the wall clock is ahead of the right time, in seconds.
+    ahead: Arc<Mutex<i64>>,
 }
 
-#[test]
-fn a_run_over_midnight_is_yesterdays() {
-    let now = Arc::new(Mutex::new(NOON));
-    let budget = Budget::new(Some(limits(None, Some(100))), None, clock(&now));
-    let probe = chat_probe("p", MINUTE);
-    let charge = budget.charge(&probe).unwrap();
-    *now.lock().unwrap() = NOON + DAY;
-    let other = budget.charge(&probe).unwrap();
-    charge.settle(&probe, &counted(9, 4));
+impl Clocks {
+    /// At noon, after a restart with what was spent before it.
+    fn at_noon(spent: Option<Spent>, ahead: i64) -> Self {
+        let (anchor, ahead) = (anchor(NOON), Arc::new(Mutex::new(ahead)));
+        let set = Arc::clone(&ahead);
+        let clock = move || {
+            let now = anchor.wall + anchor.monotonic.elapsed();
+            let ahead = *set.lock().unwrap();
+            let by = Duration::from_secs(ahead.unsigned_abs());
+            if ahead < 0 { now - by } else { now + by }
+        };
+        let budget = Budget::new(Some(limits(None, Some(50))), spent, clock);
+        Self { budget, probe: chat_probe("p", MINUTE), ahead }
+    }
+
+    fn set(&self, ahead: i64) {
+        *self.ahead.lock().unwrap() = ahead;
+    }
+
+    async fn pass(&self, time: Duration) {
+        // As often as the daemon looks, or less.
+        for _ in 0..time.as_secs() / 60 {
+            tokio::time::advance(MINUTE).await;
+            self.budget.spent();
+        }
+    }
+
+    fn spend(&self) {
+        self.budget.charge(&self.probe).unwrap().settle(&self.probe, &counted(9, 31));
+    }
+
+    /// Which day it is, counted from the first, and what it has taken.
+    fn day(&self) -> (i64, u64) {
+        let Spent { day, tokens, .. } = self.budget.spent();
+        (day.cast_signed() - 20_833, tokens)
+    }
+}
+
+const DAYS: i64 = DAY.cast_signed();
+
+#[tokio::test(start_paused = true)]
+async fn clock_ahead_for_seconds_costs_at_most_the_current_day() {
+    for ahead in [DAYS, 30 * DAYS, 366 * DAYS, 40 * 365 * DAYS] {
+        let clocks = Clocks::at_noon(None, 0);
+        clocks.spend();
+        clocks.set(ahead);
+        assert!(!clocks.budget.has_room(&clocks.probe), "a clock that is set gives nothing back");
+        tokio::time::advance(4 * SECOND).await;
+        assert_eq!(clocks.day(), (ahead / DAYS, 40));
+        clocks.set(0);
+        assert_eq!(clocks.day(), (0, 40), "{ahead}");
+        let resumes = clocks.budget.resumes().unwrap();
+        assert_eq!(resumes, wall(20_834 * DAY), "{ahead}");
+        clocks.pass(12 * HOUR).await;
+        assert_eq!(clocks.day(), (1, 0), "{ahead}");
+        assert!(clocks.budget.has_room(&clocks.probe));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn clock_behind_for_seconds_gives_no_budget_back() {
+    for behind in [-DAYS, -30 * DAYS, -20_833 * DAYS] {
+        let clocks = Clocks::at_noon(None, 0);
+        clocks.spend();
+        clocks.set(behind);
+        assert!(!clocks.budget.has_room(&clocks.probe), "{behind}");
+        tokio::time::advance(4 * SECOND).await;
+        assert_eq!(clocks.day(), (behind / DAYS, 40));
+        clocks.set(0);
+        assert_eq!(clocks.day(), (0, 40), "{behind}");
+        clocks.pass(12 * HOUR).await;
+        assert_eq!(clocks.day(), (1, 0), "{behind}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn clock_wrong_at_start_costs_at_most_the_current_day() {
+    // The state of the right day, read by a clock that is ahead until time is synchronised.
+    let spent = Spent { day: 20_833, usd: 0.0, tokens: 40 };
+    let clocks = Clocks::at_noon(Some(spent), 9 * 3600 + 4 * 3600);
+    assert_eq!(clocks.day(), (1, 0));
+    clocks.set(0);
+    assert_eq!(clocks.day(), (0, 40), "the day that it was is gone on with");
+    // The state of a clock that was ahead, read by one that is right.
+    let ahead = Spent { day: 20_833 + 366, ..spent };
+    let clocks = Clocks::at_noon(Some(ahead), 0);
+    assert_eq!(clocks.day(), (0, 40));
+    clocks.pass(12 * HOUR).await;
+    assert_eq!(clocks.day(), (1, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn small_steps_around_midnight_begin_a_day_once() {
+    let clocks = Clocks::at_noon(None, 0);
+    clocks.spend();
+    clocks.pass(12 * HOUR - MINUTE).await;
+    assert_eq!(clocks.day(), (0, 40));
+    clocks.set(120);
+    assert_eq!(clocks.day(), (1, 0), "it begins a minute early");
+    clocks.spend();
+    clocks.set(0);
+    assert_eq!(clocks.day(), (1, 40), "it does not begin again");
+    clocks.pass(2 * MINUTE).await;
+    assert_eq!(clocks.day(), (1, 40));
+    clocks.set(-3000);
+    assert_eq!(clocks.day(), (1, 40), "a day that has begun stays");
+    // Set back by more, to the day before: that has taken what both have.
+    clocks.set(-7200);
+    assert_eq!(clocks.day(), (0, 80));
+    clocks.set(0);
+    assert_eq!(clocks.day().0, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn run_in_flight_while_the_clock_is_set_is_settled() {
+    let clocks = Clocks::at_noon(None, 0);
+    let charge = clocks.budget.charge(&clocks.probe).unwrap();
+    clocks.set(366 * DAYS);
+    assert_eq!(clocks.day(), (366, 40));
+    charge.settle(&clocks.probe, &counted(9, 4));
+    assert_eq!(clocks.day(), (366, 13));
+    clocks.set(0);
+    assert_eq!(clocks.day(), (0, 13));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_run_over_midnight_is_yesterdays() {
+    let clocks = Clocks::at_noon(None, 0);
+    let Clocks { budget, probe, .. } = &clocks;
+    budget.set_limits(Some(limits(None, Some(100))));
+    let charge = budget.charge(probe).unwrap();
+    clocks.pass(12 * HOUR).await;
+    let other = budget.charge(probe).unwrap();
+    charge.settle(probe, &counted(9, 4));
     assert_eq!(budget.spent().tokens, 40, "today's run alone");
-    other.settle(&probe, &counted(9, 4));
+    other.settle(probe, &counted(9, 4));
     assert_eq!(budget.spent().tokens, 13);
 }
 
@@ -207,9 +313,9 @@ fn what_was_spent_before_a_restart_stays_spent() {
     }
     check(20_833, 0.5, (20_833, 0.5, 7));
     check(20_832, 0.5, (20_833, 0.0, 0));
-    // The clock has gone back; further than a day it never was.
-    check(20_834, 0.5, (20_834, 0.5, 7));
-    check(u64::MAX, 0.5, (20_834, 0.5, 7));
+    // A clock was wrong: it was spent today.
+    check(20_834, 0.5, (20_833, 0.5, 7));
+    check(u64::MAX, 0.5, (20_833, 0.5, 7));
     for hostile in [f64::NAN, f64::INFINITY, -1.0] {
         check(20_833, hostile, (20_833, 0.0, 7));
     }
