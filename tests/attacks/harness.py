@@ -1,0 +1,293 @@
+"""What the attacks share: the account, the daemon as a process, a service that answers anything."""
+
+import contextlib
+import http.client
+import os
+import pathlib
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+KEY = "sk-attack-0123456789abcdefghij"
+CANARY = "CANARY7f3a"
+PATIENCE = 30.0
+LISTEN = '[server]\nlisten = "127.0.0.1:0"\n'
+
+
+class Account:
+    """What was tried, and what of it held."""
+
+    def __init__(self) -> None:
+        self.held = 0
+        self.broken: list[str] = []
+        self.skipped: list[str] = []
+
+    def note(
+        self, name: str, held: bool, figure: str, inputs: int = 1, lost: int | None = None
+    ) -> None:
+        """Prints the line of an attack. Of its inputs all held, or `lost` did not, one if that is not known."""
+        broken = 0 if held else (lost or 1)
+        self.held += inputs - broken
+        self.broken += [name] * broken
+        print(f"{'held    ' if held else 'NOT HELD'} {name}: {inputs} inputs, {figure}", flush=True)
+
+    def skip(self, name: str, missing: str) -> None:
+        """Prints that an attack cannot be made here."""
+        self.skipped.append(name)
+        print(f"SKIPPED: {name}: {missing} is missing", flush=True)
+
+    def close(self) -> int:
+        """Prints the count. Returns the exit status."""
+        tried = self.held + len(self.broken)
+        print(f"{tried} inputs tried, {self.held} held, {len(self.broken)} not held")
+        return 1 if self.broken else 0
+
+
+def wait_for(what: str, is_so: Callable[[], object], patience: float = PATIENCE) -> None:
+    """Asks until the answer is yes. Raises TimeoutError if it never is."""
+    end = time.monotonic() + patience
+    while not is_so():
+        if time.monotonic() > end:
+            raise TimeoutError(f"waited {patience} s for {what}")
+        time.sleep(0.02)
+
+
+class Place:
+    """A directory with a configuration and whatever else the prober reads and writes."""
+
+    def __init__(self, prober: str, config: str = "") -> None:
+        self.prober = prober
+        self.path = pathlib.Path(tempfile.mkdtemp(prefix="attack-"))
+        self.write("config.toml", config)
+
+    def write(self, name: str, text: str | bytes) -> pathlib.Path:
+        """Writes a file as a whole, readable for its owner alone."""
+        path = self.path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        new = path.with_name("being-written")
+        new.write_bytes(text if isinstance(text, bytes) else text.encode())
+        new.chmod(0o600)
+        new.rename(path)
+        return path
+
+    def environment(self, more: dict[str, str] | None = None) -> dict[str, str]:
+        """Nothing of this machine's own, and a key."""
+        return {"SIM_KEY": KEY, "PATH": os.environ.get("PATH", ""), **(more or {})}
+
+    def run(
+        self, *arguments: str, timeout: float = 120, environment: dict[str, str] | None = None
+    ) -> subprocess.CompletedProcess[bytes]:
+        """Runs a command to its end."""
+        command = [
+            self.prober,
+            arguments[0],
+            "--config",
+            str(self.path / "config.toml"),
+            *arguments[1:],
+        ]
+        return subprocess.run(
+            command, env=self.environment(environment), capture_output=True, timeout=timeout
+        )
+
+    def close(self) -> None:
+        """Removes the directory."""
+        shutil.rmtree(self.path, ignore_errors=True)
+
+    def __enter__(self) -> "Place":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class Daemon:
+    """The running daemon. It is killed at the end."""
+
+    def __init__(
+        self,
+        place: Place,
+        environment: dict[str, str] | None = None,
+        before: Callable[[], None] | None = None,
+    ) -> None:
+        command = [place.prober, "run", "--config", str(place.path / "config.toml")]
+        self.log = b""
+        self.process = subprocess.Popen(
+            command,
+            env=place.environment(environment),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            preexec_fn=before,
+        )
+        self.reader = threading.Thread(target=self._read, daemon=True)
+        self.reader.start()
+        wait_for(
+            "the daemon to be ready",
+            lambda: b"Daemon is ready" in self.log or self.process.poll() is not None,
+        )
+        ready = re.search(rb"Daemon is ready.*listen=([0-9.]+):([0-9]+)", self.log)
+        if not ready:
+            self.process.wait(PATIENCE)
+            self.reader.join(PATIENCE)
+            raise RuntimeError(
+                f"it does not start ({self.process.returncode}): {self.log[-500:]!r}"
+            )
+        self.address = (ready[1].decode(), int(ready[2]))
+
+    def _read(self) -> None:
+        assert self.process.stderr
+        for line in self.process.stderr:
+            self.log += line
+
+    def get(
+        self,
+        path: str,
+        method: str = "GET",
+        timeout: float = PATIENCE,
+        headers: dict[str, str] | None = None,
+    ) -> tuple[int, str]:
+        """One request on a connection of its own."""
+        connection = http.client.HTTPConnection(*self.address, timeout=timeout)
+        try:
+            connection.request(method, path, headers=headers or {})
+            response = connection.getresponse()
+            return response.status, response.read().decode()
+        finally:
+            connection.close()
+
+    def value(self, name: str, labels: str = "") -> float:
+        """The sum of a metric's samples with these labels in them."""
+        total = 0.0
+        for line in self.get("/metrics")[1].splitlines():
+            if re.match(rf"{name}(\{{| )", line) and labels in line:
+                total += float(line.rsplit(" ", 1)[1])
+        return total
+
+    def resident(self) -> float:
+        """Resident memory in MiB."""
+        status = pathlib.Path(f"/proc/{self.process.pid}/status").read_text()
+        return int(re.search(r"VmRSS:\s+(\d+)", status)[1]) / 1024  # type: ignore[index]
+
+    def is_well(self) -> bool:
+        """Whether it lives, is healthy, and no part of it has panicked."""
+        return (
+            self.process.poll() is None
+            and self.get("/-/healthy")[0] == 200
+            and b"Panicked" not in self.log
+        )
+
+    def reload(self) -> bool:
+        """Has the configuration reloaded. Returns whether it was taken over."""
+        status, _ = self.get("/-/reload", "POST")
+        return status == 200
+
+    def stop(self) -> int:
+        """Stops it as systemd does. Returns the exit status."""
+        self.process.send_signal(signal.SIGTERM)
+        status = self.process.wait(PATIENCE)
+        self.reader.join(PATIENCE)
+        return status
+
+    def kill(self) -> None:
+        """Ends it at once."""
+        self.process.kill()
+        self.process.wait()
+        self.reader.join(PATIENCE)
+
+    def __enter__(self) -> "Daemon":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.process.poll() is None:
+            self.kill()
+
+
+class Service:
+    """A server on loopback. What a request gets goes by the first segment of its path."""
+
+    def __init__(self) -> None:
+        self.answers: dict[str, bytes | Callable[[socket.socket], None]] = {}
+        self.requests = 0
+        self.listener = socket.create_server(("127.0.0.1", 0), backlog=4096)
+        self.port: int = self.listener.getsockname()[1]
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def _serve(self) -> None:
+        while True:
+            stream, _ = self.listener.accept()
+            threading.Thread(target=self._answer, args=(stream,), daemon=True).start()
+
+    def _answer(self, stream: socket.socket) -> None:
+        with contextlib.suppress(OSError), stream:
+            stream.settimeout(PATIENCE)
+            head = b""
+            while b"\r\n\r\n" not in head:
+                got = stream.recv(65536)
+                if not got:
+                    return
+                head += got
+            self.requests += 1
+            name = head.split(b" ", 2)[1].split(b"/")[1].decode()
+            answer = self.answers.get(
+                name, b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+            )
+            if callable(answer):
+                answer(stream)
+            else:
+                stream.sendall(answer)
+            stream.shutdown(socket.SHUT_WR)
+            # What is unread when a socket is closed resets the connection, and the answer with it.
+            while stream.recv(65536):
+                pass
+
+
+def response(
+    body: bytes | str,
+    status: str = "200 OK",
+    headers: tuple[str, ...] = (),
+    kind: str = "application/json",
+) -> bytes:
+    """An HTTP response as bytes."""
+    body = body if isinstance(body, bytes) else body.encode()
+    head = [
+        f"HTTP/1.1 {status}",
+        f"Content-Type: {kind}",
+        f"Content-Length: {len(body)}",
+        "Connection: close",
+        *headers,
+    ]
+    return "\r\n".join(head).encode("utf-8", "surrogateescape") + b"\r\n\r\n" + body
+
+
+@contextlib.contextmanager
+def mounted(at: pathlib.Path, options: str) -> Iterator[None]:
+    """A tmpfs, unmounted at the end."""
+    at.mkdir(parents=True, exist_ok=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(at)], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "--lazy", str(at)], check=False)
+
+
+def auth_probes(service: Service, number: int = 5, interval: str = "100ms") -> str:
+    """Honest probes of a service that answers them well."""
+    service.answers["good"] = response('{"object":"list","data":[]}')
+    probes = "".join(
+        f'[[probe]]\nname = "p{i}"\nprovider = "openai"\ncheck = "auth"\ninterval = "{interval}"\n'
+        for i in range(number)
+    )
+    return (
+        f'[provider.openai]\nbase_url = "http://127.0.0.1:{service.port}/good"\napi_key = {{ env = "SIM_KEY" }}\n'
+        f"checks = []\n{probes}"
+    )
+
+
+def is_root() -> bool:
+    """Whether mounts are possible."""
+    return os.geteuid() == 0 and shutil.which("mount") is not None
