@@ -186,7 +186,7 @@ def flood(
     threads: int = 4,
     headers: dict[str, str] | None = None,
 ) -> None:
-    """Honest scrapes while attackers do their worst. A connection that makes room for another is opened again, as Prometheus does."""
+    """Honest scrapes during a flood. One whose connection made room for another comes again."""
     stop = threading.Event()
     attackers = [threading.Thread(target=attack, args=(stop,), daemon=True) for _ in range(threads)]
     for attacker in attackers:
@@ -292,7 +292,7 @@ def run(prober: str, account: Account, long: bool) -> None:
         account.note(
             "honest probes after the floods",
             more >= 5,
-            f"{more:.0f} runs of 10 in {time.monotonic() - begun:.1f} s, resident {daemon.resident():.0f} MiB",
+            f"{more:.0f} runs of 10 in {time.monotonic() - begun:.1f} s, {daemon.resident():.0f} MiB",
         )
         hold.set()
     logins(prober, account)

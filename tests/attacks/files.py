@@ -230,9 +230,7 @@ def reloads(prober: str, account: Account) -> None:
             for name, text in bad.items():
                 place.write("config.toml", text)
                 if daemon.reload():
-                    wrong.append(
-                        f"{name}: taken over, {daemon.value('langmart_prober_config_last_reload_successful'):.0f}"
-                    )
+                    wrong.append(f"{name}: taken over")
                     place.write("config.toml", good)
                     daemon.reload()
             for what in ("directory", "pipe", "gone"):

@@ -86,5 +86,6 @@ def watch(account: Account, daemon: Daemon, name: str, seconds: int) -> None:
     well = daemon.is_well() and KEY.encode() not in daemon.log
     held = well and runs >= SHARE * HONEST * seconds and failed == skipped == 0
     held = held and peak - before < MEMORY
-    figure = f"{runs:.0f} honest runs, {failed:.0f} failed, {skipped:.0f} skipped, {peak - before:+.0f} MiB"
+    figure = f"{runs:.0f} honest runs, {failed:.0f} failed, {skipped:.0f} skipped"
+    figure += f", {peak - before:+.0f} MiB"
     account.note(f"endless {name}", held, figure)

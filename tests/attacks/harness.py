@@ -31,7 +31,7 @@ class Account:
     def note(
         self, name: str, held: bool, figure: str, inputs: int = 1, lost: int | None = None
     ) -> None:
-        """Prints the line of an attack. Of its inputs all held, or `lost` did not, one if that is not known."""
+        """Prints the line of an attack. If it did not hold, `lost` of its inputs did not, or one."""
         broken = 0 if held else (lost or 1)
         self.held += inputs - broken
         self.broken += [name] * broken

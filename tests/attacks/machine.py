@@ -1,4 +1,4 @@
-"""A hostile machine: kills, stops, no descriptors, disks that are full, read-only or hang, clocks that jump."""
+"""A hostile machine: kills, stops, few descriptors, bad disks, clocks that jump."""
 
 import contextlib
 import json
@@ -126,7 +126,7 @@ def descriptors(prober: str, account: Account) -> None:
                     account.note(
                         f"{limit} descriptors",
                         daemon.is_well() and not blamed,
-                        f"{len(blamed)} probes with failures blamed on others {sorted(reasons)}; recovered",
+                        f"{len(blamed)} probes blame others {sorted(reasons)}; recovered",
                     )
             except (RuntimeError, TimeoutError) as error:
                 account.note(f"{limit} descriptors", False, str(error)[:150])

@@ -1,4 +1,4 @@
-"""Hostile services: bodies, headers, statuses, hints and usage, for every API and check, by one `once --json`."""
+"""Hostile services: what they answer, for every API and check, by one `once --json`."""
 
 import json
 import re
