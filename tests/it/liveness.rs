@@ -1,6 +1,7 @@
 //! A year unattended: clocks that jump, files that hang, descriptors that run out.
 
 use std::{
+    fs,
     io::{BufRead, BufReader, Lines, Read, Write},
     net::{TcpListener, TcpStream},
     process::{Child, ChildStdout, Command, Stdio},

@@ -43,29 +43,23 @@ fn how_far_a_run_came_shows_in_its_reason_and_phases() {
     check_reached(Some("socks5h://192.0.2.1:1"), Reason::Proxy, connect, Reached::Connection);
 }
 
-#[track_caller]
-fn check_system(ours: &[&str], system: Option<&[&str]>, verdict: Verdict, begins: &str) {
-    let parsed = |texts: &[&str]| texts.iter().map(|text| text.parse().unwrap()).collect::<Vec<IpAddr>>();
-    let system = system.map_or(SystemAnswer::Nothing, |found| SystemAnswer::Addresses(parsed(found)));
-    let step = getaddrinfo(&parsed(ours), &system);
-    assert_eq!(step.verdict, verdict, "{ours:?} {system:?}");
-    assert!(step.text.starts_with(begins), "{}", step.text);
-}
-
 #[test]
-fn the_c_library_is_told_from_resolv_conf() {
-    check_system(&["192.0.2.1", "::1"], Some(&["::1"]), Verdict::Ok, "finds the same");
-    check_system(&["192.0.2.1"], Some(&["192.0.2.2"]), Verdict::Note, "finds others: 192.0.2.2; ");
-    check_system(&["192.0.2.1"], None, Verdict::Note, "finds no address: ");
-    check_system(&[], Some(&["192.0.2.2"]), Verdict::Note, "finds 192.0.2.2: nsswitch.conf knows");
-    check_system(&[], None, Verdict::Note, "finds no address either");
-    let many = ["192.0.2.1", "192.0.2.2", "192.0.2.3", "192.0.2.4", "192.0.2.5", "192.0.2.6"];
-    check_system(
-        &[],
-        Some(&many),
-        Verdict::Note,
-        "finds 192.0.2.1, 192.0.2.2, 192.0.2.3, 192.0.2.4, 2 more: ",
-    );
+fn name_server_that_cannot_answer_is_noted() {
+    let provider = provider("langmart", Api::Langmart, "https://api.example");
+    let server = |answer| DnsServer { server: "192.0.2.53".to_owned(), answer, duration: MOMENT };
+    let check = |answer: Result<Vec<IpAddr>, LookupFailure>, verdict, text: &str| {
+        let mut outcome = outcome(Reason::Ok, Phases { resolve: MOMENT, ..Phases::default() });
+        outcome.dns = vec!["192.0.2.1".parse().unwrap()];
+        let step = dns(&provider, &outcome, &[server(answer)]);
+        assert_eq!(step.verdict, verdict, "{}", step.text);
+        let expected = format!("api.example is 192.0.2.1, in 5 ms (name servers: 192.0.2.53 {text})");
+        assert_eq!(step.text, expected);
+    };
+    check(Ok(vec!["192.0.2.1".parse().unwrap()]), Verdict::Ok, "answers 192.0.2.1");
+    // The hosts file has a name that no server knows.
+    check(Err(LookupFailure::NoSuchName), Verdict::Ok, "answers NXDOMAIN");
+    check(Err(LookupFailure::NoAnswer), Verdict::Note, "did not answer");
+    check(Err(LookupFailure::ServerFailure), Verdict::Note, "failed with SERVFAIL");
 }
 
 #[track_caller]
@@ -120,8 +114,10 @@ fn what_the_network_check_finds_beside_its_verdict_is_shown() {
     };
     let mut provider = provider("langmart", Api::Langmart, "https://api.example");
     provider.dns_servers = ["192.0.2.53:53", "192.0.2.54:53"].map(|server| server.parse().unwrap()).into();
-    let lines: Vec<(Verdict, String)> =
-        other_name_servers(&provider, &found(&[])).into_iter().map(|step| (step.verdict, step.text)).collect();
+    let lines: Vec<(Verdict, String)> = other_name_servers(&provider, &found(&[]))
+        .into_iter()
+        .map(|step| (step.verdict, step.text))
+        .collect();
     let expected = [
         (Verdict::Ok, "192.0.2.53 answers 192.0.2.1, in 5 ms"),
         (Verdict::Note, "192.0.2.54 refused with REFUSED, in 5 ms"),
