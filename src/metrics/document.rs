@@ -19,8 +19,8 @@ use crate::{
     config::{Budget, Comparison, Pool, PoolMember, Probe, Provider, Recheck, Shard, Task},
     lines::Counters,
     outcome::{
-        Api, ComponentStatus, Fault, Indicator, Measure, Outcome, Pair, PairVerdict, Phases, Reason,
-        Resource, SkipCause,
+        Api, ComponentStatus, Fault, Indicator, LimitedBy, Measure, Outcome, Pair, PairVerdict, Phases,
+        Reason, Resource, SkipCause,
     },
 };
 
@@ -129,6 +129,7 @@ fn values() -> String {
         ("phase", Phases::NAMES.map(|name| format!("`{name}`")).join(", ")),
         ("cause", names(SkipCause::ALL, SkipCause::name)),
         ("resource", names(Resource::ALL, Resource::name)),
+        ("limited_by", names(LimitedBy::ALL, LimitedBy::name)),
         ("indicator", names(Indicator::ALL, Indicator::name)),
         ("verdict", names(PairVerdict::ALL, PairVerdict::name)),
         ("status", names(ComponentStatus::ALL, ComponentStatus::name)),

@@ -1,6 +1,6 @@
 //! The families of the probes' series: name, help, and what each series shows in it.
 
-use std::fmt::Write;
+use std::{fmt::Write, time::SystemTime};
 
 use super::{
     series::Series,
@@ -9,8 +9,8 @@ use super::{
 use crate::{
     config::{Task, dns_server_name},
     outcome::{
-        Check, ComponentStatus, DnsServer, Fault, Indicator, Phases, RateLimit, Reason, SkipCause,
-        unix_seconds,
+        Check, ComponentStatus, DnsServer, Fault, Indicator, LimitedBy, Maintenance, Phases, RateLimit,
+        Reason, SkipCause, unix_seconds,
     },
 };
 
@@ -162,6 +162,31 @@ pub(super) const FAMILIES: &[Family] = &[
         |series, page| page.sample(&series.labels, series.values.retry_after_seconds.value()),
     ),
     family(
+        Kind::Counter,
+        "langmart_probe_rate_limited_total",
+        "Rate-limited runs, by the limit that they met.",
+        |series, page| {
+            if series.probe().check() == Check::Network {
+                return;
+            }
+            for (limit, count) in LimitedBy::ALL.iter().zip(&series.values.rate_limited) {
+                page.labelled(&series.labels, &[("limited_by", limit.name())], count.value() as f64);
+            }
+        },
+    ),
+    family(
+        Kind::Gauge,
+        "langmart_probe_reported_processing_seconds",
+        "Processing time that the service itself reported in the last run. Absent if it reported none.",
+        |series, page| known(series, page, series.values.reported_processing.value()),
+    ),
+    family(
+        Kind::Gauge,
+        "langmart_probe_model_shutdown_timestamp_seconds",
+        "Announced shutdown of the model. Absent if none is announced.",
+        |series, page| known(series, page, series.values.model_shutdown.value()),
+    ),
+    family(
         Kind::Gauge,
         "langmart_probe_backoff_until_timestamp_seconds",
         "Until when the probe waits because of rate limits or overload, 0 where it does not.",
@@ -301,6 +326,28 @@ pub(super) const FAMILIES: &[Family] = &[
             let open = series.values.status_page().as_ref().and_then(|status| status.open_incidents);
             known(series, page, open.map(|open| open as f64));
         },
+    ),
+    family(
+        Kind::Gauge,
+        "langmart_probe_status_page_maintenance_in_progress",
+        "Whether an announced maintenance is in progress. Absent if the last run could not read the status page.",
+        |series, page| {
+            let in_progress =
+                series.values.status_page().as_ref().map(|status| flag(status.in_maintenance()));
+            known(series, page, in_progress);
+        },
+    ),
+    family(
+        Kind::Gauge,
+        "langmart_probe_status_page_maintenance_start_timestamp_seconds",
+        "Start of the announced maintenance that is in progress, else of the next one. Absent if none is announced.",
+        |series, page| maintenance(series, page, |maintenance| maintenance.start),
+    ),
+    family(
+        Kind::Gauge,
+        "langmart_probe_status_page_maintenance_end_timestamp_seconds",
+        "End of the announced maintenance that is in progress, else of the next one. Absent if none is announced.",
+        |series, page| maintenance(series, page, |maintenance| maintenance.end),
     ),
     family(
         Kind::Gauge,
@@ -458,6 +505,11 @@ fn status_page_components(series: &Series, page: &mut Page) {
             page.labelled(&series.labels, &labels, flag(status == said));
         }
     }
+}
+
+fn maintenance(series: &Series, page: &mut Page, time: fn(&Maintenance) -> Option<SystemTime>) {
+    let announced = series.values.status_page().as_ref().and_then(|status| status.maintenance);
+    known(series, page, announced.as_ref().and_then(time).map(unix_seconds));
 }
 
 fn known(series: &Series, page: &mut Page, value: Option<f64>) {

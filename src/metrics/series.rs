@@ -17,8 +17,8 @@ use super::{
 use crate::{
     config::Probe,
     outcome::{
-        Balance, DnsServer, Fault, Network, Outcome, Phases, RateLimit, Reason, Resource, SkipCause,
-        StatusPage, Subject, Tls, possible_failures, unix_seconds,
+        Balance, DnsServer, Fault, LimitedBy, Network, Outcome, Phases, RateLimit, Reason, Resource,
+        SkipCause, StatusPage, Subject, Tls, possible_failures, unix_seconds,
     },
 };
 
@@ -131,6 +131,11 @@ pub(super) struct Values {
     pub(super) responses: Responses,
     pub(super) retry_after_hints: Counter,
     pub(super) retry_after_seconds: Sum,
+    /// In the order of [`LimitedBy::ALL`].
+    pub(super) rate_limited: [Counter; LimitedBy::ALL.len()],
+    /// Of the last run.
+    pub(super) reported_processing: Gauge,
+    pub(super) model_shutdown: Gauge,
     pub(super) next_run: Gauge,
     pub(super) backoff_until: Gauge,
     /// In the order of [`SkipCause::ALL`].
@@ -209,6 +214,10 @@ impl Series {
             upstream: _,
             request_id: _,
             retry_after,
+            limited_by,
+            clue: _,
+            reported_processing,
+            model_shutdown,
             duration,
             phases,
             remote_address: _,
@@ -243,6 +252,14 @@ impl Series {
         }
         values.count_answer(http_status, error_code.as_deref(), retry_after);
         values.keep_rate_limits(time, ratelimit);
+        if let Some(limit) = limited_by {
+            values.rate_limited[limit as usize].add(1);
+        }
+        values.reported_processing.set(reported_processing.map_or(f64::NAN, |time| time.as_secs_f64()));
+        // A failure that shows no list leaves what is announced.
+        if outcome.success() || model_shutdown.is_some() {
+            values.model_shutdown.set(model_shutdown.map_or(f64::NAN, unix_seconds));
+        }
         if let Some(tls) = tls {
             values.keep_handshake(tls);
         }
@@ -331,6 +348,9 @@ impl Values {
             responses: Responses(array::from_fn(|_| Counter::default())),
             retry_after_hints: Counter::default(),
             retry_after_seconds: Sum::default(),
+            rate_limited: Default::default(),
+            reported_processing: Gauge::absent(),
+            model_shutdown: Gauge::absent(),
             next_run: Gauge::absent(),
             backoff_until: Gauge::absent(),
             skipped: Default::default(),

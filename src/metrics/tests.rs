@@ -18,8 +18,9 @@ use crate::{
     lines::Counters,
     metrics::testing::{chat, config, probe, provider, stream},
     outcome::{
-        AddressFailure, Api, Balance, Clock, ComponentStatus, DnsServer, FailedAddress, Fault, Indicator,
-        LookupFailure, Network, Outcome, Phases, RateLimit, Reason, Resource, SkipCause, StatusPage, Tls,
+        AddressFailure, Api, Balance, Clock, ComponentStatus, DnsServer, FailedAddress, Fault, Indicator, LimitedBy,
+        LookupFailure, Maintenance, Network, Outcome, Phases, RateLimit, Reason, Resource, SkipCause,
+        StatusPage, Tls,
     },
 };
 
@@ -78,6 +79,9 @@ pub(super) fn rich() -> Outcome {
         upstream: Some("canary-upstream"),
         request_id: Some("canary-id".to_owned()),
         retry_after: Some(60.5),
+        limited_by: Some(LimitedBy::InputTokens),
+        reported_processing: Some(Duration::from_millis(412)),
+        model_shutdown: Some(later(6000)),
         duration: Duration::from_millis(1500),
         phases: Phases { connect: Duration::from_millis(250), ..Phases::default() },
         remote_address: Some(([192, 0, 2, 77], 443).into()),
@@ -99,7 +103,14 @@ pub(super) fn rich() -> Outcome {
         input_tokens: Some(9),
         output_tokens: Some(4),
         tokens_estimated: true,
-        status_page: Some(page(Indicator::Major, Some(1), &[("API", ComponentStatus::PartialOutage)])),
+        status_page: Some(StatusPage {
+            maintenance: Some(Maintenance {
+                start: Some(later(40)),
+                end: Some(later(7000)),
+                in_progress: true,
+            }),
+            ..page(Indicator::Major, Some(1), &[("API", ComponentStatus::PartialOutage)])
+        }),
         balance: Some(Balance { usd: 12.5, minimum_usd: Some(0.1) }),
         ..Outcome::new(later(50), Reason::RateLimited, Fault::Caller)
     }
@@ -122,7 +133,7 @@ pub(super) fn status(name: &str, provider: &Arc<Provider>, components: &[&str]) 
 
 fn page(indicator: Indicator, open: Option<u64>, components: &[(&str, ComponentStatus)]) -> StatusPage {
     let components = components.iter().map(|(name, status)| ((*name).to_owned(), *status)).collect();
-    StatusPage { indicator, open_incidents: open, components }
+    StatusPage { indicator, open_incidents: open, components, maintenance: None }
 }
 
 /// The labels of the samples of a family that are 1, and how many samples it has.

@@ -92,6 +92,18 @@ pub struct RateLimit {
     pub reset: Option<SystemTime>,
 }
 
+impl RateLimit {
+    /// A limit of which the limit or the rest was told; `None` if neither was.
+    pub fn told(
+        resource: Resource,
+        limit: Option<u64>,
+        remaining: Option<u64>,
+        reset: Option<SystemTime>,
+    ) -> Option<Self> {
+        (limit.is_some() || remaining.is_some()).then_some(Self { resource, limit, remaining, reset })
+    }
+}
+
 impl Serialize for RateLimit {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let Self { resource, limit, remaining, reset } = self;
@@ -139,6 +151,54 @@ impl Serialize for Tls {
 }
 
 named! {
+    /// The limit that a rate-limited request has met.
+    LimitedBy {
+        /// Requests in a window.
+        Requests = "requests",
+        /// Tokens in a window, input and output together.
+        Tokens = "tokens",
+        /// Input tokens in a window.
+        InputTokens = "input_tokens",
+        /// Output tokens in a window.
+        OutputTokens = "output_tokens",
+        /// Requests in flight at the same time.
+        Concurrency = "concurrency",
+        /// Requests or tokens of a day.
+        Day = "day",
+        /// The response does not name the limit.
+        Unknown = "unknown",
+    }
+}
+
+impl From<Resource> for LimitedBy {
+    fn from(resource: Resource) -> Self {
+        match resource {
+            Resource::Requests => Self::Requests,
+            Resource::Tokens => Self::Tokens,
+            Resource::InputTokens => Self::InputTokens,
+            Resource::OutputTokens => Self::OutputTokens,
+        }
+    }
+}
+
+/// A detail of a failure that changes its remedy. It is in no record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Clue {
+    /// The error is not the API's: a proxy, a CDN or a router answered before it.
+    Intermediary,
+    /// The response redirects to the same host by `https`.
+    RedirectToHttps,
+    /// The request is larger than the service, or a proxy before it, accepts.
+    RequestTooLarge,
+    /// The completion is empty, and nothing in it says why.
+    EmptyAnswer,
+    /// The model called a tool, of which the request offers none.
+    ToolCall,
+    /// The model has been shut down.
+    ModelRetired,
+}
+
+named! {
     /// How bad things are, by a status page's own word.
     Indicator {
         /// Nothing is wrong.
@@ -183,11 +243,42 @@ pub struct StatusPage {
     pub open_incidents: Option<u64>,
     /// The configured components, in the order of the configuration.
     pub components: Vec<(String, ComponentStatus)>,
+    /// The announced maintenance that is in progress, else the next one; `None` if none is announced.
+    pub maintenance: Option<Maintenance>,
+}
+
+/// An announced maintenance.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Maintenance {
+    /// Announced start; `None` if the page names none.
+    pub start: Option<SystemTime>,
+    /// Announced end; `None` if the page names none.
+    pub end: Option<SystemTime>,
+    /// Whether it has begun and is not over.
+    pub in_progress: bool,
+}
+
+impl Serialize for Maintenance {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let Self { start, end, in_progress } = self;
+        let mut map = serializer.serialize_map(None)?;
+        optional(&mut map, "start", start.map(rfc3339).as_ref())?;
+        optional(&mut map, "end", end.map(rfc3339).as_ref())?;
+        map.serialize_entry("in_progress", in_progress)?;
+        map.end()
+    }
+}
+
+impl StatusPage {
+    /// Returns whether an announced maintenance is in progress.
+    pub fn in_maintenance(&self) -> bool {
+        self.maintenance.is_some_and(|maintenance| maintenance.in_progress)
+    }
 }
 
 impl Serialize for StatusPage {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let Self { indicator, open_incidents, components } = self;
+        let Self { indicator, open_incidents, components, maintenance } = self;
         let mut map = serializer.serialize_map(None)?;
         map.serialize_entry("indicator", indicator)?;
         optional(&mut map, "open_incidents", open_incidents.as_ref())?;
@@ -195,6 +286,7 @@ impl Serialize for StatusPage {
             let components: BTreeMap<_, _> = components.iter().map(|(name, status)| (name, status)).collect();
             map.serialize_entry("components", &components)?;
         }
+        optional(&mut map, "maintenance", maintenance.as_ref())?;
         map.end()
     }
 }

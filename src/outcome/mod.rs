@@ -26,12 +26,12 @@ pub use self::{
     comparison::{Compared, Measure, Pair, PairVerdict, Side},
     demand::Demanded,
     findings::{
-        Balance, Clock, ComponentStatus, ConnectionUse, Indicator, Phases, RateLimit, Resource, StatusPage,
-        Tls,
+        Balance, Clock, Clue, ComponentStatus, ConnectionUse, Indicator, LimitedBy, Maintenance, Phases, RateLimit,
+        Resource, StatusPage, Tls,
     },
     network::{AddressFailure, DnsServer, FailedAddress, LookupFailure, Network},
     record::{Record, Subject},
     run::{OTHER, Outcome},
-    time::{rfc3339, unix_seconds},
+    time::{date, rfc3339, unix_seconds},
     verdict::{Api, Check, Fault, Reason, SkipCause, possible_failures},
 };

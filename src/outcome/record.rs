@@ -4,7 +4,7 @@ use serde::{Serialize, Serializer, ser::SerializeMap};
 
 use super::{
     Check, Compared, Network, Outcome,
-    time::{rfc3339, seconds},
+    time::{date, rfc3339, seconds},
 };
 
 /// Who a record is about.
@@ -45,6 +45,10 @@ impl Serialize for Record<'_> {
             upstream,
             request_id,
             retry_after,
+            limited_by,
+            clue: _,
+            reported_processing,
+            model_shutdown,
             duration,
             phases,
             remote_address,
@@ -86,6 +90,7 @@ impl Serialize for Record<'_> {
         optional(&mut map, "upstream", upstream.as_ref())?;
         optional(&mut map, "request_id", request_id.as_ref())?;
         optional(&mut map, "retry_after_seconds", retry_after.as_ref())?;
+        optional(&mut map, "limited_by", limited_by.as_ref())?;
         map.serialize_entry("duration_seconds", &seconds(*duration))?;
         map.serialize_entry("phases", phases)?;
         optional(&mut map, "remote_address", remote_address.as_ref())?;
@@ -108,6 +113,9 @@ impl Serialize for Record<'_> {
         optional(&mut map, "output_tokens", output_tokens.as_ref())?;
         optional(&mut map, "tokens_estimated", tokens_estimated.then_some(&true))?;
         optional(&mut map, "estimated_cost_usd", estimated_cost_usd.as_ref())?;
+        let reported = reported_processing.map(seconds);
+        optional(&mut map, "reported_processing_seconds", reported.as_ref())?;
+        optional(&mut map, "model_shutdown", model_shutdown.map(date).as_ref())?;
         optional(&mut map, "status_page", status_page.as_ref())?;
         optional(&mut map, "balance", balance.as_ref())?;
         optional(&mut map, "recheck", recheck.as_ref())?;

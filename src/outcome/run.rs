@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::{
-    Balance, Clock, Compared, ConnectionUse, FailedAddress, Fault, Network, Phases, RateLimit, Reason,
+    Balance, Clock, Clue, Compared, ConnectionUse, FailedAddress, Fault, LimitedBy, Network, Phases, RateLimit, Reason,
     StatusPage, Tls,
 };
 
@@ -36,6 +36,15 @@ pub struct Outcome {
     pub request_id: Option<String>,
     /// How long the service asks to wait, in seconds, as received; `None` where it does not ask or the run succeeded.
     pub retry_after: Option<f64>,
+    /// The limit that a rate-limited run has met; `None` for any other result.
+    pub limited_by: Option<LimitedBy>,
+    /// A detail of the failure that its remedy depends on; `None` if there is none.
+    pub clue: Option<Clue>,
+    /// Processing time that the service itself reports: a claim, never subtracted from our own measurement. `None` if it
+    /// reports none.
+    pub reported_processing: Option<Duration>,
+    /// Date on which the requested model is announced to shut down; `None` if none is announced.
+    pub model_shutdown: Option<SystemTime>,
     /// The sum of the phases: what the run waited for, without the prober's own work in between.
     pub duration: Duration,
     /// Where the duration went.
@@ -104,6 +113,10 @@ impl Outcome {
             upstream: None,
             request_id: None,
             retry_after: None,
+            limited_by: None,
+            clue: None,
+            reported_processing: None,
+            model_shutdown: None,
             duration: Duration::ZERO,
             phases: Phases::default(),
             remote_address: None,

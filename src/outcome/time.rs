@@ -28,3 +28,8 @@ pub fn unix_seconds(time: SystemTime) -> f64 {
 pub(super) fn seconds(duration: Duration) -> f64 {
     (duration.as_secs_f64() * 1e6).round() / 1e6
 }
+
+/// The UTC date of a time, `2026-12-11`.
+pub fn date(time: SystemTime) -> String {
+    rfc3339(time).chars().take_while(|character| *character != 'T').collect()
+}

@@ -15,7 +15,7 @@ use super::{
 use crate::{
     config::{Probe, Task, dns_server_name},
     history::{ProbeHistory, Run, Snapshot},
-    outcome::{Outcome, Phases},
+    outcome::{Maintenance, Outcome, Phases, date},
 };
 
 /// Failures that are shown, and rows of the table of runs.
@@ -196,6 +196,7 @@ fn told(kept: &Snapshot, now: SystemTime) -> Markup {
                 @if let Some(balance) = kept.told.balance { div { dt { "Balance" } dd { (format!("{:.2} USD", balance.usd)) @if let Some(minimum) = balance.minimum_usd { (format!(", minimum {minimum:.2} USD")) } } } }
                 @if let Some(page) = &kept.told.status_page {
                     div { dt { "Status page" } dd { (page.indicator) @if let Some(open) = page.open_incidents { ", " (open) " open incidents" } } }
+                    @if let Some(maintenance) = page.maintenance { (announced(&maintenance, now)) }
                     @for (name, status) in &page.components { div { dt { (name) } dd { (status) } } }
                 }
                 @if let Some((at, limits)) = &kept.told.ratelimit {
@@ -213,9 +214,22 @@ fn told(kept: &Snapshot, now: SystemTime) -> Markup {
                     }
                 }
                 @if let Some(offset) = latest.and_then(|outcome| outcome.clock_offset) { div { dt { "Clock" } dd { (format!("{offset:+.0} s against the server's")) } } }
+                @if let Some(reported) = latest.and_then(|outcome| outcome.reported_processing) { div { dt { "Processing" } dd { (took(reported)) ", as the service itself reports it" } } }
+                @if let Some(limit) = latest.and_then(|outcome| outcome.limited_by) { div { dt { "Limited by" } dd { (limit) } } }
+                @if let Some(end) = latest.and_then(|outcome| outcome.model_shutdown) { div { dt { "Model" } dd { "shuts down on " (date(end)) } } }
                 @if latest.is_none() { div { dt { "Nothing" } dd { "it has not run yet" } } }
             }
         }
+    }
+}
+
+fn announced(maintenance: &Maintenance, now: SystemTime) -> Markup {
+    html! {
+        div { dt { "Maintenance" } dd {
+            @if maintenance.in_progress { "in progress" } @else { "announced" }
+            @if let Some(start) = maintenance.start { ", from " (time(start, now)) " UTC" }
+            @if let Some(end) = maintenance.end { ", until " (time(end, now)) " UTC" }
+        } }
     }
 }
 

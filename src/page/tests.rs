@@ -14,9 +14,9 @@ use crate::{
     history::{MAX_RUNS, Waiting},
     metrics::testing::{chat, config as configured, provider, stream},
     outcome::{
-        AddressFailure, Api, Balance, Clock, Compared, ConnectionUse, DnsServer, FailedAddress, Fault,
-        Indicator, Measure, Network, Outcome, Pair, Phases, RateLimit, Reason, Resource, Side, SkipCause,
-        StatusPage, Tls, rfc3339,
+        AddressFailure, Api, Balance, Clock, Compared, ConnectionUse, DnsServer, FailedAddress, Fault, Indicator,
+        LimitedBy, Maintenance, Measure, Network, Outcome, Pair, Phases, RateLimit, Reason, Resource, Side,
+        SkipCause, StatusPage, Tls, rfc3339,
     },
 };
 
@@ -276,6 +276,10 @@ fn the_api_is_as_documented() {
         upstream: Some("openai"),
         request_id: Some("r".to_owned()),
         retry_after: Some(1.0),
+        limited_by: Some(LimitedBy::Tokens),
+        clue: None,
+        reported_processing: Some(HOUR),
+        model_shutdown: Some(now()),
         remote_address: Some((address, 443).into()),
         ratelimit: vec![RateLimit {
             resource: Resource::Tokens,
@@ -300,6 +304,7 @@ fn the_api_is_as_documented() {
             indicator: Indicator::None,
             open_incidents: None,
             components: Vec::new(),
+            maintenance: Some(Maintenance { start: Some(now()), end: Some(now() + HOUR), in_progress: true }),
         }),
         balance: Some(Balance { usd: 1.0, minimum_usd: None }),
         recheck: Some(1),

@@ -2,34 +2,44 @@
 //!
 //! The status decides first, then what the body says beyond it, then whom the body names.
 
-use std::borrow::Cow;
+use std::{
+    borrow::Cow,
+    time::{Duration, SystemTime},
+};
 
-use reqwest::Url;
-use serde::{
-    Deserializer,
-    de::{self, IgnoredAny, MapAccess, SeqAccess, Visitor},
+use reqwest::{
+    Url,
+    header::{CONTENT_TYPE, HeaderMap},
 };
 use serde_json::Value;
 
 use super::{
     balance,
-    body::{self, Body, ErrorBody, MAX_TREE},
-    dialect::{self, Acceptance, Completion, Content, Dialect},
+    body::{Body, ErrorBody},
+    dialect::{self, Acceptance, Completion, Content, Dialect, Emptiness},
     exchange::Response,
-    gate,
+    expectation, gate,
     hints::{self, Clocks},
-    refusal::{refusal, status_reason},
+    limits,
+    model_list::{self, Listed},
+    refusal::{Refusal, refusal, status_reason, words_of},
+    reported,
+    request_id::request_id,
     status_page,
     stream::Ending,
 };
 use crate::{
-    config::{BYTES_PER_TOKEN, Chat, Expect, Probe, StatusSource, Task},
-    outcome::{Api, Balance, Check, Fault, RateLimit, Reason, StatusPage},
+    config::{BYTES_PER_TOKEN, Chat, Probe, StatusSource, Task},
+    outcome::{Api, Balance, Check, Clue, Fault, LimitedBy, Outcome, RateLimit, Reason, StatusPage},
 };
 
 /// What is said of a limit that leaves nothing to wait for.
 const NO_ALLOWANCE: &str =
     "the limit itself is 0: the plan has no allowance for this, and waiting does not help";
+
+/// What is said of counts that no such request can have.
+pub(super) const MALFORMED_USAGE: &str =
+    "malformed usage: it counts more tokens than the request allowed, so that they are unknown";
 
 /// What is said of a status page's redirect that was not followed.
 const NO_WAY: &str = "a redirect that is not followed: one too many, without an address, or away from https";
@@ -44,7 +54,11 @@ pub(super) struct Verdict {
     pub(super) upstream: Option<&'static str>,
     pub(super) request_id: Option<String>,
     pub(super) retry_after: Option<f64>,
+    pub(super) limited_by: Option<LimitedBy>,
+    pub(super) clue: Option<Clue>,
     pub(super) ratelimit: Vec<RateLimit>,
+    pub(super) reported_processing: Option<Duration>,
+    pub(super) model_shutdown: Option<SystemTime>,
     pub(super) tokens: Tokens,
     pub(super) status_page: Option<StatusPage>,
     pub(super) balance: Option<Balance>,
@@ -60,15 +74,50 @@ pub(super) struct Tokens {
 }
 
 impl Tokens {
-    /// As the answer counts them, estimated where it does not and there is something to estimate them from.
-    fn of(chat: &Chat, completion: &Completion) -> Self {
-        let Completion { input_tokens, output_tokens, bytes, content: _ } = *completion;
-        let estimated = bytes > 0 && (input_tokens.is_none() || output_tokens.is_none());
-        Self {
-            input: input_tokens.or_else(|| estimated.then(|| chat.estimated_input_tokens())),
-            output: output_tokens.or_else(|| estimated.then(|| bytes.div_ceil(BYTES_PER_TOKEN) as u64)),
-            estimated,
+    /// As the answer counts them, estimated where it does not and there is something to estimate them from. `None`: no
+    /// such request can have taken so many.
+    fn of(chat: &Chat, completion: &Completion) -> Option<Self> {
+        let Completion { usage, bytes, content: _ } = *completion;
+        if !gate::is_plausible(chat, usage.input, usage.output) {
+            return None;
         }
+        let estimated = bytes > 0 && (usage.input.is_none() || usage.output.is_none());
+        Some(Self {
+            input: usage.input.or_else(|| estimated.then(|| chat.estimated_input_tokens())),
+            output: usage.output.or_else(|| estimated.then(|| bytes.div_ceil(BYTES_PER_TOKEN) as u64)),
+            estimated,
+        })
+    }
+}
+
+impl Verdict {
+    /// Writes the verdict into the outcome of the run.
+    pub(super) fn write_into(self, outcome: &mut Outcome) {
+        let Self {
+            reason,
+            fault,
+            detail,
+            error_code,
+            upstream,
+            request_id,
+            retry_after,
+            limited_by,
+            clue,
+            ratelimit,
+            reported_processing,
+            model_shutdown,
+            tokens,
+            status_page,
+            balance,
+        } = self;
+        (outcome.reason, outcome.fault, outcome.detail) = (reason, fault, detail);
+        (outcome.error_code, outcome.upstream, outcome.request_id) = (error_code, upstream, request_id);
+        (outcome.retry_after, outcome.ratelimit) = (retry_after, ratelimit);
+        (outcome.limited_by, outcome.clue) = (limited_by, clue);
+        (outcome.reported_processing, outcome.model_shutdown) = (reported_processing, model_shutdown);
+        (outcome.input_tokens, outcome.output_tokens) = (tokens.input, tokens.output);
+        outcome.tokens_estimated = tokens.estimated;
+        (outcome.status_page, outcome.balance) = (status_page, balance);
     }
 }
 
@@ -76,17 +125,38 @@ impl Tokens {
 struct Finding {
     reason: Reason,
     detail: Cow<'static, str>,
+    clue: Option<Clue>,
     tokens: Tokens,
     balance: Option<Balance>,
+    reported_processing: Option<Duration>,
+    model_shutdown: Option<SystemTime>,
 }
 
 impl Finding {
     fn new(reason: Reason, detail: impl Into<Cow<'static, str>>) -> Self {
-        Self { reason, detail: detail.into(), tokens: Tokens::default(), balance: None }
+        Self {
+            reason,
+            detail: detail.into(),
+            clue: None,
+            tokens: Tokens::default(),
+            balance: None,
+            reported_processing: None,
+            model_shutdown: None,
+        }
     }
 
     fn ok() -> Self {
         Self::new(Reason::Ok, "")
+    }
+
+    /// An answer without content: of a stated reason, else not what the API promises.
+    fn empty(why: Emptiness) -> Self {
+        let (reason, clue) = match why {
+            Emptiness::Unexplained => (Reason::Malformed, Some(Clue::EmptyAnswer)),
+            Emptiness::ToolCall => (Reason::NoContent, Some(Clue::ToolCall)),
+            _ => (Reason::NoContent, None),
+        };
+        Self { clue, ..Self::new(reason, why.detail()) }
     }
 }
 
@@ -100,18 +170,22 @@ pub(super) fn classify(probe: &Probe, response: &Response, clocks: &Clocks) -> V
     let error = ErrorBody::read(body.json());
     let finding = match &probe.task {
         Task::Http(request) if response.is_success() || request.expect.status.contains(&response.status) => {
-            expectation(&request.expect, response)
+            let unmet = expectation::unmet(&request.expect, response);
+            unmet.map_or_else(Finding::ok, |what| Finding::new(Reason::UnmetExpectation, what))
         }
         task if response.is_success() => answer(task, probe, response, &body, &error, dialect),
-        task => {
-            let (reason, detail) = refusal(task, response.status, &body, &error, dialect);
-            Finding::new(reason, detail)
+        _ => {
+            let Refusal { reason, detail, clue } = refusal(probe, response, &body, &error, dialect);
+            Finding { clue, ..Finding::new(reason, detail) }
         }
     };
     let finding = if from_the_proxy(probe, &finding, &body) {
+        let status = response.status;
         Finding::new(
             Reason::Proxy,
-            "an HTML page in place of the API's answer, and a proxy that could send one",
+            format!(
+                "a {status} with an HTML page in place of the API's answer, and a proxy that could send one"
+            ),
         )
     } else {
         finding
@@ -123,7 +197,15 @@ pub(super) fn classify(probe: &Probe, response: &Response, clocks: &Clocks) -> V
 pub(super) fn stream(probe: &Probe, response: &Response, clocks: &Clocks, ending: &Ending<'_>) -> Verdict {
     let finding = match ending {
         Ending::Complete => Finding::ok(),
-        Ending::Empty(why) => Finding::new(Reason::NoContent, *why),
+        Ending::Empty(why) => Finding::empty(*why),
+        Ending::Nothing if !is_event_stream(&response.headers) => {
+            Finding::new(Reason::Malformed, "an empty body in place of a stream")
+        }
+        Ending::Nothing => Finding::new(Reason::StreamTruncated, "the stream ended before its first byte"),
+        Ending::Silent => Finding::new(
+            Reason::StreamTruncated,
+            "the stream ended by its end mark, with neither content nor a finish reason",
+        ),
         Ending::Malformed(how) => Finding::new(Reason::Malformed, *how),
         Ending::Failed { late: false, .. } => {
             Finding::new(Reason::StreamError, "an error inside the stream, before any content")
@@ -146,6 +228,11 @@ pub(super) fn stream(probe: &Probe, response: &Response, clocks: &Clocks, ending
     verdict(probe, response, clocks, dialect, &ErrorBody::read(event), finding)
 }
 
+fn is_event_stream(headers: &HeaderMap) -> bool {
+    let content_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    content_type.is_some_and(|value| value.trim_start().to_ascii_lowercase().starts_with("text/event-stream"))
+}
+
 /// Adds to a finding whose part it is, and what of the response may be told.
 fn verdict(
     probe: &Probe,
@@ -155,7 +242,8 @@ fn verdict(
     error: &ErrorBody<'_>,
     finding: Finding,
 ) -> Verdict {
-    let Finding { mut reason, mut detail, tokens, balance } = finding;
+    let Finding { mut reason, mut detail, clue, tokens, balance, reported_processing, model_shutdown } =
+        finding;
     let failed = reason != Reason::Ok;
     // Where the answer is no error, its type is another's: Anthropic's "message".
     let is_error = !response.is_success() || reason == Reason::StreamError || error.denies_success();
@@ -163,13 +251,16 @@ fn verdict(
     let upstream = dialect.upstream(error);
     let ratelimit = dialect.rate_limits(&response.headers, error, clocks);
     let retry_after = wait(dialect, reason, response, error, &ratelimit, clocks);
-    // Mistral's answer to a key whose plan has nothing of a model.
-    let nothing_allowed = || {
-        let used_up = |limit: &RateLimit| limit.limit > Some(0) && limit.remaining == Some(0);
-        ratelimit.iter().any(|limit| limit.limit == Some(0)) && !ratelimit.iter().any(used_up)
-    };
-    if reason == Reason::RateLimited && retry_after.is_none() && nothing_allowed() {
+    if reason == Reason::RateLimited && retry_after.is_none() && nothing_allowed(&ratelimit) {
         (reason, detail) = (Reason::Billing, NO_ALLOWANCE.into());
+    }
+    let limited_by = (reason == Reason::RateLimited).then(|| {
+        let words = words_of(error, dialect);
+        limits::limited_by(probe.provider.api, error, &words, &response.headers, &ratelimit)
+    });
+    if limited_by == Some(LimitedBy::Day) && detail.is_empty() {
+        // Google asks for a wait of seconds all the same.
+        detail = "a limit of the day is reached, not one of the minute".into();
     }
     Verdict {
         reason,
@@ -179,17 +270,28 @@ fn verdict(
         upstream: failed.then_some(upstream.name).flatten(),
         request_id: request_id(probe, dialect, response, error),
         retry_after,
+        limited_by,
+        clue,
         ratelimit,
+        reported_processing: reported::processing(&response.headers).or(reported_processing),
+        model_shutdown,
         tokens,
         status_page: None,
         balance,
     }
 }
 
+/// Whether a plan has nothing of what was asked for, as Mistral says it of some models. A limit of 0 beside another that
+/// is more is a placeholder.
+fn nothing_allowed(limits: &[RateLimit]) -> bool {
+    let has_some = |limit: &RateLimit| limit.limit > Some(0) || limit.remaining > Some(0);
+    limits.iter().any(|limit| limit.limit == Some(0)) && !limits.iter().any(has_some)
+}
+
 /// The verdict on what a status page's host answered. It speaks no dialect: of its errors the status alone counts.
 fn of_status_page(source: &StatusSource, response: &Response, clocks: &Clocks) -> Verdict {
     let (reason, detail, status_page) = match response.status {
-        200..=299 => match status_page::read(&response.body, &source.components) {
+        200..=299 => match status_page::read(&response.body, &source.components, clocks.now) {
             Ok((page, detail)) => (Reason::Ok, detail, Some(page)),
             Err(why) => (Reason::Malformed, why, None),
         },
@@ -210,7 +312,11 @@ fn of_status_page(source: &StatusSource, response: &Response, clocks: &Clocks) -
         upstream: None,
         request_id: None,
         retry_after: waits.then(|| hints::retry_after(&response.headers, clocks)).flatten(),
+        limited_by: (reason == Reason::RateLimited).then_some(LimitedBy::Unknown),
+        clue: None,
         ratelimit: Vec::new(),
+        reported_processing: None,
+        model_shutdown: None,
         tokens: Tokens::default(),
         status_page,
         balance: None,
@@ -237,7 +343,7 @@ fn from_the_proxy(probe: &Probe, finding: &Finding, body: &Body) -> bool {
     let provider = &probe.provider;
     let untunnelled =
         |proxy: &Url| provider.base_url.scheme() == "http" && proxy.scheme().starts_with("http");
-    finding.reason != Reason::Ok
+    !matches!(finding.reason, Reason::Ok | Reason::Proxy)
         && matches!(body, Body::Html)
         && !matches!(probe.task, Task::Http(_))
         && provider.proxy.as_ref().is_some_and(untunnelled)
@@ -278,6 +384,10 @@ fn answer(
         return Finding::new(Reason::AuthFailed, "the answer says that the key is not valid");
     }
     if error.denies_success() {
+        // An empty wallet is one under whatever status.
+        if words_of(error, dialect).is_money() {
+            return Finding::new(Reason::Billing, "a success status with an error about money in the body");
+        }
         return Finding::new(Reason::ErrorIn200, "a success status with an error in the body");
     }
     match (task, body) {
@@ -286,7 +396,7 @@ fn answer(
             "an HTML page in place of the API's answer: a proxy, CDN or portal",
         ),
         (_, Body::Empty) => Finding::new(Reason::Malformed, "an empty body in place of the API's answer"),
-        (Task::Models, _) => models(dialect, &response.body, probe.model.as_deref()),
+        (Task::Models, _) => of_model_list(model_list::find(dialect, &response.body, probe.model.as_deref())),
         (Task::Stream(_), Body::Json(_) | Body::Other) => {
             Finding::new(Reason::Malformed, "the whole answer at once in place of a stream, or no answer")
         }
@@ -301,16 +411,38 @@ fn answer(
             let (reason, detail, balance) = balance::judge(dialect.account(answer));
             Finding { balance, ..Finding::new(reason, detail) }
         }
-        (_, Body::Json(answer)) => {
-            let completion = dialect.completion(answer);
-            let mut finding = match completion.content {
-                Content::Visible => Finding::ok(),
-                Content::Empty(why) => Finding::new(Reason::NoContent, why),
-                Content::Missing => Finding::new(Reason::Malformed, "the answer is not a completion"),
-            };
-            finding.tokens = probe.chat().map(|chat| Tokens::of(chat, &completion)).unwrap_or_default();
-            finding
+        (_, Body::Json(answer)) => of_completion(probe, &dialect.completion(answer)),
+    }
+}
+
+fn of_completion(probe: &Probe, completion: &Completion) -> Finding {
+    let mut finding = match completion.content {
+        Content::Visible => Finding::ok(),
+        Content::Empty(why) => Finding::empty(why),
+        Content::Missing => Finding::new(Reason::Malformed, "the answer is not a completion"),
+        Content::Failed => {
+            Finding::new(Reason::ErrorIn200, "a finish reason that says that the answer failed")
         }
+    };
+    finding.reported_processing = completion.usage.processing;
+    match probe.chat().map(|chat| Tokens::of(chat, completion)) {
+        Some(Some(tokens)) => finding.tokens = tokens,
+        Some(None) if finding.detail.is_empty() => finding.detail = MALFORMED_USAGE.into(),
+        Some(None) | None => {}
+    }
+    finding
+}
+
+fn of_model_list(listed: Listed) -> Finding {
+    match listed {
+        Listed::Found(model_shutdown) => Finding { model_shutdown, ..Finding::ok() },
+        Listed::Retired(model_shutdown) => Finding {
+            model_shutdown,
+            clue: Some(Clue::ModelRetired),
+            ..Finding::new(Reason::ModelNotFound, "the model is in the list, as one that is retired")
+        },
+        Listed::Missing => Finding::new(Reason::ModelNotFound, "the model is not in the list"),
+        Listed::NoList(how) => Finding::new(Reason::Malformed, how),
     }
 }
 
@@ -344,184 +476,14 @@ fn wait(
     by_header.or_else(|| error.retry_delay().filter(some)).or_else(|| until_reset().filter(some))
 }
 
-fn request_id(
-    probe: &Probe,
-    dialect: &dyn Dialect,
-    response: &Response,
-    error: &ErrorBody<'_>,
-) -> Option<String> {
-    let by_header = |name: &&str| gate::request_id(response.headers.get(*name)?.to_str().ok()?);
-    dialect
-        .request_id_headers()
-        .iter()
-        .find_map(by_header)
-        .or_else(|| error.root_text("request_id").and_then(gate::request_id))
-        .or_else(|| error.text("request_id").and_then(gate::request_id))
-        // Google's, which sends no header with one.
-        .or_else(|| error.root_text("responseId").and_then(gate::request_id))
-        .filter(|id| !echoes_a_secret(probe, id))
-}
-
-/// Whether a service sends back what was sent to it in confidence: a key has the form of an id.
-fn echoes_a_secret(probe: &Probe, id: &str) -> bool {
-    /// Shorter ones, a version or a flag, are no secrets that could be told in an id.
-    const SHORTEST: usize = 6;
-    let provider = &probe.provider;
-    let own = match &probe.task {
-        Task::Http(request) => &request.headers[..],
-        _ => &[],
-    };
-    let key = provider.key.iter().map(|key| key.value.expose());
-    let headers = provider.headers.iter().chain(own).filter_map(|(_, value)| value.to_str().ok());
-    let password = provider.proxy_credentials().map(|(_, password)| password);
-    // Of `Token abc…` the last word is the secret.
-    let mut words = key.chain(headers).chain(password).flat_map(str::split_whitespace);
-    words.any(|secret| {
-        secret.len() >= SHORTEST && (id.contains(secret) || id.len() >= SHORTEST && secret.contains(id))
-    })
-}
-
-/// The operator's own expectation.
-fn expectation(expect: &Expect, response: &Response) -> Finding {
-    let unmet = |what: String| Finding::new(Reason::UnmetExpectation, what);
-    if !expect.status.is_empty() && !expect.status.contains(&response.status) {
-        return unmet(format!("the status {} is not among those expected", response.status));
-    }
-    if expect.body_regex.as_ref().is_some_and(|pattern| !pattern.is_match(&response.body)) {
-        return unmet("expect.body_regex does not match the body".into());
-    }
-    if expect.json.is_empty() {
-        return Finding::ok();
-    }
-    if response.body.len() > MAX_TREE {
-        return unmet(format!("expect.json is set, and the body is larger than {} KiB", MAX_TREE >> 10));
-    }
-    let Ok(body) = serde_json::from_slice::<Value>(body::text(&response.body)) else {
-        return unmet("expect.json is set, and the body is not JSON".into());
-    };
-    for (pointer, value) in &expect.json {
-        match body.pointer(pointer) {
-            Some(found) if equal(found, value) => {}
-            Some(_) => return unmet(format!("expect.json: {pointer} has another value")),
-            None => return unmet(format!("expect.json: the body has no {pointer}")),
-        }
-    }
-    Finding::ok()
-}
-
-/// JSON values as people compare them: 1 is 1.0.
-fn equal(found: &Value, expected: &Value) -> bool {
-    match (found.as_f64(), expected.as_f64()) {
-        (Some(found), Some(expected)) => (found - expected).abs() <= f64::EPSILON * expected.abs(),
-        _ => found == expected,
-    }
-}
-
-/// A model list, read without building a tree: LangMart's full one has over a megabyte.
-fn models(dialect: &dyn Dialect, body: &[u8], model: Option<&str>) -> Finding {
-    let (list, id) = dialect.list_members();
-    let is_wanted = |listed: &str| model.is_some_and(|model| dialect.is_model(listed, model));
-    let mut found = false;
-    let visitor = List { member: list, id, visit: &mut |listed: &str| found |= is_wanted(listed) };
-    let mut deserializer = serde_json::Deserializer::from_slice(body::text(body));
-    match deserializer.deserialize_map(visitor).and_then(|listed| deserializer.end().map(|()| listed)) {
-        Ok(true) if model.is_none() || found => Finding::ok(),
-        Ok(true) => Finding::new(Reason::ModelNotFound, "the model is not in the list"),
-        Ok(false) => Finding::new(Reason::Malformed, "the answer has no model list"),
-        Err(_) => Finding::new(Reason::Malformed, "the answer is not a well-formed model list"),
-    }
-}
-
-/// Reads `{"<member>": [{"<id>": "…"}, …]}`, whatever else is in it; the value is whether the member was there.
-struct List<'a, F> {
-    member: &'a str,
-    id: &'a str,
-    visit: &'a mut F,
-}
-
-impl<'de, F: FnMut(&str)> Visitor<'de> for List<'_, F> {
-    type Value = bool;
-
-    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("a model list")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<bool, A::Error> {
-        let mut there = false;
-        while let Some(name) = map.next_key::<Cow<'de, str>>()? {
-            if name == self.member {
-                map.next_value_seed(Rows { id: self.id, visit: &mut *self.visit })?;
-                there = true;
-            } else {
-                map.next_value::<IgnoredAny>()?;
-            }
-        }
-        Ok(there)
-    }
-}
-
-struct Rows<'a, F> {
-    id: &'a str,
-    visit: &'a mut F,
-}
-
-impl<'de, F: FnMut(&str)> de::DeserializeSeed<'de> for Rows<'_, F> {
-    type Value = ();
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-        deserializer.deserialize_seq(self)
-    }
-}
-
-impl<'de, F: FnMut(&str)> Visitor<'de> for Rows<'_, F> {
-    type Value = ();
-
-    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("rows of a model list")
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut rows: A) -> Result<(), A::Error> {
-        while rows.next_element_seed(Row { id: self.id, visit: &mut *self.visit })?.is_some() {}
-        Ok(())
-    }
-}
-
-struct Row<'a, F> {
-    id: &'a str,
-    visit: &'a mut F,
-}
-
-impl<'de, F: FnMut(&str)> de::DeserializeSeed<'de> for Row<'_, F> {
-    type Value = ();
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-        deserializer.deserialize_map(self)
-    }
-}
-
-impl<'de, F: FnMut(&str)> Visitor<'de> for Row<'_, F> {
-    type Value = ();
-
-    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("a row with an id")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut row: A) -> Result<(), A::Error> {
-        let mut identified = false;
-        while let Some(name) = row.next_key::<Cow<'de, str>>()? {
-            if name == self.id {
-                (self.visit)(&row.next_value::<Cow<'de, str>>()?);
-                identified = true;
-            } else {
-                row.next_value::<IgnoredAny>()?;
-            }
-        }
-        if identified { Ok(()) } else { Err(de::Error::custom("a row without an id")) }
-    }
-}
-
-/// Whether this check's answer may be large, so that taking it apart is not for the thread that times probes.
+/// Whether the judgement may take long, so that it is not for the thread that times probes: a large answer is taken apart,
+/// a configured pattern searches the body.
 pub(super) fn is_heavy(check: Check, body: &[u8]) -> bool {
     const SMALL: usize = 64 * 1024;
-    check != Check::Health && body.len() > SMALL
+    const SMALL_SEARCH: usize = 1024;
+    match check {
+        Check::Health => false,
+        Check::Http => body.len() > SMALL_SEARCH,
+        _ => body.len() > SMALL,
+    }
 }

@@ -8,6 +8,7 @@ use super::{
     classify::classify,
     exchange::Response,
     hints::{self, Clocks},
+    limits, reported,
     stream::{Ending, Listener},
 };
 use crate::{
@@ -58,6 +59,11 @@ pub fn answer(probe: &Probe, bytes: &[u8]) {
     );
     assert!(verdict.retry_after.is_none_or(|seconds| seconds.is_finite() && seconds >= 0.0), "{verdict:?}");
     assert!(clocks.offset().is_none_or(f64::is_finite), "{clocks:?}");
+    assert_eq!(verdict.limited_by.is_some(), verdict.reason == Reason::RateLimited, "{verdict:?}");
+    let bounded = |time: &Duration| *time <= Duration::from_secs(2 * 86_400);
+    assert!(verdict.reported_processing.as_ref().is_none_or(bounded), "{verdict:?}");
+    let counted = verdict.tokens.input.unwrap_or(0).max(verdict.tokens.output.unwrap_or(0));
+    assert!(counted < 1_000_000, "{verdict:?}");
     let id_is_plain = |id: &String| {
         (1..=128).contains(&id.len())
             && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._:-".contains(&byte))
@@ -80,14 +86,30 @@ pub fn hint(value: &str) {
     }
     let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000);
     let mut headers = HeaderMap::new();
-    for name in ["retry-after", "retry-after-ms", "date"] {
+    for name in [
+        "retry-after",
+        "retry-after-ms",
+        "llm_provider-retry-after",
+        "ratelimit",
+        "ratelimit-policy",
+        "x-ratelimit-limit",
+        "x-ratelimit-remaining",
+        "x-ratelimit-reset",
+        "server-timing",
+        "openai-processing-ms",
+        "date",
+    ] {
         if let Ok(value) = HeaderValue::from_str(value) {
             headers.insert(name, value);
         }
         let clocks = Clocks::read(now, &headers);
         let wait = hints::retry_after(&headers, &clocks);
         assert!(wait.is_none_or(|seconds| seconds.is_finite() && seconds >= 0.0), "{value:?}");
-        for parse in [hints::rfc3339, hints::epoch] {
+        let processing = reported::processing(&headers);
+        assert!(processing.is_none_or(|time| time <= Duration::from_secs(86_400)), "{value:?}");
+        limits::without_family(&headers, &clocks);
+        hints::count(value);
+        for parse in [hints::rfc3339, hints::epoch, hints::date] {
             let Some(moment) = parse(value) else { continue };
             let until = clocks.until(moment);
             assert!(until.is_finite() && until >= 0.0, "{value:?}");

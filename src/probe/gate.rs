@@ -1,10 +1,10 @@
 //! What of the network's words may enter a record or a label: codes and names from closed sets, ids of a plain form.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, time::Duration};
 
 use serde_json::Value;
 
-use crate::outcome::OTHER;
+use crate::{config::Chat, outcome::OTHER};
 
 /// Codes, types and statuses that providers document (facts of each API's error page).
 const CODES: &[&str] = &[
@@ -37,15 +37,35 @@ const CODES: &[&str] = &[
     "unsupported_parameter",
     "unsupported_value",
     "DeploymentNotFound",
+    // Other OpenAI-compatible services
+    "AccountOverdueError",
+    "Arrearage",
+    "NOT_ENOUGH_BALANCE",
+    "PRECONDITION_FAILED",
+    "budget_exceeded",
+    "engine_overloaded",
+    "engine_overloaded_error",
+    "exceeded_current_quota_error",
+    "insufficient_user_quota",
+    "key_model_access_denied",
+    "model_not_available",
+    "request_quota_exceeded",
+    "throttling_error",
+    "token_quota_exceeded",
+    "too_many_requests",
+    "too_many_requests_error",
+    "unknown_model",
     // Anthropic
     "api_error",
     "authentication_error",
     "billing_error",
     "conflict_error",
+    "contract_spend_limit_reached",
     "enforced_spend_limit_reached",
     "not_found_error",
     "overloaded_error",
     "permission_error",
+    "ramp_limit_exceeded",
     "request_too_large",
     "timeout_error",
     // Google
@@ -202,10 +222,37 @@ pub(super) fn request_id(id: &str) -> Option<String> {
     ((1..=128).contains(&id.len()) && id.bytes().all(plain)).then(|| id.to_owned())
 }
 
-/// A count of tokens, where it is a number that a short completion can have; a hostile one would poison the sums.
+/// A count of tokens as it is told, whatever its size: [`is_plausible`] is what keeps a hostile one out of sums. A number
+/// that is no count is the largest, so that it is refused as well.
 pub(super) fn tokens(value: &Value) -> Option<u64> {
-    const MOST: u64 = 100_000_000;
-    value.as_u64().filter(|tokens| *tokens <= MOST)
+    let number = value.as_f64()?;
+    let whole = number >= 0.0 && number.fract() == 0.0 && number < 1e15;
+    Some(value.as_u64().unwrap_or(if whole { number as u64 } else { u64::MAX }))
+}
+
+/// Whether a request with this prompt and budget can have taken so many tokens. Services count roles, marks and reasoning
+/// in ways of their own, for which there is room.
+pub(super) fn is_plausible(chat: &Chat, input: Option<u64>, output: Option<u64>) -> bool {
+    is_plausible_for(chat.estimated_input_tokens(), chat.max_tokens, input, output)
+}
+
+/// The same by the prompt's estimated tokens.
+pub(super) fn is_plausible_for(
+    prompt_tokens: u64,
+    max_tokens: u32,
+    input: Option<u64>,
+    output: Option<u64>,
+) -> bool {
+    const ROOM: u64 = 4096;
+    let most_input = 8 * prompt_tokens + ROOM;
+    let most_output = 4 * u64::from(max_tokens) + ROOM;
+    input.is_none_or(|tokens| tokens <= most_input) && output.is_none_or(|tokens| tokens <= most_output)
+}
+
+/// A processing time in seconds that a request can have taken.
+pub(super) fn processing(seconds: f64) -> Option<Duration> {
+    const MAX_SECONDS: f64 = 86_400.0;
+    (0.0..=MAX_SECONDS).contains(&seconds).then(|| Duration::from_secs_f64(seconds))
 }
 
 /// An amount of money that an account can have, in whatever currency; negative where it owes.

@@ -57,17 +57,33 @@ impl Clocks {
     }
 }
 
-/// `retry-after-ms` (Azure, `OpenAI`'s SDKs), then Retry-After of RFC 9110, 10.2.3, in seconds; fractions, which Groq's
-/// clients report, are taken as they are. A wait of nothing, or one that has passed, is none: openai-python goes by its own
+/// `retry-after-ms` (Azure, `OpenAI`'s SDKs), then Retry-After of RFC 9110, 10.2.3, in seconds, then the one that LiteLLM
+/// hands on under a name of its own. A wait of nothing, or one that has passed, is none: openai-python goes by its own
 /// then, and so does our backoff.
 pub(super) fn retry_after(headers: &HeaderMap, clocks: &Clocks) -> Option<f64> {
     let some = |seconds: &f64| *seconds > 0.0;
-    let milliseconds = text(headers, "retry-after-ms").and_then(decimal);
-    milliseconds.map(|milliseconds| milliseconds / 1000.0).filter(some).or_else(|| {
-        let value = text(headers, RETRY_AFTER.as_str())?;
-        let until = || httpdate::parse_http_date(value).ok().map(|moment| clocks.until(moment));
-        decimal(value).or_else(until).filter(some)
-    })
+    let milliseconds = |name| text(headers, name).and_then(decimal).map(|ms| ms / 1000.0).filter(some);
+    let seconds = |name| text(headers, name).and_then(|value| delay(value, clocks)).filter(some);
+    milliseconds("retry-after-ms")
+        .or_else(|| milliseconds("x-ms-retry-after-ms"))
+        .or_else(|| seconds(RETRY_AFTER.as_str()))
+        .or_else(|| seconds("llm_provider-retry-after"))
+}
+
+/// A Retry-After as services write it: seconds, of which fractions (Groq's clients report them) are taken as they are, an
+/// HTTP date, a Go duration, RFC 3339, or seconds since the epoch, which as a wait would be decades.
+fn delay(value: &str, clocks: &Clocks) -> Option<f64> {
+    /// Above it a number is no delay; the next numbers are those of 2001 on, as seconds since the epoch.
+    const MAX_DELAY: f64 = 1e8;
+    match decimal(value) {
+        Some(seconds) if seconds <= MAX_DELAY => Some(seconds),
+        Some(_) => epoch(value).map(|moment| clocks.until(moment)),
+        None => {
+            let date = httpdate::parse_http_date(value).ok();
+            let moment = date.or_else(|| rfc3339(value)).map(|moment| clocks.until(moment));
+            moment.or_else(|| go_duration(value))
+        }
+    }
 }
 
 /// A header's value as text, if it is short and has nothing but visible ASCII.
@@ -117,6 +133,31 @@ pub(super) fn protobuf_duration(value: &str) -> Option<f64> {
 pub(super) fn rfc3339(value: &str) -> Option<SystemTime> {
     let moment: jiff::Timestamp = value.parse().ok()?;
     Some(moment.into())
+}
+
+/// A day on which something is announced, RFC 3339 or its date alone, which begins at midnight UTC. Dates that no
+/// announcement has are `None`.
+pub(super) fn date(value: &str) -> Option<SystemTime> {
+    const YEARS: std::ops::Range<i16> = 2000..2200;
+    let day = || {
+        let date: jiff::civil::Date = value.parse().ok()?;
+        YEARS.contains(&date.year()).then(|| date.to_zoned(jiff::tz::TimeZone::UTC).ok())?
+    };
+    let moment = || {
+        let moment: jiff::Timestamp = value.parse().ok()?;
+        YEARS.contains(&moment.to_zoned(jiff::tz::TimeZone::UTC).year()).then(|| moment.into())
+    };
+    if value.len() > MAX_LENGTH {
+        return None;
+    }
+    moment().or_else(|| day().map(|day| day.timestamp().into()))
+}
+
+/// A count of a rate-limit header: `60`, `60.0`, and `60, 60;w=60`, of which the first is the limit in force.
+pub(super) fn count(value: &str) -> Option<u64> {
+    let first = value.split([',', ';']).next()?.trim();
+    let number = decimal(first)?;
+    (number.fract() == 0.0 && number < 1e15).then_some(number as u64)
 }
 
 /// Seconds since the Unix epoch, or milliseconds where there are so many that seconds would be far in the future. Fewer
@@ -184,12 +225,39 @@ mod tests {
         let date = ("date", "Sun, 22 Nov 2026 08:00:00 GMT");
         check_retry_after(&[date, ("retry-after", "Sun, 22 Nov 2026 08:00:30 GMT")], Some(30.0));
         check_retry_after(&[date, ("retry-after", "Sun, 22 Nov 2026 07:00:30 GMT")], None);
+        // Moments: seconds and milliseconds since the epoch, RFC 3339.
+        check_retry_after(&[date, ("retry-after", "1795334460")], Some(60.0));
+        check_retry_after(&[date, ("retry-after", "1795334460000")], Some(60.0));
+        check_retry_after(&[date, ("retry-after", "1795334340")], None);
+        check_retry_after(&[date, ("retry-after", "2026-11-22T08:01:00Z")], Some(60.0));
+        check_retry_after(&[("retry-after", "1m30s")], Some(90.0));
+        check_retry_after(&[("retry-after", "60s")], Some(60.0));
+        check_retry_after(&[("x-ms-retry-after-ms", "2500"), ("retry-after", "9")], Some(2.5));
+        check_retry_after(&[("llm_provider-retry-after", "20")], Some(20.0));
+        check_retry_after(&[("llm_provider-retry-after", "20"), ("retry-after", "9")], Some(9.0));
     }
 
     #[test]
     fn what_is_no_wait_is_none() {
         let long = "9".repeat(400);
-        for value in ["-1", "NaN", "inf", "1e9", "+5", "0x10", "", "1,5", ".5", "5.", "60 s", &long] {
+        for value in [
+            "-1",
+            "NaN",
+            "inf",
+            "1e9",
+            "+5",
+            "0x10",
+            "",
+            "1,5",
+            ".5",
+            "5.",
+            "60 s",
+            "soon",
+            // Neither a wait nor a moment.
+            "500000000",
+            "99999999999",
+            &long,
+        ] {
             check_retry_after(&[("retry-after", value)], None);
         }
     }
@@ -238,6 +306,50 @@ mod tests {
         assert_eq!(protobuf_duration("37s"), Some(37.0));
         assert_eq!(protobuf_duration("0.123456789s"), Some(0.123_456_789));
         assert_eq!(protobuf_duration("37"), None);
+    }
+
+    #[test]
+    fn shutdown_dates_are_days_or_moments() {
+        let at = |seconds| Some(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds));
+        assert_eq!(date("2026-12-11"), at(1_796_947_200));
+        assert_eq!(date("2026-12-11T00:00:00Z"), at(1_796_947_200));
+        assert_eq!(date("2026-12-11T02:00:00+02:00"), at(1_796_947_200));
+        assert_eq!(date("2026-12-11T12:30:00.250Z").map(|_| ()), Some(()));
+        for foreign in [
+            "",
+            "soon",
+            "2026-13-01",
+            "2026-12",
+            "11.12.2026",
+            "1796947200",
+            "9999-12-31",
+            "0001-01-01",
+            "-",
+            "null",
+        ] {
+            assert_eq!(date(foreign), None, "{foreign}");
+        }
+    }
+
+    #[test]
+    fn counts_of_rate_limit_headers() {
+        for (value, expected) in [
+            ("60", Some(60)),
+            ("0", Some(0)),
+            ("60.0", Some(60)),
+            ("60, 60;w=60", Some(60)),
+            ("60;w=60", Some(60)),
+            ("150000", Some(150_000)),
+            ("59.5", None),
+            ("-1", None),
+            ("many", None),
+            ("", None),
+            (",60", None),
+            ("1e3", None),
+            ("99999999999999999", None),
+        ] {
+            assert_eq!(count(value), expected, "{value}");
+        }
     }
 
     #[test]

@@ -17,8 +17,9 @@
 //! From what came back to the verdict, without I/O:
 //! - `classify`: reason and fault of a whole response; `failure`: of a run that got none; `stream`, by the events of
 //!   `sse`: of a streamed one; `status_page` and `balance`: of those checks.
-//! - `body`: the error that a body carries; `hints`: Retry-After and its relatives; `gate`: which of the network's words
-//!   may be told.
+//! - `refusal`: why a service refuses, by the tables of `words`; `expectation`, `model_list`: of those checks.
+//! - `body`: the error that a body carries; `hints`: Retry-After and its relatives; `limits`: which limit was met;
+//!   `reported`: the service's own processing time; `gate`: which of the network's words may be told.
 //! - `remedy`: what to do about it.
 //!
 //! For a person: `transcript` shows what was sent and received, `curl` how to ask the same. `fuzzing` is for the fuzz
@@ -32,6 +33,7 @@ mod dial;
 mod dialect;
 mod document;
 mod exchange;
+mod expectation;
 mod failure;
 #[doc(hidden)]
 pub mod fuzzing;
@@ -39,13 +41,18 @@ mod gate;
 mod hints;
 mod http;
 mod keep_alive;
+mod limits;
+mod loose;
+mod model_list;
 mod name_server;
 mod network;
 mod path;
 mod proxy;
 mod refusal;
 mod remedy;
+mod reported;
 mod request;
+mod request_id;
 mod resolver;
 mod run;
 mod socket;
@@ -55,6 +62,7 @@ mod stream;
 mod timeline;
 mod tls;
 mod transcript;
+mod words;
 
 pub use self::{
     curl::curl,

@@ -2,154 +2,235 @@
 
 use std::borrow::Cow;
 
+use reqwest::{
+    Url,
+    header::{HeaderMap, LOCATION, WWW_AUTHENTICATE},
+};
+
 use super::{
     body::{Body, ErrorBody},
     dialect::Dialect,
+    exchange::Response,
+    words::{self, LOST_ROUTE_HEADERS, Words},
 };
-use crate::{config::Task, outcome::Reason};
+use crate::{
+    config::{Probe, Task},
+    outcome::{Clue, Reason},
+};
 
-/// Codes and types that mean money, not time: these never heal by waiting.
-const BILLING: &[&str] = &[
-    "billing_error",
-    "billing_hard_limit_reached",
-    "billing_not_active",
-    "credit_balance_exhausted",
-    "enforced_spend_limit_reached",
-    "exceeded_current_quota_error",
-    "insufficient_credits",
-    "insufficient_quota",
-    "organization_spend_limit_exceeded",
-    "organization_usage_limit_exceeded",
-    "project_spend_limit_exceeded",
-];
+/// What a status other than 2xx comes to.
+pub(super) struct Refusal {
+    pub(super) reason: Reason,
+    pub(super) detail: Cow<'static, str>,
+    pub(super) clue: Option<Clue>,
+}
 
-/// What Anthropic, Google, xAI and Moonshot say where their codes do not tell money from other faults. The last two are
-/// Google's where a plan has nothing of a model, which its codes do not tell from a limit that is reached.
-const BILLING_PHRASES: &[&str] = &[
-    "credit balance is too low",
-    "specified api usage limits",
-    "workspace api usage limits",
-    "prepayment credits are depleted",
-    "used all available credits",
-    "insufficient balance",
-    "limit: 0,",
-    "limit: 0\n",
-];
-
-const OVERLOAD: &[&str] = &["overloaded_error", "provider_overloaded", "server_is_overloaded", "slow_down"];
-
-/// How Groq and `OpenAI` tell overload where no code does.
-const OVERLOAD_PHRASES: &[&str] = &["over capacity", "overloaded"];
-
-/// How `OpenAI` and Groq say that no wait makes room for a request.
-const TOO_LARGE_PHRASES: &[&str] = &["request too large"];
-
-const BAD_KEY: &[&str] = &["expired_api_key", "invalid_api_key", "missing_api_key"];
-
-/// What Google, also by its imitation of `OpenAI` and behind gateways, and xAI say of a key under a 400 or 403.
-const BAD_KEY_PHRASES: &[&str] = &[
-    "unregistered callers",
-    "api key not valid",
-    "api key expired",
-    "api key was reported",
-    "incorrect api key provided",
-];
-
-/// Accounts that are known and shut out: Groq's code, and Anthropic's words under one that serves for everything.
-const SHUT_OUT: &[&str] = &["organization_restricted"];
-
-/// See [`SHUT_OUT`].
-const SHUT_OUT_PHRASES: &[&str] = &["organization has been disabled"];
-
-/// How `OpenAI` says, under a 401, that a key is good and may not do this.
-const NOT_ALLOWED_PHRASES: &[&str] = &["missing scopes", "insufficient permissions"];
-
-const NO_MODEL: &[&str] = &["DeploymentNotFound", "model_decommissioned", "model_not_found"];
-
-/// What is said of an unknown model under codes that serve for everything.
-const NO_MODEL_PHRASES: &[&str] = &[
-    "not a valid model",
-    "invalid model",
-    "model not exist",
-    "model does not exist",
-    "has been decommissioned",
-    "does not exist or you do not have access",
-];
-
-/// What is said of a path that nothing is at, which may be that of the models: by `OpenAI`, Groq, Fastify and Express.
-const NO_PATH_PHRASES: &[&str] =
-    &["invalid url", "unknown request url", "route get", "route post", "cannot get", "cannot post"];
-
-/// What a status other than 2xx comes to, and what there is to say of it.
-pub(super) fn refusal(
-    task: &Task,
+/// A refusal, and what it is judged by.
+struct Refused<'a> {
+    probe: &'a Probe,
+    response: &'a Response,
+    body: &'a Body,
+    error: &'a ErrorBody<'a>,
+    dialect: &'a dyn Dialect,
+    words: &'a Words,
+    /// The response's own, unless the body of a gateway names the provider's.
     status: u16,
+}
+
+/// Judges a status other than 2xx.
+pub(super) fn refusal(
+    probe: &Probe,
+    response: &Response,
     body: &Body,
     error: &ErrorBody<'_>,
     dialect: &dyn Dialect,
-) -> (Reason, Cow<'static, str>) {
-    let asks_for_model = matches!(task, Task::Chat(_) | Task::Stream(_) | Task::Models | Task::Http(_));
-    let own = status;
-    let status = dialect.status(own, error);
-    let wrapped = dialect.wrapped(error);
-    let by_body = dialect
-        .reason(status, error)
-        .or_else(|| generic_reason(status, asks_for_model, error, dialect))
-        .or_else(|| generic_reason(status, asks_for_model, &ErrorBody::read(&wrapped), dialect));
-    let reason = by_body.unwrap_or_else(|| status_reason(status));
-    let detail: Cow<'static, str> = match (reason, status, body) {
-        _ if status != own => format!("the provider's {status} behind the gateway's {own}").into(),
-        (Reason::Billing, 402, _) => "".into(),
-        (Reason::Billing, ..) => format!("a {status} that is about money, not about time").into(),
-        (Reason::AuthFailed, 401, _) => "".into(),
-        (Reason::AuthFailed, ..) => format!("a {status} that is about the key").into(),
-        (Reason::InvalidRequest, 413 | 429, _) if error.says(TOO_LARGE_PHRASES) => {
-            "this one request is larger than the limit of a whole window".into()
-        }
-        (Reason::InvalidRequest, 400, _) if error.says(&["max_tokens or model output limit was reached"]) => {
-            "max_tokens was used up before any visible content".into()
-        }
-        // Google asks for a wait of seconds all the same.
-        (Reason::RateLimited, ..) if error.is_daily() => {
-            "a limit of the day is reached, not one of the minute".into()
-        }
-        (Reason::Proxy, ..) => "the proxy wants credentials (407)".into(),
-        (Reason::UnexpectedStatus, 300..=399, _) => "a redirect, which a probe does not follow".into(),
-        (_, _, Body::Html) => "an HTML page in place of the API's error: a proxy or CDN answers".into(),
-        _ => "".into(),
-    };
-    (reason, detail)
+) -> Refusal {
+    let words = words_of(error, dialect);
+    let status = dialect.status(response.status, error);
+    let refused = Refused { probe, response, body, error, dialect, words: &words, status };
+    let reason = refused.reason();
+    let clue = refused.clue(reason);
+    Refusal { reason, detail: refused.detail(reason, clue), clue }
 }
 
-/// What codes and phrases that several APIs share say beyond the status.
-fn generic_reason(
-    status: u16,
-    asks_for_model: bool,
-    error: &ErrorBody<'_>,
-    dialect: &dyn Dialect,
-) -> Option<Reason> {
-    let no_model = || {
-        error.is(NO_MODEL)
-            || status == 400 && error.says(NO_MODEL_PHRASES)
+/// What an error says, with that of the provider which a gateway hands on.
+pub(super) fn words_of(error: &ErrorBody<'_>, dialect: &dyn Dialect) -> Words {
+    let mut words = Words::of(error);
+    words.join(Words::of(&ErrorBody::read(&dialect.wrapped(error))));
+    if dialect.speaks_google() || matches!(dialect.upstream(error).name, Some("google" | "vertex")) {
+        words.by_google();
+    }
+    words
+}
+
+impl Refused<'_> {
+    fn reason(&self) -> Reason {
+        let Self { error, dialect, words, status, .. } = *self;
+        let by_words = || match status {
+            _ if words.is_money() => Some(Reason::Billing),
+            403 | 404 | 405 | 410 if self.is_lost_route() => Some(Reason::Unavailable),
+            400 | 403 if words.is_bad_key() => Some(Reason::AuthFailed),
+            400 if words.is_shut_out() => Some(Reason::Permission),
+            401 if words.is_not_allowed() && !words.is_bad_key() => Some(Reason::Permission),
+            400 | 403 | 404 | 410 | 422 if self.asks_for_model() && self.is_no_model() => {
+                Some(Reason::ModelNotFound)
+            }
+            400 | 403 if words.is_rate() => Some(Reason::RateLimited),
+            429 if words.is_too_large() => Some(Reason::InvalidRequest),
+            429 | 503 if words.is_capacity() => Some(Reason::Overloaded),
+            // OpenAI's slow_down is the caller's ramp under 429; Google says UNAVAILABLE when a model is overloaded.
+            503 if words.has_code(&["slow", "down"]) || self.is_googles_unavailable() => {
+                Some(Reason::Overloaded)
+            }
+            500 | 502 if words.has_capacity_code() => Some(Reason::Overloaded),
+            _ => None,
+        };
+        dialect.reason(status, error).or_else(by_words).unwrap_or_else(|| status_reason(status))
+    }
+
+    /// Google's own status, beside its number as its imitations of other APIs have it.
+    fn is_googles_unavailable(&self) -> bool {
+        let code = self.error.member("code").and_then(serde_json::Value::as_u64);
+        self.error.text("status") == Some("UNAVAILABLE") && code == Some(503)
+    }
+
+    fn asks_for_model(&self) -> bool {
+        matches!(self.probe.task, Task::Chat(_) | Task::Stream(_) | Task::Models | Task::Http(_))
+    }
+
+    fn is_no_model(&self) -> bool {
+        let Self { words, status, .. } = *self;
+        let through_gateway = || self.dialect.upstream(self.error).name.is_some();
+        match status {
+            410 => true,
             // A wrong path is a 404 too; one about the model says so, or comes from beyond the path.
-            || status == 404
-                && (dialect.upstream(error).name.is_some()
-                    || error.says(&["model", "deployment", "no endpoints"]))
-                && !error.says(NO_PATH_PHRASES)
-    };
-    match status {
-        400 | 402 | 403 | 429 if error.is(BILLING) || error.says(BILLING_PHRASES) => Some(Reason::Billing),
-        400 | 403 if error.is(BAD_KEY) || error.says(BAD_KEY_PHRASES) => Some(Reason::AuthFailed),
-        400 if error.is(SHUT_OUT) || error.says(SHUT_OUT_PHRASES) => Some(Reason::Permission),
-        401 if error.says(NOT_ALLOWED_PHRASES) => Some(Reason::Permission),
-        400 | 403 | 404 | 410 if asks_for_model && no_model() => Some(Reason::ModelNotFound),
-        429 if error.says(TOO_LARGE_PHRASES) => Some(Reason::InvalidRequest),
-        503 if error.is(OVERLOAD) || error.says(OVERLOAD_PHRASES) => Some(Reason::Overloaded),
-        _ => None,
+            404 => {
+                words.has_no_model_code()
+                    || (through_gateway() || words.say(&["model", "deployment", "no endpoints"]))
+                        && !words.is_no_path()
+            }
+            _ => words.is_no_model(),
+        }
+    }
+
+    /// Whether the way to the application is lost: an ingress, a router or a tunnel says so by its own words, or nothing
+    /// that the API would say comes from a path that it promises. A path that is configured may be wrong itself.
+    fn is_lost_route(&self) -> bool {
+        let Self { response, error, words, .. } = *self;
+        if self.status != response.status {
+            return false;
+        }
+        let header = |(name, expected): &(&str, Option<&str>)| {
+            let value = response.headers.get(*name).and_then(|value| value.to_str().ok());
+            value.is_some_and(|value| expected.is_none_or(|expected| expected == value))
+        };
+        let prose = || match self.body {
+            Body::Html | Body::Other => words::is_lost_route(&Body::prose(&response.body)),
+            Body::Empty | Body::Json(_) => false,
+        };
+        let silent = || !error.is_an_error() && matches!(response.status, 404 | 405) && self.is_promised();
+        LOST_ROUTE_HEADERS.iter().any(header) || words.is_lost_route() || prose() || silent()
+    }
+
+    /// Whether the API itself says that something is at the path.
+    fn is_promised(&self) -> bool {
+        let paths = &self.probe.provider.paths;
+        match &self.probe.task {
+            Task::Health => true,
+            Task::Auth => paths.auth.is_none(),
+            Task::Models => paths.models.is_none(),
+            Task::Chat(_) | Task::Stream(_) => paths.chat.is_none(),
+            Task::Balance => paths.balance.is_none(),
+            Task::Network | Task::Status(_) | Task::Http(_) => false,
+        }
+    }
+
+    /// What answered in the API's place, in our own words; `None`: the API may have. APIs answer in JSON, of which health
+    /// paths and an operator's own may know nothing.
+    fn intermediary(&self) -> Option<&'static str> {
+        let free = matches!(self.probe.task, Task::Health | Task::Http(_));
+        let basic = |value: &reqwest::header::HeaderValue| {
+            value.as_bytes().get(..5).is_some_and(|scheme| scheme.eq_ignore_ascii_case(b"basic"))
+        };
+        if self.response.status < 400 {
+            return None;
+        }
+        if self.status == 401 && self.response.headers.get_all(WWW_AUTHENTICATE).iter().any(basic) {
+            return Some("a proxy answers (Basic) in the API's place: it asks for a user and a password");
+        }
+        match self.body {
+            Body::Html => Some("an HTML page in place of the API's error: a proxy or CDN answers"),
+            Body::Empty if !free => Some("an empty body in place of the API's error: a proxy may answer"),
+            Body::Other if !free => Some("a plain text in place of the API's error: a proxy may answer"),
+            Body::Empty | Body::Other | Body::Json(_) => None,
+        }
+    }
+
+    fn clue(&self, reason: Reason) -> Option<Clue> {
+        match reason {
+            Reason::UnexpectedStatus if self.redirects_to_https() => Some(Clue::RedirectToHttps),
+            Reason::ModelNotFound if self.status == 410 || self.words.is_retired() => {
+                Some(Clue::ModelRetired)
+            }
+            Reason::InvalidRequest if self.status == 413 || self.words.is_too_large() => {
+                Some(Clue::RequestTooLarge)
+            }
+            _ => self.intermediary().map(|_| Clue::Intermediary),
+        }
+    }
+
+    /// Whether the same host is to be asked by https.
+    fn redirects_to_https(&self) -> bool {
+        let base = &self.probe.provider.base_url;
+        let target = location(&self.response.headers, base);
+        base.scheme() == "http"
+            && target.is_some_and(|target| target.scheme() == "https" && target.host() == base.host())
+    }
+
+    fn detail(&self, reason: Reason, clue: Option<Clue>) -> Cow<'static, str> {
+        let Self { response, words, status, .. } = *self;
+        let intermediary = || self.intermediary().unwrap_or_default();
+        match (reason, status) {
+            _ if status != response.status => {
+                format!("the provider's {status} behind the gateway's {}", response.status).into()
+            }
+            (Reason::Billing, 402) => intermediary().into(),
+            (Reason::Billing, _) => format!("a {status} that is about money, not about time").into(),
+            (Reason::AuthFailed, 401) => intermediary().into(),
+            (Reason::AuthFailed, _) => format!("a {status} that is about the key").into(),
+            (Reason::RateLimited, 400 | 403) => format!("a {status} about a limit that waiting heals").into(),
+            (Reason::Overloaded, 429) => {
+                "a 429 about the service's own capacity, not about our limits".into()
+            }
+            (Reason::Unavailable, 403 | 404 | 405 | 410) => {
+                "a router answers that nothing is at this path: the service is gone, or base_url is wrong"
+                    .into()
+            }
+            (Reason::ModelNotFound, _) if clue == Some(Clue::ModelRetired) => "the model is retired".into(),
+            (Reason::InvalidRequest, 413 | 429) if words.is_too_large() => {
+                "this one request is larger than the limit of a whole window".into()
+            }
+            (Reason::InvalidRequest, 400) if words.say(&["max_tokens or model output limit was reached"]) => {
+                "max_tokens was used up before any visible content".into()
+            }
+            (Reason::Proxy, _) => "the proxy wants credentials (407)".into(),
+            (Reason::UnexpectedStatus, 300..=399) if clue == Some(Clue::RedirectToHttps) => {
+                "a redirect to the same host by https".into()
+            }
+            (Reason::UnexpectedStatus, 300..=399) => "a redirect, which a probe does not follow".into(),
+            _ => intermediary().into(),
+        }
     }
 }
 
-/// What a status says by itself (RFC 9110, 15; 498 is Groq's, 524 Cloudflare's, 529 Anthropic's).
+fn location(headers: &HeaderMap, base: &Url) -> Option<Url> {
+    const MAX_BYTES: usize = 2048;
+    let text = headers.get(LOCATION)?.to_str().ok().filter(|text| text.len() <= MAX_BYTES)?;
+    base.join(text).ok()
+}
+
+/// What a status says by itself (RFC 9110, 15; 498 is Groq's, 524 Cloudflare's, 529 Anthropic's). 424 is a generation that
+/// failed (TGI, Groq), 499 one that the service cancelled (Google): the prober cancels none.
 pub(super) fn status_reason(status: u16) -> Reason {
     match status {
         401 => Reason::AuthFailed,
@@ -160,8 +241,8 @@ pub(super) fn status_reason(status: u16) -> Reason {
         429 => Reason::RateLimited,
         498 | 529 => Reason::Overloaded,
         503 => Reason::Unavailable,
+        424 | 499 | 500..=599 => Reason::ServerError,
         400..=499 => Reason::InvalidRequest,
-        500..=599 => Reason::ServerError,
         _ => Reason::UnexpectedStatus,
     }
 }

@@ -1,6 +1,6 @@
 //! What to do about a failure, by the guide's remedies, in our own words.
 
-use crate::outcome::{Api, Check, Fault, Outcome, Reason};
+use crate::outcome::{Api, Check, Clue, Fault, LimitedBy, Outcome, Reason};
 
 /// Returns the general hint for an outcome, where its cause has none of its own; empty on success.
 pub(super) fn remedy(api: Api, check: Check, outcome: &Outcome) -> &'static str {
@@ -33,6 +33,9 @@ pub(super) fn remedy(api: Api, check: Check, outcome: &Outcome) -> &'static str 
         Reason::Disconnected => {
             "the service dropped the connection: if it goes on, give the support the times and request ids"
         }
+        Reason::AuthFailed | Reason::Permission if outcome.clue == Some(Clue::Intermediary) => {
+            "the answer is not the API's, which may never have seen the request: check base_url, and what a proxy, CDN or firewall before the API wants; if the API does answer so, check the key"
+        }
         Reason::AuthFailed => auth_failed(api, outcome.fault),
         Reason::Permission => {
             "the key is known but may not do this: check its scopes, project, region and IP restrictions, and that its account is open"
@@ -44,11 +47,18 @@ pub(super) fn remedy(api: Api, check: Check, outcome: &Outcome) -> &'static str 
         Reason::RateLimited if outcome.fault == Fault::Provider => {
             "the gateway's provider account is at its limit: add connections to a pool or raise the provider's tier"
         }
-        Reason::RateLimited => {
+        Reason::RateLimited
+            if matches!(outcome.limited_by, None | Some(LimitedBy::Unknown))
+                && outcome.retry_after.is_some() =>
+        {
             "wait as asked; send fewer requests, spread them over providers, or raise the tier"
         }
+        Reason::RateLimited => rate_limited(outcome.limited_by.unwrap_or(LimitedBy::Unknown)),
         Reason::Overloaded => {
             "the service has too much to do: use another model or provider until it recovers"
+        }
+        Reason::Unavailable if matches!(outcome.http_status, Some(403 | 404 | 405 | 410)) => {
+            "check base_url; if it is right, the service behind this address is gone: look at its deployment or status page"
         }
         Reason::Unavailable => {
             "look at the service's status page for maintenance or incidents; use another provider meanwhile"
@@ -56,16 +66,39 @@ pub(super) fn remedy(api: Api, check: Check, outcome: &Outcome) -> &'static str 
         Reason::GatewayTimeout => {
             "make the request smaller, stream it, or use a faster model; look at the provider's status"
         }
-        Reason::ServerError => "the service failed: look at its status page; give the support the request id",
+        Reason::ServerError if outcome.clue == Some(Clue::Intermediary) => {
+            "a proxy or load balancer before the service answers in its place: look at its log, and at the service's status page"
+        }
+        Reason::ServerError if outcome.request_id.is_none() => {
+            "the service failed: look at its status page; contact support with the timestamps"
+        }
+        Reason::ServerError => {
+            "the service failed: look at its status page; contact support with the request ID"
+        }
+        Reason::ModelNotFound if outcome.clue == Some(Clue::ModelRetired) => {
+            "the model has been retired: set model to its successor in the provider's list of deprecations"
+        }
         Reason::ModelNotFound => {
             "the model is unknown or retired: see the models check or the provider's model list"
         }
+        Reason::InvalidRequest if outcome.clue == Some(Clue::RequestTooLarge) => {
+            "the request is larger than the service, or a proxy before it, accepts: shorten the prompt, or raise the size limit there"
+        }
         Reason::InvalidRequest => invalid_request(check),
+        Reason::UnexpectedStatus if outcome.clue == Some(Clue::RedirectToHttps) => {
+            "write https:// in base_url: the server redirects plain http there, and a probe follows no redirect"
+        }
         Reason::UnexpectedStatus => "check base_url and paths: this status is none that the API documents",
+        Reason::Malformed if outcome.clue == Some(Clue::EmptyAnswer) => {
+            "the model answered nothing, although it was neither cut off nor filtered: use another model or provider if it repeats"
+        }
         Reason::Malformed => {
             "check base_url: something other than the API may be answering, a proxy or portal perhaps"
         }
         Reason::ErrorIn200 => "the service reports an error under a success status: look at its status page",
+        Reason::NoContent if outcome.clue == Some(Clue::ToolCall) => {
+            "the model called a tool that the request does not offer: change the prompt, or the gateway that adds tools"
+        }
         Reason::NoContent => {
             "raise max_tokens or take a model that does not reason; change the prompt if it is filtered"
         }
@@ -82,6 +115,33 @@ pub(super) fn remedy(api: Api, check: Check, outcome: &Outcome) -> &'static str 
             "the response is not what expect asks for: look at it with once --verbose, or at expect"
         }
         Reason::Internal => "the prober itself is short of something: see its log, LimitNOFILE and memory",
+    }
+}
+
+/// What to do about each limit.
+fn rate_limited(limit: LimitedBy) -> &'static str {
+    match limit {
+        LimitedBy::Requests => {
+            "too many requests in a window: send fewer, raise intervals, spread them over providers, or raise the tier"
+        }
+        LimitedBy::Tokens => {
+            "too many tokens in a window: shorten prompts, lower max_tokens, send fewer requests, or raise the tier"
+        }
+        LimitedBy::InputTokens => {
+            "too many input tokens in a window: shorten prompts, send fewer requests, or raise the tier"
+        }
+        LimitedBy::OutputTokens => {
+            "too many output tokens in a window: lower max_tokens, send fewer requests, or raise the tier"
+        }
+        LimitedBy::Concurrency => {
+            "too many requests at the same time: lower max_concurrent_per_provider, or raise the tier"
+        }
+        LimitedBy::Day => {
+            "a limit of the day is reached: wait for the next day, raise intervals, or raise the tier"
+        }
+        LimitedBy::Unknown => {
+            "a limit is reached that the service does not name: send fewer requests, spread them over providers, or raise the tier"
+        }
     }
 }
 

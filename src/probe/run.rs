@@ -280,23 +280,5 @@ fn set_verdict(outcome: &mut Outcome, verdict: Option<Verdict>) {
         outcome.detail = Cow::Borrowed("the response could not be taken apart");
         return;
     };
-    let Verdict {
-        reason,
-        fault,
-        detail,
-        error_code,
-        upstream,
-        request_id,
-        retry_after,
-        ratelimit,
-        tokens,
-        status_page,
-        balance,
-    } = verdict;
-    (outcome.reason, outcome.fault, outcome.detail) = (reason, fault, detail);
-    (outcome.error_code, outcome.upstream, outcome.request_id) = (error_code, upstream, request_id);
-    (outcome.retry_after, outcome.ratelimit) = (retry_after, ratelimit);
-    (outcome.input_tokens, outcome.output_tokens) = (tokens.input, tokens.output);
-    outcome.tokens_estimated = tokens.estimated;
-    (outcome.status_page, outcome.balance) = (status_page, balance);
+    verdict.write_into(outcome);
 }

@@ -89,6 +89,13 @@ impl Decoder {
         self.recognised || !self.line.is_empty() && BEGINNINGS.iter().any(begins)
     }
 
+    /// The data of an event, or of a line, that the end of the stream has left without its own end.
+    pub(super) fn unfinished(&self) -> String {
+        let line = self.line.strip_prefix(b"data:").unwrap_or_default();
+        let line = line.strip_prefix(b" ").unwrap_or(line);
+        text([&self.data, line].concat().trim_ascii())
+    }
+
     fn extend_line(&mut self, bytes: &[u8]) -> Result<(), TooLong> {
         if self.line.len() + bytes.len() > MAX_LINE {
             return Err(TooLong);
@@ -131,6 +138,12 @@ impl Decoder {
                     return Err(TooLong);
                 }
                 self.data.extend_from_slice(value);
+                self.data.push(b'\n');
+            }
+            // llama.cpp until late 2025: a field of its own in place of data.
+            b"error" if !value.is_empty() => {
+                self.name = b"error".to_vec();
+                self.data.extend_from_slice(&value[..value.len().min(MAX_DATA)]);
                 self.data.push(b'\n');
             }
             // Without a name it is a comment.

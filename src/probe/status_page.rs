@@ -3,23 +3,28 @@
 //! Pure, and without a tree: Google's list has hundreds of kilobytes, of which a handful of words count. Of those only
 //! ones that we know come out.
 
-use std::{borrow::Cow, fmt, marker::PhantomData};
+use std::time::SystemTime;
 
-use serde::{
-    Deserialize, Deserializer,
-    de::{self, DeserializeSeed, IgnoredAny, MapAccess, SeqAccess, Visitor},
+use serde::{Deserialize, de};
+
+use super::{
+    hints,
+    loose::{Rows, Text},
 };
+use crate::outcome::{ComponentStatus, Indicator, Maintenance, StatusPage};
 
-use crate::outcome::{ComponentStatus, Indicator, StatusPage};
-
-/// The page, and a remark where something of it could not be told; the error says why it is none.
-pub(super) fn read(body: &[u8], components: &[String]) -> Result<(StatusPage, &'static str), &'static str> {
+/// The page at that time, and a remark where something of it could not be told; the error says why it is none.
+pub(super) fn read(
+    body: &[u8],
+    components: &[String],
+    now: SystemTime,
+) -> Result<(StatusPage, &'static str), &'static str> {
     let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body).trim_ascii();
     let page = match body.first() {
         None => return Err("an empty body in place of the status page's data"),
         Some(b'<') => return Err("an HTML page in place of the status page's data"),
         Some(b'[') => of_google(body, components),
-        Some(_) => of_statuspage(body, components),
+        Some(_) => of_statuspage(body, components, now),
     };
     let page = page.map_err(|_| "the body is neither a Statuspage summary nor Google's list of incidents")?;
     let unknown = |(_, status): &(String, ComponentStatus)| *status == ComponentStatus::Unknown;
@@ -33,102 +38,89 @@ pub(super) fn read(body: &[u8], components: &[String]) -> Result<(StatusPage, &'
     Ok((page, remark))
 }
 
-/// `{"status":{"indicator":…},"components":[…],"incidents":[…]}`. Where incident.io imitates it and all is quiet, the
-/// incidents are null or missing; Statuspage's own `status.json` has neither them nor components.
-fn of_statuspage(body: &[u8], wanted: &[String]) -> serde_json::Result<StatusPage> {
-    let mut summary =
-        Summary { wanted, indicator: None, components: vec![None; wanted.len()], listed: false, open: None };
-    let mut deserializer = serde_json::Deserializer::from_slice(body);
-    deserializer.deserialize_map(&mut summary)?;
-    deserializer.end()?;
-    let Summary { indicator, components, listed, open, .. } = summary;
-    let indicator = indicator.ok_or_else(|| de::Error::missing_field("status"))?;
-    let status = |status: Option<ComponentStatus>| status.unwrap_or(ComponentStatus::Unknown);
-    Ok(StatusPage {
-        indicator,
-        open_incidents: open.or(listed.then_some(0)),
-        components: wanted.iter().cloned().zip(components.into_iter().map(status)).collect(),
-    })
-}
-
-struct Summary<'w> {
-    wanted: &'w [String],
-    indicator: Option<Indicator>,
-    /// In the order of `wanted`; `None`: not found so far.
-    components: Vec<Option<ComponentStatus>>,
-    /// Whether the page lists components, as every summary does.
-    listed: bool,
-    open: Option<u64>,
+/// `{"status":{"indicator":…},"components":[…],"incidents":[…],"scheduled_maintenances":[…]}`. Where incident.io imitates
+/// it and all is quiet, the last two are null or missing; Statuspage's own `status.json` has neither them nor components.
+#[derive(Deserialize)]
+struct Summary<'a> {
+    #[serde(borrow)]
+    status: Status<'a>,
+    #[serde(borrow, default)]
+    components: Rows<Component<'a>>,
+    #[serde(borrow, default)]
+    incidents: Rows<Incident<'a>>,
+    #[serde(borrow, default)]
+    scheduled_maintenances: Rows<Scheduled<'a>>,
+    /// Of incident.io's own summary, which lists apart what has begun.
+    #[serde(borrow, default)]
+    in_progress_maintenances: Rows<Scheduled<'a>>,
 }
 
 #[derive(Deserialize)]
 struct Status<'a> {
-    #[serde(borrow)]
-    indicator: Cow<'a, str>,
+    #[serde(borrow, default)]
+    indicator: Text<'a>,
 }
 
 #[derive(Deserialize)]
 struct Component<'a> {
-    #[serde(borrow)]
-    name: Option<Cow<'a, str>>,
-    #[serde(borrow)]
-    status: Option<Cow<'a, str>>,
+    #[serde(borrow, default)]
+    name: Text<'a>,
+    #[serde(borrow, default)]
+    status: Text<'a>,
 }
 
 #[derive(Deserialize)]
 struct Incident<'a> {
-    #[serde(borrow)]
-    status: Option<Cow<'a, str>>,
+    #[serde(borrow, default)]
+    status: Text<'a>,
 }
 
-impl<'de> Visitor<'de> for &mut Summary<'_> {
-    type Value = ();
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a summary")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
-        while let Some(name) = map.next_key::<Cow<'de, str>>()? {
-            match &*name {
-                "status" => {
-                    let status: Status<'de> = map.next_value()?;
-                    let known = Indicator::from_name(&status.indicator);
-                    self.indicator = Some(known.unwrap_or(Indicator::Unknown));
-                }
-                "components" => {
-                    let each = Each::new(|component: Component<'de>| self.take(&component));
-                    self.listed = map.next_value_seed(each)?;
-                }
-                "incidents" => {
-                    let mut open = 0;
-                    let is_over = |word: &str| matches!(word, "resolved" | "postmortem" | "completed");
-                    let each = Each::new(|incident: Incident<'de>| {
-                        open += u64::from(!incident.status.is_some_and(|word| is_over(&word)));
-                    });
-                    self.open = map.next_value_seed(each)?.then_some(open);
-                }
-                _ => drop(map.next_value::<IgnoredAny>()?),
-            }
-        }
-        Ok(())
-    }
+/// An announced maintenance: by Statuspage's names, or by incident.io's own.
+#[derive(Deserialize)]
+struct Scheduled<'a> {
+    #[serde(borrow, default)]
+    status: Text<'a>,
+    #[serde(borrow, default)]
+    scheduled_for: Text<'a>,
+    #[serde(borrow, default)]
+    scheduled_until: Text<'a>,
+    #[serde(borrow, default)]
+    starts_at: Text<'a>,
+    #[serde(borrow, default)]
+    ends_at: Text<'a>,
+    #[serde(borrow, default)]
+    started_at: Text<'a>,
+    #[serde(borrow, default)]
+    scheduled_end_at: Text<'a>,
+    /// None, where it does not say what it affects.
+    #[serde(borrow, default)]
+    components: Rows<Component<'a>>,
 }
 
-impl Summary<'_> {
-    /// Of several components of one name, as groups may have them, the worst counts.
-    fn take(&mut self, component: &Component<'_>) {
-        let Some(index) = self.wanted.iter().position(|wanted| component.name.as_deref() == Some(wanted))
-        else {
-            return;
-        };
-        let word = component.status.as_deref();
-        let status = word.and_then(ComponentStatus::from_name).unwrap_or(ComponentStatus::Unknown);
-        let found = self.components[index].get_or_insert(status);
-        if gravity(status) > gravity(*found) {
-            *found = status;
-        }
-    }
+fn of_statuspage(body: &[u8], wanted: &[String], now: SystemTime) -> serde_json::Result<StatusPage> {
+    let summary: Summary<'_> = serde_json::from_slice(body)?;
+    let Some(indicator) = summary.status.indicator.get() else {
+        return Err(de::Error::missing_field("indicator"));
+    };
+    let is_over = |word: Option<&str>| matches!(word, Some("resolved" | "postmortem" | "completed"));
+    let open = summary.incidents.rows.iter().filter(|incident| !is_over(incident.status.get())).count();
+    let listed = summary.incidents.listed || summary.components.listed;
+    let components = wanted.iter().map(|name| (name.clone(), status_of(name, &summary.components.rows)));
+    Ok(StatusPage {
+        indicator: Indicator::from_name(indicator).unwrap_or(Indicator::Unknown),
+        open_incidents: listed.then_some(open as u64),
+        components: components.collect(),
+        maintenance: summary.maintenance(wanted, now),
+    })
+}
+
+/// Of several components of one name, as groups may have them, the worst counts.
+fn status_of(name: &str, components: &[Component<'_>]) -> ComponentStatus {
+    let named = components.iter().filter(|component| component.name.get() == Some(name));
+    let status = |component: &Component<'_>| {
+        component.status.get().and_then(ComponentStatus::from_name).unwrap_or(ComponentStatus::Unknown)
+    };
+    named.map(status).max_by_key(|status| gravity(*status)).unwrap_or(ComponentStatus::Unknown)
 }
 
 /// The order of badness, in which what is not known is worse than nothing and better than any trouble.
@@ -143,18 +135,56 @@ fn gravity(status: ComponentStatus) -> u8 {
     }
 }
 
+impl Summary<'_> {
+    /// The maintenance that is in progress, else the one that begins next. Where components are configured, one that
+    /// names others alone does not count.
+    fn maintenance(&self, wanted: &[String], now: SystemTime) -> Option<Maintenance> {
+        let affects = |row: &&Scheduled<'_>| {
+            let mut names = row.components.rows.iter().filter_map(|component| component.name.get());
+            wanted.is_empty()
+                || row.components.rows.is_empty()
+                || names.any(|name| wanted.iter().any(|wanted| wanted == name))
+        };
+        let begun = self.in_progress_maintenances.rows.iter().filter(affects).map(|row| (row, true));
+        let announced = self.scheduled_maintenances.rows.iter().filter(affects).map(|row| (row, false));
+        let maintenances = begun.chain(announced).filter_map(|(row, begun)| row.maintenance(begun, now));
+        maintenances.min_by_key(|maintenance| (!maintenance.in_progress, maintenance.start))
+    }
+}
+
+impl Scheduled<'_> {
+    /// `None`: it is over, or is announced without a time. One that is announced and whose time has come is in progress,
+    /// whether or not somebody has changed its state.
+    fn maintenance(&self, begun: bool, now: SystemTime) -> Option<Maintenance> {
+        let time = |names: [&Text<'_>; 3]| names.into_iter().filter_map(Text::get).find_map(hints::date);
+        let start = time([&self.scheduled_for, &self.starts_at, &self.started_at]);
+        let end = time([&self.scheduled_until, &self.ends_at, &self.scheduled_end_at]);
+        let is_past = end.is_some_and(|end| end <= now);
+        let in_progress = match self.status.get() {
+            Some("completed" | "resolved" | "cancelled" | "canceled") => return None,
+            Some("in_progress" | "verifying") => true,
+            _ if begun => true,
+            _ if is_past || start.is_none() => return None,
+            _ => end.is_some() && start.is_some_and(|start| start <= now),
+        };
+        Some(Maintenance { start, end, in_progress })
+    }
+}
+
 /// A bare array of incidents, old ones included; one without an end is open. The page has no verdict of its own: it is
 /// that of the worst open incident. Configured components are titles of products, and then nothing else counts. A
 /// product that no open incident affects is operational: the list names none that are well.
 fn of_google(body: &[u8], wanted: &[String]) -> serde_json::Result<StatusPage> {
+    let incidents: Rows<GoogleIncident<'_>> = serde_json::from_slice(body)?;
     let mut worst = Indicator::None;
     let mut open = 0;
     let mut components = vec![Indicator::None; wanted.len()];
-    let mut take = |incident: GoogleIncident<'_>| {
-        let Some(impact) = incident.indicator() else { return };
+    for incident in &incidents.rows {
+        let Some(impact) = incident.indicator() else { continue };
         let mut counts = wanted.is_empty();
         for (component, name) in components.iter_mut().zip(wanted) {
-            if incident.affected_products.contains(&Cow::Borrowed(name.as_str())) {
+            let mut titles = incident.affected_products.rows.iter().filter_map(|product| product.title.get());
+            if titles.any(|title| title == name) {
                 *component = worse(*component, impact);
                 counts = true;
             }
@@ -163,10 +193,7 @@ fn of_google(body: &[u8], wanted: &[String]) -> serde_json::Result<StatusPage> {
             open += 1;
             worst = worse(worst, impact);
         }
-    };
-    let mut deserializer = serde_json::Deserializer::from_slice(body);
-    Each::new(&mut take).deserialize(&mut deserializer)?;
-    deserializer.end()?;
+    }
     let status = |impact| match impact {
         Indicator::None => ComponentStatus::Operational,
         Indicator::Minor => ComponentStatus::DegradedPerformance,
@@ -178,49 +205,37 @@ fn of_google(body: &[u8], wanted: &[String]) -> serde_json::Result<StatusPage> {
         indicator: worst,
         open_incidents: Some(open),
         components: wanted.iter().cloned().zip(components.into_iter().map(status)).collect(),
+        maintenance: None,
     })
 }
 
 #[derive(Deserialize)]
 struct GoogleIncident<'a> {
-    #[serde(borrow)]
-    end: Option<Cow<'a, str>>,
-    #[serde(borrow)]
-    status_impact: Option<Cow<'a, str>>,
-    #[serde(borrow)]
-    severity: Option<Cow<'a, str>>,
-    #[serde(borrow, default, deserialize_with = "titles")]
-    affected_products: Vec<Cow<'a, str>>,
+    #[serde(borrow, default)]
+    end: Text<'a>,
+    #[serde(borrow, default)]
+    status_impact: Text<'a>,
+    #[serde(borrow, default)]
+    severity: Text<'a>,
+    #[serde(borrow, default)]
+    affected_products: Rows<Product<'a>>,
 }
 
 #[derive(Deserialize)]
 struct Product<'a> {
-    #[serde(borrow)]
-    title: Option<Cow<'a, str>>,
-}
-
-/// The titles of products; no real incident has more than some hundred.
-fn titles<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Cow<'de, str>>, D::Error> {
-    const MOST: usize = 1024;
-    let mut titles = Vec::new();
-    let each = Each::new(|product: Product<'de>| {
-        if titles.len() < MOST {
-            titles.extend(product.title);
-        }
-    });
-    each.deserialize(deserializer)?;
-    Ok(titles)
+    #[serde(borrow, default)]
+    title: Text<'a>,
 }
 
 impl GoogleIncident<'_> {
     /// How bad it is; `None`: it is over. An outage is worse than a disruption, and either is one step worse where its
     /// severity is high.
     fn indicator(&self) -> Option<Indicator> {
-        if self.end.as_deref().is_some_and(|end| !end.is_empty()) {
+        if self.end.get().is_some_and(|end| !end.is_empty()) {
             return None;
         }
-        let high = self.severity.as_deref() == Some("high");
-        Some(match self.status_impact.as_deref() {
+        let high = self.severity.get() == Some("high");
+        Some(match self.status_impact.get() {
             Some("SERVICE_OUTAGE") if high => Indicator::Critical,
             Some("SERVICE_OUTAGE") => Indicator::Major,
             Some("SERVICE_DISRUPTION") if high => Indicator::Major,
@@ -244,45 +259,6 @@ fn worse(one: Indicator, other: Indicator) -> Indicator {
     if gravity(other) > gravity(one) { other } else { one }
 }
 
-/// Hands each row of an array over and keeps none; the value is whether there was an array, and not null.
-struct Each<T, F> {
-    visit: F,
-    row: PhantomData<T>,
-}
-
-impl<T, F: FnMut(T)> Each<T, F> {
-    fn new(visit: F) -> Self {
-        Self { visit, row: PhantomData }
-    }
-}
-
-impl<'de, T: Deserialize<'de>, F: FnMut(T)> DeserializeSeed<'de> for Each<T, F> {
-    type Value = bool;
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<bool, D::Error> {
-        deserializer.deserialize_any(self)
-    }
-}
-
-impl<'de, T: Deserialize<'de>, F: FnMut(T)> Visitor<'de> for Each<T, F> {
-    type Value = bool;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an array or null")
-    }
-
-    fn visit_unit<E>(self) -> Result<bool, E> {
-        Ok(false)
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(mut self, mut rows: A) -> Result<bool, A::Error> {
-        while let Some(row) = rows.next_element()? {
-            (self.visit)(row);
-        }
-        Ok(true)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -291,7 +267,7 @@ mod tests {
     #[track_caller]
     fn check(body: &str, wanted: &[&str], expected: Result<(&str, Option<u64>, &[&str]), &str>) {
         let wanted: Vec<String> = wanted.iter().map(ToString::to_string).collect();
-        let found = read(body.as_bytes(), &wanted).map(|(page, _)| page);
+        let found = read(body.as_bytes(), &wanted, SystemTime::UNIX_EPOCH).map(|(page, _)| page);
         let components = found.as_ref().map_or(vec![], |page| {
             assert_eq!(
                 page.components.iter().map(|(name, _)| name).collect::<Vec<_>>(),
@@ -445,5 +421,74 @@ mod tests {
         check(&page, &["a"], Ok(("unknown", Some(1), &["unknown"])));
         let deep = "[".repeat(100_000);
         check(&format!(r#"{{"status":{{"indicator":"none"}},"deep":{deep}"#), &[], Err("neither"));
+    }
+
+    /// The maintenance of a summary with these rows, at noon of the 22nd of November 2026: start, end, in progress.
+    fn maintenance(rows: &str, wanted: &[&str]) -> Option<(Option<String>, Option<String>, bool)> {
+        let now = hints::rfc3339("2026-11-22T12:00:00Z").unwrap();
+        let wanted: Vec<String> = wanted.iter().map(ToString::to_string).collect();
+        let body = format!(r#"{{"status":{{"indicator":"none"}},"components":[],{rows}}}"#);
+        let (page, _) = read(body.as_bytes(), &wanted, now).unwrap();
+        let hour = |time: SystemTime| crate::outcome::rfc3339(time)[8..13].to_owned();
+        page.maintenance.map(|found| (found.start.map(hour), found.end.map(hour), found.in_progress))
+    }
+
+    #[test]
+    fn announced_maintenance_is_read() {
+        let row = |status: &str, start: &str, end: &str| {
+            format!(
+                r#"{{"status":"{status}","scheduled_for":"2026-11-{start}:00:00Z","scheduled_until":"2026-11-{end}:00:00Z"}}"#
+            )
+        };
+        let list = |rows: &[String]| format!(r#""scheduled_maintenances":[{}]"#, rows.join(","));
+        let found = |start: &str, end: &str, now| Some((Some(start.to_owned()), Some(end.to_owned()), now));
+        let of = |rows: &[String]| maintenance(&list(rows), &[]);
+        assert_eq!(of(&[row("scheduled", "23T10", "23T12")]), found("23T10", "23T12", false));
+        assert_eq!(of(&[row("in_progress", "22T10", "22T14")]), found("22T10", "22T14", true));
+        assert_eq!(of(&[row("verifying", "22T10", "22T11")]), found("22T10", "22T11", true));
+        // Nobody has changed its state, but its time has come.
+        assert_eq!(of(&[row("scheduled", "22T11", "22T13")]), found("22T11", "22T13", true));
+        // The one in progress before the next one, and that before a later one.
+        let two = [row("scheduled", "22T20", "22T21"), row("in_progress", "22T10", "22T14")];
+        assert_eq!(of(&two), found("22T10", "22T14", true));
+        let two = [row("scheduled", "25T20", "25T21"), row("scheduled", "23T10", "23T14")];
+        assert_eq!(of(&two), found("23T10", "23T14", false));
+        // incident.io's own names.
+        let own = r#""scheduled_maintenances":[{"starts_at":"2026-11-23T10:00:00Z","ends_at":"2026-11-23T12:00:00Z"}]"#;
+        assert_eq!(maintenance(own, &[]), found("23T10", "23T12", false));
+        let begun = r#""in_progress_maintenances":[{"started_at":"2026-11-22T10:00:00Z","scheduled_end_at":"2026-11-22T14:00:00Z"}]"#;
+        assert_eq!(maintenance(begun, &[]), found("22T10", "22T14", true));
+        let endless =
+            r#""scheduled_maintenances":[{"status":"in_progress","scheduled_for":"2026-11-22T10:00:00Z"}]"#;
+        assert_eq!(maintenance(endless, &[]), Some((Some("22T10".to_owned()), None, true)));
+        let affecting = r#""scheduled_maintenances":[{"status":"scheduled","scheduled_for":"2026-11-23T10:00:00Z","components":[{"name":"API"}]}]"#;
+        for wanted in [&[][..], &["API"], &["Web", "API"]] {
+            assert_eq!(
+                maintenance(affecting, wanted),
+                Some((Some("23T10".to_owned()), None, false)),
+                "{wanted:?}"
+            );
+        }
+        assert_eq!(maintenance(affecting, &["Web"]), None);
+    }
+
+    #[test]
+    fn what_is_over_or_without_a_time_is_no_maintenance() {
+        let time = r#""scheduled_for":"2026-11-23T10:00:00Z""#;
+        for rows in [
+            r#""scheduled_maintenances":null"#.to_owned(),
+            r#""scheduled_maintenances":[]"#.to_owned(),
+            r#""incidents":[{"status":"investigating","impact":"maintenance"}]"#.to_owned(),
+            r#""scheduled_maintenances":[{}]"#.to_owned(),
+            format!(r#""scheduled_maintenances":[{{"status":"completed",{time}}}]"#),
+            format!(r#""scheduled_maintenances":[{{"status":"canceled",{time}}}]"#),
+            r#""scheduled_maintenances":[{"status":"scheduled","scheduled_for":"soon"}]"#.to_owned(),
+            r#""scheduled_maintenances":[{"status":"scheduled","scheduled_for":7}]"#.to_owned(),
+            r#""scheduled_maintenances":[{"status":"scheduled","scheduled_for":"2026-11-20T10:00:00Z","scheduled_until":"2026-11-20T12:00:00Z"}]"#.to_owned(),
+            r#""scheduled_maintenances":[{"status":"scheduled","scheduled_for":"9999-12-31T10:00:00Z"}]"#.to_owned(),
+            r#""scheduled_maintenances":[{"name":"x","components":null}]"#.to_owned(),
+        ] {
+            assert_eq!(maintenance(&rows, &[]), None, "{rows}");
+        }
     }
 }

@@ -9,7 +9,9 @@ use serde_json::Value;
 
 use super::{
     body::ErrorBody,
-    dialect::{self, Dialect, Piece, Usage},
+    classify::MALFORMED_USAGE,
+    dialect::{self, Dialect, Emptiness, Piece, Usage},
+    gate,
     sse::{Decoder, Event, TooLong},
 };
 use crate::{
@@ -35,6 +37,7 @@ pub(super) struct Listener {
     dialect: &'static dyn Dialect,
     stall_timeout: Duration,
     prompt_tokens: u64,
+    max_tokens: u32,
     most_bytes: usize,
     bytes: usize,
     body: Body,
@@ -60,7 +63,7 @@ struct Heard {
     visible: bool,
     refused: bool,
     /// When the content was complete, and why there was none if there was none.
-    finish: Option<(Instant, &'static str)>,
+    finish: Option<(Instant, Emptiness)>,
     /// Whether the last end mark was there.
     done: bool,
     /// When the last event came that was complete.
@@ -85,8 +88,12 @@ struct Flow {
 pub(super) enum Ending<'a> {
     /// It ended as its protocol promises, with content.
     Complete,
-    /// The same without content; why, in our own words.
-    Empty(&'static str),
+    /// The same without content.
+    Empty(Emptiness),
+    /// Its end mark came, with neither content nor a reason to finish before it.
+    Silent,
+    /// Not one byte came.
+    Nothing,
     /// An event says that the answer failed.
     Failed {
         /// The event.
@@ -110,6 +117,7 @@ impl Listener {
             dialect: dialect::of(api),
             stall_timeout: stream.stall_timeout,
             prompt_tokens: stream.chat.estimated_input_tokens(),
+            max_tokens: stream.chat.max_tokens,
             most_bytes: MAX_FOREIGN.max(stream.chat.max_tokens as usize * MAX_BYTES_PER_TOKEN),
             bytes: 0,
             body: Body::Blank(Vec::new()),
@@ -188,29 +196,50 @@ impl Listener {
             return Ending::Malformed(how);
         }
         match finish {
-            _ if !self.heard.is_complete() => {
+            _ if self.bytes == 0 => Ending::Nothing,
+            _ if !self.heard.is_complete() && !self.ends_in_its_mark() => {
                 if self.bytes > 0 && !self.decoder.recognised() && matches!(self.body, Body::Events) {
                     return Ending::Malformed("the body is not an event stream");
                 }
                 Ending::Truncated { late }
             }
             _ if *visible => Ending::Complete,
-            _ if *refused => Ending::Empty("the model refused"),
-            Some((_, why)) => Ending::Empty(why),
-            // An end mark without a reason to end.
-            None => Ending::Empty("the answer is empty"),
+            _ if *refused => Ending::Empty(Emptiness::Refusal),
+            Some((_, why)) => Ending::Empty(*why),
+            None => Ending::Silent,
         }
+    }
+
+    /// Whether the last end mark is there without the end of its line, with which some servers end the stream.
+    fn ends_in_its_mark(&self) -> bool {
+        self.dialect.ends_with_done()
+            && matches!(self.body, Body::Events)
+            && self.decoder.unfinished() == "[DONE]"
+    }
+
+    /// The counts, unless no such request can have taken so many.
+    fn plausible_usage(&self) -> Option<Usage> {
+        let usage = self.heard.usage;
+        let fits = gate::is_plausible_for(self.prompt_tokens, self.max_tokens, usage.input, usage.output);
+        fits.then_some(usage)
     }
 
     /// Writes times and counts into the outcome of the run. `handed_over`: when the request went to the connection.
     pub(super) fn measure(&self, outcome: &mut Outcome, handed_over: Option<Instant>) {
-        let Heard { text, reasoning, usage, .. } = &self.heard;
+        let Heard { text, reasoning, .. } = &self.heard;
         let since = |first: Option<Instant>| Some(first?.saturating_duration_since(handed_over?));
         outcome.time_to_first_token = since(text.first);
         outcome.time_to_first_reasoning = since(reasoning.first);
         if outcome.success() {
             outcome.time_per_output_token = self.time_per_token();
         }
+        outcome.reported_processing = outcome.reported_processing.or(self.heard.usage.processing);
+        let Some(usage) = self.plausible_usage() else {
+            if outcome.detail.is_empty() {
+                outcome.detail = MALFORMED_USAGE.into();
+            }
+            return;
+        };
         (outcome.input_tokens, outcome.output_tokens) = (usage.input, usage.output);
         let spent = text.pieces + reasoning.pieces > 0;
         if spent && (usage.input.is_none() || usage.output.is_none()) {
@@ -222,9 +251,10 @@ impl Listener {
 
     /// Between the visible tokens, on average. Pieces that all came at once say nothing about it.
     fn time_per_token(&self) -> Option<Duration> {
-        let Heard { text, reasoning, usage, .. } = &self.heard;
+        let Heard { text, reasoning, .. } = &self.heard;
+        let usage = self.plausible_usage().unwrap_or_default();
         let taken = text.last?.checked_duration_since(text.first?).filter(|taken| !taken.is_zero())?;
-        let tokens = match *usage {
+        let tokens = match usage {
             Usage { output: Some(output), reasoning: Some(hidden), .. } => output.saturating_sub(hidden),
             // Where there was reasoning that is not counted apart, the count does not tell what was visible.
             Usage { output: Some(output), .. } if reasoning.pieces == 0 => output,
@@ -262,7 +292,7 @@ impl Heard {
             return self.bare(data);
         }
         self.last = Some(arrived);
-        if event.name == "error" {
+        if is_error_name(&event.name) {
             self.error = Some(serde_json::from_str(data).unwrap_or_default());
             return ControlFlow::Break(());
         }
@@ -304,6 +334,11 @@ impl Heard {
     }
 }
 
+/// Whether an event's own name says that the answer failed.
+fn is_error_name(name: &str) -> bool {
+    matches!(name, "error" | "exception" | "failure" | "failed")
+}
+
 impl Flow {
     fn add(&mut self, bytes: usize, arrived: Instant) {
         if bytes > 0 {
@@ -326,6 +361,7 @@ impl Usage {
         self.input = later.input.or(self.input);
         self.output = later.output.or(self.output);
         self.reasoning = later.reasoning.or(self.reasoning);
+        self.processing = later.processing.or(self.processing);
     }
 }
 

@@ -44,6 +44,7 @@ mod path_warm;
 mod phases;
 mod prometheus;
 mod proxies;
+mod refusals;
 mod reload;
 mod state;
 mod status;

@@ -518,8 +518,7 @@ fn an_answer_without_content_is_none() {
     for (body, detail) in [
         (ROLE.to_owned() + &finish("length") + DONE, "max_tokens was used up before any visible content"),
         (ROLE.to_owned() + &finish("content_filter") + DONE, "the answer was filtered"),
-        (ROLE.to_owned() + DONE, "the answer is empty"),
-        (content(" ") + &finish("stop") + DONE, "the answer is empty"),
+        (ROLE.to_owned() + &finish("tool_calls") + DONE, "a tool call in place of an answer"),
         (event(r#"{"choices":[{"delta":{"refusal":"No."}}]}"#) + &finish("stop") + DONE, "the model refused"),
     ] {
         let outcome = check(Api::Openai, &body, Reason::NoContent, Fault::Caller);
@@ -539,6 +538,194 @@ fn an_answer_without_content_is_none() {
     let refused =
         event(r#"{"type":"message_delta","delta":{"stop_reason":"refusal"},"usage":{"output_tokens":1}}"#);
     check(Api::Anthropic, &refused, Reason::NoContent, Fault::Caller);
+}
+
+#[test]
+fn empty_stop_is_malformed() {
+    for (api, body) in [
+        (Api::Openai, content(" ") + &finish("stop") + DONE),
+        (Api::Openai, ROLE.to_owned() + &finish("stop") + DONE),
+        (Api::Google, event(r#"{"candidates":[{"content":{"role":"model"},"finishReason":"STOP"}]}"#)),
+        (Api::Anthropic, event(r#"{"type":"message_delta","delta":{"stop_reason":"end_turn"}}"#)),
+    ] {
+        let outcome = check(api, &body, Reason::Malformed, Fault::Provider);
+        assert_eq!(outcome.detail, "the answer is empty, and nothing in it says why");
+        assert!(!outcome.hint.contains("max_tokens"), "{}", outcome.hint);
+    }
+}
+
+#[test]
+fn end_mark_alone_is_truncated() {
+    for body in [
+        DONE.to_owned(),
+        ROLE.to_owned() + DONE,
+        event(r#"{"choices":[],"usage":{"prompt_tokens":9,"completion_tokens":0}}"#) + DONE,
+        event(r#"{"choices":[{"delta":{}}]}"#) + DONE,
+        ": ping\n\n".to_owned() + DONE,
+        "data: [DONE]".to_owned(),
+        ROLE.to_owned() + "data: [DONE]\n",
+    ] {
+        check(Api::Openai, &body, Reason::StreamTruncated, Fault::Provider);
+    }
+}
+
+#[test]
+fn end_mark_without_its_line_end_counts() {
+    for mark in ["data: [DONE]", "data:[DONE]", "data: [DONE]\n", "data: [DONE]\r\n", "data: [DONE] "] {
+        check(Api::Openai, &(content("OK") + mark), Reason::Ok, Fault::None);
+    }
+    for no_mark in ["data: [DON", "data: [DONE] x", "[DONE]", ": [DONE]", "event: [DONE]", "data: DONE"] {
+        check(Api::Openai, &(content("OK") + no_mark), Reason::StreamTruncated, Fault::Provider);
+    }
+    check(Api::Google, "data: [DONE]", Reason::StreamTruncated, Fault::Provider);
+}
+
+#[test]
+fn failing_finish_reason_is_stream_error() {
+    for reason in [
+        "error",
+        "ERROR",
+        "Error",
+        "network_error",
+        "insufficient_system_resource",
+        "timeout",
+        "internal_server_error",
+        "abort",
+        "aborted",
+        "failed",
+        "engine_overloaded",
+        "service_unavailable",
+        "exception",
+    ] {
+        check(Api::Openai, &(content("O") + &finish(reason) + DONE), Reason::StreamError, Fault::Provider);
+        check(Api::Langmart, &(finish(reason) + DONE), Reason::StreamError, Fault::Gateway);
+    }
+    for reason in [
+        "stop",
+        "STOP",
+        "length",
+        "eos",
+        "eos_token",
+        "end_turn",
+        "stop_sequence",
+        "max_tokens",
+        "content_filter",
+        "tool_calls",
+    ] {
+        check(Api::Openai, &(content("O") + &finish(reason) + DONE), Reason::Ok, Fault::None);
+    }
+    for reason in ["MALFORMED_RESPONSE", "MALFORMED_FUNCTION_CALL", "UNEXPECTED_TOOL_CALL", "ERROR"] {
+        let body = event(&format!(
+            r#"{{"candidates":[{{"content":{{"parts":[{{"text":"O"}}]}},"finishReason":"{reason}"}}]}}"#
+        ));
+        check(Api::Google, &body, Reason::StreamError, Fault::Provider);
+    }
+}
+
+#[test]
+fn error_by_another_name_is_stream_error() {
+    for error in [
+        "error: {\"code\":500,\"message\":\"x\"}\n\n".to_owned(),
+        "error: Failed to process the batch\n\n".to_owned(),
+        event(r#"{"detail":"Internal error"}"#),
+        event(r#"{"detail":[{"msg":"x"}]}"#),
+        event(r#"{"message":"x","code":500}"#),
+        event(r#"{"message":"x","statusCode":500}"#),
+        event(r#"{"errors":[{"message":"x"}]}"#),
+        event(r#"{"status":"error"}"#),
+        event(r#"{"status":"failed","id":"x"}"#),
+        event(r#"{"base_resp":{"status_code":1000,"status_msg":"x"}}"#),
+        event(r#"{"success":false}"#),
+        format!("event: exception\n{}", event("{}")),
+        format!("event: error\n{}", event("x")),
+    ] {
+        check(Api::Openai, &(error.clone() + DONE), Reason::StreamError, Fault::Provider);
+        check(Api::Langmart, &(content("O") + &error + DONE), Reason::StreamError, Fault::Gateway);
+    }
+    for no_error in [
+        event("{}"),
+        event(r#"{"type":"ping"}"#),
+        event(r#"{"id":"x","object":"chat.completion.chunk"}"#),
+        event(r#"{"choices":[],"error":{}}"#),
+        event(r#"{"choices":[],"error":null,"message":""}"#),
+        event(r#"{"choices":[],"prompt_filter_results":[{"code":1}]}"#),
+        event(r#"{"usage":{"prompt_tokens":9}}"#),
+        event(r#"{"detail":""}"#),
+        event(r#"{"errors":[]}"#),
+        event(r#"{"status":"processing"}"#),
+        event(r#"{"base_resp":{"status_code":0}}"#),
+        format!("event: progress\n{}", event(r#"{"code":7}"#)),
+        "errors: 0\n\n".to_owned(),
+    ] {
+        let body = no_error + &content("OK") + &finish("stop") + DONE;
+        check(Api::Openai, &body, Reason::Ok, Fault::None);
+    }
+}
+
+#[test]
+fn empty_body_without_a_stream_is_malformed() {
+    for (head, reason) in [
+        ("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", Reason::Malformed),
+        ("HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 0\r\n\r\n", Reason::Malformed),
+        (
+            "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nContent-Length: 0\r\n\r\n",
+            Reason::StreamTruncated,
+        ),
+    ] {
+        let (outcome, _) = play(Api::Openai, vec![send(head)]);
+        assert_eq!((outcome.reason, outcome.fault), (reason, Fault::Provider), "{head} {outcome:?}");
+    }
+}
+
+#[test]
+fn usage_beyond_the_request_is_unknown() {
+    let usage = |input: &str, output: &str| {
+        let usage = format!(r#""usage":{{"prompt_tokens":{input},"completion_tokens":{output}}}"#);
+        content("OK") + &finish("stop") + &event(&format!(r#"{{"choices":[],{usage}}}"#)) + DONE
+    };
+    for (input, output) in [
+        ("100000000", "100000000"),
+        ("9", "100000000"),
+        ("100000000", "2"),
+        ("9", "5000"),
+        ("9", "18446744073709551615"),
+        ("1e300", "2"),
+        ("-1", "2"),
+        ("9", "-2"),
+        ("9", "1.5"),
+        ("1e9", "1e9"),
+    ] {
+        let outcome = check(Api::Openai, &usage(input, output), Reason::Ok, Fault::None);
+        assert!(outcome.detail.starts_with("malformed usage"), "{input} {output}: {}", outcome.detail);
+        let counted = (outcome.input_tokens, outcome.output_tokens, outcome.tokens_estimated);
+        assert_eq!(counted, (None, None, false), "{input} {output}");
+    }
+    for (input, output) in [
+        ("9", "2"),
+        ("0", "0"),
+        ("9", "32"),
+        ("9", "33"),
+        ("9", "128"),
+        ("1000", "2"),
+        ("9.0", "2.0"),
+        ("2e1", "2"),
+    ] {
+        let outcome = check(Api::Openai, &usage(input, output), Reason::Ok, Fault::None);
+        assert_eq!(outcome.detail, "", "{input} {output}");
+        assert_eq!(outcome.output_tokens, output.parse().ok().map(|output: f64| output as u64));
+    }
+}
+
+#[test]
+fn groq_reports_its_processing_time() {
+    let last = r#"{"choices":[{"delta":{},"finish_reason":"stop"}],"x_groq":{"usage":{"queue_time":0.1,"prompt_tokens":9,"completion_tokens":2,"total_time":0.3}}}"#;
+    let outcome = check(Api::Groq, &(content("OK") + &event(last) + DONE), Reason::Ok, Fault::None);
+    assert_eq!(outcome.reported_processing, Some(milliseconds(400)));
+    for hostile in ["-1", "1e300", "null", "\"1\"", "86401"] {
+        let last = last.replace("0.3", hostile);
+        let outcome = check(Api::Groq, &(content("OK") + &event(&last) + DONE), Reason::Ok, Fault::None);
+        assert_eq!(outcome.reported_processing, None, "{hostile}");
+    }
 }
 
 #[test]

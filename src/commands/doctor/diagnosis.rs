@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     config::{KeySource, Provider},
-    outcome::{Api, Check, Fault, Outcome, Reason},
+    outcome::{Api, Check, Clue, Fault, Outcome, Reason},
 };
 
 /// Steps by how much they tell where several failed.
@@ -196,6 +196,10 @@ fn of_service(provider: &Provider, check: Check, outcome: &Outcome) -> Diagnosis
     let hint = outcome.hint;
     match outcome.reason {
         Reason::AuthFailed if outcome.fault == Fault::Provider => of_stored_key(provider, outcome),
+        Reason::AuthFailed | Reason::Permission if outcome.clue == Some(Clue::Intermediary) => {
+            let cause = format!("something before {who} refuses the call: {}", said(outcome));
+            Diagnosis::new("Network Connectivity Issues: proxy issues", cause).remedy(hint)
+        }
         Reason::AuthFailed => {
             let cause = "the key is wrong, incomplete, expired, revoked, or of another environment";
             let source = provider.key.as_ref().map(|key| key.source.to_string()).unwrap_or_default();

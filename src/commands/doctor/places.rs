@@ -93,7 +93,7 @@ pub(super) fn own_curl(provider: &Provider, check: Check) -> Option<String> {
 }
 
 fn curl(url: &str, header: &str, api: Api) -> String {
-    let version = if api == Api::Anthropic { " -H \"anthropic-version: 2023-06-01\"" } else { "" };
+    let version = if api == Api::Anthropic { " -H \"anthropic-version: 2026-10-21\"" } else { "" };
     format!("curl -i \"{url}\" -H \"{header}\"{version}")
 }
 

@@ -75,7 +75,12 @@ impl<W: Write> Show<'_, W> {
         }
         match &found.diagnosis {
             None => {
-                let verdict = self.painted("32", "All is well.");
+                let in_maintenance = found.steps.iter().any(Step::reports_maintenance);
+                let verdict = if in_maintenance {
+                    self.painted("33", "Every step succeeded, during maintenance: see the status page above.")
+                } else {
+                    self.painted("32", "All is well.")
+                };
                 writeln!(self.out, "  {verdict}")?;
             }
             Some(diagnosis) => self.diagnosis(diagnosis)?,

@@ -13,7 +13,7 @@ use url::Url;
 use crate::{
     config::{Probe, Provider, dns_server_name, duration},
     outcome::{
-        AddressFailure, Balance, ComponentStatus, DnsServer, FailedAddress, Indicator, LookupFailure,
+        AddressFailure, Balance, ComponentStatus, DnsServer, FailedAddress, Indicator, LookupFailure, Maintenance,
         Outcome, RateLimit, Reason, Record, rfc3339,
     },
 };
@@ -59,6 +59,12 @@ impl Step {
     /// The step with the run that it is drawn from.
     pub(super) fn of(self, probe: &Arc<Probe>, outcome: &Outcome) -> Self {
         Self { run: Some((Arc::clone(probe), outcome.clone())), ..self }
+    }
+
+    /// Returns whether the status page reports a maintenance in progress.
+    pub(super) fn reports_maintenance(&self) -> bool {
+        let page = self.run.as_ref().and_then(|(_, outcome)| outcome.status_page.as_ref());
+        page.is_some_and(|page| page.in_maintenance() || page.indicator == Indicator::Maintenance)
     }
 
     /// The same where the step failed; a way that is open needs no record.
@@ -355,8 +361,16 @@ pub(super) fn status(outcome: &Outcome) -> Step {
     for (name, status) in ill.clone() {
         let _ = write!(text, ", {name}: {status}");
     }
-    let quiet =
-        page.indicator == Indicator::None && page.open_incidents.unwrap_or(0) == 0 && ill.count() == 0;
+    if let Some(Maintenance { start, end, in_progress }) = page.maintenance {
+        text.push_str(if in_progress { ", maintenance in progress" } else { ", maintenance announced" });
+        for (word, time) in [("from", start), ("until", end)] {
+            let _ = time.map(|time| write!(text, " {word} {}", rfc3339(time)));
+        }
+    }
+    let quiet = page.indicator == Indicator::None
+        && page.open_incidents.unwrap_or(0) == 0
+        && ill.count() == 0
+        && !page.in_maintenance();
     Step::new("status", if quiet { Verdict::Ok } else { Verdict::Note }, text)
 }
 

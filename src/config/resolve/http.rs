@@ -36,8 +36,9 @@ const LONGEST_PATH: usize = 2_048;
 const LONGEST_PATTERN: usize = 4_096;
 const LONGEST_BODY: usize = 64 << 10;
 
-/// The most memory of a compiled pattern, in bytes.
-const LARGEST_PATTERN: usize = 1 << 20;
+/// Maximum size of a compiled pattern, and of the states that a search of it caches, in bytes.
+const LARGEST_PATTERN: usize = 1 << 17;
+const LARGEST_PATTERN_CACHE: usize = 1 << 20;
 
 /// The URL that paths are appended to. It is never repeated, since userinfo and query often hold secrets.
 pub(super) fn base_url(text: &str) -> Result<Url, String> {
@@ -353,7 +354,9 @@ fn pattern(text: &str) -> Result<regex::bytes::Regex, String> {
     if text.len() > LONGEST_PATTERN {
         return Err(format!("must have at most {LONGEST_PATTERN} bytes"));
     }
-    RegexBuilder::new(text).size_limit(LARGEST_PATTERN).build().map_err(|error| match error {
+    let mut builder = RegexBuilder::new(text);
+    builder.size_limit(LARGEST_PATTERN).dfa_size_limit(LARGEST_PATTERN_CACHE);
+    builder.build().map_err(|error| match error {
         // The error draws the pattern over several lines; the last says what is wrong with it.
         regex::Error::Syntax(message) => {
             let reason = message.lines().last().unwrap_or_default().trim_start_matches("error: ");

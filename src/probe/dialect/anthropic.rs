@@ -3,12 +3,12 @@
 use reqwest::header::{HeaderMap, HeaderName};
 use serde_json::{Value, json};
 
-use super::{Completion, Content, Dialect, Piece, Usage, count, rate_limit};
+use super::{Completion, Content, Dialect, Emptiness, Piece, Usage, count};
 use crate::{
     config::{Chat, Provider, Stream},
     outcome::{RateLimit, Resource},
     probe::{
-        body::ErrorBody,
+        body::{ErrorBody, is_failing_finish},
         gate,
         hints::{self, Clocks},
     },
@@ -23,7 +23,7 @@ impl Dialect for Anthropic {
     }
 
     fn fixed_headers(&self) -> &'static [(&'static str, &'static str)] {
-        &[("anthropic-version", "2023-06-01")]
+        &[("anthropic-version", "2026-10-21")]
     }
 
     fn auth_path(&self) -> &'static str {
@@ -73,10 +73,11 @@ impl Dialect for Anthropic {
             },
             "message_delta" => Piece {
                 finish: event.pointer("/delta/stop_reason").and_then(Value::as_str).map(why_empty),
+                failed: is_failing_finish(text("/delta/stop_reason")),
                 usage: Usage {
                     input: tokens("/usage/input_tokens"),
                     output: tokens("/usage/output_tokens"),
-                    reasoning: None,
+                    ..Usage::default()
                 },
                 ..Piece::default()
             },
@@ -97,17 +98,19 @@ impl Dialect for Anthropic {
             block.get("type").and_then(Value::as_str) == Some("text")
                 && block.get("text").and_then(Value::as_str).is_some_and(|text| !text.trim().is_empty())
         };
-        let content = if blocks.iter().any(text) {
+        let stop_reason = answer.get("stop_reason").and_then(Value::as_str).unwrap_or_default();
+        let content = if is_failing_finish(stop_reason) {
+            Content::Failed
+        } else if blocks.iter().any(text) {
             Content::Visible
         } else {
-            Content::Empty(why_empty(answer.get("stop_reason").and_then(Value::as_str).unwrap_or_default()))
+            Content::Empty(why_empty(stop_reason))
         };
         let usage = |name| answer.get("usage")?.get(name).and_then(gate::tokens);
         let length = |block: &Value, name| block.get(name).and_then(Value::as_str).map_or(0, str::len);
         Completion {
             content,
-            input_tokens: usage("input_tokens"),
-            output_tokens: usage("output_tokens"),
+            usage: Usage { input: usage("input_tokens"), output: usage("output_tokens"), ..Usage::default() },
             bytes: blocks.iter().map(|block| length(block, "text") + length(block, "thinking")).sum(),
         }
     }
@@ -131,7 +134,7 @@ impl Dialect for Anthropic {
             let reset = hints::text(headers, &format!("anthropic-ratelimit-{family}-reset"))
                 .and_then(hints::rfc3339)
                 .and_then(|moment| clocks.ours(moment));
-            rate_limit(
+            RateLimit::told(
                 resource,
                 count(headers, &format!("anthropic-ratelimit-{family}-limit")),
                 count(headers, &format!("anthropic-ratelimit-{family}-remaining")),
@@ -147,10 +150,12 @@ impl Dialect for Anthropic {
 }
 
 /// Why an answer that ended so has no content, if it has none.
-fn why_empty(stop_reason: &str) -> &'static str {
+fn why_empty(stop_reason: &str) -> Emptiness {
     match stop_reason {
-        "refusal" => "the model refused",
-        "max_tokens" => "max_tokens was used up before any visible content",
-        _ => "the answer is empty",
+        "refusal" => Emptiness::Refusal,
+        "max_tokens" => Emptiness::Budget("max_tokens"),
+        "model_context_window_exceeded" => Emptiness::ContextWindow,
+        "tool_use" => Emptiness::ToolCall,
+        _ => Emptiness::Unexplained,
     }
 }

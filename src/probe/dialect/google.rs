@@ -3,11 +3,15 @@
 use reqwest::header::{HeaderMap, HeaderName};
 use serde_json::{Value, json};
 
-use super::{Acceptance, Completion, Content, Dialect, Piece, Usage};
+use super::{Acceptance, Completion, Content, Dialect, Emptiness, Piece, Usage};
 use crate::{
     config::{Chat, Provider, Stream},
     outcome::{RateLimit, Reason},
-    probe::{body::ErrorBody, gate, hints::Clocks},
+    probe::{
+        body::{ErrorBody, is_failing_finish},
+        gate,
+        hints::Clocks,
+    },
 };
 
 /// See the module.
@@ -56,11 +60,13 @@ impl Dialect for Google {
     fn piece<'a>(&self, event: &'a Value) -> Piece<'a> {
         let candidate = event.pointer("/candidates/0").unwrap_or(&Value::Null);
         let blocked = event.pointer("/promptFeedback/blockReason").is_some_and(Value::is_string);
-        let finish = candidate.get("finishReason").and_then(Value::as_str).map(why_empty);
+        let reason = candidate.get("finishReason").and_then(Value::as_str);
+        let finish = reason.map(why_empty);
         Piece {
             text: texts(candidate, false).collect::<String>().into(),
             reasoning: texts(candidate, true).map(str::len).sum(),
-            finish: finish.or(blocked.then_some(BLOCKED)),
+            finish: finish.or(blocked.then_some(Emptiness::BlockedPrompt)),
+            failed: reason.is_some_and(is_failing_finish),
             usage: usage(event),
             ..Piece::default()
         }
@@ -78,10 +84,6 @@ impl Dialect for Google {
         }
     }
 
-    fn list_members(&self) -> (&'static str, &'static str) {
-        ("models", "name")
-    }
-
     fn is_model(&self, listed: &str, model: &str) -> bool {
         bare(listed) == bare(model)
     }
@@ -89,22 +91,20 @@ impl Dialect for Google {
     fn completion(&self, answer: &Value) -> Completion {
         let candidate = answer.pointer("/candidates/0").filter(|candidate| candidate.is_object());
         let blocked = answer.pointer("/promptFeedback/blockReason").is_some_and(Value::is_string);
+        let reason = candidate.and_then(|candidate| candidate.get("finishReason")).and_then(Value::as_str);
         let content = match candidate {
+            Some(_) if reason.is_some_and(is_failing_finish) => Content::Failed,
             Some(candidate) if texts(candidate, false).any(|text| !text.trim().is_empty()) => {
                 Content::Visible
             }
-            Some(candidate) => {
-                let reason = candidate.get("finishReason").and_then(Value::as_str);
-                Content::Empty(why_empty(reason.unwrap_or_default()))
-            }
-            None if blocked => Content::Empty(BLOCKED),
+            Some(_) => Content::Empty(why_empty(reason.unwrap_or_default())),
+            None if blocked => Content::Empty(Emptiness::BlockedPrompt),
             None => Content::Missing,
         };
-        let Usage { input, output, .. } = usage(answer);
         let bytes =
             |candidate| [false, true].map(|thoughts| texts(candidate, thoughts).map(str::len).sum::<usize>());
         let bytes = candidate.map_or(0, |candidate| bytes(candidate).iter().sum());
-        Completion { content, input_tokens: input, output_tokens: output, bytes }
+        Completion { content, usage: usage(answer), bytes }
     }
 
     fn reason(&self, status: u16, error: &ErrorBody<'_>) -> Option<Reason> {
@@ -117,6 +117,10 @@ impl Dialect for Google {
             503 if state == "UNAVAILABLE" => Some(Reason::Overloaded),
             _ => None,
         }
+    }
+
+    fn speaks_google(&self) -> bool {
+        true
     }
 
     fn error_code<'a>(&self, error: &ErrorBody<'a>) -> Option<&'a str> {
@@ -141,14 +145,14 @@ fn texts(candidate: &Value, thoughts: bool) -> impl Iterator<Item = &str> {
     parts.filter(wanted).filter_map(|part| part.get("text")?.as_str())
 }
 
-const BLOCKED: &str = "the prompt was blocked";
-
 /// Why an answer that ended so has no content, if it has none.
-fn why_empty(finish_reason: &str) -> &'static str {
+fn why_empty(finish_reason: &str) -> Emptiness {
     match finish_reason {
-        "MAX_TOKENS" => "maxOutputTokens was used up before any visible content",
-        "SAFETY" | "PROHIBITED_CONTENT" | "BLOCKLIST" | "SPII" | "RECITATION" => "the answer was filtered",
-        _ => "the answer is empty",
+        "MAX_TOKENS" => Emptiness::Budget("maxOutputTokens"),
+        "SAFETY" | "PROHIBITED_CONTENT" | "BLOCKLIST" | "SPII" | "RECITATION" | "LANGUAGE" => {
+            Emptiness::Filter
+        }
+        _ => Emptiness::Unexplained,
     }
 }
 
@@ -156,9 +160,9 @@ fn why_empty(finish_reason: &str) -> &'static str {
 fn usage(answer: &Value) -> Usage {
     let tokens = |name| answer.get("usageMetadata")?.get(name).and_then(gate::tokens);
     let (candidates, thoughts) = (tokens("candidatesTokenCount"), tokens("thoughtsTokenCount"));
-    let output =
-        (candidates.is_some() || thoughts.is_some()).then(|| candidates.unwrap_or(0) + thoughts.unwrap_or(0));
-    Usage { input: tokens("promptTokenCount"), output, reasoning: thoughts }
+    let output = (candidates.is_some() || thoughts.is_some())
+        .then(|| candidates.unwrap_or(0).saturating_add(thoughts.unwrap_or(0)));
+    Usage { input: tokens("promptTokenCount"), output, reasoning: thoughts, processing: None }
 }
 
 /// A model's name without the collection that lists put before it.

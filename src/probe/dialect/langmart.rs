@@ -3,14 +3,10 @@
 use reqwest::header::HeaderMap;
 use serde_json::Value;
 
-use super::{Acceptance, Account, Dialect, Upstream, count, rate_limit};
+use super::{Acceptance, Account, Dialect, Upstream};
 use crate::{
-    outcome::{RateLimit, Reason, Resource},
-    probe::{
-        body::ErrorBody,
-        gate,
-        hints::{self, Clocks},
-    },
+    outcome::{RateLimit, Reason},
+    probe::{body::ErrorBody, gate, hints::Clocks, limits},
 };
 
 /// See the module.
@@ -62,12 +58,7 @@ impl Dialect for Langmart {
 
     fn reason(&self, status: u16, error: &ErrorBody<'_>) -> Option<Reason> {
         let code = error.text("code")?;
-        // Behind it the code is lost and the words are left. Google's are the same for what a minute allows.
-        let spent = || {
-            gate::langmart_provider(code) == Some("openai") && error.says(&["exceeded your current quota"])
-        };
         match (status, gate::langmart_area(code)) {
-            (429, _) if spent() => Some(Reason::Billing),
             (400..=499, Some("BILLING")) => Some(Reason::Billing),
             (400 | 403, Some("AUTH")) => Some(Reason::AuthFailed),
             _ => None,
@@ -91,12 +82,6 @@ impl Dialect for Langmart {
     }
 
     fn rate_limits(&self, headers: &HeaderMap, _error: &ErrorBody<'_>, clocks: &Clocks) -> Vec<RateLimit> {
-        let reset = hints::text(headers, "x-ratelimit-reset")
-            .and_then(|reset| hints::rfc3339(reset).or_else(|| hints::epoch(reset)))
-            .and_then(|moment| clocks.ours(moment));
-        let limit = count(headers, "x-ratelimit-limit");
-        rate_limit(Resource::Requests, limit, count(headers, "x-ratelimit-remaining"), reset)
-            .into_iter()
-            .collect()
+        limits::without_family(headers, clocks)
     }
 }

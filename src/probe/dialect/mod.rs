@@ -6,7 +6,7 @@ mod langmart;
 mod openai;
 mod openrouter;
 
-use std::{borrow::Cow, time::SystemTime};
+use std::{borrow::Cow, time::Duration};
 
 use reqwest::header::{HeaderMap, HeaderName};
 use serde_json::Value;
@@ -14,7 +14,7 @@ use serde_json::Value;
 use super::{body::ErrorBody, hints::Clocks};
 use crate::{
     config::{Chat, Provider, Stream},
-    outcome::{Api, RateLimit, Reason, Resource},
+    outcome::{Api, RateLimit, Reason},
 };
 
 /// How an API family talks. The defaults are `OpenAI`'s ways, which most others imitate.
@@ -84,11 +84,6 @@ pub(super) trait Dialect: Sync {
         openai::accepted(answer)
     }
 
-    /// The members of a model list: the list's and, in each row, the id's.
-    fn list_members(&self) -> (&'static str, &'static str) {
-        ("data", "id")
-    }
-
     /// Whether a listed id is the configured model.
     fn is_model(&self, listed: &str, model: &str) -> bool {
         listed == model
@@ -117,6 +112,11 @@ pub(super) trait Dialect: Sync {
     /// The error's own code, before the gate.
     fn error_code<'a>(&self, error: &ErrorBody<'a>) -> Option<&'a str> {
         openai::error_code(error)
+    }
+
+    /// Whether errors are in Google's words, which are those of a minute's limit where OpenAI's are about money.
+    fn speaks_google(&self) -> bool {
+        false
     }
 
     /// The provider behind a gateway that the error names.
@@ -182,10 +182,7 @@ pub(super) enum Account {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Completion {
     pub(super) content: Content,
-    /// Tokens of the prompt; `None` where the answer does not count them.
-    pub(super) input_tokens: Option<u64>,
-    /// Tokens of the answer, reasoning included.
-    pub(super) output_tokens: Option<u64>,
+    pub(super) usage: Usage,
     /// Bytes of the answer, reasoning included as far as it is shown: its tokens are estimated from them.
     pub(super) bytes: usize,
 }
@@ -195,16 +192,53 @@ pub(super) struct Completion {
 pub(super) enum Content {
     /// Something.
     Visible,
-    /// Nothing; why, in our own words.
-    Empty(&'static str),
+    /// Nothing; why.
+    Empty(Emptiness),
     /// The answer is no completion.
     Missing,
+    /// The finish reason says that the service failed, whatever content there is.
+    Failed,
+}
+
+/// Why an answer has no content.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Emptiness {
+    /// `max_tokens`, by the name that the API has for it, was used up.
+    Budget(&'static str),
+    /// The prompt and the answer are more than the model can hold.
+    ContextWindow,
+    /// The model refused.
+    Refusal,
+    /// A filter took it away.
+    Filter,
+    /// The prompt was blocked.
+    BlockedPrompt,
+    /// The model called a tool, although the request offers none.
+    ToolCall,
+    /// The answer ended as if it were whole; nothing says why it is empty.
+    Unexplained,
+}
+
+impl Emptiness {
+    /// In our own words.
+    pub(super) fn detail(self) -> &'static str {
+        match self {
+            Self::Budget("maxOutputTokens") => "maxOutputTokens was used up before any visible content",
+            Self::Budget(_) => "max_tokens was used up before any visible content",
+            Self::ContextWindow => "the model's context window was used up before any visible content",
+            Self::Refusal => "the model refused",
+            Self::Filter => "the answer was filtered",
+            Self::BlockedPrompt => "the prompt was blocked",
+            Self::ToolCall => "a tool call in place of an answer",
+            Self::Unexplained => "the answer is empty, and nothing in it says why",
+        }
+    }
 }
 
 impl Completion {
     /// Not a completion.
     fn missing() -> Self {
-        Self { content: Content::Missing, input_tokens: None, output_tokens: None, bytes: 0 }
+        Self { content: Content::Missing, usage: Usage::default(), bytes: 0 }
     }
 }
 
@@ -218,7 +252,7 @@ pub(super) struct Piece<'a> {
     /// Whether the model refuses.
     pub(super) refused: bool,
     /// The content is complete; why there was none, if there was none. Counts or an error may follow.
-    pub(super) finish: Option<&'static str>,
+    pub(super) finish: Option<Emptiness>,
     /// Nothing follows.
     pub(super) done: bool,
     /// The answer failed, although the event may have no error in it.
@@ -235,6 +269,8 @@ pub(super) struct Usage {
     pub(super) output: Option<u64>,
     /// Of the reasoning.
     pub(super) reasoning: Option<u64>,
+    /// How long the service says that it worked on the answer.
+    pub(super) processing: Option<Duration>,
 }
 
 /// The provider behind a gateway, as an error names it.
@@ -246,17 +282,7 @@ pub(super) struct Upstream {
     pub(super) blamed: bool,
 }
 
-/// A limit, where at least one of its figures was told.
-fn rate_limit(
-    resource: Resource,
-    limit: Option<u64>,
-    remaining: Option<u64>,
-    reset: Option<SystemTime>,
-) -> Option<RateLimit> {
-    (limit.is_some() || remaining.is_some()).then_some(RateLimit { resource, limit, remaining, reset })
-}
-
 /// A header that holds a count.
 fn count(headers: &HeaderMap, name: &str) -> Option<u64> {
-    super::hints::text(headers, name)?.parse().ok()
+    super::hints::count(super::hints::text(headers, name)?)
 }

@@ -5,19 +5,21 @@ use std::borrow::Cow;
 use reqwest::header::HeaderMap;
 use serde_json::{Value, json};
 
-use super::{Acceptance, Completion, Content, Dialect, Piece, Usage, count, rate_limit};
+use super::{Acceptance, Completion, Content, Dialect, Emptiness, Piece, Usage, count};
 use crate::{
     config::{Chat, MaxTokensParameter, Provider, Stream},
     outcome::{Api, RateLimit, Resource},
     probe::{
-        body::ErrorBody,
+        body::{ErrorBody, is_failing_finish},
         gate,
         hints::{self, Clocks},
+        limits,
     },
 };
 
-/// OpenAI's own, Azure's, Mistral's, Kong's and `DeepSeek`'s names for it.
+/// LiteLLM's, which stands beside the upstream's; `OpenAI`'s own, Azure's, Mistral's, Kong's and `DeepSeek`'s.
 pub(super) const REQUEST_ID_HEADERS: &[&str] = &[
+    "x-litellm-call-id",
     "x-request-id",
     "request-id",
     "apim-request-id",
@@ -71,7 +73,11 @@ fn max_tokens_parameter(provider: &Provider, model: &str) -> MaxTokensParameter 
 }
 
 pub(super) fn accepted(answer: &Value) -> Acceptance {
-    if answer.get("data").is_some_and(Value::is_array) { Acceptance::Accepted } else { Acceptance::Unclear }
+    // Together's list is a bare array; an empty one is null where Go writes it.
+    let is_list = |list: &Value| list.is_array() || list.is_null();
+    let listed =
+        answer.is_array() || ["data", "models"].iter().any(|name| answer.get(*name).is_some_and(is_list));
+    if listed { Acceptance::Accepted } else { Acceptance::Unclear }
 }
 
 pub(super) fn completion(answer: &Value) -> Completion {
@@ -84,32 +90,41 @@ pub(super) fn completion(answer: &Value) -> Completion {
     let finish = choice.get("finish_reason").and_then(Value::as_str).unwrap_or_default();
     let (text, thinking) = message.get("content").map_or_else(Default::default, content);
     let bytes = text.len() + reasoning(message, thinking);
-    let content = if !text.trim().is_empty() {
+    let content = if is_failing_finish(finish) {
+        Content::Failed
+    } else if !text.trim().is_empty() {
         Content::Visible
     } else if message.get("refusal").and_then(Value::as_str).is_some_and(|refusal| !refusal.is_empty()) {
-        Content::Empty("the model refused")
+        Content::Empty(Emptiness::Refusal)
+    } else if message.get("tool_calls").and_then(Value::as_array).is_some_and(|calls| !calls.is_empty()) {
+        Content::Empty(Emptiness::ToolCall)
     } else {
         Content::Empty(why_empty(finish))
     };
-    let Usage { input, output, .. } = usage(answer.get("usage"));
-    Completion { content, input_tokens: input, output_tokens: output, bytes }
+    Completion { content, usage: usage(answer.get("usage")), bytes }
 }
 
-/// Why an answer that ended so has no content, if it has none.
-fn why_empty(finish_reason: &str) -> &'static str {
-    match finish_reason {
-        "length" => "max_tokens was used up before any visible content",
-        "content_filter" => "the answer was filtered",
-        _ => "the answer is empty",
+/// Why an answer that ended so has no content, if it has none. Gateways hand on the words of other APIs.
+fn why_empty(finish_reason: &str) -> Emptiness {
+    match finish_reason.to_ascii_lowercase().as_str() {
+        "length" | "max_tokens" => Emptiness::Budget("max_tokens"),
+        "model_context_window_exceeded" => Emptiness::ContextWindow,
+        "content_filter" | "safety" | "sensitive" => Emptiness::Filter,
+        "refusal" => Emptiness::Refusal,
+        "tool_calls" | "tool_use" | "function_call" => Emptiness::ToolCall,
+        _ => Emptiness::Unexplained,
     }
 }
 
+/// The counts, and Groq's times beside them.
 fn usage(usage: Option<&Value>) -> Usage {
     let tokens = |pointer| usage?.pointer(pointer).and_then(gate::tokens);
+    let seconds = |name| usage?.get(name).and_then(Value::as_f64).and_then(gate::processing);
     Usage {
         input: tokens("/prompt_tokens"),
         output: tokens("/completion_tokens"),
         reasoning: tokens("/completion_tokens_details/reasoning_tokens"),
+        processing: seconds("total_time").map(|total| total + seconds("queue_time").unwrap_or_default()),
     }
 }
 
@@ -120,7 +135,10 @@ pub(super) fn piece(event: &Value) -> Piece<'_> {
     // And tells there, in its own words, why it stopped early.
     let stopped_early = event.pointer("/x_groq/error").is_some_and(|error| !error.is_null());
     let Some(choice) = event.pointer("/choices/0") else {
-        return Piece { failed: stopped_early, usage, ..Piece::default() };
+        // What stands in the place of choices may be an error by another name.
+        let failed =
+            stopped_early || event.get("choices").is_none() && ErrorBody::read(event).is_error_event();
+        return Piece { failed, usage, ..Piece::default() };
     };
     let delta = choice.get("delta").unwrap_or(&Value::Null);
     let (text, thinking) = delta.get("content").map_or_else(Default::default, content);
@@ -132,7 +150,9 @@ pub(super) fn piece(event: &Value) -> Piece<'_> {
         refused: delta.get("refusal").and_then(Value::as_str).is_some_and(|refusal| !refusal.is_empty()),
         finish: finish.map(why_empty),
         done: false,
-        failed: stopped_early || finish == Some("error") || choice.get("error").is_some_and(Value::is_object),
+        failed: stopped_early
+            || finish.is_some_and(is_failing_finish)
+            || choice.get("error").is_some_and(Value::is_object),
         usage,
     }
 }
@@ -169,13 +189,14 @@ fn thinking_bytes(thinking: &Value) -> usize {
 /// status in digits (Azure, `OpenRouter`) is none.
 pub(super) fn error_code<'a>(error: &ErrorBody<'a>) -> Option<&'a str> {
     let says_something = |code: &&str| !code.is_empty() && !code.bytes().all(|byte| byte.is_ascii_digit());
-    ["code", "type", "status"].into_iter().find_map(|name| error.text(name).filter(says_something))
+    let names = ["code", "type", "status", "reason", "error_type"];
+    names.into_iter().find_map(|name| error.text(name).filter(says_something))
 }
 
-/// `x-ratelimit-{limit,remaining,reset}-{requests,tokens}` and the families of imitators, Mistral's and Cerebras'. Resets
-/// are Go durations; bare numbers (Azure, Cerebras) have no agreed unit and Mistral sends none.
+/// `x-ratelimit-{limit,remaining,reset}-{requests,tokens}` and the families of imitators: Mistral's, Cerebras', Fireworks'.
+/// Resets are Go durations; bare numbers (Azure, Cerebras) have no agreed unit and Mistral sends none.
 pub(super) fn rate_limits(headers: &HeaderMap, clocks: &Clocks) -> Vec<RateLimit> {
-    const FAMILIES: [(&str, Resource); 8] = [
+    const FAMILIES: [(&str, Resource); 12] = [
         ("requests", Resource::Requests),
         ("tokens", Resource::Tokens),
         ("project-tokens", Resource::Tokens),
@@ -184,17 +205,21 @@ pub(super) fn rate_limits(headers: &HeaderMap, clocks: &Clocks) -> Vec<RateLimit
         ("requests-day", Resource::Requests),
         ("tokens-minute", Resource::Tokens),
         ("tokens-month", Resource::Tokens),
+        ("tokens-prompt", Resource::InputTokens),
+        ("tokens-generated", Resource::OutputTokens),
+        ("input-tokens", Resource::InputTokens),
+        ("output-tokens", Resource::OutputTokens),
     ];
     let read = |(family, resource)| {
         let reset = hints::text(headers, &format!("x-ratelimit-reset-{family}"))
             .and_then(hints::go_duration)
             .and_then(|seconds| clocks.after(seconds));
-        rate_limit(
+        RateLimit::told(
             resource,
             count(headers, &format!("x-ratelimit-limit-{family}")),
             count(headers, &format!("x-ratelimit-remaining-{family}")),
             reset,
         )
     };
-    FAMILIES.into_iter().filter_map(read).collect()
+    FAMILIES.into_iter().filter_map(read).chain(limits::without_family(headers, clocks)).collect()
 }

@@ -3,13 +3,14 @@
 use reqwest::header::HeaderMap;
 use serde_json::Value;
 
-use super::{Acceptance, Account, Dialect, Upstream, rate_limit};
+use super::{Acceptance, Account, Dialect, Upstream};
 use crate::{
     outcome::{OTHER, RateLimit, Reason, Resource},
     probe::{
         body::ErrorBody,
         gate,
         hints::{self, Clocks},
+        words::Words,
     },
 };
 
@@ -49,9 +50,8 @@ impl Dialect for Openrouter {
         match status {
             402 if text("limit_source") == Some("openrouter_in_flight_budget") => Some(Reason::RateLimited),
             // The key's own budget, not its rights.
-            403 if text("resets_at").is_some() || error.says(&["key limit exceeded"]) => {
-                Some(Reason::Billing)
-            }
+            403 if text("resets_at").is_some() => Some(Reason::Billing),
+            403 if Words::of(error).say(&["key limit exceeded"]) => Some(Reason::Billing),
             // The provider is the one that would have been asked.
             403 if metadata("flagged_input").is_some() => Some(Reason::InvalidRequest),
             503 if text("error_type") == Some("provider_overloaded") => Some(Reason::Overloaded),
@@ -74,10 +74,10 @@ impl Dialect for Openrouter {
             metadata(error, "provider_name").and_then(Value::as_str).filter(|name| !name.is_empty());
         let known = spelled.and_then(gate::provider);
         let typed = metadata(error, "error_type").and_then(Value::as_str);
-        // A name that nobody knows proves nothing: it is told as `other`, and the gateway keeps the blame.
+        // A name that is not in our list is still a provider's: the list is always behind.
         Upstream {
             name: known.or(spelled.map(|_| OTHER)),
-            blamed: known.is_some() || typed.is_some_and(|kind| kind.starts_with("provider_")),
+            blamed: spelled.is_some() || typed.is_some_and(|kind| kind.starts_with("provider_")),
         }
     }
 
@@ -97,12 +97,14 @@ impl Dialect for Openrouter {
             };
             hints::text(headers, &name.to_ascii_lowercase()).map(str::to_owned).or_else(copy)
         };
-        let count = |name| read(name)?.parse().ok();
+        let count = |name| hints::count(&read(name)?);
         let reset = read("X-RateLimit-Reset")
             .and_then(|reset| hints::epoch(&reset).or_else(|| hints::rfc3339(&reset)))
             .and_then(|moment| clocks.ours(moment));
         let limit = count("X-RateLimit-Limit");
-        rate_limit(Resource::Requests, limit, count("X-RateLimit-Remaining"), reset).into_iter().collect()
+        RateLimit::told(Resource::Requests, limit, count("X-RateLimit-Remaining"), reset)
+            .into_iter()
+            .collect()
     }
 
     fn request_id_headers(&self) -> &'static [&'static str] {

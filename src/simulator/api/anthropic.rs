@@ -19,7 +19,7 @@ pub(super) fn endpoint(path: &str) -> Option<(&'static str, Endpoint)> {
 pub(super) fn check_version<'a>(call: &Call<'_>) -> Result<(), Failure<'a>> {
     match call.request.header("anthropic-version") {
         None => Err(Failure::invalid("anthropic-version: header is required")),
-        Some("2023-06-01" | "2023-01-01") => Ok(()),
+        Some("2026-10-21" | "2023-06-01" | "2023-01-01") => Ok(()),
         Some(_) => Err(Failure::invalid("anthropic-version: is not a valid version")),
     }
 }

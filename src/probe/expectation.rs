@@ -1,0 +1,106 @@
+//! The operator's own expectation of a response.
+
+use regex::bytes::{Regex, RegexBuilder};
+use serde_json::Value;
+
+use super::{
+    body::{self, MAX_TREE},
+    exchange::Response,
+};
+use crate::config::Expect;
+
+/// The size of a compiled pattern times the bytes that it searches. The worst patterns take about a second for it.
+const MAX_SEARCH: usize = 1 << 34;
+
+/// Returns what does not hold, in our own words; `None` if all does.
+pub(super) fn unmet(expect: &Expect, response: &Response) -> Option<String> {
+    if !expect.status.is_empty() && !expect.status.contains(&response.status) {
+        return Some(format!("the status {} is not among those expected", response.status));
+    }
+    if let Some(pattern) = &expect.body_regex {
+        if !is_bounded(pattern, &response.body) {
+            let size = response.body.len() >> 10;
+            return Some(format!("the body of {size} KiB is too large for so complex an expect.body_regex"));
+        }
+        if !pattern.is_match(&response.body) {
+            return Some("expect.body_regex does not match the body".into());
+        }
+    }
+    unmet_json(expect, response)
+}
+
+fn unmet_json(expect: &Expect, response: &Response) -> Option<String> {
+    if expect.json.is_empty() {
+        return None;
+    }
+    if response.body.len() > MAX_TREE {
+        return Some(format!("expect.json is set, and the body is larger than {} KiB", MAX_TREE >> 10));
+    }
+    let Ok(body) = serde_json::from_slice::<Value>(body::text(&response.body)) else {
+        return Some("expect.json is set, and the body is not JSON".into());
+    };
+    for (pointer, value) in &expect.json {
+        match body.pointer(pointer) {
+            Some(found) if equal(found, value) => {}
+            Some(_) => return Some(format!("expect.json: {pointer} has another value")),
+            None => return Some(format!("expect.json: the body has no {pointer}")),
+        }
+    }
+    None
+}
+
+/// Whether the search ends soon whatever the body is. Its time grows with the size of the compiled pattern times that of
+/// the body; the size is known to the compiler alone, which refuses a pattern above the limit given here.
+fn is_bounded(pattern: &Regex, body: &[u8]) -> bool {
+    const SMALL_BODY: usize = 1024;
+    body.len() <= SMALL_BODY
+        || RegexBuilder::new(pattern.as_str()).size_limit(MAX_SEARCH / body.len()).build().is_ok()
+}
+
+/// JSON values as people compare them: 1 is 1.0.
+fn equal(found: &Value, expected: &Value) -> bool {
+    match (found.as_f64(), expected.as_f64()) {
+        (Some(found), Some(expected)) => (found - expected).abs() <= f64::EPSILON * expected.abs(),
+        _ => found == expected,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patterns_are_bounded_by_their_size_times_the_body() {
+        let bounded =
+            |pattern: &str, bytes: usize| is_bounded(&Regex::new(pattern).unwrap(), &vec![b'1'; bytes]);
+        for pattern in [
+            "openai",
+            r#""object"\s*:\s*"list""#,
+            "(?i)healthy|ready|ok",
+            "^ok$",
+            "[0-9]{1,5}",
+            r"(?-u)\bok\b",
+            "a.*b",
+            "[a-z]+@[a-z]+",
+            "status.{0,20}up",
+            "x|y|z",
+        ] {
+            assert!(bounded(pattern, 4 << 20), "{pattern}");
+        }
+        for pattern in [
+            "1[01]{300}[2-9]",
+            "1[01]{2000}[2-9]",
+            "(?:a|b){500}c",
+            r"\w{50}",
+            "[a-z]{1,999}!",
+            "(?:[01]{20}){20}2",
+            ".{1000}x",
+            "(?:(?:a{10}){10}){10}b",
+            r"\pL{30}",
+            "(?i)[äöü]{300}x",
+        ] {
+            assert!(!bounded(pattern, 4 << 20), "{pattern}");
+            assert!(bounded(pattern, 1024), "{pattern}");
+        }
+    }
+}

@@ -1,0 +1,411 @@
+//! The words of each meaning, as the services write them.
+
+/// One meaning.
+pub(super) struct Table {
+    /// Words of a code that carry the meaning together.
+    pub(super) codes: &'static [&'static [&'static str]],
+    /// Words of a code that take the meaning away.
+    pub(super) not_codes: &'static [&'static str],
+    /// Parts of a sentence that carry the meaning alone.
+    pub(super) phrases: &'static [&'static str],
+    /// A word of `nouns` and a part of `states` in one sentence carry it together.
+    pub(super) nouns: &'static [&'static str],
+    pub(super) states: &'static [&'static str],
+    /// Parts of a sentence that take the meaning away.
+    pub(super) not_phrases: &'static [&'static str],
+}
+
+const NONE: Table =
+    Table { codes: &[], not_codes: &[], phrases: &[], nouns: &[], states: &[], not_phrases: &[] };
+
+/// An empty wallet: waiting does not help. `quota` alone is not among the words: Google, Cerebras and Azure use it for
+/// the limit of a minute.
+pub(super) const MONEY: Table = Table {
+    codes: &[
+        &["arrear"],
+        &["arrears"],
+        &["arrearage"],
+        &["overdue"],
+        &["unpaid"],
+        &["billing"],
+        &["billable"],
+        &["payment"],
+        &["spend"],
+        &["spending"],
+        &["credit"],
+        &["credits"],
+        &["balance"],
+        &["funds"],
+        &["wallet"],
+        &["budget", "exceeded"],
+        &["budget", "exhausted"],
+        &["budget", "reached"],
+        &["exceeded", "budget"],
+        &["insufficient", "quota"],
+        &["current", "quota"],
+        &["free", "tier", "only"],
+        &["organization", "usage", "limit"],
+    ],
+    // load_balancer_error, credit_card_detected, thinking_budget_exceeded, OpenRouter's openrouter_in_flight_budget.
+    not_codes: &["load", "card", "thinking", "reasoning", "rate", "flight"],
+    phrases: &[
+        "good standing",
+        "specified api usage limits",
+        "workspace api usage limits",
+        "free tier of the model has been exhausted",
+        "billing to be enabled",
+        "in arrears",
+        // Google's where a plan has nothing of a model.
+        "limit: 0,",
+        "limit: 0\n",
+        "余额不足",
+        "额度不足",
+        "额度已用",
+        "配额不足",
+        "欠费",
+        "请充值",
+    ],
+    nouns: &[
+        "credit",
+        "credits",
+        "balance",
+        "funds",
+        "budget",
+        "prepayment",
+        "invoice",
+        "invoices",
+        "payment",
+        "payments",
+        "billing",
+        "spend",
+        "spending",
+        "wallet",
+    ],
+    states: &[
+        "insufficient",
+        "not sufficient",
+        "not enough",
+        "n't enough",
+        "too low",
+        "below",
+        "depleted",
+        "exhausted",
+        "exceeded",
+        "overdue",
+        "past due",
+        "negative",
+        "used all",
+        "used up",
+        "used their",
+        "reached",
+        "reaching",
+        "ran out",
+        "run out",
+        "out of",
+        "have any",
+        "have no ",
+        "has no ",
+        "no credits",
+        "no remaining",
+        "unpaid",
+        "failure to pay",
+        "failed",
+        "outstanding",
+        "required",
+        "hard limit",
+        "expired",
+    ],
+    not_phrases: &[
+        "rate limit",
+        "per minute",
+        "per second",
+        "per hour",
+        "thinking",
+        "reasoning",
+        "permission",
+        "scope",
+        "have access",
+        "credit card",
+        "load balanc",
+        // Of OpenAI's and Google's one sentence for everything that is used up.
+        "billing details",
+    ],
+};
+
+/// The service's own capacity, also under a 429: the caller can do nothing about it. A sentence about `your` limits is
+/// the caller's matter.
+pub(super) const CAPACITY: Table = Table {
+    codes: &[&["overloaded"], &["overload"], &["capacity"], &["busy"]],
+    not_codes: &["context", "provisioned", "rate"],
+    phrases: &[
+        "overloaded",
+        "over capacity",
+        "at capacity",
+        "at full capacity",
+        "at max capacity",
+        "capacity exceeded",
+        "capacity temporarily exceeded",
+        "exceeded capacity",
+        "no capacity",
+        "insufficient capacity",
+        "not enough capacity",
+        "out of capacity",
+        "lack of capacity",
+        "high demand",
+        "high load",
+        "heavy load",
+        "heavy traffic",
+        "high traffic",
+        "peak load",
+        "too busy",
+        "is busy",
+        "are busy",
+        "currently busy",
+        "server busy",
+        "model busy",
+        "system busy",
+        "engine busy",
+        "no deployments available",
+        "no available channel",
+        "no available deployment",
+        "no available server",
+        "no available worker",
+        "过载",
+        "负载已饱和",
+        "负载过高",
+        "访问量过大",
+        "系统繁忙",
+        "服务器繁忙",
+        "服务繁忙",
+        "模型繁忙",
+    ],
+    not_phrases: &[
+        "rate limit",
+        "your plan",
+        "your tier",
+        "your account",
+        "your organization",
+        "your quota",
+        "your capacity",
+        "your provisioned",
+        "your deployment",
+        "you have exceeded",
+        "you have reached",
+        "you've exceeded",
+        "you've reached",
+        "you exceeded",
+    ],
+    ..NONE
+};
+
+/// A limit that time heals, told under 400 or 403.
+pub(super) const RATE: Table = Table {
+    codes: &[
+        &["rate", "limit"],
+        &["rate", "limited"],
+        &["ratelimit"],
+        &["throttling"],
+        &["throttled"],
+        &["too", "many", "requests"],
+        &["daily", "limit"],
+        &["quota", "exceeded"],
+    ],
+    not_codes: &["invalid", "storage", "parameter"],
+    phrases: &[
+        "rate limit exceeded",
+        "rate limit is exceeded",
+        "rate limit reached",
+        "exceeded the rate limit",
+        "exceeded a secondary rate limit",
+        "exceeded your rate limit",
+        "too many requests",
+        "call volume quota",
+        "be replenished",
+        "throttled",
+        "请求过于频繁",
+        "速率限制",
+    ],
+    not_phrases: &["permission"],
+    ..NONE
+};
+
+/// A key that is missing, wrong, expired or revoked, told under 400 or 403 (Google, xAI, Bedrock).
+pub(super) const BAD_KEY: Table = Table {
+    codes: &[
+        &["invalid", "api", "key"],
+        &["api", "key", "invalid"],
+        &["incorrect", "api", "key"],
+        &["expired", "api", "key"],
+        &["api", "key", "expired"],
+        &["missing", "api", "key"],
+        &["api", "key", "not", "found"],
+        &["unrecognized", "client"],
+        &["invalid", "client", "token"],
+        &["expired", "token"],
+        &["invalid", "credentials"],
+    ],
+    not_codes: &["parameter", "model"],
+    phrases: &["unregistered callers", "no api key", "无效的令牌", "令牌已过期"],
+    ..NONE
+};
+
+/// What a sentence about a credential calls it, and how it says that it is bad. A bare `key` or `token` is a member of
+/// the request's JSON as often as a credential.
+pub(super) const CREDENTIALS: &[&str] = &[
+    "api key",
+    "api-key",
+    "api_key",
+    "apikey",
+    "security token",
+    "access token",
+    "auth token",
+    "bearer token",
+    "authentication token",
+    "credentials",
+    "subscription key",
+    "access key",
+];
+pub(super) const BAD_CREDENTIALS: &[&str] = &[
+    "invalid",
+    "incorrect",
+    "not valid",
+    "not found",
+    "expired",
+    "revoked",
+    "not exist",
+    "n't exist",
+    "missing",
+    "not provided",
+    "n't provide",
+    "wrong",
+    "was reported",
+    "unknown",
+];
+pub(super) const NOT_CREDENTIALS: &[&str] =
+    &["argument:", "argument supplied", "parameter", "field", "not allowed", "model"];
+
+/// A good key that may not do this, told under 401.
+pub(super) const NOT_ALLOWED: Table = Table {
+    codes: &[
+        &["access", "denied"],
+        &["permission"],
+        &["permissions"],
+        &["forbidden"],
+        &["ip", "not", "authorized"],
+        &["not", "allowed"],
+        &["scope"],
+        &["scopes"],
+    ],
+    phrases: &[
+        "missing scopes",
+        "insufficient permission",
+        "not have permission",
+        "not allowed to access",
+        "not have access",
+        "no access to",
+        "can only access",
+        "ip not authorized",
+        "ip address is not",
+        "allowlist",
+        "whitelist",
+    ],
+    ..NONE
+};
+
+/// An account that is known and shut out: Groq's code, and Anthropic's words under one that serves for everything.
+pub(super) const SHUT_OUT: Table =
+    Table { codes: &[&["organization", "restricted"]], phrases: &["organization has been disabled"], ..NONE };
+
+/// A model that does not exist, or does not any more.
+pub(super) const NO_MODEL: Table = Table {
+    codes: &[
+        &["model", "not", "found"],
+        &["model", "not", "available"],
+        &["model", "not", "exist"],
+        &["model", "not", "exists"],
+        &["model", "not", "supported"],
+        &["model", "not", "open"],
+        &["no", "such", "model"],
+        &["unknown", "model"],
+        &["invalid", "model"],
+        &["unsupported", "model"],
+        &["model", "decommissioned"],
+        &["model", "deprecated"],
+        &["model", "retired"],
+        &["deployment", "not", "found"],
+    ],
+    not_codes: &["parameter", "param", "value", "feature", "input", "output", "format", "response"],
+    phrases: &[
+        "invalid model",
+        "unknown model",
+        "no such model",
+        "not a valid model",
+        "model identifier is invalid",
+        "non-serverless model",
+        "模型不存在",
+        "模型未找到",
+    ],
+    nouns: &["model", "models", "deployment"],
+    states: &[
+        "not exist",
+        "n't exist",
+        "not found",
+        "not be found",
+        "no longer available",
+        "no longer supported",
+        "been decommissioned",
+        "been retired",
+        "been deprecated",
+        "been removed",
+        "been shut down",
+    ],
+    not_phrases: &[
+        "for this model",
+        "with this model",
+        "by this model",
+        "on this model",
+        "parameter",
+        "file",
+    ],
+};
+
+/// A model that did exist.
+pub(super) const RETIRED: Table = Table {
+    codes: &[&["decommissioned"], &["model", "deprecated"], &["retired"], &["end", "of", "life"]],
+    phrases: &["decommissioned", "been retired", "been shut down", "been deprecated", "no longer available"],
+    ..NONE
+};
+
+/// A request that no wait makes room for (OpenAI, Groq).
+pub(super) const TOO_LARGE: Table = Table { phrases: &["request too large"], ..NONE };
+
+/// Nothing is at the path, which may be that of the models: OpenAI, Groq, Fastify and Express.
+pub(super) const NO_PATH: Table = Table {
+    phrases: &["invalid url", "unknown request url", "route get", "route post", "cannot get", "cannot post"],
+    ..NONE
+};
+
+/// What routers, ingresses and tunnels answer when the application behind them is gone, in the order nginx' ingress,
+/// Go's mux and Traefik, APISIX, Kong, Heroku, Railway, Vercel, ngrok, Azure App Service.
+pub(super) const LOST_ROUTE: &[&str] = &[
+    "default backend",
+    "404 page not found",
+    "404 route not found",
+    "no route matched",
+    "no such app",
+    "application not found",
+    "deployment could not be found",
+    "err_ngrok_",
+    "web app is stopped",
+    "web app - unavailable",
+    "site is disabled",
+    "tunnel not found",
+];
+
+/// Headers by which the same are known: name, and value where not every value counts.
+pub(in crate::probe) const LOST_ROUTE_HEADERS: &[(&str, Option<&str>)] = &[
+    ("ngrok-error-code", None),
+    ("x-vercel-error", None),
+    ("x-render-routing", Some("no-server")),
+    ("x-railway-fallback", Some("true")),
+];
