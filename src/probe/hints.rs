@@ -77,7 +77,7 @@ fn delay(value: &str, clocks: &Clocks) -> Option<f64> {
     const MAX_DELAY: f64 = 1e8;
     match decimal(value) {
         Some(seconds) if seconds <= MAX_DELAY => Some(seconds),
-        Some(_) => epoch(value).map(|moment| clocks.until(moment)),
+        Some(_) => epoch(value).map(|moment| clocks.until(moment)).filter(|seconds| *seconds <= MAX_DELAY),
         None => {
             let date = httpdate::parse_http_date(value).ok();
             let moment = date.or_else(|| rfc3339(value)).map(|moment| clocks.until(moment));

@@ -407,6 +407,6 @@ fn a_report_of_real_records_has_their_failures() {
     let output = bench.run("report", &config, &["--since", "5m"]);
     let seen = bench.seen(&output);
     assert_eq!(output.status.code(), Some(0), "{seen}");
-    assert!(seen.contains("## langmart-health: invalid_request, fault caller\n"), "{seen}");
+    assert!(seen.contains("## langmart-health: unavailable, fault gateway\n"), "{seen}");
     assert!(seen.contains("- HTTP status: 404 (1)\n"), "{seen}");
 }

@@ -11,7 +11,7 @@ use crate::harness::{
 };
 
 /// Every member of a record that the contract knows, and those that none may lack.
-const MEMBERS: [&str; 27] = [
+const MEMBERS: [&str; 30] = [
     "clock",
     "failed_addresses",
     "time",
@@ -26,6 +26,9 @@ const MEMBERS: [&str; 27] = [
     "hint",
     "http_status",
     "http_version",
+    "limited_by",
+    "reported_processing_seconds",
+    "model_shutdown",
     "error_code",
     "upstream",
     "request_id",
@@ -97,6 +100,7 @@ fn records_are_as_the_contract_says() {
     assert_eq!(openai["remote_address"], simulator.address().to_string());
     assert_eq!((&langmart["reason"], &langmart["fault"]), (&"auth_failed".into(), &"caller".into()));
     assert_eq!((&groq["reason"], &groq["retry_after_seconds"]), (&"rate_limited".into(), &30.0.into()));
+    assert_eq!(groq["limited_by"], "tokens");
     assert_eq!((&groq["model"], &groq["http_status"]), (&"llama-3.1-8b-instant".into(), &429.into()));
     assert!(groq["ratelimit"][0]["resource"].is_string() && groq["request_id"].is_string(), "{groq:#}");
     assert_eq!((&nowhere["reason"], &nowhere["http_status"]), (&"connect".into(), &Value::Null));
@@ -139,7 +143,7 @@ fn the_table_is_for_results_and_standard_error_for_remedies() {
         "check the key under Settings > API Keys",
         "groq-chat: rate_limited",
         "asks to wait 30 s",
-        "wait as asked",
+        "too many tokens in a window",
         "nowhere-auth: connect, on the way there: connection refused",
         "check that firewalls let this machine out",
     ] {
