@@ -93,8 +93,8 @@ pub struct RateLimit {
 }
 
 impl RateLimit {
-    /// A limit of which the limit or the rest was told; `None` if neither was.
-    pub fn told(
+    /// Builds a limit. Returns `None` if neither the limit nor the remainder is known.
+    pub fn from_figures(
         resource: Resource,
         limit: Option<u64>,
         remaining: Option<u64>,

@@ -222,7 +222,7 @@ pub(super) fn request_id(id: &str) -> Option<String> {
     ((1..=128).contains(&id.len()) && id.bytes().all(plain)).then(|| id.to_owned())
 }
 
-/// A count of tokens as it is told, whatever its size: [`is_plausible`] is what keeps a hostile one out of sums. A number
+/// A reported count of tokens, whatever its size: [`is_plausible`] is what keeps a hostile one out of sums. A number
 /// that is no count is the largest, so that it is refused as well.
 pub(super) fn tokens(value: &Value) -> Option<u64> {
     let number = value.as_f64()?;

@@ -149,7 +149,12 @@ pub(super) fn without_family(headers: &HeaderMap, clocks: &Clocks) -> Vec<RateLi
             };
             moment.map_or_else(delta, |moment| clocks.ours(moment))
         });
-        RateLimit::told(resource, limit.and_then(hints::count), remaining.and_then(hints::count), reset)
+        RateLimit::from_figures(
+            resource,
+            limit.and_then(hints::count),
+            remaining.and_then(hints::count),
+            reset,
+        )
     };
     let fields = || ietf(headers, clocks);
     let requests = plain("x-ratelimit-", Resource::Requests)
@@ -173,7 +178,7 @@ fn ietf(headers: &HeaderMap, clocks: &Clocks) -> Option<RateLimit> {
     let reset = number(&field, &["t", "reset"]).and_then(|seconds| clocks.after(seconds as f64));
     let tokens = policy.iter().flatten().any(|(name, unit)| name == "qu" && unit.contains("token"));
     let resource = if tokens { Resource::Tokens } else { Resource::Requests };
-    RateLimit::told(resource, limit, number(&field, &["r", "remaining"]), reset)
+    RateLimit::from_figures(resource, limit, number(&field, &["r", "remaining"]), reset)
 }
 
 /// The window of the policy in force.

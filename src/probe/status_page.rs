@@ -154,7 +154,7 @@ impl Summary<'_> {
 
 impl Scheduled<'_> {
     /// `None`: it is over, or is announced without a time. One that is announced and whose time has come is in progress,
-    /// whether or not somebody has changed its state.
+    /// even if its state still says scheduled.
     fn maintenance(&self, begun: bool, now: SystemTime) -> Option<Maintenance> {
         let time = |names: [&Text<'_>; 3]| names.into_iter().filter_map(Text::get).find_map(hints::date);
         let start = time([&self.scheduled_for, &self.starts_at, &self.started_at]);
@@ -451,7 +451,7 @@ mod tests {
         assert_eq!(of(&[row("scheduled", "23T10", "23T12")]), found("23T10", "23T12", false));
         assert_eq!(of(&[row("in_progress", "22T10", "22T14")]), found("22T10", "22T14", true));
         assert_eq!(of(&[row("verifying", "22T10", "22T11")]), found("22T10", "22T11", true));
-        // Nobody has changed its state, but its time has come.
+        // Its state still says scheduled, but its time has come.
         assert_eq!(of(&[row("scheduled", "22T11", "22T13")]), found("22T11", "22T13", true));
         // The one in progress before the next one, and that before a later one.
         let two = [row("scheduled", "22T20", "22T21"), row("in_progress", "22T10", "22T14")];

@@ -203,7 +203,7 @@ fn split(code: &str) -> Vec<String> {
 }
 
 /// Sentences end at a full stop before white space, at the marks of other scripts, and at the end of a line. The limit of
-/// 0 in Google's message is told by the line's end, so that it stays.
+/// 0 in Google's message may stand at the line's end, which is therefore kept.
 fn sentences(message: &str) -> Vec<String> {
     let mut sentences = vec![String::new()];
     let mut characters = message.chars().peekable();

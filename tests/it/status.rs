@@ -115,6 +115,29 @@ fn record(probe: &Probe, outcome: &Outcome) -> Value {
 }
 
 #[test]
+fn maintenance_is_in_the_record() {
+    let pages = Pages::start();
+    let page = |rows: &str| {
+        format!(r#"{{"status":{{"indicator":"none"}},"components":[],"scheduled_maintenances":[{rows}]}}"#)
+    };
+    pages.json(
+        "/",
+        &page(
+            r#"{"status":"in_progress","name":"cAnArY","scheduled_for":"2026-11-22T10:00:00Z","scheduled_until":"2199-01-01T00:00:00Z"}"#,
+        ),
+    );
+    let probe = status(Api::Anthropic, &pages.url("/"), &[]);
+    let outcome = probes::run(status(Api::Anthropic, &pages.url("/"), &[]));
+    let maintenance = record(&probe, &outcome)["status_page"]["maintenance"].clone();
+    let expected =
+        json!({"start": "2026-11-22T10:00:00Z", "end": "2199-01-01T00:00:00Z", "in_progress": true});
+    assert_eq!(maintenance, expected);
+    pages.json("/", &page(r#"{"status":"completed","scheduled_for":"2026-11-22T10:00:00Z"}"#));
+    let outcome = probes::run(status(Api::Anthropic, &pages.url("/"), &[]));
+    assert!(outcome.status_page.unwrap().maintenance.is_none());
+}
+
+#[test]
 fn a_page_is_told_in_the_record_by_our_words() {
     let pages = Pages::start();
     pages.json("/", r#"{"status":{"indicator":"major"},"components":[{"name":"API","status":"partial_outage"}],"incidents":[{}]}"#);

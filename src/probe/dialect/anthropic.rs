@@ -134,7 +134,7 @@ impl Dialect for Anthropic {
             let reset = hints::text(headers, &format!("anthropic-ratelimit-{family}-reset"))
                 .and_then(hints::rfc3339)
                 .and_then(|moment| clocks.ours(moment));
-            RateLimit::told(
+            RateLimit::from_figures(
                 resource,
                 count(headers, &format!("anthropic-ratelimit-{family}-limit")),
                 count(headers, &format!("anthropic-ratelimit-{family}-remaining")),

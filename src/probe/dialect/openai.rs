@@ -214,7 +214,7 @@ pub(super) fn rate_limits(headers: &HeaderMap, clocks: &Clocks) -> Vec<RateLimit
         let reset = hints::text(headers, &format!("x-ratelimit-reset-{family}"))
             .and_then(hints::go_duration)
             .and_then(|seconds| clocks.after(seconds));
-        RateLimit::told(
+        RateLimit::from_figures(
             resource,
             count(headers, &format!("x-ratelimit-limit-{family}")),
             count(headers, &format!("x-ratelimit-remaining-{family}")),

@@ -102,7 +102,7 @@ impl Dialect for Openrouter {
             .and_then(|reset| hints::epoch(&reset).or_else(|| hints::rfc3339(&reset)))
             .and_then(|moment| clocks.ours(moment));
         let limit = count("X-RateLimit-Limit");
-        RateLimit::told(Resource::Requests, limit, count("X-RateLimit-Remaining"), reset)
+        RateLimit::from_figures(Resource::Requests, limit, count("X-RateLimit-Remaining"), reset)
             .into_iter()
             .collect()
     }

@@ -198,7 +198,7 @@ pub(super) const CAPACITY: Table = Table {
     ..NONE
 };
 
-/// A limit that time heals, told under 400 or 403.
+/// A limit that waiting resolves, reported under 400 or 403.
 pub(super) const RATE: Table = Table {
     codes: &[
         &["rate", "limit"],
@@ -229,7 +229,7 @@ pub(super) const RATE: Table = Table {
     ..NONE
 };
 
-/// A key that is missing, wrong, expired or revoked, told under 400 or 403 (Google, xAI, Bedrock).
+/// A key that is missing, wrong, expired or revoked, reported under 400 or 403 (Google, xAI, Bedrock).
 pub(super) const BAD_KEY: Table = Table {
     codes: &[
         &["invalid", "api", "key"],
@@ -284,7 +284,7 @@ pub(super) const BAD_CREDENTIALS: &[&str] = &[
 pub(super) const NOT_CREDENTIALS: &[&str] =
     &["argument:", "argument supplied", "parameter", "field", "not allowed", "model"];
 
-/// A good key that may not do this, told under 401.
+/// A good key that may not do this, reported under 401.
 pub(super) const NOT_ALLOWED: Table = Table {
     codes: &[
         &["access", "denied"],

@@ -3,7 +3,7 @@
 use super::*;
 use crate::{
     config::testing::provider,
-    outcome::{Api, Fault, LookupFailure, Network, Phases, Resource, Tls},
+    outcome::{Api, Fault, LookupFailure, Network, Phases, Resource, StatusPage, Tls},
 };
 
 const MOMENT: Duration = Duration::from_millis(5);
@@ -148,4 +148,27 @@ fn a_limit_with_nothing_left_is_worth_a_note() {
         (Verdict::Ok, "requests: 1 of 60 left; tokens: ? of 60 left")
     );
     assert_eq!(limits(&[limit(Resource::Requests, Some(0))]).verdict, Verdict::Note);
+}
+
+#[test]
+fn maintenance_in_progress_is_worth_a_note() {
+    let page = |in_progress| {
+        let at = |seconds| Some(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds));
+        let maintenance = Maintenance { start: at(0), end: at(3600), in_progress };
+        let status_page = StatusPage {
+            indicator: Indicator::None,
+            open_incidents: Some(0),
+            components: Vec::new(),
+            maintenance: Some(maintenance),
+        };
+        status(&Outcome { status_page: Some(status_page), ..outcome(Reason::Ok, Phases::default()) })
+    };
+    let times = "from 1970-01-01T00:00:00Z until 1970-01-01T01:00:00Z";
+    for (in_progress, verdict, words) in
+        [(true, Verdict::Note, "in progress"), (false, Verdict::Ok, "announced")]
+    {
+        let step = page(in_progress);
+        let expected = format!("the page says none, maintenance {words} {times}");
+        assert_eq!((step.verdict, step.text), (verdict, expected));
+    }
 }
