@@ -137,7 +137,7 @@ impl<'a> ErrorBody<'a> {
             || is_error("status")
     }
 
-    /// Whether an event that has no place in a stream is an error by another name: FastAPI's `detail`, `errors`, a message
+    /// Whether an event that has no place in a stream is an error by another name: `FastAPI`'s `detail`, `errors`, a message
     /// with a code.
     pub(super) fn is_error_event(&self) -> bool {
         let Some(members) = self.root.as_object() else { return false };

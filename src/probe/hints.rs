@@ -57,7 +57,7 @@ impl Clocks {
     }
 }
 
-/// `retry-after-ms` (Azure, `OpenAI`'s SDKs), then Retry-After of RFC 9110, 10.2.3, in seconds, then the one that LiteLLM
+/// `retry-after-ms` (Azure, `OpenAI`'s SDKs), then Retry-After of RFC 9110, 10.2.3, in seconds, then the one that `LiteLLM`
 /// hands on under a name of its own. A wait of nothing, or one that has passed, is none: openai-python goes by its own
 /// then, and so does our backoff.
 pub(super) fn retry_after(headers: &HeaderMap, clocks: &Clocks) -> Option<f64> {

@@ -232,11 +232,11 @@ mod tests {
             .collect()
     }
 
+    /// Resource, limit, remainder, seconds until the reset.
+    type Row = (Resource, Option<u64>, Option<u64>, Option<u64>);
+
     #[track_caller]
-    fn check(
-        pairs: &[(&'static str, &'static str)],
-        expected: &[(Resource, Option<u64>, Option<u64>, Option<u64>)],
-    ) {
+    fn check(pairs: &[(&'static str, &'static str)], expected: &[Row]) {
         let headers = headers(pairs);
         let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_795_334_400);
         let found = without_family(&headers, &Clocks { now, date: Some(now) });

@@ -12,7 +12,7 @@ use super::{
 };
 
 /// What a list says of a model.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Listed {
     /// It is in the list, or no model was asked for. The time is its announced shutdown.
     Found(Option<SystemTime>),
@@ -112,8 +112,8 @@ mod tests {
         find(dialect::of(api), body.as_bytes(), (!model.is_empty()).then_some(model))
     }
 
-    fn at(seconds: u64) -> Option<SystemTime> {
-        Some(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds))
+    fn at(seconds: u64) -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)
     }
 
     #[test]
@@ -154,7 +154,7 @@ mod tests {
             r#"{"data":[{"id":7}]}"#,
             r#"{"data":[{"id":"m"}]"#,
             r#"{"data":[{"id":"m"}]} x"#,
-            r#"[1]"#,
+            "[1]",
             r#"[{"name":null}]"#,
             r#"{"error":{"message":"m"}}"#,
             "<html>m</html>",
@@ -167,26 +167,26 @@ mod tests {
     fn announced_ends_of_models() {
         let row = |members: &str| format!(r#"{{"data":[{{"id":"m",{members}}}]}}"#);
         for (members, expected) in [
-            (r#""shutdown_date":"2026-12-11""#, Listed::Found(at(1_796_947_200))),
+            (r#""shutdown_date":"2026-12-11""#, Listed::Found(Some(at(1_796_947_200)))),
             (r#""shutdown_date":null"#, Listed::Found(None)),
             (
                 r#""retires_at":"2026-12-11T00:00:00Z","lifecycle":"deprecated""#,
-                Listed::Found(at(1_796_947_200)),
+                Listed::Found(Some(at(1_796_947_200))),
             ),
             // Overdue is not retired.
             (
                 r#""retires_at":"2020-09-13T12:26:40Z","lifecycle":"deprecated""#,
-                Listed::Found(at(1_600_000_000)),
+                Listed::Found(Some(at(1_600_000_000))),
             ),
             (
                 r#""retires_at":"2020-09-13T12:26:40Z","lifecycle":"retired""#,
-                Listed::Retired(at(1_600_000_000)),
+                Listed::Retired(Some(at(1_600_000_000))),
             ),
             (r#""lifecycle":"retired""#, Listed::Retired(None)),
             (r#""lifecycle":"active""#, Listed::Found(None)),
             (r#""lifecycle":7"#, Listed::Found(None)),
-            (r#""expiration_date":"2026-12-11""#, Listed::Found(at(1_796_947_200))),
-            (r#""deprecation":"2026-12-11T00:00:00Z""#, Listed::Found(at(1_796_947_200))),
+            (r#""expiration_date":"2026-12-11""#, Listed::Found(Some(at(1_796_947_200)))),
+            (r#""deprecation":"2026-12-11T00:00:00Z""#, Listed::Found(Some(at(1_796_947_200)))),
             (r#""deprecation":"soon""#, Listed::Found(None)),
             (r#""shutdown_date":"9999-99-99""#, Listed::Found(None)),
             (r#""shutdown_date":{"a":1}"#, Listed::Found(None)),

@@ -7,6 +7,9 @@ pub(super) fn remedy(api: Api, check: Check, outcome: &Outcome) -> &'static str 
     if check == Check::Status {
         return status_page(outcome.reason);
     }
+    if let Some(hint) = by_clue(outcome) {
+        return hint;
+    }
     match outcome.reason {
         Reason::Ok => "",
         Reason::Dns | Reason::Timeout if answers_instead(outcome) => {
@@ -32,9 +35,6 @@ pub(super) fn remedy(api: Api, check: Check, outcome: &Outcome) -> &'static str 
         }
         Reason::Disconnected => {
             "the service dropped the connection: if it goes on, give the support the times and request ids"
-        }
-        Reason::AuthFailed | Reason::Permission if outcome.clue == Some(Clue::Intermediary) => {
-            "the answer is not the API's, which may never have seen the request: check base_url, and what a proxy, CDN or firewall before the API wants; if the API does answer so, check the key"
         }
         Reason::AuthFailed => auth_failed(api, outcome.fault),
         Reason::Permission => {
@@ -66,39 +66,21 @@ pub(super) fn remedy(api: Api, check: Check, outcome: &Outcome) -> &'static str 
         Reason::GatewayTimeout => {
             "make the request smaller, stream it, or use a faster model; look at the provider's status"
         }
-        Reason::ServerError if outcome.clue == Some(Clue::Intermediary) => {
-            "a proxy or load balancer before the service answers in its place: look at its log, and at the service's status page"
-        }
         Reason::ServerError if outcome.request_id.is_none() => {
             "the service failed: look at its status page; contact support with the timestamps"
         }
         Reason::ServerError => {
             "the service failed: look at its status page; contact support with the request ID"
         }
-        Reason::ModelNotFound if outcome.clue == Some(Clue::ModelRetired) => {
-            "the model has been retired: set model to its successor in the provider's list of deprecations"
-        }
         Reason::ModelNotFound => {
             "the model is unknown or retired: see the models check or the provider's model list"
         }
-        Reason::InvalidRequest if outcome.clue == Some(Clue::RequestTooLarge) => {
-            "the request is larger than the service, or a proxy before it, accepts: shorten the prompt, or raise the size limit there"
-        }
         Reason::InvalidRequest => invalid_request(check),
-        Reason::UnexpectedStatus if outcome.clue == Some(Clue::RedirectToHttps) => {
-            "write https:// in base_url: the server redirects plain http there, and a probe follows no redirect"
-        }
         Reason::UnexpectedStatus => "check base_url and paths: this status is none that the API documents",
-        Reason::Malformed if outcome.clue == Some(Clue::EmptyAnswer) => {
-            "the model answered nothing, although it was neither cut off nor filtered: use another model or provider if it repeats"
-        }
         Reason::Malformed => {
             "check base_url: something other than the API may be answering, a proxy or portal perhaps"
         }
         Reason::ErrorIn200 => "the service reports an error under a success status: look at its status page",
-        Reason::NoContent if outcome.clue == Some(Clue::ToolCall) => {
-            "the model called a tool that the request does not offer: change the prompt, or the gateway that adds tools"
-        }
         Reason::NoContent => {
             "raise max_tokens or take a model that does not reason; change the prompt if it is filtered"
         }
@@ -116,6 +98,34 @@ pub(super) fn remedy(api: Api, check: Check, outcome: &Outcome) -> &'static str 
         }
         Reason::Internal => "the prober itself is short of something: see its log, LimitNOFILE and memory",
     }
+}
+
+/// The hint for a failure whose clue says more than its reason.
+fn by_clue(outcome: &Outcome) -> Option<&'static str> {
+    Some(match (outcome.clue?, outcome.reason) {
+        (Clue::Intermediary, Reason::AuthFailed | Reason::Permission) => {
+            "the answer is not the API's, which may never have seen the request: check base_url, and what a proxy, CDN or firewall before the API wants; if the API does answer so, check the key"
+        }
+        (Clue::Intermediary, Reason::ServerError) => {
+            "a proxy or load balancer before the service answers in its place: look at its log, and at the service's status page"
+        }
+        (Clue::ModelRetired, Reason::ModelNotFound) => {
+            "the model has been retired: set model to its successor in the provider's list of deprecations"
+        }
+        (Clue::RequestTooLarge, Reason::InvalidRequest) => {
+            "the request is larger than the service, or a proxy before it, accepts: shorten the prompt, or raise the size limit there"
+        }
+        (Clue::RedirectToHttps, Reason::UnexpectedStatus) => {
+            "write https:// in base_url: the server redirects plain http there, and a probe follows no redirect"
+        }
+        (Clue::EmptyAnswer, Reason::Malformed) => {
+            "the model answered nothing, although it was neither cut off nor filtered: use another model or provider if it repeats"
+        }
+        (Clue::ToolCall, Reason::NoContent) => {
+            "the model called a tool that the request does not offer: change the prompt, or the gateway that adds tools"
+        }
+        _ => return None,
+    })
 }
 
 /// What to do about each limit.

@@ -49,10 +49,10 @@ struct Summary<'a> {
     #[serde(borrow, default)]
     incidents: Rows<Incident<'a>>,
     #[serde(borrow, default)]
-    scheduled_maintenances: Rows<Scheduled<'a>>,
+    scheduled_maintenances: Rows<Announcement<'a>>,
     /// Of incident.io's own summary, which lists apart what has begun.
     #[serde(borrow, default)]
-    in_progress_maintenances: Rows<Scheduled<'a>>,
+    in_progress_maintenances: Rows<Announcement<'a>>,
 }
 
 #[derive(Deserialize)]
@@ -77,7 +77,7 @@ struct Incident<'a> {
 
 /// An announced maintenance: by Statuspage's names, or by incident.io's own.
 #[derive(Deserialize)]
-struct Scheduled<'a> {
+struct Announcement<'a> {
     #[serde(borrow, default)]
     status: Text<'a>,
     #[serde(borrow, default)]
@@ -139,7 +139,7 @@ impl Summary<'_> {
     /// The maintenance that is in progress, else the one that begins next. Where components are configured, one that
     /// names others alone does not count.
     fn maintenance(&self, wanted: &[String], now: SystemTime) -> Option<Maintenance> {
-        let affects = |row: &&Scheduled<'_>| {
+        let affects = |row: &&Announcement<'_>| {
             let mut names = row.components.rows.iter().filter_map(|component| component.name.get());
             wanted.is_empty()
                 || row.components.rows.is_empty()
@@ -152,7 +152,7 @@ impl Summary<'_> {
     }
 }
 
-impl Scheduled<'_> {
+impl Announcement<'_> {
     /// `None`: it is over, or is announced without a time. One that is announced and whose time has come is in progress,
     /// even if its state still says scheduled.
     fn maintenance(&self, begun: bool, now: SystemTime) -> Option<Maintenance> {

@@ -17,7 +17,7 @@ use crate::{
     },
 };
 
-/// LiteLLM's, which stands beside the upstream's; `OpenAI`'s own, Azure's, Mistral's, Kong's and `DeepSeek`'s.
+/// `LiteLLM`'s, which stands beside the upstream's; `OpenAI`'s own, Azure's, Mistral's, Kong's and `DeepSeek`'s.
 pub(super) const REQUEST_ID_HEADERS: &[&str] = &[
     "x-litellm-call-id",
     "x-request-id",

@@ -168,7 +168,7 @@ fn maintenance_in_progress_is_worth_a_note() {
         [(true, Verdict::Note, "in progress"), (false, Verdict::Ok, "announced")]
     {
         let step = page(in_progress);
-        let expected = format!("the page says none, maintenance {words} {times}");
+        let expected = format!("the page says none, 0 open incidents, maintenance {words} {times}");
         assert_eq!((step.verdict, step.text), (verdict, expected));
     }
 }
