@@ -624,147 +624,178 @@ fn limit_that_time_heals_is_rate_limited() {
     );
 }
 
+/// Limits by what follows the status line, and the body.
+const LIMITS: &[(LimitedBy, Api, &str, &str)] = &[
+    (
+        LimitedBy::Requests,
+        OPENAI,
+        "",
+        r#"{"error":{"message":"x","type":"requests","code":"rate_limit_exceeded"}}"#,
+    ),
+    (
+        LimitedBy::Requests,
+        OPENAI,
+        "",
+        r#"{"error":{"message":"Rate limit reached on requests per min (RPM): Limit 60"}}"#,
+    ),
+    (LimitedBy::Requests, OPENAI, "", r#"{"error":{"message":"Model rate limit exceeded. RPM limit=1"}}"#),
+    (
+        LimitedBy::Requests,
+        OPENAI,
+        "",
+        r#"{"message":"Requests per minute limit exceeded","code":"request_quota_exceeded"}"#,
+    ),
+    (
+        LimitedBy::Requests,
+        OPENAI,
+        "",
+        r#"{"error":{"message":"You have exceeded the call rate limit of your tier"}}"#,
+    ),
+    (
+        LimitedBy::Requests,
+        Api::Openrouter,
+        "",
+        r#"{"error":{"code":429,"message":"Rate limit exceeded: free-models-per-min."}}"#,
+    ),
+    (
+        LimitedBy::Requests,
+        OPENAI,
+        "\nx-ratelimit-limit-requests: 60\nx-ratelimit-remaining-requests: 0",
+        "{}",
+    ),
+    (
+        LimitedBy::Requests,
+        OPENAI,
+        "\nRateLimit: \"api\";r=0;t=231\nRateLimit-Policy: \"api\";q=500;w=300",
+        "{}",
+    ),
+    (LimitedBy::Requests, Api::Langmart, "\nX-RateLimit-Limit: 60\nX-RateLimit-Remaining: 0", "{}"),
+    (
+        LimitedBy::Requests,
+        Api::Google,
+        "",
+        r#"{"error":{"details":[{"violations":[{"quotaId":"GenerateRequestsPerMinutePerProjectPerModel"}]}]}}"#,
+    ),
+    (
+        LimitedBy::Tokens,
+        OPENAI,
+        "",
+        r#"{"error":{"message":"x","type":"tokens","code":"rate_limit_exceeded"}}"#,
+    ),
+    (
+        LimitedBy::Tokens,
+        OPENAI,
+        "",
+        r#"{"error":{"message":"Rate limit reached on tokens per min (TPM): Limit 1, Used 1, Requested 1."}}"#,
+    ),
+    (
+        LimitedBy::Tokens,
+        OPENAI,
+        "",
+        r#"{"error":{"message":"Requests to this operation have exceeded token rate limit of your tier"}}"#,
+    ),
+    (LimitedBy::Tokens, OPENAI, "", r#"{"message":"x","code":"token_quota_exceeded"}"#),
+    (
+        LimitedBy::Tokens,
+        OPENAI,
+        "\nx-ratelimit-limit-requests: 60\nx-ratelimit-remaining-requests: 5\nx-ratelimit-limit-tokens: 9\nx-ratelimit-remaining-tokens: 0",
+        "{}",
+    ),
+    (
+        LimitedBy::InputTokens,
+        Api::Anthropic,
+        "",
+        r#"{"error":{"message":"This request would exceed your organization's rate limit of 50,000 input tokens per minute"}}"#,
+    ),
+    (
+        LimitedBy::InputTokens,
+        Api::Anthropic,
+        "\nanthropic-ratelimit-tokens-remaining: 0\nanthropic-ratelimit-input-tokens-remaining: 0",
+        "{}",
+    ),
+    (
+        LimitedBy::InputTokens,
+        OPENAI,
+        "\nx-ratelimit-limit-tokens-prompt: 9\nx-ratelimit-remaining-tokens-prompt: 0",
+        "{}",
+    ),
+    (
+        LimitedBy::InputTokens,
+        Api::Google,
+        "",
+        r#"{"error":{"details":[{"violations":[{"quotaId":"GenerateContentInputTokensPerModelPerMinute-FreeTier"}]}]}}"#,
+    ),
+    (
+        LimitedBy::OutputTokens,
+        Api::Anthropic,
+        "",
+        r#"{"error":{"message":"rate limit of 8,000 output tokens per minute"}}"#,
+    ),
+    (
+        LimitedBy::OutputTokens,
+        OPENAI,
+        "\nx-ratelimit-limit-tokens-generated: 9\nx-ratelimit-remaining-tokens-generated: 0",
+        "{}",
+    ),
+    (
+        LimitedBy::Concurrency,
+        OPENAI,
+        "",
+        r#"{"error":{"message":"Your account reached max organization concurrency: 1"}}"#,
+    ),
+    (LimitedBy::Concurrency, OPENAI, "", r#"{"error":{"message":"Too many concurrent requests"}}"#),
+    (LimitedBy::Concurrency, OPENAI, "", r#"{"error":{"message":"x","code":"concurrency_limit_exceeded"}}"#),
+    (LimitedBy::Concurrency, OPENAI, "", r#"{"error":{"message":"Max parallel request limit reached"}}"#),
+    (LimitedBy::Concurrency, OPENAI, "", r#"{"error":{"message":"您的账户并发数过高"}}"#),
+    (
+        LimitedBy::Day,
+        Api::Google,
+        "",
+        r#"{"error":{"details":[{"violations":[{"quotaId":"GenerateRequestsPerDayPerProjectPerModel-FreeTier"}]}]}}"#,
+    ),
+    (
+        LimitedBy::Day,
+        Api::Groq,
+        "",
+        r#"{"error":{"message":"Rate limit reached on tokens per day (TPD): Limit 8000","type":"tokens"}}"#,
+    ),
+    (
+        LimitedBy::Day,
+        Api::Openrouter,
+        "",
+        r#"{"error":{"code":429,"message":"Rate limit exceeded: free-models-per-day."}}"#,
+    ),
+    (
+        LimitedBy::Day,
+        Api::Groq,
+        "\nx-ratelimit-limit-requests: 14400\nx-ratelimit-remaining-requests: 0",
+        "{}",
+    ),
+    (
+        LimitedBy::Day,
+        OPENAI,
+        "\nx-ratelimit-limit-requests-day: 14400\nx-ratelimit-remaining-requests-day: 0",
+        "{}",
+    ),
+    (LimitedBy::Day, OPENAI, "\nRateLimit: \"api\";r=0;t=231\nRateLimit-Policy: \"api\";q=500;w=86400", "{}"),
+    (LimitedBy::Day, OPENAI, "", r#"{"error":{"message":"You have reached your daily limit"}}"#),
+    (LimitedBy::Unknown, OPENAI, "", "{}"),
+    (LimitedBy::Unknown, OPENAI, "", r#"{"error":{"message":"Too many requests"}}"#),
+    (LimitedBy::Unknown, OPENAI, "", "<html>429</html>"),
+    (LimitedBy::Unknown, OPENAI, "\nx-ratelimit-limit-requests: 60\nx-ratelimit-remaining-requests: 5", "{}"),
+    (
+        LimitedBy::Unknown,
+        OPENAI,
+        "\nx-ratelimit-limit-tokens: 0\nx-ratelimit-remaining-tokens: 0\nx-ratelimit-limit-requests: 40\nx-ratelimit-remaining-requests: 39",
+        "{}",
+    ),
+    (LimitedBy::Unknown, OPENAI, "", r#"{"error":{"message":"Slow down for a minute"}}"#),
+];
+
 #[test]
 fn limited_by_names_the_limit() {
-    use LimitedBy::{Concurrency, Day, InputTokens, OutputTokens, Requests, Tokens, Unknown};
-
     let server = RawServer::start();
-    for (expected, api, head, body) in [
-        (Requests, OPENAI, "", r#"{"error":{"message":"x","type":"requests","code":"rate_limit_exceeded"}}"#),
-        (
-            Requests,
-            OPENAI,
-            "",
-            r#"{"error":{"message":"Rate limit reached on requests per min (RPM): Limit 60"}}"#,
-        ),
-        (Requests, OPENAI, "", r#"{"error":{"message":"Model rate limit exceeded. RPM limit=1"}}"#),
-        (
-            Requests,
-            OPENAI,
-            "",
-            r#"{"message":"Requests per minute limit exceeded","code":"request_quota_exceeded"}"#,
-        ),
-        (
-            Requests,
-            OPENAI,
-            "",
-            r#"{"error":{"message":"You have exceeded the call rate limit of your tier"}}"#,
-        ),
-        (
-            Requests,
-            Api::Openrouter,
-            "",
-            r#"{"error":{"code":429,"message":"Rate limit exceeded: free-models-per-min."}}"#,
-        ),
-        (Requests, OPENAI, "\nx-ratelimit-limit-requests: 60\nx-ratelimit-remaining-requests: 0", "{}"),
-        (Requests, OPENAI, "\nRateLimit: \"api\";r=0;t=231\nRateLimit-Policy: \"api\";q=500;w=300", "{}"),
-        (Requests, Api::Langmart, "\nX-RateLimit-Limit: 60\nX-RateLimit-Remaining: 0", "{}"),
-        (
-            Requests,
-            Api::Google,
-            "",
-            r#"{"error":{"details":[{"violations":[{"quotaId":"GenerateRequestsPerMinutePerProjectPerModel"}]}]}}"#,
-        ),
-        (Tokens, OPENAI, "", r#"{"error":{"message":"x","type":"tokens","code":"rate_limit_exceeded"}}"#),
-        (
-            Tokens,
-            OPENAI,
-            "",
-            r#"{"error":{"message":"Rate limit reached on tokens per min (TPM): Limit 1, Used 1, Requested 1."}}"#,
-        ),
-        (
-            Tokens,
-            OPENAI,
-            "",
-            r#"{"error":{"message":"Requests to this operation have exceeded token rate limit of your tier"}}"#,
-        ),
-        (Tokens, OPENAI, "", r#"{"message":"x","code":"token_quota_exceeded"}"#),
-        (
-            Tokens,
-            OPENAI,
-            "\nx-ratelimit-limit-requests: 60\nx-ratelimit-remaining-requests: 5\nx-ratelimit-limit-tokens: 9\nx-ratelimit-remaining-tokens: 0",
-            "{}",
-        ),
-        (
-            InputTokens,
-            Api::Anthropic,
-            "",
-            r#"{"error":{"message":"This request would exceed your organization's rate limit of 50,000 input tokens per minute"}}"#,
-        ),
-        (
-            InputTokens,
-            Api::Anthropic,
-            "\nanthropic-ratelimit-tokens-remaining: 0\nanthropic-ratelimit-input-tokens-remaining: 0",
-            "{}",
-        ),
-        (
-            InputTokens,
-            OPENAI,
-            "\nx-ratelimit-limit-tokens-prompt: 9\nx-ratelimit-remaining-tokens-prompt: 0",
-            "{}",
-        ),
-        (
-            InputTokens,
-            Api::Google,
-            "",
-            r#"{"error":{"details":[{"violations":[{"quotaId":"GenerateContentInputTokensPerModelPerMinute-FreeTier"}]}]}}"#,
-        ),
-        (
-            OutputTokens,
-            Api::Anthropic,
-            "",
-            r#"{"error":{"message":"rate limit of 8,000 output tokens per minute"}}"#,
-        ),
-        (
-            OutputTokens,
-            OPENAI,
-            "\nx-ratelimit-limit-tokens-generated: 9\nx-ratelimit-remaining-tokens-generated: 0",
-            "{}",
-        ),
-        (
-            Concurrency,
-            OPENAI,
-            "",
-            r#"{"error":{"message":"Your account reached max organization concurrency: 1"}}"#,
-        ),
-        (Concurrency, OPENAI, "", r#"{"error":{"message":"Too many concurrent requests"}}"#),
-        (Concurrency, OPENAI, "", r#"{"error":{"message":"x","code":"concurrency_limit_exceeded"}}"#),
-        (Concurrency, OPENAI, "", r#"{"error":{"message":"Max parallel request limit reached"}}"#),
-        (Concurrency, OPENAI, "", r#"{"error":{"message":"您的账户并发数过高"}}"#),
-        (
-            Day,
-            Api::Google,
-            "",
-            r#"{"error":{"details":[{"violations":[{"quotaId":"GenerateRequestsPerDayPerProjectPerModel-FreeTier"}]}]}}"#,
-        ),
-        (
-            Day,
-            Api::Groq,
-            "",
-            r#"{"error":{"message":"Rate limit reached on tokens per day (TPD): Limit 8000","type":"tokens"}}"#,
-        ),
-        (
-            Day,
-            Api::Openrouter,
-            "",
-            r#"{"error":{"code":429,"message":"Rate limit exceeded: free-models-per-day."}}"#,
-        ),
-        (Day, Api::Groq, "\nx-ratelimit-limit-requests: 14400\nx-ratelimit-remaining-requests: 0", "{}"),
-        (Day, OPENAI, "\nx-ratelimit-limit-requests-day: 14400\nx-ratelimit-remaining-requests-day: 0", "{}"),
-        (Day, OPENAI, "\nRateLimit: \"api\";r=0;t=231\nRateLimit-Policy: \"api\";q=500;w=86400", "{}"),
-        (Day, OPENAI, "", r#"{"error":{"message":"You have reached your daily limit"}}"#),
-        (Unknown, OPENAI, "", "{}"),
-        (Unknown, OPENAI, "", r#"{"error":{"message":"Too many requests"}}"#),
-        (Unknown, OPENAI, "", "<html>429</html>"),
-        (Unknown, OPENAI, "\nx-ratelimit-limit-requests: 60\nx-ratelimit-remaining-requests: 5", "{}"),
-        (
-            Unknown,
-            OPENAI,
-            "\nx-ratelimit-limit-tokens: 0\nx-ratelimit-remaining-tokens: 0\nx-ratelimit-limit-requests: 40\nx-ratelimit-remaining-requests: 39",
-            "{}",
-        ),
-        (Unknown, OPENAI, "", r#"{"error":{"message":"Slow down for a minute"}}"#),
-    ] {
+    for &(expected, api, head, body) in LIMITS {
         let head = format!("HTTP/1.1 429 X{head}\n\n{body}");
         server.play(on_the_wire(&head));
         let outcome = run(probe(provider(api, &format!("http://{}", server.address)), Check::Chat));
