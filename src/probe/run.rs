@@ -7,6 +7,8 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
+use hyper::{HeaderMap, header::CONTENT_ENCODING};
+
 use super::{
     classify::{self, Verdict, classify},
     document::{Document, Fetched},
@@ -28,6 +30,9 @@ use crate::{
     config::{Config, Connection, Probe, Task},
     outcome::{Fault, Outcome, Reason},
 };
+
+const HONOUR_ACCEPT_ENCODING: &str =
+    "have the service, or the proxy before it, honour Accept-Encoding: identity (RFC 9110, 12.5.3)";
 
 /// What all targets of a process share: lookups, and the kernel's timestamps switched on.
 #[derive(Debug)]
@@ -201,7 +206,13 @@ impl Target {
             }
         } else if let Some(response) = response {
             let clocks = head_facts(outcome, &response, arrived);
+            let coding = response.is_success().then(|| content_coding(&response.headers)).flatten();
             set_verdict(outcome, self.judge(response, clocks, listener).await);
+            if let Some(coding) = coding.filter(|_| !outcome.success()) {
+                outcome.detail =
+                    format!("the body is compressed ({coding}), although the request accepts no coding").into();
+                outcome.hint = HONOUR_ACCEPT_ENCODING;
+            }
         }
     }
 
@@ -256,6 +267,20 @@ pub(super) fn path_findings(time: SystemTime, trace: Trace) -> Outcome {
     outcome.tls = trace.handshake.as_ref().map(|handshake| handshake.findings(trace.cipher));
     outcome.failed_addresses = trace.dialer.into_failed();
     outcome
+}
+
+/// The coding of a body, by a closed set of names; `None`: it has none.
+fn content_coding(headers: &HeaderMap) -> Option<&'static str> {
+    let value = headers.get(CONTENT_ENCODING)?.to_str().unwrap_or_default().trim().to_ascii_lowercase();
+    match &*value {
+        "" | "identity" => None,
+        "gzip" | "x-gzip" => Some("gzip"),
+        "deflate" => Some("deflate"),
+        "br" => Some("br"),
+        "zstd" => Some("zstd"),
+        "compress" | "x-compress" => Some("compress"),
+        _ => Some("other"),
+    }
 }
 
 /// Writes what the head of a response shows, and returns the clocks that its hints are read by.
