@@ -303,9 +303,9 @@ def services():
     first_token()
     certificate = {"probe": "n", "provider": "acme", "check": "network", "model": ""}
     for days, fires in ((30, []), (20, ["LangmartCertificateEndsIn21Days"]),
-                        (6, ["LangmartCertificateEndsIn21Days", "LangmartCertificateEndsIn7Days"])):
+                        (6, ["LangmartCertificateEndsIn21Days", "LangmartCertificateExpiringSoon"])):
         series = Series(30).add("langmart_probe_tls_certificate_not_after_timestamp_seconds", days * 86400, **certificate)
-        names = ("LangmartCertificateEndsIn21Days", "LangmartCertificateEndsIn7Days")
+        names = ("LangmartCertificateEndsIn21Days", "LangmartCertificateExpiringSoon")
         case(f"a certificate for another {days} days", series,
              *((name, 20, *([{"provider": "acme"}] if name in fires else [])) for name in names))
     page = {"probe": "s", "provider": "acme", "check": "status", "model": ""}
@@ -422,7 +422,7 @@ def probers():
     case("a gap between scrapes is no hanging", series, (stuck, 23), (stuck, 24), (stuck, 26))
     series = Series(60).add(due, every_minute[:10] + [60 * 50] * 40 + every_minute[50:], **probe).add("langmart_probe_timeout_seconds", 30, **probe)
     case("waiting is no hanging", series, (stuck, 30), (stuck, 49))
-    lags = "LangmartProberLags"
+    lags = "LangmartProberScheduleLagHigh"
     lag = "langmart_prober_schedule_lag_seconds"
 
     def lagging(share):
@@ -437,7 +437,7 @@ def probers():
     for bound in ("0.01", "5", "+Inf"):
         seldom.add(f"{lag}_bucket", [0 if bound == "0.01" else minute for minute in range(90)], le=bound)
     case("a run a minute, late", seldom.add(f"{lag}_count", list(range(90))), (lags, 30), (lags, 85), kinds=["thin traffic"])
-    clock = "LangmartProberClockOff"
+    clock = "LangmartProberClockSkew"
     series = Series(60)
     for name in ("p", "q", "r"):
         series.add("langmart_probe_clock_offset_seconds", [0] * 20 + [-30] * 40, **{**probe, "probe": name})
@@ -456,7 +456,7 @@ def probers():
         series.add("langmart_probe_skipped_runs_total", [minute // every for minute in range(480)], **probe, cause="overrun")
         case(f"due every ten minutes and skipped every {every}", series, (skips, 60), *((skips, minute, *([{"cause": "overrun"}] if fires else []))
              for minute in (200, 470)), kinds=[] if fires else ["thin traffic"])
-    reload, lost = "LangmartProberReloadFailed", "LangmartProberLogLost"
+    reload, lost = "LangmartProberReloadFailed", "LangmartProberLogWritesFailing"
     series = Series(60).add("langmart_prober_config_last_reload_successful", [1] * 20 + [0] * 20 + [1] * 20)
     case("a reload failed", series, (reload, 22), (reload, 30, {"instance": "a"}), (reload, 45))
     case("a reload is no failure of any probe", one("." * 60).add("langmart_prober_config_last_reload_successful", 1),

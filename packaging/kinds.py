@@ -142,18 +142,18 @@ STORIES = {
     "LangmartGatewayFault": compared("gateway_fault"),
     "LangmartProviderFault": compared("provider_fault"),
     "LangmartCertificateEndsIn21Days": gauge(NOT_AFTER, 90 * 86400, 20 * 86400, **PROBE),
-    "LangmartCertificateEndsIn7Days": gauge(NOT_AFTER, 90 * 86400, 6 * 86400, **PROBE),
+    "LangmartCertificateExpiringSoon": gauge(NOT_AFTER, 90 * 86400, 6 * 86400, **PROBE),
     "LangmartStatusPageIncident": gauge("langmart_probe_status_page_indicator", 0, 1, **PROBE, indicator="major"),
     "LangmartStatusPageUnreadable": run("N", check="status"),
     "LangmartPoolDegraded": pooled(1, 0),
     "LangmartPoolDown": pooled(1, 1),
     "LangmartProberDown": gone,
     "LangmartProbeStuck": stuck,
-    "LangmartProberLags": lag,
-    "LangmartProberClockOff": gauge("langmart_probe_clock_offset_seconds", 0, -30, **PROBE),
+    "LangmartProberScheduleLagHigh": lag,
+    "LangmartProberClockSkew": gauge("langmart_probe_clock_offset_seconds", 0, -30, **PROBE),
     "LangmartProberSkipsRuns": skipped,
     "LangmartProberReloadFailed": gauge("langmart_prober_config_last_reload_successful", 1, 0),
-    "LangmartProberLogLost": lost,
+    "LangmartProberLogWritesFailing": lost,
     "LangmartProberOffline": gauge("langmart_prober_offline", 0, 1),
     "LangmartProberTaskRestarts": tasks,
     "LangmartProberRestarts": restarting,
@@ -170,23 +170,23 @@ NO_PROBE = "nothing of a probe's is in it"
 NOT_SHOWN = {
     ("thin traffic", STATE): [
         "LangmartRateLimitHeadroomLow", "LangmartBalanceLow", "LangmartBudgetUsedUp", "LangmartCertificateEndsIn21Days",
-        "LangmartCertificateEndsIn7Days", "LangmartStatusPageIncident", "LangmartProbeStuck", "LangmartProberClockOff",
+        "LangmartCertificateExpiringSoon", "LangmartStatusPageIncident", "LangmartProbeStuck", "LangmartProberClockSkew",
         "LangmartProberDown", "LangmartProberAbsent", "LangmartProberReloadFailed", "LangmartProberOffline"],
     ("thin traffic", ONE): [
-        "LangmartRateLimitedForLong", "LangmartProberLogLost", "LangmartProberTaskRestarts", "LangmartProberRestarts"],
+        "LangmartRateLimitedForLong", "LangmartProberLogWritesFailing", "LangmartProberTaskRestarts", "LangmartProberRestarts"],
     ("counter reset", GAUGE): [
         "LangmartKeyRejected", "LangmartStoredKeyRejected", "LangmartBilling", "LangmartProbeRefused", "LangmartRateLimited",
         "LangmartRateLimitedForLong", "LangmartRateLimitHeadroomLow", "LangmartBalanceLow", "LangmartProbeDown",
-        "LangmartCertificateEndsIn21Days", "LangmartCertificateEndsIn7Days", "LangmartStatusPageIncident",
+        "LangmartCertificateEndsIn21Days", "LangmartCertificateExpiringSoon", "LangmartStatusPageIncident",
         "LangmartStatusPageUnreadable", "LangmartPoolDegraded", "LangmartPoolDown", "LangmartProberDown",
-        "LangmartProberAbsent", "LangmartProbeStuck", "LangmartProberClockOff", "LangmartProberReloadFailed",
+        "LangmartProberAbsent", "LangmartProbeStuck", "LangmartProberClockSkew", "LangmartProberReloadFailed",
         "LangmartProberOffline", "LangmartProberRestarts"],
     ("scrape gap", "it is its cause"): ["LangmartProberDown", "LangmartProberAbsent"],
     ("restart", "it is its cause"): ["LangmartProberRestarts"],
     ("new probe", NO_PROBE): ["LangmartProberRestarts"],
     ("reload", NO_PROBE): [
         "LangmartProberAbsent", "LangmartProberDown", "LangmartProberRestarts", "LangmartProberOffline",
-        "LangmartProberReloadFailed", "LangmartProberTaskRestarts", "LangmartProberLogLost", "LangmartProberLags"],
+        "LangmartProberReloadFailed", "LangmartProberTaskRestarts", "LangmartProberLogWritesFailing", "LangmartProberScheduleLagHigh"],
 }
 REASONS = {(alert, kind): why for (kind, why), alerts in NOT_SHOWN.items() for alert in alerts}
 

@@ -384,7 +384,7 @@ sum_over_time(langmart_probe:time_to_first_token_seconds_bucket:rate30m{le="+Inf
               """Half of the streams of the last hour waited longer than twice the median of the day before, and half a second.
               Compare processing with connect and tls in the drill-down, and the gateway with the direct way.""", "10m"),
         # The one that holds the other back is told of first.
-        certificate("LangmartCertificateEndsIn7Days", 7, "critical"),
+        certificate("LangmartCertificateExpiringSoon", 7, "critical"),
         certificate("LangmartCertificateEndsIn21Days", 21, "warning"),
         alert("LangmartStatusPageIncident", """
 max by (job, instance, provider, indicator) (
@@ -446,14 +446,14 @@ timestamp(langmart_probe_next_run_timestamp_seconds) - langmart_probe_next_run_t
 60 # seconds""", "critical", "prober", PROBE + " has not run when it should have",
               """Its next run is overdue by {{ $value | humanizeDuration }}: the scheduler hangs. Look at /-/healthy and at the
               log; restart the prober, and keep the log for a report.""", "1m"),
-        alert("LangmartProberLags", """
+        alert("LangmartProberScheduleLagHigh", """
 histogram_quantile(0.99, sum by (job, instance, le) (rate(langmart_prober_schedule_lag_seconds_bucket[10m]))) > 1
 and
 sum by (job, instance) (increase(langmart_prober_schedule_lag_seconds_count[10m])) >= 20""", "warning", "prober",
               "{{ $labels.instance }}: runs start {{ $value | humanizeDuration }} late",
               """The machine is busy, or max_concurrent, max_concurrent_per_provider or pacing hold runs back. Latencies may be
               measured too long.""", "10m"),
-        alert("LangmartProberClockOff", """
+        alert("LangmartProberClockSkew", """
 abs(quantile by (job, instance) (0.5, langmart_probe_clock_offset_seconds)) > 5""", "warning", "prober",
               "{{ $labels.instance }}: the clock is off by {{ $value | humanizeDuration }}",
               """Half of the services' Date headers say so. Certificates may look invalid, and waits end at the wrong time.
@@ -481,7 +481,7 @@ or
         alert("LangmartProberReloadFailed", "langmart_prober_config_last_reload_successful == 0", "warning", "prober",
               "{{ $labels.instance }}: the configuration could not be reloaded",
               "The old one is in use. `langmart-prober check-config` says every problem of the file.", "5m"),
-        alert("LangmartProberLogLost", """
+        alert("LangmartProberLogWritesFailing", """
 sum by (job, instance, file) (
   increase(langmart_prober_log_write_errors_total[15m]) + increase(langmart_prober_log_lines_dropped_total[15m])
 ) > 0

@@ -103,7 +103,7 @@ COMPARED = [
 ]
 # The third has trouble of its own; the services' clocks agree that its is off.
 CLOCK = (3.0, 3.8)
-FAULTS = {"services": SERVICES, "compared": COMPARED, "troubled": [(*CLOCK, None, [("LangmartProberClockOff", {}, 0.5)])]}
+FAULTS = {"services": SERVICES, "compared": COMPARED, "troubled": [(*CLOCK, None, [("LangmartProberClockSkew", {}, 0.5)])]}
 # What the script does itself, to one prober or all: an hour, and what must come of it.
 RELOAD_BAD, RELOAD_GOOD, KILLED, STARTED, CUT, END = 6.6, 7.1, 7.4, 7.8, 8.2, 8.9
 FROZEN, THAWED = 6.65, 7.05
@@ -118,11 +118,11 @@ OWN = [
     ("services", CUT, END, [("LangmartProberOffline", {}, 0.3)]),
     ("compared", CERTIFICATES, END, [
         ("LangmartCertificateEndsIn21Days", {"provider": "days20"}, 0.5),
-        ("LangmartCertificateEndsIn7Days", {"provider": "days5"}, 0.5),
+        ("LangmartCertificateExpiringSoon", {"provider": "days5"}, 0.5),
         ("LangmartCertificateEndsIn21Days", {"provider": "days5"}, 0.5, True)]),
     ("troubled", PACED, UNPACED, [
-        ("LangmartProberLags", {}, 0.7), ("LangmartProberSkipsRuns", {"provider": "paced", "cause": "pacing"}, 0.7)]),
-    ("troubled", DISK, DISK_BACK, [("LangmartProberLogLost", {}, 0.3)]),
+        ("LangmartProberScheduleLagHigh", {}, 0.7), ("LangmartProberSkipsRuns", {"provider": "paced", "cause": "pacing"}, 0.7)]),
+    ("troubled", DISK, DISK_BACK, [("LangmartProberLogWritesFailing", {}, 0.3)]),
     ("troubled", FULL, FREE, [("LangmartProberFailing", {}, 0.4)]),
     ("troubled", RESTARTS, RESTARTS + 0.4, [("LangmartProberRestarts", {}, 0.5)]),
     STUCK,
@@ -143,7 +143,7 @@ BURNS = ("LangmartErrorBudgetBurnSlow", "LangmartErrorBudgetBurnFast", "Langmart
 # has missed runs, and starts some late.
 FOLLOWS = {"LangmartProbeDown": BURNS, "LangmartProberFailing": ("LangmartProberDown",),
            "LangmartRateLimitedForLong": ("LangmartRateLimitHeadroomLow",),
-           "LangmartProbeStuck": ("LangmartProberSkipsRuns", "LangmartProberLags")}
+           "LangmartProbeStuck": ("LangmartProberSkipsRuns", "LangmartProberScheduleLagHigh")}
 # What the example holds back while its cause is told.
 HELD_BACK = (*BURNS, "LangmartProberAbsent", "LangmartBalanceLow", "LangmartRateLimitHeadroomLow")
 # The receiver of the example that hears of an alert.
