@@ -247,7 +247,7 @@ fn filters_choose() {
 
 #[test]
 fn the_api_is_as_documented() {
-    const DOCUMENT: &str = include_str!("../../docs/api.md");
+    const DOCUMENT: &str = include_str!("../../docs/reference/http-api.md");
     let documented = |mark: &str| -> Vec<&str> {
         let (_, rest) = DOCUMENT.split_once(&format!("<!-- members of {mark} -->\n")).unwrap();
         let rows = rest.lines().skip(2).take_while(|line| line.starts_with('|'));

@@ -1,43 +1,109 @@
-//! What the documents say of reasons, checks, metrics and files is so.
+//! Checks that the documents agree with the code, and that they keep to the house style.
 
-use std::{collections::BTreeSet, fs, path::Path};
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::{Path, PathBuf},
+};
 
 use langmart_prober::outcome::{Api, Check, Fault, Reason, possible_failures};
 use regex::Regex;
 
-const README: &str = include_str!("../../README.md");
+/// Documents whose text comes from elsewhere: METRICS.md from the HELP texts, BENCHMARKS.md from runs.
+const GENERATED: &[&str] = &["METRICS.md", "BENCHMARKS.md"];
 
-const DOCUMENTS: &[(&str, &str)] = &[
-    ("README.md", README),
-    ("ARCHITECTURE.md", include_str!("../../ARCHITECTURE.md")),
-    ("CHANGELOG.md", include_str!("../../CHANGELOG.md")),
-    ("CONTRIBUTING.md", include_str!("../../CONTRIBUTING.md")),
-    ("METRICS.md", include_str!("../../METRICS.md")),
-    ("SECURITY.md", include_str!("../../SECURITY.md")),
-    ("BENCHMARKS.md", include_str!("../../BENCHMARKS.md")),
-    ("docs/api.md", include_str!("../../docs/api.md")),
-    ("docs/decisions.md", include_str!("../../docs/decisions.md")),
-    ("docs/scale.md", include_str!("../../docs/scale.md")),
+/// Files whose comments operators read.
+const COMMENTED: &[&str] = &[
+    "config.toml.example",
+    "packaging/config.toml",
+    "packaging/alertmanager/alertmanager.yml",
+    "packaging/examples/credentials.conf",
+    "packaging/examples/credentials-encrypted.conf",
+    "packaging/prometheus/langmart-prober.alerts.yml",
+    "packaging/prometheus/langmart-prober.rules.yml",
+    "packaging/prometheus/scrape.yml",
+    "systemd/langmart-prober.service",
 ];
 
-/// The first and the last cell of each row of a table of the README, by its first line.
+/// Forms that the house style replaces, and the maximum number of each per 10,000 words. A review
+/// counted the words of routinator, rustls, linkerd2-proxy, ripgrep and axum; forms that these hardly
+/// use are not used at all.
+const DISCOURAGED: &[(&str, usize)] = &[
+    ("tell", 0),
+    ("tells", 0),
+    ("told", 0),
+    ("say", 0),
+    ("says", 0),
+    ("said", 0),
+    ("whoever", 0),
+    ("whatever", 0),
+    ("nobody", 0),
+    ("somebody", 0),
+    ("goes on", 0),
+    ("go on", 0),
+    ("goes wrong", 0),
+    ("hangs", 0),
+    ("stands still", 0),
+    ("stand still", 0),
+    ("the way there", 0),
+    ("whose part", 0),
+    ("in a row", 0),
+    ("trouble", 0),
+    ("there is nothing here", 0),
+    ("look", 5),
+    ("looks", 1),
+];
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
 #[track_caller]
-fn table(header: &str) -> Vec<(&'static str, &'static str)> {
-    let (_, rest) = README.split_once(header).unwrap_or_else(|| panic!("the README has no table {header}"));
-    let rows = rest.lines().skip(2).take_while(|line| line.starts_with('|'));
-    let cells = |row: &'static str| {
-        let cells: Vec<&str> = row.trim_matches('|').split('|').map(str::trim).collect();
-        (cells[0].trim_matches('`'), cells[cells.len() - 1])
-    };
-    rows.map(cells).collect()
+fn read(name: &str) -> String {
+    fs::read_to_string(root().join(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
+}
+
+/// Returns the Markdown files of the root, docs/ and packaging/, with their text.
+fn documents() -> Vec<(String, String)> {
+    let mut names: Vec<PathBuf> = Vec::new();
+    let mut folders = vec![root().join("docs"), root().join("packaging")];
+    let entries = |folder: &Path| fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    names.extend(entries(root()).filter(|path| path.is_file()));
+    while let Some(folder) = folders.pop() {
+        for path in entries(&folder) {
+            if path.is_dir() { folders.push(path) } else { names.push(path) }
+        }
+    }
+    names.retain(|path| path.extension().is_some_and(|extension| extension == "md"));
+    names.sort();
+    assert!(names.len() > 60, "documents were not found: {names:?}");
+    let name = |path: &PathBuf| path.strip_prefix(root()).unwrap().display().to_string();
+    names.iter().map(|path| (name(path), fs::read_to_string(path).unwrap())).collect()
+}
+
+/// Returns the cells of each row of a table, which is found by its first line.
+#[track_caller]
+fn table(text: &str, header: &str) -> Vec<Vec<String>> {
+    let (_, rest) = text.split_once(header).unwrap_or_else(|| panic!("there is no table {header}"));
+    let rows = rest.lines().skip(2).take_while(|line| line.trim_start().starts_with('|'));
+    let cell = |cell: &str| cell.trim().trim_matches('`').to_owned();
+    rows.map(|row| row.trim().trim_matches('|').split('|').map(cell).collect()).collect()
+}
+
+/// Returns the code block behind the comment of that name.
+#[track_caller]
+fn block<'a>(text: &'a str, name: &str) -> &'a str {
+    let mark = format!("<!-- {name} -->\n```\n");
+    let (_, rest) = text.split_once(&mark).unwrap_or_else(|| panic!("there is no block {name}"));
+    rest.split_once("```").expect("a block ends").0
 }
 
 #[test]
-fn the_readme_has_every_reason_with_every_fault_that_it_can_have() {
+fn reasons_table_has_every_reason_with_its_faults() {
     let pairs: BTreeSet<(Reason, Fault)> = Api::ALL
         .iter()
         .flat_map(|&api| Check::ALL.iter().map(move |&check| (api, check)))
-        // A status page's failures are said apart: none of them is the service's.
+        // The page describes the failures of a status page below the table.
         .filter(|(_, check)| *check != Check::Status)
         .flat_map(|(api, check)| possible_failures(api, check))
         .chain([(Reason::Ok, Fault::None)])
@@ -48,36 +114,53 @@ fn the_readme_has_every_reason_with_every_fault_that_it_can_have() {
     };
     let expected: Vec<(&str, Vec<&str>)> =
         Reason::ALL.iter().map(|&reason| (reason.name(), faults(reason))).collect();
-    let mut rows: Vec<(&str, Vec<&str>)> = table("| reason | when | faults |")
-        .iter()
-        .map(|(reason, faults)| (*reason, faults.split(", ").collect()))
-        .collect();
-    let order = |fault: &&str| Fault::from_name(fault);
+    let rows = table(&read("docs/concepts/reasons.md"), "| reason | when | faults |");
+    let mut rows: Vec<(&str, Vec<&str>)> =
+        rows.iter().map(|row| (row[0].as_str(), row[2].split(", ").collect())).collect();
     for (_, faults) in &mut rows {
-        faults.sort_by_key(order);
+        faults.sort_by_key(|fault| Fault::from_name(fault));
     }
     assert_eq!(rows, expected);
 }
 
 #[test]
-fn the_readme_has_every_check() {
-    let rows: Vec<&str> =
-        table("| check | request | succeeds if |").into_iter().map(|(check, _)| check).collect();
+fn checks_table_has_every_check() {
+    let rows = table(&read("docs/reference/configuration.md"), "| check | request | succeeds if |");
+    let rows: Vec<&str> = rows.iter().map(|row| row[0].as_str()).collect();
     assert_eq!(rows, Check::ALL.iter().map(|check| check.name()).collect::<Vec<_>>());
 }
 
 #[test]
+fn apis_table_has_every_api() {
+    let rows = table(
+        &read("docs/reference/apis.md"),
+        "| `api` | default `base_url` | key header | default status page |",
+    );
+    let rows: BTreeSet<&str> = rows.iter().map(|row| row[0].as_str()).collect();
+    assert_eq!(rows, Api::ALL.iter().map(|api| api.name()).collect());
+}
+
+#[test]
+fn doctor_sample_is_the_tested_output() {
+    let fixture = read("tests/doctor/three_faults.txt");
+    // The first line names the fixture; an empty line ends it.
+    let (_, output) = fixture.split_once('\n').expect("a fixture has lines");
+    assert_eq!(block(&read("docs/guides/doctor.md"), "doctor").trim_end(), output.trim_end());
+}
+
+#[test]
 fn every_metric_in_a_document_exists() {
-    // What is scraped from /metrics, and the answer of /probe.
+    // The sources of /metrics, and of the answer of /probe.
     let sources: String = ["src/metrics", "src/page"]
         .iter()
-        .flat_map(|part| fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join(part)).unwrap())
+        .flat_map(|part| fs::read_dir(root().join(part)).unwrap())
         .map(|entry| entry.unwrap().path())
         .filter(|path| path.is_file())
         .map(|path| fs::read_to_string(path).unwrap())
         .collect();
     let name = Regex::new("langmart_prober?_[a-z_]+[a-z]").unwrap();
-    for (file, text) in DOCUMENTS {
+    // tests/it/alerts.rs checks packaging/, whose rules have metrics of their own.
+    for (file, text) in documents().iter().filter(|(file, _)| !file.starts_with("packaging/")) {
         for found in name.find_iter(text) {
             assert!(sources.contains(&format!("\"{}\"", found.as_str())), "{file}: {}", found.as_str());
         }
@@ -88,19 +171,99 @@ fn every_metric_in_a_document_exists() {
 fn every_link_to_a_file_leads_somewhere() {
     let link = Regex::new(r"\]\(([^)#]+)[^)]*\)").unwrap();
     let mut count = 0;
-    for (file, text) in DOCUMENTS {
-        for captures in link.captures_iter(text).filter(|captures| !captures[1].contains("://")) {
-            let folder = Path::new(file).parent().expect("a document is a file");
-            let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder).join(&captures[1]);
-            assert!(path.exists(), "{file}: {}", &captures[1]);
+    for (file, text) in documents() {
+        for captures in link.captures_iter(&text).filter(|captures| !captures[1].contains("://")) {
+            let folder = Path::new(&file).parent().expect("a document is a file");
+            assert!(root().join(folder).join(&captures[1]).exists(), "{file}: {}", &captures[1]);
             count += 1;
         }
     }
     assert!(count > 0, "no link was found");
 }
 
+/// Each section "Adding a …" of CONTRIBUTING.md lists the files of an existing example.
 #[test]
-fn the_package_says_what_it_is_in_one_line() {
+fn lists_of_files_to_change_are_true() {
+    let text = read("CONTRIBUTING.md");
+    let sections: Vec<&str> = text.split("\n## ").filter(|section| section.starts_with("Adding ")).collect();
+    assert_eq!(sections.len(), 5, "a provider, a check, a reason, a configuration key, a metric");
+    for section in sections {
+        let title = section.lines().next().unwrap_or_default();
+        let rows = table(section, "| file | change | example |");
+        assert!(rows.len() >= 4, "{title}: {rows:?}");
+        for row in rows {
+            let example = row[2].replace("\\`", "`");
+            assert!(read(&row[0]).contains(&example), "{title}: {} does not mention {example}", row[0]);
+        }
+    }
+}
+
+/// Returns the words of a text in lower case, each between spaces. Underscores belong to words.
+fn words(text: &str) -> String {
+    let text = text.to_lowercase();
+    let words = text.split(|c: char| !c.is_alphanumeric() && c != '_' && c != '\'');
+    let words: Vec<&str> = words.filter(|word| !word.is_empty()).collect();
+    format!(" {} ", words.join(" "))
+}
+
+/// Returns the words of a Markdown file, without headings, code blocks and inline code.
+fn prose(text: &str) -> String {
+    let mut inside = false;
+    let mut kept = String::new();
+    for line in text.lines() {
+        let fence = line.trim_start().starts_with("```");
+        inside ^= fence;
+        if !inside && !fence && !line.starts_with('#') {
+            kept += line;
+            kept.push('\n');
+        }
+    }
+    words(&kept.split('`').step_by(2).collect::<Vec<_>>().join(" "))
+}
+
+/// Returns the words of a file's comments, and of the annotations of alerts.
+fn comments(text: &str) -> String {
+    let mut inside = false;
+    let mut kept = String::new();
+    for line in text.lines() {
+        let trimmed = line.trim_start();
+        inside = trimmed == "annotations:" || (inside && !trimmed.starts_with("- alert:"));
+        if inside || trimmed.starts_with('#') {
+            kept += trimmed;
+            kept.push('\n');
+        }
+    }
+    words(&kept)
+}
+
+/// Returns every text that users read, by the name of its file.
+fn user_texts() -> Vec<(String, String)> {
+    let documents = documents().into_iter().filter(|(name, _)| !GENERATED.contains(&name.as_str()));
+    let documents = documents.map(|(name, text)| (name, prose(&text)));
+    let commented = COMMENTED.iter().map(|name| ((*name).to_owned(), comments(&read(name))));
+    documents.chain(commented).collect()
+}
+
+#[test]
+fn documents_keep_to_the_house_style() {
+    let texts = user_texts();
+    let total: usize = texts.iter().map(|(_, words)| words.split_whitespace().count()).sum();
+    assert!(total > 15_000, "only {total} words were found");
+    let mut found = Vec::new();
+    for &(form, limit) in DISCOURAGED {
+        let form = format!(" {form} ");
+        let places = texts.iter().map(|(name, words)| (name, words.matches(&form).count()));
+        let places: Vec<_> = places.filter(|(_, count)| *count > 0).collect();
+        let count: usize = places.iter().map(|(_, count)| count).sum();
+        if count * 10_000 > limit * total {
+            found.push(format!("{form}: {count} of {total} words: {places:?}"));
+        }
+    }
+    assert!(found.is_empty(), "{}", found.join("\n"));
+}
+
+#[test]
+fn package_description_fits_one_line() {
     // Debian's policy, 3.4.1: `apt search` shows the first line of a description, of less than 80 characters.
     assert!(env!("CARGO_PKG_DESCRIPTION").len() < 80, "{}", env!("CARGO_PKG_DESCRIPTION"));
 }
