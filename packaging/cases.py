@@ -484,36 +484,38 @@ def probers():
 
 
 def template_tests():
-    """Alerts with their texts, which the other cases leave out: name, series, minute, alert, labels, summary, description."""
+    """Alerts with their texts, which the other cases omit: name, series, minute, alert, labels, summary, description."""
     me = {"probe": "p", "provider": "acme", "check": "chat", "model": "m"}
     series = Series(30).probe("." * 10 + "R" * 20).add("langmart_probe_backoff_until_timestamp_seconds", 3000, **me)
     yield ("rate limited, with the wait", series, 20, "LangmartRateLimited", {"provider": "acme", "fault": "caller"},
-           "acme limits our rate",
-           "Three runs in a row got 429 or its like. We wait for another 30m 0s. Send fewer requests, spread them over"
-           " providers in a pool, or raise the tier.")
-    for letter, fault, where in (("N", "network", "on the way there: DNS, firewall, proxy or TLS"),
-                                 ("G", "gateway", "by the gateway, LangMart or OpenRouter: see its status page"),
-                                 ("P", "provider", "by the LLM provider: see its status page")):
+           "acme is rate limiting the prober",
+           "Three consecutive runs received 429 or an equivalent. The prober backs off for another 30m 0s. Send fewer requests, spread"
+           " them across the providers of a pool, or raise the tier.")
+    for letter, fault, where in (("N", "network", "on the network path: DNS, firewall, proxy or TLS"),
+                                 ("G", "gateway", "at the gateway, LangMart or OpenRouter: check its status page"),
+                                 ("P", "provider", "at the LLM provider: check its status page")):
         yield (f"down by the {fault}", Series(30).probe("." * 10 + letter * 20), 20, "LangmartProbeDown", {**me, "fault": fault},
-               f"p (acme, m) is down by the fault of the {fault}",
-               f"Three runs in a row failed, the last {where}. Look at the reason in the prober's page or the drill-down, run"
-               " `langmart-prober doctor acme`, and turn to an alternative meanwhile.")
+               f"p (acme, m) is down, fault: {fault}",
+               f"Three consecutive runs failed, the last {where}. Check the reason on the prober's page or in the drill-down, run"
+               " `langmart-prober doctor acme`, and use an alternative meanwhile.")
     yield ("credit is used up", Series(30).probe("." * 10 + "B" * 20), 20, "LangmartBilling", {"provider": "acme", "fault": "caller"},
-           "acme: credit, quota or spending limit is used up",
-           "Waiting does not heal it: add credit, raise the limit, or settle the bill. It is the account of the key that the prober sends.")
+           "acme: credit, quota or spending limit exhausted",
+           "Retrying will not help: add credit, raise the limit, or settle the bill. The account is the one of the key that the prober"
+           " sends.")
     yield ("the stored key", Series(30).probe("." * 10 + "S" * 20), 20, "LangmartStoredKeyRejected",
            {"provider": "acme", "model": "m", "fault": "provider"},
            "acme: the key stored there for m is rejected by the provider behind it",
-           "Our key for the gateway is good; the provider behind it rejects the key that is stored in the gateway. In the dashboard:"
-           " Connections, the failing connection, Edit, enter the new provider key, Test.")
+           "The key for the gateway is valid; the provider behind it rejects the key that is stored in the gateway. In the dashboard"
+           " open Connections, edit the failing connection, enter a new provider key, and click Test.")
     page = {"probe": "s", "provider": "acme", "check": "status", "model": ""}
-    for name, series, labels, says in (
+    for name, series, labels, shown in (
             ("an incident", Series(30).add("langmart_probe_status_page_indicator", 1, **page, indicator="major"),
              {"indicator": "major"}, "major"),
             ("a component", Series(30).add("langmart_probe_status_page_component", 1, **page, component="API", status="partial_outage"),
              {"component": "API", "status": "partial_outage"}, "API: partial_outage")):
         yield (name, series, 20, "LangmartStatusPageIncident", {"provider": "acme", "fault": "provider", **labels},
-               "acme's status page announces an incident", f"It says {says}. Read it before you look for a cause of your own.")
+               "acme's status page announces an incident",
+               f"It shows {shown}. Read it before you search for a cause on your side.")
 
 
 def quoted(text):
