@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Writes what a Debian package says of itself: its changelog, its copyright, the licences of what is compiled in.
+"""Writes the documents of the Debian package: changelog, copyright, licences of the compiled-in crates.
 
 documents.py changelog VERSION MAINTAINER   CHANGELOG.md as debian/changelog has it
 documents.py copyright                      DEP-5, a stanza for each crate that is compiled in
@@ -18,19 +18,30 @@ import re
 import subprocess
 import sys
 import textwrap
+from collections.abc import Callable
+from typing import Any
+
+Package = dict[str, Any]
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 LICENCE_FILES = re.compile(r"(licen[cs]e|copying|notice|copyright|unlicense)", re.IGNORECASE)
 # The copyright line of a template that nobody filled in says nothing.
-COPYRIGHT = re.compile(r"^\W*(?:copyright\s+)(?:\(c\)\s*|©\s*)?(?!\[|\{|holder|owner|notice|law|statement|license)(.*\d{4}.*)$", re.IGNORECASE)
+COPYRIGHT = re.compile(
+    r"^\W*(?:copyright\s+)(?:\(c\)\s*|©\s*)?(?!\[|\{|holder|owner|notice|law|statement|license)(.*\d{4}.*)$",
+    re.IGNORECASE,
+)
 
 
-def changelog(version, maintainer):
+def changelog(version: str, maintainer: str) -> None:
+    """Prints CHANGELOG.md as a Debian changelog."""
     sections = re.split(r"^## ", (ROOT / "CHANGELOG.md").read_text(), flags=re.MULTILINE)[1:]
-    released = [section for section in sections if f"[{version.split('-')[0]}]" in section.splitlines()[0]]
+    released = [
+        section for section in sections if f"[{version.split('-')[0]}]" in section.splitlines()[0]
+    ]
     for section in sections:
         title, _, body = section.partition("\n")
         match = re.match(r"\[([^]]+)\](?: - (\d{4}-\d\d-\d\d))?", title)
+        assert match, title
         name, day = match.groups()
         if name == "Unreleased":
             if released or not body.strip():
@@ -41,20 +52,35 @@ def changelog(version, maintainer):
         print(f"langmart-prober ({name}) unstable; urgency=medium\n")
         for item in re.split(r"^- ", body, flags=re.MULTILINE)[1:]:
             text = re.split(r"\n#|\n\n", item)[0]
-            print(textwrap.fill(" ".join(text.split()), 78, initial_indent="  * ", subsequent_indent="    ", break_on_hyphens=False))
+            print(
+                textwrap.fill(
+                    " ".join(text.split()),
+                    78,
+                    initial_indent="  * ",
+                    subsequent_indent="    ",
+                    break_on_hyphens=False,
+                )
+            )
         print(f"\n -- {maintainer}  {email.utils.formatdate(when).replace('-0000', '+0000')}\n")
 
 
-def noon(day):
-    """Noon of a day, as seconds since the epoch."""
+def noon(day: str) -> int:
+    """Returns noon of a day, as seconds since the Unix epoch."""
     year, month, date = map(int, day.split("-"))
     return calendar.timegm((year, month, date, 12, 0, 0))
 
 
-def crates():
-    """The packages whose code is in the binary, by name and version: no build scripts, macros or tests."""
-    host = re.search(r"^host: (.*)$", output("rustc", "-vV"), re.MULTILINE)[1]
-    metadata = json.loads(output("cargo", "metadata", "--locked", "--format-version=1", f"--filter-platform={host}"))
+def crates() -> list[Package]:
+    """Returns the packages whose code is in the binary, by name and version.
+
+    Build scripts, macros and tests are excluded.
+    """
+    match = re.search(r"^host: (.*)$", output("rustc", "-vV"), re.MULTILINE)
+    assert match, "rustc -vV has no host"
+    host = match[1]
+    metadata = json.loads(
+        output("cargo", "metadata", "--locked", "--format-version=1", f"--filter-platform={host}")
+    )
     packages = {package["id"]: package for package in metadata["packages"]}
     nodes = {node["id"]: node for node in metadata["resolve"]["nodes"]}
     root = metadata["resolve"]["root"]
@@ -63,36 +89,55 @@ def crates():
         for dependency in nodes[open_.pop()]["deps"]:
             name = dependency["pkg"]
             macro = any("proc-macro" in target["kind"] for target in packages[name]["targets"])
-            if name not in found and not macro and any(kind["kind"] is None for kind in dependency["dep_kinds"]):
+            if (
+                name not in found
+                and not macro
+                and any(kind["kind"] is None for kind in dependency["dep_kinds"])
+            ):
                 found.add(name)
                 open_.append(name)
-    return sorted((packages[name] for name in found), key=lambda package: (package["name"], package["version"]))
+    return sorted(
+        (packages[name] for name in found),
+        key=lambda package: (package["name"], package["version"]),
+    )
 
 
-def output(*command):
+def output(*command: str) -> str:
+    """Runs a command and returns its standard output."""
     return subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True).stdout
 
 
-def texts(package):
-    """The licence files of a package, by name."""
+def texts(package: Package) -> dict[str, str]:
+    """Returns the licence files of a package by name."""
     directory = pathlib.Path(package["manifest_path"]).parent
-    files = [path for path in sorted(directory.iterdir()) if path.is_file() and LICENCE_FILES.match(path.name)]
+    files = [
+        path
+        for path in sorted(directory.iterdir())
+        if path.is_file() and LICENCE_FILES.match(path.name)
+    ]
     return {path.name: path.read_text(errors="replace").strip() for path in files}
 
 
-def licence(package):
+def licence(package: Package) -> str:
     """The licence in the words of DEP-5, whose `and` binds closer than its `or` and whose comma does the reverse."""
     expression = (package["license"] or "other").replace("/", " OR ")
     expression = re.sub(r" AND \(", ", AND ", re.sub(r"\) AND ", ", AND ", expression))
-    return re.sub(r" (OR|AND|WITH) ", lambda match: match[0].lower(), re.sub(r"[()]", "", expression))
+    return re.sub(
+        r" (OR|AND|WITH) ", lambda match: match[0].lower(), re.sub(r"[()]", "", expression)
+    )
 
 
-def copyright_():
+def copyright_() -> None:
+    """Prints the copyright file in DEP-5 format."""
     print("Format: https://www.debian.org/doc/packaging-manuals/copyright-format/1.0/")
     print("Upstream-Name: langmart-prober\nSource: https://github.com/langmartai/langmart-prober")
-    print("Comment: The crates below are compiled into the program. Their licences as they have them\n"
-          " are in /usr/share/doc/langmart-prober/licences.txt.gz.\n")
-    print("Files: *\nCopyright: 2026 LangMart and the contributors to langmart-prober\nLicense: Apache-2.0\n")
+    print(
+        "Comment: The crates below are compiled into the program. Their licences as they have them\n"
+        " are in /usr/share/doc/langmart-prober/licences.txt.gz.\n"
+    )
+    print(
+        "Files: *\nCopyright: 2026 LangMart and the contributors to langmart-prober\nLicense: Apache-2.0\n"
+    )
     used = collections.OrderedDict({"Apache-2.0": None})
     for package in crates():
         holders = []
@@ -110,14 +155,19 @@ def copyright_():
     for words in used:
         print(f"License: {words}")
         if "Apache-2.0" in words:
-            print(" The Apache License 2.0 is in /usr/share/common-licenses/Apache-2.0 on Debian systems.")
+            print(
+                " The Apache License 2.0 is in /usr/share/common-licenses/Apache-2.0 on Debian systems."
+            )
         if words != "Apache-2.0":
-            print(" The texts, as the crates have them, are in /usr/share/doc/langmart-prober/licences.txt.gz.")
+            print(
+                " The texts, as the crates have them, are in /usr/share/doc/langmart-prober/licences.txt.gz."
+            )
         print()
 
 
-def licences():
-    holders = collections.OrderedDict()
+def licences() -> None:
+    """Prints the licence texts of the crates, each text once."""
+    holders: dict[str, tuple[str, list[str]]] = {}
     for package in crates():
         for name, text in texts(package).items():
             _, files = holders.setdefault(" ".join(text.split()), (text, []))
@@ -129,4 +179,9 @@ def licences():
 
 
 if __name__ == "__main__":
-    {"changelog": changelog, "copyright": copyright_, "licences": licences}[sys.argv[1]](*sys.argv[2:])
+    commands: dict[str, Callable[..., None]] = {
+        "changelog": changelog,
+        "copyright": copyright_,
+        "licences": licences,
+    }
+    commands[sys.argv[1]](*sys.argv[2:])

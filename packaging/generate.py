@@ -33,12 +33,16 @@ def severities(rules: str) -> dict[str, str]:
 
 def files(runbooks: str) -> dict[pathlib.Path, str]:
     """Returns the generated files with their text."""
-    rules = re.sub(r"(runbook_url: )\S+(/\w+\.md)$", rf"\1{runbooks}\2", ALERTS.read_text(), flags=re.MULTILINE)
+    rules = re.sub(
+        r"(runbook_url: )\S+(/\w+\.md)$", rf"\1{runbooks}\2", ALERTS.read_text(), flags=re.MULTILINE
+    )
     found = {ALERTS: rules}
     for name, text in kinds.documents(severities(rules), runbooks).items():
         found[HERE / "prometheus/tests" / name] = text
     for name, dashboard in dashboards.all_dashboards().items():
-        found[HERE / f"grafana/{name}.json"] = json.dumps(dashboard, indent=1, ensure_ascii=False) + "\n"
+        found[HERE / f"grafana/{name}.json"] = (
+            json.dumps(dashboard, indent=1, ensure_ascii=False) + "\n"
+        )
     return found
 
 
@@ -49,7 +53,9 @@ def main() -> None:
     parser.add_argument("--runbooks", default=RUNBOOKS)
     arguments = parser.parse_args()
     generated = files(arguments.runbooks.rstrip("/"))
-    different = [path for path, text in generated.items() if not path.exists() or path.read_text() != text]
+    different = [
+        path for path, text in generated.items() if not path.exists() or path.read_text() != text
+    ]
     if not arguments.check:
         for path in different:
             path.write_text(generated[path])

@@ -13,18 +13,22 @@ import re
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from typing import Any
 
 sys.dont_write_bytecode = True
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "packaging"))
 watch = __import__("try")
 
+Json = dict[str, Any]
+
 SPEED = 360
 # The demo writes no files, so that it has no lines to lose.
 EMPTY = ("langmart_prober_log_lines_dropped_total",)
 
 
-def queries(dashboard):
+def queries(dashboard: Json) -> Iterator[tuple[str, str]]:
     """Title and expression of each target and variable, with everything selected."""
     for panel in dashboard["panels"]:
         for target in panel.get("targets", []):
@@ -36,10 +40,13 @@ def queries(dashboard):
     for variable in dashboard["templating"]["list"]:
         if variable["type"] == "query":
             metric = re.fullmatch(r"label_values\((.*), \w+\)", variable["query"]["query"])[1]
-            yield f"${variable['name']}", re.sub(r'"\$\w+"', '".+"', metric).replace('model=~".+"', 'model=~".*"')
+            yield (
+                f"${variable['name']}",
+                re.sub(r'"\$\w+"', '".+"', metric).replace('model=~".+"', 'model=~".*"'),
+            )
 
 
-def parsed(dashboard):
+def parsed(dashboard: Json) -> list[str]:
     """Whether Grafana's types keep all that is in it."""
     from grafana_foundation_sdk.cog.encoder import JSONEncoder
     from grafana_foundation_sdk.cog.plugins import register_default_plugins
@@ -50,26 +57,43 @@ def parsed(dashboard):
     return sorted(lost(dashboard, back, ""))
 
 
-def lost(before, after, path):
+def lost(before: Any, after: Any, path: str) -> list[str]:
+    """Returns the paths of what is in one JSON value and not in the other."""
     if isinstance(before, dict):
         if not isinstance(after, dict):
             return [path]
-        return [entry for key, value in before.items()
-                for entry in (lost(value, after[key], f"{path}.{key}") if key in after
-                              else [] if value in ("", [], {}, None, False) else [f"{path}.{key}"])]
+        return [
+            entry
+            for key, value in before.items()
+            for entry in (
+                lost(value, after[key], f"{path}.{key}")
+                if key in after
+                else []
+                if value in ("", [], {}, None, False)
+                else [f"{path}.{key}"]
+            )
+        ]
     if isinstance(before, list):
         if not isinstance(after, list) or len(before) != len(after):
             return [path]
-        return [entry for one, other in zip(before, after) for entry in lost(one, other, f"{path}[]")]
+        return [
+            entry for one, other in zip(before, after) for entry in lost(one, other, f"{path}[]")
+        ]
     return [] if before == after else [path]
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def main() -> None:
+    """Prints every query without data; exits with 1 if there is one."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--prober", required=True)
     parser.add_argument("--prometheus", default="prometheus")
     arguments = parser.parse_args()
-    dashboards = {path.name: json.loads(path.read_text()) for path in sorted((ROOT / "packaging/grafana").glob("*.json"))}
+    dashboards = {
+        path.name: json.loads(path.read_text())
+        for path in sorted((ROOT / "packaging/grafana").glob("*.json"))
+    }
     wrong = []
     try:
         for name, dashboard in dashboards.items():
@@ -77,19 +101,34 @@ def main():
     except ImportError:
         print("SKIPPED: the Python package grafana-foundation-sdk is missing")
     with tempfile.TemporaryDirectory() as directory:
-        prober, address = watch.start_prober(arguments.prober, directory, "demo", "--listen", "127.0.0.1:0")
+        prober, address = watch.start_prober(
+            arguments.prober, directory, "demo", "--listen", "127.0.0.1:0"
+        )
         try:
-            watchers = watch.Watchers(directory, [address], SPEED, lambda message: None, arguments.prometheus)
+            watchers = watch.Watchers(
+                directory, [address], SPEED, lambda message: None, arguments.prometheus
+            )
             try:
-                left = [(name, *query) for name, dashboard in dashboards.items() for query in queries(dashboard)
-                        if not any(metric in query[1] for metric in EMPTY)]
+                left = [
+                    (name, *query)
+                    for name, dashboard in dashboards.items()
+                    for query in queries(dashboard)
+                    if not any(metric in query[1] for metric in EMPTY)
+                ]
                 count, end = len(left), time.monotonic() + 90
                 while left and time.monotonic() < end:
                     time.sleep(1)
                     # A value that is not a number is no data.
-                    left = [entry for entry in left
-                            if not any(result["value"][1] != "NaN" for result in watchers.query(entry[2]))]
-                wrong += [f"{name}: {title}: no data: {expression}" for name, title, expression in left]
+                    left = [
+                        entry
+                        for entry in left
+                        if not any(
+                            result["value"][1] != "NaN" for result in watchers.query(entry[2])
+                        )
+                    ]
+                wrong += [
+                    f"{name}: {title}: no data: {expression}" for name, title, expression in left
+                ]
             finally:
                 watchers.stop()
         finally:

@@ -4,6 +4,7 @@ A name whose first label is nxdomain, servfail, refused, empty, garbled or silen
 
 usage: dns.py LISTEN-ADDRESS ANSWER-ADDRESS SECONDS
 """
+
 import queue
 import socket
 import struct
@@ -16,11 +17,12 @@ CODES = {b"servfail": 2, b"nxdomain": 3, b"refused": 5}
 listen, answer, delay = sys.argv[1], socket.inet_aton(sys.argv[2]), float(sys.argv[3])
 server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
 server.bind((listen, 53))
-replies = queue.SimpleQueue()
+replies: queue.SimpleQueue[tuple[float, bytes, tuple[str, int]]] = queue.SimpleQueue()
 print("ready", flush=True)
 
 
-def send():
+def send() -> None:
+    """Sends the queued replies when they are due."""
     while True:
         due, reply, client = replies.get()
         wait = due - time.monotonic()
@@ -29,7 +31,8 @@ def send():
         server.sendto(reply, client)
 
 
-def reply_to(query):
+def reply_to(query: bytes) -> bytes | None:
+    """Returns the reply to a query, or `None` for no reply."""
     end = query.index(b"\0", 12) + 5
     label = query[13 : 13 + query[12]]
     if label == b"silent":

@@ -3,6 +3,7 @@
 usage: dns_faults.py LISTEN-ADDRESS MODE [ANSWER-ADDRESS...]
 MODE is ok, nxdomain, servfail, refused, empty, garbled, silent, or a number of seconds before a good answer.
 """
+
 import ipaddress
 import socket
 import struct
@@ -20,7 +21,8 @@ server.bind((listen, 53))
 print("ready", flush=True)
 
 
-def reply(query, client):
+def reply(query: bytes, client: tuple[str, int]) -> None:
+    """Sends the reply to a query."""
     end = query.index(b"\0", 12) + 5
     (kind,) = struct.unpack(">H", query[end - 4 : end - 2])
     code = CODES.get(mode, 0)
@@ -28,8 +30,11 @@ def reply(query, client):
     if code or mode == "empty":
         wanted = []
     head = query[:2] + struct.pack(">HHHHH", 0x8180 | code, 1, len(wanted), 0, 0)
-    record = lambda answer: b"\xc0\x0c" + struct.pack(">HHIH", kind, 1, 60, len(answer.packed)) + answer.packed
-    message = head + query[12:end] + b"".join(map(record, wanted))
+    records = (
+        b"\xc0\x0c" + struct.pack(">HHIH", kind, 1, 60, len(answer.packed)) + answer.packed
+        for answer in wanted
+    )
+    message = head + query[12:end] + b"".join(records)
     server.sendto(message[:7] if mode == "garbled" else message, client)
 
 

@@ -3,6 +3,7 @@
 The kernel's own delay (tc netem) is not in every kernel.
 usage: forward.py INTERFACE INTERFACE SECONDS
 """
+
 import collections
 import socket
 import sys
@@ -13,17 +14,19 @@ ALL_FRAMES = socket.htons(3)
 OUTGOING = 4  # PACKET_OUTGOING: what we sent ourselves
 
 
-def open_raw(interface):
+def open_raw(interface: str) -> socket.socket:
+    """Opens a raw socket on an interface."""
     raw = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, ALL_FRAMES)
     raw.bind((interface, 0))
     return raw
 
 
-def pump(source, target, delay):
-    queue = collections.deque()
+def pump(source: socket.socket, target: socket.socket, delay: float) -> None:
+    """Forwards every frame from one socket to the other, after a delay."""
+    queue: collections.deque[tuple[float, bytes]] = collections.deque()
     arrived = threading.Condition()
 
-    def send():
+    def send() -> None:
         while True:
             with arrived:
                 while not queue:

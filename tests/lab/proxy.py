@@ -3,27 +3,32 @@
 Common proxies let TCP hold small writes back (Nagle), which costs clients different round trips by how they write.
 usage: proxy.py LISTEN-ADDRESS PORT
 """
+
 import contextlib
 import socket
 import sys
 import threading
+from collections.abc import Iterator
 
 
 @contextlib.contextmanager
-def whoever_leaves_first():
+def ended_connection_ignored() -> Iterator[None]:
+    """Ignores errors of a connection that one side has closed."""
     with contextlib.suppress(OSError):
         yield
 
 
-@whoever_leaves_first()
-def relay(source, target):
+@ended_connection_ignored()
+def relay(source: socket.socket, target: socket.socket) -> None:
+    """Copies bytes until the source ends."""
     while data := source.recv(65536):
         target.sendall(data)
     target.shutdown(socket.SHUT_WR)
 
 
-@whoever_leaves_first()
-def serve(client):
+@ended_connection_ignored()
+def serve(client: socket.socket) -> None:
+    """Serves one client."""
     head = b""
     while b"\r\n\r\n" not in head:
         head += client.recv(65536)

@@ -2,6 +2,7 @@
 
 usage: record.py FILE
 """
+
 import ipaddress
 import socket
 import struct
@@ -12,7 +13,7 @@ OUTGOING = 4  # PACKET_OUTGOING
 TCP, UDP, SYN, ACK = 6, 17, 2, 16
 
 raw = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, ALL_FRAMES)
-seen = set()
+seen: set[str] = set()
 print("ready", flush=True)
 while True:
     frame, (_, ether, kind, *_) = raw.recvfrom(65535)
