@@ -1,7 +1,8 @@
-"""When each alert must fire and when it must not: what generate.py writes to prometheus/tests/alerts.test.yml.
+"""Cases in which alerts must fire, and in which they must not.
 
-A probe is played from a string with a letter for each run, from which all its series follow as the prober would export
-them. Every case is a minute's grid: minute 0 is the first scrape.
+generate.py writes them to prometheus/tests/alerts.test.yml. A probe is described by a string with a
+letter for each run, from which its series are derived as the prober would export them. Samples are
+one minute apart; minute 0 is the first scrape.
 """
 
 import json
@@ -159,25 +160,34 @@ class Series:
                         values[at] = "stale"
                 self.add(metric, values, **labels, **more)
 
+        def failures(pair: tuple[str, str]) -> Callable[[Any], Value]:
+            return lambda row: row[1][pair]
+
+        def in_a_row(pair: tuple[str, str]) -> Callable[[Any], Value]:
+            return lambda row: row[3] if row[2] and row[2][:2] == pair else None
+
+        def last_fault(fault: str) -> Callable[[Any], Value]:
+            return lambda row: int(row[2][1] == fault) if row[2] else None
+
         put("langmart_probe_runs_total", lambda row: row[0])
         put("langmart_probe_slow_runs_total", lambda row: row[5])
         for pair in counts:
             put(
                 "langmart_probe_failures_total",
-                lambda row: row[1][pair],
+                failures(pair),
                 reason=pair[0],
                 fault=pair[1],
             )
             put(
                 "langmart_probe_failed_runs_in_a_row",
-                lambda row: row[3] if row[2] and row[2][:2] == pair else None,
+                in_a_row(pair),
                 reason=pair[0],
                 fault=pair[1],
             )
         for fault in FAULTS:
             put(
                 "langmart_probe_last_run_fault",
-                lambda row: int(row[2][1] == fault) if row[2] else None,
+                last_fault(fault),
                 fault=fault,
             )
         put("langmart_probe_down_runs_in_a_row", lambda row: row[4] if row[2] else None)
@@ -198,13 +208,15 @@ class Series:
 Case = tuple[str, Series, tuple[Any, ...]]
 
 CASES: list[Case] = []
-# The alerts and the kinds of kinds.py that cases show.
+# The alerts and the kinds of kinds.py that cases cover.
 BY_HAND: set[tuple[str, str]] = set()
 
 
 def case(name: str, series: Series, *expected: Any, kinds: Sequence[str] = ()) -> None:
-    """Each expectation: alert, minute, and the labels of those that fire then (none: silent). And the kinds of kinds.py
-    that it shows of its alerts.
+    """Adds a case.
+
+    Each expectation is an alert, a minute, and the labels of the alerts that fire then; without
+    labels it is silent. `kinds` are the kinds of kinds.py that the case covers for its alerts.
     """
     CASES.append((name, series, expected))
     BY_HAND.update((entry[0], kind) for entry in expected for kind in kinds)
@@ -873,7 +885,10 @@ def services() -> None:
 
 
 def pooled(*members: str, every: int = 1, waits: dict[int, int] | None = None) -> Series:
-    """A pool of probes that are played; who fails at a minute in `waits` is told to wait for so many seconds."""
+    """Returns the series of a pool of probes.
+
+    A member that fails at a minute in `waits` is asked to back off for that many seconds.
+    """
     series, rows = Series(len(members[0]) * every), []
     for number, runs in enumerate(members):
         name, row, until, failed, asked = f"m{number}", [], [], 0, 0
@@ -898,7 +913,7 @@ def pooled(*members: str, every: int = 1, waits: dict[int, int] | None = None) -
         rows.append(row)
     return series.add(
         "langmart_pool_available_ratio",
-        [sum(not failed for failed in now) / len(now) for now in zip(*rows)],
+        [sum(not failed for failed in now) / len(now) for now in zip(*rows, strict=True)],
         pool="chat",
     )
 
@@ -1200,7 +1215,10 @@ def probers() -> None:
 
 
 def template_tests() -> Iterator[tuple[str, Series, int, str, dict[str, str], str, str]]:
-    """Alerts with their texts, which the other cases omit: name, series, minute, alert, labels, summary, description."""
+    """Yields cases with the texts of alerts, which the other cases omit.
+
+    Each has name, series, minute, alert, labels, summary and description.
+    """
     me = {"probe": "p", "provider": "acme", "check": "chat", "model": "m"}
     series = (
         Series(30)
@@ -1214,8 +1232,11 @@ def template_tests() -> Iterator[tuple[str, Series, int, str, dict[str, str], st
         "LangmartRateLimited",
         {"provider": "acme", "fault": "caller"},
         "acme is rate limiting the prober",
-        "Three consecutive runs received 429 or an equivalent. The prober backs off for another 30m 0s. Send fewer requests, spread"
-        " them across the providers of a pool, or raise the tier.",
+        (
+            "Three consecutive runs received 429 or an equivalent. The prober backs off for another"
+            " 30m 0s. Send fewer requests, spread them across the providers of a pool, or raise the"
+            " tier."
+        ),
     )
     for letter, fault, where in (
         ("N", "network", "on the network path: DNS, firewall, proxy or TLS"),
@@ -1229,8 +1250,11 @@ def template_tests() -> Iterator[tuple[str, Series, int, str, dict[str, str], st
             "LangmartProbeDown",
             {**me, "fault": fault},
             f"p (acme, m) is down, fault: {fault}",
-            f"Three consecutive runs failed, the last {where}. Check the reason on the prober's page or in the drill-down, run"
-            " `langmart-prober doctor acme`, and use an alternative meanwhile.",
+            (
+                f"Three consecutive runs failed, the last {where}. Check the reason on the prober's"
+                " page or in the drill-down, run `langmart-prober doctor acme`, and use an"
+                " alternative meanwhile."
+            ),
         )
     yield (
         "credit is used up",
@@ -1239,8 +1263,10 @@ def template_tests() -> Iterator[tuple[str, Series, int, str, dict[str, str], st
         "LangmartBilling",
         {"provider": "acme", "fault": "caller"},
         "acme: credit, quota or spending limit exhausted",
-        "Retrying will not help: add credit, raise the limit, or settle the bill. The account is the one of the key that the prober"
-        " sends.",
+        (
+            "Retrying will not help: add credit, raise the limit, or settle the bill. The account"
+            " is the one of the key that the prober sends."
+        ),
     )
     yield (
         "the stored key",
@@ -1249,8 +1275,11 @@ def template_tests() -> Iterator[tuple[str, Series, int, str, dict[str, str], st
         "LangmartStoredKeyRejected",
         {"provider": "acme", "model": "m", "fault": "provider"},
         "acme: the key stored there for m is rejected by the provider behind it",
-        "The key for the gateway is valid; the provider behind it rejects the key that is stored in the gateway. In the dashboard"
-        " open Connections, edit the failing connection, enter a new provider key, and click Test.",
+        (
+            "The key for the gateway is valid; the provider behind it rejects the key that is"
+            " stored in the gateway. In the dashboard open Connections, edit the failing"
+            " connection, enter a new provider key, and click Test."
+        ),
     )
     page = {"probe": "s", "provider": "acme", "check": "status", "model": ""}
     for name, series, labels, shown in (
@@ -1325,8 +1354,14 @@ def texts(severities: dict[str, str], runbooks: str) -> str:
             head(f"texts: {name}", series)
             + f"    alert_rule_test:\n      - alertname: {alert}\n        eval_time: {minute}m\n"
         )
-        out += f"        exp_alerts:\n          - exp_labels: {json.dumps(labels)}\n            exp_annotations:\n"
-        out += f"              summary: {quoted(summary)}\n              description: {quoted(description)}\n"
+        out += (
+            f"        exp_alerts:\n          - exp_labels: {json.dumps(labels)}\n           "
+            " exp_annotations:\n"
+        )
+        out += (
+            f"              summary: {quoted(summary)}\n              description:"
+            f" {quoted(description)}\n"
+        )
         out += f"              runbook_url: {runbooks}/{alert}.md\n"
     return out
 

@@ -204,7 +204,8 @@ def variables(of_probes: bool = True) -> list[Json]:
             ),
             variable(
                 "probe",
-                f'label_values(langmart_probe_info{{{probes},provider=~"$provider",model=~"$model"}}, probe)',
+                f'label_values(langmart_probe_info{{{probes},provider=~"$provider",model=~"$model"}},'
+                " probe)",
             ),
         ]
     return found
@@ -242,8 +243,9 @@ GOOD_SHARE: Json = {
 def overview() -> Json:
     """Returns the dashboard of all services."""
     budget = (
-        f"1 - (1 - avg by (provider) (avg_over_time(langmart_probe:availability_by_run:ratio1h{{{PROBE}}}[30d:1h])))\n"
-        "/ on () group_left () (1 - langmart:slo_objective:ratio)"
+        "1 - (1 - avg by (provider)"
+        f" (avg_over_time(langmart_probe:availability_by_run:ratio1h{{{PROBE}}}[30d:1h])))\n/ on ()"
+        " group_left () (1 - langmart:slo_objective:ratio)"
     )
     return dashboard(
         "langmart-prober-overview",
@@ -270,7 +272,8 @@ def overview() -> Json:
                 "Of the rules that come with the prober.",
                 [
                     target(
-                        'count by (severity) (ALERTS{alertname=~"Langmart.*",alertstate="firing"}) or on () vector(0)',
+                        'count by (severity) (ALERTS{alertname=~"Langmart.*",alertstate="firing"})'
+                        " or on () vector(0)",
                         "{{severity}}",
                     )
                 ],
@@ -315,10 +318,12 @@ def overview() -> Json:
             panel(
                 "bargauge",
                 "Availability by run, 3 days",
-                "Share of runs without fault gateway, provider or network, the time offline left out.",
+                "Share of runs without fault gateway, provider or network, the time offline left"
+                " out.",
                 [
                     target(
-                        f"avg by (provider, model) (langmart_probe:availability_by_run:ratio3d{{{PROBE}}})",
+                        "avg by (provider, model)"
+                        f" (langmart_probe:availability_by_run:ratio3d{{{PROBE}}})",
                         "{{provider}} {{model}}",
                     )
                 ],
@@ -333,7 +338,8 @@ def overview() -> Json:
                 "Share of the time in which the last run found the service up.",
                 [
                     target(
-                        f"avg by (provider, model) (langmart_probe:availability_by_time:ratio3d{{{PROBE}}})",
+                        "avg by (provider, model)"
+                        f" (langmart_probe:availability_by_time:ratio3d{{{PROBE}}})",
                         "{{provider}} {{model}}",
                     )
                 ],
@@ -360,7 +366,8 @@ def overview() -> Json:
                 "Share of runs without fault gateway, provider or network, and what is aimed at.",
                 [
                     target(
-                        f"avg by (provider, model) (langmart_probe:availability_by_run:ratio1h{{{PROBE}}})",
+                        "avg by (provider, model)"
+                        f" (langmart_probe:availability_by_run:ratio1h{{{PROBE}}})",
                         "{{provider}} {{model}}",
                     ),
                     target("langmart:slo_objective:ratio", "objective"),
@@ -376,7 +383,8 @@ def overview() -> Json:
                 "Failed runs by fault.",
                 [
                     target(
-                        f"sum by (fault) (increase(langmart_probe_failures_total{{{PROBE}}}[$__rate_interval]))",
+                        "sum by (fault)"
+                        f" (increase(langmart_probe_failures_total{{{PROBE}}}[$__rate_interval]))",
                         "{{fault}}",
                     )
                 ],
@@ -391,7 +399,8 @@ def overview() -> Json:
                 "From handing the request to the connection to the first visible content.",
                 [
                     target(
-                        f'max by (probe) (langmart_probe:time_to_first_token_seconds:quantile1h{{{PROBE},quantile="0.5"}})',
+                        "max by (probe) (langmart_probe:time_to_first_token_seconds:quantile1h"
+                        f'{{{PROBE},quantile="0.5"}})',
                         "{{probe}}",
                     )
                 ],
@@ -405,7 +414,8 @@ def overview() -> Json:
                 "Of successes and of runs that ended at our deadline.",
                 [
                     target(
-                        f'max by (probe) (langmart_probe:duration_seconds:quantile1h{{{PROBE},quantile="0.9"}})',
+                        "max by (probe)"
+                        f' (langmart_probe:duration_seconds:quantile1h{{{PROBE},quantile="0.9"}})',
                         "{{probe}}",
                     )
                 ],
@@ -416,7 +426,8 @@ def overview() -> Json:
             panel(
                 "timeseries",
                 "Pools",
-                "Share of each pool, by weight, whose members work; langmart_pool_member_failed_runs_in_a_row names the others.",
+                "Share of each pool, by weight, whose members work;"
+                " langmart_pool_member_failed_runs_in_a_row names the others.",
                 [target(f"langmart_pool_available_ratio{{{PROBER}}}", "{{pool}} {{instance}}")],
                 12,
                 8,
@@ -446,12 +457,15 @@ def drill_down() -> Json:
     """Returns the dashboard of single probes."""
     rate = "$__rate_interval"
     per_run = (
-        f"sum by (phase) (rate(langmart_probe_phase_seconds_total{{{PROBE}}}[{rate}]))\n/ ignoring (phase) group_left ()\n"
-        f"sum (rate(langmart_probe_runs_total{{{PROBE}}}[{rate}]) > 0)"
+        f"sum by (phase) (rate(langmart_probe_phase_seconds_total{{{PROBE}}}[{rate}]))\n/ ignoring"
+        f" (phase) group_left ()\nsum (rate(langmart_probe_runs_total{{{PROBE}}}[{rate}]) > 0)"
     )
 
     def quantile(metric: str, share: float) -> str:
-        return f"histogram_quantile({share}, sum by (le, probe) (rate({metric}_bucket{{{PROBE}}}[{rate}])))"
+        return (
+            f"histogram_quantile({share}, sum by (le, probe)"
+            f" (rate({metric}_bucket{{{PROBE}}}[{rate}])))"
+        )
 
     def each(metric: str, by: str, function: str = "increase") -> str:
         return f"sum by ({by}) ({function}({metric}{{{PROBE}}}[{rate}]))"
@@ -491,7 +505,9 @@ def drill_down() -> Json:
                 "Until the probe runs again, as the service asked or by our own backoff.",
                 [
                     target(
-                        f"max by (probe) (clamp_min(langmart_probe_backoff_until_timestamp_seconds{{{PROBE}}} - time(), 0))",
+                        "max by (probe)"
+                        f" (clamp_min(langmart_probe_backoff_until_timestamp_seconds{{{PROBE}}} -"
+                        " time(), 0))",
                         "{{probe}}",
                     )
                 ],
@@ -536,7 +552,8 @@ def drill_down() -> Json:
                         "{{probe}} 90 %",
                     ),
                     target(
-                        f"max by (probe) (langmart_probe_last_time_to_first_token_seconds{{{PROBE}}})",
+                        "max by (probe)"
+                        f" (langmart_probe_last_time_to_first_token_seconds{{{PROBE}}})",
                         "{{probe}} last",
                     ),
                 ],
@@ -583,7 +600,8 @@ def drill_down() -> Json:
                         "{{probe}} 10 s",
                     ),
                     target(
-                        f"min by (probe) (langmart_probe:time_to_first_token_within_2s:ratio1h{{{PROBE}}})",
+                        "min by (probe)"
+                        f" (langmart_probe:time_to_first_token_within_2s:ratio1h{{{PROBE}}})",
                         "{{probe}} first token 2 s",
                     ),
                 ],
@@ -655,7 +673,8 @@ def drill_down() -> Json:
                 "Share of each limit that is left; below 10 % there is an alert.",
                 [
                     target(
-                        f"min by (probe, resource) (langmart_probe:ratelimit_headroom:ratio{{{PROBE}}})",
+                        "min by (probe, resource)"
+                        f" (langmart_probe:ratelimit_headroom:ratio{{{PROBE}}})",
                         "{{probe}} {{resource}}",
                     )
                 ],
@@ -684,7 +703,8 @@ def drill_down() -> Json:
                 "Estimated from the prices of the configuration, at the present rate.",
                 [
                     target(
-                        f"sum by (probe) (rate(langmart_probe_estimated_cost_usd_total{{{PROBE}}}[1h])) * 86400",
+                        "sum by (probe)"
+                        f" (rate(langmart_probe_estimated_cost_usd_total{{{PROBE}}}[1h])) * 86400",
                         "{{probe}}",
                     )
                 ],
@@ -698,7 +718,8 @@ def drill_down() -> Json:
                 "Taken by chat and stream probes, at the present rate.",
                 [
                     target(
-                        f"sum by (probe, direction) (rate(langmart_probe_tokens_total{{{PROBE}}}[1h])) * 3600",
+                        "sum by (probe, direction)"
+                        f" (rate(langmart_probe_tokens_total{{{PROBE}}}[1h])) * 3600",
                         "{{probe}} {{direction}}",
                     )
                 ],
@@ -729,7 +750,8 @@ def drill_down() -> Json:
                 "Of the comparisons.",
                 [
                     target(
-                        f"sum by (comparison, verdict) (increase(langmart_comparison_verdicts_total{{{PROBER}}}[{rate}]))",
+                        "sum by (comparison, verdict)"
+                        f" (increase(langmart_comparison_verdicts_total{{{PROBER}}}[{rate}]))",
                         "{{comparison}} {{verdict}}",
                     )
                 ],
@@ -744,7 +766,9 @@ def drill_down() -> Json:
                 "Until the earliest of the chain ends.",
                 [
                     target(
-                        f"min by (provider) (langmart_probe_tls_certificate_not_after_timestamp_seconds{{{PROBE}}}) - time()",
+                        "min by (provider)"
+                        f" (langmart_probe_tls_certificate_not_after_timestamp_seconds{{{PROBE}}})"
+                        " - time()",
                         "{{provider}}",
                     )
                 ],
@@ -773,7 +797,8 @@ def drill_down() -> Json:
                 "What they say of themselves, but for none.",
                 [
                     target(
-                        f'max by (provider, indicator) (langmart_probe_status_page_indicator{{{PROBE},indicator!="none"}})',
+                        "max by (provider, indicator)"
+                        f' (langmart_probe_status_page_indicator{{{PROBE},indicator!="none"}})',
                         "{{provider}} {{indicator}}",
                     )
                 ],
@@ -790,7 +815,10 @@ def prober() -> Json:
     rate = "$__rate_interval"
 
     def lag(share: float) -> str:
-        return f"histogram_quantile({share}, sum by (instance, le) (rate(langmart_prober_schedule_lag_seconds_bucket{{{PROBER}}}[{rate}])))"
+        return (
+            f"histogram_quantile({share}, sum by (instance, le)"
+            f" (rate(langmart_prober_schedule_lag_seconds_bucket{{{PROBER}}}[{rate}])))"
+        )
 
     def own(
         title: str,
@@ -850,7 +878,8 @@ def prober() -> Json:
                 "When the one in use was.",
                 [
                     target(
-                        f"langmart_prober_config_last_reload_success_timestamp_seconds{{{PROBER}}} * 1000",
+                        f"langmart_prober_config_last_reload_success_timestamp_seconds{{{PROBER}}}"
+                        " * 1000",
                         "{{instance}}",
                     )
                 ],
@@ -880,38 +909,44 @@ def prober() -> Json:
             own(
                 "Overdue",
                 "The most overdue next run; an alert tells of what hangs.",
-                f"max by (instance) (clamp_min(time() - langmart_probe_next_run_timestamp_seconds{{{PROBER}}}, 0))",
+                "max by (instance) (clamp_min(time() -"
+                f" langmart_probe_next_run_timestamp_seconds{{{PROBER}}}, 0))",
                 unit="s",
             ),
             own(
                 "Skipped runs",
                 "By cause.",
-                f"sum by (instance, cause) (increase(langmart_probe_skipped_runs_total{{{PROBER}}}[{rate}]))",
+                "sum by (instance, cause)"
+                f" (increase(langmart_probe_skipped_runs_total{{{PROBER}}}[{rate}]))",
                 "{{instance}} {{cause}}",
                 stacked=True,
             ),
             own(
                 "Runs that failed in the prober",
                 "Out of descriptors, memory or local ports.",
-                f'sum by (instance) (increase(langmart_probe_failures_total{{{PROBER},fault="prober"}}[{rate}]))',
+                "sum by (instance)"
+                f' (increase(langmart_probe_failures_total{{{PROBER},fault="prober"}}[{rate}]))',
             ),
             own(
                 "Lines lost",
                 "Of log and records.",
-                f"sum by (instance, file) (increase(langmart_prober_log_lines_dropped_total{{{PROBER}}}[{rate}])"
-                f" + increase(langmart_prober_log_write_errors_total{{{PROBER}}}[{rate}]))",
+                "sum by (instance, file)"
+                f" (increase(langmart_prober_log_lines_dropped_total{{{PROBER}}}[{rate}]) +"
+                f" increase(langmart_prober_log_write_errors_total{{{PROBER}}}[{rate}]))",
                 "{{instance}} {{file}}",
             ),
             own(
                 "Tasks started again",
                 "Parts that panicked: a bug, which the log tells of.",
-                f"sum by (instance, task) (increase(langmart_prober_task_restarts_total{{{PROBER}}}[{rate}]))",
+                "sum by (instance, task)"
+                f" (increase(langmart_prober_task_restarts_total{{{PROBER}}}[{rate}]))",
                 "{{instance}} {{task}}",
             ),
             own(
                 "Rechecks",
                 "After a failure, out of turn.",
-                f"sum by (instance, result) (increase(langmart_probe_rechecks_total{{{PROBER}}}[{rate}]))",
+                "sum by (instance, result)"
+                f" (increase(langmart_probe_rechecks_total{{{PROBER}}}[{rate}]))",
                 "{{instance}} {{result}}",
             ),
             own(

@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
-"""Writes the documents of the Debian package: changelog, copyright, licences of the compiled-in crates.
+"""Writes the documents of the Debian package: changelog, copyright and licences.
 
 documents.py changelog VERSION MAINTAINER   CHANGELOG.md as debian/changelog has it
 documents.py copyright                      DEP-5, a stanza for each crate that is compiled in
 documents.py licences                       the licence files of those crates, each text once
 
-All print to standard output, from cargo's metadata of this machine's target. SOURCE_DATE_EPOCH is the date of what has none.
+All print to standard output, from cargo's metadata for this machine's target. SOURCE_DATE_EPOCH is
+the date of an unreleased version.
 """
 
 import calendar
@@ -119,7 +120,10 @@ def texts(package: Package) -> dict[str, str]:
 
 
 def licence(package: Package) -> str:
-    """The licence in the words of DEP-5, whose `and` binds closer than its `or` and whose comma does the reverse."""
+    """Returns the licence as DEP-5 writes it.
+
+    `and` binds closer than `or`; a comma reverses this.
+    """
     expression = (package["license"] or "other").replace("/", " OR ")
     expression = re.sub(r" AND \(", ", AND ", re.sub(r"\) AND ", ", AND ", expression))
     return re.sub(
@@ -132,11 +136,12 @@ def copyright_() -> None:
     print("Format: https://www.debian.org/doc/packaging-manuals/copyright-format/1.0/")
     print("Upstream-Name: langmart-prober\nSource: https://github.com/langmartai/langmart-prober")
     print(
-        "Comment: The crates below are compiled into the program. Their licences as they have them\n"
-        " are in /usr/share/doc/langmart-prober/licences.txt.gz.\n"
+        "Comment: The crates below are compiled into the program. Their licences as they have"
+        " them\n are in /usr/share/doc/langmart-prober/licences.txt.gz.\n"
     )
     print(
-        "Files: *\nCopyright: 2026 LangMart and the contributors to langmart-prober\nLicense: Apache-2.0\n"
+        "Files: *\nCopyright: 2026 LangMart and the contributors to langmart-prober\nLicense:"
+        " Apache-2.0\n"
     )
     used = collections.OrderedDict({"Apache-2.0": None})
     for package in crates():
@@ -156,11 +161,13 @@ def copyright_() -> None:
         print(f"License: {words}")
         if "Apache-2.0" in words:
             print(
-                " The Apache License 2.0 is in /usr/share/common-licenses/Apache-2.0 on Debian systems."
+                " The Apache License 2.0 is in /usr/share/common-licenses/Apache-2.0 on Debian"
+                " systems."
             )
         if words != "Apache-2.0":
             print(
-                " The texts, as the crates have them, are in /usr/share/doc/langmart-prober/licences.txt.gz."
+                " The texts, as the crates have them, are in"
+                " /usr/share/doc/langmart-prober/licences.txt.gz."
             )
         print()
 

@@ -1,9 +1,11 @@
 #!/usr/bin/env python3
-"""Writes the tests of the alerting rules and the Grafana dashboards, from cases.py, kinds.py and dashboards.py.
+"""Writes the tests of the alerting rules and the Grafana dashboards.
+
+Their sources are cases.py, kinds.py and dashboards.py.
 
     packaging/generate.py                   writes them
     packaging/generate.py --check           fails if the files differ from what would be written
-    packaging/generate.py --runbooks URL    also sets the base of the runbooks' addresses in the alerts
+    packaging/generate.py --runbooks URL    sets another base of the runbooks' addresses
 
 The rules themselves, prometheus/langmart-prober.*.yml, are written by hand.
 """

@@ -44,7 +44,8 @@ def shortened(duration: str, speed: int) -> str:
 def hastened(text: str, speed: int) -> str:
     """Divides all durations of rules, expressions or settings.
 
-    These are ranges, steps, offsets, waits, intervals, and the numbers before the comment "# seconds".
+    These are ranges, steps, offsets, waits, intervals, and the numbers before the comment
+    "# seconds".
     """
     if speed == 1:
         return text
@@ -57,7 +58,7 @@ def hastened(text: str, speed: int) -> str:
     text = re.sub(r"()(\[[\dsmhd:]+\])", of, text)
     text = re.sub(r"(\boffset )(\d+[smhd])", of, text)
     text = re.sub(
-        r"(\b(?:for|interval|group_wait|group_interval|repeat_interval|scrape_interval|evaluation_interval): )"
+        r"(\b(?:for|interval|group_wait|(?:group|repeat|scrape|evaluation)_interval): )"
         r"(\d+(?:ms|[smhd]))",
         of,
         text,
@@ -147,12 +148,12 @@ class Watchers:
                 "--cluster.listen-address=",
             )
             (self.directory / "prometheus.yml").write_text(
-                f"global: {{ scrape_interval: {scrape * 1000:.0f}ms, scrape_timeout: {scrape * 1000:.0f}ms,"
-                f" evaluation_interval: {hastened('interval: 30s', speed)[10:]} }}\n"
-                "rule_files: [rules.yml, alerts.yml]\n"
-                f"alerting: {{ alertmanagers: [ {{ static_configs: [ {{ targets: ['{self.alertmanager}'] }} ] }} ] }}\n"
-                "scrape_configs: [ { job_name: langmart-prober, static_configs: [ { targets: %s } ] } ]\n"
-                % json.dumps(probers)
+                f"global: {{ scrape_interval: {scrape * 1000:.0f}ms, scrape_timeout:"
+                f" {scrape * 1000:.0f}ms, evaluation_interval:"
+                f" {hastened('interval: 30s', speed)[10:]} }}\nrule_files: [rules.yml,"
+                " alerts.yml]\nalerting: { alertmanagers: [ { static_configs: [ { targets:"
+                f" ['{self.alertmanager}'] }} ] }} ] }}\nscrape_configs: [ {{ job_name:"
+                " langmart-prober, static_configs: [ { targets: %s } ] } ]\n" % json.dumps(probers)
             )
             self.prometheus = self.start(
                 prometheus,
@@ -229,8 +230,8 @@ def show(message: Json) -> None:
     for alert in message["alerts"]:
         labels, notes = alert["labels"], alert["annotations"]
         print(
-            f"[{time.strftime('%H:%M:%S')}] {alert['status'].upper()} {labels['alertname']} ({labels['severity']})"
-            f" to {message['receiver']}: {notes['summary']}"
+            f"[{time.strftime('%H:%M:%S')}] {alert['status'].upper()} {labels['alertname']}"
+            f" ({labels['severity']}) to {message['receiver']}: {notes['summary']}"
         )
         if alert["status"] == "firing":
             print(
@@ -273,8 +274,9 @@ def main() -> None:
             watchers = Watchers(directory, [address], arguments.speed, show)
             try:
                 print(
-                    f"the prober     http://{address}/\nPrometheus     http://{watchers.prometheus}/alerts\n"
-                    f"Alertmanager   http://{watchers.alertmanager}/\nAlerts follow. Ctrl-C ends it.",
+                    f"the prober     http://{address}/\nPrometheus    "
+                    f" http://{watchers.prometheus}/alerts\nAlertmanager  "
+                    f" http://{watchers.alertmanager}/\nAlerts follow. Ctrl-C ends it.",
                     flush=True,
                 )
                 time.sleep(arguments.seconds or 1e9)

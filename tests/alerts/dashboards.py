@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
-"""Every query of the dashboards returns data on a Prometheus that scraped the demo, and Grafana's own types take them.
+"""Checks that every query of the dashboards returns data, and that Grafana's types accept them.
 
     tests/alerts/dashboards.py --prober target/release/langmart-prober [--prometheus PROGRAM]
 
-The second needs the Python package grafana-foundation-sdk; without it, it says SKIPPED.
+A Prometheus that scraped the demo answers the queries. The second check needs the Python package
+grafana-foundation-sdk; without it, it prints SKIPPED.
 """
 
 import argparse
@@ -29,7 +30,7 @@ EMPTY = ("langmart_prober_log_lines_dropped_total",)
 
 
 def queries(dashboard: Json) -> Iterator[tuple[str, str]]:
-    """Title and expression of each target and variable, with everything selected."""
+    """Yields title and expression of each target and variable, with everything selected."""
     for panel in dashboard["panels"]:
         for target in panel.get("targets", []):
             expression = target["expr"].replace("$__rate_interval", "5m")
@@ -39,7 +40,9 @@ def queries(dashboard: Json) -> Iterator[tuple[str, str]]:
             yield panel["title"], watch.hastened(expression, SPEED)
     for variable in dashboard["templating"]["list"]:
         if variable["type"] == "query":
-            metric = re.fullmatch(r"label_values\((.*), \w+\)", variable["query"]["query"])[1]
+            match = re.fullmatch(r"label_values\((.*), \w+\)", variable["query"]["query"])
+            assert match, variable
+            metric = match[1]
             yield (
                 f"${variable['name']}",
                 re.sub(r'"\$\w+"', '".+"', metric).replace('model=~".+"', 'model=~".*"'),
@@ -47,7 +50,7 @@ def queries(dashboard: Json) -> Iterator[tuple[str, str]]:
 
 
 def parsed(dashboard: Json) -> list[str]:
-    """Whether Grafana's types keep all that is in it."""
+    """Returns the paths of a dashboard that Grafana's types lose."""
     from grafana_foundation_sdk.cog.encoder import JSONEncoder
     from grafana_foundation_sdk.cog.plugins import register_default_plugins
     from grafana_foundation_sdk.models.dashboard import Dashboard
@@ -77,7 +80,9 @@ def lost(before: Any, after: Any, path: str) -> list[str]:
         if not isinstance(after, list) or len(before) != len(after):
             return [path]
         return [
-            entry for one, other in zip(before, after) for entry in lost(one, other, f"{path}[]")
+            entry
+            for one, other in zip(before, after, strict=True)
+            for entry in lost(one, other, f"{path}[]")
         ]
     return [] if before == after else [path]
 

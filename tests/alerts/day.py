@@ -1,13 +1,16 @@
 #!/usr/bin/env python3
-"""A scripted working day of faults, played 120 times as fast: the alerts of a real Prometheus and the messages of a real
-Alertmanager against the script. None may be missed, none may be false.
+"""Plays a scripted working day of faults, 120 times as fast.
 
-    tests/alerts/day.py --prober target/release/langmart-prober [--prometheus PROGRAM] [--report FILE]
+Compares the alerts of a real Prometheus and the notifications of a real Alertmanager with the
+script. None may be missed, none may be false.
+
+    tests/alerts/day.py --prober PROGRAM [--prometheus PROGRAM] [--report FILE]
 """
 
 import argparse
 import ctypes
 import email.utils
+import functools
 import json
 import os
 import pathlib
@@ -20,6 +23,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 sys.dont_write_bytecode = True
@@ -29,9 +33,11 @@ generate = __import__("generate")
 
 Json = dict[str, Any]
 Labels = dict[str, str]
-# An alert, labels that identify it, the hour after the beginning by which it fires, and `True` if it
-# must be inhibited.
+# An alert, labels that identify it, the hour after the beginning by which it fires, and `True` if
+# it must be inhibited.
 Expected = tuple[str, Labels, float] | tuple[str, Labels, float, bool]
+# A prober or `None` for all, beginning and end in hours, and the alerts that must fire.
+Own = tuple[str | None, float, float, list[Expected]]
 # Beginning and end in hours, and the alerts that must fire.
 Cause = tuple[float, float, list[tuple[str, Labels, float, bool]]]
 # The labels of an alert, and the first and last hour in which it fired.
@@ -57,8 +63,8 @@ PATHS = {
     "openrouter": "openrouter/api/v1",
 }
 
-# What goes wrong with the services of each of three probers: from and until in hours, the rule, and the alerts it must
-# raise with a label that tells which, by which hour after its beginning, and whether another alert must hold it back.
+# Faults of the services of three probers: beginning and end in hours, the rule, and the alerts that
+# must fire.
 DOWN = [
     ("LangmartProbeDown", 0.4),
     ("LangmartErrorBudgetBurnFast", 0.6),
@@ -77,7 +83,7 @@ def is_down(probe: str) -> Expected:
 
 
 # The first sees the services.
-SERVICES = [
+SERVICES: list[tuple[float, float, str | None, list[Expected]]] = [
     (
         0.5,
         1.4,
@@ -112,7 +118,7 @@ SERVICES = [
             ("LangmartProbeDown", {"probe": "google-chat"}, 0.9),
         ],
     ),
-    # Single failures, which nobody may hear of.
+    # Single failures, which must not cause a notification.
     (2.0, 2.015, 'provider = "openai"\npath = "/models"\nfault = "server_error"', []),
     (2.2, 2.215, 'provider = "langmart"\npath = "/health"\nfault = "unavailable"', []),
     (
@@ -136,7 +142,10 @@ SERVICES = [
     (
         4.5,
         5.4,
-        'provider = "langmart"\npath = "/chat"\nfault = "provider_auth_failed"\nupstream = "openai"',
+        (
+            'provider = "langmart"\npath = "/chat"\nfault = "provider_auth_failed"\nupstream ='
+            ' "openai"'
+        ),
         [
             ("LangmartStoredKeyRejected", {"provider": "langmart"}, 0.4),
             ("LangmartProbeDown", {"probe": "langmart-chat"}, 0.4),
@@ -158,10 +167,11 @@ SERVICES = [
         [("LangmartSlowFirstToken", {"probe": "anthropic-stream"}, 1.7)],
     ),
 ]
-# The second compares a gateway with its provider, has a pool, and looks at certificates and status pages.
+# The second prober compares a gateway with its provider, has a pool, and checks certificates and
+# status pages.
 GATEWAY = 'provider = "langmart"\npath = "/chat"\nfault = "unavailable"'
 DIRECT = 'provider = "openai"\npath = "/chat"\nfault = "server_error"'
-COMPARED = [
+COMPARED: list[tuple[float, float, str | None, list[Expected]]] = [
     (
         0.5,
         1.3,
@@ -182,7 +192,10 @@ COMPARED = [
     (
         1.6,
         2.6,
-        'provider = "groq"\npath = "/chat"\ncalls = { to = 1 }\nfault = "rate_limited"\nretry_after = "30s"',
+        (
+            'provider = "groq"\npath = "/chat"\ncalls = { to = 1 }\nfault ='
+            ' "rate_limited"\nretry_after = "30s"'
+        ),
         [
             ("LangmartRateLimitedForLong", {"provider": "groq"}, 0.3),
             ("LangmartPoolDegraded", {"pool": "pool"}, 0.7),
@@ -194,7 +207,8 @@ COMPARED = [
         'path = "/status/anthropic"\nfault = "server_error"',
         [("LangmartStatusPageUnreadable", {"provider": "anthropic"}, 0.9)],
     ),
-    # The provider alone fails by both ways; then at times; then again. That the gateway does meanwhile is held back.
+    # The provider fails on both paths; then occasionally; then again. The alert on the gateway is
+    # inhibited meanwhile.
     (
         3.0,
         4.8,
@@ -226,7 +240,7 @@ COMPARED = [
 ]
 # The third has trouble of its own; the services' clocks agree that its is off.
 CLOCK = (3.0, 3.8)
-FAULTS = {
+FAULTS: dict[str, list[tuple[float, float, str | None, list[Expected]]]] = {
     "services": SERVICES,
     "compared": COMPARED,
     "troubled": [(*CLOCK, None, [("LangmartProberClockSkew", {}, 0.5)])],
@@ -245,8 +259,8 @@ PACED, UNPACED, DISK, DISK_BACK, FULL, FREE, RESTARTS, CERTIFICATES, SPENT = (
     4.9,
     8.0,
 )
-STUCK = ("troubled", FROZEN, THAWED, [("LangmartProbeStuck", {}, 0.35)])
-OWN = [
+STUCK: Own = ("troubled", FROZEN, THAWED, [("LangmartProbeStuck", {}, 0.35)])
+OWN: list[Own] = [
     ("services", RELOAD_BAD, RELOAD_GOOD, [("LangmartProberReloadFailed", {}, 0.4)]),
     ("services", KILLED, STARTED, [("LangmartProberDown", {}, 0.3)]),
     ("compared", KILLED, STARTED, [("LangmartProberDown", {}, 0.3)]),
@@ -278,7 +292,7 @@ OWN = [
     STUCK,
     ("troubled", SPENT, END, [("LangmartBudgetUsedUp", {}, 0.5)]),
 ]
-# What no script can make happen from outside; promtool's cases show it alone.
+# Alerts that a script cannot cause from outside; only promtool's cases cover them.
 NOT_PLAYED = {
     "LangmartProberTaskRestarts": "needs a task that panics, which would be a bug",
 }
@@ -298,9 +312,10 @@ TAILS = {
     "LangmartProberRestarts": 1.1,
 }
 BURNS = ("LangmartErrorBudgetBurnSlow", "LangmartErrorBudgetBurnFast", "LangmartErrorBudgetBurn")
-# What may follow from another, and is not asked for: who burns the budget of a month in an hour overspends three days', too;
-# who cannot open a socket may lose the one of its scrapes; the refusal with a long hint says that nothing is left; who hung
-# has missed runs, and starts some late.
+# Alerts that may follow from another and are not required. Fast burning of the error budget
+# implies slow burning. A prober that cannot open a socket may lose the connection of its scrapes. A
+# response with a long hint also reports that no requests are left. A prober that was blocked has
+# skipped runs, and starts some late.
 FOLLOWS = {
     "LangmartProbeDown": BURNS,
     "LangmartProberFailing": ("LangmartProberDown",),
@@ -316,33 +331,38 @@ RECEIVERS = {("caller", "critical"): "account-owners", ("caller", "warning"): "a
 def scenario(prober: str) -> str:
     """Returns the scenario of a prober's simulator."""
     parts = [
-        f'[[rule]]\nafter = "{begin * 3600 / SPEED:.3f}s"\nuntil = "{end * 3600 / SPEED:.3f}s"\n{rule}\n'
+        f'[[rule]]\nafter = "{begin * 3600 / SPEED:.3f}s"\nuntil ='
+        f' "{end * 3600 / SPEED:.3f}s"\n{rule}\n'
         for begin, end, rule, _ in FAULTS[prober]
         if rule
     ]
     if prober == "troubled":
         an_hour_ago = email.utils.formatdate(time.time() - 3600, usegmt=True)
         parts.append(
-            f'[[rule]]\nafter = "{CLOCK[0] * 3600 / SPEED:.3f}s"\nuntil = "{CLOCK[1] * 3600 / SPEED:.3f}s"\n'
-            f'respond = {{ status = 200, headers = {{ Date = "{an_hour_ago}" }}, body = "OK" }}\n'
+            f'[[rule]]\nafter = "{CLOCK[0] * 3600 / SPEED:.3f}s"\nuntil ='
+            f' "{CLOCK[1] * 3600 / SPEED:.3f}s"\nrespond = {{ status = 200, headers = {{ Date ='
+            f' "{an_hour_ago}" }}, body = "OK" }}\n'
         )
     return f'[models]\nanthropic = ["{STREAMED}"]\n' + "\n".join(parts)
 
 
 def provider(name: str, port: str, host: str = "127.0.0.1", **more: Any) -> str:
-    """A provider of the simulator's. Two hosts, without which nobody can tell that the prober is offline."""
+    """Returns a provider of the simulator.
+
+    Providers use two hosts, because the prober is offline only if more than one provider fails.
+    """
     path = PATHS[more.get("api", name)]
     return (
-        f'[provider.{name}]\nbase_url = "http://{host}:{port}/{path}"\napi_key = {{ env = "DAY_KEY" }}\n'
-        + "".join(f"{key} = {json.dumps(value)}\n" for key, value in more.items())
+        f'[provider.{name}]\nbase_url = "http://{host}:{port}/{path}"\napi_key = {{ env = "DAY_KEY"'
+        " }\n" + "".join(f"{key} = {json.dumps(value)}\n" for key, value in more.items())
     )
 
 
 def chat(name: str, interval: str = "500ms", timeout: str = "500ms") -> str:
     """Returns a chat probe of a provider."""
     return (
-        f'[[probe]]\nname = "{name}-chat"\nprovider = "{name}"\ncheck = "chat"\nmodel = "{MODELS[name]}"\n'
-        f'interval = "{interval}"\ntimeout = "{timeout}"\n'
+        f'[[probe]]\nname = "{name}-chat"\nprovider = "{name}"\ncheck = "chat"\nmodel ='
+        f' "{MODELS[name]}"\ninterval = "{interval}"\ntimeout = "{timeout}"\n'
     )
 
 
@@ -369,9 +389,10 @@ def of_services(port: str, _: str) -> str:
             **more,
         )
         out += chat(name) if model else ""
-    return out + (
-        f'[[probe]]\nname = "anthropic-stream"\nprovider = "anthropic"\ncheck = "stream"\nmodel = "{STREAMED}"\n'
-        'interval = "2500ms"\n'
+    return (
+        out
+        + '[[probe]]\nname = "anthropic-stream"\nprovider = "anthropic"\ncheck = "stream"\nmodel ='
+        f' "{STREAMED}"\ninterval = "2500ms"\n'
     )
 
 
@@ -392,8 +413,8 @@ def of_compared(port: str, _: str) -> str:
     )
     # Both of a pair within one interval, on a busy machine, too.
     out += chat("langmart", "1s") + chat("openai", "1s") + chat("groq") + chat("anthropic")
-    return out + (
-        '[[comparison]]\nname = "c"\ngateway = "langmart-chat"\ndirect = "openai-chat"\n'
+    return (
+        out + '[[comparison]]\nname = "c"\ngateway = "langmart-chat"\ndirect = "openai-chat"\n'
         '[[pool]]\nname = "pool"\nmembers = [{ probe = "openai-chat" }, { probe = "groq-chat" }]\n'
     )
 
@@ -413,7 +434,8 @@ def paced(port: str) -> str:
     """Twice as many runs as its pace allows."""
     out = provider("paced", port, api="langmart", requests_per_minute=150)
     return out + "".join(
-        f'[[probe]]\nname = "paced-{number}"\nprovider = "paced"\ncheck = "health"\ninterval = "8s"\n'
+        f'[[probe]]\nname = "paced-{number}"\nprovider = "paced"\ncheck = "health"\ninterval ='
+        ' "8s"\n'
         for number in range(40)
     )
 
@@ -505,15 +527,17 @@ class Hosts:
     def providers(self) -> str:
         """Returns a provider for each host."""
         return "".join(
-            f'[provider.days{number}]\napi = "openai"\nbase_url = "https://localhost:{port}"\nca_file = "{self.ca}"\n'
-            'checks = ["network"]\n'
+            f'[provider.days{number}]\napi = "openai"\nbase_url ='
+            f' "https://localhost:{port}"\nca_file = "{self.ca}"\nchecks = ["network"]\n'
             for number, port in self.ports.items()
         )
 
 
 class Frozen:
-    """The thread that times the probes, stopped as a debugger stops one, while it waits and so holds nothing that others wait
-    for. The rest of the process goes on. ptrace(2) answers only the thread that began: freeze and thaw by the same one.
+    """The thread that times the probes, stopped as by a debugger.
+
+    It is stopped while it waits for events and holds no locks. The rest of the process continues.
+    ptrace(2) requires that the same thread freezes and thaws it.
     """
 
     CONTINUE, DETACH, SEIZE, INTERRUPT, ALL = 7, 17, 0x4206, 0x4207, 0x40000000
@@ -539,7 +563,7 @@ class Frozen:
         os.waitpid(int(self.thread.name), self.ALL)
 
     def ptrace(self, request: int) -> None:
-        """Calls ptrace(2) on the thread."""
+        """Sends a ptrace request to the thread."""
         library = ctypes.CDLL(None, use_errno=True)
         if library.ptrace(request, int(self.thread.name), None, None) != 0:
             raise OSError(
@@ -556,16 +580,17 @@ class Day:
 
     def __init__(self, program: str, prometheus: str, directory: str) -> None:
         """Starts simulators, probers, Prometheus and Alertmanager."""
-        self.directory, self.program, self.messages = pathlib.Path(directory), program, []
-        self.processes, self.simulators, self.ports, self.probers, self.addresses, self.good = (
-            [],
-            {},
-            {},
-            {},
-            {},
-            {},
-        )
-        self.hosts, self.frozen = Hosts(directory, 20, 5), None
+        self.directory, self.program = pathlib.Path(directory), program
+        self.messages: list[tuple[float, Json]] = []
+        self.processes: list[subprocess.Popen[bytes]] = []
+        self.simulators: dict[str, subprocess.Popen[bytes]] = {}
+        self.probers: dict[str, subprocess.Popen[bytes]] = {}
+        # By prober: the simulator's port, the prober's address, its valid configuration.
+        self.ports: dict[str, str] = {}
+        self.addresses: dict[str, str] = {}
+        self.good: dict[str, str] = {}
+        self.hosts = Hosts(directory, 20, 5)
+        self.frozen: Frozen | None = None
         self.dawn = time.time()
         for name in FAULTS:
             (self.directory / f"{name}.day").write_text(scenario(name))
@@ -589,8 +614,8 @@ class Day:
             directory, list(self.addresses.values()), SPEED, self.hear, prometheus, scrape=60
         )
         try:
-            # Prometheus takes up to 5 s until it knows its targets, which no factor shortens: ten minutes of this day. What
-            # it says before is about itself.
+            # Prometheus takes up to 5 s to discover its targets, at any speed: ten minutes of this
+            # day. Its alerts before that concern itself.
             watch.wait_until(
                 "the first scrapes",
                 30,
@@ -635,27 +660,24 @@ class Day:
         """Plays the script."""
         troubled = self.good["troubled"]
         logs = self.directory / "logs"
-        acts = [
+        acts: list[tuple[float, Callable[[], object]]] = [
             (PACED, lambda: self.reload("troubled", troubled + paced(self.ports["troubled"]))),
             (UNPACED, lambda: self.reload("troubled", troubled)),
             (DISK, lambda: (logs.rename(self.directory / "away"), logs.write_text(""))),
-            (DISK_BACK, lambda: (logs.unlink(), (self.directory / "away").rename(logs))),
+            (DISK_BACK, self.restore_logs),
             (
                 CERTIFICATES,
                 lambda: self.reload("compared", self.good["compared"] + self.hosts.providers()),
             ),
             (FULL, lambda: self.descriptors(3)),
             (FREE, lambda: self.descriptors(1024)),
-            *(
-                (RESTARTS + number / 10, lambda: (self.end("troubled"), self.start("troubled")))
-                for number in range(4)
-            ),
+            *((RESTARTS + number / 10, lambda: self.restart("troubled")) for number in range(4)),
             (FROZEN, self.freeze),
             (THAWED, self.thaw),
             (RELOAD_BAD, lambda: self.reload("services", self.good["services"] + "nonsense = 1\n")),
             (RELOAD_GOOD, lambda: self.reload("services", self.good["services"])),
-            (KILLED, lambda: [self.end(name) for name in FAULTS]),
-            (STARTED, lambda: [self.start(name) for name in FAULTS]),
+            *((KILLED, functools.partial(self.end, name)) for name in FAULTS),
+            *((STARTED, functools.partial(self.start, name)) for name in FAULTS),
             (SPENT, lambda: self.reload("troubled", troubled + chat("langmart"))),
             (CUT, lambda: self.simulators["services"].kill()),
             (END, lambda: None),
@@ -678,6 +700,17 @@ class Day:
         """Starts a prober again."""
         self.probers[name], _ = self.begin(name, "run", "--config", self.config(name))
 
+    def restart(self, name: str) -> None:
+        """Kills a prober and starts it again."""
+        self.end(name)
+        self.start(name)
+
+    def restore_logs(self) -> None:
+        """Makes the directory of logs writable again."""
+        logs = self.directory / "logs"
+        logs.unlink()
+        (self.directory / "away").rename(logs)
+
     def freeze(self) -> None:
         """Stops the third prober's probes thread, if permitted."""
         try:
@@ -685,7 +718,7 @@ class Day:
         except PermissionError:
             OWN.remove(STUCK)
             NOT_PLAYED["LangmartProbeStuck"] = (
-                "needs CAP_SYS_PTRACE: the prober lets nobody else look into it"
+                "needs CAP_SYS_PTRACE, because the prober cannot be traced otherwise"
             )
 
     def thaw(self) -> None:
@@ -694,13 +727,16 @@ class Day:
             self.frozen.thaw()
 
     def descriptors(self, most: int) -> None:
-        """So few that the third prober can open no other, though its scrapes go on by the connection that they have."""
+        """Limits the descriptors of the third prober.
+
+        It can open no other, but scrapes continue on the existing connection.
+        """
         _, hard = resource.prlimit(self.probers["troubled"].pid, resource.RLIMIT_NOFILE)
         resource.prlimit(self.probers["troubled"].pid, resource.RLIMIT_NOFILE, (most, hard))
 
     def causes(self) -> list[Cause]:
-        """From and until, and the alerts with the labels that tell which."""
-        played = [
+        """Returns beginning and end of each cause, and its alerts with identifying labels."""
+        played: list[Own] = [
             (name, begin, end, alerts)
             for name, faults in FAULTS.items()
             for begin, end, _, alerts in faults
@@ -723,7 +759,7 @@ class Day:
         ]
 
     def fired(self) -> list[Spell]:
-        """Each alert that fired: labels, first and last hour of each spell."""
+        """Returns labels, first and last hour of each spell in which an alert fired."""
         answer = watch.ask(
             self.watchers.prometheus,
             "/api/v1/query_range",
@@ -763,10 +799,10 @@ def has(labels: Labels, name: str, wanted: Labels) -> bool:
 def judge(
     day: Day, spells: list[Spell], messages: list[tuple[float, Json]]
 ) -> tuple[list[str], list[str]]:
-    """The lines of the report, and what is wrong."""
+    """Returns the lines of the report, and the problems."""
     lines, wrong, causes = [], [], day.causes()
     names = {address: name for name, address in day.addresses.items()}
-    for begin, end, alerts in causes:
+    for begin, _, alerts in causes:
         for name, wanted, by, held in alerts:
             found = [
                 spell
@@ -793,18 +829,19 @@ def judge(
                 if first - 0.1 <= hour <= last + 0.1 and tells(message, labels)
             ]
             lines.append(
-                f"{begin:5.1f} h  {what:60} {after}, for {(last - first) * 60:4.0f} min, {'to ' + told[0]['receiver'] if told else 'inhibited'}"
+                f"{begin:5.1f} h  {what:60} {after}, for {(last - first) * 60:4.0f} min,"
+                f" {'to ' + told[0]['receiver'] if told else 'inhibited'}"
             )
             receiver = RECEIVERS.get(
                 (labels["fault"], labels["severity"]),
                 "on-call" if labels["severity"] == "critical" else "channel",
             )
             if any(message["receiver"] != receiver for message in told):
-                wrong.append(f"told to another than {receiver}: {what}")
+                wrong.append(f"reported to another than {receiver}: {what}")
             if not told and not held and name not in HELD_BACK:
-                wrong.append(f"never told: {what}")
+                wrong.append(f"never reported: {what}")
             if told and held:
-                wrong.append(f"told, and not held back: {what}")
+                wrong.append(f"reported, and not inhibited: {what}")
     for labels, first, last in spells:
         if not any(allowed(labels, first, last, *cause) for cause in causes):
             shown = {
@@ -883,7 +920,8 @@ def main() -> None:
     print("\n".join(lines))
     if messages:
         print(
-            f"{len(messages)} messages of Alertmanager; the first:\n{json.dumps(messages[0][1], indent=1)}"
+            f"{len(messages)} messages of Alertmanager; the"
+            f" first:\n{json.dumps(messages[0][1], indent=1)}"
         )
     if arguments.report:
         pathlib.Path(arguments.report).write_text(
@@ -892,8 +930,9 @@ def main() -> None:
     for line in wrong:
         print(f"FAILED: {line}")
     print(
-        f"{len(lines) - len(NOT_PLAYED)} alerts fired as scripted, {sum(line.startswith('missed') for line in wrong)} missed, "
-        f"{sum(line.startswith('false') for line in wrong)} false"
+        f"{len(lines) - len(NOT_PLAYED)} alerts fired as scripted,"
+        f" {sum(line.startswith('missed') for line in wrong)} missed,"
+        f" {sum(line.startswith('false') for line in wrong)} false"
     )
     sys.exit(bool(wrong))
 

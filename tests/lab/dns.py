@@ -1,4 +1,4 @@
-"""A name server that answers every A query with one address, and every other one with nothing, a fixed time later.
+"""Answers every A query with one address and other queries with none, after a fixed time.
 
 A name whose first label is nxdomain, servfail, refused, empty, garbled or silent gets just that.
 

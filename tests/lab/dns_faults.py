@@ -1,7 +1,8 @@
 """A name server that treats every name the same way.
 
 usage: dns_faults.py LISTEN-ADDRESS MODE [ANSWER-ADDRESS...]
-MODE is ok, nxdomain, servfail, refused, empty, garbled, silent, or a number of seconds before a good answer.
+MODE is ok, nxdomain, servfail, refused, empty, garbled, silent, or a number of seconds before a
+valid answer.
 """
 
 import ipaddress

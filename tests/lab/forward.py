@@ -1,4 +1,4 @@
-"""Forwards every frame between two interfaces, each a fixed time later: a network with a known round trip.
+"""Forwards frames between two interfaces after a fixed time: a network with a known round trip.
 
 The kernel's own delay (tc netem) is not in every kernel.
 usage: forward.py INTERFACE INTERFACE SECONDS

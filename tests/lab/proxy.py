@@ -1,6 +1,7 @@
 """A proxy for CONNECT that passes every byte on at once.
 
-Common proxies let TCP hold small writes back (Nagle), which costs clients different round trips by how they write.
+Common proxies let TCP delay small writes (Nagle), which costs clients a number of round trips that
+depends on how they write.
 usage: proxy.py LISTEN-ADDRESS PORT
 """
 

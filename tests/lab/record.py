@@ -1,4 +1,4 @@
-"""Writes down where this host sends its TCP connection attempts and UDP datagrams, each destination once.
+"""Records the destinations of this host's TCP connection attempts and UDP datagrams, once each.
 
 usage: record.py FILE
 """
