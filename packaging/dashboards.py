@@ -250,13 +250,13 @@ def overview() -> Json:
     return dashboard(
         "langmart-prober-overview",
         "LLM services: overview",
-        "Who is up, since when, and who is at fault.",
+        "Availability, failures and the responsible party.",
         variables(),
         [
             panel(
                 "stat",
                 "Probes whose last run failed",
-                "By whose fault. Caller is our own key, credit, limit or probe.",
+                "By responsible party. Caller is your own key, credit, limit or probe.",
                 [
                     target(
                         f"sum by (fault) (langmart_probe_last_run_fault{{{PROBE}}}) > -1",
@@ -269,7 +269,7 @@ def overview() -> Json:
             panel(
                 "stat",
                 "Alerts firing",
-                "Of the rules that come with the prober.",
+                "Alerts of the prober's own rules.",
                 [
                     target(
                         'count by (severity) (ALERTS{alertname=~"Langmart.*",alertstate="firing"})'
@@ -284,7 +284,7 @@ def overview() -> Json:
             panel(
                 "stat",
                 "Probers offline",
-                "1: the prober itself is cut off, and what it says of services does not count.",
+                "1 if the prober itself is cut off; its results about services do not count.",
                 [
                     target(
                         f"max by (instance) (langmart_prober_offline{{{PROBER}}})", "{{instance}}"
@@ -297,7 +297,7 @@ def overview() -> Json:
             panel(
                 "state-timeline",
                 "State by provider and model",
-                "The worst of the last runs' faults, from ok to prober.",
+                "Worst fault of the last runs, from ok to prober.",
                 [target(fault_state("provider, model"), "{{provider}} {{model}}")],
                 24,
                 10,
@@ -307,7 +307,7 @@ def overview() -> Json:
             panel(
                 "state-timeline",
                 "State by probe",
-                "The fault of each probe's last run.",
+                "Fault of each probe's last run.",
                 [target(fault_state("instance, probe"), "{{probe}} {{instance}}")],
                 24,
                 12,
@@ -318,8 +318,7 @@ def overview() -> Json:
             panel(
                 "bargauge",
                 "Availability by run, 3 days",
-                "Share of runs without fault gateway, provider or network, the time offline left"
-                " out.",
+                "Share of runs without fault gateway, provider or network, excluding time offline.",
                 [
                     target(
                         "avg by (provider, model)"
@@ -351,7 +350,7 @@ def overview() -> Json:
             panel(
                 "bargauge",
                 "Error budget left, 30 days",
-                "Of what the objective allows to fail; below zero it is overspent.",
+                "Share of the failures that the objective allows; below zero it is overspent.",
                 [target(budget, "{{provider}}")],
                 8,
                 10,
@@ -363,7 +362,7 @@ def overview() -> Json:
             panel(
                 "timeseries",
                 "Availability by run, 1 hour",
-                "Share of runs without fault gateway, provider or network, and what is aimed at.",
+                "Share of runs without fault gateway, provider or network, and the objective.",
                 [
                     target(
                         "avg by (provider, model)"
@@ -379,8 +378,8 @@ def overview() -> Json:
             ),
             panel(
                 "timeseries",
-                "Who is at fault",
-                "Failed runs by fault.",
+                "Failures by fault",
+                "Failed runs by responsible party.",
                 [
                     target(
                         "sum by (fault)"
@@ -411,7 +410,7 @@ def overview() -> Json:
             panel(
                 "timeseries",
                 "Duration, 90th percentile of an hour",
-                "Of successes and of runs that ended at our deadline.",
+                "Successful runs and runs that hit the prober's deadline.",
                 [
                     target(
                         "max by (probe)"
@@ -426,8 +425,8 @@ def overview() -> Json:
             panel(
                 "timeseries",
                 "Pools",
-                "Share of each pool, by weight, whose members work;"
-                " langmart_pool_member_failed_runs_in_a_row names the others.",
+                "Available share of each pool, by weight; langmart_pool_member_failed_runs_in_a_row"
+                " identifies failing members.",
                 [target(f"langmart_pool_available_ratio{{{PROBER}}}", "{{pool}} {{instance}}")],
                 12,
                 8,
@@ -438,7 +437,7 @@ def overview() -> Json:
             panel(
                 "timeseries",
                 "What the gateway adds, mean of an hour",
-                "Gateway minus direct, of the pairs of which both succeeded.",
+                "Gateway minus direct, over pairs in which both succeeded.",
                 [
                     target(
                         f"langmart_comparison:overhead_seconds:mean1h{{{PROBER}}}",
@@ -479,7 +478,7 @@ def drill_down() -> Json:
             panel(
                 "state-timeline",
                 "State",
-                "The fault of each last run.",
+                "Fault of each probe's last run.",
                 [target(fault_state("instance, probe"), "{{probe}} {{instance}}")],
                 24,
                 6,
@@ -488,8 +487,8 @@ def drill_down() -> Json:
             ),
             panel(
                 "stat",
-                "Failed runs in a row",
-                "Up to the last run, by its reason.",
+                "Consecutive failures",
+                "Up to the last run, by reason.",
                 [
                     target(
                         f"max by (probe, reason) (langmart_probe_failed_runs_in_a_row{{{PROBE}}})",
@@ -501,8 +500,9 @@ def drill_down() -> Json:
             ),
             panel(
                 "stat",
-                "Waiting for",
-                "Until the probe runs again, as the service asked or by our own backoff.",
+                "Backoff left",
+                "Time until the probe runs again, as requested by the service or by the prober's"
+                " own backoff.",
                 [
                     target(
                         "max by (probe)"
@@ -519,7 +519,7 @@ def drill_down() -> Json:
             panel(
                 "timeseries",
                 "Phases of a run",
-                "The mean of all runs, stacked: they sum to the duration.",
+                "Mean of all runs, stacked; the sum is the duration.",
                 [target(per_run, "{{phase}}")],
                 12,
                 9,
@@ -529,7 +529,7 @@ def drill_down() -> Json:
             panel(
                 "timeseries",
                 "Duration",
-                "Of successes and of runs that ended at our deadline.",
+                "Successful runs and runs that hit the prober's deadline.",
                 [
                     target(quantile("langmart_probe_duration_seconds", 0.5), "{{probe}} median"),
                     target(quantile("langmart_probe_duration_seconds", 0.9), "{{probe}} 90 %"),
@@ -592,7 +592,7 @@ def drill_down() -> Json:
             ),
             panel(
                 "timeseries",
-                "Within the bounds",
+                "Within bounds",
                 "Share of the last hour's runs within 10 s, and of first tokens within 2 s.",
                 [
                     target(
@@ -610,7 +610,7 @@ def drill_down() -> Json:
                 "percentunit",
                 max=1,
             ),
-            row("What goes wrong"),
+            row("Failures"),
             panel(
                 "timeseries",
                 "Reasons",
@@ -637,7 +637,7 @@ def drill_down() -> Json:
             panel(
                 "timeseries",
                 "Error codes of the API",
-                "As the bodies of failed responses name them; what is not known is other.",
+                "As named by the bodies of failed responses; unknown codes are other.",
                 [target(each("langmart_probe_api_errors_total", "code"), "{{code}}")],
                 12,
                 8,
@@ -646,17 +646,17 @@ def drill_down() -> Json:
             panel(
                 "timeseries",
                 "Skipped runs",
-                "Due runs that did not take place.",
+                "Scheduled runs that did not take place.",
                 [target(each("langmart_probe_skipped_runs_total", "cause"), "{{cause}}")],
                 12,
                 8,
                 stacked=True,
             ),
-            row("Limits and money"),
+            row("Limits and cost"),
             panel(
                 "timeseries",
                 "Retry-After",
-                "What the service asked for in the last run.",
+                "Wait requested by the service in the last run.",
                 [
                     target(
                         f"max by (probe) (langmart_probe_retry_after_seconds{{{PROBE}}})",
@@ -670,7 +670,7 @@ def drill_down() -> Json:
             panel(
                 "timeseries",
                 "Headroom of rate limits",
-                "Share of each limit that is left; below 10 % there is an alert.",
+                "Remaining share of each limit; an alert fires below 10 %.",
                 [
                     target(
                         "min by (probe, resource)"
@@ -687,7 +687,7 @@ def drill_down() -> Json:
             panel(
                 "timeseries",
                 "Balance",
-                "What is left on the account.",
+                "Balance of the account.",
                 [
                     target(
                         f"min by (provider) (langmart_probe_balance_usd{{{PROBE}}})", "{{provider}}"
@@ -699,8 +699,8 @@ def drill_down() -> Json:
             ),
             panel(
                 "timeseries",
-                "Cost, a day",
-                "Estimated from the prices of the configuration, at the present rate.",
+                "Cost per day",
+                "Estimated from the configured prices, at the current rate.",
                 [
                     target(
                         "sum by (probe)"
@@ -714,8 +714,8 @@ def drill_down() -> Json:
             ),
             panel(
                 "timeseries",
-                "Tokens, an hour",
-                "Taken by chat and stream probes, at the present rate.",
+                "Tokens per hour",
+                "Consumed by chat and stream probes, at the current rate.",
                 [
                     target(
                         "sum by (probe, direction)"
@@ -730,7 +730,7 @@ def drill_down() -> Json:
             panel(
                 "timeseries",
                 "What the gateway adds",
-                "Gateway minus direct, mean of an hour, in all and until the first token.",
+                "Gateway minus direct, mean of an hour: total time, and time to first token.",
                 [
                     target(
                         f"langmart_comparison:overhead_seconds:mean1h{{{PROBER}}}", "{{comparison}}"
@@ -747,7 +747,7 @@ def drill_down() -> Json:
             panel(
                 "timeseries",
                 "Verdicts",
-                "Of the comparisons.",
+                "Verdicts of comparisons.",
                 [
                     target(
                         "sum by (comparison, verdict)"
@@ -759,11 +759,11 @@ def drill_down() -> Json:
                 8,
                 stacked=True,
             ),
-            row("The way there"),
+            row("Network"),
             panel(
                 "timeseries",
                 "Certificates",
-                "Until the earliest of the chain ends.",
+                "Time until the earliest certificate of the chain expires.",
                 [
                     target(
                         "min by (provider)"
@@ -779,7 +779,7 @@ def drill_down() -> Json:
             panel(
                 "timeseries",
                 "Name servers",
-                "1: gave an address in the last run.",
+                "1 if the server returned an address in the last run.",
                 [
                     target(
                         f"min by (provider, server) (langmart_probe_dns_server_success{{{PROBE}}})",
@@ -794,7 +794,7 @@ def drill_down() -> Json:
             panel(
                 "state-timeline",
                 "Status pages",
-                "What they say of themselves, but for none.",
+                "Indicators other than none.",
                 [
                     target(
                         "max by (provider, indicator)"
@@ -833,7 +833,7 @@ def prober() -> Json:
     return dashboard(
         "langmart-prober-self",
         "LLM services: the prober itself",
-        "Whether what it says can be believed.",
+        "Health of the prober: lag, skipped runs, lost lines, process.",
         variables(of_probes=False),
         [
             panel(
@@ -848,7 +848,7 @@ def prober() -> Json:
             panel(
                 "stat",
                 "Version",
-                "Of the program that runs.",
+                "Version of the running program.",
                 [
                     target(
                         f"max by (instance, version) (langmart_prober_build_info{{{PROBER}}})",
@@ -861,8 +861,8 @@ def prober() -> Json:
             ),
             panel(
                 "stat",
-                "Last reload good",
-                "0: the file is bad, and the configuration before it is in use.",
+                "Last reload successful",
+                "0 if the file is invalid and the previous configuration is in use.",
                 [
                     target(
                         f"langmart_prober_config_last_reload_successful{{{PROBER}}}", "{{instance}}"
@@ -875,7 +875,7 @@ def prober() -> Json:
             panel(
                 "stat",
                 "Configuration loaded",
-                "When the one in use was.",
+                "Time of the last successful load.",
                 [
                     target(
                         f"langmart_prober_config_last_reload_success_timestamp_seconds{{{PROBER}}}"
@@ -889,18 +889,18 @@ def prober() -> Json:
             ),
             own(
                 "Runs",
-                "A second.",
+                "Runs per second.",
                 f"sum by (instance) (rate(langmart_probe_runs_total{{{PROBER}}}[{rate}]))",
             ),
             own(
-                "Runs under way",
-                "At most schedule.max_concurrent.",
+                "Runs in flight",
+                "Limited by schedule.max_concurrent.",
                 f"langmart_prober_runs_in_flight{{{PROBER}}}",
             ),
             panel(
                 "timeseries",
                 "Lag",
-                "How much later than due runs start.",
+                "Delay between scheduled and actual start of a run.",
                 [target(lag(0.5), "{{instance}} median"), target(lag(0.99), "{{instance}} 99 %")],
                 8,
                 8,
@@ -908,7 +908,7 @@ def prober() -> Json:
             ),
             own(
                 "Overdue",
-                "The most overdue next run; an alert tells of what hangs.",
+                "The most overdue next run; an alert reports stuck probes.",
                 "max by (instance) (clamp_min(time() -"
                 f" langmart_probe_next_run_timestamp_seconds{{{PROBER}}}, 0))",
                 unit="s",
@@ -928,44 +928,44 @@ def prober() -> Json:
                 f' (increase(langmart_probe_failures_total{{{PROBER},fault="prober"}}[{rate}]))',
             ),
             own(
-                "Lines lost",
-                "Of log and records.",
+                "Lost lines",
+                "Lines of log and records.",
                 "sum by (instance, file)"
                 f" (increase(langmart_prober_log_lines_dropped_total{{{PROBER}}}[{rate}]) +"
                 f" increase(langmart_prober_log_write_errors_total{{{PROBER}}}[{rate}]))",
                 "{{instance}} {{file}}",
             ),
             own(
-                "Tasks started again",
-                "Parts that panicked: a bug, which the log tells of.",
+                "Task restarts",
+                "Parts that panicked: a bug; the log has the details.",
                 "sum by (instance, task)"
                 f" (increase(langmart_prober_task_restarts_total{{{PROBER}}}[{rate}]))",
                 "{{instance}} {{task}}",
             ),
             own(
                 "Rechecks",
-                "After a failure, out of turn.",
+                "Attempts after a failure, outside the schedule.",
                 "sum by (instance, result)"
                 f" (increase(langmart_probe_rechecks_total{{{PROBER}}}[{rate}]))",
                 "{{instance}} {{result}}",
             ),
             own(
                 "Clock",
-                "Ours minus the services', the median of the probes.",
+                "Local clock minus the services', median of the probes.",
                 f"quantile by (instance) (0.5, langmart_probe_clock_offset_seconds{{{PROBER}}})",
                 unit="s",
             ),
             own(
                 "Offline",
-                "1: the last runs of all providers failed on the network.",
+                "1 if the last runs of all providers failed on the network.",
                 f"max by (instance) (langmart_prober_offline{{{PROBER}}})",
                 min=0,
                 max=1,
             ),
             panel(
                 "timeseries",
-                "Budget of the day, money",
-                "What generation probes have spent and may spend until midnight UTC.",
+                "Daily budget, cost",
+                "Spending of generation probes and its limit until midnight UTC.",
                 [
                     target(f"langmart_budget_spent_usd{{{PROBER}}}", "{{instance}} spent"),
                     target(f"langmart_budget_limit_usd{{{PROBER}}}", "{{instance}} limit"),
@@ -976,8 +976,8 @@ def prober() -> Json:
             ),
             panel(
                 "timeseries",
-                "Budget of the day, tokens",
-                "What generation probes have taken and may take until midnight UTC.",
+                "Daily budget, tokens",
+                "Tokens consumed by generation probes and their limit until midnight UTC.",
                 [
                     target(f"langmart_budget_spent_tokens{{{PROBER}}}", "{{instance}} spent"),
                     target(f"langmart_budget_limit_tokens{{{PROBER}}}", "{{instance}} limit"),
@@ -986,11 +986,16 @@ def prober() -> Json:
                 8,
             ),
             own("CPU", "Cores.", f"rate(process_cpu_seconds_total{{{PROBER}}}[{rate}])"),
-            own("Memory", "Resident.", f"process_resident_memory_bytes{{{PROBER}}}", unit="bytes"),
+            own(
+                "Memory",
+                "Resident memory.",
+                f"process_resident_memory_bytes{{{PROBER}}}",
+                unit="bytes",
+            ),
             panel(
                 "timeseries",
                 "File descriptors",
-                "Open, and the most that may be.",
+                "Open descriptors and their limit.",
                 [
                     target(f"process_open_fds{{{PROBER}}}", "{{instance}} open"),
                     target(f"process_max_fds{{{PROBER}}}", "{{instance}} limit"),
@@ -998,10 +1003,10 @@ def prober() -> Json:
                 8,
                 8,
             ),
-            own("Threads", "Of the process.", f"process_threads{{{PROBER}}}"),
+            own("Threads", "Threads of the process.", f"process_threads{{{PROBER}}}"),
             own(
                 "Scrape",
-                "How long Prometheus takes to read /metrics.",
+                "Duration of a scrape of /metrics.",
                 f"scrape_duration_seconds{{{PROBER}}}",
                 unit="s",
             ),

@@ -236,12 +236,21 @@ fn comments(text: &str) -> String {
     words(&kept)
 }
 
+/// Returns the words of the titles and descriptions of a dashboard.
+fn captions(text: &str) -> String {
+    let is_caption = |line: &&str| line.starts_with("\"title\": ") || line.starts_with("\"description\": ");
+    words(&text.lines().map(str::trim_start).filter(is_caption).collect::<Vec<_>>().join("\n"))
+}
+
 /// Returns every text that users read, by the name of its file.
 fn user_texts() -> Vec<(String, String)> {
     let documents = documents().into_iter().filter(|(name, _)| !GENERATED.contains(&name.as_str()));
     let documents = documents.map(|(name, text)| (name, prose(&text)));
     let commented = COMMENTED.iter().map(|name| ((*name).to_owned(), comments(&read(name))));
-    documents.chain(commented).collect()
+    let dashboards =
+        ["overview", "drill-down", "prober"].map(|name| format!("packaging/grafana/{name}.json"));
+    let dashboards = dashboards.into_iter().map(|name| (captions(&read(&name)), name));
+    documents.chain(commented).chain(dashboards.map(|(text, name)| (name, text))).collect()
 }
 
 #[test]
