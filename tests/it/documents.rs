@@ -247,10 +247,12 @@ fn user_texts() -> Vec<(String, String)> {
     let documents = documents().into_iter().filter(|(name, _)| !GENERATED.contains(&name.as_str()));
     let documents = documents.map(|(name, text)| (name, prose(&text)));
     let commented = COMMENTED.iter().map(|name| ((*name).to_owned(), comments(&read(name))));
-    let dashboards =
-        ["overview", "drill-down", "prober"].map(|name| format!("packaging/grafana/{name}.json"));
-    let dashboards = dashboards.into_iter().map(|name| (captions(&read(&name)), name));
-    documents.chain(commented).chain(dashboards.map(|(text, name)| (name, text))).collect()
+    let dashboards = ["overview", "drill-down", "prober"].map(|name| {
+        let name = format!("packaging/grafana/{name}.json");
+        let text = captions(&read(&name));
+        (name, text)
+    });
+    documents.chain(commented).chain(dashboards).collect()
 }
 
 #[test]
