@@ -63,19 +63,30 @@ fn read(name: &str) -> String {
     fs::read_to_string(root().join(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
 }
 
-/// Returns the Markdown files of the root, docs/ and packaging/, with their text.
-fn documents() -> Vec<(String, String)> {
-    let mut names: Vec<PathBuf> = Vec::new();
-    let mut folders = vec![root().join("docs"), root().join("packaging")];
-    let entries = |folder: &Path| fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
-    names.extend(entries(root()).filter(|path| path.is_file()));
+/// Returns the files below some folders, in order, by their extension.
+fn files_below(folders: &[&str], extension: &str) -> Vec<PathBuf> {
+    let mut folders: Vec<PathBuf> = folders.iter().map(|folder| root().join(folder)).collect();
+    let mut files = Vec::new();
     while let Some(folder) = folders.pop() {
-        for path in entries(&folder) {
-            if path.is_dir() { folders.push(path) } else { names.push(path) }
+        for entry in fs::read_dir(&folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() { folders.push(path) } else { files.push(path) }
         }
     }
-    names.retain(|path| path.extension().is_some_and(|extension| extension == "md"));
-    names.sort();
+    files.retain(|path| path.extension().is_some_and(|found| found == extension));
+    files.sort();
+    files
+}
+
+/// Returns the Markdown files of the root, docs/ and packaging/, with their text.
+fn documents() -> Vec<(String, String)> {
+    let mut names = files_below(&["docs", "packaging"], "md");
+    for entry in fs::read_dir(root()).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_some_and(|extension| extension == "md") {
+            names.push(path);
+        }
+    }
     assert!(names.len() > 60, "documents were not found: {names:?}");
     let name = |path: &PathBuf| path.strip_prefix(root()).unwrap().display().to_string();
     names.iter().map(|path| (name(path), fs::read_to_string(path).unwrap())).collect()
@@ -131,13 +142,18 @@ fn checks_table_has_every_check() {
 }
 
 #[test]
-fn apis_table_has_every_api() {
+fn apis_table_has_every_api_with_its_urls() {
     let rows = table(
         &read("docs/reference/apis.md"),
         "| `api` | default `base_url` | key header | default status page |",
     );
-    let rows: BTreeSet<&str> = rows.iter().map(|row| row[0].as_str()).collect();
-    assert_eq!(rows, Api::ALL.iter().map(|api| api.name()).collect());
+    let names: BTreeSet<&str> = rows.iter().map(|row| row[0].as_str()).collect();
+    assert_eq!(names, Api::ALL.iter().map(|api| api.name()).collect());
+    let sources: String =
+        files_below(&["src"], "rs").iter().map(|path| fs::read_to_string(path).unwrap()).collect();
+    for url in rows.iter().flatten().filter(|cell| cell.starts_with("https://")) {
+        assert!(sources.contains(&format!("\"{url}\"")), "{url} is not in the code");
+    }
 }
 
 #[test]
