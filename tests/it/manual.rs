@@ -6,7 +6,7 @@ use clap::CommandFactory;
 use clap_complete::Shell;
 use langmart_prober::cli::Cli;
 
-/// What the program prints.
+/// Returns what the program prints.
 #[track_caller]
 fn printed(arguments: &[&str]) -> String {
     let output = Command::new(env!("CARGO_BIN_EXE_langmart-prober")).args(arguments).output().unwrap();
@@ -15,7 +15,7 @@ fn printed(arguments: &[&str]) -> String {
 }
 
 #[test]
-fn the_page_has_every_command_and_option() {
+fn page_has_every_command_and_option() {
     let page = printed(&["man"]);
     for subcommand in Cli::command().get_subcommands() {
         assert!(page.contains(&format!(".SS {}\n", subcommand.get_name())), "{page}");
@@ -29,23 +29,23 @@ fn the_page_has_every_command_and_option() {
 }
 
 #[test]
-fn the_page_shows_keys_with_their_quotes() {
+fn page_shows_keys_with_quotes() {
     let page = printed(&["man"]);
     for key in [r"{ credential = \(dqlangmart\(dq }", r"{ env = \(dqLANGMART_API_KEY\(dq }"] {
         assert!(page.contains(key), "{key}: {page}");
     }
-    // A macro takes a plain quote for its own and prints none.
-    let eaten = |line: &&str| line.starts_with(".B ") && line.contains('"');
-    assert_eq!(page.lines().find(eaten), None);
+    // A troff macro consumes a plain quote.
+    let consumed = |line: &&str| line.starts_with(".B ") && line.contains('"');
+    assert_eq!(page.lines().find(consumed), None);
 }
 
 #[test]
-fn the_page_of_the_configuration_is_another() {
+fn configuration_has_its_own_page() {
     assert!(printed(&["man", "langmart-prober.toml"]).contains("max_concurrent_per_provider"));
 }
 
 #[test]
-fn every_shell_is_completed() {
+fn every_shell_has_completions() {
     for shell in [Shell::Bash, Shell::Zsh, Shell::Fish] {
         let script = printed(&["completions", &shell.to_string()]);
         assert!(script.contains("check-config") && script.contains("no-secrets"), "{shell}: {script}");
