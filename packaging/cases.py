@@ -248,7 +248,7 @@ def burns() -> None:
         (fast, 175),
     )
     case(
-        "an outage that was told as down wakes nobody again when it is over",
+        "an outage that was reported as down causes no further alert when it ends",
         one("." * 120 + "G" * 30 + "." * 60),
         (fast, 145, ME),
         (medium, 149, ME),
@@ -289,7 +289,7 @@ def burns() -> None:
         (slow, 90),
     )
     case(
-        "a restart amid the failures does not hide them",
+        "a restart during failures does not hide them",
         one("." * 60 + bad + bad, restart=80),
         (fast, 110, ME),
     )
@@ -302,7 +302,9 @@ def burns() -> None:
         (medium, 120),
     )
     case(
-        "a gap between scrapes amid failures", one("." * 60 + "G" * 60).gap(75, 82), (fast, 90, ME)
+        "a gap between scrapes during failures",
+        one("." * 60 + "G" * 60).gap(75, 82),
+        (fast, 90, ME),
     )
     case(
         "the caller's own faults burn nothing",
@@ -389,7 +391,7 @@ def burns() -> None:
 def downs() -> None:
     """Cases of LangmartProbeDown."""
     down = "LangmartProbeDown"
-    case("one failed run pages nobody", one("." * 10 + "G" + "." * 10), (down, 11), (down, 12))
+    case("one failed run does not page", one("." * 10 + "G" + "." * 10), (down, 11), (down, 12))
     case("two neither", one("." * 10 + "GG" + "." * 10), (down, 12), (down, 13))
     case(
         "three do, until a success",
@@ -404,15 +406,19 @@ def downs() -> None:
         (down, 13, {**ME, "fault": "network"}),
     )
     case(
-        "three in a row at five minutes",
+        "three consecutive failures at five minutes",
         one("." * 4 + "GGG" + "." * 3, every=5),
         (down, 29),
         (down, 31, {**ME, "fault": "gateway"}),
         (down, 36),
     )
-    case("two in a row at an hour", one(".GG" + ".", every=60), (down, 150), (down, 179))
     case(
-        "three in a row at an hour", one(".GGG.", every=60), (down, 200, {**ME, "fault": "gateway"})
+        "two consecutive failures at an hour", one(".GG" + ".", every=60), (down, 150), (down, 179)
+    )
+    case(
+        "three consecutive failures at an hour",
+        one(".GGG.", every=60),
+        (down, 200, {**ME, "fault": "gateway"}),
     )
     case(
         "no success since the restart",
@@ -427,7 +433,7 @@ def downs() -> None:
         (down, 17, {**ME, "fault": "gateway"}),
         (down, 19, {**ME, "fault": "gateway"}),
     )
-    case("the caller's faults are nobody's downtime", one("." * 10 + "A" * 20), (down, 25))
+    case("the caller's faults are no downtime", one("." * 10 + "A" * 20), (down, 25))
     case("neither is a status page", one("." * 10 + "N" * 20, check="status"), (down, 25))
     offline = (
         Series(60).probe("." * 10 + "N" * 20 + "." * 30).probe("..NNNN......", every=5, name="slow")
@@ -515,17 +521,17 @@ def callers() -> None:
     until = "langmart_probe_backoff_until_timestamp_seconds"
     series = one("." * 10 + "R" + " " * 60).add(until, [0] * 10 + [3600 * 3] * 60, **labels)
     case(
-        "told to wait for hours",
+        "asked to back off for hours",
         series,
         (wait, 9),
         (wait, 14, {"provider": "acme", "fault": "caller"}),
     )
-    # Each wait is asked for by a run of its own, at minute 10, 30 and 50.
+    # Runs at minute 10, 30 and 50 each receive a hint.
     series = one("." * 10 + ("R" + " " * 19) * 3 + "." * 5).add(
         until, [0] * 10 + [1800] * 20 + [3000] * 20 + [4200] * 20 + [0] * 5, **labels
     )
     case(
-        "told to wait for twenty minutes, and again",
+        "asked to back off for twenty minutes, repeatedly",
         series,
         (wait, 9),
         *((wait, minute, {"provider": "acme"}) for minute in (14, 29, 33, 49, 68)),
@@ -534,9 +540,10 @@ def callers() -> None:
     series = one("." * 10 + "R" + " " * 4 + "." * 10).add(
         until, [0] * 10 + [900] * 5 + [0] * 10, **labels
     )
-    case("told to wait for five minutes", series, (wait, 12), (wait, 14))
+    case("asked to back off for five minutes", series, (wait, 12), (wait, 14))
     headroom = "LangmartRateLimitHeadroomLow"
     limit = {**labels, "resource": "requests"}
+<<<<<<< HEAD
     little = [{"provider": "acme", "resource": "requests"}]
     # Every so many minutes a run, with what it reports; "" is one that fails without a reading, None no series.
     for name, every, readings, expected in (
@@ -548,6 +555,16 @@ def callers() -> None:
         ("one reading that little is left, and runs that fail", 15, [50, 50, 50, 4, "", ""], []),
         ("one reading that little is left, after a restart", 90, [None, 4], []),
         ("two readings that little is left, hours apart", 45, [4, 50, 50, 50, 50, 4], []),
+=======
+    for name, left, expected in (
+        ("little is left", [50] * 30 + [4] * 60, [{"provider": "acme", "resource": "requests"}]),
+        ("little is left now and then", ([50] * 8 + [0]) * 10, []),
+        (
+            "the remaining limit is reported only occasionally",
+            [4, None, None] * 30,
+            [{"provider": "acme"}],
+        ),
+>>>>>>> 288b03b (alerts: name the cases in the field's words)
     ):
         left, succeeded = [], []
         for number, reading in enumerate(readings):
@@ -567,7 +584,7 @@ def callers() -> None:
     series = Series(60).add(
         "langmart_probe_balance_usd", [100 - 2 * minute for minute in range(60)], **balance
     )
-    case("a balance that melts", series, (low, 40), (low, 59, {"provider": "acme"}))
+    case("a falling balance", series, (low, 40), (low, 59, {"provider": "acme"}))
     series = (
         Series(60)
         .add("langmart_probe_balance_usd", 15, **balance)
@@ -616,7 +633,7 @@ def callers() -> None:
         "langmart_budget_spent_usd", [0.95] * 30 + [minute / 200 for minute in range(210)]
     ).add("langmart_budget_limit_usd", 1)
     case(
-        "yesterday's skips say nothing of today",
+        "skips of the previous day do not count",
         series,
         (budget, 20, {"instance": "a"}),
         (budget, 31),
@@ -649,14 +666,14 @@ def services() -> None:
         case(f"{alert}: one run", one("." * 30 + letter + "." * 30), (alert, 32), (alert, 40))
         case(f"{alert}: one in twenty", one(("." * 19 + letter) * 9), (alert, 170))
         case(
-            f"{alert}: three in a row at five minutes",
+            f"{alert}: three consecutive failures at five minutes",
             one("...." + letter * 4 + ".", every=5),
             (alert, 28),
             (alert, 34, me),
             (alert, 44),
         )
         case(
-            f"{alert}: a restart amid it",
+            f"{alert}: a restart during failures",
             one("." * 30 + letter * 40, restart=50),
             (alert, 45, me),
             (alert, 60, me),
@@ -740,7 +757,7 @@ def services() -> None:
         ),
         kinds=["thin traffic"],
     )
-    case("nobody fails", compared(0, "gateway_fault"), (gateway, 60), (gateway, 110))
+    case("both sides succeed", compared(0, "gateway_fault"), (gateway, 60), (gateway, 110))
     first_token()
     certificate = {"probe": "n", "provider": "acme", "check": "network", "model": ""}
     for days, fires in (
@@ -773,7 +790,7 @@ def services() -> None:
             indicator=indicator,
         )
         case(
-            f"the status page says {indicator}",
+            f"the status page reports {indicator}",
             series,
             (incident, 10),
             (incident, 30, *expected),
@@ -787,7 +804,7 @@ def services() -> None:
         status="partial_outage",
     )
     case(
-        "a component of ours is out",
+        "a configured component is unavailable",
         series,
         (incident, 10),
         (incident, 30, {"component": "API", "status": "partial_outage"}),
@@ -1017,7 +1034,7 @@ def probers() -> None:
         kinds=["fires", "calm"],
     )
     case(
-        "a prober is gone, and told",
+        "a prober is gone: LangmartProberDown",
         series,
         (down, 9),
         (down, 12),
@@ -1038,10 +1055,8 @@ def probers() -> None:
         kinds=["restart"],
     )
     series = Series(40).add("up", 0)
-    case(
-        "a prober that never was there", series, (absent, 5), (absent, 20, {}), kinds=["new probe"]
-    )
-    case("a prober that never was there, and is told", series, (down, 5, {"instance": "a"}))
+    case("a prober that never existed", series, (absent, 5), (absent, 20, {}), kinds=["new probe"])
+    case("a prober that never existed: LangmartProberDown", series, (down, 5, {"instance": "a"}))
     series = (
         Series(40)
         .add("up", 1)
@@ -1052,7 +1067,7 @@ def probers() -> None:
     case(
         "one of two probers is gone", series, (absent, 12), (absent, 30), kinds=["several probers"]
     )
-    case("one of two probers is gone, and told", series, (down, 20, {"instance": "b"}))
+    case("one of two probers is gone: LangmartProberDown", series, (down, 20, {"instance": "b"}))
     probe = {"probe": "p", "provider": "acme", "check": "chat", "model": "m"}
     stuck = "LangmartProbeStuck"
     due = "langmart_probe_next_run_timestamp_seconds"
@@ -1062,20 +1077,20 @@ def probers() -> None:
         .add(due, every_minute[:30] + [60 * 29 + 30] * 30, **probe)
         .add("langmart_probe_timeout_seconds", 30, **probe)
     )
-    case("a probe hangs", series, (stuck, 28), (stuck, 31), (stuck, 40, {"probe": "p"}))
+    case("a probe is stuck", series, (stuck, 28), (stuck, 31), (stuck, 40, {"probe": "p"}))
     series = (
         Series(60)
         .add(due, every_minute, **probe)
         .add("langmart_probe_timeout_seconds", 30, **probe)
         .gap(20, 25)
     )
-    case("a gap between scrapes is no hanging", series, (stuck, 23), (stuck, 24), (stuck, 26))
+    case("a gap between scrapes is not stuck", series, (stuck, 23), (stuck, 24), (stuck, 26))
     series = (
         Series(60)
         .add(due, every_minute[:10] + [60 * 50] * 40 + every_minute[50:], **probe)
         .add("langmart_probe_timeout_seconds", 30, **probe)
     )
-    case("waiting is no hanging", series, (stuck, 30), (stuck, 49))
+    case("backoff is not stuck", series, (stuck, 30), (stuck, 49))
     lags = "LangmartProberScheduleLagHigh"
     lag = "langmart_prober_schedule_lag_seconds"
 

@@ -429,11 +429,13 @@ def kinds() -> tuple[list[str], set[tuple[str, str]]]:
         fires=("",),
     )
     add("calm", "nothing happens", lambda alerts: played(alerts, False), 20, CALM + 5, END - 1)
-    add("thin traffic", "two failures of a run in twenty minutes", rare, 65, 85, 125, 145, 165)
+    add(
+        "thin traffic", "two failures, with a run every twenty minutes", rare, 65, 85, 125, 145, 165
+    )
     for kind, change in (("restart", restarted), ("scrape gap", gapped), ("counter reset", reset)):
         add(
             kind,
-            "amid the cause",
+            "during the cause",
             changed(change, True),
             CALM - 1,
             END - 1,
@@ -472,7 +474,7 @@ def kinds() -> tuple[list[str], set[tuple[str, str]]]:
     )
     add(
         "reload",
-        "what it was about is removed",
+        "its probe or series is removed",
         lambda alerts: removed(played(alerts, True)),
         END - 1,
         END,
@@ -549,7 +551,7 @@ def reset(series: Series) -> Series:
 
 
 def restarted(series: Series) -> Series:
-    """A scrape is missed, and everything counts anew."""
+    """Misses a scrape and resets every counter."""
     for selector, values in series.series.items():
         if counts(selector) or "_in_a_row" in selector:
             values[BREAK:] = lowered(values[BREAK:], values[BREAK])
