@@ -543,7 +543,6 @@ def callers() -> None:
     case("asked to back off for five minutes", series, (wait, 12), (wait, 14))
     headroom = "LangmartRateLimitHeadroomLow"
     limit = {**labels, "resource": "requests"}
-<<<<<<< HEAD
     little = [{"provider": "acme", "resource": "requests"}]
     # Every so many minutes a run, with what it reports; "" is one that fails without a reading, None no series.
     for name, every, readings, expected in (
@@ -555,16 +554,6 @@ def callers() -> None:
         ("one reading that little is left, and runs that fail", 15, [50, 50, 50, 4, "", ""], []),
         ("one reading that little is left, after a restart", 90, [None, 4], []),
         ("two readings that little is left, hours apart", 45, [4, 50, 50, 50, 50, 4], []),
-=======
-    for name, left, expected in (
-        ("little is left", [50] * 30 + [4] * 60, [{"provider": "acme", "resource": "requests"}]),
-        ("little is left now and then", ([50] * 8 + [0]) * 10, []),
-        (
-            "the remaining limit is reported only occasionally",
-            [4, None, None] * 30,
-            [{"provider": "acme"}],
-        ),
->>>>>>> 288b03b (alerts: name the cases in the field's words)
     ):
         left, succeeded = [], []
         for number, reading in enumerate(readings):
