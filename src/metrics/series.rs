@@ -398,16 +398,11 @@ impl Values {
         lock(&self.error_codes)
     }
 
-    /// The limits last reported, by a run that began at most so long ago. A reset that has passed does not end them: most
-    /// windows are shorter than the time until the next scrape.
-    pub(super) fn rate_limits(
-        &self,
-        now: SystemTime,
-        longest: Duration,
-    ) -> impl Iterator<Item = RateLimit> + use<> {
-        let limits = *lock(&self.rate_limits);
-        let is_recent = move |begun| now.duration_since(begun).unwrap_or_default() <= longest;
-        limits.into_iter().flatten().filter_map(move |(begun, limit)| is_recent(begun).then_some(limit))
+    /// The limits last reported, by a run that began at most so long ago. A reset that has passed does not end them.
+    pub(super) fn rate_limits(&self, now: SystemTime, longest: Duration) -> Vec<RateLimit> {
+        let is_recent = |begun| now.duration_since(begun).unwrap_or_default() <= longest;
+        let limits = lock(&self.rate_limits).into_iter().flatten();
+        limits.filter_map(|(begun, limit)| is_recent(begun).then_some(limit)).collect()
     }
 
     /// When a run began, and how it ended.
@@ -471,9 +466,6 @@ impl Values {
 
     /// Each resource has the limits of the last run that reported them; a run that reported none of it changes nothing.
     fn keep_rate_limits(&self, begun: SystemTime, reported: &[RateLimit]) {
-        if reported.is_empty() {
-            return;
-        }
         let mut kept = lock(&self.rate_limits);
         for (slot, &resource) in kept.iter_mut().zip(Resource::ALL) {
             let windows = reported.iter().filter(|limit| limit.resource == resource);

@@ -86,9 +86,10 @@ pub(super) fn proxy(text: &str) -> Result<Url, String> {
 /// The proxy of an environment variable, and its `user:password` where the URL has them, percent-decoded. By convention
 /// the scheme may be left out.
 pub(super) fn environment_proxy(text: &str) -> Result<(Url, Option<Zeroizing<String>>), String> {
-    let url = match text.contains("://") {
-        true => proxy_url(text)?,
-        false => proxy_url(&Zeroizing::new(format!("http://{text}")))?,
+    let url = if text.contains("://") {
+        proxy_url(text)?
+    } else {
+        proxy_url(&Zeroizing::new(format!("http://{text}")))?
     };
     let auth = has_userinfo(&url).then(|| userinfo(&url)).transpose()?;
     Ok((bare_proxy(&url)?, auth))

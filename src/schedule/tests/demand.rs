@@ -136,7 +136,7 @@ async fn a_hint_that_ends_before_the_next_due_time_is_kept_too() {
 
 /// What is answered to who asks half a second before a due time, and how long after that.
 async fn ask_before_a_slot(theatre: &Theatre, due: Duration) -> (Option<SkipCause>, Duration) {
-    theatre.until(due - SECOND / 2).await;
+    theatre.until(due.saturating_sub(SECOND / 2)).await;
     let cause = match ask(theatre, MINUTE).await {
         Ok(Demanded::Waits(cause)) => Some(cause),
         Ok(Demanded::Ran(_)) | Err(_) => None,
@@ -189,7 +189,7 @@ async fn demand_before_a_slot_without_pace_is_told_why() {
 async fn demand_before_a_slot_that_a_reload_moves_is_answered() {
     let before = target("p", MINUTE, good);
     let mut theatre = Theatre::open(&UNLIMITED, vec![before.clone()]);
-    theatre.until(theatre.first_due(&before.probe) - SECOND / 2).await;
+    theatre.until(theatre.first_due(&before.probe).saturating_sub(SECOND / 2)).await;
     let result = ask(&theatre, MINUTE * 10);
     sleep(TIMER).await;
     theatre.scheduler.apply(&UNLIMITED, vec![target("p", MINUTE * 7, good)]);
@@ -203,6 +203,6 @@ async fn demand_during_a_run_that_overruns_gets_its_result() {
     let target = target("p", SECOND * 10, |_| ok(SECOND * 25));
     let theatre = Theatre::open(&UNLIMITED, vec![target.clone()]);
     let due = theatre.first_due(&target.probe);
-    theatre.until(due - SECOND / 2).await;
+    theatre.until(due.saturating_sub(SECOND / 2)).await;
     assert!(matches!(ask(&theatre, MINUTE).await, Ok(Demanded::Ran(_))));
 }

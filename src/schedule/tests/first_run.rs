@@ -66,7 +66,7 @@ async fn rare_probe_runs_within_a_minute_and_keeps_its_schedule() {
 async fn frequent_probe_has_no_first_run() {
     let target = target("p", 10 * MINUTE, quick);
     let theatre = Theatre::open(&UNLIMITED, vec![Arc::clone(&target)]);
-    theatre.until(theatre.first_due(&target.probe) - SECOND).await;
+    theatre.until(theatre.first_due(&target.probe).saturating_sub(SECOND)).await;
     assert_eq!(starts(&theatre, "p").len(), 0);
 }
 
@@ -74,7 +74,7 @@ async fn frequent_probe_has_no_first_run() {
 async fn restart_that_knows_a_recent_run_repeats_none() {
     assert_eq!(early_runs(target("p", DAY, quick)).await, 1);
     assert_eq!(early_runs(last_ran(SECOND, DAY)).await, 0);
-    assert_eq!(early_runs(last_ran(DAY - SECOND, DAY)).await, 0);
+    assert_eq!(early_runs(last_ran(DAY.saturating_sub(SECOND), DAY)).await, 0);
     assert_eq!(early_runs(last_ran(DAY, DAY)).await, 1, "it was down when the probe was due");
     // The clock was set back since.
     let target = last_ran(Duration::ZERO, DAY);
