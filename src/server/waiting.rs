@@ -74,7 +74,7 @@ fn network(address: IpAddr) -> IpAddr {
             let host_bits = Ipv6Addr::BITS - IPV6_NETWORK_BITS;
             Ipv6Addr::from_bits(address.to_bits() >> host_bits << host_bits).into()
         }
-        address => address,
+        address @ IpAddr::V4(_) => address,
     }
 }
 
