@@ -82,8 +82,8 @@ fn network(address: IpAddr) -> IpAddr {
 mod tests {
     use super::*;
 
-    fn client(address: &str) -> Client {
-        Some(address.parse().unwrap())
+    fn client(address: &str) -> IpAddr {
+        address.parse().unwrap()
     }
 
     #[test]
@@ -101,13 +101,13 @@ mod tests {
     #[test]
     fn waiters_of_one_client_leave_places_to_others() {
         let waiters = Waiters::new(4);
-        let _first = waiters.enter(client("192.0.2.1")).unwrap();
-        assert!(waiters.enter(client("192.0.2.1")).is_none());
-        assert!(waiters.enter(client("::ffff:192.0.2.1")).is_none(), "the same address, mapped");
-        let _second = waiters.enter(client("192.0.2.2")).unwrap();
-        let _third = waiters.enter(client("2001:db8::1")).unwrap();
-        assert!(waiters.enter(client("2001:db8::2")).is_none(), "the same network of a client");
-        assert!(waiters.enter(client("2001:db8:0:1::1")).is_some());
+        let _first = waiters.enter(Some(client("192.0.2.1"))).unwrap();
+        assert!(waiters.enter(Some(client("192.0.2.1"))).is_none());
+        assert!(waiters.enter(Some(client("::ffff:192.0.2.1"))).is_none(), "the same address, mapped");
+        let _second = waiters.enter(Some(client("192.0.2.2"))).unwrap();
+        let _third = waiters.enter(Some(client("2001:db8::1"))).unwrap();
+        assert!(waiters.enter(Some(client("2001:db8::2"))).is_none(), "the same network of a client");
+        assert!(waiters.enter(Some(client("2001:db8:0:1::1"))).is_some());
     }
 
     #[test]
