@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, error::Error};
 
 use serde::Deserialize;
 
-use super::simulator::Stream;
+use super::simulator::Request;
 
 /// What is read of a record.
 #[derive(Debug, Deserialize)]
@@ -46,7 +46,7 @@ impl Account {
     /// Streams count whose first token was written while at least `least` were in flight, itself included.
     pub(crate) fn of(
         mut measured: Vec<Measured>,
-        streams: &[Stream],
+        streams: &[Request],
         least: usize,
         busy: f64,
     ) -> Result<Self, Box<dyn Error>> {
@@ -58,7 +58,7 @@ impl Account {
         for run in &measured {
             ours.entry(&run.model).or_default().push(run);
         }
-        let mut theirs: BTreeMap<&str, Vec<&Stream>> = BTreeMap::new();
+        let mut theirs: BTreeMap<&str, Vec<&Request>> = BTreeMap::new();
         for stream in streams {
             theirs.entry(&stream.model).or_default().push(stream);
         }
@@ -114,7 +114,7 @@ struct Crowd {
 }
 
 impl Crowd {
-    fn of(streams: &[Stream]) -> Self {
+    fn of(streams: &[Request]) -> Self {
         let begun = streams.iter().map(|stream| (stream.received, 1_isize));
         let ended = streams.iter().filter_map(|stream| Some((*stream.writes.last()?, -1)));
         let mut changes: Vec<_> = begun.chain(ended).collect();

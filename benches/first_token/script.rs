@@ -7,7 +7,7 @@ use langmart_prober::simulator::Provider;
 use super::{
     account::{quantile, sorted},
     setting::{KEY, VARIABLE},
-    simulator::{Beside, Stream},
+    simulator::{Beside, Request},
 };
 
 /// Microseconds of the script, and its tokens.
@@ -59,14 +59,14 @@ pub(crate) fn print(program: &Path) -> Result<usize, Box<dyn Error>> {
 }
 
 /// Milliseconds by which each token was written after its moment; `None`: no token was.
-fn lateness(stream: &Stream) -> Option<Vec<f64>> {
+fn lateness(stream: &Request) -> Option<Vec<f64>> {
     let first = stream.first_token?;
     let begin = stream.received + PROCESSING + FIRST_TOKEN;
     let tokens = stream.writes.iter().filter(|at| **at >= first).zip(0_u32..);
     Some(tokens.map(|(at, number)| (at - begin - TOKEN * f64::from(number)) / 1e3).collect())
 }
 
-fn play(program: &Path) -> Result<Vec<Stream>, Box<dyn Error>> {
+fn play(program: &Path) -> Result<Vec<Request>, Box<dyn Error>> {
     let directory = tempfile::tempdir()?;
     let at = |name: &str| directory.path().join(name);
     let milliseconds = [PROCESSING, FIRST_TOKEN, TOKEN].map(|pause| pause / 1e3);
@@ -75,7 +75,7 @@ fn play(program: &Path) -> Result<Vec<Stream>, Box<dyn Error>> {
         "processing = \"{processing}ms\", first_token = \"{first_token}ms\", token = \"{token}ms\", tokens = {TOKENS}"
     );
     fs::write(at("scenario.toml"), format!("[[rule]]\npace = {{ {pace} }}\n"))?;
-    let simulator = Beside::start(&at("scenario.toml"))?;
+    let simulator = Beside::start(&at("scenario.toml"), &[])?;
     let mut text = String::new();
     for (service, model) in SERVICES {
         let name = service.name();

@@ -114,7 +114,7 @@ impl<'a> Setting<'a> {
         let models: Vec<_> = (0..probes).map(|number| format!("m{number:04}")).collect();
         let scenario = self.directory.path().join("scenario.toml");
         fs::write(&scenario, format!("[models]\nopenai = {models:?}\n[[rule]]\npace = {{ {PACE} }}\n"))?;
-        let simulator = Beside::start(&scenario)?;
+        let simulator = Beside::start(&scenario, &[])?;
         let mut text = format!(
             "server.listen = \"127.0.0.1:0\"\n\
              log.directory = \"{}\"\n\

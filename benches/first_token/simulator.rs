@@ -1,4 +1,4 @@
-//! The simulator as a process, which tells its record of every stream when it is asked to end.
+//! The simulator as a process that prints its record of every request when it is asked to end.
 
 use std::{
     error::Error,
@@ -15,19 +15,24 @@ use serde::{Deserialize, Serialize};
 
 use super::process::Running;
 
-/// What the simulator wrote, and when: microseconds since its start, none of which is the prober's.
+/// What the simulator read and wrote, and when: microseconds since its start, all by its own clock.
 #[derive(Debug, Deserialize, Serialize)]
-pub(crate) struct Stream {
+pub(crate) struct Request {
+    /// The model that is asked for; empty if the request names none.
     pub(crate) model: String,
+    /// The query of the path; empty if there is none.
+    pub(crate) query: String,
+    /// The connection was taken from the listener.
+    pub(crate) accepted: f64,
     /// The whole request was there, which is where scripted pauses begin.
     pub(crate) received: f64,
-    /// Just before the write of the first visible content; `None`: it was not written.
+    /// Just before the write of the first visible content; `None` if none was written.
     pub(crate) first_token: Option<f64>,
     /// Just before each write.
     pub(crate) writes: Vec<f64>,
 }
 
-/// The child's side: simulates until standard input ends, then prints its record, a stream a line.
+/// The child's side: simulates until standard input ends, then prints its record, a request a line.
 pub(crate) fn serve(scenario: &Path) -> Result<(), Box<dyn Error>> {
     let began = Instant::now();
     let scenario = Scenario::parse(&fs::read_to_string(scenario)?)?;
@@ -38,18 +43,20 @@ pub(crate) fn serve(scenario: &Path) -> Result<(), Box<dyn Error>> {
     simulator.stop();
     let mut out = BufWriter::new(io::stdout().lock());
     for recorded in simulator.requests() {
-        if let Some(stream) = Stream::of(recorded, began) {
-            writeln!(out, "{}", serde_json::to_string(&stream)?)?;
+        if let Some(request) = Request::of(recorded, began) {
+            writeln!(out, "{}", serde_json::to_string(&request)?)?;
         }
     }
     Ok(out.flush()?)
 }
 
-impl Stream {
+impl Request {
     fn of(recorded: Recorded, began: Instant) -> Option<Self> {
         let since = |at: Instant| at.duration_since(began).as_secs_f64() * 1e6;
         Some(Self {
-            model: recorded.model?,
+            model: recorded.model.unwrap_or_default(),
+            query: recorded.query.unwrap_or_default(),
+            accepted: since(recorded.accepted),
             received: since(recorded.received?),
             first_token: recorded.first_token.map(since),
             writes: recorded.writes.iter().map(|write| since(write.at)).collect(),
@@ -70,14 +77,20 @@ pub(crate) struct Beside {
 }
 
 impl Beside {
-    pub(crate) fn start(scenario: &Path) -> Result<Self, Box<dyn Error>> {
+    /// Starts this program as the simulator, by `chrt` or `nice` if such a command is given.
+    pub(crate) fn start(scenario: &Path, priority: &[&str]) -> Result<Self, Box<dyn Error>> {
+        let program = std::env::current_exe()?;
+        let mut command = match priority {
+            [] => Command::new(program),
+            [first, rest @ ..] => {
+                let mut command = Command::new(first);
+                command.args(rest).arg(program);
+                command
+            }
+        };
         let mut running = Running::start(
             "the simulator",
-            Command::new(std::env::current_exe()?)
-                .arg("--simulate")
-                .arg(scenario)
-                .stdin(Stdio::piped())
-                .stdout(Stdio::piped()),
+            command.arg("--simulate").arg(scenario).stdin(Stdio::piped()).stdout(Stdio::piped()),
         )?;
         let printed = running.child().stdout.take().ok_or("the simulator has no standard output")?;
         let mut printed = BufReader::new(printed);
@@ -87,7 +100,7 @@ impl Beside {
     }
 
     /// Its record, in the order in which requests came.
-    pub(crate) fn end(mut self) -> Result<Vec<Stream>, Box<dyn Error>> {
+    pub(crate) fn end(mut self) -> Result<Vec<Request>, Box<dyn Error>> {
         drop(self.running.child().stdin.take());
         self.printed.lines().map(|line| Ok(serde_json::from_str(&line?)?)).collect()
     }

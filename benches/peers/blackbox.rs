@@ -6,14 +6,16 @@ use std::{
     net::{SocketAddr, TcpListener},
     path::Path,
     process::{Command, Stdio},
+    sync::Arc,
     thread,
     time::{Duration, Instant},
 };
 
-use reqwest::Client;
+use reqwest::{Client, Url};
+use rustls::{ClientConfig, RootCertStore, crypto::aws_lc_rs};
 use tokio::time::sleep_until;
 
-use super::{Manner, page, process::Running};
+use super::{page, process::Running};
 
 const PROGRAM: &str = "prometheus-blackbox-exporter";
 
@@ -31,13 +33,16 @@ impl Blackbox {
         Some(String::from_utf8_lossy(&text).lines().next()?.split(" (").next()?.to_owned())
     }
 
-    pub(crate) fn start(directory: &Path, ca_file: &Path) -> Result<Self, Box<dyn Error>> {
+    /// Starts it; it trusts that certificate, if there is one.
+    pub(crate) fn start(directory: &Path, ca_file: Option<&Path>) -> Result<Self, Box<dyn Error>> {
         let configuration = directory.join("blackbox.yml");
-        let ca_file = ca_file.display();
+        let tls = ca_file.map_or_else(String::new, |ca_file| {
+            format!(", tls_config: {{ ca_file: {} }}", ca_file.display())
+        });
         fs::write(
             &configuration,
             format!(
-                "modules:\n  http: {{ prober: http, http: {{ preferred_ip_protocol: ip4, tls_config: {{ ca_file: {ca_file} }} }} }}\n  \
+                "modules:\n  http: {{ prober: http, http: {{ preferred_ip_protocol: ip4{tls} }} }}\n  \
                  tcp: {{ prober: tcp, tcp: {{ preferred_ip_protocol: ip4 }} }}\n"
             ),
         )?;
@@ -61,34 +66,26 @@ impl Blackbox {
         Ok(blackbox)
     }
 
-    /// Asks for so many probes a second; the values are the measured durations in milliseconds.
-    pub(crate) fn probe(
+    /// Asks for a probe of each target at its time, by that module of its configuration. Returns the measured durations
+    /// in milliseconds, in the order of the targets.
+    pub(crate) fn ask(
         &self,
-        manner: Manner,
-        target: SocketAddr,
-        rate: u32,
-        seconds: u32,
+        module: &str,
+        schedule: Vec<(Instant, String)>,
     ) -> Result<Vec<f64>, Box<dyn Error>> {
-        let (module, target) = match manner {
-            Manner::Http => ("http", format!("http://{target}/health")),
-            Manner::Https | Manner::HttpsPq => ("http", format!("https://{target}/health")),
-            Manner::Network => ("tcp", target.to_string()),
-        };
-        let url = format!("http://{}/probe?module={module}&target={target}", self.address);
+        let base = format!("http://{}/probe", self.address);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let client = Client::builder().no_proxy().tls_backend_preconfigured(super::no_tls()?).build()?;
+        let client = Client::builder().no_proxy().tls_backend_preconfigured(no_tls()?).build()?;
         runtime.block_on(async {
-            let begin = Instant::now();
-            let tasks: Vec<_> = (0..rate * seconds)
-                .map(|number| {
-                    let due = begin + Duration::from_secs(1) * number / rate;
-                    let request = client.get(&url);
-                    tokio::spawn(async move {
-                        sleep_until(due.into()).await;
-                        duration(&request.send().await.ok()?.text().await.ok()?)
-                    })
-                })
-                .collect();
+            let mut tasks = Vec::new();
+            for (due, target) in schedule {
+                let url = Url::parse_with_params(&base, [("module", module), ("target", &target)])?;
+                let request = client.get(url);
+                tasks.push(tokio::spawn(async move {
+                    sleep_until(due.into()).await;
+                    duration(&request.send().await.ok()?.text().await.ok()?)
+                }));
+            }
             let mut durations = Vec::new();
             for task in tasks {
                 durations.push(task.await?.ok_or("blackbox_exporter's probe failed")?);
@@ -96,6 +93,13 @@ impl Blackbox {
             Ok(durations)
         })
     }
+}
+
+/// Returns the settings of a client that speaks plain HTTP only, which reqwest requires all the same.
+fn no_tls() -> Result<ClientConfig, rustls::Error> {
+    let provider = Arc::new(aws_lc_rs::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
+    Ok(builder.with_root_certificates(RootCertStore::empty()).with_no_client_auth())
 }
 
 /// In milliseconds; `None`: the probe failed.

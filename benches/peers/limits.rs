@@ -150,7 +150,7 @@ fn rest(bench: &mut Bench<'_>, probes: u32) -> Result<(), Box<dyn Error>> {
     let memory = match probes {
         1 => 13.0,
         100 => 24.0,
-        _ => 64.0,
+        _ => 48.0,
     };
     let table = &mut bench.table;
     table.at_most(&format!("resident memory, {probes} {noun}, scraped"), resident, memory, "MiB");

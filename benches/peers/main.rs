@@ -10,7 +10,6 @@ mod account;
 #[path = "../thousand/bare.rs"]
 mod bare;
 mod blackbox;
-mod floor;
 mod limits;
 mod ours;
 #[path = "../thousand/page.rs"]
@@ -27,16 +26,13 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::{Command, ExitCode, Stdio},
-    sync::Arc,
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use clap::Parser;
-use rustls::{ClientConfig, RootCertStore, crypto::aws_lc_rs};
 
 use self::{
-    account::quantile,
     blackbox::Blackbox,
     ours::{Load, Ours},
     process::{Machine, Usage, machine_name},
@@ -80,8 +76,6 @@ const TURNS: usize = 4;
 /// Runs a second that make one and eight in flight on average with that wait.
 const RATES: [(u32, u32); 2] = [(1, 50), (8, 400)];
 
-const EXCESS: &str = "excess of the measured duration at 50 ms";
-
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let result = match &arguments.serve {
@@ -116,7 +110,6 @@ fn measure(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
         Some(version) => {
             println!("peer: {version}\n");
             bench.costs()?;
-            bench.errors()?;
             bench.memory_of_peer()?;
         }
         None => bench.without_peer(),
@@ -176,7 +169,7 @@ impl Bench<'_> {
                 self.server.hold(HOLD)?;
                 let [mut ours, mut peer, mut bare] = [Cost::UNKNOWN; 3];
                 let busy = Machine::now()?.busy;
-                let begin = std::time::Instant::now();
+                let begin = Instant::now();
                 for _ in 0..TURNS {
                     self.our_cost(&mut ours, manner, rate)?;
                     self.peer_cost(&mut peer, manner, rate)?;
@@ -207,13 +200,13 @@ impl Bench<'_> {
     /// Only eight in flight have aims, and `network` has none.
     fn judge(&mut self, name: &str, in_flight: u32, of_peer: f64, of_bare: f64) {
         let aim = match (name, in_flight) {
-            ("http", 8) => 0.2,
-            ("https", 8) => 0.333,
+            ("http", 8) => 0.15,
+            ("https", 8) => 0.3,
             _ => return,
         };
         let what = format!("CPU of {name}, 8 in flight, of ");
         self.table.at_most(&format!("{what}blackbox_exporter's"), of_peer, aim, "");
-        self.table.at_most(&format!("{what}a bare reqwest loop's"), of_bare, 1.5, "");
+        self.table.at_most(&format!("{what}a bare reqwest loop's"), of_bare, 1.0, "");
     }
 
     fn our_cost(&mut self, cost: &mut Cost, manner: Manner, rate: u32) -> Result<(), Box<dyn Error>> {
@@ -225,19 +218,38 @@ impl Bench<'_> {
         thread::sleep(Duration::from_secs(self.turn().into()));
         ours.scrape(true)?;
         let seconds = cpu(ours.running.id())? - before;
-        cost.take(seconds, self.server.take()?.count);
+        cost.take(seconds, self.server.take()?);
         Ok(())
     }
 
     fn peer_cost(&mut self, cost: &mut Cost, manner: Manner, rate: u32) -> Result<(), Box<dyn Error>> {
-        let blackbox = Blackbox::start(self.directory, &self.ca_file)?;
-        let target = self.load(manner, rate).target;
-        blackbox.probe(manner, target, rate, 1)?;
+        let blackbox = Blackbox::start(self.directory, Some(&self.ca_file))?;
+        self.ask(&blackbox, manner, rate, 1)?;
         self.server.take()?;
         let before = cpu(blackbox.running.id())?;
-        blackbox.probe(manner, target, rate, self.turn())?;
+        self.ask(&blackbox, manner, rate, self.turn())?;
         let seconds = cpu(blackbox.running.id())? - before;
-        cost.take(seconds, self.server.take()?.count);
+        cost.take(seconds, self.server.take()?);
+        Ok(())
+    }
+
+    /// Asks the peer for so many probes a second.
+    fn ask(
+        &self,
+        blackbox: &Blackbox,
+        manner: Manner,
+        rate: u32,
+        seconds: u32,
+    ) -> Result<(), Box<dyn Error>> {
+        let target = self.load(manner, rate).target;
+        let (module, target) = match manner {
+            Manner::Http => ("http", format!("http://{target}/health")),
+            Manner::Https | Manner::HttpsPq => ("http", format!("https://{target}/health")),
+            Manner::Network => ("tcp", target.to_string()),
+        };
+        let begin = Instant::now();
+        let due = |number: u32| begin + Duration::from_secs(1) * number / rate;
+        blackbox.ask(module, (0..rate * seconds).map(|number| (due(number), target.clone())).collect())?;
         Ok(())
     }
 
@@ -254,49 +266,21 @@ impl Bench<'_> {
         self.seconds.div_ceil(2)
     }
 
-    /// By how much the measured duration is above the server's own account of its handling.
-    fn errors(&mut self) -> Result<(), Box<dyn Error>> {
-        println!("## Median measured duration minus the server's own, http, 20 a second, ms");
-        println!("{:<8} {:>8} {:>9} {:>17}", "handling", "ours", "blackbox", "blocking sockets");
-        for milliseconds in [0, 5, 50, 500] {
-            self.server.hold(Duration::from_millis(milliseconds))?;
-            let load = self.load(Manner::Http, 20);
-            let (target, ours) = (load.target, Ours::start(&load)?);
-            self.server.take()?;
-            thread::sleep(Duration::from_secs(self.seconds.into()));
-            let durations = ours.stop()?;
-            let excess = quantile(&durations, 0.5) - self.server.take()?.median;
-            let blackbox = Blackbox::start(self.directory, &self.ca_file)?;
-            let mut durations = blackbox.probe(Manner::Http, target, 20, self.seconds)?;
-            durations.sort_unstable_by(f64::total_cmp);
-            let theirs = quantile(&durations, 0.5) - self.server.take()?.median;
-            let floor = quantile(&floor::run(target, 20, self.seconds)?, 0.5) - self.server.take()?.median;
-            println!("{milliseconds:<8} {excess:>8.3} {theirs:>9.3} {floor:>17.3}");
-            if milliseconds == 50 {
-                let what = format!("{EXCESS} (blackbox_exporter {theirs:.2}, blocking sockets {floor:.2})");
-                self.table.at_most(&what, excess, 0.3, "ms");
-            }
-        }
-        println!("The connection is in it for all\n");
-        Ok(())
-    }
-
     /// What is not measured has its row all the same.
     fn without_peer(&mut self) {
         println!("SKIPPED: the peer, since prometheus-blackbox-exporter is not installed\n");
         for name in ["http", "https"] {
             self.judge(name, 8, f64::NAN, f64::NAN);
         }
-        self.table.at_most(EXCESS, f64::NAN, 0.3, "ms");
     }
 
     /// Resident memory of the peer, whose targets are Prometheus' and not its own.
     fn memory_of_peer(&mut self) -> Result<(), Box<dyn Error>> {
         self.server.hold(Duration::ZERO)?;
-        let blackbox = Blackbox::start(self.directory, &self.ca_file)?;
+        let blackbox = Blackbox::start(self.directory, Some(&self.ca_file))?;
         print!("blackbox_exporter, resident MiB: at rest {:.1}", mebibytes(blackbox.running.id())?);
         for rate in [100, 1000] {
-            blackbox.probe(Manner::Http, self.server.plain, rate, 5)?;
+            self.ask(&blackbox, Manner::Http, rate, 5)?;
             print!(", after 5 s of {rate} a second {:.1}", mebibytes(blackbox.running.id())?);
         }
         println!("\n");
@@ -343,11 +327,4 @@ pub(crate) fn cpu(id: u32) -> Result<f64, Box<dyn Error>> {
 /// What a process has resident.
 pub(crate) fn mebibytes(id: u32) -> Result<f64, Box<dyn Error>> {
     Ok(Usage::of(id)?.resident as f64 / f64::from(1 << 20))
-}
-
-/// For a client that speaks plain HTTP only, which reqwest wants all the same.
-pub(crate) fn no_tls() -> Result<ClientConfig, rustls::Error> {
-    let provider = Arc::new(aws_lc_rs::default_provider());
-    let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
-    Ok(builder.with_root_certificates(RootCertStore::empty()).with_no_client_auth())
 }

@@ -6,13 +6,12 @@ use std::{
     fs,
     io::{Read, Write as _},
     net::{SocketAddr, TcpListener, TcpStream},
-    path::{Path, PathBuf},
+    path::Path,
     process::{Command, Stdio},
     thread,
     time::{Duration, Instant},
 };
 
-use serde::Deserialize;
 use tempfile::TempDir;
 
 use super::{Manner, page, process::Running};
@@ -27,7 +26,7 @@ pub(crate) struct Ours {
     pub(crate) address: SocketAddr,
     /// From the start of the process to READY.
     pub(crate) ready_after: Duration,
-    directory: TempDir,
+    _directory: TempDir,
 }
 
 /// What is to be run.
@@ -39,12 +38,6 @@ pub(crate) struct Load<'a> {
     pub(crate) target: SocketAddr,
     pub(crate) probes: u32,
     pub(crate) interval: &'a str,
-}
-
-#[derive(Deserialize)]
-struct Line {
-    reason: String,
-    duration_seconds: f64,
 }
 
 impl Ours {
@@ -65,27 +58,7 @@ impl Ours {
             }
             thread::sleep(Duration::from_millis(1));
         }
-        Ok(Self { running, address, ready_after: begin.elapsed(), directory })
-    }
-
-    /// Stops it; the values are the durations of its runs, in milliseconds, in ascending order.
-    pub(crate) fn stop(mut self) -> Result<Vec<f64>, Box<dyn Error>> {
-        self.running.stop()?;
-        let mut durations = Vec::new();
-        for file in fs::read_dir(self.directory.path().join("logs"))? {
-            let path: PathBuf = file?.path();
-            if !path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("results.jsonl")) {
-                continue;
-            }
-            for line in fs::read_to_string(path)?.lines() {
-                let Line { reason, duration_seconds } = serde_json::from_str(line)?;
-                if reason == "ok" {
-                    durations.push(duration_seconds * 1e3);
-                }
-            }
-        }
-        durations.sort_unstable_by(f64::total_cmp);
-        Ok(durations)
+        Ok(Self { running, address, ready_after: begin.elapsed(), _directory: directory })
     }
 
     /// How many bytes `/metrics` has and how long it takes, compressed or not.

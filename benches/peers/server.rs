@@ -1,4 +1,4 @@
-//! The server that everybody probes, a process of its own, with its own account of how long it took for each answer.
+//! The server that everybody probes: a process of its own, which counts its connections.
 
 use std::{
     error::Error,
@@ -8,11 +8,11 @@ use std::{
     path::Path,
     process::{ChildStdin, ChildStdout, Command, Stdio},
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         atomic::{AtomicU64, Ordering},
     },
     thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use rcgen::{CertifiedKey, KeyPair};
@@ -25,7 +25,7 @@ use rustls::{
     pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer},
 };
 
-use super::{account::quantile, process::Running};
+use super::process::Running;
 
 const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 15\r\nConnection: close\r\n\r\n{\"status\":\"ok\"}";
 
@@ -34,8 +34,8 @@ const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nCon
 struct Shared {
     /// Microseconds to wait before each answer.
     hold: AtomicU64,
-    /// Milliseconds from accepting a connection to its answer's write, one for each; 0 without a request.
-    handled: Mutex<Vec<f64>>,
+    /// Connections since the last `take`.
+    served: AtomicU64,
 }
 
 /// The child's side: serves until standard input ends; `hold MICROSECONDS` and `take` are its commands.
@@ -59,8 +59,7 @@ pub(crate) fn serve(ca_file: &Path) -> Result<(), Box<dyn Error>> {
         if let Some(hold) = line.strip_prefix("hold ") {
             shared.hold.store(hold.parse()?, Ordering::Relaxed);
         } else {
-            let handled = std::mem::take(&mut *shared.handled.lock().unwrap_or_else(PoisonError::into_inner));
-            println!("{}", serde_json::to_string(&handled)?);
+            println!("{}", shared.served.swap(0, Ordering::Relaxed));
         }
     }
     Ok(())
@@ -79,55 +78,42 @@ fn tls(provider: CryptoProvider, made: &CertifiedKey<KeyPair>) -> Result<Arc<Ser
 
 fn accept(listener: &TcpListener, shared: &Arc<Shared>, tls: Option<&Arc<ServerConfig>>) {
     for stream in listener.incoming().flatten() {
-        let accepted = Instant::now();
         let (shared, tls) = (Arc::clone(shared), tls.cloned());
-        // Whoever breaks a connection off sees it himself.
+        // A client that breaks a connection off sees it itself; `network` sends no request.
         thread::spawn(move || {
-            let handled = answer(stream, accepted, &shared, tls).unwrap_or(0.0);
-            shared.handled.lock().unwrap_or_else(PoisonError::into_inner).push(handled);
+            let _ = answer(stream, &shared, tls);
+            shared.served.fetch_add(1, Ordering::Relaxed);
         });
     }
 }
 
-/// The value is how many milliseconds it took to answer; 0: there was no request.
 fn answer(
     mut socket: TcpStream,
-    accepted: Instant,
     shared: &Shared,
     tls: Option<Arc<ServerConfig>>,
-) -> Result<f64, Box<dyn Error>> {
+) -> Result<(), Box<dyn Error>> {
     socket.set_nodelay(true)?;
-    match tls {
-        None => exchange(&mut socket, accepted, shared),
-        Some(tls) => {
-            let mut connection = ServerConnection::new(tls)?;
-            let handled = exchange(&mut Stream::new(&mut connection, &mut socket), accepted, shared)?;
-            connection.send_close_notify();
-            connection.write_tls(&mut socket)?;
-            Ok(handled)
-        }
-    }
+    let Some(tls) = tls else { return Ok(exchange(&mut socket, shared)?) };
+    let mut connection = ServerConnection::new(tls)?;
+    exchange(&mut Stream::new(&mut connection, &mut socket), shared)?;
+    connection.send_close_notify();
+    connection.write_tls(&mut socket)?;
+    Ok(())
 }
 
-fn exchange(
-    stream: &mut (impl Read + Write),
-    accepted: Instant,
-    shared: &Shared,
-) -> Result<f64, Box<dyn Error>> {
+fn exchange(stream: &mut (impl Read + Write), shared: &Shared) -> io::Result<()> {
     let mut head = Vec::new();
     let mut buffer = [0; 4096];
     while !head.ends_with(b"\r\n\r\n") {
         let length = stream.read(&mut buffer)?;
         if length == 0 || head.len() > 64 << 10 {
-            return Ok(0.0);
+            return Ok(());
         }
         head.extend_from_slice(&buffer[..length]);
     }
     thread::sleep(Duration::from_micros(shared.hold.load(Ordering::Relaxed)));
-    let handled = accepted.elapsed();
     stream.write_all(ANSWER)?;
-    stream.flush()?;
-    Ok(handled.as_secs_f64() * 1e3)
+    stream.flush()
 }
 
 /// The server, from outside.
@@ -140,14 +126,6 @@ pub(crate) struct Server {
     pub(crate) tls: SocketAddr,
     /// With one, for those who offer it.
     pub(crate) post_quantum: SocketAddr,
-}
-
-/// What the server says of a while.
-pub(crate) struct Served {
-    /// Connections.
-    pub(crate) count: f64,
-    /// Of the time it took for each answer, in milliseconds.
-    pub(crate) median: f64,
 }
 
 impl Server {
@@ -172,13 +150,11 @@ impl Server {
         writeln!(self.orders, "hold {}", hold.as_micros())
     }
 
-    /// What it has served since it was last asked.
-    pub(crate) fn take(&mut self) -> Result<Served, Box<dyn Error>> {
+    /// Returns the number of connections since this was last called.
+    pub(crate) fn take(&mut self) -> Result<f64, Box<dyn Error>> {
         writeln!(self.orders, "take")?;
         let mut line = String::new();
         self.answers.read_line(&mut line)?;
-        let mut handled: Vec<f64> = serde_json::from_str(&line)?;
-        handled.sort_unstable_by(f64::total_cmp);
-        Ok(Served { count: handled.len() as f64, median: quantile(&handled, 0.5) })
+        Ok(line.trim().parse()?)
     }
 }

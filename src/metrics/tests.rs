@@ -18,9 +18,9 @@ use crate::{
     lines::Counters,
     metrics::testing::{chat, config, probe, provider, stream},
     outcome::{
-        AddressFailure, Api, Balance, Clock, ComponentStatus, DnsServer, FailedAddress, Fault, Indicator, LimitedBy,
-        LookupFailure, Maintenance, Network, Outcome, Phases, RateLimit, Reason, Resource, SkipCause,
-        StatusPage, Tls,
+        AddressFailure, Api, Balance, Clock, ComponentStatus, DnsServer, FailedAddress, Fault, Indicator,
+        LimitedBy, LookupFailure, Maintenance, Network, Outcome, Phases, RateLimit, Reason, Resource,
+        SkipCause, StatusPage, Tls,
     },
 };
 

@@ -26,8 +26,8 @@ pub use self::{
     comparison::{Compared, Measure, Pair, PairVerdict, Side},
     demand::Demanded,
     findings::{
-        Balance, Clock, Clue, ComponentStatus, ConnectionUse, Indicator, LimitedBy, Maintenance, Phases, RateLimit,
-        Resource, StatusPage, Tls,
+        Balance, Clock, Clue, ComponentStatus, ConnectionUse, Indicator, LimitedBy, Maintenance, Phases,
+        RateLimit, Resource, StatusPage, Tls,
     },
     network::{AddressFailure, DnsServer, FailedAddress, LookupFailure, Network},
     record::{Record, Subject},

@@ -7,8 +7,8 @@ use std::{
 };
 
 use super::{
-    Balance, Clock, Clue, Compared, ConnectionUse, FailedAddress, Fault, LimitedBy, Network, Phases, RateLimit, Reason,
-    StatusPage, Tls,
+    Balance, Clock, Clue, Compared, ConnectionUse, FailedAddress, Fault, LimitedBy, Network, Phases,
+    RateLimit, Reason, StatusPage, Tls,
 };
 
 /// What one run found. A failed run is data like any other.

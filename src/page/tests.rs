@@ -14,9 +14,9 @@ use crate::{
     history::{MAX_RUNS, Waiting},
     metrics::testing::{chat, config as configured, provider, stream},
     outcome::{
-        AddressFailure, Api, Balance, Clock, Compared, ConnectionUse, DnsServer, FailedAddress, Fault, Indicator,
-        LimitedBy, Maintenance, Measure, Network, Outcome, Pair, Phases, RateLimit, Reason, Resource, Side,
-        SkipCause, StatusPage, Tls, rfc3339,
+        AddressFailure, Api, Balance, Clock, Compared, ConnectionUse, DnsServer, FailedAddress, Fault,
+        Indicator, LimitedBy, Maintenance, Measure, Network, Outcome, Pair, Phases, RateLimit, Reason,
+        Resource, Side, SkipCause, StatusPage, Tls, rfc3339,
     },
 };
 

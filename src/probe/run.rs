@@ -210,7 +210,8 @@ impl Target {
             set_verdict(outcome, self.judge(response, clocks, listener).await);
             if let Some(coding) = coding.filter(|_| !outcome.success()) {
                 outcome.detail =
-                    format!("the body is compressed ({coding}), although the request accepts no coding").into();
+                    format!("the body is compressed ({coding}), although the request accepts no coding")
+                        .into();
                 outcome.hint = HONOUR_ACCEPT_ENCODING;
             }
         }

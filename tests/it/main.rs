@@ -41,6 +41,8 @@ mod path_resolver;
 mod path_schedule;
 mod path_tls;
 mod path_warm;
+mod path_fairness;
+mod path_leaks;
 mod phases;
 mod prometheus;
 mod proxies;

@@ -13,8 +13,8 @@ use url::Url;
 use crate::{
     config::{Probe, Provider, dns_server_name, duration},
     outcome::{
-        AddressFailure, Balance, ComponentStatus, DnsServer, FailedAddress, Indicator, LookupFailure, Maintenance,
-        Outcome, RateLimit, Reason, Record, rfc3339,
+        AddressFailure, Balance, ComponentStatus, DnsServer, FailedAddress, Indicator, LookupFailure,
+        Maintenance, Outcome, RateLimit, Reason, Record, rfc3339,
     },
 };
 

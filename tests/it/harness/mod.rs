@@ -4,6 +4,7 @@ pub mod browser;
 pub mod certificates;
 pub mod daemon;
 pub mod host;
+pub mod flood;
 pub mod http;
 pub mod lab;
 pub mod parts;
