@@ -5,7 +5,6 @@
 //! then nothing does. `blackbox_exporter` is measured beside the daemon if it is installed.
 
 #[path = "../peers/blackbox.rs"]
-#[expect(dead_code, reason = "the other benchmark asks for more of it")]
 mod blackbox;
 mod calm;
 mod daemon;
@@ -18,6 +17,7 @@ mod page;
 #[expect(dead_code, reason = "the other benchmarks ask for more of it")]
 mod process;
 #[path = "../first_token/simulator.rs"]
+#[expect(dead_code, reason = "the other benchmark asks for more of it")]
 mod simulator;
 #[path = "../peers/table.rs"]
 mod table;
