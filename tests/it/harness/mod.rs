@@ -3,8 +3,8 @@
 pub mod browser;
 pub mod certificates;
 pub mod daemon;
-pub mod host;
 pub mod flood;
+pub mod host;
 pub mod http;
 pub mod lab;
 pub mod parts;
