@@ -10,6 +10,7 @@
 #[expect(dead_code, reason = "the integration tests ask for more of it")]
 mod harness;
 #[path = "../../tests/it/path_fairness.rs"]
+#[allow(dead_code, reason = "its tests are for the integration tests")]
 mod path_fairness;
 
 use std::process::ExitCode;

@@ -9,6 +9,7 @@
 #[expect(dead_code, reason = "the integration tests ask for more of it")]
 mod harness;
 #[path = "../../tests/it/path_leaks.rs"]
+#[allow(dead_code, reason = "its tests are for the integration tests")]
 mod path_leaks;
 
 use std::{
@@ -67,12 +68,11 @@ fn main() -> ExitCode {
         }
         // A kind that leaks panics in the harness, which says what is open.
         let measure = AssertUnwindSafe(|| path_leaks::measure(&made, runs.into(), PROBES));
-        match catch_unwind(measure) {
-            Ok([before, after]) => println!("| {} | {before} | {after} |", made.name),
-            Err(_) => {
-                println!("| {} | **leaks, or does not fail as it should** | |", made.name);
-                failed = true;
-            }
+        if let Ok([before, after]) = catch_unwind(measure) {
+            println!("| {} | {before} | {after} |", made.name);
+        } else {
+            println!("| {} | **leaks, or does not fail as it should** | |", made.name);
+            failed = true;
         }
     }
     if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS }

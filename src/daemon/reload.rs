@@ -1,7 +1,7 @@
 //! What a reload may do to a running daemon.
 //!
 //! The listener stays on its address until a restart, so the new `[server]` is judged against that address, not against
-//! the one that is written. docs/reload.md lists every key.
+//! the one that is written. docs/operations/reload.md lists every key.
 
 use std::{collections::BTreeSet, net::SocketAddr, path::Path};
 

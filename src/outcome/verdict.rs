@@ -183,7 +183,9 @@ impl Reason {
         let mut faults = match self {
             Self::Ok => vec![Fault::None],
             Self::Dns | Self::Connect | Self::Proxy => vec![Fault::Network],
-            Self::Tls | Self::Timeout => vec![Fault::Network, endpoint],
+            // A required client certificate is the caller's.
+            Self::Tls => vec![Fault::Network, endpoint, Fault::Caller],
+            Self::Timeout => vec![Fault::Network, endpoint],
             Self::Internal => vec![Fault::Prober],
             Self::AuthFailed | Self::Permission | Self::Billing | Self::RateLimited => {
                 vec![Fault::Caller]

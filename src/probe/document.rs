@@ -86,11 +86,11 @@ impl Document {
 
     /// Fetches the page. `timeout` bounds everything. Up to the head all time counts as processing: how a page was reached
     /// says nothing about the service.
-    pub(super) async fn fetch(&self, timeout: Duration, mut recording: Option<&mut Recording>) -> Fetched {
+    pub(super) async fn fetch(&self, timeout: Duration, recording: Option<&mut Recording>) -> Fetched {
         let started = Instant::now();
         let deadline = started + timeout;
         let (mut response, mut head) = (None, None);
-        let reading = self.read(&mut response, &mut head, recording.as_deref_mut());
+        let reading = self.read(&mut response, &mut head, recording);
         let ending = timeout_at(deadline.into(), reading).await;
         let ended = Instant::now();
         let failure = match ending {
@@ -105,9 +105,9 @@ impl Document {
                 Some(failure::late(phase, timeout, self.route.api))
             }
         };
-        let until_head = head.unwrap_or(ended) - started;
-        let phases =
-            Phases { processing: until_head, transfer: ended - started - until_head, ..Phases::default() };
+        let head = head.unwrap_or(ended);
+        let until_head = head - started;
+        let phases = Phases { processing: until_head, transfer: ended - head, ..Phases::default() };
         Fetched { response, failure, phases, until_head }
     }
 

@@ -324,8 +324,13 @@ fn certificate(failure: CertificateFailure, api: Api) -> Failure {
             Fault::Network,
             CHECK_CHAIN,
         ),
-        CertificateFailure::UntrustedIssuer => {
-            ("certificate of an untrusted issuer", Fault::Network, CHECK_TRUST)
+        CertificateFailure::UnknownIssuer => (
+            "certificate of an untrusted issuer: its CA is not trusted here, or an intermediate certificate is missing",
+            Fault::Network,
+            CHECK_CHAIN,
+        ),
+        CertificateFailure::UntrustedRoot => {
+            ("certificate of an untrusted issuer: its root is not trusted here", Fault::Network, CHECK_TRUST)
         }
         CertificateFailure::Unusable => ("certificate unusable for this server", Fault::Network, CHECK_TLS),
     };

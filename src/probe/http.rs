@@ -63,11 +63,11 @@ pub(super) struct Http {
 enum Protocol {
     One {
         sender: http1::SendRequest<Full<Bytes>>,
-        driver: Driver<http1::Connection<TokioIo<BoxedIo>, Full<Bytes>>>,
+        driver: Driver<Box<http1::Connection<TokioIo<BoxedIo>, Full<Bytes>>>>,
     },
     Two {
         sender: h2::client::SendRequest<Bytes>,
-        driver: Driver<h2::client::Connection<BoxedIo, Bytes>>,
+        driver: Driver<Box<h2::client::Connection<BoxedIo, Bytes>>>,
         pings: Pings,
     },
 }
@@ -126,7 +126,7 @@ impl Http {
                 .handshake(io)
                 .await?;
             let pings = Pings::new(connection.ping_pong());
-            Protocol::Two { sender, driver: Driver::new(connection), pings }
+            Protocol::Two { sender, driver: Driver::new(Box::new(connection)), pings }
         } else {
             let (sender, connection) = http1::Builder::new()
                 .max_buf_size(MAX_HEAD_BYTES)
@@ -135,7 +135,7 @@ impl Http {
                 .allow_obsolete_multiline_headers_in_responses(true)
                 .handshake(TokioIo::new(io))
                 .await?;
-            Protocol::One { sender, driver: Driver::new(connection) }
+            Protocol::One { sender, driver: Driver::new(Box::new(connection)) }
         };
         Ok(Self { protocol, meter, absolute_form, remote_address, handshake })
     }
@@ -182,6 +182,9 @@ impl Http {
 
     /// Waits for the next piece of a body; `None` at its end.
     pub(super) async fn chunk(&mut self, body: &mut Arriving) -> Result<Option<Bytes>, HttpError> {
+        if self.meter.take_turn() {
+            tokio::task::yield_now().await;
+        }
         let meter = &*self.meter;
         match (&mut self.protocol, body) {
             (Protocol::One { driver, .. }, Arriving::One(body)) => {
@@ -302,34 +305,34 @@ impl Upload {
 
 /// Pings of an idle HTTP/2 connection (RFC 9113, 6.7).
 struct Pings {
-    pings: Option<h2::PingPong>,
+    handle: Option<h2::PingPong>,
     ticks: Option<Interval>,
     unanswered: bool,
 }
 
 impl Pings {
-    fn new(pings: Option<h2::PingPong>) -> Self {
-        Self { pings, ticks: None, unanswered: false }
+    fn new(handle: Option<h2::PingPong>) -> Self {
+        Self { handle, ticks: None, unanswered: false }
     }
 
     /// Is ready once a ping was not answered in time.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let Some(pings) = &mut self.pings else { return Poll::Pending };
+        let Some(handle) = &mut self.handle else { return Poll::Pending };
         let ticks = self.ticks.get_or_insert_with(|| {
             let mut ticks = interval_at((Instant::now() + PING_INTERVAL).into(), PING_INTERVAL);
             ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
             ticks
         });
-        while self.unanswered && pings.poll_pong(cx).is_ready() {
+        while self.unanswered && handle.poll_pong(cx).is_ready() {
             self.unanswered = false;
         }
         while ticks.poll_tick(cx).is_ready() {
-            if self.unanswered || pings.send_ping(h2::Ping::opaque()).is_err() {
+            if self.unanswered || handle.send_ping(h2::Ping::opaque()).is_err() {
                 return Poll::Ready(());
             }
             self.unanswered = true;
             // Registers for the answer.
-            let _ = pings.poll_pong(cx).map(|_| self.unanswered = false);
+            let _ = handle.poll_pong(cx).map(|_| self.unanswered = false);
         }
         Poll::Pending
     }

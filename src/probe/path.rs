@@ -225,7 +225,9 @@ impl Path {
         keep: bool,
     ) -> Result<(BoxedIo, Arc<Meter>), PathError> {
         let mut addresses = self.resolve(hop, to, trace).await?;
-        addresses.iter_mut().for_each(|address| address.set_port(to.port));
+        for address in &mut addresses {
+            address.set_port(to.port);
+        }
         trace.timeline.begin(Phase::Connect, Instant::now());
         let stream = trace.dialer.dial(addresses).await.map_err(|error| PathError::Dial(hop, error))?;
         trace.remote_address = stream.peer_addr().ok();

@@ -78,7 +78,7 @@ impl Resolver {
     /// Returns the addresses of a name, with port 0.
     pub(super) async fn resolve(&self, name: &str) -> Answer {
         let (sender, answer) = oneshot::channel();
-        self.0.enqueue(lookup_name(name), sender);
+        self.0.enqueue(&lookup_name(name), sender);
         // The sender is dropped without an answer only where no thread could be started.
         answer.await.unwrap_or_else(|_| (Err(ResolveError::LocalShortage), Instant::now()))
     }
@@ -101,9 +101,9 @@ impl Pool {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn enqueue(self: &Arc<Self>, name: Arc<str>, sender: oneshot::Sender<Answer>) {
+    fn enqueue(self: &Arc<Self>, name: &Arc<str>, sender: oneshot::Sender<Answer>) {
         let mut state = self.lock();
-        if let Some(waiting) = state.waiting.get_mut(&name) {
+        if let Some(waiting) = state.waiting.get_mut(name) {
             waiting.retain(|other| !other.is_closed());
             waiting.push(sender);
             return;
@@ -115,7 +115,7 @@ impl Pool {
         } else if state.threads < MAX_THREADS && !self.start_thread(&mut state) && state.threads == 0 {
             // Without a thread nobody would answer; the waiting run sees its sender dropped.
             state.queue.pop_back();
-            state.waiting.remove(&name);
+            state.waiting.remove(name);
         }
     }
 

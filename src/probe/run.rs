@@ -18,6 +18,7 @@ use super::{
     keep_alive::KeepAlive,
     network::NetworkCheck,
     path::{self, Path, PrepareError, Trace},
+    proxy::Proxy,
     remedy::remedy,
     request::{self, RequestError},
     resolver::Resolver,
@@ -251,7 +252,7 @@ fn work(probe: &Probe, tls: Tls, resolver: Resolver) -> Result<Work, TargetError
         return Ok(Work::Network(Box::new(NetworkCheck::new(provider, path))));
     };
     let untunnelled = path.proxy.as_ref().filter(|_| path.is_untunnelled());
-    if let Some(value) = untunnelled.and_then(|proxy| proxy.authorization()) {
+    if let Some(value) = untunnelled.and_then(Proxy::authorization) {
         request.authorize_proxy(value);
     }
     let keep_alive = (probe.connection == Connection::Warm).then(KeepAlive::default);

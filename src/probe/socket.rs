@@ -89,6 +89,8 @@ pub(super) struct Meter {
     received: AtomicU64,
     /// `received` above this is an error.
     limit: AtomicU64,
+    /// `received` when the task last let others have their turn.
+    turn: AtomicU64,
     informational: AtomicU32,
     head_seen: AtomicBool,
     /// Whether reads need [`Meter::grant`]: not before the exchange begins.
@@ -112,6 +114,7 @@ impl Meter {
             arrived: AtomicU64::new(0),
             received: AtomicU64::new(0),
             limit: AtomicU64::new(MAX_EXCHANGE_BYTES),
+            turn: AtomicU64::new(0),
             informational: AtomicU32::new(0),
             head_seen: AtomicBool::new(false),
             metered: AtomicBool::new(false),
@@ -124,6 +127,7 @@ impl Meter {
     pub(super) fn begin(&self) {
         self.sent.store(0, Relaxed);
         self.received.store(0, Relaxed);
+        self.turn.store(0, Relaxed);
         self.limit.store(MAX_HEAD_BYTES, Relaxed);
         self.informational.store(0, Relaxed);
         self.head_seen.store(false, Relaxed);
@@ -147,6 +151,16 @@ impl Meter {
     /// Ends an exchange: reads need no [`Meter::grant`] until the next one.
     pub(super) fn end(&self) {
         self.metered.store(false, Relaxed);
+    }
+
+    /// Returns whether the task has taken in so much that other tasks, and what has arrived for them, come first now.
+    pub(super) fn take_turn(&self) -> bool {
+        let received = self.received.load(Relaxed);
+        let due = received - self.turn.load(Relaxed) >= MAX_READ_BYTES as u64;
+        if due {
+            self.turn.store(received, Relaxed);
+        }
+        due
     }
 
     /// Permits one read. Called before each poll of the connection.

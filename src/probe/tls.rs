@@ -48,7 +48,10 @@ pub(super) enum CertificateFailure {
     SelfSigned,
     /// The issuer is not trusted, and the server did not send its certificate.
     IncompleteChain,
-    UntrustedIssuer,
+    /// The last certificate that the server sent has an issuer which is neither trusted nor sent.
+    UnknownIssuer,
+    /// The server sent the certificate of its root, which is not trusted.
+    UntrustedRoot,
     /// Revoked, wrong purpose, bad signature or encoding.
     Unusable,
 }
@@ -353,11 +356,20 @@ fn certificate_failure(
                 (Some(leaf), Some((_, intermediates))) if !is_issuer_among(&leaf.issuer, intermediates) => {
                     CertificateFailure::IncompleteChain
                 }
-                _ => CertificateFailure::UntrustedIssuer,
+                (_, Some((_, intermediates)))
+                    if intermediates.iter().filter_map(decode).any(|sent| is_self_issued(&sent)) =>
+                {
+                    CertificateFailure::UntrustedRoot
+                }
+                _ => CertificateFailure::UnknownIssuer,
             }
         }
         _ => CertificateFailure::Unusable,
     }
+}
+
+fn is_self_issued(certificate: &Certificate) -> bool {
+    certificate.tbs_certificate.issuer == certificate.tbs_certificate.subject
 }
 
 /// Whether one of the certificates that a server sent is that of an issuer.

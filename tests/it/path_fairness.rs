@@ -150,7 +150,7 @@ fn reasons(place: &Place, prefix: &str) -> BTreeSet<String> {
     of_probes.map(|record| text(&record, "reason")).collect()
 }
 
-/// Returns a line of the process's status (proc_pid_status(5)) in mebibytes.
+/// Returns a line of the process's status (`proc_pid_status(5)`) in mebibytes.
 fn resident(pid: Pid, key: &str) -> f64 {
     let status = fs::read_to_string(format!("/proc/{}/status", pid.as_raw_nonzero())).unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix(key)).unwrap();
@@ -158,10 +158,8 @@ fn resident(pid: Pid, key: &str) -> f64 {
 }
 
 /// Forty runs a second, each of which may be five seconds late before it is skipped, and take 20 s before it fails.
-#[cfg(test)]
 const SLOWEST_MACHINE: Victims = Victims { probes: 800, interval: "20s", runs: 80 };
 
-#[cfg(test)]
 #[track_caller]
 fn check(floods: &[Flood]) {
     for flood in floods {
@@ -183,7 +181,6 @@ fn check(floods: &[Flood]) {
     }
 }
 
-#[cfg(test)]
 fn floods(http2: bool) -> Vec<Flood> {
     Flood::all().into_iter().filter(|flood| flood.http2 == http2).collect()
 }

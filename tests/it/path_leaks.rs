@@ -36,7 +36,7 @@ type Reasons = &'static [&'static str];
 enum Server {
     None,
     Simulator(Simulator),
-    Raw(RawServer),
+    Raw { _server: RawServer },
 }
 
 /// One kind of failure.
@@ -64,7 +64,7 @@ impl Kind {
     fn new(name: &'static str, reasons: Reasons, provider: String, server: Server) -> Self {
         let ca_pem = match &server {
             Server::Simulator(simulator) => simulator.ca_pem().to_owned(),
-            Server::None | Server::Raw(_) => String::new(),
+            Server::None | Server::Raw { .. } => String::new(),
         };
         let probe = "check = \"auth\"";
         Self { name, reasons, provider, probe, _server: server, name_server: None, ca_pem }
@@ -129,7 +129,7 @@ pub fn proxy_refusal() -> Kind {
     let server = RawServer::start();
     server.play(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\nConnection: close\r\n\r\n".into());
     let provider = format!("base_url = \"https://{CLOSED}/v1\"\nproxy = \"http://{}\"", server.address);
-    Kind::new("proxy refusal", &["proxy"], provider, Server::Raw(server))
+    Kind::new("proxy refusal", &["proxy"], provider, Server::Raw { _server: server })
 }
 
 pub fn socks_refusal() -> Kind {
@@ -214,7 +214,7 @@ pub fn measure(kind: &Kind, runs: f64, probes: u32) -> [Open; 2] {
          base_url = \"http://{CLOSED}/v1\"\n{KEY}\nchecks = []\n\
          [[probe]]\nname = \"rest\"\nprovider = \"rest\"\ncheck = \"auth\"\ninterval = \"24h\"\n"
     );
-    let provider = kind.provider.replace("\"CA\"", &format!("{:?}", place.path("ca.pem")));
+    let provider = kind.provider.replace("\"CA\"", &format!("\"{}\"", place.path("ca.pem").display()));
     let mut failing =
         format!("{at_rest}[provider.failing]\napi = \"openai\"\n{provider}\n{KEY}\nchecks = []\n");
     for number in 0..probes {
@@ -255,7 +255,7 @@ fn wait_for_failures(daemon: &Daemon, kind: &Kind, runs: f64) {
     let failures = |scrape: &Scrape, reason: &str| -> f64 {
         let labels: &[_] = &[("provider", "failing"), ("reason", reason)];
         scrape
-            .values("langmart_probe_failures_total", &labels[..1 + usize::from(!reason.is_empty())])
+            .values("langmart_probe_failures_total", &labels[..=usize::from(!reason.is_empty())])
             .iter()
             .sum()
     };
@@ -274,7 +274,6 @@ pub fn is_possible(kind: &Kind) -> bool {
     kind.name_server.is_none() || parts::has(&["unshare", "mount"], true)
 }
 
-#[cfg(test)]
 #[track_caller]
 fn check(kind: &Kind) {
     if is_possible(kind) {

@@ -79,7 +79,9 @@ impl Place {
 
     /// The text of all files in a directory whose names begin so.
     pub fn files(&self, directory: &str, prefix: &str) -> String {
-        let entries = fs::read_dir(self.path(directory)).unwrap().map(|entry| entry.unwrap().path());
+        // The directory is made with the first line.
+        let entries =
+            fs::read_dir(self.path(directory)).into_iter().flatten().map(|entry| entry.unwrap().path());
         let mut paths: Vec<_> = entries.filter(|path| file_name(path).starts_with(prefix)).collect();
         paths.sort();
         paths.iter().map(|path| fs::read_to_string(path).unwrap()).collect()

@@ -2,7 +2,7 @@
 //! product runs on it, and glibc and curl beside it as the reference.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     env, fs,
     io::{BufRead, BufReader},
     path::{Path, PathBuf},
@@ -94,7 +94,7 @@ impl std::fmt::Display for Curl {
 /// The machine. Dropped, everything is gone.
 pub struct Host {
     name: String,
-    children: Vec<Child>,
+    scripts: BTreeMap<String, Child>,
     directory: TempDir,
 }
 
@@ -107,7 +107,7 @@ impl Host {
             return None;
         }
         let name = format!("host{}-{}", process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
-        let host = Self { name, children: Vec::new(), directory: TempDir::new().unwrap() };
+        let host = Self { name, scripts: BTreeMap::new(), directory: TempDir::new().unwrap() };
         let name = &host.name;
         run(Command::new("ip").args(["netns", "add", name]));
         host.ip("link set lo up");
@@ -194,11 +194,16 @@ impl Host {
         let specification = self.write(file, &specification.to_string());
         let mut command = self.on("python3");
         command.arg(format!("{}/tests/lab/{script}", env!("CARGO_MANIFEST_DIR")));
+        // The servers of an earlier specification make way for these.
+        if let Some(mut earlier) = self.scripts.remove(script) {
+            earlier.kill().unwrap();
+            earlier.wait().unwrap();
+        }
         let mut child =
             command.arg(specification).arg(self.path(log)).stdout(Stdio::piped()).spawn().unwrap();
         let mut line = String::new();
         BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
-        self.children.push(child);
+        self.scripts.insert(script.to_owned(), child);
         assert!(!line.is_empty(), "{script} ended before it was ready");
     }
 
@@ -300,7 +305,7 @@ impl Host {
 
 impl Drop for Host {
     fn drop(&mut self) {
-        for child in &mut self.children {
+        for child in self.scripts.values_mut() {
             let _ = child.kill();
             let _ = child.wait();
         }
