@@ -544,8 +544,8 @@ def callers() -> None:
     headroom = "LangmartRateLimitHeadroomLow"
     limit = {**labels, "resource": "requests"}
     little = [{"provider": "acme", "resource": "requests"}]
-    # Every so many minutes a run, with what it reports; "" is one that fails without a reading, None no series.
-    for name, every, readings, expected in (
+    # A run every so many minutes, with its reading; "" is a failure without one, None no series.
+    readings_by_case: list[tuple[str, int, Sequence[Value], list[dict[str, str]]]] = [
         ("little is left", 1, [50] * 30 + [4] * 60, little),
         ("little is left, as probes see it that run rarely", 30, [50, 4, 4], little),
         ("little is left now and then", 1, ([50] * 8 + [0]) * 10, []),
@@ -554,8 +554,10 @@ def callers() -> None:
         ("one reading that little is left, and runs that fail", 15, [50, 50, 50, 4, "", ""], []),
         ("one reading that little is left, after a restart", 90, [None, 4], []),
         ("two readings that little is left, hours apart", 45, [4, 50, 50, 50, 50, 4], []),
-    ):
-        left, succeeded = [], []
+    ]
+    for name, every, readings, expected in readings_by_case:
+        left: list[Value] = []
+        succeeded: list[Value] = []
         for number, reading in enumerate(readings):
             failed = reading == ""
             left += [left[-1] if failed else reading] * every
@@ -1167,9 +1169,22 @@ def probers() -> None:
     series.add("langmart_prober_log_lines_dropped_total", 0, file="results")
     case("lines are lost", series, (lost, 19), (lost, 22, {"file": "results"}), (lost, 50))
     for file in ("log", "results", "state"):
-        series = Series(60).add("langmart_prober_log_write_in_progress_seconds", [0] * 20 + list(range(20, 1220, 60)) + [0] * 20, file=file)
-        case(f"the disk of {file} hangs", series, (lost, 19), (lost, 20, {"file": file}), (lost, 39, {"file": file}), (lost, 45))
-    series = Series(60).add("langmart_prober_log_write_in_progress_seconds", [0, 9] * 30, file="log")
+        series = Series(60).add(
+            "langmart_prober_log_write_in_progress_seconds",
+            [0] * 20 + list(range(20, 1220, 60)) + [0] * 20,
+            file=file,
+        )
+        case(
+            f"the disk of {file} hangs",
+            series,
+            (lost, 19),
+            (lost, 20, {"file": file}),
+            (lost, 39, {"file": file}),
+            (lost, 45),
+        )
+    series = Series(60).add(
+        "langmart_prober_log_write_in_progress_seconds", [0, 9] * 30, file="log"
+    )
     case("writes are slow", series, (lost, 21), (lost, 41))
     offline = "LangmartProberOffline"
     case(

@@ -196,6 +196,12 @@ pub enum Clue {
     ToolCall,
     /// The model has been shut down.
     ModelRetired,
+    /// No process listens on the port, or a firewall rejects the connection.
+    ConnectionRefused,
+    /// The certificate is not valid now.
+    CertificateTime,
+    /// The certificate's issuer is not trusted.
+    UntrustedIssuer,
 }
 
 named! {

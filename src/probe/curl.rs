@@ -3,7 +3,7 @@
 
 use std::fmt::Write;
 
-use hyper::header::{ACCEPT, ACCEPT_ENCODING, HeaderValue, USER_AGENT};
+use hyper::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_LENGTH, HeaderValue, USER_AGENT};
 
 use super::{
     dialect,
@@ -47,7 +47,7 @@ fn write_request(line: &mut String, probe: &Probe, request: &Prepared) {
     let key_header = provider.key_header.as_ref().unwrap_or(&own_header);
     let prefix = if provider.key_header.is_some() { "" } else { prefix };
     // curl has its own, and the coding makes no difference to a person.
-    let own = [ACCEPT, ACCEPT_ENCODING, USER_AGENT];
+    let own = [ACCEPT, ACCEPT_ENCODING, CONTENT_LENGTH, USER_AGENT];
     for (name, value) in request.headers.iter().filter(|(name, _)| !own.contains(name)) {
         let operators = provider.headers.iter().any(|(other, _)| other == name);
         if name == key_header && !operators {

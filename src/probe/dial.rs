@@ -70,7 +70,7 @@ impl Dialer {
                     self.pending.remove(turn);
                     let cause = dial_error(address, cause);
                     self.failed.push(FailedAddress { address: address.ip(), error: address_failure(&cause) });
-                    error = Some(more_telling(error, cause));
+                    error = Some(more_specific(error, cause));
                 }
             }
         }
@@ -109,7 +109,7 @@ fn dial_error(address: SocketAddr, cause: io::Error) -> DialError {
 }
 
 /// Of two errors the one that explains more: not the lack of IPv6 beside another address's failure.
-fn more_telling(earlier: Option<DialError>, later: DialError) -> DialError {
+fn more_specific(earlier: Option<DialError>, later: DialError) -> DialError {
     match (earlier, later) {
         (Some(earlier), DialError::NoIpv6) => earlier,
         (Some(earlier @ DialError::Io(_)), DialError::Io(later)) if is_local_shortage(&later) => earlier,
@@ -234,8 +234,8 @@ mod tests {
         let DialError::Io(ports) = dial_error(four, error()) else { panic!("of IPv4 it is") };
         assert!(is_local_shortage(&ports));
         let refused = DialError::Io(io::ErrorKind::ConnectionRefused.into());
-        assert!(matches!(more_telling(Some(refused), DialError::NoIpv6), DialError::Io(_)));
+        assert!(matches!(more_specific(Some(refused), DialError::NoIpv6), DialError::Io(_)));
         let refused = DialError::Io(io::ErrorKind::ConnectionRefused.into());
-        assert!(matches!(more_telling(Some(DialError::NoIpv6), refused), DialError::Io(_)));
+        assert!(matches!(more_specific(Some(DialError::NoIpv6), refused), DialError::Io(_)));
     }
 }

@@ -27,7 +27,6 @@ const MAX_BODY_BYTES: usize = 4 * 1024 * 1024;
 const DRAIN_TIMEOUT: Duration = Duration::from_millis(100);
 
 /// A response; the body may be incomplete.
-#[derive(Debug)]
 pub(super) struct Response {
     pub(super) status: u16,
     pub(super) version: &'static str,
@@ -224,7 +223,9 @@ impl Attempt<'_> {
             let chunk = match (chunk, &listener) {
                 (Ok(Some(chunk)), _) => chunk,
                 (Ok(None), _) => return Ok(End::Whole),
-                (Err(_), Some(listener)) if listener.foreign().is_none() => return Ok(End::Broken),
+                (Err(_), Some(listener)) if listener.foreign().is_none() && http.excess().is_none() => {
+                    return Ok(End::Broken);
+                }
                 (Err(error), _) => return Err(error.into()),
             };
             if let Some(recording) = &mut self.recording {
@@ -298,7 +299,8 @@ impl Attempt<'_> {
                     return Some(failure::excess(excess, self.call.api));
                 }
                 let handshake = self.http.as_ref().and_then(|http| http.handshake.as_deref());
-                Some(failure::http(error, self.call.api, handshake.filter(|_| self.response.is_none())))
+                let first = self.response.is_none() && self.connection != Some(ConnectionUse::Reused);
+                Some(failure::http(error, self.call.api, handshake.filter(|_| first)))
             }
         }
     }

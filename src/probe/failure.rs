@@ -11,7 +11,7 @@ use super::{
     timeline::Phase,
     tls::{CertificateFailure, Handshake, TlsError},
 };
-use crate::outcome::{Api, Fault, LookupFailure, Reason};
+use crate::outcome::{Api, Clue, Fault, LookupFailure, Outcome, Reason};
 
 const CHECK_TLS: &str =
     "check proxies, firewalls and TLS inspection between here and the service, and that the port speaks TLS";
@@ -33,11 +33,20 @@ pub(super) struct Failure {
     pub(super) detail: Cow<'static, str>,
     /// What to do about just this; empty where the reason's general remedy applies.
     pub(super) hint: &'static str,
+    /// What the remedies of `doctor` depend on.
+    pub(super) clue: Option<Clue>,
 }
 
 impl Failure {
     pub(super) fn new(reason: Reason, fault: Fault, detail: impl Into<Cow<'static, str>>) -> Self {
-        Self { reason, fault, detail: detail.into(), hint: "" }
+        Self { reason, fault, detail: detail.into(), hint: "", clue: None }
+    }
+
+    /// Writes the verdict into the outcome of the run.
+    pub(super) fn write_into(self, outcome: &mut Outcome) {
+        let Self { reason, fault, detail, hint, clue } = self;
+        (outcome.reason, outcome.fault, outcome.detail) = (reason, fault, detail);
+        (outcome.hint, outcome.clue) = (hint, clue);
     }
 
     fn hint(self, hint: &'static str) -> Self {
@@ -87,12 +96,13 @@ pub(super) fn http(error: &(dyn Error + 'static), api: Api, handshake: Option<&H
     if let Some(error) = find::<io::Error>(error).find(|error| is_local_shortage(error)) {
         return internal(shortage(error));
     }
+    let tls = find::<rustls::Error>(error).next();
     // In TLS 1.3 the server's refusal comes after our part of the handshake (RFC 8446, 4.4.2.4).
-    if handshake.is_some_and(Handshake::client_certificate_requested) {
+    if handshake.is_some_and(|handshake| handshake.is_refusal(tls, error_kind(error))) {
         return client_certificate_required();
     }
-    if let Some(rustls::Error::AlertReceived(_)) = find(error).next() {
-        let detail = "the server ended TLS by an alert before the response was complete";
+    if tls.is_some() {
+        let detail = "the TLS connection failed before the response was complete";
         return Failure::new(Reason::Disconnected, endpoint, detail);
     }
     if let Some(error) = find::<h2::Error>(error).next() {
@@ -102,6 +112,11 @@ pub(super) fn http(error: &(dyn Error + 'static), api: Api, handshake: Option<&H
         Some(error) => http1(error, endpoint),
         None => disconnected(find::<io::Error>(error).last(), endpoint),
     }
+}
+
+/// The kind of the innermost I/O error; h2's has lost what it wrapped.
+fn error_kind(error: &(dyn Error + 'static)) -> Option<io::ErrorKind> {
+    find::<io::Error>(error).last().map(io::Error::kind)
 }
 
 /// Returns the verdict on a peer that sent too much.
@@ -156,17 +171,16 @@ fn disconnected(error: Option<&io::Error>, endpoint: Fault) -> Failure {
     Failure::new(Reason::Disconnected, endpoint, detail)
 }
 
-/// Whether an error is that of a connection which its server had closed while it was idle. `silent`: the server has sent
-/// nothing since the request.
+/// Returns whether an error is that of a connection which its server had closed while it was idle, where no response has come.
+/// `silent`: of HTTP/1.1, no byte of one.
 pub(super) fn is_closed_while_idle(error: &HttpError, silent: bool) -> bool {
     match error {
         HttpError::One(_) => silent,
-        // Of a connection that ends gracefully the request was not processed (RFC 9113, 6.8 and 8.7).
+        // A stream gets a GOAWAY as its error only if the request was not processed (RFC 9113, 6.8 and 8.7).
         HttpError::Two(error) => {
-            let reason = error.reason();
-            reason == Some(h2::Reason::REFUSED_STREAM)
-                || error.is_go_away() && reason == Some(h2::Reason::NO_ERROR)
-                || silent && (error.is_io() || reason.is_none())
+            error.reason() == Some(h2::Reason::REFUSED_STREAM)
+                || error.is_go_away() && error.is_remote()
+                || error.is_io()
         }
     }
 }
@@ -237,7 +251,9 @@ fn dial(hop: Hop, error: &DialError) -> Failure {
     if hop == Hop::Proxy {
         return Failure::new(Reason::Proxy, Fault::Network, format!("connecting to the proxy: {detail}"));
     }
-    Failure::new(Reason::Connect, Fault::Network, detail)
+    let refused = matches!(error, DialError::Io(error) if error.kind() == io::ErrorKind::ConnectionRefused);
+    let clue = refused.then_some(Clue::ConnectionRefused);
+    Failure { clue, ..Failure::new(Reason::Connect, Fault::Network, detail) }
 }
 
 fn connection(kind: io::ErrorKind) -> &'static str {
@@ -334,7 +350,15 @@ fn certificate(failure: CertificateFailure, api: Api) -> Failure {
         }
         CertificateFailure::Unusable => ("certificate unusable for this server", Fault::Network, CHECK_TLS),
     };
-    Failure::new(Reason::Tls, fault, detail).hint(hint)
+    let clue = match failure {
+        CertificateFailure::Expired | CertificateFailure::NotYetValid => Some(Clue::CertificateTime),
+        CertificateFailure::SelfSigned
+        | CertificateFailure::IncompleteChain
+        | CertificateFailure::UnknownIssuer
+        | CertificateFailure::UntrustedRoot => Some(Clue::UntrustedIssuer),
+        _ => None,
+    };
+    Failure { clue, hint, ..Failure::new(Reason::Tls, fault, detail) }
 }
 
 /// The errors of one type in an error's chain.

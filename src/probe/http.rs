@@ -23,7 +23,7 @@ use tokio::time::{Interval, MissedTickBehavior, interval_at};
 
 use super::{
     path::{BoxedIo, Connection},
-    socket::{Excess, Meter},
+    socket::{Excess, Meter, Plaintext},
     tls::Handshake,
 };
 use crate::outcome::Clock;
@@ -75,7 +75,7 @@ enum Protocol {
 /// The body of a response as it arrives.
 pub(super) enum Arriving {
     One(Incoming),
-    Two(h2::RecvStream),
+    Two { stream: h2::RecvStream, upload: Upload },
 }
 
 /// A connection's future, polled beside whatever waits for it.
@@ -100,7 +100,7 @@ impl<C: Future + Unpin> Driver<C> {
         self.connection.take_if(|connection| Pin::new(connection).poll(cx).is_ready());
     }
 
-    /// Waits for `step`, while the connection goes on. What has arrived is taken before more is read.
+    /// Waits for `step`, while the connection is driven. What has arrived is taken before more is read.
     async fn drive<T>(&mut self, meter: &Meter, mut step: impl FnMut(&mut Context<'_>) -> Poll<T>) -> T {
         poll_fn(|cx| {
             if let Poll::Ready(value) = step(cx) {
@@ -117,6 +117,7 @@ impl Http {
     /// Begins HTTP on a connection.
     pub(super) async fn open(connection: Connection) -> Result<Self, HttpError> {
         let Connection { io, meter, is_http2, absolute_form, remote_address, handshake } = connection;
+        let io: BoxedIo = Box::new(Plaintext::new(io, meter.clone()));
         let protocol = if is_http2 {
             let (sender, mut connection) = h2::client::Builder::new()
                 .enable_push(false)
@@ -150,9 +151,7 @@ impl Http {
         let response = match &mut self.protocol {
             Protocol::One { sender, driver } => {
                 driver.drive(meter, |cx| sender.poll_ready(cx)).await?;
-                if !self.absolute_form {
-                    use_origin_form(&mut request);
-                }
+                set_target(&mut request, self.absolute_form);
                 let counted = self.meter.clone();
                 on_informational(&mut request, move |_| counted.note_informational());
                 let mut response = Box::pin(sender.send_request(request.map(Full::new)));
@@ -173,7 +172,8 @@ impl Http {
                     upload.poll(cx);
                     Poll::Pending
                 });
-                response.await?.map(Arriving::Two)
+                let response = response.await?;
+                response.map(|stream| Arriving::Two { stream, upload })
             }
         };
         self.meter.note_head();
@@ -190,13 +190,24 @@ impl Http {
             (Protocol::One { driver, .. }, Arriving::One(body)) => {
                 driver.drive(meter, |cx| poll_data(body, cx)).await.transpose().map_err(HttpError::One)
             }
-            (Protocol::Two { driver, .. }, Arriving::Two(body)) => {
-                let data = driver.drive(meter, |cx| body.poll_data(cx)).await.transpose()?;
-                if let Some(data) = &data {
-                    // An error means that the stream is over, which the next poll reports.
-                    let _ = body.flow_control().release_capacity(data.len());
+            (Protocol::Two { driver, .. }, Arriving::Two { stream, upload }) => {
+                let data = driver.drive(meter, |cx| {
+                    upload.poll(cx);
+                    stream.poll_data(cx)
+                });
+                match data.await {
+                    Some(Ok(data)) => {
+                        // An error means that the stream is over, which the next poll reports.
+                        let _ = stream.flow_control().release_capacity(data.len());
+                        Ok(Some(data))
+                    }
+                    // The response is complete, and the rest of the request is not wanted (RFC 9113, 8.1).
+                    Some(Err(error)) if error.is_reset() && error.reason() == Some(h2::Reason::NO_ERROR) => {
+                        Ok(None)
+                    }
+                    Some(Err(error)) => Err(error.into()),
+                    None => Ok(None),
                 }
-                Ok(data)
             }
             _ => Ok(None),
         }
@@ -222,7 +233,15 @@ impl Http {
         .await;
     }
 
-    /// Whether the connection has ended.
+    /// Returns whether the next request can be sent: the one before it was written in whole.
+    pub(super) fn is_ready(&self) -> bool {
+        match &self.protocol {
+            Protocol::One { sender, .. } => sender.is_ready(),
+            Protocol::Two { .. } => true,
+        }
+    }
+
+    /// Returns whether the connection has ended.
     pub(super) fn has_ended(&self) -> bool {
         match &self.protocol {
             Protocol::One { driver, .. } => driver.has_ended(),
@@ -250,28 +269,30 @@ impl Http {
         self.meter.excess()
     }
 
-    /// Whether the peer has sent nothing since the request.
+    /// Returns whether no byte of a response has arrived since the request was sent.
     pub(super) fn is_silent(&self) -> bool {
         self.meter.is_silent()
     }
 }
 
-/// Names the target as an origin server needs it (RFC 9112, 3.2.1): the path in the request line, the rest in `Host`.
-fn use_origin_form<B>(request: &mut Request<B>) {
+/// Names the target as HTTP/1.1 needs it (RFC 9112, 3.2): in `Host`, and in the request line its path, for a proxy all of it.
+fn set_target<B>(request: &mut Request<B>, absolute_form: bool) {
     let uri = request.uri();
     let host = uri.authority().and_then(|authority| HeaderValue::from_str(authority.as_str()).ok());
     let path = uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
     if let Some(host) = host {
         request.headers_mut().insert(HOST, host);
     }
-    *request.uri_mut() = Uri::from(path);
+    if !absolute_form {
+        *request.uri_mut() = Uri::from(path);
+    }
 }
 
 fn poll_data(body: &mut Incoming, cx: &mut Context<'_>) -> Poll<Option<hyper::Result<Bytes>>> {
     loop {
         match Pin::new(&mut *body).poll_frame(cx) {
             Poll::Ready(Some(Ok(frame))) => {
-                // Trailers say nothing that we use.
+                // Trailers are not used.
                 if let Ok(data) = frame.into_data() {
                     return Poll::Ready(Some(Ok(data)));
                 }
@@ -284,7 +305,7 @@ fn poll_data(body: &mut Incoming, cx: &mut Context<'_>) -> Poll<Option<hyper::Re
 }
 
 /// A request's body on its way over HTTP/2, as the peer's window permits.
-struct Upload {
+pub(super) struct Upload {
     stream: h2::SendStream<Bytes>,
     rest: Bytes,
 }

@@ -5,7 +5,10 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use hyper::{HeaderMap, header::CONNECTION};
+use hyper::{
+    HeaderMap,
+    header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING},
+};
 use tokio::{select, sync::oneshot, task::JoinHandle};
 
 use super::http::Http;
@@ -34,11 +37,12 @@ impl KeepAlive {
         let (stop, mut stopped) = oneshot::channel();
         let task = tokio::spawn(async move {
             select! {
+                // The end of the connection first: it may have come just now.
                 biased;
-                _ = &mut stopped => {}
                 () = http.idle() => return None,
+                _ = &mut stopped => {}
             }
-            Some(http).filter(|http| !http.has_ended())
+            Some(http).filter(Http::is_ready)
         });
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Idle { stop, task });
     }
@@ -54,5 +58,7 @@ pub(super) fn is_reusable(version: &str, headers: &HeaderMap) -> bool {
                 .is_ok_and(|text| text.split(',').any(|word| word.trim().eq_ignore_ascii_case("close")))
         })
     };
-    version == "2" || version == "1.1" && !closes()
+    // A body without a length ends with the connection.
+    let is_delimited = || headers.contains_key(CONTENT_LENGTH) || headers.contains_key(TRANSFER_ENCODING);
+    version == "2" || version == "1.1" && is_delimited() && !closes()
 }

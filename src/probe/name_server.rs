@@ -3,7 +3,8 @@
 //! Nothing here decides whether a name has an address; [`super::resolver`] does.
 
 use std::{
-    fmt, fs, io,
+    fmt, fs,
+    io::{self, Read},
     net::{IpAddr, Ipv4Addr, SocketAddr},
     time::{Duration, Instant},
 };
@@ -35,7 +36,7 @@ const MAX_ADDRESSES: usize = 16;
 const MAX_SYSTEM_SERVERS: usize = 3;
 
 /// Maximum size of a resolv.conf that is read.
-const MAX_RESOLV_CONF_BYTES: usize = 64 * 1024;
+const MAX_RESOLV_CONF_BYTES: u64 = 64 * 1024;
 
 /// How long a server has to answer when the failure of a lookup is explained.
 const EXPLANATION_TIMEOUT: Duration = Duration::from_secs(2);
@@ -78,14 +79,12 @@ impl NameServer {
         let begun = Instant::now();
         let answer = match (&self.resolver, absolute(name)) {
             (Some(resolver), Some(name)) => {
-                let both = async {
-                    tokio::join!(
-                        records(resolver, &name, RecordType::AAAA),
-                        records(resolver, &name, RecordType::A)
-                    )
+                let in_time = async |kind| {
+                    let records = records(resolver, &name, kind);
+                    let answer = tokio::time::timeout_at(deadline.into(), records).await;
+                    answer.unwrap_or(Err(LookupFailure::NoAnswer))
                 };
-                let unanswered = (Err(LookupFailure::NoAnswer), Err(LookupFailure::NoAnswer));
-                let (six, four) = tokio::time::timeout_at(deadline.into(), both).await.unwrap_or(unanswered);
+                let (six, four) = tokio::join!(in_time(RecordType::AAAA), in_time(RecordType::A));
                 combine(six, four)
             }
             (None, _) => Err(LookupFailure::NoServer),
@@ -169,8 +168,9 @@ pub async fn ask_system_servers(name: &str, deadline: Instant) -> Vec<DnsServer>
         return Vec::new();
     }
     // A file that hangs must not hold up the thread that times the runs.
-    let Ok(servers) = tokio::task::spawn_blocking(system_servers).await else { return Vec::new() };
     let deadline = deadline.min(Instant::now() + EXPLANATION_TIMEOUT);
+    let reading = tokio::task::spawn_blocking(system_servers);
+    let Ok(Ok(servers)) = tokio::time::timeout_at(deadline.into(), reading).await else { return Vec::new() };
     let mut queries = JoinSet::new();
     for (index, server) in servers.into_iter().enumerate() {
         let name = name.to_owned();
@@ -199,7 +199,7 @@ pub(super) fn explain(error: ResolveError, servers: &[DnsServer]) -> LookupFailu
         ResolveError::NotFound => first(&mut failures().filter(is_negative))
             .or_else(|| first(&mut failures()))
             // All of them know the name: the C library asked elsewhere, by nsswitch.conf.
-            .unwrap_or(LookupFailure::NoSuchName),
+            .unwrap_or(LookupFailure::NoAddress),
         ResolveError::NoAnswer => {
             first(&mut failures().filter(|failure| !is_negative(failure))).unwrap_or(LookupFailure::NoAnswer)
         }
@@ -207,8 +207,11 @@ pub(super) fn explain(error: ResolveError, servers: &[DnsServer]) -> LookupFailu
 }
 
 fn system_servers() -> Vec<NameServer> {
-    let mut text = fs::read("/etc/resolv.conf").unwrap_or_default();
-    text.truncate(MAX_RESOLV_CONF_BYTES);
+    let mut text = Vec::new();
+    if let Ok(file) = fs::File::open("/etc/resolv.conf") {
+        // What cannot be read is as if it were not there.
+        let _ = file.take(MAX_RESOLV_CONF_BYTES).read_to_end(&mut text);
+    }
     let (addresses, only_tcp) = parse_resolv_conf(&String::from_utf8_lossy(&text));
     addresses.into_iter().map(|address| NameServer::new(address, only_tcp)).collect()
 }
@@ -273,7 +276,7 @@ mod tests {
         };
         check(ResolveError::NotFound, &[NoAnswer, NoSuchName], NoSuchName);
         check(ResolveError::NotFound, &[ServerFailure], ServerFailure);
-        check(ResolveError::NotFound, &[], NoSuchName);
+        check(ResolveError::NotFound, &[], LookupFailure::NoAddress);
         check(ResolveError::NoAnswer, &[NoSuchName, ServerFailure], ServerFailure);
         check(ResolveError::NoAnswer, &[Refused, NoAnswer], NoAnswer);
         check(ResolveError::NoAnswer, &[], NoAnswer);

@@ -53,7 +53,8 @@ impl NetworkCheck {
         Self { api: provider.api, path, name_servers }
     }
 
-    /// One attempt. `timeout` bounds everything, also what the other name servers take, which is no part of the duration.
+    /// One attempt. `timeout` bounds everything but the queries that explain a lookup, which
+    /// take at most a second more; neither they nor those to other name servers are part of the duration.
     pub(super) async fn run(&self, timeout: Duration) -> Outcome {
         let time = SystemTime::now();
         let deadline = Instant::now() + timeout;
@@ -122,9 +123,9 @@ impl NetworkCheck {
     fn decide(&self, outcome: &mut Outcome, failure: Option<Failure>) {
         let mut remarks: Vec<Cow<'static, str>> = Vec::new();
         (outcome.reason, outcome.fault) = (Reason::Ok, Fault::None);
-        if let Some(Failure { reason, fault, detail, hint }) = failure {
-            (outcome.reason, outcome.fault, outcome.hint) = (reason, fault, hint);
-            remarks.push(detail);
+        if let Some(failure) = failure {
+            failure.write_into(outcome);
+            remarks.push(std::mem::take(&mut outcome.detail));
         } else if self.path.is_untunnelled() {
             remarks.push(UNTUNNELLED.into());
         }

@@ -4,7 +4,8 @@ use hyper::{
     HeaderMap, Method, Request, Uri,
     body::Bytes,
     header::{
-        ACCEPT, ACCEPT_ENCODING, CONTENT_TYPE, HeaderName, HeaderValue, PROXY_AUTHORIZATION, USER_AGENT,
+        ACCEPT, ACCEPT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue, PROXY_AUTHORIZATION,
+        USER_AGENT,
     },
 };
 use url::Url;
@@ -24,7 +25,6 @@ pub struct RequestError {
 pub(super) const AGENT: &str = concat!("langmart-prober/", env!("CARGO_PKG_VERSION"));
 
 /// A request that is ready to be sent as often as needed.
-#[derive(Debug)]
 pub(super) struct Prepared {
     pub(super) method: Method,
     pub(super) url: Url,
@@ -47,6 +47,14 @@ impl Prepared {
         headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         headers.insert(USER_AGENT, HeaderValue::from_static(AGENT));
         Ok(Self { method, url, uri, headers, body: Bytes::new() })
+    }
+
+    /// Sets the body, with its length: HTTP/2 has no other mark of it that a proxy could translate (RFC 9110, 8.6).
+    fn set_body(&mut self, body: Vec<u8>) {
+        if !body.is_empty() || [Method::POST, Method::PUT, Method::PATCH].contains(&self.method) {
+            self.headers.insert(CONTENT_LENGTH, body.len().into());
+        }
+        self.body = body.into();
     }
 
     /// A copy to send.
@@ -91,7 +99,7 @@ pub(super) fn request(probe: &Probe) -> Result<Option<Prepared>, RequestError> {
     if call.key {
         insert_key(headers, provider, dialect).map_err(error)?;
     }
-    request.body = call.body.unwrap_or_default().into();
+    request.set_body(call.body.unwrap_or_default());
     Ok(Some(request))
 }
 

@@ -113,7 +113,7 @@ impl Pool {
         if state.queue.len() <= state.idle_threads {
             self.work.notify_one();
         } else if state.threads < MAX_THREADS && !self.start_thread(&mut state) && state.threads == 0 {
-            // Without a thread nobody would answer; the waiting run sees its sender dropped.
+            // Without a thread there is no answer; the waiting run sees its sender dropped.
             state.queue.pop_back();
             state.waiting.remove(name);
         }
@@ -179,7 +179,7 @@ fn resolve_error(error: &LookupError) -> ResolveError {
 
 /// Returns whether this process cannot have a socket now.
 fn lacks_sockets() -> bool {
-    UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).is_err_and(|error: io::Error| is_local_shortage(&error))
+    UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).is_err_and(|error: io::Error| is_local_shortage(&error))
 }
 
 /// Returns the address that a URL's host is; `None` if it is a name.

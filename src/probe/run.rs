@@ -198,8 +198,8 @@ impl Target {
         arrived: SystemTime,
         listener: Option<&Listener>,
     ) {
-        if let Some(Failure { reason, fault, detail, hint }) = failure {
-            (outcome.reason, outcome.fault, outcome.detail, outcome.hint) = (reason, fault, detail, hint);
+        if let Some(failure) = failure {
+            failure.write_into(outcome);
             if let Some(response) = &response {
                 let clocks = head_facts(outcome, response, arrived);
                 (outcome.request_id, outcome.ratelimit) =

@@ -23,11 +23,16 @@ use tokio::{
     net::TcpStream,
 };
 
+use super::path::BoxedIo;
 use crate::outcome::Clock;
 
 /// Maximum number of bytes that one read takes: the task yields between reads, so a peer that floods its connection
 /// cannot delay other runs.
 const MAX_READ_BYTES: usize = 16 * 1024;
+
+/// The same at the beginning of an exchange: segments that one read takes have the arrival time of the last of them, and the
+/// head and the first tokens need their own.
+const MAX_FIRST_READ_BYTES: usize = 2 * 1024;
 
 /// Maximum number of bytes before the final response head, informational responses included.
 const MAX_HEAD_BYTES: u64 = 64 * 1024;
@@ -87,6 +92,8 @@ pub(super) struct Meter {
     sent: AtomicU64,
     arrived: AtomicU64,
     received: AtomicU64,
+    /// Bytes above TLS.
+    plaintext: AtomicU64,
     /// `received` above this is an error.
     limit: AtomicU64,
     /// `received` when the task last let others have their turn.
@@ -96,7 +103,8 @@ pub(super) struct Meter {
     /// Whether reads need [`Meter::grant`]: not before the exchange begins.
     metered: AtomicBool,
     granted: AtomicBool,
-    /// Whether data arrived whose time is the process's, since the kernel gave none.
+    /// Whether data arrived whose time is the kernel's, and whether some arrived without one.
+    stamped: AtomicBool,
     unstamped: AtomicBool,
 }
 
@@ -113,12 +121,14 @@ impl Meter {
             sent: AtomicU64::new(0),
             arrived: AtomicU64::new(0),
             received: AtomicU64::new(0),
+            plaintext: AtomicU64::new(0),
             limit: AtomicU64::new(MAX_EXCHANGE_BYTES),
             turn: AtomicU64::new(0),
             informational: AtomicU32::new(0),
             head_seen: AtomicBool::new(false),
             metered: AtomicBool::new(false),
             granted: AtomicBool::new(false),
+            stamped: AtomicBool::new(false),
             unstamped: AtomicBool::new(false),
         }
     }
@@ -127,11 +137,13 @@ impl Meter {
     pub(super) fn begin(&self) {
         self.sent.store(0, Relaxed);
         self.received.store(0, Relaxed);
+        self.plaintext.store(0, Relaxed);
         self.turn.store(0, Relaxed);
         self.limit.store(MAX_HEAD_BYTES, Relaxed);
         self.informational.store(0, Relaxed);
         self.head_seen.store(false, Relaxed);
         self.metered.store(true, Relaxed);
+        self.stamped.store(false, Relaxed);
         self.unstamped.store(false, Relaxed);
     }
 
@@ -168,25 +180,31 @@ impl Meter {
         self.granted.store(true, Relaxed);
     }
 
-    /// When the first byte of the request was handed to the kernel; `None` before.
+    /// Returns when the first byte of the request was handed to the kernel; `None` before.
     pub(super) fn sent(&self) -> Option<Instant> {
         let sent = self.sent.load(Relaxed);
         (sent > 0).then(|| self.epoch + Duration::from_nanos(sent))
     }
 
-    /// When the bytes that were read last had arrived.
+    /// Returns when the bytes that were read last had arrived.
     pub(super) fn arrived(&self) -> Instant {
         self.epoch + Duration::from_nanos(self.arrived.load(Relaxed))
     }
 
-    /// Whether no byte has arrived since the exchange began.
+    /// Returns whether no byte of HTTP has arrived since the exchange began. The end of a TLS connection has records of its own.
     pub(super) fn is_silent(&self) -> bool {
-        self.received.load(Relaxed) == 0
+        self.plaintext.load(Relaxed) == 0
     }
 
-    /// The clock of the arrival times.
+    /// Returns the clock of the arrival times.
     pub(super) fn clock(&self) -> Clock {
-        if self.unstamped.load(Relaxed) { Clock::Process } else { Clock::Kernel }
+        let kernel = self.stamped.load(Relaxed) && !self.unstamped.load(Relaxed);
+        if kernel { Clock::Kernel } else { Clock::Process }
+    }
+
+    fn read_size(&self) -> usize {
+        let begins = self.metered.load(Relaxed) && self.received.load(Relaxed) < MAX_READ_BYTES as u64;
+        if begins { MAX_FIRST_READ_BYTES } else { MAX_READ_BYTES }
     }
 
     fn since_epoch(&self, at: Instant) -> u64 {
@@ -201,15 +219,16 @@ impl Meter {
 
     /// Records the arrival of bytes that were read just now. `age`: how long ago the kernel received the last of them.
     fn note_read(&self, bytes: usize, age: Option<Duration>) {
+        if bytes == 0 {
+            return; // the end of the connection has no timestamp, and ends no phase
+        }
         let now = Instant::now();
         let arrived = age.and_then(|age| now.checked_sub(age)).unwrap_or(now);
         let earliest = self.arrived.load(Relaxed).max(self.sent.load(Relaxed));
         self.arrived.store(self.since_epoch(arrived).max(earliest), Relaxed);
         self.received.fetch_add(bytes as u64, Relaxed);
-        // The end of the stream has no timestamp.
-        if bytes > 0 && age.is_none() {
-            self.unstamped.store(true, Relaxed);
-        }
+        let stamps = if age.is_some() { &self.stamped } else { &self.unstamped };
+        stamps.store(true, Relaxed);
     }
 
     fn check_limit(&self) -> io::Result<()> {
@@ -290,7 +309,7 @@ impl AsyncRead for Socket {
         }
         loop {
             ready!(this.stream.poll_read_ready(cx))?;
-            let size = buffer.remaining().min(MAX_READ_BYTES);
+            let size = buffer.remaining().min(this.meter.read_size());
             match this.receive(buffer.initialize_unfilled_to(size)) {
                 Ok((bytes, age)) => {
                     this.meter.note_read(bytes, age);
@@ -329,5 +348,56 @@ impl AsyncWrite for Socket {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+/// A connection above TLS, of which the meter counts the bytes that are read.
+pub(super) struct Plaintext {
+    io: BoxedIo,
+    meter: Arc<Meter>,
+}
+
+impl Plaintext {
+    pub(super) fn new(io: BoxedIo, meter: Arc<Meter>) -> Self {
+        Self { io, meter }
+    }
+}
+
+impl AsyncRead for Plaintext {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        let polled = Pin::new(&mut self.io).poll_read(cx, buffer);
+        self.meter.plaintext.fetch_add((buffer.filled().len() - before) as u64, Relaxed);
+        polled
+    }
+}
+
+impl AsyncWrite for Plaintext {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write(cx, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        parts: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write_vectored(cx, parts)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
     }
 }

@@ -113,6 +113,17 @@ impl Handshake {
         self.client_certificate_requested.load(Ordering::Relaxed)
     }
 
+    /// Returns whether the first read after the handshake failed because the server requires a client certificate. `kind`: of the
+    /// I/O error, where the library's own error is lost.
+    pub(super) fn is_refusal(&self, error: Option<&Error>, kind: Option<io::ErrorKind>) -> bool {
+        let by_alert = match error {
+            Some(Error::AlertReceived(alert)) => refuses_client(*alert),
+            Some(_) => false,
+            None => kind == Some(io::ErrorKind::InvalidData),
+        };
+        self.client_certificate_requested() && by_alert
+    }
+
     /// The findings for the record. `cipher`: of a handshake that succeeded.
     pub(super) fn findings(&self, cipher: Option<&'static str>) -> outcome::Tls {
         let Presented { not_after, version, .. } = self.presented();

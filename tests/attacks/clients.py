@@ -90,7 +90,10 @@ def requests(host: str) -> dict[str, tuple[bytes, set[int | None]]]:
             ("/probe?target=p0", "GET"),
         ):
             found[f"origin-{index}-{path}"] = (
-                f"{method} {path} HTTP/1.1\r\nHost: {host}\r\nOrigin: {origin}\r\nContent-Length: 0\r\n\r\n".encode(),
+                (
+                    f"{method} {path} HTTP/1.1\r\nHost: {host}\r\nOrigin: {origin}\r\n"
+                    "Content-Length: 0\r\n\r\n"
+                ).encode(),
                 refused,
             )
     for method in (
@@ -148,7 +151,10 @@ def requests(host: str) -> dict[str, tuple[bytes, set[int | None]]]:
         b"GET / HTTP/3.7\r\n\r\n",
         b"GET / HTTP/1.1\nHost: x\n\n",
         b"\r\n" * 5000,
-        f"POST /-/reload HTTP/1.1\r\nHost: {host}\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\nGET / HTTP/1.1\r\n".encode(),
+        (
+            f"POST /-/reload HTTP/1.1\r\nHost: {host}\r\nContent-Length: 5\r\n"
+            "Transfer-Encoding: chunked\r\n\r\n0\r\n\r\nGET / HTTP/1.1\r\n"
+        ).encode(),
         f"POST /-/reload HTTP/1.1\r\nHost: {host}\r\nContent-Length: -1\r\n\r\n".encode(),
         f"GET / HTTP/1.1\r\nHost: {host}\r\nTransfer-Encoding: xchunked\r\n\r\n".encode(),
         f"GET / HTTP/1.1\r\nHost : {host}\r\n\r\n".encode(),
@@ -244,10 +250,14 @@ def run(prober: str, account: Account, long: bool) -> None:
     hold = threading.Event()
     service.answers["hang"] = lambda stream: (hold.wait(60), None)[1]
     hanging = "".join(
-        f'[[probe]]\nname = "hang{i}"\nprovider = "hang"\ncheck = "auth"\ninterval = "1h"\ntimeout = "28s"\n'
+        f'[[probe]]\nname = "hang{i}"\nprovider = "hang"\ncheck = "auth"\n'
+        'interval = "1h"\ntimeout = "28s"\n'
         for i in range(140)
     )
-    provider = f'[provider.hang]\napi = "openai"\nbase_url = "http://127.0.0.1:{service.port}/hang"\napi_key = {{ env = "SIM_KEY" }}\nchecks = []\n'
+    provider = (
+        f'[provider.hang]\napi = "openai"\nbase_url = "http://127.0.0.1:{service.port}/hang"\n'
+        'api_key = { env = "SIM_KEY" }\nchecks = []\n'
+    )
     schedule = "[schedule]\nmax_concurrent = 200\nmax_concurrent_per_provider = 150\n"
     with (
         Place(prober, LISTEN + schedule + auth_probes(service) + provider + hanging) as place,
@@ -292,7 +302,8 @@ def run(prober: str, account: Account, long: bool) -> None:
         account.note(
             "honest probes after the floods",
             more >= 5,
-            f"{more:.0f} runs of 10 in {time.monotonic() - begun:.1f} s, {daemon.resident():.0f} MiB",
+            f"{more:.0f} runs of 10 in {time.monotonic() - begun:.1f} s, "
+            f"{daemon.resident():.0f} MiB",
         )
         hold.set()
     logins(prober, account)

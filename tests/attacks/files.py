@@ -1,5 +1,6 @@
 """Hostile files: configurations, planted state and logs, bad reloads."""
 
+import functools
 import os
 import subprocess
 
@@ -26,7 +27,8 @@ def configurations() -> dict[str, bytes]:
         "listen-everywhere": '[server]\nlisten = "0.0.0.0:0"\n',
         "listen-port": '[server]\nlisten = "127.0.0.1:99999"\n',
         "key-inline": f'[provider.openai]\napi_key = "{KEY}"\n',
-        "key-in-url": f'[provider.openai]\nbase_url = "https://{KEY}@x.example"\napi_key = {{ env = "SIM_KEY" }}\n',
+        "key-in-url": f'[provider.openai]\nbase_url = "https://{KEY}@x.example"\n'
+        'api_key = { env = "SIM_KEY" }\n',
         "key-directory": '[provider.openai]\napi_key = { file = "/" }\n',
         "key-endless": '[provider.openai]\napi_key = { file = "/dev/zero" }\n',
         "key-missing": '[provider.openai]\napi_key = { file = "/nonexistent" }\n',
@@ -70,7 +72,8 @@ def configurations() -> dict[str, bytes]:
         "shard-beyond": "[shard]\nindex = 3\ntotal = 2\n",
         "user-colon": '[server]\nbasic_auth = { "a:b" = "$2b$05$x" }\n',
         "user-plain": '[server]\nbasic_auth = { a = "password" }\n',
-        "tls-missing": '[server]\ntls = { cert_file = "/nonexistent", key_file = "/nonexistent" }\n',
+        "tls-missing": "[server]\n"
+        'tls = { cert_file = "/nonexistent", key_file = "/nonexistent" }\n',
         "hostname-url": '[server]\nhostnames = ["https://x/"]\n',
     }
     found = {name: text.encode() for name, text in texts.items()}
@@ -116,10 +119,14 @@ def states() -> dict[str, bytes]:
         "version-negative": '{"version":-1,"probes":[]}',
         "nested": "[" * 100_000,
         "words": CANARY,
-        "day-far": '{"version":1,"budget":{"day":"9999-12-31","spent_usd":1e308,"spent_tokens":18446744073709551615},"probes":[]}',
-        "day-none": '{"version":1,"budget":{"day":"0000-99-99","spent_usd":1,"spent_tokens":1},"probes":[]}',
-        "usd-negative": '{"version":1,"budget":{"day":"2026-01-01","spent_usd":-1e308,"spent_tokens":0},"probes":[]}',
-        "usd-huge": '{"version":1,"budget":{"day":"2026-01-01","spent_usd":1e999,"spent_tokens":0},"probes":[]}',
+        "day-far": '{"version":1,"budget":{"day":"9999-12-31","spent_usd":1e308,'
+        '"spent_tokens":18446744073709551615},"probes":[]}',
+        "day-none": '{"version":1,"budget":{"day":"0000-99-99","spent_usd":1,'
+        '"spent_tokens":1},"probes":[]}',
+        "usd-negative": '{"version":1,"budget":{"day":"2026-01-01","spent_usd":-1e308,'
+        '"spent_tokens":0},"probes":[]}',
+        "usd-huge": '{"version":1,"budget":{"day":"2026-01-01","spent_usd":1e999,'
+        '"spent_tokens":0},"probes":[]}',
         "wait-far": '{"version":1,"probes":['
         + probe
         + ',"backoff":{"until":"9999-12-31T00:00:00Z","step":18446744073709551615}}]}',
@@ -144,6 +151,11 @@ def states() -> dict[str, bytes]:
     }
 
 
+def has_run(daemon: Daemon) -> bool:
+    """Returns whether any probe has run."""
+    return daemon.value("langmart_probe_runs_total") > 0
+
+
 def planted(prober: str, account: Account) -> None:
     """States, and things in the place of files, before a start."""
     service = Service()
@@ -162,7 +174,8 @@ def planted(prober: str, account: Account) -> None:
             place.write(
                 "config.toml",
                 LISTEN
-                + f'[state]\ndirectory = "{place.path}/state"\n[log]\ndirectory = "{place.path}/logs"\n'
+                + f'[state]\ndirectory = "{place.path}/state"\n'
+                + f'[log]\ndirectory = "{place.path}/logs"\n'
                 + auth_probes(service, 1),
             )
             for directory in ("state", "logs"):
@@ -190,10 +203,7 @@ def planted(prober: str, account: Account) -> None:
                 with Daemon(place) as daemon:
                     patient = name != "wait-far"
                     if patient:
-                        wait_for(
-                            "a run",
-                            lambda daemon=daemon: daemon.value("langmart_probe_runs_total") > 0,
-                        )
+                        wait_for("a run", functools.partial(has_run, daemon))
                     if not daemon.is_well() or CANARY.encode() in daemon.log:
                         wrong.append(f"{name}: unwell")
                     status = daemon.stop()

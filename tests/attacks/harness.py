@@ -24,6 +24,7 @@ class Account:
     """What was tried, and what of it held."""
 
     def __init__(self) -> None:
+        """Begins with nothing tried."""
         self.held = 0
         self.broken: list[str] = []
         self.skipped: list[str] = []
@@ -31,7 +32,10 @@ class Account:
     def note(
         self, name: str, held: bool, figure: str, inputs: int = 1, lost: int | None = None
     ) -> None:
-        """Prints the line of an attack. If it did not hold, `lost` of its inputs did not, or one."""
+        """Prints the line of an attack.
+
+        If it did not hold, `lost` of its inputs did not, or one.
+        """
         broken = 0 if held else (lost or 1)
         self.held += inputs - broken
         self.broken += [name] * broken
@@ -62,6 +66,7 @@ class Place:
     """A directory with a configuration and whatever else the prober reads and writes."""
 
     def __init__(self, prober: str, config: str = "") -> None:
+        """Makes the directory and writes the configuration."""
         self.prober = prober
         self.path = pathlib.Path(tempfile.mkdtemp(prefix="attack-"))
         self.write("config.toml", config)
@@ -100,9 +105,11 @@ class Place:
         shutil.rmtree(self.path, ignore_errors=True)
 
     def __enter__(self) -> "Place":
+        """Returns the place itself."""
         return self
 
     def __exit__(self, *_: object) -> None:
+        """Removes the directory."""
         self.close()
 
 
@@ -115,6 +122,11 @@ class Daemon:
         environment: dict[str, str] | None = None,
         before: Callable[[], None] | None = None,
     ) -> None:
+        """Starts the daemon and waits until it is ready.
+
+        `before` is called in the new process, ahead of the program. Raises RuntimeError if the
+        daemon ends instead, TimeoutError if it does neither.
+        """
         command = [place.prober, "run", "--config", str(place.path / "config.toml")]
         self.log = b""
         self.process = subprocess.Popen(
@@ -200,9 +212,11 @@ class Daemon:
         self.reader.join(PATIENCE)
 
     def __enter__(self) -> "Daemon":
+        """Returns the daemon itself."""
         return self
 
     def __exit__(self, *_: object) -> None:
+        """Kills the daemon if it still runs."""
         if self.process.poll() is None:
             self.kill()
 
@@ -211,6 +225,7 @@ class Service:
     """A server on loopback. What a request gets goes by the first segment of its path."""
 
     def __init__(self) -> None:
+        """Listens on a free port and serves from a thread."""
         self.answers: dict[str, bytes | Callable[[socket.socket], None]] = {}
         self.requests = 0
         self.listener = socket.create_server(("127.0.0.1", 0), backlog=4096)
@@ -283,7 +298,8 @@ def auth_probes(service: Service, number: int = 5, interval: str = "100ms") -> s
         for i in range(number)
     )
     return (
-        f'[provider.openai]\nbase_url = "http://127.0.0.1:{service.port}/good"\napi_key = {{ env = "SIM_KEY" }}\n'
+        f'[provider.openai]\nbase_url = "http://127.0.0.1:{service.port}/good"\n'
+        'api_key = { env = "SIM_KEY" }\n'
         f"checks = []\n{probes}"
     )
 

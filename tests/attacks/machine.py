@@ -1,6 +1,7 @@
 """A hostile machine: kills, stops, few descriptors, bad disks, clocks that jump."""
 
 import contextlib
+import functools
 import json
 import os
 import random
@@ -39,7 +40,7 @@ def records(place: Place) -> tuple[int, int]:
 
 
 def kills(prober: str, account: Account, number: int) -> None:
-    """kill -9 at random moments: the state can be read, and at most the line in hand is torn."""
+    """Kills at random moments: the state can be read, and at most the line in hand is torn."""
     service = Service()
     with Place(prober) as place:
         place.write("config.toml", LISTEN + directories(place) + auth_probes(service, 20))
@@ -90,6 +91,11 @@ def stopped(prober: str, account: Account, seconds: int) -> None:
             )
 
 
+def has_runs_beyond(daemon: Daemon, number: float) -> bool:
+    """Returns whether there were more runs than that."""
+    return daemon.value(RUNS) > number
+
+
 def descriptors(prober: str, account: Account) -> None:
     """Too few descriptors: the prober blames itself, and recovers."""
     service = Service()
@@ -99,8 +105,8 @@ def descriptors(prober: str, account: Account) -> None:
             try:
                 with Daemon(
                     place,
-                    before=lambda limit=limit: resource.setrlimit(
-                        resource.RLIMIT_NOFILE, (limit, 4096)
+                    before=functools.partial(
+                        resource.setrlimit, resource.RLIMIT_NOFILE, (limit, 4096)
                     ),
                 ) as daemon:
                     held = []
@@ -121,7 +127,7 @@ def descriptors(prober: str, account: Account) -> None:
                     ]
                     resource.prlimit(daemon.process.pid, resource.RLIMIT_NOFILE, (4096, 4096))
                     runs = daemon.value(RUNS)
-                    wait_for("recovery", lambda runs=runs: daemon.value(RUNS) > runs + 20)
+                    wait_for("recovery", functools.partial(has_runs_beyond, daemon, runs + 20))
                     reasons = {line.split('reason="')[1].split('"')[0] for line in blamed}
                     account.note(
                         f"{limit} descriptors",

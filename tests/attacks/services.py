@@ -157,8 +157,10 @@ def attacks() -> dict[str, bytes]:
         "length-huge": b"HTTP/1.1 200 OK\r\nContent-Length: 4611686018427387904\r\n\r\n{}",
         "length-negative": b"HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\n{}",
         "two-lengths": b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\n{}",
-        "length-and-chunks": b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n",
-        "chunk-huge": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nffffffffffffffff\r\n{}",
+        "length-and-chunks": b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n"
+        b"Transfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n",
+        "chunk-huge": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+        b"ffffffffffffffff\r\n{}",
         "chunk-bad": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
         "chunk-extension": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2;"
         + b"x" * 200_000
@@ -167,7 +169,8 @@ def attacks() -> dict[str, bytes]:
         + b"a: b\r\n" * 50_000,
         "many-headers": b"HTTP/1.1 200 OK\r\n" + b"a: b\r\n" * 50_000 + b"\r\n{}",
         "long-header": b"HTTP/1.1 200 OK\r\na: " + b"x" * 2_000_000 + b"\r\n\r\n{}",
-        "header-control": b"HTTP/1.1 200 OK\r\nx-request-id: \x1b[2J\x00\r\nContent-Length: 2\r\n\r\n{}",
+        "header-control": b"HTTP/1.1 200 OK\r\nx-request-id: \x1b[2J\x00\r\n"
+        b"Content-Length: 2\r\n\r\n{}",
         "request-id-key": response("{}", headers=(f"x-request-id: {KEY}",)),
         "request-id-long": response("{}", headers=("x-request-id: " + CANARY.lower() * 500,)),
         "redirect": response("", "302 Found", ("Location: http://127.0.0.1:9/" + CANARY,)),
@@ -194,7 +197,21 @@ def attacks() -> dict[str, bytes]:
     found |= {
         f"stream-{name}": response(text, kind="text/event-stream") for name, text in events.items()
     }
-    for count in (100_000_000, 10_000_000, 2**63, 2**64, -1, 1.5, 1e300, "9", None, True, [], {}):
+    counts: tuple[object, ...] = (
+        100_000_000,
+        10_000_000,
+        2**63,
+        2**64,
+        -1,
+        1.5,
+        1e300,
+        "9",
+        None,
+        True,
+        [],
+        {},
+    )
+    for count in counts:
         found[f"usage-{json.dumps(count)[:12]}"] = response(usage(count))
     return found
 
@@ -206,16 +223,23 @@ def run(prober: str, account: Account, long: bool) -> None:
     service.answers |= {f"a{index}": answer for index, answer in enumerate(played.values())}
     apis = APIS if long else {api: APIS[api] for api in ("openai", "anthropic", "google")}
     for api, checks in apis.items():
-        checks = checks if long else [check for check in checks if check != "models"]
+        asked = [check for check in checks if long or check != "models"]
         config = ""
         for index in range(len(played)):
             config += (
-                f'[provider.a{index}]\napi = "{api}"\nbase_url = "http://127.0.0.1:{service.port}/a{index}"\n'
-                f'api_key = {{ env = "SIM_KEY" }}\nchecks = []\n'
+                f'[provider.a{index}]\napi = "{api}"\n'
+                f'base_url = "http://127.0.0.1:{service.port}/a{index}"\n'
+                'api_key = { env = "SIM_KEY" }\nchecks = []\n'
             )
-            for check in checks:
-                model = f'model = "m"\nmax_tokens = {MAX_TOKENS}\nprice = {{ input_usd_per_mtok = 1.0, output_usd_per_mtok = 1.0 }}\n'
-                config += f'[[probe]]\nname = "a{index}-{check}"\nprovider = "a{index}"\ncheck = "{check}"\ntimeout = "5s"\n'
+            for check in asked:
+                model = (
+                    f'model = "m"\nmax_tokens = {MAX_TOKENS}\n'
+                    "price = { input_usd_per_mtok = 1.0, output_usd_per_mtok = 1.0 }\n"
+                )
+                config += (
+                    f'[[probe]]\nname = "a{index}-{check}"\nprovider = "a{index}"\n'
+                    f'check = "{check}"\ntimeout = "5s"\n'
+                )
                 config += model if check in ("chat", "stream") else ""
         with Place(prober, config) as place:
             begun = time.monotonic()
@@ -225,7 +249,7 @@ def run(prober: str, account: Account, long: bool) -> None:
             account,
             api,
             list(played),
-            list(checks),
+            asked,
             done.stdout,
             done.stderr,
             done.returncode,

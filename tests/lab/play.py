@@ -64,6 +64,7 @@ class Connection:
     """One accepted connection."""
 
     def __init__(self, stream: socket.socket, spec: dict[str, Any]) -> None:
+        """Holds the stream and its listener's specification; nothing is read yet."""
         self.stream, self.spec = stream, spec
         self.pending = b""
         self.stream_id = 0
@@ -187,6 +188,7 @@ class Listener:
     """One listening socket with its scripts."""
 
     def __init__(self, spec: dict[str, Any], log: pathlib.Path, lock: threading.Lock) -> None:
+        """Binds the address of the specification and accepts from a thread."""
         self.spec, self.log, self.lock = spec, log, lock
         host, port = spec["at"].rsplit(":", 1)
         family, _, _, _, place = socket.getaddrinfo(

@@ -84,6 +84,7 @@ class Server:
     """One name server on UDP and TCP."""
 
     def __init__(self, address: str, zone: Zone, log: pathlib.Path, lock: threading.Lock) -> None:
+        """Binds port 53 of the address and serves UDP and TCP, each from a thread."""
         self.address, self.zone, self.log, self.lock = address, zone, log, lock
         place = socket.getaddrinfo(address, 53, type=socket.SOCK_DGRAM)[0]
         self.udp = socket.socket(place[0], socket.SOCK_DGRAM)

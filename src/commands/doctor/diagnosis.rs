@@ -4,9 +4,7 @@ use serde::Serialize;
 
 use super::{
     places,
-    steps::{
-        Reached, Step, Verdict, host_and_port, is_about_time, looked_up, name_of, next_hop, reached, said,
-    },
+    steps::{Reached, Step, Verdict, host_and_port, looked_up, name_of, next_hop, reached, said},
 };
 use crate::{
     config::{KeySource, Provider},
@@ -155,7 +153,7 @@ fn of_connection(provider: &Provider, outcome: &Outcome) -> Diagnosis {
                  environment",
                 provider.name
             ))
-    } else if said.contains("refused") {
+    } else if outcome.clue == Some(Clue::ConnectionRefused) {
         let cause = format!("nothing listens on {place}, or a firewall rejects the connection ({said})");
         Diagnosis::new("Network Connectivity Issues: firewall blocking", cause).remedy(outcome.hint)
     } else {
@@ -177,13 +175,13 @@ fn of_handshake(provider: &Provider, outcome: &Outcome) -> Diagnosis {
         format!("no trusted connection to {place}: {said}")
     };
     let mut diagnosis = Diagnosis::new("Network Connectivity Issues: SSL error", cause).remedy(outcome.hint);
-    if is_about_time(&said) {
+    if outcome.clue == Some(Clue::CertificateTime) {
         diagnosis = diagnosis.command("timedatectl".to_owned());
     }
     let servername =
         if name_of(&provider.base_url).is_some() { format!(" -servername {host}") } else { String::new() };
     diagnosis = diagnosis.command(format!("openssl s_client -connect {place}{servername} </dev/null"));
-    if said.contains("untrusted") {
+    if outcome.clue == Some(Clue::UntrustedIssuer) {
         diagnosis = diagnosis.command("sudo update-ca-certificates".to_owned());
     }
     diagnosis

@@ -13,7 +13,7 @@ use url::Url;
 use crate::{
     config::{Probe, Provider, dns_server_name, duration},
     outcome::{
-        AddressFailure, Balance, ComponentStatus, DnsServer, FailedAddress, Indicator, LookupFailure,
+        AddressFailure, Balance, Clue, ComponentStatus, DnsServer, FailedAddress, Indicator, LookupFailure,
         Maintenance, Outcome, RateLimit, Reason, Record, rfc3339,
     },
 };
@@ -265,7 +265,7 @@ pub(super) fn tls(provider: &Provider, outcome: &Outcome, now: SystemTime) -> St
     let not_after = outcome.tls.and_then(|tls| tls.not_after);
     if reached(provider, outcome) == Reached::Handshake {
         let text = said(outcome);
-        let text = if is_about_time(&text) {
+        let text = if outcome.clue == Some(Clue::CertificateTime) {
             let until = not_after.map_or_else(String::new, |end| format!("good until {}; ", rfc3339(end)));
             format!("{text} ({until}this machine's clock says {})", rfc3339(now))
         } else {
@@ -282,11 +282,6 @@ pub(super) fn tls(provider: &Provider, outcome: &Outcome, now: SystemTime) -> St
         return Step::new("tls", Verdict::Note, text);
     }
     Step::new("tls", Verdict::Ok, text)
-}
-
-/// Whether what is said of a certificate depends on the clocks.
-pub(super) fn is_about_time(said: &str) -> bool {
-    said.contains("expired") || said.contains("not yet valid")
 }
 
 /// Our clock against the Date header.
