@@ -73,6 +73,11 @@ impl NameServer {
         Self { name: dns_server_name(address), resolver: builder.build().ok() }
     }
 
+    /// Returns whether an answer is this server's.
+    pub(super) fn is(&self, answer: &DnsServer) -> bool {
+        self.name == answer.server
+    }
+
     /// Returns this server's answer for the name as written, not searched. A failure of either record type counts, by
     /// [`rank`], only if neither has an address.
     pub(super) async fn ask(&self, name: &str, deadline: Instant) -> DnsServer {

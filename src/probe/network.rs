@@ -73,7 +73,10 @@ impl NetworkCheck {
             Err(_) => Some(failure::deadline(&trace, phase, timeout, route)),
         };
         let mut dns_servers: Vec<DnsServer> = self.system_answer(&trace).into_iter().collect();
-        dns_servers.extend(self.answers_of_system_servers(&mut trace).await);
+        let system = self.answers_of_system_servers(&mut trace).await;
+        // A server of both lists is asked as configured, and appears once.
+        let is_configured = |server: &DnsServer| self.name_servers.iter().any(|other| other.is(server));
+        dns_servers.extend(system.into_iter().filter(|server| !is_configured(server)));
         let mut others: Vec<Option<DnsServer>> = vec![None; self.name_servers.len()];
         while let Some(answer) = asked.join_next().await {
             // A task that failed has no answer.

@@ -313,8 +313,8 @@ fn name_servers_that_fail_in_the_lab() {
     for (server, verdict, detail, remedy) in [
         ("10.77.0.10", "ok none", "", ""),
         ("10.77.0.11", "dns network", "the name does not exist (NXDOMAIN)", check),
-        ("10.77.0.12", "dns network", "the resolver failed (SERVFAIL)", check),
-        ("10.77.0.13", "dns network", "the resolver refused to answer (REFUSED)", check),
+        ("10.77.0.12", "dns network", "the name server failed (SERVFAIL)", check),
+        ("10.77.0.13", "dns network", "the name server refused to answer (REFUSED)", check),
         ("10.77.0.14", "timeout network", "the name lookup was not answered within 2s", "DNS"),
         ("10.77.0.15", "ok none", "", ""),
         ("10.77.0.16", "dns network", "the name has no address", check),
@@ -322,7 +322,9 @@ fn name_servers_that_fail_in_the_lab() {
         let mode = NAME_SERVERS.iter().find(|known| known.address == server).unwrap().mode;
         let alone = once(&lab, server, &ca, HTTPS, "");
         lab_row(&format!("DNS {mode}"), &alone, verdict, detail, remedy);
-        assert_eq!(alone["dns_servers"].as_array().unwrap().len(), 1, "{alone:#}");
+        // Where the C library has no address, each of its servers is asked.
+        let servers = if verdict == "ok none" { 1 } else { 2 };
+        assert_eq!(alone["dns_servers"].as_array().unwrap().len(), servers, "{alone:#}");
         let resolve = alone["phases"]["resolve"].as_f64().unwrap();
         let expected = match mode {
             "0.3" => 0.3..1.5,
@@ -337,7 +339,13 @@ fn name_servers_that_fail_in_the_lab() {
         let other = once(&lab, server, &ca, HTTPS, "dns_servers = [\"10.77.0.10\", \"10.77.0.13\"]");
         let detail = format!("{detail}; 10.77.0.10 answers");
         lab_row(&format!("DNS {mode}, another answers"), &other, verdict, &detail, "such as 8.8.8.8");
-        let [system, good, refused] = [0, 1, 2].map(|index| &other["dns_servers"][index]);
+        let answers = |name: &str| {
+            let mut of_it = other["dns_servers"].as_array().unwrap().iter().filter(|it| it["server"] == name);
+            let first = of_it.next().unwrap();
+            assert!(of_it.next().is_none(), "{name} appears once: {other:#}");
+            first
+        };
+        let [system, good, refused] = ["system", "10.77.0.10", "10.77.0.13"].map(answers);
         assert_eq!((&system["server"], &system["ok"]), (&"system".into(), &false.into()), "{other:#}");
         assert_eq!((&good["server"], &good["ok"]), (&"10.77.0.10".into(), &true.into()), "{other:#}");
         let addresses: BTreeSet<&str> =
@@ -381,16 +389,9 @@ fn addresses_in_the_lab() {
     let mixed = once(&lab, "10.77.0.17", &ca, HTTPS, "");
     lab_row("two dead addresses, one living", &mixed, "ok none", "", "");
     assert_eq!(mixed["remote_address"], format!("{SERVER}:8443"));
-    let failed: BTreeSet<_> = mixed["failed_addresses"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|failed| format!("{} {}", failed["address"], failed["error"]).replace('"', ""))
-        .collect();
-    let expected = ["10.77.0.66 no_answer", "10.77.0.9 refused"].map(str::to_owned);
-    assert_eq!(failed, BTreeSet::from(expected), "{mixed:#}");
+    // The C library sorts the addresses (RFC 6724), here the living one to the front; path_dial has the other orders.
     let connect = mixed["phases"]["connect"].as_f64().unwrap();
-    assert!((0.25..1.0).contains(&connect), "one head start: {mixed:#}");
+    assert!((0.0..1.0).contains(&connect), "at most one head start: {mixed:#}");
 
     let six = once(&lab, "10.77.0.18", &ca, HTTPS, "");
     lab_row("none, IPv6 alone", &six, "ok none", "", "");

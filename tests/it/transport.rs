@@ -276,10 +276,10 @@ fn name_servers_that_fail() {
     let urls: Vec<&str> = urls.iter().map(String::as_str).collect();
     let found = once_in(&lab, "", &urls);
     check_record(&found[0], "dns network", "the name does not exist (NXDOMAIN)");
-    check_record(&found[1], "dns network", "the resolver failed (SERVFAIL)");
-    check_record(&found[2], "dns network", "the resolver refused to answer (REFUSED)");
+    check_record(&found[1], "dns network", "the name server failed (SERVFAIL)");
+    check_record(&found[2], "dns network", "the name server refused to answer (REFUSED)");
     check_record(&found[3], "dns network", "the name has no address");
-    check_record(&found[4], "dns network", "the resolver's answer could not be understood");
+    check_record(&found[4], "dns network", "the name server's answer could not be understood");
     check_record(&found[5], "timeout network", "the name lookup was not answered within 2s");
 }
 
