@@ -21,8 +21,8 @@ use super::failure::is_local_shortage;
 /// Maximum number of addresses of one answer that are used and recorded.
 const MAX_ADDRESSES: usize = 16;
 
-/// Maximum number of threads. More names than that wait for a thread, within their run's timeout.
-const MAX_THREADS: usize = 512;
+/// Maximum number of threads, below TasksMax of the unit. More names than that wait for a thread, within their run's timeout.
+const MAX_THREADS: usize = 128;
 
 /// How long a thread without work waits for more before it ends.
 const THREAD_IDLE: Duration = Duration::from_secs(60);
