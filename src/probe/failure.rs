@@ -358,7 +358,7 @@ fn certificate(failure: CertificateFailure, api: Api) -> Failure {
         | CertificateFailure::UntrustedRoot => Some(Clue::UntrustedIssuer),
         _ => None,
     };
-    Failure { clue, hint, ..Failure::new(Reason::Tls, fault, detail) }
+    Failure { hint, clue, ..Failure::new(Reason::Tls, fault, detail) }
 }
 
 /// The errors of one type in an error's chain.

@@ -21,7 +21,7 @@ use super::failure::is_local_shortage;
 /// Maximum number of addresses of one answer that are used and recorded.
 const MAX_ADDRESSES: usize = 16;
 
-/// Maximum number of threads, below TasksMax of the unit. More names than that wait for a thread, within their run's timeout.
+/// Maximum number of threads, below `TasksMax` of the unit. More names than that wait for a thread, within their run's timeout.
 const MAX_THREADS: usize = 128;
 
 /// How long a thread without work waits for more before it ends.
