@@ -276,7 +276,7 @@ def main() -> None:
                 print(
                     f"the prober     http://{address}/\nPrometheus    "
                     f" http://{watchers.prometheus}/alerts\nAlertmanager  "
-                    f" http://{watchers.alertmanager}/\nAlerts follow. Ctrl-C ends it.",
+                    f" http://{watchers.alertmanager}/\nAlerts follow. Press Ctrl-C to stop.",
                     flush=True,
                 )
                 time.sleep(arguments.seconds or 1e9)

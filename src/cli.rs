@@ -5,120 +5,122 @@ use std::{net::SocketAddr, path::PathBuf};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
-/// Tells, before the users do, whether LangMart and the LLM providers behind it work, how fast, and whose fault it is
-/// when they don't.
+/// Synthetic monitoring for LangMart and LLM providers
 #[derive(Debug, Parser)]
 #[command(name = "langmart-prober", version, max_term_width = 100)]
 pub struct Cli {
-    /// What to do.
+    /// The command to run.
     #[command(subcommand)]
     pub command: Command,
 }
 
-/// What to do.
+/// The commands of the program.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Probe for ever and serve /metrics: the daemon
+    /// Run the prober daemon
     ///
-    /// Ends with 0 after SIGTERM or SIGINT, 1 where it could not start or had to end, 78 on a bad configuration. SIGHUP reads the
-    /// configuration again.
+    /// Sends the configured probes on schedule and serves /metrics. Exits with 0 after SIGTERM or
+    /// SIGINT, 1 if it cannot start or has to end, 78 if the configuration is invalid. SIGHUP
+    /// reloads the configuration.
     Run(ConfigFile),
-    /// Load the configuration as `run` does, and print the probes that it would schedule
+    /// Check the configuration and print the probes that `run` would schedule
     ///
-    /// Ends with 0, or 78 on a bad configuration. A key that is not reachable from this shell is a warning.
+    /// Exits with 0, or 78 if the configuration is invalid. A key that this shell cannot read is a
+    /// warning.
     CheckConfig {
-        /// Which configuration
+        /// Path to the configuration file
         #[command(flatten)]
         config: ConfigFile,
-        /// Read no key at all
+        /// Do not read any key
         #[arg(long)]
         no_secrets: bool,
     },
-    /// Run probes once and print a table of what they found
+    /// Run probes once and print a table of the results
     ///
-    /// Ends with 0 if all succeeded, 1 if one failed, 78 on a bad configuration. It spends tokens as the probes do, outside
-    /// the budget.
+    /// Exits with 0 if all succeeded, 1 if one failed, 78 if the configuration is invalid. The runs
+    /// consume tokens like scheduled ones, but do not count towards the budget.
     Once {
-        /// Which configuration
+        /// Path to the configuration file
         #[command(flatten)]
         config: ConfigFile,
-        /// One result record a line, as JSON, in place of the table
+        /// Print one JSON record per line instead of the table
         #[arg(long)]
         json: bool,
-        /// Also show request and response on standard error, for a person's eyes: keys are masked, up to 64 KiB each run
+        /// Also print request and response to standard error; keys are masked; up to 64 KiB per run
         #[arg(long)]
         verbose: bool,
-        /// Names of probes; all if none is given
+        /// Names of the probes to run; all by default
         #[arg(value_name = "PROBE")]
         probes: Vec<String>,
     },
-    /// Look for the cause of connection problems, provider by provider, and say what to do
+    /// Diagnose connection problems of each provider and suggest remedies
     ///
-    /// Takes the steps of LangMart's guide: configuration, proxy, DNS, TCP, TLS, health, key, limits, status. Ends with
-    /// 0 if all is well, 1 if something failed, 78 on a bad configuration. It spends no tokens
-    /// without --generate.
+    /// Follows LangMart's guide: configuration, proxy, DNS, TCP, TLS, health, key, limits, status.
+    /// Exits with 0 if everything works, 1 if something failed, 78 if the configuration is invalid.
+    /// Consumes no tokens without --generate.
     Doctor {
-        /// Which configuration
+        /// Path to the configuration file
         #[command(flatten)]
         config: ConfigFile,
-        /// One JSON object a provider, in place of the lines
+        /// Print one JSON object per provider instead of the lines
         #[arg(long)]
         json: bool,
-        /// Send the configured completions too, which spends tokens outside the budget
+        /// Also send the configured completions, which consumes tokens outside the budget
         #[arg(long)]
         generate: bool,
-        /// Names of providers; all if none is given
+        /// Names of the providers to diagnose; all by default
         #[arg(value_name = "PROVIDER")]
         providers: Vec<String>,
     },
-    /// Print what a support ticket needs, from the records of the daemon's runs
+    /// Print a failure report for a support ticket, from the daemon's records
     ///
-    /// By failure: times, codes, durations, request ids, what to do; and the share of successes of each probe. As
-    /// Markdown. Ends with 0, 1 if there is no record, 78 on a bad configuration.
+    /// Lists each failure with times, codes, durations, request IDs and remedy, and the success
+    /// rate of each probe, as Markdown. Exits with 0, 1 if there are no records, 78 if the
+    /// configuration is invalid.
     Report {
-        /// Which configuration
+        /// Path to the configuration file
         #[command(flatten)]
         config: ConfigFile,
-        /// How far back, as the configuration writes durations
+        /// Length of the period up to now, such as 30m or 24h
         #[arg(long, value_name = "DURATION", default_value = "1h")]
         since: String,
-        /// Only the runs of this probe
+        /// Include only the runs of this probe
         #[arg(long, value_name = "NAME")]
         probe: Option<String>,
-        /// JSON in place of Markdown
+        /// Print JSON instead of Markdown
         #[arg(long)]
         json: bool,
     },
-    /// Simulate LangMart and the providers on loopback, with scripted faults
+    /// Run the simulator of LangMart and the providers on loopback, with scripted faults
     Simulate {
-        /// Where to listen for HTTP
+        /// Address to listen on for HTTP
         #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:10430")]
         listen: SocketAddr,
-        /// Where to listen for HTTPS, with a certificate of a CA of its own
+        /// Address to listen on for HTTPS, with a certificate of the simulator's own CA
         #[arg(long, value_name = "ADDRESS", requires = "ca_file")]
         tls_listen: Option<SocketAddr>,
-        /// Where to write that CA's certificate, for `ca_file` in a configuration
+        /// File to write the CA certificate to, for `ca_file` in a configuration
         #[arg(long, value_name = "FILE", requires = "tls_listen")]
         ca_file: Option<PathBuf>,
-        /// The faults to play, as TOML
+        /// Path to the scenario file: the faults to simulate, as TOML
         #[arg(long, value_name = "FILE")]
         scenario: Option<PathBuf>,
     },
-    /// Simulate and probe in one process: no key, no internet, no file needed
+    /// Run the simulator and the daemon in one process: no key, internet or file needed
     Demo {
-        /// Where to serve /metrics
+        /// Address to serve /metrics on
         #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:10429")]
         listen: SocketAddr,
     },
-    /// Print the completion of this command line for a shell
+    /// Print the completion script of a shell
     Completions {
-        /// Which shell
+        /// Name of the shell
         #[arg(value_name = "SHELL")]
         shell: Shell,
     },
-    /// Print a manual page, as troff: `langmart-prober man | man -l -`
+    /// Print a manual page as troff: `langmart-prober man | man -l -`
     Man {
-        /// Which page: the program's, or that of its configuration
+        /// Page to print: of the program or of its configuration
         #[arg(value_name = "PAGE", value_enum, default_value_t = Page::Program)]
         page: Page,
     },
@@ -135,10 +137,10 @@ pub enum Page {
     Configuration,
 }
 
-/// Which configuration.
+/// Path to the configuration file.
 #[derive(Args, Debug)]
 pub struct ConfigFile {
-    /// The configuration
+    /// Path to the configuration file
     #[arg(long = "config", value_name = "FILE", default_value = "/etc/langmart-prober/config.toml")]
     pub path: PathBuf,
 }

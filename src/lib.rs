@@ -1,34 +1,36 @@
-//! The map of langmart-prober, in reading order.
+//! The modules of langmart-prober, in reading order.
 //!
 //! Data flows one way: configuration, schedule, probe, outcome, then metrics, records and pages.
 //!
-//! **Ground**, which imports nothing of ours:
-//! - [`outcome`]: the vocabulary of all parts, closed types for APIs, checks, reasons, faults, and the result record.
+//! **Foundation**, which imports nothing of the crate:
+//! - [`outcome`]: the vocabulary of all modules: closed types for APIs, checks, reasons and faults,
+//! and the result record.
 //! - [`cli`]: the command line.
-//! - [`health`]: which parts beat, which are started again, and whether the daemon is ready.
-//! - [`lines`]: files of lines that no disk can stop: bounded queue, own thread, rotation.
-//! - [`signals`], [`systemd`]: what the operator and the service manager say and hear.
+//! - [`health`]: liveness of the daemon's parts, restarts, and readiness.
+//! - [`lines`]: log files written by a thread: bounded queue, rotation.
+//! - [`signals`], [`systemd`]: commands of the operator, notifications to the service manager.
 //! - [`simulator`]: a simulated LangMart and simulated providers with scripted faults.
 //!
-//! **What is asked for:**
-//! - [`config`]: from a TOML file to checked, immutable types, every problem of a file at once.
+//! **Configuration:**
+//! - [`config`]: from a TOML file to checked, immutable types; reports every problem of a file at
+//! once.
 //!
-//! **What is done about it**, each part knowing only configuration and outcome:
+//! **Probing**, each module knowing only configuration and outcome:
 //! - [`schedule`]: when to run; knows neither HTTP nor Prometheus.
-//! - [`probe`]: one attempt at one target, from the lookup to the verdict.
+//! - [`probe`]: one attempt at one target, from DNS lookup to classification.
 //! - [`metrics`]: everything that is exported.
 //! - [`history`]: the last hundred runs of each probe, in memory, for the pages.
-//! - [`records`]: `results.jsonl`, one line for each run.
-//! - [`state`]: what survives a restart: waits, the day's spending, when each probe ran last.
+//! - [`records`]: `results.jsonl`, one line per run.
+//! - [`state`]: what survives a restart: backoff, the day's spending, last runs.
 //! - [`logging`]: the daemon's own log.
 //!
-//! **Where it is seen:**
-//! - [`page`]: what people and their scripts read: the status page, a page for each probe, JSON.
+//! **Presentation:**
+//! - [`page`]: the status page, a page per probe, JSON.
 //! - [`server`]: the HTTP listener with `/metrics` and the pages.
 //!
-//! **Where it is put together:**
-//! - [`commands`]: what a person runs by hand.
-//! - [`daemon`]: the composition root: start, the one select loop, reload, stop.
+//! **Composition:**
+//! - [`commands`]: commands that people run by hand.
+//! - [`daemon`]: the composition root: start order, the select loop, reload, stop.
 
 pub mod cli;
 pub mod commands;

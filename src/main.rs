@@ -18,13 +18,13 @@ use langmart_prober::{
 fn main() {
     let command = Cli::parse().command;
     let status = run(command).unwrap_or_else(|error| {
-        // A reader that has seen enough, `head` for one, is no failure to report.
+        // A reader that closed the pipe, such as `head`, is not an error.
         if error.kind() != io::ErrorKind::BrokenPipe {
-            say(&format!("langmart-prober: {error}"));
+            print_error(&format!("langmart-prober: {error}"));
         }
         EXIT_FAILED
     });
-    // Not by returning, which would wait for threads that may hang in the kernel.
+    // Returning from main would wait for threads that may be blocked in the kernel.
     process::exit(status.into());
 }
 
@@ -34,7 +34,7 @@ fn run(command: Command) -> io::Result<u8> {
         Command::Run(config) => Ok(match daemon::run(&Source::File(config.path), |_| ()) {
             Ok(()) => EXIT_OK,
             Err(fatal) => {
-                fatal.tell(err);
+                fatal.print(err);
                 if matches!(fatal, Fatal::Configuration(_)) { EXIT_CONFIGURATION } else { EXIT_FAILED }
             }
         }),
@@ -72,12 +72,13 @@ fn run(command: Command) -> io::Result<u8> {
     }
 }
 
-/// Whether standard output is for eyes that want colours (no-color.org).
+/// Returns whether standard output is a terminal that may be coloured (no-color.org).
 fn colour() -> bool {
     io::stdout().is_terminal() && env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
 
-/// Tells a person, without a panic where nobody can be told: that would spoil the exit status, which systemd goes by.
-fn say(message: &str) {
+/// Prints to standard error and ignores write errors, because a panic would change the exit status,
+/// which systemd evaluates.
+fn print_error(message: &str) {
     let _ = writeln!(io::stderr(), "{message}");
 }

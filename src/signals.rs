@@ -1,4 +1,4 @@
-//! Signals of the operating system as two wishes: stop and reload.
+//! Signals of the operating system as two commands: stop and reload.
 
 use std::{
     future::poll_fn,
@@ -17,52 +17,54 @@ use signal_hook::{
     flag,
 };
 
-/// What the operator wants.
+/// A command of the operator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Signal {
-    /// SIGTERM or SIGINT: finish what is in flight and end.
+    /// SIGTERM or SIGINT: finish the runs in flight and exit.
     Stop,
-    /// SIGHUP: read the configuration again.
+    /// SIGHUP: reload the configuration.
     Reload,
 }
 
-/// The signals of this process, from now to its end.
+/// The signal handlers of this process, which stay installed until it ends.
 pub struct Signals {
     stream: signal_hook_tokio::Signals,
-    impatient: Arc<AtomicBool>,
+    exit_at_once: Arc<AtomicBool>,
 }
 
 impl Signals {
-    /// Takes the signals over from their defaults. Needs a tokio runtime with I/O.
+    /// Installs the handlers. Needs a tokio runtime with I/O enabled.
     pub fn listen() -> io::Result<Self> {
-        let impatient = Arc::new(AtomicBool::new(false));
+        let exit_at_once = Arc::new(AtomicBool::new(false));
         for number in [SIGTERM, SIGINT] {
-            // Inside the signal handler, so that it works although the runtime is stuck in the drain.
-            flag::register_conditional_shutdown(number, 0, Arc::clone(&impatient))?;
+            // Runs inside the signal handler, so that it works even if the runtime is blocked
+            // during the drain.
+            flag::register_conditional_shutdown(number, 0, Arc::clone(&exit_at_once))?;
         }
         let stream = signal_hook_tokio::Signals::new([SIGHUP, SIGINT, SIGTERM])?;
-        Ok(Self { stream, impatient })
+        Ok(Self { stream, exit_at_once })
     }
 
-    /// The next wish. Signals that came since the last one become one: a stop if there is any among them, else one
-    /// reload, which is after the last SIGHUP. Cancel safe.
+    /// Waits for the next command. Signals that arrived since the last call are merged into one
+    /// command: a stop if there is any, else one reload. Cancel safe.
     pub async fn next(&mut self) -> Signal {
         poll_fn(|context| {
-            let mut wish = None;
+            let mut command = None;
             while let Poll::Ready(Some(number)) = Pin::new(&mut self.stream).poll_next(context) {
-                wish = match number {
-                    SIGHUP => wish.or(Some(Signal::Reload)),
+                command = match number {
+                    SIGHUP => command.or(Some(Signal::Reload)),
                     _ => Some(Signal::Stop),
                 };
             }
-            wish.map_or(Poll::Pending, Poll::Ready)
+            command.map_or(Poll::Pending, Poll::Ready)
         })
         .await
     }
 
-    /// From now on a signal to stop ends the process at once, with status 0 and whatever it was doing: for the drain.
+    /// Makes the next SIGTERM or SIGINT end the process immediately with status 0. Called when the
+    /// drain begins.
     pub fn end_at_next_stop(&self) {
-        self.impatient.store(true, Ordering::Relaxed);
+        self.exit_at_once.store(true, Ordering::Relaxed);
     }
 }
 
@@ -80,44 +82,45 @@ mod tests {
 
     use super::*;
 
-    /// Set for the process that plays the daemon: signals are not for the one that runs the tests.
-    const PLAY: &str = "LANGMART_PROBER_TEST_SIGNALS";
-    /// Its status where all that it saw was right but the last signal did not end it.
-    const SURVIVED: i32 = 9;
+    /// The variable that is set for the child process: the process that runs the tests must not
+    /// receive signals.
+    const CHILD_VARIABLE: &str = "LANGMART_PROBER_TEST_SIGNALS";
+    /// Exit status of a child that passed all assertions but survived the last signal.
+    const SURVIVED_STATUS: i32 = 9;
 
     #[test]
-    fn signals_become_wishes_and_a_second_stop_ends_at_once() {
+    fn signals_become_commands_and_a_second_stop_exits() {
         let output = Command::new(env::current_exe().unwrap())
-            .args(["--exact", "signals::tests::play", "--nocapture", "--test-threads=1"])
-            .env(PLAY, "1")
+            .args(["--exact", "signals::tests::child", "--nocapture", "--test-threads=1"])
+            .env(CHILD_VARIABLE, "1")
             .output()
             .unwrap();
-        let said = String::from_utf8_lossy(&output.stdout);
-        assert!(said.contains("about to end"), "{output:?}");
+        let printed = String::from_utf8_lossy(&output.stdout);
+        assert!(printed.contains("about to end"), "{output:?}");
         assert_eq!(output.status.code(), Some(0), "{output:?}");
-        assert!(!said.contains("test result"), "it ended by the signal, not by the harness: {said}");
+        assert!(!printed.contains("test result"), "it ended by the signal, not by the harness: {printed}");
     }
 
     #[test]
-    fn play() {
-        if env::var_os(PLAY).is_none() {
+    fn child() {
+        if env::var_os(CHILD_VARIABLE).is_none() {
             return;
         }
         let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().unwrap();
         runtime.block_on(async {
             let mut signals = Signals::listen().unwrap();
-            // `raise` returns after the handler has run, so that the order is certain.
+            // `raise` returns after the handler has run, so the order is deterministic.
             for _ in 0..100 {
                 raise(SIGHUP).unwrap();
             }
             assert_eq!(signals.next().await, Signal::Reload);
             assert!(nothing(&mut signals), "a burst is one reload");
             raise(SIGHUP).unwrap();
-            assert_eq!(signals.next().await, Signal::Reload, "one that comes during the reload is another");
+            assert_eq!(signals.next().await, Signal::Reload, "a SIGHUP during a reload causes another");
 
             raise(SIGTERM).unwrap();
             raise(SIGHUP).unwrap();
-            assert_eq!(signals.next().await, Signal::Stop, "nothing is reloaded on the way out");
+            assert_eq!(signals.next().await, Signal::Stop, "a stop takes precedence");
             assert!(nothing(&mut signals));
             raise(SIGINT).unwrap();
             assert_eq!(signals.next().await, Signal::Stop);
@@ -125,9 +128,9 @@ mod tests {
             signals.end_at_next_stop();
             println!("about to end");
             raise(SIGHUP).unwrap();
-            // Without another turn of the runtime: a stuck drain ends too.
+            // Not polled again: a blocked drain must end, too.
             raise(SIGTERM).unwrap();
-            process::exit(SURVIVED);
+            process::exit(SURVIVED_STATUS);
         });
     }
 

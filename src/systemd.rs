@@ -1,4 +1,4 @@
-//! Tells systemd how the service is (`sd_notify(3)`), from a thread of its own, since its socket can block.
+//! Notifications to systemd (`sd_notify(3)`), sent by a thread because the socket can block.
 
 use std::{
     ffi::{OsStr, OsString},
@@ -19,10 +19,10 @@ use std::{
 
 use sd_notify::NotifyState;
 
-/// How many messages wait at most. More means that systemd does not read, and the next one would say no more.
-const CAPACITY: usize = 16;
+/// Maximum number of queued messages. The queue is full only if systemd does not read them.
+const QUEUE_CAPACITY: usize = 16;
 
-/// The way to systemd, or nothing at all where there is none.
+/// Sends notifications to systemd; does nothing if the process was not started by systemd.
 #[derive(Debug)]
 pub struct Notifier {
     messages: Option<SyncSender<Message>>,
@@ -31,64 +31,64 @@ pub struct Notifier {
 #[derive(Debug)]
 enum Message {
     Send(String),
-    /// Dropping the sender tells that everything before it was sent.
+    /// Dropping the sender reports that all earlier messages were sent.
     Flush(#[expect(dead_code, reason = "held to be dropped")] SyncSender<()>),
 }
 
 impl Notifier {
-    /// Starts the thread, given the value of `NOTIFY_SOCKET`; `None`: not started by systemd, and every notification
-    /// does nothing.
+    /// Starts the thread. `notify_socket` is the value of `NOTIFY_SOCKET`; without one, all
+    /// notifications do nothing.
     pub fn start(notify_socket: Option<OsString>) -> io::Result<Self> {
         let Some(address) = notify_socket.filter(|address| !address.is_empty()) else {
             return Ok(Self { messages: None });
         };
-        let (sender, messages) = mpsc::sync_channel(CAPACITY);
+        let (sender, messages) = mpsc::sync_channel(QUEUE_CAPACITY);
         thread::Builder::new().name("systemd".to_owned()).spawn(move || {
             for message in messages {
                 if let Message::Send(text) = message
                     && let Err(error) = send(&address, &text)
                 {
-                    tracing::warn!(%error, "Systemd cannot be notified");
+                    tracing::warn!(%error, "Failed to notify systemd");
                 }
             }
         })?;
         Ok(Self { messages: Some(sender) })
     }
 
-    /// The service is up, or a reload is over.
+    /// Reports that the service is up, or that a reload has ended.
     pub fn ready(&self, status: &str) {
         self.send(&[NotifyState::Ready, NotifyState::Status(&one_line(status))]);
     }
 
-    /// What `systemctl status` shows.
+    /// Sets the status line of `systemctl status`.
     pub fn status(&self, text: &str) {
         self.send(&[NotifyState::Status(&one_line(text))]);
     }
 
-    /// A reload begins; [`Notifier::ready`] ends it, whether it succeeded or not.
+    /// Reports the beginning of a reload. [`Notifier::ready`] ends it, successful or not.
     pub fn reloading(&self) {
-        // One message: systemd 253 and later kills a service whose RELOADING comes without the time.
+        // One message: systemd 253 and later kills a service that sends RELOADING without the time.
         let now = NotifyState::monotonic_usec_now().expect("every Linux has a monotonic clock");
         self.send(&[NotifyState::Reloading, now]);
     }
 
-    /// The service begins to stop.
+    /// Reports that the service is stopping.
     pub fn stopping(&self, status: &str) {
         self.send(&[NotifyState::Stopping, NotifyState::Status(&one_line(status))]);
     }
 
-    /// The service is alive.
+    /// Reports that the service is alive.
     pub fn watchdog(&self) {
         self.send(&[NotifyState::Watchdog]);
     }
 
-    /// Waits until what was notified is sent, at most until the deadline.
+    /// Waits until all earlier notifications are sent, until the deadline at the latest.
     pub fn flush(&self, deadline: Duration) {
         let (sender, flushed) = mpsc::sync_channel(0);
         if let Some(messages) = &self.messages
             && messages.try_send(Message::Flush(sender)).is_ok()
         {
-            // Ends with the sender's drop; on a full queue there is nothing worth waiting for.
+            // The receiver fails when the sender is dropped. A full queue is not worth waiting for.
             let _ = flushed.recv_timeout(deadline);
         }
     }
@@ -99,14 +99,16 @@ impl Notifier {
                 let _ = writeln!(text, "{state}");
                 text
             });
-            // On a full queue systemd has not read for long, and will not miss this one.
+            // A full queue means that systemd has not read for a while and does not need this
+            // message.
             let _ = messages.try_send(Message::Send(text));
         }
     }
 }
 
-/// How often to call [`Notifier::watchdog`]: half of what systemd allows, as `sd_watchdog_enabled(3)` recommends, given
-/// the values of `WATCHDOG_USEC` and `WATCHDOG_PID`. `None`: there is no watchdog, or not for this process.
+/// Returns how often to call [`Notifier::watchdog`]: half of the watchdog timeout, as
+/// `sd_watchdog_enabled(3)` recommends. The arguments are the values of `WATCHDOG_USEC` and
+/// `WATCHDOG_PID`. Returns `None` if there is no watchdog, or if it is for another process.
 pub fn watchdog_interval(usec: Option<&str>, pid: Option<&str>) -> Option<Duration> {
     let usec: u64 = usec?.parse().ok().filter(|&usec| usec > 0)?;
     match pid {
@@ -115,7 +117,8 @@ pub fn watchdog_interval(usec: Option<&str>, pid: Option<&str>) -> Option<Durati
     }
 }
 
-/// Not by `sd_notify::notify`, which reads the environment and knows no abstract sockets.
+/// Sends one datagram. `sd_notify::notify` reads the environment and does not support abstract
+/// sockets.
 fn send(address: &OsStr, text: &str) -> io::Result<()> {
     let address = match address.as_bytes().strip_prefix(b"@") {
         Some(name) => SocketAddr::from_abstract_name(name)?,
@@ -125,7 +128,7 @@ fn send(address: &OsStr, text: &str) -> io::Result<()> {
     Ok(())
 }
 
-/// A newline would begin another assignment.
+/// Replaces control characters, because a newline would start another assignment.
 fn one_line(text: &str) -> String {
     text.replace(char::is_control, " ")
 }
@@ -134,7 +137,7 @@ fn one_line(text: &str) -> String {
 mod tests {
     use super::*;
 
-    /// A socket as systemd has it, and a notifier to it.
+    /// Returns a socket like systemd's, and a notifier that sends to it.
     fn pair(address: &SocketAddr, name: &OsStr) -> (UnixDatagram, Notifier) {
         let socket = UnixDatagram::bind_addr(address).unwrap();
         socket.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
@@ -166,14 +169,14 @@ mod tests {
         let message = receive(&socket);
         let usec =
             message.strip_prefix("RELOADING=1\nMONOTONIC_USEC=").and_then(|rest| rest.strip_suffix('\n'));
-        let told: i64 = usec.and_then(|usec| usec.parse().ok()).expect(&message);
+        let sent: i64 = usec.and_then(|usec| usec.parse().ok()).expect(&message);
         let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
-        let age = now.tv_sec * 1_000_000 + now.tv_nsec / 1000 - told;
+        let age = now.tv_sec * 1_000_000 + now.tv_nsec / 1000 - sent;
         assert!((0..60_000_000).contains(&age), "{message} is {age} microseconds old");
     }
 
     #[test]
-    fn abstract_sockets_are_known() {
+    fn abstract_socket_is_supported() {
         let name = format!("langmart-prober-test-{}", process::id());
         let address = SocketAddr::from_abstract_name(&name).unwrap();
         let (socket, notifier) = pair(&address, OsStr::new(&format!("@{name}")));
@@ -182,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_notified_is_sent_when_flush_returns() {
+    fn flush_returns_after_messages_are_sent() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("notify");
         let (socket, notifier) = pair(&SocketAddr::from_pathname(&path).unwrap(), path.as_os_str());
@@ -193,11 +196,11 @@ mod tests {
     }
 
     #[test]
-    fn a_systemd_that_does_not_read_blocks_nobody() {
+    fn socket_that_is_not_read_does_not_block() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("notify");
         let (_socket, notifier) = pair(&SocketAddr::from_pathname(&path).unwrap(), path.as_os_str());
-        // Far more than its socket and our queue hold; a call that blocked would never return.
+        // Far more than the socket and the queue hold; a blocking call would never return.
         for _ in 0..10_000 {
             notifier.watchdog();
         }
@@ -205,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn without_systemd_nothing_happens() {
+    fn notifier_without_systemd_does_nothing() {
         for socket in [None, Some(OsString::new())] {
             let notifier = Notifier::start(socket).unwrap();
             assert!(notifier.messages.is_none());
@@ -215,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn the_watchdog_is_fed_twice_in_its_time() {
+    fn watchdog_interval_is_half_of_the_timeout() {
         #[track_caller]
         fn check(usec: Option<&str>, pid: Option<&str>, expected: Option<Duration>) {
             assert_eq!(watchdog_interval(usec, pid), expected, "{usec:?} {pid:?}");

@@ -1,16 +1,17 @@
-//! `check-config`: the loader of `run`, then the probes that it would schedule and what they would spend.
+//! `check-config`: checks the configuration like `run`, and prints the probes with their estimated
+//! consumption.
 
 use std::{io::Write, iter, path::Path};
 
 use super::{
-    EXIT_CONFIGURATION, EXIT_FAILED, EXIT_OK, by_hand::by_hand, forbid_core_dumps, table as columns,
+    EXIT_CONFIGURATION, EXIT_FAILED, EXIT_OK, command_line::command_line, forbid_core_dumps, table as columns,
 };
 use crate::config::{
     BYTES_PER_TOKEN, Budget, Comparison, Config, Keys, Loaded, Pool, PoolMember, Probe, Problem, Shard,
     Spending, Surroundings, duration, load, systemd_run,
 };
 
-/// The columns of a day's table: six of words, the others of figures.
+/// The columns of the daily table. Four are aligned to the left, the others to the right.
 const DAY_COLUMNS: [&str; 10] = [
     "PROBE",
     "CHECK",
@@ -24,11 +25,12 @@ const DAY_COLUMNS: [&str; 10] = [
     "USD/DAY",
 ];
 
-/// The columns of a month's.
+/// The columns of the monthly table.
 const MONTH_COLUMNS: [&str; 5] =
     ["PROBE", "REQUESTS/MONTH", "INPUT TOKENS/MONTH", "OUTPUT TOKENS/MONTH", "USD/MONTH"];
 
-/// Loads the file at `path` and prints its problems and warnings to `err`, its probes to `out`. The exit status.
+/// Loads the file at `path`, and prints problems and warnings to `err`, probes to `out`. Returns
+/// the exit status.
 pub fn check_config(
     path: &Path,
     no_secrets: bool,
@@ -36,41 +38,41 @@ pub fn check_config(
     out: &mut impl Write,
     err: &mut impl Write,
 ) -> u8 {
-    // Before there is a key in memory.
+    // Before any key is in memory.
     forbid_core_dumps(err);
     let keys = if no_secrets { Keys::Skipped } else { Keys::Reported };
     let (status, results, messages) = match load(path, keys, surroundings) {
-        Ok(loaded) => (EXIT_OK, tables(&loaded.config), remarks(&loaded, path, no_secrets, surroundings)),
+        Ok(loaded) => (EXIT_OK, tables(&loaded.config), messages(&loaded, path, no_secrets, surroundings)),
         Err(problems) => {
-            (EXIT_CONFIGURATION, String::new(), format!("{problems}\n{}", warned(problems.warnings())))
+            (EXIT_CONFIGURATION, String::new(), format!("{problems}\n{}", warning_lines(problems.warnings())))
         }
     };
-    // Where standard error is closed there is nobody left to tell.
+    // Write errors of standard error are ignored.
     let _ = err.write_all(messages.as_bytes());
     let written = out.write_all(results.as_bytes()).and_then(|()| out.flush());
     if written.is_err() { EXIT_FAILED } else { status }
 }
 
-/// The warnings, and how to have the credentials that only the unit has.
-fn remarks(loaded: &Loaded, path: &Path, no_secrets: bool, surroundings: &Surroundings<'_>) -> String {
-    let warnings = warned(&loaded.warnings);
+/// Returns the warnings, and the command that has the credentials which only the unit can read.
+fn messages(loaded: &Loaded, path: &Path, no_secrets: bool, surroundings: &Surroundings<'_>) -> String {
+    let warnings = warning_lines(&loaded.warnings);
     if no_secrets || loaded.credentials.is_empty() || surroundings.credentials_directory().is_some() {
         return warnings;
     }
-    let command = by_hand("check-config", path, &[], &[]);
+    let command = command_line("check-config", path, &[], &[]);
     let line = systemd_run(loaded.credentials.iter().map(String::as_str), &command);
     format!(
-        "{warnings}To check with the credentials, as root and with the paths of the unit's LoadCredential=:\n  {line}\n"
+        "{warnings}To check with the credentials, as root, with the paths of the unit's LoadCredential=:\n  {line}\n"
     )
 }
 
-/// A line for each warning.
-fn warned(warnings: &[Problem]) -> String {
+/// Returns a line for each warning.
+fn warning_lines(warnings: &[Problem]) -> String {
     let lines: Vec<_> = warnings.iter().map(|warning| format!("warning: {warning}\n")).collect();
     lines.concat()
 }
 
-/// The probes, aligned, with their totals, of a day and of a month, and how the numbers came about.
+/// Returns the daily and the monthly table with totals, the notes, the comparisons and the pools.
 fn tables(config: &Config) -> String {
     let mut days = vec![DAY_COLUMNS.map(str::to_owned).to_vec()];
     let mut months = vec![MONTH_COLUMNS.map(str::to_owned).to_vec()];
@@ -88,7 +90,7 @@ fn tables(config: &Config) -> String {
     format!("{days}\n{months}{}{}{}", notes(config), comparisons(config), pools(config))
 }
 
-/// The comparisons, aligned, behind an empty line; nothing where there are none.
+/// Returns the table of comparisons after an empty line, or nothing if there are none.
 fn comparisons(config: &Config) -> String {
     let rows = config.comparisons.iter().map(|comparison| {
         let Comparison { name, gateway, direct } = &**comparison;
@@ -99,7 +101,8 @@ fn comparisons(config: &Config) -> String {
     group(["COMPARISON", "GATEWAY", "DIRECT", "INTERVAL"], 3, rows)
 }
 
-/// The members of the pools with their shares, aligned, behind an empty line; nothing where there are no pools.
+/// Returns the table of pool members with their shares after an empty line, or nothing if there are
+/// no pools.
 fn pools(config: &Config) -> String {
     let rows = config.pools.iter().flat_map(|Pool { name, members }| {
         let total: u32 = members.iter().map(|member| member.weight).sum();
@@ -116,23 +119,23 @@ fn group(head: [&str; 4], words: usize, rows: impl Iterator<Item = Vec<String>>)
     if rows.len() > 1 { format!("\n{}", columns::render(&rows, words)) } else { String::new() }
 }
 
-/// How the figures came about, and what they may not exceed.
+/// Returns the notes below the tables: how the figures were estimated, the shard and the budget.
 fn notes(config: &Config) -> String {
     let mut notes = Vec::new();
     if config.probes.iter().any(|probe| probe.check().generates()) {
         notes.push(format!(
-            "\nInput tokens are estimated: a token for each {BYTES_PER_TOKEN} bytes of the prompt and some \
-             for its frame, times the runs.\nOutput tokens are the most there can be: max_tokens times the runs.\n\
-             The cost follows from both and the price of each probe: an upper estimate. A month has 31 days.\n"
+            "\nInput tokens are estimated: one token per {BYTES_PER_TOKEN} bytes of the prompt, plus some \
+             for its framing, times the runs.\nOutput tokens are an upper bound: max_tokens times the runs.\n\
+             The cost is an upper estimate from both and the price of each probe. A month has 31 days.\n"
         ));
     }
     let unpriced = config.probes.iter().filter(|probe| probe.chat().is_some_and(|chat| chat.price.is_none()));
     let unpriced: Vec<_> = unpriced.map(|probe| probe.name.as_str()).collect();
     if !unpriced.is_empty() {
-        notes.push(format!("Without a price, and so not in the cost: {}.\n", unpriced.join(", ")));
+        notes.push(format!("Not in the cost, because they have no price: {}.\n", unpriced.join(", ")));
     }
     if let Some(Shard { index, total }) = config.shard {
-        let rest = if total == 1 { "which are all" } else { "the other daemons have the others" };
+        let rest = if total == 1 { "which are all of them" } else { "the other daemons run the rest" };
         notes.push(format!(
             "\nShard {index} of {total}: {} probes of the file, {rest}.\n",
             config.probes.len()
@@ -143,12 +146,12 @@ fn notes(config: &Config) -> String {
         let tokens = daily_tokens.map(|tokens| format!("{tokens} tokens"));
         let limits: Vec<_> = cost.into_iter().chain(tokens).collect();
         let limits = if limits.is_empty() { "no limit".to_owned() } else { limits.join(", ") };
-        notes.push(format!("The budget of a UTC day: {limits}.\n"));
+        notes.push(format!("Budget per UTC day: {limits}.\n"));
     }
     notes.concat()
 }
 
-/// What a row says of a probe before its figures.
+/// Returns the cells of a row before its figures.
 fn words(probe: &Probe) -> [String; 6] {
     let provider = &probe.provider;
     [
@@ -161,10 +164,10 @@ fn words(probe: &Probe) -> [String; 6] {
     ]
 }
 
-/// Requests, input tokens, output tokens and their cost, as a row has them.
+/// Returns requests, input tokens, output tokens and cost as cells.
 fn figures(spending: Spending) -> [String; 4] {
     let Spending { requests, input_tokens, output_tokens, cost_usd } = spending;
-    // A weekly probe is not nothing, nor is the price of a small model.
+    // Small numbers keep a digit, so that a weekly probe or a cheap model is not shown as 0.
     let number = |number: f64| {
         if number > 0.0 && number < 10.0 { format!("{number:.1}") } else { format!("{number:.0}") }
     };
@@ -212,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn the_table_says_what_a_day_would_take() {
+    fn tables_show_consumption_per_day_and_month() {
         let (status, out, _) = run(FILE, true, &|_| None);
         assert_eq!(status, EXIT_OK);
         let rows: Vec<Vec<&str>> =
@@ -260,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn a_network_check_sends_no_request() {
+    fn network_check_sends_no_requests() {
         let (status, out, _) = run("[provider.langmart]\nchecks = [\"network\"]", false, &|_| None);
         assert_eq!(status, EXIT_OK);
         let row = out.lines().nth(1).unwrap();
@@ -269,11 +272,11 @@ mod tests {
     }
 
     #[test]
-    fn what_has_no_price_is_said_and_so_is_the_budget() {
+    fn notes_list_probes_without_price_and_the_budget() {
         let text = FILE.replace("price = ", "# ") + "[budget]\ndaily_tokens = 1000\n";
         let (status, out, err) = run(&text, true, &|_| None);
         assert_eq!(status, EXIT_OK);
-        assert!(out.contains("not in the cost: chat.\nThe budget of a UTC day: 1000 tokens.\n"), "{out}");
+        assert!(out.contains("no price: chat.\nBudget per UTC day: 1000 tokens.\n"), "{out}");
         assert!(out.lines().any(|line| line.starts_with("total") && line.ends_with(" -")), "{out}");
         assert_eq!(
             err,
@@ -292,7 +295,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_that_this_shell_cannot_reach_is_a_warning() {
+    fn unreadable_key_is_a_warning() {
         let (status, _, err) = run(FILE, false, &|_| None);
         assert_eq!(status, EXIT_OK);
         assert_eq!(
@@ -300,14 +303,14 @@ mod tests {
             "warning: config.toml:3: provider.langmart.api_key: credential langmart exists only inside the systemd \
              unit: CREDENTIALS_DIRECTORY is not set\n\
              warning: config.toml:6: provider.openai.api_key: environment variable OPENAI_API_KEY is not set; export it, or keep it in a file\n\
-             To check with the credentials, as root and with the paths of the unit's LoadCredential=:\n  \
+             To check with the credentials, as root, with the paths of the unit's LoadCredential=:\n  \
              systemd-run --pipe --wait --collect --quiet --property=LoadCredential=langmart:/etc/credstore/langmart \
              langmart-prober check-config --config config.toml\n"
         );
     }
 
     #[test]
-    fn without_secrets_none_is_missed() {
+    fn no_secrets_reports_no_missing_key() {
         let (status, _, err) = run(FILE, true, &|_| None);
         assert_eq!((status, err.as_str()), (EXIT_OK, ""));
     }
@@ -351,20 +354,20 @@ mod tests {
             chat  openai-gpt         2   67 %\n\
             chat  langmart-gpt       1   33 %\n";
         assert!(out.ends_with(expected), "{out}");
-        // 288 runs a day of some 5,200 tokens.
+        // 288 runs per day of about 5,200 tokens each.
         let input: u64 = out.lines().nth(1).unwrap().split_whitespace().nth_back(2).unwrap().parse().unwrap();
         assert!((1_400_000..1_700_000).contains(&input), "{out}");
     }
 
     #[test]
-    fn a_bad_file_has_no_table() {
+    fn invalid_file_has_no_table() {
         let (status, out, err) = run("[log]\nlevl = 1\n", false, &|_| None);
         assert_eq!((status, out.as_str()), (EXIT_CONFIGURATION, ""));
         assert!(err.starts_with("config.toml:2: log.levl: unknown key; did you mean level?"), "{err}");
     }
 
     #[test]
-    fn a_bad_file_has_its_warnings_too_but_none_that_its_errors_made() {
+    fn invalid_file_has_only_its_own_warnings() {
         let text = format!("{FILE}[budget]\ndaily_tokens = 1000\n[log]\nlevl = 1\n");
         let (status, _, err) = run(&text, true, &|_| None);
         assert_eq!(status, EXIT_CONFIGURATION);
@@ -372,23 +375,23 @@ mod tests {
         assert_eq!(lines.len(), 2, "{err}");
         assert!(lines[0].contains("log.levl: unknown key"), "{err}");
         assert!(lines[1].starts_with("warning: config.toml:16: budget.daily_tokens: "), "{err}");
-        // The probe is there, only wrong.
+        // The probe exists, but is invalid.
         let text = "[provider.corp]\napi = \"openai\"\nbase_url = \"http://localhost\"\n[[probe]]\nname = \"p\"\nprovider = \"corp\"\ncheck = \"chatt\"\n";
         let (_, _, err) = run(text, true, &|_| None);
         assert_eq!(err.lines().count(), 1, "{err}");
     }
 
     #[test]
-    fn a_shard_says_who_has_the_other_probes() {
+    fn notes_describe_the_shard() {
         let shard = |total: u32| {
             let text = format!("{FILE}[shard]\nindex = 0\ntotal = {total}");
             run(&text, true, &|_| None).1
         };
-        assert!(shard(1).contains("\nShard 0 of 1: 2 probes of the file, which are all.\n"), "{}", shard(1));
         assert!(
-            shard(2).contains(" probes of the file, the other daemons have the others.\n"),
+            shard(1).contains("\nShard 0 of 1: 2 probes of the file, which are all of them.\n"),
             "{}",
-            shard(2)
+            shard(1)
         );
+        assert!(shard(2).contains(" probes of the file, the other daemons run the rest.\n"), "{}", shard(2));
     }
 }

@@ -14,7 +14,8 @@ use crate::{
     simulator::{Options, Scenario, Simulator},
 };
 
-/// What goes wrong: Groq is limited from the start and, after some calls, LangMart's gateway now and then.
+/// The simulated faults: Groq is rate limited from the start, and LangMart's gateway fails after
+/// some calls.
 const SCENARIO: &str = r#"
 [[rule]]
 provider = "groq"
@@ -44,7 +45,8 @@ fault = "incident"
 variant = "major"
 "#;
 
-/// The daemon's configuration; `SIMULATOR`, `SECURE` (by HTTPS) and `LISTEN` stand for the addresses.
+/// The daemon's configuration. `SIMULATOR` (HTTP), `SECURE` (HTTPS) and `LISTEN` are replaced by
+/// addresses.
 const CONFIGURATION: &str = r#"
 [server]
 listen = "LISTEN"
@@ -134,7 +136,7 @@ name = "chat"
 members = [{ probe = "langmart-gpt-4o-mini", weight = 2 }, { probe = "groq-gpt-oss-20b" }]
 "#;
 
-/// Runs the command until a signal ends it; the value is the exit status.
+/// Runs the command until a signal stops it. Returns the exit status.
 pub fn demo(listen: SocketAddr, out: &mut impl Write, err: &mut impl Write) -> io::Result<u8> {
     if !listen.ip().to_canonical().is_loopback() {
         writeln!(
@@ -146,46 +148,46 @@ pub fn demo(listen: SocketAddr, out: &mut impl Write, err: &mut impl Write) -> i
     let scenario = Scenario::parse(SCENARIO).map_err(io::Error::other)?;
     let loopback = SocketAddr::from(([127, 0, 0, 1], 0));
     let simulator = Simulator::start(Options { listen: loopback, tls_listen: Some(loopback), scenario })?;
-    let secure = simulator.tls_address().expect("it was told to listen for HTTPS, too");
+    let secure = simulator.tls_address().expect("it listens for HTTPS, too");
     let text = CONFIGURATION
         .replace("SIMULATOR", &simulator.address().to_string())
-        // Another host than the others', without which the prober cannot tell that it is offline.
+        // Another host name than the others': with a single host, offline cannot be detected.
         .replace("SECURE", &format!("localhost:{}", secure.port()))
         .replace("LISTEN", &listen.to_string());
-    let mut told = Ok(());
+    let mut printed = Ok(());
     let listening = |address| {
-        told = tell(address, out);
+        printed = print_addresses(address, out);
     };
     let authority =
         CertificateDer::from_pem_slice(simulator.ca_pem().as_bytes()).map_err(io::Error::other)?;
     let ended = daemon::run(&Source::BuiltIn(text, key, vec![authority]), listening);
-    told?;
+    printed?;
     match ended {
         Ok(()) => Ok(EXIT_OK),
         Err(fatal) => {
-            fatal.tell(err);
-            writeln!(err, "the demo has no file: its server.listen is what --listen says")?;
+            fatal.print(err);
+            writeln!(err, "note: the demo has no configuration file; its server.listen is set by --listen")?;
             Ok(EXIT_FAILED)
         }
     }
 }
 
-fn tell(address: SocketAddr, out: &mut impl Write) -> io::Result<()> {
+fn print_addresses(address: SocketAddr, out: &mut impl Write) -> io::Result<()> {
     writeln!(
         out,
-        "Probing a simulated LangMart, Anthropic, Groq and OpenAI, every 5 s. Look at:\n\
-         \x20 http://{address}/         the probes, what they found, what to do\n\
-         \x20 http://{address}/metrics  what Prometheus scrapes\n\
-         Within a minute: langmart-auth succeeds; groq-gpt-oss-20b is rate limited and waited for;\n\
-         anthropic-auth fails with a bad key; langmart-gpt-4o-mini meets a 503 and recovers;\n\
-         the comparison gpt-4o-mini tells what the gateway adds, and the 503 from a fault of the provider's;\n\
-         anthropic's status page announces an incident and its end.\n\
-         Ctrl-C ends it."
+        "Probing a simulated LangMart, Anthropic, Groq and OpenAI, every 5 s. See:\n\
+         \x20 http://{address}/         status page: probes, results, remedies\n\
+         \x20 http://{address}/metrics  metrics for Prometheus\n\
+         Within a minute: langmart-auth succeeds; groq-gpt-oss-20b is rate limited and backs off;\n\
+         anthropic-auth fails with a bad key; langmart-gpt-4o-mini fails with a 503 and recovers;\n\
+         the comparison gpt-4o-mini shows the overhead of the gateway, and attributes the 503 to it;\n\
+         anthropic's status page reports an incident, then its resolution.\n\
+         Press Ctrl-C to stop."
     )?;
     out.flush()
 }
 
-/// The demo's own environment.
+/// Returns the value of an environment variable of the demo.
 fn key(name: &str) -> Option<OsString> {
     match name {
         "DEMO_KEY" => Some("sk-demo".into()),
@@ -200,7 +202,7 @@ mod tests {
     use crate::config::{self, Keys, Surroundings};
 
     #[test]
-    fn an_address_for_everyone_is_refused_by_the_name_of_its_option() {
+    fn address_beyond_loopback_is_refused() {
         let (mut out, mut err) = (Vec::new(), Vec::new());
         let status = demo("0.0.0.0:0".parse().unwrap(), &mut out, &mut err).unwrap();
         assert_eq!((status, out.len()), (EXIT_USAGE, 0));
@@ -208,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_in_its_configuration_is_doubtful() {
+    fn built_in_configuration_has_no_warnings() {
         let text = CONFIGURATION.replace("SIMULATOR", "127.0.0.1:1").replace("SECURE", "localhost:2");
         let surroundings = Surroundings { variable: &key, system_roots: &|| vec![vec![0].into()] };
         let text = text.replace("LISTEN", "127.0.0.1:0");

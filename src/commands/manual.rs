@@ -1,5 +1,5 @@
-//! `man` and `completions`: the manual pages and the shells' completions, from the command line's own types and the
-//! example configuration.
+//! `man` and `completions`: manual pages and shell completions, generated from the types of the
+//! command line and from the example configuration.
 
 use std::io::{self, Write};
 
@@ -12,16 +12,17 @@ use clap_mangen::{
 
 use super::EXIT_OK;
 
-/// What the page of the program says behind its commands.
+/// The sections of the program's page after its commands.
 const SECTIONS: &str = include_str!("manual.roff");
 
-/// Every key with its meaning and default; a test holds it to be what the loader knows.
+/// The example configuration, which has every key with its meaning and default; a test compares it
+/// with the loader.
 const EXAMPLE: &str = include_str!("../../config.toml.example");
 
-/// What is shown of an entry's last line where it has no default.
+/// The prefix of example values of keys without a default.
 const EXAMPLE_MARK: &str = "#e.g. ";
 
-/// Prints the completion of `command` for `shell`. The value is the exit status.
+/// Prints the completion script of `command` for `shell`. Returns the exit status.
 pub fn completions(shell: Shell, mut command: Command, out: &mut impl Write) -> io::Result<u8> {
     let name = command.get_name().to_owned();
     // In memory first: it panics where it cannot write.
@@ -32,7 +33,8 @@ pub fn completions(shell: Shell, mut command: Command, out: &mut impl Write) -> 
     Ok(EXIT_OK)
 }
 
-/// Prints langmart-prober(1): the whole of `command`, its subcommands included, on one page. The value is the exit status.
+/// Prints langmart-prober(1): `command` with all its subcommands on one page. Returns the exit
+/// status.
 pub fn manual(command: Command, out: &mut impl Write) -> io::Result<u8> {
     let mut command = command.disable_help_subcommand(true);
     command.build();
@@ -54,7 +56,7 @@ pub fn manual(command: Command, out: &mut impl Write) -> io::Result<u8> {
         writeln!(text, ".PP")?;
         part.render_description_section(&mut text)?;
         part.render_options_section(&mut text)?;
-        // Sections within a section have no titles of their own.
+        // Section titles are not allowed within a section.
         for line in String::from_utf8_lossy(&text).lines().filter(|line| !line.starts_with(".SH ")) {
             writeln!(out, "{line}")?;
         }
@@ -64,7 +66,7 @@ pub fn manual(command: Command, out: &mut impl Write) -> io::Result<u8> {
     Ok(EXIT_OK)
 }
 
-/// Prints langmart-prober.toml(5), from the example configuration. The value is the exit status.
+/// Prints langmart-prober.toml(5), from the example configuration. Returns the exit status.
 pub fn configuration_manual(out: &mut impl Write) -> io::Result<u8> {
     let source = format!("langmart-prober {}", env!("CARGO_PKG_VERSION"));
     let mut page = Roff::new();
@@ -72,9 +74,10 @@ pub fn configuration_manual(out: &mut impl Write) -> io::Result<u8> {
     page.control("SH", ["NAME"]);
     page.text([roman("langmart-prober.toml - configuration of langmart-prober")]);
     page.control("SH", ["DESCRIPTION"]);
-    // Up to the first blank line the file speaks of itself; what follows belongs to sections and keys.
+    // The text before the first blank line describes the file; the rest belongs to sections and
+    // keys.
     let (header, body) = EXAMPLE.split_once("\n\n").unwrap_or((EXAMPLE, ""));
-    // How the file marks defaults and examples is not how the page does.
+    // The line about the marks of defaults and examples does not apply to the page.
     page.text([roman(words(header.lines().filter(|line| !line.starts_with("# A line like"))))]);
     page.control("SH", ["KEYS"]);
     for block in entries(body) {
@@ -90,7 +93,7 @@ pub fn configuration_manual(out: &mut impl Write) -> io::Result<u8> {
 /// Consecutive lines of the example that belong together.
 #[derive(Debug, Default)]
 struct Entry<'a> {
-    /// What is said of it.
+    /// The comment above the lines.
     comment: Vec<&'a str>,
     /// `[section]`, or `key = value` lines as written.
     lines: Vec<&'a str>,
@@ -125,14 +128,14 @@ impl Entry<'_> {
     }
 }
 
-/// A line with a key: what it is, and the assignment itself.
+/// Returns a line with a key as a description and the assignment.
 fn shown(line: &str) -> Vec<Inline> {
     let written = assignment(line).map_or(line, |(_, written)| written);
     let what = if line.starts_with("# ") { "Default: " } else { "Example: " };
     vec![roman(what), italic(written)]
 }
 
-/// The sections and keys of the example in their order, each with the comment above it.
+/// Returns the sections and keys of the example in order, each with the comment above it.
 fn entries(body: &str) -> Vec<Entry<'_>> {
     let mut entries = vec![Entry::default()];
     for line in body.lines() {
@@ -154,12 +157,13 @@ fn entries(body: &str) -> Vec<Entry<'_>> {
     entries
 }
 
-/// What tells the lines of one key from those of the next.
+/// Returns what identifies the lines of one key: its name, or the whole line.
 fn key(line: &str) -> &str {
     assignment(line).map_or(line, |(name, _)| name)
 }
 
-/// The key that a line assigns, and the assignment without the mark of a default or an example.
+/// Returns the key that a line assigns, and the assignment without the mark of a default or an
+/// example.
 fn assignment(line: &str) -> Option<(&str, &str)> {
     let written = line.strip_prefix(EXAMPLE_MARK).or_else(|| line.strip_prefix("# ")).unwrap_or(line);
     let (name, _) = written.split_once(" = ")?;
@@ -167,7 +171,7 @@ fn assignment(line: &str) -> Option<(&str, &str)> {
     (!name.is_empty() && name.chars().all(plain)).then_some((name, written))
 }
 
-/// Comment lines as one paragraph.
+/// Joins comment lines to one paragraph.
 fn words<'a>(lines: impl Iterator<Item = &'a str>) -> String {
     let words: Vec<&str> = lines.flat_map(|line| line.trim_start_matches('#').split_whitespace()).collect();
     words.join(" ")
@@ -178,14 +182,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_script_that_cannot_be_written_is_an_error_and_no_panic() {
+    fn completion_write_error_is_returned() {
         let mut full = &mut [0_u8; 9][..];
         let written = completions(Shell::Bash, Command::new("langmart-prober"), &mut full);
         assert_eq!(written.unwrap_err().kind(), io::ErrorKind::WriteZero);
     }
 
     #[test]
-    fn the_page_of_the_configuration_has_every_key_of_the_example() {
+    fn configuration_page_has_every_key_of_the_example() {
         let mut out = Vec::new();
         assert_eq!(configuration_manual(&mut out).unwrap(), EXIT_OK);
         let page = String::from_utf8(out).unwrap();
@@ -202,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_is_shown_with_its_comment_default_and_examples() {
+    fn key_has_its_comment_default_and_examples() {
         let body = "[log]\n# error or warn,\n# for one.\n# level = \"info\"\n#e.g. level = \"warn\"\n# stderr = true\n";
         let mut page = Roff::new();
         for entry in entries(body) {

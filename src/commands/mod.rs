@@ -1,7 +1,8 @@
-//! What a person runs by hand, one file for each command. Each gives the process' exit status.
+//! The commands that people run by hand, one module each. Each returns the exit status of the
+//! process.
 
-mod by_hand;
 mod check_config;
+mod command_line;
 mod demo;
 mod doctor;
 mod manual;
@@ -25,19 +26,21 @@ pub use self::{
     simulate::{Simulate, simulate},
 };
 
-/// Keeps the keys that a command is about to read out of core files, and other processes of the user out of its memory.
+/// Excludes the keys that a command is about to read from core dumps, and prevents other processes
+/// of the user from reading its memory.
 fn forbid_core_dumps(err: &mut impl io::Write) {
     if let Err(error) = daemon::forbid_core_dumps() {
-        // Where standard error is closed there is nobody left to warn.
-        let _ = writeln!(err, "warning: core dumps cannot be forbidden, keys may be in one: {error}");
+        // Write errors of standard error are ignored.
+        let _ = writeln!(err, "warning: failed to disable core dumps, which may contain keys: {error}");
     }
 }
 
-/// Everything went well.
+/// Exit status of success.
 pub const EXIT_OK: u8 = 0;
-/// A probe failed, or the daemon could not start or had to end.
+/// Exit status if a probe failed, or the daemon could not start or had to end.
 pub const EXIT_FAILED: u8 = 1;
-/// The command line makes no sense, as clap has it too.
+/// Exit status of a usage error, the same as clap's.
 pub const EXIT_USAGE: u8 = 2;
-/// The configuration is bad: `EX_CONFIG` of sysexits.h, which systemd is told not to restart after.
+/// Exit status of an invalid configuration: `EX_CONFIG` of sysexits.h, after which systemd does not
+/// restart the unit.
 pub const EXIT_CONFIGURATION: u8 = 78;

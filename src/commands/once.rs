@@ -1,4 +1,4 @@
-//! `once`: runs probes a single time, shows what they found, and says what to do about each failure.
+//! `once`: runs probes a single time, and prints the results with a remedy for each failure.
 
 use std::{
     collections::BTreeMap,
@@ -12,7 +12,7 @@ use tokio::{sync::Semaphore, task::JoinSet};
 
 use super::{
     EXIT_CONFIGURATION, EXIT_FAILED, EXIT_OK, EXIT_USAGE,
-    by_hand::by_hand,
+    command_line::command_line,
     forbid_core_dumps, ranking,
     table::{self, milliseconds},
 };
@@ -22,32 +22,32 @@ use crate::{
     probe::{NetworkStack, Target, Transcript},
 };
 
-/// From the beginning of one run to that of the next, at least. All run in one thread, which would have its own work for
-/// the others in every time that it measures, were they to begin at the same moment.
-const APART: Duration = Duration::from_millis(2);
+/// Minimum time between the starts of two runs. All runs share one thread; if they started at the
+/// same time, the work for one would delay the measurements of the others.
+const START_SPACING: Duration = Duration::from_millis(2);
 
-/// What the person asked for.
+/// The arguments of the command.
 pub struct Once<'a> {
-    /// The configuration.
+    /// Path to the configuration file.
     pub path: &'a Path,
-    /// Records in place of the table.
+    /// Whether to print records instead of the table.
     pub json: bool,
-    /// Also what was sent and received, for a person's eyes.
+    /// Whether to print requests and responses, too.
     pub verbose: bool,
     /// Names of probes; all if empty.
     pub probes: &'a [String],
-    /// Whether standard error is a terminal, where progress makes sense.
+    /// Whether standard error is a terminal, which can show progress.
     pub terminal: bool,
 }
 
-/// Runs the command: results to `out`, everything for people to `err`. The value is the exit status.
+/// Runs the command. Results go to `out`, messages to `err`. Returns the exit status.
 pub fn once(request: &Once<'_>, out: &mut impl Write, err: &mut impl Write) -> io::Result<u8> {
-    // Before there is a key in memory.
+    // Before any key is in memory.
     forbid_core_dumps(err);
     let loaded = match config::load(request.path, Keys::Required, &Surroundings::of_process()) {
         Ok(loaded) => loaded,
         Err(problems) => {
-            refuse(request, &problems, err);
+            print_problems(request, &problems, err);
             return Ok(EXIT_CONFIGURATION);
         }
     };
@@ -73,11 +73,11 @@ pub fn once(request: &Once<'_>, out: &mut impl Write, err: &mut impl Write) -> i
     let targets: Vec<Arc<Target>> = targets.into_iter().filter(wanted).collect();
 
     if loaded.config.budget.is_some() && targets.iter().any(|target| target.probe().check().generates()) {
-        writeln!(err, "note: what is run by hand is outside the budget, which only the daemon keeps")?;
+        writeln!(err, "note: runs by hand do not count towards the budget, which only the daemon enforces")?;
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let runs = runtime.block_on(run_all(&targets, &loaded.config.schedule, request, err))?;
-    // Nothing that still waits for a resolver or a peer keeps a person from the prompt.
+    // Does not wait for lookups or connections that are still pending.
     runtime.shutdown_background();
     let outcomes = runs.iter().map(|(outcome, _)| outcome);
     let results: Vec<(&Target, &Outcome)> = targets.iter().map(Arc::as_ref).zip(outcomes).collect();
@@ -90,19 +90,20 @@ pub fn once(request: &Once<'_>, out: &mut impl Write, err: &mut impl Write) -> i
     Ok(if runs.iter().all(|(outcome, _)| outcome.success()) { EXIT_OK } else { EXIT_FAILED })
 }
 
-/// Says what is wrong with the configuration. Where standard error is closed the exit status still tells.
-fn refuse(request: &Once<'_>, problems: &Problems, err: &mut impl Write) {
+/// Prints the problems of the configuration. Write errors are ignored; the exit status reports the
+/// failure.
+fn print_problems(request: &Once<'_>, problems: &Problems, err: &mut impl Write) {
     let _ = writeln!(err, "{problems}");
     if let Some(line) = with_credentials(request) {
         let _ = writeln!(
             err,
-            "To have the credentials, as root and with the paths of the unit's LoadCredential=:\n  {line}"
+            "To run with the credentials, as root, with the paths of the unit's LoadCredential=:\n  {line}"
         );
     }
 }
 
-/// The command that gives this one all the credentials that the file names; `None`: it names none, or has other problems,
-/// or this is the unit.
+/// Returns the command line that runs this command with all credentials of the file. Returns `None`
+/// if the file names none or has other problems, or if the process is the unit.
 fn with_credentials(request: &Once<'_>) -> Option<String> {
     let surroundings = Surroundings::of_process();
     let loaded = config::load(request.path, Keys::Skipped, &surroundings).ok()?;
@@ -110,14 +111,14 @@ fn with_credentials(request: &Once<'_>) -> Option<String> {
         return None;
     }
     let flags = [(request.json, "--json"), (request.verbose, "--verbose")];
-    let command = by_hand("once", request.path, &flags, request.probes);
+    let command = command_line("once", request.path, &flags, request.probes);
     Some(systemd_run(loaded.credentials.iter().map(String::as_str), &command))
 }
 
-/// What a run came to, and what was said in it where that was asked for.
+/// The outcome of a run, and its transcript if one was requested.
 type Run = (Outcome, Option<Transcript>);
 
-/// Runs all targets within the configuration's limits; the outcomes come in the order of the targets.
+/// Runs all targets within the configured limits. Returns the outcomes in the order of the targets.
 async fn run_all(
     targets: &[Arc<Target>],
     limits: &Schedule,
@@ -126,17 +127,18 @@ async fn run_all(
 ) -> io::Result<Vec<Run>> {
     let (terminal, verbose) = (request.terminal, request.verbose);
     let all = Arc::new(Semaphore::new(limits.max_concurrent));
-    let mut lanes: BTreeMap<&str, Arc<Semaphore>> = BTreeMap::new();
+    let mut providers: BTreeMap<&str, Arc<Semaphore>> = BTreeMap::new();
     let mut runs = JoinSet::new();
     for (index, target) in targets.iter().enumerate() {
-        let lane = lanes
+        let provider = providers
             .entry(&target.probe().provider.name)
             .or_insert_with(|| Arc::new(Semaphore::new(limits.max_concurrent_per_provider)));
-        let (target, lane, all) = (target.clone(), lane.clone(), all.clone());
+        let (target, provider, all) = (target.clone(), provider.clone(), all.clone());
         runs.spawn(async move {
-            tokio::time::sleep(APART * index as u32).await;
-            // The provider's place first, so that nobody holds one of all while waiting for it.
-            let _places = (lane.acquire_owned().await, all.acquire_owned().await);
+            tokio::time::sleep(START_SPACING * index as u32).await;
+            // The provider's permit first, so that no run holds one of all while it waits for the
+            // provider's.
+            let _permits = (provider.acquire_owned().await, all.acquire_owned().await);
             let run = if verbose {
                 let (outcome, transcript) = target.run_with_transcript().await;
                 (outcome, Some(transcript))
@@ -167,7 +169,7 @@ async fn run_all(
     Ok(outcomes.into_iter().flatten().collect())
 }
 
-/// One line that is written over, with what is still waited for.
+/// Overwrites the progress line with the number of finished runs and a probe that is still running.
 fn show_progress(targets: &[Arc<Target>], outcomes: &[Option<Run>], err: &mut impl Write) -> io::Result<()> {
     let mut waiting = targets.iter().zip(outcomes).filter(|(_, outcome)| outcome.is_none());
     if let Some((first, _)) = waiting.next() {
@@ -179,18 +181,19 @@ fn show_progress(targets: &[Arc<Target>], outcomes: &[Option<Run>], err: &mut im
     Ok(())
 }
 
-/// What was said in each run, in lines that nothing from the network can imitate the heading of.
+/// Prints the transcript of each run. Its lines are indented, so that no text from the network can
+/// imitate a heading.
 fn print_transcripts(targets: &[Arc<Target>], runs: &[Run], err: &mut impl Write) -> io::Result<()> {
     for (target, (_, transcript)) in targets.iter().zip(runs) {
         let Some(transcript) = transcript else { continue };
         let text = transcript.to_string();
-        let said = if text.is_empty() { "  no request was sent\n" } else { &text };
-        writeln!(err, "{}\n{said}", target.probe().name)?;
+        let text = if text.is_empty() { "  no request was sent\n" } else { &text };
+        writeln!(err, "{}\n{text}", target.probe().name)?;
     }
     Ok(())
 }
 
-/// A record a line.
+/// Prints one record per line.
 fn print_records(results: &[(&Target, &Outcome)], out: &mut impl Write) -> io::Result<()> {
     for (target, outcome) in results {
         let record = Record { subject: target.probe().subject(), outcome };
@@ -199,7 +202,7 @@ fn print_records(results: &[(&Target, &Outcome)], out: &mut impl Write) -> io::R
     Ok(())
 }
 
-/// The table and the ranking, then what to do, and what it cost.
+/// Prints the table and the ranking, then the remedies and the cost.
 fn print_for_people(
     results: &[(&Target, &Outcome)],
     out: &mut impl Write,
@@ -226,7 +229,7 @@ fn print_for_people(
 fn print_table(results: &[(&Target, &Outcome)], out: &mut impl Write) -> io::Result<()> {
     let mut rows =
         vec![vec!["PROBE".to_owned(), "RESULT".into(), "FAULT".into(), "STATUS".into(), "TOTAL".into()]];
-    // Of streams alone; without any it would be a column of nothing.
+    // The column is omitted if there is no stream.
     let streams = results.iter().any(|(target, _)| target.probe().check() == Check::Stream);
     rows[0].extend(streams.then(|| "FIRST TOKEN".to_owned()));
     rows[0].extend(Phases::NAMES.map(str::to_uppercase));
@@ -242,16 +245,15 @@ fn print_table(results: &[(&Target, &Outcome)], out: &mut impl Write) -> io::Res
         row.extend(outcome.phases.durations().map(milliseconds));
         rows.push(row);
     }
-    // Names and words to the left, figures to the right.
     out.write_all(table::render(&rows, 3).as_bytes())
 }
 
-/// What to do about each failure, by the guide's remedies.
+/// Prints the remedy for each failure.
 fn print_remedies(results: &[(&Target, &Outcome)], err: &mut impl Write) -> io::Result<()> {
     for (target, outcome) in results.iter().filter(|(_, outcome)| !outcome.success()) {
         let Outcome { reason, fault, detail, hint, error_code, upstream, request_id, retry_after, .. } =
             outcome;
-        write!(err, "\n{}: {reason}, {}", target.probe().name, party(target.probe().check(), *fault))?;
+        write!(err, "\n{}: {reason}, {}", target.probe().name, fault_text(target.probe().check(), *fault))?;
         if !detail.is_empty() {
             write!(err, ": {detail}")?;
         }
@@ -259,8 +261,8 @@ fn print_remedies(results: &[(&Target, &Outcome)], err: &mut impl Write) -> io::
         let facts = [
             error_code.as_ref().map(|code| format!("code {code}")),
             upstream.map(|upstream| format!("upstream {upstream}")),
-            request_id.as_ref().map(|id| format!("request id {id}")),
-            retry_after.map(|seconds| format!("asks to wait {seconds} s")),
+            request_id.as_ref().map(|id| format!("request ID {id}")),
+            retry_after.map(|seconds| format!("retry after {seconds} s")),
         ];
         let facts: Vec<String> = facts.into_iter().flatten().collect();
         if !facts.is_empty() {
@@ -271,15 +273,15 @@ fn print_remedies(results: &[(&Target, &Outcome)], err: &mut impl Write) -> io::
     Ok(())
 }
 
-/// Whose part failed, for a person.
-fn party(check: Check, fault: Fault) -> &'static str {
+/// Returns the responsible party in words.
+fn fault_text(check: Check, fault: Fault) -> &'static str {
     match fault {
-        Fault::Caller if !check.addresses_service() => "the status page's trouble, not the service's",
-        Fault::None => "nobody's fault",
-        Fault::Network => "on the way there",
+        Fault::Caller if !check.addresses_service() => "a failure of the status page, not of the service",
+        Fault::None => "no fault",
+        Fault::Network => "on the network path",
         Fault::Gateway => "the gateway's fault",
         Fault::Provider => "the provider's fault",
-        Fault::Caller => "on our side: key, limits, credit or the probe itself",
+        Fault::Caller => "on our side: key, limits, credit or configuration",
         Fault::Prober => "the prober's own fault",
     }
 }

@@ -1,16 +1,16 @@
-//! Models by measured speed: what the guide's table of faster models only says in words.
+//! A ranking of models by measured speed.
 
 use std::time::Duration;
 
 use super::table;
 use crate::outcome::{Outcome, Subject};
 
-/// The models that answered, the fastest first, as aligned columns; `None` where fewer than two did, which leaves nothing
-/// to choose from.
+/// Renders the models that succeeded as aligned columns, the fastest first. Returns `None` if there
+/// are fewer than two.
 ///
-/// A model counts once for each provider, since the way there is part of what a caller waits for, and once for each size of
-/// prompt, which has a column where there are several. Each figure is the median of that model's successful runs; the
-/// order is that of the time to the whole answer, which every check has.
+/// A model has a row for each provider, because the network path is part of the latency, and for
+/// each prompt size, which has a column if there are several. Each figure is the median of the
+/// model's successful runs. The order is that of the total duration, which every check has.
 pub(super) fn render<'a>(runs: impl IntoIterator<Item = Run<'a>>) -> Option<String> {
     let mut models: Vec<Model<'a>> = Vec::new();
     for Run { subject, prompt_words, outcome } in runs {
@@ -39,15 +39,15 @@ pub(super) fn render<'a>(runs: impl IntoIterator<Item = Run<'a>>) -> Option<Stri
     Some(table::render(&rows, 2))
 }
 
-/// A run, and what it asked.
+/// A run with its subject and prompt size.
 pub(super) struct Run<'a> {
     pub(super) subject: Subject<'a>,
-    /// Of the prompt; 0: it had none.
+    /// Number of words of the prompt; 0 if there is no prompt.
     pub(super) prompt_words: usize,
     pub(super) outcome: &'a Outcome,
 }
 
-/// A model at a provider with a prompt of that size, and its successful runs, of which there is at least one.
+/// A model at a provider with a prompt size, and its successful runs, at least one.
 struct Model<'a> {
     name: &'a str,
     provider: &'a str,
@@ -55,13 +55,13 @@ struct Model<'a> {
     runs: Vec<&'a Outcome>,
 }
 
-/// How many there are in a second, one of which takes so long.
-fn a_second(each: Duration) -> String {
+/// Formats the rate per second of something that takes `each`.
+fn per_second(each: Duration) -> String {
     format!("{:.1}", 1.0 / each.as_secs_f64())
 }
 
 impl Model<'_> {
-    /// The cells of its row, with the size of its prompt if it is `sized`.
+    /// Returns the cells of the row, with the prompt size if `sized`.
     fn row(&self, sized: bool) -> Vec<String> {
         let per_token = self.median(|run| run.time_per_output_token);
         let mut row = vec![self.name.to_owned(), self.provider.to_owned()];
@@ -69,7 +69,7 @@ impl Model<'_> {
         row.extend([
             self.runs.len().to_string(),
             self.median(|run| run.time_to_first_token).map(table::milliseconds).unwrap_or_default(),
-            per_token.filter(|each| !each.is_zero()).map(a_second).unwrap_or_default(),
+            per_token.filter(|each| !each.is_zero()).map(per_second).unwrap_or_default(),
             self.total().map(table::milliseconds).unwrap_or_default(),
         ]);
         row
@@ -79,7 +79,7 @@ impl Model<'_> {
         self.median(|run| Some(run.duration))
     }
 
-    /// Over the runs that have the figure; `None`: none has it.
+    /// Returns the median over the runs that have the figure, or `None` if none has it.
     fn median(&self, figure: impl Fn(&Outcome) -> Option<Duration>) -> Option<Duration> {
         let mut values: Vec<Duration> = self.runs.iter().filter_map(|run| figure(run)).collect();
         values.sort_unstable();
@@ -96,7 +96,8 @@ mod tests {
     use super::*;
     use crate::outcome::{Check, Fault, Reason};
 
-    /// Milliseconds: the whole answer, the first token, each further one.
+    /// Returns a run by three durations in milliseconds: total, time to first token, time per
+    /// output token.
     fn run(reason: Reason, figures: [u64; 3]) -> Outcome {
         let [total, first, each] = figures.map(Duration::from_millis);
         let mut outcome = Outcome::new(SystemTime::UNIX_EPOCH, reason, Fault::None);
@@ -115,7 +116,7 @@ mod tests {
         text.unwrap_or_default().lines().skip(1).map(squeeze).collect()
     }
 
-    /// All of them with a prompt of this size.
+    /// Returns all runs with this prompt size.
     fn all<'a>(runs: &'a [(Subject<'a>, Outcome)], prompt_words: usize) -> impl Iterator<Item = Run<'a>> {
         runs.iter().map(move |(subject, outcome)| Run { subject: *subject, prompt_words, outcome })
     }
@@ -131,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn the_fastest_is_first_and_each_way_to_a_model_is_one() {
+    fn fastest_is_first_and_each_provider_has_a_row() {
         let runs = [
             (subject("langmart", Check::Stream, Some("m")), run(Reason::Ok, [300, 200, 40])),
             (subject("groq", Check::Stream, Some("n")), run(Reason::Ok, [100, 50, 2])),
@@ -151,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn medians_are_of_the_runs_that_succeeded_and_have_the_figure() {
+    fn median_covers_successful_runs_with_the_figure() {
         let m = |check| subject("p", check, Some("m"));
         let runs = [
             (m(Check::Stream), run(Reason::Ok, [400, 100, 10])),
@@ -165,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn there_is_nothing_to_choose_from_below_two_models() {
+    fn single_model_has_no_ranking() {
         let runs = [
             (subject("p", Check::Stream, Some("m")), run(Reason::Ok, [400, 100, 10])),
             (subject("p", Check::Chat, Some("m")), run(Reason::Ok, [400, 0, 0])),

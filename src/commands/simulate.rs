@@ -1,4 +1,4 @@
-//! `simulate`: the simulator by itself, until a signal ends it.
+//! `simulate`: runs the simulator until a signal stops it.
 
 use std::{
     fs,
@@ -13,19 +13,19 @@ use crate::{
     simulator::{Options, Provider, Scenario, Simulator},
 };
 
-/// What the person asked for.
+/// The arguments of the command.
 pub struct Simulate<'a> {
-    /// Where to listen for HTTP.
+    /// The address for HTTP.
     pub listen: SocketAddr,
-    /// Where to listen for HTTPS; `None`: nowhere.
+    /// The address for HTTPS. `None` disables HTTPS.
     pub tls_listen: Option<SocketAddr>,
-    /// Where to write the CA's certificate.
+    /// The file to write the CA certificate to.
     pub ca_file: Option<&'a Path>,
-    /// The faults; `None`: fair weather.
+    /// The scenario file. `None` simulates no faults.
     pub scenario: Option<&'a Path>,
 }
 
-/// Runs the command: where to look goes to `out`, everything else to `err`. The value is the exit status.
+/// Runs the command. Addresses go to `out`, everything else to `err`. Returns the exit status.
 pub fn simulate(request: &Simulate<'_>, out: &mut impl Write, err: &mut impl Write) -> io::Result<u8> {
     let scenario = match request.scenario.map(read) {
         None => Scenario::default(),
@@ -56,28 +56,28 @@ pub fn simulate(request: &Simulate<'_>, out: &mut impl Write, err: &mut impl Wri
     Ok(EXIT_OK)
 }
 
-/// What there is to say of an address that is not this machine's alone; `None`: nothing.
+/// Returns a warning if the address can be reached from other machines.
 fn exposed(address: SocketAddr) -> Option<String> {
     (!address.ip().to_canonical().is_loopback()).then(|| {
         format!(
-            "{address} is not a loopback address: whoever reaches it reaches the simulator, which takes nearly any key \
-             for a good one; leave --listen out, or keep others away"
+            "{address} is not a loopback address: other machines can use the simulator, which accepts nearly any \
+             key; omit --listen, or restrict access with a firewall"
         )
     })
 }
 
 fn read(path: &Path) -> Result<Scenario, String> {
     let text = fs::read_to_string(path)
-        .map_err(|error| format!("{} cannot be read: {error}; give another --scenario", path.display()))?;
+        .map_err(|error| format!("{} cannot be read: {error}; check --scenario", path.display()))?;
     Scenario::parse(&text).map_err(|error| format!("{}: {error}", path.display()))
 }
 
 fn unwritten(path: &Path, error: &io::Error) -> io::Error {
     let path = path.display();
-    io::Error::new(error.kind(), format!("{path} cannot be written: {error}; give another --ca-file"))
+    io::Error::new(error.kind(), format!("{path} cannot be written: {error}; check --ca-file"))
 }
 
-/// The URLs to configure.
+/// Prints the URLs to configure.
 fn print_addresses(simulator: &Simulator, out: &mut impl Write) -> io::Result<()> {
     for provider in Provider::ALL {
         let path = provider.prefix();
@@ -105,22 +105,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_scenario_that_cannot_be_read_says_so() {
+    fn unreadable_scenario_is_named() {
         let why = read(Path::new("/nonexistent")).unwrap_err();
         assert_eq!(
             why,
-            "/nonexistent cannot be read: No such file or directory (os error 2); give another --scenario"
+            "/nonexistent cannot be read: No such file or directory (os error 2); check --scenario"
         );
     }
 
     #[test]
-    fn only_what_others_can_reach_is_warned_of() {
+    fn address_beyond_loopback_is_warned_of() {
         for quiet in ["127.0.0.1:1", "127.7.7.7:1", "[::1]:1", "[::ffff:127.0.0.1]:1"] {
             assert_eq!(exposed(quiet.parse().unwrap()), None, "{quiet}");
         }
         for open in ["0.0.0.0:1", "[::]:1", "192.0.2.1:1"] {
-            let said = exposed(open.parse().unwrap());
-            assert!(said.is_some_and(|said| said.starts_with(open)), "{open}");
+            let warning = exposed(open.parse().unwrap());
+            assert!(warning.is_some_and(|warning| warning.starts_with(open)), "{open}");
         }
     }
 }

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-/// The rows as lines, the first `words` columns flush left, the others, which are figures, flush right.
+/// Renders rows as lines. The first `words` columns are aligned to the left, the others to the
+/// right.
 pub(super) fn render(rows: &[Vec<String>], words: usize) -> String {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let width = |column: usize| {
@@ -18,7 +19,7 @@ pub(super) fn render(rows: &[Vec<String>], words: usize) -> String {
     rows.iter().map(line).collect()
 }
 
-/// To a tenth.
+/// Formats a duration as milliseconds, to a tenth.
 pub(super) fn milliseconds(duration: Duration) -> String {
     format!("{:.1} ms", duration.as_secs_f64() * 1e3)
 }

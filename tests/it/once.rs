@@ -142,9 +142,9 @@ fn the_table_is_for_results_and_standard_error_for_remedies() {
         "langmart-auth: auth_failed",
         "check the key under Settings > API Keys",
         "groq-chat: rate_limited",
-        "asks to wait 30 s",
+        "retry after 30 s",
         "too many tokens in a window",
-        "nowhere-auth: connect, on the way there: connection refused",
+        "nowhere-auth: connect, on the network path: connection refused",
         "check that firewalls let this machine out",
     ] {
         assert!(remedies.contains(remedy), "{remedy:?} is not in:\n{remedies}");

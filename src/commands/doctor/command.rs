@@ -1,4 +1,5 @@
-//! The command itself: configuration, one walk after the other, the exit status.
+//! The command: loads the configuration, diagnoses one provider after the other, returns the exit
+//! status.
 
 use std::{
     io::{self, Write},
@@ -12,36 +13,38 @@ use super::{
     walk::walk,
 };
 use crate::{
-    commands::{EXIT_CONFIGURATION, EXIT_FAILED, EXIT_OK, EXIT_USAGE, by_hand::by_hand, forbid_core_dumps},
+    commands::{
+        EXIT_CONFIGURATION, EXIT_FAILED, EXIT_OK, EXIT_USAGE, command_line::command_line, forbid_core_dumps,
+    },
     config::{self, Config, Keys, Surroundings, systemd_run},
     probe::NetworkStack,
 };
 
-/// What the person asked for.
+/// The arguments of the command.
 #[derive(Clone, Copy, Debug)]
 pub struct Doctor<'a> {
-    /// The configuration.
+    /// Path to the configuration file.
     pub path: &'a Path,
-    /// One JSON object a provider, in place of the lines.
+    /// Whether to print one JSON object per provider instead of the lines.
     pub json: bool,
-    /// Whether to spend tokens on completions.
+    /// Whether to send completions, which consume tokens.
     pub generate: bool,
     /// Names of providers; all if empty.
     pub providers: &'a [String],
-    /// Whether the lines are coloured.
+    /// Whether to colour the lines.
     pub colour: bool,
 }
 
-/// Runs the command: results to `out`, everything else to `err`. The value is the exit status.
+/// Runs the command. Results go to `out`, everything else to `err`. Returns the exit status.
 pub fn doctor(
     request: &Doctor<'_>,
     surroundings: &Surroundings<'_>,
     out: &mut impl Write,
     err: &mut impl Write,
 ) -> io::Result<u8> {
-    // Before there is a key in memory.
+    // Before any key is in memory.
     forbid_core_dumps(err);
-    // A key that cannot be read here is one provider's illness, and the others are looked at all the same.
+    // A key that cannot be read concerns one provider; the others are diagnosed nevertheless.
     let keys = match request.providers {
         [] => Keys::Reported,
         named => Keys::ReportedOf(named),
@@ -58,14 +61,14 @@ pub fn doctor(
     }
     if !loaded.credentials.is_empty() && surroundings.credentials_directory().is_none() {
         let flags = [(request.json, "--json"), (request.generate, "--generate")];
-        let command = by_hand("doctor", request.path, &flags, request.providers);
+        let command = command_line("doctor", request.path, &flags, request.providers);
         let line = systemd_run(loaded.credentials.iter().map(String::as_str), &command);
         writeln!(
             err,
-            "To have the credentials, as root and with the paths of the unit's LoadCredential=:\n  {line}"
+            "To run with the credentials, as root, with the paths of the unit's LoadCredential=:\n  {line}"
         )?;
     }
-    if let Some(status) = refuse(request, &loaded.config, err)? {
+    if let Some(status) = print_refusal(request, &loaded.config, err)? {
         return Ok(status);
     }
     let plans =
@@ -79,17 +82,17 @@ pub fn doctor(
         };
     let completions: usize = plans.iter().map(Plan::completions).sum();
     if request.generate {
-        writeln!(err, "Completions to send, which spend tokens outside the budget: {completions}")?;
+        writeln!(err, "Completions to send, which consume tokens outside the budget: {completions}")?;
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let well = runtime.block_on(walk_all(&plans, request, out))?;
-    // Nothing that still waits for a resolver or a peer keeps a person from the prompt.
+    // Does not wait for lookups or connections that are still pending.
     runtime.shutdown_background();
     Ok(if well { EXIT_OK } else { EXIT_FAILED })
 }
 
-/// The exit status where there is nothing to walk.
-fn refuse(request: &Doctor<'_>, config: &Config, err: &mut impl Write) -> io::Result<Option<u8>> {
+/// Prints why there is nothing to diagnose and returns the exit status, or returns `None`.
+fn print_refusal(request: &Doctor<'_>, config: &Config, err: &mut impl Write) -> io::Result<Option<u8>> {
     let known: Vec<&str> = config.providers.keys().map(String::as_str).collect();
     if let Some(name) = request.providers.iter().find(|name| !known.contains(&name.as_str())) {
         writeln!(err, "no provider is named {name}; the configuration has: {}", known.join(", "))?;
@@ -102,7 +105,8 @@ fn refuse(request: &Doctor<'_>, config: &Config, err: &mut impl Write) -> io::Re
     Ok(None)
 }
 
-/// One walk after the other, so that a person can follow; the value is whether all is well.
+/// Diagnoses one provider after the other, so that a person can follow. Returns whether everything
+/// works.
 async fn walk_all(plans: &[Plan], request: &Doctor<'_>, out: &mut impl Write) -> io::Result<bool> {
     let mut well = true;
     for plan in plans {

@@ -1,4 +1,4 @@
-//! The commands that show a failure without the prober, and the pages where it is put right.
+//! The curl commands that reproduce a failure, and the pages of each provider's console.
 
 use url::Url;
 
@@ -7,14 +7,16 @@ use crate::{
     outcome::{Api, Check},
 };
 
-/// Whose pages are the right ones for this provider; `None` where its dialect is likely imitated by somebody else.
+/// Returns the API whose pages apply to this provider. Returns `None` if another service probably
+/// imitates the API.
 pub(super) fn account(provider: &Provider) -> Option<Api> {
     let (base, ..) = auth_call(provider.api);
     let genuine = Url::parse(base).is_ok_and(|base| base.host_str() == Some(provider.host()));
     (genuine || !matches!(provider.api, Api::Openai | Api::Anthropic)).then_some(provider.api)
 }
 
-/// Where an account's keys are seen and made; `None`: in the gateway's own dashboard, which the remedy names.
+/// Returns the page that lists an account's keys. Returns `None` for a gateway with its own
+/// dashboard, which the remedy names.
 pub(super) fn keys_page(api: Api) -> Option<&'static str> {
     Some(match api {
         Api::Langmart => return None,
@@ -26,7 +28,7 @@ pub(super) fn keys_page(api: Api) -> Option<&'static str> {
     })
 }
 
-/// Where an account's limits are seen and raised; `None`: there is no such page.
+/// Returns the page that shows an account's limits. Returns `None` if there is no such page.
 pub(super) fn limits_page(api: Api) -> Option<&'static str> {
     match api {
         Api::Langmart | Api::Openrouter => None,
@@ -37,7 +39,7 @@ pub(super) fn limits_page(api: Api) -> Option<&'static str> {
     }
 }
 
-/// Where a provider says how it is; `None`: no page is known.
+/// Returns the provider's status page. Returns `None` if none is known.
 pub(super) fn status_page(api: Api) -> Option<&'static str> {
     match api {
         Api::Langmart => None,
@@ -49,7 +51,7 @@ pub(super) fn status_page(api: Api) -> Option<&'static str> {
     }
 }
 
-/// The call that tells whether a key of this API is good.
+/// Returns base URL, path and key header of the request that checks a key of this API.
 fn auth_call(api: Api) -> (&'static str, &'static str, &'static str) {
     const BEARER: &str = "authorization: Bearer ";
     match api {
@@ -64,15 +66,16 @@ fn auth_call(api: Api) -> (&'static str, &'static str, &'static str) {
     }
 }
 
-/// curl's way to a provider's own key, which is stored in the gateway; `None`: we do not know the provider.
+/// Returns the curl command that checks a provider's own key, which is stored in the gateway.
+/// Returns `None` if the provider is unknown.
 pub(super) fn direct_curl(upstream: &str) -> Option<String> {
     let api = Api::from_name(upstream)?;
     let (base, path, header) = auth_call(api);
     Some(curl(&format!("{base}{path}"), &format!("{header}THE_KEY"), api))
 }
 
-/// curl's way to do what the check does, with the key from where it is kept; `None` where the path is the operator's own,
-/// which may hold a secret.
+/// Returns the curl command for a check, with the configured source of the key. Returns `None` if
+/// the path was configured, because it may contain a secret.
 pub(super) fn own_curl(provider: &Provider, check: Check) -> Option<String> {
     let (_, auth_path, header) = auth_call(provider.api);
     let base = provider.base_url.as_str().trim_end_matches('/');
@@ -97,12 +100,12 @@ fn curl(url: &str, header: &str, api: Api) -> String {
     format!("curl -i \"{url}\" -H \"{header}\"{version}")
 }
 
-/// curl's option for the provider's proxy.
+/// Returns curl's option for the provider's proxy.
 fn proxied(provider: &Provider) -> String {
     provider.proxy.as_ref().map_or_else(String::new, |proxy| format!(" -x \"{proxy}\""))
 }
 
-/// The key as a shell reads it from its place.
+/// Returns the shell expression that reads the key.
 fn shell(key: &Key) -> String {
     match &key.source {
         KeySource::Env(name) => format!("${name}"),

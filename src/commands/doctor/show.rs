@@ -1,4 +1,4 @@
-//! Prints a walk: lines for people as the steps are taken, or one JSON object at its end.
+//! Prints a diagnosis: lines for people as the steps are taken, or one JSON object at the end.
 
 use std::io::{self, Write};
 
@@ -11,20 +11,20 @@ use super::{
     walk::Found,
 };
 
-/// The widest line of a diagnosis; longer sentences are folded below their beginning.
+/// Maximum width of a line of the diagnosis; longer sentences are wrapped.
 const WIDTH: usize = 110;
 
-/// Where the sentences begin.
+/// Column at which the sentences start.
 const INDENT: usize = 25;
 
-/// A walk as it is printed.
+/// The printer of one provider's diagnosis.
 pub(super) struct Show<'a, W> {
     pub(super) out: &'a mut W,
     pub(super) json: bool,
     pub(super) colour: bool,
 }
 
-/// A walk as JSON.
+/// A diagnosis as JSON.
 #[derive(Serialize)]
 struct Walk<'a> {
     provider: &'a str,
@@ -45,7 +45,7 @@ impl<W: Write> Show<'_, W> {
         self.out.flush()
     }
 
-    /// A step, at once: the next may take a while.
+    /// Prints a step immediately, because the next one may take a while.
     pub(super) fn step(&mut self, step: &Step) -> io::Result<()> {
         if self.json {
             return Ok(());
@@ -79,14 +79,17 @@ impl<W: Write> Show<'_, W> {
                 let verdict = if in_maintenance {
                     self.painted("33", "Every step succeeded, during maintenance: see the status page above.")
                 } else {
-                    self.painted("32", "All is well.")
+                    self.painted("32", "Everything works.")
                 };
                 writeln!(self.out, "  {verdict}")?;
             }
             Some(diagnosis) => self.diagnosis(diagnosis)?,
         }
         if plan.could_generate && plan.completions() == 0 {
-            writeln!(self.out, "  No completion was tried, since it spends tokens: --generate tries one.")?;
+            writeln!(
+                self.out,
+                "  No completion was sent, because it consumes tokens; --generate sends one."
+            )?;
         }
         writeln!(self.out)?;
         self.out.flush()
@@ -101,20 +104,20 @@ impl<W: Write> Show<'_, W> {
         for (index, remedy) in remedies.iter().enumerate() {
             writeln!(self.out, "{}{}", title("What to do", index > 0), folded(remedy))?;
         }
-        // Never folded, so that they can be copied.
+        // Never wrapped, so that they can be copied.
         for (index, command) in commands.iter().enumerate() {
             writeln!(self.out, "{}{command}", title("To see it by hand", index > 0))?;
         }
         Ok(())
     }
 
-    /// The text in that colour of ECMA-48, where colours are wanted.
+    /// Returns the text with the ECMA-48 colour, if colours are enabled.
     fn painted(&self, colour: &str, text: &str) -> String {
         if self.colour { format!("\x1b[{colour}m{text}\x1b[0m") } else { text.to_owned() }
     }
 }
 
-/// A sentence in lines of bearable width, the later ones below the first.
+/// Wraps a sentence; continuation lines are indented to its start.
 fn folded(text: &str) -> String {
     let mut folded = String::new();
     let mut column = INDENT;
@@ -139,7 +142,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn colour_is_only_where_it_is_wanted() {
+    fn steps_are_coloured_only_on_request() {
         let step = Step::new("tcp", Verdict::Failed, "connection refused");
         for (colour, expected) in [
             (false, "  FAILED  tcp            connection refused\n"),
@@ -152,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn sentences_are_folded_and_long_words_are_not() {
+    fn sentences_are_wrapped_between_words() {
         assert_eq!(folded("short"), "short");
         let long = format!("{} b {}", "a".repeat(WIDTH - INDENT - 2), "c".repeat(200));
         let indent = " ".repeat(INDENT);

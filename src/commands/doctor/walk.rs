@@ -1,4 +1,4 @@
-//! The walk itself: the guide's steps in their order, as far as they make sense.
+//! The steps of the guide in their order, as far as they can succeed.
 
 use std::{
     io, mem,
@@ -13,28 +13,29 @@ use super::{
 };
 use crate::probe::ask_system_servers;
 
-/// How long each of the system's name servers has to answer.
+/// Timeout of each of the system's name servers.
 const NAME_SERVER_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// What a walk came to.
+/// The result of a walk.
 pub(super) struct Found {
     pub(super) steps: Vec<Step>,
-    /// `None`: all is well.
+    /// The likely cause of the failure. `None` if everything works.
     pub(super) diagnosis: Option<Diagnosis>,
 }
 
-/// Where the steps go as they are taken.
-type Live<'a> = dyn FnMut(&Step) -> io::Result<()> + 'a;
+/// Receives each step as it is taken.
+type OnStep<'a> = dyn FnMut(&Step) -> io::Result<()> + 'a;
 
-/// Takes the steps.
-pub(super) async fn walk(plan: &Plan, live: &mut Live<'_>) -> io::Result<Found> {
-    let mut walk = Walk { plan, steps: Vec::new(), live };
+/// Takes the steps of the plan and diagnoses them.
+pub(super) async fn walk(plan: &Plan, on_step: &mut OnStep<'_>) -> io::Result<Found> {
+    let mut walk = Walk { plan, steps: Vec::new(), on_step };
     walk.take(steps::configuration(&plan.provider))?;
     walk.take(steps::proxy(&plan.provider))?;
-    if walk.way().await? {
+    if walk.network().await? {
         walk.service().await?;
     }
-    // On a host of its own: it answers also where the service does not, and tells then whether the fault is known.
+    // The status page is on a host of its own: it may be available if the service is not, and
+    // report a known incident.
     walk.status().await?;
     let steps = walk.steps;
     Ok(Found { diagnosis: diagnose(&plan.provider, &steps), steps })
@@ -43,18 +44,18 @@ pub(super) async fn walk(plan: &Plan, live: &mut Live<'_>) -> io::Result<Found> 
 struct Walk<'a, 'l> {
     plan: &'a Plan,
     steps: Vec<Step>,
-    live: &'a mut Live<'l>,
+    on_step: &'a mut OnStep<'l>,
 }
 
 impl Walk<'_, '_> {
     fn take(&mut self, step: Step) -> io::Result<()> {
-        (self.live)(&step)?;
+        (self.on_step)(&step)?;
         self.steps.push(step);
         Ok(())
     }
 
-    /// The way to the service; the value is whether it is open.
-    async fn way(&mut self) -> io::Result<bool> {
+    /// Checks the network path to the service. Returns whether it works.
+    async fn network(&mut self) -> io::Result<bool> {
         let Plan { provider, network, .. } = self.plan;
         let asking = async {
             match steps::looked_up(provider) {
@@ -78,11 +79,11 @@ impl Walk<'_, '_> {
         Ok(outcome.success())
     }
 
-    /// What the service says.
+    /// Sends the requests to the service.
     async fn service(&mut self) -> io::Result<()> {
         let plan = self.plan;
         let mut compared = false;
-        let mut told = Vec::new();
+        let mut limits = Vec::new();
         for (name, target) in &plan.calls {
             let outcome = target.run().await;
             if outcome.http_status.is_some() && !mem::replace(&mut compared, true) {
@@ -94,9 +95,9 @@ impl Walk<'_, '_> {
             };
             self.take(step.of(target.probe(), &outcome))?;
             if !outcome.ratelimit.is_empty() {
-                told.clone_from(&outcome.ratelimit);
+                limits.clone_from(&outcome.ratelimit);
             }
-            // A key that is refused, or held back, fares no better in the calls that follow.
+            // A key that is rejected or throttled would fail in the following requests, too.
             if *name == "key" && !outcome.success() {
                 break;
             }
@@ -105,10 +106,10 @@ impl Walk<'_, '_> {
             let why = if plan.provider.key.is_none() { "none is configured" } else { "not tried without it" };
             self.take(Step::new("key", Verdict::Skipped, why))?;
         }
-        self.take(steps::limits(&told))
+        self.take(steps::limits(&limits))
     }
 
-    /// What the provider says of itself.
+    /// Reads the provider's status page.
     async fn status(&mut self) -> io::Result<()> {
         let Some(target) = &self.plan.status else {
             let page = places::account(&self.plan.provider).and_then(places::status_page);

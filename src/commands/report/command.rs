@@ -165,7 +165,7 @@ mod tests {
         let expected = "\
 # Failures from 2026-11-22T07:01:00Z to 2026-11-22T08:01:00Z
 
-2 of 4 runs failed, of 1 of 2 probes. Seen by langmart-prober VERSION.
+2 of 4 runs failed, of 1 of 2 probes. Recorded by langmart-prober VERSION.
 
 ## groq-chat: rate_limited, fault caller, code rate_limit_exceeded
 
@@ -188,7 +188,7 @@ mod tests {
 | groq-auth | 1 | 1 | 100 % |
 | groq-chat | 3 | 1 | 33.3 % |
 
-1 line of the files is no record and was left out.
+1 line of the files is not a record and was skipped.
 ";
         assert_eq!(out, expected.replace("VERSION", env!("CARGO_PKG_VERSION")));
         assert_eq!((status, err.as_str()), (EXIT_OK, ""));

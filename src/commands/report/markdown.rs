@@ -1,11 +1,11 @@
-//! The report for people: Markdown that is readable as it stands, and fit to be pasted into a ticket.
+//! The report as Markdown that is readable as plain text and can be pasted into a ticket.
 
 use std::fmt::Write as _;
 
 use super::summary::{Failure, Summary};
 use crate::outcome::rfc3339;
 
-/// The report as Markdown.
+/// Formats the report as Markdown.
 pub(super) fn markdown(summary: &Summary) -> String {
     let mut text = String::new();
     // Writing to a string cannot fail.
@@ -20,7 +20,7 @@ fn write(summary: &Summary, text: &mut String) -> std::fmt::Result {
     writeln!(text, "# Failures from {} to {}\n", rfc3339(summary.since), rfc3339(summary.until))?;
     writeln!(
         text,
-        "{failed} of {runs} runs failed, of {failing} of {} probes. Seen by langmart-prober {}.\n",
+        "{failed} of {runs} runs failed, of {failing} of {} probes. Recorded by langmart-prober {}.\n",
         summary.probes.len(),
         env!("CARGO_PKG_VERSION")
     )?;
@@ -34,8 +34,8 @@ fn write(summary: &Summary, text: &mut String) -> std::fmt::Result {
     }
     match summary.skipped_lines {
         0 => Ok(()),
-        1 => writeln!(text, "\n1 line of the files is no record and was left out."),
-        lines => writeln!(text, "\n{lines} lines of the files are no records and were left out."),
+        1 => writeln!(text, "\n1 line of the files is not a record and was skipped."),
+        lines => writeln!(text, "\n{lines} lines of the files are not records and were skipped."),
     }
 }
 
@@ -60,9 +60,9 @@ fn write_failure(failure: &Failure, text: &mut String) -> std::fmt::Result {
     let [median, longest] =
         [failure.durations.median(), failure.durations.longest()].map(|d| figure(d.as_secs_f64()));
     writeln!(text, "- Duration: median {median} s, longest {longest} s")?;
-    for (title, said) in [("What happened", &failure.detail), ("What to do", &failure.hint)] {
-        if !said.is_empty() {
-            writeln!(text, "- {title}: {}", escaped(said))?;
+    for (title, content) in [("What happened", &failure.detail), ("What to do", &failure.hint)] {
+        if !content.is_empty() {
+            writeln!(text, "- {title}: {}", escaped(content))?;
         }
     }
     writeln!(text, "\n| time | status | duration | request id |\n|---|---|---|---|")?;
@@ -75,19 +75,19 @@ fn write_failure(failure: &Failure, text: &mut String) -> std::fmt::Result {
     writeln!(text)
 }
 
-/// Seconds to the millisecond, without zeros at the end.
+/// Formats seconds with three decimals, without trailing zeros.
 fn figure(seconds: f64) -> String {
     let text = format!("{seconds:.3}");
     text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
-/// A share in per cent, to one digit behind the point; never rounded up to all of them.
+/// Returns a share in per cent with one decimal, rounded down.
 fn share(part: u64, whole: u64) -> f64 {
     let share = (part as f64 * 1_000.0 / whole as f64).floor() / 10.0;
     if part == whole { 100.0 } else { share }
 }
 
-/// What would be markup, as itself.
+/// Escapes the characters that are markup in Markdown.
 fn escaped(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for c in text.chars() {

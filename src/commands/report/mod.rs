@@ -1,6 +1,7 @@
 //! `report`: what a support ticket needs, from the records of a period.
 //!
-//! `summary` adds the records up, `markdown` writes the sums down for people, [`report`] is the command.
+//! `summary` aggregates the records, `markdown` formats the summary for people, [`report`] is the
+//! command.
 
 mod command;
 mod markdown;

@@ -1,4 +1,4 @@
-//! Records added up: by failure, and by probe.
+//! Aggregates records by failure and by probe.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -12,16 +12,16 @@ use crate::{
     records::Entry,
 };
 
-/// The failing runs that are shown of each failure.
-const MOST_LATEST: usize = 5;
+/// Number of failing runs that are listed per failure.
+const MAX_LISTED_RUNS: usize = 5;
 
-/// The kinds of failure, and the probes, that are told apart; one configuration cannot have more of them in use.
-const MOST_KINDS: usize = 50_000;
+/// Maximum number of different failures, and of probes. No configuration has that many in use.
+const MAX_GROUPS: usize = 50_000;
 
-/// The durations that are kept of a failure.
-const MOST_DURATIONS: usize = 1_024;
+/// Maximum number of durations in memory per failure.
+const MAX_DURATIONS: usize = 1_024;
 
-/// What happened in a period. Serialised, it is the report as JSON.
+/// The runs of a period. Its JSON is the report with `--json`.
 #[derive(Debug, Serialize)]
 pub(super) struct Summary {
     version: &'static str,
@@ -29,17 +29,17 @@ pub(super) struct Summary {
     pub(super) since: SystemTime,
     #[serde(serialize_with = "time")]
     pub(super) until: SystemTime,
-    /// Lines of the files that are no records, or more than can be told apart.
+    /// Lines that are not records, or that exceed [`MAX_GROUPS`].
     pub(super) skipped_lines: u64,
     #[serde(serialize_with = "values")]
-    failures: BTreeMap<Kind, Failure>,
+    failures: BTreeMap<FailureKey, Failure>,
     #[serde(serialize_with = "values")]
     pub(super) probes: BTreeMap<String, Total>,
 }
 
-/// What makes failures the same.
+/// Identifies a failure: runs that agree in these fields are counted together.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Kind {
+struct FailureKey {
     probe: String,
     reason: Reason,
     fault: Fault,
@@ -47,7 +47,7 @@ struct Kind {
     upstream: Option<String>,
 }
 
-/// The failing runs of a kind.
+/// The failing runs of one key.
 #[derive(Debug, Serialize)]
 pub(super) struct Failure {
     pub(super) probe: String,
@@ -66,19 +66,19 @@ pub(super) struct Failure {
     pub(super) first: SystemTime,
     #[serde(serialize_with = "time")]
     pub(super) last: SystemTime,
-    /// Runs by status; without those that had no response.
+    /// Number of runs by HTTP status, without runs that had no response.
     pub(super) http_status: BTreeMap<u16, u64>,
     #[serde(rename = "duration_seconds")]
     pub(super) durations: Durations,
-    /// Of the last run.
+    /// Detail of the last run.
     pub(super) detail: String,
-    /// Of the last run.
+    /// Remedy of the last run.
     pub(super) hint: String,
-    /// The newest first.
+    /// The last runs, newest first.
     pub(super) latest: VecDeque<Instance>,
 }
 
-/// One failing run.
+/// A failing run.
 #[derive(Debug, Serialize)]
 pub(super) struct Instance {
     #[serde(serialize_with = "time")]
@@ -91,7 +91,7 @@ pub(super) struct Instance {
     pub(super) request_id: Option<String>,
 }
 
-/// The runs of a probe.
+/// The number of runs of a probe.
 #[derive(Debug, Serialize)]
 pub(super) struct Total {
     pub(super) probe: String,
@@ -111,7 +111,7 @@ impl Summary {
         }
     }
 
-    /// Takes one record in.
+    /// Adds a record.
     pub(super) fn add(&mut self, entry: Entry) {
         if entry.recheck {
             return;
@@ -130,21 +130,21 @@ impl Summary {
             total.succeeded += 1;
             return;
         }
-        let kind = Kind {
+        let key = FailureKey {
             probe: entry.probe.clone(),
             reason: entry.reason,
             fault: entry.fault,
             error_code: entry.error_code.clone(),
             upstream: entry.upstream.clone(),
         };
-        self.failures.entry(kind).or_insert_with(|| Failure::new(&entry)).add(entry);
+        self.failures.entry(key).or_insert_with(|| Failure::new(&entry)).add(entry);
     }
 
     pub(super) fn is_empty(&self) -> bool {
         self.probes.is_empty()
     }
 
-    /// The failures, the most frequent first.
+    /// Returns the failures, the most frequent first.
     pub(super) fn failures(&self) -> Vec<&Failure> {
         let mut failures: Vec<&Failure> = self.failures.values().collect();
         failures.sort_by_key(|failure| std::cmp::Reverse(failure.count));
@@ -153,7 +153,7 @@ impl Summary {
 }
 
 impl Failure {
-    /// Of this run's kind, without any run.
+    /// Returns a failure with the key of this record and without runs.
     fn new(entry: &Entry) -> Self {
         Self {
             probe: entry.probe.clone(),
@@ -177,7 +177,8 @@ impl Failure {
 
     fn add(&mut self, entry: Entry) {
         self.count += 1;
-        // Records come in the order of the runs' ends, which is nearly that of their beginnings.
+        // Records are in the order in which runs ended, which is not exactly the order of their
+        // starts.
         self.first = self.first.min(entry.time);
         self.last = self.last.max(entry.time);
         if let Some(status) = entry.http_status {
@@ -195,11 +196,12 @@ impl Failure {
     }
 }
 
-/// Durations in bounded memory: all of them at first, then every second one, every fourth, and so on.
+/// A bounded sample of durations: all of them at first, then every second one, every fourth, and so
+/// on.
 #[derive(Debug, Default)]
 pub(super) struct Durations {
-    kept: Vec<Duration>,
-    /// Of so many, the first is kept; 0 is 1.
+    sample: Vec<Duration>,
+    /// One of so many durations is added to the sample; 0 means 1.
     stride: u64,
     count: u64,
     longest: Duration,
@@ -208,23 +210,23 @@ pub(super) struct Durations {
 impl Durations {
     fn add(&mut self, duration: Duration) {
         self.longest = self.longest.max(duration);
-        if self.kept.len() == MOST_DURATIONS {
+        if self.sample.len() == MOST_DURATIONS {
             let mut index = 0;
-            self.kept.retain(|_| {
+            self.sample.retain(|_| {
                 index += 1;
                 index % 2 == 1
             });
             self.stride = self.stride.max(1) * 2;
         }
         if self.count.is_multiple_of(self.stride.max(1)) {
-            self.kept.push(duration);
+            self.sample.push(duration);
         }
         self.count += 1;
     }
 
-    /// The middle of them, of two middle ones their mean; exact for the first thousand.
+    /// Returns the median of the sample, which is exact for up to [`MAX_DURATIONS`].
     pub(super) fn median(&self) -> Duration {
-        let mut sorted = self.kept.clone();
+        let mut sorted = self.sample.clone();
         sorted.sort_unstable();
         let middle = |index: usize| sorted.get(index).copied().unwrap_or_default();
         let half = sorted.len() / 2;
@@ -257,7 +259,7 @@ fn time<S: Serializer>(time: &SystemTime, serializer: S) -> Result<S::Ok, S::Err
     serializer.serialize_str(&rfc3339(*time))
 }
 
-/// Seconds, to the microsecond.
+/// Serializes seconds with microsecond precision.
 fn seconds<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_f64((duration.as_secs_f64() * 1e6).round() / 1e6)
 }
@@ -271,7 +273,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_median_of_few_is_exact_and_of_many_near() {
+    fn median_is_exact_for_few_and_close_for_many() {
         let mut durations = Durations::default();
         assert_eq!(durations.median(), Duration::ZERO);
         for (milliseconds, median) in [(30, 30), (10, 20), (20, 20)] {
@@ -281,7 +283,7 @@ mod tests {
         let mut durations = Durations::default();
         for milliseconds in 1..=100_000 {
             durations.add(Duration::from_millis(milliseconds));
-            assert!(durations.kept.len() <= MOST_DURATIONS);
+            assert!(durations.sample.len() <= MOST_DURATIONS);
         }
         let median = durations.median().as_secs_f64();
         assert!((49.0..51.0).contains(&median), "{median}");
