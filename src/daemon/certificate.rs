@@ -1,4 +1,5 @@
-//! The listener's certificate as it is renewed: its files are looked at now and then, beside the main loop.
+//! Renewal of the listener's certificate: its files are checked periodically, outside of the main
+//! loop.
 
 use std::sync::Arc;
 
@@ -10,30 +11,31 @@ use crate::{
     server::State,
 };
 
-/// Where the certificate is, and how it looked.
-pub(super) struct Certificate(Option<Watched>);
+/// The files of the listener's certificate, or `None` without TLS.
+pub(super) struct Certificate(Option<WatchedFiles>);
 
 #[derive(Clone)]
-struct Watched {
-    /// Of this configuration: a reload has others, even of the same names.
+struct WatchedFiles {
+    /// Compared by pointer: a reload creates others, even with the same names.
     files: Arc<CertificateFiles>,
-    /// When it was last read, well or ill.
+    /// The stamp when the files were last read, successfully or not.
     read: Stamp,
-    /// The last time that it was looked at.
+    /// The stamp of the last check.
     seen: Stamp,
 }
 
-/// What a look has found.
-pub(super) struct Looked {
-    watched: Watched,
-    /// Another certificate, or what is wrong with it; `None`: it is the one before, or has changed just now.
+/// The result of a check.
+pub(super) struct CheckResult {
+    watched: WatchedFiles,
+    /// A new certificate, or why it cannot be used. `None` if it is unchanged or has changed since
+    /// the previous check.
     renewed: Option<Result<Arc<CertifiedKey>, String>>,
 }
 
 impl Certificate {
-    /// The one that this configuration has read.
+    /// Returns the certificate that this configuration has loaded.
     pub(super) fn of(server: &config::Server) -> Self {
-        let watched = |tls: &config::ServerTls| Watched {
+        let watched = |tls: &config::ServerTls| WatchedFiles {
             files: Arc::new(tls.files.clone()),
             read: tls.stamp.clone(),
             seen: tls.stamp.clone(),
@@ -41,36 +43,37 @@ impl Certificate {
         Self(server.tls.as_ref().map(watched))
     }
 
-    /// A look at the files, for a thread that may wait for them; `None`: there is no certificate.
-    pub(super) fn look(&self) -> Option<impl FnOnce() -> Looked + Send + use<>> {
-        self.0.clone().map(|watched| || watched.look())
+    /// Returns a check of the files, for a thread that may block. Returns `None` without TLS.
+    pub(super) fn check(&self) -> Option<impl FnOnce() -> CheckResult + Send + use<>> {
+        self.0.clone().map(|watched| || watched.check())
     }
 
-    /// Takes the certificate over that a look has found, if it has. A bad one is said once, and the one before stays.
-    pub(super) fn take_over(&mut self, looked: Option<Looked>, state: &State) {
-        let Some(Looked { watched, renewed }) = looked else { return };
+    /// Applies the result of a check. An unusable certificate is logged once, and the previous one
+    /// remains in use.
+    pub(super) fn take_over(&mut self, result: Option<CheckResult>, state: &State) {
+        let Some(CheckResult { watched, renewed }) = result else { return };
         let Some(known) = self.0.as_mut().filter(|known| Arc::ptr_eq(&known.files, &watched.files)) else {
-            // A reload has read what there is since.
+            // A reload has loaded other files since.
             return;
         };
         *known = watched;
         match renewed {
             Some(Ok(certified)) => {
                 state.certify(certified);
-                info!(file = %known.files.certificate.display(), "Listener has a new certificate");
+                info!(file = %known.files.certificate.display(), "Listener certificate renewed");
             }
             Some(Err(problem)) => {
-                error!(problem, "Listener's new certificate cannot be used, the one before stays");
+                error!(problem, "Renewed listener certificate rejected; the previous one remains in use");
             }
             None => {}
         }
     }
 }
 
-impl Watched {
-    /// Reads the files if they are others and have been so since the last look: whoever renews a certificate replaces one
-    /// file after the other.
-    fn look(mut self) -> Looked {
+impl WatchedFiles {
+    /// Reads the files if they differ from the loaded ones and have not changed since the previous
+    /// check, because a renewal replaces one file after the other.
+    fn check(mut self) -> CheckResult {
         let stamp = self.files.stamp();
         let settled = stamp == self.seen;
         self.seen = stamp.clone();
@@ -78,6 +81,6 @@ impl Watched {
         if renewed.is_some() {
             self.read = stamp;
         }
-        Looked { watched: self, renewed }
+        CheckResult { watched: self, renewed }
     }
 }

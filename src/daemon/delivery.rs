@@ -1,4 +1,4 @@
-//! Where probes, schedule, metrics and records meet: what a run is, and who hears of it.
+//! Connects the scheduler with probes, metrics, history, state, records and log.
 
 use std::{
     sync::{
@@ -10,7 +10,7 @@ use std::{
 
 use tracing::{error, info, warn};
 
-use super::memory::{self, Memory};
+use super::state_store::{self, StateStore};
 use crate::{
     config::Probe,
     health::{Health, Silence},
@@ -22,21 +22,21 @@ use crate::{
     state::Identity,
 };
 
-/// How much longer than it may take a probe is silent before it counts as stuck.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// Time after the expected end of a run or wait before the probe counts as stuck.
+const STUCK_AFTER: Duration = Duration::from_secs(60);
 
-/// A probe made ready, with the series that its runs write to.
-pub(super) struct Watched {
+/// A target with everything that its outcomes update.
+pub(super) struct ProbeTarget {
     target: Arc<Target>,
     series: Arc<Series>,
     history: Arc<ProbeHistory>,
-    /// What the pairs of the probe's comparison write to; `None`: it is in none.
+    /// The metrics of the probe's comparison, if any.
     comparison: Option<Arc<ComparisonSeries>>,
     identity: Arc<Identity>,
     silence: Silence,
 }
 
-impl Watched {
+impl ProbeTarget {
     pub(super) fn new(
         target: Arc<Target>,
         metrics: &Metrics,
@@ -52,15 +52,15 @@ impl Watched {
         Arc::new(Self { target, series, history, comparison, identity, silence })
     }
 
-    /// Takes note of what the probe does: how long it may be silent from here on.
-    fn hear(&self, event: &Event) {
+    /// Updates when the next event of the probe is expected.
+    fn on_event(&self, event: &Event) {
         match event {
-            // Held back, it starts or is skipped within seconds.
+            // A delayed probe starts or is skipped within seconds.
             Event::Waiting { next_run, .. } => {
                 let wait = next_run.duration_since(SystemTime::now()).unwrap_or_default();
-                self.silence.lasts(wait + PATIENCE);
+                self.silence.lasts(wait + STUCK_AFTER);
             }
-            // It is beside the schedule, and has ended before the next run is due.
+            // An on-demand run is independent of the schedule, and ends before the next slot.
             Event::Demanded(_) | Event::Charged => {}
             _ => self.silence.lasts(longest_run(self.target.probe())),
         }
@@ -68,45 +68,45 @@ impl Watched {
 }
 
 fn longest_run(probe: &Probe) -> Duration {
-    probe.interval + probe.timeout + PATIENCE
+    probe.interval + probe.timeout + STUCK_AFTER
 }
 
-/// Hands the scheduler the probes' runs, and everybody else what they found. Nothing here waits.
+/// Executes runs for the scheduler and distributes their outcomes. No method blocks.
 pub(super) struct Delivery {
     metrics: Arc<Metrics>,
-    memory: Arc<Memory>,
+    state_store: Arc<StateStore>,
     budget: Arc<Budget>,
     restarts: Arc<AtomicU64>,
     offline: Offline,
 }
 
-/// How long it is taken for granted whether the prober is offline.
-const OFFLINE_FOR: Duration = Duration::from_secs(1);
+/// How long a decision whether the prober is offline is cached.
+const OFFLINE_CACHE_TTL: Duration = Duration::from_secs(1);
 
-/// Whether the prober itself was offline when it was last looked at: a thousand probes whose runs fail on the network in
-/// the same second do not look at the last runs of a thousand each.
+/// Caches whether the prober is offline, so that a thousand probes which fail in the same second do
+/// not evaluate the last runs of all probes each.
 #[derive(Debug, Default)]
 struct Offline(Mutex<Option<(Instant, bool)>>);
 
 impl Offline {
-    /// Whether an outcome came while it was.
+    /// Returns whether a run failed while the prober was offline.
     fn at(&self, outcome: &Outcome, metrics: &Metrics) -> bool {
         if outcome.fault != Fault::Network {
             return false;
         }
-        let mut looked = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        match *looked {
-            Some((at, offline)) if at.elapsed() < OFFLINE_FOR => offline,
+        let mut cached = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match *cached {
+            Some((at, offline)) if at.elapsed() < OFFLINE_CACHE_TTL => offline,
             _ => {
                 let offline = metrics.offline(SystemTime::now()) == Some(true);
-                *looked = Some((Instant::now(), offline));
+                *cached = Some((Instant::now(), offline));
                 offline
             }
         }
     }
 }
 
-/// A run under way. Dropped, it is over, also where it panicked or was aborted.
+/// Counts a run as in flight until it is dropped, even if the run panics or is aborted.
 struct InFlight<'a>(&'a Metrics);
 
 impl<'a> InFlight<'a> {
@@ -123,39 +123,39 @@ impl Drop for InFlight<'_> {
 }
 
 impl Delivery {
-    /// `restarts` counts how often the loop of a probe was started again.
+    /// Creates the delivery. `restarts` counts the restarted probe loops.
     pub(super) fn new(
         metrics: Arc<Metrics>,
-        memory: Arc<Memory>,
+        state_store: Arc<StateStore>,
         budget: Arc<Budget>,
         restarts: Arc<AtomicU64>,
     ) -> Self {
-        Self { metrics, memory, budget, restarts, offline: Offline::default() }
+        Self { metrics, state_store, budget, restarts, offline: Offline::default() }
     }
 
-    /// Tells what a generating run has changed.
-    fn spent(&self, target: &Watched) {
+    /// Exports and stores the spending after a change by a generation check.
+    fn spent(&self, target: &ProbeTarget) {
         if target.target.probe().check().generates() {
-            memory::show(&self.budget, &self.metrics);
-            self.memory.spent(&self.budget);
+            state_store::export_budget(&self.budget, &self.metrics);
+            self.state_store.spent(&self.budget);
         }
     }
 
-    /// Says once a day that the budget is reached.
-    fn announce(&self) {
+    /// Logs once per day that the budget is reached.
+    fn log_budget_reached(&self) {
         if let Some(resumes) = self.budget.announce() {
             let Spent { day: _, usd, tokens } = self.budget.spent();
             let resumes = rfc3339(resumes);
-            memory::show(&self.budget, &self.metrics);
-            warn!(spent_usd = usd, spent_tokens = tokens, %resumes, "Budget is reached, generation checks stop");
+            state_store::export_budget(&self.budget, &self.metrics);
+            warn!(spent_usd = usd, spent_tokens = tokens, %resumes, "Budget reached; generation checks paused");
         }
     }
 }
 
 impl Work for Delivery {
-    type Target = Watched;
+    type Target = ProbeTarget;
 
-    fn probe(target: &Watched) -> &Arc<Probe> {
+    fn probe(target: &ProbeTarget) -> &Arc<Probe> {
         target.target.probe()
     }
 
@@ -163,25 +163,25 @@ impl Work for Delivery {
         Some(&self.budget)
     }
 
-    fn remembered(&self, target: &Watched) -> Option<Wait> {
-        self.memory.wait(&target.identity)
+    fn remembered(&self, target: &ProbeTarget) -> Option<Wait> {
+        self.state_store.wait(&target.identity)
     }
 
-    fn last_run(&self, target: &Watched) -> Option<SystemTime> {
-        self.memory.last_run(&target.identity)
+    fn last_run(&self, target: &ProbeTarget) -> Option<SystemTime> {
+        self.state_store.last_run(&target.identity)
     }
 
-    async fn run(&self, target: Arc<Watched>) -> Outcome {
+    async fn run(&self, target: Arc<ProbeTarget>) -> Outcome {
         let _in_flight = InFlight::new(&self.metrics);
         target.target.run().await
     }
 
-    async fn recheck(&self, target: Arc<Watched>, within: Duration) -> Outcome {
+    async fn recheck(&self, target: Arc<ProbeTarget>, within: Duration) -> Outcome {
         target.target.run_within(within).await
     }
 
-    fn report(&self, target: &Arc<Watched>, event: Event) {
-        target.hear(&event);
+    fn report(&self, target: &Arc<ProbeTarget>, event: Event) {
+        target.on_event(&event);
         match event {
             Event::Waiting { next_run, backoff_until } => {
                 target.series.waiting(next_run, backoff_until);
@@ -191,7 +191,7 @@ impl Work for Delivery {
                 target.series.skipped(cause, runs);
                 target.history.skipped(cause, runs);
                 if cause == SkipCause::Budget {
-                    self.announce();
+                    self.log_budget_reached();
                 }
             }
             Event::Started { lag } => {
@@ -199,7 +199,7 @@ impl Work for Delivery {
                 self.spent(target);
             }
             Event::Charged => self.spent(target),
-            Event::Remember(wait) => self.memory.waits(&target.identity, wait),
+            Event::Remember(wait) => self.state_store.set_backoff(&target.identity, wait),
             Event::Finished(outcome) => {
                 log_change(target.target.probe(), target.series.last().as_ref(), &outcome);
                 target.series.observe(&outcome);
@@ -210,46 +210,46 @@ impl Work for Delivery {
                     comparison.observe(&pair);
                 }
                 self.spent(target);
-                self.memory.ran(&target.identity, target.target.probe().clone(), outcome);
+                self.state_store.ran(&target.identity, target.target.probe().clone(), outcome);
             }
-            // It counts in tokens, cost and budget alone.
+            // An on-demand run counts only in tokens, cost and budget.
             Event::Demanded(outcome) => {
                 target.series.observe_demanded(&outcome);
                 self.spent(target);
             }
             Event::Restarted => {
                 self.restarts.fetch_add(1, Ordering::Relaxed);
-                error!(probe = %target.target.probe().name, "Probe's loop panicked and goes on");
+                error!(probe = %target.target.probe().name, "Probe loop restarted after a panic");
             }
             Event::Rechecked(outcome) => {
                 target.series.observe_recheck(&outcome);
                 self.spent(target);
-                self.memory.rechecked(target.target.probe().clone(), outcome);
+                self.state_store.rechecked(target.target.probe().clone(), outcome);
             }
         }
     }
 }
 
-/// The log speaks when a probe's state changes; the metrics and records carry the rest.
+/// Logs a change of the probe's state. Other results are in metrics and records only.
 fn log_change(probe: &Probe, before: Option<&Last>, outcome: &Outcome) {
     let Subject { probe, provider, check, model: _ } = probe.subject();
     let Outcome { reason, fault, ref detail, hint, .. } = *outcome;
     let verdict = (reason, fault);
-    // A field without a value is left out of the line.
+    // A `None` field is omitted from the line.
     let detail = (!detail.is_empty()).then_some(&**detail);
     match before.map(|last| (last.reason, last.fault)) {
         Some(last) if last == verdict => {}
-        None if reason == Reason::Ok => info!(probe, provider, %check, "Probe succeeds"),
+        None if reason == Reason::Ok => info!(probe, provider, %check, "Probe succeeding"),
         Some((was, _)) if reason == Reason::Ok => {
             let last_failure = before.map(|last| seconds_since(last.time)).unwrap_or_default();
             info!(probe, provider, %check, %was, last_failure_seconds = last_failure, "Probe recovered");
         }
         _ if reason == Reason::Internal => {
-            error!(probe, provider, %check, %reason, %fault, detail, hint, "Probe cannot run");
+            error!(probe, provider, %check, %reason, %fault, detail, hint, "Probe failed internally");
         }
         _ => {
             let (status, code) = (outcome.http_status, outcome.error_code.as_deref());
-            warn!(probe, provider, %check, %reason, %fault, status, code, detail, hint, "Probe fails");
+            warn!(probe, provider, %check, %reason, %fault, status, code, detail, hint, "Probe failing");
         }
     }
 }

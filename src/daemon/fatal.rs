@@ -1,17 +1,17 @@
-//! Why the daemon could not start or had to end, and how that is said.
+//! The error that ends the daemon, and how it is printed.
 
 use std::{env, fmt, io, net::SocketAddr};
 
 use crate::{config::Problems, logging};
 
-/// Why the daemon could not start, or had to end.
+/// The reason why the daemon could not start or had to end.
 #[derive(Debug)]
 pub enum Fatal {
     /// The configuration has problems.
     Configuration(Problems),
-    /// Anything else, said in full.
+    /// Any other error, with its complete text.
     Other(String),
-    /// It is said in the log, which standard error shows.
+    /// An error that the log has already printed to standard error.
     Logged,
 }
 
@@ -26,9 +26,9 @@ impl fmt::Display for Fatal {
 }
 
 impl Fatal {
-    /// Says it on standard error, given as `err`, unless the log has said it there: no line is twice in the journal, where
-    /// each is an error. Whoever closed standard error is not told, and gets the exit status all the same.
-    pub fn tell(&self, err: &mut impl io::Write) {
+    /// Prints the error to `err`, which is standard error, unless the log has printed it there: the
+    /// journal would show it twice. Write errors are ignored.
+    pub fn print(&self, err: &mut impl io::Write) {
         if matches!(self, Self::Logged) {
             return;
         }
@@ -38,28 +38,30 @@ impl Fatal {
         }
     }
 
-    /// A step of the start that failed, whose name comes first in what is said.
+    /// Returns a function that makes an I/O error fatal. The text begins with `what`.
     pub(super) fn other(what: &'static str) -> impl Fn(io::Error) -> Self {
         move |error| Self::Other(format!("{what}: {error}"))
     }
 
-    /// The address cannot be listened on, and what to do about it.
+    /// Returns the error of a listener that cannot bind its address, with a remedy.
     pub(super) fn cannot_listen(listen: SocketAddr, error: &io::Error) -> Self {
         let remedy = match error.kind() {
             io::ErrorKind::AddrInUse => {
-                "another process has it (ss -ltnp shows which); end that one or set another server.listen"
+                "the address is in use (find the process with ss -ltnp); stop that process or change server.listen"
             }
-            io::ErrorKind::AddrNotAvailable => "this machine has no such address; set another server.listen",
+            io::ErrorKind::AddrNotAvailable => {
+                "this machine does not have that address; change server.listen"
+            }
             io::ErrorKind::PermissionDenied => {
-                "this user may not; set a server.listen with a port of 1024 or more"
+                "permission denied for this user; use a port of 1024 or more in server.listen"
             }
-            _ => "set another server.listen",
+            _ => "change server.listen",
         };
         Self::Other(format!("cannot listen on {listen}: {error}; {remedy}"))
     }
 }
 
-/// What standard error is.
+/// Returns how standard error is connected.
 pub(super) fn surroundings() -> logging::Surroundings {
     logging::Surroundings::of_standard_error(
         env::var_os("JOURNAL_STREAM").as_deref(),

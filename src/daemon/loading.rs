@@ -1,4 +1,4 @@
-//! Reads a configuration and makes ready whatever it asks for, beside the main loop: a file system may hang for ever.
+//! Loads a configuration outside of the main loop, because a file system may block.
 
 use std::{ffi::OsString, path::PathBuf, sync::Arc, time::Duration};
 
@@ -12,23 +12,24 @@ use crate::{
     records::{Records, RecordsChange},
 };
 
-/// How long a reload may read; below what a request for one waits for, so that it hears why.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// Timeout of a load. Shorter than that of an HTTP reload request, so that its client gets the
+/// reason.
+const LOAD_TIMEOUT: Duration = Duration::from_secs(20);
 
-const LOOK: &str =
-    "look for a file system that hangs below the configuration, its keys, its certificates or its logs";
+const LOAD_REMEDY: &str =
+    "check the file systems of the configuration, its keys, its certificates and its logs";
 
-/// Where the configuration comes from.
+/// The source of the configuration.
 #[derive(Clone, Debug)]
 pub enum Source {
-    /// A file, read again at every reload.
+    /// A file, which every reload reads again.
     File(PathBuf),
-    /// A text with an environment and trusted roots of its own, for `demo`.
+    /// A text with its own environment and trusted roots, for `demo`.
     BuiltIn(String, fn(&str) -> Option<OsString>, Vec<CertificateDer<'static>>),
 }
 
 impl Source {
-    /// Reads it, with the keys and certificates that it names.
+    /// Loads the configuration with its keys and certificates.
     pub(super) fn load(&self) -> Result<Loaded, Problems> {
         match self {
             Self::File(path) => config::load(path, Keys::Required, &Surroundings::of_process()),
@@ -40,7 +41,7 @@ impl Source {
     }
 }
 
-/// A configuration of which nothing can fail any more.
+/// A loaded configuration with everything that could fail already done.
 pub(super) struct Prepared {
     pub(super) config: Config,
     pub(super) warnings: Vec<Problem>,
@@ -49,16 +50,16 @@ pub(super) struct Prepared {
     pub(super) records: RecordsChange,
 }
 
-/// What a load needs: where to read, and what to make ready for.
+/// The source of a load, and the parts that it prepares a change for.
 #[derive(Clone)]
-struct Needs {
+struct LoadContext {
     source: Source,
     logging: Arc<Logging>,
     records: Arc<Records>,
     network: Arc<NetworkStack>,
 }
 
-impl Needs {
+impl LoadContext {
     fn prepare(&self) -> Result<Prepared, String> {
         let Loaded { config, warnings, .. } = self.source.load().map_err(|problems| problems.to_string())?;
         let targets = Target::prepare(&config, &self.network).map_err(|error| error.to_string())?;
@@ -68,10 +69,10 @@ impl Needs {
     }
 }
 
-/// Loads for the reloads, one at a time.
+/// Loads configurations for reloads, one at a time.
 pub(super) struct Loader {
-    needs: Needs,
-    /// Held by a load, also by one that hangs and that nobody waits for any more.
+    context: LoadContext,
+    /// Held by a running load, even if it is blocked and was given up.
     turn: Arc<Semaphore>,
 }
 
@@ -82,24 +83,29 @@ impl Loader {
         records: Arc<Records>,
         network: Arc<NetworkStack>,
     ) -> Self {
-        Self { needs: Needs { source, logging, records, network }, turn: Arc::new(Semaphore::new(1)) }
+        Self { context: LoadContext { source, logging, records, network }, turn: Arc::new(Semaphore::new(1)) }
     }
 
-    /// Begins a load on a thread of its own. The future is its result, or the problems, one a line, and takes no longer
-    /// than the patience: what comes later is dropped, without effect.
+    /// Starts a load on a thread. The future returns the configuration or its problems, one per
+    /// line, within [`LOAD_TIMEOUT`]. A later result is discarded.
     pub(super) fn begin(&self) -> impl Future<Output = Result<Prepared, String>> + use<> {
         let turn = Arc::clone(&self.turn).try_acquire_owned();
-        let needs = self.needs.clone();
+        let context = self.context.clone();
         async move {
-            let Ok(turn) = turn else { return Err(format!("an earlier reload still reads; {LOOK}")) };
+            let Ok(turn) = turn else {
+                return Err(format!("an earlier reload is still reading; {LOAD_REMEDY}"));
+            };
             let load = spawn_blocking(move || {
                 let _turn = turn;
-                needs.prepare()
+                context.prepare()
             });
-            match timeout(PATIENCE, load).await {
+            match timeout(LOAD_TIMEOUT, load).await {
                 Ok(Ok(result)) => result,
-                Ok(Err(_)) => Err("loading panicked, the log says where; please report it".to_owned()),
-                Err(_) => Err(format!("reading took longer than {PATIENCE:?}; {LOOK}")),
+                Ok(Err(_)) => {
+                    Err("loading panicked; please report it with the lines \"Panicked\" of the log"
+                        .to_owned())
+                }
+                Err(_) => Err(format!("reading took longer than {LOAD_TIMEOUT:?}; {LOAD_REMEDY}")),
             }
         }
     }

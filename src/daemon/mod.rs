@@ -1,22 +1,22 @@
-//! The composition root: what is started in which order, the one select loop, reload and stop.
+//! The composition root: start order, the select loop, reload and stop.
 //!
-//! - `service` is the daemon from its first to its last moment; `loading` reads its configuration beside the main loop,
-//!   and `reload` refuses what must not take effect without a restart.
-//! - `probing` is the thread that times probes; `delivery` hands their outcomes to everybody who wants them.
-//! - `memory` is what is kept over a restart.
-//! - `looks` watches files that others change, of which `certificate` is the listener's own.
-//! - `fatal` says why it could not start or had to end.
-//! - `hygiene` keeps the process' memory to itself.
+//! - `service` is the daemon from start to stop. `loading` reads the configuration outside of the
+//! main loop, and `reload` rejects changes that require a restart.
+//! - `probing` is the thread that schedules probes. `delivery` distributes their outcomes.
+//! - `state_store` is the state that survives a restart.
+//! - `file_watcher` watches the files of the listener's `certificate`.
+//! - `fatal` is the error that ends the daemon.
+//! - `core_dumps` protects the memory of the process.
 
 mod certificate;
+mod core_dumps;
 mod delivery;
 mod fatal;
-mod hygiene;
+mod file_watcher;
 mod loading;
-mod looks;
-mod memory;
 mod probing;
 mod reload;
 mod service;
+mod state_store;
 
-pub use self::{fatal::Fatal, hygiene::forbid_core_dumps, loading::Source, service::run};
+pub use self::{core_dumps::forbid_core_dumps, fatal::Fatal, loading::Source, service::run};

@@ -1,4 +1,4 @@
-//! The thread that times probes, and does nothing else: a single-threaded runtime with the scheduler on it.
+//! The thread that schedules probes: a single-threaded runtime with the scheduler on it.
 
 use std::{
     io,
@@ -13,7 +13,7 @@ use tokio::{
 };
 use tracing::warn;
 
-use super::delivery::{Delivery, Watched};
+use super::delivery::{Delivery, ProbeTarget};
 use crate::{
     config::Schedule,
     health::{Beat, GaveUp, Supervisor},
@@ -21,54 +21,54 @@ use crate::{
     server::RunRequest,
 };
 
-/// How often the scheduler's runtime says that it lives.
-const BEAT: Duration = Duration::from_secs(1);
+/// Interval of the scheduler's heartbeat.
+const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Stack and runtime of blocking work beside the timing thread: taking large bodies apart, at most two at a time.
+/// Maximum number of threads for blocking work, which is the parsing of large bodies.
 const MAX_BLOCKING_THREADS: usize = 2;
 
-/// Turns of tasks between two looks at sockets and timers: a few runs whose peers flood them have a turn each, some of it long,
-/// and must not delay what has arrived for the others.
+/// Number of task polls between two checks for I/O events and timers. A low value limits how long a
+/// few runs with large responses can delay events of the others.
 const EVENT_INTERVAL: u32 = 7;
 
-/// The thread, from outside.
+/// A handle of the thread.
 pub(super) struct Probing {
-    orders: mpsc::Sender<Order>,
+    commands: mpsc::Sender<Command>,
     thread: JoinHandle<Result<(), GaveUp>>,
 }
 
-enum Order {
-    Apply { limits: Schedule, targets: Vec<Arc<Watched>>, done: oneshot::Sender<()> },
+enum Command {
+    Apply { limits: Schedule, targets: Vec<Arc<ProbeTarget>>, done: oneshot::Sender<()> },
     Stop { within: Duration, aborted: oneshot::Sender<usize> },
 }
 
-/// How long the thread may take to answer an order beside what the order itself takes.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// Timeout for the answer to a command, in addition to the duration of the command itself.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long the abort of runs may take that a stop does not wait for.
-const ABORT: Duration = Duration::from_millis(500);
+/// Time for aborting the runs that are still in flight at the deadline of a stop.
+const ABORT_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// The thread has not done what it was told.
+/// The thread has not executed a command.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Silent {
-    /// It panicked over the order, and goes on with what it did before.
-    #[error("the scheduler failed over it, the log says where; please report it")]
+pub(super) enum CommandError {
+    /// It panicked during the command, and continues with the previous configuration.
+    #[error("the scheduler panicked; please report it with the lines \"Panicked\" of the log")]
     Panicked,
-    /// It does something else for long; what it was told will be done.
-    #[error("the scheduler has not answered within {PATIENCE:?}")]
+    /// It is busy, and will execute the command later.
+    #[error("the scheduler has not answered within {ANSWER_TIMEOUT:?}")]
     Busy,
-    /// It has not even taken the order before; this one is not given to it.
-    #[error("the scheduler has not taken the order before for {PATIENCE:?}")]
+    /// It has not accepted the previous command; this one was not sent.
+    #[error("the scheduler has not accepted the previous command for {ANSWER_TIMEOUT:?}")]
     Stuck,
 }
 
 impl Probing {
-    /// Starts the thread, without probes.
+    /// Starts the thread without probes.
     pub(super) fn start(
         delivery: Delivery,
         limits: Schedule,
         beat: Beat,
-        demands: mpsc::Receiver<RunRequest>,
+        requests: mpsc::Receiver<RunRequest>,
         mut supervisor: Supervisor,
     ) -> io::Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread()
@@ -76,102 +76,106 @@ impl Probing {
             .max_blocking_threads(MAX_BLOCKING_THREADS)
             .event_interval(EVENT_INTERVAL)
             .build()?;
-        let (orders, orders_taken) = mpsc::channel(1);
+        let (commands, receiver) = mpsc::channel(1);
         let (delivery, anchor, applied) = (Arc::new(delivery), Anchor::now(), (limits, Vec::new()));
-        let mut timing = Timing { orders: orders_taken, demands, delivery, anchor, beat, applied };
+        let mut timing = ProbeLoop { commands: receiver, requests, delivery, anchor, beat, applied };
         let thread = thread::Builder::new().name("probes".to_owned()).spawn(move || {
-            let ended = supervisor.keep_alive(|| runtime.block_on(timing.follow()));
-            // What still blocks, blocks nobody: the process is about to end.
+            let ended = supervisor.keep_alive(|| runtime.block_on(timing.run()));
+            // Blocked work does not delay the end of the process.
             runtime.shutdown_background();
             ended
         })?;
-        Ok(Self { orders, thread })
+        Ok(Self { commands, thread })
     }
 
-    /// Puts a configuration in force, and returns when every probe of it is scheduled.
-    pub(super) async fn apply(&self, limits: Schedule, targets: Vec<Arc<Watched>>) -> Result<(), Silent> {
-        let (done, applied) = oneshot::channel();
-        self.give(Order::Apply { limits, targets, done }, applied, PATIENCE).await
-    }
-
-    /// Starts no new run and waits for those in flight, no longer than `within`; the number is of those aborted.
-    pub(super) async fn stop(self, within: Duration) -> Result<usize, Silent> {
-        let (aborted, stopped) = oneshot::channel();
-        // The abort of what is left takes no time worth waiting for.
-        self.give(Order::Stop { within, aborted }, stopped, within + ABORT).await
-    }
-
-    async fn give<T>(
+    /// Applies a configuration. Returns when all its probes are scheduled.
+    pub(super) async fn apply(
         &self,
-        order: Order,
+        limits: Schedule,
+        targets: Vec<Arc<ProbeTarget>>,
+    ) -> Result<(), CommandError> {
+        let (done, applied) = oneshot::channel();
+        self.send(Command::Apply { limits, targets, done }, applied, ANSWER_TIMEOUT).await
+    }
+
+    /// Starts no new run and waits for those in flight, at most `within`. Returns the number of
+    /// aborted runs.
+    pub(super) async fn stop(self, within: Duration) -> Result<usize, CommandError> {
+        let (aborted, stopped) = oneshot::channel();
+        self.send(Command::Stop { within, aborted }, stopped, within + ABORT_TIMEOUT).await
+    }
+
+    async fn send<T>(
+        &self,
+        command: Command,
         answer: oneshot::Receiver<T>,
-        patience: Duration,
-    ) -> Result<T, Silent> {
-        let deadline = Instant::now() + patience;
-        match timeout_at(deadline, self.orders.send(order)).await {
+        timeout: Duration,
+    ) -> Result<T, CommandError> {
+        let deadline = Instant::now() + timeout;
+        match timeout_at(deadline, self.commands.send(command)).await {
             Ok(Ok(())) => {}
-            Ok(Err(_)) => return Err(Silent::Panicked),
-            Err(_) => return Err(Silent::Stuck),
+            Ok(Err(_)) => return Err(CommandError::Panicked),
+            Err(_) => return Err(CommandError::Stuck),
         }
         match timeout_at(deadline, answer).await {
-            Ok(answer) => answer.map_err(|_| Silent::Panicked),
-            Err(_) => Err(Silent::Busy),
+            Ok(answer) => answer.map_err(|_| CommandError::Panicked),
+            Err(_) => Err(CommandError::Busy),
         }
     }
 
-    /// Whether the thread has ended, which it does only when it was stopped or gave up.
+    /// Returns whether the thread has ended, which happens only if it was stopped or gave up.
     pub(super) fn has_ended(&self) -> bool {
         self.thread.is_finished()
     }
 
-    /// Why the thread has ended; waits for its end.
+    /// Waits for the end of the thread and returns why it has ended.
     pub(super) fn end(self) -> Result<(), GaveUp> {
         self.thread.join().expect("its panics are caught")
     }
 }
 
-/// What the thread goes on with after a panic.
-struct Timing {
-    orders: mpsc::Receiver<Order>,
-    demands: mpsc::Receiver<RunRequest>,
+/// The state that the thread keeps if the scheduler panics.
+struct ProbeLoop {
+    commands: mpsc::Receiver<Command>,
+    requests: mpsc::Receiver<RunRequest>,
     delivery: Arc<Delivery>,
-    /// The same for all schedulers, so that each probe keeps its due times.
+    /// Shared by consecutive schedulers, so that probes keep their schedule slots.
     anchor: Anchor,
     beat: Beat,
-    /// The configuration in force.
-    applied: (Schedule, Vec<Arc<Watched>>),
+    /// The applied configuration.
+    applied: (Schedule, Vec<Arc<ProbeTarget>>),
 }
 
-impl Timing {
-    async fn follow(&mut self) {
+impl ProbeLoop {
+    async fn run(&mut self) {
         let (limits, targets) = &self.applied;
         let mut scheduler = Scheduler::new(Arc::clone(&self.delivery), self.anchor, limits);
         scheduler.apply(limits, targets.clone());
-        let mut ticks = interval(BEAT);
+        let mut ticks = interval(HEARTBEAT_INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            let order = tokio::select! {
-                order = self.orders.recv() => order,
-                Some(RunRequest { probe, within, answer }) = self.demands.recv() => {
+            let command = tokio::select! {
+                command = self.commands.recv() => command,
+                Some(RunRequest { probe, within, answer }) = self.requests.recv() => {
                     scheduler.demand(&probe, Demand { deadline: Instant::now() + within, answer });
                     continue;
                 }
                 _ = ticks.tick() => {
                     self.beat.beat();
                     if let Some(seconds) = scheduler.follow_wall_clock() {
-                        warn!(seconds, "Wall clock was set, which moves no run");
+                        warn!(seconds, "System clock stepped; schedule unaffected");
                     }
                     continue;
                 }
             };
-            match order {
-                Some(Order::Apply { limits, targets, done }) => {
+            match command {
+                Some(Command::Apply { limits, targets, done }) => {
                     scheduler.apply(&limits, targets.clone());
                     self.applied = (limits, targets);
-                    // Whoever asked may be gone, which changes nothing.
+                    // The sender of the command may have timed out.
                     let _ = done.send(());
                 }
-                Some(Order::Stop { within, aborted }) => {
+                Some(Command::Stop { within, aborted }) => {
                     let _ = aborted.send(scheduler.stop(Instant::now() + within).await);
                     return;
                 }
@@ -187,20 +191,21 @@ mod tests {
     use crate::config::Schedule;
 
     #[tokio::test(start_paused = true)]
-    async fn an_order_that_is_taken_late_is_told_from_one_that_is_not_given() {
+    async fn late_and_unaccepted_commands_are_distinguished() {
         let limits = || Schedule {
             max_concurrent: 1,
             max_concurrent_per_provider: 1,
             max_backoff: Duration::from_secs(60),
         };
-        // Nobody reads: the first order waits, the second finds no room.
-        let (orders, mut taken) = mpsc::channel(1);
-        let probing = Probing { orders, thread: thread::spawn(|| Ok(())) };
-        assert!(matches!(probing.apply(limits(), Vec::new()).await, Err(Silent::Busy)));
-        assert!(matches!(probing.apply(limits(), Vec::new()).await, Err(Silent::Stuck)));
-        let Some(Order::Apply { done, .. }) = taken.recv().await else { panic!("it was given") };
+        // Nothing receives: the first command waits for an answer, the second does not fit into the
+        // queue.
+        let (commands, mut receiver) = mpsc::channel(1);
+        let probing = Probing { commands, thread: thread::spawn(|| Ok(())) };
+        assert!(matches!(probing.apply(limits(), Vec::new()).await, Err(CommandError::Busy)));
+        assert!(matches!(probing.apply(limits(), Vec::new()).await, Err(CommandError::Stuck)));
+        let Some(Command::Apply { done, .. }) = receiver.recv().await else { panic!("it was sent") };
         assert!(done.is_closed());
-        drop(taken);
-        assert!(matches!(probing.apply(limits(), Vec::new()).await, Err(Silent::Panicked)));
+        drop(receiver);
+        assert!(matches!(probing.apply(limits(), Vec::new()).await, Err(CommandError::Panicked)));
     }
 }

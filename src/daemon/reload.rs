@@ -1,7 +1,7 @@
-//! What a reload may do to a running daemon.
+//! The checks of a reload against the running daemon.
 //!
-//! The listener stays on its address until a restart, so the new `[server]` is judged against that address, not against
-//! the one that is written. docs/operations/reload.md lists every key.
+//! The listener keeps its address until a restart, so the new `[server]` is checked against that
+//! address, not against the configured one. docs/operations/reload.md lists every key.
 
 use std::{collections::BTreeSet, net::SocketAddr, path::Path};
 
@@ -9,33 +9,34 @@ use tracing::{info, warn};
 
 use crate::config::{Config, Key, KeySource, Problem, Server};
 
-/// The daemon as it runs.
+/// The running daemon.
 pub(super) struct Running<'a> {
-    /// The configuration in force.
+    /// The applied configuration.
     pub(super) config: &'a Config,
-    /// As configured at the start.
+    /// The address that was configured at the start.
     pub(super) listen: SocketAddr,
-    /// As bound.
+    /// The bound address.
     pub(super) bound: SocketAddr,
-    /// Where the state is kept; `None`: nowhere.
+    /// The state directory, if any.
     pub(super) state: Option<&'a Path>,
 }
 
 impl Running<'_> {
-    /// Refuses a configuration that must not take effect without a restart. The error has a line for each reason.
+    /// Rejects a configuration that must not take effect without a restart. The error has one line
+    /// per reason.
     pub(super) fn check(&self, new: &Config) -> Result<(), String> {
         let mut reasons = self.exposure(&new.server);
         if new.probes.is_empty() && !self.config.probes.is_empty() {
             reasons.push(
-                "no probe is configured: a reload does not remove every probe, since an empty file is usually one that \
-                 was cut off; restart to run without probes"
+                "no probe is configured: a reload does not remove every probe, because an empty file is usually \
+                 incomplete; restart to run without probes"
                     .to_owned(),
             );
         }
         if reasons.is_empty() { Ok(()) } else { Err(reasons.join("\n")) }
     }
 
-    /// What would open a listener that is reached from other machines.
+    /// Returns how the new configuration would expose a listener that other machines can reach.
     fn exposure(&self, new: &Server) -> Vec<String> {
         let mut reasons = Vec::new();
         if self.bound.ip().to_canonical().is_loopback() || new.allow_unauthenticated {
@@ -57,37 +58,37 @@ impl Running<'_> {
         reasons
     }
 
-    /// Whether the listener speaks TLS, and should speak plain HTTP.
+    /// Returns whether the listener uses TLS and the new configuration does not.
     pub(super) fn loses_tls(&self, new: &Server) -> bool {
         self.config.server.tls.is_some() && new.tls.is_none()
     }
 
-    /// Logs what is doubtful in a configuration that takes effect, and what in it needs a restart.
+    /// Logs the warnings of the new configuration, and its changes that require a restart.
     pub(super) fn log(&self, warnings: &[Problem], new: &Config) {
         for warning in warnings {
-            warn!(%warning, "Configuration is doubtful");
+            warn!(%warning, "Configuration warning");
         }
         for change in self.needs_restart(new) {
             warn!("{change}");
         }
-        let keys = keys_of_the_start(new);
+        let keys = restart_only_keys(new);
         if !keys.is_empty() {
             let keys = Vec::from_iter(keys).join(", ");
-            info!(%keys, "Keys in the environment and in credentials change only with a restart");
+            info!(%keys, "Keys from the environment and from credentials change only on restart");
         }
     }
 
-    /// The changes that take effect only with a restart.
+    /// Returns a warning for each change that requires a restart.
     fn needs_restart(&self, new: &Config) -> Vec<&'static str> {
         [
             (
                 new.server.listen != self.listen,
-                "A change of server.listen needs a restart, the old address stays",
+                "Change of server.listen requires a restart; the address is unchanged",
             ),
-            (self.loses_tls(&new.server), "A removal of server.tls needs a restart, the certificate stays"),
+            (self.loses_tls(&new.server), "Removal of server.tls requires a restart; TLS remains enabled"),
             (
                 new.state_directory.as_deref() != self.state,
-                "A change of state.directory needs a restart, the old one stays",
+                "Change of state.directory requires a restart; the directory is unchanged",
             ),
         ]
         .into_iter()
@@ -96,8 +97,9 @@ impl Running<'_> {
     }
 }
 
-/// Names the environment variables and credentials with keys. A process gets both at its start only.
-fn keys_of_the_start(config: &Config) -> BTreeSet<String> {
+/// Returns the names of environment variables and credentials with keys. A process gets both only
+/// when it starts.
+fn restart_only_keys(config: &Config) -> BTreeSet<String> {
     let providers = config.providers.values();
     let keys = providers.flat_map(|provider| [&provider.key, &provider.proxy_auth].into_iter().flatten());
     keys.filter_map(|Key { source, .. }| match source {
@@ -120,7 +122,7 @@ mod tests {
         parse(text, "config.toml", Keys::Skipped, &surroundings).unwrap().config
     }
 
-    /// `[server]` with these lines, users and TLS, and a probe.
+    /// Returns a configuration with these lines of `[server]` and a probe.
     fn server(listen: &str, users: bool, tls: Option<&Path>, rest: &str) -> Config {
         let users = if users { format!("basic_auth = {{ u = \"{HASH}\" }}\n") } else { String::new() };
         let tls = tls.map_or_else(String::new, |path| {
@@ -129,7 +131,7 @@ mod tests {
         config(&format!("[server]\nlisten = \"{listen}\"\n{users}{tls}{rest}\n{PROBE}"))
     }
 
-    /// The keys that a reload is refused for.
+    /// Returns the reasons for which a reload is rejected.
     fn refused(current: &Config, bound: &str, new: &Config) -> Vec<&'static str> {
         let listen = current.server.listen;
         let running = Running { config: current, listen, bound: bound.parse().unwrap(), state: None };
@@ -141,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn listener_is_judged_by_the_address_that_is_bound() {
+    fn listener_is_checked_by_its_bound_address() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("cert.pem");
         let made = rcgen::generate_simple_self_signed(["prober.example".to_owned()]).unwrap();
@@ -168,7 +170,7 @@ mod tests {
                 assert_eq!(refused(&current, bound, &new), [""; 0], "{bound}: {:?}", new.server);
             }
         }
-        // A reload that was good before leaves another configuration in force, and the same address.
+        // An accepted reload changes the configuration, but not the bound address.
         let between = server("127.0.0.1:10429", true, cert, "");
         let opened = server("127.0.0.1:10429", false, cert, "");
         assert_eq!(refused(&between, "10.9.9.9:10429", &opened), [users]);
@@ -178,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn reload_that_removes_every_probe_is_refused() {
+    fn reload_without_probes_is_rejected() {
         let some = config(PROBE);
         for text in ["", "# nothing\n\n", "[provider.langmart]\n", "[schedule]\nmax_concurrent = 1\n"] {
             let none = config(text);
@@ -188,7 +190,7 @@ mod tests {
         }
         let other = config("[provider.groq]\nchecks = [\"network\"]\n");
         assert_eq!(refused(&some, "127.0.0.1:1", &other), [""; 0]);
-        // With [shard] the probes that are left may all be another daemon's.
+        // With [shard], all remaining probes may belong to another daemon.
         let shard = |total| config(&format!("{PROBE}[shard]\nindex = 0\ntotal = {total}\n")).probes.len();
         let total = (2..100).find(|total| shard(*total) == 0).unwrap();
         let elsewhere = config(&format!("{PROBE}[shard]\nindex = 0\ntotal = {total}\n"));
@@ -196,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn changes_that_need_a_restart_are_named() {
+    fn changes_that_require_a_restart_are_listed() {
         let current = config(PROBE);
         let running = Running {
             config: &current,
@@ -212,15 +214,15 @@ mod tests {
     }
 
     #[test]
-    fn keys_of_the_environment_and_credentials_are_named() {
+    fn keys_of_environment_and_credentials_are_listed() {
         let text = "[provider.langmart]\napi_key = { env = \"K\" }\n[provider.groq]\napi_key = { file = \"/f\" }\n\
                     [provider.openai]\napi_key = { credential = \"c\" }\nproxy = \"http://p.example\"\n\
                     proxy_auth = { env = \"P\" }\n";
-        let named = keys_of_the_start(&config(text));
+        let named = restart_only_keys(&config(text));
         assert_eq!(
             named.iter().map(String::as_str).collect::<Vec<_>>(),
             ["credential c", "environment variable K", "environment variable P"]
         );
-        assert!(keys_of_the_start(&config(PROBE)).is_empty());
+        assert!(restart_only_keys(&config(PROBE)).is_empty());
     }
 }

@@ -1,4 +1,4 @@
-//! The daemon from its first to its last moment.
+//! The daemon from start to stop.
 
 use std::{
     env,
@@ -16,14 +16,14 @@ use tracing::{error, info, warn};
 
 use super::{
     certificate::Certificate,
-    delivery::{Delivery, Watched},
+    core_dumps::forbid_core_dumps,
+    delivery::{Delivery, ProbeTarget},
     fatal::{Fatal, surroundings},
-    hygiene::forbid_core_dumps,
+    file_watcher::FileWatcher,
     loading::{Loader, Prepared, Source},
-    looks::Looks,
-    memory::{self, Memory},
-    probing::{Probing, Silent},
+    probing::{CommandError, Probing},
     reload::Running,
+    state_store::{self, StateStore},
 };
 use crate::{
     config::{Config, Loaded},
@@ -40,55 +40,55 @@ use crate::{
     systemd::{self, Notifier},
 };
 
-/// How long runs in flight may go on after a signal to stop; with the rest, the whole stop takes some 11 s at most.
-const DRAIN: Duration = Duration::from_secs(8);
+/// Time for runs in flight after a signal to stop. With the rest, a stop takes at most about 11 s.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(8);
 
-/// How long each of the parts that follow the runs may take to end.
-const CLOSE: Duration = Duration::from_millis(500);
+/// Time for each other part to stop.
+const CLOSE_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// How long the scheduler's thread may be silent before it counts as stuck.
-const SCHEDULER_PATIENCE: Duration = Duration::from_secs(10);
+/// Time without a heartbeat before the scheduler counts as stuck.
+const SCHEDULER_STUCK_AFTER: Duration = Duration::from_secs(10);
 
-/// How long the main loop may be silent before it counts as stuck.
-const MAIN_PATIENCE: Duration = Duration::from_secs(20);
+/// Time without a heartbeat before the main loop counts as stuck.
+const MAIN_LOOP_STUCK_AFTER: Duration = Duration::from_secs(20);
 
-/// How often STATUS is brought up to date, and a look at the resolver's files and the listener's certificate begun.
-const HOUSEKEEPING: Duration = Duration::from_secs(5);
+/// Interval at which the status line is updated and the listener's certificate is checked.
+const HOUSEKEEPING_INTERVAL: Duration = Duration::from_secs(5);
 
-/// What an operator should know whose configuration has no key at all.
-const NO_KEY: &str =
-    "no provider has a key yet, so nothing that needs one is probed; to give one: man langmart-prober, KEYS";
+/// Message for a configuration without any key.
+const NO_KEY: &str = "no provider has a key yet, so only checks that need none are run; to add a key, see KEYS in man langmart-prober";
 
-/// Runs the daemon until a signal ends it. `listening` hears the address as bound, when there is something to see.
+/// Runs the daemon until a signal stops it. Calls `listening` with the bound address once it is
+/// ready.
 pub fn run(source: &Source, listening: impl FnOnce(SocketAddr)) -> Result<(), Fatal> {
     let started = SystemTime::now();
-    // Before there is a key in memory.
+    // Before any key is in memory.
     let core_dumps = forbid_core_dumps();
     let loaded = source.load().map_err(Fatal::Configuration)?;
     let shows_log = loaded.config.log.stderr;
     let logging = Logging::start(&loaded.config.log, surroundings());
     let logging = Arc::new(logging.map_err(|error| Fatal::Other(error.to_string()))?);
     if let Err(error) = core_dumps {
-        warn!(%error, "Core dumps cannot be forbidden, keys may be in one");
+        warn!(%error, "Failed to disable core dumps, which may contain keys");
     }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(Fatal::other("cannot start the main runtime"))?;
     let mut result = runtime.block_on(serve(source, loaded, started, &logging, listening));
-    // Not by its drop, which would wait for a load that hangs.
+    // Dropping the runtime would wait for a blocked load.
     runtime.shutdown_background();
     if let Err(Fatal::Other(what)) = &result {
-        error!(error = %what, "Daemon ends");
+        error!(error = %what, "Daemon failed");
         if shows_log {
             result = Err(Fatal::Logged);
         }
     }
-    logging.stop(CLOSE);
+    logging.stop(CLOSE_TIMEOUT);
     result
 }
 
-/// Starts everything, runs the loop, stops everything.
+/// Starts all parts, runs the loop, stops all parts.
 async fn serve(
     source: &Source,
     loaded: Loaded,
@@ -96,17 +96,17 @@ async fn serve(
     logging: &Arc<Logging>,
     listening: impl FnOnce(SocketAddr),
 ) -> Result<(), Fatal> {
-    // First, so that no signal meets its default in the middle of the start.
+    // First, so that a signal during the start does not have its default effect.
     let mut signals = Signals::listen().map_err(Fatal::other("cannot listen for signals"))?;
     let (mut daemon, mut reloads) = Daemon::start(source, loaded, started, logging).await?;
     listening(daemon.listen.1);
     let mut supervisor = Supervisor::new("main loop");
     daemon.metrics.count_restarts("main", supervisor.restarts());
     let result = loop {
-        if let Ok(end) = caught(Box::pin(daemon.live(&mut signals, &mut reloads))).await {
+        if let Ok(end) = caught(Box::pin(daemon.run_loop(&mut signals, &mut reloads))).await {
             break end;
         }
-        // Who waits for it is told that there is no answer, and systemd in the next life.
+        // An HTTP client of the reload gets an error; systemd is notified when the loop continues.
         daemon.reloading = None;
         match supervisor.failed(Instant::now()) {
             Ok(pause) => sleep(pause).await,
@@ -117,16 +117,16 @@ async fn serve(
     daemon.stop().await.and(result)
 }
 
-/// A reload on its way.
+/// A reload in progress.
 struct Reloading {
     load: Pin<Box<dyn Future<Output = Result<Prepared, String>>>>,
-    /// Who asked for it by HTTP; `None`: it was a signal.
+    /// The HTTP request for the reload. `None` if it was a signal.
     answer: Option<oneshot::Sender<Result<(), String>>>,
-    /// A signal came meanwhile: what has been read may be old.
+    /// A signal has arrived since the start of the load, so the loaded files may be outdated.
     again: bool,
 }
 
-/// What the load of a reload comes to; never, where there is none.
+/// Waits for the load of a reload. Never returns if there is none.
 async fn loaded(reloading: &mut Option<Reloading>) -> Result<Prepared, String> {
     match reloading {
         Some(reloading) => reloading.load.as_mut().await,
@@ -143,7 +143,7 @@ struct Daemon {
     metrics: Arc<Metrics>,
     history: Arc<History>,
     records: Arc<Records>,
-    memory: Arc<Memory>,
+    state_store: Arc<StateStore>,
     budget: Arc<Budget>,
     health: Arc<Health>,
     beat: Beat,
@@ -151,21 +151,21 @@ struct Daemon {
     server: Server,
     state: Arc<State>,
     certificate: Certificate,
-    looks: Looks,
-    /// When the reload began of which is not told yet what became of it; `None`: there is none.
-    untold: Option<Instant>,
-    /// As configured at the start, and as bound; no reload changes them.
+    file_watcher: FileWatcher,
+    /// Start of a reload whose result has not been reported, if any.
+    unreported: Option<Instant>,
+    /// The configured and the bound address; a reload does not change them.
     listen: (SocketAddr, SocketAddr),
     notifier: Notifier,
-    /// How often to feed systemd's watchdog; `None`: there is none.
+    /// Interval of watchdog notifications, if systemd expects them.
     watchdog: Option<Duration>,
-    /// A part was found stuck, and said so.
+    /// Whether the log has reported a stuck part.
     stuck: bool,
-    /// The prober was found cut off from the network, and said so.
+    /// Whether the log has reported that the prober is offline.
     offline: bool,
-    /// The budget was found reached.
+    /// Whether the budget was exhausted at the last check.
     paused: bool,
-    /// What `systemctl status` is to say of the last reload.
+    /// Note on the last reload in the status line.
     reload: &'static str,
 }
 
@@ -180,12 +180,12 @@ impl Daemon {
             Notifier::start(env::var_os("NOTIFY_SOCKET")).map_err(Fatal::other("cannot notify systemd"))?;
         let Loaded { config, warnings, .. } = loaded;
         for warning in &warnings {
-            warn!(%warning, "Configuration is doubtful");
+            warn!(%warning, "Configuration warning");
         }
         let listen = config.server.listen;
         let listener = server::bind(listen).map_err(|error| Fatal::cannot_listen(listen, &error))?;
-        // Before anything is opened that is another daemon's.
-        let claim = memory::claim(&config).map_err(|taken| Fatal::Other(taken.to_string()))?;
+        // Before anything is opened that may belong to another daemon.
+        let claim = state_store::claim(&config).map_err(|taken| Fatal::Other(taken.to_string()))?;
         let records = Arc::new(Records::start(&config.log).map_err(|error| Fatal::Other(error.to_string()))?);
         let metrics = Arc::new(Metrics::new(started));
         metrics.count_writer("log", &logging.counters().file);
@@ -193,25 +193,25 @@ impl Daemon {
         metrics.configure(&config);
         let history = Arc::new(History::default());
         history.configure(&config, curl);
-        let kept = memory::recall(&config);
-        let budget = memory::budget(&config, &kept);
-        memory::show(&budget, &metrics);
-        memory::show_last_runs(&config, &kept, &metrics);
+        let kept = state_store::restore(&config);
+        let budget = state_store::budget(&config, &kept);
+        state_store::export_budget(&budget, &metrics);
+        state_store::export_last_runs(&config, &kept, &metrics);
         let directory = config.state_directory.as_deref();
-        let memory = Memory::start(directory, claim, kept, records.clone());
-        let memory = Arc::new(memory.map_err(Fatal::other("cannot start the thread of the state"))?);
-        memory.count(&metrics);
+        let state_store = StateStore::start(directory, claim, kept, records.clone());
+        let state_store = Arc::new(state_store.map_err(Fatal::other("cannot start the state thread"))?);
+        state_store.count(&metrics);
 
         let health = Arc::new(Health::new());
         let restarts = Arc::<AtomicU64>::default();
         metrics.count_restarts("probe", restarts.clone());
-        let delivery = Delivery::new(metrics.clone(), memory.clone(), budget.clone(), restarts);
-        let beat = health.part("scheduler", SCHEDULER_PATIENCE);
+        let delivery = Delivery::new(metrics.clone(), state_store.clone(), budget.clone(), restarts);
+        let beat = health.part("scheduler", SCHEDULER_STUCK_AFTER);
         let supervisor = Supervisor::new("scheduler");
         metrics.count_restarts("scheduler", supervisor.restarts());
-        let (runs, demands) = mpsc::channel(server::MOST_RUN_REQUESTS);
-        let probing = Probing::start(delivery, config.schedule.clone(), beat, demands, supervisor)
-            .map_err(Fatal::other("cannot start the scheduler's thread"))?;
+        let (runs, requests) = mpsc::channel(server::MOST_RUN_REQUESTS);
+        let probing = Probing::start(delivery, config.schedule.clone(), beat, requests, supervisor)
+            .map_err(Fatal::other("cannot start the scheduler thread"))?;
         let (reload, reloads) = mpsc::channel(1);
         let state = Arc::new(State::new(
             metrics.clone(),
@@ -239,16 +239,16 @@ impl Daemon {
             metrics,
             history,
             records,
-            beat: health.part("main loop", MAIN_PATIENCE),
-            memory,
+            beat: health.part("main loop", MAIN_LOOP_STUCK_AFTER),
+            state_store,
             budget,
             health,
             probing,
             server,
             state,
             certificate,
-            looks: Looks::default(),
-            untold: None,
+            file_watcher: FileWatcher::default(),
+            unreported: None,
             listen: (listen, address),
             notifier,
             watchdog,
@@ -266,7 +266,7 @@ impl Daemon {
             listen = %address,
             providers = daemon.config.providers.len(),
             probes = daemon.config.probes.len(),
-            "Daemon is ready"
+            "Daemon ready"
         );
         if daemon.lacks_keys() {
             info!("{NO_KEY}");
@@ -274,19 +274,19 @@ impl Daemon {
         Ok((daemon, reloads))
     }
 
-    /// The one loop, until a signal to stop or a part that gave up. Nothing in it waits for a file.
-    async fn live(
+    /// Runs the select loop until a signal stops it or a part gives up. It never waits for a file.
+    async fn run_loop(
         &mut self,
         signals: &mut Signals,
         reloads: &mut mpsc::Receiver<ReloadRequest>,
     ) -> Result<(), Fatal> {
-        if self.untold.is_some() {
-            self.tell_reload(&Err(
-                "the main loop panicked over it, the log says where; please report it".to_owned()
+        if self.unreported.is_some() {
+            self.report_reload(&Err(
+                "the main loop panicked; please report it with the lines \"Panicked\" of the log".to_owned(),
             ));
         }
-        let mut watchdog = every(self.watchdog.unwrap_or(HOUSEKEEPING));
-        let mut housekeeping = every(HOUSEKEEPING);
+        let mut watchdog = every(self.watchdog.unwrap_or(HOUSEKEEPING_INTERVAL));
+        let mut housekeeping = every(HOUSEKEEPING_INTERVAL);
         loop {
             self.beat.beat();
             tokio::select! {
@@ -299,9 +299,9 @@ impl Daemon {
                     self.begin_reload(Some(answer));
                 }
                 result = loaded(&mut self.reloading) => self.end_reload(result).await,
-                found = self.looks.end() => self.certificate.take_over(found, &self.state),
+                found = self.file_watcher.end() => self.certificate.take_over(found, &self.state),
                 _ = watchdog.tick() => self.feed_watchdog(),
-                _ = housekeeping.tick() => self.keep_house(),
+                _ = housekeeping.tick() => self.housekeeping(),
             }
             if self.probing.has_ended() {
                 return Ok(());
@@ -312,29 +312,30 @@ impl Daemon {
         }
     }
 
-    /// Has the scheduler run these targets, which are a configuration's.
-    async fn schedule(&self, config: &Config, targets: Vec<Arc<Target>>) -> Result<(), Silent> {
-        let watched = |target| Watched::new(target, &self.metrics, &self.history, &self.health);
-        self.probing.apply(config.schedule.clone(), targets.into_iter().map(watched).collect()).await
+    /// Passes the targets of a configuration to the scheduler.
+    async fn schedule(&self, config: &Config, targets: Vec<Arc<Target>>) -> Result<(), CommandError> {
+        let prepared = |target| ProbeTarget::new(target, &self.metrics, &self.history, &self.health);
+        self.probing.apply(config.schedule.clone(), targets.into_iter().map(prepared).collect()).await
     }
 
-    /// Begins to read the configuration again.
+    /// Starts a reload.
     fn begin_reload(&mut self, answer: Option<oneshot::Sender<Result<(), String>>>) {
         self.notifier.reloading();
-        self.untold = Some(Instant::now());
+        self.unreported = Some(Instant::now());
         self.reloading = Some(Reloading { load: Box::pin(self.loader.begin()), answer, again: false });
     }
 
-    /// A new configuration takes effect as a whole, a bad one not at all; the error is the problems, one a line.
+    /// Ends a reload. A valid configuration takes effect as a whole; the error lists the problems
+    /// of an invalid one, one per line.
     async fn end_reload(&mut self, result: Result<Prepared, String>) {
         let Some(Reloading { answer, again, .. }) = self.reloading.take() else { return };
         let result = match result {
-            Ok(prepared) => self.take_over(prepared).await,
+            Ok(prepared) => self.apply(prepared).await,
             Err(problems) => Err(problems),
         };
-        self.tell_reload(&result);
+        self.report_reload(&result);
         if let Some(answer) = answer {
-            // Whoever asked may be gone by now.
+            // The client may have disconnected.
             let _ = answer.send(result);
         }
         if again {
@@ -342,8 +343,8 @@ impl Daemon {
         }
     }
 
-    fn tell_reload(&mut self, result: &Result<(), String>) {
-        self.untold = None;
+    fn report_reload(&mut self, result: &Result<(), String>) {
+        self.unreported = None;
         self.metrics.reloaded(result.is_ok(), SystemTime::now());
         match result {
             Ok(()) => {
@@ -356,7 +357,7 @@ impl Daemon {
             }
             Err(problems) => {
                 for problem in problems.lines() {
-                    error!(problem, "Configuration not reloaded, the one before stays in force");
+                    error!(problem, "Failed to reload configuration; the previous one remains in use");
                 }
                 self.reload = "; the last reload failed, see the log";
             }
@@ -364,11 +365,12 @@ impl Daemon {
         self.notifier.ready(&self.status());
     }
 
-    /// Refuses what must not take effect. Whatever else can fail has been done: from there on everything takes effect.
-    async fn take_over(&mut self, prepared: Prepared) -> Result<(), String> {
+    /// Rejects the configuration, or applies all of it. Everything else that can fail has been
+    /// prepared.
+    async fn apply(&mut self, prepared: Prepared) -> Result<(), String> {
         let Prepared { mut config, warnings, targets, logging, records } = prepared;
         let (listen, bound) = self.listen;
-        let running = Running { config: &self.config, listen, bound, state: self.memory.directory() };
+        let running = Running { config: &self.config, listen, bound, state: self.state_store.directory() };
         running.check(&config)?;
         running.log(&warnings, &config);
         let keeps_tls = running.loses_tls(&config.server);
@@ -379,27 +381,27 @@ impl Daemon {
             config.server.tls = self.config.server.tls.take();
         } else {
             self.certificate = Certificate::of(&config.server);
-            self.looks.follow_reload();
+            self.file_watcher.follow_reload();
         }
         self.metrics.configure(&config);
         self.history.configure(&config, curl);
         self.budget.set_limits(config.budget);
-        memory::show(&self.budget, &self.metrics);
-        self.memory.retain(&config);
-        // A budget that is new, or back, may be used up already: no run would tell what is spent of it.
-        self.memory.spent(&self.budget);
+        state_store::export_budget(&self.budget, &self.metrics);
+        self.state_store.retain(&config);
+        // A new budget may already be exhausted, in which case no run would export its spending.
+        self.state_store.spent(&self.budget);
         let scheduled = self.schedule(&config, targets).await;
         self.config = config;
         match scheduled {
-            Err(Silent::Busy) => {
-                warn!("Scheduler is busy, its probes follow the new configuration late");
+            Err(CommandError::Busy) => {
+                warn!("Scheduler busy; the new configuration will be applied to its probes late");
                 Ok(())
             }
             scheduled => scheduled.map_err(|error| error.to_string()),
         }
     }
 
-    /// Feeds systemd's watchdog while every part beats.
+    /// Notifies systemd's watchdog if no part is stuck.
     fn feed_watchdog(&mut self) {
         match self.health.stuck(Instant::now()) {
             None => {
@@ -410,42 +412,42 @@ impl Daemon {
             }
             Some(part) if !self.stuck => {
                 self.stuck = true;
-                error!(%part, "A part is stuck, the watchdog is not fed");
+                error!(%part, "Part stuck; watchdog notifications stopped");
             }
             Some(_) => {}
         }
     }
 
-    fn keep_house(&mut self) {
+    fn housekeeping(&mut self) {
         match self.metrics.offline(SystemTime::now()) {
             Some(true) if !self.offline => {
                 self.offline = true;
-                warn!("Prober is offline, no provider can be reached");
+                warn!("Prober offline; no provider is reachable");
             }
             Some(false) if self.offline => {
                 self.offline = false;
-                info!("Prober is online again");
+                info!("Prober online again");
             }
-            // Where it cannot be told, nothing has changed.
+            // Unknown means unchanged.
             Some(_) | None => {}
         }
-        // Also a day without a run begins, with all of its budget.
-        memory::show(&self.budget, &self.metrics);
+        // A new day resets the spending even without a run.
+        state_store::export_budget(&self.budget, &self.metrics);
         let paused = self.budget.resumes().is_some();
         if self.paused && !paused {
-            info!("Budget has room again, generation checks go on");
+            info!("Budget available again; generation checks resumed");
         }
         self.paused = paused;
-        self.looks.begin(&self.certificate);
+        self.file_watcher.begin(&self.certificate);
         self.notifier.status(&self.status());
     }
 
-    /// No provider has a key, as after the installation of the package.
+    /// Returns whether no provider has a key, as after the installation of the package.
     fn lacks_keys(&self) -> bool {
         self.config.providers.values().all(|provider| provider.key.is_none())
     }
 
-    /// One line for `systemctl status`.
+    /// Returns the status line for `systemctl status`.
     fn status(&self) -> String {
         let series = self.metrics.all();
         let last = series.values().filter_map(|series| series.last());
@@ -464,27 +466,27 @@ impl Daemon {
         )
     }
 
-    /// The error is a part's that gave up before.
+    /// Stops all parts. Returns the error of the scheduler if it has given up.
     async fn stop(self) -> Result<(), Fatal> {
         self.health.reach(Readiness::Stopping);
         self.notifier.stopping("Stopping: waiting for runs in flight");
-        info!("Daemon stops");
+        info!("Daemon stopping");
         let mut result = Ok(());
         if self.probing.has_ended() {
             result = self.probing.end().map_err(|gave_up| Fatal::Other(gave_up.to_string()));
         } else {
-            match self.probing.stop(DRAIN).await {
+            match self.probing.stop(DRAIN_TIMEOUT).await {
                 Ok(0) => {}
-                Ok(aborted) => warn!(aborted, "Runs were aborted, they took longer than the stop may"),
-                Err(error) => error!(%error, "Runs could not be awaited"),
+                Ok(aborted) => warn!(aborted, "Shutdown deadline reached; runs in flight aborted"),
+                Err(error) => error!(%error, "Failed to wait for runs in flight"),
             }
         }
-        self.server.stop(CLOSE);
-        // It releases the last records.
-        self.memory.stop(CLOSE);
-        self.records.stop(CLOSE);
-        self.notifier.flush(CLOSE);
-        info!("Daemon has stopped");
+        self.server.stop(CLOSE_TIMEOUT);
+        // Writes the last records.
+        self.state_store.stop(CLOSE_TIMEOUT);
+        self.records.stop(CLOSE_TIMEOUT);
+        self.notifier.flush(CLOSE_TIMEOUT);
+        info!("Daemon stopped");
         result
     }
 }

@@ -1,4 +1,4 @@
-//! Whether the daemon lives: parts that must beat, parts that are started again, and how far it is.
+//! Liveness of the daemon's parts, restarts of parts that panicked, and readiness.
 
 mod parts;
 mod supervisor;

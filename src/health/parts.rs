@@ -1,4 +1,4 @@
-//! Parts that must beat or say how long they will be silent, and how far the daemon is between start and stop.
+//! Parts with a heartbeat or a deadline, and the readiness of the daemon.
 
 use std::{
     sync::{
@@ -8,12 +8,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// What the daemon knows about its own life. Time is monotonic: a corrected wall clock makes nothing look stuck.
+/// The liveness and readiness of the daemon. Time is monotonic, so that a clock step makes no part
+/// look stuck.
 #[derive(Debug)]
 pub struct Health {
     origin: Instant,
     parts: Mutex<Vec<Part>>,
-    /// Those that come and go: gone when their [`Silence`] is dropped.
+    /// Parts with a deadline; removed when their [`Silence`] is dropped.
     silences: Mutex<Vec<Weak<Until>>>,
     readiness: AtomicU8,
 }
@@ -21,11 +22,12 @@ pub struct Health {
 #[derive(Debug)]
 struct Part {
     name: &'static str,
-    patience: Duration,
+    timeout: Duration,
     beaten: Arc<AtomicU64>,
 }
 
-/// What a part holds to say that it is alive. Dropping it does not: a part that died must be found missing.
+/// The heartbeat of a part. Dropping it does not remove the part: a part that ended is reported as
+/// stuck.
 #[derive(Clone, Debug)]
 pub struct Beat {
     origin: Instant,
@@ -33,13 +35,14 @@ pub struct Beat {
 }
 
 impl Beat {
-    /// Says that the part is alive now.
+    /// Reports that the part is alive.
     pub fn beat(&self) {
         self.beaten.fetch_max(milliseconds(self.origin.elapsed()), Ordering::Relaxed);
     }
 }
 
-/// What a part holds that is silent for long as a rule, as a probe between its runs. Dropped, there is no such part.
+/// The deadline of a part that is idle for long, such as a probe between its runs. Dropping it
+/// removes the part.
 #[derive(Debug)]
 pub struct Silence {
     origin: Instant,
@@ -49,31 +52,31 @@ pub struct Silence {
 #[derive(Debug)]
 struct Until {
     name: String,
-    /// Milliseconds since the origin.
+    /// Milliseconds since the origin of [`Health`].
     until: AtomicU64,
 }
 
 impl Silence {
-    /// Says that the part is alive now, and will be heard of again before that much time has passed.
+    /// Reports that the part is alive, and expects the next report within `at_most`.
     pub fn lasts(&self, at_most: Duration) {
         let until = milliseconds(self.origin.elapsed()).saturating_add(milliseconds(at_most));
         self.until.until.store(until, Ordering::Relaxed);
     }
 }
 
-/// How far the daemon is. It only moves forward.
+/// The stage of the daemon's life. It only moves forward.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Readiness {
-    /// Not every probe is scheduled yet.
+    /// Not all probes are scheduled yet.
     Starting = 0,
-    /// Every probe is scheduled.
+    /// All probes are scheduled.
     Ready = 1,
-    /// On the way out.
+    /// The daemon is stopping.
     Stopping = 2,
 }
 
 impl Readiness {
-    /// The word for it.
+    /// Returns the name of the stage.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Starting => "starting",
@@ -84,7 +87,7 @@ impl Readiness {
 }
 
 impl Health {
-    /// Without parts, starting.
+    /// Returns the health of a daemon that is starting, without parts.
     pub fn new() -> Self {
         Self {
             origin: Instant::now(),
@@ -94,20 +97,20 @@ impl Health {
         }
     }
 
-    /// Registers a part that must beat at least once in every `patience`, beginning now. A part of the same name
-    /// takes the place of the one before it, as a restarted listener does.
-    pub fn part(&self, name: &'static str, patience: Duration) -> Beat {
+    /// Registers a part that must beat at least once per `timeout`. It replaces a part with the
+    /// same name, such as that of a restarted listener.
+    pub fn part(&self, name: &'static str, timeout: Duration) -> Beat {
         let beat = Beat { origin: self.origin, beaten: Arc::default() };
         beat.beat();
-        let part = Part { name, patience, beaten: Arc::clone(&beat.beaten) };
+        let part = Part { name, timeout, beaten: Arc::clone(&beat.beaten) };
         let mut parts = self.parts.lock().unwrap_or_else(PoisonError::into_inner);
         parts.retain(|other| other.name != name);
         parts.push(part);
         beat
     }
 
-    /// Registers a part that says itself how long it will be silent, which is `at_most` that much for now. There may
-    /// be several of one name, as while a reload replaces one.
+    /// Registers a part whose first report is expected within `at_most`. Several may have the same
+    /// name, for example during a reload.
     pub fn silence(&self, name: String, at_most: Duration) -> Silence {
         let until = Arc::new(Until { name, until: AtomicU64::new(0) });
         let silence = Silence { origin: self.origin, until };
@@ -117,17 +120,16 @@ impl Health {
         silence
     }
 
-    /// The name of the first registered part that has not beaten for longer than its patience, or has been silent for
-    /// longer than it said; `None`: all live.
+    /// Returns the name of the first part whose heartbeat or report is overdue, if any.
     pub fn stuck(&self, now: Instant) -> Option<String> {
         let now = milliseconds(now.saturating_duration_since(self.origin));
-        self.beatless(now).map(str::to_owned).or_else(|| self.silent(now))
+        self.without_heartbeat(now).map(str::to_owned).or_else(|| self.overdue(now))
     }
 
-    fn silent(&self, now: u64) -> Option<String> {
+    fn overdue(&self, now: u64) -> Option<String> {
         let mut stuck = None;
         let mut silences = self.silences.lock().unwrap_or_else(PoisonError::into_inner);
-        // The dropped ones are cleared away here, since this is called every few seconds.
+        // Dropped parts are removed here, because this is called every few seconds.
         silences.retain(|silence| {
             let Some(until) = silence.upgrade() else { return false };
             if stuck.is_none() && now > until.until.load(Ordering::Relaxed) {
@@ -138,23 +140,24 @@ impl Health {
         stuck
     }
 
-    fn beatless(&self, now: u64) -> Option<&'static str> {
+    fn without_heartbeat(&self, now: u64) -> Option<&'static str> {
         let parts = self.parts.lock().unwrap_or_else(PoisonError::into_inner);
         parts
             .iter()
             .find(|part| {
                 let silence = now.saturating_sub(part.beaten.load(Ordering::Relaxed));
-                silence > milliseconds(part.patience)
+                silence > milliseconds(part.timeout)
             })
             .map(|part| part.name)
     }
 
-    /// Moves on to this stage; a stage already behind is ignored, so that a late reload does not undo a stop.
+    /// Advances to this stage. An earlier stage is ignored, so that a late reload does not undo a
+    /// stop.
     pub fn reach(&self, readiness: Readiness) {
         self.readiness.fetch_max(readiness as u8, Ordering::Relaxed);
     }
 
-    /// The stage reached.
+    /// Returns the current stage.
     pub fn readiness(&self) -> Readiness {
         match self.readiness.load(Ordering::Relaxed) {
             0 => Readiness::Starting,
@@ -178,27 +181,27 @@ fn milliseconds(duration: Duration) -> u64 {
 mod tests {
     use super::*;
 
-    const PATIENCE: Duration = Duration::from_secs(10);
+    const TIMEOUT: Duration = Duration::from_secs(10);
 
     #[test]
-    fn a_silent_part_is_named_after_its_patience() {
+    fn part_without_heartbeat_is_stuck() {
         let health = Health::new();
         let start = Instant::now();
-        assert_eq!(health.stuck(start + PATIENCE * 9), None, "no part, nothing stuck");
-        let scheduler = health.part("scheduler", PATIENCE);
-        let _server = health.part("server", PATIENCE * 2);
-        assert_eq!(health.stuck(start + PATIENCE / 2), None);
-        assert_eq!(health.stuck(start + PATIENCE * 3 / 2).as_deref(), Some("scheduler"));
+        assert_eq!(health.stuck(start + TIMEOUT * 9), None, "no part, nothing stuck");
+        let scheduler = health.part("scheduler", TIMEOUT);
+        let _server = health.part("server", TIMEOUT * 2);
+        assert_eq!(health.stuck(start + TIMEOUT / 2), None);
+        assert_eq!(health.stuck(start + TIMEOUT * 3 / 2).as_deref(), Some("scheduler"));
         drop(scheduler);
         assert_eq!(
-            health.stuck(start + PATIENCE * 3).as_deref(),
+            health.stuck(start + TIMEOUT * 3).as_deref(),
             Some("scheduler"),
-            "a dropped beat is a dead part"
+            "dropping the heartbeat does not remove the part"
         );
     }
 
     #[test]
-    fn a_beat_counts_from_when_it_was_made() {
+    fn heartbeat_counts_from_its_time() {
         let health = Health::new();
         let beat = health.part("scheduler", Duration::from_millis(1));
         let silent = Instant::now() + Duration::from_millis(50);
@@ -211,29 +214,29 @@ mod tests {
     }
 
     #[test]
-    fn a_part_of_the_same_name_replaces_the_old_one() {
+    fn part_replaces_one_with_the_same_name() {
         let health = Health::new();
         let _old = health.part("server", Duration::ZERO);
-        let _new = health.part("server", PATIENCE);
-        assert_eq!(health.stuck(Instant::now() + PATIENCE / 2), None);
+        let _new = health.part("server", TIMEOUT);
+        assert_eq!(health.stuck(Instant::now() + TIMEOUT / 2), None);
     }
 
     #[test]
-    fn a_part_that_is_silent_for_longer_than_it_said_is_named_until_it_is_gone() {
+    fn part_past_its_deadline_is_stuck_until_dropped() {
         let health = Health::new();
         let start = Instant::now();
-        let late = start + PATIENCE * 2;
-        let silence = health.silence("probe a".to_owned(), PATIENCE);
-        let other = health.silence("probe b".to_owned(), PATIENCE * 9);
-        assert_eq!(health.stuck(start + PATIENCE / 2), None);
+        let late = start + TIMEOUT * 2;
+        let silence = health.silence("probe a".to_owned(), TIMEOUT);
+        let other = health.silence("probe b".to_owned(), TIMEOUT * 9);
+        assert_eq!(health.stuck(start + TIMEOUT / 2), None);
         assert_eq!(health.stuck(late).as_deref(), Some("probe a"));
-        silence.lasts(PATIENCE * 3);
-        assert_eq!(health.stuck(late), None, "it has spoken");
+        silence.lasts(TIMEOUT * 3);
+        assert_eq!(health.stuck(late), None, "reported again");
         silence.lasts(Duration::ZERO);
         drop(silence);
-        assert_eq!(health.stuck(late), None, "a removed part is none");
+        assert_eq!(health.stuck(late), None, "a dropped part is removed");
         drop(other);
-        assert!(health.silences.lock().unwrap().len() <= 1, "it was cleared away");
+        assert!(health.silences.lock().unwrap().len() <= 1, "it was removed");
     }
 
     #[test]

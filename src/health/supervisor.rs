@@ -1,4 +1,4 @@
-//! Starts parts again that panicked, which would be a bug of ours, and gives up where that does not help.
+//! Restarts parts that panicked, and gives up if they panic repeatedly.
 
 use std::{
     collections::VecDeque,
@@ -13,60 +13,60 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// As many failures as this within the window, and the part is given up.
-const MOST: usize = 5;
-const WINDOW: Duration = Duration::from_secs(60);
-/// The pause after the first failure of a window; each further one doubles it.
-const PAUSE: Duration = Duration::from_millis(100);
+/// Number of failures within the window after which the part is given up.
+const MAX_FAILURES: usize = 5;
+const FAILURE_WINDOW: Duration = Duration::from_secs(60);
+/// Pause after the first failure of a window; it doubles with each further one.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
 
-/// A future panicked; what it panicked with is the panic hook's to tell.
+/// The error of a future that panicked. The panic hook logs the message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Panicked;
 
-/// A part without which the daemon is of no use failed again and again.
+/// An essential part has failed repeatedly.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "the {part} panicked {MOST} times within a minute; this is a bug, please report it with the lines \"Panicked\" of the log"
+    "the {part} panicked {MAX_FAILURES} times within a minute; this is a bug, please report it with the lines \"Panicked\" of the log"
 )]
 pub struct GaveUp {
     part: &'static str,
 }
 
-/// Counts the failures of one part.
+/// Counts the failures of a part.
 #[derive(Debug)]
 pub struct Supervisor {
     part: &'static str,
     restarts: Arc<AtomicU64>,
-    /// Of the last minute, oldest first.
+    /// Failures within the window, oldest first.
     failures: VecDeque<Instant>,
 }
 
 impl Supervisor {
-    /// Of a part that has not failed yet.
+    /// Returns the supervisor of a part without failures.
     pub fn new(part: &'static str) -> Self {
         Self { part, restarts: Arc::default(), failures: VecDeque::new() }
     }
 
-    /// How often the part was started again.
+    /// Returns the counter of restarts.
     pub fn restarts(&self) -> Arc<AtomicU64> {
         Arc::clone(&self.restarts)
     }
 
-    /// Notes a failure: the value is how long to rest before the part is started again.
+    /// Records a failure. Returns the pause before the restart of the part.
     pub fn failed(&mut self, now: Instant) -> Result<Duration, GaveUp> {
-        self.failures.retain(|failure| now.saturating_duration_since(*failure) < WINDOW);
+        self.failures.retain(|failure| now.saturating_duration_since(*failure) < FAILURE_WINDOW);
         self.failures.push_back(now);
         let failures = self.failures.len();
         let part = self.part;
-        if failures >= MOST {
+        if failures >= MAX_FAILURES {
             return Err(GaveUp { part });
         }
         self.restarts.fetch_add(1, Ordering::Relaxed);
-        tracing::error!(part, failures, "A part panicked and is started again");
-        Ok(PAUSE * (1 << (failures - 1)))
+        tracing::error!(part, failures, "Part panicked; restarting it");
+        Ok(FIRST_PAUSE * (1 << (failures - 1)))
     }
 
-    /// Lives a thread's life until it ends by itself, anew after each panic.
+    /// Runs `life` on this thread until it returns, and restarts it after a panic.
     pub fn keep_alive(&mut self, mut life: impl FnMut()) -> Result<(), GaveUp> {
         while catch_unwind(AssertUnwindSafe(&mut life)).is_err() {
             thread::sleep(self.failed(Instant::now())?);
@@ -75,10 +75,11 @@ impl Supervisor {
     }
 }
 
-/// What the future comes to, or that it panicked. It is polled inside the caller's task: the price is a landing pad.
+/// Waits for the future, and returns an error if it panics. The future is polled in the caller's
+/// task.
 pub async fn caught<F: Future>(life: F) -> Result<F::Output, Panicked> {
     let mut life = pin!(life);
-    // One that has panicked is not polled again, only dropped.
+    // A future that has panicked is not polled again.
     std::future::poll_fn(|context| match catch_unwind(AssertUnwindSafe(|| life.as_mut().poll(context))) {
         Ok(poll) => poll.map(Ok),
         Err(_) => Poll::Ready(Err(Panicked)),
@@ -91,7 +92,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_part_is_given_up_after_five_failures_within_a_minute() {
+    fn part_is_given_up_after_five_failures() {
         let mut supervisor = Supervisor::new("server");
         let start = Instant::now();
         let second = Duration::from_secs(1);
@@ -99,16 +100,20 @@ mod tests {
         for (number, pause) in (0..).zip(pauses) {
             assert_eq!(supervisor.failed(start + second * number), Ok(pause));
         }
-        // The first of them is a minute old by then.
-        assert_eq!(supervisor.failed(start + WINDOW), Ok(pauses[3]));
-        let gave_up = supervisor.failed(start + WINDOW).unwrap_err();
+        // The first failure has left the window by then.
+        assert_eq!(supervisor.failed(start + FAILURE_WINDOW), Ok(pauses[3]));
+        let gave_up = supervisor.failed(start + FAILURE_WINDOW).unwrap_err();
         assert!(gave_up.to_string().starts_with("the server panicked 5 times within a minute"), "{gave_up}");
         assert_eq!(supervisor.restarts().load(Ordering::Relaxed), 5);
-        assert_eq!(supervisor.failed(start + WINDOW * 3), Ok(pauses[0]), "old failures are forgotten");
+        assert_eq!(
+            supervisor.failed(start + FAILURE_WINDOW * 3),
+            Ok(pauses[0]),
+            "old failures are forgotten"
+        );
     }
 
     #[test]
-    fn a_life_goes_on_after_a_panic_and_ends_by_itself() {
+    fn part_is_restarted_until_it_returns() {
         let mut supervisor = Supervisor::new("server");
         let mut lives = 0;
         let ended = supervisor.keep_alive(|| {
@@ -120,7 +125,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_future_that_panics_is_caught_wherever_it_does() {
+    async fn panic_of_a_future_is_caught() {
         assert_eq!(caught(async { 7 }).await, Ok(7));
         let later = async {
             tokio::task::yield_now().await;

@@ -140,9 +140,9 @@ class Daemon:
         self.reader.start()
         wait_for(
             "the daemon to be ready",
-            lambda: b"Daemon is ready" in self.log or self.process.poll() is not None,
+            lambda: b"Daemon ready" in self.log or self.process.poll() is not None,
         )
-        ready = re.search(rb"Daemon is ready.*listen=([0-9.]+):([0-9]+)", self.log)
+        ready = re.search(rb"Daemon ready.*listen=([0-9.]+):([0-9]+)", self.log)
         if not ready:
             self.process.wait(PATIENCE)
             self.reader.join(PATIENCE)

@@ -49,7 +49,7 @@ def kills(prober: str, account: Account, number: int) -> None:
             daemon = Daemon(place)
             time.sleep(random.uniform(0.05, 0.6))
             daemon.kill()
-            if b"State is lost" in daemon.log:
+            if b"State could not be restored" in daemon.log:
                 wrong.append(f"kill {kill}: the state was lost")
             state = place.path / "state/state.json"
             with contextlib.suppress(FileNotFoundError):

@@ -315,12 +315,12 @@ fn a_certificate_is_taken_over_when_it_is_renewed_and_good() {
     daemon.reload();
     assert_eq!(daemon.logged("is not the key of the certificate in"), 1, "{}", daemon.log());
     wait_for("the change to be noticed", || {
-        (daemon.logged("new certificate cannot be used") == 1).then_some(())
+        (daemon.logged("Renewed listener certificate rejected") == 1).then_some(())
     });
     assert_eq!(status(&daemon, "first.crt"), "200");
 
     place.write("tls.crt", &text("next.crt"));
-    wait_for("the new certificate", || (daemon.logged("Listener has a new certificate") == 1).then_some(()));
+    wait_for("the new certificate", || (daemon.logged("Listener certificate renewed") == 1).then_some(()));
     assert_eq!((status(&daemon, "first.crt"), status(&daemon, "next.crt")), ("000".into(), "200".into()));
 
     place.write("tls.key", &text("first.key"));

@@ -88,7 +88,7 @@ fn runs_stop_stay_stopped_over_a_restart_and_go_on_the_next_day() {
     assert!(once.status.success());
     assert!(String::from_utf8_lossy(&once.stderr).contains("outside the budget"), "{once:?}");
     let log = daemon.stop();
-    assert_eq!(log.matches("Budget is reached").count(), 1, "{log}");
+    assert_eq!(log.matches("Budget reached").count(), 1, "{log}");
     assert!(log.contains(&format!("resumes={date}")), "{log}");
 
     let mut daemon = place.daemon();

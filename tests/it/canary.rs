@@ -177,7 +177,7 @@ fn nothing_that_is_said_has_a_secret_in_it() {
     check_silence("the answer to a bad reload", &answer.body);
     check_output("check-config of a bad file", &commanded(&place, "check-config").output().unwrap());
     let log = daemon.stop();
-    assert!(log.contains("not reloaded"), "{log}");
+    assert!(log.contains("Failed to reload configuration"), "{log}");
     check_silence("standard error", &log);
     check_silence("prober.log", &place.files("logs", "prober.log"));
     let results = place.files("logs", "results.jsonl");

@@ -63,7 +63,7 @@ fn a_clock_set_forward_and_back_moves_no_run() {
     assert!((0.0..=600.0).contains(&before), "{before}");
     for (clock, jumps) in [DAY, -DAY, 0, 90].into_iter().zip(1..) {
         place.write("clock", &format!("{clock:+}\n"));
-        wait_for("the jump to be seen", || (daemon.logged("Wall clock was set") == jumps).then_some(()));
+        wait_for("the jump to be seen", || (daemon.logged("System clock stepped") == jumps).then_some(()));
         wait_for("the next run to be told anew", || {
             ((-2.0..=602.0).contains(&next_run(&daemon, "slow", clock))).then_some(())
         });
@@ -147,7 +147,7 @@ fn clock_wrong_for_seconds_keeps_budget_wait_and_state() {
     let mut least = until_it_spends(&daemon);
     for (clock, jumps) in [366 * DAY, 0, -30 * DAY, 0].into_iter().zip(1..) {
         place.write("clock", &format!("{clock:+}\n"));
-        wait_for("the jump to be seen", || (daemon.logged("Wall clock was set") == jumps).then_some(()));
+        wait_for("the jump to be seen", || (daemon.logged("System clock stepped") == jumps).then_some(()));
         waits(&daemon, clock);
         let before = until_it_spends(&daemon);
         assert!(before >= least, "{before} after {least}: a clock that is set gives nothing back");
@@ -156,15 +156,15 @@ fn clock_wrong_for_seconds_keeps_budget_wait_and_state() {
     // The budget is used up: until the end of this day, not of one that a wrong clock has shown.
     configure((least as u64 + 1).max(100));
     daemon.reload();
-    wait_for("the budget to be reached", || (daemon.logged("Budget is reached") == 1).then_some(()));
+    wait_for("the budget to be reached", || (daemon.logged("Budget reached") == 1).then_some(()));
     let log = daemon.log();
-    let reached = log.lines().find(|line| line.contains("Budget is reached")).unwrap();
+    let reached = log.lines().find(|line| line.contains("Budget reached")).unwrap();
     let tomorrow = rfc3339(SystemTime::now() + Duration::from_secs(86_400));
     assert!(reached.contains(&format!("resumes={}T00:00:00Z", &tomorrow[..10])), "{reached}");
 
     // It is killed while its clock is wrong, and starts with one that is right.
     place.write("clock", &format!("{:+}\n", 366 * DAY));
-    wait_for("the jump to be seen", || (daemon.logged("Wall clock was set") == 5).then_some(()));
+    wait_for("the jump to be seen", || (daemon.logged("System clock stepped") == 5).then_some(()));
     waits(&daemon, 366 * DAY);
     configure(1_000_000);
     daemon.reload();
@@ -264,7 +264,7 @@ fn a_stop_waits_for_no_reload_that_hangs() {
     daemon.signal(Signal::HUP);
     lease.wait_for_opening();
     let log = daemon.stop();
-    assert!(log.trim_end().ends_with("Daemon has stopped"), "{log}");
+    assert!(log.trim_end().ends_with("Daemon stopped"), "{log}");
 }
 
 #[test]
@@ -279,9 +279,9 @@ fn a_reload_that_hangs_ends_by_itself_and_the_next_says_what_holds_it() {
     let lease = Lease::take(&place);
     let answer = daemon.request("POST", "/-/reload");
     assert_eq!(answer.status, 500, "{answer:?}");
-    assert!(answer.body.contains("reading took longer than 20s; look for a file system"), "{answer:?}");
+    assert!(answer.body.contains("reading took longer than 20s; check the file systems"), "{answer:?}");
     let answer = daemon.request("POST", "/-/reload");
-    assert!(answer.body.contains("an earlier reload still reads"), "{answer:?}");
+    assert!(answer.body.contains("an earlier reload is still reading"), "{answer:?}");
     assert_eq!(daemon.scrape().value("langmart_prober_config_last_reload_successful", &[]), 0.0);
     // What hung comes to its end, without effect, and all is as before.
     place.write("config.toml", &config.replace("100ms", "200ms"));

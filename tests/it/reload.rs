@@ -129,7 +129,7 @@ fn a_bad_file_changes_nothing_and_says_why() {
     assert_eq!(healed.value("langmart_prober_config_last_reload_successful", &[]), 1.0);
     assert!(healed.value("langmart_prober_config_last_reload_success_timestamp_seconds", &[]) > loaded_at);
     let log = daemon.stop();
-    assert!(log.contains("server.listen needs a restart"), "{log}");
+    assert!(log.contains("server.listen requires a restart"), "{log}");
 }
 
 /// A daemon whose listener is reached from everywhere, with users and TLS, and its configuration without `[server]`.
@@ -208,7 +208,7 @@ fn reload_that_would_open_the_listener_is_refused() {
     daemon.reload();
     assert_eq!(daemon.logged("Configuration reloaded"), 2, "{}", daemon.log());
     assert_eq!([status(&daemon, "https"), status(&daemon, "http")], ["200", "000"]);
-    assert_eq!(daemon.logged("A removal of server.tls needs a restart"), 1);
+    assert_eq!(daemon.logged("Removal of server.tls requires a restart"), 1);
     assert!(daemon.stop().contains("until a restart"));
 }
 
@@ -227,7 +227,7 @@ fn tls_on_loopback_ends_only_with_a_restart() {
     for reload in 1..=2 {
         daemon.reload();
         assert_eq!([status(&daemon, "https"), status(&daemon, "http")], ["200", "000"]);
-        assert_eq!(daemon.logged("A removal of server.tls needs a restart"), reload);
+        assert_eq!(daemon.logged("Removal of server.tls requires a restart"), reload);
         assert_eq!(daemon.logged("Configuration reloaded"), reload);
     }
     drop(daemon);

@@ -113,7 +113,7 @@ fn a_kill_at_any_moment_forgets_no_hint_whose_record_is_written() {
     let mut requests = Vec::new();
     for kill in 0..kills {
         let mut daemon = place.daemon();
-        assert!(!daemon.log().contains("State is lost"), "{}", daemon.log());
+        assert!(!daemon.log().contains("State could not be restored"), "{}", daemon.log());
         let moment = random.draw();
         if kill % 2 == 0 {
             thread::sleep(Duration::from_millis(moment % 900));
@@ -229,7 +229,7 @@ fn a_damaged_file_is_put_aside_and_the_daemon_starts() {
         let mut daemon = place.daemon();
         assert_eq!(daemon.scrape().find("langmart_probe_last_run_timestamp_seconds", &[]), None);
         let log = daemon.stop();
-        assert_eq!(log.matches("State is lost").count(), 1, "{text:?}: {log}");
+        assert_eq!(log.matches("State could not be restored").count(), 1, "{text:?}: {log}");
         assert!(log.contains("it is kept as state.json.damaged-"), "{log}");
         let damaged = fs::read_dir(place.path("state")).unwrap().filter(|entry| {
             entry.as_ref().unwrap().file_name().to_str().unwrap().starts_with("state.json.damaged-")
@@ -285,7 +285,7 @@ fn a_reload_tells_of_a_directory_other_than_the_one_in_use() {
     let text = fs::read_to_string(place.path("config.toml")).unwrap();
     let elsewhere = text.replacen("/state\"", "/elsewhere\"", 1);
     let mut daemon = place.daemon();
-    let warned = "A change of state.directory needs a restart";
+    let warned = "Change of state.directory requires a restart";
     for (text, warnings) in [(&elsewhere, 1), (&elsewhere, 2), (&text, 2)] {
         place.write("config.toml", text);
         daemon.reload();

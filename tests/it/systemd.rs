@@ -83,7 +83,7 @@ fn ready_reloading_stopping_and_alive() {
     assert!(later.contains("the last reload failed"), "{later}");
 
     let log = daemon.stop();
-    assert_eq!(log.matches("server.listen needs a restart").count(), 2, "at each reload: {log}");
+    assert_eq!(log.matches("server.listen requires a restart").count(), 2, "at each reload: {log}");
     let stopping = manager.next_change();
     assert!(stopping.starts_with("STOPPING=1\nSTATUS=Stopping"), "{stopping}");
 }

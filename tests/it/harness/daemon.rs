@@ -112,7 +112,7 @@ impl Daemon {
     pub fn start(command: Command) -> Self {
         let mut process = Process::start(command);
         let address = process.logs("the daemon to be ready", |log| {
-            let ready = log.lines().find(|line| line.contains("Daemon is ready"))?;
+            let ready = log.lines().find(|line| line.contains("Daemon ready"))?;
             ready.split_once("listen=")?.1.split(' ').next()?.parse().ok()
         });
         Self { process, address }
@@ -174,7 +174,8 @@ impl Daemon {
     /// Asks for a reload by SIGHUP and waits until the log tells its end, or a problem.
     #[track_caller]
     pub fn reload(&self) {
-        let told = |daemon: &Self| daemon.logged("Configuration reloaded") + daemon.logged("not reloaded");
+        let told =
+            |daemon: &Self| daemon.logged("Configuration reloaded") + daemon.logged("Failed to reload");
         let before = told(self);
         self.signal(Signal::HUP);
         wait_for("the reload to end", || (told(self) > before).then_some(()));

@@ -1,4 +1,4 @@
-//! What the daemon remembers over a restart: reads it at the start, and has it written before a run's record is.
+//! The state that survives a restart: loaded at the start, and written before the record of a run.
 
 use std::{
     collections::BTreeMap,
@@ -19,47 +19,47 @@ use crate::{
     state::{self, Claim, Identity, Keeper, Kept, KeptBackoff, KeptProbe, KeptSpending, Taken},
 };
 
-/// A finished run, whose record waits until the state is written.
-type Given = (Arc<Probe>, Arc<Outcome>);
+/// A finished run, whose record is written after the state.
+type PendingRecord = (Arc<Probe>, Arc<Outcome>);
 
-/// Where finished runs and what follows from them go, none of which waits.
-pub(super) struct Memory {
-    /// `None`: the configuration has no state directory, and nothing is kept.
-    keeper: Option<Keeper<Given>>,
-    /// As configured at the start; no reload changes it.
+/// Stores the state of probes and passes the records of runs on. No method blocks.
+pub(super) struct StateStore {
+    /// The writer of the state. `None` without a state directory.
+    writer: Option<Keeper<PendingRecord>>,
+    /// The directory that was configured at the start; a reload does not change it.
     directory: Option<PathBuf>,
-    /// `None`: there is no directory, or none that can be locked.
-    _claim: Option<Claim>,
+    /// The lock of the directory. `None` without a directory, or if it cannot be locked.
+    _lock: Option<Claim>,
     records: Arc<Records>,
-    /// Also what came since the start: a scheduler that is started again after a panic asks for it.
+    /// Includes changes since the start, for a scheduler that is restarted after a panic.
     probes: Mutex<BTreeMap<Identity, KeptProbe>>,
 }
 
-/// Keeps other daemons from the state directory; `None` where there is none, or it cannot be locked.
-pub(super) fn claim(config: &Config) -> Result<Option<Claim>, Taken> {
+/// Locks the state directory. Returns `None` without one, or if it cannot be locked.
+pub(super) fn lock_directory(config: &Config) -> Result<Option<Claim>, Taken> {
     config.state_directory.as_deref().map_or(Ok(None), state::claim)
 }
 
-/// What was kept for these probes before the restart. It is said in the log why there is none, if there should be.
-pub(super) fn recall(config: &Config) -> Kept {
+/// Loads the state of the configured probes. Logs a warning if it cannot be read.
+pub(super) fn restore(config: &Config) -> Kept {
     let Some(directory) = &config.state_directory else { return Kept::default() };
     let mut loaded = state::load(directory, SystemTime::now());
     if let Some(warning) = &loaded.warning {
-        warn!(%warning, "State is lost");
+        warn!(%warning, "State could not be restored");
     }
     let identities = identities(config);
     loaded.kept.probes.retain(|who, _| identities.binary_search_by(|known| (**known).cmp(who)).is_ok());
     loaded.kept
 }
 
-/// The day's account, with what was spent before the restart.
+/// Returns the budget with the spending of the day before the restart.
 pub(super) fn budget(config: &Config, kept: &Kept) -> Arc<Budget> {
     let spent = kept.spending.map(|KeptSpending { day, usd, tokens }| Spent { day, usd, tokens });
     Arc::new(Budget::new(config.budget, spent, SystemTime::now))
 }
 
-/// Exports when the probes ran last before the restart.
-pub(super) fn show_last_runs(config: &Config, kept: &Kept, metrics: &Metrics) {
+/// Exports the times of the last runs before the restart.
+pub(super) fn export_last_runs(config: &Config, kept: &Kept, metrics: &Metrics) {
     for probe in &config.probes {
         if let Some(kept) = kept.probes.get(&Identity::of(probe.subject())) {
             metrics.series(probe).restore(kept.last_run, kept.last_success);
@@ -67,8 +67,8 @@ pub(super) fn show_last_runs(config: &Config, kept: &Kept, metrics: &Metrics) {
     }
 }
 
-/// Exports how the day's budget stands.
-pub(super) fn show(budget: &Budget, metrics: &Metrics) {
+/// Exports the state of the budget.
+pub(super) fn export_budget(budget: &Budget, metrics: &Metrics) {
     let Spent { day: _, usd, tokens } = budget.spent();
     metrics.set_budget(budget.limits().map(|limits| BudgetNow {
         limits,
@@ -78,88 +78,88 @@ pub(super) fn show(budget: &Budget, metrics: &Metrics) {
     }));
 }
 
-impl Memory {
-    /// Keeps the state in that directory, which is claimed, beginning with what is kept there already.
+impl StateStore {
+    /// Starts the writer of the locked state directory, with the state that was loaded from it.
     pub(super) fn start(
         directory: Option<&Path>,
-        claim: Option<Claim>,
+        lock: Option<Claim>,
         kept: Kept,
         records: Arc<Records>,
     ) -> io::Result<Self> {
         let probes = Mutex::new(kept.probes.clone());
         let released = Arc::clone(&records);
         let release = move |(probe, outcome)| released.give(probe, outcome);
-        let keeper = directory.map(|path| Keeper::start(path.to_owned(), kept, release)).transpose()?;
+        let writer = directory.map(|path| Keeper::start(path.to_owned(), kept, release)).transpose()?;
         let directory = directory.map(Path::to_owned);
-        Ok(Self { keeper, directory, _claim: claim, records, probes })
+        Ok(Self { writer, directory, _lock: lock, records, probes })
     }
 
-    /// Where the state is kept; `None`: nowhere.
+    /// Returns the state directory, if any.
     pub(super) fn directory(&self) -> Option<&Path> {
         self.directory.as_deref()
     }
 
-    /// Exports what the writer counts.
+    /// Registers the counters of the writer.
     pub(super) fn count(&self, metrics: &Metrics) {
-        if let Some(keeper) = &self.keeper {
-            metrics.count_writer("state", keeper.counters());
+        if let Some(writer) = &self.writer {
+            metrics.count_writer("state", writer.counters());
         }
     }
 
-    /// Follows a reload.
+    /// Forgets probes that the new configuration does not have.
     pub(super) fn retain(&self, config: &Config) {
         let identities = identities(config);
         self.lock().retain(|who, _| identities.binary_search_by(|known| (**known).cmp(who)).is_ok());
-        if let Some(keeper) = &self.keeper {
-            keeper.retain(identities, config.budget.is_some());
+        if let Some(writer) = &self.writer {
+            writer.retain(identities, config.budget.is_some());
         }
     }
 
-    /// The wait that the probe is in; `None`: it is in none.
+    /// Returns the backoff of the probe, if any.
     pub(super) fn wait(&self, who: &Identity) -> Option<Wait> {
         let KeptBackoff { until, step } = self.lock().get(who)?.backoff?;
         Some(Wait { until, step })
     }
 
-    /// When the probe's last run began, as far as that is known.
+    /// Returns the start of the probe's last run, if known.
     pub(super) fn last_run(&self, who: &Identity) -> Option<SystemTime> {
         self.lock().get(who)?.last_run
     }
 
-    /// A probe waits like this from now on.
-    pub(super) fn waits(&self, who: &Arc<Identity>, wait: Option<Wait>) {
+    /// Records the backoff of a probe, or its end.
+    pub(super) fn set_backoff(&self, who: &Arc<Identity>, wait: Option<Wait>) {
         let backoff = wait.map(|Wait { until, step }| KeptBackoff { until, step });
         self.change(who, |probe| probe.backoff = backoff);
-        if let Some(keeper) = &self.keeper {
-            keeper.waits(who, backoff);
+        if let Some(writer) = &self.writer {
+            writer.waits(who, backoff);
         }
     }
 
-    /// The day's account has changed.
+    /// Records the spending of the day.
     pub(super) fn spent(&self, budget: &Budget) {
-        if let Some(keeper) = self.keeper.as_ref().filter(|_| budget.limits().is_some()) {
-            keeper.spent(|| {
+        if let Some(writer) = self.writer.as_ref().filter(|_| budget.limits().is_some()) {
+            writer.spent(|| {
                 let Spent { day, usd, tokens } = budget.spent();
                 KeptSpending { day, usd, tokens }
             });
         }
     }
 
-    /// A run has ended: its record follows what was told before.
+    /// Records a run. Its record is written after all earlier changes of the state.
     pub(super) fn ran(&self, who: &Arc<Identity>, probe: Arc<Probe>, outcome: Arc<Outcome>) {
-        let (time, success, given) = (outcome.time, outcome.success(), (probe, outcome));
+        let (time, success, record) = (outcome.time, outcome.success(), (probe, outcome));
         self.change(who, |probe| probe.last_run = Some(time));
-        match &self.keeper {
-            Some(keeper) => keeper.ran(who, time, success, given),
-            None => self.records.give(given.0, given.1),
+        match &self.writer {
+            Some(writer) => writer.ran(who, time, success, record),
+            None => self.records.give(record.0, record.1),
         }
     }
 
-    /// An attempt after a failed run has ended: its record follows the wait that it was asked for.
+    /// Passes on the record of a recheck, to be written after all earlier changes of the state.
     pub(super) fn rechecked(&self, probe: Arc<Probe>, outcome: Outcome) {
         let outcome = Arc::new(outcome);
-        match &self.keeper {
-            Some(keeper) => keeper.follows((probe, outcome)),
+        match &self.writer {
+            Some(writer) => writer.follows((probe, outcome)),
             None => self.records.give(probe, outcome),
         }
     }
@@ -173,19 +173,19 @@ impl Memory {
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<Identity, KeptProbe>> {
-        // Nothing panics while it is held.
+        // No code panics while holding the lock.
         self.probes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Writes what is left, within the deadline.
+    /// Writes what is pending, until the deadline.
     pub(super) fn stop(&self, deadline: Duration) {
-        if let Some(keeper) = &self.keeper {
-            keeper.stop(deadline);
+        if let Some(writer) = &self.writer {
+            writer.stop(deadline);
         }
     }
 }
 
-/// Those of all probes, sorted.
+/// Returns the identities of all probes, sorted.
 fn identities(config: &Config) -> Vec<Arc<Identity>> {
     let mut identities: Vec<_> =
         config.probes.iter().map(|probe| Arc::new(Identity::of(probe.subject()))).collect();
@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn a_scheduler_that_starts_again_is_told_of_the_waits_that_began_since() {
+    fn backoff_since_the_start_is_remembered() {
         let log = Log {
             filter: "info".to_owned(),
             format: LogFormat::Text,
@@ -222,12 +222,12 @@ mod tests {
             (*identity("before")).clone(),
             KeptProbe { backoff: Some(backoff), ..KeptProbe::default() },
         );
-        let memory = Memory::start(None, None, kept, Arc::new(Records::start(&log).unwrap())).unwrap();
-        assert_eq!(memory.wait(&identity("before")), Some(Wait { until: None, step: 2 }));
+        let store = StateStore::start(None, None, kept, Arc::new(Records::start(&log).unwrap())).unwrap();
+        assert_eq!(store.wait(&identity("before")), Some(Wait { until: None, step: 2 }));
         let since = Wait { until: Some(SystemTime::UNIX_EPOCH), step: 0 };
-        memory.waits(&identity("since"), Some(since));
-        assert_eq!(memory.wait(&identity("since")), Some(since));
-        memory.waits(&identity("before"), None);
-        assert_eq!(memory.wait(&identity("before")), None);
+        store.set_backoff(&identity("since"), Some(since));
+        assert_eq!(store.wait(&identity("since")), Some(since));
+        store.set_backoff(&identity("before"), None);
+        assert_eq!(store.wait(&identity("before")), None);
     }
 }
