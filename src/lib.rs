@@ -4,7 +4,7 @@
 //!
 //! **Foundation**, which imports nothing of the crate:
 //! - [`outcome`]: the vocabulary of all modules: closed types for APIs, checks, reasons and faults,
-//! and the result record.
+//!   and the result record.
 //! - [`cli`]: the command line.
 //! - [`health`]: liveness of the daemon's parts, restarts, and readiness.
 //! - [`lines`]: log files written by a thread: bounded queue, rotation.
@@ -13,7 +13,7 @@
 //!
 //! **Configuration:**
 //! - [`config`]: from a TOML file to checked, immutable types; reports every problem of a file at
-//! once.
+//!   once.
 //!
 //! **Probing**, each module knowing only configuration and outcome:
 //! - [`schedule`]: when to run; knows neither HTTP nor Prometheus.

@@ -1,4 +1,4 @@
-//! The listener's certificate and its key: two files that whoever renews them may replace at any time.
+//! The listener's certificate and its key: two files that may be renewed at any time.
 
 use std::{
     fs, io,
@@ -14,38 +14,38 @@ use rustls::{
     sign::CertifiedKey,
 };
 
-use super::surroundings::{LONGEST_SECRET, read_file};
+use super::surroundings::{MAX_SECRET_BYTES, read_file};
 
-/// Certificates of a chain; more is a bundle of roots by mistake.
-const LONGEST_CHAIN: usize = 16;
+/// Maximum number of certificates of a chain; a longer one is probably a bundle of roots.
+const MAX_CHAIN_LENGTH: usize = 16;
 
-/// Where certificate and key are.
+/// The paths of certificate and key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CertificateFiles {
-    /// PEM: the certificate and what its issuer added to it, in this order.
+    /// PEM file with the certificate, followed by its intermediate certificates.
     pub certificate: PathBuf,
-    /// PEM: its private key, as PKCS#8, SEC 1 or PKCS#1.
+    /// PEM file with the private key, as PKCS#8, SEC 1 or PKCS#1.
     pub key: PathBuf,
 }
 
-/// What the two files looked like; a change is a reason to read them again.
+/// Identifies the versions of both files; a changed stamp is a reason to read them again.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Stamp([Option<Look>; 2]);
+pub struct Stamp([Option<FileVersion>; 2]);
 
-/// Device, inode, length and time of change; what replaces a file differs in one of them.
-type Look = (u64, u64, u64, SystemTime);
+/// Device, inode, length and time of change; a replaced file differs in at least one of them.
+type FileVersion = (u64, u64, u64, SystemTime);
 
 impl CertificateFiles {
-    /// How the files look now. One that is missing looks like nothing.
+    /// Returns the current stamp. A missing file has no version.
     pub fn stamp(&self) -> Stamp {
-        let look = |path: &Path| -> io::Result<Look> {
+        let version = |path: &Path| -> io::Result<FileVersion> {
             let metadata = fs::metadata(path)?;
             Ok((metadata.dev(), metadata.ino(), metadata.len(), metadata.modified()?))
         };
-        Stamp([&self.certificate, &self.key].map(|path| look(path).ok()))
+        Stamp([&self.certificate, &self.key].map(|path| version(path).ok()))
     }
 
-    /// Reads both, and says what is wrong with them, naming the file.
+    /// Reads both files. Error messages name the file.
     pub fn read(&self) -> Result<Arc<CertifiedKey>, String> {
         let chain = read_chain(&self.certificate)?;
         let key = read_key(&self.key)?;
@@ -56,7 +56,7 @@ impl CertificateFiles {
                 self.key.display(),
                 self.certificate.display()
             ),
-            // Its text tells of the kind of fault, and of nothing in the files.
+            // The text names the kind of error, and nothing from the files.
             error => format!(
                 "{} and {} cannot be used together: {error}",
                 self.certificate.display(),
@@ -66,23 +66,26 @@ impl CertificateFiles {
     }
 }
 
-/// The chain of a PEM file, at least one certificate.
+/// Reads the certificate chain of a PEM file, at least one certificate.
 pub(super) fn read_chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
-    let wrong = |what: &str| format!("{} {what}; give the certificate and its chain, as PEM", path.display());
-    let pem = read_file(path, LONGEST_SECRET).map_err(|error| wrong(&format!("cannot be read: {error}")))?;
+    let wrong =
+        |what: &str| format!("{} {what}; provide the certificate and its chain as PEM", path.display());
+    let pem =
+        read_file(path, MAX_SECRET_BYTES).map_err(|error| wrong(&format!("cannot be read: {error}")))?;
     let chain = CertificateDer::pem_slice_iter(&pem)
         .collect::<Result<Vec<_>, _>>()
         .map_err(|_| wrong("is not PEM"))?;
     match chain.len() {
         0 => Err(wrong("has no certificate")),
-        1..=LONGEST_CHAIN => Ok(chain),
+        1..=MAX_CHAIN_LENGTH => Ok(chain),
         _ => Err(wrong("has more than 16 certificates")),
     }
 }
 
-/// The private key of a PEM file.
+/// Reads the private key of a PEM file.
 fn read_key(path: &Path) -> Result<PrivateKeyDer<'static>, String> {
-    let wrong = |what: &str| format!("{} {what}; give the private key, as PEM", path.display());
-    let pem = read_file(path, LONGEST_SECRET).map_err(|error| wrong(&format!("cannot be read: {error}")))?;
-    PrivateKeyDer::from_pem_slice(&pem).map_err(|_| wrong("has no private key that can be read"))
+    let wrong = |what: &str| format!("{} {what}; provide the private key as PEM", path.display());
+    let pem =
+        read_file(path, MAX_SECRET_BYTES).map_err(|error| wrong(&format!("cannot be read: {error}")))?;
+    PrivateKeyDer::from_pem_slice(&pem).map_err(|_| wrong("has no readable private key"))
 }

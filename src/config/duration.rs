@@ -1,11 +1,12 @@
-//! Durations and sizes as people write them: whole numbers with a unit, such as `1h30m` and `100MiB`.
+//! Durations and sizes in the configuration's notation: integers with units, such as `1h30m` and
+//! `100MiB`.
 
 use std::time::Duration;
 
-/// The units of a duration with their milliseconds, the order in which they may follow each other.
+/// The units of a duration in their order, with the milliseconds of each.
 const DURATION_UNITS: [(&str, u64); 4] = [("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)];
 
-/// The units of a size with their bytes.
+/// The units of a size, with the bytes of each.
 const SIZE_UNITS: [(&str, u64); 7] = [
     ("B", 1),
     ("kB", 1_000),
@@ -16,24 +17,24 @@ const SIZE_UNITS: [(&str, u64); 7] = [
     ("GiB", 1 << 30),
 ];
 
-/// The duration that `text` says, or what is wrong with it. Fractions are refused: a smaller unit says it exactly.
+/// Parses a duration. Fractions are rejected, because a smaller unit is exact.
 pub fn parse(text: &str) -> Result<Duration, String> {
     if text.contains(['.', ',']) {
-        return Err("has a fraction; write whole numbers of smaller units, such as \"1s500ms\"".to_owned());
+        return Err("has a fraction; use whole numbers of smaller units, such as \"1s500ms\"".to_owned());
     }
     let malformed =
-        || "is not a duration; write a whole number with a unit: \"500ms\", \"30s\", \"5m\", \"1h30m\"";
+        || "is not a duration; use whole numbers with a unit: \"500ms\", \"30s\", \"5m\", \"1h30m\"";
     let mut rest = text;
     let mut milliseconds: u64 = 0;
     let mut units = DURATION_UNITS.iter();
     while !rest.is_empty() {
         let (number, unit, behind) = leading_quantity(rest).ok_or_else(malformed)?;
-        // The iterator goes on from where it was, so that no unit comes twice or out of order.
+        // The iterator continues after the previous unit, so that units are unique and in order.
         let (_, factor) = units.find(|(name, _)| *name == unit).ok_or_else(malformed)?;
         milliseconds = number
             .checked_mul(*factor)
             .and_then(|part| milliseconds.checked_add(part))
-            .ok_or("is longer than any duration here may be")?;
+            .ok_or("is longer than any allowed duration")?;
         rest = behind;
     }
     if text.is_empty() {
@@ -42,7 +43,7 @@ pub fn parse(text: &str) -> Result<Duration, String> {
     Ok(Duration::from_millis(milliseconds))
 }
 
-/// The shortest text for this duration as the configuration writes it; what is below a millisecond is left out.
+/// Formats a duration in the shortest notation. Parts below a millisecond are omitted.
 pub fn format(duration: Duration) -> String {
     let mut rest = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
     let mut parts = Vec::new();
@@ -55,7 +56,7 @@ pub fn format(duration: Duration) -> String {
     if parts.is_empty() { "0s".to_owned() } else { parts.concat() }
 }
 
-/// The number of bytes that `text` says, or what is wrong with it.
+/// Parses a size in bytes.
 pub(super) fn parse_size(text: &str) -> Result<u64, String> {
     leading_quantity(text)
         .filter(|(_, _, behind)| behind.is_empty())
@@ -64,17 +65,17 @@ pub(super) fn parse_size(text: &str) -> Result<u64, String> {
             number.checked_mul(*factor)
         })
         .ok_or_else(|| {
-            "is not a size; write a whole number with a unit: \"512KiB\", \"100MiB\", \"1GiB\"".to_owned()
+            "is not a size; use a whole number with a unit: \"512KiB\", \"100MiB\", \"1GiB\"".to_owned()
         })
 }
 
-/// The number and the unit that `text` begins with, and what is behind them.
+/// Splits the text into the leading number, its unit and the rest.
 fn leading_quantity(text: &str) -> Option<(u64, &str, &str)> {
     let digits = text.find(|c: char| !c.is_ascii_digit())?;
     let (number, behind) = text.split_at(digits);
     let letters = behind.find(|c: char| !c.is_ascii_alphabetic()).unwrap_or(behind.len());
     let (unit, rest) = behind.split_at(letters);
-    // Nothing but digits: what does not fit is more than anything that is allowed.
+    // Parsing fails only on overflow; the maximum exceeds every allowed value.
     (!number.is_empty()).then(|| (number.parse().unwrap_or(u64::MAX), unit, rest))
 }
 
@@ -101,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn anything_else_is_refused() {
+    fn malformed_duration_is_rejected() {
         for text in [
             "",
             "5",
@@ -128,14 +129,14 @@ mod tests {
     }
 
     #[test]
-    fn what_is_too_long_is_not_called_malformed() {
+    fn overlong_duration_has_its_own_message() {
         for text in ["99999999999999999999h", "18446744073709551615h", "5m18446744073709551616ms"] {
-            assert_eq!(parse(text).unwrap_err(), "is longer than any duration here may be", "{text}");
+            assert_eq!(parse(text).unwrap_err(), "is longer than any allowed duration", "{text}");
         }
     }
 
     #[test]
-    fn a_duration_is_written_shortly() {
+    fn duration_is_formatted_in_shortest_form() {
         assert_eq!(format(Duration::ZERO), "0s");
         assert_eq!(format(Duration::from_secs(60)), "1m");
         assert_eq!(format(Duration::from_secs(5_430)), "1h30m30s");
@@ -153,7 +154,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_written_is_read_back(milliseconds in 0..u64::MAX / 2) {
+        fn formatted_duration_parses_to_itself(milliseconds in 0..u64::MAX / 2) {
             let duration = Duration::from_millis(milliseconds);
             prop_assert_eq!(parse(&format(duration)), Ok(duration));
         }

@@ -1,4 +1,4 @@
-//! From a file, or its text, to a configuration: the one way in.
+//! The entry points of the module: load a configuration from a file or from its text.
 
 use std::{
     io::{self, ErrorKind},
@@ -13,26 +13,25 @@ use super::{
     surroundings::{Keys, Surroundings, read_file},
 };
 
-/// The most that a configuration file may hold, in bytes.
-const LONGEST_FILE: u64 = 4 << 20;
+/// Maximum size of a configuration file, in bytes.
+const MAX_FILE_BYTES: u64 = 4 << 20;
 
-/// A configuration and what there is to say about it.
+/// A configuration with its warnings.
 #[derive(Debug)]
 pub struct Loaded {
     /// The configuration.
     pub config: Config,
-    /// What the operator should know, in the order of the file.
+    /// The warnings, in the order of the file.
     pub warnings: Vec<Problem>,
-    /// The systemd credentials that the file names, sorted.
+    /// The names of the systemd credentials in the file, sorted.
     pub credentials: Vec<String>,
 }
 
-/// Loads the file at `path`, or says everything that is wrong with it.
+/// Loads the file at `path`, or returns all its problems.
 pub fn load(path: &Path, keys: Keys<'_>, surroundings: &Surroundings<'_>) -> Result<Loaded, Problems> {
     let file = path.display().to_string();
-    let bytes = read_file(path, LONGEST_FILE).map_err(|error| {
-        Problems::of_file(&file, format!("cannot be read: {error}; {}", what_to_do(&error)))
-    })?;
+    let bytes = read_file(path, MAX_FILE_BYTES)
+        .map_err(|error| Problems::of_file(&file, format!("cannot be read: {error}; {}", remedy(&error))))?;
     let text = str::from_utf8(&bytes).map_err(|error| {
         let before = &bytes[..error.valid_up_to()];
         let line = before.split(|byte| *byte == b'\n').count();
@@ -41,16 +40,18 @@ pub fn load(path: &Path, keys: Keys<'_>, surroundings: &Surroundings<'_>) -> Res
     parse(text, &file, keys, surroundings)
 }
 
-/// What mends a file that cannot be read.
-fn what_to_do(error: &io::Error) -> &'static str {
+/// Returns the remedy for a file that cannot be read.
+fn remedy(error: &io::Error) -> &'static str {
     match error.kind() {
-        ErrorKind::NotFound => "name the file by --config, or write one, as langmart-prober.toml(5) says",
-        ErrorKind::PermissionDenied => "give this user the right to read it, or name another by --config",
-        _ => "name a file of TOML by --config",
+        ErrorKind::NotFound => {
+            "set its path with --config, or create it as described in langmart-prober.toml(5)"
+        }
+        ErrorKind::PermissionDenied => "grant this user read permission, or set another path with --config",
+        _ => "set the path of a TOML file with --config",
     }
 }
 
-/// Loads a configuration from its text; `file` is what its problems call it.
+/// Loads a configuration from its text. `file` is its name in messages.
 pub fn parse(
     text: &str,
     file: &str,
@@ -59,7 +60,7 @@ pub fn parse(
 ) -> Result<Loaded, Problems> {
     let report = Report::new(file, text);
     let Some(table) = raw::parse(text, &report) else {
-        return Err(report.finish().expect_err("what is no TOML is reported"));
+        return Err(report.finish().expect_err("invalid TOML is reported"));
     };
     let context = Context::new(keys, surroundings, &report);
     let config = resolve::config(&table, &context);

@@ -1,15 +1,17 @@
-//! Long prompts, to see how latency grows with their size: always the same text for the same number of words.
+//! Long prompts, to measure how latency grows with prompt size. The text for a number of words is
+//! always the same.
 
 use std::ops::RangeInclusive;
 
-/// Fewer are what `prompt` is for; more fit into few models, and cost accordingly.
+/// Allowed number of words. Use `prompt` for fewer; more fit into few models.
 pub(super) const WORDS: RangeInclusive<u32> = 50..=100_000;
 
-/// What is asked, before the text and after it: models obey best what they read last.
+/// The instructions before and after the text. The last one is repeated because models follow it
+/// best.
 const BEFORE: &str = "What follows is filler text to be read and ignored.";
 const AFTER: &str = "Ignore the text above. Reply with the single word: ok";
 
-/// Plain words of the usual length, so that the estimate of tokens by bytes holds.
+/// Plain words of average length, so that the estimate of tokens by bytes holds.
 const FILLER: &str = "The river comes down from the hills in spring and passes three small towns before it reaches the \
     lake. In the first town there is a market every week where farmers sell bread, apples, cheese and honey. The \
     second town has an old bridge that was built of stone when trade on the water was more important than the roads. \
@@ -17,10 +19,10 @@ const FILLER: &str = "The river comes down from the hills in spring and passes t
     stands close to the shore, and children watch the boats through its windows while they learn to read and count. \
     Beyond the lake the land is flat and open, with long rows of trees that were planted against the wind.";
 
-/// A prompt of that many words in all, which asks for an answer of one.
+/// Returns a prompt of that many words, which asks for an answer of one word.
 pub(super) fn prompt(words: u32) -> String {
-    let asked = BEFORE.split_whitespace().count() + AFTER.split_whitespace().count();
-    let filler = FILLER.split_whitespace().cycle().take((words as usize).saturating_sub(asked));
+    let instructions = BEFORE.split_whitespace().count() + AFTER.split_whitespace().count();
+    let filler = FILLER.split_whitespace().cycle().take((words as usize).saturating_sub(instructions));
     let mut prompt = String::from(BEFORE);
     prompt.push_str("\n\n");
     for word in filler {
@@ -37,7 +39,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_prompt_has_the_words_that_were_asked_for_and_ends_with_the_question() {
+    fn prompt_has_the_configured_number_of_words() {
         for words in [*WORDS.start(), 51, 200, 4000, *WORDS.end()] {
             let prompt = prompt(words);
             assert_eq!(prompt.split_whitespace().count(), words as usize);
@@ -46,9 +48,9 @@ mod tests {
     }
 
     #[test]
-    fn its_words_are_as_long_as_tokens_are_estimated_by() {
+    fn word_length_matches_the_token_estimate() {
         let bytes = prompt(4000).len() as f64 / 4000.0;
-        // English prose has about 4 tokens for 3 words, and 4 bytes for each of them.
+        // English prose has about 4 tokens per 3 words, and 4 bytes per token.
         assert!((5.0..5.6).contains(&bytes), "{bytes}");
     }
 }

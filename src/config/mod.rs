@@ -1,11 +1,12 @@
-//! What the operator asked for: from a TOML file to checked, immutable types, every problem of a file at once.
+//! The configuration: from a TOML file to checked, immutable types. Reports every problem of a file
+//! at once.
 //!
-//! [`load`] reads the file, `raw` turns its text into tables, `resolve` turns those into the `model`, a file for each
-//! kind of section, and `problem` says what was wrong. Only `load`, `surroundings` (environment, key files, roots) and
-//! `certificate` (the listener's) touch the world outside.
+//! [`load`] reads the file, `raw` parses its text to tables, `resolve` turns those into the
+//! `model`, with one file per section, and `problem` has the error messages. Only `load`,
+//! `surroundings` (environment, key files, roots) and `certificate` (of the listener) perform I/O.
 //!
-//! [`duration`], `secret` and `key` are kinds of values; `long_prompt`, `reasoning` and `spending` are what is known of
-//! prompts, of models that think first, and of what a probe costs.
+//! [`duration`], `secret` and `key` are types of values. `long_prompt`, `reasoning` and `spending`
+//! have facts about prompts, about reasoning models, and about the consumption of probes.
 
 mod certificate;
 pub mod duration;

@@ -1,8 +1,9 @@
-//! What is wrong with a configuration, ready to print: one line for each problem, and no secret in any.
+//! The problems of a configuration: one printable line each, without secrets.
 
 use std::{cell::RefCell, fmt};
 
-/// One thing that is wrong, and where. Its Display is `FILE:LINE: KEY.PATH: what, what is allowed, what to do`.
+/// A problem and its place. Its `Display` is `FILE:LINE: KEY.PATH: problem, allowed values,
+/// remedy`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
     file: String,
@@ -28,7 +29,7 @@ impl fmt::Display for Problem {
     }
 }
 
-/// Every problem of a file, in the order of its lines. Its Display is a line for each.
+/// All problems of a file, in the order of its lines. The `Display` has one line per problem.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problems {
     problems: Vec<Problem>,
@@ -36,18 +37,18 @@ pub struct Problems {
 }
 
 impl Problems {
-    /// The only problem of a file that could not be read.
+    /// Returns the problem of a file that could not be read.
     pub(super) fn of_file(file: &str, message: String) -> Self {
         let problem = Problem { file: file.to_owned(), place: Place::default(), message };
         Self { problems: vec![problem], warnings: Vec::new() }
     }
 
-    /// The problems, at least one, in the order of the file.
+    /// Returns the problems, at least one, in the order of the file.
     pub fn as_slice(&self) -> &[Problem] {
         &self.problems
     }
 
-    /// What is doubtful besides, in the order of the file.
+    /// Returns the warnings, in the order of the file.
     pub fn warnings(&self) -> &[Problem] {
         &self.warnings
     }
@@ -65,18 +66,18 @@ impl fmt::Display for Problems {
 
 impl std::error::Error for Problems {}
 
-/// Where in the file something stands.
+/// A position in the file.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Place {
-    /// From 1; 0: the file as a whole.
+    /// Line number from 1; 0 means the whole file.
     pub(super) line: usize,
-    /// From 1; 0: the line as a whole.
+    /// Column number from 1; 0 means the whole line.
     pub(super) column: usize,
-    /// The key's, such as `server.listen`; empty: none.
+    /// Path of the key, such as `server.listen`; empty if there is none.
     pub(super) path: String,
 }
 
-/// Where the parts of the loader leave what they find, so that one run reports all of it.
+/// Collects the problems that the parts of the loader find, so that all are reported at once.
 pub(super) struct Report {
     file: String,
     /// Offset of the first byte of each line.
@@ -86,38 +87,38 @@ pub(super) struct Report {
 }
 
 impl Report {
-    /// A report on `text`, the contents of `file`, with nothing in it.
+    /// Returns an empty report on `text`, the contents of `file`.
     pub(super) fn new(file: &str, text: &str) -> Self {
-        let behind_newlines = text.match_indices('\n').map(|(offset, _)| offset + 1);
+        let after_newlines = text.match_indices('\n').map(|(offset, _)| offset + 1);
         Self {
             file: file.to_owned(),
-            line_starts: std::iter::once(0).chain(behind_newlines).collect(),
+            line_starts: std::iter::once(0).chain(after_newlines).collect(),
             errors: RefCell::default(),
             warnings: RefCell::default(),
         }
     }
 
-    /// The line, from 1, that the byte at `offset` is in.
+    /// Returns the line number, from 1, of the byte at `offset`.
     pub(super) fn line(&self, offset: usize) -> usize {
         self.line_starts.partition_point(|start| *start <= offset)
     }
 
-    /// The column, in bytes from 1, of the byte at `offset`.
+    /// Returns the column, in bytes from 1, of the byte at `offset`.
     pub(super) fn column(&self, offset: usize) -> usize {
         offset - self.line_starts[self.line(offset) - 1] + 1
     }
 
-    /// Notes what makes the file unusable.
+    /// Adds an error, which makes the configuration invalid.
     pub(super) fn error(&self, place: &Place, message: impl Into<String>) {
         self.errors.borrow_mut().push(self.problem(place, message.into()));
     }
 
-    /// Notes what the operator should know and may live with.
+    /// Adds a warning.
     pub(super) fn warning(&self, place: &Place, message: impl Into<String>) {
         self.warnings.borrow_mut().push(self.problem(place, message.into()));
     }
 
-    /// Whether an error was noted at that place.
+    /// Returns whether there is an error at that place.
     pub(super) fn has_error_at(&self, place: &Place) -> bool {
         self.errors.borrow().iter().any(|problem| problem.place == *place)
     }
@@ -126,39 +127,40 @@ impl Report {
         Problem { file: self.file.clone(), place: place.clone(), message }
     }
 
-    /// Whether nothing makes the file unusable so far.
+    /// Returns whether there is no error so far.
     pub(super) fn is_good(&self) -> bool {
         self.errors.borrow().is_empty()
     }
 
-    /// The warnings where there was no error, else both.
+    /// Returns the warnings if there is no error, else both.
     pub(super) fn finish(self) -> Result<Vec<Problem>, Problems> {
         let by_place = |mut problems: Vec<Problem>| {
             problems.sort_by(|a, b| a.place.cmp(&b.place));
             problems
         };
-        let [problems, warnings] = [self.errors, self.warnings].map(|noted| by_place(noted.into_inner()));
+        let [problems, warnings] =
+            [self.errors, self.warnings].map(|collected| by_place(collected.into_inner()));
         if problems.is_empty() { Ok(warnings) } else { Err(Problems { problems, warnings }) }
     }
 }
 
-/// A value as a message shows it: quoted, escaped and cut, so that it stays on one line.
+/// Formats a value for a message: quoted, escaped and truncated, so that it stays on one line.
 pub(super) fn shown(text: &str) -> String {
-    const LONGEST: usize = 64;
-    if text.chars().count() <= LONGEST {
+    const MAX_CHARS: usize = 64;
+    if text.chars().count() <= MAX_CHARS {
         format!("{text:?}")
     } else {
-        format!("{:?}…", text.chars().take(LONGEST).collect::<String>())
+        format!("{:?}…", text.chars().take(MAX_CHARS).collect::<String>())
     }
 }
 
-/// The one of `known` that was probably meant by `written`.
+/// Returns the known name that `written` probably means.
 pub(super) fn nearest<'a>(written: &str, known: &[&'a str]) -> Option<&'a str> {
     let (distance, name) = known.iter().map(|name| (strsim::osa_distance(written, name), *name)).min()?;
     (distance <= name.len() / 3 + 1 && distance < written.chars().count()).then_some(name)
 }
 
-/// What to say of a word that is none of `known`.
+/// Returns the message for a word that is not one of `known`.
 pub(super) fn not_one_of(written: &str, known: &[&str]) -> String {
     let meant = nearest(written, known).map_or_else(String::new, |name| format!(" did you mean {name:?}?"));
     format!("{} is not known;{meant} allowed are {}", shown(written), known.join(", "))
@@ -169,7 +171,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn problems_come_in_the_order_of_the_lines() {
+    fn problems_are_sorted_by_line() {
         let report = Report::new("c.toml", "a = 1\nb = 2\n");
         let at =
             |offset: usize, path: &str| Place { line: report.line(offset), column: 0, path: path.to_owned() };
@@ -181,13 +183,13 @@ mod tests {
     }
 
     #[test]
-    fn a_value_stays_on_its_line() {
+    fn shown_value_has_one_line() {
         assert_eq!(shown("a\nb\u{1b}"), r#""a\nb\u{1b}""#);
         assert_eq!(shown(&"x".repeat(65)), format!("\"{}\"…", "x".repeat(64)));
     }
 
     #[test]
-    fn the_nearest_name_is_near() {
+    fn nearest_name_is_similar() {
         assert_eq!(nearest("intervall", &["interval", "timeout"]), Some("interval"));
         assert_eq!(nearest("pool", &["log", "probe"]), None);
         assert_eq!(nearest("x", &["y"]), None);

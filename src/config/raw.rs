@@ -1,7 +1,8 @@
-//! The file as spanned tables, read by typed accessors that note what does not fit and go on.
+//! The file as spanned tables. Typed accessors report values that do not fit, and continue.
 //!
-//! A derived serde mirror would stop at the first unknown key or wrong type; an operator wants all of them at once.
-//! The known keys of a section are those that it was asked for, so no list of them can go stale.
+//! The tables are traversed by hand instead of deserialized, because serde stops at the first error
+//! and operators want all of them. The known keys of a section are those that the code has
+//! requested, so there is no list to maintain.
 
 use std::{ops::RangeInclusive, time::Duration};
 
@@ -12,14 +13,14 @@ use toml::{
 
 use super::{
     duration,
-    key::looks_like_one,
+    key::looks_like_a_key,
     problem::{Place, Report, nearest, shown},
 };
 
-/// The tables of `text`; `None` where it is no TOML, which the report then tells.
+/// Parses `text`. Returns `None` if it is not valid TOML, which is reported.
 pub(super) fn parse<'a>(text: &'a str, report: &Report) -> Option<DeTable<'a>> {
     let (table, errors) = DeTable::parse_recoverable(text);
-    // The parser recovers within a line and complains of the same fault again: the first of a line says it.
+    // The parser may report several errors for one mistake in a line; only the first is used.
     let mut last_line = 0;
     for error in &errors {
         let offset = error.span().map_or(text.len(), |span| span.start.min(text.len()));
@@ -27,7 +28,7 @@ pub(super) fn parse<'a>(text: &'a str, report: &Report) -> Option<DeTable<'a>> {
         if line != last_line {
             let place = Place { line, column: report.column(offset), path: String::new() };
             let mut what = error.message().replace('\n', " ");
-            let key = error.span().and_then(|span| text.get(span)).filter(|key| !looks_like_one(key));
+            let key = error.span().and_then(|span| text.get(span)).filter(|key| !looks_like_a_key(key));
             if let ("duplicate key", Some(key)) = (&*what, key) {
                 what = format!("duplicate key {}; keep one of the two", shown(key));
             }
@@ -38,18 +39,18 @@ pub(super) fn parse<'a>(text: &'a str, report: &Report) -> Option<DeTable<'a>> {
     errors.is_empty().then(|| table.into_inner())
 }
 
-/// One table of the file. What it is not asked for before [`Section::finish`] is an unknown key.
+/// A table of the file. Keys that were not requested before [`Section::finish`] are unknown.
 pub(super) struct Section<'a> {
-    /// `None`: the file has no such table.
+    /// `None` if the file does not have the table.
     table: Option<&'a DeTable<'a>>,
     place: Place,
-    /// Between the section's path and its keys.
+    /// Separator of the section's path and its keys.
     separator: &'static str,
-    asked: Vec<&'static str>,
+    requested: Vec<&'static str>,
     report: &'a Report,
 }
 
-/// One entry of a table whose keys are the operator's own.
+/// An entry of a table whose keys are chosen by the operator.
 pub(super) struct Entry<'a> {
     pub(super) key: &'a str,
     pub(super) value: &'a DeValue<'a>,
@@ -57,70 +58,70 @@ pub(super) struct Entry<'a> {
 }
 
 impl<'a> Section<'a> {
-    /// The file itself.
+    /// Returns the section of the whole file.
     pub(super) fn root(table: &'a DeTable<'a>, report: &'a Report) -> Self {
         Self::new(Some(table), Place::default(), report)
     }
 
     fn new(table: Option<&'a DeTable<'a>>, place: Place, report: &'a Report) -> Self {
         let separator = if place.path.is_empty() { "" } else { "." };
-        Self { table, place, separator, asked: Vec::new(), report }
+        Self { table, place, separator, requested: Vec::new(), report }
     }
 
-    /// The section of a value that must be a table.
-    pub(super) fn of(value: &'a DeValue<'a>, place: Place, report: &'a Report) -> Self {
+    /// Returns the section of a value, which must be a table.
+    pub(super) fn from_value(value: &'a DeValue<'a>, place: Place, report: &'a Report) -> Self {
         if value.as_table().is_none() {
             report.error(&place, wrong_type("a table", value));
         }
         Self::new(value.as_table(), place, report)
     }
 
-    /// Adds a name to the section's path, where a number alone would say little: `probe[2] "langmart-chat"`.
-    pub(super) fn called(mut self, name: &str) -> Self {
+    /// Adds a name to the path of a numbered section: `probe[2] "langmart-chat"`.
+    pub(super) fn with_name(mut self, name: &str) -> Self {
         self.place.path = format!("{} {}", self.place.path, shown(name));
         self.separator = ": ";
         self
     }
 
-    /// Where the section begins.
+    /// Returns the place of the section.
     pub(super) fn place(&self) -> &Place {
         &self.place
     }
 
-    /// Where the key stands, or would.
+    /// Returns the place of a key, or that of the section if the key is absent.
     pub(super) fn place_of(&self, key: &str) -> Place {
         let written = self.table.and_then(|table| table.get_key_value(key));
         let line = written.map_or(self.place.line, |(key, _)| self.report.line(key.span().start));
         Place { line, column: 0, path: format!("{}{}{}", self.place.path, self.separator, path_part(key)) }
     }
 
-    /// Whether the file has the section, as a table.
+    /// Returns whether the file has the section as a table.
     pub(super) fn is_table(&self) -> bool {
         self.table.is_some()
     }
 
-    /// Whether the key is written, well or badly.
+    /// Returns whether the key is present, valid or not.
     pub(super) fn has(&self, key: &str) -> bool {
         self.table.is_some_and(|table| table.contains_key(key))
     }
 
-    /// Whether a problem with the key itself is noted.
+    /// Returns whether a problem of the key has been reported.
     pub(super) fn is_bad(&self, key: &str) -> bool {
         self.report.has_error_at(&self.place_of(key))
     }
 
-    /// Notes that something is wrong with the key.
+    /// Reports a problem of the key.
     pub(super) fn problem(&self, key: &str, message: impl Into<String>) {
         self.report.error(&self.place_of(key), message);
     }
 
-    /// The value of a key as the file has it.
+    /// Returns the value of a key as parsed.
     pub(super) fn value(&mut self, key: &'static str) -> Option<&'a DeValue<'a>> {
-        self.pass(&[key]);
+        self.mark_known(&[key]);
         self.table?.get(key).map(Spanned::get_ref)
     }
 
-    /// A string, as `parse` understands it. What `parse` complains of must not repeat a secret.
+    /// Returns a string after `parse`. Error messages of `parse` must not contain a secret.
     pub(super) fn text<T>(
         &mut self,
         key: &'static str,
@@ -134,7 +135,7 @@ impl<'a> Section<'a> {
         parse(text).map_err(|message| self.problem(key, message)).ok()
     }
 
-    /// Like [`Section::text`], where the section is of no use without the key.
+    /// Like [`Section::text`], but reports a missing key.
     pub(super) fn required<T>(
         &mut self,
         key: &'static str,
@@ -146,7 +147,7 @@ impl<'a> Section<'a> {
         self.text(key, parse)
     }
 
-    /// True or false.
+    /// Returns a boolean.
     pub(super) fn flag(&mut self, key: &'static str) -> Option<bool> {
         let value = self.value(key)?;
         if value.as_bool().is_none() {
@@ -155,19 +156,19 @@ impl<'a> Section<'a> {
         value.as_bool()
     }
 
-    /// A whole number of that range.
+    /// Returns an integer within the range.
     pub(super) fn number(&mut self, key: &'static str, range: &RangeInclusive<u32>) -> Option<u32> {
         let value = self.value(key)?;
         number(value, range).map_err(|message| self.problem(key, message)).ok()
     }
 
-    /// A number of that range, whole or not.
+    /// Returns a number within the range.
     pub(super) fn amount(&mut self, key: &'static str, range: &RangeInclusive<f64>) -> Option<f64> {
         let value = self.value(key)?;
         amount(value, range).map_err(|message| self.problem(key, message)).ok()
     }
 
-    /// A duration of that range.
+    /// Returns a duration within the range.
     pub(super) fn duration(
         &mut self,
         key: &'static str,
@@ -176,8 +177,8 @@ impl<'a> Section<'a> {
         if let Some(DeValue::Integer(number)) =
             self.table.and_then(|table| table.get(key)).map(Spanned::get_ref)
         {
-            self.pass(&[key]);
-            self.problem(key, format!("{number} has no unit; write a string with one, such as \"30s\""));
+            self.mark_known(&[key]);
+            self.problem(key, format!("{number} has no unit; use a string with a unit, such as \"30s\""));
             return None;
         }
         self.text(key, |text| {
@@ -190,7 +191,8 @@ impl<'a> Section<'a> {
         })
     }
 
-    /// The elements of an array, of which `wanted` says what they are; none where the key is absent. The first is number 1.
+    /// Returns the elements of an array with their places, counted from 1. `wanted` describes the
+    /// array in error messages. Returns no elements if the key is absent.
     pub(super) fn elements(&mut self, key: &'static str, wanted: &str) -> Vec<(&'a DeValue<'a>, Place)> {
         let Some(value) = self.value(key) else { return Vec::new() };
         let Some(array) = value.as_array() else {
@@ -205,7 +207,7 @@ impl<'a> Section<'a> {
         array.iter().enumerate().map(place).collect()
     }
 
-    /// The strings of an array, each as `parse` understands it, and where it stands.
+    /// Returns the strings of an array after `parse`, with their places.
     pub(super) fn texts<T>(
         &mut self,
         key: &'static str,
@@ -221,16 +223,17 @@ impl<'a> Section<'a> {
         parsed
     }
 
-    /// The table of that name, empty where the file has none.
+    /// Returns the table of that name, empty if it is absent.
     pub(super) fn section(&mut self, key: &'static str) -> Section<'a> {
         let place = self.place_of(key);
         match self.value(key) {
-            Some(value) => Section::of(value, place, self.report),
+            Some(value) => Section::from_value(value, place, self.report),
             None => Section::new(None, place, self.report),
         }
     }
 
-    /// What is in a table whose keys are the operator's own, in the order of the file.
+    /// Returns the entries of a table whose keys are chosen by the operator, in the order of the
+    /// file.
     pub(super) fn entries(&self) -> Vec<Entry<'a>> {
         let Some(table) = self.table else { return Vec::new() };
         let mut entries: Vec<_> = table.iter().collect();
@@ -243,43 +246,44 @@ impl<'a> Section<'a> {
         entries.into_iter().map(entry).collect()
     }
 
-    /// Accepts these keys without reading them, where another problem already says that they cannot be judged.
-    pub(super) fn pass(&mut self, keys: &[&'static str]) {
+    /// Accepts these keys without reading them, because another problem prevents their validation.
+    pub(super) fn mark_known(&mut self, keys: &[&'static str]) {
         for key in keys {
-            if !self.asked.contains(key) {
-                self.asked.push(key);
+            if !self.requested.contains(key) {
+                self.requested.push(key);
             }
         }
     }
 
-    /// Notes each key that nobody asked for.
+    /// Reports each key that was not requested.
     pub(super) fn finish(self) {
         for Entry { key, place, .. } in self.entries() {
-            if !self.asked.contains(&key) {
-                let message = match nearest(key, &self.asked) {
+            if !self.requested.contains(&key) {
+                let message = match nearest(key, &self.requested) {
                     Some(meant) => format!("unknown key; did you mean {meant}?"),
                     None => "unknown key;".to_owned(),
                 };
-                // A key and a value that changed places.
+                // Key and value may be swapped, so that the key is a secret.
                 let masked =
                     || Place { path: format!("{}{}***", self.place.path, self.separator), ..place.clone() };
-                let place = if looks_like_one(key) { masked() } else { place };
-                self.report.error(&place, format!("{message} the keys here are {}", self.asked.join(", ")));
+                let place = if looks_like_a_key(key) { masked() } else { place };
+                self.report.error(&place, format!("{message} known keys: {}", self.requested.join(", ")));
             }
         }
     }
 }
 
-/// The whole number that a value is, or what is wrong with it.
+/// Returns a value as an integer within the range, or an error message.
 pub(super) fn number(value: &DeValue<'_>, range: &RangeInclusive<u32>) -> Result<u32, String> {
     let integer = value.as_integer().ok_or_else(|| wrong_type("a whole number", value))?;
     let number = u32::from_str_radix(integer.as_str(), integer.radix()).ok();
     number.filter(|number| range.contains(number)).ok_or_else(|| {
-        format!("{} is out of range; allowed are {} to {}", cut(&integer), range.start(), range.end())
+        format!("{} is out of range; allowed are {} to {}", truncated(&integer), range.start(), range.end())
     })
 }
 
-/// The number that a value is, or what is wrong with it. None of the ranges holds an infinity or what is no number.
+/// Returns a value as a number within the range, or an error message. No range contains infinity or
+/// NaN.
 fn amount(value: &DeValue<'_>, range: &RangeInclusive<f64>) -> Result<f64, String> {
     let (written, amount) = match value {
         DeValue::Float(float) => (float.as_str(), float.as_str().parse().ok()),
@@ -290,22 +294,23 @@ fn amount(value: &DeValue<'_>, range: &RangeInclusive<f64>) -> Result<f64, Strin
         _ => return Err(wrong_type("a number", value)),
     };
     amount.filter(|amount| range.contains(amount)).ok_or_else(|| {
-        format!("{} is out of range; allowed are {} to {}", cut(&written), range.start(), range.end())
+        format!("{} is out of range; allowed are {} to {}", truncated(&written), range.start(), range.end())
     })
 }
 
-/// What to say of a value of another type; never the value, which may be a secret in the wrong place.
+/// Returns the message for a value of the wrong type. It does not contain the value, which may be a
+/// misplaced secret.
 pub(super) fn wrong_type(wanted: &str, value: &DeValue<'_>) -> String {
     let article = if value.is_integer() || value.is_array() { "an" } else { "a" };
     format!("must be {wanted}, not {article} {}", value.type_str())
 }
 
-/// A number of any length, cut.
-fn cut(number: &impl ToString) -> String {
+/// Truncates a number of any length.
+fn truncated(number: &impl ToString) -> String {
     number.to_string().chars().take(24).collect()
 }
 
-/// A key as a path shows it: quoted unless it is a bare one of bearable length.
+/// Formats a key for a path: quoted unless it is a short bare key.
 fn path_part(key: &str) -> String {
     let bare = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
     if !key.is_empty() && key.len() <= 64 && key.chars().all(bare) { key.to_owned() } else { shown(key) }

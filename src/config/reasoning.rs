@@ -1,11 +1,12 @@
-//! Which models reason before they answer, as far as their names tell: a small token budget is used up by that alone.
+//! Models that reason before they answer, detected by their names: reasoning alone can exhaust a
+//! small token budget.
 //!
-//! A name that is missing here costs a `no_content` with a hint; a name that does not reason costs nothing, since a
-//! model stops when it has answered. So in doubt a family is listed.
+//! A family that is missing here causes `no_content` with a hint. A model that is listed but does
+//! not reason has no disadvantage, because it stops after its answer. In doubt, a family is listed.
 
 use crate::outcome::Api;
 
-/// How the names of families begin that reason unless they are told not to.
+/// Prefixes of model names that reason by default.
 const FAMILIES: &[&str] = &[
     "o1",
     "o3",
@@ -33,20 +34,21 @@ const FAMILIES: &[&str] = &[
     "claude-opus-5",
 ];
 
-/// Parts of names by which providers mark a variant that does not reason, or whose reasoning is off by default.
-const WITHOUT: &[&str] = &["-chat", "instruct", "non-reasoning", "gemini-2.5-flash-lite"];
+/// Parts of names of variants that do not reason, or not by default.
+const NON_REASONING_MARKS: &[&str] = &["-chat", "instruct", "non-reasoning", "gemini-2.5-flash-lite"];
 
-/// Parts of names by which providers mark a variant that does.
-const WITH: &[&str] = &["thinking", "reasoning"];
+/// Parts of names of variants that reason.
+const REASONING_MARKS: &[&str] = &["thinking", "reasoning"];
 
-/// Whether a model uses up tokens for reasoning that nobody sees. The dialects of Anthropic and, for Gemini 2.5 Flash,
-/// of Google switch it off; the other APIs have no parameter for it that all their models take.
+/// Returns whether a model consumes tokens for hidden reasoning. The dialects of Anthropic and, for
+/// Gemini 2.5 Flash, of Google disable it; the other APIs have no parameter that all their models
+/// accept.
 pub(super) fn reasons(api: Api, model: &str) -> bool {
     let name = model.rsplit('/').next().unwrap_or(model).to_ascii_lowercase();
     let has = |parts: &[&str]| parts.iter().any(|part| name.contains(part));
     let is_off = api == Api::Anthropic || is_switched_off_at_google(api, &name);
     let family = FAMILIES.iter().any(|family| name.starts_with(family));
-    !is_off && !has(WITHOUT) && (family || has(WITH))
+    !is_off && !has(NON_REASONING_MARKS) && (family || has(REASONING_MARKS))
 }
 
 fn is_switched_off_at_google(api: Api, name: &str) -> bool {
@@ -63,7 +65,7 @@ mod tests {
     }
 
     #[test]
-    fn families_that_reason_are_known_by_any_of_their_names() {
+    fn reasoning_families_are_detected() {
         for model in [
             "o3",
             "o4-mini",
@@ -88,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn the_others_keep_their_small_budget() {
+    fn other_models_are_not_reasoning() {
         for model in [
             "gpt-4o-mini",
             "openai/gpt-4o-mini",

@@ -1,4 +1,5 @@
-//! A value that is sent and never shown: no Display, no Serialize, a redacted Debug, zeroed on drop.
+//! A value that is sent but never shown: no Display, no Serialize, a redacted Debug, zeroed on
+//! drop.
 
 use std::fmt;
 
@@ -9,12 +10,12 @@ use zeroize::Zeroizing;
 pub struct Secret(Zeroizing<String>);
 
 impl Secret {
-    /// Takes the value over.
+    /// Creates a secret.
     pub fn new(value: String) -> Self {
         Self(Zeroizing::new(value))
     }
 
-    /// The value itself, for the request that carries it and nothing else.
+    /// Returns the value, only to be put into a request.
     pub fn expose(&self) -> &str {
         &self.0
     }

@@ -1,33 +1,33 @@
-//! What a probe takes of requests, tokens and money at most, for plans and for the budget.
+//! Maximum consumption of a probe in requests, tokens and money, for check-config and the budget.
 
 use std::time::Duration;
 
 use super::model::{Probe, Task};
 
-/// A UTC day; leap seconds are nobody's schedule.
+/// A UTC day; leap seconds are ignored.
 const DAY: Duration = Duration::from_secs(86_400);
 
-/// The days of the longest months, since the figures are the most there can be.
-const DAYS_A_MONTH: f64 = 31.0;
+/// Days of the longest months, because the figures are upper bounds.
+const DAYS_PER_MONTH: f64 = 31.0;
 
-/// What runs take. Input tokens are estimated from the prompt, output tokens are the most there can be: an upper
-/// estimate, since most answers end before `max_tokens`.
+/// The consumption of runs: an upper estimate. Input tokens are estimated from the prompt; output
+/// tokens are `max_tokens`, which most answers do not reach.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Spending {
-    /// HTTP requests.
+    /// Number of HTTP requests.
     pub requests: f64,
-    /// Tokens of the prompts, estimated.
+    /// Estimated tokens of the prompts.
     pub input_tokens: f64,
-    /// Tokens of the answers, at most.
+    /// Maximum tokens of the answers.
     pub output_tokens: f64,
-    /// US dollars, of what has a price; `None`: nothing of it has.
+    /// Cost of the tokens that have a price, in US dollars. `None` if none has one.
     pub cost_usd: Option<f64>,
 }
 
 impl Spending {
-    /// Of one run.
+    /// Returns the consumption of one run.
     pub fn of_run(probe: &Probe) -> Self {
-        // The network check connects, and sends none.
+        // The network check only connects.
         let requests = if matches!(probe.task, Task::Network) { 0.0 } else { 1.0 };
         let Some(chat) = probe.chat() else { return Self { requests, ..Self::default() } };
         let (input, output) = (chat.estimated_input_tokens(), u64::from(chat.max_tokens));
@@ -35,18 +35,18 @@ impl Spending {
         Self { requests, input_tokens: input as f64, output_tokens: output as f64, cost_usd }
     }
 
-    /// Of a day of runs at the probe's interval.
+    /// Returns the consumption of a day of runs at the probe's interval.
     pub fn of_day(probe: &Probe) -> Self {
         Self::of_run(probe).times(DAY.as_secs_f64() / probe.interval.as_secs_f64())
     }
 
-    /// A month of 31 days, if this is a day.
+    /// Returns the consumption of 31 days, if this is that of one day.
     #[must_use]
     pub fn month(self) -> Self {
-        self.times(DAYS_A_MONTH)
+        self.times(DAYS_PER_MONTH)
     }
 
-    /// Both together; the cost is that of the one that has a price, where the other has none.
+    /// Returns the sum. The cost covers only what has a price.
     #[must_use]
     pub fn plus(self, other: Self) -> Self {
         let cost_usd = match (self.cost_usd, other.cost_usd) {
@@ -61,7 +61,7 @@ impl Spending {
         }
     }
 
-    /// Input and output together.
+    /// Returns input and output tokens together.
     pub fn tokens(&self) -> f64 {
         self.input_tokens + self.output_tokens
     }

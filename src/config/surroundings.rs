@@ -1,6 +1,7 @@
-//! What the configuration depends on besides its file: environment, key files, credentials, certificates.
+//! The inputs of the configuration besides its file: environment, key files, credentials,
+//! certificates.
 //!
-//! With the file itself, in `load`, this is all the input that a load has.
+//! Together with the file itself, which `load` reads, this is all the input of a load.
 
 use std::{
     env,
@@ -19,55 +20,55 @@ use zeroize::Zeroizing;
 
 use super::model::KeySource;
 
-/// The most that a key file or credential may hold, in bytes.
-pub(super) const LONGEST_SECRET: u64 = 64 << 10;
+/// Maximum size of a key file or credential, in bytes.
+pub(super) const MAX_SECRET_BYTES: u64 = 64 << 10;
 
-/// Above most files that are read here, in bytes.
-const USUAL: u64 = 64 << 10;
+/// Initial capacity of a read, above the size of most files, in bytes.
+const READ_CAPACITY: u64 = 64 << 10;
 
-/// The most that a file of certificates may hold, in bytes.
-const LONGEST_CA_FILE: u64 = 16 << 20;
+/// Maximum size of a file of certificates, in bytes.
+const MAX_CA_FILE_BYTES: u64 = 16 << 20;
 
-/// What to do about keys and secret header values.
+/// How to treat keys and secret header values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Keys<'a> {
-    /// One that cannot be read is a problem of the file.
+    /// A key that cannot be read is an error.
     Required,
-    /// One that cannot be read is a warning, and empty in the configuration.
+    /// A key that cannot be read is a warning, and empty in the configuration.
     Reported,
-    /// The same for what these providers need, by their names; the others' are not read.
+    /// The same for these providers; keys of others are not read.
     ReportedOf(&'a [String]),
-    /// None is read; all are empty in the configuration.
+    /// No key is read; all are empty in the configuration.
     Skipped,
 }
 
-/// Where a load looks things up; tests have their own.
+/// The environment of a load; tests provide their own.
 #[derive(Clone, Copy)]
 pub struct Surroundings<'a> {
-    /// The value of an environment variable.
+    /// Returns the value of an environment variable.
     pub variable: &'a dyn Fn(&str) -> Option<OsString>,
-    /// The system's trusted roots.
+    /// Returns the system's trusted roots.
     pub system_roots: &'a dyn Fn() -> Vec<CertificateDer<'static>>,
 }
 
 impl Surroundings<'static> {
-    /// Those of this process.
+    /// Returns the environment of this process.
     pub fn of_process() -> Self {
         Self {
             variable: &|name| env::var_os(name),
-            // Roots that cannot be read are warned of where none is left.
+            // Unreadable roots cause a warning only if no root is left.
             system_roots: &|| rustls_native_certs::load_native_certs().certs,
         }
     }
 }
 
 impl Surroundings<'_> {
-    /// The text of a secret, or why it cannot be had. One newline at the end of a file is every editor's, not the key's.
+    /// Reads a secret. One newline at the end of a file is removed, because editors add it.
     pub(super) fn secret(&self, source: &KeySource) -> Result<Zeroizing<String>, String> {
         match source {
             KeySource::Env(name) => {
                 let value = (self.variable)(name).ok_or_else(|| {
-                    format!("environment variable {name} is not set; export it, or keep it in a file")
+                    format!("environment variable {name} is not set; export it, or use a key file")
                 })?;
                 let text = value.into_string();
                 text.map(Zeroizing::new).map_err(|_| format!("environment variable {name} is not UTF-8"))
@@ -75,46 +76,49 @@ impl Surroundings<'_> {
             KeySource::File(path) => secret_file(path),
             KeySource::Credential(name) => {
                 let directory = self.credentials_directory().ok_or_else(|| {
-                    format!("credential {name} exists only inside the systemd unit: CREDENTIALS_DIRECTORY is not set")
+                    format!("credential {name} is available only inside the systemd unit: CREDENTIALS_DIRECTORY is not set")
                 })?;
                 secret_file(&directory.join(name))
             }
         }
     }
 
-    /// The system's trusted roots. The error is that `SSL_CERT_FILE`, which replaces them, names no regular file.
+    /// Returns the system's trusted roots. Fails if `SSL_CERT_FILE`, which replaces them, is not a
+    /// regular file.
     pub(super) fn trusted_roots(&self) -> Result<Vec<CertificateDer<'static>>, String> {
         let path = (self.variable)("SSL_CERT_FILE").map(PathBuf::from);
         match path.filter(|path| path.metadata().is_ok_and(|metadata| !metadata.is_file())) {
             Some(path) => Err(format!(
-                "the environment's SSL_CERT_FILE, {}, is not a regular file; name a PEM file, or unset it",
+                "the environment's SSL_CERT_FILE, {}, is not a regular file; set the path of a PEM file, or unset it",
                 path.display()
             )),
             None => Ok((self.system_roots)()),
         }
     }
 
-    /// Where systemd keeps the credentials of the unit that this process is in; `None` outside of one that has any.
+    /// Returns the directory of the unit's systemd credentials. Returns `None` outside of a unit
+    /// with credentials.
     pub fn credentials_directory(&self) -> Option<PathBuf> {
         (self.variable)("CREDENTIALS_DIRECTORY").filter(|value| !value.is_empty()).map(PathBuf::from)
     }
 
-    /// The first of `$LOGS_DIRECTORY`, which systemd separates by colons.
+    /// Returns the first directory of `$LOGS_DIRECTORY`, a list separated by colons.
     pub(super) fn logs_directory(&self) -> Option<PathBuf> {
         let value = (self.variable)("LOGS_DIRECTORY")?;
         env::split_paths(&value).next().filter(|path| path.is_absolute())
     }
 
-    /// The first of `$STATE_DIRECTORY`, which systemd separates by colons.
+    /// Returns the first directory of `$STATE_DIRECTORY`, a list separated by colons.
     pub(super) fn state_directory(&self) -> Option<PathBuf> {
         let value = (self.variable)("STATE_DIRECTORY")?;
         env::split_paths(&value).next().filter(|path| path.is_absolute())
     }
 
-    /// The variable and value of the environment's proxy for this target, by the usual names; `None`: go there directly.
+    /// Returns variable and value of the environment's proxy for this target. Returns `None` for a
+    /// direct connection.
     ///
-    /// As in Go, what is on this machine is never reached through it. `HTTP_PROXY` in capitals is not read, since a CGI
-    /// server sets it from a request's header (CVE-2016-5385).
+    /// As in Go, targets on this machine are never proxied. `HTTP_PROXY` in capitals is ignored,
+    /// because a CGI server sets it from a request header (CVE-2016-5385).
     pub(super) fn proxy_for(&self, target: &Url) -> Option<(&'static str, OsString)> {
         if is_loopback(target) || self.is_exempt(target) {
             return None;
@@ -128,7 +132,8 @@ impl Surroundings<'_> {
         names.iter().find_map(set)
     }
 
-    /// Whether `no_proxy` names the target. The list is curl's: separated by commas, spaces and tabs.
+    /// Returns whether `no_proxy` contains the target. As in curl, commas, spaces and tabs separate
+    /// entries.
     fn is_exempt(&self, target: &Url) -> bool {
         let set = |name: &&str| (self.variable)(name).filter(|value| !value.is_empty());
         let list = ["no_proxy", "NO_PROXY"].iter().find_map(set).unwrap_or_default();
@@ -137,8 +142,9 @@ impl Surroundings<'_> {
     }
 }
 
-/// Whether an entry of `no_proxy`, in lower case, names the target. Beside what curl understands, an entry may have a
-/// port, brackets around an IPv6 address, and `*` for every target or in place of a first label, as in Go.
+/// Returns whether an entry of `no_proxy`, in lower case, matches the target. In addition to curl's
+/// syntax, an entry may have a port, brackets around an IPv6 address, and, as in Go, `*` for every
+/// target or as the first label.
 fn exempts(entry: &str, target: &Url) -> bool {
     if entry == "*" {
         return true;
@@ -160,8 +166,8 @@ fn exempts(entry: &str, target: &Url) -> bool {
     }
 }
 
-/// Whether the entry is the host or a domain above it. One dot at the end of either does not count, nor does one at the
-/// beginning of the entry.
+/// Returns whether the entry is the host or a parent domain. A trailing dot of either and a leading
+/// dot of the entry are ignored.
 fn is_domain_of(entry: &str, host: &str) -> bool {
     let [entry, host] = [entry, host].map(|name| name.strip_suffix('.').unwrap_or(name));
     let domain = entry.strip_prefix("*.").or_else(|| entry.strip_prefix('.')).unwrap_or(entry);
@@ -169,33 +175,34 @@ fn is_domain_of(entry: &str, host: &str) -> bool {
     !domain.is_empty() && host.strip_suffix(domain).is_some_and(above)
 }
 
-/// The command that gives a command by hand the credentials that otherwise only the unit has.
+/// Returns the command line that runs a command with the credentials of the unit.
 pub fn systemd_run<'a>(credentials: impl IntoIterator<Item = &'a str>, command: &str) -> String {
     let property = |name| format!(" --property=LoadCredential={name}:/etc/credstore/{name}");
     let properties: String = credentials.into_iter().map(property).collect();
     format!("systemd-run --pipe --wait --collect --quiet{properties} {command}")
 }
 
-/// Why a secret's file protects nothing, and the command that mends it; `None`: there is nothing to say. A credential's
-/// directory is systemd's to protect, and what cannot be looked at is told by whoever reads it.
+/// Returns a warning with a remedy if other users can read or replace a secret's file. Credentials
+/// are protected by systemd, and files that cannot be checked are reported when they are read.
 pub(super) fn exposure(source: &KeySource) -> Option<String> {
     let KeySource::File(path) = source else { return None };
     readable_by_others(path).or_else(|| replaceable_by_others(path))
 }
 
-/// Whether others may put another file in the place of this one or of a link to it, and the command that prevents it.
+/// Returns a warning with a remedy if other users can replace the file or a link to it.
 fn replaceable_by_others(path: &Path) -> Option<String> {
     let target = path.canonicalize().ok()?;
     let (directory, mode) = open_directory(path).or_else(|| open_directory(&target))?;
     let directory = directory.display();
     Some(format!(
-        "others than its owner can replace {}: the mode of {directory} is {mode:04o}; run: chmod go-w {directory}",
+        "other users can replace {}: the mode of {directory} is {mode:04o}; run: chmod go-w {directory}",
         path.display()
     ))
 }
 
-/// The directory above `path` that others may write, and its mode. Group members are others for the one that the file is
-/// in. A sticky directory is as good as a closed one for what is root's, ours, or the directory's owner's.
+/// Returns the directory above `path` that other users can write to, and its mode. For the
+/// directory of the file itself, group members count as other users. A sticky directory is safe for
+/// files of root, of this user and of the directory's owner.
 fn open_directory(path: &Path) -> Option<(&Path, u32)> {
     let ours = geteuid().as_raw();
     path.ancestors().zip(path.ancestors().skip(1)).enumerate().find_map(|(level, (entry, directory))| {
@@ -210,22 +217,19 @@ fn open_directory(path: &Path) -> Option<(&Path, u32)> {
 
 fn readable_by_others(path: &Path) -> Option<String> {
     let metadata = path.metadata().ok().filter(Metadata::is_file)?;
-    // As packages do it: root's, and readable for the group of the service.
+    // Packages install keys like this: owned by root, readable by the group of the service.
     let of_root = metadata.uid() == 0;
     let forbidden = if of_root { 0o037 } else { 0o077 };
     let mode = metadata.mode() & 0o777;
     (mode & forbidden != 0).then(|| {
-        let remedy = closing(path, metadata.uid(), metadata.gid(), geteuid().is_root());
-        format!(
-            "others than its owner can get at {}, whose mode is {mode:04o}; run: {remedy}",
-            path.display()
-        )
+        let remedy = chmod_command(path, metadata.uid(), metadata.gid(), geteuid().is_root());
+        format!("other users can access {}, whose mode is {mode:04o}; run: {remedy}", path.display())
     })
 }
 
-/// The command that closes a key file of this owner and group to others. A group other than root's is kept: it may be
-/// how the service reads the file, which whoever looks as root would not notice to be locked out.
-fn closing(path: &Path, owner: u32, group: u32, by_root: bool) -> String {
+/// Returns the command that removes the permissions of others. The group is kept unless it is
+/// root's, because the service may read the file through it.
+fn chmod_command(path: &Path, owner: u32, group: u32, by_root: bool) -> String {
     let path = path.display();
     match (owner, group, by_root) {
         (0, _, false) => format!("chmod 640 {path} && chgrp langmart-prober {path}"),
@@ -234,7 +238,7 @@ fn closing(path: &Path, owner: u32, group: u32, by_root: bool) -> String {
     }
 }
 
-/// Whether the URL leads to this machine itself.
+/// Returns whether the URL is on this machine.
 pub(super) fn is_loopback(target: &Url) -> bool {
     match target.host() {
         Some(Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
@@ -244,7 +248,7 @@ pub(super) fn is_loopback(target: &Url) -> bool {
     }
 }
 
-/// Whether the entry is the address or a network that it is in, written as `192.0.2.0/24`.
+/// Returns whether the entry is the address or a network that contains it, such as `192.0.2.0/24`.
 fn is_within(address: IpAddr, entry: &str) -> bool {
     let (base, length) = entry.split_once('/').unwrap_or((entry, "128"));
     let (Ok(base), Ok(length)) = (base.trim_matches(['[', ']']).parse(), length.parse::<u32>()) else {
@@ -258,64 +262,66 @@ fn is_within(address: IpAddr, entry: &str) -> bool {
     address == base || common >= length
 }
 
-/// The certificates of a PEM file, at least one, each fit to be a trusted root.
+/// Reads the certificates of a PEM file, at least one, each usable as a trusted root.
 pub(super) fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
-    let pem = read_file(path, LONGEST_CA_FILE).map_err(|error| {
-        format!("cannot be read: {error}; give a PEM file that the prober's user may read")
+    let pem = read_file(path, MAX_CA_FILE_BYTES).map_err(|error| {
+        format!("cannot be read: {error}; provide a PEM file that the prober's user can read")
     })?;
     let certificates = CertificateDer::pem_slice_iter(&pem)
         .collect::<Result<Vec<_>, _>>()
-        .map_err(|_| "is not PEM; give a file of -----BEGIN CERTIFICATE----- blocks".to_owned())?;
+        .map_err(|_| "is not PEM; provide a file of -----BEGIN CERTIFICATE----- blocks".to_owned())?;
     if certificates.is_empty() {
-        return Err("has no certificate; give a file of -----BEGIN CERTIFICATE----- blocks".to_owned());
+        return Err("has no certificate; provide a file of -----BEGIN CERTIFICATE----- blocks".to_owned());
     }
     let mut roots = rustls::RootCertStore::empty();
     for (index, certificate) in certificates.iter().enumerate() {
-        let problem = || format!("has a certificate that cannot be a root, number {}", index + 1);
+        let problem = || format!("has a certificate that is not usable as a root, number {}", index + 1);
         roots.add(certificate.clone()).map_err(|_| problem())?;
     }
     Ok(certificates)
 }
 
 fn secret_file(path: &Path) -> Result<Zeroizing<String>, String> {
-    let bytes = read_file(path, LONGEST_SECRET).map_err(|error| {
-        format!("{} cannot be read: {error}; give a file that the prober's user may read", path.display())
+    let bytes = read_file(path, MAX_SECRET_BYTES).map_err(|error| {
+        format!("{} cannot be read: {error}; provide a file that the prober's user can read", path.display())
     })?;
     let text = str::from_utf8(&bytes).map_err(|_| format!("{} is not UTF-8 text", path.display()))?;
     let text = text.strip_suffix('\n').map_or(text, |line| line.strip_suffix('\r').unwrap_or(line));
     Ok(Zeroizing::new(text.to_owned()))
 }
 
-/// The contents of a regular file, or an error if it has more than `most` bytes.
-pub(super) fn read_file(path: &Path, most: u64) -> io::Result<Zeroizing<Vec<u8>>> {
-    read_bounded(open_regular(path)?, most)
+/// Reads a regular file. Fails if it has more than `most` bytes.
+pub(super) fn read_file(path: &Path, max_bytes: u64) -> io::Result<Zeroizing<Vec<u8>>> {
+    read_bounded(open_regular(path)?, max_bytes)
 }
 
-/// Opens a regular file. Another kind is an error at once: opening or reading it could block for ever.
+/// Opens a regular file. Fails for other kinds of files, because opening or reading them could
+/// block.
 pub fn open_regular(path: &Path) -> io::Result<File> {
     let regular = |metadata: &Metadata| {
         if metadata.is_file() { Ok(()) } else { Err(io::Error::other("not a regular file")) }
     };
-    // Opening alone has an effect on some devices.
+    // Opening some devices has side effects.
     regular(&path.metadata()?)?;
     let open = |flags: OFlags| File::options().read(true).custom_flags(flags.bits().cast_signed()).open(path);
     let file = match open(OFlags::NONBLOCK | OFlags::NOCTTY) {
-        // Another process holds a lease on it, which the kernel asks back.
+        // Another process holds a lease; opening without O_NONBLOCK waits until the kernel has
+        // broken it.
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => open(OFlags::NOCTTY)?,
         opened => opened?,
     };
-    // It may have been replaced in between.
+    // The file may have been replaced in between.
     regular(&file.metadata()?)?;
     Ok(file)
 }
 
-/// All that there is to read, or an error where it is more than `most` bytes.
-fn read_bounded(source: impl Read, most: u64) -> io::Result<Zeroizing<Vec<u8>>> {
-    // Room for all usual files: growing would leave copies behind.
-    let mut bytes = Zeroizing::new(Vec::with_capacity(most.min(USUAL) as usize));
-    source.take(most + 1).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > most {
-        return Err(io::Error::other(format!("larger than {most} bytes")));
+/// Reads everything. Fails if it is more than `most` bytes.
+fn read_bounded(source: impl Read, max_bytes: u64) -> io::Result<Zeroizing<Vec<u8>>> {
+    // Large enough for most files, because growing would leave copies of secrets in memory.
+    let mut bytes = Zeroizing::new(Vec::with_capacity(max_bytes.min(READ_CAPACITY) as usize));
+    source.take(max_bytes + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > max_bytes {
+        return Err(io::Error::other(format!("larger than {max_bytes} bytes")));
     }
     Ok(bytes)
 }

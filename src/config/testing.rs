@@ -1,11 +1,11 @@
-//! Providers and probes for the tests of whatever reads a configuration; what is special about one is set by struct update.
+//! Providers and probes for tests. Special values are set by struct update.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use super::model::{Connection, Paths, Probe, Provider, Task};
 use crate::outcome::Api;
 
-/// A provider with nothing special, not even a key.
+/// Returns a provider with defaults and without a key.
 pub(crate) fn provider(name: &str, api: Api, base_url: &str) -> Provider {
     Provider {
         name: name.to_owned(),
@@ -25,7 +25,7 @@ pub(crate) fn provider(name: &str, api: Api, base_url: &str) -> Provider {
     }
 }
 
-/// A probe without a model, each 60 s, with a timeout of 30 s.
+/// Returns a probe without a model, with an interval of 60 s and a timeout of 30 s.
 pub(crate) fn probe(name: &str, provider: &Arc<Provider>, task: Task) -> Probe {
     Probe {
         name: name.to_owned(),

@@ -1,7 +1,7 @@
 //! The composition root: start order, the select loop, reload and stop.
 //!
 //! - `service` is the daemon from start to stop. `loading` reads the configuration outside of the
-//! main loop, and `reload` rejects changes that require a restart.
+//!   main loop, and `reload` rejects changes that require a restart.
 //! - `probing` is the thread that schedules probes. `delivery` distributes their outcomes.
 //! - `state_store` is the state that survives a restart.
 //! - `file_watcher` watches the files of the listener's `certificate`.

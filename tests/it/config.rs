@@ -165,7 +165,7 @@ fn an_empty_file_is_all_defaults() {
 }
 
 #[test]
-fn a_key_in_a_strange_place_is_a_warning() {
+fn key_of_another_service_is_a_warning() {
     let provider = |name: &str, api: &str, url: &str, key: &str| {
         let url = if url.is_empty() { String::new() } else { format!("base_url = \"{url}\"\n") };
         let section = format!("[provider.{name}]\napi = \"{api}\"\n{url}");
@@ -173,8 +173,8 @@ fn a_key_in_a_strange_place_is_a_warning() {
     };
     let suspected = |place: &str, begins: &str, owner: &str, goes: &str| {
         format!(
-            "config.toml:{place}.api_key: the key begins with {begins} as those of {owner} do, and goes to {goes}; \
-             check which one is stored there"
+            "config.toml:{place}.api_key: the key begins with {begins} like keys of {owner}, but is sent to {goes}; \
+             check which key is stored"
         )
     };
     assert_eq!(
@@ -208,8 +208,8 @@ fn a_key_in_a_strange_place_is_a_warning() {
     ];
     assert_eq!(
         warnings(&text.concat()),
-        ["config.toml:8: provider.staging.api_key: the same environment variable LANGMARTS is the key of \
-          provider.production, which is another host; a key is good at one of them only"]
+        ["config.toml:8: provider.staging.api_key: environment variable LANGMARTS is also the key of \
+          provider.production, which is another host; a key is usually valid for one service only"]
     );
 }
 
@@ -218,7 +218,7 @@ fn what_can_be_lived_with_is_a_warning() {
     assert_eq!(
         warnings("[provider.langmart]\n[provider.groq]\nhealth_path = \"/h\"\nchecks = [\"health\"]\n"),
         [
-            "config.toml:1: provider.langmart: no probe uses this provider; give it checks or a [[probe]], or remove it"
+            "config.toml:1: provider.langmart: no probe uses this provider; add checks or a [[probe]], or remove it"
         ]
     );
     let text = "[log]\nstderr = false\n[provider.langmart]\nchecks = [\"health\"]\n";
@@ -248,7 +248,7 @@ fn a_listener_for_everyone_wants_consent() {
         "[server]\nlisten = \"0.0.0.0:1\"\n{users}\n[provider.groq]\nchecks = [\"status\"]"
     ));
     assert!(
-        matches!(&told[..], [one] if one.contains("server.basic_auth: passwords can be read on the way")),
+        matches!(&told[..], [one] if one.contains("server.basic_auth: passwords are sent unencrypted")),
         "{told:?}"
     );
     assert_eq!(warnings(&format!("[server]\n{users}\n[provider.groq]\nchecks = [\"status\"]")), [""; 0]);
@@ -281,7 +281,7 @@ fn certificate_and_key_are_judged_at_load() {
         ("empty", "one.key", "has no certificate".to_owned()),
         ("one.key", "one.key", "has no certificate".to_owned()),
         ("one.crt", "missing", "server.tls.key_file: ".to_owned() + &path("missing") + " cannot be read"),
-        ("one.crt", "empty", "has no private key".to_owned()),
+        ("one.crt", "empty", "has no readable private key".to_owned()),
         ("one.crt", "other.key", "is not the key of the certificate".to_owned()),
         ("one.crt", "open.key", format!("whose mode is 0644; run: chmod 600 {}", path("open.key"))),
     ] {
@@ -455,7 +455,7 @@ fn environment_proxy_that_cannot_be_used_is_refused() {
         ("http://user:canary%ff@p.example", "not UTF-8"),
         ("socks5://:canary@p.example", "must have a user for a SOCKS proxy"),
         ("http://user:canary@p.example:0", "no port 0"),
-        ("http://user:canary@p.example/path", "host and port alone"),
+        ("http://user:canary@p.example/path", "must consist of host and port"),
         ("http://user:canary@", "is not a URL"),
         ("http://user:can/ary@p.example", "is not a URL"),
         ("http://user:can ary@p.example", "white space"),
@@ -627,14 +627,14 @@ fn a_thousand_probes_a_second_are_allowed_and_eleven_thousand_are_not() {
 }
 
 #[test]
-fn a_file_that_cannot_be_read_says_why() {
+fn unreadable_file_has_a_message_and_remedy() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("config.toml");
     let why = || load(&path, Keys::Required, &SURROUNDINGS).unwrap_err().to_string();
     assert!(
         why().ends_with(
-            "config.toml: cannot be read: No such file or directory (os error 2); name the file by --config, or write \
-             one, as langmart-prober.toml(5) says"
+            "config.toml: cannot be read: No such file or directory (os error 2); set its path with --config, or \
+             create it as described in langmart-prober.toml(5)"
         ),
         "{}",
         why()
@@ -644,14 +644,14 @@ fn a_file_that_cannot_be_read_says_why() {
     fs::write(&path, vec![b'#'; (4 << 20) + 1]).unwrap();
     assert!(
         why().ends_with(
-            "config.toml: cannot be read: larger than 4194304 bytes; name a file of TOML by --config"
+            "config.toml: cannot be read: larger than 4194304 bytes; set the path of a TOML file with --config"
         ),
         "{}",
         why()
     );
     fs::remove_file(&path).unwrap();
     fs::create_dir(&path).unwrap();
-    assert!(why().ends_with("not a regular file; name a file of TOML by --config"), "{}", why());
+    assert!(why().ends_with("not a regular file; set the path of a TOML file with --config"), "{}", why());
     fs::remove_dir(&path).unwrap();
     fs::write(&path, "\u{feff}[log]\nlevel = \"warn\"\n").unwrap();
     assert_eq!(load(&path, Keys::Required, &SURROUNDINGS).unwrap().config.log.filter, "warn");
@@ -710,9 +710,9 @@ fn what_would_call_a_healthy_stream_down_is_warned_of() {
     assert_eq!(
         warnings(&text),
         [
-            "config.toml:8: probe[1] \"a\": max_tokens: this model may use all of it up for reasoning before any visible \
-             content; leave it out, or allow 1024 or more",
-            "config.toml:15: probe[2] \"b\": stall_timeout: never comes about: the whole run may take no longer than \"20s\"",
+            "config.toml:8: probe[1] \"a\": max_tokens: this model may consume all of it for reasoning before any \
+             visible content; remove it, or allow 1024 or more",
+            "config.toml:15: probe[2] \"b\": stall_timeout: has no effect: it is not below the timeout of \"20s\"",
         ]
     );
 }
@@ -758,7 +758,7 @@ fn a_comparison_of_two_models_is_doubtful() {
         warnings(&comparison("openai/gpt-4o-mini", "claude-haiku-4-5")),
         [
             "config.toml:17: comparison[1] \"c\": compares the model \"openai/gpt-4o-mini\" with \"claude-haiku-4-5\"; \
-          is that meant?"
+          is this intended?"
         ]
     );
 }
@@ -874,7 +874,7 @@ fn every_key_is_in_the_example() {
         let provider = if section.contains("[provider") { "" } else { "\n[provider.langmart]" };
         let problems = read(&format!("{section}\nunheard_of = 1{provider}")).unwrap_err().to_string();
         let (_, keys) =
-            problems.split_once("the keys here are ").unwrap_or_else(|| panic!("{section}: {problems}"));
+            problems.split_once("known keys: ").unwrap_or_else(|| panic!("{section}: {problems}"));
         for key in keys.split(", ") {
             assert!(shown.contains(key), "{section}: the example lacks {key:?}");
         }
@@ -942,8 +942,8 @@ fn a_plan_above_its_pace_is_warned_of() {
         )
     };
     // Two checks a minute and three in two; the network check sends nothing.
-    let message = "config.toml:3: provider.langmart.requests_per_minute: its probes would send 3.5 requests a minute, \
-                   and the rest will be skipped; raise it to 4 or more, or the intervals";
+    let message = "config.toml:3: provider.langmart.requests_per_minute: the probes would send 3.5 requests per \
+                   minute; runs beyond the limit are skipped; raise the limit to 4 or more, or raise the intervals";
     assert_eq!(warnings(&file(3)), [message]);
     assert_eq!(warnings(&file(4)), [""; 0]);
 }
@@ -956,7 +956,8 @@ fn a_slowness_that_no_run_reaches_is_warned_of() {
              [provider.langmart]\n"
         )
     };
-    let message = "config.toml:5: probe[1] \"a\": slow_after: never comes about: the whole run may take no longer than \"30s\"";
+    let message =
+        "config.toml:5: probe[1] \"a\": slow_after: has no effect: it is not below the timeout of \"30s\"";
     assert_eq!(warnings(&file("30s")), [message]);
     assert_eq!(warnings(&file("29s")), [""; 0]);
 }

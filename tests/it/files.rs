@@ -138,7 +138,7 @@ fn key_in_a_directory_that_others_write_is_refused() {
     for mode in [0o777, 0o757, 0o770, 0o722] {
         let said = error(&check(mode));
         let remedy = format!("run: chmod go-w {}", place.path("keys").display());
-        assert!(said.contains("others than its owner can replace") && said.contains(&remedy), "{said}");
+        assert!(said.contains("other users can replace") && said.contains(&remedy), "{said}");
         assert!(!said.contains("canary"), "{said}");
     }
     for mode in [0o700, 0o755, 0o1777] {

@@ -46,7 +46,7 @@ fn a_provider_is_asked_no_more_often_than_its_pace() {
     daemon.reload();
     daemon.scrape_until("eleven requests", |_| simulator.requests().len() >= 11);
     let log = daemon.stop();
-    assert!(log.contains("its probes would send 2400.0 requests a minute"), "{log}");
+    assert!(log.contains("the probes would send 2400.0 requests per minute"), "{log}");
 
     let arrived: Vec<_> = simulator.requests().iter().map(|request| request.head_received).collect();
     for some in arrived.windows(6) {

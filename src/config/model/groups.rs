@@ -1,20 +1,21 @@
-//! `[[comparison]]` and `[[pool]]`: what puts probes together.
+//! `[[comparison]]` and `[[pool]]`: groups of probes.
 
 use crate::outcome::Side;
 
-/// `[[comparison]]`: the same question by a gateway and directly, asked by two probes that run as a pair.
+/// `[[comparison]]`: two probes that send the same request through a gateway and directly, as a
+/// pair.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Comparison {
-    /// Unique among all comparisons.
+    /// Name, unique among all comparisons.
     pub name: String,
-    /// The probe that goes by the gateway. Both run at its due times.
+    /// The probe that uses the gateway. Both run in its schedule slots.
     pub gateway: String,
-    /// The probe that goes directly.
+    /// The probe that addresses the provider directly.
     pub direct: String,
 }
 
 impl Comparison {
-    /// The probe that goes that way.
+    /// Returns the probe of that side.
     pub fn probe(&self, side: Side) -> &str {
         match side {
             Side::Gateway => &self.gateway,
@@ -22,26 +23,26 @@ impl Comparison {
         }
     }
 
-    /// The way of one of its two probes.
+    /// Returns the side of one of the two probes.
     pub fn side(&self, probe: &str) -> Side {
         if probe == self.gateway { Side::Gateway } else { Side::Direct }
     }
 }
 
-/// `[[pool]]`: probes of services that can stand in for each other, as in a LangMart connection pool.
+/// `[[pool]]`: probes of services that can replace each other, as in a LangMart connection pool.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pool {
-    /// Unique among all pools.
+    /// Name, unique among all pools.
     pub name: String,
-    /// Its members, at least one.
+    /// The members, at least one.
     pub members: Vec<PoolMember>,
 }
 
 /// A member of a pool.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PoolMember {
-    /// The probe that tells whether it is available; once in a pool.
+    /// The probe that determines whether the member is available; unique within the pool.
     pub probe: String,
-    /// Its share of the work, in relation to the others'; at least 1.
+    /// Share of the traffic relative to the other members; at least 1.
     pub weight: u32,
 }

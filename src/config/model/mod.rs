@@ -1,6 +1,6 @@
-//! What the operator asked for, checked and immutable: the rest of the program reads nothing else.
+//! The checked, immutable configuration, which is all that the rest of the program uses.
 //!
-//! The files are those of `resolve`, which makes these types of what is written.
+//! The files correspond to those of `resolve`, which creates these types.
 
 mod groups;
 mod probe;

@@ -10,33 +10,35 @@ use reqwest::{
 use super::{Comparison, Provider, StatusSource};
 use crate::outcome::{Check, Subject};
 
-/// One probe: what to do, where, how often.
+/// A probe: its check, provider, model and timing.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Probe {
-    /// Unique among all probes.
+    /// Name, unique among all probes.
     pub name: String,
-    /// The service that it addresses.
+    /// The provider that it addresses.
     pub provider: Arc<Provider>,
-    /// What it does there.
+    /// The check with its parameters.
     pub task: Task,
-    /// The model; set for chat and stream, optional for models.
+    /// The model. Required for chat and stream, optional for models.
     pub model: Option<String>,
-    /// From one due time to the next.
+    /// Interval of the schedule slots.
     pub interval: Duration,
-    /// Bounds everything from the lookup to the last byte; at most the interval.
+    /// Timeout of the whole run, from DNS lookup to the last byte; at most the interval.
     pub timeout: Duration,
-    /// Whether each run opens a connection of its own.
+    /// Whether each run opens its own connection.
     pub connection: Connection,
-    /// A success that took longer is slow: to the first token of a stream, else in all; `None`: none is.
+    /// A successful run counts as slow if it takes longer: to the first token of a stream,
+    /// otherwise in total. `None` disables this.
     pub slow_after: Option<Duration>,
-    /// Attempts between a failed run and the next due one; `None`: none.
+    /// Rechecks after a failed run, if configured.
     pub recheck: Option<Recheck>,
-    /// The comparison that it is one side of, whose grid of due times is the gateway probe's; `None`: of none.
+    /// The comparison of which this probe is one side, if any. Its schedule slots are those of the
+    /// gateway probe.
     pub comparison: Option<Arc<Comparison>>,
 }
 
 impl Probe {
-    /// What it looks at.
+    /// Returns the check.
     pub fn check(&self) -> Check {
         match self.task {
             Task::Network => Check::Network,
@@ -51,18 +53,19 @@ impl Probe {
         }
     }
 
-    /// Whether `requests_per_minute` of its provider counts its runs: those that send the service a request. The network
-    /// check sends none, and the status page stands on another host.
+    /// Returns whether the provider's `requests_per_minute` applies to runs of this probe. The
+    /// network check sends no request, and the status page is on another host.
     pub fn is_paced(&self) -> bool {
         !matches!(self.task, Task::Network | Task::Status(_))
     }
 
-    /// The name that its grid of due times goes by: its own, or that of its comparison's gateway probe.
+    /// Returns the probe name that determines the schedule slots: its own, or that of the
+    /// comparison's gateway probe.
     pub fn grid(&self) -> &str {
         self.comparison.as_ref().map_or(&self.name, |comparison| &comparison.gateway)
     }
 
-    /// What it asks a model; `None`: it asks none.
+    /// Returns the completion request, if the check sends one.
     pub fn chat(&self) -> Option<&Chat> {
         match &self.task {
             Task::Chat(chat) | Task::Stream(Stream { chat, .. }) => Some(chat),
@@ -76,7 +79,7 @@ impl Probe {
         }
     }
 
-    /// The host that it addresses, for labels and messages.
+    /// Returns the target host, for labels and messages.
     pub fn host(&self) -> &str {
         match &self.task {
             Task::Status(source) => {
@@ -86,7 +89,7 @@ impl Probe {
         }
     }
 
-    /// Who its records and series are about.
+    /// Returns the subject of its records and series.
     pub fn subject(&self) -> Subject<'_> {
         Subject {
             probe: &self.name,
@@ -97,17 +100,17 @@ impl Probe {
     }
 }
 
-/// What becomes of a probe's connection after a run.
+/// What happens to a probe's connection after a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Connection {
-    /// It is closed: each run measures the whole way.
+    /// The connection is closed: each run measures all phases.
     Cold,
-    /// It is kept for the next run, as applications do.
+    /// The connection is kept for the next run.
     Warm,
 }
 
 impl Connection {
-    /// The name in configuration and labels.
+    /// Returns the name in configuration and labels.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Cold => "cold",
@@ -116,91 +119,92 @@ impl Connection {
     }
 }
 
-/// Attempts after a run that failed for a reason which may pass within seconds.
+/// Attempts after a run that failed for a transient reason.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Recheck {
-    /// From the end of the failed run to the first attempt.
+    /// Wait from the end of the failed run to the first attempt.
     pub after: Duration,
-    /// What each wait is longer than the one before it; zero: all are alike.
+    /// Increment of the wait with each further attempt.
     pub step: Duration,
-    /// How many attempts at most, at least 1.
+    /// Maximum number of attempts, at least 1.
     pub times: u32,
 }
 
 impl Recheck {
-    /// The wait before attempt `number`, counted from 1.
+    /// Returns the wait before attempt `number`, counted from 1.
     pub fn wait(&self, number: u32) -> Duration {
         self.after.saturating_add(self.step.saturating_mul(number.saturating_sub(1)))
     }
 
-    /// All waits together.
+    /// Returns the sum of all waits.
     pub fn waits(&self) -> Duration {
         (1..=self.times).map(|number| self.wait(number)).fold(Duration::ZERO, Duration::saturating_add)
     }
 }
 
-/// What a probe does, with what only that check needs.
+/// The check of a probe with its parameters.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Task {
-    /// Look up, connect and shake hands, without a request.
+    /// DNS lookup, connection and TLS handshake, without a request.
     Network,
     /// GET the health path.
     Health,
-    /// GET what only a good key may see.
+    /// GET a resource that requires a valid key.
     Auth,
     /// GET the model list.
     Models,
     /// POST a short completion.
     Chat(Chat),
-    /// POST a short completion whose answer is streamed.
+    /// POST a short completion with a streamed response.
     Stream(Stream),
     /// GET the provider's status page.
     Status(StatusSource),
     /// GET the account's balance.
     Balance,
-    /// Whatever the operator wrote.
+    /// A request defined by the operator.
     Http(Box<HttpRequest>),
 }
 
 /// A short completion.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Chat {
-    /// The one message sent.
+    /// The only message of the request.
     pub prompt: String,
-    /// The most tokens that may come back.
+    /// Maximum number of output tokens.
     pub max_tokens: u32,
-    /// The member that carries `max_tokens`, where the API has a choice; `None`: by API and model family.
+    /// The request member for `max_tokens`. `None` selects it by API and model family.
     pub max_tokens_parameter: Option<MaxTokensParameter>,
-    /// What the model's tokens cost; `None`: that is not known.
+    /// Price of the model's tokens, if known.
     pub price: Option<Price>,
 }
 
 impl Chat {
-    /// The size of the prompt, as `prompt_words` counts it.
+    /// Returns the size of the prompt in words, as `prompt_words` counts it.
     pub fn prompt_words(&self) -> usize {
         self.prompt.split_whitespace().count()
     }
 
-    /// About how many tokens the prompt has, roles and marks included: right for English within some tenths.
+    /// Returns the estimated number of tokens of the prompt, framing included. For English the
+    /// error is some tenths.
     pub fn estimated_input_tokens(&self) -> u64 {
         const FRAME_TOKENS: u64 = 8;
         self.prompt.len().div_ceil(BYTES_PER_TOKEN) as u64 + FRAME_TOKENS
     }
 }
 
-/// What tokens cost, in US dollars a million.
+/// Price of tokens, in US dollars per million.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Price {
-    /// Of the prompt; finite, 0 or more.
+    /// Price of the prompt; finite, 0 or more.
     pub input_usd_per_mtok: f64,
-    /// Of the answer, reasoning included; finite, 0 or more.
+    /// Price of the answer, reasoning included; finite, 0 or more.
     pub output_usd_per_mtok: f64,
 }
 
 impl Eq for Price {}
 
 impl Price {
-    /// What so many tokens cost, in US dollars.
+    /// Returns the price of these tokens, in US dollars.
     pub fn cost(&self, input_tokens: u64, output_tokens: u64) -> f64 {
         const MILLION: f64 = 1e6;
         let Self { input_usd_per_mtok, output_usd_per_mtok } = self;
@@ -208,48 +212,48 @@ impl Price {
     }
 }
 
-/// Bytes of a text for each of its tokens, which is about right for English.
+/// Bytes per token, a good approximation for English.
 pub const BYTES_PER_TOKEN: usize = 4;
 
-/// A short completion, streamed.
+/// A short streamed completion.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Stream {
-    /// What is asked.
+    /// The completion request.
     pub chat: Chat,
-    /// Without a byte for so long, once the response has begun, the stream has failed.
+    /// Maximum time between two chunks of a response before the stream counts as failed.
     pub stall_timeout: Duration,
-    /// Whether an OpenAI-compatible API is asked to count tokens at the end of the stream.
+    /// Whether an OpenAI-compatible API is asked for token counts at the end of the stream.
     pub include_usage: bool,
 }
 
-/// How an OpenAI-compatible API calls its token limit.
+/// The request member for the token limit of an OpenAI-compatible API.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MaxTokensParameter {
-    /// The old name, which reasoning models refuse.
+    /// The old name, which reasoning models reject.
     MaxTokens,
-    /// The new name, which imitators may not know.
+    /// The new name, which other implementations may not know.
     MaxCompletionTokens,
 }
 
-/// A request of the operator's own and what its response must be.
+/// A request defined by the operator and its expected response.
 #[derive(PartialEq, Eq)]
 pub struct HttpRequest {
-    /// GET by default.
+    /// The method, GET by default.
     pub method: Method,
-    /// Appended to the base URL; may carry a query.
+    /// The path, which is appended to the base URL and may have a query.
     pub path: String,
-    /// Sent as written; `None`: no body.
+    /// The body, if any, sent as written.
     pub body: Option<String>,
-    /// Beside the provider's; the values are marked sensitive.
+    /// Headers in addition to the provider's; the values are marked sensitive.
     pub headers: Vec<(HeaderName, HeaderValue)>,
-    /// Whether the provider's key goes along.
+    /// Whether to send the provider's key.
     pub send_key: bool,
-    /// What must hold.
+    /// The expected response.
     pub expect: Expect,
 }
 
 impl fmt::Debug for HttpRequest {
-    /// Without the body, which may hold credentials.
+    /// Omits the body, which may contain credentials.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { method, path, body, headers, send_key, expect } = self;
         f.debug_struct("HttpRequest")
@@ -263,14 +267,14 @@ impl fmt::Debug for HttpRequest {
     }
 }
 
-/// What the response of an `http` check must be. What is not written is not asked.
+/// The expected response of an `http` check. Unset conditions are not checked.
 #[derive(Debug, Default)]
 pub struct Expect {
-    /// One of these; empty: any 2xx.
+    /// Allowed status codes; empty means any 2xx.
     pub status: Vec<u16>,
-    /// Matches somewhere in the body.
+    /// A pattern that must match somewhere in the body.
     pub body_regex: Option<regex::bytes::Regex>,
-    /// JSON pointers (RFC 6901) into the body, and the values there.
+    /// JSON pointers (RFC 6901) into the body, and the expected values.
     pub json: Vec<(String, serde_json::Value)>,
 }
 

@@ -8,7 +8,7 @@ use url::Url;
 
 use crate::{config::secret::Secret, outcome::Api};
 
-/// Where name servers listen (RFC 1035, 4.2).
+/// Standard port of DNS servers (RFC 1035, 4.2).
 pub(in crate::config) const DNS_PORT: u16 = 53;
 
 /// `[provider.NAME]`: a service to probe.
@@ -16,50 +16,51 @@ pub(in crate::config) const DNS_PORT: u16 = 53;
 pub struct Provider {
     /// `NAME`.
     pub name: String,
-    /// The dialect that it speaks.
+    /// The API dialect of the service.
     pub api: Api,
-    /// Without a trailing slash in its path, query, fragment or userinfo; LangMart's without `/v1`.
+    /// Without a trailing slash, query, fragment or userinfo; LangMart's without `/v1`.
     pub base_url: Url,
-    /// The key, and where it comes from; `None`: no key is sent.
+    /// The key and its source. `None` sends no key.
     pub key: Option<Key>,
     /// The header that carries the bare key instead of the API's own.
     pub key_header: Option<HeaderName>,
-    /// The proxy, `SCHEME://host:port` without userinfo, of scheme http, https, socks5 or socks5h; `None`: direct.
+    /// The proxy as `SCHEME://host:port` without userinfo; the scheme is http, https, socks5 or
+    /// socks5h. `None` connects directly.
     pub proxy: Option<Url>,
-    /// The proxy's credentials, `user:password`, the file's or those in the URL of the environment's proxy. `None` if there
-    /// are none.
+    /// The proxy's credentials `user:password`, from the file or from the URL of the environment's
+    /// proxy. `None` if there are none.
     pub proxy_auth: Option<Key>,
-    /// Name servers that the network check asks beside the system's resolver.
+    /// DNS servers that the network check queries in addition to the system's resolver.
     pub dns_servers: Vec<SocketAddr>,
-    /// Trusted beside the system's roots.
+    /// Trusted in addition to the system's roots.
     pub ca_certificates: Vec<CertificateDer<'static>>,
-    /// Sent with each request; the values are marked sensitive.
+    /// Headers of each request; the values are marked sensitive.
     pub headers: Vec<(HeaderName, HeaderValue)>,
-    /// On `langmart_probe_info`.
+    /// Labels of `langmart_probe_info`.
     pub labels: BTreeMap<String, String>,
-    /// Paths in place of the API's own.
+    /// Paths that replace those of the API.
     pub paths: Paths,
-    /// Where it says how it is; `None`: nowhere that is known.
+    /// The provider's status page, if known.
     pub status_source: Option<StatusSource>,
-    /// The most requests of its probes in any 60 seconds, at least 1; `None`: they are not paced. Of a shard, its
-    /// part.
+    /// Maximum number of requests of its probes in any 60 seconds, at least 1; of a shard, its
+    /// part. `None` disables the limit.
     pub requests_per_minute: Option<u32>,
 }
 
 impl Provider {
-    /// The host of the base URL, for labels and messages.
+    /// Returns the host of the base URL, for labels and messages.
     pub fn host(&self) -> &str {
         self.base_url.host_str().expect("a base_url without a host is refused at load")
     }
 
-    /// User and password for the proxy; `None`: it is given none.
+    /// Returns user and password for the proxy, if it needs any.
     pub fn proxy_credentials(&self) -> Option<(&str, &str)> {
         self.proxy.as_ref()?;
         self.proxy_auth.as_ref()?.value.expose().split_once(':')
     }
 }
 
-/// A name server as labels and records call it: without the port where that is the usual one.
+/// Formats a DNS server for labels and records, without the standard port.
 pub fn dns_server_name(server: SocketAddr) -> String {
     if server.port() == DNS_PORT { server.ip().to_string() } else { server.to_string() }
 }
@@ -67,35 +68,35 @@ pub fn dns_server_name(server: SocketAddr) -> String {
 /// A provider's status page.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StatusSource {
-    /// Its `summary.json` or `incidents.json`, http or https, without userinfo and fragment. No key and no header of the
-    /// provider's goes there.
+    /// URL of its `summary.json` or `incidents.json`: http or https, without userinfo and fragment.
+    /// Requests to it contain neither the key nor the headers of the provider.
     pub url: Url,
-    /// The components to tell of, by the page's names; each once.
+    /// The components to report, by their names on the page, without duplicates.
     pub components: Vec<String>,
 }
 
 /// A key and its source.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Key {
-    /// The key itself.
+    /// The key.
     pub value: Secret,
-    /// Where it was read.
+    /// The source of the key.
     pub source: KeySource,
 }
 
-/// Where a secret is kept.
+/// The source of a secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum KeySource {
     /// An environment variable.
     Env(String),
-    /// A file, read again at every reload.
+    /// A file, which every reload reads again.
     File(PathBuf),
-    /// A systemd credential, changed only by a restart.
+    /// A systemd credential, which changes only on restart.
     Credential(String),
 }
 
 impl fmt::Display for KeySource {
-    /// The place, for messages: `environment variable LANGMART_API_KEY`.
+    /// Formats the source for messages: `environment variable LANGMART_API_KEY`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Env(name) => write!(f, "environment variable {name}"),
@@ -105,17 +106,17 @@ impl fmt::Display for KeySource {
     }
 }
 
-/// Paths that replace the API's own. Each begins with a slash and is appended to the base URL.
+/// Paths that replace those of the API. Each begins with a slash and is appended to the base URL.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Paths {
-    /// Of the health check: the one that APIs other than LangMart lack.
+    /// Path of the health check, for which only LangMart has a default.
     pub health: Option<String>,
-    /// Of the auth check.
+    /// Path of the auth check.
     pub auth: Option<String>,
-    /// Of the models check.
+    /// Path of the models check.
     pub models: Option<String>,
-    /// Of the chat check.
+    /// Path of the chat check.
     pub chat: Option<String>,
-    /// Of the balance check.
+    /// Path of the balance check.
     pub balance: Option<String>,
 }

@@ -1,4 +1,4 @@
-//! The whole of a configuration, and its sections that are there once.
+//! The configuration as a whole, and its sections that occur once.
 
 use std::{collections::BTreeMap, fmt, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
@@ -10,7 +10,7 @@ use crate::config::{
     secret::Secret,
 };
 
-/// A whole configuration. A reload makes a new one or changes nothing.
+/// A configuration. A reload replaces it as a whole or changes nothing.
 #[derive(Debug)]
 pub struct Config {
     /// `[server]`.
@@ -19,54 +19,55 @@ pub struct Config {
     pub log: Log,
     /// `[schedule]`.
     pub schedule: Schedule,
-    /// `[shard]`; `None`: the file has none, and all of its probes are this daemon's.
+    /// `[shard]`. `None` means that all probes of the file belong to this daemon.
     pub shard: Option<Shard>,
-    /// `[budget]`; `None`: the file has none. Of a shard, its part.
+    /// `[budget]`, if present; of a shard, its part.
     pub budget: Option<Budget>,
-    /// Where the state is kept over a restart; `None`: nowhere.
+    /// Directory of the state that survives a restart. `None` disables it.
     pub state_directory: Option<PathBuf>,
     /// Every `[provider.NAME]`, by name.
     pub providers: BTreeMap<String, Arc<Provider>>,
-    /// Every probe, generated and written, by name in the order of the file.
+    /// All probes, generated and explicit, in the order of the file.
     pub probes: Vec<Arc<Probe>>,
     /// Every `[[comparison]]`, in the order of the file.
     pub comparisons: Vec<Arc<Comparison>>,
     /// Every `[[pool]]`, in the order of the file.
     pub pools: Vec<Pool>,
-    /// The system's trusted roots, read once a load.
+    /// The system's trusted roots, read once per load.
     pub system_roots: Arc<Vec<CertificateDer<'static>>>,
 }
 
 /// `[server]`: the HTTP listener.
 #[derive(Clone, Debug)]
 pub struct Server {
-    /// Where to listen.
+    /// The listen address.
     pub listen: SocketAddr,
-    /// Names beside the listen address by which browsers may address it, in lower case.
+    /// Additional host names that browsers may use, in lower case.
     pub hostnames: Vec<String>,
-    /// Certificate and key; `None`: plain HTTP.
+    /// Certificate and key. `None` means plain HTTP.
     pub tls: Option<ServerTls>,
-    /// Who may ask: the bcrypt hash of each user's password. Empty: everybody.
+    /// The bcrypt hash of each user's password. Empty means no authentication.
     pub users: BTreeMap<String, Secret>,
-    /// Whether everybody may ask also on an address that is not loopback.
+    /// Whether clients may omit authentication on an address other than loopback.
     pub allow_unauthenticated: bool,
-    /// Whether `/probe` may run chat and stream probes, which spend tokens.
+    /// Whether `/probe` may run chat and stream probes, which consume tokens.
     pub probe_generation: bool,
 }
 
 /// `tls` in `[server]`.
 #[derive(Clone)]
 pub struct ServerTls {
-    /// Where they are.
+    /// The paths of the files.
     pub files: CertificateFiles,
-    /// How the files looked before they were read.
+    /// The stamp of the files before they were read.
     pub stamp: Stamp,
-    /// What they hold; `None`: keys were not asked for, or this one could not be read and that was bearable.
+    /// The loaded certificate and key. `None` if keys are not read, or if an unreadable key is only
+    /// a warning.
     pub certified: Option<Arc<CertifiedKey>>,
 }
 
 impl fmt::Debug for ServerTls {
-    /// Without the key.
+    /// Omits the key.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("ServerTls").field(&self.files).finish()
     }
@@ -75,32 +76,32 @@ impl fmt::Debug for ServerTls {
 /// `[log]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Log {
-    /// A level or a tracing filter, known to parse.
+    /// A level or a tracing filter, known to be valid.
     pub filter: String,
-    /// How a line looks.
+    /// The format of log lines.
     pub format: LogFormat,
-    /// Whether lines go to standard error.
+    /// Whether to log to standard error.
     pub stderr: bool,
-    /// Where `prober.log.*` and `results.jsonl.*` are written; `None`: no files.
+    /// Directory of `prober.log.*` and `results.jsonl.*`. `None` disables the files.
     pub directory: Option<PathBuf>,
-    /// When a new file begins.
+    /// Interval of the rotation.
     pub rotation: Rotation,
-    /// How many files of each kind are kept, 2 or more.
+    /// Number of retained files of each kind, 2 or more.
     pub max_files: usize,
-    /// Bytes beyond which the period's further lines are dropped and counted.
+    /// Maximum size of a file in bytes; further lines of the period are dropped and counted.
     pub max_file_size: u64,
 }
 
-/// How a log line looks.
+/// The format of a log line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogFormat {
-    /// For people.
+    /// Text for people.
     Text,
-    /// One JSON object a line.
+    /// One JSON object per line.
     Json,
 }
 
-/// When a new log file begins, in UTC.
+/// When log files are rotated, in UTC.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rotation {
     /// On the hour.
@@ -112,28 +113,28 @@ pub enum Rotation {
 /// `[schedule]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Schedule {
-    /// Runs in flight, all providers.
+    /// Maximum number of runs in flight.
     pub max_concurrent: usize,
-    /// Runs in flight, one provider.
+    /// Maximum number of runs in flight per provider.
     pub max_concurrent_per_provider: usize,
-    /// Ceiling for every wait that a provider asks for.
+    /// Maximum wait that a provider may request.
     pub max_backoff: Duration,
 }
 
-/// `[shard]`: which part of the file's probes is this daemon's.
+/// `[shard]`: the part of the file's probes that belongs to this daemon.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shard {
-    /// From 0 to `total` - 1.
+    /// The index, from 0 to `total` - 1.
     pub index: u32,
-    /// How many daemons share the file, 1 or more.
+    /// The number of daemons that share the file, 1 or more.
     pub total: u32,
 }
 
-/// `[budget]`: what the generation checks may take of a UTC day.
+/// `[budget]`: the daily limits of generation checks, per UTC day.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Budget {
-    /// In US dollars, above 0; `None`: no limit.
+    /// Limit in US dollars, above 0. `None` means no limit.
     pub daily_cost_usd: Option<f64>,
-    /// Input and output together, 1 or more; `None`: no limit.
+    /// Limit of input and output tokens together, 1 or more. `None` means no limit.
     pub daily_tokens: Option<u64>,
 }

@@ -10,23 +10,24 @@ use crate::config::{
     spending::Spending,
 };
 
-/// US dollars a million tokens: some ten times what the dearest model has ever cost.
+/// Range of prices in US dollars per million tokens. The maximum is about ten times the highest
+/// known price.
 const PRICES: RangeInclusive<f64> = 0.0..=10_000.0;
 
-/// US dollars a day: less than a millionth buys no token, more than a million is a slip of the finger.
+/// Range of daily limits in US dollars. Smaller values buy no token, larger ones are typing errors.
 const COSTS: RangeInclusive<f64> = 1e-6..=1e6;
 
-/// Tokens a day.
+/// Range of daily limits in tokens.
 const TOKENS: RangeInclusive<u32> = 1..=1_000_000_000;
 
-/// `[budget]`, and where its limits stand.
+/// `[budget]` and the places of its limits.
 pub(super) struct PlacedBudget {
     pub(super) budget: Budget,
     cost_place: Place,
     tokens_place: Place,
 }
 
-/// The budget of a file; `None`: it has none.
+/// Reads the budget of a file, if it has one.
 pub(super) fn budget(root: &mut Section<'_>) -> Option<PlacedBudget> {
     let written = root.has("budget");
     let mut section = root.section("budget");
@@ -40,7 +41,7 @@ pub(super) fn budget(root: &mut Section<'_>) -> Option<PlacedBudget> {
     written.then_some(PlacedBudget { budget, cost_place, tokens_place })
 }
 
-/// What the tokens of a probe's model cost.
+/// Reads the price of a probe's model.
 pub(super) fn price(section: &mut Section<'_>) -> Option<Price> {
     if !section.has("price") {
         return None;
@@ -48,7 +49,7 @@ pub(super) fn price(section: &mut Section<'_>) -> Option<Price> {
     let mut table = section.section("price");
     for key in ["input_usd_per_mtok", "output_usd_per_mtok"] {
         if table.is_table() && !table.has(key) {
-            table.problem(key, "is missing; write what a million tokens cost in US dollars, 0 if nothing");
+            table.problem(key, "is missing; set the price of a million tokens in US dollars, or 0");
         }
     }
     let input = table.amount("input_usd_per_mtok", &PRICES);
@@ -57,11 +58,11 @@ pub(super) fn price(section: &mut Section<'_>) -> Option<Price> {
     Some(Price { input_usd_per_mtok: input?, output_usd_per_mtok: output? })
 }
 
-/// Reports what the probes lack for the budget, and warns where they would take more than it has.
-pub(super) fn agree(placed: &PlacedBudget, probes: &[Placed], report: &Report) {
+/// Reports probes without a required price, and warns if the probes may exceed the budget.
+pub(super) fn check(placed: &PlacedBudget, probes: &[Placed], report: &Report) {
     let PlacedBudget { budget, cost_place, tokens_place } = placed;
     let generating = || probes.iter().filter(|placed| placed.probe.check().generates());
-    let most =
+    let maximum =
         generating().fold(Spending::default(), |sum, placed| sum.plus(Spending::of_day(&placed.probe)));
     if let Some(limit) = budget.daily_cost_usd {
         let unpriced: Vec<_> = generating()
@@ -70,39 +71,39 @@ pub(super) fn agree(placed: &PlacedBudget, probes: &[Placed], report: &Report) {
             .collect();
         if !unpriced.is_empty() {
             let message = format!(
-                "needs a price on every chat and stream probe; without one are {}; give each \
+                "requires a price for every chat and stream probe; missing for {}; add \
                  price = {{ input_usd_per_mtok = …, output_usd_per_mtok = … }}",
                 unpriced.join(", ")
             );
             report.error(cost_place, message);
         }
-        let cost = most.cost_usd.unwrap_or(0.0);
+        let cost = maximum.cost_usd.unwrap_or(0.0);
         if cost > limit {
             let message = format!(
-                "the chat and stream probes may cost up to {cost:.2} USD a day, more than {limit}; when it is \
-                 spent they stop for the rest of the UTC day"
+                "the chat and stream probes may cost up to {cost:.2} USD per day, more than {limit}; when the budget is \
+                 used up, they pause for the rest of the UTC day"
             );
             report.warning(cost_place, message);
         }
     }
     if let Some(limit) = budget.daily_tokens
-        && most.tokens() > limit as f64
+        && maximum.tokens() > limit as f64
     {
         let message = format!(
-            "the chat and stream probes may take up to {:.0} tokens a day, more than {limit}; when they are spent \
-             the probes stop for the rest of the UTC day",
-            most.tokens()
+            "the chat and stream probes may consume up to {:.0} tokens per day, more than {limit}; when the budget is \
+             used up, they pause for the rest of the UTC day",
+            maximum.tokens()
         );
         report.warning(tokens_place, message);
     }
     for Placed { probe, place } in generating() {
         let run = Spending::of_run(probe);
-        let too_dear =
+        let too_expensive =
             budget.daily_cost_usd.is_some_and(|limit| run.cost_usd.is_some_and(|cost| cost > limit));
         let too_long = budget.daily_tokens.is_some_and(|limit| run.tokens() > limit as f64);
-        if too_dear || too_long {
-            let message = "will never run: a single run of it may take more than the whole budget of a day; lower \
-                           its max_tokens or raise the budget";
+        if too_expensive || too_long {
+            let message = "will never run: a single run may exceed the daily budget; lower \
+                           max_tokens or raise the budget";
             report.warning(place, message);
         }
     }

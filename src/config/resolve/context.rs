@@ -1,4 +1,4 @@
-//! What the parts of a resolution share: secrets, where to report, and what a probe has that does not say it itself.
+//! Shared inputs of a resolution: secrets, the report, and the default timing of probes.
 
 use std::{cell::RefCell, collections::BTreeSet, ops::RangeInclusive, time::Duration};
 
@@ -11,13 +11,13 @@ use crate::config::{
     surroundings::{Keys, Surroundings, exposure},
 };
 
-/// How often a probe may run: a thousand of them each second are bearable, and a week is still a schedule.
+/// Range of intervals. A thousand probes at the minimum are supported; a week is still a schedule.
 const INTERVALS: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(7 * 86_400);
 
-/// How long a run may take.
+/// Range of timeouts.
 const TIMEOUTS: RangeInclusive<Duration> = Duration::from_millis(10)..=Duration::from_secs(3_600);
 
-/// What every part of a resolution needs.
+/// The inputs of every part of a resolution.
 pub(in crate::config) struct Context<'a> {
     pub(super) keys: Keys<'a>,
     pub(super) surroundings: &'a Surroundings<'a>,
@@ -34,23 +34,24 @@ impl<'a> Context<'a> {
         Self { keys, surroundings, report, credentials: RefCell::default() }
     }
 
-    /// The names of the credentials that were asked for.
+    /// Returns the names of the credentials in the configuration.
     pub(in crate::config) fn into_credentials(self) -> Vec<String> {
         self.credentials.into_inner().into_iter().collect()
     }
 
-    /// Whether what stands there is some provider's that nobody asked for, or none's at all.
+    /// Returns whether the secret at that place is not needed, because only those of other
+    /// providers were requested.
     fn is_idle(&self, place: &Place) -> bool {
         let Keys::ReportedOf(providers) = self.keys else { return false };
         !providers.iter().any(|name| place.path.starts_with(&format!("provider.{name}.")))
     }
 
-    /// Whether the secret of that place is read at all.
+    /// Returns whether the secret at that place is read.
     pub(super) fn wants_secret(&self, place: &Place) -> bool {
         self.keys != Keys::Skipped && !self.is_idle(place)
     }
 
-    /// A secret's text where it is wanted and can be had; what is wrong with it is reported, never shown.
+    /// Reads and checks a secret, if it is needed. Problems are reported without its value.
     pub(super) fn secret(
         &self,
         source: &KeySource,
@@ -84,7 +85,7 @@ impl<'a> Context<'a> {
     }
 }
 
-/// How often and how long, for probes that do not say it themselves.
+/// Interval and timeout of a probe.
 #[derive(Clone, Copy)]
 pub(super) struct Timing {
     pub(super) interval: Duration,
@@ -92,7 +93,7 @@ pub(super) struct Timing {
 }
 
 impl Timing {
-    /// The section's own interval and timeout, these where it has none.
+    /// Returns the interval and timeout of the section, with `self` as default.
     pub(super) fn overridden_by(self, section: &mut Section<'_>) -> Self {
         Self {
             interval: section.duration("interval", &INTERVALS).unwrap_or(self.interval),
@@ -103,13 +104,13 @@ impl Timing {
 
 /// `[defaults]`.
 pub(super) struct Defaults {
-    /// Of every check that generates nothing.
+    /// Timing of checks other than chat and stream.
     pub(super) plain: Timing,
-    /// `[defaults.generation]`.
+    /// Timing of chat and stream, from `[defaults.generation]`.
     pub(super) generation: Timing,
 }
 
-/// A probe and where the file asks for it.
+/// A probe and its place in the file.
 pub(super) struct Placed {
     pub(super) probe: Probe,
     pub(super) place: Place,

@@ -1,4 +1,4 @@
-//! The probes that a provider's `checks` generate, and what each check wants of its provider.
+//! The probes that a provider's `checks` generate, and the requirements of each check.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,11 +15,11 @@ use crate::{
     outcome::{Api, Check},
 };
 
-/// The probes that a provider's `checks` generate.
+/// Returns the probes that a provider's `checks` generate.
 pub(super) fn probes(draft: &Draft, defaults: &Defaults, report: &Report) -> Vec<Placed> {
     let Some(provider) = &draft.provider else { return Vec::new() };
     let placed = |(check, place): &(Check, Place)| {
-        needs(*check, provider, draft.keyed || draft.keyless)
+        check_requirements(*check, provider, draft.keyed || draft.keyless)
             .unwrap_or_else(|message| report.error(place, message));
         let task = match check {
             Check::Network => Task::Network,
@@ -35,29 +35,29 @@ pub(super) fn probes(draft: &Draft, defaults: &Defaults, report: &Report) -> Vec
     draft.checks.iter().filter_map(placed).collect()
 }
 
-/// The names of the probes that `checks` asks for, also where a problem stands against them.
+/// Returns the names of the probes that `checks` generates, including those with problems.
 pub(super) fn names(drafts: &BTreeMap<String, Draft>) -> BTreeSet<String> {
-    let of = |(name, draft): (&String, &Draft)| {
+    let names = |(name, draft): (&String, &Draft)| {
         draft.checks.iter().map(|(check, _)| format!("{name}-{check}")).collect::<Vec<_>>()
     };
-    drafts.iter().flat_map(of).collect()
+    drafts.iter().flat_map(names).collect()
 }
 
-/// What a check wants of its provider; `served`: it has a key, or can do without.
-pub(super) fn needs(check: Check, provider: &Provider, served: bool) -> Result<(), String> {
+/// Checks what a check requires of its provider. `has_key` is true if it has a key or needs none.
+pub(super) fn check_requirements(check: Check, provider: &Provider, has_key: bool) -> Result<(), String> {
     if check == Check::Balance && !matches!(provider.api, Api::Langmart | Api::Openrouter) {
         return Err(format!(
-            "balance is what langmart and openrouter tell, and {} does not; remove it",
+            "balance is supported by langmart and openrouter, not by {}; remove it",
             provider.api
         ));
     }
     let keyed = matches!(check, Check::Auth | Check::Models | Check::Chat | Check::Stream | Check::Balance);
-    if keyed && !served {
-        return Err(format!("{check} needs a key; give provider.{} an api_key", provider.name));
+    if keyed && !has_key {
+        return Err(format!("{check} needs a key; set provider.{}.api_key", provider.name));
     }
     if check == Check::Health && provider.api != Api::Langmart && provider.paths.health.is_none() {
         return Err(format!(
-            "health needs a path, which {} has none of its own for; set provider.{}.health_path",
+            "health needs a path, and {} has no default; set provider.{}.health_path",
             provider.api, provider.name
         ));
     }

@@ -1,4 +1,4 @@
-//! The parts of requests that an operator writes: URLs, paths, headers and expectations.
+//! The parts of requests that operators configure: URLs, paths, headers and expectations.
 
 use percent_encoding::percent_decode_str;
 use regex::bytes::RegexBuilder;
@@ -21,31 +21,33 @@ use crate::config::{
     surroundings::is_loopback,
 };
 
-/// Headers that carry a key, which has ways of its own.
+/// Headers that carry a key, which is configured separately.
 const KEY_HEADERS: [&str; 4] = ["authorization", "x-api-key", "api-key", "x-goog-api-key"];
 
-/// Headers that belong to the connection and are the client's to set.
+/// Headers of the connection, which the client sets.
 const CONNECTION_HEADERS: [&str; 8] =
     ["connection", "content-length", "expect", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade"];
 
-/// The most headers of one table.
-const MOST_HEADERS: usize = 32;
+/// Maximum number of headers of a table.
+const MAX_HEADERS: usize = 32;
 
-/// The most bytes of a path, a pattern or a body.
-const LONGEST_PATH: usize = 2_048;
-const LONGEST_PATTERN: usize = 4_096;
-const LONGEST_BODY: usize = 64 << 10;
+/// Maximum sizes of a path, a pattern or header value, and a body, in bytes.
+const MAX_PATH_BYTES: usize = 2_048;
+const MAX_PATTERN_BYTES: usize = 4_096;
+const MAX_BODY_BYTES: usize = 64 << 10;
 
 /// Maximum size of a compiled pattern, and of the states that a search of it caches, in bytes.
-const LARGEST_PATTERN: usize = 1 << 17;
-const LARGEST_PATTERN_CACHE: usize = 1 << 20;
+const MAX_COMPILED_PATTERN: usize = 1 << 17;
+const MAX_PATTERN_CACHE: usize = 1 << 20;
 
-/// The URL that paths are appended to. It is never repeated, since userinfo and query often hold secrets.
+/// Parses the URL that paths are appended to. The messages omit it, because userinfo and query
+/// often contain secrets.
 pub(super) fn base_url(text: &str) -> Result<Url, String> {
     let mut url = web_url(text, &["http", "https"])?;
     if url.query().is_some() || url.fragment().is_some() {
-        return Err("must not have a query or fragment; what belongs to one request goes into its path key"
-            .to_owned());
+        return Err(
+            "must not have a query or fragment; put the query of a request into its path key".to_owned()
+        );
     }
     if let Some(call) = ["/chat/completions", "/messages"].iter().find(|call| url.path().ends_with(*call)) {
         return Err(format!("must end before {call}, which is appended for each request"));
@@ -55,36 +57,37 @@ pub(super) fn base_url(text: &str) -> Result<Url, String> {
     Ok(url)
 }
 
-/// The URL of a status page's data, with its path and perhaps a query; it is never repeated either.
+/// Parses the URL of a status page's data, with a path and optionally a query. The messages omit
+/// it, too.
 pub(super) fn status_url(text: &str) -> Result<Url, String> {
     let url = web_url(text, &["http", "https"])?;
     if url.fragment().is_some() {
         return Err("must not have a fragment".to_owned());
     }
-    if text.len() > LONGEST_PATH {
-        return Err(format!("must have at most {LONGEST_PATH} characters"));
+    if text.len() > MAX_PATH_BYTES {
+        return Err(format!("must have at most {MAX_PATH_BYTES} characters"));
     }
     Ok(url)
 }
 
-/// The kinds of proxies, and the port of one that is written without. For socks5 the prober looks the target's name up,
-/// for socks5h the proxy does.
+/// The supported proxy schemes and their default ports. For socks5 the prober resolves the target's
+/// name, for socks5h the proxy does.
 const PROXY_SCHEMES: [(&str, u16); 4] = [("http", 80), ("https", 443), ("socks5", 1080), ("socks5h", 1080)];
 
-/// What to write where a proxy is not understood.
-const PROXY_REMEDY: &str = "write http://HOST:PORT, or \"none\" for no proxy";
+/// The remedy for an invalid proxy.
+const PROXY_REMEDY: &str = "use http://HOST:PORT, or \"none\" for no proxy";
 
-/// The proxy of the file, by scheme, host and port alone.
+/// Parses the proxy of the file: scheme, host and port.
 pub(super) fn proxy(text: &str) -> Result<Url, String> {
     let url = proxy_url(text)?;
     if has_userinfo(&url) {
-        return Err(format!("{USERINFO}; give those by proxy_auth; {PROXY_REMEDY}"));
+        return Err(format!("{USERINFO}; use proxy_auth; {PROXY_REMEDY}"));
     }
     bare_proxy(&url)
 }
 
-/// The proxy of an environment variable, and its `user:password` where the URL has them, percent-decoded. By convention
-/// the scheme may be left out.
+/// Parses the proxy of an environment variable, and its `user:password` if the URL has them,
+/// percent-decoded. The scheme is optional by convention.
 pub(super) fn environment_proxy(text: &str) -> Result<(Url, Option<Zeroizing<String>>), String> {
     let url = if text.contains("://") {
         proxy_url(text)?
@@ -101,15 +104,15 @@ fn proxy_url(text: &str) -> Result<Url, String> {
     if matches!(url.path(), "" | "/") && url.query().is_none() && url.fragment().is_none() {
         Ok(url)
     } else {
-        Err(format!("must be host and port alone; {PROXY_REMEDY}"))
+        Err(format!("must consist of host and port; {PROXY_REMEDY}"))
     }
 }
 
-/// The same without userinfo, and with a port.
+/// Returns the URL without userinfo and with a port.
 fn bare_proxy(url: &Url) -> Result<Url, String> {
     let default = PROXY_SCHEMES.iter().find(|(scheme, _)| *scheme == url.scheme()).map(|(_, port)| *port);
     let port = url.port().or(default).unwrap_or_default();
-    // The URL standard takes any text for the host of a scheme that it does not know: so by one that it does.
+    // The URL standard accepts any host for unknown schemes, so it is validated with a known one.
     let host = Url::parse(&format!("http://{}/", url.host_str().unwrap_or_default()))
         .map_err(|error| format!("is not a URL ({error}); {PROXY_REMEDY}"))?;
     let host = host.host_str().unwrap_or_default();
@@ -117,11 +120,13 @@ fn bare_proxy(url: &Url) -> Result<Url, String> {
         .map_err(|error| format!("is not a URL ({error})"))
 }
 
-/// The `user:password` of a URL; the password is empty where there is none.
+/// Returns the `user:password` of a URL. A missing password is empty.
 fn userinfo(url: &Url) -> Result<Zeroizing<String>, String> {
     let decoded = |text| {
         let text = percent_decode_str(text).decode_utf8();
-        text.map_err(|_| format!("has a user or password that is not UTF-8; {PROXY_REMEDY}, and proxy_auth"))
+        text.map_err(|_| {
+            format!("has a user or password that is not UTF-8; {PROXY_REMEDY}, and set proxy_auth")
+        })
     };
     let (user, password) = (decoded(url.username())?, decoded(url.password().unwrap_or_default())?);
     if user.contains(':') {
@@ -134,42 +139,42 @@ fn userinfo(url: &Url) -> Result<Zeroizing<String>, String> {
     }
 }
 
-/// What is wrong with a proxy's `user:password`; nothing of the text itself.
+/// Returns what is wrong with a proxy's `user:password`, without the text itself.
 pub(super) fn credentials(text: &str, socks: bool) -> Result<(), &'static str> {
-    // hyper-util writes them into a buffer that has to hold the target's name as well.
-    const LONGEST_FOR_SOCKS: usize = 128;
-    const LONGEST: usize = 4_096;
+    // hyper-util writes them into a buffer that also contains the target's name.
+    const MAX_SOCKS_BYTES: usize = 128;
+    const MAX_BYTES: usize = 4_096;
     match text.split_once(':') {
-        None => Err("must be user:password; store it so, with the colon"),
+        None => Err("must be user:password, with the colon"),
         Some(("", _)) if socks => Err("must have a user for a SOCKS proxy (RFC 1929)"),
         Some(_) if text.contains(char::is_control) => {
-            Err("has control characters or several lines; store user:password alone")
+            Err("has control characters or several lines; store only user:password")
         }
-        Some(_) if socks && text.len() > LONGEST_FOR_SOCKS => {
+        Some(_) if socks && text.len() > MAX_SOCKS_BYTES => {
             Err("is longer than the 128 bytes that can be sent to a SOCKS proxy")
         }
-        Some(_) if text.len() > LONGEST => Err("is longer than 4096 bytes; store user:password alone"),
+        Some(_) if text.len() > MAX_BYTES => Err("is longer than 4096 bytes; store only user:password"),
         Some(_) => Ok(()),
     }
 }
 
-/// What is wrong with a URL that has a user or password.
-const USERINFO: &str = "must not have a user or password in it";
+/// The message for a URL with a user or password.
+const USERINFO: &str = "must not contain a user or password";
 
 fn has_userinfo(url: &Url) -> bool {
     !url.username().is_empty() || url.password().is_some()
 }
 
-/// A URL with a host and without credentials.
+/// Parses a URL with a host and without credentials.
 fn web_url(text: &str, schemes: &[&str]) -> Result<Url, String> {
     let url = host_url(text, schemes)?;
     if has_userinfo(&url) { Err(USERINFO.to_owned()) } else { Ok(url) }
 }
 
-/// A URL with a host.
+/// Parses a URL with a host.
 fn host_url(text: &str, schemes: &[&str]) -> Result<Url, String> {
     let written = || format!("must begin with {}://", schemes.join(":// or "));
-    // The parser would silently drop or turn these.
+    // The parser would silently remove or replace these.
     if text.contains(|c: char| c.is_whitespace() || c.is_control() || c == '\\') {
         return Err("must not have white space, control characters or backslashes".to_owned());
     }
@@ -183,29 +188,30 @@ fn host_url(text: &str, schemes: &[&str]) -> Result<Url, String> {
     Ok(url)
 }
 
-/// Whether what is sent there can be read on the way.
+/// Returns whether requests to the URL are unencrypted beyond this machine.
 pub(super) fn is_exposed(url: &Url) -> bool {
     url.scheme() == "http" && !is_loopback(url)
 }
 
-/// A path to append to a base URL; it may carry a query, and is not repeated for the secret that could be in there.
+/// Parses a path that is appended to a base URL and may have a query. The messages omit it, because
+/// it may contain a secret.
 pub(super) fn path(text: &str) -> Result<String, String> {
     if !text.starts_with('/') {
         Err("must begin with a slash".to_owned())
     } else if text.contains('#') || !text.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'\\') {
         Err("must be printable ASCII without white space, # and backslash; percent-encode those".to_owned())
-    } else if text.len() > LONGEST_PATH {
-        Err(format!("must have at most {LONGEST_PATH} characters"))
+    } else if text.len() > MAX_PATH_BYTES {
+        Err(format!("must have at most {MAX_PATH_BYTES} characters"))
     } else {
         Ok(text.to_owned())
     }
 }
 
-/// The name of a header that may carry the bare key.
+/// Parses the name of a header that may carry the key.
 pub(super) fn key_header(text: &str) -> Result<HeaderName, String> {
     let name = header_name(text)?;
     if name == header::HOST || CONNECTION_HEADERS.contains(&name.as_str()) {
-        return Err(format!("{} cannot carry a key; write one such as \"api-key\"", shown(text)));
+        return Err(format!("{} cannot carry a key; use one such as \"api-key\"", shown(text)));
     }
     Ok(name)
 }
@@ -215,21 +221,22 @@ fn header_name(text: &str) -> Result<HeaderName, String> {
     name.map_err(|_| format!("{} is not a header name; allowed are letters, digits and hyphens", shown(text)))
 }
 
-/// A table of headers. The values are secrets: marked so, and never repeated.
+/// Reads a table of headers. The values are secrets: they are marked sensitive and omitted from
+/// messages.
 pub(super) fn headers(section: &Section<'_>, context: &Context<'_>) -> Vec<(HeaderName, HeaderValue)> {
     let report = context.report;
     let mut headers: Vec<(HeaderName, HeaderValue)> = Vec::new();
     let entries = section.entries();
-    if entries.len() > MOST_HEADERS {
+    if entries.len() > MAX_HEADERS {
         report.error(
             section.place(),
-            format!("{} headers are too many; allowed are {MOST_HEADERS}", entries.len()),
+            format!("{} headers are too many; allowed are {MAX_HEADERS}", entries.len()),
         );
     }
     for entry in entries {
         let name = match header_name(entry.key).and_then(own_header) {
             Ok(name) if headers.iter().any(|(other, _)| *other == name) => {
-                report.error(&entry.place, "is written twice; the case of a header's name does not matter");
+                report.error(&entry.place, "is a duplicate; header names are case-insensitive");
                 continue;
             }
             Ok(name) => name,
@@ -245,15 +252,14 @@ pub(super) fn headers(section: &Section<'_>, context: &Context<'_>) -> Vec<(Head
     headers
 }
 
-/// Refuses the headers that are not the operator's to set this way, with the way.
+/// Rejects headers that must be configured in another way.
 fn own_header(name: HeaderName) -> Result<HeaderName, String> {
     if name == header::HOST {
-        Err("follows from base_url; change that instead".to_owned())
+        Err("is derived from base_url; change that instead".to_owned())
     } else if name == header::PROXY_AUTHORIZATION {
-        Err("belongs to the proxy; give user:password by proxy_auth".to_owned())
+        Err("belongs to the proxy; set proxy_auth to user:password".to_owned())
     } else if KEY_HEADERS.contains(&name.as_str()) {
-        Err("carries a key; give that by api_key, and by key_header the header that is not the API's own"
-            .to_owned())
+        Err("carries a key; use api_key, and key_header for another header than the API's own".to_owned())
     } else if CONNECTION_HEADERS.contains(&name.as_str()) {
         Err("belongs to the connection and cannot be set; remove it".to_owned())
     } else {
@@ -271,7 +277,7 @@ fn header_value(value: &DeValue<'_>, place: &Place, context: &Context<'_>) -> Op
             Zeroizing::new(text.to_string())
         }
         DeValue::Table(_) => {
-            let source = source(Section::of(value, place.clone(), context.report), context.report)?;
+            let source = source(Section::from_value(value, place.clone(), context.report), context.report)?;
             context.secret(&source, place, check_header_value)?
         }
         _ => {
@@ -286,19 +292,19 @@ fn header_value(value: &DeValue<'_>, place: &Place, context: &Context<'_>) -> Op
 
 fn check_header_value(text: &str) -> Result<(), &'static str> {
     if text.is_empty() {
-        Err("the value is empty; leave the header out")
+        Err("the value is empty; remove the header")
     } else if text.trim() != text {
-        Err("the value has white space around it; write it without")
+        Err("the value is surrounded by white space; remove it")
     } else if !text.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic()) {
-        Err("the value has control or non-ASCII characters inside; a header cannot carry them")
-    } else if text.len() > LONGEST_PATTERN {
+        Err("the value contains control or non-ASCII characters, which are not allowed in headers")
+    } else if text.len() > MAX_PATTERN_BYTES {
         Err("the value is longer than 4096 characters")
     } else {
         Ok(())
     }
 }
 
-/// The request and the expectation of an `http` probe.
+/// Reads the request and the expectation of an `http` probe.
 pub(super) fn request(section: &mut Section<'_>, context: &Context<'_>) -> HttpRequest {
     let methods = [
         ("GET", Method::GET),
@@ -312,8 +318,8 @@ pub(super) fn request(section: &mut Section<'_>, context: &Context<'_>) -> HttpR
     let by_reference = methods.each_ref().map(|(name, method)| (*name, method));
     let method = section.text("method", |text| choice(text, &by_reference)).unwrap_or(&Method::GET).clone();
     let body = section.text("body", |text| {
-        let fits = text.len() <= LONGEST_BODY;
-        if fits { Ok(text.to_owned()) } else { Err(format!("must have at most {LONGEST_BODY} bytes")) }
+        let fits = text.len() <= MAX_BODY_BYTES;
+        if fits { Ok(text.to_owned()) } else { Err(format!("must have at most {MAX_BODY_BYTES} bytes")) }
     });
     if body.is_some() && [Method::GET, Method::HEAD].contains(&method) {
         section.problem("body", format!("{method} has no body; set method = \"POST\", or remove the body"));
@@ -352,18 +358,18 @@ fn expect(mut section: Section<'_>, method: &Method, report: &Report) -> Expect 
 }
 
 fn pattern(text: &str) -> Result<regex::bytes::Regex, String> {
-    if text.len() > LONGEST_PATTERN {
-        return Err(format!("must have at most {LONGEST_PATTERN} bytes"));
+    if text.len() > MAX_PATTERN_BYTES {
+        return Err(format!("must have at most {MAX_PATTERN_BYTES} bytes"));
     }
     let mut builder = RegexBuilder::new(text);
-    builder.size_limit(LARGEST_PATTERN).dfa_size_limit(LARGEST_PATTERN_CACHE);
+    builder.size_limit(MAX_COMPILED_PATTERN).dfa_size_limit(MAX_PATTERN_CACHE);
     builder.build().map_err(|error| match error {
-        // The error draws the pattern over several lines; the last says what is wrong with it.
+        // The error shows the pattern in several lines; the last one has the reason.
         regex::Error::Syntax(message) => {
             let reason = message.lines().last().unwrap_or_default().trim_start_matches("error: ");
             format!("{} is not a regular expression: {reason}", shown(text))
         }
-        _ => format!("{} is too large a regular expression; make its repetitions smaller", shown(text)),
+        _ => format!("{} is too large; reduce the repetitions of the regular expression", shown(text)),
     })
 }
 
@@ -372,22 +378,22 @@ fn json_members(section: &Section<'_>, report: &Report) -> Vec<(String, serde_js
     for entry in section.entries() {
         let escapes = entry.key.split('~').skip(1).all(|rest| rest.starts_with(['0', '1']));
         if !(entry.key.is_empty() || entry.key.starts_with('/')) || !escapes {
-            let message =
-                "is not a JSON pointer (RFC 6901); write \"/member\" or \"/list/0\", ~1 for a slash inside";
+            let message = "is not a JSON pointer (RFC 6901); use \"/member\" or \"/list/0\", and ~1 for a slash in a name";
             report.error(&entry.place, message);
         } else if let Some(value) = json(entry.value) {
             members.push((entry.key.to_owned(), value));
         } else {
             report.error(
                 &entry.place,
-                "is no JSON value; allowed are strings, finite numbers, booleans, arrays, tables",
+                "is not a JSON value; allowed are strings, finite numbers, booleans, arrays, tables",
             );
         }
     }
     members
 }
 
-/// The JSON that a TOML value stands for; `None` for dates, infinities, and integers beyond 64 bits.
+/// Converts a TOML value to JSON. Returns `None` for dates, infinities, and integers beyond 64
+/// bits.
 fn json(value: &DeValue<'_>) -> Option<serde_json::Value> {
     Some(match value {
         DeValue::String(text) => text.as_ref().into(),

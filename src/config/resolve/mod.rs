@@ -1,13 +1,14 @@
-//! From the file's tables to the configuration: a file for each kind of section, and here what must hold between them.
+//! From the file's tables to the configuration. Each section has a file; this one has the
+//! constraints between sections.
 
 mod budget;
 mod context;
 mod generated;
 mod groups;
 mod http;
-mod manner;
 mod probe;
 mod provider;
+mod run_options;
 mod sections;
 mod server;
 mod shard;
@@ -26,11 +27,11 @@ use super::{
     surroundings::is_loopback,
 };
 
-/// The most probes of one configuration, so that tasks and series are bounded.
-const MOST_PROBES: usize = 10_000;
+/// Maximum number of probes of a configuration, which bounds tasks and series.
+const MAX_PROBES: usize = 10_000;
 
-/// The configuration of a file. It is for use only where nothing was reported: what is wrong in the file has a
-/// default's or a neutral value here, so that the rest can be judged all the same.
+/// Returns the configuration of a file. It must not be used if an error was reported: invalid
+/// values are replaced by defaults, so that the rest can be checked.
 pub(super) fn config(table: &DeTable<'_>, context: &Context<'_>) -> Config {
     let mut root = Section::root(table, context.report);
     let server = server::server(root.section("server"), context);
@@ -44,7 +45,7 @@ pub(super) fn config(table: &DeTable<'_>, context: &Context<'_>) -> Config {
     let mut probes = Vec::new();
     let mut providers = BTreeMap::new();
     for entry in root.section("provider").entries() {
-        let section = Section::of(entry.value, entry.place, context.report);
+        let section = Section::from_value(entry.value, entry.place, context.report);
         let provider = provider::provider(entry.key, section, shard, context);
         probes.extend(generated::probes(&provider, &defaults, context.report));
         providers.insert(entry.key.to_owned(), provider);
@@ -52,7 +53,7 @@ pub(super) fn config(table: &DeTable<'_>, context: &Context<'_>) -> Config {
     let mut named = generated::names(&providers);
     for (value, place) in root.elements("probe", "an array of tables, each written under [[probe]]") {
         named.extend(value.get("name").and_then(|name| name.get_ref().as_str()).map(str::to_owned));
-        let section = Section::of(value, place, context.report);
+        let section = Section::from_value(value, place, context.report);
         probes.extend(probe::written(section, &mut providers, &defaults, context));
     }
     let known = Known::new(&probes, &named, context.report);
@@ -65,7 +66,7 @@ pub(super) fn config(table: &DeTable<'_>, context: &Context<'_>) -> Config {
     }
     probes.sort_by_key(|placed| placed.place.line);
     distinct(&probes, context.report);
-    // What is only wrong is not missing.
+    // After other errors, missing parts may not really be missing.
     let complete = context.report.is_good();
     if probes.is_empty() {
         let message = "no probe is configured; add checks to a provider or a [[probe]]";
@@ -75,11 +76,11 @@ pub(super) fn config(table: &DeTable<'_>, context: &Context<'_>) -> Config {
     }
 
     for provider in providers.values().filter(|provider| complete && !provider.used) {
-        let message = "no probe uses this provider; give it checks or a [[probe]], or remove it";
+        let message = "no probe uses this provider; add checks or a [[probe]], or remove it";
         context.report.warning(&provider.place, message);
     }
     shared_keys(&providers, context.report);
-    manner::paces(&providers, &probes, context.report);
+    run_options::check_rate_limits(&providers, &probes, context.report);
     let usable =
         providers.into_iter().filter_map(|(name, drafted)| Some((name, drafted.provider?))).collect();
     let budget = budget.map(|placed| placed.budget);
@@ -88,7 +89,8 @@ pub(super) fn config(table: &DeTable<'_>, context: &Context<'_>) -> Config {
     Config { shard, budget, state_directory, comparisons, pools, ..config }
 }
 
-/// Warns of each key that goes to a second host: the commonest cause is a copied line that keeps its variable.
+/// Warns of keys that are sent to a second host. The usual cause is a copied line with an unchanged
+/// variable.
 fn shared_keys(providers: &BTreeMap<String, Draft>, report: &Report) {
     let keyed = |draft: &&Draft| draft.provider.as_ref().is_some_and(|p| p.key.is_some());
     let mut drafts: Vec<_> = providers.values().filter(keyed).collect();
@@ -101,7 +103,7 @@ fn shared_keys(providers: &BTreeMap<String, Draft>, report: &Report) {
         match first.iter().find(|(source, _)| **source == key.source) {
             Some((_, other)) if !same_place(other, provider) => {
                 let message = format!(
-                    "the same {} is the key of provider.{}, which is another host; a key is good at one of them only",
+                    "{} is also the key of provider.{}, which is another host; a key is usually valid for one service only",
                     key.source, other.name
                 );
                 report.warning(&draft.key_place, message);
@@ -112,13 +114,14 @@ fn shared_keys(providers: &BTreeMap<String, Draft>, report: &Report) {
     }
 }
 
-/// Whether a key that is good for one of them is meant for the other, too: the same host, whatever the dialect, or this
-/// machine under whatever name.
+/// Returns whether a key may be valid for both providers: they have the same host, or both are on
+/// this machine.
 fn same_place(one: &Provider, other: &Provider) -> bool {
     one.host() == other.host() || is_loopback(&one.base_url) && is_loopback(&other.base_url)
 }
 
-/// Puts the parts together, once it is known that the probes agree with each other, and which are this daemon's.
+/// Creates the configuration of the parts, after the probes were checked and restricted to the
+/// shard.
 fn finished(
     server: Server,
     log: Log,
@@ -127,18 +130,18 @@ fn finished(
     probes: Vec<Placed>,
     context: &Context<'_>,
 ) -> Config {
-    if probes.len() > MOST_PROBES {
-        let message = format!("{} probes are too many; allowed are {MOST_PROBES}", probes.len());
+    if probes.len() > MAX_PROBES {
+        let message = format!("{} probes are too many; allowed are {MAX_PROBES}", probes.len());
         context.report.error(&Place::default(), message);
     }
     let system_roots = context.surroundings.trusted_roots().unwrap_or_else(|message| {
         context.report.error(&Place::default(), message);
         Vec::new()
     });
-    let untrusting = |provider: &Arc<Provider>| {
+    let needs_roots = |provider: &Arc<Provider>| {
         provider.base_url.scheme() == "https" && provider.ca_certificates.is_empty()
     };
-    if system_roots.is_empty() && providers.values().any(untrusting) {
+    if system_roots.is_empty() && providers.values().any(needs_roots) {
         let message = "the system has no trusted root certificates: every https probe will fail; \
                        install the package ca-certificates, or set ca_file";
         context.report.warning(&Place::default(), message);
@@ -158,13 +161,13 @@ fn finished(
     }
 }
 
-/// Reports each probe that has the name of one before it.
+/// Reports probes with the name of an earlier one.
 fn distinct(probes: &[Placed], report: &Report) {
     let mut seen: BTreeMap<&str, &Place> = BTreeMap::new();
     for Placed { probe, place } in probes {
         if let Some(first) = seen.get(probe.name.as_str()) {
             let message = format!(
-                "the probe name {} is taken by {} in line {}; names are unique, also among generated ones",
+                "the probe name {} is used by {} in line {}; names must be unique, generated ones included",
                 shown(&probe.name),
                 first.path,
                 first.line

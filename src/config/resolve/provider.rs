@@ -17,7 +17,7 @@ use super::{
     http::{
         base_url, credentials, environment_proxy, headers, is_exposed, key_header, path, proxy, status_url,
     },
-    shard::of_pace,
+    shard::of_rate_limit,
     values::source,
 };
 use crate::{
@@ -94,7 +94,9 @@ pub(super) fn provider(
 
     let key = key(&mut section, context);
     let asked = key.as_ref().zip(api.and_then(|api| asked_service(api, &url)));
-    if let Some(message) = asked.and_then(|(key, service)| key::suspicion(key.value.expose(), service)) {
+    if let Some(message) =
+        asked.and_then(|(key, service)| key::wrong_service_warning(key.value.expose(), service))
+    {
         report.warning(&section.place_of("api_key"), message);
     }
     let allowed = section.flag("allow_plain_http").unwrap_or(section.has("allow_plain_http"));
@@ -121,7 +123,7 @@ pub(super) fn provider(
         labels: labels(&section.section("labels"), report),
         paths: paths(&mut section),
         status_source: status_source(&mut section, api, own_url, report),
-        requests_per_minute: of_pace(
+        requests_per_minute: of_rate_limit(
             shard,
             section.number("requests_per_minute", &PACES),
             &pace_place,
@@ -215,7 +217,7 @@ fn key(section: &mut Section<'_>, context: &Context<'_>) -> Option<Key> {
     let value = section.value("api_key")?;
     match value {
         DeValue::Table(_) => {
-            let source = source(Section::of(value, place.clone(), context.report), context.report)?;
+            let source = source(Section::from_value(value, place.clone(), context.report), context.report)?;
             let text = context.secret(&source, &place, key::check).unwrap_or_default();
             return Some(Key { value: Secret::from(text), source });
         }
@@ -247,7 +249,7 @@ fn proxied(section: &mut Section<'_>, target: &Url, context: &Context<'_>) -> (O
             section.text("proxy", |text| if text == "none" { Ok(None) } else { proxy(text).map(Some) });
         return (written.flatten(), None);
     }
-    section.pass(&["proxy"]);
+    section.mark_known(&["proxy"]);
     let Some((variable, value)) = context.surroundings.proxy_for(target) else { return (None, None) };
     let text = Zeroizing::new(value.to_string_lossy().into_owned());
     match environment_proxy(&text) {
@@ -277,7 +279,7 @@ fn proxy_auth(section: &mut Section<'_>, proxy: Option<&Url>, context: &Context<
         context.report.error(&place, message);
         return None;
     }
-    let source = source(Section::of(value, place.clone(), context.report), context.report)?;
+    let source = source(Section::from_value(value, place.clone(), context.report), context.report)?;
     let socks = proxy.is_some_and(|proxy| proxy.scheme().starts_with("socks"));
     let text = context.secret(&source, &place, |text| credentials(text, socks)).unwrap_or_default();
     if proxy.is_none() && !section.is_bad("proxy") {

@@ -66,7 +66,8 @@ pub(super) fn log(mut section: Section<'_>, context: &Context<'_>) -> Log {
     log
 }
 
-/// A tracing filter. To tracing a lone word that is no level is a module's name, which is what a misspelt level becomes.
+/// Parses a tracing filter. Single words must be levels: tracing takes a misspelt level for the
+/// name of a module.
 fn filter(text: &str) -> Result<String, String> {
     let levels = ["error", "warn", "info", "debug", "trace"];
     let lone = |part: &&str| !part.contains(['=', '[']) && part.parse::<LevelFilter>().is_err();
@@ -82,12 +83,12 @@ fn filter(text: &str) -> Result<String, String> {
     match EnvFilter::try_new(text) {
         Ok(_) => Ok(text.to_owned()),
         Err(_) => {
-            Err(format!("{} is not a tracing filter; write one such as \"info,hyper=warn\"", shown(text)))
+            Err(format!("{} is not a tracing filter; use one such as \"info,hyper=warn\"", shown(text)))
         }
     }
 }
 
-/// The most bytes of a log file: room for some lines, and no more than a disk.
+/// Parses the maximum size of a log file.
 fn log_size(text: &str) -> Result<u64, String> {
     match duration::parse_size(text) {
         Ok(size) if (4 << 10..=1 << 40).contains(&size) => Ok(size),

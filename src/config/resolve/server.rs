@@ -1,4 +1,4 @@
-//! `[server]`: where the listener is, by which names, and who may ask it.
+//! `[server]`: the listen address, host names and access control.
 
 use std::{collections::BTreeMap, net::SocketAddr};
 
@@ -16,19 +16,20 @@ use crate::config::{
     surroundings::exposure,
 };
 
-/// The costs of a bcrypt hash: below them it protects little, above them one password takes seconds.
-const LEAST_COST: u32 = 5;
-const MOST_COST: u32 = 14;
+/// Range of the cost of a bcrypt hash: lower values protect little, higher ones take seconds per
+/// password.
+const MIN_COST: u32 = 5;
+const MAX_COST: u32 = 14;
 
-/// The most users, and the most bytes of a user's name.
-const MOST_USERS: usize = 64;
-const LONGEST_USER: usize = 64;
+/// Maximum number of users, and maximum length of a user name in bytes.
+const MAX_USERS: usize = 64;
+const MAX_USER_BYTES: usize = 64;
 
 pub(super) fn server(mut section: Section<'_>, context: &Context<'_>) -> Server {
     let listen = section.text("listen", |text| {
         text.parse::<SocketAddr>().map_err(|_| {
             format!(
-                "{} is not an address to listen on; write \"127.0.0.1:10429\" or \"[::1]:10429\"",
+                "{} is not a listen address; use one such as \"127.0.0.1:10429\" or \"[::1]:10429\"",
                 shown(text)
             )
         })
@@ -36,26 +37,26 @@ pub(super) fn server(mut section: Section<'_>, context: &Context<'_>) -> Server 
     let listen = listen.unwrap_or(SocketAddr::from(([127, 0, 0, 1], 10_429)));
     let hostnames = section.texts("hostnames", hostname).into_iter().map(|(name, _)| name).collect();
     let tls = section.has("tls").then(|| tls(section.section("tls"), context)).flatten();
-    section.pass(&["tls"]);
+    section.mark_known(&["tls"]);
     let protected = section.has("basic_auth");
     let basic_auth = section.section("basic_auth");
     let users = users(&basic_auth, context);
     if protected && basic_auth.entries().is_empty() && !section.is_bad("basic_auth") {
-        section.problem("basic_auth", "has no user; write { USER = \"BCRYPT HASH\" }, or remove it");
+        section.problem("basic_auth", "has no user; use { USER = \"BCRYPT HASH\" }, or remove it");
     }
-    // A bad one is reported, and hides no other problem.
+    // An invalid value is reported; it counts as true here, so that it causes no second error.
     let allowed = section.flag("allow_unauthenticated").unwrap_or(section.has("allow_unauthenticated"));
     let remote = !listen.ip().to_canonical().is_loopback();
     if remote && !protected && !allowed {
         let message = format!(
-            "\"{listen}\" is not a loopback address, and whoever reaches it could read the state and reload; \
+            "\"{listen}\" is not a loopback address: other machines could read the state and reload; \
              listen on 127.0.0.1, set server.basic_auth, or set server.allow_unauthenticated = true"
         );
         section.problem("listen", message);
     }
     if remote && protected && !section.has("tls") {
-        let message = "passwords can be read on the way to an address that is not loopback; set server.tls, \
-                       or put a proxy in front that has TLS";
+        let message = "passwords are sent unencrypted to an address that is not loopback; set server.tls, \
+                       or use a reverse proxy with TLS";
         context.report.warning(&section.place_of("basic_auth"), message);
     }
     let probe_generation = section.flag("probe_generation").unwrap_or(false);
@@ -63,20 +64,16 @@ pub(super) fn server(mut section: Section<'_>, context: &Context<'_>) -> Server 
     Server { listen, hostnames, tls, users, allow_unauthenticated: allowed, probe_generation }
 }
 
-/// A name or an address as a Host header has it, without a port.
+/// Parses a name or an address as in a Host header, without a port.
 fn hostname(text: &str) -> Result<String, String> {
-    let message = || {
-        format!(
-            "{} is not a host name; write it without scheme and port, such as \"prober.example\"",
-            shown(text)
-        )
-    };
+    let message =
+        || format!("{} is not a host name; omit scheme and port, as in \"prober.example\"", shown(text));
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | '[' | ']' | ':');
     let name = match text.parse() {
         Ok(address) => Host::<&str>::Ipv6(address).to_string(),
         Err(_) => text.to_ascii_lowercase(),
     };
-    // What the URL standard would write differently, such as 127.1, no browser sends.
+    // Browsers normalize hosts such as 127.1, so that only the normalized form can match.
     let same = Host::parse(&name).is_ok_and(|host| host.to_string() == name);
     if same && name.chars().all(plain) && name.len() <= 253 && !name.ends_with('.') {
         Ok(name)
@@ -85,7 +82,7 @@ fn hostname(text: &str) -> Result<String, String> {
     }
 }
 
-/// Certificate and key. They are read to be judged; the key only where keys are.
+/// Reads certificate and key. The key is read only if keys are needed.
 fn tls(mut section: Section<'_>, context: &Context<'_>) -> Option<ServerTls> {
     let certificate = section.required("cert_file", absolute);
     let key = section.required("key_file", absolute);
@@ -127,28 +124,29 @@ fn users(section: &Section<'_>, context: &Context<'_>) -> BTreeMap<String, Secre
             Err(message) => context.report.error(&entry.place, message),
         }
     }
-    if users.len() > MOST_USERS {
-        let message = format!("{} users are too many; allowed are {MOST_USERS}", users.len());
+    if users.len() > MAX_USERS {
+        let message = format!("{} users are too many; allowed are {MAX_USERS}", users.len());
         context.report.error(section.place(), message);
     }
     users
 }
 
-/// The hash of a user's password. It is never repeated: the commonest mistake is to write the password itself.
+/// Parses the hash of a user's password. The messages omit it, because users often write the
+/// password itself.
 fn user(name: &str, hash: &str) -> Result<Secret, String> {
-    // The user ends at the first colon (RFC 7617, 2).
-    if name.is_empty() || name.len() > LONGEST_USER || name.contains(|c: char| c == ':' || c.is_control()) {
-        return Err(
-            "is not the name of a user; it has 1 to 64 bytes, no colon and no control character".to_owned()
-        );
+    // The user name ends at the first colon (RFC 7617, 2).
+    if name.is_empty() || name.len() > MAX_USER_BYTES || name.contains(|c: char| c == ':' || c.is_control()) {
+        return Err("is not a user name; it must have 1 to 64 bytes, without colons and control characters"
+            .to_owned());
     }
     let parts: HashParts = hash.parse().map_err(|_| {
-        "must be a bcrypt hash, which begins with $2y$, as `htpasswd -nBC 10 USER` prints behind the colon".to_owned()
+        "must be a bcrypt hash, which begins with $2y$; `htpasswd -nBC 10 USER` prints it after the colon"
+            .to_owned()
     })?;
     let cost = parts.get_cost();
-    if (LEAST_COST..=MOST_COST).contains(&cost) {
+    if (MIN_COST..=MAX_COST).contains(&cost) {
         Ok(Secret::new(hash.to_owned()))
     } else {
-        Err(format!("has a cost of {cost}; allowed are {LEAST_COST} to {MOST_COST}, and 10 is usual"))
+        Err(format!("has a cost of {cost}; allowed are {MIN_COST} to {MAX_COST}, and 10 is usual"))
     }
 }

@@ -1,4 +1,4 @@
-//! `[shard]`: which part of the file's probes is this daemon's.
+//! `[shard]`: the part of the file's probes that belongs to this daemon.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -17,20 +17,23 @@ use crate::config::{
     surroundings::Keys,
 };
 
-/// How many daemons can share a file.
+/// Range of the number of daemons that share a file.
 const TOTALS: RangeInclusive<u32> = 1..=1_000;
 
-/// The shard of a file; `None`: the whole file is this daemon's.
+/// Reads the shard of a file. Returns `None` if the whole file belongs to this daemon.
 pub(super) fn shard(root: &mut Section<'_>, context: &Context<'_>) -> Option<Shard> {
     let written = root.has("shard");
     let mut section = root.section("shard");
     for key in ["index", "total"] {
         if section.is_table() && !section.has(key) {
-            section.problem(key, "is missing; a shard is index = 0 to total - 1, of total daemons");
+            section.problem(
+                key,
+                "is missing; set total to the number of daemons, and index to 0 up to total - 1",
+            );
         }
     }
     let total = section.number("total", &TOTALS);
-    // What the total is when it is bad itself must not make the index bad.
+    // An invalid total must not make the index invalid, too.
     let indexes = 0..=total.unwrap_or(*TOTALS.end()) - 1;
     let by_variable = section.value("index").is_some_and(|value| value.as_table().is_some());
     let index = if by_variable {
@@ -42,8 +45,8 @@ pub(super) fn shard(root: &mut Section<'_>, context: &Context<'_>) -> Option<Sha
     written.then_some(Shard { index: index?, total: total? })
 }
 
-/// `index = { env = "VARIABLE" }`, so that all daemons can have the same file. `None`: bad, which is reported, or not
-/// looked at.
+/// Reads `index = { env = "VARIABLE" }`, which allows all daemons to share one file. Returns `None`
+/// if it is invalid, which is reported, or not read.
 fn index_by_variable(
     section: &mut Section<'_>,
     indexes: &RangeInclusive<u32>,
@@ -70,20 +73,21 @@ fn index_by_variable(
     if number.is_none() {
         let range = format!("{} to {}", indexes.start(), indexes.end());
         section
-            .problem("index", format!("environment variable {variable} must hold a whole number of {range}"));
+            .problem("index", format!("environment variable {variable} must be a whole number from {range}"));
     }
     number
 }
 
 impl Shard {
-    /// Whether what hashes by that word is this shard's.
-    fn holds(self, word: &str) -> bool {
-        // As the action hashmod of Prometheus' relabelling: the last eight bytes, the first of them the highest.
-        let digest = u128::from_be_bytes(md5::compute(word).0) as u64;
+    /// Returns whether the hash of `key` belongs to this shard.
+    fn owns(self, key: &str) -> bool {
+        // As hashmod in Prometheus' relabelling: the last eight bytes of the MD5 digest,
+        // big-endian.
+        let digest = u128::from_be_bytes(md5::compute(key).0) as u64;
         digest % u64::from(self.total) == u64::from(self.index)
     }
 
-    /// This daemon's part of the budget: all parts together are not above the whole.
+    /// Returns this daemon's part of the budget. All parts together do not exceed the whole.
     pub(super) fn of_budget(self, budget: Budget) -> Budget {
         Budget {
             daily_cost_usd: budget.daily_cost_usd.map(|usd| usd / f64::from(self.total)),
@@ -92,8 +96,8 @@ impl Shard {
     }
 }
 
-/// This daemon's part of a provider's `requests_per_minute`, whose place that is.
-pub(super) fn of_pace(
+/// Returns this daemon's part of a provider's `requests_per_minute`, whose place is `place`.
+pub(super) fn of_rate_limit(
     shard: Option<Shard>,
     whole: Option<u32>,
     place: &Place,
@@ -101,15 +105,15 @@ pub(super) fn of_pace(
 ) -> Option<u32> {
     let (Some(Shard { total, .. }), Some(requests)) = (shard, whole) else { return whole };
     if requests < total {
-        let message = format!(
-            "{requests} cannot be shared by the {total} daemons of shard.total; each needs 1 or more"
-        );
+        let message =
+            format!("{requests} cannot be divided among {total} daemons (shard.total); use {total} or more");
         report.error(place, message);
     }
     Some((requests / total).max(1))
 }
 
-/// Leaves the shard's probes, comparisons and pools. Probes of one comparison or pool stay together.
+/// Removes probes, comparisons and pools of other shards. Probes of one comparison or pool stay
+/// together.
 pub(super) fn keep(
     shard: Shard,
     probes: &mut Vec<Placed>,
@@ -117,15 +121,15 @@ pub(super) fn keep(
     pools: &mut Vec<Pool>,
     report: &Report,
 ) {
-    let held: BTreeSet<String> = {
-        let words = words(comparisons, pools);
-        let word = |name: &str| words.get(name).map_or(name, |word| *word).to_owned();
+    let own: BTreeSet<String> = {
+        let keys = hash_keys(comparisons, pools);
+        let key = |name: &str| keys.get(name).map_or(name, |key| *key).to_owned();
         let names = probes.iter().map(|placed| &placed.probe.name);
-        names.filter(|name| shard.holds(&word(name))).cloned().collect()
+        names.filter(|name| shard.owns(&key(name))).cloned().collect()
     };
-    probes.retain(|placed| held.contains(&placed.probe.name));
-    comparisons.retain(|comparison| held.contains(&comparison.gateway));
-    pools.retain(|pool| pool.members.iter().any(|member| held.contains(&member.probe)));
+    probes.retain(|placed| own.contains(&placed.probe.name));
+    comparisons.retain(|comparison| own.contains(&comparison.gateway));
+    pools.retain(|pool| pool.members.iter().any(|member| own.contains(&member.probe)));
     if probes.is_empty() {
         let Shard { index, total } = shard;
         let message = format!("none of the probes is in shard {index} of {total}; use fewer shards");
@@ -133,23 +137,23 @@ pub(super) fn keep(
     }
 }
 
-/// For each probe that is in a comparison or a pool the word that its shard follows from: the first name, in
-/// alphabetical order, of all that it hangs together with.
-fn words<'a>(comparisons: &'a [Arc<Comparison>], pools: &'a [Pool]) -> BTreeMap<&'a str, &'a str> {
+/// Returns the hash key of each probe in a comparison or pool: the alphabetically first name of all
+/// probes that it is connected with.
+fn hash_keys<'a>(comparisons: &'a [Arc<Comparison>], pools: &'a [Pool]) -> BTreeMap<&'a str, &'a str> {
     let pairs = comparisons.iter().map(|pair| vec![pair.gateway.as_str(), pair.direct.as_str()]);
     let pools = pools.iter().map(|pool| pool.members.iter().map(|member| member.probe.as_str()).collect());
     let groups: Vec<Vec<&str>> = pairs.chain(pools).collect();
-    let mut words: BTreeMap<&str, &str> = groups.iter().flatten().map(|name| (*name, *name)).collect();
+    let mut keys: BTreeMap<&str, &str> = groups.iter().flatten().map(|name| (*name, *name)).collect();
     loop {
         let mut settled = true;
         for group in &groups {
-            let Some(first) = group.iter().map(|name| words[name]).min() else { continue };
+            let Some(first) = group.iter().map(|name| keys[name]).min() else { continue };
             for name in group {
-                settled &= words.insert(name, first) == Some(first);
+                settled &= keys.insert(name, first) == Some(first);
             }
         }
         if settled {
-            return words;
+            return keys;
         }
     }
 }
@@ -158,15 +162,15 @@ fn words<'a>(comparisons: &'a [Arc<Comparison>], pools: &'a [Pool]) -> BTreeMap<
 mod tests {
     use super::*;
 
-    /// As `relabel.Process` of Prometheus 2.42 gives it for `action: hashmod, modulus: 1000`.
+    /// Checks against `relabel.Process` of Prometheus 2.42 with `action: hashmod, modulus: 1000`.
     #[track_caller]
-    fn check(word: &str, modulus: u32) {
-        let index = (0..1000).find(|index| Shard { index: *index, total: 1000 }.holds(word));
-        assert_eq!(index, Some(modulus), "{word}");
+    fn check(key: &str, modulus: u32) {
+        let index = (0..1000).find(|index| Shard { index: *index, total: 1000 }.owns(key));
+        assert_eq!(index, Some(modulus), "{key}");
     }
 
     #[test]
-    fn the_hash_is_that_of_prometheus() {
+    fn hash_equals_that_of_prometheus() {
         check("langmart-health", 620);
         check("groq-chat", 893);
         check("bench-0000", 638);

@@ -1,4 +1,4 @@
-//! Values that more than one section has: one of a few words, a path, where a secret is kept.
+//! Values of more than one section: choices, paths, sources of secrets.
 
 use std::path::PathBuf;
 
@@ -9,29 +9,29 @@ use crate::config::{
     raw::Section,
 };
 
-/// A path that does not depend on where the process was started.
+/// Parses an absolute path.
 pub(super) fn absolute(text: &str) -> Result<PathBuf, String> {
     let path = PathBuf::from(text);
     if path.is_absolute() && !text.contains('\0') {
         Ok(path)
     } else {
-        Err(format!("{} is not an absolute path; write one that begins with a slash", shown(text)))
+        Err(format!("{} is not an absolute path; use one that begins with a slash", shown(text)))
     }
 }
 
-/// The value of one of a few words.
+/// Parses one of a few words.
 pub(super) fn choice<T: Copy>(text: &str, choices: &[(&str, T)]) -> Result<T, String> {
     let found = choices.iter().find(|(name, _)| *name == text);
     let names = || choices.iter().map(|(name, _)| *name).collect::<Vec<_>>();
     found.map(|(_, value)| *value).ok_or_else(|| not_one_of(text, &names()))
 }
 
-/// Where a secret is kept: a table of exactly one of `env`, `file` and `credential`.
+/// Reads the source of a secret: a table with exactly one of `env`, `file` and `credential`.
 pub(super) fn source(mut section: Section<'_>, report: &Report) -> Option<KeySource> {
     let env = section.text("env", |text| name(text, "a variable", "LANGMART_API_KEY", |c| c == '_'));
     let file = section.text("file", |text| {
-        // What is not a path may be the key itself.
-        absolute(text).map_err(|_| "must be an absolute path; write one that begins with a slash".to_owned())
+        // The message omits the text, because a text that is not a path may be the key itself.
+        absolute(text).map_err(|_| "must be an absolute path; use one that begins with a slash".to_owned())
     });
     let credential = section.text("credential", |text| {
         name(text, "a credential", "langmart-api-key", |c| matches!(c, '.' | '_' | '-'))
@@ -46,11 +46,12 @@ pub(super) fn source(mut section: Section<'_>, report: &Report) -> Option<KeySou
     env.map(KeySource::Env).or(file.map(KeySource::File)).or(credential.map(KeySource::Credential))
 }
 
-/// The name of where a secret is. It is not repeated: the commonest mistake is to write the secret there.
+/// Parses the name of a variable or credential. The messages omit it, because users often write the
+/// secret itself.
 fn name(text: &str, what: &str, example: &str, mark: impl Fn(char) -> bool) -> Result<String, String> {
-    if key::looks_like_one(text) {
+    if key::looks_like_a_key(text) {
         return Err(format!(
-            "looks like a key itself; write the name of {what} that holds it, such as {example:?}"
+            "looks like a key; use the name of {what} that contains it, such as {example:?}"
         ));
     }
     let fits = |c: char| c.is_ascii_alphanumeric() || mark(c);
@@ -58,6 +59,6 @@ fn name(text: &str, what: &str, example: &str, mark: impl Fn(char) -> bool) -> R
     if begins && text.len() <= 128 && text.chars().all(fits) {
         Ok(text.to_owned())
     } else {
-        Err(format!("is not the name of {what}; write one such as {example:?}"))
+        Err(format!("is not the name of {what}; use a name such as {example:?}"))
     }
 }

@@ -1,4 +1,4 @@
-//! Environment, key files and certificates as tests have them.
+//! Tests of environment, key files and certificates.
 
 use std::{fs::Permissions, os::unix::fs::PermissionsExt};
 
@@ -6,19 +6,19 @@ use rustix::fs::{CWD, FileType, Mode, mknodat};
 
 use super::*;
 
-fn within(variable: &dyn Fn(&str) -> Option<OsString>) -> Surroundings<'_> {
+fn environment(variable: &dyn Fn(&str) -> Option<OsString>) -> Surroundings<'_> {
     Surroundings { variable, system_roots: &Vec::new }
 }
 
 #[track_caller]
 fn proxy(variables: &[(&str, &str)], target: &str, expected: Option<&str>) {
     let variable = |name: &str| variables.iter().find(|(n, _)| *n == name).map(|(_, value)| value.into());
-    let found = within(&variable).proxy_for(&Url::parse(target).unwrap());
+    let found = environment(&variable).proxy_for(&Url::parse(target).unwrap());
     assert_eq!(found.map(|(name, _)| name), expected, "{variables:?} {target}");
 }
 
 #[test]
-fn the_environments_proxy_is_the_schemes() {
+fn proxy_variable_depends_on_the_scheme() {
     proxy(&[("HTTPS_PROXY", "p")], "https://a.example", Some("HTTPS_PROXY"));
     proxy(&[("HTTPS_PROXY", "p")], "http://a.example", None);
     proxy(&[("HTTP_PROXY", "p")], "http://a.example", None);
@@ -27,7 +27,7 @@ fn the_environments_proxy_is_the_schemes() {
 }
 
 #[test]
-fn what_is_local_or_exempt_is_reached_directly() {
+fn local_or_exempt_target_is_not_proxied() {
     for target in ["http://localhost:1", "http://127.0.0.9", "http://[::1]:8", "http://[::ffff:127.0.0.1]/"] {
         proxy(&[("ALL_PROXY", "p")], target, None);
     }
@@ -59,32 +59,32 @@ fn what_is_local_or_exempt_is_reached_directly() {
 }
 
 #[test]
-fn one_newline_is_the_editors() {
+fn trailing_newline_of_a_key_is_removed() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("key");
     for (contents, key) in [("k", "k"), ("k\n", "k"), ("k\r\n", "k"), ("k\n\n", "k\n"), (" k \n", " k ")] {
         std::fs::write(&path, contents).unwrap();
         assert_eq!(
-            within(&|_| None).secret(&KeySource::File(path.clone())),
+            environment(&|_| None).secret(&KeySource::File(path.clone())),
             Ok(Zeroizing::new(key.to_owned()))
         );
     }
 }
 
 #[test]
-fn closing_a_key_file_does_not_lock_the_service_out() {
+fn chmod_command_keeps_the_service_group() {
     let path = Path::new("/k");
     let (service, group) = (100, 101);
-    assert_eq!(closing(path, 0, group, true), "chmod 640 /k", "the group may be the service's");
-    assert_eq!(closing(path, 0, 0, true), "chmod 600 /k");
-    assert_eq!(closing(path, 0, 0, false), "chmod 640 /k && chgrp langmart-prober /k");
-    assert_eq!(closing(path, 0, group, false), "chmod 640 /k && chgrp langmart-prober /k");
-    assert_eq!(closing(path, service, group, true), "chmod 600 /k");
-    assert_eq!(closing(path, service, group, false), "chmod 600 /k");
+    assert_eq!(chmod_command(path, 0, group, true), "chmod 640 /k", "the group may be the service's");
+    assert_eq!(chmod_command(path, 0, 0, true), "chmod 600 /k");
+    assert_eq!(chmod_command(path, 0, 0, false), "chmod 640 /k && chgrp langmart-prober /k");
+    assert_eq!(chmod_command(path, 0, group, false), "chmod 640 /k && chgrp langmart-prober /k");
+    assert_eq!(chmod_command(path, service, group, true), "chmod 600 /k");
+    assert_eq!(chmod_command(path, service, group, false), "chmod 600 /k");
 }
 
 #[test]
-fn a_key_file_is_its_owners_alone() {
+fn key_file_readable_by_others_is_reported() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("key");
     std::fs::write(&path, "k").unwrap();
@@ -100,18 +100,21 @@ fn a_key_file_is_its_owners_alone() {
         (0o602, true),
     ] {
         std::fs::set_permissions(&path, Permissions::from_mode(mode)).unwrap();
-        let said = exposure(&KeySource::File(path.clone()));
-        assert_eq!(said.is_some(), exposed, "{mode:o}: {said:?}");
-        if let Some(said) = said {
-            assert!(said.contains(&format!("is {mode:04o}; run: chmod 600 {}", path.display())), "{said}");
+        let warning = exposure(&KeySource::File(path.clone()));
+        assert_eq!(warning.is_some(), exposed, "{mode:o}: {warning:?}");
+        if let Some(warning) = warning {
+            assert!(
+                warning.contains(&format!("is {mode:04o}; run: chmod 600 {}", path.display())),
+                "{warning}"
+            );
         }
     }
     let other = KeySource::File(directory.path().join("missing"));
-    assert_eq!(exposure(&other), None, "told by whoever reads it");
+    assert_eq!(exposure(&other), None, "reported when it is read");
 }
 
 #[test]
-fn key_file_in_a_directory_that_others_write_is_refused() {
+fn key_file_in_a_writable_directory_is_reported() {
     let top = tempfile::tempdir().unwrap();
     let [middle, inner] = ["middle", "middle/inner"].map(|name| top.path().join(name));
     std::fs::create_dir_all(&inner).unwrap();
@@ -135,20 +138,20 @@ fn key_file_in_a_directory_that_others_write_is_refused() {
         set(&middle, middle_mode);
         set(&inner, inner_mode);
         for path in [&key, &link] {
-            let said = exposure(&KeySource::File(path.clone()));
-            assert_eq!(said.is_some(), open.is_some(), "{middle_mode:o} {inner_mode:o}: {said:?}");
+            let warning = exposure(&KeySource::File(path.clone()));
+            assert_eq!(warning.is_some(), open.is_some(), "{middle_mode:o} {inner_mode:o}: {warning:?}");
             let command = open.map(|open| format!("run: chmod go-w {}", open.display()));
-            assert!(command.is_none_or(|command| said.unwrap().ends_with(&command)));
+            assert!(command.is_none_or(|command| warning.unwrap().ends_with(&command)));
         }
     }
-    // The link's own directory counts, too.
+    // The directory of the link is checked, too.
     set(&inner, 0o755);
     set(top.path(), 0o777);
     assert!(exposure(&KeySource::File(link)).unwrap().contains("can replace"));
 }
 
 #[test]
-fn sticky_directory_does_not_protect_a_strangers_file() {
+fn sticky_directory_protects_own_files_only() {
     if !geteuid().is_root() {
         return;
     }
@@ -163,17 +166,17 @@ fn sticky_directory_does_not_protect_a_strangers_file() {
 }
 
 #[test]
-fn a_credential_is_in_the_directory_that_systemd_names() {
+fn credential_is_read_from_its_directory() {
     let directory = tempfile::tempdir().unwrap();
     std::fs::write(directory.path().join("langmart"), "k").unwrap();
     let variable = |name: &str| (name == "CREDENTIALS_DIRECTORY").then(|| directory.path().into());
     let source = KeySource::Credential("langmart".to_owned());
-    assert_eq!(within(&variable).secret(&source), Ok(Zeroizing::new("k".to_owned())));
-    assert!(within(&|_| None).secret(&source).unwrap_err().contains("CREDENTIALS_DIRECTORY is not set"));
+    assert_eq!(environment(&variable).secret(&source), Ok(Zeroizing::new("k".to_owned())));
+    assert!(environment(&|_| None).secret(&source).unwrap_err().contains("CREDENTIALS_DIRECTORY is not set"));
 }
 
 #[test]
-fn what_is_no_regular_file_is_refused_at_once() {
+fn other_file_types_are_rejected_without_blocking() {
     let directory = tempfile::tempdir().unwrap();
     let [pipe, link, socket] = ["pipe", "link", "socket"].map(|name| directory.path().join(name));
     mknodat(CWD, &pipe, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
@@ -181,12 +184,12 @@ fn what_is_no_regular_file_is_refused_at_once() {
     let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
     for path in [directory.path(), Path::new("/dev/zero"), &pipe, &link, &socket] {
         assert!(open_regular(path).is_err(), "{}", path.display());
-        assert!(within(&|_| None).secret(&KeySource::File(path.to_owned())).is_err());
+        assert!(environment(&|_| None).secret(&KeySource::File(path.to_owned())).is_err());
     }
 }
 
 #[test]
-fn a_certificate_file_must_hold_certificates() {
+fn certificate_file_without_certificates_is_rejected() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("ca.pem");
     let none = |contents: &str| {

@@ -1,4 +1,5 @@
-//! How runs are made, whatever they ask: the pace of a provider; connection, slowness and rechecks of a probe.
+//! Options that are independent of the check: connection, slowness and rechecks of a probe, and the
+//! rate limit of a provider.
 
 use std::{collections::BTreeMap, ops::RangeInclusive, sync::Arc, time::Duration};
 
@@ -17,29 +18,30 @@ use crate::{
     outcome::Check,
 };
 
-/// What can count as slow.
+/// Range of `slow_after`.
 const SLOW: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_secs(3_600);
 
-/// The first wait before a recheck, and what each of the others is longer.
-const AFTER: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(3_600);
-const STEP: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(3_600);
+/// Ranges of the first wait before a recheck, and of the increment of further waits.
+const RECHECK_WAITS: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(3_600);
+const RECHECK_STEPS: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(3_600);
 
-/// The most attempts after one failure: what has not healed by then is for the next due run to see.
-const MOST_RECHECKS: u32 = 10;
+/// Maximum number of rechecks; longer failures are left to the next scheduled run.
+const MAX_RECHECKS: u32 = 10;
 
-/// The waits of LangMart's guide: 5, 10 and 15 s.
-const GUIDE: Recheck = Recheck { after: Duration::from_secs(5), step: Duration::from_secs(5), times: 3 };
+/// The default waits, from LangMart's guide: 5, 10 and 15 s.
+const DEFAULT_RECHECK: Recheck =
+    Recheck { after: Duration::from_secs(5), step: Duration::from_secs(5), times: 3 };
 
-/// How the runs of a probe are made.
-pub(super) struct Manner {
+/// Options of a probe's runs.
+pub(super) struct RunOptions {
     connection: Connection,
     slow_after: Option<Duration>,
     recheck: Option<Recheck>,
 }
 
-impl Manner {
-    /// What a section says of it.
-    pub(super) fn of(
+impl RunOptions {
+    /// Reads the options of a section.
+    pub(super) fn from_section(
         section: &mut Section<'_>,
         check: Option<Check>,
         timing: Timing,
@@ -52,8 +54,8 @@ impl Manner {
         }
     }
 
-    /// The probe with it.
-    pub(super) fn applied_to(self, probe: Probe) -> Probe {
+    /// Returns the probe with these options.
+    pub(super) fn apply_to(self, probe: Probe) -> Probe {
         let Self { connection, slow_after, recheck } = self;
         Probe { connection, slow_after, recheck, ..probe }
     }
@@ -63,8 +65,11 @@ fn connection(section: &mut Section<'_>, check: Option<Check>) -> Connection {
     let kinds = [Connection::Cold, Connection::Warm].map(|kind| (kind.name(), kind));
     let connection = section.text("connection", |text| choice(text, &kinds)).unwrap_or(Connection::Cold);
     if let (Connection::Warm, Some(check @ (Check::Network | Check::Status))) = (connection, check) {
-        let why = if check == Check::Network { "measures the way there" } else { "may be redirected" };
-        section.problem("connection", format!("{check} {why}, on a new connection each run; remove the key"));
+        let why = if check == Check::Network { "measures the connection" } else { "may be redirected" };
+        section.problem(
+            "connection",
+            format!("{check} {why} and needs a new connection for each run; remove the key"),
+        );
     }
     connection
 }
@@ -72,10 +77,8 @@ fn connection(section: &mut Section<'_>, check: Option<Check>) -> Connection {
 fn slow_after(section: &mut Section<'_>, timeout: Duration, report: &Report) -> Option<Duration> {
     let slow_after = section.duration("slow_after", &SLOW)?;
     if slow_after >= timeout {
-        let message = format!(
-            "never comes about: the whole run may take no longer than {:?}",
-            duration::format(timeout)
-        );
+        let message =
+            format!("has no effect: it is not below the timeout of {:?}", duration::format(timeout));
         report.warning(&section.place_of("slow_after"), message);
     }
     Some(slow_after)
@@ -83,20 +86,20 @@ fn slow_after(section: &mut Section<'_>, timeout: Duration, report: &Report) -> 
 
 fn recheck(section: &mut Section<'_>, interval: Duration) -> Option<Recheck> {
     if !section.has("recheck") {
-        section.pass(&["recheck"]);
+        section.mark_known(&["recheck"]);
         return None;
     }
     let mut table = section.section("recheck");
     let recheck = Recheck {
-        after: table.duration("after", &AFTER).unwrap_or(GUIDE.after),
-        step: table.duration("step", &STEP).unwrap_or(GUIDE.step),
-        times: table.number("times", &(1..=MOST_RECHECKS)).unwrap_or(GUIDE.times),
+        after: table.duration("after", &RECHECK_WAITS).unwrap_or(DEFAULT_RECHECK.after),
+        step: table.duration("step", &RECHECK_STEPS).unwrap_or(DEFAULT_RECHECK.step),
+        times: table.number("times", &(1..=MAX_RECHECKS)).unwrap_or(DEFAULT_RECHECK.times),
     };
     let bad = ["after", "step", "times"].into_iter().any(|key| table.is_bad(key));
     table.finish();
     if !bad && !section.is_bad("interval") && recheck.waits() >= interval {
         let message = format!(
-            "its waits sum to {:?}, and the next run is due after {:?}; lower them or raise the interval",
+            "the waits add up to {:?}, but the next run starts after {:?}; lower them or raise the interval",
             duration::format(recheck.waits()),
             duration::format(interval)
         );
@@ -105,21 +108,21 @@ fn recheck(section: &mut Section<'_>, interval: Duration) -> Option<Recheck> {
     Some(recheck)
 }
 
-/// Warns of each provider whose probes are due more often than its pace lets them run.
-pub(super) fn paces(providers: &BTreeMap<String, Draft>, probes: &[Placed], report: &Report) {
+/// Warns of providers whose probes are scheduled more often than the rate limit allows.
+pub(super) fn check_rate_limits(providers: &BTreeMap<String, Draft>, probes: &[Placed], report: &Report) {
     let drafts = providers.values().filter_map(|draft| Some((draft, draft.provider.as_ref()?)));
     for (draft, provider) in drafts {
-        let Some(pace) = provider.requests_per_minute else { continue };
+        let Some(limit) = provider.requests_per_minute else { continue };
         let paced = probes
             .iter()
             .map(|placed| &placed.probe)
             .filter(|probe| probe.is_paced() && Arc::ptr_eq(&probe.provider, provider));
         let wanted: f64 = paced.map(|probe| 60.0 / probe.interval.as_secs_f64()).sum();
-        // A sum of quotients may miss a whole number by a hair.
-        if wanted > f64::from(pace) + 1e-6 {
+        // The sum may be inexact.
+        if wanted > f64::from(limit) + 1e-6 {
             let message = format!(
-                "its probes would send {wanted:.1} requests a minute, and the rest will be skipped; \
-                 raise it to {:.0} or more, or the intervals",
+                "the probes would send {wanted:.1} requests per minute; runs beyond the limit are skipped; \
+                 raise the limit to {:.0} or more, or raise the intervals",
                 wanted.ceil()
             );
             report.warning(&draft.pace_place, message);
