@@ -1,4 +1,4 @@
-//! JSON for scripts: the last records and the probes' states, with filters.
+//! JSON for scripts: recent records and the states of the probes, with filters.
 
 use std::{cmp::Reverse, time::SystemTime};
 
@@ -11,20 +11,20 @@ use crate::{
     outcome::{Check, Fault, Reason, Record, rfc3339},
 };
 
-/// Records in an answer without a `limit`, and the most that one may ask for.
-const USUAL_LIMIT: usize = 1000;
-const HIGHEST_LIMIT: usize = 10_000;
+/// Default and maximum number of records in a response.
+const DEFAULT_LIMIT: usize = 1000;
+const MAX_LIMIT: usize = 10_000;
 
-/// What is listed.
+/// The resource of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Listing {
-    /// The last records, `/api/v1/results`.
+    /// Recent records: `/api/v1/results`.
     Results,
-    /// The probes' states, `/api/v1/probes`.
+    /// The states of the probes: `/api/v1/probes`.
     Probes,
 }
 
-/// Which records or probes are asked for. Everything that is given must hold.
+/// A filter of records or probes. All conditions must hold.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Filter {
     probe: Option<String>,
@@ -38,13 +38,13 @@ pub struct Filter {
     limit: Option<usize>,
 }
 
-/// A query that is none.
+/// An invalid query.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error("{0}")]
 pub struct FilterError(String);
 
 impl Filter {
-    /// From the query of a request, percent-encoded, for one of the two resources.
+    /// Parses the query of a request, percent-encoded, for one of the resources.
     pub fn parse(query: &str, listing: Listing) -> Result<Self, FilterError> {
         let of_runs = listing == Listing::Results;
         let mut filter = Self::default();
@@ -75,13 +75,13 @@ impl Filter {
                 }
                 "limit" if of_runs => {
                     let limit =
-                        |text: &str| text.parse().ok().filter(|limit| (1..=HIGHEST_LIMIT).contains(limit));
+                        |text: &str| text.parse().ok().filter(|limit| (1..=MAX_LIMIT).contains(limit));
                     filter.limit = Some(one_of("limit", value, limit, "1 to 10000")?);
                 }
                 _ => {
                     let known = if of_runs { ", reason, fault, success, since, limit" } else { "" };
                     return Err(FilterError(format!(
-                        "unknown parameter; there are probe, provider, check, model{known}"
+                        "unknown parameter; known parameters: probe, provider, check, model{known}"
                     )));
                 }
             }
@@ -89,7 +89,7 @@ impl Filter {
         Ok(filter)
     }
 
-    fn takes_probe(&self, history: &ProbeHistory) -> bool {
+    fn matches_probe(&self, history: &ProbeHistory) -> bool {
         let subject = history.probe.subject();
         self.probe.as_deref().is_none_or(|probe| probe == subject.probe)
             && self.provider.as_deref().is_none_or(|provider| provider == subject.provider)
@@ -108,7 +108,7 @@ fn one_of<T>(
     parse: impl Fn(&str) -> Option<T>,
     allowed: &str,
 ) -> Result<T, FilterError> {
-    parse(value).ok_or_else(|| FilterError(format!("{name} is none of {allowed}")))
+    parse(value).ok_or_else(|| FilterError(format!("{name} must be one of {allowed}")))
 }
 
 #[derive(Serialize)]
@@ -117,12 +117,12 @@ struct Results<'a> {
     results: Vec<Record<'a>>,
 }
 
-/// The last records, the latest first.
+/// Returns the recent records as JSON, the latest first.
 pub fn results(view: &View<'_>, filter: &Filter) -> Vec<u8> {
     let all = view.history.all();
     let kept: Vec<_> = all
         .values()
-        .filter(|history| filter.takes_probe(history))
+        .filter(|history| filter.matches_probe(history))
         .map(|history| (history.probe.subject(), history.whole()))
         .collect();
     let mut results: Vec<_> = kept
@@ -136,16 +136,16 @@ pub fn results(view: &View<'_>, filter: &Filter) -> Vec<u8> {
         })
         .collect();
     results.sort_by_key(|record| Reverse(record.outcome.time));
-    results.truncate(filter.limit.unwrap_or(USUAL_LIMIT));
+    results.truncate(filter.limit.unwrap_or(DEFAULT_LIMIT));
     bytes(&Results { kept_per_probe: whole_per_probe(all.len()), results })
 }
 
-/// The probes and how they are, by name.
+/// Returns the probes with their states as JSON, by name.
 pub fn probes(view: &View<'_>, filter: &Filter) -> Vec<u8> {
     let all = view.history.all();
     let probes: Vec<_> = all
         .values()
-        .filter(|history| filter.takes_probe(history))
+        .filter(|history| filter.matches_probe(history))
         .map(|history| probe(view, history))
         .collect();
     bytes(&json!({ "kept_per_probe": MAX_RUNS, "probes": probes }))
@@ -154,8 +154,8 @@ pub fn probes(view: &View<'_>, filter: &Filter) -> Vec<u8> {
 fn probe(view: &View<'_>, history: &ProbeHistory) -> Value {
     let probe = &history.probe;
     let kept = history.snapshot();
-    let now = Now::of(probe, &kept, view.budget.as_ref(), view.now);
-    let figures = Figures::of(&kept.runs);
+    let now = Now::new(probe, &kept, view.budget.as_ref(), view.now);
+    let figures = Figures::new(&kept.runs);
     let last = kept.runs.last();
     let failure = last.and_then(|run| run.failure.as_deref());
     let seconds = |duration: Option<std::time::Duration>| duration.map(|duration| duration.as_secs_f64());
@@ -183,7 +183,7 @@ fn probe(view: &View<'_>, history: &ProbeHistory) -> Value {
         "time_to_first_token_p50_seconds": seconds(figures.first_token),
         "available_ratio": figures.availability,
     });
-    // Unknown members are left out, as in the records.
+    // Unknown members are omitted, as in the records.
     if let Some(members) = value.as_object_mut() {
         members.retain(|_, value| !value.is_null());
     }

@@ -1,4 +1,5 @@
-//! One run in the names of `blackbox_exporter`, so that dashboards and relabelling made for it work as they are.
+//! A run in the metric names of `blackbox_exporter`, so that dashboards and relabelling rules for
+//! it can be used unchanged.
 
 use std::{fmt::Write, time::SystemTime};
 
@@ -7,22 +8,22 @@ use crate::{
     outcome::{Check, Outcome, Phases, SkipCause, unix_seconds},
 };
 
-/// What a request for a run comes to.
+/// The result of an on-demand run.
 #[derive(Clone, Copy, Debug)]
 pub struct Answer<'a> {
-    /// The probe that was asked for.
+    /// The requested probe.
     pub probe: &'a Probe,
-    /// The run.
+    /// The outcome of the run.
     pub outcome: &'a Outcome,
-    /// Why it is the last result and not a run of now; `None`: it is of now.
-    pub waits: Option<SkipCause>,
-    /// Whether to tell in words what happened, beside the metrics.
+    /// Why the outcome is that of an earlier run. `None` if the run was made for this request.
+    pub not_run: Option<SkipCause>,
+    /// Whether to explain the result in words, in addition to the metrics.
     pub debug: bool,
-    /// The wall clock.
+    /// The current time.
     pub now: SystemTime,
 }
 
-/// The answer in the text format 0.0.4.
+/// Renders the response in the text format 0.0.4.
 pub fn answer(answer: &Answer<'_>) -> String {
     let mut text = String::new();
     if answer.debug {
@@ -52,15 +53,20 @@ fn write_metrics(text: &mut String, answer: &Answer<'_>) {
         "Displays whether or not the probe was a success",
         f64::from(u8::from(outcome.success())),
     );
-    let waits = answer.waits.map_or(0.0, |_| 1.0);
+    let cached = answer.not_run.map_or(0.0, |_| 1.0);
     plain(
         text,
-        "langmart_prober_last_result_given",
-        "Whether this is the last result, since the probe waits and was not run",
-        waits,
+        "langmart_prober_result_cached",
+        "Whether this is an earlier result, because the probe could not be run now",
+        cached,
     );
     let age = answer.now.duration_since(outcome.time + outcome.duration).unwrap_or_default();
-    plain(text, "langmart_prober_result_age_seconds", "How long ago the run ended", age.as_secs_f64());
+    plain(
+        text,
+        "langmart_prober_result_age_seconds",
+        "Time since the end of the run, in seconds",
+        age.as_secs_f64(),
+    );
     plain(
         text,
         "probe_duration_seconds",
@@ -125,15 +131,15 @@ fn write_tls(text: &mut String, outcome: &Outcome) {
     }
 }
 
-/// For a person: our own words only, no header and no body.
+/// Explains the result to a person, without headers and bodies.
 fn explain(text: &mut String, answer: &Answer<'_>) {
-    let Answer { probe, outcome, waits, .. } = answer;
+    let Answer { probe, outcome, not_run, .. } = answer;
     let _ = writeln!(text, "Probe {}, check {} of {}.", probe.name, probe.check(), probe.provider.name);
-    if let Some(cause) = waits {
-        let _ = writeln!(text, "It was not run now, since it waits ({cause}): this is its last result.");
+    if let Some(cause) = not_run {
+        let _ = writeln!(text, "The probe was not run now, because of {cause}: this is its last result.");
     }
     let _ = writeln!(text, "Reason {}, fault {}.", outcome.reason, outcome.fault);
-    for (name, words) in [("Found", &*outcome.detail), ("What to do", outcome.hint)] {
+    for (name, words) in [("Detail", &*outcome.detail), ("What to do", outcome.hint)] {
         if !words.is_empty() {
             let _ = writeln!(text, "{name}: {words}");
         }

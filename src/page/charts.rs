@@ -1,4 +1,5 @@
-//! Inline SVG: the strip of results and the stacked bars of phases. Shape tells what colour tells.
+//! Inline SVG: the strip of results and the stacked bars of phases. Shapes convey the same as
+//! colours.
 
 use std::{fmt::Write, sync::Arc};
 
@@ -13,8 +14,9 @@ use crate::{
     outcome::Phases,
 };
 
-/// A strip of the last runs, the latest on the right. Runs of the same kind are one dashed line, of which each dash is a
-/// run: a strip without failures is a few bytes, whatever its length. Failures are tall, successes low.
+/// Draws the last runs as a strip, the latest on the right. Consecutive runs with the same state
+/// are one dashed line with a dash per run, so that a strip without failures has few bytes.
+/// Failures are tall, successes low.
 pub(super) fn strip(runs: &[Arc<Run>]) -> Markup {
     const KINDS: [State; 4] = [State::Up, State::Slow, State::Limited, State::Failing];
     let offset = MAX_RUNS - runs.len().min(MAX_RUNS);
@@ -22,12 +24,12 @@ pub(super) fn strip(runs: &[Arc<Run>]) -> Markup {
     let mut position = offset;
     for same in runs.chunk_by(|one, other| of_run(one) == of_run(other)) {
         let kind =
-            KINDS.iter().position(|kind| *kind == of_run(&same[0])).expect("these are all that a run tells");
+            KINDS.iter().position(|kind| *kind == of_run(&same[0])).expect("every state of a run is listed");
         let _ = write!(paths[kind], "M{position} 8h{}", same.len());
         position += same.len();
     }
     html! {
-        svg.strip viewBox="0 0 100 16" preserveAspectRatio="none" role="img" aria-label=(told(runs)) {
+        svg.strip viewBox="0 0 100 16" preserveAspectRatio="none" role="img" aria-label=(description(runs)) {
             path.s-none d={ "M0 8h" (offset) } {}
             @for (kind, path) in KINDS.iter().zip(&paths) {
                 @if !path.is_empty() { path class={ "s-" (kind.name()) } d=(path) {} }
@@ -36,8 +38,8 @@ pub(super) fn strip(runs: &[Arc<Run>]) -> Markup {
     }
 }
 
-/// What a strip shows, in words.
-fn told(runs: &[Arc<Run>]) -> String {
+/// Describes a strip in words.
+fn description(runs: &[Arc<Run>]) -> String {
     if runs.is_empty() {
         return "not run yet".to_owned();
     }
@@ -54,7 +56,8 @@ fn told(runs: &[Arc<Run>]) -> String {
 const WIDTH: f64 = 1000.0;
 const HEIGHT: f64 = 160.0;
 
-/// The phases of the runs, one stacked bar each, the latest on the right; below them a mark for each that failed.
+/// Draws the phases of the runs as stacked bars, the latest on the right, with marks below failed
+/// runs.
 pub(super) fn phases(runs: &[Arc<Run>]) -> Markup {
     let longest = runs.iter().map(|run| run.duration()).max().unwrap_or_default().as_secs_f64().max(1e-6);
     let step = WIDTH / MAX_RUNS as f64;

@@ -1,4 +1,5 @@
-//! The page of one probe: what it found, how long each phase took, what it was told, how it is configured, how to ask the same.
+//! The page of one probe: results, phases, failures, service information, configuration, and the
+//! equivalent curl command.
 
 use std::{sync::Arc, time::SystemTime};
 
@@ -18,19 +19,19 @@ use crate::{
     outcome::{Maintenance, Outcome, Phases, date},
 };
 
-/// Failures that are shown, and rows of the table of runs.
-const MOST_FAILURES: usize = 10;
-const MOST_ROWS: usize = 25;
+/// Maximum number of failures, and of rows in the table of runs.
+const MAX_FAILURES: usize = 10;
+const MAX_ROWS: usize = 25;
 
-/// The page of the probe.
+/// Renders the page of a probe.
 pub fn detail(view: &View<'_>, history: &ProbeHistory) -> String {
     let probe = &history.probe;
     let kept = history.snapshot();
-    let state = Now::of(probe, &kept, view.budget.as_ref(), view.now);
+    let state = Now::new(probe, &kept, view.budget.as_ref(), view.now);
     let now = view.now;
     let summary = html! { (badge(state.state)) " " (probe.name) };
     let content = html! {
-        nav.crumbs aria-label="Where this is" {
+        nav.crumbs aria-label="Breadcrumb" {
             a href="/" { "All probes" } " / " a href={ "/#provider-" (probe.provider.name) } { (probe.provider.name) }
         }
         h1 { (probe.name) }
@@ -44,11 +45,11 @@ pub fn detail(view: &View<'_>, history: &ProbeHistory) -> String {
         }
         (failures(&kept.runs, now))
         div.pair {
-            (told(&kept, now))
+            (service_information(&kept, now))
             (configuration(probe))
         }
         section #reproduce aria-labelledby="reproduce-title" {
-            h2 #reproduce-title { "Ask the same by hand" }
+            h2 #reproduce-title { "Send the same request with curl" }
             pre tabindex="0" { code { (history.curl) } }
         }
     };
@@ -57,20 +58,20 @@ pub fn detail(view: &View<'_>, history: &ProbeHistory) -> String {
 
 fn verdict(kept: &Snapshot, state: &Now, now: SystemTime) -> Markup {
     let Some(last) = kept.runs.last() else {
-        return html! { p.calm { "It has not run since the daemon started." @if let Some(due) = kept.waiting.next_run { " It is due at " (time(due, now)) " UTC." } } };
+        return html! { p.calm { "It has not run since the daemon started." @if let Some(due) = kept.waiting.next_run { " The next run is at " (time(due, now)) " UTC." } } };
     };
     html! {
-        div class={ "trouble " (state.state.name()) } {
+        div class={ "problem " (state.state.name()) } {
             p { "Last run at " (time(last.time, now)) " UTC: " strong { (reason(last.reason)) } " after " (took(last.duration())) @if last.slow { ", which is slow" } "." }
             dl.facts {
                 @if !last.success() { div { dt { "Fault" } dd { (fault(last.fault)) } } }
                 @if let Some(since) = kept.failing_since { div { dt { "Since" } dd { (time(since, now)) " UTC, " (span(between(since, now))) } } }
                 @if let Some((cause, until)) = state.wait {
-                    div { dt { "Waits" } dd { "until " (time(until, now)) " UTC, for " (wait(cause)) } }
+                    div { dt { "Waiting" } dd { "until " (time(until, now)) " UTC, because of " (wait(cause)) } }
                 }
-                @if let Some(held) = kept.held { div { dt { "Left out since" } dd { (held.runs) @if held.runs == 1 { " due run" } @else { " due runs, the latest" } " for " (wait(held.cause)) } } }
-                @if let Some(due) = kept.waiting.next_run { div { dt { "Next due" } dd { (time(due, now)) " UTC" } } }
-                @if state.stuck { div { dt { "Stuck" } dd { "it should have run long ago; look at the prober's log" } } }
+                @if let Some(held) = kept.held { div { dt { "Skipped since" } dd { (held.runs) @if held.runs == 1 { " run" } @else { " runs, the latest" } " because of " (wait(held.cause)) } } }
+                @if let Some(due) = kept.waiting.next_run { div { dt { "Next run" } dd { (time(due, now)) " UTC" } } }
+                @if state.stuck { div { dt { "Stuck" } dd { "the run is overdue; check the prober's log" } } }
                 (facts_of_failure(last))
             }
             @if let Some(failure) = last.failure.as_deref().filter(|failure| !failure.hint.is_empty()) {
@@ -84,17 +85,17 @@ fn facts_of_failure(run: &Run) -> Markup {
     html! {
         @if let Some(status) = run.http_status { div { dt { "Status" } dd { (status) } } }
         @if let Some(failure) = run.failure.as_deref() {
-            @if !failure.detail.is_empty() { div { dt { "Found" } dd { (failure.detail) } } }
+            @if !failure.detail.is_empty() { div { dt { "Detail" } dd { (failure.detail) } } }
             @if let Some(code) = &failure.error_code { div { dt { "Code" } dd { (code) } } }
             @if let Some(upstream) = failure.upstream { div { dt { "Upstream" } dd { (upstream) } } }
             @if let Some(id) = &failure.request_id { div { dt { "Request" } dd { (id) } } }
-            @if let Some(seconds) = failure.retry_after { div { dt { "Asks to wait" } dd { (seconds) " s" } } }
+            @if let Some(seconds) = failure.retry_after { div { dt { "Retry after" } dd { (seconds) " s" } } }
         }
     }
 }
 
 fn figures(kept: &Snapshot) -> Markup {
-    let figures = Figures::of(&kept.runs);
+    let figures = Figures::new(&kept.runs);
     html! {
         section #figures aria-labelledby="figures-title" {
             h2 #figures-title { "Last runs: " (kept.runs.len()) " in memory" }
@@ -103,7 +104,7 @@ fn figures(kept: &Snapshot) -> Markup {
                 div { dt { "p50" } dd { (took_or_none(figures.p50)) } }
                 div { dt { "p95" } dd { (took_or_none(figures.p95)) } }
                 @if figures.first_token.is_some() { div { dt { "First token, p50" } dd { (took_or_none(figures.first_token)) } } }
-                @if figures.per_token.is_some() { div { dt { "Each token, p50" } dd { (took_or_none(figures.per_token)) } } }
+                @if figures.per_token.is_some() { div { dt { "Time per token, p50" } dd { (took_or_none(figures.per_token)) } } }
                 div { dt { "Available" } dd { (figures.availability.map_or_else(|| "–".to_owned(), share)) } }
             }
         }
@@ -121,12 +122,12 @@ fn chart(runs: &[Arc<Run>], now: SystemTime) -> Markup {
             }
             (charts::phases(runs))
             details #runs {
-                summary { "The latest " (runs.len().min(MOST_ROWS)) " as a table" }
+                summary { "The latest " (runs.len().min(MAX_ROWS)) " as a table" }
                 div.scroll tabindex="0" role="region" aria-label="Runs" {
                     table {
-                        thead { tr { th scope="col" { "Time (UTC)" } th scope="col" { "Result" } th.n scope="col" { "Took" }
+                        thead { tr { th scope="col" { "Time (UTC)" } th scope="col" { "Result" } th.n scope="col" { "Duration" }
                             @for name in Phases::NAMES { th.n scope="col" { (name) } } th.n scope="col" { "First token" } } }
-                        tbody { @for run in runs.iter().rev().take(MOST_ROWS) {
+                        tbody { @for run in runs.iter().rev().take(MAX_ROWS) {
                             tr {
                                 th scope="row" { (time(run.time, now)) }
                                 td { (badge(of_run(run))) " " (reason(run.reason)) }
@@ -143,15 +144,15 @@ fn chart(runs: &[Arc<Run>], now: SystemTime) -> Markup {
 }
 
 fn failures(runs: &[Arc<Run>], now: SystemTime) -> Markup {
-    let failed: Vec<_> = runs.iter().rev().filter(|run| !run.success()).take(MOST_FAILURES).collect();
+    let failed: Vec<_> = runs.iter().rev().filter(|run| !run.success()).take(MAX_FAILURES).collect();
     html! {
         section #failures aria-labelledby="failures-title" {
             h2 #failures-title { "Last failures" }
-            @if failed.is_empty() { p.calm { "None among the runs that are kept." } }
+            @if failed.is_empty() { p.calm { "None among the runs in memory." } }
             @else {
                 div.scroll tabindex="0" role="region" aria-label="Failures" {
                     table.failures {
-                        thead { tr { th scope="col" { "Time (UTC)" } th scope="col" { "Cause" } th scope="col" { "Fault" } th scope="col" { "Found" } th scope="col" { "What to do" } } }
+                        thead { tr { th scope="col" { "Time (UTC)" } th scope="col" { "Cause" } th scope="col" { "Fault" } th scope="col" { "Detail" } th scope="col" { "What to do" } } }
                         tbody { @for run in failed { (write_failure(run, now)) } }
                     }
                 }
@@ -179,15 +180,15 @@ fn write_failure(run: &Run, now: SystemTime) -> Markup {
     }
 }
 
-fn told(kept: &Snapshot, now: SystemTime) -> Markup {
+fn service_information(kept: &Snapshot, now: SystemTime) -> Markup {
     let latest = kept.latest.as_deref();
     html! {
-        section #told aria-labelledby="told-title" {
-            h2 #told-title { "What it was told" }
+        section #service aria-labelledby="service-title" {
+            h2 #service-title { "Reported by the service" }
             dl.facts.rows {
                 @if let Some(not_after) = kept.told.tls.and_then(|tls| tls.not_after) {
                     div { dt { "Certificate" } dd {
-                        @if not_after > now { "good until " (time(not_after, now)) " UTC, " (span(between(now, not_after))) }
+                        @if not_after > now { "valid until " (time(not_after, now)) " UTC, " (span(between(now, not_after))) }
                         @else { "expired at " (time(not_after, now)) " UTC" }
                         @if let Some(version) = kept.told.tls.and_then(|tls| tls.version) { "; TLS " (version) }
                     } }
@@ -205,19 +206,19 @@ fn told(kept: &Snapshot, now: SystemTime) -> Markup {
                             @match (limit.remaining, limit.limit) {
                                 (Some(remaining), Some(most)) => { (remaining) " of " (most) " left" }
                                 (Some(remaining), None) => { (remaining) " left" }
-                                (None, Some(most)) => { "at most " (most) }
-                                (None, None) => "not told",
+                                (None, Some(most)) => { "limit " (most) }
+                                (None, None) => "not reported",
                             }
-                            @if let Some(reset) = limit.reset { ", full again at " (time(reset, now)) " UTC" }
-                            " (told at " (time(*at, now)) " UTC)"
+                            @if let Some(reset) = limit.reset { ", resets at " (time(reset, now)) " UTC" }
+                            " (reported at " (time(*at, now)) " UTC)"
                         } }
                     }
                 }
                 @if let Some(offset) = latest.and_then(|outcome| outcome.clock_offset) { div { dt { "Clock" } dd { (format!("{offset:+.0} s against the server's")) } } }
-                @if let Some(reported) = latest.and_then(|outcome| outcome.reported_processing) { div { dt { "Processing" } dd { (took(reported)) ", as the service itself reports it" } } }
+                @if let Some(reported) = latest.and_then(|outcome| outcome.reported_processing) { div { dt { "Processing" } dd { (took(reported)) ", as reported by the service" } } }
                 @if let Some(limit) = latest.and_then(|outcome| outcome.limited_by) { div { dt { "Limited by" } dd { (limit) } } }
                 @if let Some(end) = latest.and_then(|outcome| outcome.model_shutdown) { div { dt { "Model" } dd { "shuts down on " (date(end)) } } }
-                @if latest.is_none() { div { dt { "Nothing" } dd { "it has not run yet" } } }
+                @if latest.is_none() { div { dt { "Status" } dd { "no run yet" } } }
             }
         }
     }
@@ -240,7 +241,7 @@ fn lookup(outcome: &Outcome) -> Markup {
         }
         @if let Some(network) = outcome.network.as_deref() {
             @for server in &network.dns_servers {
-                div { dt { "DNS by " (server.server) } dd { @match &server.answer { Ok(addresses) => { (addresses.len()) " addresses" } Err(failure) => { (failure) } } ", " (took(server.duration)) } }
+                div { dt { "DNS server " (server.server) } dd { @match &server.answer { Ok(addresses) => { (addresses.len()) " addresses" } Err(failure) => { (failure) } } ", " (took(server.duration)) } }
             }
         }
         @for failed in &outcome.failed_addresses { div { dt { (failed.address) } dd { (failed.error) } } }
@@ -249,7 +250,8 @@ fn lookup(outcome: &Outcome) -> Markup {
     }
 }
 
-/// As resolved, without secrets: of a key its place, of a header its name, of a body its size.
+/// Lists the resolved configuration without secrets: the source of a key, the names of headers, the
+/// size of a body.
 fn configuration(probe: &Probe) -> Markup {
     let provider = &*probe.provider;
     html! {
@@ -263,7 +265,7 @@ fn configuration(probe: &Probe) -> Markup {
                 @if let Some(proxy) = &provider.proxy { div { dt { "proxy" } dd { (proxy) } } }
                 @if let Some(auth) = &provider.proxy_auth { div { dt { "proxy_auth" } dd { (auth.source) } } }
                 @if let Some(name) = &provider.key_header { div { dt { "key_header" } dd { (name) } } }
-                @if !provider.ca_certificates.is_empty() { div { dt { "ca_file" } dd { (provider.ca_certificates.len()) " certificates beside the system's" } } }
+                @if !provider.ca_certificates.is_empty() { div { dt { "ca_file" } dd { (provider.ca_certificates.len()) " certificates in addition to the system's" } } }
                 @if !provider.headers.is_empty() { div { dt { "headers" } dd { (joined(provider.headers.iter().map(|(name, _)| name))) } } }
                 @if !provider.dns_servers.is_empty() { div { dt { "dns_servers" } dd { (joined(provider.dns_servers.iter().map(|server| dns_server_name(*server)))) } } }
                 @for (name, value) in &provider.labels { div { dt { "label " (name) } dd { (value) } } }
@@ -280,7 +282,7 @@ fn configuration(probe: &Probe) -> Markup {
                 @if let Some(chat) = probe.chat() {
                     div { dt { "max_tokens" } dd { (chat.max_tokens) } }
                     div { dt { "prompt" } dd { (chat.prompt.len()) " bytes" } }
-                    @if let Some(price) = chat.price { div { dt { "price" } dd { (price.input_usd_per_mtok) " in, " (price.output_usd_per_mtok) " out, USD a million tokens" } } }
+                    @if let Some(price) = chat.price { div { dt { "price" } dd { (price.input_usd_per_mtok) " in, " (price.output_usd_per_mtok) " out, USD per million tokens" } } }
                 }
                 @match &probe.task {
                     Task::Stream(stream) => { div { dt { "stall_timeout" } dd { (interval(stream.stall_timeout)) } } }
@@ -312,7 +314,7 @@ fn joined(items: impl Iterator<Item = impl ToString>) -> String {
     items.map(|item| item.to_string()).collect::<Vec<_>>().join(", ")
 }
 
-/// A query may hold a secret.
+/// Removes the query, which may contain a secret.
 fn without_query(path: &str) -> String {
     path.split_once('?').map_or_else(|| path.to_owned(), |(path, _)| format!("{path}?…"))
 }

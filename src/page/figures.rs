@@ -1,4 +1,4 @@
-//! What the kept runs come to: quantiles, availability, speed.
+//! Statistics of the runs in memory: quantiles, availability, speed.
 
 use std::{sync::Arc, time::Duration};
 
@@ -7,23 +7,24 @@ use crate::{
     outcome::{Pair, Reason},
 };
 
-/// Over the runs that are kept. `None`: no run says anything of it.
+/// Statistics of runs. A figure is `None` if no run has the value.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(super) struct Figures {
-    /// Of successes and of runs that ended at a deadline, as the metrics have it.
+    /// Over successful runs and runs that hit a deadline, like the metrics.
     pub(super) p50: Option<Duration>,
     pub(super) p95: Option<Duration>,
     pub(super) first_token: Option<Duration>,
     pub(super) per_token: Option<Duration>,
-    /// The share of runs without fault of gateway, provider or network, but for those while the prober was offline.
+    /// Share of runs without a fault of gateway, provider or network; runs while the prober was
+    /// offline are excluded.
     pub(super) availability: Option<f64>,
 }
 
 impl Figures {
-    pub(super) fn of(runs: &[Arc<Run>]) -> Self {
-        let telling =
+    pub(super) fn new(runs: &[Arc<Run>]) -> Self {
+        let counts =
             |run: &&Arc<Run>| run.success() || matches!(run.reason, Reason::Timeout | Reason::StreamStalled);
-        let mut durations: Vec<_> = runs.iter().filter(telling).map(|run| run.duration()).collect();
+        let mut durations: Vec<_> = runs.iter().filter(counts).map(|run| run.duration()).collect();
         durations.sort_unstable();
         Self {
             p50: quantile(&durations, 0.5),
@@ -35,7 +36,7 @@ impl Figures {
     }
 }
 
-/// The share of runs that are no downtime, of those that say so.
+/// Returns the share of runs without downtime, or `None` if no run is conclusive.
 pub(super) fn availability<'a>(runs: impl Iterator<Item = &'a Arc<Run>>) -> Option<f64> {
     let (all, down) = runs
         .filter_map(|run| run.is_downtime())
@@ -43,31 +44,31 @@ pub(super) fn availability<'a>(runs: impl Iterator<Item = &'a Arc<Run>>) -> Opti
     (all > 0).then(|| f64::from(all - down) / f64::from(all))
 }
 
-/// The middle one; of an even number the lower.
+/// Returns the median; the lower one of an even number.
 pub(super) fn median(durations: impl Iterator<Item = Duration>) -> Option<Duration> {
     let mut durations: Vec<_> = durations.collect();
     durations.sort_unstable();
     quantile(&durations, 0.5)
 }
 
-/// The smallest that so large a share of them does not exceed (nearest rank).
+/// Returns the quantile by the nearest-rank method.
 fn quantile(sorted: &[Duration], share: f64) -> Option<Duration> {
     let rank = (share * sorted.len() as f64).ceil() as usize;
     sorted.get(rank.saturating_sub(1)).copied()
 }
 
-/// What a gateway adds, over the pairs of which both succeeded.
+/// The overhead of a gateway, over pairs of successful runs.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Overhead {
     pub(super) gateway: Duration,
     pub(super) direct: Duration,
-    /// The median of the differences, in seconds; negative where the gateway is faster.
+    /// Median of the differences in seconds; negative if the gateway is faster.
     pub(super) seconds: f64,
     pub(super) pairs: usize,
 }
 
 impl Overhead {
-    pub(super) fn of(pairs: &[&Pair]) -> Option<Self> {
+    pub(super) fn new(pairs: &[&Pair]) -> Option<Self> {
         let good: Vec<_> =
             pairs.iter().filter(|pair| pair.verdict() == crate::outcome::PairVerdict::Ok).collect();
         let mut differences: Vec<f64> = good

@@ -1,4 +1,4 @@
-//! What all pages share: head, header, and the files beside them.
+//! The frame of all pages: head, header, and static files.
 
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
@@ -6,22 +6,22 @@ use super::state::State;
 
 /// The style sheet.
 pub const STYLE: &str = include_str!("assets/style.css");
-/// The script, which refreshes the page. Everything is there without it.
+/// The script that refreshes the page. The pages work without it.
 pub const SCRIPT: &str = include_str!("assets/page.js");
 /// The icon.
 pub const ICON: &str = include_str!("assets/icon.svg");
 
-/// Between refreshes, in seconds.
-const REFRESH: u32 = 10;
+/// Interval of refreshes, in seconds.
+const REFRESH_SECONDS: u32 = 10;
 
-/// A symbol for each state, by which it is known without its colour.
+/// A symbol per state, so that states can be distinguished without colours.
 const SYMBOLS: &str = include_str!("assets/symbols.svg");
 
-/// A whole page. `summary` is what is read aloud when it changes.
+/// Returns a page. Screen readers announce `summary` when it changes.
 pub(super) fn page(title: &str, summary: &Markup, home: bool, content: &Markup) -> String {
     let page = html! {
         (DOCTYPE)
-        html lang="en" data-refresh=(REFRESH) {
+        html lang="en" data-refresh=(REFRESH_SECONDS) {
             head {
                 meta charset="utf-8";
                 meta name="viewport" content="width=device-width, initial-scale=1";
@@ -41,7 +41,7 @@ pub(super) fn page(title: &str, summary: &Markup, home: bool, content: &Markup) 
                         p.brand { a href="/" { "langmart-prober" } }
                     }
                     p #summary role="status" { (summary) }
-                    nav aria-label="Elsewhere" {
+                    nav aria-label="Other views" {
                         a href="/metrics" { "Metrics" } " "
                         a href="/api/v1/probes" { "JSON" } " "
                         a href="/-/healthy" { "Health" }
@@ -49,7 +49,7 @@ pub(super) fn page(title: &str, summary: &Markup, home: bool, content: &Markup) 
                     p.refresh {
                         noscript { a href="" { "Reload" } }
                         button #pause type="button" hidden aria-pressed="false" { "Pause refreshing" }
-                        span #stale hidden { "No answer: what is shown may be old" }
+                        span #stale hidden { "No response: the page may be out of date" }
                     }
                 }
                 main #content tabindex="-1" { (content) }
@@ -59,7 +59,7 @@ pub(super) fn page(title: &str, summary: &Markup, home: bool, content: &Markup) 
     page.into_string()
 }
 
-/// A state as a mark and a word.
+/// Returns a state as a symbol and a word.
 pub(super) fn badge(state: State) -> Markup {
     let name = state.name();
     html! { span class={ "state " (name) } { svg.mark aria-hidden="true" { use href={ "#i-" (name) } {} } (name) } }

@@ -1,11 +1,14 @@
-//! What people and their scripts read: the status page, a page for each probe, JSON, and `blackbox_exporter`'s view of a run.
+//! Pages and machine-readable views: the status page, a page per probe, JSON, and runs with
+//! `blackbox_exporter`'s metric names.
 //!
-//! Everything here is a pure rendering of what [`crate::history`] remembers. maud escapes whatever is put into a page, by
-//! construction; style, script and icon are files of their own, so that the policy forbids everything inline.
+//! All of them render the contents of [`crate::history`]. maud escapes all values. Style, script
+//! and icon are separate files, so that the content security policy can forbid inline code.
 //!
-//! - `overview` is the status page, `detail` the page of one probe; `layout` is around both, `charts` draws.
-//! - `state` says in a word how a probe is, `figures` what its kept runs come to, `words` how a person reads them.
-//! - `api` is the JSON, `blackbox` the answer of `/probe`.
+//! - `overview` is the status page, `detail` the page of one probe. `layout` frames both, `charts`
+//!   draws the SVG.
+//! - `state` derives the state of a probe, `figures` the statistics of its runs, `words` formats
+//!   values for people.
+//! - `api` is the JSON, `blackbox` the response of `/probe`.
 
 mod api;
 mod blackbox;
@@ -34,30 +37,30 @@ use crate::{
     metrics::{BudgetNow, OwnNow},
 };
 
-/// What a page is rendered from.
+/// The data that a page is rendered from.
 #[derive(Clone, Debug)]
 pub struct View<'a> {
-    /// What the probes found.
+    /// The runs of the probes.
     pub history: &'a History,
-    /// How the day's budget stands; `None`: there is none.
+    /// The state of the daily budget, if one is configured.
     pub budget: Option<BudgetNow>,
-    /// How the daemon itself is.
+    /// The state of the daemon.
     pub prober: Prober,
-    /// The wall clock.
+    /// The current time.
     pub now: SystemTime,
 }
 
-/// How the daemon itself is.
+/// The state of the daemon.
 #[derive(Clone, Debug)]
 pub struct Prober {
     /// `starting`, `ready` or `stopping`.
     pub readiness: &'static str,
-    /// The part that has not beaten for too long; `None`: all live.
+    /// The name of a stuck part, if any.
     pub stuck: Option<String>,
-    /// Whether it is cut off from the network; `None`: that cannot be told.
+    /// Whether the prober is offline. `None` if unknown.
     pub offline: Option<bool>,
-    /// When the process started.
+    /// Start time of the process.
     pub started: SystemTime,
-    /// What it counts of itself.
+    /// The daemon's counters.
     pub own: OwnNow,
 }

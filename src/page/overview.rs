@@ -1,4 +1,5 @@
-//! The status page: what is wrong first, and whose fault; then every provider with its probes, and what they come to.
+//! The status page: problems with their faults first, then every provider with its probes, and
+//! summaries.
 
 use std::{collections::BTreeMap, sync::Arc, time::SystemTime};
 
@@ -18,13 +19,13 @@ use crate::{
     outcome::{Fault, Pair, PairVerdict, Reason, SkipCause, rfc3339},
 };
 
-/// Groups of troubles that are shown in full; the rest is in the tables.
-const MOST_TROUBLES: usize = 50;
+/// Maximum number of problems that are shown; the tables contain all of them.
+const MAX_PROBLEMS: usize = 50;
 
-/// Probes that a trouble names; it counts the others.
-const MOST_NAMES: usize = 12;
+/// Maximum number of probes that a problem lists by name.
+const MAX_NAMES: usize = 12;
 
-/// A probe with all that the page says of it.
+/// A probe with the data of its row.
 struct Row {
     probe: Arc<Probe>,
     kept: Snapshot,
@@ -38,7 +39,7 @@ impl Row {
     }
 }
 
-/// The whole page.
+/// Renders the status page.
 pub fn overview(view: &View<'_>) -> String {
     let rows = rows(view);
     let counts = State::ALL.map(|state| (state, rows.iter().filter(|row| row.now.state == state).count()));
@@ -52,8 +53,8 @@ pub fn overview(view: &View<'_>) -> String {
         counts.iter().filter(|(state, _)| *state == State::Failing).map(|(_, count)| count).sum::<usize>();
     let title = if bad > 0 { format!("({bad}) langmart-prober") } else { "langmart-prober".to_owned() };
     let content = html! {
-        (prober_troubles(view))
-        (troubles(&rows, view.now))
+        (prober_problems(view))
+        (problems(&rows, view.now))
         (providers(&rows, view.now))
         div.pair {
             (comparisons(view.history, &rows))
@@ -70,32 +71,32 @@ fn rows(view: &View<'_>) -> Vec<Row> {
     let all = view.history.all();
     let row = |history: &Arc<crate::history::ProbeHistory>| {
         let kept = history.snapshot();
-        let now = Now::of(&history.probe, &kept, view.budget.as_ref(), view.now);
-        Row { probe: Arc::clone(&history.probe), now, figures: Figures::of(&kept.runs), kept }
+        let now = Now::new(&history.probe, &kept, view.budget.as_ref(), view.now);
+        Row { probe: Arc::clone(&history.probe), now, figures: Figures::new(&kept.runs), kept }
     };
     all.values().map(row).collect()
 }
 
-/// What is wrong with the prober itself makes everything below doubtful, and so stands above it.
-fn prober_troubles(view: &View<'_>) -> Markup {
+/// Problems of the prober itself are shown first, because they make the results doubtful.
+fn prober_problems(view: &View<'_>) -> Markup {
     html! {
         @if view.prober.offline == Some(true) {
-            p.alarm role="alert" { strong { "The prober itself seems to be cut off. " }
-                "The last runs of every provider failed on the network: look at this machine's DNS, routes and proxy first." }
+            p.alarm role="alert" { strong { "The prober seems to be offline. " }
+                "The last runs of every provider failed on the network: check this machine's DNS, routes and proxy first." }
         }
         @if let Some(part) = &view.prober.stuck {
-            p.alarm role="alert" { strong { "A part of the prober is stuck: " } (part) ". What is below may be old; look at its log." }
+            p.alarm role="alert" { strong { "A part of the prober is stuck: " } (part) ". The results may be out of date; check the prober's log." }
         }
         @if view.prober.own.reloaded.is_some() && !view.prober.own.reload_successful {
             p.alarm role="alert" { strong { "The last reload failed. " }
-                "An older configuration is in force: check-config and the prober's log say what is wrong with the new one." }
+                "The previous configuration remains in use: check-config and the prober's log list the problems of the new one." }
         }
     }
 }
 
-/// What probes of one provider have in common.
+/// The attributes by which failing probes of a provider are grouped.
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
-struct Trouble<'a> {
+struct Problem<'a> {
     state: State,
     provider: &'a str,
     reason: Option<Reason>,
@@ -105,10 +106,10 @@ struct Trouble<'a> {
     wait: Option<SkipCause>,
 }
 
-fn trouble(row: &Row) -> Trouble<'_> {
+fn problem(row: &Row) -> Problem<'_> {
     let last = row.last().filter(|run| !run.success());
     let failure = last.and_then(|run| run.failure.as_deref());
-    Trouble {
+    Problem {
         state: row.now.state,
         provider: &row.probe.provider.name,
         reason: last.map(|run| run.reason),
@@ -119,66 +120,66 @@ fn trouble(row: &Row) -> Trouble<'_> {
     }
 }
 
-fn troubles(rows: &[Row], now: SystemTime) -> Markup {
-    let mut groups: BTreeMap<Trouble<'_>, Vec<&Row>> = BTreeMap::new();
+fn problems(rows: &[Row], now: SystemTime) -> Markup {
+    let mut groups: BTreeMap<Problem<'_>, Vec<&Row>> = BTreeMap::new();
     for row in rows.iter().filter(|row| row.now.state.needs_attention() || row.now.stuck) {
-        groups.entry(trouble(row)).or_default().push(row);
+        groups.entry(problem(row)).or_default().push(row);
     }
     let all = groups.len();
     html! {
-        section #troubles aria-labelledby="troubles-title" {
-            h2 #troubles-title { "Needs attention" }
+        section #problems aria-labelledby="problems-title" {
+            h2 #problems-title { "Needs attention" }
             @if groups.is_empty() {
                 @if rows.iter().all(|row| row.last().is_none()) {
                     p.calm { "No probe has run yet." }
                 } @else {
-                    p.calm { "Nothing: all that has been probed is up." }
+                    p.calm { "Nothing: all probes that have run are up." }
                 }
             }
-            ul.troubles {
-                @for (trouble, rows) in groups.iter().take(MOST_TROUBLES) { (write_trouble(trouble, rows, now)) }
+            ul.problems {
+                @for (problem, rows) in groups.iter().take(MAX_PROBLEMS) { (write_problem(problem, rows, now)) }
             }
-            @if all > MOST_TROUBLES { p { (all - MOST_TROUBLES) " more are in the tables below." } }
+            @if all > MAX_PROBLEMS { p { (all - MAX_PROBLEMS) " more in the tables below." } }
         }
     }
 }
 
-fn write_trouble(trouble: &Trouble<'_>, rows: &[&Row], now: SystemTime) -> Markup {
+fn write_problem(problem: &Problem<'_>, rows: &[&Row], now: SystemTime) -> Markup {
     let since = rows.iter().filter_map(|row| row.kept.failing_since).min();
     let until = rows.iter().filter_map(|row| row.now.wait).map(|(_, until)| until).max();
     html! {
-        li class={ "trouble " (trouble.state.name()) } {
+        li class={ "problem " (problem.state.name()) } {
             p.what {
-                (badge(trouble.state)) " "
-                strong { (trouble.provider) } " "
-                @if let Some(cause) = trouble.reason { span.reason { (reason(cause)) } }
-                @else if trouble.state == State::Slow { span.reason { "slower than its slow_after" } }
-                @else if trouble.wait == Some(SkipCause::Budget) { span.reason { "the day's budget is reached" } }
-                @else { span.reason { "has not run when it was due" } }
+                (badge(problem.state)) " "
+                strong { (problem.provider) } " "
+                @if let Some(cause) = problem.reason { span.reason { (reason(cause)) } }
+                @else if problem.state == State::Slow { span.reason { "slower than slow_after" } }
+                @else if problem.wait == Some(SkipCause::Budget) { span.reason { "the daily budget is used up" } }
+                @else { span.reason { "overdue" } }
             }
             p.who {
-                @for (number, row) in rows.iter().take(MOST_NAMES).enumerate() {
+                @for (number, row) in rows.iter().take(MAX_NAMES).enumerate() {
                     @if number > 0 { ", " }
                     a href={ "/probes/" (row.probe.name) } { (row.probe.name) }
                 }
-                @if rows.len() > MOST_NAMES { " and " (rows.len() - MOST_NAMES) " more" }
+                @if rows.len() > MAX_NAMES { " and " (rows.len() - MAX_NAMES) " more" }
             }
             dl.facts {
-                @if let Some(blamed) = trouble.fault { div { dt { "Fault" } dd { (fault(blamed)) } } }
+                @if let Some(blamed) = problem.fault { div { dt { "Fault" } dd { (fault(blamed)) } } }
                 @if let Some(since) = since {
                     div { dt { "Since" } dd { (time(since, now)) " UTC, " (span(between(since, now))) } }
                 }
-                @if let Some((until, cause)) = until.zip(trouble.wait) {
-                    div { dt { "Waits until" } dd { (time(until, now)) " UTC, for " (wait(cause)) } }
+                @if let Some((until, cause)) = until.zip(problem.wait) {
+                    div { dt { "Waiting until" } dd { (time(until, now)) " UTC, because of " (wait(cause)) } }
                 }
-                @if !trouble.detail.is_empty() { div { dt { "Found" } dd { (trouble.detail) } } }
+                @if !problem.detail.is_empty() { div { dt { "Detail" } dd { (problem.detail) } } }
             }
-            @if !trouble.hint.is_empty() { p.remedy { strong { "What to do: " } (trouble.hint) } }
+            @if !problem.hint.is_empty() { p.remedy { strong { "What to do: " } (problem.hint) } }
         }
     }
 }
 
-/// A time as people and programs read it.
+/// Formats a time for people, with the machine-readable form as attribute.
 pub(super) fn time(time: SystemTime, now: SystemTime) -> Markup {
     html! { time datetime=(rfc3339(time)) { (clock(time, now)) } }
 }
@@ -191,10 +192,10 @@ fn providers(rows: &[Row], now: SystemTime) -> Markup {
     html! {
         section #providers aria-labelledby="providers-title" {
             h2 #providers-title { "Providers" }
-            p.note { "Over the last " (MAX_RUNS) " runs of each probe at most, which is what is kept in memory since the start. "
-                "In a strip the latest run is on the right: low marks succeeded, tall ones failed. "
-                "Available is what has no fault of gateway, provider or network: a bad key of ours is not their downtime, nor is what failed "
-                "while the prober itself was offline." }
+            p.note { "Over the last " (MAX_RUNS) " runs of each probe at most, since the start of the daemon. "
+                "In the strips the latest run is on the right: low marks are successes, tall ones are failures. "
+                "Available is the share of runs without a fault of gateway, provider or network: a rejected key of ours is not downtime, nor are failures "
+                "while the prober was offline." }
             @for (name, rows) in &providers { (provider(name, rows, now)) }
         }
     }
@@ -217,7 +218,7 @@ fn provider(name: &str, rows: &[&Row], now: SystemTime) -> Markup {
                     th scope="col" { "State" } th scope="col" { "Probe" } th.runs scope="col" { "Last runs" }
                     th.n scope="col" { abbr title="median duration" { "p50" } }
                     th.n.wide scope="col" { abbr title="95th percentile of the duration" { "p95" } }
-                    th.n.wide scope="col" { "First token" } th.n.wide scope="col" { "Available" } th.n.wide scope="col" { "Next due" }
+                    th.n.wide scope="col" { "First token" } th.n.wide scope="col" { "Available" } th.n.wide scope="col" { "Next run" }
                 } }
                 tbody { @for row in rows { (write_row(row, now)) } }
             }
@@ -234,7 +235,7 @@ fn write_row(row: &Row, now: SystemTime) -> Markup {
             th scope="row" {
                 a href={ "/probes/" (probe.name) } { (probe.name) }
                 span.sub { (probe.check()) @if let Some(model) = &probe.model { " · " (model) } }
-                @if let Some((cause, _)) = row.now.wait { span.sub { "waits for " (wait(cause)) } }
+                @if let Some((cause, _)) = row.now.wait { span.sub { "waiting because of " (wait(cause)) } }
             }
             td.runs { (charts::strip(&row.kept.runs)) }
             td.n { (took_or_none(figures.p50)) }
@@ -251,30 +252,30 @@ fn comparisons(history: &History, rows: &[Row]) -> Markup {
     html! {
         @if !comparisons.is_empty() {
             section #comparisons aria-labelledby="comparisons-title" {
-                h2 #comparisons-title { "Gateway against direct" }
+                h2 #comparisons-title { "Gateway compared with direct" }
                 table {
                     thead { tr {
                         th scope="col" { "Comparison" } th.n scope="col" { "Gateway" } th.n scope="col" { "Direct" }
-                        th.n scope="col" { "Adds" } th scope="col" { "Faults" }
+                        th.n scope="col" { "Overhead" } th scope="col" { "Faults" }
                     } }
                     tbody { @for comparison in comparisons.iter() { (write_comparison(comparison, rows)) } }
                 }
-                p.note { "Medians over pairs of runs of which both succeeded." }
+                p.note { "Medians over pairs of successful runs." }
             }
         }
     }
 }
 
 fn write_comparison(comparison: &Comparison, rows: &[Row]) -> Markup {
-    // A pair is told by whichever run was its second.
+    // The result of a pair is stored with its second run.
     let is_of = |row: &&Row| row.probe.name == comparison.gateway || row.probe.name == comparison.direct;
     let pairs: Vec<&Pair> = rows.iter().filter(is_of).flat_map(|row| &row.kept.pairs).collect();
-    let overhead = Overhead::of(&pairs);
+    let overhead = Overhead::new(&pairs);
     let count = |verdict| pairs.iter().filter(|pair| pair.verdict() == verdict).count();
     let blamed = [
         ("gateway", count(PairVerdict::GatewayFault)),
         ("provider", count(PairVerdict::ProviderFault)),
-        ("direct way", count(PairVerdict::DirectFault)),
+        ("direct connection", count(PairVerdict::DirectFault)),
         ("unclear", count(PairVerdict::Inconclusive)),
     ];
     html! {
@@ -311,14 +312,14 @@ fn pools(history: &History, rows: &[Row]) -> Markup {
                     thead { tr { th scope="col" { "Pool" } th.n scope="col" { "Available" } th scope="col" { "Members" } } }
                     tbody { @for pool in pools.iter() { (write_pool(pool, rows)) } }
                 }
-                p.note { "Of the weight of the members that have run, the share of those whose last run succeeded." }
+                p.note { "Weighted share of members whose last run succeeded; members without a run are ignored." }
             }
         }
     }
 }
 
 fn write_pool(pool: &Pool, rows: &[Row]) -> Markup {
-    // Rows are by name.
+    // Rows are sorted by name.
     let row = |name: &String| rows.binary_search_by(|row| row.probe.name.cmp(name)).ok().map(|at| &rows[at]);
     let members: Vec<_> =
         pool.members.iter().filter_map(|member| Some((member.weight, row(&member.probe)?))).collect();
@@ -339,7 +340,8 @@ fn write_pool(pool: &Pool, rows: &[Row]) -> Markup {
     }
 }
 
-/// Ranked by when something is seen: the first token of a stream, else the whole answer.
+/// Ranked by the time to the first visible text: the first token of a stream, otherwise the whole
+/// answer.
 fn models(rows: &[Row]) -> Markup {
     let mut ranked: Vec<_> = rows
         .iter()
@@ -348,7 +350,7 @@ fn models(rows: &[Row]) -> Markup {
         .collect();
     ranked.sort_by_key(|(seen, _)| *seen);
     let prompt = |row: &Row| row.probe.chat().map_or(0, |chat| chat.prompt.len());
-    // Which prompt it was matters where they differ in size.
+    // Prompt sizes are shown only if they differ.
     let sized = ranked.iter().any(|(_, row)| prompt(row) != prompt(ranked[0].1));
     html! {
         @if !ranked.is_empty() {
@@ -356,8 +358,8 @@ fn models(rows: &[Row]) -> Markup {
                 h2 #models-title { "Models by speed" }
                 table {
                     thead { tr {
-                        th.n scope="col" { "#" } th scope="col" { "Model" } th.n scope="col" { "Seen after" }
-                        th.n scope="col" { "Whole answer" } th.n scope="col" { "Tokens a second" }
+                        th.n scope="col" { "#" } th scope="col" { "Model" } th.n scope="col" { "First text" }
+                        th.n scope="col" { "Total" } th.n scope="col" { "Tokens per second" }
                     } }
                     tbody { @for (number, (seen, row)) in ranked.iter().enumerate() {
                         tr {
@@ -374,7 +376,7 @@ fn models(rows: &[Row]) -> Markup {
                         }
                     } }
                 }
-                p.note { "Medians. Something is seen at the first token of a stream, else with the whole answer." }
+                p.note { "Medians. The first text is the first token of a stream, otherwise the whole answer." }
             }
         }
     }
@@ -393,7 +395,7 @@ fn budget(budget: Option<&BudgetNow>, now: SystemTime) -> Markup {
                         div { dt { "Tokens" } dd { (budget.spent_tokens) " of " (limit) } }
                     }
                     @if let Some(resumes) = budget.resumes {
-                        div { dt { "Reached" } dd { "chat and stream go on at " (time(resumes, now)) " UTC" } }
+                        div { dt { "Reached" } dd { "chat and stream resume at " (time(resumes, now)) " UTC" } }
                     }
                 }
             }
@@ -408,23 +410,23 @@ fn prober(view: &View<'_>) -> Markup {
             h2 #prober-title { "This prober" }
             dl.facts.rows {
                 div { dt { "Version" } dd { (env!("CARGO_PKG_VERSION")) } }
-                div { dt { "State" } dd { (view.prober.readiness) ", " @if let Some(part) = &view.prober.stuck { (part) " is stuck" } @else { "all parts live" } } }
+                div { dt { "State" } dd { (view.prober.readiness) ", " @if let Some(part) = &view.prober.stuck { (part) " is stuck" } @else { "all parts alive" } } }
                 div { dt { "Network" } dd { @match view.prober.offline {
-                    Some(true) => "cut off",
+                    Some(true) => "offline",
                     Some(false) => "online",
-                    None => "cannot be told with fewer than two providers",
+                    None => "unknown with fewer than two providers",
                 } } }
                 div { dt { "Up since" } dd { (time(view.prober.started, view.now)) " UTC, " (span(between(view.prober.started, view.now))) } }
                 div { dt { "Configuration" } dd {
                     @match own.reloaded {
-                        Some(at) => { "of " (time(at, view.now)) " UTC" }
+                        Some(at) => { "loaded at " (time(at, view.now)) " UTC" }
                         None => "not loaded yet",
                     }
                     @if own.reloaded.is_some() && !own.reload_successful { ", the last reload failed" }
                 } }
                 div { dt { "Lag" } dd { @match own.lag {
-                    Some(lag) => { "99 % of runs started within " (took(lag)) " of their due time" }
-                    None => "no run yet, or more than 10 s for more than one in a hundred",
+                    Some(lag) => { "99 % of runs started within " (took(lag)) " of their scheduled time" }
+                    None => "no run yet, or more than 10 s for over 1 % of runs",
                 } } }
                 div { dt { "Lines lost" } dd { (own.lines_dropped) " dropped, " (own.write_errors) " failed writes" } }
                 div { dt { "Restarted tasks" } dd { (own.restarts) } }

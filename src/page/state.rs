@@ -1,4 +1,4 @@
-//! How a probe is now, in one word and what belongs to it.
+//! The current state of a probe.
 
 use std::time::{Duration, SystemTime};
 
@@ -9,21 +9,22 @@ use crate::{
     outcome::{Reason, SkipCause},
 };
 
-/// Beyond its due time, its timeout and this, a probe is stuck (contract of `langmart_probe_next_run_timestamp_seconds`).
-const PATIENCE: Duration = Duration::from_secs(60);
+/// A probe is stuck if it has not run until this long after its due time and timeout (contract of
+/// `langmart_probe_next_run_timestamp_seconds`).
+const STUCK_AFTER: Duration = Duration::from_secs(60);
 
-/// How a probe is now. The order is that of urgency.
+/// The state of a probe, in order of urgency.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum State {
     /// The last run failed.
     Failing,
-    /// It waits since the service asked for it, for a reason that waiting alone may not heal.
+    /// It backs off for a reason that may not pass by waiting, or the budget is used up.
     Paused,
-    /// The service limits it, and it waits.
+    /// It is rate limited and backs off.
     Limited,
-    /// The last run succeeded too slowly.
+    /// The last run succeeded but was slow.
     Slow,
-    /// It has not run yet, or should have long ago.
+    /// It has not run yet, or is overdue.
     Unknown,
     /// The last run succeeded.
     Up,
@@ -44,39 +45,40 @@ impl State {
         }
     }
 
-    /// Whether somebody may have to do something.
+    /// Returns whether an operator may have to act.
     pub(super) const fn needs_attention(self) -> bool {
         matches!(self, Self::Failing | Self::Paused | Self::Limited | Self::Slow)
     }
 }
 
-/// A probe with its state.
+/// The state of a probe with its details.
 #[derive(Debug)]
 pub(super) struct Now {
     pub(super) state: State,
-    /// What keeps it from running, or kept it the last time that it was due, and when it is to run; `None`: nothing.
+    /// The cause that delays the next run, or has skipped the last one, and the time of the next
+    /// run.
     pub(super) wait: Option<(SkipCause, SystemTime)>,
-    /// It should have run long ago.
+    /// Whether the run is overdue.
     pub(super) stuck: bool,
 }
 
 impl Now {
-    pub(super) fn of(probe: &Probe, kept: &Snapshot, budget: Option<&BudgetNow>, now: SystemTime) -> Self {
+    pub(super) fn new(probe: &Probe, kept: &Snapshot, budget: Option<&BudgetNow>, now: SystemTime) -> Self {
         let wait = wait(probe, kept, budget, now);
-        let stuck = kept.waiting.next_run.is_some_and(|due| due + probe.timeout + PATIENCE < now);
+        let stuck = kept.waiting.next_run.is_some_and(|due| due + probe.timeout + STUCK_AFTER < now);
         let state = match (kept.runs.last(), wait) {
             _ if stuck => State::Unknown,
             (_, Some((SkipCause::Budget, _))) => State::Paused,
             (Some(run), Some((SkipCause::Backoff, _))) if run.reason == Reason::Billing => State::Paused,
             (_, Some((SkipCause::Backoff, _))) => State::Limited,
-            // Its turn comes: what the last run found holds until then.
+            // Other delays are short: the last result remains valid.
             (last, _) => last.map_or(State::Unknown, |run| of_run(run)),
         };
         Self { state, wait, stuck }
     }
 }
 
-/// The state that a run alone tells.
+/// Returns the state after a run, regardless of delays.
 pub(super) fn of_run(run: &Run) -> State {
     match run.reason {
         Reason::Ok if run.slow => State::Slow,

@@ -1,4 +1,4 @@
-//! Pages of every state, and what may not be in them.
+//! Tests of the pages in every state, and of escaping.
 
 use std::{
     net::IpAddr,
@@ -94,7 +94,7 @@ fn spent() -> BudgetNow {
 }
 
 #[test]
-fn every_state_is_told_and_the_worst_comes_first() {
+fn every_state_is_shown_with_the_worst_first() {
     let history = every_state();
     let view = View { budget: Some(spent()), ..view(&history) };
     let json: Value = serde_json::from_slice(&super::probes(&view, &Filter::default())).unwrap();
@@ -102,30 +102,30 @@ fn every_state_is_told_and_the_worst_comes_first() {
         assert_eq!(probe["state"], probe["probe"], "{probe}");
     }
     let page = overview(&view);
-    let troubles = page.split("id=\"providers\"").next().unwrap();
-    let position = |name: &str| troubles.find(&format!("/probes/{name}")).unwrap_or_else(|| panic!("{name}"));
+    let problems = page.split("id=\"providers\"").next().unwrap();
+    let position = |name: &str| problems.find(&format!("/probes/{name}")).unwrap_or_else(|| panic!("{name}"));
     assert!(position("failing") < position("paused") && position("paused") < position("limited"), "{page}");
-    assert!(!troubles.contains("/probes/up"), "{page}");
+    assert!(!problems.contains("/probes/up"), "{page}");
     for part in
-        ["Fault</dt><dd>the gateway", "Since", "Waits until", "1 failing", "the day's budget is reached"]
+        ["Fault</dt><dd>the gateway", "Since", "Waiting until", "1 failing", "the daily budget is used up"]
     {
-        assert!(troubles.contains(part), "{part} in {page}");
+        assert!(problems.contains(part), "{part} in {page}");
     }
 }
 
 #[test]
-fn a_probe_that_should_have_run_long_ago_is_unknown() {
+fn overdue_probe_is_unknown() {
     let probes = probes();
     let history = of(&probes);
     run(&history, &probes[5], 7200, Reason::Ok);
     history.of(&probes[5]).waits(Waiting { next_run: Some(now() - HOUR), backoff_until: None });
     let json: Value = serde_json::from_slice(&super::probes(&view(&history), &Filter::default())).unwrap();
     assert_eq!(json["probes"][5]["state"], "unknown");
-    assert!(overview(&view(&history)).contains("has not run when it was due"));
+    assert!(overview(&view(&history)).contains("overdue"));
 }
 
 #[test]
-fn a_probe_that_is_held_back_says_for_what_and_keeps_its_state() {
+fn delayed_probe_shows_cause_and_keeps_its_state() {
     let probes = probes();
     let history = of(&probes);
     run(&history, &probes[5], 60, Reason::Ok);
@@ -139,14 +139,14 @@ fn a_probe_that_is_held_back_says_for_what_and_keeps_its_state() {
         assert_eq!((&probe["state"], &probe["waits_for"]), (&state.into(), &"pacing".into()), "{probe}");
         assert_eq!(probe["waits_until"], rfc3339(now() + HOUR));
     }
-    let held = "waits for requests_per_minute of its provider";
+    let held = "waiting because of requests_per_minute of its provider";
     assert_eq!(overview(&view(&history)).matches(held).count(), 2);
     let page = detail(&view(&history), &history.of(&probes[5]));
-    assert!(page.contains("3 due runs, the latest for requests_per_minute of its provider"), "{page}");
+    assert!(page.contains("3 runs, the latest because of requests_per_minute of its provider"), "{page}");
 }
 
 #[test]
-fn what_failed_while_the_prober_was_offline_is_no_downtime() {
+fn failure_while_offline_is_not_downtime() {
     let probes = probes();
     let history = of(&probes[..1]);
     let ends = |reason, fault, offline| {
@@ -163,13 +163,13 @@ fn what_failed_while_the_prober_was_offline_is_no_downtime() {
     ends(Reason::Connect, Fault::Network, true);
     assert_eq!(available(), 1.0);
     ends(Reason::Unavailable, Fault::Gateway, true);
-    assert_eq!(available(), 0.5, "it was reached");
+    assert_eq!(available(), 0.5, "the gateway was reached");
     ends(Reason::Connect, Fault::Network, false);
     assert_eq!(available(), 1.0 / 3.0);
 }
 
 #[test]
-fn pools_and_the_prober_itself_are_told() {
+fn page_shows_pools_and_the_prober() {
     let probes = probes();
     let history = History::default();
     let member = |number: usize, weight| PoolMember { probe: probes[number].name.clone(), weight };
@@ -204,7 +204,7 @@ fn pools_and_the_prober_itself_are_told() {
 }
 
 #[test]
-fn everything_is_escaped() {
+fn all_values_are_escaped() {
     let history = every_state();
     let all = history.all();
     let pages = all.values().map(|probe| detail(&view(&history), probe)).chain([overview(&view(&history))]);
@@ -219,7 +219,7 @@ fn everything_is_escaped() {
 }
 
 #[test]
-fn filters_choose() {
+fn filters_select_records() {
     let history = every_state();
     let view = view(&history);
     let ask = |query: &str| -> Value {
@@ -246,7 +246,7 @@ fn filters_choose() {
 }
 
 #[test]
-fn the_api_is_as_documented() {
+fn api_members_are_documented() {
     const DOCUMENT: &str = include_str!("../../docs/reference/http-api.md");
     let documented = |mark: &str| -> Vec<&str> {
         let (_, rest) = DOCUMENT.split_once(&format!("<!-- members of {mark} -->\n")).unwrap();
@@ -261,7 +261,7 @@ fn the_api_is_as_documented() {
     let address: IpAddr = [192, 0, 2, 7].into();
     let server = || DnsServer { server: "system".to_owned(), answer: Ok(vec![address]), duration: HOUR };
     let measure = Measure { fault: Fault::None, duration: HOUR, first_token: None };
-    // Every member by name, so that a new one does not compile until it is here.
+    // Every member is listed, so that a new one does not compile until it is added here.
     let full = |reason, fault| Outcome {
         time: now(),
         reason,
@@ -326,18 +326,18 @@ fn the_api_is_as_documented() {
         let answer: Value = serde_json::from_slice(&answer).unwrap();
         assert_eq!(answer["kept_per_probe"], MAX_RUNS);
         let rows = answer[mark].as_array().unwrap();
-        let mut told: Vec<&str> =
+        let mut found: Vec<&str> =
             rows.iter().flat_map(|row| row.as_object().unwrap().keys()).map(String::as_str).collect();
-        told.sort_unstable();
-        told.dedup();
+        found.sort_unstable();
+        found.dedup();
         let mut expected = documented(mark);
         expected.sort_unstable();
-        assert_eq!(told, expected, "{mark}");
+        assert_eq!(found, expected, "{mark}");
     }
 }
 
 #[test]
-fn a_thousand_probes_that_come_and_go_make_a_small_page() {
+fn page_of_a_thousand_probes_is_small() {
     let acme = Arc::new(provider("acme", Api::Langmart));
     let probes: Vec<_> = (0..1000).map(|number| chat(&format!("probe-{number}"), &acme, "model")).collect();
     let history = of(&probes);
@@ -357,7 +357,7 @@ fn a_thousand_probes_that_come_and_go_make_a_small_page() {
 }
 
 #[test]
-fn an_answer_in_the_names_of_blackbox_exporter() {
+fn blackbox_response_has_expected_metrics() {
     let probes = probes();
     let history = of(&probes);
     let outcome = Outcome {
@@ -365,7 +365,7 @@ fn an_answer_in_the_names_of_blackbox_exporter() {
         http_version: Some("1.1"),
         ..run(&history, &probes[0], 5, Reason::Unavailable)
     };
-    let asked = Answer { probe: &probes[0], outcome: &outcome, waits: None, debug: false, now: now() };
+    let asked = Answer { probe: &probes[0], outcome: &outcome, not_run: None, debug: false, now: now() };
     let text = answer(&asked);
     for line in [
         "probe_success 0",
@@ -374,20 +374,20 @@ fn an_answer_in_the_names_of_blackbox_exporter() {
         "probe_http_ssl 1",
         "probe_http_duration_seconds{phase=\"processing\"} 0.105",
         "probe_duration_seconds 0.105",
-        "langmart_prober_last_result_given 0",
+        "langmart_prober_result_cached 0",
     ] {
-        assert!(text.lines().any(|told| told == line), "{line} in {text}");
+        assert!(text.lines().any(|found| found == line), "{line} in {text}");
     }
-    let debug = answer(&Answer { waits: Some(SkipCause::Budget), debug: true, ..asked });
+    let debug = answer(&Answer { not_run: Some(SkipCause::Budget), debug: true, ..asked });
     assert!(
         debug.contains("Reason unavailable, fault gateway.") && debug.contains("What to do: <b>look</b>"),
         "{debug}"
     );
-    assert!(debug.contains("langmart_prober_last_result_given 1"), "{debug}");
+    assert!(debug.contains("langmart_prober_result_cached 1"), "{debug}");
 }
 
 #[test]
-fn models_that_were_asked_different_prompts_say_so() {
+fn ranking_shows_prompt_sizes_if_they_differ() {
     let acme = Arc::new(provider("acme", Api::Langmart));
     let asked = |name: &str, prompt: String| {
         let mut probe = Arc::into_inner(chat(name, &acme, "m")).unwrap();

@@ -1,4 +1,4 @@
-//! Times and figures as a person reads them at a glance.
+//! Formats times and figures for people.
 
 use std::time::{Duration, SystemTime};
 
@@ -6,7 +6,7 @@ use jiff::Timestamp;
 
 use crate::outcome::{Fault, Reason, SkipCause};
 
-/// A time of day in UTC, with the date where it is not today's.
+/// Formats a time in UTC, with the date if it is not today.
 pub(super) fn clock(time: SystemTime, now: SystemTime) -> String {
     let stamp = |time| Timestamp::try_from(time).unwrap_or_default();
     let (time, now) = (stamp(time), stamp(now));
@@ -15,7 +15,7 @@ pub(super) fn clock(time: SystemTime, now: SystemTime) -> String {
     time.strftime(format).to_string()
 }
 
-/// How long ago, or how far ahead: in whole minutes, so that a page does not change with each second.
+/// Formats a period in whole minutes, so that a page does not change every second.
 pub(super) fn span(duration: Duration) -> String {
     let minutes = duration.as_secs() / 60;
     match (minutes / 1440, minutes / 60 % 24, minutes % 60) {
@@ -26,12 +26,12 @@ pub(super) fn span(duration: Duration) -> String {
     }
 }
 
-/// The time from one to the other, 0 where it is negative.
+/// Returns the time between both, or 0 if it is negative.
 pub(super) fn between(earlier: SystemTime, later: SystemTime) -> Duration {
     later.duration_since(earlier).unwrap_or_default()
 }
 
-/// How long something took.
+/// Formats a duration.
 pub(super) fn took(duration: Duration) -> String {
     let seconds = duration.as_secs_f64();
     if seconds < 0.01 {
@@ -45,17 +45,17 @@ pub(super) fn took(duration: Duration) -> String {
     }
 }
 
-/// The same where there may be none.
+/// Formats a duration that may be unknown.
 pub(super) fn took_or_none(duration: Option<Duration>) -> String {
     duration.map_or_else(|| "–".to_owned(), took)
 }
 
-/// A share, rounded down, so that only what never failed is 100 %.
+/// Formats a share, rounded down, so that 100 % means no failure.
 pub(super) fn share(share: f64) -> String {
     if share >= 1.0 { "100 %".to_owned() } else { format!("{:.1} %", (share * 1000.0).floor() / 10.0) }
 }
 
-/// A configured span of time: `5m`, `90s`, `500ms`.
+/// Formats a configured duration: `5m`, `90s`, `500ms`.
 pub(super) fn interval(duration: Duration) -> String {
     let (seconds, milliseconds) = (duration.as_secs(), duration.subsec_millis());
     match (seconds, milliseconds) {
@@ -67,18 +67,18 @@ pub(super) fn interval(duration: Duration) -> String {
     }
 }
 
-/// What keeps a probe from running.
+/// Returns the cause of a delay in words.
 pub(super) fn wait(cause: SkipCause) -> &'static str {
     match cause {
-        SkipCause::Backoff => "the service's limits",
-        SkipCause::Budget => "the next day's budget",
+        SkipCause::Backoff => "backoff",
+        SkipCause::Budget => "the daily budget",
         SkipCause::Pacing => "requests_per_minute of its provider",
-        SkipCause::Overrun => "the run before it",
-        SkipCause::Concurrency => "a place among the runs in flight",
+        SkipCause::Overrun => "the previous run",
+        SkipCause::Concurrency => "max_concurrent",
     }
 }
 
-/// A reason in a few plain words.
+/// Returns a reason in words.
 pub(super) fn reason(reason: Reason) -> &'static str {
     match reason {
         Reason::Ok => "succeeded",
@@ -88,7 +88,7 @@ pub(super) fn reason(reason: Reason) -> &'static str {
         Reason::Tls => "TLS failed",
         Reason::Timeout => "timed out",
         Reason::Disconnected => "disconnected",
-        Reason::AuthFailed => "key not accepted",
+        Reason::AuthFailed => "key rejected",
         Reason::Permission => "not permitted",
         Reason::Billing => "credit or quota used up",
         Reason::RateLimited => "rate limited",
@@ -97,27 +97,27 @@ pub(super) fn reason(reason: Reason) -> &'static str {
         Reason::GatewayTimeout => "gateway timeout",
         Reason::ServerError => "server error",
         Reason::ModelNotFound => "model not found",
-        Reason::InvalidRequest => "request refused",
+        Reason::InvalidRequest => "request rejected",
         Reason::UnexpectedStatus => "unexpected status",
-        Reason::Malformed => "malformed answer",
+        Reason::Malformed => "malformed response",
         Reason::ErrorIn200 => "error inside a 200",
         Reason::NoContent => "no visible content",
         Reason::StreamError => "error in the stream",
-        Reason::StreamTruncated => "stream cut short",
+        Reason::StreamTruncated => "stream truncated",
         Reason::StreamStalled => "stream stalled",
         Reason::UnmetExpectation => "expectation not met",
         Reason::Internal => "prober failed",
     }
 }
 
-/// Whose part failed, as an answer to the question whose fault it is.
+/// Returns the responsible party in words.
 pub(super) fn fault(fault: Fault) -> &'static str {
     match fault {
-        Fault::None => "nobody's",
-        Fault::Network => "the network on the way there",
+        Fault::None => "none",
+        Fault::Network => "the network",
         Fault::Gateway => "the gateway",
         Fault::Provider => "the provider",
-        Fault::Caller => "ours: key, credit, limits or probe",
+        Fault::Caller => "our side: key, credit, limits or configuration",
         Fault::Prober => "the prober itself",
     }
 }

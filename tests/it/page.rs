@@ -47,21 +47,21 @@ fn url(daemon: &Daemon, path: &str) -> String {
 }
 
 #[test]
-fn an_operator_sees_what_is_wrong_and_looks_closer() {
+fn status_page_lists_problems_and_links_to_probes() {
     if !parts::has(PARTS, false) {
         return;
     }
     let (_simulator, _place, daemon) = busy("500ms");
     let browser = Browser::open(1280, 1000);
     browser.go(&url(&daemon, "/"));
-    let troubles = browser.script("return document.getElementById('troubles').innerText");
-    for part in ["failing", "unavailable", "the gateway", "limited", "Waits until", "What to do"] {
-        assert!(troubles.as_str().unwrap().contains(part), "{part} in {troubles}");
+    let problems = browser.script("return document.getElementById('problems').innerText");
+    for part in ["failing", "unavailable", "the gateway", "limited", "Waiting until", "What to do"] {
+        assert!(problems.as_str().unwrap().contains(part), "{part} in {problems}");
     }
     // By keyboard alone: the first stop skips to the content, further ones reach the probes.
     browser.press(TAB);
     assert_eq!(browser.script("return document.activeElement.className"), "skip");
-    browser.script("document.querySelector('#troubles a[href=\"/probes/gateway\"]').focus()");
+    browser.script("document.querySelector('#problems a[href=\"/probes/gateway\"]').focus()");
     browser.press(ENTER);
     browser.until("the probe's page", "return location.pathname === '/probes/gateway'");
     let page = browser.script("return document.body.innerText");
@@ -94,7 +94,7 @@ fn it_refreshes_in_place_and_says_when_it_cannot() {
     browser.script(
         "document.documentElement.style.overflowAnchor = 'none'; \
          document.querySelector('details').open = true; document.querySelector('nav.crumbs a').focus(); \
-         scrollTo(0, 100); window.before = [document.activeElement, scrollY, document.querySelector('#told')]",
+         scrollTo(0, 100); window.before = [document.activeElement, scrollY, document.querySelector('#service')]",
     );
     let bars = "return document.querySelectorAll('svg.phases .mark').length";
     let before = browser.script(bars).as_u64().unwrap();
@@ -107,7 +107,7 @@ fn it_refreshes_in_place_and_says_when_it_cannot() {
     });
     let same = browser.script(
         "return [document.activeElement === before[0], scrollY === before[1], \
-         document.querySelector('#told') === before[2], document.querySelector('details').open]",
+         document.querySelector('#service') === before[2], document.querySelector('details').open]",
     );
     assert_eq!(same, json!([true, true, true, true]), "focus, scrolling, nodes and what is open");
     assert_eq!(browser.complaints(), [""; 0]);

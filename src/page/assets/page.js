@@ -1,12 +1,13 @@
 "use strict";
-// Refreshes the page in place: whatever has not changed stays, and with it the focus, the scrolling and what is open.
+// Refreshes the page in place. Unchanged nodes are kept, so that focus, scroll position and open
+// details survive.
 (() => {
   const period = Number(document.documentElement.dataset.refresh) * 1000;
   const button = document.getElementById("pause");
   const stale = document.getElementById("stale");
   let paused = false;
 
-  // Makes `old` like `fresh`, node by node.
+  // Changes `old` to equal `fresh`, node by node.
   const morph = (old, fresh) => {
     if (old.isEqualNode(fresh)) return;
     if (old.nodeType !== fresh.nodeType || old.nodeName !== fresh.nodeName) {
@@ -18,7 +19,7 @@
       return;
     }
     for (const { name } of [...old.attributes]) {
-      // Whether details are open is the reader's.
+      // The user decides whether details are open.
       if (name !== "open" && !fresh.hasAttribute(name)) old.removeAttribute(name);
     }
     for (const { name, value } of fresh.attributes) {
