@@ -8,7 +8,7 @@ use tracing::{error, info};
 
 use crate::{
     config::{self, CertificateFiles, Stamp},
-    server::State,
+    server::ServerState,
 };
 
 /// The files of the listener's certificate, or `None` without TLS.
@@ -50,7 +50,7 @@ impl Certificate {
 
     /// Applies the result of a check. An unusable certificate is logged once, and the previous one
     /// remains in use.
-    pub(super) fn take_over(&mut self, result: Option<CheckResult>, state: &State) {
+    pub(super) fn take_over(&mut self, result: Option<CheckResult>, state: &ServerState) {
         let Some(CheckResult { watched, renewed }) = result else { return };
         let Some(known) = self.0.as_mut().filter(|known| Arc::ptr_eq(&known.files, &watched.files)) else {
             // A reload has loaded other files since.
@@ -59,7 +59,7 @@ impl Certificate {
         *known = watched;
         match renewed {
             Some(Ok(certified)) => {
-                state.certify(certified);
+                state.set_certificate(certified);
                 info!(file = %known.files.certificate.display(), "Listener certificate renewed");
             }
             Some(Err(problem)) => {

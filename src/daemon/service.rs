@@ -35,7 +35,7 @@ use crate::{
     probe::{NetworkStack, Target, curl},
     records::Records,
     schedule::Budget,
-    server::{self, ReloadRequest, Server, State, Wishes},
+    server::{self, ControlHandles, ReloadRequest, Server, ServerState},
     signals::{Signal, Signals},
     systemd::{self, Notifier},
 };
@@ -149,7 +149,7 @@ struct Daemon {
     beat: Beat,
     probing: Probing,
     server: Server,
-    state: Arc<State>,
+    state: Arc<ServerState>,
     certificate: Certificate,
     file_watcher: FileWatcher,
     /// Start of a reload whose result has not been reported, if any.
@@ -209,15 +209,15 @@ impl Daemon {
         let beat = health.part("scheduler", SCHEDULER_STUCK_AFTER);
         let supervisor = Supervisor::new("scheduler");
         metrics.count_restarts("scheduler", supervisor.restarts());
-        let (runs, requests) = mpsc::channel(server::MOST_RUN_REQUESTS);
+        let (runs, requests) = mpsc::channel(server::MAX_RUN_REQUESTS);
         let probing = Probing::start(delivery, config.schedule.clone(), beat, requests, supervisor)
             .map_err(Fatal::other("cannot start the scheduler thread"))?;
         let (reload, reloads) = mpsc::channel(1);
-        let state = Arc::new(State::new(
+        let state = Arc::new(ServerState::new(
             metrics.clone(),
             history.clone(),
             health.clone(),
-            Wishes { reload, runs },
+            ControlHandles { reload, runs },
             &config.server,
         ));
         let server =

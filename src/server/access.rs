@@ -1,4 +1,4 @@
-//! How the listener may be reached, as the configuration in force has it: by which names, as whom, over TLS or not.
+//! The access configuration of the listener: host names, users and TLS.
 
 use std::{fmt, sync::Arc};
 
@@ -13,31 +13,34 @@ use tokio_rustls::TlsAcceptor;
 use super::users::Users;
 use crate::config;
 
-/// See the module. Replaced as a whole, so that no request meets half of a change.
+/// The access configuration. It is replaced as a whole, so that a request never uses a mixture of
+/// two configurations.
 #[derive(Clone)]
 pub(super) struct Access {
-    /// Names beside the listen address, in lower case.
+    /// Host names in addition to the listen address, in lower case.
     pub(super) hostnames: Arc<[String]>,
-    /// `None`: everybody may ask.
+    /// The users. `None` disables authentication.
     pub(super) users: Option<Arc<Users>>,
-    /// `None`: plain HTTP.
+    /// The TLS configuration. `None` means plain HTTP.
     pub(super) tls: Option<TlsAcceptor>,
     /// Whether `/probe` may run chat and stream probes.
     pub(super) probe_generation: bool,
 }
 
 impl fmt::Debug for Access {
-    /// Without the key of the certificate.
+    /// Omits the key of the certificate.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Access").field(&self.hostnames).finish()
     }
 }
 
 impl Access {
-    /// As configured. What was found out about passwords is kept from `before` where the users are the same, and TLS where
-    /// the new configuration has none: from TLS to plain HTTP it takes a restart.
+    /// Applies a configuration. Checked passwords are kept from `before` if the users are
+    /// unchanged. TLS is kept if the new configuration has none, because a change to plain HTTP
+    /// requires a restart.
     pub(super) fn new(server: &config::Server, before: Option<&Self>) -> Self {
-        let known = before.and_then(|before| before.users.clone()).filter(|users| users.are(&server.users));
+        let known =
+            before.and_then(|before| before.users.clone()).filter(|users| users.matches(&server.users));
         let certified = server.tls.as_ref().and_then(|tls| tls.certified.clone());
         Self {
             hostnames: server.hostnames.clone().into(),
@@ -47,13 +50,14 @@ impl Access {
         }
     }
 
-    /// The same with another certificate.
-    pub(super) fn certified(&self, certified: Arc<CertifiedKey>) -> Self {
+    /// Returns the same configuration with another certificate.
+    pub(super) fn with_certificate(&self, certified: Arc<CertifiedKey>) -> Self {
         Self { tls: Some(acceptor(certified)), ..self.clone() }
     }
 }
 
-/// TLS 1.2 and 1.3 with rustls' suites, all of which have forward secrecy and authenticated encryption; HTTP/1.1 alone.
+/// Returns an acceptor for TLS 1.2 and 1.3 and HTTP/1.1. All suites of rustls have forward secrecy
+/// and authenticated encryption.
 fn acceptor(certified: Arc<CertifiedKey>) -> TlsAcceptor {
     let mut config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
         .with_protocol_versions(&[&TLS13, &TLS12])

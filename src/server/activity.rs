@@ -1,4 +1,4 @@
-//! What a connection is doing and since when: the one measure of how long it may go on.
+//! The activity of a connection, which determines its timeout.
 
 use std::{
     net::IpAddr,
@@ -14,23 +14,23 @@ use tokio::{
     time::Instant,
 };
 
-/// How long a connection may take for what.
+/// The timeouts of a connection.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Patience {
-    /// For the head of a request, from the connection or its first byte on.
+pub(super) struct Timeouts {
+    /// For the head of a request, from the connection or its first byte.
     pub(super) head: Duration,
-    /// From the head of a request until the last byte of its response has been taken.
+    /// From the head of a request to the last byte of its response.
     pub(super) request: Duration,
     /// Between a response and the next request.
     pub(super) idle: Duration,
-    /// For the turn of its password to be checked.
+    /// For waiting until a password check starts.
     pub(super) login: Duration,
 }
 
-/// What one connection is doing.
+/// The activity of one connection.
 #[derive(Debug)]
 pub(super) struct Activity {
-    state: Mutex<State>,
+    state: Mutex<ActivityState>,
     /// Address of the client. `None` if the client had left before it could be read.
     client: Option<IpAddr>,
     /// The connection's task; empty only until it is spawned.
@@ -38,12 +38,12 @@ pub(super) struct Activity {
 }
 
 #[derive(Debug)]
-struct State {
+struct ActivityState {
     phase: Phase,
     since: Instant,
-    /// Responses not yet sent: with pipelining, more than one.
+    /// Number of responses not yet sent; more than one with pipelining.
     responses: usize,
-    /// An answer is being worked out that must not be lost.
+    /// Whether the connection must not be closed to make room for another.
     pinned: bool,
 }
 
@@ -55,9 +55,9 @@ enum Phase {
 }
 
 impl Activity {
-    /// Of a connection just accepted, from which a request is awaited.
+    /// Returns the activity of an accepted connection, which waits for a request.
     pub(super) fn new(client: Option<IpAddr>) -> Arc<Self> {
-        let state = State { phase: Phase::Head, since: Instant::now(), responses: 0, pinned: false };
+        let state = ActivityState { phase: Phase::Head, since: Instant::now(), responses: 0, pinned: false };
         Arc::new(Self { state: Mutex::new(state), client, task: OnceLock::new() })
     }
 
@@ -66,46 +66,48 @@ impl Activity {
         self.client
     }
 
-    /// Notes which task is to be aborted where the connection must end.
-    pub(super) fn belongs_to(&self, task: AbortHandle) {
+    /// Sets the task that is aborted to close the connection.
+    pub(super) fn set_task(&self, task: AbortHandle) {
         let known = self.task.set(task);
         debug_assert!(known.is_ok(), "a connection has one task");
     }
 
-    /// Ends the connection, whatever it is doing.
+    /// Closes the connection.
     pub(super) fn abort(&self) {
         if let Some(task) = self.task.get() {
             task.abort();
         }
     }
 
-    /// Whether the connection has ended.
+    /// Returns whether the connection has ended.
     pub(super) fn has_ended(&self) -> bool {
         self.task.get().is_some_and(AbortHandle::is_finished)
     }
 
-    /// A request's head is here. The work on it ends when what is returned is dropped, with the response's last byte.
-    pub(super) fn request(self: &Arc<Self>) -> Work {
+    /// Records the head of a request. The request ends when the result is dropped, after the last
+    /// byte of the response.
+    pub(super) fn request(self: &Arc<Self>) -> ActiveRequest {
         let mut state = self.state();
         state.responses += 1;
         if state.responses == 1 {
             state.enter(Phase::Request);
         }
-        Work(Arc::clone(self))
+        ActiveRequest(Arc::clone(self))
     }
 
-    /// When the connection has gone on for too long.
-    pub(super) fn deadline(&self, patience: &Patience) -> Instant {
+    /// Returns when the current activity times out.
+    pub(super) fn deadline(&self, timeouts: &Timeouts) -> Instant {
         let state = self.state();
-        let patience = match state.phase {
-            Phase::Head => patience.head,
-            Phase::Request => patience.request,
-            Phase::Idle => patience.idle,
+        let timeout = match state.phase {
+            Phase::Head => timeouts.head,
+            Phase::Request => timeouts.request,
+            Phase::Idle => timeouts.idle,
         };
-        state.since + patience
+        state.since + timeout
     }
 
-    /// Since when the client has not done what was its turn: to ask, or to take the answer. `None`: the turn is ours.
+    /// Returns since when the client has been expected to send or receive. Returns `None` while the
+    /// connection is pinned.
     pub(super) fn waiting_since(&self) -> Option<Instant> {
         let state = self.state();
         (!state.pinned).then_some(state.since)
@@ -118,36 +120,37 @@ impl Activity {
         }
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, ActivityState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl State {
+impl ActivityState {
     fn enter(&mut self, phase: Phase) {
         self.phase = phase;
         self.since = Instant::now();
     }
 }
 
-/// The work on one request.
+/// A request in progress.
 #[derive(Debug)]
-pub(super) struct Work(Arc<Activity>);
+pub(super) struct ActiveRequest(Arc<Activity>);
 
-impl Work {
-    /// Whose work it is.
+impl ActiveRequest {
+    /// Returns the activity of the connection.
     pub(super) fn activity(&self) -> &Arc<Activity> {
         &self.0
     }
 
-    /// While what is returned lives, the connection makes room for no other.
+    /// Keeps the connection from being closed to make room for another, until the result is
+    /// dropped.
     pub(super) fn pin(&self) -> Pin {
         self.0.state().pinned = true;
         Pin(Arc::clone(&self.0))
     }
 }
 
-/// A connection that makes room for no other.
+/// Keeps a connection from being closed to make room for another.
 #[derive(Debug)]
 pub(super) struct Pin(Arc<Activity>);
 
@@ -157,7 +160,7 @@ impl Drop for Pin {
     }
 }
 
-impl Drop for Work {
+impl Drop for ActiveRequest {
     fn drop(&mut self) {
         let mut state = self.0.state();
         state.responses -= 1;
@@ -167,20 +170,20 @@ impl Drop for Work {
     }
 }
 
-/// A connection that notes when a request begins to arrive.
+/// A stream that records when a request begins to arrive.
 #[derive(Debug)]
-pub(super) struct Watched<S> {
+pub(super) struct TrackedStream<S> {
     stream: S,
     activity: Arc<Activity>,
 }
 
-impl<S> Watched<S> {
+impl<S> TrackedStream<S> {
     pub(super) fn new(stream: S, activity: Arc<Activity>) -> Self {
         Self { stream, activity }
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for TrackedStream<S> {
     fn poll_read(
         mut self: pin::Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -195,7 +198,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for TrackedStream<S> {
     fn poll_write(
         mut self: pin::Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -229,7 +232,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
 mod tests {
     use super::*;
 
-    const PATIENCE: Patience = Patience {
+    const TIMEOUTS: Timeouts = Timeouts {
         head: Duration::from_secs(10),
         request: Duration::from_secs(30),
         idle: Duration::from_secs(90),
@@ -237,16 +240,16 @@ mod tests {
     };
 
     #[tokio::test(start_paused = true)]
-    async fn each_phase_has_its_own_patience() {
+    async fn each_phase_has_its_own_timeout() {
         let activity = Activity::new(None);
         let start = Instant::now();
         let after = |seconds| start + Duration::from_secs(seconds);
-        assert_eq!(activity.deadline(&PATIENCE), after(10));
+        assert_eq!(activity.deadline(&TIMEOUTS), after(10));
         tokio::time::advance(Duration::from_secs(2)).await;
         activity.received();
-        assert_eq!(activity.deadline(&PATIENCE), after(10), "bytes that trickle in do not prolong the head");
+        assert_eq!(activity.deadline(&TIMEOUTS), after(10), "bytes that trickle in do not prolong the head");
         let work = activity.request();
-        assert_eq!(activity.deadline(&PATIENCE), after(32));
+        assert_eq!(activity.deadline(&TIMEOUTS), after(32));
         assert_eq!(activity.waiting_since(), Some(after(2)));
         let pin = work.pin();
         assert_eq!(activity.waiting_since(), None);
@@ -255,12 +258,12 @@ mod tests {
         tokio::time::advance(Duration::from_secs(1)).await;
         let pipelined = activity.request();
         drop(work);
-        assert_eq!(activity.deadline(&PATIENCE), after(32), "a pipelined request does not prolong the first");
+        assert_eq!(activity.deadline(&TIMEOUTS), after(32), "a pipelined request does not prolong the first");
         drop(pipelined);
-        assert_eq!(activity.deadline(&PATIENCE), after(93));
+        assert_eq!(activity.deadline(&TIMEOUTS), after(93));
         assert_eq!(activity.waiting_since(), Some(after(3)));
         tokio::time::advance(Duration::from_secs(1)).await;
         activity.received();
-        assert_eq!(activity.deadline(&PATIENCE), after(14));
+        assert_eq!(activity.deadline(&TIMEOUTS), after(14));
     }
 }

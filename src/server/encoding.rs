@@ -1,12 +1,12 @@
-//! Content codings (RFC 9110, 12.5.3): gzip where the client takes it.
+//! Content codings (RFC 9110, 12.5.3): gzip if the client accepts it.
 
 use std::io::Write;
 
 use flate2::{Compression, write::GzEncoder};
 use hyper::header::{ACCEPT_ENCODING, HeaderMap};
 
-/// Whether a response to a request with these headers should be compressed: gzip is accepted, and not less liked
-/// than no coding at all.
+/// Returns whether the response should be compressed: gzip is accepted with at least the weight of
+/// `identity`.
 pub(super) fn prefers_gzip(headers: &HeaderMap) -> bool {
     let (mut gzip, mut identity, mut any) = (None, None, None);
     let lines = headers.get_all(ACCEPT_ENCODING).iter().filter_map(|value| value.to_str().ok());
@@ -24,7 +24,7 @@ pub(super) fn prefers_gzip(headers: &HeaderMap) -> bool {
     gzip > 0 && gzip >= identity.unwrap_or(0)
 }
 
-/// The weight in thousandths: 1000 without one, 0 for one that is none.
+/// Returns the weight in thousandths: 1000 if there is none, 0 if it is invalid.
 fn weight(parameters: &str) -> u16 {
     let Some((name, value)) = parameters.trim().split_once('=') else { return 1000 };
     let weight = value.trim().parse::<f32>();
@@ -36,7 +36,7 @@ fn weight(parameters: &str) -> u16 {
     }
 }
 
-/// The same, compressed quickly: pages of samples shrink to a few percent at any level.
+/// Compresses with the fastest level, which reduces pages of samples to a few per cent.
 pub(super) fn gzip(bytes: &[u8]) -> Vec<u8> {
     let mut encoder = GzEncoder::new(Vec::with_capacity(bytes.len() / 16), Compression::fast());
     encoder.write_all(bytes).expect("a Vec takes every write");
@@ -57,7 +57,7 @@ mod tests {
     }
 
     #[test]
-    fn weights_decide() {
+    fn gzip_is_used_according_to_weights() {
         check(&[], false);
         check(&[""], false);
         check(&["gzip"], true);

@@ -1,4 +1,5 @@
-//! Who may ask: browsers that were led here by a page or a name of others may not (DNS rebinding, CSRF).
+//! Protection against DNS rebinding and CSRF: requests must be addressed to this listener and come
+//! from its pages.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -8,54 +9,55 @@ use hyper::{
     http::{request, uri::Authority},
 };
 
-/// Why a request is not answered.
+/// The reason why a request is rejected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Refusal {
-    /// HTTP/1.1 without a Host, or a Host that none can be read from.
+    /// Host is missing in HTTP/1.1, repeated, or invalid.
     BadHost,
-    /// Addressed to a name that is not ours.
+    /// Host is not one of ours.
     ForeignHost,
-    /// Sent by a page that is not ours.
+    /// Origin is not one of ours.
     ForeignOrigin,
 }
 
-/// Where requests may be addressed.
+/// The addresses and names of the listener.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Place<'a> {
-    /// The address as bound.
+pub(super) struct ServedHosts<'a> {
+    /// The bound address.
     pub(super) listen: SocketAddr,
-    /// Names beside it, in lower case.
+    /// Additional host names, in lower case.
     pub(super) hostnames: &'a [String],
-    /// The port of a Host without one: 80, or 443 over TLS.
+    /// The port of a Host header without one: 80, or 443 with TLS.
     pub(super) default_port: u16,
 }
 
-/// Lets a request pass that is addressed to the listen address or to one of the names, and does not come from a page of
-/// others.
-pub(super) fn admit(head: &request::Parts, place: &Place<'_>) -> Result<(), Refusal> {
-    // A request target in absolute form counts more than Host (RFC 9112, 3.2.2); here both must be ours.
-    if head.uri.authority().is_some_and(|authority| !is_addressable(authority, place)) {
+/// Checks that a request is addressed to the listen address or one of the names, and was not sent
+/// by a page of another origin.
+pub(super) fn check_request(head: &request::Parts, hosts: &ServedHosts<'_>) -> Result<(), Refusal> {
+    // A target in absolute form takes precedence over Host (RFC 9112, 3.2.2); here both must be
+    // ours.
+    if head.uri.authority().is_some_and(|authority| !is_addressable(authority, hosts)) {
         return Err(Refusal::ForeignHost);
     }
     let host = match single(&head.headers, HOST) {
         Ok(Some(text)) => Some(authority(text).ok_or(Refusal::BadHost)?),
-        // No browser omits it, and load balancers check the health of their members without one.
+        // Browsers never omit Host, but health checks of load balancers do.
         Ok(None) if head.version == Version::HTTP_10 => None,
         Ok(None) | Err(Repeated) => return Err(Refusal::BadHost),
     };
-    if host.as_ref().is_some_and(|host| !is_addressable(host, place)) {
+    if host.as_ref().is_some_and(|host| !is_addressable(host, hosts)) {
         return Err(Refusal::ForeignHost);
     }
     match single(&head.headers, ORIGIN) {
         Ok(None) => Ok(()),
-        Ok(Some(origin)) if is_own_origin(origin, host.as_ref(), place) => Ok(()),
+        Ok(Some(origin)) if is_own_origin(origin, host.as_ref(), hosts) => Ok(()),
         Ok(Some(_)) | Err(Repeated) => Err(Refusal::ForeignOrigin),
     }
 }
 
-/// Whether a browser says of a request like this which site's page makes it, by Sec-Fetch-Site: it does over TLS and to its
-/// own machine alone (W3C Fetch Metadata, 2; Secure Contexts, 3.1).
-pub(super) fn is_told_by_browsers(head: &request::Parts, secure: bool) -> bool {
+/// Returns whether browsers send Sec-Fetch-Site with requests like this: they do over TLS and to
+/// their own machine (W3C Fetch Metadata, 2; Secure Contexts, 3.1).
+pub(super) fn sends_fetch_metadata(head: &request::Parts, secure: bool) -> bool {
     let host = single(&head.headers, HOST).ok().flatten().and_then(authority);
     secure
         || host.is_some_and(|host| {
@@ -65,7 +67,8 @@ pub(super) fn is_told_by_browsers(head: &request::Parts, secure: bool) -> bool {
 
 struct Repeated;
 
-/// The one value of a header, `None` where it is missing. What is no text is as foreign as an empty one.
+/// Returns the only value of a header, or `None` if it is missing. A value that is not text counts
+/// as empty.
 fn single(headers: &HeaderMap, name: HeaderName) -> Result<Option<&str>, Repeated> {
     let mut values = headers.get_all(name).iter();
     match (values.next(), values.next()) {
@@ -79,17 +82,17 @@ fn authority(text: &str) -> Option<Authority> {
     text.parse().ok().filter(|authority: &Authority| !authority.as_str().contains('@'))
 }
 
-/// Whether a request may be addressed so. On a wildcard address any literal address leads here, and no name server
-/// can make a browser believe that a literal is another site.
-fn is_addressable(authority: &Authority, place: &Place<'_>) -> bool {
-    let literal_here = literal(authority).is_some() && place.listen.ip().is_unspecified();
-    is_own(authority, place.default_port, place)
-        || literal_here && authority.port_u16().unwrap_or(place.default_port) == place.listen.port()
+/// Returns whether requests may have this authority. A listener on a wildcard address accepts any
+/// literal address, which DNS rebinding cannot forge.
+fn is_addressable(authority: &Authority, hosts: &ServedHosts<'_>) -> bool {
+    let literal_here = literal(authority).is_some() && hosts.listen.ip().is_unspecified();
+    is_own(authority, hosts.default_port, hosts)
+        || literal_here && authority.port_u16().unwrap_or(hosts.default_port) == hosts.listen.port()
 }
 
-/// Whether a page is ours: the same origin as the request's, or one of our names. A literal address that is not the
-/// listen address may be another machine's, also on a wildcard.
-fn is_own_origin(origin: &str, host: Option<&Authority>, place: &Place<'_>) -> bool {
+/// Returns whether an origin is ours: that of the request, or one of our names. On a wildcard
+/// address, a literal address may be that of another machine.
+fn is_own_origin(origin: &str, host: Option<&Authority>, hosts: &ServedHosts<'_>) -> bool {
     let (authority_text, default_port) =
         match (origin.strip_prefix("http://"), origin.strip_prefix("https://")) {
             (Some(rest), _) => (rest, 80),
@@ -97,11 +100,11 @@ fn is_own_origin(origin: &str, host: Option<&Authority>, place: &Place<'_>) -> b
             (None, None) => return false,
         };
     authority(authority_text)
-        .is_some_and(|origin| host == Some(&origin) || is_own(&origin, default_port, place))
+        .is_some_and(|origin| host == Some(&origin) || is_own(&origin, default_port, hosts))
 }
 
-fn is_own(authority: &Authority, default_port: u16, place: &Place<'_>) -> bool {
-    let Place { listen, hostnames, .. } = place;
+fn is_own(authority: &Authority, default_port: u16, hosts: &ServedHosts<'_>) -> bool {
+    let ServedHosts { listen, hostnames, .. } = hosts;
     let host = authority.host();
     if hostnames.iter().any(|name| name.eq_ignore_ascii_case(host)) {
         return true;
@@ -150,12 +153,12 @@ mod tests {
         }
         let (head, ()) = request.body(()).unwrap().into_parts();
         let hostnames = ["prober.example".to_owned()];
-        let place = Place { listen: listen.parse().unwrap(), hostnames: &hostnames, default_port: 80 };
-        assert_eq!(admit(&head, &place), expected, "{listen} {headers:?}");
+        let hosts = ServedHosts { listen: listen.parse().unwrap(), hostnames: &hostnames, default_port: 80 };
+        assert_eq!(check_request(&head, &hosts), expected, "{listen} {headers:?}");
     }
 
     #[test]
-    fn a_request_is_for_the_listen_address_or_one_of_the_hostnames() {
+    fn host_must_be_the_listen_address_or_a_hostname() {
         let foreign = Err(Refusal::ForeignHost);
         check(LOOPBACK, &[("host", "127.0.0.1:10429")], Ok(()));
         check(LOOPBACK, &[("host", "localhost:10429")], Ok(()));
@@ -182,11 +185,12 @@ mod tests {
     }
 
     #[test]
-    fn over_tls_the_port_that_is_left_out_is_443() {
-        let place = Place { listen: "192.0.2.1:443".parse().unwrap(), hostnames: &[], default_port: 443 };
+    fn default_port_with_tls_is_443() {
+        let hosts =
+            ServedHosts { listen: "192.0.2.1:443".parse().unwrap(), hostnames: &[], default_port: 443 };
         let ask = |origin: &str| {
             let request = Request::builder().header("host", "192.0.2.1").header("origin", origin);
-            admit(&request.body(()).unwrap().into_parts().0, &place)
+            check_request(&request.body(()).unwrap().into_parts().0, &hosts)
         };
         assert_eq!(ask("https://192.0.2.1"), Ok(()));
         assert_eq!(ask("https://192.0.2.1:443"), Ok(()));
@@ -194,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn a_host_that_cannot_be_read_is_refused() {
+    fn invalid_host_is_rejected() {
         let bad = Err(Refusal::BadHost);
         check(LOOPBACK, &[], bad);
         check(LOOPBACK, &[("host", "")], bad);
@@ -214,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn a_page_of_others_is_told_by_its_origin() {
+    fn foreign_origin_is_rejected() {
         let foreign = Err(Refusal::ForeignOrigin);
         let check = |listen, host, origin, expected| {
             check(listen, &[("host", host), ("origin", origin)], expected);

@@ -1,4 +1,5 @@
-//! The listener's thread: accepts connections, bounds their number and their time, stops under a deadline.
+//! The listener's thread: accepts connections, limits their number and duration, and stops within a
+//! deadline.
 
 use std::{
     future::poll_fn,
@@ -24,49 +25,51 @@ use tokio::{
 use tracing::{debug, error, info, warn};
 
 use super::{
-    activity::{Activity, Patience, Watched},
-    routes::{Site, State},
+    activity::{Activity, Timeouts, TrackedStream},
+    routes::{ServerState, Site},
 };
 use crate::health::{Beat, GaveUp, Supervisor};
 
-const BEAT: Duration = Duration::from_secs(1);
-const BEAT_PATIENCE: Duration = Duration::from_secs(15);
+const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(1);
+const STUCK_AFTER: Duration = Duration::from_secs(15);
 const PAUSE_AFTER_ERROR: Duration = Duration::from_millis(100);
-/// How long a thread is kept that must not be missed: for good, as far as clocks can count.
-const A_YEAR: Duration = Duration::from_secs(365 * 86_400);
-/// A request's head; more is answered with 431.
+/// Keep-alive of the blocking thread, practically unlimited.
+const THREAD_KEEP_ALIVE: Duration = Duration::from_secs(365 * 86_400);
+/// Maximum size of the head of a request; the response to a larger one is 431.
 const MAX_HEAD_BYTES: usize = 16 * 1024;
 
-/// What connections may take.
+/// Limits of connections.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Limits {
-    pub(super) patience: Patience,
-    /// Connections at a time. One more takes the place of the one that has kept us waiting for longest.
+    pub(super) timeouts: Timeouts,
+    /// Maximum number of connections. Another one replaces the one whose client has been idle for
+    /// longest.
     pub(super) connections: usize,
 }
 
 impl Limits {
     const DEFAULT: Self = Self {
-        patience: Patience {
+        timeouts: Timeouts {
             head: Duration::from_secs(10),
             request: Duration::from_secs(30),
-            // Above the usual scrape interval of a minute, so that Prometheus keeps its connection.
+            // Above the usual scrape interval of a minute, so that Prometheus can reuse its
+            // connection.
             idle: Duration::from_secs(90),
-            // Within the usual scrape timeout of ten seconds, so that the reason reaches Prometheus.
+            // Below the usual scrape timeout of ten seconds, so that the reason reaches Prometheus.
             login: Duration::from_secs(5),
         },
         connections: 128,
     };
 }
 
-/// Takes the address, so that a problem with it is known before anything starts.
+/// Binds the address, so that errors occur before anything is started.
 pub fn bind(listen: SocketAddr) -> io::Result<StdListener> {
     let listener = StdListener::bind(listen)?;
     listener.set_nonblocking(true)?;
     Ok(listener)
 }
 
-/// A running listener. Dropped instead of stopped, it ends at once, in the middle of its responses.
+/// A running listener. Dropping it closes all connections immediately.
 #[derive(Debug)]
 pub struct Server {
     address: SocketAddr,
@@ -76,18 +79,22 @@ pub struct Server {
 }
 
 impl Server {
-    /// Answers on a thread of its own from here on, and beats as the part `server`.
-    pub fn start(listener: StdListener, state: Arc<State>) -> io::Result<Self> {
+    /// Starts the thread of the listener, with the heartbeat `server`.
+    pub fn start(listener: StdListener, state: Arc<ServerState>) -> io::Result<Self> {
         Self::start_with(listener, state, Limits::DEFAULT)
     }
 
-    pub(super) fn start_with(listener: StdListener, state: Arc<State>, limits: Limits) -> io::Result<Self> {
-        // The blocking thread is for passwords, of which one is checked at a time. It is there from the start, and stays:
-        // where no thread can be had later on, there must be one.
+    pub(super) fn start_with(
+        listener: StdListener,
+        state: Arc<ServerState>,
+        limits: Limits,
+    ) -> io::Result<Self> {
+        // The blocking thread checks passwords, one at a time. It is started now and kept, because
+        // a thread may not be available later.
         let runtime = runtime::Builder::new_current_thread()
             .enable_all()
             .max_blocking_threads(1)
-            .thread_keep_alive(A_YEAR)
+            .thread_keep_alive(THREAD_KEEP_ALIVE)
             .build()?;
         drop(runtime.spawn_blocking(|| {}));
         let address = listener.local_addr()?;
@@ -97,7 +104,7 @@ impl Server {
         };
         let (stop, mut stopped) = oneshot::channel();
         let (end, ended) = std_mpsc::channel();
-        let beat = state.health().part("server", BEAT_PATIENCE);
+        let beat = state.health().part("server", STUCK_AFTER);
         let site = Arc::new(Site::new(state, address, &limits));
         let mut supervisor = Supervisor::new("server");
         let restarts = supervisor.restarts();
@@ -108,81 +115,83 @@ impl Server {
                 closing = Some(runtime.block_on(serve(&listener, connections, &beat, &mut stopped)));
             });
             drop(listener);
-            if let Some((connections, patience)) = closing {
-                runtime.block_on(connections.drain(patience));
+            if let Some((connections, timeout)) = closing {
+                runtime.block_on(connections.drain(timeout));
             }
-            // Nobody waits for it if the server was dropped instead of stopped.
+            // There is no receiver if the server was dropped.
             let _ = end.send(ended);
         })?;
         Ok(Self { address, stop, ended, restarts })
     }
 
-    /// How often the listener was started again after a panic.
+    /// Returns the counter of restarts after panics.
     pub fn restarts(&self) -> Arc<AtomicU64> {
         Arc::clone(&self.restarts)
     }
 
-    /// Why it has ended by itself; `None`: it lives.
+    /// Returns why the thread has given up, or `None` while it runs.
     pub fn gave_up(&self) -> Option<GaveUp> {
         self.ended.try_recv().ok()?.err()
     }
 
-    /// The address as bound, with the real port where port 0 was asked for.
+    /// Returns the bound address, with the actual port if port 0 was configured.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Accepts no more, lets what is under way end for that long, and returns by then. Blocks: not for a runtime's
-    /// thread that has other things to do.
-    pub fn stop(self, patience: Duration) {
-        // Both fail only where the thread has ended already.
-        let _ = self.stop.send(patience);
-        let _ = self.ended.recv_timeout(patience + PAUSE_AFTER_ERROR);
+    /// Stops accepting connections, waits for requests in flight until the timeout, and returns.
+    /// Blocks the calling thread.
+    pub fn stop(self, timeout: Duration) {
+        // Both fail only if the thread has already ended.
+        let _ = self.stop.send(timeout);
+        let _ = self.ended.recv_timeout(timeout + PAUSE_AFTER_ERROR);
     }
 }
 
-/// Until the order to stop: what is open then, and how long it may last.
+/// Accepts connections until the server is stopped. Returns the open connections and the time for
+/// draining them.
 async fn serve(
     listener: &TcpListener,
     mut connections: Connections,
     beat: &Beat,
     stopped: &mut oneshot::Receiver<Duration>,
 ) -> (Connections, Duration) {
-    let mut ticks = interval(BEAT);
+    let mut ticks = interval(HEARTBEAT_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut failing = false;
-    let patience = loop {
+    let timeout = loop {
         tokio::select! {
-            // Without an order to stop, the server was dropped: nothing is waited for.
-            patience = &mut *stopped => break patience.unwrap_or_default(),
+            // The sender is gone if the server was dropped: the timeout is 0.
+            timeout = &mut *stopped => break timeout.unwrap_or_default(),
             _ = ticks.tick() => {
                 beat.beat();
-                connections.site.tidy();
+                connections.site.remove_unused();
             }
             Some(ended) = connections.tasks.join_next() => {
                 if ended.is_err_and(|error| error.is_panic()) {
-                    error!("A connection's task panicked");
+                    error!("Connection task panicked");
                 }
             }
             accepted = listener.accept() => match accepted {
                 Ok((stream, _)) => {
                     if mem::take(&mut failing) {
-                        info!("Connections are accepted again");
+                        info!("Accepting connections again");
                     }
                     connections.add(stream);
-                    // Who was let in gets to speak before the next ones take its place.
+                    // The new connection gets a chance to send its request before others can evict
+                    // it.
                     yield_now().await;
                 }
                 Err(error) => {
                     if !mem::replace(&mut failing, true) {
-                        warn!(%error, "Connections cannot be accepted, trying on");
+                        warn!(%error, "Failed to accept connection; retrying");
                     }
                     sleep(PAUSE_AFTER_ERROR).await;
                 }
             },
         }
     };
-    (connections, patience)
+    (connections, timeout)
 }
 
 /// The open connections.
@@ -203,7 +212,7 @@ impl Connections {
     fn add(&mut self, stream: TcpStream) {
         self.open.retain(|activity| !activity.has_ended());
         if self.open.len() >= self.limits.connections && !self.evict() {
-            debug!("A connection was closed, since all others are busy");
+            debug!("Connection closed, because all others are busy");
             return;
         }
         let activity = Activity::new(stream.peer_addr().ok().map(|peer| peer.ip()));
@@ -211,14 +220,14 @@ impl Connections {
             stream,
             Arc::clone(&activity),
             Arc::clone(&self.site),
-            self.limits.patience,
+            self.limits.timeouts,
             self.closing.subscribe(),
         );
-        activity.belongs_to(self.tasks.spawn(connection));
+        activity.set_task(self.tasks.spawn(connection));
         self.open.push(activity);
     }
 
-    /// Closes the connection that has kept us waiting for longest; `false`: none does.
+    /// Closes the connection whose client has been idle for longest. Returns whether there was one.
     fn evict(&mut self) -> bool {
         let waiting = self
             .open
@@ -230,67 +239,74 @@ impl Connections {
         true
     }
 
-    async fn drain(mut self, patience: Duration) {
+    async fn drain(mut self, timeout_after: Duration) {
         self.closing.send_replace(true);
-        let ended = timeout(patience, async { while self.tasks.join_next().await.is_some() {} }).await;
+        let ended = timeout(timeout_after, async { while self.tasks.join_next().await.is_some() {} }).await;
         if ended.is_err() {
-            debug!("Connections were closed before their responses were complete");
+            debug!("Connections closed before their responses were complete");
         }
     }
 }
 
-/// One connection, from its acceptance until it ends, has taken too long, or the server closes.
+/// Serves one connection until it ends, times out, or the server stops.
 async fn connection(
     stream: TcpStream,
     activity: Arc<Activity>,
     site: Arc<Site>,
-    patience: Patience,
+    timeouts: Timeouts,
     closing: watch::Receiver<bool>,
 ) {
-    let mut late = pin!(sleep_until(activity.deadline(&patience)));
-    let mut talk = pin!(talk(stream, Arc::clone(&activity), site, closing));
+    let mut late = pin!(sleep_until(activity.deadline(&timeouts)));
+    let mut served = pin!(handshake_and_serve(stream, Arc::clone(&activity), site, closing));
     poll_fn(|cx| {
-        if let Poll::Ready(ended) = talk.as_mut().poll(cx) {
+        if let Poll::Ready(ended) = served.as_mut().poll(cx) {
             if let Err(error) = ended {
-                debug!(error, "A connection ended early");
+                debug!(error, "Connection ended early");
             }
             return Poll::Ready(());
         }
-        // What the connection is doing may just have changed, and its deadline with it.
-        late.as_mut().reset(activity.deadline(&patience));
+        // The deadline depends on the activity, which may have changed.
+        late.as_mut().reset(activity.deadline(&timeouts));
         late.as_mut().poll(cx)
     })
     .await;
 }
 
-/// The connection as it would be if nobody looked at the time. An error is what a person at the log may know.
-async fn talk(
+/// Serves the connection without timeouts. The error is a text for the log.
+async fn handshake_and_serve(
     stream: TcpStream,
     activity: Arc<Activity>,
     site: Arc<Site>,
     mut closing: watch::Receiver<bool>,
 ) -> Result<(), &'static str> {
-    stream.set_nodelay(true).map_err(|_| "gone at once")?;
+    stream.set_nodelay(true).map_err(|_| "disconnected immediately")?;
     let Some(tls) = site.tls() else {
-        return answer(Watched::new(stream, Arc::clone(&activity)), false, activity, site, closing).await;
+        return serve_requests(
+            TrackedStream::new(stream, Arc::clone(&activity)),
+            false,
+            activity,
+            site,
+            closing,
+        )
+        .await;
     };
     let stream = tokio::select! {
-        stream = tls.accept(stream) => stream.map_err(|_| "no TLS handshake")?,
+        stream = tls.accept(stream) => stream.map_err(|_| "TLS handshake failed")?,
         _ = closing.wait_for(|closing| *closing) => return Ok(()),
     };
-    answer(Watched::new(stream, Arc::clone(&activity)), true, activity, site, closing).await
+    serve_requests(TrackedStream::new(stream, Arc::clone(&activity)), true, activity, site, closing).await
 }
 
-/// Requests and answers; `secure`: over TLS.
-async fn answer(
-    stream: Watched<impl AsyncRead + AsyncWrite + Unpin>,
+/// Serves the requests of a connection. `secure` is true with TLS.
+async fn serve_requests(
+    stream: TrackedStream<impl AsyncRead + AsyncWrite + Unpin>,
     secure: bool,
     activity: Arc<Activity>,
     site: Arc<Site>,
     mut closing: watch::Receiver<bool>,
 ) -> Result<(), &'static str> {
     let service = service_fn(|request| Arc::clone(&site).answer(request, activity.request(), secure));
-    // The timeouts are ours, see `Activity`: hyper's own for the head also ends connections kept alive.
+    // The timeouts of `Activity` apply: hyper's header timeout would also close idle connections.
     let mut connection = pin!(
         http1::Builder::new()
             .max_buf_size(MAX_HEAD_BYTES)
@@ -307,5 +323,5 @@ async fn answer(
         connection.as_mut().graceful_shutdown();
         connection.await
     };
-    ended.map_err(|_| "not as HTTP/1.1 has it, or in the middle of a message")
+    ended.map_err(|_| "invalid HTTP/1.1, or closed within a message")
 }

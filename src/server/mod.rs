@@ -1,20 +1,23 @@
-//! The HTTP listener: a thread and a runtime of its own, so that no scrape disturbs what times probes.
+//! The HTTP listener on its own thread and runtime, so that scrapes do not disturb the timing of
+//! probes.
 //!
-//! [`Server`] accepts connections and bounds them, over TLS where there is a certificate; requests pass users'
-//! passwords where there are any, then a guard against the browsers of others, and then the routes.
+//! [`Server`] accepts connections, optionally with TLS, and limits them. Requests pass
+//! authentication, then the checks against DNS rebinding and CSRF, then the routes.
 //!
-//! - `listener` accepts and bounds connections, by what `activity` knows of each.
-//! - `waiting` bounds how many of them wait for the same thing.
-//! - `access` is what the configuration says of who may come in; `users` checks passwords, `guard` Host and Origin.
-//! - `routes` answers: `pages` shares what was rendered, `encoding` compresses, `demand` runs a probe for `/probe`.
+//! - `listener` accepts and limits connections, using the `activity` of each.
+//! - `waiting` limits the number of connections that wait for the same resource.
+//! - `access` is the access configuration; `users` checks passwords, `guard` checks Host and
+//!   Origin.
+//! - `routes` answers requests. `response_cache` shares rendered pages, `encoding` compresses them,
+//!   and `on_demand` runs a probe for `/probe`.
 
 mod access;
 mod activity;
-mod demand;
 mod encoding;
 mod guard;
 mod listener;
-mod pages;
+mod on_demand;
+mod response_cache;
 mod routes;
 #[cfg(test)]
 mod tests;
@@ -22,7 +25,7 @@ mod users;
 mod waiting;
 
 pub use self::{
-    demand::{MOST_RUN_REQUESTS, RunRequest},
     listener::{Server, bind},
-    routes::{ReloadRequest, State, Wishes},
+    on_demand::{MAX_RUN_REQUESTS, RunRequest},
+    routes::{ControlHandles, ReloadRequest, ServerState},
 };

@@ -1,4 +1,4 @@
-//! What is answered to which request.
+//! The routes of the listener and their responses.
 
 use std::{
     convert::Infallible,
@@ -26,12 +26,12 @@ use tokio_rustls::TlsAcceptor;
 
 use super::{
     access::Access,
-    activity::{Activity, Work},
-    demand::{self, RunRequest},
+    activity::{ActiveRequest, Activity},
     encoding::{gzip, prefers_gzip},
-    guard::{self, Place, Refusal},
+    guard::{self, Refusal, ServedHosts},
     listener::Limits,
-    pages::{Page, Pages},
+    on_demand::{self, RunRequest},
+    response_cache::{CachedResponse, ResponseCache},
     users::Rejection,
     waiting::Waiters,
 };
@@ -44,11 +44,11 @@ use crate::{
 };
 
 const TEXT: &str = "text/plain; charset=utf-8";
-const SAMPLES: &str = "text/plain; version=0.0.4; charset=utf-8";
+const METRICS_TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
 const JSON: &str = "application/json";
 const HTML: &str = "text/html; charset=utf-8";
-/// On every response: only what is served here is loaded, nothing stands inline, and no other site embeds or reads it.
-const PROTECTION: [(HeaderName, &str); 5] = [
+/// Headers of every response: no inline code, no resources of other sites, no embedding.
+const SECURITY_HEADERS: [(HeaderName, &str); 5] = [
     (
         header::CONTENT_SECURITY_POLICY,
         "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; img-src 'self'; base-uri 'none'; \
@@ -59,62 +59,63 @@ const PROTECTION: [(HeaderName, &str); 5] = [
     (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
     (HeaderName::from_static("permissions-policy"), "camera=(), geolocation=(), microphone=()"),
 ];
-/// What a browser asks its user for (RFC 7617, 2).
+/// The challenge of basic authentication (RFC 7617, 2).
 const CHALLENGE: &str = "Basic realm=\"langmart-prober\", charset=\"UTF-8\"";
-/// When a client that was refused for lack of room may ask again.
+/// Retry-After of a response that was refused because of the load.
 const BUSY_RETRY_AFTER_SECONDS: &str = "5";
-/// A write that takes longer is reported: the disk does not respond.
-const BLOCKED_WRITE: Duration = Duration::from_secs(10);
-/// Below the time that a connection has for a request.
-const RELOAD_PATIENCE: Duration = Duration::from_secs(25);
+/// Duration after which a write is reported as blocked.
+const BLOCKED_WRITE_AFTER: Duration = Duration::from_secs(10);
+/// Timeout of a reload, below that of a request.
+const RELOAD_TIMEOUT: Duration = Duration::from_secs(25);
 
-/// Someone asks for a reload and waits.
+/// A request for a reload.
 #[derive(Debug)]
 pub struct ReloadRequest {
-    /// Takes the result: the problems, one a line, where the configuration could not be loaded.
+    /// Receives the result; the error lists the problems of the configuration, one per line.
     pub answer: oneshot::Sender<Result<(), String>>,
 }
 
-/// Where wishes lead that requests can have. One that finds its channel full is refused.
+/// Channels to the daemon for requests that control it. A request is refused if its channel is
+/// full.
 #[derive(Debug)]
-pub struct Wishes {
-    /// To whoever reloads.
+pub struct ControlHandles {
+    /// To the main loop.
     pub reload: mpsc::Sender<ReloadRequest>,
-    /// To whoever runs probes.
+    /// To the scheduler.
     pub runs: mpsc::Sender<RunRequest>,
 }
 
-/// What the pages show and what requests can cause.
+/// The state that requests read and change.
 #[derive(Debug)]
-pub struct State {
+pub struct ServerState {
     metrics: Arc<Metrics>,
     history: Arc<History>,
     health: Arc<Health>,
-    wishes: Wishes,
+    control: ControlHandles,
     access: RwLock<Access>,
 }
 
-impl State {
-    /// `server` as configured.
+impl ServerState {
+    /// Creates the state with the configuration of the listener.
     pub fn new(
         metrics: Arc<Metrics>,
         history: Arc<History>,
         health: Arc<Health>,
-        wishes: Wishes,
+        control: ControlHandles,
         server: &config::Server,
     ) -> Self {
-        Self { metrics, history, health, wishes, access: RwLock::new(Access::new(server, None)) }
+        Self { metrics, history, health, control, access: RwLock::new(Access::new(server, None)) }
     }
 
-    /// Takes over names, users and TLS of a new configuration.
+    /// Applies host names, users and TLS of a new configuration.
     pub fn reconfigure(&self, server: &config::Server) {
         let access = Access::new(server, Some(&self.access()));
         self.replace(access);
     }
 
-    /// Takes over a new certificate, which connections get from now on.
-    pub fn certify(&self, certified: Arc<CertifiedKey>) {
-        let access = self.access().certified(certified);
+    /// Sets the certificate of new connections.
+    pub fn set_certificate(&self, certified: Arc<CertifiedKey>) {
+        let access = self.access().with_certificate(certified);
         self.replace(access);
     }
 
@@ -131,74 +132,80 @@ impl State {
     }
 }
 
-/// The state as one listener serves it.
+/// The state of one listener.
 #[derive(Debug)]
 pub(super) struct Site {
-    state: Arc<State>,
+    state: Arc<ServerState>,
     address: SocketAddr,
-    pages: Pages,
-    login_patience: Duration,
-    /// Requests that wait for a run of `/probe`, from all clients together: their connections are pinned.
+    cache: ResponseCache,
+    login_timeout: Duration,
+    /// Requests that wait for a run of `/probe`, counted without regard to the client, because
+    /// their connections are pinned.
     run_waiters: Arc<Waiters>,
-    /// Requests that wait for a password to be checked.
+    /// Requests that wait for a password check.
     login_waiters: Arc<Waiters>,
-    /// Requests that wait for a page to be rendered.
+    /// Requests that wait for the rendering of a page.
     page_waiters: Arc<Waiters>,
 }
 
 impl Site {
-    pub(super) fn new(state: Arc<State>, address: SocketAddr, limits: &Limits) -> Self {
+    pub(super) fn new(state: Arc<ServerState>, address: SocketAddr, limits: &Limits) -> Self {
         Self {
             state,
             address,
-            pages: Pages::default(),
-            login_patience: limits.patience.login,
+            cache: ResponseCache::default(),
+            login_timeout: limits.timeouts.login,
             run_waiters: Waiters::new(limits.connections),
             login_waiters: Waiters::new(limits.connections),
             page_waiters: Waiters::new(limits.connections),
         }
     }
 
-    /// What a new connection has to speak first; `None`: plain HTTP.
+    /// Returns the TLS acceptor for a new connection, or `None` for plain HTTP.
     pub(super) fn tls(&self) -> Option<TlsAcceptor> {
         self.state.access().tls
     }
 
-    /// Now and then.
-    pub(super) fn tidy(&self) {
-        self.pages.tidy();
+    /// Frees memory. Called periodically.
+    pub(super) fn remove_unused(&self) {
+        self.cache.remove_unused();
     }
 
-    /// Answers a request; `work` lasts until the response has been taken, `secure` tells that it came over TLS. The body
-    /// of a request means nothing here and is not read: hyper closes the connection behind the response where one does
-    /// not end by itself.
+    /// Answers a request. `work` is held until the response has been sent; `secure` is true with
+    /// TLS. The body of the request is not read; hyper closes the connection after the response if
+    /// there is one.
     pub(super) async fn answer(
         self: Arc<Self>,
         request: Request<Incoming>,
-        work: Work,
+        work: ActiveRequest,
         secure: bool,
     ) -> Result<Response<Full<Bytes>>, Infallible> {
         let (head, _) = request.into_parts();
-        let reply = match self.admit(&head, secure, work.activity()).await {
+        let reply = match self.check_access(&head, secure, work.activity()).await {
             Ok(()) => self.route(&head, &work, secure).await,
             Err(refused) => refused,
         };
         Ok(reply.into_response(work))
     }
 
-    /// Users first: whoever is none learns nothing, not even which names are served.
-    async fn admit(&self, head: &request::Parts, secure: bool, activity: &Activity) -> Result<(), Reply> {
+    /// Authenticates first, so that others learn nothing, not even the host names.
+    async fn check_access(
+        &self,
+        head: &request::Parts,
+        secure: bool,
+        activity: &Activity,
+    ) -> Result<(), Reply> {
         let Access { hostnames, users, .. } = self.state.access();
         if let Some(users) = users {
             let wait = || self.login_waiters.enter(activity.client());
-            users.admit(&head.headers, self.login_patience, wait).await.map_err(rejected)?;
+            users.admit(&head.headers, self.login_timeout, wait).await.map_err(rejected)?;
         }
         let default_port = if secure { 443 } else { 80 };
-        let place = Place { listen: self.address, hostnames: &hostnames, default_port };
-        guard::admit(head, &place).map_err(refused)
+        let hosts = ServedHosts { listen: self.address, hostnames: &hostnames, default_port };
+        guard::check_request(head, &hosts).map_err(refused)
     }
 
-    async fn route(&self, head: &request::Parts, work: &Work, secure: bool) -> Reply {
+    async fn route(&self, head: &request::Parts, work: &ActiveRequest, secure: bool) -> Reply {
         let path = head.uri.path();
         if path == "/-/reload" {
             if head.method != Method::POST {
@@ -208,7 +215,7 @@ impl Site {
             return self.reload().await;
         }
         let Some(resource) = self.resource(path) else {
-            return Reply::text(StatusCode::NOT_FOUND, "There is nothing here.\n");
+            return Reply::text(StatusCode::NOT_FOUND, "Not found.\n");
         };
         if !matches!(head.method, Method::GET | Method::HEAD) {
             return Reply::not_allowed("GET, HEAD");
@@ -219,20 +226,20 @@ impl Site {
             Resource::Page(name, content_type, render) => self.page(name, content_type, head, work, render),
             Resource::Probe(history) => {
                 let render = |view: &View<'_>, _: &Metrics| page::detail(view, &history).into_bytes();
-                self.page_in_turn(path, HTML, head, work, render).await
+                self.throttled_page(path, HTML, head, work, render).await
             }
             Resource::Json(listing) => self.json(listing, head, work).await,
             Resource::Run if head.method == Method::GET => self.run(head, work, secure).await,
-            // To look at the head alone must not spend a run.
+            // A HEAD request must not cause a run.
             Resource::Run => Reply::not_allowed("GET"),
         }
     }
 
-    /// What is there; `None`: nothing.
+    /// Returns the resource of a path.
     fn resource(&self, path: &str) -> Option<Resource> {
         Some(match path {
             "/" => Resource::Page("/", HTML, |view, _| page::overview(view).into_bytes()),
-            "/metrics" => Resource::Page("/metrics", SAMPLES, |view, metrics| metrics.render(view.now)),
+            "/metrics" => Resource::Page("/metrics", METRICS_TEXT, |view, metrics| metrics.render(view.now)),
             "/style.css" => {
                 Resource::Page("/style.css", "text/css; charset=utf-8", |_, _| page::STYLE.into())
             }
@@ -252,69 +259,74 @@ impl Site {
         })
     }
 
-    /// A run of now, in the names of `blackbox_exporter`.
-    async fn run(&self, head: &request::Parts, work: &Work, secure: bool) -> Reply {
-        let State { history, wishes, .. } = &*self.state;
+    /// Answers `/probe` with the metrics of a run.
+    async fn run(&self, head: &request::Parts, work: &ActiveRequest, secure: bool) -> Reply {
+        let ServerState { history, control, .. } = &*self.state;
         let allowed = self.state.access().probe_generation;
         let Some(_place) = self.run_waiters.enter(None) else {
-            return Reply::busy("Too many requests wait for runs already.\n");
+            return Reply::busy("Too many requests are waiting for runs.\n");
         };
         let _pinned = work.pin();
-        match demand::run(head, history, &wishes.runs, allowed, secure).await {
-            Ok(answer) => Reply { content_type: SAMPLES, ..Reply::text(StatusCode::OK, answer) },
+        match on_demand::run(head, history, &control.runs, allowed, secure).await {
+            Ok(answer) => Reply { content_type: METRICS_TEXT, ..Reply::text(StatusCode::OK, answer) },
             Err((status, text)) => Reply::text(status, text),
         }
     }
 
-    /// Records or probes, as the query asks.
-    async fn json(&self, listing: Listing, head: &request::Parts, work: &Work) -> Reply {
+    /// Answers with records or probes as JSON.
+    async fn json(&self, listing: Listing, head: &request::Parts, work: &ActiveRequest) -> Reply {
         let filter = match Filter::parse(head.uri.query().unwrap_or_default(), listing) {
             Ok(filter) => filter,
             Err(error) => return Reply::text(StatusCode::BAD_REQUEST, format!("{error}.\n")),
         };
-        // Readers who ask for the same in the same words share the answer.
+        // Requests with the same query share the response.
         let name = head.uri.path_and_query().map_or("", |path| path.as_str());
         let render = match listing {
             Listing::Results => page::results,
             Listing::Probes => page::probes,
         };
-        self.page_in_turn(name, JSON, head, work, |view, _| render(view, &filter)).await
+        self.throttled_page(name, JSON, head, work, |view, _| render(view, &filter)).await
     }
 
-    /// A page that can be large. Readers that ask for the same `name` at about the same time get the same one.
+    /// Answers with a page from the cache, shared by requests for the same `name`.
     fn page(
         &self,
         name: &str,
         content_type: &'static str,
         head: &request::Parts,
-        work: &Work,
+        work: &ActiveRequest,
         render: impl FnOnce(&View<'_>, &Metrics) -> Vec<u8>,
     ) -> Reply {
         let compressed = prefers_gzip(&head.headers);
         let edition = self.state.metrics.edition();
-        let page =
-            self.pages.page(name, compressed, edition, work.activity(), self.rendering(compressed, render));
-        given(page, content_type, head, compressed)
+        let page = self.cache.get_or_render(
+            name,
+            compressed,
+            edition,
+            work.activity(),
+            self.rendering(compressed, render),
+        );
+        page_reply(page, content_type, head, compressed)
     }
 
-    /// The same, one of the many that requests can name.
-    async fn page_in_turn(
+    /// Like [`Site::page`], for names that clients can choose.
+    async fn throttled_page(
         &self,
         name: &str,
         content_type: &'static str,
         head: &request::Parts,
-        work: &Work,
+        work: &ActiveRequest,
         render: impl FnOnce(&View<'_>, &Metrics) -> Vec<u8>,
     ) -> Reply {
         let compressed = prefers_gzip(&head.headers);
         let edition = self.state.metrics.edition();
-        let make = self.rendering(compressed, render);
+        let render = self.rendering(compressed, render);
         let Some(_place) = self.page_waiters.enter(work.activity().client()) else {
-            return Reply::busy("Too many of your requests wait for pages already.\n");
+            return Reply::busy("Too many of your requests are waiting for pages.\n");
         };
-        match self.pages.page_in_turn(name, compressed, edition, work.activity(), make).await {
-            Some(page) => given(page, content_type, head, compressed),
-            None => Reply::busy("Too many large answers are on their way: ask again in some seconds.\n"),
+        match self.cache.get_or_render_throttled(name, compressed, edition, work.activity(), render).await {
+            Some(page) => page_reply(page, content_type, head, compressed),
+            None => Reply::busy("Too many large responses are being sent: try again in some seconds.\n"),
         }
     }
 
@@ -323,7 +335,7 @@ impl Site {
         compressed: bool,
         render: impl FnOnce(&View<'_>, &Metrics) -> Vec<u8>,
     ) -> impl FnOnce() -> Vec<u8> {
-        let State { metrics, history, health, .. } = &*self.state;
+        let ServerState { metrics, history, health, .. } = &*self.state;
         move || {
             let now = SystemTime::now();
             let prober = Prober {
@@ -339,13 +351,13 @@ impl Site {
         }
     }
 
-    /// A file that cannot be written does not end the probing, so it is named and does not count as unhealthy.
+    /// Reports blocked writes by file, which do not count as unhealthy, because probing continues.
     fn healthy(&self) -> Reply {
         match self.state.health.stuck(Instant::now()) {
             None => {
                 let blocked = |(file, since): (&str, Duration)| {
                     let seconds = since.as_secs();
-                    (since >= BLOCKED_WRITE).then(|| format!("{file}: write blocked for {seconds} s\n"))
+                    (since >= BLOCKED_WRITE_AFTER).then(|| format!("{file}: write blocked for {seconds} s\n"))
                 };
                 let writes = self.state.metrics.writes_in_progress();
                 let blocked: String = writes.into_iter().filter_map(blocked).collect();
@@ -366,14 +378,14 @@ impl Site {
 
     async fn reload(&self) -> Reply {
         let (answer, result) = oneshot::channel();
-        match self.state.wishes.reload.try_send(ReloadRequest { answer }) {
+        match self.state.control.reload.try_send(ReloadRequest { answer }) {
             Ok(()) => {}
             Err(TrySendError::Full(_)) => {
-                return Reply::busy("Another reload is waiting already.\n");
+                return Reply::busy("Another reload is already waiting.\n");
             }
             Err(TrySendError::Closed(_)) => return stopping(),
         }
-        match timeout(RELOAD_PATIENCE, result).await {
+        match timeout(RELOAD_TIMEOUT, result).await {
             Ok(Ok(Ok(()))) => Reply::text(StatusCode::OK, "The configuration was reloaded.\n"),
             Ok(Ok(Err(problems))) => {
                 Reply::text(StatusCode::INTERNAL_SERVER_ERROR, format!("{}\n", problems.trim_end()))
@@ -381,33 +393,39 @@ impl Site {
             Ok(Err(_)) => stopping(),
             Err(_) => Reply::text(
                 StatusCode::INTERNAL_SERVER_ERROR,
-                "The reload takes long: its result will be in the log.\n",
+                "The reload is still running; its result will be in the log.\n",
             ),
         }
     }
 }
 
-/// What is behind a path.
+/// The resource of a path.
 enum Resource {
     Healthy,
     Ready,
-    /// Name, content type, and how it is made.
+    /// A page with its name, content type and renderer.
     Page(&'static str, &'static str, fn(&View<'_>, &Metrics) -> Vec<u8>),
     Probe(Arc<ProbeHistory>),
-    /// What scripts read.
+    /// Records or probes as JSON.
     Json(Listing),
-    /// A run of now.
+    /// An on-demand run.
     Run,
 }
 
-/// A page as an answer: its bytes, or that the client has them.
-fn given(page: Arc<Page>, content_type: &'static str, head: &request::Parts, compressed: bool) -> Reply {
-    let status = if is_known(&head.headers, page.tag()) { StatusCode::NOT_MODIFIED } else { StatusCode::OK };
+/// Answers with a page, or with 304 if the client has it.
+fn page_reply(
+    page: Arc<CachedResponse>,
+    content_type: &'static str,
+    head: &request::Parts,
+    compressed: bool,
+) -> Reply {
+    let status =
+        if has_current_copy(&head.headers, page.tag()) { StatusCode::NOT_MODIFIED } else { StatusCode::OK };
     Reply { status, content_type, header: None, body: Body::Page { page, compressed } }
 }
 
-/// Whether the client has these bytes already (RFC 9110, 13.1.2).
-fn is_known(headers: &HeaderMap, tag: &str) -> bool {
+/// Returns whether the client has the same bytes (RFC 9110, 13.1.2).
+fn has_current_copy(headers: &HeaderMap, tag: &str) -> bool {
     let lines = headers.get_all(header::IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok());
     lines
         .flat_map(|line| line.split(','))
@@ -425,30 +443,32 @@ fn rejected(rejection: Rejection) -> Reply {
             header: Some((header::WWW_AUTHENTICATE, CHALLENGE)),
             ..Reply::text(StatusCode::UNAUTHORIZED, "Authentication required.\n")
         },
-        Rejection::Busy => Reply::busy("Too many passwords wait to be checked: try again in some seconds.\n"),
+        Rejection::Busy => Reply::busy("Too many password checks are pending: try again in some seconds.\n"),
     }
 }
 
 fn refused(refusal: Refusal) -> Reply {
     match refusal {
-        Refusal::BadHost => Reply::text(StatusCode::BAD_REQUEST, "A request needs one valid Host header.\n"),
+        Refusal::BadHost => {
+            Reply::text(StatusCode::BAD_REQUEST, "The request must have one valid Host header.\n")
+        }
         Refusal::ForeignHost => Reply::text(
             StatusCode::FORBIDDEN,
-            "This Host is not served: add its name to `hostnames` in [server] of the configuration.\n",
+            "This Host is not allowed: add it to `hostnames` in [server] of the configuration.\n",
         ),
         Refusal::ForeignOrigin => Reply::text(
             StatusCode::FORBIDDEN,
-            "This Origin is foreign: add its name to `hostnames` in [server] of the configuration.\n",
+            "This Origin is not allowed: add its host to `hostnames` in [server] of the configuration.\n",
         ),
     }
 }
 
-/// A response before it is one.
+/// A response before conversion.
 #[derive(Debug)]
 struct Reply {
     status: StatusCode,
     content_type: &'static str,
-    /// One more than all have.
+    /// An additional header.
     header: Option<(HeaderName, &'static str)>,
     body: Body,
 }
@@ -456,7 +476,7 @@ struct Reply {
 #[derive(Debug)]
 enum Body {
     Text(String),
-    Page { page: Arc<Page>, compressed: bool },
+    Page { page: Arc<CachedResponse>, compressed: bool },
 }
 
 impl Reply {
@@ -464,32 +484,32 @@ impl Reply {
         Self { status, content_type: TEXT, header: None, body: Body::Text(text.into()) }
     }
 
-    /// Refuses a request for which there is no room now.
+    /// Returns the response to a request that is refused because of the load.
     fn busy(text: &'static str) -> Self {
         let reply = Self::text(StatusCode::SERVICE_UNAVAILABLE, text);
         Self { header: Some((header::RETRY_AFTER, BUSY_RETRY_AFTER_SECONDS)), ..reply }
     }
 
     fn not_allowed(allow: &'static str) -> Self {
-        let reply = Self::text(StatusCode::METHOD_NOT_ALLOWED, format!("Allowed here: {allow}.\n"));
+        let reply = Self::text(StatusCode::METHOD_NOT_ALLOWED, format!("Method not allowed; use {allow}.\n"));
         Self { header: Some((header::ALLOW, allow)), ..reply }
     }
 
-    fn into_response(self, work: Work) -> Response<Full<Bytes>> {
+    fn into_response(self, work: ActiveRequest) -> Response<Full<Bytes>> {
         let Self { status, content_type, header, body } = self;
         let (compressed, tag) = match &body {
             Body::Text(_) => (None, None),
             Body::Page { page, compressed } => (Some(*compressed), HeaderValue::from_str(page.tag()).ok()),
         };
         let body = if status == StatusCode::NOT_MODIFIED { Body::Text(String::new()) } else { body };
-        let mut response = Response::new(Full::new(Bytes::from_owner(Held { body, _work: work })));
+        let mut response = Response::new(Full::new(Bytes::from_owner(ResponseBody { body, _work: work })));
         *response.status_mut() = status;
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
-        // Kept by nobody but the browser that asks, and asked for again each time.
+        // Only the client's browser may store pages, and must revalidate them.
         let caching = if tag.is_some() { "private, no-cache" } else { "no-store" };
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static(caching));
-        for (name, value) in PROTECTION {
+        for (name, value) in SECURITY_HEADERS {
             headers.insert(name, HeaderValue::from_static(value));
         }
         if let Some(tag) = tag {
@@ -508,14 +528,14 @@ impl Reply {
     }
 }
 
-/// A body with what must last until its last byte has been taken.
+/// A body that holds the request until its last byte has been sent.
 #[derive(Debug)]
-struct Held {
+struct ResponseBody {
     body: Body,
-    _work: Work,
+    _work: ActiveRequest,
 }
 
-impl AsRef<[u8]> for Held {
+impl AsRef<[u8]> for ResponseBody {
     fn as_ref(&self) -> &[u8] {
         match &self.body {
             Body::Text(text) => text.as_bytes(),

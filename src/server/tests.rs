@@ -1,4 +1,4 @@
-//! The listener over real sockets: what clients of every kind get, and what they cannot do.
+//! Tests of the listener over real sockets.
 
 mod waiting;
 
@@ -14,7 +14,10 @@ use std::{
 use flate2::read::GzDecoder;
 use tokio::sync::mpsc;
 
-use super::{ReloadRequest, RunRequest, Server, State, Wishes, activity::Patience, bind, listener::Limits};
+use super::{
+    ControlHandles, ReloadRequest, RunRequest, Server, ServerState, activity::Timeouts, bind,
+    listener::Limits,
+};
 use crate::{
     config::{self, Task},
     health::{Health, Readiness},
@@ -26,14 +29,14 @@ use crate::{
     outcome::{Api, Demanded, Fault, Outcome, Reason, SkipCause},
 };
 
-/// Beyond it a test fails instead of hanging.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// Timeout of a test that would otherwise block.
+const TEST_TIMEOUT: Duration = Duration::from_secs(30);
 const LIMITS: Limits = Limits {
-    patience: Patience { head: PATIENCE, request: PATIENCE, idle: PATIENCE, login: PATIENCE },
+    timeouts: Timeouts { head: TEST_TIMEOUT, request: TEST_TIMEOUT, idle: TEST_TIMEOUT, login: TEST_TIMEOUT },
     connections: 16,
 };
 
-/// Plain HTTP for everybody, under these names.
+/// Returns a configuration without users and TLS, with these host names.
 fn configured(hostnames: &[&str]) -> config::Server {
     config::Server {
         listen: ([127, 0, 0, 1], 0).into(),
@@ -47,7 +50,7 @@ fn configured(hostnames: &[&str]) -> config::Server {
 
 struct Running {
     server: Server,
-    state: Arc<State>,
+    state: Arc<ServerState>,
     metrics: Arc<Metrics>,
     history: Arc<History>,
     health: Arc<Health>,
@@ -63,11 +66,11 @@ impl Running {
         let health = Arc::new(Health::new());
         let (reload, reloads) = mpsc::channel(1);
         let (runs, run_requests) = mpsc::channel(1);
-        let state = Arc::new(State::new(
+        let state = Arc::new(ServerState::new(
             Arc::clone(&metrics),
             Arc::clone(&history),
             Arc::clone(&health),
-            Wishes { reload, runs },
+            ControlHandles { reload, runs },
             &configured(&[]),
         ));
         let listener = bind(([127, 0, 0, 1], 0).into()).unwrap();
@@ -76,7 +79,7 @@ impl Running {
         Self { server, state, metrics, history, health, reloads, run_requests, address }
     }
 
-    /// With so many probes that a page does not fit into the buffers of a socket.
+    /// Starts a server with so many probes that a page does not fit into the buffers of a socket.
     fn start_large(limits: Limits) -> Self {
         let running = Self::start(limits);
         let acme = Arc::new(provider("acme", Api::Langmart));
@@ -87,7 +90,7 @@ impl Running {
 
     fn connect(&self) -> TcpStream {
         let stream = TcpStream::connect(self.address).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_read_timeout(Some(TEST_TIMEOUT)).unwrap();
         stream
     }
 
@@ -95,7 +98,7 @@ impl Running {
         format!("{request_line} HTTP/1.1\r\nhost: {}\r\n{headers}\r\n", self.address)
     }
 
-    /// One request on a connection of its own.
+    /// Sends a request on a new connection.
     fn ask(&self, request_line: &str, headers: &str) -> Reply {
         let mut stream = self.connect();
         let head = self.head(request_line, &format!("connection: close\r\n{headers}"));
@@ -103,7 +106,7 @@ impl Running {
         Reply::parse(&read_to_end(&mut stream))
     }
 
-    /// A run, for whom the test answers in place of the scheduler.
+    /// Requests a run; the test answers instead of the scheduler.
     fn ask_for_run(&self, target: &str, host: &str, headers: &str) -> thread::JoinHandle<Reply> {
         let mut stream = self.connect();
         let head = format!(
@@ -116,7 +119,7 @@ impl Running {
     }
 }
 
-/// Until the end, however it comes.
+/// Reads until the connection is closed or reset.
 fn read_to_end(stream: &mut TcpStream) -> Vec<u8> {
     let mut bytes = Vec::new();
     match stream.read_to_end(&mut bytes) {
@@ -172,7 +175,7 @@ fn metrics_are_served() {
 }
 
 #[test]
-fn a_compressed_page_is_the_same() {
+fn compressed_page_has_the_same_content() {
     let running = Running::start_large(LIMITS);
     let plain = running.ask("GET /metrics", "");
     let compressed = running.ask("GET /metrics", "accept-encoding: deflate, gzip;q=0.8\r\n");
@@ -199,7 +202,7 @@ fn head_has_the_headers_and_no_body() {
 }
 
 #[test]
-fn the_landing_page_is_locked_down() {
+fn status_page_has_security_headers() {
     let running = Running::start(LIMITS);
     let reply = running.ask("GET /", "");
     assert_eq!(reply.status, 200);
@@ -229,7 +232,7 @@ fn unknown_paths_and_methods_are_refused() {
 }
 
 #[test]
-fn what_is_foreign_is_refused_until_it_is_named() {
+fn foreign_host_is_refused_until_configured() {
     let running = Running::start(LIMITS);
     let ask = |host: &str, more: &str| {
         let mut stream = running.connect();
@@ -249,7 +252,7 @@ fn what_is_foreign_is_refused_until_it_is_named() {
 }
 
 #[test]
-fn health_names_the_part_that_is_stuck() {
+fn health_names_a_stuck_part() {
     let running = Running::start(LIMITS);
     let healthy = running.ask("GET /-/healthy", "");
     assert_eq!((healthy.status, healthy.text()), (200, "healthy\n"));
@@ -263,7 +266,7 @@ fn health_names_the_part_that_is_stuck() {
 }
 
 #[test]
-fn health_names_the_file_whose_write_is_blocked() {
+fn health_names_a_blocked_file() {
     let running = Running::start(LIMITS);
     block_write(&running.metrics, "results", Duration::from_secs(5));
     let healthy = running.ask("GET /-/healthy", "");
@@ -286,7 +289,7 @@ fn readiness_follows_the_daemon() {
 }
 
 #[test]
-fn a_reload_answers_with_its_result() {
+fn reload_responds_with_its_result() {
     let mut running = Running::start(LIMITS);
     let post = "POST /-/reload HTTP/1.1\r\nconnection: close\r\ncontent-length: 0\r\n";
     let mut ask = |result: Result<(), String>| {
@@ -306,15 +309,15 @@ fn a_reload_answers_with_its_result() {
     while running.reloads.is_empty() {
         thread::yield_now();
     }
-    assert_eq!(running.ask("POST /-/reload", "content-length: 0\r\n").status, 503, "only one waits");
+    assert_eq!(running.ask("POST /-/reload", "content-length: 0\r\n").status, 503, "only one can wait");
     drop(running.reloads.blocking_recv().unwrap());
-    assert_eq!(Reply::parse(&read_to_end(&mut waiting)).status, 503, "nobody answers any more");
+    assert_eq!(Reply::parse(&read_to_end(&mut waiting)).status, 503, "the answer was dropped");
     running.reloads.close();
-    assert_eq!(running.ask("POST /-/reload", "content-length: 0\r\n").status, 503, "nobody listens any more");
+    assert_eq!(running.ask("POST /-/reload", "content-length: 0\r\n").status, 503, "the channel is closed");
 }
 
 #[test]
-fn the_body_of_a_request_is_not_read() {
+fn body_of_a_request_is_not_read() {
     let mut running = Running::start(LIMITS);
     let mut stream = running.connect();
     let head = running.head("POST /-/reload", "content-length: 1000000000\r\n");
@@ -324,9 +327,9 @@ fn the_body_of_a_request_is_not_read() {
 }
 
 #[test]
-fn a_slow_head_is_cut_off() {
-    let patience = Patience { head: Duration::from_millis(100), ..LIMITS.patience };
-    let running = Running::start(Limits { patience, ..LIMITS });
+fn slow_head_times_out() {
+    let timeouts = Timeouts { head: Duration::from_millis(100), ..LIMITS.timeouts };
+    let running = Running::start(Limits { timeouts, ..LIMITS });
     let mut silent = running.connect();
     let mut slow = running.connect();
     slow.write_all(b"GET /metrics HTTP/1.1\r\nhost: ").unwrap();
@@ -338,13 +341,13 @@ fn a_slow_head_is_cut_off() {
     kept.read_exact(&mut first).unwrap();
     assert_eq!(&first, b"HTTP/1.1 200");
     kept.write_all(b"GET /metrics HTTP/1.1\r\n").unwrap();
-    assert!(read_to_end(&mut kept).ends_with(b"healthy\n"), "the second head is cut off like the first");
+    assert!(read_to_end(&mut kept).ends_with(b"healthy\n"), "the second head times out like the first");
 }
 
 #[test]
-fn an_idle_connection_is_closed() {
-    let patience = Patience { idle: Duration::from_millis(100), ..LIMITS.patience };
-    let running = Running::start(Limits { patience, ..LIMITS });
+fn idle_connection_times_out() {
+    let timeouts = Timeouts { idle: Duration::from_millis(100), ..LIMITS.timeouts };
+    let running = Running::start(Limits { timeouts, ..LIMITS });
     let mut stream = running.connect();
     stream.write_all(running.head("GET /-/healthy", "").as_bytes()).unwrap();
     let reply = Reply::parse(&read_to_end(&mut stream));
@@ -352,7 +355,7 @@ fn an_idle_connection_is_closed() {
 }
 
 #[test]
-fn readers_that_stall_keep_no_page_from_others() {
+fn stalled_clients_do_not_block_others() {
     let running = Running::start_large(LIMITS);
     let stalled: Vec<_> = (0..LIMITS.connections - 1)
         .map(|_| {
@@ -363,34 +366,34 @@ fn readers_that_stall_keep_no_page_from_others() {
         })
         .collect();
     assert_eq!(running.ask("GET /metrics", "").status, 200);
-    // Beyond the number of connections: the one that has stalled for longest makes room.
+    // Beyond the maximum number of connections, the one that has stalled for longest is closed.
     let mut last = running.connect();
     last.write_all(running.head("GET /metrics", "").as_bytes()).unwrap();
     last.read_exact(&mut [0; 12]).unwrap();
     let page = running.ask("GET /metrics", "");
     assert_eq!(page.status, 200);
     let taken = read_to_end(&mut stalled.into_iter().next().unwrap()).len();
-    assert!(taken < page.body.len(), "{taken} bytes were taken in spite of all");
+    assert!(taken < page.body.len(), "{taken} bytes were received nevertheless");
 }
 
 #[test]
-fn a_reader_that_stalls_is_cut_off() {
-    let patience = Patience { request: Duration::from_millis(300), ..LIMITS.patience };
-    let running = Running::start_large(Limits { patience, ..LIMITS });
+fn stalled_client_times_out() {
+    let timeouts = Timeouts { request: Duration::from_millis(300), ..LIMITS.timeouts };
+    let running = Running::start_large(Limits { timeouts, ..LIMITS });
     let mut stalled = running.connect();
     stalled.write_all(running.head("GET /metrics", "").as_bytes()).unwrap();
     let start = Instant::now();
-    // What is sent to a connection that is open is buffered, to one that is closed it is refused.
+    // Writes to an open connection are buffered; writes to a closed one fail.
     while stalled.write(b"\n").is_ok() {
-        assert!(start.elapsed() < PATIENCE, "it is never cut off");
+        assert!(start.elapsed() < TEST_TIMEOUT, "it never times out");
         thread::sleep(Duration::from_millis(1));
     }
     let taken = read_to_end(&mut stalled).len();
-    assert!(taken < running.ask("GET /metrics", "").body.len(), "{taken} bytes were taken in spite of all");
+    assert!(taken < running.ask("GET /metrics", "").body.len(), "{taken} bytes were received nevertheless");
 }
 
 #[test]
-fn pipelined_renderings_cost_no_more_than_one() {
+fn pipelined_requests_share_a_rendering() {
     let running = Running::start_large(LIMITS);
     let mut stream = running.connect();
     let start = Instant::now();
@@ -410,7 +413,7 @@ fn pipelined_renderings_cost_no_more_than_one() {
 }
 
 #[test]
-fn a_flood_of_headers_is_refused() {
+fn too_many_headers_are_refused() {
     let running = Running::start(LIMITS);
     let many = "x: y\r\n".repeat(200);
     assert_eq!(running.ask("GET /metrics", &many).status, 431);
@@ -423,7 +426,7 @@ fn a_flood_of_headers_is_refused() {
 }
 
 #[test]
-fn garbage_is_refused() {
+fn invalid_request_is_refused() {
     let running = Running::start(LIMITS);
     for garbage in [
         &b"\x16\x03\x01\x02\x00\x01\x00"[..],
@@ -456,18 +459,18 @@ fn pipelined_requests_are_answered_in_order() {
 }
 
 #[test]
-fn more_connections_than_allowed_do_not_keep_a_scrape_out() {
+fn idle_connections_do_not_block_a_scrape() {
     let running = Running::start(LIMITS);
     let mut silent: Vec<_> = (0..LIMITS.connections * 2).map(|_| running.connect()).collect();
     assert_eq!(running.ask("GET /metrics", "").status, 200);
-    assert_eq!(read_to_end(&mut silent[0]), b"", "the longest silent one made room");
+    assert_eq!(read_to_end(&mut silent[0]), b"", "the one that was idle for longest was closed");
     let last = silent.last_mut().unwrap();
     last.write_all(running.head("GET /-/healthy", "connection: close\r\n").as_bytes()).unwrap();
     assert_eq!(Reply::parse(&read_to_end(last)).status, 200, "the latest one is still served");
 }
 
 #[test]
-fn a_connection_too_many_is_closed_where_all_are_busy() {
+fn connection_is_refused_if_all_are_busy() {
     let mut running = Running::start(Limits { connections: 1, ..LIMITS });
     let mut busy = running.connect();
     let head = running.head("POST /-/reload", "content-length: 0\r\nconnection: close\r\n");
@@ -480,15 +483,15 @@ fn a_connection_too_many_is_closed_where_all_are_busy() {
 }
 
 #[test]
-fn a_stop_lets_requests_end() {
+fn stop_waits_for_requests_in_flight() {
     let mut running = Running::start(LIMITS);
     let mut idle = running.connect();
     let mut busy = running.connect();
     busy.write_all(running.head("POST /-/reload", "content-length: 0\r\n").as_bytes()).unwrap();
     let request = running.reloads.blocking_recv().unwrap();
     let server = running.server;
-    let stopping = thread::spawn(move || server.stop(PATIENCE));
-    assert_eq!(read_to_end(&mut idle), b"", "nothing is under way there");
+    let stopping = thread::spawn(move || server.stop(TEST_TIMEOUT));
+    assert_eq!(read_to_end(&mut idle), b"", "no request is in flight");
     request.answer.send(Ok(())).unwrap();
     assert_eq!(Reply::parse(&read_to_end(&mut busy)).status, 200);
     stopping.join().unwrap();
@@ -497,19 +500,19 @@ fn a_stop_lets_requests_end() {
 }
 
 #[test]
-fn a_stop_has_a_deadline() {
+fn stop_has_a_deadline() {
     let mut running = Running::start(LIMITS);
     let mut busy = running.connect();
     busy.write_all(running.head("POST /-/reload", "content-length: 0\r\n").as_bytes()).unwrap();
     let _unanswered = running.reloads.blocking_recv().unwrap();
     let start = Instant::now();
     running.server.stop(Duration::from_millis(50));
-    assert!(start.elapsed() < PATIENCE / 2, "{:?}", start.elapsed());
+    assert!(start.elapsed() < TEST_TIMEOUT / 2, "{:?}", start.elapsed());
     assert_eq!(read_to_end(&mut busy), b"");
 }
 
 #[test]
-fn pages_of_probes_and_their_parts_are_served_with_tags() {
+fn pages_and_assets_have_entity_tags() {
     let running = Running::start(LIMITS);
     let acme = Arc::new(provider("acme", Api::Langmart));
     let probes = config(vec![chat("p", &acme, "m")]);
@@ -544,7 +547,7 @@ fn pages_of_probes_and_their_parts_are_served_with_tags() {
 }
 
 #[test]
-fn a_run_is_asked_for_and_refused() {
+fn on_demand_run_is_requested_or_refused() {
     let mut running = Running::start(LIMITS);
     let acme = Arc::new(provider("acme", Api::Langmart));
     let auth = Arc::new(probe("auth", &acme, Task::Auth));
@@ -552,7 +555,7 @@ fn a_run_is_asked_for_and_refused() {
     let ask = |query: &str, headers: &str| running.ask(&format!("GET /probe{query}"), headers).status;
     assert_eq!(ask("", ""), 400);
     assert_eq!(ask("?target=https://elsewhere.example", ""), 404);
-    assert_eq!(ask("?target=chat", ""), 403, "it spends tokens");
+    assert_eq!(ask("?target=chat", ""), 403, "it consumes tokens");
     assert_eq!(ask("?target=auth", "sec-fetch-site: cross-site\r\n"), 403);
     assert_eq!(running.ask("HEAD /probe?target=auth", "").status, 405);
     let address = running.address.to_string();
@@ -567,7 +570,7 @@ fn a_run_is_asked_for_and_refused() {
 }
 
 #[test]
-fn where_a_probe_waits_and_has_no_result_none_is_made_up() {
+fn delayed_probe_without_result_has_no_samples() {
     let mut running = Running::start(LIMITS);
     let acme = Arc::new(provider("acme", Api::Langmart));
     running.history.configure(&config(vec![chat("chat", &acme, "m")]), |_| String::new());
@@ -585,14 +588,14 @@ fn where_a_probe_waits_and_has_no_result_none_is_made_up() {
 }
 
 #[test]
-fn tokens_are_spent_for_nobody_who_may_be_the_page_of_another_site() {
+fn generation_is_refused_to_pages_of_other_sites() {
     let mut running = Running::start(LIMITS);
     let acme = Arc::new(provider("acme", Api::Langmart));
     let auth = Arc::new(probe("auth", &acme, Task::Auth));
     running.history.configure(&config(vec![chat("chat", &acme, "m"), auth]), |_| String::new());
     running.state.reconfigure(&config::Server { probe_generation: true, ..configured(&["prober.example"]) });
     let address = running.address.to_string();
-    // An image of a page elsewhere: no Origin, and over plain HTTP nothing that tells of it.
+    // An image of a page elsewhere: without Origin, and over plain HTTP without fetch metadata.
     let reply = running.ask_for_run("chat", "prober.example", "").join().unwrap();
     assert_eq!(reply.status, 403);
     assert!(reply.text().contains("X-Prometheus-Scrape-Timeout-Seconds"), "{}", reply.text());
@@ -607,7 +610,7 @@ fn tokens_are_spent_for_nobody_who_may_be_the_page_of_another_site() {
         assert_eq!(
             asking.join().unwrap().status,
             503,
-            "{target} {host} {headers}: asked for, and not answered"
+            "{target} {host} {headers}: requested, without an answer"
         );
     }
 }

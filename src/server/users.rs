@@ -1,4 +1,4 @@
-//! Who may ask: passwords, checked by bcrypt on a thread of their own, one at a time.
+//! Authentication with bcrypt passwords, which are checked on a thread, one at a time.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -16,58 +16,58 @@ use zeroize::Zeroizing;
 use super::waiting::WaitingPlace;
 use crate::config::Secret;
 
-/// Credentials of each kind that are remembered, so that the next scrape costs no bcrypt.
-const REMEMBERED: usize = 256;
+/// Number of remembered credentials of each kind, so that a scrape does not need bcrypt every time.
+const MAX_REMEMBERED: usize = 256;
 
-/// How much the check of a password gives way to everything else in the process, see nice(2).
+/// The nice(2) value of the thread that checks passwords.
 const NICENESS: i32 = 10;
 
-/// Why a request is not let in.
+/// The reason why a request is rejected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Rejection {
-    /// Without credentials, or with wrong ones.
+    /// Credentials are missing or wrong.
     Unknown,
-    /// Too many others wait for their passwords to be checked.
+    /// Too many other requests wait for password checks.
     Busy,
 }
 
-/// The users of a configuration, and what has been found out about credentials since it is in force.
+/// The users of a configuration, and credentials that were checked since it was applied.
 #[derive(Debug)]
 pub(super) struct Users {
-    /// By name, the hash of the password.
+    /// Hash of the password by user name.
     hashes: BTreeMap<String, Secret>,
-    /// A secret of this process, under which credentials are remembered.
+    /// The key for the tags of remembered credentials, generated at the start.
     secret: hmac::Key,
-    right: Mutex<Recent>,
-    wrong: Mutex<Recent>,
-    turn: Arc<Semaphore>,
+    accepted: Mutex<Recent>,
+    rejected: Mutex<Recent>,
+    check_permit: Arc<Semaphore>,
 }
 
 impl Users {
-    /// `None` where there is no user: then everybody may ask.
+    /// Returns `None` if there are no users, which disables authentication.
     pub(super) fn new(hashes: &BTreeMap<String, Secret>) -> Option<Arc<Self>> {
         let secret = hmac::Key::generate(hmac::HMAC_SHA256, &SystemRandom::new());
         let users = Self {
             hashes: hashes.clone(),
             secret: secret.expect("the system has random bytes, without which no TLS works either"),
-            right: Mutex::default(),
-            wrong: Mutex::default(),
-            turn: Arc::new(Semaphore::new(1)),
+            accepted: Mutex::default(),
+            rejected: Mutex::default(),
+            check_permit: Arc::new(Semaphore::new(1)),
         };
         (!hashes.is_empty()).then(|| Arc::new(users))
     }
 
-    /// Whether they are those of this configuration.
-    pub(super) fn are(&self, hashes: &BTreeMap<String, Secret>) -> bool {
+    /// Returns whether the users are those of this configuration.
+    pub(super) fn matches(&self, hashes: &BTreeMap<String, Secret>) -> bool {
         self.hashes == *hashes
     }
 
-    /// Lets a request with these headers in, or not. Where its password has to be checked, it waits at most for
-    /// `patience` for its turn, in the place that `wait` gives it; without one it is refused.
-    pub(super) async fn admit(
+    /// Authenticates a request. If its password must be checked, it waits for the check for up to
+    /// `timeout_after`, in a place of `wait`; without a place it is refused.
+    pub(super) async fn authenticate(
         self: &Arc<Self>,
         headers: &HeaderMap,
-        patience: Duration,
+        timeout_after: Duration,
         wait: impl FnOnce() -> Option<WaitingPlace>,
     ) -> Result<(), Rejection> {
         let credentials = credentials(headers).ok_or(Rejection::Unknown)?;
@@ -76,50 +76,51 @@ impl Users {
             return known;
         }
         let _place = wait().ok_or(Rejection::Busy)?;
-        let turn = timeout(patience, Arc::clone(&self.turn).acquire_owned()).await;
-        let Ok(Ok(turn)) = turn else { return Err(Rejection::Busy) };
-        // Somebody before us may have brought the same.
+        let permit = timeout(timeout_after, Arc::clone(&self.check_permit).acquire_owned()).await;
+        let Ok(Ok(permit)) = permit else { return Err(Rejection::Busy) };
+        // An earlier request may have had the same credentials.
         if let Some(known) = self.remembered(tag.as_ref()) {
             return known;
         }
         let users = Arc::clone(self);
         let check = move || {
-            let _turn = turn;
-            // Where it is not allowed, as by the unit's filter of system calls, the check is as urgent as all else.
+            let _permit = permit;
+            // The unit's system call filter may forbid it; the check then has normal priority.
             let _ = setpriority_process(None, NICENESS);
             let right = users.verify(&credentials);
-            let memory = if right { &users.right } else { &users.wrong };
-            memory.lock().unwrap_or_else(PoisonError::into_inner).add(tag);
+            let recent = if right { &users.accepted } else { &users.rejected };
+            recent.lock().unwrap_or_else(PoisonError::into_inner).add(tag);
             if right { Ok(()) } else { Err(Rejection::Unknown) }
         };
         tokio::task::spawn_blocking(check).await.unwrap_or(Err(Rejection::Unknown))
     }
 
     fn remembered(&self, tag: &[u8]) -> Option<Result<(), Rejection>> {
-        let has = |memory: &Mutex<Recent>| memory.lock().unwrap_or_else(PoisonError::into_inner).has(tag);
-        match (has(&self.right), has(&self.wrong)) {
+        let has = |recent: &Mutex<Recent>| recent.lock().unwrap_or_else(PoisonError::into_inner).has(tag);
+        match (has(&self.accepted), has(&self.rejected)) {
             (true, _) => Some(Ok(())),
             (false, true) => Some(Err(Rejection::Unknown)),
             (false, false) => None,
         }
     }
 
-    /// Takes as long for a user whom nobody knows: against the hash of another one, which is always the same for the
-    /// same name, and in vain.
+    /// Verifies a password. The password of an unknown user is compared with the hash of another
+    /// user, which is the same for the same name, so that the duration does not reveal whether the
+    /// user exists.
     fn verify(&self, credentials: &[u8]) -> bool {
         let Some(colon) = credentials.iter().position(|byte| *byte == b':') else { return false };
         let (name, password) = (&credentials[..colon], &credentials[colon + 1..]);
         let known = str::from_utf8(name).ok().and_then(|name| self.hashes.get(name));
         let stand_in = || {
             let number = usize::from(hmac::sign(&self.secret, name).as_ref()[0]) % self.hashes.len();
-            self.hashes.values().nth(number).expect("there is a user, or there were no check")
+            self.hashes.values().nth(number).expect("passwords are checked only if there are users")
         };
         let hash = known.unwrap_or_else(stand_in);
         bcrypt::verify(password, hash.expose()).unwrap_or(false) && known.is_some()
     }
 }
 
-/// `user:password` (RFC 7617, 2); `None`: there is not exactly one such header.
+/// Returns `user:password` (RFC 7617, 2), or `None` if there is not exactly one valid header.
 fn credentials(headers: &HeaderMap) -> Option<Zeroizing<Vec<u8>>> {
     let mut values = headers.get_all(AUTHORIZATION).iter();
     let (Some(value), None) = (values.next(), values.next()) else { return None };
@@ -128,19 +129,19 @@ fn credentials(headers: &HeaderMap) -> Option<Zeroizing<Vec<u8>>> {
     (scheme.eq_ignore_ascii_case("basic") && decoded.contains(&b':')).then_some(decoded)
 }
 
-/// The tags of the latest credentials of one kind.
+/// Tags of the latest credentials of one kind.
 #[derive(Debug, Default)]
 struct Recent(VecDeque<hmac::Tag>);
 
 impl Recent {
     fn add(&mut self, tag: hmac::Tag) {
-        if self.0.len() == REMEMBERED {
+        if self.0.len() == MAX_REMEMBERED {
             self.0.pop_front();
         }
         self.0.push_back(tag);
     }
 
-    /// Looks at all of them, whatever it finds.
+    /// Compares with all tags, so that the duration is constant.
     fn has(&self, tag: &[u8]) -> bool {
         let is = |other: &hmac::Tag| constant_time::verify_slices_are_equal(other.as_ref(), tag).is_ok();
         self.0.iter().fold(false, |found, other| found | is(other))
@@ -154,7 +155,7 @@ mod tests {
     use super::*;
     use crate::server::waiting::Waiters;
 
-    const PATIENCE: Duration = Duration::from_secs(60);
+    const TEST_TIMEOUT: Duration = Duration::from_secs(60);
 
     fn users() -> Arc<Users> {
         let hash = |password: &str| Secret::new(bcrypt::hash(password, 5).unwrap());
@@ -170,60 +171,60 @@ mod tests {
         format!("Basic {}", BASE64_STANDARD.encode(credentials))
     }
 
-    async fn admit(users: &Arc<Users>, values: &[&str]) -> Result<(), Rejection> {
+    async fn authenticate(users: &Arc<Users>, values: &[&str]) -> Result<(), Rejection> {
         let mut headers = HeaderMap::new();
         for value in values {
             headers.append(AUTHORIZATION, HeaderValue::from_str(value).unwrap());
         }
-        users.admit(&headers, PATIENCE, place).await
+        users.authenticate(&headers, TEST_TIMEOUT, place).await
     }
 
     #[tokio::test]
-    async fn only_the_right_password_of_a_user_lets_in() {
+    async fn only_the_right_password_is_accepted() {
         let users = users();
         let right = basic("alice:wonder:land");
-        // Twice: checked, and remembered.
+        // Twice: first checked, then remembered.
         for _ in 0..2 {
-            assert_eq!(admit(&users, &[&right]).await, Ok(()));
-            assert_eq!(admit(&users, &[&right.replace("Basic", "bAsIc")]).await, Ok(()));
+            assert_eq!(authenticate(&users, &[&right]).await, Ok(()));
+            assert_eq!(authenticate(&users, &[&right.replace("Basic", "bAsIc")]).await, Ok(()));
             for wrong in
                 ["alice:wonder", "alice:", "alice:builder", "bob:wonder:land", "carol:builder", ":", "alice"]
             {
-                assert_eq!(admit(&users, &[&basic(wrong)]).await, Err(Rejection::Unknown), "{wrong}");
+                assert_eq!(authenticate(&users, &[&basic(wrong)]).await, Err(Rejection::Unknown), "{wrong}");
             }
         }
         for values in [&[][..], &["Basic"], &["Basic !"], &["Bearer x"], &[&right, &right], &[&right[6..]]] {
-            assert_eq!(admit(&users, values).await, Err(Rejection::Unknown), "{values:?}");
+            assert_eq!(authenticate(&users, values).await, Err(Rejection::Unknown), "{values:?}");
         }
     }
 
     #[tokio::test]
-    async fn who_finds_no_turn_is_told_to_wait() {
+    async fn check_that_waits_too_long_is_busy() {
         let users = users();
-        let turn = Arc::clone(&users.turn).acquire_owned().await.unwrap();
+        let permit = Arc::clone(&users.check_permit).acquire_owned().await.unwrap();
         let mut headers = HeaderMap::new();
         headers.insert(AUTHORIZATION, basic("bob:builder").parse().unwrap());
-        assert_eq!(users.admit(&headers, Duration::from_millis(1), place).await, Err(Rejection::Busy));
-        drop(turn);
-        assert_eq!(users.admit(&headers, PATIENCE, place).await, Ok(()));
-        let _turn = Arc::clone(&users.turn).acquire_owned().await.unwrap();
+        assert_eq!(users.authenticate(&headers, Duration::from_millis(1), place).await, Err(Rejection::Busy));
+        drop(permit);
+        assert_eq!(users.authenticate(&headers, TEST_TIMEOUT, place).await, Ok(()));
+        let _permit = Arc::clone(&users.check_permit).acquire_owned().await.unwrap();
         assert_eq!(
-            users.admit(&headers, Duration::ZERO, || None).await,
+            users.authenticate(&headers, Duration::ZERO, || None).await,
             Ok(()),
-            "who is known needs no turn"
+            "remembered credentials need no check"
         );
     }
 
     #[tokio::test]
-    async fn a_flood_of_wrong_passwords_does_not_push_out_the_right_one() {
+    async fn wrong_passwords_do_not_displace_right_ones() {
         let users = users();
-        assert_eq!(admit(&users, &[&basic("bob:builder")]).await, Ok(()));
-        for number in 0..=REMEMBERED {
-            users.wrong.lock().unwrap().add(hmac::sign(&users.secret, &number.to_ne_bytes()));
+        assert_eq!(authenticate(&users, &[&basic("bob:builder")]).await, Ok(()));
+        for number in 0..=MAX_REMEMBERED {
+            users.rejected.lock().unwrap().add(hmac::sign(&users.secret, &number.to_ne_bytes()));
         }
-        assert_eq!(users.wrong.lock().unwrap().0.len(), REMEMBERED);
-        let _turn = Arc::clone(&users.turn).acquire_owned().await.unwrap();
-        assert_eq!(admit(&users, &[&basic("bob:builder")]).await, Ok(()));
+        assert_eq!(users.rejected.lock().unwrap().0.len(), MAX_REMEMBERED);
+        let _permit = Arc::clone(&users.check_permit).acquire_owned().await.unwrap();
+        assert_eq!(authenticate(&users, &[&basic("bob:builder")]).await, Ok(()));
     }
 
     #[tokio::test]
@@ -231,12 +232,12 @@ mod tests {
         let users = users();
         let mut headers = HeaderMap::new();
         headers.insert(AUTHORIZATION, basic("bob:builder").parse().unwrap());
-        assert_eq!(users.admit(&headers, PATIENCE, || None).await, Err(Rejection::Busy));
-        assert_eq!(users.admit(&headers, PATIENCE, place).await, Ok(()));
+        assert_eq!(users.authenticate(&headers, TEST_TIMEOUT, || None).await, Err(Rejection::Busy));
+        assert_eq!(users.authenticate(&headers, TEST_TIMEOUT, place).await, Ok(()));
     }
 
     #[test]
-    fn nothing_shows_a_hash() {
+    fn debug_output_has_no_hash() {
         assert!(!format!("{:?}", users()).contains("$2"));
     }
 }

@@ -6,13 +6,13 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-/// The share of all connections that may wait for the same thing: one in so many.
+/// Reciprocal of the share of all connections that may wait for the same resource.
 const CONNECTION_SHARE: usize = 4;
 
 /// Bits of an IPv6 address that name the client's network; the client chooses the others.
 const IPV6_NETWORK_BITS: u32 = 64;
 
-/// Who waits. `None` counts all clients as one.
+/// The client by which waiters are counted. `None` counts all clients as one.
 type Client = Option<IpAddr>;
 
 /// Connections that wait for the same thing, counted by client.
@@ -30,13 +30,14 @@ pub(super) struct WaitingPlace {
 }
 
 impl Waiters {
-    /// Allows each client a quarter of so many connections, and at least one.
+    /// Allows each client a quarter of the connections, and at least one.
     pub(super) fn new(connections: usize) -> Arc<Self> {
         let limit = (connections / CONNECTION_SHARE).max(1);
         Arc::new(Self { limit, waiting: Mutex::default() })
     }
 
-    /// Takes a place for a client. Returns `None` if the client has no place left: it must be refused at once.
+    /// Takes a place for a client. Returns `None` if the client has no place left and must be
+    /// refused.
     pub(super) fn enter(self: &Arc<Self>, client: Client) -> Option<WaitingPlace> {
         let client = client.map(network);
         let mut waiting = self.lock();
@@ -50,7 +51,7 @@ impl Waiters {
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<Client, usize>> {
-        // Nothing panics while it is locked.
+        // No code panics while holding the lock.
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -67,7 +68,7 @@ impl Drop for WaitingPlace {
     }
 }
 
-/// Returns the address that stands for the client's network.
+/// Returns the network address of the client.
 fn network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => {

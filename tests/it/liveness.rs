@@ -305,20 +305,20 @@ fn descriptors_that_run_out_are_our_own_fault_and_everything_comes_back() {
     let before = limit(Rlimit { current: Some(3), ..all });
     // The kernel takes the connection, and the daemon cannot.
     let waiting = TcpStream::connect(daemon.address).unwrap();
-    wait_for("accepting to fail", || (daemon.logged("Connections cannot be accepted") == 1).then_some(()));
+    wait_for("accepting to fail", || (daemon.logged("Failed to accept connection") == 1).then_some(()));
     wait_for("the probe to fail", || (daemon.logged("reason=internal") >= 1).then_some(()));
     assert!(daemon.log().contains("fault=prober"), "{}", daemon.log());
     thread::sleep(Duration::from_millis(300));
     limit(Rlimit { current: before, ..all });
     wait_for("connections to be accepted", || {
-        (daemon.logged("Connections are accepted again") == 1).then_some(())
+        (daemon.logged("Accepting connections again") == 1).then_some(())
     });
     drop(waiting);
     let scrape = daemon
         .scrape_until("a success again", |scrape| scrape.find("langmart_probe_success", &[]) == Some(1.0));
     let ours = [("reason", "internal"), ("fault", "prober")];
     assert!(scrape.value("langmart_probe_failures_total", &ours) >= 1.0);
-    assert_eq!(daemon.logged("Connections cannot be accepted"), 1, "once, not ten times a second");
+    assert_eq!(daemon.logged("Failed to accept connection"), 1, "once, not ten times a second");
     for task in ["main", "scheduler", "server", "probe", "log", "results"] {
         assert_eq!(scrape.value("langmart_prober_task_restarts_total", &[("task", task)]), 0.0);
     }

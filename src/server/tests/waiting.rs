@@ -1,4 +1,4 @@
-//! Requests that wait, in such numbers that they could keep everybody else out.
+//! Requests that wait, in numbers that could block other clients.
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 
@@ -17,10 +17,10 @@ fn probe_callers_beyond_a_quarter_are_refused_at_once() {
     running.history.configure(&config(vec![Arc::new(probe("auth", &acme, Task::Auth))]), |_| String::new());
     let address = running.address.to_string();
     let mut asking = Vec::new();
-    let mut hanging = Vec::new();
+    let mut pending = Vec::new();
     for _ in 0..LIMITS.connections / 4 {
         asking.push(running.ask_for_run("auth", &address, ""));
-        hanging.push(running.run_requests.blocking_recv().unwrap());
+        pending.push(running.run_requests.blocking_recv().unwrap());
     }
     for _ in 0..2 * LIMITS.connections {
         check_busy(&running.ask("GET /probe?target=auth", ""));
@@ -28,7 +28,7 @@ fn probe_callers_beyond_a_quarter_are_refused_at_once() {
         assert_eq!(running.ask("GET /-/healthy", "").status, 200);
     }
     let run = || Demanded::Ran(Arc::new(Outcome::new(SystemTime::now(), Reason::Ok, Fault::None)));
-    hanging.pop().unwrap().answer.send(run()).unwrap();
+    pending.pop().unwrap().answer.send(run()).unwrap();
     assert_eq!(asking.pop().unwrap().join().unwrap().status, 200);
     let again = running.ask_for_run("auth", &address, "");
     running.run_requests.blocking_recv().unwrap().answer.send(run()).unwrap();
@@ -58,7 +58,7 @@ fn reload_callers_leave_connections_to_others() {
 
 #[test]
 fn password_checks_beyond_a_quarter_are_refused_at_once() {
-    // One check takes many times as long as all the requests.
+    // One check takes far longer than all the requests.
     let running = Running::start(LIMITS);
     let hash = Secret::new(bcrypt::hash("wonderland", 13).unwrap());
     let users = [("alice".to_owned(), hash)].into();

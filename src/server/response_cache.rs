@@ -1,0 +1,276 @@
+//! A cache of rendered pages. It bounds the time for rendering and the memory for pages, regardless
+//! of the number of requests and of stalled clients.
+
+use std::{
+    collections::BTreeMap,
+    hash::{DefaultHasher, Hasher},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    time::Duration,
+};
+
+use tokio::{
+    sync,
+    time::{Instant, sleep_until},
+};
+
+use super::activity::Activity;
+
+/// A page is reused for this many times its rendering time, so that rendering takes at most a fifth
+/// of the thread's time, and pages of small configurations are only milliseconds old.
+const REUSE_FACTOR: u32 = 4;
+
+/// Maximum size of all pages in memory. Above it, clients that read the oldest pages are
+/// disconnected.
+const MAX_CACHED_BYTES: usize = 64 << 20;
+
+/// Time for which the readers of a page are not disconnected, sufficient for some megabytes.
+const MIN_READ_TIME: Duration = Duration::from_secs(2);
+
+/// A rendered page with its readers.
+#[derive(Debug)]
+pub(super) struct CachedResponse {
+    bytes: Vec<u8>,
+    tag: String,
+    rendered_at: Instant,
+    readers: Mutex<Vec<Weak<Activity>>>,
+}
+
+impl AsRef<[u8]> for CachedResponse {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl CachedResponse {
+    /// Returns the entity tag (RFC 9110, 8.8.3), a hash of the bytes.
+    pub(super) fn tag(&self) -> &str {
+        &self.tag
+    }
+
+    fn add_reader(&self, reader: &Arc<Activity>) {
+        let mut readers = self.readers.lock().unwrap_or_else(PoisonError::into_inner);
+        readers.retain(|other| other.strong_count() > 0 && !other.ptr_eq(&Arc::downgrade(reader)));
+        readers.push(Arc::downgrade(reader));
+    }
+
+    fn disconnect_readers(&self) {
+        let readers = self.readers.lock().unwrap_or_else(PoisonError::into_inner);
+        readers.iter().filter_map(Weak::upgrade).for_each(|reader| reader.abort());
+    }
+}
+
+/// The cache of one listener.
+#[derive(Debug, Default)]
+pub(super) struct ResponseCache {
+    entries: Mutex<Entries>,
+    /// Earliest time of the next rendering by [`ResponseCache::get_or_render_throttled`], if there
+    /// was one.
+    next_rendering: sync::Mutex<Option<Instant>>,
+}
+
+#[derive(Debug, Default)]
+struct Entries {
+    /// The edition of the latest pages.
+    edition: usize,
+    /// The latest page by name and compression, with the end of its reuse.
+    latest: BTreeMap<(String, bool), (Arc<CachedResponse>, Instant)>,
+    /// All pages that may still be read, the oldest first.
+    rendered: Vec<Weak<CachedResponse>>,
+}
+
+impl ResponseCache {
+    /// Returns the latest page of that name and edition, or renders it if it is outdated and the
+    /// memory permits.
+    pub(super) fn get_or_render(
+        &self,
+        name: &str,
+        compressed: bool,
+        edition: usize,
+        reader: &Arc<Activity>,
+        render: impl FnOnce() -> Vec<u8>,
+    ) -> Arc<CachedResponse> {
+        let mut entries = self.lock();
+        let begun = Instant::now();
+        if entries.edition != edition {
+            entries.edition = edition;
+            entries.latest.clear();
+        }
+        let known = entries.latest.get(&(name.to_owned(), compressed)).cloned();
+        let page = match known {
+            Some((page, until)) if begun < until || !entries.make_room(begun) => page,
+            Some(_) | None => {
+                let bytes = render();
+                let page = Arc::new(CachedResponse {
+                    tag: tag(&bytes),
+                    bytes,
+                    rendered_at: begun,
+                    readers: Mutex::default(),
+                });
+                let ended = Instant::now();
+                let until = ended + (ended - begun) * REUSE_FACTOR;
+                entries.rendered.push(Arc::downgrade(&page));
+                entries.latest.insert((name.to_owned(), compressed), (Arc::clone(&page), until));
+                page
+            }
+        };
+        page.add_reader(reader);
+        page
+    }
+
+    /// Like [`ResponseCache::get_or_render`], for names that clients can choose. Because every name
+    /// may be new, such pages are rendered one at a time, with pauses like those of a single page.
+    /// Returns `None` if there is no memory for another page.
+    pub(super) async fn get_or_render_throttled(
+        &self,
+        name: &str,
+        compressed: bool,
+        edition: usize,
+        reader: &Arc<Activity>,
+        render: impl FnOnce() -> Vec<u8>,
+    ) -> Option<Arc<CachedResponse>> {
+        let mut next = self.next_rendering.lock().await;
+        if let Some(time) = *next {
+            sleep_until(time).await;
+        }
+        let begun = Instant::now();
+        if !self.lock().make_room(begun) {
+            return None;
+        }
+        let page = self.get_or_render(name, compressed, edition, reader, render);
+        let ended = Instant::now();
+        *next = Some(ended + (ended - begun) * REUSE_FACTOR);
+        Some(page)
+    }
+
+    /// Removes pages that are outdated, so that they stay in memory only while they are read.
+    pub(super) fn remove_unused(&self) {
+        let now = Instant::now();
+        let mut entries = self.lock();
+        entries.latest.retain(|_, (_, until)| now < *until);
+        entries.rendered.retain(|page| page.strong_count() > 0);
+    }
+}
+
+/// Returns a hash of the bytes, the same in every process.
+fn tag(bytes: &[u8]) -> String {
+    let mut hasher = DefaultHasher::new();
+    hasher.write(bytes);
+    format!("\"{:016x}-{:x}\"", hasher.finish(), bytes.len())
+}
+
+impl ResponseCache {
+    fn lock(&self) -> MutexGuard<'_, Entries> {
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Entries {
+    /// Disconnects readers of old pages while the limit is exceeded. Returns whether there is room
+    /// now.
+    fn make_room(&mut self, now: Instant) -> bool {
+        self.rendered.retain(|page| page.strong_count() > 0);
+        let pages: Vec<Arc<CachedResponse>> = self.rendered.iter().filter_map(Weak::upgrade).collect();
+        let mut bytes: usize = pages.iter().map(|page| page.bytes.len()).sum();
+        for page in pages {
+            if bytes <= MAX_CACHED_BYTES {
+                return true;
+            }
+            if now < page.rendered_at + MIN_READ_TIME {
+                return false;
+            }
+            page.disconnect_readers();
+            bytes -= page.bytes.len();
+        }
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NAME: &str = "/";
+
+    #[tokio::test(start_paused = true)]
+    async fn page_is_reused_until_it_is_outdated() {
+        let (pages, reader) = (ResponseCache::default(), Activity::new(None));
+        // The rendering time is measured with the real clock, so the test sets the end of the
+        // reuse.
+        let first = pages.get_or_render(NAME, false, 0, &reader, || vec![1]);
+        let reuse_until = |until| {
+            pages.entries.lock().unwrap().latest.get_mut(&(NAME.to_owned(), false)).unwrap().1 = until;
+        };
+        reuse_until(Instant::now() + Duration::from_millis(80));
+        tokio::time::advance(Duration::from_millis(79)).await;
+        let again = pages.get_or_render(NAME, false, 0, &reader, || vec![2]);
+        assert!(Arc::ptr_eq(&first, &again));
+        assert_eq!(
+            pages.get_or_render(NAME, true, 0, &reader, || vec![3]).bytes,
+            [3],
+            "the compressed page is another"
+        );
+        tokio::time::advance(Duration::from_millis(1)).await;
+        assert_eq!(pages.get_or_render(NAME, false, 0, &reader, || vec![4]).bytes, [4]);
+        reuse_until(Instant::now() + Duration::from_secs(1));
+        assert_eq!(
+            pages.get_or_render(NAME, false, 1, &reader, || vec![5]).bytes,
+            [5],
+            "a reload outdates the page"
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn readers_of_oldest_page_are_disconnected_for_room() {
+        let pages = ResponseCache::default();
+        let large = || vec![0; MAX_CACHED_BYTES / 2 + 1];
+        let stalled = [Activity::new(None), Activity::new(None)];
+        let tasks = stalled.each_ref().map(|reader| {
+            let task = tokio::spawn(std::future::pending::<()>());
+            reader.set_task(task.abort_handle());
+            task
+        });
+        let _first = pages.get_or_render(NAME, false, 0, &stalled[0], large);
+        pages.remove_unused();
+        let second = pages.get_or_render(NAME, false, 0, &stalled[1], large);
+        tokio::time::advance(MIN_READ_TIME / 2).await;
+        let latest = pages.get_or_render(NAME, false, 0, &Activity::new(None), || vec![1]);
+        assert!(Arc::ptr_eq(&second, &latest), "no page is old enough, so the latest is reused");
+        tokio::time::advance(MIN_READ_TIME / 2).await;
+        assert_eq!(pages.get_or_render(NAME, false, 0, &Activity::new(None), || vec![1]).bytes, [1]);
+        tokio::task::yield_now().await;
+        assert_eq!(
+            tasks.each_ref().map(tokio::task::JoinHandle::is_finished),
+            [true, false],
+            "only the oldest"
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn throttled_pages_are_refused_without_room() {
+        let pages = ResponseCache::default();
+        let reader = Activity::new(None);
+        let begun = Instant::now();
+        // Rendering takes no time on the paused clock, so the test sets the time of the next
+        // rendering.
+        *pages.next_rendering.lock().await = Some(begun + Duration::from_millis(80));
+        let large = || vec![0; MAX_CACHED_BYTES / 2 + 1];
+        let first = pages.get_or_render_throttled("/?1", false, 0, &reader, large).await;
+        assert!(first.is_some() && begun.elapsed() == Duration::from_millis(80), "{:?}", begun.elapsed());
+        let _second = pages.get_or_render_throttled("/?2", false, 0, &reader, large).await.unwrap();
+        assert!(pages.get_or_render_throttled("/?3", false, 0, &reader, || vec![1]).await.is_none());
+        tokio::time::advance(MIN_READ_TIME).await;
+        assert!(
+            pages.get_or_render_throttled("/?3", false, 0, &reader, || vec![1]).await.is_some(),
+            "the oldest page makes room"
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn page_without_readers_is_removed() {
+        let pages = ResponseCache::default();
+        let page = Arc::downgrade(&pages.get_or_render(NAME, false, 0, &Activity::new(None), || vec![1]));
+        tokio::time::advance(Duration::from_secs(60)).await;
+        pages.remove_unused();
+        assert_eq!(page.strong_count(), 0);
+    }
+}
