@@ -29,7 +29,7 @@ const READ_CAPACITY: u64 = 64 << 10;
 /// Maximum size of a file of certificates, in bytes.
 const MAX_CA_FILE_BYTES: u64 = 16 << 20;
 
-/// How to treat keys and secret header values.
+/// The treatment of keys and secret header values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Keys<'a> {
     /// A key that cannot be read is an error.

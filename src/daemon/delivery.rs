@@ -80,7 +80,7 @@ pub(super) struct Delivery {
     offline: Offline,
 }
 
-/// How long a decision whether the prober is offline is cached.
+/// Time for which the decision whether the prober is offline is cached.
 const OFFLINE_CACHE_TTL: Duration = Duration::from_secs(1);
 
 /// Caches whether the prober is offline, so that a thousand probes which fail in the same second do

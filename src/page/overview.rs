@@ -340,7 +340,7 @@ fn write_pool(pool: &Pool, rows: &[Row]) -> Markup {
     }
 }
 
-/// Ranked by the time to the first visible text: the first token of a stream, otherwise the whole
+/// Ranks models by the time to the first visible text: the first token of a stream, otherwise the whole
 /// answer.
 fn models(rows: &[Row]) -> Markup {
     let mut ranked: Vec<_> = rows

@@ -48,7 +48,7 @@ pub struct RunRequest {
 }
 
 /// Runs a probe and renders its metrics, or returns status and text of an error. `generation`
-/// permits chat and stream checks; `secure` tells whether the request uses TLS.
+/// permits chat and stream checks; `secure` is true with TLS.
 pub(super) async fn run(
     head: &request::Parts,
     history: &History,

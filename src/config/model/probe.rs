@@ -100,7 +100,7 @@ impl Probe {
     }
 }
 
-/// What happens to a probe's connection after a run.
+/// Use of connections across the runs of a probe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Connection {
     /// The connection is closed: each run measures all phases.

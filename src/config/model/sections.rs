@@ -101,7 +101,7 @@ pub enum LogFormat {
     Json,
 }
 
-/// When log files are rotated, in UTC.
+/// Rotation interval of log files, in UTC.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rotation {
     /// On the hour.

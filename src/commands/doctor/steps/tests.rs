@@ -22,7 +22,7 @@ fn check_reached(proxy: Option<&str>, reason: Reason, phases: Phases, expected: 
 }
 
 #[test]
-fn how_far_a_run_came_shows_in_its_reason_and_phases() {
+fn reached_phase_follows_from_reason_and_phases() {
     let none = Phases::default();
     let resolve = Phases { resolve: MOMENT, ..none };
     let connect = Phases { connect: MOMENT, ..resolve };
@@ -71,7 +71,7 @@ fn check_clock(offset: f64, verdict: Verdict, text: &str) {
 }
 
 #[test]
-fn a_clock_is_judged_by_its_distance() {
+fn clock_offset_determines_the_verdict() {
     check_clock(-1.9, Verdict::Ok, "agrees with the service's");
     check_clock(12.3, Verdict::Note, "this machine's is 12s ahead of the service's");
     check_clock(-100.0, Verdict::Failed, "this machine's is 1m40s behind the service's");
@@ -80,7 +80,7 @@ fn a_clock_is_judged_by_its_distance() {
 }
 
 #[test]
-fn a_certificate_that_ends_soon_is_worth_a_note() {
+fn certificate_that_expires_soon_is_noted() {
     let provider = provider("langmart", Api::Langmart, "https://api.example");
     let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_795_334_400);
     let verdict = |days: u64| {
@@ -95,7 +95,7 @@ fn a_certificate_that_ends_soon_is_worth_a_note() {
 }
 
 #[test]
-fn what_the_network_check_finds_beside_its_verdict_is_shown() {
+fn details_of_the_network_check_are_shown() {
     let address = |text: &str| text.parse::<IpAddr>().unwrap();
     let server = |server: &str, answer| DnsServer { server: server.to_owned(), answer, duration: MOMENT };
     let found = |failed: &[(&str, AddressFailure)]| {
@@ -140,7 +140,7 @@ fn what_the_network_check_finds_beside_its_verdict_is_shown() {
 }
 
 #[test]
-fn a_limit_with_nothing_left_is_worth_a_note() {
+fn exhausted_rate_limit_is_noted() {
     let limit = |resource, remaining| RateLimit { resource, limit: Some(60), remaining, reset: None };
     let step = limits(&[limit(Resource::Requests, Some(1)), limit(Resource::Tokens, None)]);
     assert_eq!(
@@ -151,7 +151,7 @@ fn a_limit_with_nothing_left_is_worth_a_note() {
 }
 
 #[test]
-fn maintenance_in_progress_is_worth_a_note() {
+fn maintenance_in_progress_is_noted() {
     let page = |in_progress| {
         let at = |seconds| Some(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds));
         let maintenance = Maintenance { start: at(0), end: at(3600), in_progress };
