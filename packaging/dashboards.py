@@ -1,4 +1,4 @@
-"""The dashboards: what generate.py writes to grafana/*.json."""
+"""The dashboards, which generate.py writes to grafana/*.json."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ DATASOURCE = {"type": "prometheus", "uid": "${datasource}"}
 PROBE = 'job=~"$job",instance=~"$instance",provider=~"$provider",model=~"$model",probe=~"$probe"'
 PROBER = 'job=~"$job",instance=~"$instance"'
 
-# What a state timeline shows for each fault.
+# Label and colour of each fault in a state timeline.
 FAULTS = [
     ("none", "ok", "green"),
     ("network", "network", "orange"),
@@ -122,7 +122,7 @@ def choices(kind: str) -> Json:
 
 
 def steps(*pairs: tuple[float | None, str]) -> Json:
-    """Colours by value: the first pair's value is None."""
+    """Returns colours by value; the value of the first pair is None."""
     return {
         "mode": "absolute",
         "steps": [{"color": color, "value": value} for value, color in pairs],
@@ -284,7 +284,7 @@ def overview() -> Json:
             panel(
                 "stat",
                 "Probers offline",
-                "1 if the prober itself is cut off; its results about services do not count.",
+                "1 if the prober is offline; its results about services do not count.",
                 [
                     target(
                         f"max by (instance) (langmart_prober_offline{{{PROBER}}})", "{{instance}}"

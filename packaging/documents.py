@@ -26,7 +26,7 @@ Package = dict[str, Any]
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 LICENCE_FILES = re.compile(r"(licen[cs]e|copying|notice|copyright|unlicense)", re.IGNORECASE)
-# The copyright line of a template that nobody filled in says nothing.
+# Copyright lines of templates with placeholders are ignored.
 COPYRIGHT = re.compile(
     r"^\W*(?:copyright\s+)(?:\(c\)\s*|©\s*)?(?!\[|\{|holder|owner|notice|law|statement|license)(.*\d{4}.*)$",
     re.IGNORECASE,

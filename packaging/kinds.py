@@ -403,7 +403,7 @@ def kinds() -> tuple[list[str], set[tuple[str, str]]]:
         ]
         covered.update((alert, kind) for alert in alerts)
         cases.append(
-            told(
+            described(
                 f"{kind}: {name}",
                 make(alerts),
                 [
@@ -483,7 +483,7 @@ def kinds() -> tuple[list[str], set[tuple[str, str]]]:
     return cases, covered
 
 
-def told(name: str, series: Series, moments: list[tuple[str, int, Sequence[str]]]) -> str:
+def described(name: str, series: Series, moments: list[tuple[str, int, Sequence[str]]]) -> str:
     """Returns a case in promtool's notation.
 
     It checks for which instances of its own story each alert fires at a minute.
