@@ -8,7 +8,7 @@ use std::{
 };
 
 use langmart_prober::{
-    config::{self, Config, Keys, Probe, Surroundings},
+    config::{self, Config, Environment, Keys, Probe},
     health::Health,
     metrics::Metrics,
     probe::fuzzing,
@@ -17,7 +17,7 @@ use langmart_prober::{
 use tokio::sync::mpsc;
 
 /// Nothing of the machine's own.
-const NOWHERE: Surroundings<'_> = Surroundings { variable: &|_| None, system_roots: &Vec::new };
+const NOWHERE: Environment<'_> = Environment { variable: &|_| None, system_roots: &Vec::new };
 
 /// A configuration of any bytes is taken, or refused with problems that each name their line.
 pub fn configuration(bytes: &[u8]) {

@@ -11,7 +11,7 @@ use clap::{CommandFactory, Parser};
 use langmart_prober::{
     cli::{Cli, Command, Page},
     commands::{self, EXIT_CONFIGURATION, EXIT_FAILED, EXIT_OK},
-    config::Surroundings,
+    config::Environment,
     daemon::{self, Fatal, Source},
 };
 
@@ -39,7 +39,7 @@ fn run(command: Command) -> io::Result<u8> {
             }
         }),
         Command::CheckConfig { config, no_secrets } => {
-            Ok(commands::check_config(&config.path, no_secrets, &Surroundings::of_process(), out, err))
+            Ok(commands::check_config(&config.path, no_secrets, &Environment::from_process(), out, err))
         }
         Command::Once { config, json, verbose, probes } => {
             let terminal = io::stderr().is_terminal();
@@ -49,12 +49,12 @@ fn run(command: Command) -> io::Result<u8> {
         Command::Doctor { config, json, generate, providers } => {
             let (path, providers, colour) = (&*config.path, &*providers, colour());
             let request = commands::Doctor { path, json, generate, providers, colour };
-            commands::doctor(&request, &Surroundings::of_process(), out, err)
+            commands::doctor(&request, &Environment::from_process(), out, err)
         }
         Command::Report { config, since, probe, json } => {
             let (path, probe, now) = (&*config.path, probe.as_deref(), SystemTime::now());
             let request = commands::Report { path, since: &since, probe, json, now };
-            commands::report(&request, &Surroundings::of_process(), out, err)
+            commands::report(&request, &Environment::from_process(), out, err)
         }
         Command::Simulate { listen, tls_listen, ca_file, scenario } => {
             let request = commands::Simulate {

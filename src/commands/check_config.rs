@@ -7,8 +7,8 @@ use super::{
     EXIT_CONFIGURATION, EXIT_FAILED, EXIT_OK, command_line::command_line, forbid_core_dumps, table as columns,
 };
 use crate::config::{
-    BYTES_PER_TOKEN, Budget, Comparison, Config, Keys, Loaded, Pool, PoolMember, Probe, Problem, Shard,
-    Spending, Surroundings, duration, load, systemd_run,
+    BYTES_PER_TOKEN, Budget, Comparison, Config, Environment, Keys, Loaded, Pool, PoolMember, Probe, Problem,
+    Shard, Spending, duration, load, systemd_run,
 };
 
 /// The columns of the daily table. Four are aligned to the left, the others to the right.
@@ -34,15 +34,15 @@ const MONTH_COLUMNS: [&str; 5] =
 pub fn check_config(
     path: &Path,
     no_secrets: bool,
-    surroundings: &Surroundings<'_>,
+    environment: &Environment<'_>,
     out: &mut impl Write,
     err: &mut impl Write,
 ) -> u8 {
     // Before any key is in memory.
     forbid_core_dumps(err);
     let keys = if no_secrets { Keys::Skipped } else { Keys::Reported };
-    let (status, results, messages) = match load(path, keys, surroundings) {
-        Ok(loaded) => (EXIT_OK, tables(&loaded.config), messages(&loaded, path, no_secrets, surroundings)),
+    let (status, results, messages) = match load(path, keys, environment) {
+        Ok(loaded) => (EXIT_OK, tables(&loaded.config), messages(&loaded, path, no_secrets, environment)),
         Err(problems) => {
             (EXIT_CONFIGURATION, String::new(), format!("{problems}\n{}", warning_lines(problems.warnings())))
         }
@@ -54,9 +54,9 @@ pub fn check_config(
 }
 
 /// Returns the warnings, and the command that has the credentials which only the unit can read.
-fn messages(loaded: &Loaded, path: &Path, no_secrets: bool, surroundings: &Surroundings<'_>) -> String {
+fn messages(loaded: &Loaded, path: &Path, no_secrets: bool, environment: &Environment<'_>) -> String {
     let warnings = warning_lines(&loaded.warnings);
-    if no_secrets || loaded.credentials.is_empty() || surroundings.credentials_directory().is_some() {
+    if no_secrets || loaded.credentials.is_empty() || environment.credentials_directory().is_some() {
         return warnings;
     }
     let command = command_line("check-config", path, &[], &[]);
@@ -207,8 +207,8 @@ mod tests {
         let path = directory.path().join("config.toml");
         std::fs::write(&path, text).unwrap();
         let (mut out, mut err) = (Vec::new(), Vec::new());
-        let surroundings = Surroundings { variable, system_roots: &|| vec![vec![0].into()] };
-        let status = check_config(&path, no_secrets, &surroundings, &mut out, &mut err);
+        let environment = Environment { variable, system_roots: &|| vec![vec![0].into()] };
+        let status = check_config(&path, no_secrets, &environment, &mut out, &mut err);
         let text =
             |bytes| String::from_utf8(bytes).unwrap().replace(&path.display().to_string(), "config.toml");
         (status, text(out), text(err))

@@ -199,7 +199,7 @@ fn key(name: &str) -> Option<OsString> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{self, Keys, Surroundings};
+    use crate::config::{self, Environment, Keys};
 
     #[test]
     fn address_beyond_loopback_is_refused() {
@@ -212,9 +212,9 @@ mod tests {
     #[test]
     fn built_in_configuration_has_no_warnings() {
         let text = CONFIGURATION.replace("SIMULATOR", "127.0.0.1:1").replace("SECURE", "localhost:2");
-        let surroundings = Surroundings { variable: &key, system_roots: &|| vec![vec![0].into()] };
+        let environment = Environment { variable: &key, system_roots: &|| vec![vec![0].into()] };
         let text = text.replace("LISTEN", "127.0.0.1:0");
-        let loaded = config::parse(&text, "demo", Keys::Required, &surroundings).unwrap();
+        let loaded = config::parse(&text, "demo", Keys::Required, &environment).unwrap();
         assert!(loaded.warnings.is_empty(), "{:?}", loaded.warnings);
     }
 }

@@ -17,7 +17,7 @@ use super::{
     table::{self, milliseconds},
 };
 use crate::{
-    config::{self, Chat, Keys, Problems, Schedule, Surroundings, systemd_run},
+    config::{self, Chat, Environment, Keys, Problems, Schedule, systemd_run},
     outcome::{Check, Fault, Outcome, Phases, Record},
     probe::{NetworkStack, Target, Transcript},
 };
@@ -44,7 +44,7 @@ pub struct Once<'a> {
 pub fn once(request: &Once<'_>, out: &mut impl Write, err: &mut impl Write) -> io::Result<u8> {
     // Before any key is in memory.
     forbid_core_dumps(err);
-    let loaded = match config::load(request.path, Keys::Required, &Surroundings::of_process()) {
+    let loaded = match config::load(request.path, Keys::Required, &Environment::from_process()) {
         Ok(loaded) => loaded,
         Err(problems) => {
             print_problems(request, &problems, err);
@@ -105,9 +105,9 @@ fn print_problems(request: &Once<'_>, problems: &Problems, err: &mut impl Write)
 /// Returns the command line that runs this command with all credentials of the file. Returns `None`
 /// if the file names none or has other problems, or if the process is the unit.
 fn with_credentials(request: &Once<'_>) -> Option<String> {
-    let surroundings = Surroundings::of_process();
-    let loaded = config::load(request.path, Keys::Skipped, &surroundings).ok()?;
-    if loaded.credentials.is_empty() || surroundings.credentials_directory().is_some() {
+    let environment = Environment::from_process();
+    let loaded = config::load(request.path, Keys::Skipped, &environment).ok()?;
+    if loaded.credentials.is_empty() || environment.credentials_directory().is_some() {
         return None;
     }
     let flags = [(request.json, "--json"), (request.verbose, "--verbose")];

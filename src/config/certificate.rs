@@ -14,7 +14,7 @@ use rustls::{
     sign::CertifiedKey,
 };
 
-use super::surroundings::{MAX_SECRET_BYTES, read_file};
+use super::environment::{MAX_SECRET_BYTES, read_file};
 
 /// Maximum number of certificates of a chain; a longer one is probably a bundle of roots.
 const MAX_CHAIN_LENGTH: usize = 16;

@@ -6,11 +6,11 @@ use std::{
 };
 
 use super::{
+    environment::{Environment, Keys, read_file},
     model::Config,
     problem::{Problem, Problems, Report},
     raw,
     resolve::{self, Context},
-    surroundings::{Keys, Surroundings, read_file},
 };
 
 /// Maximum size of a configuration file, in bytes.
@@ -28,7 +28,7 @@ pub struct Loaded {
 }
 
 /// Loads the file at `path`, or returns all its problems.
-pub fn load(path: &Path, keys: Keys<'_>, surroundings: &Surroundings<'_>) -> Result<Loaded, Problems> {
+pub fn load(path: &Path, keys: Keys<'_>, environment: &Environment<'_>) -> Result<Loaded, Problems> {
     let file = path.display().to_string();
     let bytes = read_file(path, MAX_FILE_BYTES)
         .map_err(|error| Problems::of_file(&file, format!("cannot be read: {error}; {}", remedy(&error))))?;
@@ -37,7 +37,7 @@ pub fn load(path: &Path, keys: Keys<'_>, surroundings: &Surroundings<'_>) -> Res
         let line = before.split(|byte| *byte == b'\n').count();
         Problems::of_file(&file, format!("not UTF-8 text in line {line}; save the file as UTF-8"))
     })?;
-    parse(text, &file, keys, surroundings)
+    parse(text, &file, keys, environment)
 }
 
 /// Returns the remedy for a file that cannot be read.
@@ -56,13 +56,13 @@ pub fn parse(
     text: &str,
     file: &str,
     keys: Keys<'_>,
-    surroundings: &Surroundings<'_>,
+    environment: &Environment<'_>,
 ) -> Result<Loaded, Problems> {
     let report = Report::new(file, text);
     let Some(table) = raw::parse(text, &report) else {
         return Err(report.finish().expect_err("invalid TOML is reported"));
     };
-    let context = Context::new(keys, surroundings, &report);
+    let context = Context::new(keys, environment, &report);
     let config = resolve::config(&table, &context);
     let credentials = context.into_credentials();
     report.finish().map(|warnings| Loaded { config, warnings, credentials })

@@ -6,7 +6,7 @@ use rustls::pki_types::CertificateDer;
 use tokio::{sync::Semaphore, task::spawn_blocking, time::timeout};
 
 use crate::{
-    config::{self, Config, Keys, Loaded, Problem, Problems, Surroundings},
+    config::{self, Config, Environment, Keys, Loaded, Problem, Problems},
     logging::{Logging, LoggingChange},
     probe::{NetworkStack, Target},
     records::{Records, RecordsChange},
@@ -32,10 +32,10 @@ impl Source {
     /// Loads the configuration with its keys and certificates.
     pub(super) fn load(&self) -> Result<Loaded, Problems> {
         match self {
-            Self::File(path) => config::load(path, Keys::Required, &Surroundings::of_process()),
+            Self::File(path) => config::load(path, Keys::Required, &Environment::from_process()),
             Self::BuiltIn(text, variable, roots) => {
-                let surroundings = Surroundings { variable, system_roots: &|| roots.clone() };
-                config::parse(text, "built-in configuration", Keys::Required, &surroundings)
+                let environment = Environment { variable, system_roots: &|| roots.clone() };
+                config::parse(text, "built-in configuration", Keys::Required, &environment)
             }
         }
     }

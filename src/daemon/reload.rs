@@ -112,14 +112,14 @@ fn restart_only_keys(config: &Config) -> BTreeSet<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Keys, Surroundings, parse};
+    use crate::config::{Environment, Keys, parse};
 
     const HASH: &str = "$2y$10$ilw2DDaAotOFnLjBDKD31uyjQ2JYK4CUEme.wS2r6PytKIWfdB27S";
     const PROBE: &str = "[provider.langmart]\nchecks = [\"health\"]\n";
 
     fn config(text: &str) -> Config {
-        let surroundings = Surroundings { variable: &|_| None, system_roots: &Vec::new };
-        parse(text, "config.toml", Keys::Skipped, &surroundings).unwrap().config
+        let environment = Environment { variable: &|_| None, system_roots: &Vec::new };
+        parse(text, "config.toml", Keys::Skipped, &environment).unwrap().config
     }
 
     /// Returns a configuration with these lines of `[server]` and a probe.

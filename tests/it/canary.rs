@@ -8,7 +8,7 @@ use std::{
 };
 
 use langmart_prober::{
-    config::{self, Keys, Surroundings},
+    config::{self, Environment, Keys},
     simulator::{Provider, Scenario, Simulator},
 };
 
@@ -208,7 +208,7 @@ fn the_commands_say_no_secret_either() {
     }
     check_output("once --json", &commanded(&place, "once").arg("--json").output().unwrap());
     check_output("check-config", &commanded(&place, "check-config").output().unwrap());
-    let surroundings = Surroundings {
+    let environment = Environment {
         variable: &|name| match name {
             "KNOWN" | "REFUSED" => Some(KEYS[0].into()),
             "TENANT" => Some(CANARY.into()),
@@ -217,6 +217,6 @@ fn the_commands_say_no_secret_either() {
         system_roots: &Vec::new,
     };
     let text = fs::read_to_string(place.path("config.toml")).unwrap();
-    let loaded = config::parse(&text, "config.toml", Keys::Required, &surroundings).unwrap();
+    let loaded = config::parse(&text, "config.toml", Keys::Required, &environment).unwrap();
     check_silence("Debug of the configuration", &format!("{:#?}", loaded.config));
 }

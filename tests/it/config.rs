@@ -11,7 +11,7 @@ use std::{
 
 use langmart_prober::{
     commands::check_config,
-    config::{Config, KeySource, Keys, Loaded, Problems, Surroundings, Task, dns_server_name, load, parse},
+    config::{Config, Environment, KeySource, Keys, Loaded, Problems, Task, dns_server_name, load, parse},
 };
 use proptest::prelude::*;
 
@@ -44,12 +44,12 @@ fn variable(name: &str) -> Option<OsString> {
     Some(value.into())
 }
 
-/// Surroundings in which the system trusts one root, which nobody reads.
-const SURROUNDINGS: Surroundings<'static> =
-    Surroundings { variable: &variable, system_roots: &|| vec![vec![0].into()] };
+/// Environment in which the system trusts one root, which nobody reads.
+const ENVIRONMENT: Environment<'static> =
+    Environment { variable: &variable, system_roots: &|| vec![vec![0].into()] };
 
 fn read(text: &str) -> Result<Loaded, Problems> {
-    parse(text, "config.toml", Keys::Required, &SURROUNDINGS)
+    parse(text, "config.toml", Keys::Required, &ENVIRONMENT)
 }
 
 #[track_caller]
@@ -76,7 +76,7 @@ fn bad_files() -> Vec<PathBuf> {
 fn messages(path: &Path) -> String {
     let text = fs::read_to_string(path).unwrap();
     let name = path.file_name().unwrap().to_str().unwrap();
-    match parse(&text, name, Keys::Required, &SURROUNDINGS) {
+    match parse(&text, name, Keys::Required, &ENVIRONMENT) {
         Ok(_) => format!("{name} was accepted\n"),
         Err(problems) => format!("{problems}\n"),
     }
@@ -100,7 +100,7 @@ fn no_bad_file_leaks_a_secret() {
     for path in bad_files() {
         let text = fs::read_to_string(&path).unwrap();
         for keys in [Keys::Required, Keys::Reported, Keys::ReportedOf(&[]), Keys::Skipped] {
-            let problems = parse(&text, "config.toml", keys, &SURROUNDINGS).map(|_| ()).unwrap_err();
+            let problems = parse(&text, "config.toml", keys, &ENVIRONMENT).map(|_| ()).unwrap_err();
             for shown in [problems.to_string(), format!("{problems:?}")] {
                 assert!(!shown.contains(CANARY), "{}: {shown}", path.display());
             }
@@ -144,7 +144,7 @@ fn what_is_loaded_shows_no_secret() {
     assert_eq!(loaded.config.providers["openai"].key.as_ref().unwrap().value.expose(), "sk-canary-file");
 
     let (mut out, mut err) = (Vec::new(), Vec::new());
-    assert_eq!(check_config(&path, false, &SURROUNDINGS, &mut out, &mut err), 0);
+    assert_eq!(check_config(&path, false, &ENVIRONMENT, &mut out, &mut err), 0);
     let printed = String::from_utf8([out, err].concat()).unwrap();
     assert!(printed.contains("langmart-auth") && !printed.contains(CANARY), "{printed}");
 }
@@ -222,7 +222,7 @@ fn what_can_be_lived_with_is_a_warning() {
         ]
     );
     let text = "[log]\nstderr = false\n[provider.langmart]\nchecks = [\"health\"]\n";
-    let nowhere = Surroundings { variable: &|_| None, system_roots: &Vec::new };
+    let nowhere = Environment { variable: &|_| None, system_roots: &Vec::new };
     let loaded = parse(text, "config.toml", Keys::Required, &nowhere).unwrap();
     let warnings: Vec<_> = loaded.warnings.iter().map(ToString::to_string).collect();
     assert_eq!(warnings.len(), 2, "{warnings:?}");
@@ -271,7 +271,7 @@ fn certificate_and_key_are_judged_at_load() {
     write("empty", "", 0o600);
     let load = |certificate: &str, key: &str, keys| {
         let tls = format!("tls = {{ cert_file = \"{}\", key_file = \"{}\" }}", path(certificate), path(key));
-        parse(&format!("[server]\n{tls}"), "config.toml", keys, &SURROUNDINGS)
+        parse(&format!("[server]\n{tls}"), "config.toml", keys, &ENVIRONMENT)
     };
     let good = load("one.crt", "one.key", Keys::Required).unwrap().config.server.tls.unwrap();
     assert!(good.certified.is_some());
@@ -385,10 +385,10 @@ fn the_environments_proxy_holds_unless_the_file_says_otherwise() {
         "NO_PROXY" => Some("groq.com".into()),
         _ => None,
     };
-    let surroundings = Surroundings { variable: &variable, ..SURROUNDINGS };
+    let environment = Environment { variable: &variable, ..ENVIRONMENT };
     let text = "[provider.langmart]\n[provider.groq]\n[provider.openai]\nproxy = \"none\"\n\
                 [provider.google]\nproxy = \"http://[::1]:8080/\"";
-    let config = parse(text, "config.toml", Keys::Required, &surroundings).unwrap().config;
+    let config = parse(text, "config.toml", Keys::Required, &environment).unwrap().config;
     let proxy = |name: &str| config.providers[name].proxy.as_ref().map(|url| url.as_str().to_owned());
     assert_eq!(proxy("langmart").as_deref(), Some("http://proxy.example:3128/"));
     assert_eq!(proxy("groq"), None);
@@ -403,8 +403,8 @@ fn with_proxy(variable: &str, lines: &str) -> Result<Loaded, Problems> {
         "PROXY_AUTH" => Some("file:canary".into()),
         _ => None,
     };
-    let surroundings = Surroundings { variable: &set, ..SURROUNDINGS };
-    parse(&format!("[provider.langmart]\n{lines}"), "config.toml", Keys::Required, &surroundings)
+    let environment = Environment { variable: &set, ..ENVIRONMENT };
+    parse(&format!("[provider.langmart]\n{lines}"), "config.toml", Keys::Required, &environment)
 }
 
 #[test]
@@ -598,7 +598,7 @@ fn an_http_probe_is_what_was_written() {
 fn what_becomes_of_a_key_that_cannot_be_read_is_the_callers_choice() {
     let text = "[provider.langmart]\napi_key = { credential = \"langmart\" }\nchecks = [\"auth\"]\n\
                 headers = { x-tenant = { env = \"UNSET\" } }";
-    let load = |keys| parse(text, "config.toml", keys, &SURROUNDINGS);
+    let load = |keys| parse(text, "config.toml", keys, &ENVIRONMENT);
     assert_eq!(load(Keys::Required).unwrap_err().as_slice().len(), 2);
     let reported = load(Keys::Reported).unwrap();
     assert_eq!(reported.warnings.len(), 2);
@@ -630,7 +630,7 @@ fn a_thousand_probes_a_second_are_allowed_and_eleven_thousand_are_not() {
 fn unreadable_file_has_a_message_and_remedy() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("config.toml");
-    let why = || load(&path, Keys::Required, &SURROUNDINGS).unwrap_err().to_string();
+    let why = || load(&path, Keys::Required, &ENVIRONMENT).unwrap_err().to_string();
     assert!(
         why().ends_with(
             "config.toml: cannot be read: No such file or directory (os error 2); set its path with --config, or \
@@ -654,7 +654,7 @@ fn unreadable_file_has_a_message_and_remedy() {
     assert!(why().ends_with("not a regular file; set the path of a TOML file with --config"), "{}", why());
     fs::remove_dir(&path).unwrap();
     fs::write(&path, "\u{feff}[log]\nlevel = \"warn\"\n").unwrap();
-    assert_eq!(load(&path, Keys::Required, &SURROUNDINGS).unwrap().config.log.filter, "warn");
+    assert_eq!(load(&path, Keys::Required, &ENVIRONMENT).unwrap().config.log.filter, "warn");
 }
 
 fn streams(probes: &str) -> Vec<(u32, Duration, bool)> {
@@ -778,8 +778,8 @@ fn sharded(index: u32, total: u32) -> Config {
              [[pool]]\nname = \"a\"\nmembers = [{ probe = \"direct\" }, { probe = \"p7\" }]\n\
              [[pool]]\nname = \"b\"\nmembers = [{ probe = \"p8\" }, { probe = \"p7\" }]\n";
     let variable = move |name: &str| (name == "SHARD").then(|| index.to_string().into());
-    let surroundings = Surroundings { variable: &variable, ..SURROUNDINGS };
-    parse(&text, "config.toml", Keys::Required, &surroundings)
+    let environment = Environment { variable: &variable, ..ENVIRONMENT };
+    parse(&text, "config.toml", Keys::Required, &environment)
         .unwrap_or_else(|problems| panic!("{problems}"))
         .config
 }
@@ -891,7 +891,7 @@ proptest! {
     fn no_bytes_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
         let file = tempfile::NamedTempFile::new().unwrap();
         fs::write(file.path(), bytes).unwrap();
-        let _ = load(file.path(), Keys::Required, &SURROUNDINGS);
+        let _ = load(file.path(), Keys::Required, &ENVIRONMENT);
     }
 
     #[test]

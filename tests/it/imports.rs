@@ -40,7 +40,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
 ];
 
 /// The modules that may read the environment and the arguments, those below them included.
-const MAY_READ_ENVIRONMENT: &[&str] = &["config::surroundings", "daemon", "commands", "main"];
+const MAY_READ_ENVIRONMENT: &[&str] = &["config::environment", "daemon", "commands", "main"];
 
 /// A path that begins with `crate`, `super`, `self`, the crate's name or `std`.
 struct Import {
@@ -345,8 +345,8 @@ fn comments_and_strings_are_no_imports() {
 
 #[test]
 fn few_may_read_the_environment() {
-    let rule = "only config::surroundings, daemon, commands, main may use std::env";
-    for file in ["config/surroundings.rs", "daemon/service.rs", "commands/once.rs", "main.rs"] {
+    let rule = "only config::environment, daemon, commands, main may use std::env";
+    for file in ["config/environment.rs", "daemon/service.rs", "commands/once.rs", "main.rs"] {
         check(file, "use std::env; fn f() { std::env::var(\"X\"); }", &[]);
     }
     check("config/load.rs", "use std::{fs, env};", &[&format!("src/config/load.rs:1: std::env: {rule}")]);

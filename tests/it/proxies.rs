@@ -10,7 +10,7 @@ use std::{
 };
 
 use langmart_prober::{
-    config::{Key, KeySource, Keys, Probe, Provider, Secret, Surroundings, parse},
+    config::{Environment, Key, KeySource, Keys, Probe, Provider, Secret, parse},
     outcome::{Api, Check, Fault, Outcome, Reason, Record},
     probe::{NetworkStack, Target},
     simulator::{Options, Scenario, Simulator},
@@ -158,9 +158,9 @@ fn no_proxy_is_read_as_curl_reads_it() {
             "no_proxy" => Some(no_proxy.into()),
             _ => None,
         };
-        let surroundings = Surroundings { variable: &variable, system_roots: &Vec::new };
+        let environment = Environment { variable: &variable, system_roots: &Vec::new };
         let text = format!("[provider.openai]\nbase_url = {url:?}\n");
-        let config = parse(&text, "config.toml", Keys::Required, &surroundings).unwrap().config;
+        let config = parse(&text, "config.toml", Keys::Required, &environment).unwrap().config;
         let ours = config.providers["openai"].proxy.is_some();
         if ours != curl_uses_proxy(&url, no_proxy) {
             differing.push(format!("{host} with {no_proxy:?}: by the proxy: {ours}"));

@@ -16,7 +16,7 @@ use crate::{
     commands::{
         EXIT_CONFIGURATION, EXIT_FAILED, EXIT_OK, EXIT_USAGE, command_line::command_line, forbid_core_dumps,
     },
-    config::{self, Config, Keys, Surroundings, systemd_run},
+    config::{self, Config, Environment, Keys, systemd_run},
     probe::NetworkStack,
 };
 
@@ -38,7 +38,7 @@ pub struct Doctor<'a> {
 /// Runs the command. Results go to `out`, everything else to `err`. Returns the exit status.
 pub fn doctor(
     request: &Doctor<'_>,
-    surroundings: &Surroundings<'_>,
+    environment: &Environment<'_>,
     out: &mut impl Write,
     err: &mut impl Write,
 ) -> io::Result<u8> {
@@ -49,7 +49,7 @@ pub fn doctor(
         [] => Keys::Reported,
         named => Keys::ReportedOf(named),
     };
-    let loaded = match config::load(request.path, keys, surroundings) {
+    let loaded = match config::load(request.path, keys, environment) {
         Ok(loaded) => loaded,
         Err(problems) => {
             writeln!(err, "{problems}")?;
@@ -59,7 +59,7 @@ pub fn doctor(
     for warning in &loaded.warnings {
         writeln!(err, "warning: {warning}")?;
     }
-    if !loaded.credentials.is_empty() && surroundings.credentials_directory().is_none() {
+    if !loaded.credentials.is_empty() && environment.credentials_directory().is_none() {
         let flags = [(request.json, "--json"), (request.generate, "--generate")];
         let command = command_line("doctor", request.path, &flags, request.providers);
         let line = systemd_run(loaded.credentials.iter().map(String::as_str), &command);

@@ -9,7 +9,7 @@ use std::{
 use super::{markdown::markdown, summary::Summary};
 use crate::{
     commands::{EXIT_CONFIGURATION, EXIT_FAILED, EXIT_OK, EXIT_USAGE},
-    config::{self, Keys, Surroundings, duration},
+    config::{self, Environment, Keys, duration},
     records,
 };
 
@@ -31,7 +31,7 @@ pub struct Report<'a> {
 /// Runs the command: the report to `out`, everything else to `err`. The value is the exit status.
 pub fn report(
     request: &Report<'_>,
-    surroundings: &Surroundings<'_>,
+    environment: &Environment<'_>,
     out: &mut impl Write,
     err: &mut impl Write,
 ) -> io::Result<u8> {
@@ -42,7 +42,7 @@ pub fn report(
             return Ok(EXIT_USAGE);
         }
     };
-    let loaded = match config::load(request.path, Keys::Skipped, surroundings) {
+    let loaded = match config::load(request.path, Keys::Skipped, environment) {
         Ok(loaded) => loaded,
         Err(problems) => {
             writeln!(err, "{problems}")?;
@@ -141,10 +141,10 @@ mod tests {
 
     fn run(path: &Path, since: &str, probe: Option<&str>, json: bool) -> (u8, String, String) {
         let variable = |_: &str| None::<OsString>;
-        let surroundings = Surroundings { variable: &variable, system_roots: &Vec::new };
+        let environment = Environment { variable: &variable, system_roots: &Vec::new };
         let (mut out, mut err) = (Vec::new(), Vec::new());
         let request = Report { path, since, probe, json, now: now() };
-        let status = report(&request, &surroundings, &mut out, &mut err).unwrap();
+        let status = report(&request, &environment, &mut out, &mut err).unwrap();
         (status, String::from_utf8(out).unwrap(), String::from_utf8(err).unwrap())
     }
 

@@ -5,10 +5,10 @@ use std::{cell::RefCell, collections::BTreeSet, ops::RangeInclusive, time::Durat
 use zeroize::Zeroizing;
 
 use crate::config::{
+    environment::{Environment, Keys, exposure},
     model::{KeySource, Probe},
     problem::{Place, Report},
     raw::Section,
-    surroundings::{Keys, Surroundings, exposure},
 };
 
 /// Range of intervals. A thousand probes at the minimum are supported; a week is still a schedule.
@@ -20,7 +20,7 @@ const TIMEOUTS: RangeInclusive<Duration> = Duration::from_millis(10)..=Duration:
 /// The inputs of every part of a resolution.
 pub(in crate::config) struct Context<'a> {
     pub(super) keys: Keys<'a>,
-    pub(super) surroundings: &'a Surroundings<'a>,
+    pub(super) environment: &'a Environment<'a>,
     pub(super) report: &'a Report,
     credentials: RefCell<BTreeSet<String>>,
 }
@@ -28,10 +28,10 @@ pub(in crate::config) struct Context<'a> {
 impl<'a> Context<'a> {
     pub(in crate::config) fn new(
         keys: Keys<'a>,
-        surroundings: &'a Surroundings<'a>,
+        environment: &'a Environment<'a>,
         report: &'a Report,
     ) -> Self {
-        Self { keys, surroundings, report, credentials: RefCell::default() }
+        Self { keys, environment, report, credentials: RefCell::default() }
     }
 
     /// Returns the names of the credentials in the configuration.
@@ -73,7 +73,7 @@ impl<'a> Context<'a> {
             self.report.error(place, message);
             return None;
         }
-        match (self.surroundings.secret(source), self.keys) {
+        match (self.environment.secret(source), self.keys) {
             (Ok(text), _) => match check(&text) {
                 Ok(()) => return Some(text),
                 Err(message) => self.report.error(place, message),

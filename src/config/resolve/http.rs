@@ -15,10 +15,10 @@ use super::{
     values::{choice, source},
 };
 use crate::config::{
+    environment::is_loopback,
     model::{Expect, HttpRequest},
     problem::{Place, Report, shown},
     raw::{self, Section, wrong_type},
-    surroundings::is_loopback,
 };
 
 /// Headers that carry a key, which is configured separately.

@@ -21,10 +21,10 @@ use toml::de::DeTable;
 pub(super) use self::context::Context;
 use self::{context::Placed, groups::Known, provider::Draft};
 use super::{
+    environment::is_loopback,
     model::{Config, KeySource, Log, Provider, Schedule, Server},
     problem::{Place, Report, shown},
     raw::Section,
-    surroundings::is_loopback,
 };
 
 /// Maximum number of probes of a configuration, which bounds tasks and series.
@@ -134,7 +134,7 @@ fn finished(
         let message = format!("{} probes are too many; allowed are {MAX_PROBES}", probes.len());
         context.report.error(&Place::default(), message);
     }
-    let system_roots = context.surroundings.trusted_roots().unwrap_or_else(|message| {
+    let system_roots = context.environment.trusted_roots().unwrap_or_else(|message| {
         context.report.error(&Place::default(), message);
         Vec::new()
     });

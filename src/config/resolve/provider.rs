@@ -22,12 +22,12 @@ use super::{
 };
 use crate::{
     config::{
+        environment::certificates,
         key,
         model::{DNS_PORT, Key, KeySource, Paths, Provider, Shard, StatusSource},
         problem::{Place, Report, not_one_of, shown},
         raw::{Section, wrong_type},
         secret::Secret,
-        surroundings::certificates,
     },
     outcome::{Api, Check},
 };
@@ -250,7 +250,7 @@ fn proxied(section: &mut Section<'_>, target: &Url, context: &Context<'_>) -> (O
         return (written.flatten(), None);
     }
     section.mark_known(&["proxy"]);
-    let Some((variable, value)) = context.surroundings.proxy_for(target) else { return (None, None) };
+    let Some((variable, value)) = context.environment.proxy_for(target) else { return (None, None) };
     let text = Zeroizing::new(value.to_string_lossy().into_owned());
     match environment_proxy(&text) {
         Ok((url, auth)) => {

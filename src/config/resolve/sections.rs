@@ -16,7 +16,7 @@ use crate::config::{
 };
 
 pub(super) fn state_directory(mut section: Section<'_>, context: &Context<'_>) -> Option<PathBuf> {
-    let directory = section.text("directory", absolute).or_else(|| context.surroundings.state_directory());
+    let directory = section.text("directory", absolute).or_else(|| context.environment.state_directory());
     section.finish();
     directory
 }
@@ -53,7 +53,7 @@ pub(super) fn log(mut section: Section<'_>, context: &Context<'_>) -> Log {
         filter: section.text("level", filter).unwrap_or_else(|| "info".to_owned()),
         format: section.text("format", |text| choice(text, &formats)).unwrap_or(LogFormat::Text),
         stderr: section.flag("stderr").unwrap_or(true),
-        directory: section.text("directory", absolute).or_else(|| context.surroundings.logs_directory()),
+        directory: section.text("directory", absolute).or_else(|| context.environment.logs_directory()),
         rotation: section.text("rotation", |text| choice(text, &rotations)).unwrap_or(Rotation::Daily),
         max_files: section.number("max_files", &(2..=10_000)).unwrap_or(14) as usize,
         max_file_size: section.text("max_file_size", log_size).unwrap_or(100 << 20),

@@ -8,12 +8,12 @@ use url::Host;
 use super::{context::Context, values::absolute};
 use crate::config::{
     certificate::{CertificateFiles, read_chain},
+    environment::Keys,
+    environment::exposure,
     model::{KeySource, Server, ServerTls},
     problem::shown,
     raw::{Section, wrong_type},
     secret::Secret,
-    surroundings::Keys,
-    surroundings::exposure,
 };
 
 /// Range of the cost of a bcrypt hash: lower values protect little, higher ones take seconds per

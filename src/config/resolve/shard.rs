@@ -11,10 +11,10 @@ use super::{
     values::source,
 };
 use crate::config::{
+    environment::Keys,
     model::{Budget, Comparison, KeySource, Pool, Shard},
     problem::{Place, Report},
     raw::Section,
-    surroundings::Keys,
 };
 
 /// Range of the number of daemons that share a file.
@@ -62,7 +62,7 @@ fn index_by_variable(
     if context.keys == Keys::Skipped {
         return None;
     }
-    let Some(text) = (context.surroundings.variable)(&variable) else {
+    let Some(text) = (context.environment.variable)(&variable) else {
         section.problem(
             "index",
             format!("environment variable {variable} is not set; set it to this daemon's index"),

@@ -44,16 +44,16 @@ pub enum Keys<'a> {
 
 /// The environment of a load; tests provide their own.
 #[derive(Clone, Copy)]
-pub struct Surroundings<'a> {
+pub struct Environment<'a> {
     /// Returns the value of an environment variable.
     pub variable: &'a dyn Fn(&str) -> Option<OsString>,
     /// Returns the system's trusted roots.
     pub system_roots: &'a dyn Fn() -> Vec<CertificateDer<'static>>,
 }
 
-impl Surroundings<'static> {
+impl Environment<'static> {
     /// Returns the environment of this process.
-    pub fn of_process() -> Self {
+    pub fn from_process() -> Self {
         Self {
             variable: &|name| env::var_os(name),
             // Unreadable roots cause a warning only if no root is left.
@@ -62,7 +62,7 @@ impl Surroundings<'static> {
     }
 }
 
-impl Surroundings<'_> {
+impl Environment<'_> {
     /// Reads a secret. One newline at the end of a file is removed, because editors add it.
     pub(super) fn secret(&self, source: &KeySource) -> Result<Zeroizing<String>, String> {
         match source {

@@ -6,8 +6,8 @@ use rustix::fs::{CWD, FileType, Mode, mknodat};
 
 use super::*;
 
-fn environment(variable: &dyn Fn(&str) -> Option<OsString>) -> Surroundings<'_> {
-    Surroundings { variable, system_roots: &Vec::new }
+fn environment(variable: &dyn Fn(&str) -> Option<OsString>) -> Environment<'_> {
+    Environment { variable, system_roots: &Vec::new }
 }
 
 #[track_caller]
