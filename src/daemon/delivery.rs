@@ -13,7 +13,7 @@ use tracing::{error, info, warn};
 use super::state_store::{self, StateStore};
 use crate::{
     config::Probe,
-    health::{Health, Silence},
+    health::{Health, Liveness},
     history::{History, ProbeHistory, Waiting},
     metrics::{ComparisonSeries, Last, Metrics, Series},
     outcome::{Fault, Outcome, Reason, SkipCause, Subject, rfc3339},
@@ -33,7 +33,7 @@ pub(super) struct ProbeTarget {
     /// The metrics of the probe's comparison, if any.
     comparison: Option<Arc<ComparisonSeries>>,
     identity: Arc<Identity>,
-    silence: Silence,
+    liveness: Liveness,
 }
 
 impl ProbeTarget {
@@ -48,8 +48,8 @@ impl ProbeTarget {
         let history = history.of(probe);
         let comparison = probe.comparison.as_deref().and_then(|wanted| metrics.comparison(wanted));
         let identity = Arc::new(Identity::of(probe.subject()));
-        let silence = health.silence(format!("probe {}", probe.name), longest_run(probe));
-        Arc::new(Self { target, series, history, comparison, identity, silence })
+        let liveness = health.liveness(format!("probe {}", probe.name), longest_run(probe));
+        Arc::new(Self { target, series, history, comparison, identity, liveness })
     }
 
     /// Updates when the next event of the probe is expected.
@@ -58,11 +58,11 @@ impl ProbeTarget {
             // A delayed probe starts or is skipped within seconds.
             Event::Waiting { next_run, .. } => {
                 let wait = next_run.duration_since(SystemTime::now()).unwrap_or_default();
-                self.silence.lasts(wait + STUCK_AFTER);
+                self.liveness.expect_within(wait + STUCK_AFTER);
             }
             // An on-demand run is independent of the schedule, and ends before the next slot.
             Event::Demanded(_) | Event::Charged => {}
-            _ => self.silence.lasts(longest_run(self.target.probe())),
+            _ => self.liveness.expect_within(longest_run(self.target.probe())),
         }
     }
 }

@@ -16,7 +16,7 @@ use tracing::warn;
 use super::delivery::{Delivery, ProbeTarget};
 use crate::{
     config::Schedule,
-    health::{Beat, GaveUp, Supervisor},
+    health::{GaveUp, Heartbeat, Supervisor},
     schedule::{Anchor, Demand, Scheduler},
     server::RunRequest,
 };
@@ -67,7 +67,7 @@ impl Probing {
     pub(super) fn start(
         delivery: Delivery,
         limits: Schedule,
-        beat: Beat,
+        beat: Heartbeat,
         requests: mpsc::Receiver<RunRequest>,
         mut supervisor: Supervisor,
     ) -> io::Result<Self> {
@@ -80,7 +80,7 @@ impl Probing {
         let (delivery, anchor, applied) = (Arc::new(delivery), Anchor::now(), (limits, Vec::new()));
         let mut timing = ProbeLoop { commands: receiver, requests, delivery, anchor, beat, applied };
         let thread = thread::Builder::new().name("probes".to_owned()).spawn(move || {
-            let ended = supervisor.keep_alive(|| runtime.block_on(timing.run()));
+            let ended = supervisor.run_restarting(|| runtime.block_on(timing.run()));
             // Blocked work does not delay the end of the process.
             runtime.shutdown_background();
             ended
@@ -141,7 +141,7 @@ struct ProbeLoop {
     delivery: Arc<Delivery>,
     /// Shared by consecutive schedulers, so that probes keep their schedule slots.
     anchor: Anchor,
-    beat: Beat,
+    beat: Heartbeat,
     /// The applied configuration.
     applied: (Schedule, Vec<Arc<ProbeTarget>>),
 }

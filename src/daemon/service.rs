@@ -27,7 +27,7 @@ use super::{
 };
 use crate::{
     config::{Config, Loaded},
-    health::{Beat, Health, Readiness, Supervisor, caught},
+    health::{Health, Heartbeat, Readiness, Supervisor, catch_panic},
     history::History,
     logging::Logging,
     metrics::Metrics,
@@ -103,12 +103,12 @@ async fn serve(
     let mut supervisor = Supervisor::new("main loop");
     daemon.metrics.count_restarts("main", supervisor.restarts());
     let result = loop {
-        if let Ok(end) = caught(Box::pin(daemon.run_loop(&mut signals, &mut reloads))).await {
+        if let Ok(end) = catch_panic(Box::pin(daemon.run_loop(&mut signals, &mut reloads))).await {
             break end;
         }
         // An HTTP client of the reload gets an error; systemd is notified when the loop continues.
         daemon.reloading = None;
-        match supervisor.failed(Instant::now()) {
+        match supervisor.record_failure(Instant::now()) {
             Ok(pause) => sleep(pause).await,
             Err(gave_up) => break Err(Fatal::Other(gave_up.to_string())),
         }
@@ -146,7 +146,7 @@ struct Daemon {
     state_store: Arc<StateStore>,
     budget: Arc<Budget>,
     health: Arc<Health>,
-    beat: Beat,
+    beat: Heartbeat,
     probing: Probing,
     server: Server,
     state: Arc<ServerState>,
@@ -259,7 +259,7 @@ impl Daemon {
         };
         daemon.schedule(&daemon.config, targets).await.map_err(|error| Fatal::Other(error.to_string()))?;
         daemon.metrics.reloaded(true, SystemTime::now());
-        daemon.health.reach(Readiness::Ready);
+        daemon.health.advance_to(Readiness::Ready);
         daemon.notifier.ready(&daemon.status());
         info!(
             version = env!("CARGO_PKG_VERSION"),
@@ -468,7 +468,7 @@ impl Daemon {
 
     /// Stops all parts. Returns the error of the scheduler if it has given up.
     async fn stop(self) -> Result<(), Fatal> {
-        self.health.reach(Readiness::Stopping);
+        self.health.advance_to(Readiness::Stopping);
         self.notifier.stopping("Stopping: waiting for runs in flight");
         info!("Daemon stopping");
         let mut result = Ok(());

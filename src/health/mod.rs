@@ -4,6 +4,6 @@ mod parts;
 mod supervisor;
 
 pub use self::{
-    parts::{Beat, Health, Readiness, Silence},
-    supervisor::{GaveUp, Panicked, Supervisor, caught},
+    parts::{Health, Heartbeat, Liveness, Readiness},
+    supervisor::{GaveUp, Panicked, Supervisor, catch_panic},
 };

@@ -14,8 +14,8 @@ use std::{
 pub struct Health {
     origin: Instant,
     parts: Mutex<Vec<Part>>,
-    /// Parts with a deadline; removed when their [`Silence`] is dropped.
-    silences: Mutex<Vec<Weak<Until>>>,
+    /// Parts with a deadline; removed when their [`Liveness`] is dropped.
+    expected: Mutex<Vec<Weak<Until>>>,
     readiness: AtomicU8,
 }
 
@@ -23,28 +23,28 @@ pub struct Health {
 struct Part {
     name: &'static str,
     timeout: Duration,
-    beaten: Arc<AtomicU64>,
+    last_beat: Arc<AtomicU64>,
 }
 
 /// The heartbeat of a part. Dropping it does not remove the part: a part that ended is reported as
 /// stuck.
 #[derive(Clone, Debug)]
-pub struct Beat {
+pub struct Heartbeat {
     origin: Instant,
-    beaten: Arc<AtomicU64>,
+    last_beat: Arc<AtomicU64>,
 }
 
-impl Beat {
+impl Heartbeat {
     /// Reports that the part is alive.
     pub fn beat(&self) {
-        self.beaten.fetch_max(milliseconds(self.origin.elapsed()), Ordering::Relaxed);
+        self.last_beat.fetch_max(milliseconds(self.origin.elapsed()), Ordering::Relaxed);
     }
 }
 
 /// The deadline of a part that is idle for long, such as a probe between its runs. Dropping it
 /// removes the part.
 #[derive(Debug)]
-pub struct Silence {
+pub struct Liveness {
     origin: Instant,
     until: Arc<Until>,
 }
@@ -56,9 +56,9 @@ struct Until {
     until: AtomicU64,
 }
 
-impl Silence {
+impl Liveness {
     /// Reports that the part is alive, and expects the next report within `at_most`.
-    pub fn lasts(&self, at_most: Duration) {
+    pub fn expect_within(&self, at_most: Duration) {
         let until = milliseconds(self.origin.elapsed()).saturating_add(milliseconds(at_most));
         self.until.until.store(until, Ordering::Relaxed);
     }
@@ -92,17 +92,17 @@ impl Health {
         Self {
             origin: Instant::now(),
             parts: Mutex::default(),
-            silences: Mutex::default(),
+            expected: Mutex::default(),
             readiness: AtomicU8::new(Readiness::Starting as u8),
         }
     }
 
     /// Registers a part that must beat at least once per `timeout`. It replaces a part with the
     /// same name, such as that of a restarted listener.
-    pub fn part(&self, name: &'static str, timeout: Duration) -> Beat {
-        let beat = Beat { origin: self.origin, beaten: Arc::default() };
+    pub fn part(&self, name: &'static str, timeout: Duration) -> Heartbeat {
+        let beat = Heartbeat { origin: self.origin, last_beat: Arc::default() };
         beat.beat();
-        let part = Part { name, timeout, beaten: Arc::clone(&beat.beaten) };
+        let part = Part { name, timeout, last_beat: Arc::clone(&beat.last_beat) };
         let mut parts = self.parts.lock().unwrap_or_else(PoisonError::into_inner);
         parts.retain(|other| other.name != name);
         parts.push(part);
@@ -111,13 +111,13 @@ impl Health {
 
     /// Registers a part whose first report is expected within `at_most`. Several may have the same
     /// name, for example during a reload.
-    pub fn silence(&self, name: String, at_most: Duration) -> Silence {
+    pub fn liveness(&self, name: String, at_most: Duration) -> Liveness {
         let until = Arc::new(Until { name, until: AtomicU64::new(0) });
-        let silence = Silence { origin: self.origin, until };
-        silence.lasts(at_most);
-        let mut silences = self.silences.lock().unwrap_or_else(PoisonError::into_inner);
-        silences.push(Arc::downgrade(&silence.until));
-        silence
+        let liveness = Liveness { origin: self.origin, until };
+        liveness.expect_within(at_most);
+        let mut expected = self.expected.lock().unwrap_or_else(PoisonError::into_inner);
+        expected.push(Arc::downgrade(&liveness.until));
+        liveness
     }
 
     /// Returns the name of the first part whose heartbeat or report is overdue, if any.
@@ -128,10 +128,10 @@ impl Health {
 
     fn overdue(&self, now: u64) -> Option<String> {
         let mut stuck = None;
-        let mut silences = self.silences.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut expected = self.expected.lock().unwrap_or_else(PoisonError::into_inner);
         // Dropped parts are removed here, because this is called every few seconds.
-        silences.retain(|silence| {
-            let Some(until) = silence.upgrade() else { return false };
+        expected.retain(|liveness| {
+            let Some(until) = liveness.upgrade() else { return false };
             if stuck.is_none() && now > until.until.load(Ordering::Relaxed) {
                 stuck = Some(until.name.clone());
             }
@@ -145,15 +145,15 @@ impl Health {
         parts
             .iter()
             .find(|part| {
-                let silence = now.saturating_sub(part.beaten.load(Ordering::Relaxed));
-                silence > milliseconds(part.timeout)
+                let since_beat = now.saturating_sub(part.last_beat.load(Ordering::Relaxed));
+                since_beat > milliseconds(part.timeout)
             })
             .map(|part| part.name)
     }
 
     /// Advances to this stage. An earlier stage is ignored, so that a late reload does not undo a
     /// stop.
-    pub fn reach(&self, readiness: Readiness) {
+    pub fn advance_to(&self, readiness: Readiness) {
         self.readiness.fetch_max(readiness as u8, Ordering::Relaxed);
     }
 
@@ -226,27 +226,27 @@ mod tests {
         let health = Health::new();
         let start = Instant::now();
         let late = start + TIMEOUT * 2;
-        let silence = health.silence("probe a".to_owned(), TIMEOUT);
-        let other = health.silence("probe b".to_owned(), TIMEOUT * 9);
+        let liveness = health.liveness("probe a".to_owned(), TIMEOUT);
+        let other = health.liveness("probe b".to_owned(), TIMEOUT * 9);
         assert_eq!(health.stuck(start + TIMEOUT / 2), None);
         assert_eq!(health.stuck(late).as_deref(), Some("probe a"));
-        silence.lasts(TIMEOUT * 3);
+        liveness.expect_within(TIMEOUT * 3);
         assert_eq!(health.stuck(late), None, "reported again");
-        silence.lasts(Duration::ZERO);
-        drop(silence);
+        liveness.expect_within(Duration::ZERO);
+        drop(liveness);
         assert_eq!(health.stuck(late), None, "a dropped part is removed");
         drop(other);
-        assert!(health.silences.lock().unwrap().len() <= 1, "it was removed");
+        assert!(health.expected.lock().unwrap().len() <= 1, "it was removed");
     }
 
     #[test]
     fn readiness_only_moves_forward() {
         let health = Health::new();
         assert_eq!(health.readiness(), Readiness::Starting);
-        health.reach(Readiness::Ready);
+        health.advance_to(Readiness::Ready);
         assert_eq!(health.readiness(), Readiness::Ready);
-        health.reach(Readiness::Stopping);
-        health.reach(Readiness::Ready);
+        health.advance_to(Readiness::Stopping);
+        health.advance_to(Readiness::Ready);
         assert_eq!(health.readiness(), Readiness::Stopping);
     }
 }

@@ -53,7 +53,7 @@ impl Supervisor {
     }
 
     /// Records a failure. Returns the pause before the restart of the part.
-    pub fn failed(&mut self, now: Instant) -> Result<Duration, GaveUp> {
+    pub fn record_failure(&mut self, now: Instant) -> Result<Duration, GaveUp> {
         self.failures.retain(|failure| now.saturating_duration_since(*failure) < FAILURE_WINDOW);
         self.failures.push_back(now);
         let failures = self.failures.len();
@@ -67,9 +67,9 @@ impl Supervisor {
     }
 
     /// Runs `life` on this thread until it returns, and restarts it after a panic.
-    pub fn keep_alive(&mut self, mut life: impl FnMut()) -> Result<(), GaveUp> {
+    pub fn run_restarting(&mut self, mut life: impl FnMut()) -> Result<(), GaveUp> {
         while catch_unwind(AssertUnwindSafe(&mut life)).is_err() {
-            thread::sleep(self.failed(Instant::now())?);
+            thread::sleep(self.record_failure(Instant::now())?);
         }
         Ok(())
     }
@@ -77,7 +77,7 @@ impl Supervisor {
 
 /// Waits for the future, and returns an error if it panics. The future is polled in the caller's
 /// task.
-pub async fn caught<F: Future>(life: F) -> Result<F::Output, Panicked> {
+pub async fn catch_panic<F: Future>(life: F) -> Result<F::Output, Panicked> {
     let mut life = pin!(life);
     // A future that has panicked is not polled again.
     std::future::poll_fn(|context| match catch_unwind(AssertUnwindSafe(|| life.as_mut().poll(context))) {
@@ -98,15 +98,15 @@ mod tests {
         let second = Duration::from_secs(1);
         let pauses = [100, 200, 400, 800].map(Duration::from_millis);
         for (number, pause) in (0..).zip(pauses) {
-            assert_eq!(supervisor.failed(start + second * number), Ok(pause));
+            assert_eq!(supervisor.record_failure(start + second * number), Ok(pause));
         }
         // The first failure has left the window by then.
-        assert_eq!(supervisor.failed(start + FAILURE_WINDOW), Ok(pauses[3]));
-        let gave_up = supervisor.failed(start + FAILURE_WINDOW).unwrap_err();
+        assert_eq!(supervisor.record_failure(start + FAILURE_WINDOW), Ok(pauses[3]));
+        let gave_up = supervisor.record_failure(start + FAILURE_WINDOW).unwrap_err();
         assert!(gave_up.to_string().starts_with("the server panicked 5 times within a minute"), "{gave_up}");
         assert_eq!(supervisor.restarts().load(Ordering::Relaxed), 5);
         assert_eq!(
-            supervisor.failed(start + FAILURE_WINDOW * 3),
+            supervisor.record_failure(start + FAILURE_WINDOW * 3),
             Ok(pauses[0]),
             "old failures are forgotten"
         );
@@ -116,21 +116,24 @@ mod tests {
     fn part_is_restarted_until_it_returns() {
         let mut supervisor = Supervisor::new("server");
         let mut lives = 0;
-        let ended = supervisor.keep_alive(|| {
+        let ended = supervisor.run_restarting(|| {
             lives += 1;
             assert!(lives >= 3, "on purpose");
         });
         assert_eq!((ended, lives, supervisor.restarts().load(Ordering::Relaxed)), (Ok(()), 3, 2));
-        assert!(supervisor.keep_alive(|| panic!("on purpose")).is_err());
+        assert!(supervisor.run_restarting(|| panic!("on purpose")).is_err());
     }
 
     #[tokio::test]
     async fn panic_of_a_future_is_caught() {
-        assert_eq!(caught(async { 7 }).await, Ok(7));
+        assert_eq!(catch_panic(async { 7 }).await, Ok(7));
         let later = async {
             tokio::task::yield_now().await;
             panic!("on purpose")
         };
-        assert_eq!(caught::<futures_core::future::BoxFuture<'_, ()>>(Box::pin(later)).await, Err(Panicked));
+        assert_eq!(
+            catch_panic::<futures_core::future::BoxFuture<'_, ()>>(Box::pin(later)).await,
+            Err(Panicked)
+        );
     }
 }

@@ -24,7 +24,7 @@ use super::{
     work::{Event, Wait, Work},
 };
 use crate::{
-    health::caught,
+    health::catch_panic,
     outcome::{Fault, Measure, Outcome, Reason, SkipCause},
 };
 
@@ -168,7 +168,7 @@ impl<W: Work> Worker<W> {
     /// Runs the probe at its due times until it is removed or the scheduler stops. A run in flight is always awaited.
     /// A panic, which would be a bug of ours, costs a pause; every due time is accounted for over it.
     pub(super) async fn run(mut self) {
-        while caught(self.live()).await.is_err() {
+        while catch_panic(self.live()).await.is_err() {
             self.panicked = true;
             select! {
                 _ = self.targets.changed() => {}
@@ -473,7 +473,7 @@ impl<W: Work> Worker<W> {
 /// boxed so that a sleeping probe does not hold the memory of a run.
 pub(super) async fn attempt(run: impl Future<Output = Outcome>) -> Outcome {
     let (time, begun) = (SystemTime::now(), Instant::now());
-    caught(Box::pin(run)).await.unwrap_or_else(|_| {
+    catch_panic(Box::pin(run)).await.unwrap_or_else(|_| {
         let mut outcome = Outcome::new(time, Reason::Internal, Fault::Prober);
         outcome.detail = "the run panicked".into();
         outcome.duration = begun.elapsed();

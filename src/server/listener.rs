@@ -28,7 +28,7 @@ use super::{
     activity::{Activity, Timeouts, TrackedStream},
     routes::{ServerState, Site},
 };
-use crate::health::{Beat, GaveUp, Supervisor};
+use crate::health::{GaveUp, Heartbeat, Supervisor};
 
 const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(1);
 const STUCK_AFTER: Duration = Duration::from_secs(15);
@@ -110,7 +110,7 @@ impl Server {
         let restarts = supervisor.restarts();
         thread::Builder::new().name("server".to_owned()).spawn(move || {
             let mut closing = None;
-            let ended = supervisor.keep_alive(|| {
+            let ended = supervisor.run_restarting(|| {
                 let connections = Connections::new(Arc::clone(&site), limits);
                 closing = Some(runtime.block_on(serve(&listener, connections, &beat, &mut stopped)));
             });
@@ -153,7 +153,7 @@ impl Server {
 async fn serve(
     listener: &TcpListener,
     mut connections: Connections,
-    beat: &Beat,
+    beat: &Heartbeat,
     stopped: &mut oneshot::Receiver<Duration>,
 ) -> (Connections, Duration) {
     let mut ticks = interval(HEARTBEAT_INTERVAL);

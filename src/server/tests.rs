@@ -282,9 +282,9 @@ fn readiness_follows_the_daemon() {
     let running = Running::start(LIMITS);
     let ready = || running.ask("GET /-/ready", "");
     assert_eq!((ready().status, ready().text()), (503, "starting\n"));
-    running.health.reach(Readiness::Ready);
+    running.health.advance_to(Readiness::Ready);
     assert_eq!((ready().status, ready().text()), (200, "ready\n"));
-    running.health.reach(Readiness::Stopping);
+    running.health.advance_to(Readiness::Stopping);
     assert_eq!((ready().status, ready().text()), (503, "stopping\n"));
 }
 
