@@ -78,7 +78,7 @@ fn tables(config: &Config) -> String {
     let mut months = vec![MONTH_COLUMNS.map(str::to_owned).to_vec()];
     let mut total = Spending::default();
     for probe in &config.probes {
-        let day = Spending::of_day(probe);
+        let day = Spending::per_day(probe);
         total = total.plus(day);
         days.push(words(probe).into_iter().chain(figures(day)).collect());
         months.push([probe.name.clone()].into_iter().chain(figures(day.month())).collect());

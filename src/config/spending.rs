@@ -26,7 +26,7 @@ pub struct Spending {
 
 impl Spending {
     /// Returns the consumption of one run.
-    pub fn of_run(probe: &Probe) -> Self {
+    pub fn per_run(probe: &Probe) -> Self {
         // The network check only connects.
         let requests = if matches!(probe.task, Task::Network) { 0.0 } else { 1.0 };
         let Some(chat) = probe.chat() else { return Self { requests, ..Self::default() } };
@@ -36,8 +36,8 @@ impl Spending {
     }
 
     /// Returns the consumption of a day of runs at the probe's interval.
-    pub fn of_day(probe: &Probe) -> Self {
-        Self::of_run(probe).times(DAY.as_secs_f64() / probe.interval.as_secs_f64())
+    pub fn per_day(probe: &Probe) -> Self {
+        Self::per_run(probe).times(DAY.as_secs_f64() / probe.interval.as_secs_f64())
     }
 
     /// Returns the consumption of 31 days, if this is that of one day.

@@ -84,7 +84,7 @@ impl Pacing {
     pub(super) fn set<'a>(&self, probes: impl Iterator<Item = (&'a Arc<Probe>, Option<Duration>)>) {
         let now = Instant::now();
         let mut names: HashMap<&str, (u32, BTreeMap<&str, Runs>)> = HashMap::new();
-        for (probe, last) in probes.filter(|(probe, _)| probe.is_paced()) {
+        for (probe, last) in probes.filter(|(probe, _)| probe.is_rate_limited()) {
             if let Some(pace) = probe.provider.requests_per_minute {
                 let runs = Runs { last, interval: probe.interval };
                 names
@@ -142,7 +142,7 @@ impl Pacing {
 
     /// Queues the probe; `None`: it is not paced.
     fn enter(self: &Arc<Self>, probe: &Probe) -> Option<(oneshot::Receiver<()>, Held)> {
-        probe.provider.requests_per_minute.filter(|_| probe.is_paced())?;
+        probe.provider.requests_per_minute.filter(|_| probe.is_rate_limited())?;
         let (sender, turn) = oneshot::channel();
         let mut lanes = self.lock();
         let lane = lanes.get_mut(&probe.provider.name)?;

@@ -99,7 +99,7 @@ impl<W: Work> Worker<W> {
         demands: Demands,
     ) -> Self {
         let probe = W::probe(&target);
-        let plan = Plan::new(probe.grid(), probe.interval);
+        let plan = Plan::new(probe.slot_name(), probe.interval);
         // With the time of the start in it, equal probes on different hosts draw different jitter.
         let seed = hash(&probe.name) ^ anchor.epoch().0;
         let now = anchor.moment(Instant::now());
@@ -227,8 +227,8 @@ impl<W: Work> Worker<W> {
         self.remember();
         self.demands.dismiss();
         let regrouped = before.comparison != after.comparison;
-        if before.interval != after.interval || before.grid() != after.grid() {
-            self.plan = Plan::new(after.grid(), after.interval);
+        if before.interval != after.interval || before.slot_name() != after.slot_name() {
+            self.plan = Plan::new(after.slot_name(), after.interval);
             self.next = self.plan.first_after(self.now());
         }
         // With another provider, check or model it has no run yet.

@@ -742,7 +742,7 @@ fn comparisons_and_pools_put_probes_together() {
     let [one, other] = &config.probes[..] else { panic!("{:?}", config.probes) };
     assert_eq!(one.comparison, other.comparison);
     assert_eq!(one.comparison, Some(config.comparisons[0].clone()));
-    assert_eq!((one.grid(), other.grid()), ("one", "one"));
+    assert_eq!((one.slot_name(), other.slot_name()), ("one", "one"));
     assert_eq!(one.chat().unwrap().prompt.split_whitespace().count(), 100);
     let pools = config.pools.iter().map(|pool| {
         let members = pool.members.iter().map(|member| (member.probe.as_str(), member.weight));

@@ -55,13 +55,13 @@ impl Probe {
 
     /// Returns whether the provider's `requests_per_minute` applies to runs of this probe. The
     /// network check sends no request, and the status page is on another host.
-    pub fn is_paced(&self) -> bool {
+    pub fn is_rate_limited(&self) -> bool {
         !matches!(self.task, Task::Network | Task::Status(_))
     }
 
     /// Returns the probe name that determines the schedule slots: its own, or that of the
     /// comparison's gateway probe.
-    pub fn grid(&self) -> &str {
+    pub fn slot_name(&self) -> &str {
         self.comparison.as_ref().map_or(&self.name, |comparison| &comparison.gateway)
     }
 

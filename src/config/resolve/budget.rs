@@ -63,7 +63,7 @@ pub(super) fn check(placed: &PlacedBudget, probes: &[Placed], report: &Report) {
     let PlacedBudget { budget, cost_place, tokens_place } = placed;
     let generating = || probes.iter().filter(|placed| placed.probe.check().generates());
     let maximum =
-        generating().fold(Spending::default(), |sum, placed| sum.plus(Spending::of_day(&placed.probe)));
+        generating().fold(Spending::default(), |sum, placed| sum.plus(Spending::per_day(&placed.probe)));
     if let Some(limit) = budget.daily_cost_usd {
         let unpriced: Vec<_> = generating()
             .filter(|placed| placed.probe.chat().is_some_and(|chat| chat.price.is_none()))
@@ -97,7 +97,7 @@ pub(super) fn check(placed: &PlacedBudget, probes: &[Placed], report: &Report) {
         report.warning(tokens_place, message);
     }
     for Placed { probe, place } in generating() {
-        let run = Spending::of_run(probe);
+        let run = Spending::per_run(probe);
         let too_expensive =
             budget.daily_cost_usd.is_some_and(|limit| run.cost_usd.is_some_and(|cost| cost > limit));
         let too_long = budget.daily_tokens.is_some_and(|limit| run.tokens() > limit as f64);

@@ -116,7 +116,7 @@ pub(super) fn check_rate_limits(providers: &BTreeMap<String, Draft>, probes: &[P
         let paced = probes
             .iter()
             .map(|placed| &placed.probe)
-            .filter(|probe| probe.is_paced() && Arc::ptr_eq(&probe.provider, provider));
+            .filter(|probe| probe.is_rate_limited() && Arc::ptr_eq(&probe.provider, provider));
         let wanted: f64 = paced.map(|probe| 60.0 / probe.interval.as_secs_f64()).sum();
         // The sum may be inexact.
         if wanted > f64::from(limit) + 1e-6 {

@@ -206,7 +206,7 @@ impl Theatre {
 
     /// When the first due time of that probe comes, from the opening.
     pub(super) fn first_due(&self, probe: &Probe) -> Duration {
-        let plan = Plan::new(probe.grid(), probe.interval);
+        let plan = Plan::new(probe.slot_name(), probe.interval);
         plan.due(plan.first_after(self.anchor.epoch())).since(self.anchor.epoch())
     }
 
