@@ -163,7 +163,7 @@ pub(super) fn nearest<'a>(written: &str, known: &[&'a str]) -> Option<&'a str> {
 /// Returns the message for a word that is not one of `known`.
 pub(super) fn not_one_of(written: &str, known: &[&str]) -> String {
     let meant = nearest(written, known).map_or_else(String::new, |name| format!(" did you mean {name:?}?"));
-    format!("{} is not known;{meant} allowed are {}", shown(written), known.join(", "))
+    format!("{} is not known;{meant} allowed: {}", shown(written), known.join(", "))
 }
 
 #[cfg(test)]

@@ -187,7 +187,7 @@ impl<'a> Section<'a> {
                 return Ok(parsed);
             }
             let (least, most) = (duration::format(*range.start()), duration::format(*range.end()));
-            Err(format!("{} is out of range; allowed are \"{least}\" to \"{most}\"", shown(text)))
+            Err(format!("{} is out of range; allowed: \"{least}\" to \"{most}\"", shown(text)))
         })
     }
 
@@ -278,7 +278,7 @@ pub(super) fn number(value: &DeValue<'_>, range: &RangeInclusive<u32>) -> Result
     let integer = value.as_integer().ok_or_else(|| wrong_type("a whole number", value))?;
     let number = u32::from_str_radix(integer.as_str(), integer.radix()).ok();
     number.filter(|number| range.contains(number)).ok_or_else(|| {
-        format!("{} is out of range; allowed are {} to {}", truncated(&integer), range.start(), range.end())
+        format!("{} is out of range; allowed: {} to {}", truncated(&integer), range.start(), range.end())
     })
 }
 
@@ -294,7 +294,7 @@ fn amount(value: &DeValue<'_>, range: &RangeInclusive<f64>) -> Result<f64, Strin
         _ => return Err(wrong_type("a number", value)),
     };
     amount.filter(|amount| range.contains(amount)).ok_or_else(|| {
-        format!("{} is out of range; allowed are {} to {}", truncated(&written), range.start(), range.end())
+        format!("{} is out of range; allowed: {} to {}", truncated(&written), range.start(), range.end())
     })
 }
 

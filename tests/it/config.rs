@@ -623,7 +623,7 @@ fn a_thousand_probes_a_second_are_allowed_and_eleven_thousand_are_not() {
     };
     assert_eq!(good(&file(1_000)).probes.len(), 1_000);
     let problems = read(&file(11_000)).unwrap_err();
-    assert_eq!(problems.to_string(), "config.toml: 11000 probes are too many; allowed are 10000");
+    assert_eq!(problems.to_string(), "config.toml: 11000 probes are too many; allowed: 10000");
 }
 
 #[test]

@@ -79,7 +79,7 @@ impl Bench {
         for (what, name) in [
             (r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z", "TIME"),
             (r"\bin \d+ ms", "in N ms"),
-            (r"request id [\w.-]+", "request id ID"),
+            (r"request ID [\w.-]+", "request ID ID"),
             (r"\s+\(name\s+servers:[^)]*\)", " (name servers: SERVERS)"),
             // Whatever the C library of this machine has for such names.
             (r"(?m)^.*  getaddrinfo .*\n", ""),

@@ -106,7 +106,7 @@ impl<W: Write> Show<'_, W> {
         }
         // Never wrapped, so that they can be copied.
         for (index, command) in commands.iter().enumerate() {
-            writeln!(self.out, "{}{command}", title("To see it by hand", index > 0))?;
+            writeln!(self.out, "{}{command}", title("To reproduce", index > 0))?;
         }
         Ok(())
     }

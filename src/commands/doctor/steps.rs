@@ -318,10 +318,10 @@ pub(super) fn answer(name: &'static str, outcome: &Outcome) -> Step {
     }
     let _ = write!(text, ", in {took}");
     if let Some(seconds) = outcome.retry_after {
-        let _ = write!(text, "; asks to wait {seconds} s");
+        let _ = write!(text, "; retry after {seconds} s");
     }
     if let Some(id) = &outcome.request_id {
-        let _ = write!(text, "; request id {id}");
+        let _ = write!(text, "; request ID {id}");
     }
     Step::new(name, Verdict::Failed, text)
 }

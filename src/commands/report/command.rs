@@ -176,7 +176,7 @@ mod tests {
 - What happened: limited \\| by \\<tokens>
 - What to do: wait as asked
 
-| time | status | duration | request id |
+| time | status | duration | request ID |
 |---|---|---|---|
 | 2026-11-22T08:00:00Z | 429 | 0.16 s | req_60 |
 | 2026-11-22T07:59:00Z | 429 | 0.22 s | req_120 |

@@ -65,7 +65,7 @@ fn write_failure(failure: &Failure, text: &mut String) -> std::fmt::Result {
             writeln!(text, "- {title}: {}", escaped(content))?;
         }
     }
-    writeln!(text, "\n| time | status | duration | request id |\n|---|---|---|---|")?;
+    writeln!(text, "\n| time | status | duration | request ID |\n|---|---|---|---|")?;
     for run in &failure.latest {
         let status = run.http_status.map_or_else(|| "-".to_owned(), |status| status.to_string());
         let (time, duration) = (rfc3339(run.time), figure(run.duration.as_secs_f64()));

@@ -211,7 +211,7 @@ pub(super) fn pools(root: &mut Section<'_>, known: &Known<'_>) -> Vec<Pool> {
     let mut names = BTreeSet::new();
     let elements = root.elements("pool", "an array of tables, each written under [[pool]]");
     if elements.len() > MAX_POOLS {
-        let message = format!("{} pools are too many; allowed are {MAX_POOLS}", elements.len());
+        let message = format!("{} pools are too many; allowed: {MAX_POOLS}", elements.len());
         known.report.error(&Place::default(), message);
     }
     for (value, place) in elements {

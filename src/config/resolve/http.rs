@@ -218,7 +218,7 @@ pub(super) fn key_header(text: &str) -> Result<HeaderName, String> {
 
 fn header_name(text: &str) -> Result<HeaderName, String> {
     let name = HeaderName::from_bytes(text.as_bytes());
-    name.map_err(|_| format!("{} is not a header name; allowed are letters, digits and hyphens", shown(text)))
+    name.map_err(|_| format!("{} is not a header name; allowed: letters, digits and hyphens", shown(text)))
 }
 
 /// Reads a table of headers. The values are secrets: they are marked sensitive and omitted from
@@ -230,7 +230,7 @@ pub(super) fn headers(section: &Section<'_>, context: &Context<'_>) -> Vec<(Head
     if entries.len() > MAX_HEADERS {
         report.error(
             section.place(),
-            format!("{} headers are too many; allowed are {MAX_HEADERS}", entries.len()),
+            format!("{} headers are too many; allowed: {MAX_HEADERS}", entries.len()),
         );
     }
     for entry in entries {
@@ -385,7 +385,7 @@ fn json_members(section: &Section<'_>, report: &Report) -> Vec<(String, serde_js
         } else {
             report.error(
                 &entry.place,
-                "is not a JSON value; allowed are strings, finite numbers, booleans, arrays, tables",
+                "is not a JSON value; allowed: strings, finite numbers, booleans, arrays, tables",
             );
         }
     }

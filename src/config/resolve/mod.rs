@@ -131,7 +131,7 @@ fn finished(
     context: &Context<'_>,
 ) -> Config {
     if probes.len() > MAX_PROBES {
-        let message = format!("{} probes are too many; allowed are {MAX_PROBES}", probes.len());
+        let message = format!("{} probes are too many; allowed: {MAX_PROBES}", probes.len());
         context.report.error(&Place::default(), message);
     }
     let system_roots = context.environment.trusted_roots().unwrap_or_else(|message| {

@@ -160,7 +160,7 @@ fn api(name: &str, section: &mut Section<'_>) -> Option<Api> {
     let own = Api::from_name(name);
     if own.is_none() {
         let message =
-            format!("is missing, since the provider's name is no API's; allowed are {}", names.join(", "));
+            format!("is missing, since the provider's name is no API's; allowed: {}", names.join(", "));
         section.problem("api", message);
     }
     own
@@ -297,7 +297,7 @@ fn dns_servers(section: &mut Section<'_>, report: &Report) -> Vec<SocketAddr> {
         servers.push(server);
     }
     if servers.len() > MOST_DNS_SERVERS {
-        let message = format!("{} servers are too many; allowed are {MOST_DNS_SERVERS}", servers.len());
+        let message = format!("{} servers are too many; allowed: {MOST_DNS_SERVERS}", servers.len());
         section.problem("dns_servers", message);
     }
     servers
@@ -327,10 +327,8 @@ fn ca_certificates(section: &mut Section<'_>) -> Vec<rustls::pki_types::Certific
 fn labels(section: &Section<'_>, report: &Report) -> BTreeMap<String, String> {
     let entries = section.entries();
     if entries.len() > MOST_LABELS {
-        report.error(
-            section.place(),
-            format!("{} labels are too many; allowed are {MOST_LABELS}", entries.len()),
-        );
+        report
+            .error(section.place(), format!("{} labels are too many; allowed: {MOST_LABELS}", entries.len()));
     }
     let mut labels = BTreeMap::new();
     for entry in entries {
@@ -344,7 +342,7 @@ fn labels(section: &Section<'_>, report: &Report) -> BTreeMap<String, String> {
             || entry.key.starts_with("__")
             || !entry.key.chars().all(fits)
         {
-            let message = "is not a label name; allowed are letters, digits and _, not first a digit or __";
+            let message = "is not a label name; allowed: letters, digits and _, not first a digit or __";
             report.error(&entry.place, message);
         } else if RESERVED_LABELS.contains(&entry.key) {
             report
@@ -422,7 +420,7 @@ fn components(section: &mut Section<'_>, report: &Report) -> Vec<String> {
         }
     }
     if components.len() > MOST_COMPONENTS {
-        let message = format!("{} components are too many; allowed are {MOST_COMPONENTS}", components.len());
+        let message = format!("{} components are too many; allowed: {MOST_COMPONENTS}", components.len());
         section.problem("components", message);
     }
     components

@@ -72,7 +72,7 @@ fn filter(text: &str) -> Result<String, String> {
     let levels = ["error", "warn", "info", "debug", "trace"];
     let lone = |part: &&str| !part.contains(['=', '[']) && part.parse::<LevelFilter>().is_err();
     if text.trim().is_empty() {
-        return Err(format!("is empty; allowed are {} or a tracing filter", levels.join(", ")));
+        return Err(format!("is empty; allowed: {} or a tracing filter", levels.join(", ")));
     }
     if let Some(part) = text.split(',').map(str::trim).find(lone) {
         return Err(format!(
@@ -92,7 +92,7 @@ fn filter(text: &str) -> Result<String, String> {
 fn log_size(text: &str) -> Result<u64, String> {
     match duration::parse_size(text) {
         Ok(size) if (4 << 10..=1 << 40).contains(&size) => Ok(size),
-        Ok(_) => Err(format!("{} is out of range; allowed are \"4KiB\" to \"1024GiB\"", shown(text))),
+        Ok(_) => Err(format!("{} is out of range; allowed: \"4KiB\" to \"1024GiB\"", shown(text))),
         Err(message) => Err(format!("{} {message}", shown(text))),
     }
 }

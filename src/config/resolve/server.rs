@@ -125,7 +125,7 @@ fn users(section: &Section<'_>, context: &Context<'_>) -> BTreeMap<String, Secre
         }
     }
     if users.len() > MAX_USERS {
-        let message = format!("{} users are too many; allowed are {MAX_USERS}", users.len());
+        let message = format!("{} users are too many; allowed: {MAX_USERS}", users.len());
         context.report.error(section.place(), message);
     }
     users
@@ -147,6 +147,6 @@ fn user(name: &str, hash: &str) -> Result<Secret, String> {
     if (MIN_COST..=MAX_COST).contains(&cost) {
         Ok(Secret::new(hash.to_owned()))
     } else {
-        Err(format!("has a cost of {cost}; allowed are {MIN_COST} to {MAX_COST}, and 10 is usual"))
+        Err(format!("has a cost of {cost}; allowed: {MIN_COST} to {MAX_COST}, and 10 is usual"))
     }
 }
