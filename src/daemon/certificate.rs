@@ -34,7 +34,7 @@ pub(super) struct CheckResult {
 
 impl Certificate {
     /// Returns the certificate that this configuration has loaded.
-    pub(super) fn of(server: &config::Server) -> Self {
+    pub(super) fn new(server: &config::Server) -> Self {
         let watched = |tls: &config::ServerTls| WatchedFiles {
             files: Arc::new(tls.files.clone()),
             read: tls.stamp.clone(),
@@ -50,7 +50,7 @@ impl Certificate {
 
     /// Applies the result of a check. An unusable certificate is logged once, and the previous one
     /// remains in use.
-    pub(super) fn take_over(&mut self, result: Option<CheckResult>, state: &ServerState) {
+    pub(super) fn apply_check(&mut self, result: Option<CheckResult>, state: &ServerState) {
         let Some(CheckResult { watched, renewed }) = result else { return };
         let Some(known) = self.0.as_mut().filter(|known| Arc::ptr_eq(&known.files, &watched.files)) else {
             // A reload has loaded other files since.

@@ -85,7 +85,7 @@ mod tests {
     }
 
     fn certificate() -> Certificate {
-        Certificate::of(&config::Server {
+        Certificate::new(&config::Server {
             listen: ([127, 0, 0, 1], 0).into(),
             hostnames: Vec::new(),
             tls: None,

@@ -185,7 +185,7 @@ impl Daemon {
         let listen = config.server.listen;
         let listener = server::bind(listen).map_err(|error| Fatal::cannot_listen(listen, &error))?;
         // Before anything is opened that may belong to another daemon.
-        let claim = state_store::claim(&config).map_err(|taken| Fatal::Other(taken.to_string()))?;
+        let lock = state_store::lock_directory(&config).map_err(|taken| Fatal::Other(taken.to_string()))?;
         let records = Arc::new(Records::start(&config.log).map_err(|error| Fatal::Other(error.to_string()))?);
         let metrics = Arc::new(Metrics::new(started));
         metrics.count_writer("log", &logging.counters().file);
@@ -198,7 +198,7 @@ impl Daemon {
         state_store::export_budget(&budget, &metrics);
         state_store::export_last_runs(&config, &kept, &metrics);
         let directory = config.state_directory.as_deref();
-        let state_store = StateStore::start(directory, claim, kept, records.clone());
+        let state_store = StateStore::start(directory, lock, kept, records.clone());
         let state_store = Arc::new(state_store.map_err(Fatal::other("cannot start the state thread"))?);
         state_store.count(&metrics);
 
@@ -230,7 +230,7 @@ impl Daemon {
         );
         let network = Arc::new(NetworkStack::new());
         let targets = Target::prepare(&config, &network).map_err(|error| Fatal::Other(error.to_string()))?;
-        let certificate = Certificate::of(&config.server);
+        let certificate = Certificate::new(&config.server);
         let daemon = Self {
             loader: Loader::new(source.clone(), logging.clone(), records.clone(), network),
             reloading: None,
@@ -299,7 +299,7 @@ impl Daemon {
                     self.begin_reload(Some(answer));
                 }
                 result = loaded(&mut self.reloading) => self.end_reload(result).await,
-                found = self.file_watcher.end() => self.certificate.take_over(found, &self.state),
+                found = self.file_watcher.end() => self.certificate.apply_check(found, &self.state),
                 _ = watchdog.tick() => self.feed_watchdog(),
                 _ = housekeeping.tick() => self.housekeeping(),
             }
@@ -380,7 +380,7 @@ impl Daemon {
         if keeps_tls {
             config.server.tls = self.config.server.tls.take();
         } else {
-            self.certificate = Certificate::of(&config.server);
+            self.certificate = Certificate::new(&config.server);
             self.file_watcher.follow_reload();
         }
         self.metrics.configure(&config);

@@ -6,7 +6,7 @@ use std::{fmt::Write, sync::Arc};
 use maud::{Markup, html};
 
 use super::{
-    state::{State, of_run},
+    state::{State, state_after},
     words::took,
 };
 use crate::{
@@ -22,9 +22,11 @@ pub(super) fn strip(runs: &[Arc<Run>]) -> Markup {
     let offset = MAX_RUNS - runs.len().min(MAX_RUNS);
     let mut paths = KINDS.map(|_| String::new());
     let mut position = offset;
-    for same in runs.chunk_by(|one, other| of_run(one) == of_run(other)) {
-        let kind =
-            KINDS.iter().position(|kind| *kind == of_run(&same[0])).expect("every state of a run is listed");
+    for same in runs.chunk_by(|one, other| state_after(one) == state_after(other)) {
+        let kind = KINDS
+            .iter()
+            .position(|kind| *kind == state_after(&same[0]))
+            .expect("every state of a run is listed");
         let _ = write!(paths[kind], "M{position} 8h{}", same.len());
         position += same.len();
     }
@@ -45,7 +47,7 @@ fn description(runs: &[Arc<Run>]) -> String {
     }
     let mut text = format!("last {} runs:", runs.len());
     for kind in [State::Up, State::Slow, State::Limited, State::Failing] {
-        let count = runs.iter().filter(|run| of_run(run) == kind).count();
+        let count = runs.iter().filter(|run| state_after(run) == kind).count();
         if count > 0 {
             let _ = write!(text, " {count} {}", kind.name());
         }

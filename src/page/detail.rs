@@ -10,7 +10,7 @@ use super::{
     figures::Figures,
     layout::{badge, page},
     overview::time,
-    state::{Now, of_run},
+    state::{Now, state_after},
     words::{between, fault, interval, reason, share, span, took, took_or_none, wait},
 };
 use crate::{
@@ -130,7 +130,7 @@ fn chart(runs: &[Arc<Run>], now: SystemTime) -> Markup {
                         tbody { @for run in runs.iter().rev().take(MAX_ROWS) {
                             tr {
                                 th scope="row" { (time(run.time, now)) }
-                                td { (badge(of_run(run))) " " (reason(run.reason)) }
+                                td { (badge(state_after(run))) " " (reason(run.reason)) }
                                 td.n { (took(run.duration())) }
                                 @for phase in run.phases() { td.n { (took(phase)) } }
                                 td.n { (took_or_none(run.first_token())) }

@@ -77,7 +77,7 @@ fn rows(view: &View<'_>) -> Vec<Row> {
     all.values().map(row).collect()
 }
 
-/// Problems of the prober itself are shown first, because they make the results doubtful.
+/// Problems of the prober itself are shown first, because they make the results unreliable.
 fn prober_problems(view: &View<'_>) -> Markup {
     html! {
         @if view.prober.offline == Some(true) {
@@ -340,8 +340,8 @@ fn write_pool(pool: &Pool, rows: &[Row]) -> Markup {
     }
 }
 
-/// Ranks models by the time to the first visible text: the first token of a stream, otherwise the whole
-/// answer.
+/// Ranks models by the time to the first visible text: the first token of a stream, otherwise the
+/// complete answer.
 fn models(rows: &[Row]) -> Markup {
     let mut ranked: Vec<_> = rows
         .iter()

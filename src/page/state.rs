@@ -72,14 +72,14 @@ impl Now {
             (Some(run), Some((SkipCause::Backoff, _))) if run.reason == Reason::Billing => State::Paused,
             (_, Some((SkipCause::Backoff, _))) => State::Limited,
             // Other delays are short: the last result remains valid.
-            (last, _) => last.map_or(State::Unknown, |run| of_run(run)),
+            (last, _) => last.map_or(State::Unknown, |run| state_after(run)),
         };
         Self { state, wait, stuck }
     }
 }
 
 /// Returns the state after a run, regardless of delays.
-pub(super) fn of_run(run: &Run) -> State {
+pub(super) fn state_after(run: &Run) -> State {
     match run.reason {
         Reason::Ok if run.slow => State::Slow,
         Reason::Ok => State::Up,

@@ -403,7 +403,7 @@ fn ranking_shows_prompt_sizes_if_they_differ() {
         }
         overview(&view(&history))
     };
-    let short = asked("short", "Say OK.".to_owned());
+    let short = asked("short", "Answer OK.".to_owned());
     let long = asked("long", "word ".repeat(400));
     assert!(!page(std::slice::from_ref(&short)).contains("prompt of"));
     let both = page(&[short, long]);

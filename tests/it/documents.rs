@@ -9,8 +9,36 @@ use std::{
 use langmart_prober::outcome::{Api, Check, Fault, Reason, possible_failures};
 use regex::Regex;
 
-/// Documents whose text comes from elsewhere: METRICS.md from the HELP texts, BENCHMARKS.md from runs.
-const GENERATED: &[&str] = &["METRICS.md", "BENCHMARKS.md"];
+/// Documents that are generated: METRICS.md from the HELP texts.
+const GENERATED: &[&str] = &["METRICS.md"];
+
+/// Files and folders of src whose comments and texts must keep to the house style.
+const STYLED: &[&str] = &[
+    "src/cli.rs",
+    "src/commands",
+    "src/config",
+    "src/daemon",
+    "src/health",
+    "src/lib.rs",
+    "src/main.rs",
+    "src/page",
+    "src/server",
+    "src/signals.rs",
+    "src/systemd.rs",
+];
+
+/// Files below [`STYLED`] that do not keep to it yet.
+const NOT_YET_STYLED: &[&str] = &[
+    "src/commands/doctor/diagnosis.rs",
+    "src/commands/doctor/plan.rs",
+    "src/commands/doctor/steps.rs",
+    "src/commands/doctor/steps/tests.rs",
+    "src/commands/report/command.rs",
+    "src/config/resolve/provider.rs",
+];
+
+/// Maximum length of a comment line.
+const MAX_COMMENT_CHARS: usize = 100;
 
 /// Files whose comments operators read.
 const COMMENTED: &[&str] = &[
@@ -269,12 +297,13 @@ fn user_texts() -> Vec<(String, String)> {
         let text = captions(&read(&name));
         (name, text)
     });
-    documents.chain(commented).chain(dashboards).collect()
+    let manual = "src/commands/manual.roff";
+    let manual = (manual.to_owned(), words(&read(manual)));
+    documents.chain(commented).chain(dashboards).chain([manual]).collect()
 }
 
-#[test]
-fn documents_keep_to_the_house_style() {
-    let texts = user_texts();
+/// Returns the discouraged forms that the texts use more often than allowed, with the places.
+fn discouraged_forms(texts: &[(String, String)]) -> Vec<String> {
     let total: usize = texts.iter().map(|(_, words)| words.split_whitespace().count()).sum();
     assert!(total > 15_000, "only {total} words were found");
     let mut found = Vec::new();
@@ -287,7 +316,82 @@ fn documents_keep_to_the_house_style() {
             found.push(format!("{form}: {count} of {total} words: {places:?}"));
         }
     }
-    assert!(found.is_empty(), "{}", found.join("\n"));
+    found
+}
+
+#[test]
+fn documents_keep_to_the_house_style() {
+    assert_eq!(discouraged_forms(&user_texts()), [""; 0]);
+}
+
+/// Returns the Rust files of [`STYLED`] with their text.
+fn styled_sources() -> Vec<(String, String)> {
+    let name = |path: &PathBuf| path.strip_prefix(root()).unwrap().display().to_string();
+    let sources = files_below(&["src"], "rs").into_iter().map(|path| (name(&path), path));
+    let is_below = |name: &str, place: &str| name == place || name.starts_with(&format!("{place}/"));
+    let is_styled =
+        |name: &str| STYLED.iter().any(|place| is_below(name, place)) && !NOT_YET_STYLED.contains(&name);
+    let sources: Vec<_> = sources.filter(|(name, _)| is_styled(name)).collect();
+    assert!(sources.len() > 60, "sources were not found: {sources:?}");
+    sources.into_iter().map(|(name, path)| (name, fs::read_to_string(path).unwrap())).collect()
+}
+
+/// Returns the words of a source's comments and string literals.
+fn source_texts(source: &str, literal: &Regex) -> String {
+    let mut kept = String::new();
+    for line in source.lines().map(str::trim_start) {
+        if line.starts_with("//") {
+            kept += line;
+        } else {
+            literal.captures_iter(line).for_each(|found| kept = format!("{kept} {}", &found[1]));
+        }
+        kept.push('\n');
+    }
+    words(&kept)
+}
+
+#[test]
+fn sources_keep_to_the_house_style() {
+    let literal = Regex::new(r#""((?:[^"\\]|\\.)*)""#).unwrap();
+    let sources = styled_sources();
+    let texts: Vec<_> =
+        sources.iter().map(|(name, source)| (name.clone(), source_texts(source, &literal))).collect();
+    assert_eq!(discouraged_forms(&texts), [""; 0]);
+    for (name, source) in &sources {
+        let comments = source.lines().filter(|line| line.trim_start().starts_with("//"));
+        for line in comments.filter(|line| line.chars().count() > MAX_COMMENT_CHARS) {
+            panic!("{name}: longer than {MAX_COMMENT_CHARS} characters: {line}");
+        }
+    }
+}
+
+/// Returns the first lines of the documentation of functions.
+fn function_docs(source: &str) -> Vec<&str> {
+    let function = Regex::new(r"^(pub(\([a-z: ]+\))? )?(const )?(async )?fn ").unwrap();
+    let mut docs = Vec::new();
+    let mut first = None;
+    for line in source.lines().map(str::trim_start) {
+        if let Some(doc) = line.strip_prefix("/// ") {
+            first = first.or(Some(doc));
+        } else if !line.starts_with("///") && !line.starts_with("#[") {
+            docs.extend(first.take().filter(|_| function.is_match(line)));
+        }
+    }
+    docs
+}
+
+/// RFC 1574: "Returns", not "The value of". "Like" refers to another function.
+#[test]
+fn function_docs_begin_with_a_verb() {
+    let verb = Regex::new("^([A-Z][a-z]+s|Like)\\b").unwrap();
+    let mut count = 0;
+    for (name, source) in styled_sources() {
+        for doc in function_docs(&source) {
+            assert!(verb.is_match(doc), "{name}: {doc}");
+            count += 1;
+        }
+    }
+    assert!(count > 300, "only {count} functions were found");
 }
 
 #[test]
