@@ -25,7 +25,7 @@ const EXAMPLE_MARK: &str = "#e.g. ";
 /// Prints the completion script of `command` for `shell`. Returns the exit status.
 pub fn completions(shell: Shell, mut command: Command, out: &mut impl Write) -> io::Result<u8> {
     let name = command.get_name().to_owned();
-    // In memory first: it panics where it cannot write.
+    // Rendered into memory first, because clap_complete panics on write errors.
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut command, name, &mut script);
     out.write_all(&script)?;

@@ -6,8 +6,8 @@ use std::ops::RangeInclusive;
 /// Allowed number of words. Use `prompt` for fewer; more fit into few models.
 pub(super) const WORDS: RangeInclusive<u32> = 50..=100_000;
 
-/// The instructions before and after the text. The last one is repeated because models follow it
-/// best.
+/// The instructions before and after the text. The question is last, because models follow the end
+/// of a prompt best.
 const BEFORE: &str = "What follows is filler text to be read and ignored.";
 const AFTER: &str = "Ignore the text above. Reply with the single word: ok";
 

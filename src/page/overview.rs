@@ -77,7 +77,7 @@ fn rows(view: &View<'_>) -> Vec<Row> {
     all.values().map(row).collect()
 }
 
-/// Problems of the prober itself are shown first, because they make the results unreliable.
+/// Shows problems of the prober itself, which come first, because they make the results unreliable.
 fn prober_problems(view: &View<'_>) -> Markup {
     html! {
         @if view.prober.offline == Some(true) {
