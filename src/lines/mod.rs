@@ -1,11 +1,13 @@
-//! Lines to files that never stop the one who writes: a bounded queue and a thread for each, and files that roll.
+//! Writes lines to files without ever blocking the caller: a bounded queue and a thread per file,
+//! with rotation.
 //!
-//! Every line given is counted exactly once: written, dropped (queue or file full, or stopped), or failed.
+//! Every line is counted exactly once: as written, dropped (queue or file full, or stopped) or
+//! failed.
 //!
-//! - `writer` is the thread behind a file and what waits in front of it; the state is written by it too.
+//! - `writer` is the thread of a file and the inbox in front of it; the state file uses it too.
 //! - `queue` is the bounded queue of lines.
-//! - `rolling` is the file: what happens at the end of a day, and when the disk is full, unwritable or gone.
-//! - `retired` are the queues that a reload has replaced.
+//! - `rolling` is the file: rotation, and recovery from a full, unwritable or missing disk.
+//! - `retired` holds the queues that a reload has replaced.
 
 mod queue;
 mod retired;

@@ -12,33 +12,35 @@ use std::{
 
 use super::writer::{Inbox, WriteClock, Writer};
 
-/// How many lines wait at most; one more is dropped.
+/// Maximum number of lines in the queue. Further lines are dropped.
 const CAPACITY: usize = 4096;
 
-/// What became of a line.
+/// Result of writing one line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fate {
-    /// It is in the file.
+    /// The line is in the file.
     Written,
-    /// It was not tried: there was no room for it.
+    /// The line was not tried, because the queue or the file was full or writing had stopped.
     Dropped,
-    /// It was tried, or could not be for lack of a file, and is not in the file as a whole.
+    /// The line is missing from the file or incomplete, because a write failed or no file could be
+    /// opened.
     Failed,
 }
 
-/// What became of the lines of one file since the start, over reloads. The three sum up to the lines given, but for
-/// those still waiting.
+/// Line counters of one file since the start, across reloads. The sum of the first three is the
+/// number of lines pushed, without those still in the queue.
 #[derive(Clone, Debug, Default)]
 pub struct Counters {
     /// Lines in the file.
     pub written: Arc<AtomicU64>,
-    /// Lines for which there was no room: the queue was full, or the file at its size limit, or writing had stopped.
+    /// Lines dropped because the queue was full, the file had reached its size limit, or writing
+    /// had stopped.
     pub dropped: Arc<AtomicU64>,
-    /// Lines lost to errors of the disk or pipe, or to a panic in writing them.
+    /// Lines lost to write errors or to a panic while writing.
     pub errors: Arc<AtomicU64>,
-    /// Panics in writing, after which it went on.
+    /// Panics of the writer thread, after each of which it continued.
     pub restarts: Arc<AtomicU64>,
-    /// Since when writes are in progress.
+    /// Start times of the writes in progress.
     pub clock: WriteClock,
 }
 
@@ -53,7 +55,8 @@ impl Counters {
     }
 }
 
-/// The queue of one file and its writer. Dropping it lets the writer write what is queued and end by itself.
+/// Queue of one file and its writer. When it is dropped, the thread writes the queued lines and
+/// ends.
 pub struct Lines<T: Send + 'static> {
     writer: Writer<VecDeque<T>>,
     counters: Counters,
@@ -75,7 +78,7 @@ impl<T: Send + 'static> Inbox for VecDeque<T> {
     }
 }
 
-/// A line that is being written. Dropped, its fate is counted, also after a panic.
+/// A line that is being written. Its result is counted when it is dropped, also after a panic.
 struct Counted<'a>(&'a Counters, Fate);
 
 impl Drop for Counted<'_> {
@@ -85,8 +88,9 @@ impl Drop for Counted<'_> {
 }
 
 impl<T: Send + 'static> Lines<T> {
-    /// Starts the writer, which hands each line to `write` in the order given. Once it has written all, it lets lines
-    /// gather for that long; zero: it does not.
+    /// Starts the writer thread, which passes each line to `write` in order. Whenever the queue is
+    /// empty, the thread waits for `gathering` so that lines are written in batches; zero disables
+    /// this.
     pub fn start(
         thread_name: &str,
         counters: Counters,
@@ -103,7 +107,7 @@ impl<T: Send + 'static> Lines<T> {
         Ok(Self { writer, counters })
     }
 
-    /// Takes a line without ever waiting: one for which there is no room is dropped and counted.
+    /// Queues a line without blocking. If the queue is full, the line is dropped and counted.
     pub fn give(&self, line: T) {
         let taken = self.writer.change(|waiting| {
             let has_room = waiting.len() < CAPACITY;
@@ -117,8 +121,8 @@ impl<T: Send + 'static> Lines<T> {
         }
     }
 
-    /// Takes no more lines and waits until the queued ones are written, at most until the deadline. What is still
-    /// queued then is dropped and counted; a thread stuck in a write is left to itself.
+    /// Closes the queue and waits until its lines are written, up to the deadline. Lines still in
+    /// the queue then are dropped and counted. A thread blocked in a write is abandoned.
     pub fn stop(&self, deadline: Duration) {
         self.writer.stop(deadline, |waiting| {
             self.counters.add(Fate::Dropped, waiting.len() as u64);
@@ -126,12 +130,12 @@ impl<T: Send + 'static> Lines<T> {
         });
     }
 
-    /// Takes no more lines; the thread writes the queued ones and ends by itself.
+    /// Closes the queue. The thread writes the queued lines and ends.
     pub fn close(&self) {
         self.writer.close();
     }
 
-    /// Whether the thread is gone.
+    /// Returns whether the thread has ended.
     pub fn has_ended(&self) -> bool {
         self.writer.has_ended()
     }
@@ -167,23 +171,23 @@ mod tests {
         .unwrap();
         lines.give(0);
         inside.recv().unwrap();
-        // The thread holds one line; the queue takes its capacity, and the rest has no room.
+        // The thread has taken one line and the queue is full; the other lines are dropped.
         for line in 0..CAPACITY as u32 + 10 {
             lines.give(line);
         }
         assert_eq!(counted(&counters), (0, 10, 0));
 
         lines.stop(Duration::from_millis(1));
-        assert_eq!(counted(&counters), (0, 10 + CAPACITY as u64, 0), "what waits at the deadline is dropped");
+        assert_eq!(counted(&counters), (0, 10 + CAPACITY as u64, 0), "lines queued at the deadline are dropped");
         lines.give(1);
-        assert_eq!(counted(&counters), (0, 11 + CAPACITY as u64, 0), "what comes after the stop is dropped");
+        assert_eq!(counted(&counters), (0, 11 + CAPACITY as u64, 0), "lines after the stop are dropped");
 
         release.send(()).unwrap();
         lines.stop(Duration::from_secs(60));
         assert_eq!(
             counted(&counters),
             (1, 11 + CAPACITY as u64, 0),
-            "the line in hand is counted at its end"
+            "the line being written is counted when its write ends"
         );
     }
 
@@ -213,22 +217,22 @@ mod tests {
             Fate::Written
         })
         .unwrap();
-        let until_it_rests = || {
+        let wait_until_gathering = || {
             while !lines.writer.look(|_, gathering| gathering) {
                 thread::yield_now();
             }
         };
         lines.give(0);
-        assert_eq!(written.recv(), Ok(0), "the first is written at once");
-        until_it_rests();
+        assert_eq!(written.recv(), Ok(0), "the first line is written immediately");
+        wait_until_gathering();
         (1..CAPACITY / 2).for_each(|line| lines.give(line));
         assert_eq!(lines.writer.look(|waiting, _| waiting.len()), CAPACITY / 2 - 1);
         lines.give(CAPACITY / 2);
-        assert!((1..=CAPACITY / 2).all(|line| written.recv() == Ok(line)), "many are written at once");
-        until_it_rests();
+        assert!((1..=CAPACITY / 2).all(|line| written.recv() == Ok(line)), "a half-full queue is written immediately");
+        wait_until_gathering();
         lines.give(0);
         lines.stop(Duration::from_secs(60));
-        assert_eq!(counted(&counters), (CAPACITY as u64 / 2 + 2, 0, 0), "the last one ends the rest");
+        assert_eq!(counted(&counters), (CAPACITY as u64 / 2 + 2, 0, 0), "stopping ends the wait");
     }
 
     #[test]
@@ -242,7 +246,7 @@ mod tests {
         lines.give(1);
         lines.give(2);
         drop(lines);
-        // The iterator ends when the thread, and with it the sender, is gone.
+        // The iterator ends when the thread, and with it the sender, is dropped.
         assert_eq!(written.into_iter().collect::<Vec<_>>(), [1, 2]);
     }
 

@@ -1,4 +1,5 @@
-//! Queues that a reload has replaced: they end by themselves after what they hold, and a stop waits for them too.
+//! Queues replaced by a reload: each is written out by its own thread, and a stop waits for all of
+//! them.
 
 use std::{
     sync::{Mutex, PoisonError},
@@ -7,11 +8,11 @@ use std::{
 
 use super::queue::Lines;
 
-/// How many may be at work still. One more, on a disk that hangs for reload after reload, and the oldest one's lines
-/// are given up.
+/// Maximum number of replaced queues that may still be writing. Beyond it, which takes a disk that
+/// blocks during several reloads, the lines of the oldest queue are dropped.
 const MOST: usize = 4;
 
-/// The replaced queues of one kind.
+/// Replaced queues that are still being written.
 #[derive(Debug)]
 pub struct Retired<T: Send + 'static>(Mutex<Vec<Lines<T>>>);
 
@@ -22,7 +23,7 @@ impl<T: Send + 'static> Default for Retired<T> {
 }
 
 impl<T: Send + 'static> Retired<T> {
-    /// Takes a queue that gets no more lines.
+    /// Adds a queue and closes it.
     pub fn add(&self, lines: Lines<T>) {
         lines.close();
         let mut retired = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -33,7 +34,8 @@ impl<T: Send + 'static> Retired<T> {
         retired.push(lines);
     }
 
-    /// Waits until all have written what they hold, at most until then; what is left is dropped and counted.
+    /// Waits until all queues are written, up to `end`. The remaining lines are dropped and
+    /// counted.
     pub fn stop(&self, end: Instant) {
         for lines in &*self.0.lock().unwrap_or_else(PoisonError::into_inner) {
             lines.stop(end.saturating_duration_since(Instant::now()));
@@ -84,7 +86,7 @@ mod tests {
             hung.push(release);
         }
         assert_eq!(retired.0.lock().unwrap().len(), MOST);
-        assert_eq!(counters.dropped.load(Ordering::Relaxed), 1, "the second line of the oldest");
+        assert_eq!(counters.dropped.load(Ordering::Relaxed), 1, "the second line of the oldest queue");
         retired.stop(Instant::now());
         assert_eq!(counters.dropped.load(Ordering::Relaxed), MOST as u64 + 1);
     }

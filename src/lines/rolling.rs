@@ -1,8 +1,9 @@
-//! A file that rolls by the hour or day and outlives full, vanished and unwritable disks.
+//! A file with hourly or daily rotation that recovers from full, missing and unwritable disks.
 //!
-//! tracing-appender opens and writes each period's file. When the next one begins is decided here, with a new appender:
-//! one that rolls over by itself tells nobody but standard error, by `eprintln!`, that it could not, which panics or
-//! blocks where that is broken too, and it goes on in the old file. Counting, limits and healing are ours as well.
+//! tracing-appender opens and writes the file of each period. Rotation is done here, with a new
+//! appender, because an appender that rotates by itself reports errors only with `eprintln!`, which
+//! panics or blocks if standard error is broken, and then continues in the old file. Counting, size
+//! limits and recovery are also done here.
 
 use std::{
     ffi::OsStr,
@@ -18,25 +19,27 @@ use tracing_appender::rolling::{RollingFileAppender, Rotation};
 
 use super::queue::Fate;
 
-/// How long a file that failed is left alone, and how often one is looked at.
+/// Delay before a failed file is retried, and interval at which an open file is checked for
+/// replacement.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// Where the files of one kind are, and how many and how large they become.
+/// Location, naming, number and size of the files of one kind.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Files {
-    /// Created, readable for the group, if it is missing.
+    /// Directory of the files. It is created, readable for the group, if it is missing.
     pub directory: PathBuf,
-    /// The names are `PREFIX.2026-11-22`, or `PREFIX.2026-11-22-08` by the hour.
+    /// Prefix of the file names: `PREFIX.2026-11-22`, or `PREFIX.2026-11-22-08` with hourly
+    /// rotation.
     pub prefix: &'static str,
-    /// When a new file begins.
+    /// Rotation period.
     pub period: Period,
-    /// How many are kept, the current one included.
+    /// Number of files to keep, including the current one.
     pub max_files: usize,
-    /// Bytes beyond which lines of the period are dropped.
+    /// Maximum size of a file in bytes. Further lines of the period are dropped.
     pub max_size: u64,
 }
 
-/// When a new file begins, in UTC.
+/// Rotation period, in UTC.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Period {
     /// On the hour.
@@ -45,10 +48,10 @@ pub enum Period {
     Day,
 }
 
-/// A file that cannot be opened for a reload.
+/// Failure to open a file during a reload.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "cannot open {}: {source}; give the prober's user the right to write there, or set log.directory to another directory",
+    "cannot open {}: {source}; grant the prober's user write access, or set log.directory to another directory",
     path.display()
 )]
 pub struct OpenError {
@@ -61,9 +64,9 @@ pub struct OpenError {
 pub struct RollingFile {
     files: Files,
     current: Option<Current>,
-    /// No attempt to open before it; `None`: at once.
+    /// Earliest time of the next attempt to open the file. `None` means immediately.
     retry_at: Option<Instant>,
-    /// The last attempt to write succeeded.
+    /// Whether the last write succeeded.
     healthy: bool,
 }
 
@@ -72,27 +75,28 @@ pub struct RollingFile {
 struct Current {
     appender: RollingFileAppender,
     path: PathBuf,
-    /// Which file is written to, whatever the path is by now.
+    /// Device and inode of the open file, which stay the same if the path is moved.
     identity: (u64, u64),
     period: u64,
     size: u64,
-    /// Its last line has no end: a write before this one was cut short.
+    /// Whether the last line is incomplete, because an earlier write was cut short.
     torn: bool,
-    /// The old files of the kind were removed.
+    /// Whether old files have been removed.
     alone: bool,
-    /// It was said that it is at its size limit.
+    /// Whether the size limit has been logged.
     full: bool,
     looked_at: Instant,
 }
 
 impl RollingFile {
-    /// A file that is opened with the first line: a directory that cannot be written fails lines, and not the start.
+    /// Creates a file that is opened with the first line, so that an unwritable directory loses
+    /// lines but does not prevent the start.
     pub fn new(files: Files) -> Self {
         Self { files, current: None, retry_at: None, healthy: true }
     }
 
-    /// Opens the current period's file, so that a reload finds what will not work later. Old files go with the first line, so
-    /// that a configuration that is refused after all has removed nothing.
+    /// Opens the file of the current period, so that a reload fails early. Old files are removed
+    /// with the first line only, so that a rejected configuration removes nothing.
     pub fn open(files: Files) -> Result<Self, OpenError> {
         Self::open_at(files, SystemTime::now(), Instant::now())
     }
@@ -104,7 +108,7 @@ impl RollingFile {
         }
     }
 
-    /// Writes one line, which ends with its only newline.
+    /// Writes one line, which must end with its only newline.
     pub fn write(&mut self, line: &[u8]) -> Fate {
         self.write_at(line, SystemTime::now(), Instant::now())
     }
@@ -118,7 +122,7 @@ impl RollingFile {
                 self.retry_at = None;
                 if fate == Fate::Written && !self.healthy {
                     self.healthy = true;
-                    tracing::info!(file = %self.files.path(time).display(), "File is written again");
+                    tracing::info!(file = %self.files.path(time).display(), "File writable again");
                 }
                 fate
             }
@@ -126,12 +130,13 @@ impl RollingFile {
                 if let Some(current) = &self.current {
                     current.remove_torn(line.len());
                 }
-                // A new descriptor heals what a full disk or a stale mount did, and finds the torn line.
+                // Reopen the file: this recovers from a full disk or a stale mount, and detects an
+                // incomplete line.
                 self.current = None;
                 self.retry_at = Some(now + PAUSE);
                 if self.healthy {
                     self.healthy = false;
-                    tracing::warn!(file = %self.files.path(time).display(), %error, "File cannot be written");
+                    tracing::warn!(file = %self.files.path(time).display(), %error, "Failed to write file");
                 }
                 Fate::Failed
             }
@@ -162,12 +167,12 @@ impl Files {
             Period::Hour => "%Y-%m-%d-%H",
             Period::Day => "%Y-%m-%d",
         };
-        // A clock beyond the calendar is put at its beginning: what counts is that writing goes on.
+        // A time outside the calendar is replaced by the epoch, so that writing continues.
         let time = jiff::Timestamp::try_from(time).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
         format!("{}.{}", self.prefix, time.strftime(format))
     }
 
-    /// Whether a file name is one of ours, by the hour or day.
+    /// Returns whether a file name belongs to this kind of file, with hourly or daily rotation.
     fn owns(&self, name: &str) -> bool {
         let date = name.strip_prefix(self.prefix).and_then(|rest| rest.strip_prefix('.'));
         date.is_some_and(|date| {
@@ -178,7 +183,7 @@ impl Files {
 }
 
 impl Period {
-    /// Numbers the periods since the Unix epoch.
+    /// Returns the number of the period since the Unix epoch.
     fn index(self, time: SystemTime) -> u64 {
         let seconds = match self {
             Self::Hour => 3600,
@@ -192,8 +197,9 @@ impl Current {
     fn open(files: &Files, time: SystemTime, now: Instant) -> io::Result<Self> {
         DirBuilder::new().recursive(true).mode(0o750).create(&files.directory)?;
         let path = files.path(time);
-        // An appender leaves the mode to the umask and cannot read, so the file is there before it. Should another take
-        // its place meanwhile, the next look sees it: this one is open until the appender is, so its inode is not reused.
+        // The file is created here because an appender leaves the mode to the umask and cannot
+        // read. If the path is replaced before the appender opens it, the next check detects that:
+        // this descriptor is open until then, so its inode is not reused.
         let file = OpenOptions::new().read(true).append(true).create(true).mode(0o640).open(&path)?;
         let metadata = file.metadata()?;
         let size = metadata.len();
@@ -201,7 +207,8 @@ impl Current {
         if let Some(end) = size.checked_sub(1) {
             file.read_exact_at(&mut last, end)?;
         }
-        // Never, since any other rotation reads the clock again in each write and may roll over there.
+        // `NEVER`, because any other rotation reads the clock again in each write and may rotate
+        // there.
         let appender = RollingFileAppender::builder()
             .rotation(Rotation::NEVER)
             .filename_prefix(files.name(time))
@@ -220,8 +227,8 @@ impl Current {
         })
     }
 
-    /// Looks once a second whether the path is still this file: one that was removed or moved away would be written
-    /// to for ever without anybody seeing it.
+    /// Checks once a second whether the path still refers to this file. Lines written to a file
+    /// that was removed or moved would be lost unnoticed.
     fn still_there(&mut self, now: Instant) -> bool {
         if now.saturating_duration_since(self.looked_at) < PAUSE {
             return true;
@@ -234,7 +241,7 @@ impl Current {
         if self.size + u64::from(self.torn) + line.len() as u64 > max_size {
             if !self.full {
                 self.full = true;
-                tracing::warn!(file = %self.path.display(), max_size, "File is full until the next begins");
+                tracing::warn!(file = %self.path.display(), max_size, "File reached its size limit; lines are dropped until the next rotation");
             }
             return Ok(Fate::Dropped);
         }
@@ -248,8 +255,9 @@ impl Current {
         Ok(Fate::Written)
     }
 
-    /// Cuts off what was written of a line of that length before an error. Where that fails too, or it is not certain
-    /// that the end is ours, it stays, and the next line begins behind a newline.
+    /// Truncates what was written of a line of that length before an error. If this fails, or the
+    /// end of the file may belong to another writer, the fragment stays, and the next line starts
+    /// after a newline.
     fn remove_torn(&self, length: usize) {
         let Ok(file) = OpenOptions::new().write(true).open(&self.path) else { return };
         let torn = |there: Metadata| {
@@ -257,17 +265,18 @@ impl Current {
                 && (1..=length as u64).contains(&(there.len() - self.size.min(there.len())))
         };
         if file.metadata().is_ok_and(torn) {
-            // The next look at the file shows what came of it.
+            // The next check of the file detects a failure.
             let _ = file.set_len(self.size);
         }
     }
 
-    /// Removes the oldest files of the kind, by their names, until as many as wanted are left. Files of later periods,
-    /// which a clock has begun that was wrong, are neither counted nor removed before there are as many of them: were it
-    /// this clock that is wrong, they would be the right ones.
+    /// Removes the oldest files of the kind, by name, until `max_files` are left. Files of later
+    /// periods, which a wrong clock has created, are counted separately: if the current clock is
+    /// the wrong one, these are the right files.
     ///
-    /// Not by the appender's `max_log_files`: that takes whatever begins with the prefix, goes by the time of creation,
-    /// counts the current file as an old one (at most one file: a restart erases it), and fails by `eprintln!`.
+    /// The appender's `max_log_files` is not used: it matches any file with the prefix, orders by
+    /// creation time, counts the current file as an old one (so that with one file a restart erases
+    /// it), and reports errors with `eprintln!`.
     fn remove_old(&self, files: &Files) {
         let Ok(entries) = fs::read_dir(&files.directory) else { return };
         let mut names: Vec<String> = entries
@@ -281,13 +290,13 @@ impl Current {
         for name in earlier.iter().take(surplus(&earlier)).chain(later.iter().take(surplus(&later))) {
             let path = files.directory.join(name);
             if let Err(error) = fs::remove_file(&path) {
-                tracing::warn!(file = %path.display(), %error, "Old file cannot be removed");
+                tracing::warn!(file = %path.display(), %error, "Failed to remove old file");
             }
         }
     }
 }
 
-/// Device and inode: unique as long as the file is open.
+/// Returns the device and inode, which are unique while the file is open.
 fn identity(metadata: &Metadata) -> (u64, u64) {
     (metadata.dev(), metadata.ino())
 }

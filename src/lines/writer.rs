@@ -1,5 +1,5 @@
-//! The thread behind every file that is written, and the inbox in front of it, so that a disk or a pipe delays only that
-//! thread.
+//! The thread behind every file that is written, and the inbox in front of it, so that a slow disk
+//! or pipe delays only that thread.
 
 use std::{
     collections::HashMap,
@@ -13,38 +13,39 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Pause of a writer after a panic, which is a bug of ours.
+/// Pause of a writer after a panic.
 const PANIC_PAUSE: Duration = Duration::from_millis(100);
 
-/// What waits for a writer. The callers put it in, the writer takes it out in batches.
+/// Pending work of a writer. Callers add to it, the writer takes it out in batches.
 pub trait Inbox: Send + 'static {
-    /// What is written at once.
+    /// One unit of writing.
     type Batch;
 
-    /// Takes the next batch. Returns `None` if nothing waits.
+    /// Takes the next batch. Returns `None` if the inbox is empty.
     fn take(&mut self) -> Option<Self::Batch>;
 
-    /// Returns whether the writer may let more gather before it takes the next batch.
+    /// Returns whether the writer may wait for more before it takes the next batch.
     fn may_gather(&self) -> bool;
 
-    /// Returns whether so much waits that it must be written at once.
+    /// Returns whether the inbox is so full that it must be written immediately.
     fn is_filling(&self) -> bool;
 }
 
-/// Start times of the writes in progress, by thread: a writer that a reload has replaced may still be in its write.
+/// Start times of the writes in progress, by thread. A writer that a reload has replaced may still
+/// be writing.
 #[derive(Clone, Debug, Default)]
 pub struct WriteClock(Arc<Mutex<HashMap<ThreadId, Instant>>>);
 
-/// A write in progress, until it is dropped.
+/// A write in progress, which ends when this is dropped.
 struct Writing<'a>(&'a WriteClock);
 
 impl WriteClock {
-    /// Returns for how long the oldest write in progress has been so; zero if there is none.
+    /// Returns the age of the oldest write in progress. Returns zero if there is none.
     pub fn in_progress(&self) -> Duration {
         self.lock().values().min().map_or(Duration::ZERO, Instant::elapsed)
     }
 
-    /// Begins a write that never ends, at that time.
+    /// Registers a write that started at `begun` and never ends.
     #[cfg(test)]
     pub(crate) fn block_since(&self, begun: Instant) {
         self.lock().insert(thread::current().id(), begun);
@@ -56,7 +57,7 @@ impl WriteClock {
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<ThreadId, Instant>> {
-        // Nothing panics while it is locked.
+        // Nothing panics while the lock is held.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -67,7 +68,7 @@ impl Drop for Writing<'_> {
     }
 }
 
-/// A writer, from outside. Dropped, it lets the thread write what waits and end by itself.
+/// Handle of a writer thread. When it is dropped, the thread writes the rest and ends.
 pub struct Writer<I: Inbox> {
     shared: Arc<Shared<I>>,
 }
@@ -79,18 +80,18 @@ struct Shared<I> {
 
 struct State<I> {
     inbox: I,
-    /// The thread looks at the inbox by itself before long, and need not be woken.
+    /// Whether the thread is waiting for more and will wake by itself.
     gathering: bool,
-    /// Nothing more is taken in.
+    /// Whether the inbox is closed.
     closed: bool,
-    /// The thread has ended.
+    /// Whether the thread has ended.
     ended: bool,
 }
 
 impl<I: Inbox> Writer<I> {
-    /// Starts the thread, which hands each batch to `write`. After a batch it lets more gather for that long, so that a
-    /// stream of changes wakes it once a gathering and not for each; zero: it does not. A panic in `write` costs the
-    /// batch, and is counted in `restarts`.
+    /// Starts the thread, which passes each batch to `write`. After a batch it waits for
+    /// `gathering`, so that frequent changes wake it once per interval instead of once each; zero
+    /// disables this. A panic in `write` loses the batch and is counted in `restarts`.
     pub fn start(
         thread_name: &str,
         inbox: I,
@@ -102,7 +103,8 @@ impl<I: Inbox> Writer<I> {
         let shared = Arc::new(Shared { state: Mutex::new(state), changed: Condvar::new() });
         let served = Arc::clone(&shared);
         thread::Builder::new().name(thread_name.to_owned()).spawn(move || {
-            // However the thread ends, no caller waits for it or fills an inbox that is never emptied.
+            // Close the inbox even after a panic, so that no caller waits for the thread or fills
+            // the inbox.
             let _end = End(&*served);
             while let Some(batch) = served.next() {
                 let written = catch_unwind(AssertUnwindSafe(|| {
@@ -119,8 +121,8 @@ impl<I: Inbox> Writer<I> {
         Ok(Self { shared })
     }
 
-    /// Changes the inbox without ever waiting for the writer. `change` returns whether it did. Returns false if it did
-    /// not, or the writer is closed.
+    /// Changes the inbox without waiting for the writer. `change` returns whether it changed
+    /// anything. Returns false if it did not, or if the inbox is closed.
     pub fn change(&self, change: impl FnOnce(&mut I) -> bool) -> bool {
         let mut state = self.shared.lock();
         if state.closed || !change(&mut state.inbox) {
@@ -134,8 +136,8 @@ impl<I: Inbox> Writer<I> {
         true
     }
 
-    /// Takes in nothing more, and waits until all is written, at most until the deadline. What waits then is `left` to
-    /// the caller; a thread that is blocked in a write is left to itself.
+    /// Closes the inbox and waits until everything is written, up to the deadline. `left` receives
+    /// what remains. A thread blocked in a write is abandoned.
     pub fn stop(&self, deadline: Duration, left: impl FnOnce(&mut I)) {
         self.close();
         let state = self.shared.lock();
@@ -143,7 +145,7 @@ impl<I: Inbox> Writer<I> {
         left(&mut waited.unwrap_or_else(PoisonError::into_inner).0.inbox);
     }
 
-    /// Takes in nothing more; the thread writes what waits and ends by itself.
+    /// Closes the inbox. The thread writes the rest and ends.
     pub fn close(&self) {
         self.shared.lock().closed = true;
         self.shared.changed.notify_all();
@@ -154,7 +156,7 @@ impl<I: Inbox> Writer<I> {
         self.shared.lock().ended
     }
 
-    /// Looks at the inbox, and whether more is gathering.
+    /// Inspects the inbox, and whether the thread is gathering.
     #[cfg(test)]
     pub(crate) fn look<R>(&self, look: impl FnOnce(&I, bool) -> R) -> R {
         let state = self.shared.lock();
@@ -168,7 +170,7 @@ impl<I: Inbox> Drop for Writer<I> {
     }
 }
 
-/// Ends the writer when it is dropped.
+/// Marks the writer as ended when it is dropped.
 struct End<'a, I>(&'a Shared<I>);
 
 impl<I> Drop for End<'_, I> {
@@ -180,14 +182,14 @@ impl<I> Drop for End<'_, I> {
 }
 
 impl<I> Shared<I> {
-    /// A poisoned state is as good as any: nothing is left half done while it is locked.
+    /// Locks the state. A poisoned lock is safe to use, because no change is left half done.
     fn lock(&self) -> MutexGuard<'_, State<I>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl<I: Inbox> Shared<I> {
-    /// Waits for the next batch. Returns `None` if the writer is closed and nothing is left.
+    /// Waits for the next batch. Returns `None` if the inbox is closed and empty.
     fn next(&self) -> Option<I::Batch> {
         let mut state = self.lock();
         loop {
@@ -201,7 +203,7 @@ impl<I: Inbox> Shared<I> {
         }
     }
 
-    /// Lets more gather for that long, unless it becomes much or the last.
+    /// Waits for more changes, until `gathering` has passed, the inbox fills or it is closed.
     fn gather(&self, gathering: Duration) {
         let mut state = self.lock();
         if gathering.is_zero() || !state.inbox.may_gather() {
@@ -220,7 +222,7 @@ mod tests {
 
     use super::*;
 
-    /// Numbers, taken one by one.
+    /// Numbers that are taken one by one.
     struct Numbers(Vec<u32>);
 
     impl Inbox for Numbers {

@@ -1,4 +1,4 @@
-//! Installs the tracing subscriber, once, and changes over a reload what can change.
+//! Installs the tracing subscriber and applies reloaded settings to it.
 
 use std::{
     ffi::OsStr,
@@ -25,32 +25,33 @@ use crate::{
     lines::{Counters, Fate, Files, Lines, OpenError, Period, Retired, RollingFile},
 };
 
-/// The target of our own events begins with the crate's name.
+/// Prefix of the targets of this crate's events.
 const OURS: &str = env!("CARGO_CRATE_NAME");
 
-/// The log, from its start to its stop.
+/// The running log.
 #[derive(Debug)]
 pub struct Logging {
     shared: Arc<Shared>,
     filter: reload::Handle<EnvFilter, Registry>,
 }
 
-/// What standard error is, found by the caller: nothing here reads the environment.
+/// Kind of standard error. The caller determines it: this module reads no environment variables.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Surroundings {
-    /// It is the journal's: text carries priorities and no times.
+    /// Whether standard error is the journal's socket. Text then carries priorities and no
+    /// timestamps.
     pub journal: bool,
-    /// It shows colours.
+    /// Whether standard error shows colours.
     pub colour: bool,
 }
 
 impl Surroundings {
-    /// Of this process' standard error, given the values of `JOURNAL_STREAM` (systemd.exec(5): device and inode of the
-    /// journal's socket) and `NO_COLOR`; `None`: not set.
+    /// Determines the kind of this process' standard error from the values of `JOURNAL_STREAM`
+    /// (systemd.exec(5): device and inode of the journal's socket) and `NO_COLOR`.
     pub fn of_standard_error(journal_stream: Option<&OsStr>, no_color: Option<&OsStr>) -> Self {
         let identity = standard_error().and_then(|file| file.metadata());
         Self {
-            // A service's child inherits the variable but may have another standard error.
+            // A child of a service inherits the variable but may have another standard error.
             journal: identity.is_ok_and(|is| {
                 journal_stream.is_some_and(|stream| stream == format!("{}:{}", is.dev(), is.ino()).as_str())
             }),
@@ -59,36 +60,36 @@ impl Surroundings {
     }
 }
 
-/// Why logging cannot start or change.
+/// Failure to start or reconfigure logging.
 #[derive(Debug, thiserror::Error)]
 pub enum LoggingError {
-    /// `log.level` is no filter.
-    #[error("log.level is no filter: {0}")]
+    /// `log.level` is not a valid filter.
+    #[error("log.level is not a valid filter: {0}")]
     Filter(#[from] ParseError),
-    /// The directory cannot be made or written.
+    /// The log directory cannot be created or written.
     #[error(transparent)]
     File(#[from] OpenError),
-    /// No thread, or no copy of standard error, can be had.
+    /// A thread or a copy of standard error could not be created.
     #[error("cannot start logging: {0}")]
     System(#[from] io::Error),
-    /// The process has a subscriber already.
+    /// The process already has a subscriber.
     #[error("logging was started twice")]
     Twice,
 }
 
-/// What a new configuration asks for, made ready: parsed and opened, and without any effect so far.
+/// A prepared change of the log: parsed and opened, but without effect until it is committed.
 #[derive(Debug)]
 pub struct LoggingChange {
     filter: EnvFilter,
     change: Change,
 }
 
-/// What became of the lines, for the metrics.
+/// Line counters for the metrics.
 #[derive(Clone, Debug, Default)]
 pub struct LoggingCounters {
     /// Lines of `prober.log`; all zero without a directory.
     pub file: Counters,
-    /// Lines of standard error.
+    /// Lines written to standard error.
     pub stderr: Counters,
 }
 
@@ -101,7 +102,7 @@ impl Logging {
         Ok(logging)
     }
 
-    /// Everything but the installation, so that a test can have a log of its own.
+    /// Prepares everything except the installation, so that a test can have a log of its own.
     fn prepare(
         log: &Log,
         surroundings: Surroundings,
@@ -112,33 +113,34 @@ impl Logging {
         let outputs = Outputs { format: log.format, stderr: None, file: None };
         let (outputs, retired) = (RwLock::new(outputs), Retired::default());
         let shared = Arc::new(Shared { surroundings, stderr, counters, outputs, retired });
-        // A file that cannot be written loses lines, which are counted, and not the start.
+        // An unwritable file loses lines, which are counted, but does not prevent the start.
         shared.commit(shared.prepare(log, |files| Ok(RollingFile::new(files)))?);
         let printer = Printer(Arc::clone(&shared));
         let dispatch = Dispatch::new(tracing_subscriber::registry().with(filter_layer).with(printer));
         Ok((Self { shared, filter }, dispatch))
     }
 
-    /// Does for a reloaded configuration whatever can fail. Opens files: not for a thread that has other things to do.
+    /// Performs the steps of a reload that can fail. Opens files, so it must not run on a thread
+    /// with deadlines.
     pub fn prepare_change(&self, log: &Log) -> Result<LoggingChange, LoggingError> {
         let filter = EnvFilter::try_new(&log.filter)?;
         Ok(LoggingChange { filter, change: self.shared.prepare(log, RollingFile::open)? })
     }
 
-    /// Follows what was prepared.
+    /// Applies a prepared change.
     pub fn commit(&self, change: LoggingChange) {
         let LoggingChange { filter, change } = change;
         self.shared.commit(change);
-        // It fails only when the subscriber is gone, and then nobody logs.
+        // It fails only if the subscriber is gone.
         let _ = self.filter.reload(filter);
     }
 
-    /// Counters that go on over reloads.
+    /// Returns the counters, which continue across reloads.
     pub fn counters(&self) -> LoggingCounters {
         self.shared.counters.clone()
     }
 
-    /// Writes what is queued, within the deadline, and takes no more lines.
+    /// Closes the log and writes the queued lines, up to the deadline.
     pub fn stop(&self, deadline: Duration) {
         let end = Instant::now() + deadline;
         let outputs = self.shared.outputs.read().unwrap_or_else(PoisonError::into_inner);
@@ -159,19 +161,19 @@ struct Shared {
     retired: Retired<Vec<u8>>,
 }
 
-/// The outputs of a new configuration; the files are those that it asks for.
+/// Outputs of a new configuration.
 #[derive(Debug)]
 struct Change {
     format: LogFormat,
-    /// Whether lines are to go to standard error, and the way there where there was none.
+    /// Whether lines go to standard error, and its writer if there was none before.
     to_stderr: bool,
     stderr: Option<Lines<Vec<u8>>>,
-    /// Whether lines are to go to files, and the way there where they are others than before.
+    /// Whether lines go to files, and their writer if the files have changed.
     to_files: bool,
     file: Option<(Files, Lines<Vec<u8>>)>,
 }
 
-/// Where lines go. What is replaced ends by itself after what it has queued.
+/// Outputs in use. A replaced writer finishes its queue and ends by itself.
 #[derive(Debug)]
 struct Outputs {
     format: LogFormat,
@@ -206,7 +208,7 @@ impl Shared {
         })
     }
 
-    /// Everything at once.
+    /// Applies all parts of a change.
     fn commit(&self, change: Change) {
         let Change { format, to_stderr, stderr, to_files, file } = change;
         let mut replaced = Vec::new();
@@ -246,7 +248,7 @@ impl Shared {
         let Surroundings { journal, colour } = self.surroundings;
         let render = |style: TextStyle| match outputs.format {
             LogFormat::Text => line.text(style),
-            // The journal takes the priority off, and keeps the object.
+            // The journal strips the priority and keeps the object.
             LogFormat::Json if style.journal => {
                 [format!("<{}>", line.priority()).into_bytes(), line.json()].concat()
             }
@@ -265,8 +267,8 @@ impl Shared {
 struct Printer(Arc<Shared>);
 
 impl<S: Subscriber> Layer<S> for Printer {
-    /// Libraries get no further than warnings, whatever the filter says: below that they show headers, and with them
-    /// keys, and whatever the network said.
+    /// Limits libraries to warnings, regardless of the filter: below that level they log headers,
+    /// and with them keys and text from the network.
     fn enabled(&self, metadata: &Metadata<'_>, _: Context<'_, S>) -> bool {
         *metadata.level() <= Level::WARN || is_ours(metadata.target())
     }
@@ -293,12 +295,14 @@ fn files(log: &Log) -> Option<Files> {
     })
 }
 
-/// A descriptor of our own: the standard library's handle has a lock, and a thread stuck in a full pipe would hold it.
+/// Duplicates standard error, because the standard library's handle has a lock that a thread
+/// blocked in a full pipe would hold.
 fn standard_error() -> io::Result<File> {
     Ok(File::from(io::stderr().as_fd().try_clone_to_owned()?))
 }
 
-/// The message only where it is a literal of the source: others quote what was at hand, a response's text too.
+/// Logs a panic. Its message is logged only if it is a literal, because formatted messages may
+/// quote response text.
 fn log_panic(panic: &panic::PanicHookInfo<'_>) {
     let location = panic.location().map(ToString::to_string);
     let cause = panic.payload().downcast_ref::<&'static str>();

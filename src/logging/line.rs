@@ -1,4 +1,4 @@
-//! One event as one line of text or JSON.
+//! Renders one event as a line of text or JSON.
 
 use std::{
     error::Error,
@@ -14,10 +14,11 @@ use tracing::{
 
 use crate::outcome::rfc3339;
 
-/// Bytes of a value beyond which it is cut, so that a queue of lines has a size.
+/// Maximum length of a value in bytes, so that queued lines are bounded. Longer values are
+/// truncated.
 const MAX_VALUE: usize = 2048;
 
-/// An event, taken apart before any lock is held: its values' own code runs here.
+/// An event, converted before any lock is held, because its values' `Display` and `Debug` run here.
 #[derive(Debug)]
 pub(super) struct Line {
     time: SystemTime,
@@ -27,23 +28,24 @@ pub(super) struct Line {
     fields: Vec<(&'static str, Shown)>,
 }
 
-/// A field's value.
+/// Value of a field.
 #[derive(Debug)]
 enum Shown {
-    /// A string as it was given, which text quotes.
+    /// A string, which text output quotes.
     Text(String),
-    /// What a Display or Debug wrote, which quotes where it wants to.
+    /// Output of `Display` or `Debug`, which is not quoted again.
     Written(String),
-    /// A number or truth value.
+    /// A number or boolean.
     Plain(Value),
 }
 
-/// How text looks at its place.
+/// Style of text output.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct TextStyle {
-    /// For the journal: with sd-daemon's priority (sd-daemon(3)) and without the time, which it has itself.
+    /// Journal format: with the priority (sd-daemon(3)) and without a timestamp, which the
+    /// journal adds.
     pub(super) journal: bool,
-    /// With colours.
+    /// Whether the level is coloured.
     pub(super) colour: bool,
 }
 
@@ -61,7 +63,7 @@ impl Line {
         line
     }
 
-    /// The line for people, newline included. Whatever the values hold, it is one line.
+    /// Renders one line of text, including the newline. Control characters in values are escaped.
     pub(super) fn text(&self, style: TextStyle) -> Vec<u8> {
         let mut text = String::with_capacity(160);
         if style.journal {
@@ -94,7 +96,7 @@ impl Line {
         text.into_bytes()
     }
 
-    /// The level as syslog numbers it (sd-daemon(3)).
+    /// Returns the syslog priority of the level (sd-daemon(3)).
     pub(super) fn priority(&self) -> u8 {
         match self.level {
             Level::ERROR => 3,
@@ -104,7 +106,7 @@ impl Line {
         }
     }
 
-    /// The line as one JSON object, newline included.
+    /// Renders one JSON object, including the newline.
     pub(super) fn json(&self) -> Vec<u8> {
         let quoted = |text: &str| Value::from(text).to_string();
         let mut json = format!(
@@ -144,7 +146,7 @@ impl Visit for Line {
         }
     }
 
-    /// An error with its causes: the outermost alone seldom says what to do.
+    /// Records an error with its sources, because the outermost message alone is rarely enough.
     fn record_error(&mut self, field: &Field, value: &(dyn Error + 'static)) {
         let mut text = written(format_args!("{value}"));
         let mut cause = value.source();
@@ -174,7 +176,7 @@ impl Visit for Line {
     }
 }
 
-/// Text with its control characters escaped, so that no value begins a line or moves a cursor.
+/// Text with its control characters escaped, so that no value starts a new line or moves a cursor.
 struct OneLine<'a>(&'a str);
 
 impl fmt::Display for OneLine<'_> {
@@ -185,7 +187,7 @@ impl fmt::Display for OneLine<'_> {
     }
 }
 
-/// Appends to a string. A value whose own Display fails is left as far as it came.
+/// Appends to a string. If a value's `Display` fails, its output up to that point is kept.
 fn push(text: &mut String, arguments: fmt::Arguments<'_>) {
     let _ = text.write_fmt(arguments);
 }
@@ -218,7 +220,7 @@ mod tests {
 
     const PLAIN: TextStyle = TextStyle { journal: false, colour: false };
 
-    /// The line of the one event that `log` makes, at the epoch.
+    /// Returns the line of the one event that `log` emits, at the epoch.
     fn line(log: impl FnOnce()) -> Line {
         #[derive(Clone, Default)]
         struct Keep(Arc<Mutex<Option<Line>>>);
@@ -268,11 +270,11 @@ mod tests {
     fn json_keeps_types_and_any_text() {
         let quote = "\"\\\n";
         let event = line(|| {
-            tracing::info!(target: "t", text = quote, shown = %quote, count = -3, share = 0.5, ok = false, "Said {quote}");
+            tracing::info!(target: "t", text = quote, shown = %quote, count = -3, share = 0.5, ok = false, "Quoted {quote}");
         });
         let json: Value = serde_json::from_slice(&event.json()).unwrap();
         let expected = serde_json::json!({
-            "timestamp": "1970-01-01T00:00:00Z", "level": "INFO", "target": "t", "message": format!("Said {quote}"),
+            "timestamp": "1970-01-01T00:00:00Z", "level": "INFO", "target": "t", "message": format!("Quoted {quote}"),
             "text": quote, "shown": quote, "count": -3, "share": 0.5, "ok": false,
         });
         assert_eq!(json, expected);

@@ -1,6 +1,6 @@
-//! The log: where its lines go, how they look, and what never gets into them.
+//! The daemon's own log.
 //!
-//! `install` puts the subscriber together and changes it over a reload, `line` renders an event.
+//! `install` sets up the subscriber and reconfigures it, `line` renders an event.
 
 mod install;
 mod line;

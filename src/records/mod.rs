@@ -1,4 +1,4 @@
-//! `results.jsonl`, one line for each run: written by the daemon, read by `report`.
+//! `results.jsonl`, one line per run: written by the daemon, read by `report`.
 
 mod read;
 mod write;
@@ -8,5 +8,5 @@ pub use self::{
     write::{Records, RecordsChange, RecordsError},
 };
 
-/// What the files' names begin with, before `.2026-11-22` or `.2026-11-22-08`.
+/// Prefix of the file names, before `.2026-11-22` or `.2026-11-22-08`.
 const PREFIX: &str = "results.jsonl";

@@ -1,4 +1,4 @@
-//! The reading half: the records of a period, line by line, whatever else may stand in the files.
+//! Reads the records of a period. Lines that are not valid records are skipped and counted.
 
 use std::{
     collections::BTreeMap,
@@ -17,54 +17,55 @@ use crate::{
     outcome::{Check, Fault, Reason},
 };
 
-/// The longest line that is looked at, in bytes; a record has one or two thousand.
-const LONGEST_LINE: usize = 64 << 10;
+/// Maximum length of a line in bytes. A record has one or two thousand.
+const MAX_LINE_BYTES: usize = 64 << 10;
 
-/// One record. Its texts are known to be plain and short: files can be edited, and these reach a terminal.
+/// One record. Its strings are validated to be printable and short, because the files can be edited
+/// and the strings reach a terminal.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Entry {
-    /// When the run began.
+    /// Start of the run.
     pub time: SystemTime,
     /// The probe's name.
     pub probe: String,
     /// The provider's name.
     pub provider: String,
-    /// What was looked at.
+    /// The probe's check.
     pub check: Check,
-    /// The model; `None`: the probe has none.
+    /// The model. `None` if the probe has none.
     pub model: Option<String>,
-    /// Why the run ended as it did.
+    /// Reason of the result.
     pub reason: Reason,
-    /// Whose part failed.
+    /// Party responsible for the failure.
     pub fault: Fault,
-    /// What exactly happened; empty where the reason says it all.
+    /// Details of the failure; empty if the reason is sufficient.
     pub detail: String,
-    /// What to do about it; empty on success.
+    /// Remedy; empty on success.
     pub hint: String,
-    /// Status of the response; `None` without one.
+    /// HTTP status of the response. `None` if there was no response.
     pub http_status: Option<u16>,
-    /// The service's own code.
+    /// Error code of the service.
     pub error_code: Option<String>,
-    /// The provider that a gateway's error names.
+    /// Provider named in a gateway's error.
     pub upstream: Option<String>,
-    /// The service's id of the request.
+    /// Request ID assigned by the service.
     pub request_id: Option<String>,
-    /// From the start of the run to its end.
+    /// Duration of the run.
     pub duration: Duration,
-    /// Whether the run was an extra one after a failure, which no share of successes counts.
+    /// Whether the run was a recheck after a failure. Rechecks do not count for availability.
     pub recheck: bool,
 }
 
-/// What a reading came to, beside the entries.
+/// Summary of a read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Read {
-    /// Files that could hold records of the period.
+    /// Number of files that could hold records of the period.
     pub files: usize,
-    /// Lines of those files that are no records: torn, too long, or not ours.
+    /// Lines that are not records: incomplete, too long or foreign.
     pub skipped_lines: u64,
 }
 
-/// Why records cannot be read.
+/// Failure to read the records.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot read {}: {source}", path.display())]
 pub struct ReadError {
@@ -72,8 +73,8 @@ pub struct ReadError {
     source: io::Error,
 }
 
-/// Visits the records of the runs that began at `since` or later, file by file in their order. Files whose hour or day
-/// was over by then are not opened.
+/// Calls `visit` with the records of the runs that started at `since` or later, file by file in
+/// chronological order. Files whose period ended before `since` are not opened.
 pub fn read(directory: &Path, since: SystemTime, mut visit: impl FnMut(Entry)) -> Result<Read, ReadError> {
     let error = |path: &Path| {
         let path = path.to_owned();
@@ -82,7 +83,7 @@ pub fn read(directory: &Path, since: SystemTime, mut visit: impl FnMut(Entry)) -
     let mut read = Read::default();
     for path in files(directory, since).map_err(error(directory))? {
         let file = match open_regular(&path) {
-            // The daemon removes old files whenever a new one begins.
+            // The daemon removes old files whenever it starts a new one.
             Err(gone) if gone.kind() == io::ErrorKind::NotFound => continue,
             opened => opened.map_err(error(&path))?,
         };
@@ -92,23 +93,26 @@ pub fn read(directory: &Path, since: SystemTime, mut visit: impl FnMut(Entry)) -
     Ok(read)
 }
 
-/// The files that can hold records of the period, the oldest first.
+/// Returns the files that can hold records of the period, oldest first.
 fn files(directory: &Path, since: SystemTime) -> io::Result<Vec<PathBuf>> {
     let mut files = BTreeMap::new();
     for entry in fs::read_dir(directory)? {
         let entry = entry?;
         let name = entry.file_name();
         let Some((begin, end)) = name.to_str().and_then(period) else { continue };
-        // A record is written when its run ends, so never to a file before the run's beginning.
+        // A record is written when its run ends, so never to a file that ended before the run
+        // began.
         if end > since {
-            // After a change of the rotation a day's file is before the same day's hours.
+            // After a change of rotation, a daily file sorts before the hourly files of the same
+            // day.
             files.insert((begin, std::cmp::Reverse(end), name), entry.path());
         }
     }
     Ok(files.into_values().collect())
 }
 
-/// When the period of a file of that name begins and ends; `None`: it is none of ours.
+/// Returns the period that a file covers, by its name. Returns `None` if the name is not one of a
+/// records file.
 fn period(name: &str) -> Option<(SystemTime, SystemTime)> {
     let written = name.strip_prefix(PREFIX)?.strip_prefix('.')?;
     let shape: String = written.chars().map(|c| if c.is_ascii_digit() { '0' } else { c }).collect();
@@ -123,17 +127,17 @@ fn period(name: &str) -> Option<(SystemTime, SystemTime)> {
     Some((begin, begin + Duration::from_secs(hours * 3_600)))
 }
 
-/// Visits a file's records of the period; the value is how many lines are none.
+/// Visits the records of the period in one file. Returns the number of lines skipped.
 fn read_file(mut file: impl BufRead, since: SystemTime, visit: &mut impl FnMut(Entry)) -> io::Result<u64> {
     let mut skipped = 0;
     let mut line = Vec::new();
     loop {
         line.clear();
-        let most = LONGEST_LINE as u64 + 1;
-        if file.by_ref().take(most).read_until(b'\n', &mut line)? == 0 {
+        let limit = MAX_LINE_BYTES as u64 + 1;
+        if file.by_ref().take(limit).read_until(b'\n', &mut line)? == 0 {
             return Ok(skipped);
         }
-        if line.len() > LONGEST_LINE {
+        if line.len() > MAX_LINE_BYTES {
             if line.last() != Some(&b'\n') {
                 file.skip_until(b'\n')?;
             }
@@ -148,7 +152,7 @@ fn read_file(mut file: impl BufRead, since: SystemTime, visit: &mut impl FnMut(E
     }
 }
 
-/// A record as it is written; members that are not read are left out.
+/// A record as written. Members that are not needed are omitted.
 #[derive(Deserialize)]
 struct Line {
     time: String,
@@ -170,7 +174,7 @@ struct Line {
     recheck: Option<IgnoredAny>,
 }
 
-/// The record of a line; `None`: it is none, or of another version of this program.
+/// Parses one line. Returns `None` if it is not a record of this version.
 fn entry(line: &[u8]) -> Option<Entry> {
     let line: Line = serde_json::from_slice(line).ok()?;
     let name = |text: &String| {
@@ -229,7 +233,7 @@ mod tests {
         serde_json::to_string(&Record { subject, outcome: &outcome }).unwrap()
     }
 
-    /// The probes of what is read of a file, and how many lines are skipped.
+    /// Returns the probes of the records read, and the number of lines skipped.
     fn read_text(text: &[u8], since: &str) -> (Vec<String>, u64) {
         let mut probes = Vec::new();
         let skipped = read_file(text, time(since), &mut |entry| probes.push(entry.probe)).unwrap();
@@ -265,14 +269,14 @@ mod tests {
     #[test]
     fn torn_foreign_and_long_lines_are_skipped_and_counted() {
         let good = line("2026-11-22T08:00:00Z", "good");
-        let long = "x".repeat(3 * LONGEST_LINE);
+        let long = "x".repeat(3 * MAX_LINE_BYTES);
         let text = format!("{good}\n{}\n\n{{}}\n{long}\nnull\n{good}\n\u{1}\n{good}", &good[..40]);
         assert_eq!(
             read_text(text.as_bytes(), "2026-11-22T00:00:00Z"),
             (["good"; 3].map(str::to_owned).to_vec(), 6)
         );
-        // A line of just the longest length, and one a byte longer.
-        let exact = format!("{}{good}\n", " ".repeat(LONGEST_LINE - good.len() - 1));
+        // A line of exactly the maximum length, and one a byte longer.
+        let exact = format!("{}{good}\n", " ".repeat(MAX_LINE_BYTES - good.len() - 1));
         assert_eq!(read_text(exact.as_bytes(), "2026-11-22T00:00:00Z").1, 0);
         assert_eq!(read_text(format!(" {exact}{good}").as_bytes(), "2026-11-22T00:00:00Z").1, 1);
         let reader = BufReader::with_capacity(7, text.as_bytes());
@@ -309,10 +313,10 @@ mod tests {
             &[line("2026-11-22T07:00:00Z", "early"), line("2026-11-22T08:30:00Z", "b")],
         );
         write("results.jsonl.2026-11-22-08", &[line("2026-11-22T08:50:00Z", "c")]);
-        write("results.jsonl.2026-11-22-07", &["garbage of an hour that is over".to_owned()]);
-        write("results.jsonl.2026-11-21", &["garbage of a day that is over".to_owned()]);
+        write("results.jsonl.2026-11-22-07", &["garbage of an earlier hour".to_owned()]);
+        write("results.jsonl.2026-11-21", &["garbage of an earlier day".to_owned()]);
         write("prober.log.2026-11-22", &["garbage of another kind".to_owned()]);
-        write("results.jsonl.2026-11-22.gz", &["garbage of somebody else".to_owned()]);
+        write("results.jsonl.2026-11-22.gz", &["garbage of another program".to_owned()]);
         write("results.jsonl.2026-13-41", &["garbage without a date".to_owned()]);
         let mut probes = Vec::new();
         let read = read(directory.path(), time("2026-11-22T08:00:00Z"), |entry| probes.push(entry.probe));

@@ -1,4 +1,4 @@
-//! The writing half: a line for each run, on a thread of its own.
+//! Writes one line per run, on a thread of its own.
 
 use std::{
     io, mem,
@@ -13,20 +13,20 @@ use crate::{
     outcome::{Outcome, Record},
 };
 
-/// How long records gather before they are written, while they come in quick succession. Waking the thread for each
-/// costs more than writing it.
+/// How long records gather before they are written, because waking the thread for each record costs
+/// more than writing it.
 const GATHERING: Duration = Duration::from_millis(50);
 
-/// Takes records and writes them.
+/// Writer of the records.
 #[derive(Debug)]
 pub struct Records {
-    /// `None`: the configuration has no directory, and records are not kept.
+    /// `None` if the configuration has no log directory, so that no records are written.
     current: RwLock<Option<(Files, Lines<Given>)>>,
     retired: Retired<Given>,
     counters: Counters,
 }
 
-/// What a new configuration asks for, made ready: opened, and without any effect so far.
+/// A prepared change of the records: opened, but without effect until it is committed.
 #[derive(Debug)]
 pub struct RecordsChange(Change);
 
@@ -34,27 +34,28 @@ pub struct RecordsChange(Change);
 enum Change {
     Nothing,
     To(Files, Lines<Given>),
-    /// Records are not kept any more.
+    /// Records are no longer written.
     Nowhere,
 }
 
-/// A finished run, as it waits in the queue.
+/// A finished run in the queue.
 type Given = (Arc<Probe>, Arc<Outcome>);
 
-/// Why records cannot be kept.
+/// Failure to start or reconfigure the records.
 #[derive(Debug, thiserror::Error)]
 pub enum RecordsError {
-    /// The directory cannot be made or written.
+    /// The log directory cannot be created or written.
     #[error(transparent)]
     File(#[from] OpenError),
-    /// No thread can be had.
+    /// The thread could not be started.
     #[error("cannot start writing records: {0}")]
     Thread(#[from] io::Error),
 }
 
 impl Records {
-    /// Starts the thread, where the configuration has a directory. The file is opened with the first record: one that
-    /// cannot be written loses records, which are counted, and not the start.
+    /// Starts the thread if the configuration has a log directory. The file is opened with the
+    /// first record, so that an unwritable directory loses records, which are counted, but does not
+    /// prevent the start.
     pub fn start(log: &Log) -> Result<Self, RecordsError> {
         let (current, retired) = (RwLock::new(None), Retired::default());
         let records = Self { current, retired, counters: Counters::default() };
@@ -65,7 +66,8 @@ impl Records {
         Ok(records)
     }
 
-    /// Does for a reloaded configuration whatever can fail. Opens files: not for a thread that has other things to do.
+    /// Performs the steps of a reload that can fail. Opens files, so it must not run on a thread
+    /// with deadlines.
     pub fn prepare(&self, log: &Log) -> Result<RecordsChange, RecordsError> {
         let files = files(log);
         let current = self.current.read().unwrap_or_else(PoisonError::into_inner);
@@ -82,7 +84,7 @@ impl Records {
         }))
     }
 
-    /// Follows what was prepared. The old thread writes what it has queued and ends by itself.
+    /// Applies a prepared change. The old thread finishes its queue and ends by itself.
     pub fn commit(&self, change: RecordsChange) {
         let opened = match change.0 {
             Change::Nothing => return,
@@ -97,19 +99,19 @@ impl Records {
         }
     }
 
-    /// Takes a record without ever waiting: one for which there is no room is dropped and counted.
+    /// Queues a record without blocking. If the queue is full, the record is dropped and counted.
     pub fn give(&self, probe: Arc<Probe>, outcome: Arc<Outcome>) {
         if let Some((_, lines)) = &*self.current.read().unwrap_or_else(PoisonError::into_inner) {
             lines.give((probe, outcome));
         }
     }
 
-    /// Counters that go on over reloads.
+    /// Returns the counters, which continue across reloads.
     pub fn counters(&self) -> Counters {
         self.counters.clone()
     }
 
-    /// Writes what is queued, within the deadline, and takes no more records.
+    /// Stops accepting records and writes the queued ones, up to the deadline.
     pub fn stop(&self, deadline: Duration) {
         let end = Instant::now() + deadline;
         if let Some((_, lines)) = &*self.current.read().unwrap_or_else(PoisonError::into_inner) {
@@ -188,7 +190,7 @@ mod tests {
         Arc::new(Outcome::new(SystemTime::now(), Reason::Ok, Fault::None))
     }
 
-    /// Every line of the kind in the directory, parsed.
+    /// Returns every record in the directory, parsed.
     fn lines(directory: &Path) -> Vec<Value> {
         let mut lines = Vec::new();
         for entry in fs::read_dir(directory).unwrap() {
@@ -233,7 +235,7 @@ mod tests {
         records.give(probe(), outcome());
         assert!(!second.exists());
 
-        // What was prepared and given up has no effect.
+        // A change that is prepared but not committed has no effect.
         drop(records.prepare(&log(Some(second.clone()))).unwrap());
         records.give(probe(), outcome());
         reconfigure(&second);
@@ -242,7 +244,7 @@ mod tests {
         assert_eq!(
             lines(&first).len(),
             4,
-            "none before there was a directory, all after, the replaced queue's too"
+            "all records since there is a directory, including those of the replaced queue"
         );
         assert_eq!(lines(&second).len(), 1);
         let counters = records.counters();

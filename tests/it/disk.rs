@@ -181,10 +181,10 @@ fn a_full_disk_that_gets_room_again() {
     let disk = Mounted::new(bench.logs(), "size=64k");
     bench.until_records_are_lost();
     bench.probes_on(100.0);
-    assert!(bench.daemon.logged("File cannot be written") >= 1);
+    assert!(bench.daemon.logged("Failed to write file") >= 1);
     run(Command::new("mount").args(["-o", "remount,size=16m"]).arg(bench.logs()));
     bench.until_nothing_is_lost();
-    assert!(bench.daemon.logged("File is written again") >= 1);
+    assert!(bench.daemon.logged("File writable again") >= 1);
     let (books, place) = bench.close();
     let kept =
         records(&place.files("before", "results.jsonl")) + records(&place.files("logs", "results.jsonl"));
@@ -263,7 +263,7 @@ fn log_directory_read_only_at_start_is_a_warning_and_counted() {
     let bench = Bench { daemon: place.daemon(), place, simulator };
     bench.until_records_are_lost();
     let log = bench.daemon.log();
-    assert!(log.contains("WARN") && log.contains("File cannot be written"), "{log}");
+    assert!(log.contains("WARN") && log.contains("Failed to write file"), "{log}");
     bench.daemon.scrape_until("lines of the log to be counted", |scrape| lost(scrape, "log") > 0.0);
     bench.daemon.reload();
     assert_eq!(bench.daemon.logged("Configuration reloaded"), 1, "the directory is as before");

@@ -1,4 +1,4 @@
-//! Files that roll over a clock of their own, and disks that fail.
+//! Tests of rotation with a simulated clock, and of disks that fail.
 
 use std::{
     os::unix::fs::symlink,
@@ -37,7 +37,7 @@ fn names(directory: &Path) -> Vec<String> {
     names
 }
 
-/// A file and a clock of its own: no test waits for a second to pass.
+/// A file with a simulated clock, so that no test waits for real time to pass.
 struct Bench {
     directory: TempDir,
     file: RollingFile,
@@ -83,7 +83,7 @@ fn names_are_of_the_period_in_utc() {
     fn check(period: Period, at: &str, name: &str) {
         let files = Files { period, ..files(Path::new("logs")) };
         assert_eq!(files.path(time(at)), Path::new("logs").join(name));
-        assert!(files.owns(name), "{name} is of the kind");
+        assert!(files.owns(name), "{name} is recognized");
     }
     check(Period::Day, "2026-11-22T00:00:00Z", "prober.log.2026-11-22");
     check(Period::Day, "2026-11-22T23:59:59.999Z", "prober.log.2026-11-22");
@@ -153,7 +153,7 @@ fn clock_wrong_for_seconds_costs_no_file_of_the_right_days() {
     }
     let wanted =
         ["2026-11-22", "2026-11-23", "2026-11-24", "2027-11-23"].map(|day| format!("prober.log.{day}"));
-    assert_eq!(names(&bench.logs()), wanted, "those of wrong clocks that are older have gone");
+    assert_eq!(names(&bench.logs()), wanted, "older files of wrong clocks are removed");
 }
 
 #[test]
@@ -187,7 +187,7 @@ fn a_file_at_its_size_drops_lines_until_the_next_period() {
     bench.check("12345\n", Fate::Dropped);
     bench.check("123\n", Fate::Written);
     bench.check("\n", Fate::Dropped);
-    // Nor does a restart begin to count anew.
+    // The size is counted across a restart.
     let files = bench.file.files.clone();
     bench.file = RollingFile::open_at(files, bench.time, bench.now).unwrap();
     bench.check("\n", Fate::Dropped);
@@ -206,7 +206,7 @@ fn a_removed_directory_comes_back_within_a_second() {
     bench.check("found\n", Fate::Written);
     bench.holds("prober.log.2026-11-22", "found\n");
     let mode = |path: PathBuf| fs::metadata(path).unwrap().mode() & 0o777;
-    // Whatever the umask: nothing for others, no writing for the group.
+    // Regardless of the umask: no access for others, no write access for the group.
     assert_eq!(mode(bench.logs()) & 0o027, 0);
     assert_eq!(mode(bench.logs().join("prober.log.2026-11-22")) & 0o137, 0);
 }
@@ -224,7 +224,7 @@ fn a_file_moved_away_is_not_written_to_for_ever() {
     bench.holds("prober.log.2026-11-22.moved", "old\nstill old\n");
     bench.holds("prober.log.2026-11-22", "new\n");
 
-    // As logrotate does it: another file is there at once.
+    // As logrotate does: another file takes the path immediately.
     fs::rename(bench.logs().join("prober.log.2026-11-22"), &away).unwrap();
     fs::write(bench.logs().join("prober.log.2026-11-22"), "").unwrap();
     bench.pass(PAUSE);
@@ -236,7 +236,7 @@ fn a_file_moved_away_is_not_written_to_for_ever() {
 fn an_unwritable_place_is_tried_once_a_second_and_taken_up_again() {
     let mut bench = Bench::new(|_| ());
     fs::remove_dir_all(bench.logs()).unwrap();
-    // A file in the directory's place: unwritable for root too.
+    // A file in place of the directory, which root cannot write either.
     fs::write(bench.logs(), "").unwrap();
     bench.pass(PAUSE);
     bench.check("lost\n", Fate::Failed);
@@ -275,10 +275,11 @@ fn a_device_without_space_fails_lines_and_heals() {
     bench.holds("prober.log.2026-11-22", "space\n");
 }
 
-/// A small file system, unmounted on drop; `None` where this process may not mount.
+/// A small file system, unmounted on drop.
 struct SmallDisk(PathBuf);
 
 impl SmallDisk {
+    /// Mounts it. Returns `None` if this process may not mount.
     fn mount(at: PathBuf) -> Option<Self> {
         let mut mount = Command::new("mount");
         mount.args(["-t", "tmpfs", "-o", "size=16k", "tmpfs"]).arg(&at);
@@ -312,9 +313,9 @@ fn a_full_disk_loses_no_line_uncounted() {
     assert!(written.len() < 300, "the disk was never full");
     let path = bench.logs().join("prober.log.2026-11-22");
     let text = fs::read_to_string(&path).unwrap();
-    assert!(text.ends_with('\n'), "the line that met the end of the disk leaves no trace");
+    assert!(text.ends_with('\n'), "the line that filled the disk is removed");
 
-    // Space again, without the file being another one.
+    // Space is available again, in the same file.
     let resize = Command::new("mount").args(["-o", "remount,size=64k"]).arg(bench.logs()).status();
     assert!(resize.unwrap().success());
     bench.check("in the pause\n", Fate::Failed);
@@ -324,7 +325,7 @@ fn a_full_disk_loses_no_line_uncounted() {
     let whole: Vec<_> = text.lines().filter(|line| line.len() == 99).collect();
     let expected: Vec<_> = written.iter().map(|&number| line(number)).collect();
     assert_eq!(whole, expected.iter().map(|line| line.trim_end()).collect::<Vec<_>>());
-    assert_eq!(text.lines().count(), written.len() + 1, "the last one beside them");
+    assert_eq!(text.lines().count(), written.len() + 1, "and the last line");
     assert!(text.ends_with("\nhealed\n"));
 }
 
@@ -344,7 +345,7 @@ fn every_line_of_many_threads_is_counted_once() {
             thread::spawn(move || (0..3000).for_each(|number| lines.give(format!("{number}\n").into())))
         })
         .collect();
-    // At once, so that it is certain to succeed while the thread writes.
+    // Immediately, so that the rename succeeds while the thread writes.
     fs::rename(&logs, directory.path().join("away")).unwrap();
     for thread in threads {
         thread.join().unwrap();

@@ -1,4 +1,4 @@
-//! The log as a whole: what goes where, over reloads, and what is never said.
+//! Tests of the whole log: outputs, reloads, and secrets that must not be logged.
 
 use std::{
     collections::BTreeSet,
@@ -32,7 +32,7 @@ fn log(filter: &str, directory: Option<PathBuf>) -> Log {
     }
 }
 
-/// A log whose standard error is a pipe.
+/// Creates a log whose standard error is a pipe.
 fn prepare(log: &Log) -> (Logging, Dispatch, PipeReader) {
     let (reader, writer) = io::pipe().unwrap();
     let stderr = File::from(OwnedFd::from(writer));
@@ -40,7 +40,7 @@ fn prepare(log: &Log) -> (Logging, Dispatch, PipeReader) {
     (logging, dispatch, reader)
 }
 
-/// Ends the log and returns what it wrote to standard error.
+/// Stops the log and returns what it wrote to standard error.
 fn finish(logging: Logging, dispatch: Dispatch, mut reader: PipeReader) -> String {
     logging.stop(LONG);
     drop((logging, dispatch));
@@ -112,19 +112,21 @@ fn a_reload_changes_level_format_and_places_or_nothing() {
         let line: serde_json::Value = serde_json::from_str(line).expect(line);
         line["message"].as_str().unwrap().to_owned()
     });
-    // A set, since the thread that was switched off may write its last after the new one's first.
+    // A set, because the stopped thread may write its last line after the first line of the new
+    // one.
     let messages: BTreeSet<_> = messages.collect();
     assert_eq!(messages, ["Third", "Fourth", "Sixth"].map(String::from).into(), "{text}");
     let sixth = only_file(&moved);
     assert!(sixth.contains("\"message\":\"Sixth\"") && sixth.lines().count() == 1, "{sixth}");
-    assert_eq!(counters.stderr.written.load(Ordering::Relaxed), 4, "counters go on over reloads");
+    assert_eq!(counters.stderr.written.load(Ordering::Relaxed), 4, "counters continue across reloads");
 }
 
 #[test]
 fn a_stuck_pipe_blocks_nobody_and_loses_no_line_uncounted() {
     let (logging, dispatch, mut reader) = prepare(&log("info", None));
     let given = 20_000;
-    // More than pipe and queue hold, while nobody reads: a call that blocked would never return.
+    // More than the pipe and the queue hold, while the pipe is not read: a blocking call would
+    // never return.
     dispatcher::with_default(&dispatch, || {
         for number in 0..given {
             tracing::info!(number, "Filler");
@@ -134,7 +136,8 @@ fn a_stuck_pipe_blocks_nobody_and_loses_no_line_uncounted() {
     let counters = logging.counters().stderr;
     assert!(counters.dropped.load(Ordering::Relaxed) > 0, "{counters:?}");
 
-    // Once read it writes the line in its hand and ends, and then every line is accounted for.
+    // Once the pipe is read, the thread writes its current line and ends, and every line is
+    // accounted for.
     drop((logging, dispatch));
     let mut text = String::new();
     reader.read_to_string(&mut text).unwrap();
@@ -148,7 +151,7 @@ fn a_stuck_pipe_blocks_nobody_and_loses_no_line_uncounted() {
 fn a_broken_standard_error_fails_lines() {
     let stderr = File::options().write(true).open("/dev/full").unwrap();
     let (logging, dispatch) = Logging::prepare(&log("info", None), Surroundings::default(), stderr).unwrap();
-    dispatcher::with_default(&dispatch, || tracing::info!("Nobody reads this"));
+    dispatcher::with_default(&dispatch, || tracing::info!("Lost"));
     logging.stop(LONG);
     let counters = logging.counters().stderr;
     assert_eq!(counters.errors.load(Ordering::Relaxed), 1, "{counters:?}");
@@ -181,7 +184,7 @@ fn log_file_unwritable_at_start_is_a_counted_warning() {
     assert_eq!(counters.file.errors.load(Ordering::Relaxed), 1, "{counters:?}");
 }
 
-/// One HTTP/2 request with the canary in a header, client and server in this thread.
+/// Performs one HTTP/2 request with the canary in a header; client and server run on this thread.
 fn exchange() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
@@ -210,7 +213,8 @@ fn exchange() {
         client.get(url).header("authorization", CANARY).send().await.unwrap();
         server.abort();
     });
-    // What some version of a library may say; the present ones say `received frame=Headers` and no values.
+    // A header value as a future version of a library may log it; present versions log `received
+    // frame=Headers` only.
     tracing::trace!(target: "hyper::proto::h1::role", "authorization: {CANARY}");
 }
 
@@ -228,8 +232,8 @@ fn libraries_show_no_header_even_at_trace() {
     let subscriber = tracing_subscriber::registry().with(everything.clone());
     tracing::subscriber::with_default(subscriber, exchange);
     let everything = everything.0.lock().unwrap();
-    for said in ["received frame=Headers", CANARY] {
-        assert!(everything.contains(said), "without the cap it is said, or this test shows nothing: {said}");
+    for expected in ["received frame=Headers", CANARY] {
+        assert!(everything.contains(expected), "must be logged without the limit: {expected}");
     }
 
     for filter in ["trace", "hyper=trace,h2=trace,reqwest=trace,hyper_util=trace,langmart_prober=trace"] {
@@ -272,7 +276,8 @@ fn a_target_is_ours_by_its_first_part() {
     check("log", false);
 }
 
-/// Set for the process that installs the log: a test may not do so in the one that runs the others.
+/// Set in the child process that installs the log, because a test must not do so in the process of
+/// the other tests.
 const PLAY: &str = "LANGMART_PROBER_TEST_LOGGING";
 
 #[test]
@@ -282,12 +287,12 @@ fn a_panic_becomes_a_line_without_what_was_at_hand() {
         .env(PLAY, "1")
         .output()
         .unwrap();
-    let said = String::from_utf8(output.stderr).unwrap();
-    let lines: Vec<_> = said.lines().collect();
-    let [quoting, literal] = lines.as_slice() else { panic!("{said}") };
-    assert!(quoting.contains("Panicked location=\"src/logging/install/tests.rs:"), "{said}");
-    assert!(!said.contains(CANARY), "{said}");
-    assert!(literal.ends_with("cause=\"a literal\""), "{said}");
+    let text = String::from_utf8(output.stderr).unwrap();
+    let lines: Vec<_> = text.lines().collect();
+    let [quoting, literal] = lines.as_slice() else { panic!("{text}") };
+    assert!(quoting.contains("Panicked location=\"src/logging/install/tests.rs:"), "{text}");
+    assert!(!text.contains(CANARY), "{text}");
+    assert!(literal.ends_with("cause=\"a literal\""), "{text}");
 }
 
 #[test]
@@ -297,8 +302,8 @@ fn play() {
     }
     let logging = Logging::start(&log("info", None), Surroundings::default()).unwrap();
     assert!(matches!(Logging::start(&log("info", None), Surroundings::default()), Err(LoggingError::Twice)));
-    let said = String::from(CANARY);
-    panic::catch_unwind(|| panic!("cannot read {said}")).unwrap_err();
+    let secret = String::from(CANARY);
+    panic::catch_unwind(|| panic!("cannot read {secret}")).unwrap_err();
     panic::catch_unwind(|| panic!("a literal")).unwrap_err();
     logging.stop(LONG);
 }
