@@ -1,4 +1,4 @@
-//! The memory itself: a ring of runs a probe, written on the thread that times runs and read by pages.
+//! A ring of the latest runs of each probe, written on the scheduling thread and read by the pages.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -12,17 +12,18 @@ use crate::{
     outcome::{Balance, Outcome, Pair, RateLimit, SkipCause, StatusPage, Tls},
 };
 
-/// Runs that are kept of each probe; the oldest goes when one more ends.
+/// Number of runs kept per probe.
 pub const MAX_RUNS: usize = 100;
 
-/// Runs that are kept whole, of all probes together; of each its share, which is [`MAX_RUNS`] up to fifty probes. A whole
-/// one takes most of a kilobyte, ten times what the strips and charts need.
+/// Number of complete runs kept for all probes together. Each probe gets an equal share, which is
+/// [`MAX_RUNS`] for up to fifty probes. A complete run takes almost a kilobyte, ten times what
+/// strips and charts need.
 const MAX_WHOLE: usize = 5_000;
 
-/// Pairs that are kept of each comparison.
+/// Number of pairs kept per comparison.
 const MAX_PAIRS: usize = MAX_RUNS;
 
-/// All that is remembered.
+/// History of all probes.
 #[derive(Debug, Default)]
 pub struct History {
     probes: RwLock<Arc<BTreeMap<String, Arc<ProbeHistory>>>>,
@@ -30,12 +31,12 @@ pub struct History {
     pools: RwLock<Arc<Vec<Pool>>>,
 }
 
-/// The memory of one probe.
+/// History of one probe.
 #[derive(Debug)]
 pub struct ProbeHistory {
-    /// The probe as configured now.
+    /// The probe as currently configured.
     pub probe: Arc<Probe>,
-    /// The `curl` line that asks the same; empty: it sends no request.
+    /// The equivalent `curl` command; empty if the probe sends no request.
     pub curl: String,
     kept: Arc<Mutex<Kept>>,
 }
@@ -48,65 +49,65 @@ struct Kept {
     told: Told,
     latest: Option<Arc<Outcome>>,
     whole: VecDeque<Arc<Outcome>>,
-    /// None of a probe that no page shows.
+    /// Zero for a probe that no page shows.
     most_whole: usize,
     waiting: Waiting,
     held: Option<Held>,
 }
 
-/// What was told last, by whichever run told it.
+/// Values that a run may omit, as last reported.
 #[derive(Clone, Debug, Default)]
 pub struct Told {
-    /// Limits, and when the run began that told them.
+    /// Rate limits, and the start of the run that reported them.
     pub ratelimit: Option<(SystemTime, Vec<RateLimit>)>,
-    /// What a handshake showed.
+    /// Result of the last TLS handshake.
     pub tls: Option<Tls>,
-    /// What is left on the account.
+    /// Remaining balance of the account.
     pub balance: Option<Balance>,
-    /// What the status page says.
+    /// Content of the provider's status page.
     pub status_page: Option<StatusPage>,
 }
 
-/// What the probe waits for.
+/// Pending run of a probe.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Waiting {
-    /// When it is due; `None`: not told yet.
+    /// Time of the next run. `None` if it is not known yet.
     pub next_run: Option<SystemTime>,
-    /// Until when the service's limits keep it; `None`: they do not.
+    /// End of the backoff. `None` if there is none.
     pub backoff_until: Option<SystemTime>,
 }
 
-/// Due runs that did not take place since the last one that did.
+/// Scheduled runs that were skipped since the last run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Held {
-    /// Why the latest did not.
+    /// Cause of the latest skip.
     pub cause: SkipCause,
-    /// How many.
+    /// Number of skipped runs.
     pub runs: u64,
 }
 
-/// The memory of a probe as it is now.
+/// Copy of a probe's history.
 #[derive(Clone, Debug)]
 pub struct Snapshot {
-    /// The oldest first, at most [`MAX_RUNS`].
+    /// Runs, oldest first, at most [`MAX_RUNS`].
     pub runs: Vec<Arc<Run>>,
-    /// Pairs of runs that ended with one of this probe, the oldest first.
+    /// Pairs of runs that ended with one of this probe, oldest first.
     pub pairs: Vec<Pair>,
-    /// When the first of the failures began that no success has ended; `None`: it does not fail.
+    /// Start of the first failure since the last success. `None` if the last run succeeded.
     pub failing_since: Option<SystemTime>,
     /// See [`Told`].
     pub told: Told,
-    /// The last run in full; `None` before the first.
+    /// The last run in full. `None` before the first run.
     pub latest: Option<Arc<Outcome>>,
     /// See [`Waiting`].
     pub waiting: Waiting,
-    /// See [`Held`]; `None`: every due run since the last took place.
+    /// Skipped runs. `None` if no run was skipped since the last one.
     pub held: Option<Held>,
 }
 
 impl History {
-    /// Takes over a configuration; `curl` writes a probe's line. A probe whose name, provider, check and model stay keeps
-    /// its memory, one that is gone loses it.
+    /// Applies a configuration. `curl` renders a probe's command. A probe keeps its history if its
+    /// name, provider, check and model are unchanged.
     pub fn configure(&self, config: &Config, curl: impl Fn(&Probe) -> String) {
         let old = self.all();
         let most_whole = whole_per_probe(config.probes.len());
@@ -124,23 +125,23 @@ impl History {
         *self.pools.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(config.pools.clone());
     }
 
-    /// The memory of every configured probe by its name.
+    /// Returns the history of every configured probe, by name.
     pub fn all(&self) -> Arc<BTreeMap<String, Arc<ProbeHistory>>> {
         Arc::clone(&self.probes.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// The comparisons in force.
+    /// Returns the comparisons in force.
     pub fn comparisons(&self) -> Arc<Vec<Arc<Comparison>>> {
         Arc::clone(&self.comparisons.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// The pools in force.
+    /// Returns the pools in force.
     pub fn pools(&self) -> Arc<Vec<Pool>> {
         Arc::clone(&self.pools.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// What the runs of a probe write to: to be kept, not asked for at each run. A probe that is not configured (any more)
-    /// gets a memory that no page shows.
+    /// Returns the history that runs of a probe are added to. Callers keep it instead of looking it
+    /// up for each run. A probe that is not configured gets a history that no page shows.
     pub fn of(&self, probe: &Arc<Probe>) -> Arc<ProbeHistory> {
         match self.all().get(&probe.name).filter(|history| history.probe.subject() == probe.subject()) {
             Some(history) => Arc::clone(history),
@@ -151,15 +152,15 @@ impl History {
     }
 }
 
-/// How many runs of each of so many probes are kept whole.
+/// Returns the number of complete runs kept for each of that many probes.
 pub fn whole_per_probe(probes: usize) -> usize {
     (MAX_WHOLE / probes.max(1)).clamp(1, MAX_RUNS)
 }
 
 impl ProbeHistory {
-    /// A run has ended, while the prober itself was offline or was not.
+    /// Adds a finished run. `offline` is whether the prober itself was offline.
     pub fn observe(&self, outcome: &Arc<Outcome>, offline: bool) {
-        // Made outside of the lock, which the listener's thread may hold for a moment.
+        // Built outside of the lock, which the listener's thread may hold briefly.
         let run = Arc::new(Run::of(outcome, offline));
         let mut kept = self.kept();
         kept.failing_since = if run.success() { None } else { Some(kept.failing_since.unwrap_or(run.time)) };
@@ -180,19 +181,19 @@ impl ProbeHistory {
         kept.held = None;
     }
 
-    /// The probe waits like this from now on.
+    /// Sets the pending run.
     pub fn waits(&self, waiting: Waiting) {
         self.kept().waiting = waiting;
     }
 
-    /// Due runs did not take place.
+    /// Counts skipped runs.
     pub fn skipped(&self, cause: SkipCause, runs: u64) {
         let mut kept = self.kept();
         let before = kept.held.map_or(0, |held| held.runs);
         kept.held = Some(Held { cause, runs: before + runs });
     }
 
-    /// All of it, as it is now. The lock is held while pointers are copied.
+    /// Returns a copy of the history. The lock is held only while pointers are copied.
     pub fn snapshot(&self) -> Snapshot {
         let kept = self.kept();
         Snapshot {
@@ -206,7 +207,7 @@ impl ProbeHistory {
         }
     }
 
-    /// The runs that are kept whole, the oldest first.
+    /// Returns the complete runs, oldest first.
     pub fn whole(&self) -> Vec<Arc<Outcome>> {
         self.kept().whole.iter().cloned().collect()
     }
@@ -217,7 +218,7 @@ impl ProbeHistory {
 }
 
 impl Kept {
-    /// From now on so many runs are kept whole.
+    /// Sets the number of complete runs to keep.
     fn share(&mut self, most_whole: usize) {
         self.most_whole = most_whole;
         let gone = self.whole.len().saturating_sub(most_whole);

@@ -1,8 +1,9 @@
-//! What the pages show: of each probe the last runs, what was told last, and what it waits for, in bounded memory.
+//! Recent runs of each probe, in bounded memory, for the pages and the API.
 //!
-//! The daemon's delivery feeds it, the listener's thread reads it. A run is kept as numbers of fixed size; what only a
-//! failed one has is boxed beside them, so that a hundred runs of a thousand probes take some ten megabytes. The last of
-//! them are kept whole as well, for the API: as many as a bound for all probes together allows.
+//! The daemon's delivery writes it, the listener's thread reads it. A run is stored as numbers of
+//! fixed size; details of failures are boxed, so that a hundred runs of a thousand probes take
+//! about ten megabytes. The latest runs are also kept in full for the API, within a limit for all
+//! probes together.
 
 mod memory;
 mod run;

@@ -1,4 +1,4 @@
-//! One run as it is kept: what strips, charts and figures need.
+//! A run in compact form, as strips, charts and statistics need it.
 
 use std::{
     borrow::Cow,
@@ -8,25 +8,25 @@ use std::{
 
 use crate::outcome::{Fault, Outcome, Phases, Reason};
 
-/// Above 71 minutes a run is longer than any timeout.
+/// Microseconds. The maximum of 71 minutes is longer than any timeout.
 type Micros = u32;
 
 /// A finished run.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Run {
-    /// When it began.
+    /// Start of the run.
     pub time: SystemTime,
-    /// Why it ended as it did.
+    /// Reason of the result.
     pub reason: Reason,
-    /// Whose part failed.
+    /// Party responsible for the failure.
     pub fault: Fault,
-    /// Whether it succeeded above the probe's `slow_after`.
+    /// Whether it succeeded, but took longer than the probe's `slow_after`.
     pub slow: bool,
     /// Whether it failed on the network while the prober itself was offline.
     pub offline: bool,
-    /// Status of the response; `None` without one.
+    /// HTTP status of the response. `None` if there was no response.
     pub http_status: Option<u16>,
-    /// What only a failed run has; `None` on success.
+    /// Details of a failure. `None` on success.
     pub failure: Option<Box<Failure>>,
     duration: Micros,
     phases: [Micros; Phases::NAMES.len()],
@@ -34,25 +34,25 @@ pub struct Run {
     per_token: Option<NonZero<Micros>>,
 }
 
-/// Of a failed run.
+/// Details of a failed run.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Failure {
-    /// What exactly happened, in our own words; empty where the reason says it all.
+    /// What happened; empty if the reason is sufficient.
     pub detail: Cow<'static, str>,
-    /// What to do about it, in our own words.
+    /// Remedy.
     pub hint: &'static str,
-    /// The service's own code, gated.
+    /// Error code of the service, from the allowlist.
     pub error_code: Option<Cow<'static, str>>,
-    /// The provider that a gateway's error names, gated.
+    /// Provider named in a gateway's error, from the allowlist.
     pub upstream: Option<&'static str>,
-    /// How long the service asks to wait, in seconds; `None` where it does not ask.
+    /// Wait requested by the service, in seconds. `None` if it requested none.
     pub retry_after: Option<f64>,
-    /// The service's id of the request, gated: what a ticket needs.
+    /// Request ID assigned by the service, which its support asks for.
     pub request_id: Option<Box<str>>,
 }
 
 impl Run {
-    /// What is kept of an outcome that came while the prober itself was offline, or was not.
+    /// Converts an outcome. `offline` is whether the prober itself was offline.
     pub fn of(outcome: &Outcome, offline: bool) -> Self {
         let failure = (!outcome.success()).then(|| {
             Box::new(Failure {
@@ -79,34 +79,34 @@ impl Run {
         }
     }
 
-    /// Whether it succeeded.
+    /// Returns whether the run succeeded.
     pub fn success(&self) -> bool {
         self.reason == Reason::Ok
     }
 
-    /// Whether it counts against availability: caller and prober faults are not the service's downtime. `None`: it says
-    /// nothing of it, since the prober itself was offline.
+    /// Returns whether the run counts as downtime of the service. Returns `None` if the prober
+    /// itself was offline, because the run is then no evidence.
     pub fn is_downtime(&self) -> Option<bool> {
         let down = matches!(self.fault, Fault::Gateway | Fault::Provider | Fault::Network);
         (!self.offline).then_some(down)
     }
 
-    /// From its start to its end.
+    /// Returns the duration of the run.
     pub fn duration(&self) -> Duration {
         Duration::from_micros(self.duration.into())
     }
 
-    /// In the order of [`Phases::NAMES`].
+    /// Returns the time spent in each phase, in the order of [`Phases::NAMES`].
     pub fn phases(&self) -> [Duration; Phases::NAMES.len()] {
         self.phases.map(|phase| Duration::from_micros(phase.into()))
     }
 
-    /// Until the first visible content of a stream; `None` where there was none, or no stream.
+    /// Returns the time to the first visible content of a stream. Returns `None` if there was none.
     pub fn first_token(&self) -> Option<Duration> {
         self.first_token.map(|time| Duration::from_micros(time.get().into()))
     }
 
-    /// Between the visible tokens of a stream, on average; `None` where it cannot be told.
+    /// Returns the mean time between visible tokens of a stream. Returns `None` if it is unknown.
     pub fn per_token(&self) -> Option<Duration> {
         self.per_token.map(|time| Duration::from_micros(time.get().into()))
     }

@@ -1,18 +1,19 @@
-//! What has changed since the state was last written, no larger than the state itself.
+//! Changes since the last write of the state. Their size is bounded by that of the state itself.
 
 use std::{collections::BTreeMap, sync::Arc, time::SystemTime};
 
 use super::file::{Identity, Kept, KeptBackoff, KeptSpending};
 
-/// What has changed since the last write: of each thing its last value, so that it grows with the probes and not with the
-/// time that a write takes.
+/// Changes since the last write. Only the latest value of each item is kept, so the size depends on
+/// the number of probes and not on how long a write takes.
 #[derive(Debug, Default)]
 pub(super) struct Changes {
-    /// What the reloads have left, before all that follows; `None`: there was no reload.
+    /// Probes that remained after the reloads, which happened before all changes below. `None` if
+    /// there was no reload.
     retained: Option<Retained>,
     waits: BTreeMap<Arc<Identity>, Option<KeptBackoff>>,
     runs: BTreeMap<Arc<Identity>, Runs>,
-    /// `None`: it is as before.
+    /// `None` if it has not changed.
     spending: Option<KeptSpending>,
 }
 
@@ -26,7 +27,7 @@ struct Retained {
 #[derive(Clone, Copy, Debug)]
 struct Runs {
     last_run: SystemTime,
-    /// `None`: it is as before.
+    /// `None` if it has not changed.
     last_success: Option<SystemTime>,
 }
 
@@ -45,8 +46,8 @@ impl Changes {
         self.runs.insert(Arc::clone(who), Runs { last_run: time, last_success });
     }
 
-    /// Forgets all probes but these, which are sorted, and the spending where there is no budget. A probe that one reload
-    /// takes away and the next one brings back begins anew.
+    /// Drops all probes except these, which are sorted, and the spending if there is no budget. A
+    /// probe that one reload removes and the next one restores starts without state.
     pub(super) fn retain(&mut self, mut probes: Vec<Arc<Identity>>, budget: bool) {
         self.waits.retain(|who, _| probes.binary_search(who).is_ok());
         self.runs.retain(|who, _| probes.binary_search(who).is_ok());
@@ -59,7 +60,7 @@ impl Changes {
             Some(Retained { probes, budget: budget && before.is_none_or(|before| before.budget) });
     }
 
-    /// Takes them over into what is kept.
+    /// Applies the changes to the state.
     pub(super) fn apply(self, kept: &mut Kept) {
         let Self { retained, waits, runs, spending } = self;
         if let Some(Retained { probes, budget }) = retained {

@@ -1,4 +1,4 @@
-//! The right to keep state in a directory, which one process has at a time.
+//! Lock on the state directory, which one process holds at a time.
 
 use std::{
     fs::{self, File},
@@ -10,7 +10,7 @@ use rustix::{
     io::Errno,
 };
 
-/// Kept for as long as the directory is written. The kernel takes it back however the process ends.
+/// Lock on a directory. The kernel releases it when the process ends, however it ends.
 #[derive(Debug)]
 pub struct Claim {
     directory: File,
@@ -18,28 +18,30 @@ pub struct Claim {
 
 impl Drop for Claim {
     fn drop(&mut self) {
-        // Closing it would leave it to a child that was just forked, until that runs its own program.
+        // Unlock explicitly: closing alone would leave the lock with a child that was just forked,
+        // until it executes its program.
         let _ = flock(&self.directory, FlockOperation::Unlock);
     }
 }
 
-/// Two that write the same file would each undo what the other one remembers.
+/// Another process uses the directory. Two processes that write the same file would overwrite each
+/// other's state.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error(
-    "state.directory {} is in use by another langmart-prober; end that one or give this one another state.directory",
+    "state.directory {} is in use by another langmart-prober; stop that process, or set another state.directory",
     .0.display()
 )]
 pub struct Taken(PathBuf);
 
-/// Claims the directory, which is made where it is missing. `None`: it cannot be locked, for whatever reason; whether it
-/// can be written is for the writer to find out.
+/// Locks the directory, and creates it if it is missing. Returns `None` if it cannot be locked for
+/// another reason; the writer reports whether it can be written.
 pub fn claim(directory: &Path) -> Result<Option<Claim>, Taken> {
     let opened = fs::create_dir_all(directory).and_then(|()| File::open(directory));
     let Ok(opened) = opened else { return Ok(None) };
     match flock(&opened, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => Ok(Some(Claim { directory: opened })),
         Err(Errno::WOULDBLOCK) => Err(Taken(directory.to_owned())),
-        // Some network file systems lock no directories.
+        // Some network file systems cannot lock directories.
         Err(_) => Ok(None),
     }
 }
@@ -53,7 +55,7 @@ mod tests {
         let place = tempfile::tempdir().unwrap();
         let directory = place.path().join("state");
         let first = claim(&directory).unwrap();
-        assert!(first.is_some(), "it is made where it is missing");
+        assert!(first.is_some(), "a missing directory is created");
         assert_eq!(claim(&directory).unwrap_err(), Taken(directory.clone()));
         drop(first);
         assert!(claim(&directory).unwrap().is_some());

@@ -1,4 +1,4 @@
-//! The state on disk: one JSON file with a version, replaced atomically, read with mistrust.
+//! The state file: versioned JSON, replaced atomically, and validated when it is read.
 
 use std::{
     collections::BTreeMap,
@@ -16,34 +16,35 @@ use serde::{Deserialize, Serialize};
 
 use crate::outcome::{Check, Subject};
 
-/// The file in the state directory, and what a new one is called until it is whole.
+/// Name of the state file, and of a new one until it is complete.
 const NAME: &str = "state.json";
 const UNFINISHED: &str = "state.json.new";
-/// What the name of a file that could not be read begins with, once it is put aside.
+/// Prefix of the name of a file that could not be read and was set aside.
 const DAMAGED: &str = "state.json.damaged-";
 
-/// Of the form below. Another one is some other program version's, and is not guessed at.
+/// Version of the format below. Files of other versions are not read.
 const VERSION: u32 = 1;
 
-/// The most that a state file may hold, in bytes: the most probes that a configuration may have, with the longest names.
-const LONGEST: u64 = 16 << 20;
+/// Maximum size of a state file in bytes: enough for the maximum number of probes with the longest
+/// names.
+const MAX_FILE_BYTES: u64 = 16 << 20;
 
-/// The days between year 0 of the calendar's day count and 1970.
+/// Day 0 of [`KeptSpending::day`].
 const EPOCH: Date = Date::constant(1970, 1, 1);
 
-/// Which probe: the same over a restart while all of these are.
+/// Identity of a probe. A probe keeps its state across a restart as long as all of these are equal.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Identity {
     probe: String,
     provider: String,
     check: String,
-    /// Empty: the probe has none.
+    /// Empty if the probe has no model.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     model: String,
 }
 
 impl Identity {
-    /// Whose records and series these are.
+    /// Returns the identity of a subject.
     pub fn of(Subject { probe, provider, check, model }: Subject<'_>) -> Self {
         let check: Check = check;
         Self {
@@ -55,56 +56,56 @@ impl Identity {
     }
 }
 
-/// What is kept.
+/// The persisted state.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Kept {
-    /// The day's spending; `None`: there is no budget.
+    /// Spending of the day. `None` if there is no budget.
     pub spending: Option<KeptSpending>,
-    /// By probe, those of which anything is known.
+    /// State by probe, without probes that have none.
     pub probes: BTreeMap<Identity, KeptProbe>,
 }
 
-/// What a UTC day has taken of the budget.
+/// Spending of a UTC day.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct KeptSpending {
-    /// Counted from 1970-01-01.
+    /// Day number, counted from 1970-01-01.
     pub day: u64,
-    /// US dollars, finite, 0 or more.
+    /// US dollars, finite and not negative.
     pub usd: f64,
-    /// Tokens, input and output together.
+    /// Input and output tokens.
     pub tokens: u64,
 }
 
-/// What is kept of one probe.
+/// The persisted state of one probe.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct KeptProbe {
-    /// When the last finished run began; `None`: that is not known.
+    /// Start of the last finished run. `None` if unknown.
     pub last_run: Option<SystemTime>,
-    /// When the last successful run began; `None`: that is not known.
+    /// Start of the last successful run. `None` if unknown.
     pub last_success: Option<SystemTime>,
-    /// `None`: no wait, and the next one would be the first.
+    /// The backoff. `None` if there is none, so that the next wait would be the first.
     pub backoff: Option<KeptBackoff>,
 }
 
-/// A probe's wait.
+/// The persisted backoff of a probe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KeptBackoff {
-    /// No run before then; `None`: the wait is over, its step is left.
+    /// Time until which no run takes place. `None` if the wait is over and only its step remains.
     pub until: Option<SystemTime>,
     /// The last wait without a hint, in intervals.
     pub step: u64,
 }
 
-/// What was found, and what the operator should know.
+/// Result of reading the state file.
 #[derive(Debug, Default)]
 pub struct Loaded {
-    /// Nothing where there was no file, or none that could be read.
+    /// The state; empty if there was no readable file.
     pub kept: Kept,
-    /// Why the file could not be read and where it is now; `None`: all is well.
+    /// Why the file could not be read and where it is now. `None` if there was no error.
     pub warning: Option<String>,
 }
 
-/// The state in a directory, as of `now`. It never fails: a file that cannot be read is put aside.
+/// Reads the state in a directory, as of `now`. A file that cannot be read is set aside.
 pub fn load(directory: &Path, now: SystemTime) -> Loaded {
     let path = directory.join(NAME);
     let read = read(&path).and_then(|bytes| match bytes {
@@ -116,17 +117,17 @@ pub fn load(directory: &Path, now: SystemTime) -> Loaded {
         Err(why) => {
             let path = path.display();
             let aside = match put_aside(directory, now) {
-                Ok(name) => format!("it is kept as {name}"),
-                Err(error) => format!("nor can it be put aside: {error}"),
+                Ok(name) => format!("it was renamed to {name}"),
+                Err(error) => format!("renaming it failed: {error}"),
             };
-            let warning = format!("{path} {why}; {aside}; waits and spending begin anew");
+            let warning = format!("{path} {why}; {aside}; backoff and spending start from zero");
             Loaded { kept: Kept::default(), warning: Some(warning) }
         }
     }
 }
 
-/// Replaces the file in the directory, which is made where it is missing. After a return without an error the new state
-/// survives a crash of the machine; after one with it, the old one or the new one does.
+/// Replaces the state file, and creates the directory if it is missing. After success the new state
+/// survives a crash of the machine; after an error either the old or the new one does.
 pub(super) fn save(directory: &Path, kept: &Kept) -> io::Result<()> {
     let bytes = render(kept);
     let mut file = match create(directory) {
@@ -142,8 +143,8 @@ pub(super) fn save(directory: &Path, kept: &Kept) -> io::Result<()> {
     File::open(directory)?.sync_all()
 }
 
-/// Begins a new file. Whatever is in its place is removed, and a link there is not followed: the directory may be writable
-/// for others than root, who may run the prober.
+/// Creates a new file. An existing file or link in its place is removed and not followed, because
+/// the directory may be writable for users other than root, as whom the prober may run.
 fn create(directory: &Path) -> io::Result<File> {
     let path = directory.join(UNFINISHED);
     #[cfg(test)]
@@ -155,17 +156,18 @@ fn create(directory: &Path) -> io::Result<File> {
     OpenOptions::new().write(true).create_new(true).mode(0o640).open(path)
 }
 
-/// A pipe of this name holds writes up as a disk does that blocks, until a reader opens it.
+/// A FIFO of this name blocks writes, as a blocked disk does, until a reader opens it.
 #[cfg(test)]
 pub(super) const HOLD: &str = "hold";
 
 #[cfg(test)]
 fn held_up(directory: &Path) {
-    // There is none in most tests.
+    // Most tests have no such FIFO.
     let _ = OpenOptions::new().write(true).open(directory.join(HOLD));
 }
 
-/// The bytes of the file; `None`: there is none. A link is not followed, and a pipe does not block the start.
+/// Reads the file. Returns `None` if it does not exist. Links are not followed, and a FIFO does not
+/// block the start.
 fn read(path: &Path) -> Result<Option<Vec<u8>>, String> {
     let unreadable = |error: io::Error| format!("cannot be read: {error}");
     match fs::symlink_metadata(path) {
@@ -181,14 +183,15 @@ fn read(path: &Path) -> Result<Option<Vec<u8>>, String> {
         return Err("is not a regular file".to_owned());
     }
     let mut bytes = Vec::new();
-    file.take(LONGEST + 1).read_to_end(&mut bytes).map_err(unreadable)?;
-    if bytes.len() as u64 > LONGEST {
-        return Err(format!("is larger than {LONGEST} bytes"));
+    file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes).map_err(unreadable)?;
+    if bytes.len() as u64 > MAX_FILE_BYTES {
+        return Err(format!("is larger than {MAX_FILE_BYTES} bytes"));
     }
     Ok(Some(bytes))
 }
 
-/// Renames the file, and removes the one that was put aside before: one is enough to see what happened.
+/// Renames the file, and removes the one that was set aside before, since one is enough to
+/// investigate.
 fn put_aside(directory: &Path, now: SystemTime) -> io::Result<String> {
     let seconds = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
     let name = format!("{DAMAGED}{seconds}");
@@ -198,7 +201,7 @@ fn put_aside(directory: &Path, now: SystemTime) -> io::Result<String> {
         .collect();
     fs::rename(directory.join(NAME), directory.join(&name))?;
     for path in earlier.into_iter().filter(|path| *path != directory.join(&name)) {
-        // What cannot be removed is one file too many, and no more.
+        // A file that cannot be removed only takes space.
         let _ = fs::remove_file(path);
     }
     Ok(name)
@@ -208,7 +211,7 @@ fn is_damaged(name: &OsStr) -> bool {
     name.as_encoded_bytes().starts_with(DAMAGED.as_bytes())
 }
 
-/// The form on disk. Times are RFC 3339, since people look into it too.
+/// The file format. Times are RFC 3339, to be readable.
 #[derive(Debug, Serialize, Deserialize)]
 struct OnDisk {
     version: u32,
@@ -243,7 +246,7 @@ struct BackoffOnDisk {
     step: u64,
 }
 
-/// Only the version, which says whether the rest can be understood.
+/// The version alone, which decides whether the rest can be parsed.
 #[derive(Deserialize)]
 struct Version {
     version: u32,
@@ -253,12 +256,12 @@ fn parse(bytes: &[u8], now: SystemTime) -> Result<Kept, String> {
     let Version { version } = serde_json::from_slice(bytes).map_err(|error| damaged(&error))?;
     if version != VERSION {
         return Err(format!(
-            "has version {version}, of another version of this program, which has {VERSION}"
+            "has format version {version}; this program reads version {VERSION}"
         ));
     }
     let OnDisk { version: _, budget, probes } =
         serde_json::from_slice(bytes).map_err(|error| damaged(&error))?;
-    // What is ahead of the clock has not happened.
+    // Times in the future are invalid.
     let past = |text: Option<String>| time(text).filter(|time| *time <= now);
     let probes = probes.into_iter().map(|probe| {
         let ProbeOnDisk { identity, last_run, last_success, backoff } = probe;
@@ -269,7 +272,7 @@ fn parse(bytes: &[u8], now: SystemTime) -> Result<Kept, String> {
     Ok(Kept { spending: budget.and_then(spending), probes: probes.collect() })
 }
 
-/// Where the file is broken; not what stands there.
+/// Returns the position of the error, without quoting the file.
 fn damaged(error: &serde_json::Error) -> String {
     format!("is damaged at line {}, column {}", error.line(), error.column())
 }
@@ -302,12 +305,12 @@ fn render(kept: &Kept) -> Vec<u8> {
         }
     });
     let on_disk = OnDisk { version: VERSION, budget, probes: probes.collect() };
-    let mut bytes = serde_json::to_vec(&on_disk).expect("it has no key that is no string");
+    let mut bytes = serde_json::to_vec(&on_disk).expect("all keys are strings");
     bytes.push(b'\n');
     bytes
 }
 
-/// The calendar's date of a day; of one that it cannot hold, its last.
+/// Returns the date of a day number, or the last date of the calendar if it is out of range.
 fn date(day: u64) -> Date {
     let days = jiff::Span::new().try_days(i64::try_from(day).unwrap_or(i64::MAX));
     days.and_then(|days| EPOCH.checked_add(days)).unwrap_or(Date::MAX)

@@ -1,4 +1,5 @@
-//! What waits for the state's writer, and what it holds back until the state is on disk.
+//! Queues changes for the state's writer, and holds back records until the state they changed is on
+//! disk.
 
 use std::{
     collections::VecDeque,
@@ -17,32 +18,33 @@ use super::{
 };
 use crate::lines::{Counters, Inbox, Writer};
 
-/// How many records wait at most. It takes a disk that hangs to fill it.
+/// Maximum number of records held back. Only a blocked disk can fill it.
 const CAPACITY: usize = 4096;
 
-/// How long changes gather between two writes, and so how long a record may be held back: a disk of the cheap kind is
-/// worn by writes, and each takes it some milliseconds.
+/// Minimum time between two writes, and so the longest time that a record is held back. It limits
+/// wear of the disk; each write takes some milliseconds.
 const GATHERING: Duration = Duration::from_millis(250);
 
-/// Takes changes without ever waiting, writes them on a thread of its own, and releases what came with a change once
-/// that is on disk, or cannot be brought there.
+/// Accepts changes without blocking and writes them on a thread of its own. An item that comes with
+/// a change is released once the change is on disk or cannot be written.
 pub struct Keeper<T: Send + 'static> {
     writer: Writer<Pending<T>>,
     held: Arc<Held<T>>,
 }
 
-/// What is not being written yet.
+/// Changes and items that are not being written yet.
 struct Pending<T> {
     changes: Changes,
-    /// There is something to write.
+    /// Whether there is something to write.
     changed: bool,
-    /// What is to be released once these changes are on disk.
+    /// Items to release once these changes are on disk.
     waiting: VecDeque<T>,
     held: Arc<Held<T>>,
 }
 
-/// What came with the changes that are being written. One is released while the queue is locked, so that whoever locks it
-/// finds each of them here or released. It is locked after the writer's inbox, where both are.
+/// Items whose changes are being written. An item is released while the queue is locked, so that
+/// every item is either in the queue or released. If both locks are needed, the inbox is locked
+/// first.
 struct Held<T> {
     queue: Mutex<VecDeque<T>>,
     release: Box<dyn Fn(T) + Send + Sync>,
@@ -50,7 +52,8 @@ struct Held<T> {
 }
 
 impl<T: Send + 'static> Keeper<T> {
-    /// Starts the thread, which writes `kept` at once: a directory that cannot be written is known from the start.
+    /// Starts the thread, which writes `kept` immediately, so that an unwritable directory is
+    /// detected at the start.
     pub fn start(
         directory: PathBuf,
         kept: Kept,
@@ -71,40 +74,44 @@ impl<T: Send + 'static> Keeper<T> {
         Ok(Self { writer, held })
     }
 
-    /// The probe's wait is this from now on; `None`: it has none.
+    /// Sets the backoff of a probe. `None` means that it has none.
     pub fn waits(&self, who: &Arc<Identity>, backoff: Option<KeptBackoff>) {
         self.change(|changes| changes.waits(who, backoff));
     }
 
-    /// The day has taken so much, asked for here: of two who tell at once, the later one tells what is so.
+    /// Sets the spending of the day. It is read while the inbox is locked, so that of two
+    /// concurrent callers the later one stores the latest value.
     pub fn spent(&self, spending: impl FnOnce() -> KeptSpending) {
         self.change(|changes| changes.spent(spending()));
     }
 
-    /// A run has ended that began then. What comes with it is released once all that was told so far is on disk; at
-    /// once where the disk hangs and too many wait.
+    /// Records that a run which started at `time` has ended. `released` is released once all
+    /// changes up to now are on disk, or immediately if the disk is blocked and too many items are
+    /// held back.
     pub fn ran(&self, who: &Arc<Identity>, time: SystemTime, success: bool, released: T) {
         self.change_and_release(|changes| changes.ran(who, time, success), Some(released));
     }
 
-    /// Releases it as [`Keeper::ran`] does, after all that was told so far.
+    /// Releases an item as [`Keeper::ran`] does, after all changes up to now.
     pub fn follows(&self, released: T) {
         self.change_and_release(|_| (), Some(released));
     }
 
-    /// From now on there are these probes, and a budget or none: what is kept of others is forgotten.
+    /// Drops the state of all probes except these, and of the budget if there is none.
     pub fn retain(&self, mut probes: Vec<Arc<Identity>>, budget: bool) {
         probes.sort();
         self.change(|changes| changes.retain(probes, budget));
     }
 
-    /// Changes that came after the stop, writes that failed, panics after which the thread went on.
+    /// Returns the counters: changes after the stop, failed writes, and panics after which the
+    /// thread continued.
     pub fn counters(&self) -> &Counters {
         &self.held.counters
     }
 
-    /// Takes no more changes and waits until all are written and released, at most until the deadline. Then the rest is
-    /// released unwritten: a disk that hangs may cost what a restart remembers, and no record.
+    /// Closes the inbox and waits until all changes are written and all items are released, up to
+    /// the deadline. The remaining items are then released without being written: a blocked disk
+    /// may lose state, but no record.
     pub fn stop(&self, deadline: Duration) {
         self.writer.stop(deadline, Pending::hold);
         self.held.release_all();
@@ -114,8 +121,8 @@ impl<T: Send + 'static> Keeper<T> {
         self.change_and_release(change, None);
     }
 
-    /// Takes note of a change, unless the end has come, which is counted. What comes with it is released afterwards; at
-    /// once where there is no room for it.
+    /// Queues a change, or counts it as dropped after the stop. The item is released afterwards, or
+    /// immediately if too many are held back.
     fn change_and_release(&self, change: impl FnOnce(&mut Changes), mut released: Option<T>) {
         let open = self.writer.change(|pending| {
             change(&mut pending.changes);
@@ -139,7 +146,8 @@ impl<T: Send + 'static> fmt::Debug for Keeper<T> {
 }
 
 impl<T> Pending<T> {
-    /// What waits comes with what is being written from now on. It is always found in one place: the inbox is locked.
+    /// Moves the pending items to those being written. The inbox is locked, so that each item is
+    /// always in exactly one place.
     fn hold(&mut self) {
         self.held.lock().append(&mut self.waiting);
     }
@@ -167,7 +175,7 @@ impl<T> Held<T> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Releases everything in order. A panic costs what it happened with, and is counted.
+    /// Releases all items in order. A panic loses its item and is counted.
     fn release_all(&self) {
         let release_next = || self.lock().pop_front().map(&self.release).is_some();
         loop {
@@ -182,7 +190,7 @@ impl<T> Held<T> {
     }
 }
 
-/// The state on disk.
+/// The state file and its content.
 struct StateFile {
     directory: PathBuf,
     kept: Kept,
@@ -194,14 +202,14 @@ impl StateFile {
         let directory: &Path = &self.directory;
         match save(directory, &self.kept) {
             Ok(()) if mem::take(&mut self.failing) => {
-                info!(directory = %directory.display(), "State is written again");
+                info!(directory = %directory.display(), "State writable again");
             }
             Ok(()) => {}
             Err(error) => {
                 counters.errors.fetch_add(1, Ordering::Relaxed);
                 if !mem::replace(&mut self.failing, true) {
                     let directory = directory.display();
-                    warn!(%directory, %error, "State cannot be written, a restart would forget waits and spending");
+                    warn!(%directory, %error, "Failed to write state; a restart would lose backoff and spending");
                 }
             }
         }
@@ -230,7 +238,7 @@ mod tests {
         Arc::new(Identity::of(Subject { probe, provider: "groq", check: Check::Chat, model: None }))
     }
 
-    /// A keeper whose releases arrive here, each with what was on disk just then.
+    /// A keeper whose released items arrive here, each with the content of the disk at that time.
     fn keeper(directory: &Path) -> (Keeper<u32>, mpsc::Receiver<(u32, Kept)>) {
         let (sender, released) = mpsc::channel();
         let place = directory.to_owned();
@@ -255,7 +263,7 @@ mod tests {
         for expected in 0..1000_u32 {
             let (number, kept) = released.try_recv().unwrap();
             assert_eq!(number, expected);
-            // More may be there already, less may not.
+            // The disk may hold later values, but not earlier ones.
             let probe = kept.probes[&who];
             assert!(probe.backoff.unwrap().step >= number.into());
             assert!(kept.spending.unwrap().tokens >= number.into());
@@ -297,11 +305,11 @@ mod tests {
     #[test]
     fn a_disk_that_cannot_be_written_costs_no_record() {
         let directory = tempfile::tempdir().unwrap();
-        // A file in the place of the directory.
+        // A file in place of the directory.
         let place = directory.path().join("taken");
         fs::write(&place, "").unwrap();
         let (keeper, released) = keeper(&place);
-        // The first write is of what was kept before.
+        // The first write is of the initial state.
         while keeper.counters().errors.load(Ordering::Relaxed) == 0 {
             thread::yield_now();
         }
@@ -313,28 +321,28 @@ mod tests {
         keeper.ran(&identity("p"), SystemTime::UNIX_EPOCH, true, 2);
         assert!(
             released.recv_timeout(LONG).unwrap().1.probes.contains_key(&identity("p")),
-            "it is made anew"
+            "the directory is created again"
         );
     }
 
-    /// Makes writes hang from the next one on: whoever opens a pipe for writing waits for a reader.
+    /// Blocks writes from the next one on, because opening a FIFO for writing waits for a reader.
     fn hang(directory: &Path) {
         mknodat(CWD, directory.join(HOLD), FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
     }
 
-    /// Lets the write go on that hangs, as long as the file is open.
+    /// Unblocks the blocked write, as long as the returned file is open.
     fn go_on(directory: &Path) -> File {
         let hung = directory.join("hung");
         fs::rename(directory.join(HOLD), &hung).unwrap();
         File::options().read(true).write(true).open(hung).unwrap()
     }
 
-    /// A keeper that hangs in a write, with record 0. All records arrive here.
+    /// A keeper that is blocked in a write, with record 0. All records arrive here.
     fn hanging(directory: &Path) -> (Keeper<usize>, mpsc::Receiver<usize>) {
         let (sender, released) = mpsc::channel();
         let release = move |number| sender.send(number).unwrap();
         let keeper = Keeper::start(directory.to_owned(), Kept::default(), release).unwrap();
-        // A first write was not hindered.
+        // The first write is not blocked.
         keeper.follows(usize::MAX);
         assert_eq!(released.recv_timeout(LONG), Ok(usize::MAX));
         hang(directory);
@@ -355,7 +363,7 @@ mod tests {
         assert_eq!(
             released.try_recv(),
             Ok(CAPACITY + 1),
-            "there was no room for it, so it waits for nothing"
+            "the queue was full, so it is released immediately"
         );
         let _reader = go_on(directory.path());
         keeper.stop(LONG);
@@ -401,13 +409,13 @@ mod tests {
         keeper.stop(Duration::from_millis(1));
         assert!(keeper.counters().clock.in_progress() >= Duration::from_millis(1), "the write is blocked");
         assert_eq!(released.try_iter().collect::<Vec<_>>(), [0, 1]);
-        // The thread need not be waited for.
+        // The thread does not need to be awaited.
         drop(go_on(directory.path()));
     }
 
     #[test]
     fn a_stop_at_any_moment_returns_when_all_records_are_released_in_order() {
-        // So many are on their way for long between the changes that wait and those that are written.
+        // Enough records to be moved for a while from the pending to the written ones.
         const RECORDS: u32 = 2000;
         for round in 0..100 {
             let directory = tempfile::tempdir().unwrap();

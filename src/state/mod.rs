@@ -1,9 +1,10 @@
-//! What survives a restart: waits, the day's spending, and when each probe ran and succeeded last; nothing else.
+//! State that survives a restart: backoff, spending of the day, and the times of each probe's last
+//! run and last success.
 //!
-//! - `claim` keeps other processes from the directory meanwhile.
-//! - `file` is the form on disk: written as a whole or not at all, read with mistrust.
-//! - `changes` is what is not written yet: of each thing the last value.
-//! - `keeper` has it written, before the record of the run that changed it is released.
+//! - `claim` locks the directory against other processes.
+//! - `file` is the file format: written atomically, validated when read.
+//! - `changes` holds the changes that are not written yet.
+//! - `keeper` writes them, before the record of the run that caused them is released.
 
 mod changes;
 mod claim;

@@ -229,8 +229,8 @@ fn a_damaged_file_is_put_aside_and_the_daemon_starts() {
         let mut daemon = place.daemon();
         assert_eq!(daemon.scrape().find("langmart_probe_last_run_timestamp_seconds", &[]), None);
         let log = daemon.stop();
-        assert_eq!(log.matches("State could not be restored").count(), 1, "{text:?}: {log}");
-        assert!(log.contains("it is kept as state.json.damaged-"), "{log}");
+        assert_eq!(log.matches("State is lost").count(), 1, "{text:?}: {log}");
+        assert!(log.contains("it was renamed to state.json.damaged-"), "{log}");
         let damaged = fs::read_dir(place.path("state")).unwrap().filter(|entry| {
             entry.as_ref().unwrap().file_name().to_str().unwrap().starts_with("state.json.damaged-")
         });
@@ -249,7 +249,7 @@ fn a_directory_that_cannot_be_written_is_a_warning() {
     assert!(scrape.value("langmart_prober_log_write_errors_total", &[("file", "state")]) >= 1.0);
     assert_eq!(scrape.value("langmart_prober_log_write_errors_total", &[("file", "results")]), 0.0);
     let log = daemon.stop();
-    assert_eq!(log.matches("State cannot be written").count(), 1, "{log}");
+    assert_eq!(log.matches("Failed to write state").count(), 1, "{log}");
     assert!(records(&place).len() >= 3, "records do not depend on it");
     // The directory comes, and goes while the daemon runs.
     fs::remove_file(place.path("state")).unwrap();

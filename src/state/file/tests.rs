@@ -1,4 +1,4 @@
-//! The form on disk, and what of it is not believed.
+//! Tests of the file format, and of files that are rejected.
 
 use std::time::Duration;
 
@@ -38,7 +38,7 @@ fn load_bytes(bytes: &[u8]) -> Loaded {
     let files = names(directory.path());
     match &loaded.warning {
         None => assert_eq!(files, [NAME]),
-        Some(_) => assert_eq!(files, [format!("{DAMAGED}{NOW}")], "it was put aside, and nothing else"),
+        Some(_) => assert_eq!(files, [format!("{DAMAGED}{NOW}")], "the file is set aside, and nothing else"),
     }
     loaded
 }
@@ -84,7 +84,7 @@ fn a_file_cut_at_any_length_is_put_aside() {
         assert_eq!(loaded.kept, Kept::default(), "{length}");
         assert!(loaded.warning.is_some(), "{length}");
     }
-    assert_eq!(load_bytes(&bytes[..bytes.len() - 1]).kept, kept(), "it lacks but the newline");
+    assert_eq!(load_bytes(&bytes[..bytes.len() - 1]).kept, kept(), "only the newline is missing");
 }
 
 #[test]
@@ -93,15 +93,15 @@ fn what_is_foreign_is_put_aside_and_said() {
     fn check(bytes: &[u8], why: &str) {
         let warning = load_bytes(bytes).warning.unwrap();
         assert!(warning.contains(why), "{warning}");
-        assert!(warning.ends_with("waits and spending begin anew"), "{warning}");
+        assert!(warning.ends_with("backoff and spending start from zero"), "{warning}");
     }
     let text = String::from_utf8(render(&kept())).unwrap();
-    check(text.replace("\"version\":1", "\"version\":2").as_bytes(), "has version 2, of another version");
+    check(text.replace("\"version\":1", "\"version\":2").as_bytes(), "has format version 2");
     check(b"", "is damaged at line 1, column 0");
     check(b"\xff\xfe\x00", "is damaged at line 1");
     check(b"[1]", "is damaged");
     check("[".repeat(100_000).as_bytes(), "is damaged");
-    check(&vec![b' '; LONGEST as usize + 1], "is larger than 16777216 bytes");
+    check(&vec![b' '; MAX_FILE_BYTES as usize + 1], "is larger than 16777216 bytes");
     check(text.replace("0.00125", "1e999").as_bytes(), "is damaged");
     check(text.replace("0.00125", "NaN").as_bytes(), "is damaged");
 }
@@ -115,7 +115,7 @@ fn what_is_no_regular_file_does_not_block_the_start() {
     save(directory.path(), &kept()).unwrap();
 }
 
-/// A victim outside of the directory, and the directory with links of both kinds to it under that name.
+/// A victim outside of the directory, and the directory with a link to it under that name.
 fn linked(name: &str, hard: bool) -> (tempfile::TempDir, PathBuf, PathBuf) {
     let top = tempfile::tempdir().unwrap();
     let [victim, directory] = ["victim", "state"].map(|name| top.path().join(name));
@@ -146,7 +146,7 @@ fn link_in_place_of_the_state_is_not_read() {
     let loaded = load(&directory, at(NOW));
     assert_eq!(loaded.kept, Kept::default());
     assert!(loaded.warning.unwrap().contains("is not a regular file"));
-    assert_eq!(fs::read(&victim).unwrap(), render(&kept()), "the link alone is put aside");
+    assert_eq!(fs::read(&victim).unwrap(), render(&kept()), "only the link is set aside");
     save(&directory, &Kept::default()).unwrap();
     assert_eq!(fs::read(&victim).unwrap(), render(&kept()));
 }
