@@ -1,69 +1,74 @@
-//! Which due times a probe passes over after a service has shown its limits.
+//! Backoff: which slots a probe skips after a service has asked it to slow down.
 
 use std::time::Duration;
 
 use super::plan::{Moment, Plan};
 use crate::outcome::{Outcome, Reason};
 
-/// The longest wait that `overloaded` leads to, in intervals: overload passes quickly, and its end should be seen.
+/// Maximum wait after `overloaded`, in intervals. Overload passes quickly, and its end should be
+/// observed.
 const MAX_OVERLOADED_WAIT: u64 = 4;
 
-/// The waits of one probe.
+/// Backoff of one probe.
 ///
-/// With a hint, the next run is the first due time at or after now + min(hint, `max_backoff`) + up to a tenth of that.
+/// With a hint (`Retry-After` or equivalent), the next run is the first slot at or after now +
+/// min(hint, `max_backoff`) + jitter of up to a tenth of that.
 ///
-/// Without one, `rate_limited`, `billing` and `overloaded` double the wait, counted in whole intervals from the due
-/// time of the failed run. The first wait is one interval, that is the schedule as it is; the longest is what
-/// `max_backoff` holds of intervals, at least one, and four for `overloaded`. An example: a probe with an interval of
-/// 7 min and a `max_backoff` of 1 h that is rate limited from minute 0 on runs at minutes 7 (1 interval), 21 (2),
-/// 49 (4), 105 (8, all that an hour holds), 161 (8), and so on.
+/// Without a hint, `rate_limited`, `billing` and `overloaded` double the wait, which is counted in
+/// whole intervals from the slot of the failed run. The first wait is one interval, so the schedule
+/// does not change. The maximum is the number of intervals in `max_backoff`, at least one, and four
+/// for `overloaded`. Example: a probe with an interval of 7 min and a `max_backoff` of 1 h that is
+/// rate limited from minute 0 on runs at minutes 7 (1 interval), 21 (2), 49 (4), 105 (8, the
+/// maximum for one hour), 161 (8), and so on.
 ///
-/// A success, or a reload that changes the probe, ends all that. Other failures neither wait nor make the next wait
-/// shorter: a timeout between two `rate_limited` says nothing about the limit. Nor do failures with a hint.
+/// A success, or a reload that changes the probe, ends the backoff. Other failures cause no wait
+/// and do not reduce the next one, because a timeout between two `rate_limited` says nothing about
+/// the limit. The same holds for failures with a hint.
 #[derive(Debug)]
 pub(super) struct Backoff {
-    /// The last wait without a hint, in intervals; 0: none since the last success.
+    /// The last wait without a hint, in intervals. 0 if there was none since the last success.
     wait: u64,
-    /// The number of the first run that is not passed over; `None`: none is.
+    /// The first slot that is not skipped. `None` if none is skipped.
     resume: Option<u64>,
-    /// When the wait is over, on which the run that ends it follows; set where `resume` is.
+    /// End of the wait, followed by the run of `resume`. Set together with `resume`.
     over: Moment,
-    /// Until when the service asked to be left alone, also where no due run is passed over for it; `None`: it did not.
+    /// Time until which the service asked to wait, even if no slot is skipped for it. `None` if it
+    /// did not ask.
     asked: Option<Moment>,
-    /// The state of the generator that jitter comes from.
+    /// State of the random number generator for jitter.
     random: u64,
 }
 
 impl Backoff {
-    /// No wait. Different seeds give different jitter.
+    /// Creates a state without a wait. Different seeds lead to different jitter.
     pub(super) fn new(seed: u64) -> Self {
         Self { wait: 0, resume: None, over: Moment(0), asked: None, random: seed }
     }
 
-    /// Ends every wait.
+    /// Ends the backoff.
     pub(super) fn end(&mut self) {
         (self.wait, self.resume, self.asked) = (0, None, None);
     }
 
-    /// The number of the run that ends the wait, where `next` and more are passed over until then.
+    /// Returns the slot that ends the wait, if slots from `next` on are skipped until then.
     pub(super) fn resume(&self, next: u64) -> Option<u64> {
         self.resume.filter(|&resume| resume >= next)
     }
 
-    /// Whether a run of now would be sooner than the service asked for. Due runs are not: they are passed over.
+    /// Returns whether an on-demand run at `now` would be sooner than the service asked for.
+    /// Scheduled runs need no check, since their slots are skipped.
     pub(super) fn forbids(&self, now: Moment) -> bool {
         self.asked.is_some_and(|asked| now < asked)
     }
 
-    /// When the wait is over that passes over `next` and more, or that a run of now has to keep, and the step of the doubling;
-    /// `None`: neither is.
+    /// Returns the end of the wait, for scheduled or on-demand runs, and the step of the doubling.
+    /// Returns `None` if there is neither.
     pub(super) fn kept(&self, next: u64) -> Option<(Option<Moment>, u64)> {
         let over = self.resume(next).map(|_| self.over).max(self.asked);
         (over.is_some() || self.wait > 0).then_some((over, self.wait))
     }
 
-    /// Takes up what was kept over a restart. A wait that no service can have asked for is cut to the ceiling, a step
-    /// that no doubling leads to likewise.
+    /// Restores a persisted backoff. A wait or a step beyond the maximum is limited to it.
     pub(super) fn restore(
         &mut self,
         (over, wait): (Option<Moment>, u64),
@@ -81,7 +86,8 @@ impl Backoff {
         }
     }
 
-    /// Takes note of what run `number` found and when it ended. `next` is the first run that could follow it.
+    /// Applies the outcome of run `number`, which ended at `ended`. `next` is the first slot that
+    /// could follow it.
     pub(super) fn note(
         &mut self,
         outcome: &Outcome,
@@ -102,7 +108,8 @@ impl Backoff {
         } else if let Some(longest) = longest_wait(outcome.reason, plan, max_backoff) {
             self.wait = self.wait.saturating_mul(2).clamp(1, longest);
             let resume = number.saturating_add(self.wait);
-            // A little before that run, which a restart then finds on the same grid whatever the clocks' last digits.
+            // End slightly before the slot, so that a restart finds the same one despite rounding
+            // of the clocks.
             self.over = plan.due(resume).minus(plan.grace());
             resume
         } else {
@@ -111,8 +118,9 @@ impl Backoff {
         self.resume = Some(resume).filter(|&resume| resume > next);
     }
 
-    /// Takes note of the hint that an attempt between due runs was given, which forbids those that are due before: run
-    /// `next` and those after it. Whatever else it found leaves the waits as they are. False: there was no hint.
+    /// Applies the hint of an attempt between slots: slots from `next` on are skipped until the
+    /// wait is over. Other results of the attempt have no effect. Returns false if there was no
+    /// hint.
     pub(super) fn heed(
         &mut self,
         outcome: &Outcome,
@@ -133,13 +141,14 @@ impl Backoff {
         true
     }
 
-    /// Between nothing and a tenth of the wait.
+    /// Returns a random duration between zero and a tenth of the wait.
     fn jitter(&mut self, wait: Duration) -> Duration {
         let tenth = u64::try_from((wait / 10).as_nanos()).unwrap_or(u64::MAX);
         Duration::from_nanos(((u128::from(tenth) * u128::from(self.draw())) >> 64) as u64)
     }
 
-    /// The next number of `SplitMix64`: small, seeded, and good enough to keep probes apart.
+    /// Returns the next number of `SplitMix64`, which is small, seeded, and random enough to keep
+    /// probes apart.
     fn draw(&mut self) -> u64 {
         self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.random;
@@ -149,15 +158,16 @@ impl Backoff {
     }
 }
 
-/// The wait that a hint in seconds asks for, up to the ceiling. What is negative asks for none; what is no number is
-/// no hint.
+/// Converts a hint in seconds to a wait, limited to the maximum. A negative hint is a wait of zero.
+/// NaN is not a hint.
 fn hinted(seconds: Option<f64>, max_backoff: Duration) -> Option<Duration> {
     let seconds = seconds.filter(|seconds| !seconds.is_nan())?;
-    // Only what is too large for a Duration fails here.
+    // Only values too large for a `Duration` fail here.
     Some(Duration::try_from_secs_f64(seconds.max(0.0)).unwrap_or(Duration::MAX).min(max_backoff))
 }
 
-/// The longest wait that this failure leads to without a hint, in intervals; `None`: it leads to none.
+/// Returns the maximum wait after this failure without a hint, in intervals. Returns `None` if the
+/// failure causes no wait.
 fn longest_wait(reason: Reason, plan: &Plan, max_backoff: Duration) -> Option<u64> {
     let ceiling = plan.intervals_in(max_backoff).max(1);
     match reason {
@@ -186,7 +196,8 @@ mod tests {
         outcome
     }
 
-    /// How many intervals each of these failures waits, where the run that ends the wait fails the next way.
+    /// Checks the wait in intervals after each of these failures, where each run that ends a wait
+    /// fails in the next way.
     #[track_caller]
     fn check_waits(interval: Duration, max_backoff: Duration, outcomes: &[(Reason, Option<f64>, u64)]) {
         let plan = Plan::new("p", interval);
@@ -215,10 +226,10 @@ mod tests {
             check_waits(MINUTE, HOUR, &waits.map(|wait| (reason, None, wait)));
         }
         check_waits(MINUTE, HOUR, &[1, 2, 4, 4, 4].map(|wait| (Overloaded, None, wait)));
-        // The ceiling holds for overloaded too, and no wait is shorter than the interval.
+        // The maximum applies to `overloaded` too, and no wait is shorter than the interval.
         check_waits(MINUTE, 3 * MINUTE, &[1, 2, 3, 3].map(|wait| (Overloaded, None, wait)));
         check_waits(HOUR, MINUTE, &[1, 1, 1].map(|wait| (Billing, None, wait)));
-        // A success ends it; other failures keep the schedule and leave the next wait as it is.
+        // A success ends the backoff; other failures keep the schedule and the next wait.
         let doubling = [
             (RateLimited, None, 1),
             (RateLimited, None, 2),
@@ -229,7 +240,7 @@ mod tests {
             (RateLimited, None, 1),
         ];
         check_waits(MINUTE, HOUR, &doubling);
-        // Each reason doubles the wait before it, up to its own ceiling.
+        // Each reason doubles the wait before it, up to its own maximum.
         let mixed = [
             (RateLimited, None, 1),
             (RateLimited, None, 2),
@@ -245,20 +256,20 @@ mod tests {
     fn a_hint_moves_the_next_run_and_no_doubling() {
         use Reason::{Ok, RateLimited, Unavailable};
         let waits = [
-            // The run ends 0.3 s after its due time, so a hint of an interval passes over the next one.
+            // The run ends 0.3 s after its slot, so a hint of one interval skips the next slot.
             (RateLimited, Some(60.0), 2),
             (Unavailable, Some(59.0 / 1.1), 1),
             (RateLimited, Some(0.0), 1),
             (RateLimited, Some(-5.0), 1),
             (RateLimited, Some(f64::NEG_INFINITY), 1),
-            // A hint neither begins nor moves the doubling, nor does it need a reason of its own.
+            // A hint neither starts nor changes the doubling, and applies to any reason.
             (RateLimited, None, 1),
             (RateLimited, Some(90.0), 2),
             (RateLimited, None, 2),
-            // What is no number is no hint.
+            // NaN is not a hint.
             (RateLimited, Some(f64::NAN), 4),
             (Unavailable, Some(f64::NAN), 1),
-            // A success waits for nothing, whatever it carries.
+            // A success causes no wait, even with a hint.
             (Ok, Some(600.0), 1),
             (RateLimited, None, 1),
         ];
@@ -275,7 +286,7 @@ mod tests {
             let resume = backoff.resume(1001).unwrap();
             assert!((1060..=1066).contains(&resume), "{hint}: {resume}");
         }
-        // Nor does a ceiling without limit break the arithmetic.
+        // An unlimited maximum does not overflow.
         let mut backoff = Backoff::new(1);
         let hint = Some(f64::INFINITY);
         backoff.note(&outcome(Reason::RateLimited, hint), (1, 2), plan.due(1), &plan, Duration::MAX);
@@ -329,7 +340,7 @@ mod tests {
                 Duration::try_from_secs_f64(hint).unwrap_or(Duration::MAX).min(max_backoff)
             };
             prop_assert!(waited >= wait, "{waited:?} < {wait:?}");
-            // No later than jitter and the grid account for.
+            // No later than jitter and the slots explain.
             prop_assert!(waited <= wait + wait / 10 + Duration::from_millis(interval));
         }
     }

@@ -1,16 +1,19 @@
-//! What the generation checks may spend of a UTC day, in money and in tokens.
+//! Daily budget of the generation checks, in US dollars and tokens.
 //!
-//! A run is charged with the most that it can take before it starts: the tokens of its prompt, estimated, and
-//! `max_tokens`. At its end the charge becomes what the service counted. A run whose charge would take the day beyond a
-//! limit does not start, so that runs in flight together keep it too.
+//! Before it starts, a run is charged with the maximum that it can spend: its estimated input
+//! tokens and `max_tokens`. When it ends, the charge is replaced by the usage that the service
+//! reported. A run whose charge would exceed a limit does not start, so concurrent runs keep the
+//! limit too.
 //!
-//! An example: 100 tokens a day, and two probes that take 40 at most and 13 in truth. Both start at once (80 charged,
-//! then 26 spent). So it goes on while what is spent leaves room for 40: the last run starts at 52 spent, the next
-//! finds 65 and is refused; whoever needs 40 waits for the next day, and a probe that takes less may still run.
+//! Example: 100 tokens a day, and two probes that are charged 40 tokens and use 13. Both start
+//! together (80 charged, then 26 spent). This continues while 40 tokens remain: the last run starts
+//! at 52 spent, and the next one finds 65 and is refused. Probes that are charged 40 wait for the
+//! next day; a probe that is charged less may still run.
 //!
-//! The day is the wall clock's, but it begins only as time passes, which the monotonic clock shows. A wall clock that is
-//! set to another day changes the date of the account and not what is spent of it: a clock that was wrong gives no budget
-//! back, and costs at most the day in which it is corrected.
+//! The day is that of the wall clock, but it advances only as the monotonic clock does. If the wall
+//! clock is set to another day, the date of the account changes but the amount spent does not: a
+//! wrong clock never resets the budget, and costs at most the rest of the day on which it is
+//! corrected.
 
 use std::{
     fmt, mem,
@@ -25,55 +28,56 @@ use crate::{
     outcome::{Outcome, Reason},
 };
 
-/// Seconds of a UTC day as Unix time counts them.
+/// Seconds of a UTC day.
 pub(super) const DAY: u64 = 86_400;
 
-/// How far the wall clock may be set without a doubt about the day: a day that it brings so much nearer begins, and one
-/// that has begun stays.
+/// Clock adjustment that does not affect the day: a day that becomes due by a smaller step starts,
+/// and a day that has started does not end by one.
 const SMALL_STEP: Duration = Duration::from_secs(3600);
 
-/// What rounding may add to a sum of dollars, as a share of the limit.
+/// Tolerance for rounding errors in sums of dollars, as a share of the limit.
 const ROUNDING: f64 = 1e-9;
 
-/// The wall clock, which a test replaces.
+/// The wall clock, which tests replace.
 type Clock = Box<dyn Fn() -> SystemTime + Send + Sync>;
 
-/// The account of a day, for all probes. It is asked and told on the thread that times runs, and read by others.
+/// Account of the current day, for all probes. It is charged on the scheduling thread and read by
+/// others.
 pub struct Budget {
     clock: Clock,
     ledger: Mutex<Ledger>,
 }
 
-/// What a day has taken.
+/// Amount spent in a day.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Spent {
-    /// The UTC day, counted from 1970-01-01.
+    /// Day number, counted from 1970-01-01.
     pub day: u64,
-    /// US dollars, 0 or more.
+    /// US dollars, not negative.
     pub usd: f64,
-    /// Tokens, input and output together.
+    /// Input and output tokens.
     pub tokens: u64,
 }
 
 #[derive(Debug)]
 struct Ledger {
-    /// `None`: the configuration has no budget, and nothing is refused.
+    /// `None` if the configuration has no budget.
     limits: Option<config::Budget>,
-    /// When it was last looked at, by both clocks.
+    /// Time of the last update, by both clocks.
     seen: (SystemTime, Instant),
-    /// Counts the days that have begun.
+    /// Number of days that have started.
     number: u64,
     day: u64,
-    /// The day before, and what it took: the wall clock may be set back to it.
+    /// The previous day and its amount, because the wall clock may be set back to it.
     before: (u64, Amount),
-    /// Of runs that have ended.
+    /// Amount of runs that have ended.
     settled: Amount,
-    /// The charges of runs in flight.
+    /// Charges of runs in flight.
     in_flight: Amount,
     runs_in_flight: u64,
-    /// A run was refused today that runs in flight cannot make room for.
+    /// Whether a run was refused today that would be refused even without the runs in flight.
     reached: bool,
-    /// That was told.
+    /// Whether this has been announced.
     told: bool,
 }
 
@@ -83,18 +87,18 @@ struct Amount {
     tokens: u64,
 }
 
-/// A run that has been charged. Dropped without [`Charge::settle`], it has taken all that it could.
+/// Charge of one run. If it is dropped without [`Charge::settle`], the maximum remains charged.
 pub(super) struct Charge<'a> {
     budget: &'a Budget,
-    /// Of the ledger's day.
+    /// Number of the ledger's day.
     number: u64,
     most: Amount,
     taken: Amount,
 }
 
 impl Budget {
-    /// A budget, with what has been spent of it before a restart. What was spent on a later day than this was spent by a
-    /// clock that was wrong, and counts for today.
+    /// Creates a budget, with the amount spent before a restart. An amount that a wrong clock has
+    /// dated later than today counts for today.
     pub fn new(
         limits: Option<config::Budget>,
         spent: Option<Spent>,
@@ -119,7 +123,7 @@ impl Budget {
         Self { clock: Box::new(clock), ledger: Mutex::new(ledger) }
     }
 
-    /// Follows a reload: what is spent stays spent.
+    /// Applies reloaded limits. The amount spent does not change.
     pub fn set_limits(&self, limits: Option<config::Budget>) {
         let mut ledger = self.today();
         if ledger.limits != limits {
@@ -127,25 +131,25 @@ impl Budget {
         }
     }
 
-    /// The limits; `None`: there is no budget.
+    /// Returns the limits. Returns `None` if there is no budget.
     pub fn limits(&self) -> Option<config::Budget> {
         self.today().limits
     }
 
-    /// What this day has taken, the charges of runs in flight included.
+    /// Returns the amount spent today, including the charges of runs in flight.
     pub fn spent(&self) -> Spent {
         let ledger = self.today();
         let Amount { usd, tokens } = ledger.settled.plus(ledger.in_flight);
         Spent { day: ledger.day, usd, tokens }
     }
 
-    /// When the runs go on that were refused; `None`: none was refused for good today.
+    /// Returns when refused runs resume. Returns `None` if the budget is not exhausted.
     pub fn resumes(&self) -> Option<SystemTime> {
         let ledger = self.today();
         ledger.reached.then(|| ledger.end_of_day())
     }
 
-    /// The same, once a day.
+    /// Returns the same as [`Budget::resumes`], but only once per day.
     pub fn announce(&self) -> Option<SystemTime> {
         let mut ledger = self.today();
         let news = ledger.reached && !ledger.told;
@@ -153,22 +157,22 @@ impl Budget {
         news.then(|| ledger.end_of_day())
     }
 
-    /// For how long the probe has to wait, where it does not fit in what the runs that have ended left of the day;
-    /// `None`: it fits, or spends nothing.
+    /// Returns how long the probe must wait because its charge exceeds what finished runs have
+    /// left. Returns `None` if it can run.
     pub(super) fn pause(&self, probe: &Probe) -> Option<Duration> {
         let most = Amount::most_of(probe)?;
         let ledger = self.today();
         let fits = ledger.limits.is_none_or(|limits| ledger.settled.plus(most).is_within(&limits));
-        // The clock may have gone on, which only makes the wait too long by as much.
+        // The clock may have advanced meanwhile, which makes the wait too long by as much.
         (!fits).then(|| ledger.end_of_day().duration_since((self.clock)()).unwrap_or_default())
     }
 
-    /// Whether a run that starts now would find room.
+    /// Returns whether the budget has room for a run that starts now.
     pub(super) fn has_room(&self, probe: &Probe) -> bool {
         Amount::most_of(probe).is_none_or(|most| self.today().admit(most))
     }
 
-    /// Charges a run of the probe, which starts now: it has found room.
+    /// Charges a run of the probe. The caller has checked that there is room.
     pub(super) fn charge(&self, probe: &Probe) -> Option<Charge<'_>> {
         let most = Amount::most_of(probe)?;
         let mut ledger = self.today();
@@ -177,9 +181,9 @@ impl Budget {
         Some(Charge { budget: self, number: ledger.number, most, taken: most })
     }
 
-    /// The ledger of the day that it is.
+    /// Returns the ledger, advanced to the current day.
     fn today(&self) -> MutexGuard<'_, Ledger> {
-        // Nothing panics while it is held.
+        // Nothing panics while the lock is held.
         let mut ledger = self.ledger.lock().unwrap_or_else(PoisonError::into_inner);
         ledger.advance_to(((self.clock)(), Instant::now()));
         ledger
@@ -193,8 +197,8 @@ impl fmt::Debug for Budget {
 }
 
 impl Ledger {
-    /// Follows the clocks. A later day begins as time passes; where the wall clock was set to another day, that day has
-    /// taken what the one before had.
+    /// Advances the ledger to the current time. A later day starts as time passes; if the wall
+    /// clock was set to another day, the amount is carried over to that day.
     fn advance_to(&mut self, seen: (SystemTime, Instant)) {
         let (wall, monotonic) = seen;
         let expected = self.seen.0 + monotonic.saturating_duration_since(self.seen.1);
@@ -228,20 +232,21 @@ impl Ledger {
         start_of(self.day + 1)
     }
 
-    /// Whether there is room for a run, and takes note where there will be none today.
+    /// Returns whether there is room for a run, and notes if the budget is exhausted for today.
     fn admit(&mut self, most: Amount) -> bool {
         let Some(limits) = self.limits else { return true };
         if self.settled.plus(self.in_flight).plus(most).is_within(&limits) {
             return true;
         }
-        // Runs in flight may yet make room; and what a run alone could never take says nothing of the day.
+        // Runs in flight may still leave room, and a run that exceeds the limit alone does not
+        // exhaust the day.
         self.reached |= most.is_within(&limits) && !self.settled.plus(most).is_within(&limits);
         false
     }
 }
 
 impl Amount {
-    /// The most that a run of the probe can take; `None`: it spends nothing.
+    /// Returns the maximum that a run of the probe can spend. Returns `None` if it spends nothing.
     fn most_of(probe: &Probe) -> Option<Self> {
         let chat = probe.chat()?;
         Some(Self::of(chat, chat.estimated_input_tokens(), u64::from(chat.max_tokens)))
@@ -269,11 +274,12 @@ impl Amount {
 }
 
 impl Charge<'_> {
-    /// Puts what the run took in the place of its charge: as counted; nothing where it was refused or never asked; and
-    /// all that it could where that is not known, since a model may well have answered to a connection that was gone.
+    /// Replaces the charge by the actual usage: the reported tokens; nothing if the request was
+    /// refused or never sent; and the whole charge if the usage is unknown, because a model may
+    /// have answered on a connection that was lost.
     pub(super) fn settle(mut self, probe: &Probe, outcome: &Outcome) {
         let Some(chat) = probe.chat() else { return };
-        // What was counted until a stream broke off is not what the service counts.
+        // Tokens counted until a stream broke off differ from what the service bills.
         let counted = outcome.success() || !outcome.tokens_estimated;
         let (input, output) = (outcome.input_tokens, outcome.output_tokens.filter(|_| counted));
         self.taken = if input.is_some() || output.is_some() {
@@ -290,11 +296,12 @@ impl Charge<'_> {
 impl Drop for Charge<'_> {
     fn drop(&mut self) {
         let mut ledger = self.budget.today();
-        // What was spent yesterday is yesterday's.
+        // A run that started yesterday was charged to yesterday.
         if ledger.number == self.number {
             ledger.settled = ledger.settled.plus(self.taken);
             ledger.runs_in_flight -= 1;
-            // Differences of dollars round; none in flight is exactly nothing.
+            // Differences of dollars have rounding errors; with no run in flight the sum is exactly
+            // zero.
             ledger.in_flight = match ledger.runs_in_flight {
                 0 => Amount::default(),
                 _ => ledger.in_flight.minus(self.most),
@@ -303,7 +310,7 @@ impl Drop for Charge<'_> {
     }
 }
 
-/// Whether no model can have answered: the request was never sent, or was refused.
+/// Returns whether no model can have answered, because the request was never sent or was refused.
 fn is_free(outcome: &Outcome) -> bool {
     let refused = matches!(
         outcome.reason,
@@ -321,12 +328,12 @@ fn is_free(outcome: &Outcome) -> bool {
     refused || outcome.http_status.is_none() && outcome.phases.processing.is_zero()
 }
 
-/// Returns when a UTC day begins.
+/// Returns the start of a UTC day.
 fn start_of(day: u64) -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_secs(day * DAY)
 }
 
-/// The UTC day of a time, counted from 1970-01-01; what is before is that day.
+/// Returns the UTC day of a time, counted from 1970-01-01. Earlier times are in day 0.
 fn day_of(time: SystemTime) -> u64 {
     time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs() / DAY
 }

@@ -1,8 +1,9 @@
-//! Runs of now, which somebody asks for: extra attempts beside the schedule, as rechecks are.
+//! On-demand runs: extra attempts outside the schedule, as rechecks are.
 //!
-//! They need a place, the provider's pace and budget like any run, and move nothing of the schedule unless they are told to
-//! wait for longer than it does: a probe that waits is not run, and an attempt has no more time than there is until the next
-//! due time. All who ask while a run of the probe is in flight, a due one too, share its result.
+//! An on-demand run needs a permit, the provider's rate limit and budget like any run. It does not
+//! affect the schedule unless the service asks for a longer wait than the schedule has. A probe in
+//! backoff is not run, and an attempt must end before the next slot. All requests that arrive while
+//! a run of the probe is in flight, a scheduled one too, share its result.
 
 use std::{sync::Arc, time::Duration};
 
@@ -17,33 +18,34 @@ use super::{
 };
 use crate::outcome::{Demanded, Outcome, SkipCause};
 
-/// Who may wait for one probe's run at a time; one more is told that it is busy.
+/// Maximum number of requests waiting for one probe's run. Further requests are rejected as busy.
 pub(super) const MOST_WAITING: usize = 128;
 
-/// How long an attempt may wait for a place and for the provider's pace: a moment, since whoever asks has little time.
+/// Maximum time that an attempt waits for a permit and for the provider's rate limit. It is short,
+/// because the client is waiting.
 const ADMISSION: Duration = Duration::from_millis(100);
 
-/// Somebody asks for a run of now.
+/// Request for a run.
 #[derive(Debug)]
 pub struct Demand {
-    /// When the run must have ended.
+    /// Time by which the run must have ended.
     pub deadline: Instant,
-    /// Takes what comes of it. Dropped, the probe is gone or has changed meanwhile.
+    /// Receives the result. It is dropped if the probe was removed or has changed.
     pub answer: oneshot::Sender<Demanded>,
 }
 
 impl Demand {
-    /// Whether somebody still waits for it.
+    /// Returns whether the client still waits for the result.
     fn is_live(&self) -> bool {
         !self.answer.is_closed() && self.deadline > Instant::now()
     }
 }
 
-/// Those who wait for a probe's run.
+/// Requests waiting for a probe's run.
 #[derive(Debug)]
 pub(super) struct Demands {
     incoming: mpsc::Receiver<Demand>,
-    /// They wait for the due run that is about to begin.
+    /// Requests that wait for the scheduled run that is about to start.
     waiting: Vec<Demand>,
 }
 
@@ -52,7 +54,7 @@ impl Demands {
         Self { incoming, waiting: Vec::new() }
     }
 
-    /// The next one; never, where nobody can ask.
+    /// Waits for the next request. It never returns if the sender is gone.
     pub(super) async fn next(&mut self) -> Demand {
         loop {
             match self.incoming.recv().await {
@@ -63,7 +65,7 @@ impl Demands {
         }
     }
 
-    /// All that wait now.
+    /// Takes all requests waiting now.
     fn take(&mut self) -> Vec<Demand> {
         let mut all = std::mem::take(&mut self.waiting);
         while let Ok(demand) = self.incoming.try_recv() {
@@ -72,17 +74,17 @@ impl Demands {
         all
     }
 
-    /// The due run that some wait for is not made.
+    /// Answers the requests that wait for a scheduled run, which was skipped.
     pub(super) fn skip(&mut self, cause: SkipCause) {
         tell(std::mem::take(&mut self.waiting), &Demanded::Waits(cause));
     }
 
-    /// The probe has changed: those who wait for its due run ask again.
+    /// Drops the waiting requests after a change of the probe, so that the clients ask again.
     pub(super) fn dismiss(&mut self) {
         self.waiting.clear();
     }
 
-    /// A run has ended: whoever waits gets it.
+    /// Answers all waiting requests with the outcome of a run that has ended.
     pub(super) fn share(&mut self, outcome: &Outcome) {
         let waiting = self.take();
         if !waiting.is_empty() {
@@ -93,13 +95,13 @@ impl Demands {
 
 fn tell(waiting: Vec<Demand>, what: &Demanded) {
     for demand in waiting {
-        // Who has gone meanwhile is not told.
+        // It fails if the client is gone.
         let _ = demand.answer.send(what.clone());
     }
 }
 
 impl<W: Work> Worker<W> {
-    /// Runs the probe for whoever asks, or says why it is not run.
+    /// Runs the probe for a request, or answers why it does not run.
     pub(super) async fn serve(&mut self, first: Demand) {
         let deadline = first.deadline;
         self.demands.waiting.push(first);
@@ -110,7 +112,8 @@ impl<W: Work> Worker<W> {
             return tell(self.demands.take(), &Demanded::Waits(SkipCause::Budget));
         }
         if self.time_left(Instant::now()).is_none() {
-            // The due run begins in a moment, and is theirs too; if it is skipped, they are told why.
+            // The scheduled run is about to start and answers this request too. If it is skipped,
+            // so is the request.
             return;
         }
         match self.attempt_until(deadline).await {
@@ -119,12 +122,13 @@ impl<W: Work> Worker<W> {
                 self.report(Event::Demanded(outcome));
             }
             Err(Some(cause)) => tell(self.demands.take(), &Demanded::Waits(cause)),
-            // A reload has changed the probe: who waits asks again.
+            // A reload has changed the probe, so the clients ask again.
             Err(None) => drop(self.demands.take()),
         }
     }
 
-    /// One attempt; the error is what it would have to wait for, `None`: a reload has changed the probe.
+    /// Makes one attempt. The error is what it would have to wait for, or `None` if a reload has
+    /// changed the probe.
     async fn attempt_until(&mut self, deadline: Instant) -> Result<Outcome, Option<SkipCause>> {
         let admission = self.admitted(Instant::now() + ADMISSION).await?;
         let left = self.time_left(Instant::now()).ok_or(Some(SkipCause::Concurrency))?;

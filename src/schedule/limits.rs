@@ -1,4 +1,4 @@
-//! How many runs may be in flight, in all and for each provider, first come first served.
+//! Limits of concurrent runs, in total and per provider, first come, first served.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -10,7 +10,8 @@ use tokio::sync::oneshot;
 
 use crate::config::Schedule;
 
-/// The limits of all runs. A reload may change them at any time: what is in flight beyond new ones stays.
+/// Limits of concurrent runs. A reload may change them at any time; runs in flight beyond new
+/// limits continue.
 #[derive(Debug)]
 pub(super) struct Limits {
     state: Mutex<State>,
@@ -20,16 +21,16 @@ pub(super) struct Limits {
 struct State {
     settings: Schedule,
     in_flight: usize,
-    /// By provider; only those with a run in flight or a probe that waits for one.
+    /// Providers with a run in flight or a waiting probe, by name.
     lanes: HashMap<String, Lane>,
-    /// Grows with each arrival, so that the smallest ticket came first.
+    /// Next ticket. Tickets increase, so the smallest one arrived first.
     next_ticket: u64,
 }
 
 #[derive(Debug, Default)]
 struct Lane {
     in_flight: usize,
-    /// By ticket. A probe waits at most once, which bounds it.
+    /// Waiting probes by ticket. A probe waits at most once, which bounds the size.
     waiting: BTreeMap<u64, oneshot::Sender<()>>,
 }
 
@@ -45,21 +46,21 @@ impl Limits {
         state.let_in();
     }
 
-    /// Ceiling for every wait that a service asks for.
+    /// Returns the maximum for every wait that a service asks for.
     pub(super) fn max_backoff(&self) -> Duration {
         self.lock().settings.max_backoff
     }
 
-    /// Runs in flight, all providers.
+    /// Returns the number of runs in flight.
     pub(super) fn in_flight(&self) -> usize {
         self.lock().in_flight
     }
 
-    /// Waits for a place among the runs in flight, which lasts until the slot is dropped.
+    /// Waits for a slot, which is released when it is dropped.
     ///
-    /// A free place goes to the first who came among those whose provider has one free too: nobody holds one of the
-    /// places of all while waiting for one of its provider's, and a provider that is full holds up nobody else.
-    /// Dropping the future gives up the place in the queue.
+    /// A free slot goes to the first probe in the queue whose provider is below its own limit. So
+    /// no probe holds one of the total slots while it waits for its provider's, and a full provider
+    /// delays no other. Dropping the future leaves the queue.
     pub(super) async fn slot(self: &Arc<Self>, provider: &str) -> Slot {
         let (turn, slot) = self.enter(provider);
         turn.await.expect("a ticket leaves the queue by its turn, or with the slot that is held here");
@@ -77,13 +78,13 @@ impl Limits {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        // Nothing panics while it is held.
+        // Nothing panics while the lock is held.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl State {
-    /// Lets in whoever may go. It looks at each provider that is busy, not at each probe that waits.
+    /// Admits all probes that may run. It visits each busy provider, not each waiting probe.
     fn let_in(&mut self) {
         while self.in_flight < self.settings.max_concurrent {
             let first = self
@@ -94,7 +95,8 @@ impl State {
                 .min_by_key(|(ticket, _)| *ticket);
             let Some((ticket, lane)) = first else { return };
             if let Some(turn) = lane.waiting.remove(&ticket) {
-                // One that has given up in this moment drops its slot next, which counts it out again.
+                // If the probe has just left the queue, it drops its slot next, which updates the
+                // counts.
                 let _ = turn.send(());
             }
             lane.in_flight += 1;
@@ -102,7 +104,7 @@ impl State {
         }
     }
 
-    /// Counts out one that was in flight, or waited to be.
+    /// Removes a probe that was in flight or in the queue.
     fn leave(&mut self, provider: &str, ticket: u64) {
         let Some(lane) = self.lanes.get_mut(provider) else { return };
         if lane.waiting.remove(&ticket).is_none() {
@@ -116,7 +118,7 @@ impl State {
     }
 }
 
-/// A place among the runs in flight, or in the queue for one.
+/// A slot among the runs in flight, or a position in the queue for one.
 #[derive(Debug)]
 pub(super) struct Slot {
     limits: Arc<Limits>,
@@ -145,7 +147,7 @@ mod tests {
         Schedule { max_concurrent, max_concurrent_per_provider, max_backoff: Duration::ZERO }
     }
 
-    /// Asks for a slot and takes its place in the queue.
+    /// Requests a slot and enters the queue.
     fn arrive(limits: &Arc<Limits>, provider: &'static str) -> (Arrival, Option<Slot>) {
         let limits = Arc::clone(limits);
         let mut arrival: Arrival = Box::pin(async move { limits.slot(provider).await });
@@ -199,7 +201,8 @@ mod tests {
         let (_, b) = arrive(&limits, "b");
         let (mut second_a, _) = arrive(&limits, "a");
         let (mut c, _) = arrive(&limits, "c");
-        // The end of the run frees both a place of all and one of provider a, and second_a came before c.
+        // The end of the run frees a slot in total and one of provider a, and second_a arrived
+        // before c.
         drop(a);
         assert!(look(&mut c).is_none());
         let second_a = look(&mut second_a);
@@ -217,7 +220,7 @@ mod tests {
         let (mut fourth, _) = arrive(&limits, "b");
         drop(second);
         assert!(look(&mut fourth).is_none());
-        // The turn is third's now, which has not looked.
+        // Third is admitted now, but has not been polled.
         drop(slot);
         assert_eq!(limits.in_flight(), 1);
         assert!(look(&mut fourth).is_none());
@@ -239,7 +242,7 @@ mod tests {
         assert_eq!((limits.in_flight(), slots.len()), (3, 2));
         limits.set(settings(1, 3));
         let mut last = queue.pop().unwrap();
-        // Three in flight have to become none before the next: one is the most from now on.
+        // All three in flight must end before the next is admitted, because the limit is now one.
         drop(first);
         slots.pop();
         assert_eq!(limits.in_flight(), 1);

@@ -1,19 +1,20 @@
-//! When to run which probe: the phase-locked schedule, its waits and its limits.
+//! Scheduling of probes: phase-locked slots, backoff, budget and limits.
 //!
-//! It knows neither HTTP nor Prometheus: what a run does and who is told are behind [`Work`].
+//! The room knows neither HTTP nor Prometheus: running a probe and reporting events are behind
+//! [`Work`].
 //!
-//! - `plan` is pure: the grid of due times of a probe, and the clock that the grid is read by.
-//! - `backoff` is pure: which due times a failed run passes over.
-//! - `budget` is the account of what a UTC day may cost.
-//! - `limits` lets runs in, first come first served.
-//! - `pacing` lets requests of a paced provider go, in turn.
-//! - `recheck` attempts again between a failure and the next due time.
-//! - `pair` is where two probes that run one after the other meet.
-//! - `demand` runs a probe for whoever asks, beside its schedule.
-//! - `worker` is the loop of one probe, a task that sleeps from one due time to the next.
-//! - `scheduler` starts, tells and ends the workers.
+//! - `plan` computes the slots of a probe, and converts between clocks. It is pure.
+//! - `backoff` computes which slots are skipped after a failure. It is pure.
+//! - `budget` accounts for the spending of a UTC day.
+//! - `limits` limits concurrent runs.
+//! - `pacing` limits the request rate per provider.
+//! - `recheck` makes extra attempts between a failed run and the next slot.
+//! - `pair` coordinates two probes that run one after the other.
+//! - `demand` runs a probe on request.
+//! - `worker` is the loop of one probe.
+//! - `scheduler` starts, reconfigures and stops the workers.
 //!
-//! For every probe, each due time either becomes a run or is counted as skipped, once.
+//! Every slot of a probe either becomes a run or is counted as skipped, exactly once.
 
 mod backoff;
 mod budget;

@@ -1,14 +1,15 @@
-//! `requests_per_minute`: how many requests a provider's probes may send, and whose turn it is.
+//! `requests_per_minute`: limits the request rate of a provider's probes, and orders them.
 //!
-//! In no 60 seconds do more of a provider's requests begin than its pace says. A run holds its place from the moment that
-//! it is let in until 60 s after its request was on its way, so that this holds as the provider counts it, too. Besides,
-//! a bucket of [`BURST`] lets no more than these go at once; it fills evenly.
+//! In any 60 seconds, no more of a provider's requests begin than configured. A run counts from its
+//! admission until 60 s after its request was sent, so that the limit also holds as the provider
+//! counts. In addition, a token bucket of size [`BURST`] limits bursts; it refills evenly.
 //!
-//! The grid of due times repeats itself: were places given to whoever comes first, a provider with too many probes would
-//! always skip the same ones. So the one whose last run was the longest ago goes first, and a place is kept for each probe
-//! that was passed over, is due again before the place would be free again, and whose last run is older than that of whoever
-//! asks. Each of k probes of one interval has a k-th of the runs so, give or take one. The price is that under overload some
-//! places stay empty, since whom they are kept for comes when it is due.
+//! Slots repeat in the same order, so with first come, first served an overloaded provider would
+//! always skip the same probes. Therefore the probe whose last run is the oldest goes first.
+//! Capacity is reserved for each probe that was skipped, is due again before that capacity would be
+//! free again, and whose last run is older than that of the probe asking. So each of k probes with
+//! equal intervals gets 1/k of the runs, give or take one. The cost is some unused capacity under
+//! overload, because the probes that it is reserved for run only when they are due.
 
 use std::{
     cmp::Reverse,
@@ -27,60 +28,62 @@ use tokio::{
 
 use crate::{config::Probe, outcome::Outcome};
 
-/// What a pace counts requests in.
+/// Period of the rate limit.
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// Requests that may begin at once, after a pause.
+/// Maximum number of requests in a burst.
 const BURST: u32 = 5;
 
-/// How long a request may be on its way to the server, after it was handed to the connection. Later it is as if it had
-/// been sent later.
+/// Maximum time between handing a request to the connection and its arrival at the server. A slower
+/// request counts as sent this much later.
 const MOST_ON_THE_WAY: Duration = Duration::from_secs(1);
 
-/// The paces of all providers that have one.
+/// Rate limits of all providers that have one.
 #[derive(Debug, Default)]
 pub(super) struct Pacing {
     lanes: Mutex<HashMap<String, Lane>>,
 }
 
-/// When a probe's last run was let in, and its name; in the order of who goes first. `None`: there was none.
+/// Time at which a probe's last run was admitted, `None` if there was none, and its name. The
+/// smallest rank goes first.
 type Rank = (Option<Instant>, String);
 
-/// What is known of a probe's runs before its provider was paced here.
+/// Runs of a probe before its provider was rate limited here.
 #[derive(Clone, Copy, Debug)]
 struct Runs {
-    /// How long ago the last one began; `None`: there was none, as far as is known.
+    /// Age of the last run. `None` if none is known.
     last: Option<Duration>,
     interval: Duration,
 }
 
 impl Runs {
-    /// How long ago each of the last minute's may have begun: the last one, and those that were due before it.
+    /// Returns the ages of the runs that may have begun in the last minute: the last run, and those
+    /// scheduled before it.
     fn of_last_minute(self) -> impl Iterator<Item = Duration> {
         let before = move |age: &Duration| age.checked_add(self.interval);
         iter::successors(self.last, before).take_while(|age| *age <= MINUTE + MOST_ON_THE_WAY)
     }
 }
 
-/// The requests of one provider.
+/// Requests of one provider.
 #[derive(Debug)]
 struct Lane {
     bucket: Bucket,
-    /// Probes that wait, each at most once.
+    /// Waiting probes, each at most once.
     waiting: BTreeMap<Rank, oneshot::Sender<()>>,
-    /// By the name of each probe that was let in, when that was the last time.
+    /// Time of the last admission, by probe.
     last: HashMap<String, Instant>,
-    /// Probes that were passed over since their last run.
+    /// Probes that were skipped since their last run.
     passed_over: BTreeSet<Rank>,
-    /// By the name of each of them, when it is due again and when that is over.
+    /// Next slot and its latest start, by skipped probe.
     due_again: HashMap<String, (Instant, Instant)>,
-    /// Tells those that wait that it may be their turn at another time.
+    /// Notifies waiting probes that the time of their admission may have changed.
     changed: Arc<Notify>,
 }
 
 impl Pacing {
-    /// Takes over the paces of these probes' providers. What has been sent already still counts, also before a restart:
-    /// beside each probe is how long ago its last run began, if that is known.
+    /// Applies the configured rate limits. Requests sent before still count, also those before a
+    /// restart: each probe comes with the age of its last run, if it is known.
     pub(super) fn set<'a>(&self, probes: impl Iterator<Item = (&'a Arc<Probe>, Option<Duration>)>) {
         let now = Instant::now();
         let mut names: HashMap<&str, (u32, BTreeMap<&str, Runs>)> = HashMap::new();
@@ -95,7 +98,7 @@ impl Pacing {
             }
         }
         let mut lanes = self.lock();
-        // One that comes back within the minute finds what it had sent.
+        // A provider that a reload restores within a minute keeps its count.
         lanes.retain(|name, lane| names.contains_key(name.as_str()) || lane.is_used(now));
         for (provider, (pace, probes)) in names {
             let new = || Lane::after(pace, &probes, now);
@@ -109,12 +112,12 @@ impl Pacing {
         }
     }
 
-    /// Waits until the probe may send a request. Dropping the future gives up the place in the queue.
+    /// Waits until the probe may send a request. Dropping the future leaves the queue.
     pub(super) async fn permit(self: &Arc<Self>, probe: &Probe) -> Permit {
         let Some((mut turn, mut permit)) = self.enter(probe) else { return Permit(None) };
         let changed = Arc::clone(&permit.changed);
         loop {
-            // Before the look, so that no change is missed after it.
+            // Registered before the check, so that no change is missed.
             let change = changed.notified();
             let next = self.look(&probe.provider.name);
             select! {
@@ -123,7 +126,7 @@ impl Pacing {
                     if turn.is_ok() {
                         permit.state = State::Unused;
                     }
-                    // Without a turn the provider has lost its pace by a reload.
+                    // Without a turn the provider has lost its limit in a reload.
                     return Permit(turn.is_ok().then_some(permit));
                 }
                 () = sleep_until(next) => {}
@@ -132,7 +135,7 @@ impl Pacing {
         }
     }
 
-    /// Notes that the probe was not let in before its time was over, and when it is due again.
+    /// Records that the probe was skipped, and when it is due again.
     pub(super) fn pass_over(&self, probe: &Probe, due: Instant, lateness: Duration) {
         if let Some(lane) = self.lock().get_mut(&probe.provider.name) {
             lane.passed_over.insert(lane.rank(&probe.name));
@@ -140,7 +143,7 @@ impl Pacing {
         }
     }
 
-    /// Queues the probe; `None`: it is not paced.
+    /// Queues the probe. Returns `None` if its provider has no rate limit.
     fn enter(self: &Arc<Self>, probe: &Probe) -> Option<(oneshot::Receiver<()>, Held)> {
         probe.provider.requests_per_minute.filter(|_| probe.is_rate_limited())?;
         let (sender, turn) = oneshot::channel();
@@ -154,7 +157,7 @@ impl Pacing {
         Some((turn, Held { pacing: Arc::clone(self), provider, changed, rank, state: State::Waiting }))
     }
 
-    /// Lets in whoever may go, and says when to look again.
+    /// Admits all probes that may run. Returns when to check again.
     fn look(&self, provider: &str) -> Instant {
         let now = Instant::now();
         let mut lanes = self.lock();
@@ -165,13 +168,13 @@ impl Pacing {
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<String, Lane>> {
-        // Nothing panics while it is held.
+        // Nothing panics while the lock is held.
         self.lanes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Lane {
-    /// After a restart, of which no more is known than these probes' last runs.
+    /// Creates the lane of a provider after a restart, from the last runs of its probes.
     fn after(pace: u32, probes: &BTreeMap<&str, Runs>, now: Instant) -> Self {
         let began = |(name, runs): (&&str, &Runs)| Some(((*name).to_owned(), now.checked_sub(runs.last?)?));
         Self {
@@ -184,7 +187,7 @@ impl Lane {
         }
     }
 
-    /// Whether anybody waits, or has sent anything that still counts.
+    /// Returns whether a probe waits, or a sent request still counts.
     fn is_used(&mut self, now: Instant) -> bool {
         !self.waiting.is_empty() || self.bucket.is_used(now)
     }
@@ -193,7 +196,7 @@ impl Lane {
         (self.last.get(probe).copied(), probe.to_owned())
     }
 
-    /// Lets in whoever may go: the first in rank, as long as there is a place beside those that are kept.
+    /// Admits probes by rank, as long as there is capacity beyond what is reserved.
     fn let_in(&mut self, now: Instant) {
         while let Some((rank, _)) = self.waiting.first_key_value() {
             let Free { at_once, in_minute } = self.bucket.free(now);
@@ -208,12 +211,14 @@ impl Lane {
             self.due_again.remove(&rank.1);
             self.last.insert(rank.1, now);
             self.bucket.take(now);
-            // One that has given up in this moment drops its permit next, which gives the place back.
+            // A probe that has just left the queue drops its permit next, which returns the
+            // capacity.
             let _ = turn.send(());
         }
     }
 
-    /// How many places are kept for probes that come before `rank` within this time, counted up to `most`.
+    /// Returns how many probes before `rank` have capacity reserved within that time, counted up to
+    /// `most`.
     fn kept_before(&self, rank: &Rank, time: RangeInclusive<Instant>, most: u32) -> u32 {
         let comes = |(_, probe): &&Rank| {
             self.due_again.get(probe).is_some_and(|(due, until)| until >= time.start() && due <= time.end())
@@ -222,7 +227,7 @@ impl Lane {
         u32::try_from(kept).unwrap_or(most)
     }
 
-    /// Undoes what letting this one in has changed.
+    /// Reverts the admission of a probe.
     fn give_back(&mut self, rank: &Rank) {
         let (last, name) = rank;
         match last {
@@ -233,7 +238,7 @@ impl Lane {
     }
 }
 
-/// The permission to send one request, or to do without one where nothing is paced.
+/// Permission to send one request. It is empty if the provider has no rate limit.
 #[derive(Debug)]
 pub(super) struct Permit(Option<Held>);
 
@@ -250,23 +255,23 @@ struct Held {
 enum State {
     /// In the queue.
     Waiting,
-    /// Let in; nothing is sent yet.
+    /// Admitted; nothing has been sent.
     Unused,
-    /// A run began then.
+    /// The run began at this time.
     Begun(Instant),
-    /// The request was at the server by then.
+    /// The request had reached the server at this time.
     Sent(Instant),
 }
 
 impl Permit {
-    /// The run begins: from now on the permit counts as used.
+    /// Marks the permit as used, when the run begins.
     pub(super) fn begin(&mut self) {
         if let Some(held) = &mut self.0 {
             held.state = State::Begun(Instant::now());
         }
     }
 
-    /// The run is over, and tells when its request was sent.
+    /// Records when the request was sent, after the run.
     pub(super) fn end(mut self, outcome: &Outcome) {
         if let Some(held) = &mut self.0
             && let State::Begun(begun) = held.state
@@ -274,7 +279,7 @@ impl Permit {
             let phases = outcome.phases;
             let before = phases.resolve + phases.connect + phases.tls;
             let sent = begun + before + phases.processing.min(MOST_ON_THE_WAY);
-            // Never later than now, whatever an outcome tells.
+            // Never later than now, even if the outcome is wrong.
             held.state = State::Sent(sent.min(Instant::now()));
         }
     }
@@ -293,7 +298,7 @@ impl Drop for Held {
                 }
             }
             State::Unused => lane.give_back(&self.rank),
-            // The run was cut off, and may have sent its request a moment ago.
+            // The run was aborted, and may have just sent its request.
             State::Begun(_) => lane.bucket.sent(now),
             State::Sent(at) => lane.bucket.sent(at),
         }
@@ -302,25 +307,25 @@ impl Drop for Held {
     }
 }
 
-/// How many requests may begin.
+/// Number of requests that may begin.
 #[derive(Clone, Copy, Debug)]
 struct Free {
-    /// By the bucket.
+    /// According to the token bucket.
     at_once: u32,
-    /// By the minute.
+    /// According to the count of the last minute.
     in_minute: u32,
 }
 
-/// How many requests of a provider may begin, by the times of those before.
+/// Token bucket and request count of one provider.
 #[derive(Debug)]
 struct Bucket {
-    /// Requests in a minute, at least 1.
+    /// Requests per minute, at least 1.
     pace: u32,
-    /// Let in, and not known to be at the server.
+    /// Requests admitted and not known to have arrived at the server.
     in_flight: u32,
-    /// When each request of the last minute stops to count.
+    /// Times at which requests of the last minute stop to count.
     counts_until: BinaryHeap<Reverse<Instant>>,
-    /// When [`BURST`] may begin at once again.
+    /// Time at which the bucket is full again.
     full_at: Instant,
 }
 
@@ -329,23 +334,23 @@ impl Bucket {
         Self { pace, in_flight: 0, counts_until: BinaryHeap::new(), full_at: now }
     }
 
-    /// A bucket after a restart, of which the state tells no more than each probe's last run. Those that were due before
-    /// may have been runs too; there were no more than the pace, the latest of which count the longest.
+    /// Restores a bucket after a restart from each probe's last run. The slots before it may have
+    /// been runs too. At most `pace` requests count, the latest ones, which count the longest.
     fn after<'a>(pace: u32, runs: impl Iterator<Item = &'a Runs>, now: Instant) -> Self {
         let mut ages: Vec<_> = runs.flat_map(|runs| runs.of_last_minute()).collect();
         ages.sort_unstable();
         ages.truncate(pace as usize);
-        // Each may have been sent as late as that after its run began.
+        // Each may have been sent this much later than its run began.
         let until = |age| Reverse(now + (MINUTE + MOST_ON_THE_WAY).saturating_sub(age));
         Self { counts_until: ages.into_iter().map(until).collect(), ..Self::new(pace, now) }
     }
 
-    /// The time in which the bucket fills by one.
+    /// Returns the time in which one token is refilled.
     fn step(&self) -> Duration {
         MINUTE / self.pace
     }
 
-    /// How many may begin now.
+    /// Returns how many requests may begin now.
     fn free(&mut self, now: Instant) -> Free {
         while self.counts_until.peek().is_some_and(|Reverse(until)| *until < now) {
             self.counts_until.pop();
@@ -358,14 +363,14 @@ impl Bucket {
         }
     }
 
-    /// When more may begin than now, if nothing ends before.
+    /// Returns when more requests may begin than now, if no run ends before.
     fn next_change(&self, now: Instant) -> Instant {
-        // The bucket gains one when what it lacks is a whole number of steps.
+        // A token is added whenever the time until the bucket is full is a whole number of steps.
         let lacks = self.full_at.saturating_duration_since(now).as_nanos();
         let step = self.step().as_nanos();
         let part = u64::try_from((lacks + step - 1) % step + 1).unwrap_or(u64::MAX);
         let fuller = (lacks > 0).then(|| now + Duration::from_nanos(part));
-        // The time at which a request stops to count is itself still counted.
+        // A request still counts at the time at which it stops to count.
         let fewer = self.counts_until.peek().map(|Reverse(until)| *until + Duration::from_millis(1));
         [fuller, fewer].into_iter().flatten().filter(|at| *at > now).min().unwrap_or(now + MINUTE)
     }
@@ -385,7 +390,7 @@ impl Bucket {
         self.counts_until.push(Reverse(at + MINUTE));
     }
 
-    /// Whether what was sent still holds anything back.
+    /// Returns whether past requests still limit new ones.
     fn is_used(&mut self, now: Instant) -> bool {
         self.free(now);
         self.in_flight > 0 || !self.counts_until.is_empty()
@@ -426,7 +431,7 @@ mod tests {
         let start = Instant::now();
         let mut bucket = Bucket::new(1, start);
         bucket.take(start);
-        // However long the run takes, it may send its request at any moment.
+        // A running request may be sent at any time, however long the run takes.
         assert_eq!(free(&mut bucket, start + 90 * SECOND), 0);
         bucket.sent(start + 2 * SECOND);
         assert_eq!(free(&mut bucket, start + 62 * SECOND), 0);
@@ -453,7 +458,8 @@ mod tests {
         #[test]
         fn in_no_minute_are_there_more_than_the_pace(
             paces in prop::collection::vec(1_u32..200, 1..4),
-            // Between two looks, from the permission to the request, and from there to the end of the run.
+            // Pause before the next admission, time until the request is sent, and time from there
+            // to the end of the run.
             steps in prop::collection::vec((0_u64..3_000, 0_u64..5_000, 0_u64..40_000), 1..1_000),
         ) {
             let start = Instant::now();
@@ -463,7 +469,7 @@ mod tests {
             let mut sent = Vec::new();
             for (index, (pause, way, rest)) in steps.iter().enumerate() {
                 now += Duration::from_millis(*pause);
-                // A reload that raises the pace; one that lowers it binds what follows only.
+                // A reload may raise the limit; a lower one applies to later requests only.
                 let pace = *paces[..=index * paces.len() / steps.len()].iter().max().unwrap();
                 bucket.pace = pace;
                 running.retain(|(at, end)| {
@@ -500,7 +506,7 @@ mod tests {
                 } else {
                     let next = bucket.next_change(now);
                     prop_assert!(next > now);
-                    // What stops to count does so by the millisecond.
+                    // Requests stop to count with a resolution of milliseconds.
                     let before = next - Duration::from_millis(2);
                     prop_assert_eq!(free(&mut bucket, before.max(now)), 0, "missed");
                     now = next;

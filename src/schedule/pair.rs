@@ -1,8 +1,9 @@
-//! Two probes that run as a pair: at the same due times, one after the other, in random order.
+//! Pairs of probes that run in the same slot, one after the other, in random order.
 //!
-//! Each has its worker as any other, with waits, limits and turns of its own. They meet here: who goes second at a due
-//! time waits until the first has run or was held back, and learns what the first found. Nobody waits for a probe that
-//! has no worker, is not there in time, takes longer than it may, or has passed the due time over.
+//! Each probe has its own worker, with its own backoff, limits and turns, and the workers
+//! coordinate here. The second one in a slot waits until the first has run or was held back, and
+//! receives its result. It does not wait for a probe that has no worker, is late, exceeds its
+//! timeout or has skipped the slot.
 
 use std::{
     collections::HashMap,
@@ -20,11 +21,11 @@ use crate::{
     outcome::{Compared, Measure, Pair, Side},
 };
 
-/// Where the two sides of each comparison find each other.
+/// Pairs of all comparisons.
 #[derive(Debug, Default)]
 pub(super) struct Meetings(Mutex<HashMap<Arc<Comparison>, Weak<Meeting>>>);
 
-/// How far each side has come; `None`: it has no worker.
+/// Progress of each side. `None` if it has no worker.
 #[derive(Debug, Default)]
 struct Meeting {
     gateway: watch::Sender<Option<Progress>>,
@@ -40,44 +41,45 @@ impl Meeting {
     }
 }
 
-/// What one side has done with its due times.
+/// Progress of one side through its slots.
 #[derive(Clone, Copy, Debug, Default)]
 struct Progress {
-    /// The first due time that is neither run nor skipped.
+    /// First slot that is neither run nor skipped.
     next: u64,
-    /// The run in flight, and when it ends at the latest.
+    /// Slot of the run in flight, and its latest end.
     running: Option<(u64, Moment)>,
-    /// The run that ended last, and what it found.
+    /// Slot of the last finished run, and its measurements.
     ended: Option<(u64, Measure)>,
 }
 
-/// What a run that may begin is given on its way.
+/// When and after which result a run may begin.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Cue {
-    /// Since when it should begin: its due time, or when the other side was done.
+    /// Time at which it should begin: its slot, or the end of the other side's run.
     pub(super) since: Moment,
-    /// When it begins at the latest, however long it waits for the other side and for a place together.
+    /// Latest time at which it may begin, including the wait for the other side and for a permit.
     pub(super) latest: Moment,
-    /// What the other side found at the same due time; `None`: this one is the first, or alone.
+    /// Result of the other side in the same slot. `None` if this side is first or alone.
     pub(super) other: Option<Measure>,
 }
 
-/// What a side is to do at a due time, as far as the other one tells.
+/// What a side does in a slot, given the progress of the other one.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Turn {
-    /// To wait: the other one runs, until then at the latest.
+    /// Wait for the other side's run, which ends by this time.
     After(Moment),
-    /// To wait: the other one has still to come.
+    /// Wait for the other side, which has not started.
     Wait,
-    /// To run; with what the other one found at this due time, if it was there.
+    /// Run, with the other side's result in this slot, if there is one.
     Now(Option<Measure>),
 }
 
 impl Meetings {
-    /// The probe's place in its comparison, with all due times before `next` passed; `None`: it is in none.
+    /// Registers the probe with its comparison, with all slots before `next` accounted for. Returns
+    /// `None` if it has no comparison.
     pub(super) fn seat(&self, probe: &Probe, next: u64) -> Option<Seat> {
         let comparison = probe.comparison.as_ref()?;
-        // Nothing panics while it is held.
+        // Nothing panics while the lock is held.
         let mut meetings = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let meeting = meetings.get(comparison).and_then(Weak::upgrade).unwrap_or_else(|| {
             meetings.retain(|_, meeting| meeting.strong_count() > 0);
@@ -92,7 +94,7 @@ impl Meetings {
     }
 }
 
-/// One probe's place in its comparison. Dropped, the other side no longer waits for it.
+/// One side of a comparison. When it is dropped, the other side no longer waits for it.
 #[derive(Debug)]
 pub(super) struct Seat {
     comparison: Arc<Comparison>,
@@ -102,7 +104,8 @@ pub(super) struct Seat {
 }
 
 impl Seat {
-    /// What a run's outcome says of the comparison: the run, and the one before it at the same due time.
+    /// Builds the comparison part of an outcome from this run and the other side's run in the same
+    /// slot.
     pub(super) fn compared(&self, run: Measure, other: Option<Measure>) -> Compared {
         Compared {
             comparison: self.comparison.name.clone(),
@@ -111,17 +114,17 @@ impl Seat {
         }
     }
 
-    /// All due times before `next` are run or skipped.
+    /// Records that all slots before `next` are run or skipped.
     pub(super) fn passed(&self, next: u64) {
         self.note(|progress| progress.next = next);
     }
 
-    /// Run `number` begins, and ends then at the latest.
+    /// Records that run `number` begins, and its latest end.
     pub(super) fn begins(&self, number: u64, end: Moment) {
         self.note(|progress| (progress.next, progress.running) = (number + 1, Some((number, end))));
     }
 
-    /// Run `number` has ended.
+    /// Records that run `number` has ended.
     pub(super) fn ended(&self, number: u64, measure: Measure) {
         self.note(|progress| (progress.running, progress.ended) = (None, Some((number, measure))));
     }
@@ -130,7 +133,7 @@ impl Seat {
         self.meeting.side(self.side).send_modify(|progress| change(progress.get_or_insert_default()));
     }
 
-    /// What to do at due time `number`.
+    /// Returns what to do in slot `number`.
     pub(super) fn turn(&mut self, number: u64) -> Turn {
         let other = *self.other.borrow_and_update();
         if first(&self.comparison.name, number) == self.side {
@@ -146,9 +149,9 @@ impl Seat {
         }
     }
 
-    /// Returns when the other side has done something, or at the latest then.
+    /// Waits for progress of the other side, up to `latest`.
     pub(super) async fn changed(&mut self, latest: Instant) {
-        // In time or not: what there is to do, the next look tells.
+        // The caller checks the progress in either case.
         let _ = timeout_at(latest, self.other.changed()).await;
     }
 }
@@ -159,7 +162,7 @@ impl Drop for Seat {
     }
 }
 
-/// Who goes first at a due time. Both sides draw the same, without a word to each other.
+/// Returns which side goes first in a slot. Both sides compute the same.
 fn first(comparison: &str, number: u64) -> Side {
     if hash(&format!("{comparison} {number}")).is_multiple_of(2) { Side::Gateway } else { Side::Direct }
 }

@@ -1,21 +1,22 @@
-//! The grid of due times of one probe, in exact nanoseconds, and the clock that it is read by.
+//! Slots of a probe, in nanoseconds, and the clock that they refer to.
 
 use std::time::{Duration, SystemTime};
 
 use tokio::time::Instant;
 
-/// The most that a held-back run may start late, whatever its interval.
+/// Maximum delay of a run that was held back, for any interval.
 const MAX_LATENESS: Duration = Duration::from_secs(5);
-/// The most that a run may start late because the one before it has only just ended, whatever its interval.
+/// Maximum delay of a run because the previous one has just ended, for any interval.
 const MAX_GRACE: Duration = Duration::from_millis(250);
 
-/// The longest interval of which the schedule alone gives a result soon enough. A probe that runs more rarely has a
-/// first run besides.
+/// Longest interval without an extra first run. Probes with longer intervals run once soon after
+/// the start, because the schedule alone would yield a result too late.
 const LONGEST_INTERVAL_WITHOUT_FIRST_RUN: Duration = Duration::from_secs(600);
-/// How long after its start a probe has run once. It is also how much later a first run that was held back is tried again.
+/// Time after the start within which the first run takes place, and by which a first run is
+/// postponed if it was held back.
 pub(super) const FIRST_RUN_WITHIN: Duration = Duration::from_secs(60);
 
-/// Nanoseconds since the Unix epoch, as the [`Anchor`] counts them. The year 2554 is the last; later ones are that.
+/// Nanoseconds since the Unix epoch, as the [`Anchor`] counts them. Saturates in the year 2554.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Moment(pub(super) u64);
 
@@ -28,18 +29,20 @@ impl Moment {
         Self(self.0.saturating_sub(nanoseconds(duration)))
     }
 
-    /// From an earlier moment to this one; zero where it is not earlier.
+    /// Returns the time since an earlier moment, or zero if it is later.
     pub(super) fn since(self, earlier: Self) -> Duration {
         Duration::from_nanos(self.0.saturating_sub(earlier.0))
     }
 
-    /// The same as a time of day, by a wall clock that is so many nanoseconds ahead; 1970 at the earliest.
+    /// Converts to a wall-clock time, for a wall clock that is ahead by `skew` nanoseconds. The
+    /// minimum is 1970.
     pub(super) fn wall(self, skew: i128) -> SystemTime {
         let nanoseconds = u64::try_from((i128::from(self.0) + skew).max(0)).unwrap_or(u64::MAX);
         SystemTime::UNIX_EPOCH + Duration::from_nanos(nanoseconds)
     }
 
-    /// How far a wall clock that shows `clock` at this moment is ahead of it, in nanoseconds.
+    /// Returns how far a wall clock that shows `clock` at this moment is ahead of it, in
+    /// nanoseconds.
     pub(super) fn skew(self, clock: SystemTime) -> i128 {
         let shown = match clock.duration_since(SystemTime::UNIX_EPOCH) {
             Ok(since) => since.as_nanos().cast_signed(),
@@ -49,44 +52,45 @@ impl Moment {
     }
 }
 
-/// A point in time on both clocks. From there on the monotonic one alone counts, so that a wall clock that jumps
-/// moves no run; the wall times told are those that the wall clock of the moment will show.
+/// A point in time on both clocks. Later times are measured by the monotonic clock alone, so that a
+/// step of the wall clock moves no run. Reported times are those of the current wall clock.
 #[derive(Clone, Copy, Debug)]
 pub struct Anchor {
-    /// By the monotonic clock, which also stands still while a test has paused it.
+    /// On the monotonic clock, which stops while a test pauses it.
     pub monotonic: Instant,
-    /// By the wall clock. Before 1970 counts as 1970.
+    /// On the wall clock. Times before 1970 count as 1970.
     pub wall: SystemTime,
 }
 
 impl Anchor {
-    /// Both clocks, now. Done once in the life of a daemon.
+    /// Reads both clocks. Called once in the life of a daemon.
     pub fn now() -> Self {
         Self { monotonic: Instant::now(), wall: SystemTime::now() }
     }
 
-    /// The moment of an instant; of one before the anchor, the anchor's own.
+    /// Converts an instant to a moment. Instants before the anchor are the anchor's moment.
     pub(super) fn moment(&self, instant: Instant) -> Moment {
         self.epoch().plus(instant.saturating_duration_since(self.monotonic))
     }
 
-    /// The instant of a moment; of one before the anchor, the anchor's own.
+    /// Converts a moment to an instant. Moments before the anchor are the anchor's instant.
     pub(super) fn instant(&self, moment: Moment) -> Instant {
         self.monotonic + moment.since(self.epoch())
     }
 
-    /// The anchor's own moment.
+    /// Returns the anchor's moment.
     pub(super) fn epoch(&self) -> Moment {
         Moment(nanoseconds(self.wall.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()))
     }
 }
 
-/// When a probe is due: run k at offset + k × interval since the Unix epoch.
+/// Slots of a probe: slot k is due at offset + k × interval since the Unix epoch.
 ///
-/// The offset is the name's [`hash`] modulo the interval, so that probes spread over it and each keeps its place over
-/// restarts, reloads and versions. An example: the hash of `langmart-health` is 3765831937574976198. With an interval
-/// of 60 s its offset is 37.574976198 s: it runs 37.57 s into every minute. Run 0 was in the first minute of 1970; run
-/// 30,000,000 is due at 2027-01-15T08:00:37.574976198Z.
+/// The offset is the [`hash`] of the name modulo the interval, which spreads probes over the
+/// interval and keeps the slots of each across restarts, reloads and versions. Example: the hash of
+/// `langmart-health` is 3765831937574976198. With an interval of 60 s the offset is 37.574976198 s,
+/// so it runs 37.57 s into every minute. Slot 0 was in the first minute of 1970; slot 30,000,000 is
+/// due at 2027-01-15T08:00:37.574976198Z.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Plan {
     /// Nanoseconds, below the interval.
@@ -96,30 +100,32 @@ pub(super) struct Plan {
 }
 
 impl Plan {
-    /// The grid of a probe of that name.
+    /// Creates the slots of a probe with that name.
     pub(super) fn new(name: &str, interval: Duration) -> Self {
-        // The configuration knows no interval of zero; one that came here all the same must not divide by it.
+        // The configuration rejects an interval of zero; a division by zero must be impossible
+        // nevertheless.
         let interval = nanoseconds(interval).max(1);
         Self { offset: hash(name) % interval, interval }
     }
 
-    /// When run `number` is due.
+    /// Returns when slot `number` is due.
     pub(super) fn due(&self, number: u64) -> Moment {
         Moment(self.interval.saturating_mul(number).saturating_add(self.offset))
     }
 
-    /// The first run that is due at or after a moment.
+    /// Returns the first slot at or after a moment.
     pub(super) fn first_from(&self, moment: Moment) -> u64 {
         moment.0.saturating_sub(self.offset).div_ceil(self.interval)
     }
 
-    /// The first run that is due strictly after a moment.
+    /// Returns the first slot after a moment.
     pub(super) fn first_after(&self, moment: Moment) -> u64 {
         self.first_from(Moment(moment.0.saturating_add(1)))
     }
 
-    /// Returns when a probe that starts at `start` makes its first run, at a place of the minute that follows from its
-    /// hash. Returns `None` if a due time is as soon, or the interval is 10 minutes or less.
+    /// Returns when a probe that starts at `start` makes its first run, at an offset within the
+    /// minute that follows from its hash. Returns `None` if a slot is as soon, or the interval is
+    /// 10 minutes or less.
     pub(super) fn first_run(&self, start: Moment) -> Option<Moment> {
         let is_rare = self.interval > nanoseconds(LONGEST_INTERVAL_WITHOUT_FIRST_RUN);
         let is_due_soon = self.due(self.first_after(start)).since(start) < FIRST_RUN_WITHIN;
@@ -127,22 +133,24 @@ impl Plan {
         (is_rare && !is_due_soon).then(|| start.plus(offset))
     }
 
-    /// How many whole intervals a duration holds.
+    /// Returns the number of whole intervals in a duration.
     pub(super) fn intervals_in(&self, duration: Duration) -> u64 {
         nanoseconds(duration) / self.interval
     }
 
-    /// How late a run may start that was held back: a quarter of the interval, at most 5 s.
+    /// Returns the maximum delay of a run that was held back: a quarter of the interval, at most 5
+    /// s.
     pub(super) fn lateness(&self) -> Duration {
         Duration::from_nanos(self.interval / 4).min(MAX_LATENESS)
     }
 
-    /// How late a run may start because the one before it has only just ended: a twentieth of the interval, at most
-    /// 250 ms.
+    /// Returns the maximum delay of a run because the previous one has just ended: a twentieth of
+    /// the interval, at most 250 ms.
     ///
-    /// It is there for timeouts as long as the interval, which is what a short interval makes of an inherited one:
-    /// timers fire a millisecond or two late, so that each such run ends just after the next due time. Without the
-    /// grace every other run against a silent service would be skipped.
+    /// It is needed when the timeout equals the interval, as with an inherited timeout and a short
+    /// interval: timers fire a millisecond or two late, so a run that times out ends just after the
+    /// next slot. Without this grace period every other run against an unresponsive service would
+    /// be skipped.
     pub(super) fn grace(&self) -> Duration {
         Duration::from_nanos(self.interval / 20).min(MAX_GRACE)
     }
@@ -152,8 +160,9 @@ fn nanoseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// FNV-1a with 64 bits, then the finalizer of `MurmurHash3`: FNV alone leaves names that differ in their last letter
-/// close to each other. It must never change: it places every probe in its interval.
+/// Returns the 64-bit FNV-1a hash with the finalizer of `MurmurHash3`, because FNV alone maps names
+/// that differ in the last letter to close values. It must never change, because it determines the
+/// slots of every probe.
 pub(super) fn hash(name: &str) -> u64 {
     let mut hash: u64 = 0xcbf2_9ce4_8422_2325;
     for byte in name.bytes() {
@@ -264,7 +273,7 @@ mod tests {
         let due = plan.due(plan.first_after(start));
         assert_eq!(plan.first_run(due.minus(Duration::from_secs(59))), None, "it is due as soon");
         assert!(plan.first_run(due.minus(MINUTE)).is_some());
-        assert!(plan.first_run(due).is_some(), "a due time that has come is another probe's");
+        assert!(plan.first_run(due).is_some(), "a slot at the start itself is over");
     }
 
     #[test]
@@ -312,7 +321,8 @@ mod tests {
             prop_assert!(due.0 > now);
             prop_assert!(due.0 - now <= interval || next == 0);
             prop_assert_eq!(due.0 % interval, hash(&name) % interval);
-            // From a due time on, the next one is exactly an interval later, and itself the first from there.
+            // From a slot on, the next one is exactly one interval later, and the slot itself is
+            // the first.
             prop_assert_eq!(plan.first_after(due), next + 1);
             prop_assert_eq!(plan.first_from(due), next);
             prop_assert_eq!(plan.due(next + 1).since(due), Duration::from_nanos(interval));

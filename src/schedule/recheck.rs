@@ -1,11 +1,14 @@
-//! Rechecks: extra attempts between a failed run and the next due one, which show how soon the service is back.
+//! Rechecks: extra attempts between a failed run and the next slot, which show how soon the service
+//! recovers.
 //!
-//! They follow a run that ended as [`Reason::Unavailable`], [`Reason::Connect`] or [`Reason::GatewayTimeout`], which often
-//! pass within seconds. With `after` and `step` of 5 s and three `times` they begin 5, 15 and 30 s after it, and as much
-//! later as they themselves take. The first success ends them, and so does whatever else an attempt finds, a service that
-//! asks for a longer wait, a reload that changes the probe, and the next due time: an attempt that is in flight then would
-//! delay the run, so each has no more time than there is until then. They need a place and budget like any run. They move
-//! nothing of the schedule, but where a service asks one of them to wait for longer than until the next due time, the due
+//! Rechecks follow a run that ended as [`Reason::Unavailable`], [`Reason::Connect`] or
+//! [`Reason::GatewayTimeout`], which are often over within seconds. With `after` and `step` of 5 s
+//! and `times` of 3 they begin 5, 15 and 30 s after it, delayed by the duration of the attempts
+//! themselves. They end with the first success, with any other failure, when the service asks for a
+//! longer wait, when a reload changes the probe, and at the next slot, which bounds the duration of
+//! each attempt. Rechecks need a permit and budget like any run. They do not change the schedule,
+//! except that a wait requested by the service that is longer than the time to the next slot
+//! applies to scheduled runs too.
 //! runs wait too.
 
 use std::{sync::Arc, time::Duration};
@@ -21,35 +24,36 @@ use super::{
 };
 use crate::outcome::{Outcome, Reason};
 
-/// What an attempt leaves free before the next due time: timers fire late by a millisecond or two.
+/// Time left between an attempt and the next slot, because timers fire a millisecond or two late.
 const MARGIN: Duration = Duration::from_millis(10);
 
-/// An attempt with less time than this would fail for that alone, unless it never has more.
+/// Minimum time for an attempt, unless the probe's timeout is shorter. With less time it would fail
+/// for that reason alone.
 const LEAST_TIME: Duration = Duration::from_secs(1);
 
-/// Why a run failed, as far as it decides on rechecks.
+/// A failure that may be over within seconds.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Failed {
-    /// How long the service asks to wait.
+    /// Wait requested by the service.
     retry_after: Option<f64>,
 }
 
 impl Failed {
-    /// `None`: it did not fail, or not in a way that may pass within seconds.
+    /// Returns `None` if the run succeeded, or failed in a way that is not rechecked.
     pub(super) fn of(outcome: &Outcome) -> Option<Self> {
         let passes = matches!(outcome.reason, Reason::Unavailable | Reason::Connect | Reason::GatewayTimeout);
         passes.then_some(Self { retry_after: outcome.retry_after })
     }
 
-    /// Whether the service may be asked again so soon.
+    /// Returns whether the service permits an attempt after that wait.
     fn allows(self, wait: Duration) -> bool {
-        // What is no number is no hint.
+        // NaN is not a hint.
         self.retry_after.is_none_or(|hint| hint.is_nan() || hint <= wait.as_secs_f64())
     }
 }
 
 impl<W: Work> Worker<W> {
-    /// Attempts again after a failure, as the probe's configuration says.
+    /// Makes the configured number of attempts after a failure.
     pub(super) async fn recheck_after(&mut self, failed: Option<Failed>) {
         let Some((recheck, mut failed)) = W::probe(&self.target).recheck.zip(failed) else { return };
         self.tell_next_run();
@@ -68,7 +72,8 @@ impl<W: Work> Worker<W> {
         }
     }
 
-    /// Sleeps until then. False: the next run is due before, or a reload has changed the probe.
+    /// Sleeps until a time. Returns false if the next slot is sooner, or if a reload has changed
+    /// the probe.
     async fn rest(&mut self, until: Instant) -> bool {
         loop {
             if self.time_left(until).is_none() {
@@ -79,22 +84,23 @@ impl<W: Work> Worker<W> {
                 _ = self.targets.changed() => if self.follow() != Verdict::Unchanged { return false },
                 () = sleep_until(until) => return true,
             }
-            // It was woken since the target is new or the wall clock was set: either has to be told.
+            // The worker was woken by a new target or a step of the wall clock; report the next run
+            // to either.
             self.tell_next_run();
         }
     }
 
-    /// One attempt; `None`: there is no time for it, no place, or no budget.
+    /// Makes one attempt. Returns `None` if there is no time, permit or budget for it.
     async fn recheck(&mut self) -> Option<Outcome> {
         let due = self.anchor.instant(self.due(self.next));
         let admission = self.admitted(due).await.ok()?;
         let within = self.time_left(Instant::now())?;
-        // A due run that finds no room is counted as skipped; an attempt that nobody waits for is just not made.
+        // A scheduled run without budget is counted as skipped; a recheck is simply omitted.
         self.attempt_between(admission, within).await
     }
 
-    /// One attempt between due runs, which the budget is charged with, and whose hint the due runs wait for like one of
-    /// their own; `None`: the budget has no room for it.
+    /// Makes one attempt between slots. It is charged to the budget, and a hint of the service
+    /// applies to scheduled runs as well. Returns `None` if there is no budget for it.
     pub(super) async fn attempt_between(
         &mut self,
         mut admission: Admission,
@@ -105,7 +111,7 @@ impl<W: Work> Worker<W> {
         work.budget().is_none_or(|budget| budget.has_room(&probe)).then_some(())?;
         let charge = work.budget().and_then(|budget| budget.charge(&probe));
         if charge.is_some() {
-            // Before it begins: a process that ends in the middle of it must not forget what it may have taken.
+            // Reported before the attempt begins, so that a crash during it does not lose the charge.
             self.report(Event::Charged);
         }
         admission.permit.begin();
@@ -122,7 +128,7 @@ impl<W: Work> Worker<W> {
         Some(outcome)
     }
 
-    /// How long an attempt from then on may take; `None`: not long enough to be of use.
+    /// Returns how long an attempt from that time on may take. Returns `None` if that is too short.
     pub(super) fn time_left(&self, from: Instant) -> Option<Duration> {
         let due = self.anchor.instant(self.due(self.next));
         let timeout = W::probe(&self.target).timeout;

@@ -1,4 +1,4 @@
-//! Starts, tells and ends the workers of all probes.
+//! Starts, reconfigures and stops the worker of each probe.
 
 use std::{collections::HashMap, mem, sync::Arc};
 
@@ -19,33 +19,33 @@ use super::{
 };
 use crate::config::Schedule;
 
-/// Runs every probe of the configuration in force at its due times.
+/// Runs every probe of the current configuration in its slots.
 ///
-/// It lives on one single-threaded runtime, and is called from there: on one thread, a probe that is removed and added
-/// again either still has its worker or has none, and nothing is in between. Dropped, it ends its runs too.
+/// It lives on a single-threaded runtime and is called from there, so that a probe that is removed
+/// and added again either still has its worker or has none. Dropping it aborts the runs in flight.
 pub struct Scheduler<W: Work> {
     work: Arc<W>,
     anchor: Anchor,
     limits: Arc<Limits>,
     pacing: Arc<Pacing>,
     meetings: Arc<Meetings>,
-    /// By the probe's name; those of removed probes too, as long as a run of theirs may be in flight.
+    /// Workers by probe name, including those of removed probes that may have a run in flight.
     probes: HashMap<String, Handle<W::Target>>,
-    /// How far the wall clock was ahead of the anchor's when last looked at, in nanoseconds.
+    /// How far the wall clock was ahead of the anchor's at the last check, in nanoseconds.
     skew: i128,
 }
 
-/// A worker, from outside.
+/// Handle of a worker.
 struct Handle<T> {
-    /// What it is to run; `None`: nothing any more. The worker ends when this is dropped.
+    /// What to run. `None` if the probe was removed. The worker ends when this is dropped.
     target: watch::Sender<Option<Arc<T>>>,
     task: JoinHandle<()>,
-    /// Asks it for a run of now.
+    /// Requests for on-demand runs.
     demands: mpsc::Sender<Demand>,
 }
 
 impl<W: Work> Scheduler<W> {
-    /// A scheduler without probes.
+    /// Creates a scheduler without probes.
     pub fn new(work: Arc<W>, anchor: Anchor, limits: &Schedule) -> Self {
         let skew = anchor.moment(Instant::now()).skew(work.wall_clock());
         Self {
@@ -59,8 +59,9 @@ impl<W: Work> Scheduler<W> {
         }
     }
 
-    /// Looks at the wall clock, which may have been set: then every probe tells its next run anew. The value is how far
-    /// it jumped, in seconds, backwards where negative; `None`: it did not. To be called every now and then.
+    /// Checks whether the wall clock was set; if so, every probe reports its next run again.
+    /// Returns the size of the step in seconds, negative if backwards, or `None` if there was none.
+    /// Call it periodically.
     pub fn follow_wall_clock(&mut self) -> Option<f64> {
         let skew = self.anchor.moment(Instant::now()).skew(self.work.wall_clock());
         if skew.abs_diff(self.skew) < DRIFT {
@@ -75,12 +76,13 @@ impl<W: Work> Scheduler<W> {
         Some(jump as f64 / 1e9)
     }
 
-    /// Puts a configuration in force: its limits, and these targets, each with a name of its own, and no others.
+    /// Applies a configuration: its limits and exactly these targets, whose names are unique.
     ///
-    /// A probe whose configuration is equal goes on undisturbed, keeps its wait, and takes the new target from its next
-    /// run on. One that has changed loses its wait, and its grid only with another interval. One that is gone finishes
-    /// a run in flight, which is reported; should it come back before, its next run waits for the end of that one.
-    /// A lower `max_backoff` shortens no wait that has begun.
+    /// A probe whose configuration is equal continues undisturbed, keeps its backoff, and uses the
+    /// new target from its next run on. A changed probe loses its backoff, and its slots change
+    /// only with its interval. A removed probe finishes its run in flight, which is reported; if it
+    /// is added again before that, its next run waits for the end of that run. A lower
+    /// `max_backoff` does not shorten a wait in progress.
     pub fn apply(&mut self, limits: &Schedule, targets: Vec<Arc<W::Target>>) {
         self.limits.set(limits.clone());
         let now = self.work.wall_clock();
@@ -122,20 +124,22 @@ impl<W: Work> Scheduler<W> {
         Handle { target: sender, task: tokio::spawn(worker.run()), demands }
     }
 
-    /// Asks a probe for a run of now. Who asks for one that is not there, or has too many waiting, is not answered.
+    /// Requests a run of a probe. The request is dropped if the probe does not exist or has too
+    /// many requests waiting.
     pub fn demand(&self, probe: &str, demand: Demand) {
         if let Some(handle) = self.probes.get(probe) {
-            // What does not fit is dropped, which says so.
+            // Dropping the request rejects it.
             let _ = handle.demands.try_send(demand);
         }
     }
 
-    /// Starts no new run, waits for the runs in flight until the deadline, aborts the rest, and says how many it
-    /// aborted. Those are not reported.
+    /// Stops the schedule, waits for the runs in flight until the deadline, and aborts the rest.
+    /// Returns the number of aborted runs, which are not reported.
     pub async fn stop(mut self, deadline: Instant) -> usize {
         let mut tasks: Vec<_> = mem::take(&mut self.probes).into_values().map(|handle| handle.task).collect();
-        // The workers have just been woken by the loss of their senders. Let those without a run end, so that none of
-        // them holds a slot that it was given in this moment, and what is in flight afterwards are runs.
+        // The workers have just been woken by the loss of their senders. Let those without a run
+        // end, so that none of them holds a slot that it has just received and only runs remain in
+        // flight.
         yield_now().await;
         let ended = timeout_at(deadline, async {
             for task in &mut tasks {
@@ -159,7 +163,7 @@ impl<W: Work> Scheduler<W> {
 }
 
 impl<W: Work> Drop for Scheduler<W> {
-    /// Whoever takes this one's place must not meet a run of it.
+    /// Aborts the workers, so that a new scheduler never overlaps an old run.
     fn drop(&mut self) {
         for handle in self.probes.values() {
             handle.task.abort();

@@ -1,4 +1,4 @@
-//! What the scheduler is given: how to run a target, and whom to tell.
+//! The interface between the scheduler and the daemon: running a target and reporting events.
 
 use std::{
     sync::Arc,
@@ -11,89 +11,95 @@ use crate::{
     outcome::{Outcome, SkipCause},
 };
 
-/// How to run a target and whom to tell: the daemon's side of the schedule.
+/// Runs targets and receives events: the daemon's side of the schedule.
 pub trait Work: Send + Sync + 'static {
-    /// A probe with whatever its runs need.
+    /// A probe with everything that its runs need.
     type Target: Send + Sync + 'static;
 
-    /// The configuration of a target. While it stays equal over reloads, so do the probe's due times and waits.
+    /// Returns the configuration of a target. While it is equal across reloads, so are the probe's
+    /// slots and backoff.
     fn probe(target: &Self::Target) -> &Arc<Probe>;
 
-    /// The account that generation checks are charged to; `None`: they are not.
+    /// Returns the account that generation checks are charged to. `None` if there is none.
     fn budget(&self) -> Option<&Budget> {
         None
     }
 
-    /// The wait that the probe was in before the process began, or before the scheduler was started again; `None`: it was
-    /// in none. Asked once, when a probe starts.
+    /// Returns the probe's backoff from before the start of the process or of the scheduler. `None`
+    /// if there was none. Called once, when a probe starts.
     fn remembered(&self, _target: &Self::Target) -> Option<Wait> {
         None
     }
 
-    /// When the probe's last run began that ended before the process began, or since then; `None`: that is not known. A
-    /// rare probe without one in its last interval runs soon after its start.
+    /// Returns the start of the probe's last finished run, before or after the start of the
+    /// process. `None` if unknown. A probe with a long interval and no run in the last interval
+    /// runs soon after its start.
     fn last_run(&self, _target: &Self::Target) -> Option<SystemTime> {
         None
     }
 
-    /// One run. It may panic, and be dropped half-way when the scheduler stops.
+    /// Performs one run. It may panic, and is dropped if the scheduler stops.
     fn run(&self, target: Arc<Self::Target>) -> impl Future<Output = Outcome> + Send;
 
-    /// An extra attempt after a failed run, which may take no longer than `within`. It may do what a run may.
+    /// Makes an extra attempt after a failed run, limited to `within`. The same applies as for a
+    /// run.
     fn recheck(&self, target: Arc<Self::Target>, within: Duration) -> impl Future<Output = Outcome> + Send;
 
-    /// What the wall clock shows; runs do not go by it, only what is told of them does.
+    /// Returns the wall-clock time. It affects reported times only, not when runs start.
     fn wall_clock(&self) -> SystemTime {
         SystemTime::now()
     }
 
-    /// Takes note of an event. It is called on the thread that times the runs: it neither blocks nor panics.
+    /// Receives an event, on the thread that times the runs. It must neither block nor panic.
     fn report(&self, target: &Arc<Self::Target>, event: Event);
 }
 
-/// What a restart must not forget of a probe's backoff.
+/// Backoff of a probe to persist.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Wait {
-    /// No run before then, by the wall clock as it is now; `None`: only the step is left.
+    /// Time until which no run takes place, by the current wall clock. `None` if only the step
+    /// remains.
     pub until: Option<SystemTime>,
-    /// The last wait without a hint, in intervals; 0: none since the last success.
+    /// The last wait without a hint, in intervals. 0 if there was none since the last success.
     pub step: u64,
 }
 
-/// What happens to a probe, in this order for each due time: waiting, then skipped, or started and finished.
+/// Events of a probe. For each slot they come in this order: waiting, then skipped, or started and
+/// finished.
 #[derive(Clone, Debug)]
 pub enum Event {
-    /// The probe sleeps. Told whenever one of the members changes, be it because the wall clock was set, and once to
-    /// each new target.
+    /// The probe sleeps. Reported whenever a field changes, for example because the wall clock was
+    /// set, and once to each new target.
     Waiting {
-        /// When the next run is due by the wall clock of now, waits included.
+        /// Time of the next run by the current wall clock, including backoff.
         next_run: SystemTime,
-        /// The same time where a service's limits make the probe pass over due times until then; `None`: it keeps
-        /// its schedule.
+        /// Equal to `next_run` while the probe skips slots because of a service's limits. `None` if
+        /// it does not.
         backoff_until: Option<SystemTime>,
     },
-    /// Due times passed without a run.
+    /// Slots passed without a run.
     Skipped {
-        /// Why.
+        /// Cause.
         cause: SkipCause,
-        /// How many, at least 1.
+        /// Number of slots, at least 1.
         runs: u64,
     },
     /// A run begins.
     Started {
-        /// How long after its due time.
+        /// Delay after its slot.
         lag: Duration,
     },
-    /// An attempt beside the schedule begins, and the budget has been charged with the most that it can take.
+    /// An attempt outside the schedule begins, and the budget has been charged with its maximum.
     Charged,
-    /// What is to be remembered of the probe's backoff from now on; `None`: nothing. Told before the end of each run.
+    /// Backoff to persist. `None` if there is none. Reported before the end of each run.
     Remember(Option<Wait>),
-    /// The run that began last has ended.
+    /// The last started run has ended.
     Finished(Outcome),
-    /// An extra attempt after it has ended: it is no run.
+    /// A recheck has ended. It does not count as a run.
     Rechecked(Outcome),
-    /// An attempt that somebody asked for has ended: it is no run.
+    /// An on-demand attempt has ended. It does not count as a run.
     Demanded(Outcome),
-    /// The probe's loop panicked, outside of a run or in telling of one, and goes on. A run that had begun is over.
+    /// The probe's loop panicked, outside of a run or in reporting one, and continues. A run that
+    /// had begun is over.
     Restarted,
 }

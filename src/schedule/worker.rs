@@ -1,4 +1,4 @@
-//! The loop of one probe: sleep until it is due, be let in, run, see what follows.
+//! The probe worker loop: wait for the next slot, acquire permits, run, apply backoff.
 
 use std::{
     mem,
@@ -28,64 +28,67 @@ use crate::{
     outcome::{Fault, Measure, Outcome, Reason, SkipCause},
 };
 
-/// How long a probe rests whose loop panicked.
+/// Pause after a panic of the loop.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// Who waits for the other probe of a comparison leaves a part of the time by which it may be late: one in so many.
+/// Part of the allowed delay that a probe leaves for acquiring permits while it waits for the other
+/// side of its comparison: one in this number.
 const ADMISSION_PART: u32 = 5;
 
-/// How far the wall clock may drift before the next run is told anew, in nanoseconds: half a second.
+/// Drift of the wall clock above which the next run is reported again, in nanoseconds: half a
+/// second.
 pub(super) const DRIFT: u128 = 500_000_000;
 
-/// One probe. It is one task, and every run of the probe is inside that task: runs cannot overlap.
+/// The worker of one probe. It is a single task that includes the runs, so runs of a probe cannot
+/// overlap.
 pub(super) struct Worker<W: Work> {
     pub(super) work: Arc<W>,
     pub(super) turns: Turns,
-    /// Where the probe meets the other one of its comparison; `None`: it is in none.
+    /// The probe's side of its comparison. `None` if it has none.
     seat: Option<Seat>,
     pub(super) anchor: Anchor,
-    /// What the configuration in force has for this probe; `None`: nothing any more.
+    /// The probe's target in the current configuration. `None` if it was removed.
     pub(super) targets: watch::Receiver<Option<Arc<W::Target>>>,
     pub(super) target: Arc<W::Target>,
     pub(super) plan: Plan,
-    /// The number of the first due time that is neither run nor skipped yet.
+    /// First slot that is neither run nor skipped.
     pub(super) next: u64,
-    /// The slot that the first run of a rare probe takes, the last one before its start, and when it is due instead.
-    /// `None` if there is no first run beside the schedule.
+    /// Slot of the extra first run of a probe with a long interval, which is the last slot before
+    /// its start, and when it is due instead. `None` if there is no extra first run.
     moved: Option<(u64, Moment)>,
     pub(super) backoff: Backoff,
-    /// Who asks for a run of now.
+    /// Requests for on-demand runs.
     pub(super) demands: Demands,
-    /// What the target was last told of its next run and backoff; `None`: nothing yet.
+    /// Next run and end of the backoff, as last reported. `None` if not reported yet.
     told: Option<(SystemTime, Option<SystemTime>)>,
-    /// How far the wall clock is ahead of the anchor's, in nanoseconds; 0 until it was set.
+    /// How far the wall clock is ahead of the anchor's, in nanoseconds. 0 until the clock is set.
     skew: i128,
-    /// The loop panicked, which is not told yet.
+    /// Whether the loop panicked and this has not been reported.
     panicked: bool,
 }
 
-/// What lets the runs of all probes in.
+/// Admission control shared by all probes.
 pub(super) struct Turns {
     pub(super) limits: Arc<Limits>,
     pub(super) pacing: Arc<Pacing>,
     pub(super) meetings: Arc<Meetings>,
 }
 
-/// What one run is let in with, until it has ended.
+/// Permits of one run, held until it has ended.
 pub(super) struct Admission {
     pub(super) permit: Permit,
-    /// Held until it is dropped.
+    /// Released when it is dropped.
     _slot: Slot,
 }
 
-/// What the configuration in force says of the probe.
+/// Relation of the current configuration to the worker's target.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Verdict {
-    /// To be run as before.
+    /// The configuration is equal.
     Unchanged,
-    /// To be run in another way.
+    /// The configuration has changed.
     Changed,
-    /// Not to be run: removed, or the scheduler stops.
+    /// The probe was removed, or the scheduler stops.
     Gone,
 }
 
@@ -100,12 +103,12 @@ impl<W: Work> Worker<W> {
     ) -> Self {
         let probe = W::probe(&target);
         let plan = Plan::new(probe.slot_name(), probe.interval);
-        // With the time of the start in it, equal probes on different hosts draw different jitter.
+        // Includes the start time, so that equal probes on different hosts have different jitter.
         let seed = hash(&probe.name) ^ anchor.epoch().0;
         let now = anchor.moment(Instant::now());
         let mut backoff = Backoff::new(seed);
         if let Some(Wait { until, step }) = work.remembered(&target) {
-            // What is left of it by the clock that it was told by, which may have been set since the anchor was.
+            // Compare with the current wall clock, which may have been set since the anchor was.
             let left = |until: SystemTime| until.duration_since(work.wall_clock()).unwrap_or_default();
             let over = until.map(|until| now.plus(left(until)));
             backoff.restore((over, step), now, &plan, turns.limits.max_backoff());
@@ -132,8 +135,9 @@ impl<W: Work> Worker<W> {
         worker
     }
 
-    /// Moves the slot before the next one to within a minute from now where the probe is rare and no run of the last
-    /// interval is known: by the schedule alone there would be no result for as long.
+    /// Moves the last slot before now to within a minute from now if the probe has a long interval
+    /// and no run in the last interval is known. The schedule alone would yield no result for that
+    /// long.
     fn plan_first_run(&mut self) {
         let now = self.now();
         let next = self.plan.first_after(now);
@@ -149,7 +153,8 @@ impl<W: Work> Worker<W> {
         }
     }
 
-    /// Moves a first run that was held back to a minute later, unless the next slot is as soon. Returns whether it did.
+    /// Postpones a first run that was held back by a minute, unless the next slot is as soon.
+    /// Returns whether it did.
     fn postpone_first_run(&mut self) -> bool {
         let Some((slot, at)) = self.moved.filter(|(slot, _)| *slot == self.next) else { return false };
         let later = at.plus(FIRST_RUN_WITHIN);
@@ -160,13 +165,14 @@ impl<W: Work> Worker<W> {
         fits
     }
 
-    /// When a slot is due.
+    /// Returns when a slot is due.
     pub(super) fn due(&self, number: u64) -> Moment {
         self.moved.filter(|(slot, _)| *slot == number).map_or_else(|| self.plan.due(number), |(_, at)| at)
     }
 
-    /// Runs the probe at its due times until it is removed or the scheduler stops. A run in flight is always awaited.
-    /// A panic, which would be a bug of ours, costs a pause; every due time is accounted for over it.
+    /// Runs the probe in its slots until it is removed or the scheduler stops. A run in flight is
+    /// always awaited. After a panic the loop restarts with a pause; every slot is still accounted
+    /// for.
     pub(super) async fn run(mut self) {
         while catch_panic(self.live()).await.is_err() {
             self.panicked = true;
@@ -206,8 +212,8 @@ impl<W: Work> Worker<W> {
         }
     }
 
-    /// Takes over what the last reload says. With the same interval the grid stays, and every due time is accounted
-    /// for over the reload; with another, the new grid begins now.
+    /// Applies the latest configuration. With the same interval the slots stay, and each is
+    /// accounted for across the reload; with another interval the new slots begin now.
     pub(super) fn follow(&mut self) -> Verdict {
         // The channel is closed when the scheduler stops.
         let open = self.targets.has_changed().is_ok();
@@ -246,14 +252,14 @@ impl<W: Work> Worker<W> {
         self.tell(next_run, resume.map(|resume| self.due(resume)));
     }
 
-    /// Tells when the probe runs next, by the wall clock of now, where that has changed.
+    /// Reports when the probe runs next, by the current wall clock, if that has changed.
     fn tell(&mut self, next_run: Moment, backoff_until: Option<Moment>) {
         let skew = self.now().skew(self.work.wall_clock());
-        // Only a clock that was set counts: reading two clocks one after the other differs by a little each time.
+        // Smaller differences come from reading two clocks one after the other.
         if skew.abs_diff(self.skew) >= DRIFT {
             self.skew = skew;
             if self.backoff.kept(self.next).is_some() {
-                // It is kept by the wall clock.
+                // It is persisted in wall-clock time.
                 self.remember();
             }
         }
@@ -265,17 +271,18 @@ impl<W: Work> Worker<W> {
         }
     }
 
-    /// Skips what a stall of the process has made too late, so that no burst follows it, and what a wait passes over.
+    /// Skips slots that are too late after a stall of the process, so that no burst follows it, and
+    /// slots during backoff.
     ///
-    /// A probe that waits wakes at each due time and skips one: the counter grows as time goes by, and is right
-    /// whenever a reload ends the wait.
+    /// A probe in backoff wakes in each slot and skips one, so that the counter increases
+    /// continuously and is right whenever a reload ends the backoff.
     fn skip_what_is_missed(&mut self) {
         let now = self.now();
         let first = self.plan.first_from(now.minus(self.plan.lateness()));
         if let Some(resume) = self.backoff.resume(self.next) {
             self.skip_to(resume.min(self.plan.first_after(now)), SkipCause::Backoff);
         }
-        // A first run is late by its own due time, which is behind that of its slot.
+        // An extra first run is measured by its own due time, which is later than its slot.
         let in_time = self.due(self.next).plus(self.plan.lateness()) >= now;
         if !in_time {
             self.skip_to(first, SkipCause::Overrun);
@@ -286,8 +293,8 @@ impl<W: Work> Worker<W> {
         self.due(self.next) <= self.now()
     }
 
-    /// Waits for the other probe of a comparison where that one goes first; `None`: a reload has changed the probe. A part
-    /// of the time by which it may be late is left, for being let in.
+    /// Waits for the other side of the comparison if that one goes first. Returns `None` if a
+    /// reload has changed the probe. It leaves part of the allowed delay for acquiring permits.
     async fn cue(&mut self) -> Option<Cue> {
         let lateness = self.plan.lateness();
         let mut since = self.due(self.next);
@@ -317,8 +324,9 @@ impl<W: Work> Worker<W> {
         }
     }
 
-    /// Waits until pace and limits let the run in that is due; `None`: it came too late, or a reload has changed the
-    /// probe. The pace comes first: nobody holds one of the places of all while waiting for its provider's.
+    /// Waits for the permits of a scheduled run. Returns `None` if they came too late, or if a
+    /// reload has changed the probe. The rate limit comes first, so that no probe holds one of the
+    /// total slots while it waits for its provider.
     async fn admission(&mut self, cue: Cue) -> Option<Admission> {
         let latest = self.anchor.instant(cue.latest);
         match self.admitted(latest).await {
@@ -337,8 +345,8 @@ impl<W: Work> Worker<W> {
         }
     }
 
-    /// Waits until pace and limits let an attempt in, until `latest`. The error is what held it back for so long; `None`:
-    /// a reload has changed the probe.
+    /// Waits for the permits of an attempt, until `latest`. The error is the cause of the delay, or
+    /// `None` if a reload has changed the probe.
     pub(super) async fn admitted(&mut self, latest: Instant) -> Result<Admission, Option<SkipCause>> {
         let target = Arc::clone(&self.target);
         let Turns { limits, pacing, meetings: _ } = &self.turns;
@@ -349,7 +357,8 @@ impl<W: Work> Worker<W> {
         Ok(Admission { permit, _slot: slot })
     }
 
-    /// Waits for a turn; an unchanged probe keeps its place in the queue over reloads.
+    /// Waits for a permit. A probe whose configuration is unchanged keeps its queue position across
+    /// reloads.
     async fn turn<T>(
         &mut self,
         turn: impl Future<Output = T>,
@@ -365,17 +374,17 @@ impl<W: Work> Worker<W> {
                 () = sleep_until(latest) => break None,
             }
         };
-        // Timers are late by a millisecond or two, in which a turn can come.
+        // Timers fire a millisecond or two late, and a permit may come in that time.
         turn.filter(|_| Instant::now() <= latest).ok_or(Some(cause))
     }
 
-    /// The first run at or after that one for which there can be budget.
+    /// Returns the first slot from `number` on for which there can be budget.
     fn paused_until(&self, number: u64) -> u64 {
         let pause = self.work.budget().and_then(|budget| budget.pause(W::probe(&self.target)));
         pause.map_or(number, |pause| number.max(self.plan.first_from(self.now().plus(pause))))
     }
 
-    /// Whether there is budget for the run that is due; skips it where there is not.
+    /// Returns whether there is budget for the scheduled run, and skips it if there is none.
     fn has_budget(&mut self) -> bool {
         let room = self.has_room();
         if !room {
@@ -384,14 +393,14 @@ impl<W: Work> Worker<W> {
         room
     }
 
-    /// Whether there is budget for a run.
+    /// Returns whether there is budget for a run.
     pub(super) fn has_room(&self) -> bool {
         self.work.budget().is_none_or(|budget| budget.has_room(W::probe(&self.target)))
     }
 
-    /// One run, and what follows from it. The value is the reason and the hint of a failed one.
+    /// Runs the probe and applies the result. Returns the failure if it may be rechecked.
     async fn run_next(&mut self, cue: Cue, mut admission: Admission) -> Option<Failed> {
-        // While it waited to be let in, others may have spent what there was.
+        // While it waited for permits, other probes may have spent the budget.
         if !self.has_budget() {
             return None;
         }
@@ -403,7 +412,7 @@ impl<W: Work> Worker<W> {
         if let Some(seat) = &self.seat {
             seat.begins(number, begun.plus(probe.timeout));
         }
-        // The second of a pair begins when it should; one that waited in vain is late.
+        // The delay of the second side of a pair counts from the end of the first.
         self.report(Event::Started { lag: begun.since(cue.since) });
         admission.permit.begin();
         let (runner, target) = (Arc::clone(&self.work), Arc::clone(&self.target));
@@ -423,17 +432,17 @@ impl<W: Work> Worker<W> {
         self.remember();
         let failed = Failed::of(&outcome);
         self.report(Event::Finished(outcome));
-        // The other one begins now: what this run leaves to do is done.
+        // Release the other side last, when everything else is done.
         if let Some(seat) = &self.seat {
             seat.ended(number, measure);
         }
         failed
     }
 
-    /// Tells what a restart must not forget. By the wall clock of now: the anchor's may have been set since.
+    /// Reports the backoff to persist, in current wall-clock time.
     pub(super) fn remember(&self) {
         let kept = self.backoff.kept(self.next);
-        // The wall clock is read last: what is rounded makes the wait longer, never shorter.
+        // The wall clock is read last, so that rounding makes the wait longer, never shorter.
         let wall = |over: Moment| {
             let left = over.since(self.now());
             self.work.wall_clock() + left
@@ -442,7 +451,7 @@ impl<W: Work> Worker<W> {
         self.report(Event::Remember(wait));
     }
 
-    /// Counts every due time before run `number` that is not accounted for yet as skipped.
+    /// Counts the slots before `number` that are not accounted for as skipped.
     fn skip_to(&mut self, number: u64, cause: SkipCause) {
         let runs = number.saturating_sub(self.next);
         if runs > 0 {
@@ -453,7 +462,7 @@ impl<W: Work> Worker<W> {
         }
     }
 
-    /// Tells the other probe of a comparison how far this one has come.
+    /// Reports this probe's progress to the other side of its comparison.
     fn tell_other(&self) {
         if let Some(seat) = &self.seat {
             seat.passed(self.next);
@@ -469,8 +478,8 @@ impl<W: Work> Worker<W> {
     }
 }
 
-/// One run. A panic in it becomes an outcome, so that it takes neither the probe's loop nor another probe along. It is
-/// boxed so that a sleeping probe does not hold the memory of a run.
+/// Performs one run. A panic becomes an outcome, so that neither the worker nor another probe is
+/// affected. The future is boxed so that a sleeping probe does not hold the memory of a run.
 pub(super) async fn attempt(run: impl Future<Output = Outcome>) -> Outcome {
     let (time, begun) = (SystemTime::now(), Instant::now());
     catch_panic(Box::pin(run)).await.unwrap_or_else(|_| {
