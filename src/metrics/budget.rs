@@ -1,46 +1,46 @@
-//! What is exported of the day's budget.
+//! Metrics of the daily budget.
 
 use std::time::SystemTime;
 
 use super::text::{Header, Kind, Page};
 use crate::config::Budget;
 
-/// How the budget of a UTC day stands.
+/// State of the daily budget.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct BudgetNow {
-    /// What there is to spend.
+    /// The configured limits.
     pub limits: Budget,
-    /// US dollars spent, runs in flight at their most.
+    /// US dollars spent, with runs in flight counted at their maximum.
     pub spent_usd: f64,
-    /// Tokens spent, runs in flight at their most.
+    /// Tokens spent, with runs in flight counted at their maximum.
     pub spent_tokens: u64,
-    /// When generation checks go on that do not fit in what is left; `None`: none was refused so far.
+    /// When refused generation checks resume. `None` if none was refused today.
     pub resumes: Option<SystemTime>,
 }
 
-/// The gauges: of what is spent wherever there is a budget, of limits where there is one.
+/// Writes the gauges. A limit that is not configured has no sample.
 pub(super) fn write(budget: Option<&BudgetNow>, page: &mut Page) {
     let Some(&BudgetNow { limits, spent_usd, spent_tokens, resumes: _ }) = budget else { return };
     let Budget { daily_cost_usd, daily_tokens } = limits;
     let gauges = [
         (
             "langmart_budget_spent_usd",
-            "Estimated cost of this UTC day's generation checks, runs in flight at their most.",
+            "Estimated cost of generation checks in the current UTC day, with runs in progress counted at their maximum.",
             Some(spent_usd),
         ),
         (
             "langmart_budget_limit_usd",
-            "The most that a UTC day may cost. Absent without a limit.",
+            "Configured daily cost limit. Absent if there is none.",
             daily_cost_usd,
         ),
         (
             "langmart_budget_spent_tokens",
-            "Tokens of this UTC day's generation checks, runs in flight at their most.",
+            "Tokens of generation checks in the current UTC day, with runs in progress counted at their maximum.",
             Some(spent_tokens as f64),
         ),
         (
             "langmart_budget_limit_tokens",
-            "The most tokens that a UTC day may take. Absent without a limit.",
+            "Configured daily token limit. Absent if there is none.",
             daily_tokens.map(|tokens| tokens as f64),
         ),
     ];

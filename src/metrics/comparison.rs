@@ -1,4 +1,4 @@
-//! The series of a comparison: what its pairs of runs found, by the gateway and directly.
+//! Metrics of comparisons between a gateway and the provider behind it.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -12,21 +12,21 @@ use crate::{
     outcome::{Check, Measure, Pair, PairVerdict, Side},
 };
 
-/// The series of one comparison.
+/// Metrics of one comparison.
 #[derive(Debug)]
 pub struct ComparisonSeries {
     comparison: Arc<Comparison>,
-    /// The probes' series: a probe that is another after a reload makes another comparison.
+    /// The probes' series. If a reload replaces one of them, the comparison starts again.
     probes: [Arc<Series>; 2],
-    /// `comparison`, rendered once.
+    /// Label `comparison`, rendered once.
     labels: String,
     values: Arc<Values>,
 }
 
-/// The numbers of one comparison, kept as long as it and its two probes stay the same.
+/// Values of one comparison, kept across reloads as long as it and its two probes are the same.
 #[derive(Debug)]
 struct Values {
-    /// In the order of [`PairVerdict::ALL`].
+    /// Indexed in the order of [`PairVerdict::ALL`].
     verdicts: [Counter; PairVerdict::ALL.len()],
     pairs: Counter,
     gateway: Sums,
@@ -34,7 +34,7 @@ struct Values {
     last_overhead: Gauge,
 }
 
-/// Seconds of one side, summed up over pairs of which both succeeded.
+/// Total seconds of one side, over pairs that both succeeded.
 #[derive(Debug, Default)]
 struct Sums {
     duration: Sum,
@@ -49,12 +49,12 @@ impl Sums {
 }
 
 impl ComparisonSeries {
-    /// Whether they are of this comparison.
+    /// Returns whether they belong to this comparison.
     pub(super) fn is_of(&self, comparison: &Comparison) -> bool {
         *self.comparison == *comparison
     }
 
-    /// Takes a pair of runs in.
+    /// Adds a pair of runs.
     pub fn observe(&self, pair: &Pair) {
         let Values { verdicts, pairs, gateway, direct, last_overhead } = &*self.values;
         let verdict = pair.verdict();
@@ -68,7 +68,8 @@ impl ComparisonSeries {
     }
 }
 
-/// The series of every comparison of a configuration, with the numbers that they had so far.
+/// Returns the series of every comparison of a configuration. Unchanged comparisons keep their
+/// values.
 pub(super) fn configured(
     config: &Config,
     series: &BTreeMap<String, Arc<Series>>,
@@ -96,13 +97,13 @@ pub(super) fn configured(
         let labels = text::labels([("comparison", comparison.name.as_str())]);
         Some(Arc::new(ComparisonSeries { comparison: Arc::clone(comparison), probes, labels, values }))
     };
-    // Sorted by name, as the probes are: a page looks the same whatever the order of the file.
+    // Sorted by name, as the probes are, so that the order of the file does not matter.
     let mut configured: Vec<_> = config.comparisons.iter().filter_map(of).collect();
     configured.sort_by(|one, other| one.comparison.name.cmp(&other.comparison.name));
     configured
 }
 
-/// Writes the series of all comparisons, family by family.
+/// Writes the metrics of all comparisons, family by family.
 pub(super) fn write(comparisons: &[Arc<ComparisonSeries>], page: &mut Page) {
     for (name, help, sum) in SUMS {
         page.family(Header { name, kind: Kind::Counter, help });
@@ -115,7 +116,7 @@ pub(super) fn write(comparisons: &[Arc<ComparisonSeries>], page: &mut Page) {
     page.family(Header {
         name: "langmart_comparison_last_overhead_seconds",
         kind: Kind::Gauge,
-        help: "Duration by the gateway minus the direct one, of the last pair of which both succeeded.",
+        help: "Duration through the gateway minus direct duration, of the last pair that both succeeded.",
     });
     for series in comparisons {
         if let Some(overhead) = series.values.last_overhead.value() {
@@ -125,7 +126,7 @@ pub(super) fn write(comparisons: &[Arc<ComparisonSeries>], page: &mut Page) {
     page.family(Header {
         name: "langmart_comparison_verdicts_total",
         kind: Kind::Counter,
-        help: "Pairs of runs, by what the two together say of whose part failed.",
+        help: "Pairs of runs, by verdict on the responsible party.",
     });
     for series in comparisons {
         for (verdict, counter) in PairVerdict::ALL.iter().zip(&series.values.verdicts) {
@@ -134,31 +135,31 @@ pub(super) fn write(comparisons: &[Arc<ComparisonSeries>], page: &mut Page) {
     }
 }
 
-/// The counters: name, help, and the value; `None`: it says nothing for this check.
+/// Name, help and value of a counter. The value is `None` if it does not apply to this check.
 type Summed = (&'static str, &'static str, fn(&ComparisonSeries) -> Option<f64>);
 
 const SUMS: [Summed; 5] = [
-    ("langmart_comparison_pairs_total", "Pairs of runs of which both succeeded.", |series| {
+    ("langmart_comparison_pairs_total", "Pairs of runs that both succeeded.", |series| {
         Some(series.values.pairs.value() as f64)
     }),
     (
         "langmart_comparison_gateway_seconds_total",
-        "Time that the runs by the gateway took, of pairs of which both succeeded.",
+        "Total duration of runs through the gateway, over pairs that both succeeded.",
         |series| Some(series.values.gateway.duration.value()),
     ),
     (
         "langmart_comparison_direct_seconds_total",
-        "Time that the direct runs took, of pairs of which both succeeded.",
+        "Total duration of direct runs, over pairs that both succeeded.",
         |series| Some(series.values.direct.duration.value()),
     ),
     (
         "langmart_comparison_gateway_first_token_seconds_total",
-        "Time to the first token by the gateway, of pairs of which both succeeded.",
+        "Total time to first token through the gateway, over pairs that both succeeded.",
         |series| series.of_streams(&series.values.gateway),
     ),
     (
         "langmart_comparison_direct_first_token_seconds_total",
-        "Time to the first token directly, of pairs of which both succeeded.",
+        "Total time to first token of direct runs, over pairs that both succeeded.",
         |series| series.of_streams(&series.values.direct),
     ),
 ];
@@ -184,7 +185,7 @@ mod tests {
         outcome::{Api, Fault},
     };
 
-    /// Metrics of a comparison between two such probes.
+    /// Returns the metrics of a comparison between two such probes.
     fn compared(probe: fn(&str, &Arc<crate::config::Provider>, &str) -> Arc<Probe>) -> (Metrics, Comparison) {
         let comparison = Comparison { name: "c".into(), gateway: "g".into(), direct: "d".into() };
         let [gateway, direct] = [("langmart", Api::Langmart), ("openai", Api::Openai)]
@@ -196,7 +197,7 @@ mod tests {
         (metrics, comparison)
     }
 
-    /// The samples of comparisons, without the beginning that all have.
+    /// Returns the samples of comparisons, without their common prefix.
     fn samples(metrics: &Metrics) -> Vec<String> {
         let page = String::from_utf8(metrics.render(SystemTime::UNIX_EPOCH)).unwrap();
         page.lines().filter_map(|line| Some(line.strip_prefix("langmart_comparison_")?.to_owned())).collect()

@@ -1,4 +1,5 @@
-//! METRICS.md, which is generated from a page that has every family; the test that holds it writes `target/METRICS.md`.
+//! Generates METRICS.md from a page that has every family. The test writes it to
+//! `target/METRICS.md`.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -28,18 +29,18 @@ const NOW: SystemTime = SystemTime::UNIX_EPOCH;
 
 const HEAD: &str = "# Metrics
 
-Generated from the code; a test holds it. What `/metrics` exports, in its order. *probe* stands for the labels `probe`, `provider`,
-`check` and `model` (empty where there is none). Values of labels are the configuration's or from the closed sets below. A series of a
-probe is there, at 0, from the moment that the probe is configured, where a zero means something, and goes with the probe.
+Generated from the code and checked by a test: the metrics of `/metrics`, in its order. *probe* stands for the labels `probe`, `provider`,
+`check` and `model` (empty if the probe has none). Label values come from the configuration or from the closed sets below. The
+counters of a probe start at 0 when the probe is configured, and are removed with it.
 Durations are in seconds, times in seconds since the Unix epoch.
 
-What to record, to be woken by and to look at is in [packaging](packaging/README.md).
+Recording rules, alerts and dashboards are in [packaging](packaging/README.md).
 
-| metric | type | labels | says |
+| metric | type | labels | description |
 |---|---|---|---|
 ";
 
-/// A page with samples in every family.
+/// Renders a page with samples in every family.
 fn whole_page() -> String {
     let metrics = Metrics::new(NOW);
     let acme = acme(Api::Langmart);
@@ -67,7 +68,7 @@ fn whole_page() -> String {
     config.shard = Some(Shard { index: 0, total: 1 });
     metrics.configure(&config);
     let measure = Measure { fault: Fault::None, duration: Duration::ZERO, first_token: Some(Duration::ZERO) };
-    let compared = metrics.comparison(&comparison).expect("it is configured");
+    let compared = metrics.comparison(&comparison).expect("the comparison is configured");
     compared.observe(&Pair { gateway: measure, direct: measure });
     metrics.count_writer("log", &Counters::default());
     metrics.lag(Duration::ZERO);
@@ -84,10 +85,10 @@ fn whole_page() -> String {
         series.observe(&Outcome { reason: Reason::Ok, fault: Fault::None, ..rich() });
         series.observe(&rich());
     }
-    String::from_utf8(metrics.render(NOW)).expect("a page is text")
+    String::from_utf8(metrics.render(NOW)).expect("a page is UTF-8")
 }
 
-/// Kind, help and labels of each family, in the order of the page.
+/// Returns kind, help and labels of each family, in the order of the page.
 fn families(page: &str) -> Vec<(&str, &str, &str, BTreeSet<String>)> {
     let mut families = Vec::new();
     let mut helps = BTreeMap::new();
@@ -117,7 +118,7 @@ fn labels(mut names: BTreeSet<String>) -> String {
     cells.join(", ")
 }
 
-/// What the labels with closed sets of values can be.
+/// Renders the values of the labels with closed sets.
 fn values() -> String {
     fn names<T: Copy>(all: &[T], name: fn(T) -> &'static str) -> String {
         all.iter().map(|&value| format!("`{}`", name(value))).collect::<Vec<_>>().join(", ")
@@ -154,10 +155,10 @@ fn metrics_md_is_what_the_code_exports() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let found = fs::read_to_string(root.join("METRICS.md")).unwrap_or_default();
     if found != expected {
-        fs::create_dir_all(root.join("target")).expect("the build's directory is ours");
-        fs::write(root.join("target/METRICS.md"), &expected).expect("the build's directory is ours");
+        fs::create_dir_all(root.join("target")).expect("target is writable");
+        fs::write(root.join("target/METRICS.md"), &expected).expect("target is writable");
         panic!(
-            "METRICS.md is not what the code exports; cp target/METRICS.md METRICS.md, and look at the difference"
+            "METRICS.md differs from the code; cp target/METRICS.md METRICS.md, and review the difference"
         );
     }
 }

@@ -1,14 +1,16 @@
-//! Everything exported: the series of the probes by a writer of ours, the daemon's own by the prometheus crate.
+//! Prometheus metrics: those of probes are written here, the daemon's own by the prometheus crate.
 //!
-//! [`Metrics`] is the whole; [`Series`] is what one probe writes to. A page is rendered family by family over all
-//! series; series come and go with their struct, and observing a run looks no label up.
+//! [`Metrics`] holds all metrics, [`Series`] those of one probe. A page is rendered family by
+//! family over all series. The labels of a series are rendered once, so that observing a run needs
+//! no lookup.
 //!
-//! - `registry` is the whole: which probes have series, and the page.
-//! - `series` takes a probe's runs in, with `streak` for failures in a row; `values` are the atomics below.
-//! - `families` names what of it is exported, `text` writes the format.
-//! - `comparison`, `pool`, `budget` and `offline` are what concerns more than one probe.
-//! - `own` is the daemon's own, `process` its `process_*`.
-//! - `document` writes METRICS.md.
+//! - `registry` holds all series and renders the page.
+//! - `series` holds the values of one probe, with `streak` for consecutive failures; `values` are
+//!   the atomic values.
+//! - `families` lists the metrics of a probe, `text` writes the format.
+//! - `comparison`, `pool`, `budget` and `offline` are metrics of several probes.
+//! - `own` are the daemon's own metrics, `process` the `process_*` metrics.
+//! - `document` generates METRICS.md.
 
 mod budget;
 mod comparison;

@@ -1,4 +1,4 @@
-//! Whether the prober itself is cut off: then alerts on providers mean nothing.
+//! Detects whether the prober itself is offline, so that failures say nothing about the providers.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -11,20 +11,20 @@ use crate::outcome::Fault;
 #[derive(Clone, Copy, Debug)]
 pub(super) struct LastRun<'a> {
     pub(super) provider: &'a str,
-    /// Of the provider's base URL.
+    /// Host of the provider's base URL.
     pub(super) host: &'a str,
-    /// Time since its end, by the monotonic clock: a wall clock that is set makes no run older or newer.
+    /// Time since its end on the monotonic clock, which is independent of steps of the wall clock.
     pub(super) age: Duration,
     pub(super) fault: Fault,
-    /// The probe's.
+    /// Interval of the probe.
     pub(super) interval: Duration,
-    /// Whether the probe waits because it was asked to, so that this run is older than its schedule wants.
+    /// Whether the probe is in backoff, so that its last run is older than its schedule implies.
     pub(super) waiting: bool,
 }
 
-/// Whether the last run of every provider failed on the way there. Runs that ended more than two intervals ago, and
-/// those of waiting probes, tell nothing of now. `None`: it cannot be told, since fewer than two providers with
-/// different hosts are left: one host alone may be cut off as well as we.
+/// Returns whether the last run of every provider failed on the network. Runs that ended more than
+/// two intervals ago, and those of probes in backoff, are ignored. Returns `None` if fewer than two
+/// providers with different hosts remain, because a single host may be offline itself.
 pub(super) fn offline<'a>(runs: impl IntoIterator<Item = LastRun<'a>>) -> Option<bool> {
     let mut last_of: BTreeMap<&str, LastRun<'_>> = BTreeMap::new();
     for run in runs.into_iter().filter(|run| !run.waiting && run.age <= 2 * run.interval) {
@@ -41,7 +41,7 @@ pub(super) fn offline<'a>(runs: impl IntoIterator<Item = LastRun<'a>>) -> Option
 mod tests {
     use super::*;
 
-    /// A run that ended so many seconds ago, of a probe that runs each minute.
+    /// Returns a run that ended `ago` seconds ago, of a probe with an interval of a minute.
     fn run(provider: &'static str, host: &'static str, ago: u64, fault: Fault) -> LastRun<'static> {
         LastRun {
             provider,
@@ -75,7 +75,7 @@ mod tests {
     fn two_providers_with_different_hosts_are_needed() {
         check(&[], None);
         check(&[run("a", "a.example", 1, Fault::Network), run("a", "a.example", 2, Fault::Network)], None);
-        // Two accounts at one provider are one host.
+        // Two accounts with one provider use one host.
         check(&[run("a", "a.example", 1, Fault::Network), run("b", "a.example", 1, Fault::Network)], None);
         check(&[run("a", "a.example", 1, Fault::None), run("b", "a.example", 1, Fault::None)], None);
     }
@@ -100,7 +100,7 @@ mod tests {
         let waiting = LastRun { waiting: true, ..run("a", "a.example", 5, Fault::Caller) };
         check(&[waiting, b], None);
         check(&[waiting, b, c], Some(true));
-        // A probe that runs rarely is judged by its own interval.
+        // A probe with a long interval is judged by that interval.
         let rare = LastRun { interval: Duration::from_secs(300), ..run("a", "a.example", 599, Fault::None) };
         check(&[rare, b], Some(false));
     }

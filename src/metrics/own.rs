@@ -1,4 +1,4 @@
-//! What is the daemon's own, kept by the prometheus crate in a registry of ours.
+//! The daemon's own metrics, kept by the prometheus crate in a registry of ours.
 
 use std::{
     sync::{
@@ -19,21 +19,21 @@ use crate::{lines::Counters, outcome::unix_seconds};
 const LAG_BOUNDS: [f64; 14] =
     [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
 
-/// How the daemon itself fares, by its own metrics.
+/// State of the daemon, as its metrics show it.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct OwnNow {
-    /// Whether the last attempt to load the configuration succeeded.
+    /// Whether the last configuration load succeeded.
     pub reload_successful: bool,
-    /// When the configuration in force was loaded; `None`: not yet.
+    /// When the current configuration was loaded. `None` if none was.
     pub reloaded: Option<SystemTime>,
-    /// So late, or less, did 99 of 100 runs start, to the bound of a bucket; `None`: none has, or more are later than
-    /// the highest bound.
+    /// 99th percentile of the schedule lag, as the upper bound of a bucket. `None` if no run has
+    /// started or the percentile is above the highest bound.
     pub lag: Option<Duration>,
-    /// Lines for log or records that were not written, writes of them that failed, tasks that were started again.
+    /// Lines of log or records that were dropped.
     pub lines_dropped: u64,
-    /// See `lines_dropped`.
+    /// Failed writes of log or records.
     pub write_errors: u64,
-    /// See `lines_dropped`.
+    /// Restarts of tasks.
     pub restarts: u64,
 }
 
@@ -45,12 +45,12 @@ pub(super) struct Own {
     reload_success_timestamp: Gauge,
     lag: Histogram,
     runs_in_flight: IntGauge,
-    /// By task, how often it was started again.
+    /// Restarts by task.
     tasks: Mutex<Vec<(&'static str, Arc<AtomicU64>)>>,
     files: Mutex<Vec<File>>,
 }
 
-/// A file, whose writer counts what it loses.
+/// Name and counters of a file that is written.
 #[derive(Debug)]
 struct File {
     name: &'static str,
@@ -63,7 +63,7 @@ impl Own {
         let build = registered(
             &registry,
             IntGaugeVec::new(
-                Opts::new("langmart_prober_build_info", "Always 1, with what this program was built from."),
+                Opts::new("langmart_prober_build_info", "Build information. Value is always 1."),
                 &["version", "revision", "rustversion"],
             ),
         );
@@ -71,27 +71,27 @@ impl Own {
         build.with_label_values(&[env!("CARGO_PKG_VERSION"), revision, env!("LANGMART_PROBER_RUSTC")]).set(1);
         let lag = HistogramOpts::new(
             "langmart_prober_schedule_lag_seconds",
-            "How much later than due runs started.",
+            "Delay between the scheduled and the actual start of a run.",
         );
         Self {
             reload_successful: registered(
                 &registry,
                 IntGauge::new(
                     "langmart_prober_config_last_reload_successful",
-                    "Whether the last attempt to load the configuration succeeded.",
+                    "Whether the last configuration load succeeded (1) or failed (0).",
                 ),
             ),
             reload_success_timestamp: registered(
                 &registry,
                 Gauge::new(
                     "langmart_prober_config_last_reload_success_timestamp_seconds",
-                    "When the configuration was last loaded.",
+                    "Unix time of the last successful configuration load.",
                 ),
             ),
             lag: registered(&registry, Histogram::with_opts(lag.buckets(LAG_BOUNDS.to_vec()))),
             runs_in_flight: registered(
                 &registry,
-                IntGauge::new("langmart_prober_runs_in_flight", "Runs under way now."),
+                IntGauge::new("langmart_prober_runs_in_flight", "Number of probe runs currently in progress."),
             ),
             registry,
             tasks: Mutex::default(),
@@ -132,7 +132,7 @@ impl Own {
         files.iter().map(|file| (file.name, file.counters.clock.in_progress())).collect()
     }
 
-    /// The same for a page.
+    /// Returns the state of the daemon, for a page.
     pub(super) fn now(&self) -> OwnNow {
         let lag = self.lag.metric();
         let lag = lag.get_histogram();
@@ -165,7 +165,7 @@ impl Own {
         page.family(Header {
             name: "langmart_prober_task_restarts_total",
             kind: Kind::Counter,
-            help: "Tasks started again after a failure.",
+            help: "Number of times a task was restarted after a failure.",
         });
         for (task, restarts) in &*self.tasks.lock().unwrap_or_else(PoisonError::into_inner) {
             page.sample(&labels([("task", *task)]), restarts.load(Ordering::Relaxed) as f64);
@@ -174,7 +174,7 @@ impl Own {
         page.family(Header {
             name: "langmart_prober_log_lines_dropped_total",
             kind: Kind::Counter,
-            help: "Lines dropped for lack of room, by file.",
+            help: "Lines dropped before they were written, by file.",
         });
         for file in &*files {
             page.sample(&labels([("file", file.name)]), file.counters.dropped.load(Ordering::Relaxed) as f64);
@@ -182,7 +182,7 @@ impl Own {
         page.family(Header {
             name: "langmart_prober_log_write_errors_total",
             kind: Kind::Counter,
-            help: "Lines that could not be written, by file.",
+            help: "Failed writes, by file.",
         });
         for file in &*files {
             page.sample(&labels([("file", file.name)]), file.counters.errors.load(Ordering::Relaxed) as f64);
@@ -190,7 +190,7 @@ impl Own {
         page.family(Header {
             name: "langmart_prober_log_write_in_progress_seconds",
             kind: Kind::Gauge,
-            help: "Seconds since the write in progress began, by file. 0 if there is none.",
+            help: "Duration of the write in progress, by file; 0 if there is none.",
         });
         for file in &*files {
             page.sample(&labels([("file", file.name)]), file.counters.clock.in_progress().as_secs_f64());
@@ -198,7 +198,7 @@ impl Own {
     }
 }
 
-/// Registers what was just made. Both fail only for names that are malformed or taken, which the tests would see.
+/// Registers a new collector. This fails only if the name is invalid or taken, which tests detect.
 fn registered<C: Collector + Clone + 'static>(registry: &Registry, made: prometheus::Result<C>) -> C {
     let collector = made.expect("the name is well-formed");
     registry.register(Box::new(collector.clone())).expect("the name is taken once");

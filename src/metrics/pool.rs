@@ -1,4 +1,4 @@
-//! The series of a pool: how much of it is available, by the last runs of its members.
+//! Metrics of pools: availability according to the last runs of the members.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{config::Pool, outcome::Reason};
 
-/// What the last runs of a pool's members say.
+/// Members of a pool by the result of their last run.
 #[derive(Debug, Default, PartialEq)]
 struct Standing {
     up: u32,
@@ -39,20 +39,20 @@ impl Standing {
         standing
     }
 
-    /// `None`: no member has run yet.
+    /// Returns `None` if no member has run yet.
     fn available_ratio(&self) -> Option<f64> {
         (self.known_weight > 0.0).then(|| self.up_weight / self.known_weight)
     }
 }
 
-/// Writes the series of all pools, family by family.
+/// Writes the metrics of all pools, family by family.
 pub(super) fn write(pools: &[Pool], series: &BTreeMap<String, Arc<Series>>, page: &mut Page) {
     let standings: BTreeMap<&str, Standing> =
         pools.iter().map(|pool| (pool.name.as_str(), Standing::of(pool, series))).collect();
     page.family(Header {
         name: "langmart_pool_available_ratio",
         kind: Kind::Gauge,
-        help: "Weight of the members whose last run succeeded over that of those that have run. Absent before the first run.",
+        help: "Share of the pool's weight held by members whose last run succeeded, among members that have run. Absent before the first run.",
     });
     for (name, standing) in &standings {
         if let Some(ratio) = standing.available_ratio() {
@@ -62,7 +62,7 @@ pub(super) fn write(pools: &[Pool], series: &BTreeMap<String, Arc<Series>>, page
     page.family(Header {
         name: "langmart_pool_members",
         kind: Kind::Gauge,
-        help: "Members by state: up and down by their last run, unknown before the first.",
+        help: "Members by state: up or down according to the last run, unknown before the first run.",
     });
     for (name, Standing { up, down, unknown, .. }) in &standings {
         for (state, count) in [("up", up), ("down", down), ("unknown", unknown)] {
@@ -72,9 +72,9 @@ pub(super) fn write(pools: &[Pool], series: &BTreeMap<String, Arc<Series>>, page
     page.family(Header {
         name: "langmart_pool_member_failed_runs_in_a_row",
         kind: Kind::Gauge,
-        help: "Runs of the member up to the last that failed, whatever the reason, 0 where the last did not. Absent before the first run.",
+        help: "Consecutive failed runs of the member, up to the last run. Absent before the first run.",
     });
-    // By name, as the others.
+    // Sorted by name, as the other families.
     for (name, members) in pools.iter().map(|pool| (&pool.name, &pool.members)).collect::<BTreeMap<_, _>>() {
         for member in members {
             if let Some(last) = series.get(&member.probe).and_then(|series| series.last()) {

@@ -1,5 +1,5 @@
-//! The `process_*` metrics. The prometheus crate's own count whole CPU seconds and need `/proc/stat`, which a
-//! hardened unit hides.
+//! The `process_*` metrics. Those of the prometheus crate count whole CPU seconds and need
+//! `/proc/stat`, which a hardened unit hides.
 
 use std::{fs, time::SystemTime};
 
@@ -12,25 +12,25 @@ use rustix::{
 use super::text::{Header, Kind, Page};
 use crate::outcome::unix_seconds;
 
-/// Writes what can be learnt of the process now; what cannot is left out.
+/// Writes the metrics of the process. Unavailable values are omitted.
 pub(super) fn write(page: &mut Page, started: SystemTime) {
     let cpu = clock_gettime(ClockId::ProcessCPUTime);
     let cpu = cpu.tv_sec as f64 + cpu.tv_nsec as f64 / 1e9;
-    counter(page, "process_cpu_seconds_total", "CPU time spent, user and system.", cpu);
-    gauge(page, "process_start_time_seconds", "When the process started.", unix_seconds(started));
+    counter(page, "process_cpu_seconds_total", "Total user and system CPU time spent in seconds.", cpu);
+    gauge(page, "process_start_time_seconds", "Start time of the process since unix epoch in seconds.", unix_seconds(started));
     if let Some(Stat { threads, virtual_bytes, resident_pages }) = Stat::read() {
-        gauge(page, "process_threads", "Threads of the process.", threads as f64);
-        gauge(page, "process_virtual_memory_bytes", "Virtual memory.", virtual_bytes as f64);
+        gauge(page, "process_threads", "Number of OS threads in the process.", threads as f64);
+        gauge(page, "process_virtual_memory_bytes", "Virtual memory size in bytes.", virtual_bytes as f64);
         let resident = resident_pages as f64 * page_size() as f64;
-        gauge(page, "process_resident_memory_bytes", "Resident memory.", resident);
+        gauge(page, "process_resident_memory_bytes", "Resident memory size in bytes.", resident);
     }
     if let Ok(descriptors) = fs::read_dir("/proc/self/fd") {
-        // The listing has a descriptor of its own, which is gone by now.
+        // The listing itself used one descriptor, which is closed by now.
         let open = descriptors.count().saturating_sub(1);
-        gauge(page, "process_open_fds", "Open file descriptors.", open as f64);
+        gauge(page, "process_open_fds", "Number of open file descriptors.", open as f64);
     }
     if let Some(most) = getrlimit(Resource::Nofile).current {
-        gauge(page, "process_max_fds", "The most file descriptors that may be open.", most as f64);
+        gauge(page, "process_max_fds", "Maximum number of open file descriptors.", most as f64);
     }
 }
 
@@ -44,7 +44,7 @@ fn gauge(page: &mut Page, name: &'static str, help: &'static str, value: f64) {
     page.sample("", value);
 }
 
-/// What is of use in `/proc/self/stat`; see `proc_pid_stat(5)`.
+/// The used fields of `/proc/self/stat`; see `proc_pid_stat(5)`.
 #[derive(Debug, PartialEq, Eq)]
 struct Stat {
     threads: u64,
@@ -57,7 +57,8 @@ impl Stat {
         Self::parse(&fs::read_to_string("/proc/self/stat").ok()?)
     }
 
-    /// The name of the program, the second field, may hold blanks and parentheses: fields are counted after it.
+    /// Parses the fields after the program name, which is the second field and may contain blanks
+    /// and parentheses.
     fn parse(text: &str) -> Option<Self> {
         let (_, rest) = text.rsplit_once(')')?;
         let mut fields = rest.split_ascii_whitespace().skip(17);

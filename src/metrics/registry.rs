@@ -1,4 +1,4 @@
-//! The whole of what is exported: which probes have series, and the page of all.
+//! All metrics, and the rendering of the page.
 
 use std::{
     collections::BTreeMap,
@@ -25,7 +25,7 @@ use crate::{
     outcome::{Subject, unix_seconds},
 };
 
-/// Everything exported.
+/// All metrics of the daemon.
 #[derive(Debug)]
 pub struct Metrics {
     started: SystemTime,
@@ -33,23 +33,23 @@ pub struct Metrics {
     series: RwLock<Arc<BTreeMap<String, Arc<Series>>>>,
     budget: RwLock<Option<BudgetNow>>,
     groups: RwLock<Arc<Groups>>,
-    /// Of the last page in bytes: the next one is about as long.
+    /// Length of the last page in bytes, which the next one is expected to have.
     length: AtomicUsize,
-    /// How often a configuration was loaded, or could not be.
+    /// Number of successful and failed configuration loads.
     loads: AtomicUsize,
 }
 
-/// What puts probes together.
+/// Groups of probes.
 #[derive(Debug, Default)]
 struct Groups {
     comparisons: Vec<Arc<ComparisonSeries>>,
     pools: Vec<Pool>,
-    /// `None`: all probes of the file are here.
+    /// `None` if this daemon runs all probes of the file.
     shard: Option<Shard>,
 }
 
 impl Metrics {
-    /// Without probes, for a process that started then by the wall clock.
+    /// Creates the metrics of a process that started at that time, without probes.
     pub fn new(started: SystemTime) -> Self {
         Self {
             started,
@@ -62,9 +62,9 @@ impl Metrics {
         }
     }
 
-    /// Takes over a configuration: a probe has its series from here on, and one that is gone loses them. A probe
-    /// whose name, provider, check and model stay keeps its counters, whatever else changes; a comparison of the same two
-    /// keeps its own.
+    /// Applies a configuration. New probes get series, removed probes lose theirs. A probe keeps
+    /// its counters if its name, provider, check and model are unchanged; a comparison keeps its
+    /// own if both probes do.
     pub fn configure(&self, config: &Config) {
         let old = self.all();
         let new = config.probes.iter().map(|probe| {
@@ -84,8 +84,8 @@ impl Metrics {
         *self.series.write().unwrap_or_else(PoisonError::into_inner) = new;
     }
 
-    /// What the runs of a configured probe write to: to be kept, not asked for at each run. A probe that is not
-    /// configured (any more) gets series that no page shows.
+    /// Returns the series that runs of a probe are added to. Callers keep it instead of looking it
+    /// up for each run. A probe that is not configured gets series that are not exported.
     pub fn series(&self, probe: &Arc<Probe>) -> Arc<Series> {
         match self.all().get(&probe.name).filter(|series| same(series.probe(), probe)) {
             Some(series) => Arc::clone(series),
@@ -93,8 +93,8 @@ impl Metrics {
         }
     }
 
-    /// What the pairs of a configured comparison write to: to be kept, not asked for at each run; `None`: there is no
-    /// such comparison (any more).
+    /// Returns the series that pairs of a comparison are added to. Callers keep it instead of
+    /// looking it up for each pair. Returns `None` if the comparison is not configured.
     pub fn comparison(&self, comparison: &Comparison) -> Option<Arc<ComparisonSeries>> {
         let groups = self.groups();
         groups.comparisons.iter().find(|series| series.is_of(comparison)).cloned()
@@ -104,74 +104,75 @@ impl Metrics {
         Arc::clone(&self.groups.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// The series of every configured probe by its name.
+    /// Returns the series of every configured probe, by name.
     pub fn all(&self) -> Arc<BTreeMap<String, Arc<Series>>> {
         Arc::clone(&self.series.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// The configuration was loaded, at the start or again, or could not be.
+    /// Records a successful or failed configuration load.
     pub fn reloaded(&self, ok: bool, at: SystemTime) {
         self.own.reloaded(ok, at);
         self.loads.fetch_add(1, Ordering::Release);
     }
 
-    /// Another number after each load: a page that was rendered before it is out of date, however new it is.
+    /// Returns a number that changes with each configuration load, which makes pages rendered
+    /// before it outdated.
     pub fn edition(&self) -> usize {
         self.loads.load(Ordering::Acquire)
     }
 
-    /// How the day's budget stands; `None`: there is none.
+    /// Returns the state of the daily budget. Returns `None` if there is no budget.
     pub fn budget(&self) -> Option<BudgetNow> {
         *self.budget.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes note of how the day's budget stands; `None`: there is none.
+    /// Sets the state of the daily budget, or `None` if there is no budget.
     pub fn set_budget(&self, budget: Option<BudgetNow>) {
         *self.budget.write().unwrap_or_else(PoisonError::into_inner) = budget;
     }
 
-    /// A run started this much after it was due.
+    /// Records the delay between the scheduled and the actual start of a run.
     pub fn lag(&self, lag: Duration) {
         self.own.lag(lag);
     }
 
-    /// A run is under way from now on.
+    /// Counts a run in progress.
     pub fn run_started(&self) {
         self.own.runs_in_flight().inc();
     }
 
-    /// A run that was under way is over.
+    /// Ends a run in progress.
     pub fn run_ended(&self) {
         self.own.runs_in_flight().dec();
     }
 
-    /// Exports what the writer of a file (`log`, `results`, `state`) counts, and for how long it is in its write.
+    /// Exports the counters of the writer of a file (`log`, `results`, `state`).
     pub fn count_writer(&self, file: &'static str, counters: &Counters) {
         self.own.count_writer(file, counters);
     }
 
-    /// Returns for how long the write in progress of each file has been so; zero if there is none.
+    /// Returns the duration of the write in progress of each file; zero if there is none.
     pub fn writes_in_progress(&self) -> Vec<(&'static str, Duration)> {
         self.own.writes_in_progress()
     }
 
-    /// Exports how often a task that is started again when it fails was so.
+    /// Exports the number of restarts of a task.
     pub fn count_restarts(&self, task: &'static str, restarts: Arc<AtomicU64>) {
         self.own.count_restarts(task, restarts);
     }
 
-    /// When the process started, by the wall clock.
+    /// Returns the wall-clock time at which the process started.
     pub fn started(&self) -> SystemTime {
         self.started
     }
 
-    /// How the daemon itself fares.
+    /// Returns the state of the daemon.
     pub fn own(&self) -> OwnNow {
         self.own.now()
     }
 
-    /// Whether the prober itself is cut off from the network, since the last run of every provider failed there; `None`
-    /// where it cannot be told.
+    /// Returns whether the prober itself is offline: the last run of every provider failed on the
+    /// network. Returns `None` if this is unknown.
     pub fn offline(&self, now: SystemTime) -> Option<bool> {
         let all = self.all();
         let runs = all.values().filter(|series| series.probe().check().addresses_service());
@@ -190,7 +191,7 @@ impl Metrics {
         offline::offline(runs)
     }
 
-    /// The whole page in the text format 0.0.4.
+    /// Renders the page in the text format 0.0.4.
     pub fn render(&self, now: SystemTime) -> Vec<u8> {
         let mut page = Page::new(now, self.length.load(Ordering::Relaxed) + 4096);
         self.own.write(&mut page);
@@ -198,7 +199,7 @@ impl Metrics {
         page.family(Header {
             name: "langmart_prober_offline",
             kind: Kind::Gauge,
-            help: "Whether the last runs of all providers failed on the network. Absent where it cannot be told.",
+            help: "1 if the last run of every provider failed on the network, which points at the prober's own connection. Absent with fewer than two providers.",
         });
         if let Some(offline) = self.offline(now) {
             page.sample("", f64::from(u8::from(offline)));
@@ -217,7 +218,7 @@ impl Metrics {
         page.family(Header {
             name: "langmart_prober_shard_info",
             kind: Kind::Gauge,
-            help: "Always 1, with the index and the total of this daemon's [shard]. Absent without one.",
+            help: "Index and total of this daemon's shard. Value is always 1. Absent without a shard.",
         });
         if let Some(Shard { index, total }) = groups.shard {
             let [index, total] = [index, total].map(|number| number.to_string());
@@ -229,7 +230,7 @@ impl Metrics {
     }
 }
 
-/// Whether a probe is the same over a reload.
+/// Returns whether a probe keeps its series across a reload.
 fn same(old: &Probe, new: &Probe) -> bool {
     let Subject { probe, provider, check, model } = old.subject();
     let new = new.subject();

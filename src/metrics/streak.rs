@@ -1,22 +1,23 @@
-//! How many runs in a row have failed, which alerts ask for: it holds for every interval, over gaps between scrapes and
-//! after a restart, where ranges of counters do not.
+//! Consecutive failures, which alerts are based on: unlike ranges of counters they work for every
+//! interval, across gaps between scrapes and after a restart.
 
 use crate::outcome::{Fault, Reason};
 
-/// The runs in a row up to the last one. All zero after a success.
+/// Consecutive runs up to the last one. All zero after a success.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Streak {
-    /// Runs that failed for the reason and with the fault of the last one.
+    /// Runs that failed for the same reason and fault as the last one.
     pub(super) same: u64,
-    /// Runs that failed with a fault of gateway, provider or network, which is what counts as downtime.
+    /// Runs that failed with fault gateway, provider or network, which counts as downtime.
     pub(super) down: u64,
-    /// Runs that failed, whatever the reason.
+    /// Failed runs.
     pub(super) failed: u64,
     of: Option<(Reason, Fault)>,
 }
 
 impl Streak {
-    /// What it is after one more run, whose failures count as downtime or (a status page's) do not.
+    /// Returns the streak after one more run. `is_of_service` is false if its failures are no
+    /// downtime, as with a status page.
     pub(super) fn after(self, reason: Reason, fault: Fault, is_of_service: bool) -> Self {
         if reason == Reason::Ok {
             return Self::default();
@@ -24,7 +25,7 @@ impl Streak {
         let same = if self.of == Some((reason, fault)) { self.same + 1 } else { 1 };
         let down = match fault {
             Fault::Gateway | Fault::Provider | Fault::Network if is_of_service => self.down + 1,
-            // A run that failed here says nothing about the service.
+            // A failure of the prober says nothing about the service.
             Fault::Prober => self.down,
             _ => 0,
         };
@@ -56,13 +57,13 @@ mod tests {
         check(&[unavailable], 1, 1);
         check(&[unavailable, unavailable], 2, 2);
         check(&[unavailable, unavailable, ok], 0, 0);
-        // Another reason begins its own row, the downtime goes on.
+        // Another reason starts its own streak; the downtime continues.
         check(&[unavailable, unavailable, connect], 1, 3);
         check(&[unavailable, (Reason::Unavailable, Fault::Provider)], 1, 2);
-        // The service answered: it is not down, whatever it said about us.
+        // The service answered, so it is not down.
         check(&[unavailable, limited, limited], 2, 0);
         check(&[limited, unavailable], 1, 1);
-        // Nothing was asked.
+        // Nothing was requested.
         check(&[unavailable, unavailable, (Reason::Internal, Fault::Prober)], 1, 2);
     }
 

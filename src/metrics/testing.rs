@@ -1,4 +1,4 @@
-//! Configurations for the tests here and of what shows metrics.
+//! Configurations for tests of metrics and of the pages that show them.
 
 use std::{
     collections::BTreeMap,
@@ -18,14 +18,14 @@ use crate::{
 
 pub(crate) use crate::config::testing::probe;
 
-/// A provider with nothing special.
+/// Returns a provider with default settings.
 pub(crate) fn provider(name: &str, api: Api) -> Provider {
     testing::provider(name, api, "https://api.example:8443/v1")
 }
 
 const PRICE: Option<Price> = Some(Price { input_usd_per_mtok: 0.15, output_usd_per_mtok: 0.6 });
 
-/// A chat probe of the model, each 60 s, with a timeout of 30 s.
+/// Returns a chat probe of the model, with an interval of 60 s and a timeout of 30 s.
 pub(crate) fn chat(name: &str, provider: &Arc<Provider>, model: &str) -> Arc<Probe> {
     let task = Task::Chat(Chat {
         prompt: "Hi".to_owned(),
@@ -36,14 +36,14 @@ pub(crate) fn chat(name: &str, provider: &Arc<Provider>, model: &str) -> Arc<Pro
     Arc::new(Probe { model: Some(model.to_owned()), ..probe(name, provider, task) })
 }
 
-/// The same, streamed.
+/// Returns the same as a stream probe.
 pub(crate) fn stream(name: &str, provider: &Arc<Provider>, model: &str) -> Arc<Probe> {
     let chat = Chat { prompt: "Hi".to_owned(), max_tokens: 32, max_tokens_parameter: None, price: PRICE };
     let task = Task::Stream(Stream { chat, stall_timeout: Duration::from_secs(20), include_usage: true });
     Arc::new(Probe { model: Some(model.to_owned()), ..probe(name, provider, task) })
 }
 
-/// A configuration of these probes.
+/// Returns a configuration of these probes.
 pub(crate) fn config(probes: Vec<Arc<Probe>>) -> Config {
     Config {
         server: Server {
@@ -79,7 +79,7 @@ pub(crate) fn config(probes: Vec<Arc<Probe>>) -> Config {
     }
 }
 
-/// Has the writer of a file be blocked since so long ago.
+/// Makes the write of a file appear blocked for that long.
 pub(crate) fn block_write(metrics: &Metrics, file: &'static str, ago: Duration) {
     let counters = Counters::default();
     counters.clock.block_since(Instant::now().checked_sub(ago).expect("the machine runs for longer"));

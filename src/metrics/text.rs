@@ -1,10 +1,10 @@
-//! The Prometheus text format 0.0.4: families with HELP and TYPE, samples with escaped labels.
+//! The Prometheus text format 0.0.4.
 
 use std::{io::Write, time::SystemTime};
 
 use super::values::Histogram;
 
-/// What a family is, in the words of the format.
+/// Type of a family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     Counter,
@@ -12,28 +12,28 @@ pub(super) enum Kind {
     Histogram,
 }
 
-/// A family's name, kind and help text.
+/// Name, type and help text of a family.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Header {
     pub(super) name: &'static str,
     pub(super) kind: Kind,
-    /// One sentence, without backslash or line feed: those would need escaping.
+    /// One sentence, without backslash or line feed, which would need escaping.
     pub(super) help: &'static str,
 }
 
-/// A page being written. The samples of a family follow its [`Page::family`] without any other in between.
+/// A page being written. The samples of a family follow its [`Page::family`].
 #[derive(Debug)]
 pub(super) struct Page {
-    /// The moment that the page shows.
+    /// Time of the page.
     pub(super) now: SystemTime,
     bytes: Vec<u8>,
     family: &'static str,
-    /// Written before the first sample, so that a family without samples leaves no trace.
+    /// Header that is written before the first sample, so that a family without samples is omitted.
     header: Option<Header>,
 }
 
 impl Page {
-    /// An empty page with room for that many bytes.
+    /// Creates an empty page with a capacity in bytes.
     pub(super) fn new(now: SystemTime, capacity: usize) -> Self {
         Self { now, bytes: Vec::with_capacity(capacity), family: "", header: None }
     }
@@ -44,17 +44,17 @@ impl Page {
         self.header = Some(header);
     }
 
-    /// A sample with the labels of a series, already rendered.
+    /// Writes a sample with the rendered labels of a series.
     pub(super) fn sample(&mut self, labels: &str, value: f64) {
         self.line("", labels, &[], value);
     }
 
-    /// A sample with labels of its own beside those of the series.
+    /// Writes a sample with additional labels.
     pub(super) fn labelled(&mut self, labels: &str, more: &[(&str, &str)], value: f64) {
         self.line("", labels, more, value);
     }
 
-    /// The samples of a histogram.
+    /// Writes the samples of a histogram.
     pub(super) fn histogram(&mut self, labels: &str, histogram: &Histogram) {
         let mut count = 0;
         for (bound, cumulative) in histogram.cumulative() {
@@ -65,7 +65,7 @@ impl Page {
         self.line("_count", labels, &[], count as f64);
     }
 
-    /// What is already in the format, whole families of names that occur nowhere else.
+    /// Appends families that are already in the format.
     pub(super) fn append(&mut self, families: &[u8]) {
         self.bytes.extend_from_slice(families);
     }
@@ -133,9 +133,9 @@ fn write_label(bytes: &mut Vec<u8>, name: &str, value: &str) {
     bytes.push(b'"');
 }
 
-/// Most values are whole, and those are written several times faster as integers.
+/// Writes a number. Most values are integers, which are written several times faster as such.
 fn write_number(bytes: &mut Vec<u8>, value: f64) {
-    const EXACT: f64 = 9_007_199_254_740_992.0; // 2^53: integers up to here are floats without loss
+    const EXACT: f64 = 9_007_199_254_740_992.0; // 2^53: smaller integers are exact
     if value.fract() == 0.0 && (0.0..EXACT).contains(&value) {
         let mut digits = [0; 16];
         let mut start = digits.len();

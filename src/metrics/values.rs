@@ -1,8 +1,8 @@
-//! The numbers behind the series: plain atomics, which a run changes while a scrape reads.
+//! Atomic values of the series, which a run changes while a scrape reads them.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Counts things.
+/// An integer counter.
 #[derive(Debug, Default)]
 pub(super) struct Counter(AtomicU64);
 
@@ -16,7 +16,7 @@ impl Counter {
     }
 }
 
-/// Sums up seconds: a float in the bits of an integer.
+/// A sum of seconds: a float stored in the bits of an integer.
 #[derive(Debug, Default)]
 pub(super) struct Sum(AtomicU64);
 
@@ -37,12 +37,12 @@ impl Sum {
     }
 }
 
-/// A value that need not be known yet.
+/// A value that may be absent.
 #[derive(Debug)]
 pub(super) struct Gauge(AtomicU64);
 
 impl Gauge {
-    /// Not exported until it is set. NaN stands for it, which no measured value is.
+    /// Creates a gauge without a value, which is represented as NaN.
     pub(super) fn absent() -> Self {
         Self(AtomicU64::new(f64::NAN.to_bits()))
     }
@@ -57,14 +57,14 @@ impl Gauge {
     }
 }
 
-/// An upper bound in seconds, as number and as label.
+/// Upper bound of a bucket in seconds, as number and as label.
 pub(super) type Bound = (f64, &'static str);
 
-/// How long runs took. There is no count beside the buckets that could disagree with them: it is their sum.
+/// A histogram. Its count is the sum of the buckets, so that they cannot disagree.
 #[derive(Debug)]
 pub(super) struct Histogram {
     bounds: &'static [Bound],
-    /// One for each bound, not cumulative, and a last one for what is above all.
+    /// One bucket per bound, not cumulative, and one for values above all bounds.
     buckets: Box<[Counter]>,
     sum: Sum,
 }
@@ -84,7 +84,7 @@ impl Histogram {
         self.sum.add(seconds);
     }
 
-    /// The cumulative buckets by the label of their bound, the one of all observations last.
+    /// Returns the cumulative buckets by the label of their bound, ending with `+Inf`.
     pub(super) fn cumulative(&self) -> impl Iterator<Item = (&'static str, u64)> {
         let labels = self.bounds.iter().map(|(_, label)| *label).chain(["+Inf"]);
         labels.zip(&self.buckets).scan(0, |total, (label, bucket)| {

@@ -1,4 +1,5 @@
-//! What a pair of runs says: the same question asked of a gateway and of the provider behind it, one after the other.
+//! Comparison of two runs: the same request sent through a gateway and directly to the provider
+//! behind it.
 
 use std::{fmt, time::Duration};
 
@@ -7,9 +8,9 @@ use serde::{Serialize, Serializer};
 use super::{Fault, Outcome};
 
 named! {
-    /// By which of the two ways of a comparison a run went.
+    /// Path of a run of a comparison.
     Side {
-        /// By the gateway.
+        /// Through the gateway.
         Gateway = "gateway",
         /// Directly to the provider.
         Direct = "direct",
@@ -17,7 +18,7 @@ named! {
 }
 
 impl Side {
-    /// The other way.
+    /// Returns the other side.
     #[must_use]
     pub const fn other(self) -> Self {
         match self {
@@ -28,50 +29,50 @@ impl Side {
 }
 
 named! {
-    /// What the two runs of a pair together say of whose part failed.
+    /// Verdict on a pair of runs.
     PairVerdict {
         /// Both succeeded.
         Ok = "ok",
-        /// The gateway failed, and without it the provider answers.
+        /// The gateway failed; the provider answers directly.
         GatewayFault = "gateway_fault",
-        /// The provider fails by both ways, or the gateway says that it does.
+        /// The provider fails on both paths, or the gateway reports that it does.
         ProviderFault = "provider_fault",
-        /// The provider failed directly, and by the gateway it answers.
+        /// The provider failed directly, but answers through the gateway.
         DirectFault = "direct_fault",
-        /// Anything else: a fault of the network, of the caller or of the prober is among the two.
+        /// Any other result: at least one failure is due to the network, the caller or the prober.
         Inconclusive = "inconclusive",
     }
 }
 
-/// What of a run is compared.
+/// Measurements of a run that are compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Measure {
-    /// Whose part failed; [`Fault::None`]: it succeeded.
+    /// Party responsible for the failure; [`Fault::None`] if the run succeeded.
     pub fault: Fault,
-    /// From the start of the run to its end.
+    /// Duration of the run.
     pub duration: Duration,
-    /// Until the first visible content; `None` where there was none, or no stream.
+    /// Time to the first visible content. `None` if there was none.
     pub first_token: Option<Duration>,
 }
 
 impl Measure {
-    /// Of a finished run.
+    /// Extracts the measurements of a run.
     pub fn of(outcome: &Outcome) -> Self {
         Self { fault: outcome.fault, duration: outcome.duration, first_token: outcome.time_to_first_token }
     }
 }
 
-/// Two runs at one due time, of which the second began when the first had ended.
+/// Two runs in one slot, the second of which began after the first had ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Pair {
-    /// The one by the gateway.
+    /// The run through the gateway.
     pub gateway: Measure,
-    /// The one that went directly.
+    /// The direct run.
     pub direct: Measure,
 }
 
 impl Pair {
-    /// A run of that side, and the one of the other side.
+    /// Builds a pair from a run of that side and the run of the other side.
     pub const fn new(side: Side, run: Measure, other: Measure) -> Self {
         match side {
             Side::Gateway => Self { gateway: run, direct: other },
@@ -79,7 +80,7 @@ impl Pair {
         }
     }
 
-    /// Whose part failed, now that both ways are known.
+    /// Returns the verdict.
     pub fn verdict(&self) -> PairVerdict {
         match (self.gateway.fault, self.direct.fault) {
             (Fault::None, Fault::None) => PairVerdict::Ok,
@@ -93,14 +94,15 @@ impl Pair {
     }
 }
 
-/// That a run belongs to a comparison, and what came of it.
+/// Comparison that a run belongs to, and its result.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Compared {
-    /// The comparison's name.
+    /// Name of the comparison.
     pub comparison: String,
-    /// The run's way.
+    /// Side of the run.
     pub side: Side,
-    /// Both runs, on the outcome of the second one; `None`: this was the first, or the other did not take place.
+    /// Both runs, if this is the second one. `None` if this was the first, or the other did not
+    /// take place.
     pub pair: Option<Pair>,
 }
 
@@ -113,7 +115,7 @@ mod tests {
         use Fault::{Caller, Gateway, Network, None, Prober, Provider};
         use PairVerdict::{DirectFault, GatewayFault, Inconclusive, Ok, ProviderFault};
 
-        // By the gateway's fault in the rows and the direct way's in the columns.
+        // Rows: fault through the gateway. Columns: fault of the direct run.
         let columns = [None, Network, Gateway, Provider, Caller, Prober];
         let rows = [
             (None, [Ok, Inconclusive, Inconclusive, DirectFault, Inconclusive, Inconclusive]),

@@ -1,14 +1,14 @@
-//! What comes of asking for a run of now.
+//! Results of on-demand runs.
 
 use std::sync::Arc;
 
 use super::{Outcome, SkipCause};
 
-/// What comes of asking for a run of now.
+/// Result of a request for a run.
 #[derive(Clone, Debug)]
 pub enum Demanded {
-    /// A run that ended after it was asked for; others may have asked for the same.
+    /// A run that ended after the request, possibly shared with other requests.
     Ran(Arc<Outcome>),
-    /// None, since the probe waits for this.
+    /// No run, for this cause.
     Waits(SkipCause),
 }

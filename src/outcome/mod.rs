@@ -1,14 +1,15 @@
-//! The vocabulary that every part shares: APIs, checks, reasons, faults, the outcome of one run and its record.
+//! Vocabulary shared by all parts: APIs, checks, reasons, faults, the outcome of a run and its
+//! record.
 //!
-//! Everything here is a closed type, so that a label value or a word in a record can only be one of ours.
+//! All types are closed, so that label values and names in records come from this code only.
 //!
-//! - `verdict`: which API, which check, why it failed, and whose part failed.
-//! - `findings`: what a run finds beside its verdict: phases, limits, certificate, status page, balance.
-//! - `network`: what only the network check finds.
-//! - `run`: the [`Outcome`], which holds all of it.
+//! - `verdict`: API, check, reason and fault.
+//! - `findings`: details of a run: phases, rate limits, certificate, status page, balance.
+//! - `network`: findings of the network check.
+//! - `run`: the [`Outcome`].
 //! - `record`: the outcome as a line of `results.jsonl`.
-//! - `comparison`: what two outcomes say together.
-//! - `demand`: what comes of asking for a run of now.
+//! - `comparison`: comparison of two outcomes.
+//! - `demand`: result of an on-demand run.
 
 #[macro_use]
 mod named;

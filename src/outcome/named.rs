@@ -1,6 +1,6 @@
-//! Closed sets of words: enums of which each variant has one fixed name.
+//! Enums with one fixed name per variant.
 
-/// Declares an enum with one fixed name for each variant, as configuration, labels and records spell it.
+/// Declares an enum with one fixed name per variant, as used in configuration, labels and records.
 macro_rules! named {
     ($(#[$meta:meta])* $name:ident { $($(#[$doc:meta])* $variant:ident = $text:literal,)+ }) => {
         $(#[$meta])*
@@ -8,15 +8,15 @@ macro_rules! named {
         pub enum $name { $($(#[$doc])* $variant,)+ }
 
         impl $name {
-            /// Every value, in the order of declaration.
+            /// All values, in the order of declaration.
             pub const ALL: &'static [Self] = &[$(Self::$variant,)+];
 
-            /// The name in configuration, labels and records.
+            /// Returns the name used in configuration, labels and records.
             pub const fn name(self) -> &'static str {
                 match self { $(Self::$variant => $text,)+ }
             }
 
-            /// The value of that name.
+            /// Returns the value with that name. Returns `None` if there is none.
             pub fn from_name(name: &str) -> Option<Self> {
                 match name { $($text => Some(Self::$variant),)+ _ => None }
             }

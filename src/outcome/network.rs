@@ -1,4 +1,4 @@
-//! What the network check finds beside its verdict: which name servers answer, which addresses do not.
+//! Findings of the network check: answers of name servers, and addresses that failed.
 
 use std::{fmt, net::IpAddr, time::Duration};
 
@@ -7,11 +7,11 @@ use serde::{Serialize, Serializer, ser::SerializeMap};
 use super::time::seconds;
 
 named! {
-    /// Why a name server gave no address.
+    /// Failure of a DNS lookup.
     LookupFailure {
         /// NXDOMAIN.
         NoSuchName = "nxdomain",
-        /// The name exists, without an address.
+        /// The name exists, but has no address.
         NoAddress = "no_address",
         /// SERVFAIL.
         ServerFailure = "servfail",
@@ -19,51 +19,51 @@ named! {
         Refused = "refused",
         /// No server answered in time.
         NoAnswer = "no_answer",
-        /// There is no server that could be asked.
+        /// No server is configured.
         NoServer = "no_server",
-        /// An answer that is none.
+        /// The response is malformed.
         Garbled = "garbled",
-        /// Our own side: descriptors, memory.
+        /// The prober lacks descriptors or memory.
         OutOfResources = "out_of_resources",
     }
 }
 
 named! {
-    /// Why there was no connection to an address.
+    /// Failure to connect to an address.
     AddressFailure {
-        /// Nobody listens there, or a firewall says so.
+        /// Nothing listens there, or a firewall rejects connections.
         Refused = "refused",
-        /// No way there.
+        /// No route to the address.
         Unreachable = "unreachable",
-        /// This machine does not let us.
+        /// Forbidden by this machine, for example by a firewall.
         Forbidden = "forbidden",
-        /// Not before another address answered that was tried after it, or not before the deadline.
+        /// No answer before another address connected, or before the deadline.
         NoAnswer = "no_answer",
-        /// The connection was reset at once.
+        /// The connection was reset immediately.
         Reset = "reset",
-        /// Our own side: descriptors, memory, local ports.
+        /// The prober lacks descriptors, memory or local ports.
         OutOfResources = "out_of_resources",
         /// Anything else.
         Other = "other",
     }
 }
 
-/// What one name server said of the name that the run looked up.
+/// Answer of one name server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DnsServer {
-    /// `system`, or an address as configured.
+    /// `system`, or a configured address.
     pub server: String,
-    /// What it answered.
+    /// Addresses, or the failure.
     pub answer: Result<Vec<IpAddr>, LookupFailure>,
-    /// How long it took.
+    /// Duration of the lookup.
     pub duration: Duration,
 }
 
 impl DnsServer {
-    /// The name of the system's resolver among the servers.
+    /// Name of the system's resolver.
     pub const SYSTEM: &str = "system";
 
-    /// Whether it gave an address.
+    /// Returns whether the server returned an address.
     pub const fn ok(&self) -> bool {
         self.answer.is_ok()
     }
@@ -84,25 +84,25 @@ impl Serialize for DnsServer {
     }
 }
 
-/// An address of the target, or of the proxy, that no connection was made to.
+/// An address of the target or of the proxy that could not be connected to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct FailedAddress {
     /// The address.
     pub address: IpAddr,
-    /// Why not.
+    /// The failure.
     pub error: AddressFailure,
 }
 
-/// What only the network check finds.
+/// Findings of the network check.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Network {
-    /// The C library's answer first, then those of the system's name servers if it failed or was slow, then those of the
-    /// configuration; empty where nothing was looked up.
+    /// Answers of the C library, then of the system's name servers if it failed or was slow, then
+    /// of the configured servers. Empty if nothing was looked up.
     pub dns_servers: Vec<DnsServer>,
 }
 
 impl Network {
-    /// A server that knows the name while the system's resolver does not.
+    /// Returns the first server that resolves the name if the system's resolver does not.
     pub fn answers_instead(&self) -> Option<&str> {
         let (system, others) = self.dns_servers.split_first()?;
         let other = others.iter().find(|other| other.ok())?;

@@ -1,4 +1,4 @@
-//! What one run found.
+//! Result of one run.
 
 use std::{
     borrow::Cow,
@@ -11,95 +11,99 @@ use super::{
     RateLimit, Reason, StatusPage, Tls,
 };
 
-/// What one run found. A failed run is data like any other.
+/// Result of one run. A failed run is data, not an error.
 #[derive(Clone, Debug)]
 pub struct Outcome {
-    /// When the run began, by the wall clock.
+    /// Start of the run, by the wall clock.
     pub time: SystemTime,
-    /// Why it ended as it did.
+    /// Reason of the result.
     pub reason: Reason,
-    /// Whose part failed.
+    /// Party responsible for the failure.
     pub fault: Fault,
-    /// What exactly happened, in our own words; empty where the reason says it all.
+    /// Details of the failure; empty if the reason is sufficient.
     pub detail: Cow<'static, str>,
-    /// What to do about it, in our own words; empty on success.
+    /// Remedy; empty on success.
     pub hint: &'static str,
-    /// Status of the response; `None` without one.
+    /// HTTP status of the response. `None` if there was no response.
     pub http_status: Option<u16>,
-    /// `1.0`, `1.1` or `2`; `None` without a response.
+    /// `1.0`, `1.1` or `2`. `None` if there was no response.
     pub http_version: Option<&'static str>,
-    /// The service's own code, gated: see `probe::gate`.
+    /// Error code of the service, from the allowlist of `probe::gate`.
     pub error_code: Option<Cow<'static, str>>,
-    /// The provider that a gateway's error names, gated; [`OTHER`]: one that we do not know.
+    /// Provider named in a gateway's error, from the allowlist. [`OTHER`] if it is unknown.
     pub upstream: Option<&'static str>,
-    /// The service's id of the request, gated.
+    /// Request ID assigned by the service, validated.
     pub request_id: Option<String>,
-    /// How long the service asks to wait, in seconds, as received; `None` where it does not ask or the run succeeded.
+    /// Wait requested by the service, in seconds. `None` if it requested none or the run succeeded.
     pub retry_after: Option<f64>,
-    /// The limit that a rate-limited run has met; `None` for any other result.
+    /// Limit exceeded by a rate-limited run. `None` for other results.
     pub limited_by: Option<LimitedBy>,
-    /// A detail of the failure that its remedy depends on; `None` if there is none.
+    /// Detail of the failure that its remedy depends on. `None` if there is none.
     pub clue: Option<Clue>,
-    /// Processing time that the service itself reports: a claim, never subtracted from our own measurement. `None` if it
-    /// reports none.
+    /// Processing time reported by the service. It is not verified and never subtracted from
+    /// measurements. `None` if none is reported.
     pub reported_processing: Option<Duration>,
-    /// Date on which the requested model is announced to shut down; `None` if none is announced.
+    /// Date on which the requested model is announced to shut down. `None` if none is announced.
     pub model_shutdown: Option<SystemTime>,
-    /// The sum of the phases: what the run waited for, without the prober's own work in between.
+    /// Sum of the phases. It excludes the prober's own work between them.
     pub duration: Duration,
-    /// Where the duration went.
+    /// Duration of each phase.
     pub phases: Phases,
-    /// The address that the connection went to (a proxy's, where one is set).
+    /// Address of the connection (of the proxy, if one is used).
     pub remote_address: Option<SocketAddr>,
-    /// Limits told by the response.
+    /// Rate limits reported by the response.
     pub ratelimit: Vec<RateLimit>,
-    /// What the TLS handshake showed; `None` without one.
+    /// Result of the TLS handshake. `None` if there was none.
     pub tls: Option<Tls>,
-    /// What the lookup answered; empty without one.
+    /// Addresses returned by the lookup; empty if there was none.
     pub dns: Vec<IpAddr>,
-    /// Addresses of the host, or of the proxy, without a connection, in the order in which they failed.
+    /// Addresses of the host or proxy that could not be connected to, in the order of their
+    /// failure.
     pub failed_addresses: Vec<FailedAddress>,
-    /// The clock of the arrival times; `None` where no HTTP connection was made.
+    /// Clock of the arrival times. `None` if no HTTP connection was made.
     pub clock: Option<Clock>,
-    /// What only the network check finds; `None` for the others.
+    /// Findings of the network check. `None` for other checks.
     pub network: Option<Box<Network>>,
-    /// Our clock minus the server's Date header, in seconds, good to a second; `None` where it sent none.
+    /// Local clock minus the server's Date header in seconds, accurate to a second. `None` if the
+    /// header is absent.
     pub clock_offset: Option<f64>,
-    /// From handing the request to the connection until the first visible content of a stream arrived; `None` where
-    /// there was none, or no stream.
+    /// Time from handing the request to the connection to the first visible content of a stream.
+    /// `None` if there was none.
     pub time_to_first_token: Option<Duration>,
-    /// The same until the first piece of reasoning; `None` where none was shown.
+    /// The same to the first reasoning content. `None` if there was none.
     pub time_to_first_reasoning: Option<Duration>,
-    /// Between the visible tokens of a complete stream, on average; `None` where it cannot be told: fewer than two, or
-    /// all of them in one piece.
+    /// Mean time between the visible tokens of a complete stream. `None` if there were fewer than
+    /// two, or all arrived at once.
     pub time_per_output_token: Option<Duration>,
-    /// Tokens of the prompt, as the service counted them.
+    /// Input tokens, as reported by the service.
     pub input_tokens: Option<u64>,
-    /// Tokens of the answer, as the service counted them, reasoning included.
+    /// Output tokens including reasoning, as reported by the service.
     pub output_tokens: Option<u64>,
-    /// Whether one of the counts is our estimate, because the service told none.
+    /// Whether one of the counts is an estimate, because the service reported none.
     pub tokens_estimated: bool,
-    /// What the tokens cost in US dollars, by the probe's price; `None` where it has none, or no tokens are known.
+    /// Cost of the tokens in US dollars, by the probe's price. `None` without a price or token
+    /// counts.
     pub estimated_cost_usd: Option<f64>,
-    /// What the status page says; `None` for other checks, and where the page could not be read.
+    /// Content of the status page. `None` for other checks, and if the page could not be read.
     pub status_page: Option<StatusPage>,
-    /// What is left on the account; `None` where it was not told, is unlimited, or is not in US dollars.
+    /// Remaining balance of the account. `None` if it is not reported, unlimited, or not in US
+    /// dollars.
     pub balance: Option<Balance>,
-    /// Which attempt after a failed run this was, from 1 on; `None`: it was a run.
+    /// Number of the recheck after a failed run, from 1. `None` if it was not a recheck.
     pub recheck: Option<u32>,
-    /// Where the connection of a probe that keeps it came from; `None`: each run of the probe has its own.
+    /// Origin of the connection of a probe that keeps it alive. `None` if each run has its own.
     pub connection: Option<ConnectionUse>,
     /// Whether it succeeded, but took longer than the probe's `slow_after`.
     pub slow: bool,
-    /// The comparison that the run belongs to; `None`: to none, or it was run by hand.
+    /// Comparison that the run belongs to. `None` if there is none, or if it was run by hand.
     pub compared: Option<Box<Compared>>,
 }
 
-/// What stands for a code or a name of the network's that we do not know.
+/// Substitute for codes and names from the network that are not on the allowlist.
 pub const OTHER: &str = "other";
 
 impl Outcome {
-    /// An outcome with nothing but its verdict.
+    /// Creates an outcome with a verdict only.
     pub fn new(time: SystemTime, reason: Reason, fault: Fault) -> Self {
         Self {
             time,
@@ -143,12 +147,12 @@ impl Outcome {
         }
     }
 
-    /// The upstream, if it is one whose name we know: `other` is a label, no name for a sentence.
+    /// Returns the upstream's name, if it is known. `other` is a label and not a name.
     pub fn known_upstream(&self) -> Option<&'static str> {
         self.upstream.filter(|name| *name != OTHER)
     }
 
-    /// Whether the run succeeded.
+    /// Returns whether the run succeeded.
     pub fn success(&self) -> bool {
         self.reason == Reason::Ok
     }

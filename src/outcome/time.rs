@@ -1,8 +1,9 @@
-//! Times and durations as records and metrics write them.
+//! Formatting of times and durations in records and metrics.
 
 use std::time::{Duration, SystemTime};
 
-/// RFC 3339 in UTC, with milliseconds where there are any. A time that the calendar cannot hold is its nearest end.
+/// Formats a time as RFC 3339 in UTC, with milliseconds unless they are zero. Times outside the
+/// calendar are limited to its range.
 pub fn rfc3339(time: SystemTime) -> String {
     let timestamp = jiff::Timestamp::try_from(time).unwrap_or(if time < SystemTime::UNIX_EPOCH {
         jiff::Timestamp::MIN
@@ -16,7 +17,7 @@ pub fn rfc3339(time: SystemTime) -> String {
     }
 }
 
-/// Seconds since the Unix epoch, negative before it.
+/// Returns the seconds since the Unix epoch, negative before it.
 pub fn unix_seconds(time: SystemTime) -> f64 {
     match time.duration_since(SystemTime::UNIX_EPOCH) {
         Ok(since) => since.as_secs_f64(),
@@ -24,12 +25,12 @@ pub fn unix_seconds(time: SystemTime) -> f64 {
     }
 }
 
-/// Seconds with microsecond precision, so that records stay readable.
+/// Returns seconds with microsecond precision, so that records stay readable.
 pub(super) fn seconds(duration: Duration) -> f64 {
     (duration.as_secs_f64() * 1e6).round() / 1e6
 }
 
-/// The UTC date of a time, `2026-12-11`.
+/// Returns the UTC date of a time, such as `2026-12-11`.
 pub fn date(time: SystemTime) -> String {
     rfc3339(time).chars().take_while(|character| *character != 'T').collect()
 }

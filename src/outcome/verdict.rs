@@ -1,19 +1,19 @@
-//! The verdict on a run: which check of which API, why it ended as it did, and whose part failed.
+//! The verdict on a run: API, check, reason and fault.
 
 use std::fmt;
 
 use serde::{Serialize, Serializer};
 
 named! {
-    /// The dialects that a provider can speak.
+    /// API dialects.
     Api {
         /// LangMart's gateway.
         Langmart = "langmart",
-        /// `OpenAI`, and whatever imitates it: Azure, Mistral, `DeepSeek`, vLLM.
+        /// `OpenAI` and compatible services: Azure, Mistral, `DeepSeek`, vLLM.
         Openai = "openai",
         /// Anthropic's Messages API.
         Anthropic = "anthropic",
-        /// Groq: `OpenAI`'s dialect with differences.
+        /// Groq: a variant of `OpenAI`'s dialect.
         Groq = "groq",
         /// The Gemini developer API.
         Google = "google",
@@ -23,7 +23,7 @@ named! {
 }
 
 impl Api {
-    /// Whose fault it is when the addressed service fails: a gateway's or a provider's own.
+    /// Returns the responsible party if the addressed service fails: the gateway or the provider.
     pub const fn endpoint(self) -> Fault {
         match self {
             Self::Langmart | Self::Openrouter => Fault::Gateway,
@@ -33,44 +33,44 @@ impl Api {
 }
 
 named! {
-    /// What a probe looks at.
+    /// Type of a probe.
     Check {
-        /// The host resolves, accepts connections and has a good certificate.
+        /// The host resolves, accepts connections and has a valid certificate.
         Network = "network",
-        /// The health path answers, without a key.
+        /// The health endpoint answers, without a key.
         Health = "health",
         /// The key is accepted.
         Auth = "auth",
-        /// The model list is well-formed and has the model.
+        /// The model list is well-formed and contains the model.
         Models = "models",
         /// A short completion, not streamed.
         Chat = "chat",
         /// A short completion, streamed.
         Stream = "stream",
-        /// What the provider's status page says.
+        /// Content of the provider's status page.
         Status = "status",
-        /// What is left on the account.
+        /// Remaining balance of the account.
         Balance = "balance",
-        /// A request and an expectation of the operator's own.
+        /// A custom request with a custom expectation.
         Http = "http",
     }
 }
 
 impl Check {
-    /// Whether a run spends tokens.
+    /// Returns whether a run consumes tokens.
     pub const fn generates(self) -> bool {
         matches!(self, Self::Chat | Self::Stream)
     }
 
-    /// Whether its runs address the service itself. A status page stands on another host, so that its failures say
-    /// nothing of the service's availability nor of the way there.
+    /// Returns whether runs address the service itself. A status page is on another host, so its
+    /// failures say nothing about the service or its network path.
     pub const fn addresses_service(self) -> bool {
         !matches!(self, Self::Status)
     }
 
-    /// Whose part a failure is, where `fault` would be right if the service had been addressed. A status page that fails
-    /// leaves unknown what it would say, and is never the gateway's or the provider's downtime: what is not the way there
-    /// is a matter of the probe, whose page does not serve.
+    /// Returns the responsible party of a failure, where `fault` is the party if the service had
+    /// been addressed. A status page that fails is never downtime of the gateway or provider:
+    /// unless the network failed, the caller has configured an unsuitable page.
     pub const fn blame(self, fault: Fault) -> Fault {
         match fault {
             Fault::Gateway | Fault::Provider if !self.addresses_service() => Fault::Caller,
@@ -80,13 +80,13 @@ impl Check {
 }
 
 named! {
-    /// Whose part failed.
+    /// Party responsible for a failure.
     Fault {
-        /// Nobody's: the run succeeded.
+        /// None: the run succeeded.
         None = "none",
-        /// The way there: DNS, TCP, proxy, TLS trust.
+        /// The network path: DNS, TCP, proxy, TLS trust.
         Network = "network",
-        /// The gateway that was addressed.
+        /// The addressed gateway.
         Gateway = "gateway",
         /// The LLM provider, addressed directly or behind a gateway.
         Provider = "provider",
@@ -98,31 +98,31 @@ named! {
 }
 
 named! {
-    /// Why a run ended as it did.
+    /// Reason of a result.
     Reason {
         /// Success.
         Ok = "ok",
-        /// No address for the name.
+        /// The name could not be resolved.
         Dns = "dns",
-        /// No TCP connection: refused or unreachable.
+        /// The connection was refused, or the address is unreachable.
         Connect = "connect",
-        /// The proxy failed or wants credentials.
+        /// The proxy failed or requires credentials.
         Proxy = "proxy",
         /// The handshake or the certificate failed.
         Tls = "tls",
-        /// Our own deadline passed.
+        /// The probe's timeout passed.
         Timeout = "timeout",
         /// Closed or reset before the response was complete.
         Disconnected = "disconnected",
         /// The key is missing, wrong, expired or revoked.
         AuthFailed = "auth_failed",
-        /// The key is good, what it asks for is forbidden.
+        /// The key is valid, but not permitted to do this.
         Permission = "permission",
-        /// Credit, quota or spend limit: waiting does not heal it.
+        /// Credit, quota or spend limit exhausted. Retrying does not help.
         Billing = "billing",
-        /// Too much in too short a time: waiting heals it.
+        /// Too many requests or tokens in a short time. Waiting helps.
         RateLimited = "rate_limited",
-        /// The service says that it has too much to do.
+        /// The service reports that it is overloaded.
         Overloaded = "overloaded",
         /// Other 503.
         Unavailable = "unavailable",
@@ -130,25 +130,25 @@ named! {
         GatewayTimeout = "gateway_timeout",
         /// Other 5xx.
         ServerError = "server_error",
-        /// Unknown or retired model, or one that the list lacks.
+        /// Unknown or retired model, or one missing from the list.
         ModelNotFound = "model_not_found",
-        /// Other 4xx: the probe is wrong, not the service.
+        /// Other 4xx. The probe is wrong, not the service.
         InvalidRequest = "invalid_request",
-        /// 3xx and whatever else.
+        /// 3xx and any other status.
         UnexpectedStatus = "unexpected_status",
-        /// 2xx, but not what the API promises.
+        /// 2xx with a response that violates the API.
         Malformed = "malformed",
         /// 2xx with an error in the body.
         ErrorIn200 = "error_in_200",
         /// Completed without visible content.
         NoContent = "no_content",
-        /// An error inside a stream that began well.
+        /// An error inside a stream that began successfully.
         StreamError = "stream_error",
-        /// The bytes of a stream ended without its end mark.
+        /// A stream ended without its end marker.
         StreamTruncated = "stream_truncated",
-        /// No byte of a stream for the probe's `stall_timeout`.
+        /// No bytes of a stream for the probe's `stall_timeout`.
         StreamStalled = "stream_stalled",
-        /// The operator's own expectation does not hold.
+        /// The custom expectation is not met.
         UnmetExpectation = "unmet_expectation",
         /// The prober itself failed.
         Internal = "internal",
@@ -156,7 +156,7 @@ named! {
 }
 
 impl Reason {
-    /// Whether a run of this check can end for this reason.
+    /// Returns whether a run of this check can end for this reason.
     const fn applies_to(self, check: Check) -> bool {
         if matches!(check, Check::Network) {
             return matches!(
@@ -177,13 +177,14 @@ impl Reason {
         }
     }
 
-    /// Whose part this reason can be, for a service of this API. The first is the usual one.
+    /// Returns the possible responsible parties of this reason for a service of this API, the usual
+    /// one first.
     fn faults(self, api: Api) -> Vec<Fault> {
         let endpoint = api.endpoint();
         let mut faults = match self {
             Self::Ok => vec![Fault::None],
             Self::Dns | Self::Connect | Self::Proxy => vec![Fault::Network],
-            // A required client certificate is the caller's.
+            // A missing client certificate is the caller's fault.
             Self::Tls => vec![Fault::Network, endpoint, Fault::Caller],
             Self::Timeout => vec![Fault::Network, endpoint],
             Self::Internal => vec![Fault::Prober],
@@ -210,8 +211,8 @@ impl Reason {
         faults
     }
 
-    /// Whether a body that names an upstream provider moves the blame to it: not where the probe itself is wrong,
-    /// nor where there was no body to name one.
+    /// Returns whether an upstream provider named in the body is responsible. It is not if the
+    /// probe itself is wrong, or if there was no body.
     pub const fn blames_named_upstream(self) -> bool {
         matches!(
             self,
@@ -230,32 +231,33 @@ impl Reason {
     }
 }
 
-/// Every way in which a run of this check against this API can fail, so that each has its counter from the start.
+/// Returns every possible failure of this check against this API, so that each has a counter from
+/// the start.
 pub fn possible_failures(api: Api, check: Check) -> Vec<(Reason, Fault)> {
     let mut pairs = Vec::new();
     for &reason in Reason::ALL {
         if check == Check::Network && reason == Reason::Timeout {
-            // It asks nothing of the endpoint that could take too long.
+            // The network check sends no request that the endpoint could be slow to answer.
             pairs.push((reason, Fault::Network));
         } else if reason.applies_to(check) {
             pairs.extend(reason.faults(api).into_iter().map(|fault| (reason, check.blame(fault))));
         }
     }
-    // Two faults of a reason can come to the same blame; they are neighbours.
+    // Two faults of a reason can lead to the same party; they are adjacent.
     pairs.dedup();
     pairs
 }
 
 named! {
-    /// Why a due run did not take place.
+    /// Cause of a skipped run.
     SkipCause {
-        /// The service asked to wait, or its limits do.
+        /// The service asked to wait, or the backoff does.
         Backoff = "backoff",
-        /// The day's budget is spent.
+        /// The daily budget is exhausted.
         Budget = "budget",
-        /// The provider's own pace holds it back.
+        /// The rate limit configured for the provider was reached.
         Pacing = "pacing",
-        /// The run before it was not over.
+        /// The previous run had not ended.
         Overrun = "overrun",
         /// Too many runs in flight.
         Concurrency = "concurrency",
