@@ -1,4 +1,5 @@
-//! From a request to what happens to it: header and scenario choose a fault, the service says the rest.
+//! Chooses the reaction to a request: header and scenario select a fault, the simulated service
+//! supplies the content.
 
 use std::{
     sync::{Mutex, PoisonError},
@@ -17,24 +18,25 @@ use super::{
     scenario::{Effect, Met, Script, Seen},
 };
 
-/// Chooses fault and pace for one request instead of the scenario's: `NAME; key=value`.
+/// Header that selects fault and pace of one request instead of the scenario: `NAME; key=value`.
 const HEADER: &str = "x-simulate";
-/// Pieces in which `slow_body` delivers a body.
+/// Number of pieces in which `slow_body` sends a body.
 const SLOW_PIECES: usize = 4;
-/// The body of `oversized`: 80 pieces of 64 KiB, 5 MiB, of which a prober reads four at most.
+/// Size of the body of `oversized`: 80 pieces of 64 KiB, 5 MiB; a prober reads at most 4 MiB.
 const OVERSIZED_PIECES: usize = 80;
 const OVERSIZED_PIECE: usize = 64 * 1024;
-/// The headers of `header_flood`, half a kilobyte each: in number and in size above what HTTP clients take.
+/// Number of headers of `header_flood`, each of half a kilobyte: more in number and size than HTTP
+/// clients accept.
 const FLOOD_HEADERS: usize = 1000;
 
-/// Decides what happens to a request, and notes it in the record.
+/// Decides how to react to a request, and records it.
 pub(super) fn answer(request: &Request, script: &Mutex<Script>, entry: &Entry) -> Action {
     entry.describe(request);
-    // As the services read it: a model's name in the path may have any character.
+    // Decoded as the services do, because a model's name in the path may contain any character.
     let path = percent_decode_str(request.path()).decode_utf8_lossy();
     let addressed = Provider::of_path(&path);
     let mut call = addressed.map(|(provider, rest)| Call::new(provider, rest, request));
-    // The scenario's calls are counted also where the header overrides it.
+    // The scenario counts the request even if the header overrides it.
     let (mut met, more_models) = consult(script, &path, call.as_ref());
     match request.header(HEADER).map(of_header) {
         None => {}
@@ -52,7 +54,7 @@ pub(super) fn answer(request: &Request, script: &Mutex<Script>, entry: &Entry) -
     }
     let (mut action, fault) = match met.effect {
         None => (Action::Reply(with_date(fair(call.as_ref(), &path))), None),
-        // A response of the scenario's own is played as it stands.
+        // A response from the scenario is sent unchanged.
         Some(Effect::Respond(reply, name)) => (Action::Reply(*reply), Some(name)),
         Some(Effect::Fault(fault)) => {
             let action = match strike(&fault, call.as_ref(), &path) {
@@ -75,7 +77,7 @@ pub(super) fn answer(request: &Request, script: &Mutex<Script>, entry: &Entry) -
     action
 }
 
-/// What the scenario has for the request, and for its service's list of models.
+/// Returns the scenario's rule for the request, and its models of the addressed service.
 fn consult(script: &Mutex<Script>, path: &str, call: Option<&Call<'_>>) -> (Met, Vec<String>) {
     let provider = call.map(|call| call.provider);
     let seen = Seen {
@@ -93,12 +95,12 @@ fn consult(script: &Mutex<Script>, path: &str, call: Option<&Call<'_>>) -> (Met,
 fn of_header(text: &str) -> Result<(Option<Fault>, Pace), String> {
     let (fault, pace) = Fault::parse(text)?;
     if fault.as_ref().is_some_and(|fault| fault.kind.is_of_connection()) {
-        return Err("the fault strikes before there is a request".to_owned());
+        return Err("the fault applies before a request is read".to_owned());
     }
     Ok((fault, pace))
 }
 
-/// The answer to a mistake in the header, which is ours and no simulated service's.
+/// Answers an invalid header, in the name of the simulator.
 fn refused(entry: &Entry, message: &str) -> Action {
     entry.lock().status = Some(400);
     Action::Reply(Reply::new(400, "text/plain", format!("{HEADER}: {message}\n")))
@@ -114,12 +116,12 @@ fn fair(call: Option<&Call<'_>>, path: &str) -> Reply {
     call.map(success).or_else(|| status_page(path, None)).unwrap_or_else(nobody)
 }
 
-/// The request's fate under a fault.
+/// Applies a fault to the request.
 fn strike(fault: &Fault, call: Option<&Call<'_>>, path: &str) -> Action {
     let Fault { kind, parameters } = fault;
     let pause = parameters.pause.unwrap_or_default();
     let fair = || fair(call, path);
-    // Outside of every service's prefix there is nobody whose words could be used.
+    // Outside of every service's prefix there is no service whose error format could be used.
     let fails = |what| match call {
         Some(call) => failure(what, call, parameters),
         None => Reply::new(503, "text/plain", "no simulated service has this path\n"),
@@ -187,7 +189,7 @@ fn cut(mut reply: Reply, ending: impl Fn(usize) -> Ending) -> Reply {
     reply
 }
 
-/// What a proxy or a portal puts in the way of an API.
+/// An HTML page as a proxy or captive portal would send.
 fn html(parameters: &Parameters) -> Reply {
     let status = parameters.status.unwrap_or(200);
     Reply::new(
@@ -197,7 +199,7 @@ fn html(parameters: &Parameters) -> Reply {
     )
 }
 
-/// The reply, grown by white space: nothing but its size is wrong with it.
+/// Prepends white space to the reply, so that only its size is wrong.
 fn oversized(mut reply: Reply) -> Reply {
     let piece = Chunk::at_once(vec![b' '; OVERSIZED_PIECE]);
     let content = Chunk::at_once(reply.content());
@@ -210,7 +212,7 @@ fn flooded(reply: Reply) -> Reply {
     (0..FLOOD_HEADERS).fold(reply, |reply, number| reply.with(&format!("x-flood-{number}"), value.clone()))
 }
 
-/// The reply with less than the account needs, where it tells a balance.
+/// Reduces the balance in the reply, if there is one.
 fn low_balance(mut reply: Reply) -> Reply {
     let Ok(mut body) = serde_json::from_slice::<Value>(&reply.content()) else { return reply };
     for (pointer, left) in [("/balance", 0.05), ("/data/limit_remaining", 0.0)] {
@@ -228,7 +230,7 @@ fn malformed(mut reply: Reply) -> Reply {
     reply
 }
 
-/// An error where success is promised: `LangMart`'s two flags, elsewhere the service's own error object.
+/// An error in a 200 response: `LangMart`'s two flags, or another service's error object.
 fn error_in_200(call: Option<&Call<'_>>, parameters: &Parameters) -> Value {
     match call {
         Some(call) if call.provider != Provider::Langmart => {

@@ -1,4 +1,5 @@
-//! A private certificate authority, made anew at each start, and the certificates that a TLS check must tell apart.
+//! A private certificate authority, created at each start, and valid and invalid server
+//! certificates.
 
 use std::{collections::BTreeMap, io, sync::Arc};
 
@@ -11,18 +12,18 @@ use rustls::{
     pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer},
 };
 
-/// What the TLS port presents, by the first label of the name that the client asks for.
+/// Certificates of the TLS port, by the first label of the requested server name.
 pub(super) struct Certificates {
     ca_pem: String,
     good: Arc<ServerConfig>,
     special: BTreeMap<&'static str, Arc<ServerConfig>>,
 }
 
-/// How a server behaves towards a `ClientHello`.
+/// Reaction to a `ClientHello`.
 pub(super) enum Greeting {
-    /// Goes on with this configuration.
+    /// Continues the handshake with this configuration.
     Accept(Arc<ServerConfig>),
-    /// Resets the connection in the middle of the handshake.
+    /// Resets the connection during the handshake.
     Reset,
 }
 
@@ -60,7 +61,7 @@ impl Certificates {
         &self.ca_pem
     }
 
-    /// The answer to a client that names this server so; clients that connect to an address name none.
+    /// Returns the reaction to a server name. Clients that connect to an IP address send none.
     pub(super) fn greet(&self, server_name: Option<&str>) -> Greeting {
         let label = server_name.and_then(|name| name.split('.').next()).unwrap_or_default();
         if label == "reset" {
@@ -72,14 +73,14 @@ impl Certificates {
 
 fn leaf(names: &[&str]) -> Result<CertificateParams, rcgen::Error> {
     let mut parameters = CertificateParams::new(names.iter().map(ToString::to_string).collect::<Vec<_>>())?;
-    // The defaults are the years 1975 and 4096: nothing that a certificate of the real world would say.
+    // The defaults are the years 1975 and 4096, which no real certificate has.
     parameters.not_before = date_time_ymd(2019, 1, 1);
     parameters.not_after = date_time_ymd(2099, 1, 1);
     parameters.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
     Ok(parameters)
 }
 
-/// A server with such a certificate, its own issuer where there is no other.
+/// Builds a server configuration. Without an issuer the certificate is self-signed.
 fn server_config(
     parameters: &CertificateParams,
     issuer: Option<&Issuer<'_, KeyPair>>,
@@ -91,7 +92,8 @@ fn server_config(
     };
     let chain = vec![CertificateDer::from(certificate)];
     let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));
-    // The provider is named, since other crates of the process may bring another and the default is then undecided.
+    // The provider is explicit, because the process default is undefined if other crates bring
+    // another one.
     let mut config =
         ServerConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
             .with_safe_default_protocol_versions()?

@@ -1,19 +1,19 @@
-//! Requests as the simulator sees them and answers as data, whatever HTTP version carries them.
+//! Requests as the simulator reads them, and replies as data, independent of the HTTP version.
 
 use std::time::Duration;
 
 use hyper::{StatusCode, body::Bytes};
 use serde_json::Value;
 
-/// The longest request body that is read, in bytes.
+/// Maximum length of a request body in bytes.
 pub(super) const MAX_REQUEST_BODY: usize = 1024 * 1024;
 
-/// A request, read in full.
+/// A complete request.
 pub(super) struct Request {
     pub(super) method: String,
     /// Path and query.
     pub(super) target: String,
-    /// Names in lower case.
+    /// Header names are in lower case.
     pub(super) headers: Vec<(String, String)>,
     pub(super) body: Bytes,
 }
@@ -27,38 +27,39 @@ impl Request {
         self.target.split_once('?').map_or(self.target.as_str(), |(path, _)| path)
     }
 
-    /// The value of a query parameter, not decoded: those that are looked for are numbers and model names.
+    /// Returns a query parameter without decoding it. Those in use are numbers and model names.
     pub(super) fn query(&self, name: &str) -> Option<&str> {
         let (_, query) = self.target.split_once('?')?;
         query.split('&').filter_map(|pair| pair.split_once('=')).find(|(key, _)| *key == name).map(|(_, v)| v)
     }
 }
 
-/// What happens to a request.
+/// Reaction to a request.
 pub(super) enum Action {
     Reply(Reply),
-    /// Never answered, while the client stays.
+    /// Never answers, as long as the client is connected.
     Stall,
-    /// Bytes that are no HTTP, then the connection's end.
+    /// Sends bytes that are not HTTP, then closes the connection.
     Garbage,
-    /// The connection's end without an answer, by a reset or in order.
+    /// Ends the connection without an answer, by a reset or in order.
     Close {
         reset: bool,
     },
 }
 
-/// A response, and how it is delivered.
+/// A response and its timing.
 #[derive(Clone, Debug)]
 pub(super) struct Reply {
     pub(super) status: u16,
     pub(super) phrase: String,
-    /// As they are written, case and order included (HTTP/2 knows lower case only).
+    /// Sent with this case and order (HTTP/2 has lower case only).
     pub(super) headers: Vec<(String, String)>,
-    /// From the end of the request to the response's head.
+    /// Time from the end of the request to the response head.
     pub(super) delay: Duration,
-    /// More than one chunk travels in chunked coding, one in Content-Length, unless `headers` says how itself.
+    /// Several chunks are sent in chunked coding, one with Content-Length, unless `headers`
+    /// specifies the framing.
     pub(super) body: Vec<Chunk>,
-    /// Of a length that the service does not know beforehand: never in Content-Length.
+    /// Whether the length is unknown, so that Content-Length is never sent.
     pub(super) streamed: bool,
     pub(super) ending: Ending,
 }
@@ -66,31 +67,32 @@ pub(super) struct Reply {
 /// A part of a body.
 #[derive(Clone, Debug)]
 pub(super) struct Chunk {
-    /// From the time at which the part before, or the head, was due: the lateness of one does not move the next.
+    /// Time after the previous part, or the head, was due. Lateness of one part does not delay the
+    /// next.
     pub(super) pause: Duration,
     pub(super) bytes: Bytes,
-    /// Whether a stream's first visible content is complete with it.
+    /// Whether it completes the first visible content of a stream.
     pub(super) first_token: bool,
 }
 
 impl Chunk {
-    /// A part without a pause before it.
+    /// Creates a part without a pause.
     pub(super) fn at_once(bytes: impl Into<Bytes>) -> Self {
         Self { pause: Duration::ZERO, bytes: bytes.into(), first_token: false }
     }
 }
 
-/// How the response ends.
+/// End of a response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Ending {
     Complete,
-    /// The connection is closed after so many bytes of the body.
+    /// The connection is closed after that many bytes of the body.
     CloseAfter(usize),
-    /// As before, by a reset.
+    /// The connection is reset after that many bytes of the body.
     ResetAfter(usize),
-    /// Nothing more comes, and the connection stays.
+    /// Nothing more is sent, and the connection stays open.
     Silent,
-    /// The last chunk comes again and again, at its own pause, while the client stays.
+    /// The last chunk is repeated with its pause, as long as the client is connected.
     Endless,
 }
 
@@ -118,7 +120,7 @@ impl Reply {
         self
     }
 
-    /// The body in one piece.
+    /// Returns the body in one piece.
     pub(super) fn content(&self) -> Bytes {
         match self.body.as_slice() {
             [] => Bytes::new(),
@@ -131,7 +133,7 @@ impl Reply {
         self.body.iter().map(|chunk| chunk.bytes.len()).sum()
     }
 
-    /// Whether the body travels without its length being told.
+    /// Returns whether the length of the body is unknown to the client.
     pub(super) fn is_chunked(&self) -> bool {
         self.streamed || self.body.len() > 1
     }
@@ -140,13 +142,13 @@ impl Reply {
         self.headers.iter().any(|(known, _)| known.eq_ignore_ascii_case(name))
     }
 
-    /// Whether such a response may have a body at all (RFC 9110, section 6.4.1).
+    /// Returns whether such a response may have a body (RFC 9110, section 6.4.1).
     pub(super) fn may_have_body(&self) -> bool {
         !matches!(self.status, 204 | 304)
     }
 
-    /// A response written down as text: status line, headers, an empty line, the body. Lines of the head may end with
-    /// LF alone.
+    /// Parses a response in text form: status line, headers, an empty line, the body. Lines of the
+    /// head may end with LF alone.
     pub(super) fn parse(raw: &[u8]) -> Result<Self, &'static str> {
         let (head, body) = split_head(raw).ok_or("has no empty line after the headers")?;
         let head = str::from_utf8(head).map_err(|_| "has a head that is no text")?;
@@ -178,7 +180,7 @@ fn split_head(raw: &[u8]) -> Option<(&[u8], &[u8])> {
     }
 }
 
-/// The registered reason phrase, or the one that its users write.
+/// Returns the registered reason phrase, or the usual one of an unregistered status.
 pub(super) fn phrase(status: u16) -> &'static str {
     match status {
         498 => "Flex Tier Capacity Exceeded",

@@ -1,22 +1,22 @@
-//! The faults by name, with what each can be told.
+//! Faults and their parameters.
 
 use std::time::Duration;
 
 use super::{pace::Pace, scenario::parse_duration};
 
-/// A fault and its parameters, known to fit each other.
+/// A fault and its parameters, which are valid for it.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Fault {
     pub(super) kind: Kind,
     pub(super) parameters: Parameters,
 }
 
-/// What can go wrong.
+/// Kinds of faults.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// The caller's key is refused.
+    /// The caller's key is rejected.
     AuthFailed,
-    /// The key that a gateway holds for the provider behind it is refused.
+    /// The key that a gateway has stored for the provider is rejected.
     ProviderAuthFailed,
     RateLimited,
     Billing,
@@ -24,63 +24,63 @@ pub(super) enum Kind {
     GatewayTimeout,
     Overloaded,
     ServerError,
-    /// The fair answer, `ms` after the request.
+    /// Delays the successful answer by `ms` after the request.
     SlowHeaders,
-    /// The fair answer in four pieces, `ms` before each.
+    /// Sends the successful answer in four pieces, with a pause of `ms` before each.
     SlowBody,
-    /// Never an answer.
+    /// Never answers.
     Stall,
-    /// Closed after half of the body.
+    /// Closes the connection after half of the body.
     Cut,
-    /// Reset after half of the body.
+    /// Resets the connection after half of the body.
     Reset,
     CutBeforeHeaders,
-    /// Bytes that are no HTTP.
+    /// Sends bytes that are not HTTP.
     Garbage,
-    /// A page where JSON belongs.
+    /// Sends an HTML page instead of JSON.
     Html,
-    /// To `/elsewhere`.
+    /// Redirects to `/elsewhere`.
     Redirect,
-    /// The fair answer behind five MiB of white space.
+    /// Prepends five MiB of white space to the successful answer.
     Oversized,
-    /// The fair answer with a thousand headers, half a MiB.
+    /// Adds a thousand headers, half a MiB, to the successful answer.
     HeaderFlood,
     ErrorIn200,
-    /// Half of the fair body, as if it were all.
+    /// Sends half of the successful body, as if it were complete.
     Malformed,
-    /// The fair answer's head alone.
+    /// Sends the head of the successful answer only.
     Empty,
     /// A stream whose first event is an error.
     StreamErrorFirst,
-    /// A stream that breaks off into an error, in the service's own form.
+    /// A stream that ends with an error in the service's format.
     StreamErrorMid,
-    /// A stream that ends after its tokens, without its end mark.
+    /// A stream that ends after its tokens, without its end marker.
     StreamTruncated,
-    /// A stream that falls silent after its tokens, while the connection stays.
+    /// A stream that stalls after its tokens, with the connection open.
     StreamStalled,
-    /// A stream that says its last token again and again.
+    /// A stream that repeats its last token.
     StreamEndless,
-    /// A whole stream, a token after its end mark, then silence while the connection stays.
+    /// A complete stream with a token after its end marker, then a stall with the connection open.
     StreamAfterDone,
-    /// A whole stream whose budget was used up before anything visible.
+    /// A complete stream without visible content, because reasoning has used up its tokens.
     StreamEmpty,
-    /// A whole stream whose only content is cut inside its characters.
+    /// A complete stream whose content is split inside characters.
     StreamMultibyte,
-    /// A stream that ends after a few comments.
+    /// A stream that ends after some comments.
     StreamCommentsOnly,
-    /// On a status page: something is wrong with the service.
+    /// On a status page: an incident.
     Incident,
-    /// In a balance: next to nothing is left.
+    /// In a balance: almost nothing left.
     LowBalance,
-    /// `ms` before the listener goes on; connections behind it wait, too.
+    /// Pauses the listener for `ms`; later connections wait too.
     SlowAccept,
-    /// `ms` before the TLS handshake begins.
+    /// Delays the TLS handshake by `ms`.
     SlowHandshake,
-    /// A reset after the `ClientHello`.
+    /// Resets the connection after the `ClientHello`.
     ResetHandshake,
 }
 
-/// What a fault is told. `None`: the service's own habit.
+/// Parameters of a fault. `None` means the usual value of the service.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Parameters {
     pub(super) pause: Option<Duration>,
@@ -106,7 +106,7 @@ const fn spec(
     Spec { kind, name, takes, variants }
 }
 
-/// How a stream without its end mark may end besides in order: closed or reset inside the body.
+/// Other ways in which a stream without an end marker may end: closed or reset inside the body.
 const BREAKS: &[&str] = &["close", "reset"];
 
 const SPECS: [Spec; 36] = [
@@ -123,7 +123,7 @@ const SPECS: [Spec; 36] = [
         "billing",
         &["retry_after", "variant"],
         &[
-            // OpenAI: the codes of its 429.
+            // OpenAI: error codes of its 429.
             "insufficient_quota",
             "credit_balance_exhausted",
             "organization_spend_limit_exceeded",
@@ -134,11 +134,11 @@ const SPECS: [Spec; 36] = [
             "usage_limit",
             "billing_error",
             "spend_limit",
-            // Google: the 429 of before 2026.
+            // Google: its 429 before 2026.
             "old",
-            // LangMart: its second error shape.
+            // LangMart: its second error format.
             "insufficient_credits",
-            // OpenRouter: the 402 that heals, and the 403 of a key's own budget.
+            // OpenRouter: the temporary 402, and the 403 of a key's own budget.
             "in_flight_budget",
             "key_limit",
         ],
@@ -161,8 +161,9 @@ const SPECS: [Spec; 36] = [
     spec(Kind::ErrorIn200, "error_in_200", &["variant"], &["ok_false"]),
     spec(Kind::Malformed, "malformed", &[], &[]),
     spec(Kind::Empty, "empty", &[], &[]),
-    // `done`: an end mark follows. `recorded`: what OpenRouter sent, which is not what it documents. `x_groq`: Groq's other
-    // way, a member of a chunk that looks like a good end.
+    // `done`: with an end marker. `recorded`: as recorded from OpenRouter, unlike its
+    // documentation. `x_groq`: Groq's other format, a member of a chunk that looks like a regular
+    // end.
     spec(Kind::StreamErrorFirst, "stream_error_first", &["variant", "upstream"], &["done", "x_groq"]),
     spec(Kind::StreamErrorMid, "stream_error_mid", &["variant", "upstream"], &["done", "recorded", "x_groq"]),
     spec(Kind::StreamTruncated, "stream_truncated", &["variant"], BREAKS),
@@ -179,24 +180,24 @@ const SPECS: [Spec; 36] = [
     spec(Kind::ResetHandshake, "reset_handshake", &[], &[]),
 ];
 
-/// The longest scripted pause or wait.
+/// Maximum scripted pause.
 pub(super) const MAX_PAUSE: Duration = Duration::from_secs(3600);
 
 impl Kind {
     fn spec(self) -> &'static Spec {
-        SPECS.iter().find(|spec| spec.kind == self).expect("a test looks every kind up")
+        SPECS.iter().find(|spec| spec.kind == self).expect("a test checks every kind")
     }
 
     pub(super) fn name(self) -> &'static str {
         self.spec().name
     }
 
-    /// Whether it strikes before there is a request, so that no rule can look at one.
+    /// Returns whether the fault applies before a request is read, so that rules cannot match one.
     pub(super) fn is_of_connection(self) -> bool {
         matches!(self, Self::SlowAccept | Self::SlowHandshake | Self::ResetHandshake)
     }
 
-    /// Whether it strikes requests for a stream only.
+    /// Returns whether the fault applies to requests for a stream only.
     pub(super) fn is_of_stream(self) -> bool {
         matches!(
             self,
@@ -214,11 +215,11 @@ impl Kind {
 }
 
 impl Fault {
-    /// The fault of that name, if it takes what it is told.
+    /// Creates the fault with that name, if its parameters are valid.
     pub(super) fn new(name: &str, parameters: Parameters) -> Result<Self, String> {
         let Some(spec) = SPECS.iter().find(|spec| spec.name == name) else {
             let known: Vec<_> = SPECS.iter().map(|spec| spec.name).collect();
-            return Err(format!("there is no fault {name:?}; there are {}", known.join(", ")));
+            return Err(format!("unknown fault {name:?}; known faults: {}", known.join(", ")));
         };
         let Parameters { pause, retry_after, variant, status, upstream } = &parameters;
         let given = [
@@ -243,18 +244,19 @@ impl Fault {
             return Err(format!("the fault {name} needs ms"));
         }
         if pause.is_some_and(|pause| pause > MAX_PAUSE) {
-            return Err("ms is at most 3600000".to_owned());
+            return Err("ms must be at most 3600000".to_owned());
         }
         if status.is_some_and(|status| !(200..=599).contains(&status)) {
-            return Err("status is from 200 to 599".to_owned());
+            return Err("status must be from 200 to 599".to_owned());
         }
         if upstream.as_ref().is_some_and(|upstream| !is_name(upstream)) {
-            return Err("upstream is of letters and digits, at most 32".to_owned());
+            return Err("upstream must have at most 32 letters and digits".to_owned());
         }
         Ok(Self { kind: spec.kind, parameters })
     }
 
-    /// Reads `NAME; key=value; key=value`, as in the header `x-simulate`: a fault, or `pace` for none, and the pace.
+    /// Parses `NAME; key=value; key=value`, as in the header `x-simulate`: a fault, or `pace` for
+    /// none, and the pace.
     pub(super) fn parse(text: &str) -> Result<(Option<Self>, Pace), String> {
         let mut parts = text.split(';').map(str::trim);
         let name = parts.next().unwrap_or_default();
@@ -269,7 +271,7 @@ impl Fault {
                 "status" => parameters.status = Some(u16::try_from(number()?).unwrap_or(u16::MAX)),
                 "upstream" => parameters.upstream = Some(value.to_owned()),
                 _ if pace.set(key, value)? => {}
-                _ => return Err(format!("there is no parameter {key:?}")),
+                _ => return Err(format!("unknown parameter {key:?}")),
             }
         }
         if name == "pace" && parameters == Parameters::default() {
@@ -329,21 +331,21 @@ mod tests {
 
     #[test]
     fn what_does_not_fit_is_refused() {
-        check_refused("rate_limit", "there is no fault \"rate_limit\"; there are auth_failed, ");
+        check_refused("rate_limit", "unknown fault \"rate_limit\"; known faults: auth_failed, ");
         check_refused("slow_headers", "the fault slow_headers needs ms");
         check_refused("slow_headers; ms=x", "ms is not a number");
-        check_refused("slow_headers; ms=3600001", "ms is at most 3600000");
-        check_refused("pace; ms=3", "there is no fault \"pace\"");
+        check_refused("slow_headers; ms=3600001", "ms must be at most 3600000");
+        check_refused("pace; ms=3", "unknown fault \"pace\"");
         check_refused("stream_stalled; tokens=x", "tokens is not a number");
         check_refused("stall; ms=3", "the fault stall takes no ms");
         check_refused("stall; ms", "\"ms\" is not key=value");
-        check_refused("stall; a=b", "there is no parameter \"a\"");
-        check_refused("html; status=199", "status is from 200 to 599");
+        check_refused("stall; a=b", "unknown parameter \"a\"");
+        check_refused("html; status=199", "status must be from 200 to 599");
         check_refused("html; variant=x", "the fault html takes no variant");
         check_refused(
             "billing; variant=x",
             "the fault billing has no variant \"x\"; it has insufficient_quota, ",
         );
-        check_refused("overloaded; upstream=a_b", "upstream is of letters and digits");
+        check_refused("overloaded; upstream=a_b", "upstream must have at most 32 letters and digits");
     }
 }

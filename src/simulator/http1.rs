@@ -1,4 +1,5 @@
-//! HTTP/1.1, by hand: faults need to write what a server library would never let pass, and to know each write.
+//! HTTP/1.1, implemented by hand, because faults must violate the protocol and every write must be
+//! recorded.
 
 use std::{
     io::{self, Write as _},
@@ -17,11 +18,11 @@ use super::{
     timer::Clock,
 };
 
-/// The longest head of a request, in bytes.
+/// Maximum length of a request head in bytes.
 const MAX_HEAD: usize = 64 * 1024;
-/// Bytes gathered before they are written, while no pause asks for it earlier.
+/// Number of bytes gathered before a write, unless a pause requires an earlier one.
 const WRITE_SIZE: usize = 64 * 1024;
-/// Bytes that TLS carries in one record (RFC 8446, section 5.1), and so in one write.
+/// Maximum size of a TLS record in bytes (RFC 8446, section 5.1), and so of one write.
 const RECORD_SIZE: usize = 16 * 1024;
 /// Neither HTTP nor text.
 const GARBAGE: &[u8] = b"\x00\xff\x15\x03SSH-2.0-this_is_not_HTTP\r\n\x80\x00\x00\x01\r\n\r\n";
@@ -63,7 +64,7 @@ where
                 match reply.ending {
                     Ending::Complete => {}
                     Ending::Silent | Ending::Endless => return wire.watch().await,
-                    // Without the end that TLS or HTTP would announce.
+                    // Without the end that TLS or HTTP requires.
                     Ending::CloseAfter(_) => return Ok(()),
                     Ending::ResetAfter(_) => {
                         connection.reset_at_end();
@@ -89,7 +90,7 @@ struct Head {
     headers: Vec<(String, String)>,
 }
 
-/// What the request allows the response to be.
+/// Constraints that the request imposes on the response.
 #[derive(Clone, Copy)]
 struct Framing {
     body: bool,
@@ -130,13 +131,14 @@ impl Head {
 
 struct Wire<S> {
     stream: S,
-    /// Read, and not yet used.
+    /// Bytes read and not yet used.
     buffer: Vec<u8>,
     clock: Clock,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
-    /// The next request's head; `None`: the client closed the connection, or what it sent is no HTTP/1.
+    /// Reads the head of the next request. Returns `None` if the client has closed the connection,
+    /// or has not sent HTTP/1.
     async fn read_head(&mut self) -> io::Result<Option<Head>> {
         let end = loop {
             if let Some(end) = self.buffer.windows(4).position(|window| window == b"\r\n\r\n") {
@@ -146,7 +148,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
                 self.refuse(431).await?;
                 return Ok(None);
             }
-            // As web servers do: a `ClientHello` on the wrong port has no end that would be worth waiting for.
+            // As web servers do: a `ClientHello` on the wrong port must not wait for the end of a
+            // head.
             if self.buffer.first().is_some_and(u8::is_ascii_control) {
                 self.refuse(400).await?;
                 return Ok(None);
@@ -163,7 +166,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         Ok(head)
     }
 
-    /// The body, or the status that refuses it.
+    /// Reads the body. The inner error is the status of the rejection.
     async fn read_body(&mut self, head: &Head) -> io::Result<Result<Bytes, u16>> {
         if head.header("transfer-encoding").is_some() {
             return Ok(Err(411));
@@ -182,9 +185,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         Ok(Ok(self.buffer.drain(..length).collect()))
     }
 
-    /// Says no in the simulator's own name and ends the connection.
+    /// Rejects the request in the name of the simulator, and ends the connection.
     async fn refuse(&mut self, status: u16) -> io::Result<()> {
-        let reply = Reply::new(status, "text/plain", "the simulator does not take this\n");
+        let reply = Reply::new(status, "text/plain", "rejected by the simulator\n");
         let framing = Framing { body: true, chunked: false, keeps_alive: false };
         self.send(&reply, Instant::now(), framing, None).await?;
         self.stream.shutdown().await
@@ -217,7 +220,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         self.write(&out).await
     }
 
-    /// Writes all but what may wait for the response's end. `due` is when the head was.
+    /// Writes the body, except for bytes that may wait for the end of the response. `due` is when
+    /// the head was due.
     async fn send_body(
         &mut self,
         reply: &Reply,
@@ -232,7 +236,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         };
         let again = reply.body.last().filter(|_| reply.ending == Ending::Endless);
         for chunk in reply.body.iter().chain(again.into_iter().cycle()) {
-            // What is written together with the first token must be one write, so that it has one time.
+            // All bytes written with the first token must be in one write, so that they have one
+            // time.
             let is_crowded = chunk.first_token && out.len() + chunk.bytes.len() > RECORD_SIZE;
             if !chunk.pause.is_zero() {
                 self.write(out).await?;
@@ -273,7 +278,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         self.stream.flush().await
     }
 
-    /// An error, if the client leaves before.
+    /// Waits until `due`. Returns an error if the client leaves before.
     async fn pause_until(&mut self, due: Instant) -> io::Result<()> {
         let clock = self.clock.clone();
         tokio::select! {
@@ -283,19 +288,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         }
     }
 
-    /// Returns when the client has left, always with an error.
+    /// Waits until the client leaves, then returns an error.
     async fn watch(&mut self) -> io::Result<()> {
         while self.buffer.len() <= MAX_HEAD {
             if self.stream.read_buf(&mut self.buffer).await? == 0 {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
         }
-        // A client that sends on and on is not read any more.
+        // Stop reading from a client that keeps sending.
         std::future::pending().await
     }
 }
 
-/// Status line and the reply's own headers.
+/// Renders status line and headers of the reply.
 fn head(reply: &Reply, keeps_alive: bool) -> Vec<u8> {
     let mut out = Vec::with_capacity(1024);
     let lines = reply.headers.iter().map(|(name, value)| format!("{name}: {value}\r\n"));

@@ -1,7 +1,7 @@
-//! HTTP/2, by hyper: the same answers, as far as frames allow.
+//! HTTP/2, based on hyper: the same replies, as far as frames allow.
 //!
-//! What lies below frames is the connection's: a cut or a reset ends it with all its streams, and garbage, which hyper
-//! cannot write, is an end without an answer.
+//! Faults below frames apply to the connection: a cut or a reset ends it with all its streams.
+//! Garbage, which hyper cannot write, becomes an end without an answer.
 
 use std::{
     collections::VecDeque,
@@ -34,9 +34,9 @@ use super::{
     server::Shared,
 };
 
-/// How often it is looked whether bytes have reached the socket, before a connection is cut.
+/// Interval at which a connection to be cut is checked for unsent bytes.
 const FLUSH_CHECK: Duration = Duration::from_millis(1);
-/// Requests in flight on one connection.
+/// Maximum number of requests in flight on one connection.
 const MAX_STREAMS: u32 = 100;
 
 /// Serves a connection until either side ends it.
@@ -76,7 +76,7 @@ async fn respond(
     let (method, target, headers) = (parts.method.to_string(), target.to_owned(), headers.collect());
     let Ok(body) = Limited::new(body, MAX_REQUEST_BODY).collect().await else {
         entry.lock().status = Some(413);
-        let reply = Reply::new(413, "text/plain", "the simulator does not take this\n");
+        let reply = Reply::new(413, "text/plain", "rejected by the simulator\n");
         return Ok(response(reply, false, Instant::now(), Delivery { connection, shared, cut, entry }));
     };
     let request = Request { method, target, headers, body: body.to_bytes() };
@@ -102,7 +102,7 @@ async fn respond(
     }
 }
 
-/// `due` is when the head is.
+/// Builds the response. `due` is when the head is due.
 fn response(reply: Reply, is_head: bool, due: Instant, delivery: Delivery) -> Response<Paced> {
     let status = StatusCode::from_u16(reply.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let may_have_body = reply.may_have_body() && !is_head;
@@ -131,7 +131,7 @@ fn response(reply: Reply, is_head: bool, due: Instant, delivery: Delivery) -> Re
     response
 }
 
-/// A header as HTTP/2 can carry it; `None`: it cannot (RFC 9113, section 8.2.2).
+/// Converts a header. Returns `None` if HTTP/2 cannot carry it (RFC 9113, section 8.2.2).
 fn field(name: &str, value: &str) -> Option<(HeaderName, HeaderValue)> {
     let name = HeaderName::from_bytes(name.as_bytes()).ok()?;
     let of_connection = ["connection", "keep-alive", "proxy-connection", "transfer-encoding", "upgrade"];
@@ -139,7 +139,7 @@ fn field(name: &str, value: &str) -> Option<(HeaderName, HeaderValue)> {
     (!of_connection.contains(&name.as_str())).then_some((name, value))
 }
 
-/// What a body needs besides its bytes.
+/// Context of a body.
 struct Delivery {
     connection: Arc<Connection>,
     shared: Arc<Shared>,
@@ -147,22 +147,22 @@ struct Delivery {
     entry: Arc<Entry>,
 }
 
-/// A body that keeps its pauses, and cuts the connection where it is told to.
+/// A body with scripted pauses, which may cut the connection.
 struct Paced {
     chunks: VecDeque<Chunk>,
-    /// Bytes until the cut; `None`: none comes.
+    /// Number of bytes until the cut. `None` if there is no cut.
     left: Option<usize>,
     ending: Ending,
-    /// What the connection must have written before it is cut.
+    /// Number of bytes that the connection must have written before it is cut.
     expected: u64,
-    /// When the part before was due.
+    /// Time at which the previous part was due.
     due: Instant,
     waiting: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
     delivery: Delivery,
 }
 
 impl Paced {
-    /// Waits until the socket has what was sent so far, then ends the connection.
+    /// Waits until the socket has accepted all bytes, then ends the connection.
     fn cut(&self) -> Pin<Box<dyn Future<Output = ()> + Send>> {
         let Delivery { connection, shared, cut, .. } = &self.delivery;
         let (connection, clock, cut) = (Arc::clone(connection), shared.clock.clone(), Arc::clone(cut));

@@ -1,14 +1,15 @@
 //! A simulated LangMart and simulated providers on loopback, with scripted faults.
 //!
-//! It stands on its own: nothing of the prober is used here, so that the two can only agree by speaking the same
-//! protocol. One port serves every API, told apart by the first part of the path ([`Provider::prefix`]), and their status
-//! pages ([`Provider::status_path`]); a second port speaks TLS, with HTTP/1.1 and HTTP/2 by ALPN. Its pauses and its
-//! record of every write run on threads of its own, since a tokio timer alone would be a millisecond late and a prober
-//! is measured against it.
+//! The simulator uses nothing of the prober, so the two agree only if both follow the protocol. One
+//! port serves every API and status page, distinguished by the first part of the path
+//! ([`Provider::prefix`], [`Provider::status_path`]); a second port serves TLS, with HTTP/1.1 and
+//! HTTP/2 by ALPN. Pauses and the record of writes use threads of their own, because a tokio timer
+//! alone would be a millisecond late, and the prober's measurements are compared with them.
 //!
-//! In reading order: [`server`](Simulator) accepts, `http1` and `http2` speak the protocol, `answer` decides what to say,
-//! `scenario`, `fault` and `pace` script what goes wrong and how fast, `api` holds what each real service would say, `record` keeps what was
-//! received and written, `timer` paces, `certificates` and `queue` are for the layers below HTTP.
+//! In reading order: [`server`](Simulator) accepts connections, `http1` and `http2` implement the
+//! protocol, `answer` chooses the reaction, `scenario`, `fault` and `pace` script it, `api` holds
+//! the content of each service, `record` keeps what was received and written, `timer` implements
+//! pauses, `certificates` and `queue` belong to the layers below HTTP.
 
 mod answer;
 mod api;

@@ -1,4 +1,4 @@
-//! How fast a simulated model generates, and how much: no fault, and to be combined with one.
+//! Speed and length of simulated answers, which can be combined with a fault.
 
 use std::time::Duration;
 
@@ -6,28 +6,29 @@ use serde::Deserialize;
 
 use super::{fault::MAX_PAUSE, scenario::parse_duration};
 
-/// The most content events of one stream.
+/// Maximum number of content events of a stream.
 const MAX_TOKENS: usize = 10_000;
-/// What every answer says, in as many tokens where nothing else is asked for.
+/// Default number of tokens of an answer.
 const DEFAULT_TOKENS: usize = 2;
 
-/// The pace of a request. `None`: as it is without a script, at once.
+/// Pace of a request. `None` means the default, which has no pauses.
 ///
-/// The pauses add up from the end of the request: `extra`, `processing`, the response's head, `first_token`, the first
-/// visible content, then `token` before each further one. An answer in one piece takes the same time and comes whole.
+/// The pauses add up from the end of the request: `extra`, `processing`, the response head,
+/// `first_token`, the first visible content, then `token` before each further one. An answer in one
+/// piece takes the same time.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Pace {
-    /// What a gateway adds to every answer, refusals included.
+    /// Delay that a gateway adds to every answer, including errors.
     extra: Option<Duration>,
     processing: Option<Duration>,
     first_token: Option<Duration>,
     token: Option<Duration>,
     tokens: Option<usize>,
-    /// Whether the service tells the tokens used; `None`: as it does, or as it is asked to.
+    /// Whether the service reports token usage. `None` if it does so as usual, or on request.
     pub(super) usage: Option<bool>,
 }
 
-/// The keys in a scenario.
+/// Keys in a scenario.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RawPace {
@@ -55,7 +56,7 @@ impl RawPace {
 }
 
 impl Pace {
-    /// Takes one key of the header `x-simulate`; false: it is none of a pace.
+    /// Sets one key of the header `x-simulate`. Returns false if the key does not belong to a pace.
     pub(super) fn set(&mut self, key: &str, value: &str) -> Result<bool, String> {
         match key {
             "extra" => self.extra = Some(pause(key, value)?),
@@ -67,14 +68,14 @@ impl Pace {
                 self.tokens = Some(count(number)?);
             }
             "usage" => {
-                self.usage = Some(value.parse().map_err(|_| "usage is neither true nor false".to_owned())?);
+                self.usage = Some(value.parse().map_err(|_| "usage must be true or false".to_owned())?);
             }
             _ => return Ok(false),
         }
         Ok(true)
     }
 
-    /// This pace, and where it says nothing the other.
+    /// Merges two paces; values of this one take precedence.
     pub(super) fn or(self, other: &Self) -> Self {
         Self {
             extra: self.extra.or(other.extra),
@@ -98,24 +99,24 @@ impl Pace {
         self.first_token.unwrap_or_default()
     }
 
-    /// The pause between tokens; `None`: nothing is scripted.
+    /// Returns the pause between tokens. Returns `None` if it is not scripted.
     pub(super) fn token(&self) -> Option<Duration> {
         self.token
     }
 
-    /// The tokens that are asked for; `None`: nothing is scripted.
+    /// Returns the number of tokens. Returns `None` if it is not scripted.
     pub(super) fn tokens(&self) -> Option<usize> {
         self.tokens
     }
 
-    /// From the request to a whole answer in one piece.
+    /// Returns the time from the request to an answer in one piece.
     pub(super) fn generation(&self) -> Duration {
         let after_first = u32::try_from(self.texts().len().saturating_sub(1)).unwrap_or(u32::MAX);
         let further = self.token.unwrap_or_default().saturating_mul(after_first);
         self.processing().saturating_add(self.first_token()).saturating_add(further)
     }
 
-    /// What is said, token by token.
+    /// Returns the content, token by token.
     pub(super) fn texts(&self) -> Vec<&'static str> {
         let tokens = self.tokens.unwrap_or(DEFAULT_TOKENS);
         if tokens == 1 {
@@ -128,13 +129,13 @@ impl Pace {
 fn pause(key: &str, text: &str) -> Result<Duration, String> {
     match parse_duration(text) {
         Ok(pause) if pause <= MAX_PAUSE => Ok(pause),
-        Ok(_) => Err(format!("{key}: is at most an hour")),
+        Ok(_) => Err(format!("{key}: must be at most an hour")),
         Err(error) => Err(format!("{key}: {error}")),
     }
 }
 
 fn count(tokens: usize) -> Result<usize, String> {
-    if tokens <= MAX_TOKENS { Ok(tokens) } else { Err(format!("tokens: is at most {MAX_TOKENS}")) }
+    if tokens <= MAX_TOKENS { Ok(tokens) } else { Err(format!("tokens: must be at most {MAX_TOKENS}")) }
 }
 
 #[cfg(test)]
@@ -172,11 +173,11 @@ mod tests {
         fn check(key: &str, value: &str, expected: &str) {
             assert_eq!(Pace::default().set(key, value).unwrap_err(), expected);
         }
-        check("token", "61m", "token: is at most an hour");
-        check("extra", "80", "extra: \"80\" is not a number with one of ms, s, m, h");
-        check("tokens", "10001", "tokens: is at most 10000");
+        check("token", "61m", "token: must be at most an hour");
+        check("extra", "80", "extra: \"80\" is not a number with unit ms, s, m or h");
+        check("tokens", "10001", "tokens: must be at most 10000");
         check("tokens", "-1", "tokens is not a number");
-        check("usage", "on", "usage is neither true nor false");
+        check("usage", "on", "usage must be true or false");
         assert_eq!(Pace::default().set("ms", "1"), Ok(false));
     }
 }

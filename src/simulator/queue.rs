@@ -1,11 +1,12 @@
-//! A listener that no longer takes anybody: connecting to it hangs, as it does where a firewall drops packets.
+//! A listener whose queue is full, so that connecting to it times out, as with a firewall that
+//! drops packets.
 
 use std::{io, net::SocketAddr, time::Duration};
 
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
-/// A loopback listener whose queue of waiting connections is full, so that a further connection attempt gets no answer
-/// until it is dropped. Linux drops such SYN packets, and the client repeats them until its own deadline.
+/// A loopback listener with a full queue of connections: further attempts get no answer until it is
+/// dropped. Linux drops such SYN packets, and the client repeats them until its deadline.
 pub struct FullListener {
     address: SocketAddr,
     _listener: TcpListener,
@@ -13,14 +14,15 @@ pub struct FullListener {
 }
 
 impl FullListener {
-    /// Listens on a free port and fills the queue. To be called within a tokio runtime.
+    /// Listens on a free port and fills the queue. Must be called within a tokio runtime.
     pub async fn start() -> io::Result<Self> {
         let socket = TcpSocket::new_v4()?;
         socket.bind(SocketAddr::from(([127, 0, 0, 1], 0)))?;
         let listener = socket.listen(1)?;
         let address = listener.local_addr()?;
         let mut waiting = Vec::new();
-        // A queue of one takes two. The attempt that hangs tells that it is full; anything near sixteen would be news.
+        // A queue of one holds two connections. An attempt without an answer shows that it is full;
+        // sixteen are never reached.
         for _ in 0..16 {
             match tokio::time::timeout(Duration::from_millis(50), TcpStream::connect(address)).await {
                 Ok(stream) => waiting.push(stream?),
@@ -30,7 +32,7 @@ impl FullListener {
         Err(io::Error::other("the system keeps accepting beyond the queue's length"))
     }
 
-    /// Where to connect in vain.
+    /// Returns the address, which does not answer.
     pub fn address(&self) -> SocketAddr {
         self.address
     }

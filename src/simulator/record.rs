@@ -1,4 +1,4 @@
-//! What was received and when each byte was written: the reference that the prober's measurements are held against.
+//! Records requests and the times of all writes, as a reference for the prober's measurements.
 
 use std::{
     collections::VecDeque,
@@ -19,67 +19,70 @@ use tokio::{
 
 use super::{api::Provider, exchange::Request};
 
-/// Requests remembered; older ones are forgotten.
+/// Maximum number of recorded requests; the oldest are dropped.
 const MAX_RECORDS: usize = 10_000;
-/// Writes remembered of one request; later ones are not.
+/// Maximum number of recorded writes per request; later ones are not recorded.
 const MAX_WRITES: usize = 4096;
-/// Bytes remembered of a path or a query.
+/// Maximum length of a recorded path or query in bytes.
 const MAX_TEXT: usize = 256;
-/// The headers that carry keys, the APIs' own and Azure's.
+/// Headers that carry keys, including Azure's.
 const KEY_HEADERS: [&str; 4] = ["authorization", "x-api-key", "x-goog-api-key", "api-key"];
 
-/// One request, without a secret in it.
+/// A recorded request, without secrets.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Recorded {
-    /// Counts the connections of this simulator from 1; equal for requests of one connection.
+    /// Number of the connection, counted from 1.
     pub connection: u64,
-    /// As sent.
+    /// Method.
     pub method: String,
-    /// As sent, the first 256 bytes, without the query.
+    /// First 256 bytes of the path, without the query.
     pub path: String,
-    /// The query, its first 256 bytes, without a parameter `key`; `None`: there is none.
+    /// First 256 bytes of the query, without a parameter `key`. `None` if there is no query.
     pub query: Option<String>,
-    /// The service that the path addresses; `None`: none of them.
+    /// Service addressed by the path. `None` if there is none.
     pub provider: Option<Provider>,
-    /// The model that path or body names.
+    /// Model named in path or body.
     pub model: Option<String>,
-    /// The header in which a key came, in lower case; `None`: no key. The key itself is never kept.
+    /// Header in which a key was sent, in lower case. `None` if there was no key. The key itself is
+    /// not recorded.
     pub key_header: Option<&'static str>,
     /// `1.0`, `1.1` or `2`.
     pub http_version: &'static str,
-    /// The fault that was applied (`respond` and `raw` among them); `None`: none.
+    /// Fault that was applied (or `respond` or `raw`). `None` if there was none.
     pub fault: Option<&'static str>,
-    /// The status of the answer; `None`: none was given.
+    /// Status of the answer. `None` if there was no answer.
     pub status: Option<u16>,
-    /// When the connection was taken from the listener.
+    /// Time at which the connection was accepted.
     pub accepted: Instant,
-    /// When the TLS handshake was done; `None`: no TLS.
+    /// End of the TLS handshake. `None` without TLS.
     pub tls_done: Option<Instant>,
-    /// When the whole head of the request was there.
+    /// Time at which the head of the request was complete.
     pub head_received: Instant,
-    /// When the whole request was there, which is where scripted pauses begin; `None`: it never was.
+    /// Time at which the request was complete, from which scripted pauses are measured. `None` if
+    /// it never was.
     pub received: Option<Instant>,
-    /// The writes to the socket from then on, at most 4096. With TLS these are encrypted bytes. On an HTTP/2 connection
-    /// a write belongs to every request that is not yet complete.
+    /// Writes to the socket since then, at most 4096. With TLS they count encrypted bytes. A write
+    /// on an HTTP/2 connection belongs to every incomplete request.
     pub writes: Vec<Write>,
-    /// Just before the write with which a stream's first visible content (neither the role nor reasoning) was complete;
-    /// equal to the `at` of one of the `writes` if those are not too many. On HTTP/2 it is the first write after the
-    /// content was given to the connection. `None`: no stream, or nothing visible in it.
+    /// Time just before the write that completed the first visible content of a stream (neither
+    /// role nor reasoning); equal to `at` of one of the `writes` if it was recorded. On HTTP/2 it
+    /// is the first write after the content was passed to the connection. `None` if there was no
+    /// visible content.
     pub first_token: Option<Instant>,
-    /// When this side closed the connection, of its own or after the client; `None`: it is open.
+    /// Time at which this side closed the connection. `None` if it is open.
     pub closed: Option<Instant>,
 }
 
-/// One write to a socket.
+/// A write to a socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Write {
-    /// Just before the call, so that nobody can have seen its bytes earlier.
+    /// Time just before the call, so that no client can have received its bytes earlier.
     pub at: Instant,
-    /// Bytes that the socket took.
+    /// Number of bytes accepted by the socket.
     pub bytes: usize,
 }
 
-/// Every request of a simulator, the last [`MAX_RECORDS`].
+/// The last [`MAX_RECORDS`] requests of a simulator.
 #[derive(Default)]
 pub(super) struct Recorder {
     entries: Mutex<VecDeque<Arc<Entry>>>,
@@ -87,7 +90,7 @@ pub(super) struct Recorder {
 }
 
 impl Recorder {
-    /// Begins the record of a connection.
+    /// Starts the record of a connection.
     pub(super) fn connection(&self) -> Arc<Connection> {
         Arc::new(Connection {
             id: self.connections.fetch_add(1, Ordering::Relaxed) + 1,
@@ -100,12 +103,12 @@ impl Recorder {
         })
     }
 
-    /// Connections accepted so far.
+    /// Returns the number of accepted connections.
     pub(super) fn connections(&self) -> u64 {
         self.connections.load(Ordering::Relaxed)
     }
 
-    /// Begins the record of a request; from now on the connection's writes are noted in it.
+    /// Starts the record of a request. Later writes of the connection are recorded in it.
     pub(super) fn begin(
         &self,
         connection: &Arc<Connection>,
@@ -156,7 +159,7 @@ impl Recorder {
     }
 }
 
-/// A request that is being, or has been, answered.
+/// A request that is being or has been answered.
 pub(super) struct Entry {
     connection: Arc<Connection>,
     recorded: Mutex<Recorded>,
@@ -165,22 +168,22 @@ pub(super) struct Entry {
 }
 
 impl Entry {
-    /// The whole request is there; returns when that was.
+    /// Marks the request as complete. Returns the time.
     pub(super) fn received(&self) -> Instant {
         *self.lock().received.insert(Instant::now())
     }
 
-    /// The next write carries the first visible content.
+    /// Marks the next write as that of the first visible content.
     pub(super) fn first_token_follows(&self) {
         self.first_token_next.store(true, Ordering::Relaxed);
     }
 
-    /// Whether nothing is to come but what the socket has not taken yet.
+    /// Returns whether only bytes that the socket has not yet accepted are missing.
     fn is_over(&self) -> bool {
         self.complete.load(Ordering::Relaxed) && !self.first_token_next.load(Ordering::Relaxed)
     }
 
-    /// Notes what the request says of itself.
+    /// Records the properties of the request.
     pub(super) fn describe(&self, request: &Request) {
         let mut recorded = self.lock();
         recorded.method = shortened(&request.method);
@@ -192,7 +195,8 @@ impl Entry {
         recorded.key_header = KEY_HEADERS.into_iter().find(|name| request.header(name).is_some());
     }
 
-    /// The response is over: on HTTP/2 its last bytes may still be on their way to the socket and are noted, too.
+    /// Marks the response as complete. On HTTP/2 its last bytes may still be unsent; their writes
+    /// are recorded, too.
     pub(super) fn complete(&self) {
         self.complete.store(true, Ordering::Relaxed);
     }
@@ -211,7 +215,7 @@ fn shortened(text: &str) -> String {
         .collect()
 }
 
-/// What the record knows of a connection.
+/// Record of a connection.
 pub(super) struct Connection {
     id: u64,
     accepted: Instant,
@@ -227,22 +231,23 @@ impl Connection {
         self.tls_done.get_or_init(Instant::now);
     }
 
-    /// The connection will end by a reset instead of a close.
+    /// Makes the connection end with a reset.
     pub(super) fn reset_at_end(&self) {
         self.reset.store(true, Ordering::Relaxed);
     }
 
-    /// Bytes written so far.
+    /// Returns the number of bytes written.
     pub(super) fn written(&self) -> u64 {
         self.written.load(Ordering::Relaxed)
     }
 
-    /// What is written from now on belongs to no request.
+    /// Detaches later writes from all requests.
     pub(super) fn flushed(&self) {
         lock(&self.active).clear();
     }
 
-    /// Writes, and notes it. Nobody reads the records meanwhile: whoever has seen the bytes finds them noted.
+    /// Performs and records a write. The records are locked meanwhile, so that every byte that a
+    /// client has seen is recorded.
     fn note(&self, write: impl FnOnce() -> Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         let active = lock(&self.active);
         let mut records: Vec<_> = active.iter().map(|entry| (entry, entry.lock())).collect();
@@ -267,7 +272,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A socket that notes its writes and its end.
+/// A socket that records its writes and its end.
 pub(super) struct Metered {
     stream: TcpStream,
     connection: Arc<Connection>,
@@ -282,11 +287,11 @@ impl Metered {
 impl Drop for Metered {
     fn drop(&mut self) {
         if self.connection.reset.load(Ordering::Relaxed) {
-            // Where the peer was faster there is no connection left to reset.
+            // If the peer was faster, there is no connection left to reset.
             drop(self.stream.set_zero_linger());
         }
         self.connection.closed.get_or_init(Instant::now);
-        // Entries and connection hold each other until here.
+        // Entries and connection refer to each other until here.
         lock(&self.connection.active).clear();
     }
 }

@@ -1,4 +1,4 @@
-//! A scenario: rules that say which requests meet which fault, read from TOML or built by tests.
+//! Scenarios: rules that select a fault for a request, read from TOML or built by tests.
 
 use std::{
     collections::BTreeMap,
@@ -14,10 +14,11 @@ use super::{
     pace::{Pace, RawPace},
 };
 
-/// What goes wrong, for whom and when. The default scenario is fair weather.
+/// Rules for faults and paces. The default scenario has none.
 ///
-/// The first rule that strikes wins; for each key of a `pace` it is the first that has it, so that paces and faults
-/// combine. Everything but `fault`, `respond` or `pace` may be left out:
+/// The first matching rule with a fault or response applies; for each key of a `pace` it is the
+/// first rule that has it, so that paces and faults can be combined. Everything except `fault`,
+/// `respond` or `pace` is optional:
 ///
 /// ```
 /// # use langmart_prober::simulator::Scenario;
@@ -50,11 +51,12 @@ use super::{
 /// assert!(scenario.is_ok());
 /// ```
 ///
-/// Faults that begin with `stream_` strike requests for a stream only. Those that break it off do so after the pace's
-/// `tokens` (of which there are two where nothing is said).
+/// Faults that begin with `stream_` apply to requests for a stream only. Those that break a stream
+/// off do so after the `tokens` of the pace, by default two.
 ///
-/// One request can choose its own fault and pace by a header: `x-simulate: rate_limited; retry_after=30s`,
-/// `x-simulate: stream_stalled; first_token=50ms; tokens=3`, `x-simulate: pace; tokens=8`.
+/// A header selects fault and pace of a single request, for example
+/// `x-simulate: rate_limited; retry_after=30s`, `x-simulate: pace; tokens=8`, or
+/// `x-simulate: stream_stalled; first_token=50ms; tokens=3`.
 #[derive(Clone, Debug, Default)]
 pub struct Scenario {
     seed: u64,
@@ -62,16 +64,16 @@ pub struct Scenario {
     rules: Vec<Rule>,
 }
 
-/// Why a scenario cannot be played.
+/// An invalid scenario.
 #[derive(Debug, thiserror::Error)]
 pub enum ScenarioError {
-    /// No TOML, or a key that scenarios do not have; with line and column.
+    /// Invalid TOML or an unknown key, with line and column.
     #[error("{0}")]
     Toml(String),
-    /// A name under `[models]` that is no simulated API.
-    #[error("models.{0}: there is no such provider")]
+    /// An unknown API under `[models]`.
+    #[error("models.{0}: unknown provider")]
     Models(String),
-    /// A rule that makes no sense; counted from 1.
+    /// An invalid rule, counted from 1.
     #[error("rule {0}: {1}")]
     Rule(usize, String),
 }
@@ -91,18 +93,18 @@ struct Rule {
     pace: Pace,
 }
 
-/// What a request meets.
+/// Reaction to a request.
 pub(super) struct Met {
-    /// `None`: fair weather.
+    /// `None` if no fault applies.
     pub(super) effect: Option<Effect>,
     pub(super) pace: Pace,
 }
 
-/// What a rule does.
+/// Effect of a rule.
 #[derive(Clone, Debug)]
 pub(super) enum Effect {
     Fault(Fault),
-    /// A whole response, and the name under which it is recorded.
+    /// A response, and the name under which it is recorded.
     Respond(Box<Reply>, &'static str),
 }
 
@@ -161,7 +163,7 @@ const fn one() -> u64 {
 }
 
 impl Scenario {
-    /// Reads the TOML that `simulate --scenario` takes.
+    /// Parses the TOML of `simulate --scenario`.
     pub fn parse(text: &str) -> Result<Self, ScenarioError> {
         let raw: RawScenario =
             toml::from_str(text).map_err(|error| ScenarioError::Toml(error.to_string()))?;
@@ -175,9 +177,10 @@ impl Scenario {
         Ok(Self { seed: raw.seed, models, rules: rules.collect::<Result<_, _>>()? })
     }
 
-    /// Adds, after the other rules, one that answers requests whose path contains `path` (`None`: all requests) with a
-    /// response written down as text: status line, headers, an empty line, body; lines of the head may end with LF. The
-    /// names' case and order are kept on HTTP/1.1; how the body is framed is added unless the headers say it.
+    /// Appends a rule that answers requests whose path contains `path` (all requests if it is
+    /// `None`) with a response in text form: status line, headers, an empty line, body; lines of
+    /// the head may end with LF. HTTP/1.1 keeps case and order of the headers; framing is added
+    /// unless the headers specify it.
     pub fn play(mut self, path: Option<&str>, response: &[u8]) -> Result<Self, ScenarioError> {
         let number = self.rules.len() + 1;
         let reply = Reply::parse(response)
@@ -198,7 +201,7 @@ impl Scenario {
         Ok(self)
     }
 
-    /// The models that the scenario adds to those which a provider has anyway.
+    /// Returns the models that the scenario adds to the usual ones of a provider.
     pub(super) fn models(&self, provider: Provider) -> &[String] {
         self.models.get(&provider).map_or(&[], Vec::as_slice)
     }
@@ -207,7 +210,7 @@ impl Scenario {
 impl RawRule {
     fn check(self) -> Result<Rule, String> {
         let provider = self.provider.map(|name| {
-            Provider::from_name(&name).ok_or_else(|| format!("provider: there is no provider {name:?}"))
+            Provider::from_name(&name).ok_or_else(|| format!("provider: unknown provider {name:?}"))
         });
         let duration = |key: &str, text: Option<String>| {
             text.map(|text| parse_duration(&text).map_err(|error| format!("{key}: {error}"))).transpose()
@@ -256,7 +259,7 @@ impl RawRule {
 impl RawResponse {
     fn check(self) -> Result<Reply, String> {
         if !(200..=599).contains(&self.status) {
-            return Err("respond.status: is from 200 to 599".to_owned());
+            return Err("respond.status: must be from 200 to 599".to_owned());
         }
         let mut reply = Reply::new(self.status, "", self.body);
         reply.headers = self.headers.into_iter().collect();
@@ -268,13 +271,13 @@ impl RawResponse {
     }
 }
 
-/// What rules can look at.
+/// Properties of a request that rules can match.
 pub(super) struct Seen<'a> {
     pub(super) provider: Option<Provider>,
     pub(super) path: &'a str,
     pub(super) model: Option<&'a str>,
     pub(super) key: Option<&'a str>,
-    /// Whether a stream is asked for.
+    /// Whether the request is for a stream.
     pub(super) streams: bool,
 }
 
@@ -286,16 +289,16 @@ impl Rule {
         }
     }
 
-    /// What of it cannot hold together; `None`: nothing.
+    /// Returns the first contradiction in the rule. Returns `None` if there is none.
     fn contradiction(&self) -> Option<&'static str> {
         if self.first_call == 0 || self.last_call.is_some_and(|last| last < self.first_call) {
-            Some("calls: from is 1 or more, to is not below it")
+            Some("calls: from must be at least 1, and to at least from")
         } else if self.until.is_some_and(|until| until <= self.after) {
-            Some("until: is not beyond after")
+            Some("until: must be later than after")
         } else if !(0.0..=1.0).contains(&self.probability) {
-            Some("probability: is from 0 to 1")
+            Some("probability: must be from 0 to 1")
         } else if self.is_of_connection() && self.looks_at_request() {
-            Some("the fault strikes before there is a request with provider, path, model, key or pace")
+            Some("the fault applies before a request is read, so it allows no provider, path, model, key or pace")
         } else {
             None
         }
@@ -327,8 +330,9 @@ impl Rule {
     }
 }
 
-/// A scenario that is being played. A call counts for every rule that it matches, whichever rule wins it, so that each
-/// rule can be read alone; whether a rule strikes its n-th call depends on seed, rule and n only.
+/// A running scenario. A request counts for every rule that it matches, whichever rule applies, so
+/// that each rule can be understood alone. Whether a rule applies to its n-th request depends on
+/// seed, rule and n only.
 pub(super) struct Script {
     scenario: Scenario,
     began: Instant,
@@ -344,13 +348,13 @@ impl Script {
         &self.scenario
     }
 
-    /// What the request meets.
+    /// Returns the reaction to a request.
     pub(super) fn of_request(&mut self, seen: &Seen<'_>, now: Instant) -> Met {
         let since_begin = now - self.began;
         self.meet(|rule| !rule.is_of_connection() && rule.matches(seen, since_begin))
     }
 
-    /// What a new connection meets in this respect; `None`: nothing.
+    /// Returns the fault of this kind for a new connection. Returns `None` if there is none.
     pub(super) fn of_connection(&mut self, kind: Kind, now: Instant) -> Option<Fault> {
         let since_begin = now - self.began;
         match self.meet(|rule| rule.fault() == Some(kind) && rule.is_due(since_begin)).effect {
@@ -378,7 +382,7 @@ impl Script {
     }
 }
 
-/// A number from 0 up to 1, spread evenly: splitmix64 over the three.
+/// Returns a uniformly distributed number in [0, 1): splitmix64 of the three arguments.
 fn share(seed: u64, rule: u64, call: u64) -> f64 {
     let mut bits = seed;
     for part in [rule, call] {
@@ -391,7 +395,7 @@ fn share(seed: u64, rule: u64, call: u64) -> f64 {
     (bits >> 11) as f64 / (1_u64 << 53) as f64
 }
 
-/// Reads a number and one of ms, s, m, h; at most a thousand hours.
+/// Parses a number with unit ms, s, m or h, of at most a thousand hours.
 pub(super) fn parse_duration(text: &str) -> Result<Duration, String> {
     let unit_at = text.find(|c: char| c.is_ascii_alphabetic()).unwrap_or(text.len());
     let (number, unit) = text.split_at(unit_at);
@@ -400,14 +404,14 @@ pub(super) fn parse_duration(text: &str) -> Result<Duration, String> {
         "s" => 1.0,
         "m" => 60.0,
         "h" => 3600.0,
-        _ => return Err(format!("{text:?} is not a number with one of ms, s, m, h")),
+        _ => return Err(format!("{text:?} is not a number with unit ms, s, m or h")),
     };
     let number = Some(number).filter(|number| number.starts_with(|c: char| c.is_ascii_digit()));
     let seconds = number.and_then(|number| number.parse::<f64>().ok()).map(|number| number * scale);
     match seconds {
         Some(seconds) if seconds <= 3_600_000.0 => Ok(Duration::from_secs_f64(seconds)),
         Some(_) => Err(format!("{text:?} is above a thousand hours")),
-        None => Err(format!("{text:?} is not a number with one of ms, s, m, h")),
+        None => Err(format!("{text:?} is not a number with unit ms, s, m or h")),
     }
 }
 

@@ -1,4 +1,4 @@
-//! The simulator as a whole: listeners, threads, start and end.
+//! The simulator: listeners, threads, start and stop.
 
 use std::{
     io,
@@ -25,26 +25,26 @@ use super::{
     timer::{Clock, Timer},
 };
 
-/// Connections at a time; more wait in the listener's queue.
+/// Maximum number of connections; more wait in the listener's queue.
 const MAX_CONNECTIONS: usize = 4096;
-/// Connections that the system takes meanwhile, as far as it lets us (net.core.somaxconn). The standard library's 128
-/// are fewer than come at once where hundreds of probes are due together; the others would try again a second later.
+/// Length of the listener's queue, limited by net.core.somaxconn. The standard library's 128 are
+/// too few for hundreds of probes that connect at once; the others would retry a second later.
 const BACKLOG: u32 = 4096;
-/// After an error of the listener (no descriptors left), before it is asked again.
+/// Pause after an error of the listener, such as a lack of descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// What a simulator is started with.
+/// Options of a simulator.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Where plain HTTP/1.1 is served; port 0: any free one.
+    /// Address for plain HTTP/1.1; with port 0 any free port.
     pub listen: SocketAddr,
-    /// Where HTTPS is served; `None`: nowhere.
+    /// Address for HTTPS. `None` for no HTTPS.
     pub tls_listen: Option<SocketAddr>,
-    /// What goes wrong from the start.
+    /// Initial scenario.
     pub scenario: Scenario,
 }
 
-/// A running simulator. Dropping it ends it, with every connection.
+/// A running simulator. Dropping it stops it and ends every connection.
 pub struct Simulator {
     address: SocketAddr,
     tls_address: Option<SocketAddr>,
@@ -52,11 +52,11 @@ pub struct Simulator {
     shared: Arc<Shared>,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
-    // Ends after the thread whose pauses it keeps: fields are dropped in this order.
+    // Dropped after the thread that uses it, because fields are dropped in this order.
     _timer: Timer,
 }
 
-/// What every connection needs.
+/// State shared by all connections.
 pub(super) struct Shared {
     pub(super) script: Mutex<Script>,
     pub(super) recorder: Recorder,
@@ -64,7 +64,8 @@ pub(super) struct Shared {
 }
 
 impl Simulator {
-    /// Listens and serves, on threads of its own. The addresses are taken when this returns.
+    /// Starts listening and serving, on threads of its own. The addresses are bound when this
+    /// returns.
     pub fn start(options: Options) -> io::Result<Self> {
         let Options { listen, tls_listen, scenario } = options;
         let timer = Timer::start()?;
@@ -74,8 +75,8 @@ impl Simulator {
             recorder: Recorder::default(),
             clock: timer.clock(),
         });
-        // Whoever's pause is over is woken by the timer's thread, from outside, and comes before new requests: by default
-        // up to thirty of them would be answered first.
+        // Tasks whose pause is over are woken by the timer's thread, from outside of the runtime,
+        // and must run before new requests; by default up to thirty of those would run first.
         let runtime =
             tokio::runtime::Builder::new_current_thread().global_queue_interval(1).enable_all().build()?;
         let (plain, tls) = {
@@ -100,44 +101,46 @@ impl Simulator {
         })
     }
 
-    /// Where plain HTTP is served.
+    /// Returns the address for plain HTTP.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Where HTTPS is served, HTTP/1.1 and HTTP/2 by ALPN; `None`: nowhere.
+    /// Returns the address for HTTPS, with HTTP/1.1 and HTTP/2 by ALPN. Returns `None` if it is not
+    /// served.
     ///
-    /// The certificate depends on the first label of the name that the client asks for: `expired`, `future`, `wrong` and
-    /// `selfsigned` get what they say, `reset` a reset in the handshake, everybody else a good one for `localhost`,
-    /// `127.0.0.1`, `::1`, `sim.test` and `*.sim.test`. The names of the special ones end in `.sim.test` or
-    /// `.localhost`, which resolvers know without a zone.
+    /// The certificate depends on the first label of the server name: `expired`, `future`, `wrong`
+    /// and `selfsigned` get an invalid one of that kind, `reset` a reset during the handshake, and
+    /// all others a valid one for `localhost`, `127.0.0.1`, `::1`, `sim.test` and `*.sim.test`.
+    /// Special names end in `.sim.test` or `.localhost`, which resolvers know without a zone.
     pub fn tls_address(&self) -> Option<SocketAddr> {
         self.tls_address
     }
 
-    /// The private authority behind the certificates, made at start.
+    /// Returns the certificate of the private authority, created at the start.
     pub fn ca_pem(&self) -> &str {
         self.certificates.ca_pem()
     }
 
-    /// Plays another scenario from its beginning: its clock and its counts of calls start now.
+    /// Replaces the scenario. Its time and its counts of requests start now.
     pub fn set_scenario(&self, scenario: Scenario) {
         *self.shared.script.lock().unwrap_or_else(PoisonError::into_inner) = Script::begin(scenario);
     }
 
-    /// The requests so far, oldest first, at most the last 10,000.
+    /// Returns the requests so far, oldest first, at most the last 10,000.
     pub fn requests(&self) -> Vec<Recorded> {
         self.shared.recorder.snapshot()
     }
 
-    /// How many connections were accepted so far, also those without a request.
+    /// Returns the number of accepted connections, including those without a request.
     pub fn connections(&self) -> u64 {
         self.shared.recorder.connections()
     }
 
-    /// Ends every connection and thread, and returns when that is done; what was recorded stays.
+    /// Ends every connection and thread, and returns when that is done. The records remain.
     pub fn stop(&mut self) {
-        // Both are gone where it has been stopped before; a panic of the thread has been reported by the panic hook.
+        // Both are gone after an earlier stop. A panic of the thread has been reported by the panic
+        // hook.
         self.stop.take();
         if let Some(thread) = self.thread.take() {
             drop(thread.join());
@@ -151,7 +154,7 @@ impl Drop for Simulator {
     }
 }
 
-/// Listens; to be called within the runtime.
+/// Binds a listener. Must be called within the runtime.
 fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
     socket.set_reuseaddr(true)?;
@@ -159,7 +162,7 @@ fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     socket.listen(BACKLOG)
 }
 
-/// Serves until the other end of `stopped` is gone.
+/// Serves until the other end of `stopped` is dropped.
 fn run(
     runtime: &Runtime,
     plain: TcpListener,
@@ -190,27 +193,27 @@ async fn accept(
     slots: &Arc<Semaphore>,
     shared: &Arc<Shared>,
 ) {
-    // The semaphore is never closed, so that this ends with the runtime only.
+    // The semaphore is never closed, so this ends with the runtime only.
     while let Ok(slot) = Arc::clone(slots).acquire_owned().await {
         let Ok((stream, _)) = listener.accept().await else {
             tokio::time::sleep(ACCEPT_PAUSE).await;
             continue;
         };
-        // Who comes next waits in the queue meanwhile, as with a server that is slow to accept.
+        // Later connections wait in the queue, as with a server that is slow to accept.
         if let Some(pause) = pause(shared, Kind::SlowAccept) {
             shared.clock.until(Instant::now() + pause).await;
         }
         let connection = shared.recorder.connection();
         let (shared, certificates) = (Arc::clone(shared), certificates.clone());
         tokio::spawn(async move {
-            // How a connection ended is the client's to judge.
+            // The client judges how a connection ended.
             drop(serve(stream, connection, certificates, shared).await);
             drop(slot);
         });
     }
 }
 
-/// The scripted pause of a new connection in this respect.
+/// Returns the scripted pause of a new connection.
 fn pause(shared: &Shared, kind: Kind) -> Option<Duration> {
     let mut script = shared.script.lock().unwrap_or_else(PoisonError::into_inner);
     script.of_connection(kind, Instant::now())?.parameters.pause
@@ -222,7 +225,7 @@ async fn serve(
     certificates: Option<Arc<Certificates>>,
     shared: Arc<Shared>,
 ) -> io::Result<()> {
-    // Small writes would wait for acknowledgements otherwise, up to 40 ms.
+    // Otherwise small writes would wait for acknowledgements, up to 40 ms.
     stream.set_nodelay(true)?;
     let stream = Metered::new(stream, Arc::clone(&connection));
     let Some(certificates) = certificates else {

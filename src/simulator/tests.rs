@@ -1,4 +1,5 @@
-//! The simulator from outside: raw bytes over TCP, rustls over TCP, and reqwest for HTTP/2.
+//! Tests of the simulator as a client sees it: raw bytes over TCP, rustls over TCP, and reqwest for
+//! HTTP/2.
 
 use std::{
     io::{self, Read, Write as _},
@@ -31,7 +32,7 @@ fn fair() -> Simulator {
     start(Scenario::default())
 }
 
-/// A response as it came over the wire, its connection closed by the server.
+/// A response as received, on a connection closed by the server.
 #[derive(Debug)]
 struct Answer {
     status: u16,
@@ -69,7 +70,8 @@ fn request(method: &str, path: &str, headers: &str, body: &str) -> String {
     format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n{headers}\r\n{body}")
 }
 
-/// Sends one request and reads until the server closes: all the bytes, and how the reading ended.
+/// Sends one request and reads until the server closes. Returns all bytes, and the result of the
+/// last read.
 fn exchange(simulator: &Simulator, request: &str) -> (Vec<u8>, io::Result<()>) {
     let mut stream = connect(simulator);
     stream.write_all(request.as_bytes()).unwrap();
@@ -85,7 +87,7 @@ fn ask(simulator: &Simulator, method: &str, path: &str, headers: &str, body: &st
     Answer::parse(&bytes)
 }
 
-/// A good call of each service: path, headers, body.
+/// Returns a valid call of each service: path, headers, body.
 fn chat(provider: Provider) -> (String, &'static str, String) {
     let prefix = provider.prefix();
     let openai = |model: &str| {
@@ -413,7 +415,7 @@ fn rate_limits_come_in_each_dialect() {
     let reset = answer.header("x-ratelimit-reset").unwrap();
     let body = answer.json();
     let in_body = body.pointer("/error/metadata/headers/X-RateLimit-Reset").and_then(Value::as_str).unwrap();
-    // Each is of its own look at the clock.
+    // Each is computed from a separate reading of the clock.
     for reset in [reset, in_body] {
         is_in_a_minute(reset.parse::<f64>().unwrap() / 1e3);
     }
@@ -522,7 +524,7 @@ fn two_hundreds_can_lie() {
     assert_eq!((answer.header("transfer-encoding"), answer.body.len() > 5 << 20), (Some("chunked"), true));
     let answer = ask_chat(&simulator, Provider::Openai, "no such thing");
     assert_eq!(answer.status, 400);
-    assert!(answer.body.starts_with(b"x-simulate: there is no fault"));
+    assert!(answer.body.starts_with(b"x-simulate: unknown fault"));
     assert_eq!(ask_chat(&simulator, Provider::Openai, "reset_handshake").status, 400);
 }
 
@@ -657,7 +659,7 @@ fn stopping_ends_what_is_stalled() {
     assert!(asked.elapsed() < Duration::from_secs(5), "{:?}", asked.elapsed());
     assert_eq!(stream.read(&mut [0; 16]).unwrap(), 0);
     assert!(simulator.requests()[0].closed.is_some() && simulator.requests()[0].writes.is_empty());
-    assert!(TcpStream::connect(simulator.address()).is_err(), "nobody listens any more");
+    assert!(TcpStream::connect(simulator.address()).is_err(), "the listener is closed");
 }
 
 #[test]
@@ -690,7 +692,7 @@ fn the_record_says_who_asked_for_what_and_keeps_no_key() {
     assert!(!format!("{records:?}").contains("canary"), "{records:?}");
 }
 
-/// Reads what comes, and when.
+/// Reads until the end, with the time of each read.
 fn observe(stream: &mut impl Read) -> Vec<(Instant, usize)> {
     let mut buffer = vec![0; 1 << 16];
     let mut seen = Vec::new();
@@ -700,7 +702,7 @@ fn observe(stream: &mut impl Read) -> Vec<(Instant, usize)> {
     seen
 }
 
-/// Each byte was noted as written before it was seen.
+/// Checks that each byte was recorded as written before it was read.
 #[track_caller]
 fn check_order(writes: &[Write], seen: &[(Instant, usize)]) {
     let written: usize = writes.iter().map(|write| write.bytes).sum();
@@ -760,7 +762,7 @@ fn tls_config(simulator: &Simulator, alpn: &[&str]) -> ClientConfig {
     config
 }
 
-/// Shakes hands as a client that asks for this name.
+/// Performs a handshake as a client that requests this name.
 fn handshake(simulator: &Simulator, name: &str) -> io::Result<StreamOwned<ClientConnection, TcpStream>> {
     let config = Arc::new(tls_config(simulator, &["http/1.1"]));
     let name = ServerName::try_from(name.to_owned()).unwrap();
@@ -815,7 +817,7 @@ fn handshakes_can_be_slow_or_reset() {
     assert!(asked.elapsed() >= Duration::from_millis(40));
 }
 
-/// One connection for each request, which is sent once.
+/// Creates a client with one connection per request and without retries.
 fn http2_client(simulator: &Simulator) -> reqwest::Client {
     reqwest::Client::builder()
         .no_proxy()

@@ -1,4 +1,4 @@
-//! Pauses that end within some tenths of a millisecond of their time, without a core that spins for them.
+//! Pauses with an accuracy of some tenths of a millisecond, without busy waiting.
 
 use std::{
     cmp::Ordering,
@@ -11,11 +11,11 @@ use std::{
 
 use tokio::sync::oneshot;
 
-/// Above so many entries those whose pause was given up are looked for and dropped.
+/// Number of entries above which abandoned pauses are removed.
 const PRUNE_ABOVE: usize = 4096;
 
-/// A thread that sleeps for the others. tokio's timer counts whole milliseconds and wakes after them; a sleeping thread
-/// is woken by the kernel some 0.1 ms late.
+/// A thread that sleeps on behalf of tasks. tokio's timer counts whole milliseconds and fires after
+/// them; a sleeping thread is woken by the kernel about 0.1 ms late.
 pub(super) struct Timer {
     clock: Clock,
     thread: Option<JoinHandle<()>>,
@@ -41,13 +41,13 @@ impl Drop for Timer {
         self.clock.lock().stopped = true;
         self.clock.0.changed.notify_all();
         if let Some(thread) = self.thread.take() {
-            // A panic there has been reported by the panic hook; there is nothing left to clean up.
+            // A panic there has been reported by the panic hook, and nothing is left to clean up.
             drop(thread.join());
         }
     }
 }
 
-/// A handle by which tasks wait.
+/// A handle with which tasks wait.
 #[derive(Clone)]
 pub(super) struct Clock(Arc<Shared>);
 
@@ -69,7 +69,8 @@ struct Entry {
 }
 
 impl Clock {
-    /// Returns at `due`, at once where that has passed. Once the timer has ended it never returns: so has the simulator.
+    /// Waits until `due`, or returns immediately if it has passed. After the end of the timer it
+    /// never returns, because the simulator has ended too.
     pub(super) async fn until(&self, due: Instant) {
         if due <= Instant::now() {
             return;
@@ -102,7 +103,7 @@ impl Clock {
                 }
                 Some(_) => {
                     if let Some(entry) = queue.entries.pop() {
-                        // Nobody listens where the pause was given up.
+                        // It fails if the pause was abandoned.
                         let _ = entry.wake.send(());
                     }
                     queue
@@ -118,7 +119,7 @@ impl Clock {
 }
 
 impl Ord for Entry {
-    /// The earliest is the greatest, as the heap gives out the greatest first.
+    /// The earliest entry is the greatest, because the heap returns the greatest first.
     fn cmp(&self, other: &Self) -> Ordering {
         other.due.cmp(&self.due)
     }

@@ -1,4 +1,4 @@
-//! Rules: which requests they match, what they do, and what cannot be one.
+//! Tests of rules: matching, effects and errors.
 
 use super::*;
 
@@ -123,28 +123,28 @@ fn mistakes_are_told() {
     check_refused("sed = 1", "unknown field `sed`");
     check_refused("[[rule]]\nfault = 'stall'\nprovidr = 'x'", "unknown field `providr`");
     check_refused("[[rule]]\nfault = 'stall'\n[[rule]]\npath = '/'", "rule 2: needs either fault or respond");
-    check_refused("[[rule]]\nfault = 'x'", "rule 1: there is no fault \"x\"");
+    check_refused("[[rule]]\nfault = 'x'", "rule 1: unknown fault \"x\"");
     check_refused(
         "[[rule]]\nprovider = 'x'\nfault = 'stall'",
-        "rule 1: provider: there is no provider \"x\"",
+        "rule 1: provider: unknown provider \"x\"",
     );
     check_refused(
         "[[rule]]\nfault = 'stall'\nafter = '20'",
-        "rule 1: after: \"20\" is not a number with one of",
+        "rule 1: after: \"20\" is not a number with unit",
     );
-    check_refused("[[rule]]\nfault = 'stall'\nafter = '2s'\nuntil = '2s'", "until: is not beyond after");
-    check_refused("[[rule]]\nfault = 'stall'\ncalls = { from = 0 }", "calls: from is 1 or more");
-    check_refused("[[rule]]\nfault = 'stall'\ncalls = { from = 3, to = 2 }", "calls: from is 1 or more");
-    check_refused("[[rule]]\nfault = 'stall'\nprobability = 1.5", "probability: is from 0 to 1");
-    check_refused("[[rule]]\nfault = 'reset_handshake'\npath = '/x'", "before there is a request");
-    check_refused("[[rule]]\nfault = 'reset_handshake'\npace = { tokens = 1 }", "before there is a request");
+    check_refused("[[rule]]\nfault = 'stall'\nafter = '2s'\nuntil = '2s'", "until: must be later than after");
+    check_refused("[[rule]]\nfault = 'stall'\ncalls = { from = 0 }", "calls: from must be at least 1");
+    check_refused("[[rule]]\nfault = 'stall'\ncalls = { from = 3, to = 2 }", "calls: from must be at least 1");
+    check_refused("[[rule]]\nfault = 'stall'\nprobability = 1.5", "probability: must be from 0 to 1");
+    check_refused("[[rule]]\nfault = 'reset_handshake'\npath = '/x'", "before a request is read");
+    check_refused("[[rule]]\nfault = 'reset_handshake'\npace = { tokens = 1 }", "before a request is read");
     check_refused("[[rule]]\npace = { token = '1' }", "rule 1: pace.token: \"1\" is not a number");
     check_refused("[[rule]]\npace = { tokns = 1 }", "unknown field `tokns`");
     check_refused("[[rule]]\nms = 3\npace = { tokens = 1 }", "or a pace alone");
-    check_refused("[[rule]]\nrespond = { status = 99 }", "respond.status: is from 200 to 599");
+    check_refused("[[rule]]\nrespond = { status = 99 }", "respond.status: must be from 200 to 599");
     check_refused("[[rule]]\nstatus = 3\nrespond = { status = 200 }", "inside its own braces");
     check_refused("[[rule]]\nrespond = { status = 200, headers = { a = \"b\\nc\" } }", "a line break");
-    check_refused("[models]\nx = []", "models.x: there is no such provider");
+    check_refused("[models]\nx = []", "models.x: unknown provider");
     let error = Scenario::default().play(None, b"{}").unwrap_err();
     assert_eq!(error.to_string(), "rule 1: the response has no empty line after the headers");
 }

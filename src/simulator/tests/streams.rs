@@ -1,4 +1,4 @@
-//! Streams from outside: their events, how they break, when their first token comes.
+//! Tests of streams: events, faults, and the time of the first token.
 
 use std::net::Shutdown;
 
@@ -6,7 +6,7 @@ use super::*;
 
 const DONE: &str = "[DONE]";
 
-/// A stream's body as it came, its chunked coding taken off.
+/// The body of a stream, without its chunked coding.
 #[derive(Debug)]
 struct Streamed {
     head: String,
@@ -32,7 +32,7 @@ impl Streamed {
         Self { head, body, complete, end }
     }
 
-    /// What the blocks say: `:comment`, `[DONE]`, or the event's data with its name in `event`.
+    /// Parses the blocks: `:comment`, `[DONE]`, or the event's data with its name in `event`.
     fn blocks(&self) -> Vec<Value> {
         let text = str::from_utf8(&self.body).unwrap();
         text.split_terminator("\n\n").map(block).collect()
@@ -64,7 +64,7 @@ fn block(text: &str) -> Value {
     value
 }
 
-/// The call of a stream: path, headers, body.
+/// Returns the call of a stream: path, headers, body.
 fn stream_call(provider: Provider, model: Option<&str>, more: &Value) -> (String, &'static str, String) {
     let (path, headers, body) = chat(provider);
     let mut body: Value = serde_json::from_str(&body).unwrap();
@@ -88,7 +88,7 @@ fn send(simulator: &Simulator, call: &(String, &'static str, String), headers: &
     stream
 }
 
-/// Asks, and reads until the server closes.
+/// Sends a call and reads until the server closes.
 fn ask_call(simulator: &Simulator, call: &(String, &'static str, String), simulate: &str) -> Streamed {
     let mut stream = send(simulator, call, &format!("Connection: close\r\nx-simulate: {simulate}\r\n"));
     let mut bytes = Vec::new();
@@ -96,7 +96,7 @@ fn ask_call(simulator: &Simulator, call: &(String, &'static str, String), simula
     Streamed::parse(&bytes, end)
 }
 
-/// Asks, and says at once that nothing more is to come: a server that waits for the client's end closes then.
+/// Sends a call and closes the sending side: a server that waits for the client's end closes then.
 fn ask_and_leave(simulator: &Simulator, provider: Provider, simulate: &str) -> Streamed {
     let call = stream_call(provider, None, &json!({}));
     let mut stream = send(simulator, &call, &format!("x-simulate: {simulate}\r\n"));
@@ -110,7 +110,7 @@ fn ask_stream(simulator: &Simulator, provider: Provider, simulate: &str) -> Stre
     ask_call(simulator, &stream_call(provider, None, &json!({})), simulate)
 }
 
-/// The blocks' members under these pointers, those that are there.
+/// Returns the blocks' members under these pointers, as far as they exist.
 fn members(blocks: &[Value], pointers: &[&str]) -> Vec<Value> {
     let of = |block: &Value| -> Value {
         if block.is_string() {
@@ -350,7 +350,7 @@ fn each_service_breaks_off_in_its_own_words() {
     assert!(error["error"].is_object() && before.iter().all(Value::is_string) && before.len() == 3);
 }
 
-/// What a stream of three tokens has behind the last of them.
+/// Returns the number of blocks after the last token in a stream of three tokens.
 fn closing(provider: Provider) -> usize {
     match provider {
         Provider::Google => 0,
@@ -359,7 +359,8 @@ fn closing(provider: Provider) -> usize {
     }
 }
 
-/// The blocks without what is another's in each stream, and without Google's end mark, which is in its content.
+/// Returns the blocks without values that differ between streams, and without Google's end marker,
+/// which is part of its content.
 fn comparable(streamed: &Streamed) -> Vec<Value> {
     let mut blocks = streamed.blocks();
     for block in &mut blocks {
@@ -389,7 +390,7 @@ fn streams_end_without_their_end_mark() {
         check(ask_stream(&simulator, provider, "stream_truncated; tokens=3; variant=close"), false, Ok(()));
         let reset = Err(io::ErrorKind::ConnectionReset);
         check(ask_stream(&simulator, provider, "stream_truncated; tokens=3; variant=reset"), false, reset);
-        // Here it is the client that ends the connection.
+        // Here the client ends the connection.
         check(ask_and_leave(&simulator, provider, "stream_stalled; tokens=3"), false, Ok(()));
     }
     let comments = ask_stream(&simulator, Provider::Openrouter, "stream_comments_only");
@@ -411,11 +412,11 @@ fn streams_go_on_after_their_end_mark() {
         assert_eq!(blocks[..whole.len()], whole);
         assert_eq!(blocks.len(), whole.len() + 1);
         assert!(blocks[whole.len()].to_string().contains("\" OK\""), "{blocks:?}");
-        assert!(!streamed.complete, "the connection stayed");
+        assert!(!streamed.complete, "the connection stays open");
     }
 }
 
-/// Reads so many bytes of the call's answer, as far as they are whole blocks.
+/// Reads that many bytes of the answer, as far as they are complete blocks.
 fn read_some(simulator: &Simulator, provider: Provider, simulate: &str, bytes: usize) -> Streamed {
     let call = stream_call(provider, None, &json!({}));
     let mut stream = send(simulator, &call, &format!("x-simulate: {simulate}\r\n"));
@@ -497,7 +498,7 @@ fn a_stream_may_be_no_stream() {
     assert_eq!(answer.body, b"0\r\n\r\n");
 }
 
-/// Since when the request was there, in milliseconds.
+/// Returns the time from the complete request to the first token, in milliseconds.
 #[track_caller]
 fn first_token_ms(recorded: &Recorded) -> f64 {
     (recorded.first_token.unwrap() - recorded.received.unwrap()).as_secs_f64() * 1e3
@@ -520,7 +521,8 @@ fn the_record_tells_the_write_of_the_first_token() {
         assert_eq!(ask(&simulator, "POST", &path, &headers, &body).status, 200);
         let recorded = simulator.requests().pop().unwrap();
         let writes: Vec<_> = recorded.writes.iter().map(|write| write.at).collect();
-        // The head and what needs no generation, a thought, four tokens, the last one with the end.
+        // The head with everything that needs no generation, reasoning, and four tokens, the last
+        // one with the end.
         assert_eq!(writes.len(), before + 4, "{provider:?}");
         assert_eq!(recorded.first_token, Some(writes[before]), "{provider:?}");
         let received = recorded.received.unwrap();
@@ -660,7 +662,7 @@ fn many_streams_keep_their_pace_at_once() {
         assert!(bytes.ends_with(b"0\r\n\r\n"));
     }
     let took = asked.elapsed();
-    // One after the other they would take half a minute.
+    // One after the other would take half a minute.
     assert!(took < Duration::from_secs(25), "{took:?}");
     let records = simulator.requests();
     assert_eq!(records.len(), STREAMS);
