@@ -1,4 +1,4 @@
-//! What a page shows of what happened.
+//! Tests of the exported values.
 
 use std::{
     collections::{BTreeMap, HashSet},
@@ -31,7 +31,7 @@ fn later(seconds: u64) -> SystemTime {
     NOW + Duration::from_secs(seconds)
 }
 
-/// The samples of a page by everything before the value.
+/// Returns the samples of a page, by name and labels.
 fn samples(metrics: &Metrics, now: SystemTime) -> BTreeMap<String, f64> {
     let page = String::from_utf8(metrics.render(now)).unwrap();
     let samples = page.lines().filter(|line| !line.starts_with('#'));
@@ -47,7 +47,7 @@ pub(super) fn acme(api: Api) -> Arc<Provider> {
     Arc::new(provider("acme", api))
 }
 
-/// Metrics with one chat probe, and its series.
+/// Returns metrics with one chat probe, and its series.
 fn one_chat(api: Api) -> (Metrics, Arc<Series>) {
     let metrics = Metrics::new(NOW);
     let probe = chat("p", &acme(api), "m");
@@ -68,7 +68,7 @@ fn check(metrics: &Metrics, now: SystemTime, expected: &[(&str, Option<f64>)]) {
     }
 }
 
-/// A run with something in every member.
+/// Returns an outcome with a value in every field.
 pub(super) fn rich() -> Outcome {
     Outcome {
         detail: "canary-detail".into(),
@@ -124,7 +124,7 @@ fn limit(resource: Resource, limit: u64, remaining: u64, reset: Option<SystemTim
     RateLimit { resource, limit: Some(limit), remaining: Some(remaining), reset }
 }
 
-/// A probe of a status page with these components.
+/// Returns a probe of a status page with these components.
 pub(super) fn status(name: &str, provider: &Arc<Provider>, components: &[&str]) -> Arc<Probe> {
     let components = components.iter().map(ToString::to_string).collect();
     let url = "https://status.example/api/v2/summary.json".parse().unwrap();
@@ -136,7 +136,7 @@ fn page(indicator: Indicator, open: Option<u64>, components: &[(&str, ComponentS
     StatusPage { indicator, open_incidents: open, components, maintenance: None }
 }
 
-/// The labels of the samples of a family that are 1, and how many samples it has.
+/// Returns the labels of the samples of a family that are 1, and the number of samples.
 fn ones(metrics: &Metrics, family: &str) -> (Vec<String>, usize) {
     let samples = samples(metrics, NOW);
     let family = samples.iter().filter(|(name, _)| name.starts_with(&format!("langmart_probe_{family}{{")));
@@ -250,7 +250,7 @@ async fn the_prober_is_offline_when_no_service_can_be_reached() {
     let offline = || samples(&metrics, NOW).get("langmart_prober_offline").copied();
     let pass = |seconds| tokio::time::advance(Duration::from_secs(seconds));
     assert_eq!(offline(), None);
-    // Status pages stand elsewhere: neither two that fail nor two that answer tell of the way to the services.
+    // Status pages are on other hosts, so neither failures nor successes of two of them count.
     run(&a_status, Fault::Network);
     run(&b_status, Fault::Network);
     assert_eq!(offline(), None);
@@ -263,7 +263,7 @@ async fn the_prober_is_offline_when_no_service_can_be_reached() {
     run(&a_status, Fault::None);
     assert_eq!(offline(), Some(1.0));
     assert_eq!(metrics.offline(NOW), Some(true));
-    // A probe that waits as it was asked to is left out; so is one that has not run for two intervals.
+    // A probe in backoff is ignored, as is one that has not run for two intervals.
     b.waiting(later(500), Some(later(500)));
     assert_eq!(offline(), None);
     b.waiting(later(60), None);
@@ -291,7 +291,7 @@ async fn offline_prober_stays_so_while_the_clock_is_set() {
     };
     run(0, noon, Fault::None);
     tokio::time::advance(Duration::from_secs(1)).await;
-    // The network is lost; then the clock is set back, forward, by a year, and to the epoch.
+    // The network fails; then the clock is set back, forward, by a year, and to the epoch.
     for at in [noon - 600, noon + 600, noon + 366 * 86_400, 0, noon] {
         run(1, at, Fault::Network);
         run(2, at, Fault::Network);
@@ -469,7 +469,7 @@ fn a_stream_shows_its_first_token_and_its_pace() {
     assert_eq!(value("last_time_to_first_token_seconds", ""), Some(0.75));
     assert_eq!(value("time_per_output_token_seconds_bucket", ",le=\"0.1\""), Some(1.0));
     assert_eq!(value("time_per_output_token_seconds_sum", ""), Some(0.08));
-    // A stall counts as a duration, as a timeout does, and had no token.
+    // A stall counts as a duration, as a timeout does, and has no first token.
     series.observe(&Outcome {
         duration: Duration::from_secs(20),
         ..Outcome::new(NOW, Reason::StreamStalled, Fault::Provider)
@@ -542,12 +542,12 @@ fn rate_limits_are_kept_until_the_next_or_two_intervals() {
         ];
         check(&metrics, later(second), &expected);
     };
-    // Reset at once, and before the response came.
+    // Limits that reset immediately, before the response arrived.
     let reading = |remaining| vec![limit(Resource::Requests, 60, remaining, Some(NOW))];
     run(0, Reason::Ok, reading(50));
     left(0, Some(50.0));
     left(119, Some(50.0));
-    // One that reports none, as a timeout, or other resources alone.
+    // Responses without limits, such as a timeout, or with other resources only.
     run(60, Reason::Timeout, Vec::new());
     run(90, Reason::Ok, vec![limit(Resource::Tokens, 9, 9, None)]);
     left(120, Some(50.0));
@@ -642,7 +642,7 @@ fn the_daemons_own_are_there() {
     assert!(build.contains("rustversion=\"1."), "{build}");
 }
 
-/// A health probe that is rechecked, and whose successes can be slow.
+/// Returns a health probe with rechecks and `slow_after`.
 fn watchful(name: &str, provider: &Arc<Provider>) -> Arc<Probe> {
     let second = Duration::from_secs(1);
     let recheck = Some(Recheck { after: second, step: second, times: 3 });
@@ -695,7 +695,7 @@ fn slow_runs_are_counted_where_something_counts_as_slow() {
     assert_eq!(counted(), [(health.to_owned(), 2.0)]);
 }
 
-/// What `promtool check metrics` and the parser of Prometheus ask for.
+/// Checks the rules of `promtool check metrics` and of Prometheus' parser.
 #[test]
 fn the_page_keeps_the_rules_of_the_format() {
     let metrics = Metrics::new(NOW);
@@ -729,7 +729,7 @@ fn the_page_keeps_the_rules_of_the_format() {
             let (name, text) = help.split_once(' ').unwrap();
             assert!(text.len() > 5 && text.ends_with('.'), "{line}");
             let kind = lines.next().unwrap().strip_prefix(&format!("# TYPE {name} ")).unwrap();
-            assert!(families.insert(name.to_owned()), "{name} is not in one piece");
+            assert!(families.insert(name.to_owned()), "{name} is split");
             assert_eq!(kind == "counter", name.ends_with("_total"), "{line}");
             assert!(name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_'), "{line}");
             for unit in ["_ms", "_milliseconds", "_count", "_sum", "_bucket", "_minutes"] {
@@ -817,5 +817,5 @@ fn how_the_daemon_fares_is_told_to_pages_as_it_is_exported() {
     };
     assert_eq!(metrics.own(), expected);
     metrics.lag(Duration::from_secs(60));
-    assert_eq!(metrics.own().lag, None, "more than one in a hundred is later than any bound");
+    assert_eq!(metrics.own().lag, None, "more than one percent is above the highest bound");
 }

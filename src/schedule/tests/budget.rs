@@ -1,4 +1,4 @@
-//! The budget alone, and with the loops of the probes on paused time.
+//! Tests of the budget alone, and of probe workers with a budget on paused time.
 
 use std::{
     sync::{Arc, Mutex},
@@ -14,11 +14,12 @@ use crate::{
     schedule::{Anchor, Budget, Event, Spent, Wait, Work, budget::DAY},
 };
 
-/// Of a day in 2027, at noon.
+/// Noon of a day in 2027.
 const NOON: u64 = 20_833 * DAY + DAY / 2;
 const HOUR: Duration = Duration::from_secs(3600);
 
-/// 8 tokens of the prompt's frame, one of its text, 31 of the answer: 40 at most, 400 millionths of a dollar.
+/// A probe charged with 40 tokens or 400 millionths of a dollar: 8 tokens for the frame of the
+/// prompt, one for its text, 31 for the answer.
 fn chat_probe(name: &str, interval: Duration) -> Probe {
     let price = Price { input_usd_per_mtok: 10.0, output_usd_per_mtok: 10.0 };
     let chat =
@@ -43,7 +44,7 @@ fn wall(seconds: u64) -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)
 }
 
-/// A clock that a test sets, in seconds since 1970.
+/// Returns a clock that the test sets, in seconds since 1970.
 fn clock(now: &Arc<Mutex<u64>>) -> impl Fn() -> SystemTime + Send + Sync + use<> {
     let now = Arc::clone(now);
     move || wall(*now.lock().unwrap())
@@ -55,7 +56,7 @@ fn counted(input: u64, output: u64) -> Outcome {
     outcome
 }
 
-/// A wall clock that goes with the paused one, from that time on.
+/// Returns an anchor at that time, for a wall clock that follows the paused one.
 fn anchor(seconds: u64) -> Anchor {
     Anchor { monotonic: Instant::now(), wall: wall(seconds) }
 }
@@ -73,7 +74,7 @@ fn a_charge_is_the_most_and_becomes_what_was_counted() {
     assert_eq!(budget.spent(), Spent { day: 20_833, usd: 40e-5, tokens: 40 });
     charge.settle(&probe, &counted(9, 4));
     assert_eq!(budget.spent(), Spent { day: 20_833, usd: 13e-5, tokens: 13 });
-    // An aborted run has taken all that it could.
+    // The maximum of an aborted run remains charged.
     drop(budget.charge(&probe));
     assert_eq!(budget.spent().tokens, 53);
     assert!(Budget::new(None, None, clock(&now)).charge(&target_probe()).is_none());
@@ -95,7 +96,7 @@ fn what_a_failed_run_takes() {
         budget.charge(&probe).unwrap().settle(&probe, &outcome);
         assert_eq!(budget.spent().tokens, tokens, "{outcome:?}");
     }
-    // It was sent, and what became of it is not known.
+    // It was sent, but the usage is unknown.
     check(|_| {}, 40);
     check(|outcome| (outcome.reason, outcome.http_status) = (Reason::GatewayTimeout, Some(504)), 40);
     // It was never sent, or was refused.
@@ -103,7 +104,7 @@ fn what_a_failed_run_takes() {
     for reason in [Reason::RateLimited, Reason::Overloaded, Reason::AuthFailed, Reason::ServerError] {
         check(|outcome| (outcome.reason, outcome.http_status) = (reason, Some(429)), 0);
     }
-    // A stream that broke off has taken more than was seen of it; one that was counted has not.
+    // A stream that broke off has used more than was received; one with reported usage has not.
     let broken = |outcome: &mut Outcome| {
         (outcome.reason, outcome.http_status) = (Reason::StreamTruncated, Some(200));
         (outcome.input_tokens, outcome.output_tokens) = (Some(9), Some(2));
@@ -123,14 +124,14 @@ fn runs_in_flight_together_keep_the_limit() {
     let budget = Budget::new(Some(limits(None, Some(100))), None, || wall(NOON));
     let probe = chat_probe("p", MINUTE);
     let charges: Vec<_> = (0..2).filter_map(|_| budget.charge(&probe)).collect();
-    assert!(!budget.has_room(&probe), "80 of 100 are in flight");
-    assert_eq!((budget.resumes(), budget.pause(&probe)), (None, None), "which may yet make room");
+    assert!(!budget.has_room(&probe), "80 of 100 tokens are charged");
+    assert_eq!((budget.resumes(), budget.pause(&probe)), (None, None), "but runs in flight may leave room");
     for charge in charges {
         charge.settle(&probe, &counted(9, 4));
     }
     assert!(budget.has_room(&probe));
     budget.charge(&probe).unwrap().settle(&probe, &counted(9, 31));
-    assert!(!budget.has_room(&probe), "66 of 100 are gone for good");
+    assert!(!budget.has_room(&probe), "66 of 100 tokens are spent");
     assert_eq!(budget.pause(&probe), Some(12 * HOUR));
     assert_eq!(budget.resumes(), Some(wall(20_834 * DAY)));
     assert_eq!((budget.announce(), budget.announce()), (Some(wall(20_834 * DAY)), None));
@@ -138,7 +139,7 @@ fn runs_in_flight_together_keep_the_limit() {
 
 #[test]
 fn dollars_are_limited_too_and_reach_their_limit_exactly() {
-    // Ten runs of 0.0004 that the service counts in full; sums of them round.
+    // Ten runs of 0.0004 with full usage; their sum has rounding errors.
     let budget = Budget::new(Some(limits(Some(0.004), None)), None, || wall(NOON));
     let probe = chat_probe("p", MINUTE);
     for run in 0..10 {
@@ -156,16 +157,16 @@ fn a_run_that_no_day_has_room_for_does_not_stop_the_others() {
     assert!(budget.pause(&chat_probe("p", MINUTE)).is_some());
 }
 
-/// A budget of 50 tokens, of which each run takes 40, and its clocks.
+/// A budget of 50 tokens with runs of 40, and its clocks.
 struct Clocks {
     budget: Budget,
     probe: Probe,
-    /// How far the wall clock is ahead of the right time, in seconds.
+    /// How far the wall clock is ahead of the correct time, in seconds.
     ahead: Arc<Mutex<i64>>,
 }
 
 impl Clocks {
-    /// At noon, after a restart with what was spent before it.
+    /// Starts at noon, after a restart with that amount spent before.
     fn at_noon(spent: Option<Spent>, ahead: i64) -> Self {
         let (anchor, ahead) = (anchor(NOON), Arc::new(Mutex::new(ahead)));
         let set = Arc::clone(&ahead);
@@ -184,7 +185,7 @@ impl Clocks {
     }
 
     async fn pass(&self, time: Duration) {
-        // As often as the daemon looks, or less.
+        // At least as rarely as the daemon checks.
         for _ in 0..time.as_secs() / 60 {
             tokio::time::advance(MINUTE).await;
             self.budget.spent();
@@ -195,7 +196,7 @@ impl Clocks {
         self.budget.charge(&self.probe).unwrap().settle(&self.probe, &counted(9, 31));
     }
 
-    /// Which day it is, counted from the first, and what it has taken.
+    /// Returns the day, counted from the first, and the amount spent.
     fn day(&self) -> (i64, u64) {
         let Spent { day, tokens, .. } = self.budget.spent();
         (day.cast_signed() - 20_833, tokens)
@@ -210,7 +211,7 @@ async fn clock_ahead_for_seconds_costs_at_most_the_current_day() {
         let clocks = Clocks::at_noon(None, 0);
         clocks.spend();
         clocks.set(ahead);
-        assert!(!clocks.budget.has_room(&clocks.probe), "a clock that is set gives nothing back");
+        assert!(!clocks.budget.has_room(&clocks.probe), "setting the clock frees no budget");
         tokio::time::advance(4 * SECOND).await;
         assert_eq!(clocks.day(), (ahead / DAYS, 40));
         clocks.set(0);
@@ -241,13 +242,13 @@ async fn clock_behind_for_seconds_gives_no_budget_back() {
 
 #[tokio::test(start_paused = true)]
 async fn clock_wrong_at_start_costs_at_most_the_current_day() {
-    // The state of the right day, read by a clock that is ahead until time is synchronised.
+    // The state has the correct day and is read by a clock that is ahead until it is synchronised.
     let spent = Spent { day: 20_833, usd: 0.0, tokens: 40 };
     let clocks = Clocks::at_noon(Some(spent), 9 * 3600 + 4 * 3600);
     assert_eq!(clocks.day(), (1, 0));
     clocks.set(0);
-    assert_eq!(clocks.day(), (0, 40), "the day that it was is gone on with");
-    // The state of a clock that was ahead, read by one that is right.
+    assert_eq!(clocks.day(), (0, 40), "the persisted day continues");
+    // The state was written by a clock that was ahead and is read by a correct one.
     let ahead = Spent { day: 20_833 + 366, ..spent };
     let clocks = Clocks::at_noon(Some(ahead), 0);
     assert_eq!(clocks.day(), (0, 40));
@@ -262,15 +263,15 @@ async fn small_steps_around_midnight_begin_a_day_once() {
     clocks.pass(11 * HOUR + 59 * MINUTE).await;
     assert_eq!(clocks.day(), (0, 40));
     clocks.set(120);
-    assert_eq!(clocks.day(), (1, 0), "it begins a minute early");
+    assert_eq!(clocks.day(), (1, 0), "the day begins a minute early");
     clocks.spend();
     clocks.set(0);
-    assert_eq!(clocks.day(), (1, 40), "it does not begin again");
+    assert_eq!(clocks.day(), (1, 40), "the day does not begin again");
     clocks.pass(2 * MINUTE).await;
     assert_eq!(clocks.day(), (1, 40));
     clocks.set(-3000);
-    assert_eq!(clocks.day(), (1, 40), "a day that has begun stays");
-    // Set back by more, to the day before: that has taken what both have.
+    assert_eq!(clocks.day(), (1, 40), "a day that has begun continues");
+    // Set back by more, to the previous day, which then has the amounts of both.
     clocks.set(-7200);
     assert_eq!(clocks.day(), (0, 80));
     clocks.set(0);
@@ -298,7 +299,7 @@ async fn a_run_over_midnight_is_yesterdays() {
     clocks.pass(12 * HOUR).await;
     let other = budget.charge(probe).unwrap();
     charge.settle(probe, &counted(9, 4));
-    assert_eq!(budget.spent().tokens, 40, "today's run alone");
+    assert_eq!(budget.spent().tokens, 40, "only today's run");
     other.settle(probe, &counted(9, 4));
     assert_eq!(budget.spent().tokens, 13);
 }
@@ -313,7 +314,7 @@ fn what_was_spent_before_a_restart_stays_spent() {
     }
     check(20_833, 0.5, (20_833, 0.5, 7));
     check(20_832, 0.5, (20_833, 0.0, 0));
-    // A clock was wrong: it was spent today.
+    // The clock was wrong, so the amount counts for today.
     check(20_834, 0.5, (20_833, 0.5, 7));
     check(u64::MAX, 0.5, (20_833, 0.5, 7));
     for hostile in [f64::NAN, f64::INFINITY, -1.0] {
@@ -339,7 +340,8 @@ fn a_reload_keeps_what_is_spent() {
 
 #[tokio::test(start_paused = true)]
 async fn runs_stop_in_the_middle_of_a_minute_and_go_on_the_next_day() {
-    // Ten minutes before midnight, and 200 tokens: each run keeps its 40, since nothing is counted.
+    // Ten minutes before midnight, with 200 tokens. Each run costs its maximum of 40, because no
+    // usage is reported.
     let anchor = anchor(20_834 * DAY - 600);
     let budget = Arc::new(Budget::new(Some(limits(None, Some(200))), None, follows(anchor)));
     let (spender, other) =
@@ -349,8 +351,8 @@ async fn runs_stop_in_the_middle_of_a_minute_and_go_on_the_next_day() {
     theatre.until(8 * MINUTE).await;
     let account = theatre.account(&spender.probe);
     assert_eq!((account.runs, account.budget), (5, 43), "{account:?}");
-    assert_eq!(theatre.account(&other.probe).runs, 48, "checks that spend nothing go on");
-    // The next run is told to be the first of the next day.
+    assert_eq!(theatre.account(&other.probe).runs, 48, "checks without generation continue");
+    // The next run is reported to be the first of the next day.
     let (next_run, backing_off) = theatre.told("spender");
     assert!(!backing_off);
     let midnight = anchor.epoch().plus(10 * MINUTE);
@@ -360,7 +362,7 @@ async fn runs_stop_in_the_middle_of_a_minute_and_go_on_the_next_day() {
     assert_eq!(
         budget.spent(),
         Spent { day: 20_834, usd: budget.spent().usd, tokens: 120 },
-        "of the new day alone"
+        "of the new day only"
     );
 }
 
@@ -382,7 +384,7 @@ async fn a_wait_is_taken_up_after_a_restart() {
     let start = anchor.wall;
     for (until, step, waited, next) in [
         (Some(start + 20 * SECOND), 4, 20 * SECOND, 8),
-        // A wait that is over leaves its step; one that nobody can have asked for is cut.
+        // Only the step of an expired wait is restored; a wait beyond the maximum is limited.
         (Some(start - HOUR), 4, Duration::ZERO, 8),
         (None, 2, Duration::ZERO, 4),
         (Some(start + 9000 * HOUR), u64::MAX, MINUTE * 11 / 10, 60),
@@ -414,13 +416,13 @@ async fn a_clock_that_is_set_makes_no_wait_shorter_or_longer() {
             Event::Remember(wait) => Some((entry.at, wait.unwrap())),
             _ => None,
         });
-        // What a restart would find is told by the clock as it is now.
+        // The persisted wait is relative to the current wall clock.
         let (at, wait) = kept.unwrap();
-        assert!(at >= theatre.anchor.monotonic + MINUTE, "it is told anew");
+        assert!(at >= theatre.anchor.monotonic + MINUTE, "it is reported again");
         let left = wait.until.unwrap().duration_since(theatre.stage.wall_clock()).unwrap_or_default();
         assert!(left <= MINUTE, "{left:?}");
 
-        // A scheduler that is started again, whose anchor is older than the jump.
+        // A restarted scheduler whose anchor is older than the step.
         let probe = probe("again", &provider("corp", "k"), SECOND);
         let until = Some(theatre.stage.wall_clock() + 20 * SECOND);
         let wait = Some(Wait { until, step: 0 });
@@ -453,7 +455,7 @@ async fn rechecks_are_charged_and_are_not_made_without_room() {
     let budget = Arc::new(Budget::new(Some(limits(None, Some(79))), None, clock));
     let theatre = Theatre::open_at(anchor, &UNLIMITED, vec![target], Some(Arc::clone(&budget)));
     theatre.until(theatre.first_due(&probe) + 30 * SECOND).await;
-    // The run was refused at once, which costs nothing; the recheck may have been answered.
+    // The run was refused, which is free; the recheck may have been answered.
     assert_eq!(budget.spent().tokens, 40);
     theatre.until(theatre.first_due(&probe) + 5 * MINUTE).await;
     assert_eq!(budget.spent().tokens, 40);
@@ -482,6 +484,6 @@ async fn a_recheck_is_charged_before_it_begins() {
     let charged = at(|event| matches!(event, Event::Charged));
     let ended = at(|event| matches!(event, Event::Rechecked(_)));
     assert!(charged > at(|event| matches!(event, Event::Finished(_))));
-    // It lasts a second, in which the process may end.
+    // It lasts a second, during which the process may end.
     assert!(ended - charged >= SECOND, "{:?}", ended - charged);
 }

@@ -1,4 +1,4 @@
-//! Runs of now in the loop of a probe, on paused time.
+//! Tests of on-demand runs, on paused time.
 
 use std::{sync::Arc, time::Duration};
 
@@ -93,7 +93,7 @@ async fn a_probe_that_waits_is_not_run() {
     theatre.until(theatre.first_due(&target.probe) + SECOND * 10).await;
     assert!(matches!(ask(&theatre, MINUTE).await, Ok(Demanded::Waits(SkipCause::Backoff))));
     assert_eq!(demanded(&theatre), 0);
-    assert!(ask(&Theatre::open(&UNLIMITED, vec![]), MINUTE).await.is_err(), "of a probe that is not there");
+    assert!(ask(&Theatre::open(&UNLIMITED, vec![]), MINUTE).await.is_err(), "an unknown probe");
 }
 
 #[tokio::test(start_paused = true)]
@@ -103,7 +103,7 @@ async fn what_it_is_told_to_wait_binds_the_due_runs() {
     let first = theatre.first_due(&target.probe);
     theatre.until(first + SECOND * 10).await;
     assert!(matches!(ask(&theatre, MINUTE).await, Ok(Demanded::Ran(_))));
-    // A minute is the longest wait here.
+    // The maximum wait here is a minute.
     theatre.until(first + SECOND * 110).await;
     assert_eq!((demanded(&theatre), theatre.account(&target.probe).runs), (1, 1));
     assert!(theatre.told("p").1);
@@ -122,19 +122,19 @@ async fn a_hint_that_ends_before_the_next_due_time_is_kept_too() {
     let theatre = Theatre::open(&UNLIMITED, vec![target.clone()]);
     let first = theatre.first_due(&target.probe);
     theatre.until(first + SECOND * 10).await;
-    assert!(waits(ask(&theatre, MINUTE).await), "a due run was asked to wait");
-    // A tenth more at most.
+    assert!(waits(ask(&theatre, MINUTE).await), "a scheduled run was asked to wait");
+    // Jitter adds at most a tenth.
     theatre.until(first + SECOND * 25).await;
     assert!(matches!(ask(&theatre, MINUTE).await, Ok(Demanded::Ran(_))));
     theatre.until(first + SECOND * 30).await;
     assert!(matches!(ask(&theatre, MINUTE).await, Ok(Demanded::Ran(_))));
     theatre.until(first + SECOND * 35).await;
-    assert!(waits(ask(&theatre, MINUTE).await), "who asked before was asked to wait");
+    assert!(waits(ask(&theatre, MINUTE).await), "the previous request was asked to wait");
     theatre.until(first + SECOND * 70).await;
-    assert_eq!(theatre.account(&target.probe).runs, 2, "no due run is passed over for it");
+    assert_eq!(theatre.account(&target.probe).runs, 2, "no slot is skipped for it");
 }
 
-/// What is answered to who asks half a second before a due time, and how long after that.
+/// Requests a run half a second before a slot. Returns the answer, and its time after the slot.
 async fn ask_before_a_slot(theatre: &Theatre, due: Duration) -> (Option<SkipCause>, Duration) {
     theatre.until(due.saturating_sub(SECOND / 2)).await;
     let cause = match ask(theatre, MINUTE).await {
@@ -194,7 +194,7 @@ async fn demand_before_a_slot_that_a_reload_moves_is_answered() {
     sleep(TIMER).await;
     theatre.scheduler.apply(&UNLIMITED, vec![target("p", MINUTE * 7, good)]);
     let asked = Instant::now();
-    assert!(result.await.is_err(), "who asks again is served");
+    assert!(result.await.is_err(), "the client asks again");
     assert!(asked.elapsed() <= TIMER);
 }
 

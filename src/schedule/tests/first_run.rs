@@ -1,4 +1,4 @@
-//! First runs of rare probes, on paused time.
+//! Tests of extra first runs of probes with long intervals, on paused time.
 
 use std::{
     sync::Arc,
@@ -19,23 +19,23 @@ use crate::{
 const HOUR: Duration = Duration::from_secs(3600);
 const DAY: Duration = Duration::from_secs(86_400);
 
-/// When the runs of a probe began.
+/// Returns the start times of a probe's runs.
 fn starts(theatre: &Theatre, name: &str) -> Vec<Instant> {
     let entries = theatre.entries(name).into_iter();
     entries.filter(|entry| matches!(entry.event, Event::Started { .. })).map(|entry| entry.at).collect()
 }
 
-/// A target whose last run began that long before the theatre opens.
+/// Returns a target whose last run began that long before the start.
 fn last_ran(ago: Duration, interval: Duration) -> Arc<Target> {
     let opens = SystemTime::UNIX_EPOCH + Duration::from_nanos(1_800_000_000_123_456_789);
     let target = target("p", interval, quick);
     Arc::new(Target { probe: Arc::clone(&target.probe), last_run: Some(opens - ago), ..*target })
 }
 
-/// The number of runs within two minutes of the opening.
+/// Returns the number of runs within two minutes of the start.
 async fn early_runs(target: Arc<Target>) -> usize {
     let theatre = Theatre::open(&UNLIMITED, vec![Arc::clone(&target)]);
-    assert!(theatre.first_due(&target.probe) > 2 * MINUTE, "choose another name");
+    assert!(theatre.first_due(&target.probe) > 2 * MINUTE, "the slot of this name is too early");
     theatre.until(2 * MINUTE).await;
     starts(&theatre, "p").len()
 }
@@ -75,8 +75,8 @@ async fn restart_that_knows_a_recent_run_repeats_none() {
     assert_eq!(early_runs(target("p", DAY, quick)).await, 1);
     assert_eq!(early_runs(last_ran(SECOND, DAY)).await, 0);
     assert_eq!(early_runs(last_ran(DAY.saturating_sub(SECOND), DAY)).await, 0);
-    assert_eq!(early_runs(last_ran(DAY, DAY)).await, 1, "it was down when the probe was due");
-    // The clock was set back since.
+    assert_eq!(early_runs(last_ran(DAY, DAY)).await, 1, "the prober was down in the last slot");
+    // The clock was set back since then.
     let target = last_ran(Duration::ZERO, DAY);
     let ahead = target.last_run.map(|time| time + HOUR);
     let target = Target { probe: Arc::clone(&target.probe), last_run: ahead, ..*target };

@@ -1,4 +1,4 @@
-//! The loops of all probes together, on paused time.
+//! Tests of all workers together, on paused time.
 
 use std::{
     mem,
@@ -40,7 +40,7 @@ async fn a_thousand_probes_start_at_their_due_times() {
 async fn every_due_time_of_a_day_is_a_run_or_is_skipped() {
     fn moody(run: usize) -> Step {
         let reasons = [Reason::RateLimited, Reason::Ok, Reason::Overloaded, Reason::Timeout, Reason::Billing];
-        // Steps without a common factor, so that the combinations differ all day long.
+        // Durations without a common factor, so that all combinations occur during the day.
         let lasts = Duration::from_millis(37 + 4999 * (run as u64 % 13));
         let hint = run.is_multiple_of(7).then_some((run % 11) as f64 * 17.5);
         Step { lasts, result: Some((reasons[run % reasons.len()], hint)) }
@@ -64,7 +64,7 @@ async fn every_due_time_of_a_day_is_a_run_or_is_skipped() {
         total.overrun += account.overrun;
         total.concurrency += account.concurrency;
     }
-    // The day has seen all of it.
+    // All causes have occurred.
     assert!(total.backoff > 100 && total.overrun > 100 && total.concurrency > 100, "{total:?}");
 }
 
@@ -87,7 +87,7 @@ async fn a_busy_schedule_serves_first_who_was_due_first() {
         match entry.event {
             Event::Started { lag } => {
                 in_flight += 1;
-                assert!(entry.at - lag + TIMER >= last_due, "{} was served too early", entry.name);
+                assert!(entry.at - lag + TIMER >= last_due, "{} ran before earlier slots", entry.name);
                 last_due = entry.at - lag;
                 held_back += u32::from(lag > TIMER);
             }
@@ -190,7 +190,8 @@ async fn a_hint_is_waited_for_and_told() {
     theatre.until(first + SECOND / 2).await;
     let (next_run, backing_off) = theatre.told("limited");
     assert!(backing_off);
-    // 10.01 s and up to a second of jitter after the due time, on the grid of seconds: all but the last is skipped.
+    // 10.01 s and up to a second of jitter after the slot, with slots each second: all but the last
+    // are skipped.
     let wait = next_run.since(start.plus(first));
     assert!(wait == 11 * SECOND || wait == 12 * SECOND, "{wait:?}");
     let skipped = wait.as_secs() - 1;
@@ -223,7 +224,7 @@ async fn a_reload_ends_the_wait_of_a_changed_probe_only() {
     theatre.scheduler.apply(&UNLIMITED, targets.clone());
     theatre.until(2 * SECOND + TIMER).await;
     assert_eq!(theatre.told("same"), before);
-    // The new target, which may have series of its own, is told too.
+    // The new target, which may have other series, receives events too.
     assert!(Arc::ptr_eq(&theatre.entries("same").last().unwrap().target, &targets[0]));
     let (next_run, backing_off) = theatre.told("other-key");
     assert!(!backing_off);
@@ -235,7 +236,7 @@ async fn a_reload_ends_the_wait_of_a_changed_probe_only() {
 
 #[tokio::test(start_paused = true)]
 async fn reloads_keep_the_phase_and_never_overlap_runs() {
-    // Runs of up to 0.9 s under a reload each second: some reload always comes while a run is in flight.
+    // Runs of up to 0.9 s and a reload each second, so that some reload comes during a run.
     fn long(run: usize) -> Step {
         ok(Duration::from_millis(100 * (run as u64 % 10)))
     }
@@ -243,7 +244,7 @@ async fn reloads_keep_the_phase_and_never_overlap_runs() {
     let make = |second: u64| -> Vec<_> {
         let present = names.iter().enumerate().filter(|(n, _)| n % 4 != 3 || second.is_multiple_of(2));
         let targets = present.map(|(n, name)| match n % 4 {
-            // The same, with a target of its own or with a timeout that changes.
+            // The same configuration as a new target, or with a changing timeout.
             1 => with(
                 Probe {
                     timeout: SECOND / (2 + second as u32 % 2),
@@ -251,9 +252,9 @@ async fn reloads_keep_the_phase_and_never_overlap_runs() {
                 },
                 long,
             ),
-            // Another interval each time.
+            // A different interval each time.
             2 => target(name, SECOND * (1 + second as u32 % 3), long),
-            // The last of four comes and goes.
+            // The last of four is removed and added again.
             _ => target(name, SECOND, long),
         });
         targets.collect()
@@ -277,7 +278,7 @@ async fn reloads_keep_the_phase_and_never_overlap_runs() {
                     running = true;
                     let plan = Plan::new(&target.probe.name, target.probe.interval);
                     let due = theatre.anchor.moment(at).minus(lag);
-                    assert_eq!(plan.due(plan.first_from(due)), due, "{n}: off the grid");
+                    assert_eq!(plan.due(plan.first_from(due)), due, "{n}: not a slot");
                 }
                 Event::Finished(_) => running = false,
                 _ => {}
@@ -301,7 +302,7 @@ async fn a_removed_probe_finishes_its_run_and_runs_again_only_after_it() {
     assert_eq!(theatre.account(&probe).runs, 1);
     theatre.until(first + 12 * SECOND).await;
     assert_eq!(theatre.account(&probe).runs, 2);
-    // Now gone for good: the second run ends and is told, and nothing follows.
+    // Now removed permanently: the second run ends and is reported, and none follows.
     theatre.scheduler.apply(&UNLIMITED, Vec::new());
     theatre.until(first + 2 * MINUTE).await;
     let finished = theatre.entries("slow").pop().unwrap();
@@ -322,14 +323,14 @@ async fn a_reload_takes_new_limits_and_leaves_who_waits_in_place() {
     {
         let mut theatre = Theatre::open(&tight, make("corp"));
         let held = Arc::clone(&make("corp")[1].probe);
-        // The first due time of the held one inside the run of the blocker.
+        // The first slot of the waiting probe during the run of the blocker.
         let blocked = theatre.first_due(&make("corp")[0].probe);
         let plan = Plan::new(&held.name, held.interval);
         let start = theatre.anchor.epoch();
         let due = plan.due(plan.first_after(start.plus(blocked))).since(start);
         assert!(
             due + 6 * SECOND < blocked + 20 * SECOND,
-            "names whose offsets do not fit: {blocked:?} {due:?}"
+            "unsuitable offsets of the names: {blocked:?} {due:?}"
         );
         theatre.until(due + 2 * SECOND).await;
         let before = theatre.account(&held).runs;
@@ -371,7 +372,7 @@ async fn stopping_waits_for_runs_until_the_deadline() {
         assert_eq!(count, finished);
     }
     for (grace, aborted, finished) in [(MINUTE, 0, 2), (5 * SECOND, 1, 1), (Duration::ZERO, 2, 0)] {
-        // Two runs in flight, of which one ends within 5 s, and a probe that sleeps.
+        // Two runs in flight, one of which ends within 5 s, and a sleeping probe.
         let targets = vec![
             target("short", SECOND, |_| ok(4 * SECOND)),
             target("long", SECOND, |_| ok(30 * SECOND)),
@@ -385,7 +386,7 @@ async fn stopping_waits_for_runs_until_the_deadline() {
         check(count, stopped.elapsed(), (aborted, took), finished, &stage);
         let reported = stage.all().len();
         sleep(2 * MINUTE).await;
-        assert_eq!(stage.all().len(), reported, "something ran on");
+        assert_eq!(stage.all().len(), reported, "a run continued");
     }
 }
 
@@ -397,9 +398,9 @@ async fn stopping_starts_nothing_that_was_held_back() {
         let targets = vec![target("long", SECOND, |_| ok(30 * SECOND)), Arc::clone(&held)];
         let mut theatre = Theatre::open(&limits, targets.clone());
         let due = theatre.first_due(&held.probe);
-        assert!(due > SECOND, "a name whose offset does not fit: {due:?}");
+        assert!(due > SECOND, "unsuitable offset of the name: {due:?}");
         theatre.until(due + SECOND).await;
-        // Its turn comes in the very moment of the stop.
+        // It is admitted at the moment of the stop.
         theatre.scheduler.apply(&UNLIMITED, targets);
         let stage = Arc::clone(&theatre.stage);
         let aborted = theatre.scheduler.stop(Instant::now() + grace).await;
@@ -413,7 +414,7 @@ async fn stopping_starts_nothing_that_was_held_back() {
 #[tokio::test(start_paused = true)]
 async fn a_reload_leaves_the_queue_in_its_order() {
     let limits = Schedule { max_concurrent: 1, ..UNLIMITED };
-    // Each waits for the run of the first that was due, for up to 5 s.
+    // Each waits up to 5 s for the run of the probe that was due first.
     let make = || -> Vec<_> {
         let interval = 1000 * SECOND;
         (0..400).map(|n| target(&format!("p{n}"), interval, |_| ok(SECOND * 3 / 2))).collect()
@@ -421,7 +422,7 @@ async fn a_reload_leaves_the_queue_in_its_order() {
     let mut theatre = Theatre::open(&limits, make());
     for second in 1..=100 {
         theatre.until(SECOND * second).await;
-        // The order of the file is no order of arrival.
+        // The order of the file differs from the order of arrival.
         let mut targets = make();
         targets.rotate_left(second as usize * 3);
         theatre.scheduler.apply(&limits, targets);
@@ -435,10 +436,10 @@ async fn a_reload_leaves_the_queue_in_its_order() {
         })
         .collect();
     assert!(dues.len() > 20, "{}", dues.len());
-    assert!(dues.windows(2).all(|pair| pair[0] <= pair[1] + TIMER), "served out of order");
+    assert!(dues.windows(2).all(|pair| pair[0] <= pair[1] + TIMER), "admitted out of order");
 }
 
-/// The starts of a probe's runs, from the opening.
+/// Returns the starts of a probe's runs, relative to the start of the scheduler.
 fn starts(theatre: &Theatre, name: &str) -> Vec<Duration> {
     let started = |entry: Entry| {
         matches!(entry.event, Event::Started { .. }).then(|| entry.at - theatre.anchor.monotonic)
@@ -457,10 +458,10 @@ async fn a_wall_clock_that_jumps_moves_no_run_and_what_is_told_follows_it() {
 
     let mut theatre = Theatre::open(&UNLIMITED, make());
     let mut was = 0;
-    // From the third minute on, when the other one waits.
+    // From the third minute on, when the other probe waits.
     for (set, minute) in [DAY, -DAY, 0, 7, -7, 400 * DAY].into_iter().zip(3..) {
         theatre.until(MINUTE * minute).await;
-        assert_eq!(theatre.scheduler.follow_wall_clock(), None, "nothing has happened");
+        assert_eq!(theatre.scheduler.follow_wall_clock(), None, "no step");
         let before = ["p", "limited"].map(|name| theatre.told(name));
         theatre.stage.set_clock(set);
         let jump = set - mem::replace(&mut was, set);
@@ -495,8 +496,8 @@ async fn a_loop_that_panics_goes_on() {
     let trapped = target("trapped", SECOND, quick);
     let other = target("other", SECOND, quick);
     let mut theatre = Theatre::open(&UNLIMITED, vec![Arc::clone(&trapped), Arc::clone(&other)]);
-    // Wherever in its round the loop is: sleeping, in a run, or just behind one.
-    // Each panic is over before the next.
+    // At any point of the loop: asleep, in a run, or just after one. Each panic is over before the
+    // next.
     for round in 0..14_u32 {
         theatre.until(SECOND * 3 * round + SECOND / 14 * round).await;
         theatre.stage.trap.store(true, Ordering::Relaxed);
@@ -511,5 +512,5 @@ async fn a_loop_that_panics_goes_on() {
         assert!((14..=15).contains(&late), "{name}: {late}");
     }
     theatre.scheduler.apply(&UNLIMITED, Vec::new());
-    assert_eq!(theatre.scheduler.stop(Instant::now() + MINUTE).await, 0, "no slot is lost");
+    assert_eq!(theatre.scheduler.stop(Instant::now() + MINUTE).await, 0, "no permit is lost");
 }

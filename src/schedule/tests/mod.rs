@@ -1,4 +1,4 @@
-//! The schedule on paused time: whole loops, whose due times are accounted for one by one.
+//! Tests of the schedule on paused time, which check that every slot is accounted for.
 
 mod budget;
 mod demand;

@@ -1,4 +1,4 @@
-//! Paced providers in the loops of all probes together, on paused time.
+//! Tests of providers with a rate limit, on paused time.
 
 use std::{
     sync::Arc,
@@ -26,13 +26,13 @@ fn targets(count: usize, pace: u32, interval: Duration, script: Script) -> Vec<A
     (0..count).map(|n| with(probe(&format!("p{n}"), &provider, interval), script)).collect()
 }
 
-/// When runs began, in order.
+/// Returns the start times of runs, in order.
 fn starts(theatre: &Theatre) -> Vec<Instant> {
     let entries = theatre.stage.all().into_iter();
     entries.filter(|entry| matches!(entry.event, Event::Started { .. })).map(|entry| entry.at).collect()
 }
 
-/// That in no minute more began, the first and the last moment of it included.
+/// Checks that no more runs began in any minute, including both of its ends.
 #[track_caller]
 fn check_windows(starts: &[Instant], pace: usize) {
     for window in starts.windows(pace + 1) {
@@ -43,7 +43,7 @@ fn check_windows(starts: &[Instant], pace: usize) {
 
 #[tokio::test(start_paused = true)]
 async fn a_plan_within_its_pace_skips_nothing() {
-    // Twelve in a minute, wherever in it their hashes put them.
+    // Twelve per minute, at any offsets.
     let targets = targets(10, 12, MINUTE, quick);
     let theatre = Theatre::open(&UNLIMITED, targets.clone());
     theatre.until(30 * MINUTE).await;
@@ -54,7 +54,8 @@ async fn a_plan_within_its_pace_skips_nothing() {
     check_windows(&starts(&theatre), 12);
 }
 
-/// Probes of one interval at a pace that lets only some of them run: how many runs each had.
+/// Runs probes of equal intervals with a limit below their number. Returns the number of runs of
+/// each.
 async fn shares(probes: usize, pace: u32, interval: Duration, script: Script) -> (Vec<u64>, usize) {
     let targets = targets(probes, pace, interval, script);
     let theatre = Theatre::open(&UNLIMITED, targets.clone());
@@ -94,7 +95,7 @@ async fn under_overload_each_probe_has_its_share() {
             println!(
                 "{probes} probes each {interval:?} at {pace} a minute: {all} runs, {least} to {most} a probe"
             );
-            // A share need not be whole.
+            // A share is not always an integer.
             let (floor, ceiling) = (share.floor() - 1.0, share.ceil() + 1.0);
             assert!(*least as f64 >= floor && *most as f64 <= ceiling, "{share}: {runs:?}");
         }
@@ -113,7 +114,7 @@ async fn nobody_starves_where_intervals_differ() {
     theatre.until(120 * MINUTE).await;
     let runs: Vec<_> = targets.iter().map(|target| theatre.account(&target.probe).runs).collect();
     println!("{runs:?}");
-    // Each has the better part of an equal share, or of what it asks for where that is less.
+    // Each has most of an equal share, or of its own rate if that is lower.
     let share = 4.0 * 120.0 / 5.0;
     for (runs, interval) in runs.iter().zip(intervals) {
         let asked = 120.0 * 60.0 / interval.as_secs_f64();
@@ -124,7 +125,7 @@ async fn nobody_starves_where_intervals_differ() {
 
 #[tokio::test(start_paused = true)]
 async fn what_is_held_back_starts_late_and_is_then_skipped() {
-    // The bucket holds five, and fills by one in 3 s.
+    // The bucket has a size of five, and gains one token each 3 s.
     let theatre = Theatre::open(&UNLIMITED, targets(40, 20, MINUTE, quick));
     theatre.until(5 * MINUTE).await;
     let lags = theatre.stage.all().into_iter().filter_map(|entry| match entry.event {
@@ -151,7 +152,7 @@ async fn a_reload_keeps_what_was_sent() {
         theatre.scheduler.apply(&UNLIMITED, targets(30, 10, 20 * SECOND, quick));
     }
     check_windows(&starts(&theatre), 10);
-    // Without its pace, every due time is a run.
+    // Without a limit, every slot is a run.
     let unpaced =
         || (0..30).map(|n| with(probe(&format!("p{n}"), &provider("corp", "k"), 20 * SECOND), quick));
     theatre.scheduler.apply(&UNLIMITED, unpaced().collect());
@@ -181,11 +182,11 @@ async fn a_loop_of_restarts_keeps_the_pace() {
             all.len(),
             first.elapsed()
         );
-        assert!(all.len() > 3 * pace as usize, "it goes on: {}", all.len());
+        assert!(all.len() > 3 * pace as usize, "runs continue: {}", all.len());
     }
 }
 
-/// The target as a new process makes it by what the state tells.
+/// Returns the target as a new process creates it from the persisted state.
 fn after_restart(theatre: &Theatre, target: &Target) -> Arc<Target> {
     let started = |entry: &Entry| matches!(entry.event, Event::Started { .. });
     let last = theatre.entries(&target.probe.name).into_iter().rfind(started);

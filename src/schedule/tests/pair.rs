@@ -1,4 +1,4 @@
-//! Pairs in the loops of their two probes, on paused time.
+//! Tests of pairs of probes, on paused time.
 
 use std::{sync::Arc, time::Duration};
 
@@ -14,7 +14,7 @@ use crate::{
     schedule::Event,
 };
 
-/// The two probes of a comparison, each with a provider of its own.
+/// Returns the two probes of a comparison, each with a provider of its own.
 fn pair(interval: Duration, gateway: Script, direct: Script) -> Vec<Arc<Target>> {
     let comparison =
         Arc::new(Comparison { name: "c".into(), gateway: "by-gateway".into(), direct: "direct".into() });
@@ -33,7 +33,7 @@ struct Run {
     compared: Compared,
 }
 
-/// The finished runs of a probe in a comparison.
+/// Returns the finished runs of one probe of a comparison.
 fn runs(theatre: &Theatre, name: &str) -> Vec<Run> {
     let mut begun = None;
     let mut runs = Vec::new();
@@ -91,7 +91,7 @@ async fn who_is_held_back_by_a_wait_leaves_the_other_alone_and_in_time() {
         let theatre = Theatre::open(&UNLIMITED, targets.clone());
         theatre.until(theatre.first_due(&targets[0].probe) + 2 * MINUTE + SECOND).await;
         let [waiting, other] = [who, 1 - who].map(|who| runs(&theatre, &targets[who].probe.name));
-        // At 0 s, and from 70 s (60 s and up to a tenth) on.
+        // At 0 s, and from 70 s on (60 s and up to a tenth of jitter).
         assert_eq!((waiting.len(), other.len()), (7, 13));
         assert_eq!(pairs(&waiting) + pairs(&other), 7);
         assert!(other.iter().all(|run| run.lag < TIMER));
@@ -107,7 +107,7 @@ async fn who_finds_no_place_leaves_the_other_alone() {
     let limits = Schedule { max_concurrent_per_provider: 1, ..UNLIMITED };
     for (who, name) in [(0, "by-gateway"), (1, "direct")] {
         let mut targets = pair(20 * SECOND, quick, quick);
-        // It holds the provider's only place for most of the time.
+        // It holds the provider's only permit for most of the time.
         targets.push(at_provider("blocker", name, MINUTE, |_| ok(59 * SECOND)));
         let theatre = Theatre::open(&limits, targets.clone());
         theatre.until(20 * MINUTE).await;
@@ -115,7 +115,8 @@ async fn who_finds_no_place_leaves_the_other_alone() {
         assert!(held.len() <= 21, "{}", held.len());
         assert!((59..=60).contains(&other.len()), "{}", other.len());
         assert!(pairs(&held) + pairs(&other) <= held.len());
-        // It waits no longer than the other one may be late, and only where that one would have been first.
+        // It waits no longer than the other side may be late, and only in slots where that side
+        // goes first.
         let late = other.iter().filter(|run| run.lag >= TIMER).count();
         assert!((10..=40).contains(&late), "{late}");
         assert!(other.iter().all(|run| run.lag <= 5 * SECOND + TIMER));
@@ -126,7 +127,8 @@ async fn who_finds_no_place_leaves_the_other_alone() {
 async fn nobody_is_later_than_a_run_may_be_for_waiting_twice() {
     let limits = Schedule { max_concurrent_per_provider: 1, ..UNLIMITED };
     let mut targets = pair(20 * SECOND, quick, quick);
-    // Each side waits for its provider's place, too, which is free for four seconds at ever other times.
+    // Each side also waits for its provider's permit, which is free for four seconds at varying
+    // times.
     for (name, provider) in [("blocker-g", "by-gateway"), ("blocker-d", "direct")] {
         targets.push(at_provider(name, provider, 21 * SECOND, |_| ok(17 * SECOND)));
     }
@@ -187,7 +189,7 @@ async fn a_reload_parts_and_joins_probes_also_while_one_waits() {
             .filter(|entry| entry.name == name && matches!(entry.event, Event::Started { .. }))
             .count()
     };
-    // Five runs each on the grid of its own, and the one that was in flight.
+    // Five runs each in their own slots, and the one that was in flight.
     assert!(of("by-gateway") >= 5 && of("direct") >= 5);
     let last = theatre.entries("direct").into_iter().rev().find_map(|entry| match entry.event {
         Event::Finished(outcome) => Some(outcome),
@@ -211,7 +213,8 @@ async fn nobody_waits_for_longer_than_a_run_may_take() {
     theatre.until(theatre.first_due(&targets[0].probe) + 1199 * SECOND).await;
     let [gateway, direct] = ["by-gateway", "direct"].map(|name| runs(&theatre, name));
     assert_eq!((gateway.len(), direct.len()), (20, 20));
-    // Its timeout of 30 s and four of the 5 s that a run may be late; where the quick one is first, there is a pair.
+    // Its timeout of 30 s and four of the 5 s that a run may be late. If the quick side goes first,
+    // there is a pair.
     let alone: Vec<_> = direct.iter().filter(|run| run.lag >= TIMER).collect();
     assert!(!alone.is_empty() && alone.len() < 20);
     let patience = 34 * SECOND..34 * SECOND + 2 * TIMER;

@@ -1,4 +1,4 @@
-//! Rechecks in the loop of a probe, on paused time.
+//! Tests of rechecks, on paused time.
 
 use std::{sync::Arc, time::Duration};
 
@@ -13,7 +13,7 @@ use crate::{
 
 const LASTS: Duration = Duration::from_millis(10);
 
-/// The waits of the guide.
+/// The example of the guide.
 const GUIDE: Recheck = Recheck { after: Duration::from_secs(5), step: Duration::from_secs(5), times: 3 };
 
 fn failed(reason: Reason) -> Step {
@@ -28,7 +28,8 @@ fn target(interval: Duration, script: Script) -> Arc<Target> {
     with(Probe { recheck: Some(GUIDE), ..probe("p", &provider("corp", "k"), interval) }, script)
 }
 
-/// What ended after the first run until shortly before the second, each with the seconds since the first one's end.
+/// Returns what ended after the first run until shortly before the second, with the seconds since
+/// the first run's end.
 async fn after_the_first_run(target: &Arc<Target>) -> Vec<(u32, Reason, f64)> {
     let theatre = Theatre::open(&UNLIMITED, vec![target.clone()]);
     let second = theatre.first_due(&target.probe) + target.probe.interval;
@@ -38,7 +39,7 @@ async fn after_the_first_run(target: &Arc<Target>) -> Vec<(u32, Reason, f64)> {
     let first = entries.iter().find(|entry| ended(&entry.event)).unwrap().at;
     let account = theatre.account(&target.probe);
     assert_eq!((account.runs, account.overrun, account.concurrency), (2, 0, 0), "{account:?}");
-    assert!(account.max_lag <= TIMER, "a recheck holds up a run: {account:?}");
+    assert!(account.max_lag <= TIMER, "a recheck delays a run: {account:?}");
     let rechecks = entries.iter().filter_map(|entry| match &entry.event {
         Event::Rechecked(outcome) => {
             Some((outcome.recheck.unwrap(), outcome.reason, (entry.at - first).as_secs_f64()))
@@ -53,7 +54,7 @@ fn check(found: &[(u32, Reason, f64)], expected: &[(Reason, f64)]) {
     assert_eq!(found.len(), expected.len(), "{found:?}");
     for (number, (found, (reason, at))) in (1..).zip(found.iter().zip(expected)) {
         assert_eq!((found.0, found.1), (number, *reason));
-        // Each attempt takes its time, and each timer fires a millisecond late.
+        // Each attempt takes some time, and each timer fires a millisecond late.
         assert!((*at..at + 0.1).contains(&found.2), "{number}: {found:?}, not {at}");
     }
 }
@@ -107,7 +108,7 @@ async fn a_hint_that_is_longer_than_the_wait_forbids_them() {
     check(&found, &[]);
     let found = after_the_first_run(&target(MINUTE, |_| hinted(5.0))).await;
     assert_eq!(found.len(), 3);
-    // A hint of the first recheck binds the second.
+    // A hint of the first recheck applies to the second.
     let found = after_the_first_run(&target(MINUTE, |n| hinted(if n == 1 { 11.0 } else { 1.0 }))).await;
     check(&found, &[(Reason::Unavailable, 5.0)]);
 }
@@ -123,9 +124,10 @@ async fn what_a_recheck_is_told_to_wait_binds_the_due_runs() {
     let first = theatre.first_due(&target.probe);
     theatre.until(first + 7 * SECOND).await;
     let (_, backs_off) = theatre.told("p");
-    assert!(backs_off, "the wait is told");
+    assert!(backs_off, "the backoff is reported");
     assert!(theatre.entries("p").iter().any(|entry| matches!(entry.event, Event::Remember(Some(_)))));
-    // A minute, which is the longest wait here, and a tenth at most from second 5 on: the run of second 60 is passed over.
+    // From second 5 on a minute, the maximum here, and at most a tenth of jitter, so the slot at
+    // second 60 is skipped.
     theatre.until(first + 110 * SECOND).await;
     assert_eq!(theatre.account(&target.probe).runs, 1);
     theatre.until(first + 130 * SECOND).await;
@@ -139,7 +141,7 @@ async fn the_next_run_comes_first() {
     fn slow(attempt: usize) -> Step {
         Step { lasts: if attempt == 3 { MINUTE } else { LASTS }, ..failed(Unavailable) }
     }
-    // Cut off shortly before the due time, at second 31.99 after the first run's end.
+    // Cut off shortly before the slot, 31.99 s after the end of the first run.
     let found = after_the_first_run(&target(32 * SECOND, slow)).await;
     check(&found, &[(Unavailable, 5.0), (Unavailable, 15.0)]);
     let theatre = Theatre::open(&UNLIMITED, vec![target(32 * SECOND, slow)]);
@@ -149,7 +151,7 @@ async fn the_next_run_comes_first() {
         _ => None,
     });
     assert_eq!(cut, Some(Timeout));
-    // With less than a second left it is not begun.
+    // With less than a second left it does not begin.
     let found = after_the_first_run(&target(SECOND * 305 / 10, down)).await;
     check(&found, &[(Unavailable, 5.0), (Unavailable, 15.0)]);
 }

@@ -1,4 +1,4 @@
-//! What the tests of the loops share: runs by script, and the account of what became of each due time.
+//! Test harness: scripted runs, and an account of every slot.
 
 use std::{
     collections::HashMap,
@@ -22,19 +22,19 @@ use crate::{
 
 pub(super) const SECOND: Duration = Duration::from_secs(1);
 pub(super) const MINUTE: Duration = Duration::from_secs(60);
-/// A timer fires in the millisecond after its own, and a run may begin with two of them.
+/// A timer fires in the millisecond after its time, and a run may begin after two timers.
 pub(super) const TIMER: Duration = Duration::from_millis(2);
 
 pub(super) const UNLIMITED: Schedule =
     Schedule { max_concurrent: 10_000, max_concurrent_per_provider: 10_000, max_backoff: MINUTE };
 
-/// What the runs of a target do, by their number from 0.
+/// Result of each run of a target, by its number from 0.
 pub(super) type Script = fn(usize) -> Step;
 
 #[derive(Clone, Copy)]
 pub(super) struct Step {
     pub(super) lasts: Duration,
-    /// `None`: it panics.
+    /// `None` if the run panics.
     pub(super) result: Option<(Reason, Option<f64>)>,
 }
 
@@ -50,13 +50,13 @@ pub(super) struct Target {
     pub(super) probe: Arc<Probe>,
     pub(super) script: Script,
     pub(super) wait: Option<Wait>,
-    /// Before the restart.
+    /// Start of the last run before the restart.
     pub(super) last_run: Option<SystemTime>,
 }
 
 #[derive(Clone)]
 pub(super) struct Entry {
-    /// Its place among the entries of all probes.
+    /// Position among the entries of all probes.
     pub(super) order: usize,
     pub(super) at: Instant,
     pub(super) name: String,
@@ -64,15 +64,15 @@ pub(super) struct Entry {
     pub(super) event: Event,
 }
 
-/// Plays the scripts and keeps what is reported.
+/// Executes the scripts and keeps the reported events.
 pub(super) struct Stage {
-    /// What its wall clock went by until it was set.
+    /// Anchor of the wall clock.
     anchor: Anchor,
-    /// How far the wall clock was set since, in seconds.
+    /// How far the wall clock was set, in seconds.
     set: AtomicI64,
-    /// The next report panics.
+    /// Whether the next report panics.
     pub(super) trap: AtomicBool,
-    /// By the probe's name.
+    /// Events by probe name.
     entries: Mutex<HashMap<String, Vec<Entry>>>,
     reported: AtomicUsize,
     runs: Mutex<HashMap<String, usize>>,
@@ -148,12 +148,12 @@ impl Stage {
         }
     }
 
-    /// Sets the wall clock that far from where it began, forward or (negative) back.
+    /// Sets the wall clock that far from its original time, forward or (if negative) back.
     pub(super) fn set_clock(&self, seconds: i64) {
         self.set.store(seconds, Ordering::Relaxed);
     }
 
-    /// What was reported of all probes, in order.
+    /// Returns the events of all probes, in order.
     pub(super) fn all(&self) -> Vec<Entry> {
         let mut all: Vec<_> = self.entries.lock().unwrap().values().flatten().cloned().collect();
         all.sort_by_key(|entry| entry.order);
@@ -167,7 +167,7 @@ pub(super) struct Theatre {
     pub(super) scheduler: Scheduler<Stage>,
 }
 
-/// What became of a probe's due times.
+/// Number of a probe's slots by result.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Account {
     pub(super) runs: u64,
@@ -186,7 +186,7 @@ impl Theatre {
         Self::open_at(anchor, limits, targets, None)
     }
 
-    /// As before, at that time and with that budget.
+    /// Opens at that time and with that budget.
     pub(super) fn open_at(
         anchor: Anchor,
         limits: &Schedule,
@@ -204,7 +204,7 @@ impl Theatre {
         sleep_until(self.anchor.monotonic + elapsed).await;
     }
 
-    /// When the first due time of that probe comes, from the opening.
+    /// Returns the time of the probe's first slot, relative to the opening.
     pub(super) fn first_due(&self, probe: &Probe) -> Duration {
         let plan = Plan::new(probe.slot_name(), probe.interval);
         plan.due(plan.first_after(self.anchor.epoch())).since(self.anchor.epoch())
@@ -214,8 +214,9 @@ impl Theatre {
         self.stage.entries.lock().unwrap().get(name).cloned().unwrap_or_default()
     }
 
-    /// Follows a probe through all that was reported: each due time since the opening is run or skipped once and in
-    /// order, every run starts at or after its own, and none before the one before it has ended.
+    /// Follows a probe through all events. Checks that each slot since the opening is run or
+    /// skipped once and in order, that every run starts at or after its slot, and that none starts
+    /// before the previous one has ended.
     #[track_caller]
     pub(super) fn account(&self, probe: &Probe) -> Account {
         let plan = Plan::new(&probe.name, probe.interval);
@@ -223,7 +224,7 @@ impl Theatre {
         let mut next = plan.first_after(opening);
         let unknown = |entry: &Entry| entry.target.last_run.is_none() && entry.target.wait.is_none();
         let has_first_run = self.entries(&probe.name).first().is_some_and(unknown);
-        // It takes the slot before the opening.
+        // An extra first run takes the slot before the opening.
         let first_run = plan.first_run(opening).filter(|_| has_first_run).map(|at| (next - 1, at));
         next -= u64::from(first_run.is_some());
         let due = |number| match first_run {
@@ -266,18 +267,19 @@ impl Theatre {
             }
         }
         let now = self.anchor.moment(Instant::now());
-        // What is held back just now, or passes behind a run in flight, is not accounted for yet.
+        // A slot that is waiting for a permit, or that passes during a run, is not accounted for
+        // yet.
         let is_pending = due(next) > now.minus(plan.lateness().max(TIMER));
         let settled = if running || is_pending {
             next
         } else {
             plan.first_after(now.minus(plan.lateness().max(TIMER)))
         };
-        assert!((settled..=plan.first_after(now)).contains(&next), "{}: due times are missing", probe.name);
+        assert!((settled..=plan.first_after(now)).contains(&next), "{}: slots are missing", probe.name);
         account
     }
 
-    /// What was told last of a probe's next run and backoff.
+    /// Returns the next run and whether it is due to backoff, as last reported.
     pub(super) fn told(&self, name: &str) -> (Moment, bool) {
         let waiting = self.entries(name).into_iter().rev().find_map(|entry| match entry.event {
             Event::Waiting { next_run, backoff_until } => Some((next_run, backoff_until)),
