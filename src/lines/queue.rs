@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stuck_writer_costs_lines_and_never_the_caller() {
+    fn blocked_writer_drops_lines_without_blocking_callers() {
         let counters = Counters::default();
         let (entered, inside) = mpsc::channel();
         let (release, released) = mpsc::channel::<()>();
@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_gather_during_a_rest_until_they_are_many_or_the_last() {
+    fn lines_gather_until_queue_is_half_full_or_closed() {
         let counters = Counters::default();
         let (sender, written) = mpsc::channel();
         let lines = Lines::start("rest", counters.clone(), Duration::from_secs(3600), move |line: usize| {
@@ -236,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn a_dropped_queue_is_still_written() {
+    fn dropped_queue_is_written() {
         let (sender, written) = mpsc::channel();
         let lines = Lines::start("dropped", Counters::default(), Duration::ZERO, move |line: u32| {
             sender.send(line).unwrap();
@@ -251,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn a_panic_costs_the_line_in_hand_and_is_counted() {
+    fn panic_loses_one_line_and_is_counted() {
         let counters = Counters::default();
         let lines = Lines::start("panic", counters.clone(), Duration::ZERO, |line: u32| {
             assert!(line != 1, "on purpose");

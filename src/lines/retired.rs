@@ -51,7 +51,7 @@ mod tests {
     use crate::lines::{Counters, Fate};
 
     #[test]
-    fn a_stop_waits_for_what_was_replaced() {
+    fn stop_waits_for_replaced_queues() {
         let counters = Counters::default();
         let (release, released) = mpsc::channel::<()>();
         let lines = Lines::start("retired", counters.clone(), Duration::ZERO, move |_: u32| {
@@ -67,7 +67,7 @@ mod tests {
     }
 
     #[test]
-    fn those_that_hang_are_bounded_and_their_lines_counted() {
+    fn blocked_queues_are_bounded_and_their_lines_counted() {
         let counters = Counters::default();
         let retired = Retired::default();
         let mut hung = Vec::new();

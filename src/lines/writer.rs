@@ -242,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn write_clock_runs_while_any_writer_is_in_a_write() {
+    fn write_clock_runs_during_any_write() {
         let clock = WriteClock::default();
         assert_eq!(clock.in_progress(), Duration::ZERO);
         let start = || {
@@ -276,7 +276,7 @@ mod tests {
     }
 
     #[test]
-    fn write_clock_stops_where_a_write_panics() {
+    fn write_clock_stops_if_a_write_panics() {
         let clock = WriteClock::default();
         let restarts = Arc::<AtomicU64>::default();
         let written = |number: u32| assert!(number != 1, "on purpose");

@@ -240,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn text_has_what_its_place_needs() {
+    fn text_has_the_format_of_its_output() {
         let warning =
             line(|| tracing::warn!(target: "t", probe = "a b", count = 3, ok = true, "Config reloaded"));
         let rest = r#"t: Config reloaded probe="a b" count=3 ok=true"#;
@@ -256,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn no_value_begins_a_line_of_its_own() {
+    fn value_never_starts_a_new_line() {
         let forged = "x\n<0>EMERG t: forged\x1b[2J\u{9b}";
         let event = line(|| tracing::info!(target: "t", shown = %forged, text = forged, "Message {forged}"));
         let text = String::from_utf8(event.text(PLAIN)).unwrap();
@@ -283,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_tells_its_causes() {
+    fn error_is_logged_with_its_sources() {
         #[derive(Debug, thiserror::Error)]
         #[error("outer")]
         struct Outer(#[source] io::Error);
@@ -293,7 +293,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_has_a_size() {
+    fn line_length_is_bounded() {
         let long = "é".repeat(10 * MAX_VALUE);
         let event = line(|| tracing::info!(text = long, shown = %long, "Message {long}"));
         for line in [event.text(PLAIN), event.json()] {

@@ -204,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn everything_that_is_counted_is_there_from_the_start() {
+    fn comparison_counters_start_at_zero() {
         let verdicts = ["ok", "gateway_fault", "provider_fault", "direct_fault", "inconclusive"]
             .map(|verdict| format!("verdicts_total{{comparison=\"c\",verdict=\"{verdict}\"}} 0"));
         let sums = |names: &[&str]| -> Vec<String> {
@@ -225,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn only_pairs_of_which_both_succeeded_are_summed_up() {
+    fn sums_contain_successful_pairs_only() {
         let measure = |fault, milliseconds| Measure {
             fault,
             duration: Duration::from_millis(milliseconds),

@@ -140,7 +140,7 @@ fn values() -> String {
 }
 
 #[test]
-fn metrics_md_is_what_the_code_exports() {
+fn metrics_md_matches_the_exported_metrics() {
     let page = whole_page();
     let families = families(&page);
     let exported: BTreeSet<&str> = families.iter().map(|family| family.0).collect();

@@ -81,7 +81,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_run_of_a_provider_speaks_for_it() {
+    fn last_run_of_a_provider_decides() {
         let b = run("b", "b.example", 5, Fault::Network);
         let older = |fault| run("a", "a.example", 30, fault);
         let newer = |fault| run("a", "a.example", 10, fault);
@@ -91,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn old_runs_and_waiting_probes_tell_nothing() {
+    fn old_runs_and_probes_in_backoff_are_ignored() {
         let b = run("b", "b.example", 5, Fault::Network);
         let c = run("c", "c.example", 5, Fault::Network);
         check(&[run("a", "a.example", 120, Fault::None), b], Some(false));

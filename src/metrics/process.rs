@@ -75,7 +75,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn fields_are_counted_after_the_name() {
+    fn stat_fields_are_counted_after_the_name() {
         let text = "1734 (a (b) c) S 1 1734 1734 0 -1 4194560 10 20 30 40 50 60 70 80 20 0 7 0 1357 9000 11 18446744073709551615 1";
         assert_eq!(Stat::parse(text), Some(Stat { threads: 7, virtual_bytes: 9000, resident_pages: 11 }));
         assert_eq!(Stat::parse("garbage"), None);
@@ -83,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn this_process_is_described() {
+    fn own_process_is_measured() {
         let stat = Stat::read().unwrap();
         assert!(stat.threads >= 1);
         assert!(stat.virtual_bytes > stat.resident_pages * page_size() as u64, "{stat:?}");

@@ -47,7 +47,7 @@ mod tests {
     }
 
     #[test]
-    fn runs_in_a_row_are_counted_and_a_success_ends_them() {
+    fn streak_counts_failures_and_ends_with_a_success() {
         let ok = (Reason::Ok, Fault::None);
         let unavailable = (Reason::Unavailable, Fault::Gateway);
         let connect = (Reason::Connect, Fault::Network);
@@ -68,7 +68,7 @@ mod tests {
     }
 
     #[test]
-    fn a_status_page_is_never_downtime() {
+    fn status_page_failure_is_no_downtime() {
         let streak = Streak::default().after(Reason::Connect, Fault::Network, false);
         assert_eq!((streak.same, streak.down), (1, 0));
     }

@@ -146,7 +146,7 @@ fn ones(metrics: &Metrics, family: &str) -> (Vec<String>, usize) {
 }
 
 #[test]
-fn a_status_page_says_one_thing_and_is_unknown_after_a_failure() {
+fn status_page_is_unknown_after_a_failure() {
     let metrics = Metrics::new(NOW);
     let provider = acme(Api::Anthropic);
     let probe = status("s", &provider, &["API", "Web"]);
@@ -185,7 +185,7 @@ fn a_status_page_says_one_thing_and_is_unknown_after_a_failure() {
 }
 
 #[test]
-fn other_checks_have_no_status_page_and_a_status_page_blames_no_provider() {
+fn status_page_metrics_exist_for_status_checks_only() {
     let (metrics, _) = one_chat(Api::Openai);
     assert!(
         !samples(&metrics, NOW).keys().any(|name| name.contains("status_page") || name.contains("balance"))
@@ -210,7 +210,7 @@ fn check_balance(metrics: &Metrics, usd: Option<f64>, minimum: Option<f64>) {
 }
 
 #[test]
-fn a_balance_is_the_one_last_told() {
+fn balance_keeps_the_last_reported_value() {
     let metrics = Metrics::new(NOW);
     let probe = Arc::new(probe("b", &acme(Api::Langmart), Task::Balance));
     metrics.configure(&config(vec![Arc::clone(&probe)]));
@@ -231,7 +231,7 @@ fn a_balance_is_the_one_last_told() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_prober_is_offline_when_no_service_can_be_reached() {
+async fn offline_if_no_service_can_be_reached() {
     let metrics = Metrics::new(NOW);
     let other = Arc::new(Provider {
         base_url: "https://other.example".parse().unwrap(),
@@ -274,7 +274,7 @@ async fn the_prober_is_offline_when_no_service_can_be_reached() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn offline_prober_stays_so_while_the_clock_is_set() {
+async fn offline_is_independent_of_the_wall_clock() {
     let metrics = Metrics::new(NOW);
     let other = Arc::new(Provider {
         base_url: "https://other.example".parse().unwrap(),
@@ -302,7 +302,7 @@ async fn offline_prober_stays_so_while_the_clock_is_set() {
 }
 
 #[test]
-fn before_the_first_run_zeros_are_there_and_the_unknown_is_absent() {
+fn before_first_run_counters_are_zero_and_gauges_absent() {
     let (metrics, _) = one_chat(Api::Langmart);
     let expected = [
         ("success", None),
@@ -337,7 +337,7 @@ fn before_the_first_run_zeros_are_there_and_the_unknown_is_absent() {
 }
 
 #[test]
-fn a_failed_run_shows_in_every_family() {
+fn failed_run_is_exported_in_every_family() {
     let (metrics, series) = one_chat(Api::Langmart);
     series.observe(&rich());
     let expected = [
@@ -378,7 +378,7 @@ fn a_failed_run_shows_in_every_family() {
 }
 
 #[test]
-fn a_network_check_shows_its_name_servers_and_no_http() {
+fn network_check_exports_name_servers_and_no_http() {
     let metrics = Metrics::new(NOW);
     let with_servers = |servers: &[[u8; 4]]| {
         let servers = servers.iter().map(|address| (*address, 53).into()).collect();
@@ -446,7 +446,7 @@ fn successes_and_timeouts_count_as_durations() {
 }
 
 #[test]
-fn a_stream_shows_its_first_token_and_its_pace() {
+fn stream_exports_first_token_and_time_per_token() {
     let metrics = Metrics::new(NOW);
     let probe = stream("p", &acme(Api::Openai), "m");
     metrics.configure(&config(vec![Arc::clone(&probe)]));
@@ -480,7 +480,7 @@ fn a_stream_shows_its_first_token_and_its_pace() {
 }
 
 #[test]
-fn a_pair_that_should_not_occur_is_counted_all_the_same() {
+fn unexpected_reason_and_fault_are_counted() {
     let (metrics, series) = one_chat(Api::Openai);
     let pair = "failures_total{reason=\"dns\",fault=\"gateway\"}";
     check(&metrics, NOW, &[(pair, None)]);
@@ -527,7 +527,7 @@ fn tightest_window_of_a_resource_is_exported() {
 }
 
 #[test]
-fn rate_limits_are_kept_until_the_next_or_two_intervals() {
+fn rate_limits_expire_after_two_intervals() {
     let (metrics, series) = one_chat(Api::Anthropic);
     let run = |second, reason, ratelimit| {
         let fault = if reason == Reason::Ok { Fault::None } else { Fault::Caller };
@@ -561,7 +561,7 @@ fn rate_limits_are_kept_until_the_next_or_two_intervals() {
 }
 
 #[test]
-fn waits_and_skips_are_shown() {
+fn backoff_and_skips_are_exported() {
     let (metrics, series) = one_chat(Api::Openai);
     series.waiting(later(90), Some(later(80)));
     series.skipped(SkipCause::Backoff, 3);
@@ -574,7 +574,7 @@ fn waits_and_skips_are_shown() {
 }
 
 #[test]
-fn a_reload_keeps_what_is_the_same_and_drops_the_rest() {
+fn reload_keeps_series_of_unchanged_probes_only() {
     let metrics = Metrics::new(NOW);
     let old = [chat("p", &acme(Api::Openai), "m"), chat("gone", &acme(Api::Openai), "m")];
     metrics.configure(&config(old.to_vec()));
@@ -608,7 +608,7 @@ fn a_reload_keeps_what_is_the_same_and_drops_the_rest() {
 }
 
 #[test]
-fn the_daemons_own_are_there() {
+fn own_metrics_are_exported() {
     let metrics = Metrics::new(later(1_000));
     let results = Counters { errors: Arc::new(AtomicU64::new(2)), ..Counters::default() };
     metrics.count_writer("results", &results);
@@ -650,7 +650,7 @@ fn watchful(name: &str, provider: &Arc<Provider>) -> Arc<Probe> {
 }
 
 #[test]
-fn rechecks_move_nothing_but_their_own_count_and_tokens() {
+fn recheck_changes_only_its_count_and_tokens() {
     let (metrics, provider) = (Metrics::new(NOW), acme(Api::Langmart));
     let probes = vec![watchful("h", &provider), chat("p", &provider, "m")];
     metrics.configure(&config(probes.clone()));
@@ -678,7 +678,7 @@ fn rechecks_move_nothing_but_their_own_count_and_tokens() {
 }
 
 #[test]
-fn slow_runs_are_counted_where_something_counts_as_slow() {
+fn slow_runs_are_exported_only_with_slow_after() {
     let (metrics, provider) = (Metrics::new(NOW), acme(Api::Langmart));
     let probes = vec![watchful("h", &provider), chat("p", &provider, "m")];
     metrics.configure(&config(probes.clone()));
@@ -697,7 +697,7 @@ fn slow_runs_are_counted_where_something_counts_as_slow() {
 
 /// Checks the rules of `promtool check metrics` and of Prometheus' parser.
 #[test]
-fn the_page_keeps_the_rules_of_the_format() {
+fn page_conforms_to_the_text_format() {
     let metrics = Metrics::new(NOW);
     let provider = acme(Api::Langmart);
     let probes = vec![
@@ -755,7 +755,7 @@ fn the_page_keeps_the_rules_of_the_format() {
 }
 
 #[test]
-fn a_histogram_is_never_at_odds_with_itself() {
+fn histogram_is_consistent_during_updates() {
     let (metrics, series) = one_chat(Api::Openai);
     let stop = AtomicBool::new(false);
     thread::scope(|scope| {
@@ -793,7 +793,7 @@ fn a_histogram_is_never_at_odds_with_itself() {
 }
 
 #[test]
-fn how_the_daemon_fares_is_told_to_pages_as_it_is_exported() {
+fn own_state_equals_the_exported_metrics() {
     let metrics = Metrics::new(NOW);
     assert_eq!(metrics.own(), OwnNow::default());
     metrics.reloaded(true, later(100));

@@ -190,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn a_family_without_samples_leaves_no_trace() {
+    fn family_without_samples_is_omitted() {
         let mut page = Page::new(SystemTime::UNIX_EPOCH, 0);
         page.family(Header { name: "silent", kind: Kind::Gauge, help: "Nothing." });
         page.family(Header { name: "spoken", kind: Kind::Counter, help: "Something." });
@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn a_histogram_ends_with_its_count() {
+    fn histogram_ends_with_its_count() {
         let histogram = Histogram::new(&[(1.0, "1")]);
         histogram.observe(0.5);
         histogram.observe(2.0);

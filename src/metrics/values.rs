@@ -103,7 +103,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_bound_belongs_to_its_bucket() {
+    fn bound_belongs_to_its_bucket() {
         let histogram = Histogram::new(&[(0.1, "0.1"), (1.0, "1")]);
         for seconds in [0.05, 0.1, 0.100_001, 1.0, 7.0] {
             histogram.observe(seconds);
@@ -114,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn sums_of_several_threads_lose_nothing() {
+    fn sum_of_several_threads_is_exact() {
         let sum = Sum::default();
         std::thread::scope(|scope| {
             for _ in 0..4 {
@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn a_gauge_is_absent_until_set() {
+    fn gauge_is_absent_until_set() {
         let gauge = Gauge::absent();
         assert_eq!(gauge.value(), None);
         gauge.set(0.0);

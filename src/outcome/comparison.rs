@@ -111,7 +111,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_pair_of_faults_has_its_verdict() {
+    fn pair_of_faults_has_its_verdict() {
         use Fault::{Caller, Gateway, Network, None, Prober, Provider};
         use PairVerdict::{DirectFault, GatewayFault, Inconclusive, Ok, ProviderFault};
 

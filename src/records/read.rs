@@ -241,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_is_read() {
+    fn written_record_is_read_back() {
         let written = line("2026-11-22T08:00:00.123Z", "openai-chat");
         let entry = entry(written.as_bytes()).unwrap();
         assert_eq!(
@@ -267,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn torn_foreign_and_long_lines_are_skipped_and_counted() {
+    fn invalid_lines_are_skipped_and_counted() {
         let good = line("2026-11-22T08:00:00Z", "good");
         let long = "x".repeat(3 * MAX_LINE_BYTES);
         let text = format!("{good}\n{}\n\n{{}}\n{long}\nnull\n{good}\n\u{1}\n{good}", &good[..40]);
@@ -284,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn what_could_deceive_a_reader_is_foreign() {
+    fn record_with_deceptive_text_is_rejected() {
         let good = line("2026-11-22T08:00:00Z", "good");
         assert!(entry(good.as_bytes()).is_some());
         for (what, by) in [
@@ -302,7 +302,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_period_is_read_and_the_files_in_their_order() {
+    fn only_files_of_the_period_are_read_in_order() {
         let directory = tempfile::tempdir().unwrap();
         let write = |name: &str, lines: &[String]| {
             fs::write(directory.path().join(name), lines.join("\n") + "\n").unwrap();
@@ -325,14 +325,14 @@ mod tests {
     }
 
     #[test]
-    fn a_directory_that_is_not_there_is_named() {
+    fn missing_directory_is_named() {
         let error = read(Path::new("/nonexistent"), SystemTime::now(), |_| {}).unwrap_err();
         assert!(error.to_string().starts_with("cannot read /nonexistent: "), "{error}");
     }
 
     proptest! {
         #[test]
-        fn no_bytes_panic(bytes in prop::collection::vec(any::<u8>(), 0..400)) {
+        fn arbitrary_bytes_do_not_panic(bytes in prop::collection::vec(any::<u8>(), 0..400)) {
             let lines = bytes.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).count() as u64;
             let skipped = read_file(bytes.as_slice(), SystemTime::UNIX_EPOCH, &mut |_| {}).unwrap();
             prop_assert!(skipped >= lines.saturating_sub(1));

@@ -203,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn each_run_is_one_line() {
+    fn each_run_is_recorded_as_one_line() {
         let directory = tempfile::tempdir().unwrap();
         let records = Records::start(&log(Some(directory.path().to_owned()))).unwrap();
         let (probe, outcome) = (probe(), outcome());
@@ -217,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reload_moves_the_file_and_loses_nothing() {
+    fn reload_moves_the_file_and_loses_no_record() {
         let directory = tempfile::tempdir().unwrap();
         let [first, second] = ["first", "second"].map(|name| directory.path().join(name));
         let records = Records::start(&log(None)).unwrap();

@@ -213,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn the_worked_example_above_holds() {
+    fn documented_example_holds() {
         let limited = Reason::RateLimited;
         check_waits(7 * MINUTE, HOUR, &[1, 2, 4, 8, 8, 8].map(|wait| (limited, None, wait)));
     }
@@ -253,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn a_hint_moves_the_next_run_and_no_doubling() {
+    fn hint_moves_the_next_run_but_not_the_doubling() {
         use Reason::{Ok, RateLimited, Unavailable};
         let waits = [
             // The run ends 0.3 s after its slot, so a hint of one interval skips the next slot.
@@ -277,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn absurd_hints_wait_for_the_ceiling() {
+    fn huge_hint_is_limited_to_max_backoff() {
         let plan = Plan::new("p", MINUTE);
         for hint in [1e300, f64::INFINITY, f64::MAX, 3600.0] {
             let ended = plan.due(1000);
@@ -305,7 +305,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wait_ends_at_its_run_or_by_a_reload() {
+    fn backoff_ends_with_its_run_or_a_reload() {
         let plan = Plan::new("p", MINUTE);
         let mut backoff = Backoff::new(1);
         backoff.note(&outcome(Reason::RateLimited, Some(600.0)), (1, 2), plan.due(1), &plan, HOUR);
@@ -318,7 +318,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_hint_is_never_undercut_and_lands_on_the_first_due_time(
+        fn hint_ends_at_the_first_slot_after_it(
             seed: u64,
             hint in prop_oneof![0.0..1e5, any::<f64>()],
             interval in 1_u64..10_000_000,

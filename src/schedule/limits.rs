@@ -180,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn who_waits_for_its_provider_holds_up_nobody_else() {
+    fn full_provider_delays_no_other_provider() {
         let limits = Limits::new(settings(2, 1));
         let (_, first) = arrive(&limits, "a");
         let (mut second, none) = arrive(&limits, "a");
@@ -195,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn the_place_of_who_came_first_survives_its_full_provider() {
+    fn first_in_queue_keeps_its_position_if_provider_is_full() {
         let limits = Limits::new(settings(2, 1));
         let (_, a) = arrive(&limits, "a");
         let (_, b) = arrive(&limits, "b");
@@ -212,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn giving_up_frees_the_place_in_the_queue_also_when_its_turn_had_come() {
+    fn dropped_request_frees_its_queue_position() {
         let limits = Limits::new(settings(1, 1));
         let (_, slot) = arrive(&limits, "a");
         let (second, _) = arrive(&limits, "a");

@@ -411,7 +411,7 @@ mod tests {
     }
 
     #[test]
-    fn a_few_at_once_and_the_rest_evenly() {
+    fn bucket_allows_a_burst_then_refills_evenly() {
         let start = Instant::now();
         let mut bucket = Bucket::new(60, start);
         assert_eq!(free(&mut bucket, start), BURST);
@@ -427,7 +427,7 @@ mod tests {
     }
 
     #[test]
-    fn a_minute_counts_from_when_the_request_was_sent() {
+    fn minute_counts_from_the_sent_request() {
         let start = Instant::now();
         let mut bucket = Bucket::new(1, start);
         bucket.take(start);
@@ -440,7 +440,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_not_used_is_given_back() {
+    fn unused_permit_is_returned() {
         let start = Instant::now();
         let mut bucket = Bucket::new(2, start);
         bucket.take(start);
@@ -456,7 +456,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn in_no_minute_are_there_more_than_the_pace(
+        fn no_minute_exceeds_the_limit(
             paces in prop::collection::vec(1_u32..200, 1..4),
             // Pause before the next admission, time until the request is sent, and time from there
             // to the end of the run.
@@ -493,7 +493,7 @@ mod tests {
         }
 
         #[test]
-        fn the_bucket_changes_when_it_says(
+        fn bucket_changes_at_the_predicted_time(
             pace in 1_u32..5_000,
             pauses in prop::collection::vec(0_u64..70_000, 1..200),
         ) {

@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn the_worked_example_above_holds() {
+    fn documented_example_holds() {
         let plan = Plan::new("langmart-health", MINUTE);
         assert_eq!(plan.offset, 37_574_976_198);
         let due = plan.due(30_000_000);
@@ -232,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn a_run_may_be_late_by_a_quarter_and_overrun_by_a_twentieth_within_bounds() {
+    fn lateness_and_grace_are_shares_of_the_interval() {
         #[track_caller]
         fn check(interval: Duration, lateness: Duration, grace: Duration) {
             let plan = Plan::new("p", interval);
@@ -245,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn first_runs_of_rare_probes_spread_over_a_minute() {
+    fn first_runs_spread_over_a_minute() {
         let start = Moment(1_800_000_000_000_000_000);
         let mut sixths = [0_u32; 6];
         for number in 0..600 {
@@ -277,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn absurd_intervals_are_survived() {
+    fn extreme_intervals_do_not_overflow() {
         for interval in [Duration::ZERO, Duration::from_nanos(1), Duration::MAX] {
             let plan = Plan::new("p", interval);
             let now = Anchor::now();
@@ -289,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn the_anchor_maps_both_ways() {
+    fn anchor_converts_both_ways() {
         let anchor = Anchor {
             monotonic: Instant::now(),
             wall: SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000),
@@ -310,7 +310,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn due_times_are_on_the_grid_and_increase(
+        fn slots_are_equidistant(
             name in "[a-z0-9._-]{1,64}",
             interval in 1_000_000..1_000_000_000_000_000_u64,
             now in 0..4_000_000_000_000_000_000_u64,

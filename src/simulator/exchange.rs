@@ -203,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn a_written_response_keeps_case_order_and_bytes() {
+    fn parsed_response_keeps_case_order_and_bytes() {
         let raw = b"HTTP/1.1 529 Site Overloaded\nx-b: 1\nX-A:  two: parts \nx-b: 3\n\n{\"a\":1}\n\n\xff";
         let reply = Reply::parse(raw).unwrap();
         assert_eq!((reply.status, reply.phrase.as_str()), (529, "Site Overloaded"));
@@ -214,14 +214,14 @@ mod tests {
     }
 
     #[test]
-    fn a_written_response_may_end_its_lines_with_crlf_and_be_empty() {
+    fn parsed_response_may_have_crlf_and_no_body() {
         let reply = Reply::parse(b"HTTP/1.1 204 No Content\r\nA: b\r\n\r\nx\n\ny").unwrap();
         assert_eq!((reply.status, reply.headers.len(), reply.content().as_ref()), (204, 1, &b"x\n\ny"[..]));
         assert!(Reply::parse(b"HTTP/1.1 200 OK\n\n").unwrap().body.is_empty());
     }
 
     #[test]
-    fn what_is_no_response_is_refused() {
+    fn invalid_response_is_rejected() {
         check_refused("HTTP/1.1 200 OK\nA: b", "has no empty line after the headers");
         check_refused("{}\n\n", "does not begin with a status line");
         check_refused("HTTP/1.1 100 Continue\n\n", "has no status from 200 to 599");
@@ -230,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn a_query_parameter_is_found_by_its_whole_name() {
+    fn query_parameter_is_found_by_its_full_name() {
         let request = Request {
             method: "GET".to_owned(),
             target: "/models?xpageSize=7&pageSize=1".to_owned(),

@@ -296,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn every_name_gives_its_own_kind_and_back() {
+    fn fault_names_convert_both_ways() {
         for spec in &SPECS {
             assert_eq!(spec.kind.name(), spec.name);
             let text = if spec.takes.contains(&"ms") {
@@ -311,7 +311,7 @@ mod tests {
     }
 
     #[test]
-    fn a_header_gives_parameters() {
+    fn header_sets_parameters() {
         let (fault, pace) = Fault::parse("rate_limited; retry_after=6.5s ;variant=fractional").unwrap();
         let fault = fault.unwrap();
         assert_eq!(fault.kind, Kind::RateLimited);
@@ -321,7 +321,7 @@ mod tests {
     }
 
     #[test]
-    fn a_header_gives_a_pace_with_or_without_a_fault() {
+    fn header_sets_pace_with_or_without_fault() {
         let (fault, pace) = Fault::parse("pace; tokens=3").unwrap();
         assert_eq!((fault, pace.tokens()), (None, Some(3)));
         let (fault, pace) = Fault::parse("stream_stalled; token=5ms").unwrap();
@@ -330,7 +330,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_fit_is_refused() {
+    fn invalid_fault_is_rejected() {
         check_refused("rate_limit", "unknown fault \"rate_limit\"; known faults: auth_failed, ");
         check_refused("slow_headers", "the fault slow_headers needs ms");
         check_refused("slow_headers; ms=x", "ms is not a number");

@@ -318,7 +318,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_head_is_taken_apart() {
+    fn request_head_is_parsed() {
         let head = Head::parse("POST /a?b HTTP/1.1\r\nX-A: 1:2 \r\nconnection: Close").unwrap();
         assert_eq!((head.method.as_str(), head.target.as_str(), head.version()), ("POST", "/a?b", "1.1"));
         assert_eq!(head.header("x-a"), Some("1:2"));
@@ -326,7 +326,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_head_is_refused() {
+    fn invalid_request_head_is_rejected() {
         for text in ["", "GET /", "GET / HTTP/2", "GET / HTTP/1.1\r\nno colon"] {
             assert!(Head::parse(text).is_none(), "{text}");
         }

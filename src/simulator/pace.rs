@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_said_comes_from_the_next_pace() {
+    fn unset_keys_come_from_the_other_pace() {
         let gateway = pace(&[("extra", "80ms"), ("tokens", "3")]);
         let all = pace(&[("first_token", "50ms"), ("token", "10ms"), ("tokens", "8"), ("usage", "false")]);
         let both = gateway.or(&all);
@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn every_number_of_tokens_says_ok() {
+    fn any_number_of_tokens_spells_ok() {
         let said = |tokens: &str| pace(&[("tokens", tokens)]).texts().concat();
         assert_eq!([said("0"), said("1"), said("2"), said("4")], ["", "OK", "OK", "OK OK OK"]);
         assert_eq!(Pace::default().texts(), ["O", "K"]);
@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_pace_is_refused() {
+    fn invalid_pace_is_rejected() {
         #[track_caller]
         fn check(key: &str, value: &str, expected: &str) {
             assert_eq!(Pace::default().set(key, value).unwrap_err(), expected);

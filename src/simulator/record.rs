@@ -327,7 +327,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_oldest_requests_are_forgotten() {
+    fn oldest_requests_are_dropped() {
         let recorder = Recorder::default();
         for number in 0..=MAX_RECORDS {
             let entry = recorder.begin(&recorder.connection(), Instant::now(), "1.1");
@@ -355,7 +355,7 @@ mod tests {
     }
 
     #[test]
-    fn a_first_token_on_its_way_is_noted_though_its_response_is_complete() {
+    fn first_token_sent_after_completion_is_recorded() {
         let recorder = Recorder::default();
         let connection = recorder.connection();
         let first = recorder.begin(&connection, Instant::now(), "2");
@@ -370,7 +370,7 @@ mod tests {
     }
 
     #[test]
-    fn long_text_is_cut_between_characters() {
+    fn long_text_is_truncated_between_characters() {
         assert_eq!(shortened(&"é".repeat(200)).len(), MAX_TEXT);
         assert_eq!(shortened(&format!("a{}", "é".repeat(200))).len(), MAX_TEXT - 1);
     }

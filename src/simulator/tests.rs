@@ -129,7 +129,7 @@ fn check_members(answer: &Answer, status: u16, members: &[(&str, Value)]) {
 }
 
 #[test]
-fn every_service_completes_in_its_own_shape() {
+fn completions_have_the_format_of_their_service() {
     let simulator = fair();
     let check = |provider, members: &[(&str, Value)]| {
         let (path, headers, body) = chat(provider);
@@ -176,7 +176,7 @@ fn every_service_completes_in_its_own_shape() {
 }
 
 #[test]
-fn the_other_endpoints_answer() {
+fn other_endpoints_answer() {
     let simulator = fair();
     let bearer = "Authorization: Bearer sk-good\r\n";
     let check = |path: &str, headers: &str, members: &[(&str, Value)]| {
@@ -224,7 +224,7 @@ fn the_other_endpoints_answer() {
 }
 
 #[test]
-fn each_service_refuses_keys_in_its_own_words() {
+fn invalid_keys_are_rejected_in_the_service_format() {
     let simulator = fair();
     let check = |path: &str, headers: &str, status: u16, members: &[(&str, Value)]| {
         check_members(&ask(&simulator, "GET", path, headers, ""), status, members);
@@ -288,7 +288,7 @@ fn each_service_refuses_keys_in_its_own_words() {
 }
 
 #[test]
-fn wrong_calls_are_told_apart() {
+fn invalid_calls_are_distinguished() {
     let simulator = scripted("[models]\nopenai = ['added']");
     let json = "Content-Type: application/json\r\nAuthorization: Bearer k\r\n";
     let check = |method: &str, path: &str, body: &Value, status: u16, members: &[(&str, Value)]| {
@@ -346,7 +346,7 @@ fn wrong_calls_are_told_apart() {
 }
 
 #[test]
-fn a_body_is_read_as_json_only_where_it_says_so_and_is_not_too_long() {
+fn body_needs_json_content_type_and_bounded_size() {
     let simulator = fair();
     let (path, _, body) = chat(Provider::Openai);
     let answer = ask(&simulator, "POST", &path, "Authorization: Bearer k\r\n", &body);
@@ -426,7 +426,7 @@ fn rate_limits_come_in_each_dialect() {
 }
 
 #[test]
-fn failures_have_the_status_and_code_of_each_service() {
+fn failures_have_status_and_code_of_their_service() {
     let simulator = fair();
     let check = |provider, simulate: &str, status: u16, pointer: &str, expected: Value| {
         check_members(&ask_chat(&simulator, provider, simulate), status, &[(pointer, expected)]);
@@ -497,7 +497,7 @@ fn failures_have_the_status_and_code_of_each_service() {
 }
 
 #[test]
-fn two_hundreds_can_lie() {
+fn status_200_can_carry_a_failure() {
     let simulator = fair();
     let answer = ask_chat(&simulator, Provider::Langmart, "error_in_200");
     check_members(&answer, 200, &[("/success", json!(false))]);
@@ -572,7 +572,7 @@ fn status_pages_and_balances_have_states() {
 }
 
 #[test]
-fn a_written_response_is_played_as_it_stands() {
+fn scripted_response_is_sent_unchanged() {
     let raw = b"HTTP/1.1 429 Too Many Requests\nx-SECOND: 2\nDate: Sun, 22 Nov 2026 08:00:00 GMT\nA-first: 1\n\n{\"a\": 1}";
     let simulator = start(Scenario::default().play(Some("/models"), raw).unwrap());
     let (bytes, end) =
@@ -588,7 +588,7 @@ fn a_written_response_is_played_as_it_stands() {
 }
 
 #[test]
-fn a_scenario_scripts_and_can_be_exchanged() {
+fn scenario_can_be_replaced() {
     let simulator = scripted(
         "[[rule]]\nprovider = 'openai'\nmodel = 'gpt-4o-mini'\ncalls = { from = 2, to = 2 }\nfault = 'unavailable'\nretry_after = '5s'\n\
          [[rule]]\npath = '/teapot'\nrespond = { status = 418, headers = { X-Tea = 'green' }, body = 'short' }",
@@ -646,7 +646,7 @@ fn connections_end_as_scripted() {
 }
 
 #[test]
-fn stopping_ends_what_is_stalled() {
+fn stop_ends_stalled_connections() {
     let mut simulator = fair();
     let mut stream = connect(&simulator);
     stream.write_all(request("GET", "/langmart/health", "x-simulate: stall\r\n", "").as_bytes()).unwrap();
@@ -663,7 +663,7 @@ fn stopping_ends_what_is_stalled() {
 }
 
 #[test]
-fn the_record_says_who_asked_for_what_and_keeps_no_key() {
+fn record_has_request_properties_but_no_key() {
     let simulator = fair();
     let mut stream = connect(&simulator);
     let mut buffer = [0; 4096];
@@ -722,7 +722,7 @@ fn check_order(writes: &[Write], seen: &[(Instant, usize)]) {
 }
 
 #[test]
-fn pauses_are_kept_and_each_write_is_noted_before_it_is_seen() {
+fn writes_are_paced_and_recorded_before_they_arrive() {
     let simulator = fair();
     let pause = Duration::from_millis(20);
     let (path, headers, body) = chat(Provider::Openai);
@@ -742,7 +742,7 @@ fn pauses_are_kept_and_each_write_is_noted_before_it_is_seen() {
 }
 
 #[test]
-fn slow_headers_wait_from_the_end_of_the_request() {
+fn slow_headers_delay_from_the_end_of_the_request() {
     let simulator = scripted("[[rule]]\nfault = 'slow_headers'\nms = 30");
     let answer = ask(&simulator, "GET", "/langmart/health", "", "");
     check_members(&answer, 200, &[("/status", json!("ok"))]);
@@ -775,7 +775,7 @@ fn handshake(simulator: &Simulator, name: &str) -> io::Result<StreamOwned<Client
 }
 
 #[test]
-fn certificates_are_good_or_bad_by_name() {
+fn certificate_validity_depends_on_the_name() {
     let simulator = fair();
     for name in ["localhost", "127.0.0.1", "::1", "api.sim.test", "sim.test"] {
         handshake(&simulator, name).unwrap_or_else(|error| panic!("{name}: {error}"));
@@ -830,7 +830,7 @@ fn http2_client(simulator: &Simulator) -> reqwest::Client {
 }
 
 #[test]
-fn http2_gives_the_same_answers_and_ends() {
+fn http2_has_the_same_answers_and_endings() {
     let simulator = fair();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let client = http2_client(&simulator);

@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn pauses_end_in_the_order_of_their_times_and_never_early() {
+    fn pauses_end_in_order_and_never_early() {
         let timer = Timer::start().unwrap();
         let clock = timer.clock();
         runtime().block_on(async {
@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn pauses_given_up_do_not_pile_up() {
+    fn abandoned_pauses_are_removed() {
         let timer = Timer::start().unwrap();
         let clock = timer.clock();
         runtime().block_on(async {
@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn dropping_the_timer_ends_its_thread_though_a_pause_is_pending() {
+    fn dropped_timer_ends_despite_a_pending_pause() {
         let timer = Timer::start().unwrap();
         let clock = timer.clock();
         runtime().block_on(async {

@@ -51,7 +51,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_has_it_at_a_time() {
+    fn directory_is_locked_by_one_process() {
         let place = tempfile::tempdir().unwrap();
         let directory = place.path().join("state");
         let first = claim(&directory).unwrap();
@@ -62,7 +62,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_directory_is_left_to_the_writer() {
+    fn file_in_place_of_the_directory_is_not_locked() {
         let file = tempfile::NamedTempFile::new().unwrap();
         assert!(claim(file.path()).unwrap().is_none());
     }

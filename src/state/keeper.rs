@@ -249,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn what_comes_with_a_change_is_released_in_order_once_that_is_on_disk() {
+    fn items_are_released_in_order_after_their_write() {
         let directory = tempfile::tempdir().unwrap();
         let (keeper, released) = keeper(directory.path());
         let who = identity("p");
@@ -273,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn what_follows_a_wait_is_released_once_that_is_on_disk() {
+    fn item_is_released_after_earlier_changes() {
         let directory = tempfile::tempdir().unwrap();
         let (keeper, released) = keeper(directory.path());
         keeper.waits(&identity("p"), Some(KeptBackoff { until: None, step: 4 }));
@@ -284,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn a_panic_costs_what_it_happened_with_and_is_counted() {
+    fn panic_in_release_loses_one_item() {
         let directory = tempfile::tempdir().unwrap();
         let (sender, released) = mpsc::channel();
         let release = move |number| {
@@ -303,7 +303,7 @@ mod tests {
     }
 
     #[test]
-    fn a_disk_that_cannot_be_written_costs_no_record() {
+    fn unwritable_disk_loses_no_record() {
         let directory = tempfile::tempdir().unwrap();
         // A file in place of the directory.
         let place = directory.path().join("taken");
@@ -354,7 +354,7 @@ mod tests {
     }
 
     #[test]
-    fn a_disk_that_hangs_delays_nobody_and_costs_no_record() {
+    fn blocked_disk_delays_no_caller_and_loses_no_record() {
         let directory = tempfile::tempdir().unwrap();
         let (keeper, released) = hanging(directory.path());
         for number in 1..=CAPACITY + 1 {
@@ -372,7 +372,7 @@ mod tests {
     }
 
     #[test]
-    fn a_disk_that_hangs_costs_no_last_value() {
+    fn blocked_disk_loses_no_latest_value() {
         let directory = tempfile::tempdir().unwrap();
         let (keeper, _released) = hanging(directory.path());
         let [p, q, r] = ["p", "q", "r"].map(identity);
@@ -402,7 +402,7 @@ mod tests {
     }
 
     #[test]
-    fn a_disk_that_hangs_at_the_stop_costs_no_record() {
+    fn disk_blocked_at_the_stop_loses_no_record() {
         let directory = tempfile::tempdir().unwrap();
         let (keeper, released) = hanging(directory.path());
         keeper.ran(&identity("p"), SystemTime::UNIX_EPOCH, true, 1);
@@ -414,7 +414,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stop_at_any_moment_returns_when_all_records_are_released_in_order() {
+    fn stop_at_any_time_releases_all_in_order() {
         // Enough records to be moved for a while from the pending to the written ones.
         const RECORDS: u32 = 2000;
         for round in 0..100 {
@@ -434,7 +434,7 @@ mod tests {
     }
 
     #[test]
-    fn a_probe_that_a_reload_brings_back_begins_anew() {
+    fn probe_restored_by_a_reload_has_no_state() {
         let directory = tempfile::tempdir().unwrap();
         let (keeper, _released) = hanging(directory.path());
         let [p, q] = ["p", "q"].map(identity);
@@ -448,7 +448,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reload_forgets_who_is_gone() {
+    fn reload_drops_removed_probes() {
         let directory = tempfile::tempdir().unwrap();
         let (keeper, _released) = keeper(directory.path());
         let all = ["b", "a", "c"].map(identity);

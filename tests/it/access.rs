@@ -43,7 +43,7 @@ fn ask(daemon: &Daemon, request_line: &str, headers: &str) -> String {
 }
 
 #[test]
-fn who_is_no_user_gets_401_whatever_is_asked_for() {
+fn request_without_user_gets_401_on_every_path() {
     let place = Place::new("");
     let config = |users: &str| format!("{LISTEN}{users}");
     place.write("config.toml", &config(&basic_auth(&[("alice", "wonderland", 5), ("bob", "builder", 6)])));
@@ -108,7 +108,7 @@ fn who_is_no_user_gets_401_whatever_is_asked_for() {
 }
 
 #[test]
-fn passwords_that_are_checked_hold_up_neither_runs_nor_scrapes() {
+fn password_checks_delay_neither_runs_nor_scrapes() {
     let simulator = simulator("");
     let probe = format!(
         "[defaults]\ninterval = \"500ms\"\n[provider.openai]\nbase_url = \"http://{}/openai/v1\"\n{KEY}\nchecks = [\"auth\"]\n",
@@ -247,7 +247,7 @@ fn scan(address: SocketAddr) -> (Vec<String>, Vec<[String; 3]>) {
 }
 
 #[test]
-fn a_scanner_finds_tls_1_2_and_1_3_and_no_weak_suite() {
+fn tls_scan_finds_1_2_and_1_3_and_no_weak_suite() {
     if !parts::has(&["sslscan", "openssl"], false) {
         return;
     }
@@ -296,7 +296,7 @@ fn a_scanner_finds_tls_1_2_and_1_3_and_no_weak_suite() {
 }
 
 #[test]
-fn a_certificate_is_taken_over_when_it_is_renewed_and_good() {
+fn renewed_valid_certificate_is_loaded() {
     if !parts::has(&["curl"], false) {
         return;
     }

@@ -156,7 +156,7 @@ fn dashboards_name_only_what_exists() {
 }
 
 #[test]
-fn a_name_that_does_not_exist_is_found() {
+fn unknown_metric_name_is_detected() {
     let known = Known::new();
     let missed = |text: &str| std::panic::catch_unwind(|| known.check("", text)).is_err();
     assert!(missed("langmart_probe_sucess"));
@@ -167,7 +167,7 @@ fn a_name_that_does_not_exist_is_found() {
 }
 
 #[test]
-fn every_alert_has_its_runbook_and_every_runbook_its_alert() {
+fn alerts_and_runbooks_correspond() {
     let alerts = alerts();
     assert!(alerts.len() > 30);
     let pages = fs::read_dir(packaging("runbooks")).unwrap().map(|entry| entry.unwrap().file_name());
@@ -198,7 +198,7 @@ fn every_alert_has_its_runbook_and_every_runbook_its_alert() {
 }
 
 #[test]
-fn a_runbook_says_how_urgent_its_alert_is() {
+fn runbooks_state_the_severity() {
     let rules = read("prometheus/langmart-prober.alerts.yml");
     for rule in rules.split("      - alert: ").skip(1) {
         let name = rule.lines().next().unwrap();
@@ -235,7 +235,7 @@ fn runbooks_name_only_what_exists() {
 }
 
 #[test]
-fn the_files_are_what_their_source_makes_of_them() {
+fn generated_files_match_their_source() {
     if !parts::has(&["python3"], false) {
         return;
     }

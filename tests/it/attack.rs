@@ -181,7 +181,7 @@ fn flood(address: SocketAddr, bytes: &[u8], stop: &AtomicBool) {
 }
 
 #[test]
-fn under_attack_every_run_begins_and_the_lag_stays_within_noise() {
+fn attack_delays_no_run() {
     let limit = getrlimit(Resource::Nofile);
     setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }).unwrap();
     let simulator = simulator("");

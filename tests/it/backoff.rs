@@ -35,7 +35,7 @@ fn wait_after(requests: &[Recorded], status: u16) -> Duration {
 }
 
 #[test]
-fn no_request_before_the_hint_has_passed() {
+fn hint_delays_the_next_request() {
     let limited = "[[rule]]\ncalls = { from = 3, to = 3 }\nfault = \"rate_limited\"\nretry_after = \"2s\"";
     let simulator = simulator(limited);
     let place = groq(&simulator, "1h");
@@ -67,7 +67,7 @@ fn no_request_before_the_hint_has_passed() {
 }
 
 #[test]
-fn a_wait_has_its_ceiling() {
+fn backoff_is_limited_to_max_backoff() {
     let limited = "[[rule]]\ncalls = { from = 1, to = 1 }\nfault = \"rate_limited\"\nretry_after = \"1h\"";
     let simulator = simulator(limited);
     let place = groq(&simulator, "1s");
@@ -81,7 +81,7 @@ fn a_wait_has_its_ceiling() {
 }
 
 #[test]
-fn a_reload_that_changes_the_key_ends_the_wait() {
+fn reload_with_another_key_ends_backoff() {
     let limited = "[[rule]]\nkey_contains = \"test\"\nfault = \"rate_limited\"\nretry_after = \"1h\"";
     let simulator = simulator(limited);
     let place = groq(&simulator, "1h");

@@ -50,7 +50,7 @@ fn job(name: &str, exporter: SocketAddr, targets: &[(&str, &str)]) -> String {
 }
 
 #[test]
-fn existing_queries_give_the_same_results() {
+fn blackbox_queries_give_the_same_results() {
     if !parts::has(&["prometheus", EXPORTER], false) {
         return;
     }

@@ -64,7 +64,7 @@ fn midnight() -> f64 {
 }
 
 #[test]
-fn runs_stop_stay_stopped_over_a_restart_and_go_on_the_next_day() {
+fn exhausted_budget_survives_a_restart_until_next_day() {
     let simulator = simulator("");
     let place = place(&simulator, "daily_tokens = 60");
     let mut daemon = place.daemon();
@@ -110,7 +110,7 @@ fn runs_stop_stay_stopped_over_a_restart_and_go_on_the_next_day() {
 }
 
 #[test]
-fn a_reload_keeps_what_is_spent_and_a_higher_limit_lets_runs_go_on() {
+fn reload_keeps_spending_and_raises_the_limit() {
     let simulator = simulator("");
     let place = place(&simulator, "daily_cost_usd = 0.08");
     let mut daemon = place.daemon();
@@ -136,7 +136,7 @@ fn a_reload_keeps_what_is_spent_and_a_higher_limit_lets_runs_go_on() {
 }
 
 #[test]
-fn a_run_costs_what_its_tokens_do() {
+fn run_is_charged_for_its_tokens() {
     let simulator = simulator(
         "[[rule]]\npath = \"/chat\"\ncalls = { from = 3, to = 3 }\nfault = \"rate_limited\"\nretry_after = \"0s\"",
     );
@@ -163,7 +163,7 @@ fn a_run_costs_what_its_tokens_do() {
 }
 
 #[test]
-fn an_outage_takes_the_most_where_a_model_may_have_answered_and_nothing_where_none_can() {
+fn outage_charges_only_runs_that_may_be_answered() {
     for (fault, takes) in [("fault = \"unavailable\"", false), ("fault = \"gateway_timeout\"", true)] {
         let simulator = simulator("");
         play(&simulator, &format!("[[rule]]\npath = \"/chat\"\n{fault}"));
@@ -184,13 +184,13 @@ fn an_outage_takes_the_most_where_a_model_may_have_answered_and_nothing_where_no
 }
 
 #[test]
-fn the_next_midnight_is_ahead() {
+fn next_midnight_is_in_the_future() {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs_f64();
     assert!(midnight() > now && midnight() - now <= 86_400.0);
 }
 
 #[test]
-fn what_is_spent_is_kept_where_a_reload_takes_the_budget_away_and_brings_it_back() {
+fn spending_survives_removal_of_the_budget() {
     let simulator = simulator("");
     let place = place(&simulator, "daily_tokens = 40");
     let with_budget = fs::read_to_string(place.path("config.toml")).unwrap();

@@ -131,7 +131,7 @@ fn commanded(place: &Place, subcommand: &str) -> Command {
 }
 
 #[test]
-fn nothing_that_is_said_has_a_secret_in_it() {
+fn daemon_output_has_no_secret() {
     let simulator = simulator("");
     let place = Place::new("");
     let good = config(&simulator, &place);
@@ -193,7 +193,7 @@ fn nothing_that_is_said_has_a_secret_in_it() {
 }
 
 #[test]
-fn the_commands_say_no_secret_either() {
+fn command_output_has_no_secret() {
     let simulator = simulator("");
     let place = Place::new("");
     place.write("config.toml", &config(&simulator, &place));

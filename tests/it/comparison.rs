@@ -92,12 +92,12 @@ fn both_ways_good() {
 }
 
 #[test]
-fn the_gateway_alone_fails() {
+fn gateway_failure_is_gateway_fault() {
     check_verdict(&fault("langmart", "unavailable"), "gateway_fault");
 }
 
 #[test]
-fn the_provider_fails_by_both_ways() {
+fn provider_failure_on_both_paths_is_provider_fault() {
     check_verdict(
         &(fault("langmart", "gateway_timeout") + &fault("openai", "server_error")),
         "provider_fault",
@@ -105,17 +105,17 @@ fn the_provider_fails_by_both_ways() {
 }
 
 #[test]
-fn the_direct_way_alone_fails() {
+fn direct_failure_is_direct_fault() {
     check_verdict(&fault("openai", "server_error"), "direct_fault");
 }
 
 #[test]
-fn a_bad_key_of_ours_says_nothing_of_either() {
+fn bad_key_is_inconclusive() {
     check_verdict(&fault("langmart", "auth_failed"), "inconclusive");
 }
 
 #[test]
-fn who_is_held_back_makes_no_pair_and_holds_nobody_up() {
+fn probe_in_backoff_makes_no_pair_and_delays_no_other() {
     let simulator = simulator(&(fault("openai", "rate_limited") + "retry_after = \"3600s\"\n"));
     let (place, mut daemon) = compared(&simulator);
     let runs = |scrape: &Scrape, probe| scrape.value("langmart_probe_runs_total", &[("probe", probe)]);
@@ -134,7 +134,7 @@ fn who_is_held_back_makes_no_pair_and_holds_nobody_up() {
 }
 
 #[test]
-fn a_reload_keeps_the_counters_of_an_unchanged_comparison() {
+fn reload_keeps_counters_of_unchanged_comparison() {
     let simulator = simulator("");
     let place = Place::new("");
     let config = configuration(&simulator, &place, CALM, "chat", "");
@@ -167,7 +167,7 @@ fn a_reload_keeps_the_counters_of_an_unchanged_comparison() {
 }
 
 #[test]
-fn a_pool_is_as_available_as_the_weight_of_its_members() {
+fn pool_availability_is_weighted() {
     let simulator = simulator(&fault("langmart", "unavailable"));
     let pools = "[provider.groq]\nbase_url = \"http://SIMULATOR/groq/openai/v1\"\nchecks = [\"auth\"]\nKEY\n\
                  [defaults]\ninterval = \"168h\"\n\
@@ -195,7 +195,7 @@ fn a_pool_is_as_available_as_the_weight_of_its_members() {
 }
 
 #[test]
-fn a_long_prompt_is_sent_and_answered() {
+fn long_prompt_is_sent_and_answered() {
     let simulator = simulator("");
     let place = Place::new("");
     let config = configuration(&simulator, &place, "interval = \"10m\"", "stream", "");
@@ -229,7 +229,7 @@ mod phases {
     }
 
     #[test]
-    fn what_the_gateway_adds_is_measured_as_it_was_added() {
+    fn gateway_overhead_is_measured_exactly() {
         let simulator = simulator(
             "[[rule]]\npath = \"/chat\"\npace = { processing = \"5ms\", first_token = \"20ms\", token = \"5ms\", \
              tokens = 5, usage = true }\n\

@@ -83,7 +83,7 @@ fn messages(path: &Path) -> String {
 }
 
 #[test]
-fn every_bad_file_has_its_exact_messages() {
+fn bad_file_has_its_exact_messages() {
     let mut failures = Vec::new();
     for path in bad_files() {
         let actual = messages(&path);
@@ -96,7 +96,7 @@ fn every_bad_file_has_its_exact_messages() {
 }
 
 #[test]
-fn no_bad_file_leaks_a_secret() {
+fn bad_file_leaks_no_secret() {
     for path in bad_files() {
         let text = fs::read_to_string(&path).unwrap();
         for keys in [Keys::Required, Keys::Reported, Keys::ReportedOf(&[]), Keys::Skipped] {
@@ -109,7 +109,7 @@ fn no_bad_file_leaks_a_secret() {
 }
 
 #[test]
-fn what_is_loaded_shows_no_secret() {
+fn loaded_configuration_shows_no_secret() {
     let directory = tempfile::tempdir().unwrap();
     let (key, path) = (directory.path().join("key"), directory.path().join("config.toml"));
     fs::write(&key, "sk-canary-file\n").unwrap();
@@ -150,7 +150,7 @@ fn what_is_loaded_shows_no_secret() {
 }
 
 #[test]
-fn an_empty_file_is_all_defaults() {
+fn empty_file_has_all_defaults() {
     let config = good("");
     assert_eq!(config.server.listen.to_string(), "127.0.0.1:10429");
     assert_eq!(config.log.filter, "info");
@@ -165,7 +165,7 @@ fn an_empty_file_is_all_defaults() {
 }
 
 #[test]
-fn key_of_another_service_is_a_warning() {
+fn key_at_unusual_host_is_a_warning() {
     let provider = |name: &str, api: &str, url: &str, key: &str| {
         let url = if url.is_empty() { String::new() } else { format!("base_url = \"{url}\"\n") };
         let section = format!("[provider.{name}]\napi = \"{api}\"\n{url}");
@@ -214,7 +214,7 @@ fn key_of_another_service_is_a_warning() {
 }
 
 #[test]
-fn what_can_be_lived_with_is_a_warning() {
+fn tolerable_problem_is_a_warning() {
     assert_eq!(
         warnings("[provider.langmart]\n[provider.groq]\nhealth_path = \"/h\"\nchecks = [\"health\"]\n"),
         [
@@ -234,7 +234,7 @@ fn what_can_be_lived_with_is_a_warning() {
 }
 
 #[test]
-fn a_listener_for_everyone_wants_consent() {
+fn public_listener_requires_consent() {
     let config = good(
         "[server]\nlisten = \"[::]:0\"\nallow_unauthenticated = true\nhostnames = [\"A.Example\", \"::1\"]",
     );
@@ -317,7 +317,7 @@ fn every_api_has_its_base_url() {
 }
 
 #[test]
-fn status_pages_are_known_of_who_is_at_the_default_base_url() {
+fn default_status_page_needs_default_base_url() {
     for (api, expected) in [
         ("langmart", None),
         ("openai", Some("https://status.openai.com/api/v2/summary.json")),
@@ -362,7 +362,7 @@ fn base_urls_lose_what_is_appended_to_them() {
 }
 
 #[test]
-fn a_key_may_go_over_plain_http_where_nobody_listens_or_it_is_allowed() {
+fn key_over_plain_http_needs_loopback_or_consent() {
     for rest in
         ["base_url = \"http://127.0.0.1:1\"", "base_url = \"http://a.example\"\nallow_plain_http = true"]
     {
@@ -371,7 +371,7 @@ fn a_key_may_go_over_plain_http_where_nobody_listens_or_it_is_allowed() {
 }
 
 #[test]
-fn a_server_of_ones_own_may_need_no_key() {
+fn own_server_may_need_no_key() {
     let config = good(
         "[provider.vllm]\napi = \"openai\"\nbase_url = \"http://10.0.0.9:8000/v1\"\nchecks = [\"models\"]",
     );
@@ -379,7 +379,7 @@ fn a_server_of_ones_own_may_need_no_key() {
 }
 
 #[test]
-fn the_environments_proxy_holds_unless_the_file_says_otherwise() {
+fn environment_proxy_applies_unless_overridden() {
     let variable = |name: &str| match name {
         "HTTPS_PROXY" => Some("proxy.example:3128".into()),
         "NO_PROXY" => Some("groq.com".into()),
@@ -435,7 +435,7 @@ fn environment_proxy_may_carry_credentials() {
 }
 
 #[test]
-fn environment_proxy_credentials_yield_to_the_file() {
+fn file_overrides_environment_proxy_credentials() {
     let credentials = |lines: &str| {
         let config = with_proxy("http://user:canary@p.example:3128", lines).unwrap().config;
         let provider = &config.providers["langmart"];
@@ -448,7 +448,7 @@ fn environment_proxy_credentials_yield_to_the_file() {
 }
 
 #[test]
-fn environment_proxy_that_cannot_be_used_is_refused() {
+fn unusable_environment_proxy_is_rejected() {
     for (value, reason) in [
         ("http://us%3Aer:canary@p.example", "a user with a colon in its name"),
         ("http://user:canary%0d%0aX@p.example", "control characters"),
@@ -470,7 +470,7 @@ fn environment_proxy_that_cannot_be_used_is_refused() {
 }
 
 #[test]
-fn proxy_without_a_port_has_that_of_its_scheme() {
+fn proxy_without_port_uses_the_default_of_its_scheme() {
     for (written, port) in [
         ("http://p.example", 80),
         ("http://p.example/", 80),
@@ -488,7 +488,7 @@ fn proxy_without_a_port_has_that_of_its_scheme() {
 }
 
 #[test]
-fn a_proxy_of_any_kind_and_its_credentials() {
+fn proxy_kinds_and_credentials_are_parsed() {
     for (written, host, port) in [
         ("http://Proxy.Example:80", "proxy.example", 80),
         ("https://proxy.example:443/", "proxy.example", 443),
@@ -529,7 +529,7 @@ fn name_servers_are_addresses() {
 }
 
 #[test]
-fn probes_come_in_the_order_of_the_file_and_inherit() {
+fn probes_keep_file_order_and_inherit() {
     let config = good(
         r#"
         [[probe]]
@@ -564,7 +564,7 @@ fn probes_come_in_the_order_of_the_file_and_inherit() {
 }
 
 #[test]
-fn an_http_probe_is_what_was_written() {
+fn http_probe_is_loaded_as_written() {
     let config = good(
         r#"
         [provider.langmart]
@@ -595,7 +595,7 @@ fn an_http_probe_is_what_was_written() {
 }
 
 #[test]
-fn what_becomes_of_a_key_that_cannot_be_read_is_the_callers_choice() {
+fn unreadable_key_is_error_or_warning_by_option() {
     let text = "[provider.langmart]\napi_key = { credential = \"langmart\" }\nchecks = [\"auth\"]\n\
                 headers = { x-tenant = { env = \"UNSET\" } }";
     let load = |keys| parse(text, "config.toml", keys, &ENVIRONMENT);
@@ -612,7 +612,7 @@ fn what_becomes_of_a_key_that_cannot_be_read_is_the_callers_choice() {
 }
 
 #[test]
-fn a_thousand_probes_a_second_are_allowed_and_eleven_thousand_are_not() {
+fn number_of_probes_is_limited() {
     let file = |count: usize| {
         let probe = |n| {
             format!(
@@ -627,7 +627,7 @@ fn a_thousand_probes_a_second_are_allowed_and_eleven_thousand_are_not() {
 }
 
 #[test]
-fn unreadable_file_has_a_message_and_remedy() {
+fn unreadable_file_error_has_its_cause() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("config.toml");
     let why = || load(&path, Keys::Required, &ENVIRONMENT).unwrap_err().to_string();
@@ -677,7 +677,7 @@ fn stream_probe(name: &str, provider: &str, model: &str) -> String {
 }
 
 #[test]
-fn a_stream_has_its_own_defaults() {
+fn stream_has_its_own_defaults() {
     let text = [
         stream_probe("a", "langmart", "openai/gpt-4o-mini"),
         stream_probe("b", "langmart", "openai/gpt-5-mini"),
@@ -700,7 +700,7 @@ fn a_stream_has_its_own_defaults() {
 }
 
 #[test]
-fn what_would_call_a_healthy_stream_down_is_warned_of() {
+fn too_strict_stream_settings_are_warned_of() {
     let text = format!(
         "[provider.langmart]\napi_key = {{ env = \"LANGMART_API_KEY\" }}\n{}max_tokens = 1023\n{}timeout = \"20s\"\nstall_timeout = \"20s\"\n{}max_tokens = 16\n",
         stream_probe("a", "langmart", "openai/gpt-5-mini"),
@@ -752,7 +752,7 @@ fn comparisons_and_pools_put_probes_together() {
 }
 
 #[test]
-fn a_comparison_of_two_models_is_doubtful() {
+fn comparison_of_two_models_is_a_warning() {
     assert_eq!(warnings(&comparison("anthropic/claude-haiku-4.5", "claude-haiku-4-5-20251001")), [""; 0]);
     assert_eq!(
         warnings(&comparison("openai/gpt-4o-mini", "claude-haiku-4-5")),
@@ -828,7 +828,7 @@ fn uncommented(mark: &str) -> String {
 }
 
 #[test]
-fn what_the_example_shows_as_defaults_are_the_defaults() {
+fn example_defaults_match_the_code() {
     let defaults = uncommented("# ");
     assert_ne!(defaults, EXAMPLE);
     assert_eq!(format!("{:#?}", good(EXAMPLE)), format!("{:#?}", good(&defaults)));
@@ -836,7 +836,7 @@ fn what_the_example_shows_as_defaults_are_the_defaults() {
 }
 
 #[test]
-fn every_example_of_a_value_is_accepted() {
+fn example_values_are_accepted() {
     // Each alone: an example may be the default's alternative, and one of them is for a method that has a body.
     let lines: Vec<&str> = EXAMPLE.lines().collect();
     let examples = lines.iter().enumerate().filter_map(|(n, line)| Some((n, line.strip_prefix("#e.g. ")?)));
@@ -852,7 +852,7 @@ fn every_example_of_a_value_is_accepted() {
 }
 
 #[test]
-fn every_key_is_in_the_example() {
+fn example_has_every_key() {
     let probe = "name = \"p\"\nprovider = \"langmart\"\ncheck = \"http\"\npath = \"/\"";
     let sections = [
         "",
@@ -883,19 +883,19 @@ fn every_key_is_in_the_example() {
 
 proptest! {
     #[test]
-    fn no_text_panics(text in "\\PC*|[a-z\\[\\]{}=\"'.,#0-9\n -]{0,200}") {
+    fn arbitrary_text_does_not_panic(text in "\\PC*|[a-z\\[\\]{}=\"'.,#0-9\n -]{0,200}") {
         let _ = read(&text);
     }
 
     #[test]
-    fn no_bytes_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+    fn arbitrary_bytes_do_not_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
         let file = tempfile::NamedTempFile::new().unwrap();
         fs::write(file.path(), bytes).unwrap();
         let _ = load(file.path(), Keys::Required, &ENVIRONMENT);
     }
 
     #[test]
-    fn no_damage_to_a_good_file_panics(
+    fn damaged_file_does_not_panic(
         cuts in prop::collection::vec((any::<prop::sample::Index>(), 0..40_usize, "[\\PC\n]{0,3}"), 1..6)
     ) {
         let mut text: Vec<char> = uncommented("#e.g. ").chars().collect();
@@ -908,7 +908,7 @@ proptest! {
     }
 
     #[test]
-    fn no_value_of_any_type_panics(
+    fn arbitrary_value_types_do_not_panic(
         key in prop::sample::select(vec![
             "server.listen", "server.hostnames", "server.tls", "server.basic_auth", "server.basic_auth.alice", "log.level", "log.max_file_size", "log.directory",
             "schedule.max_backoff", "defaults.interval", "defaults.generation.timeout", "provider.langmart.api",
@@ -933,7 +933,7 @@ proptest! {
 }
 
 #[test]
-fn a_plan_above_its_pace_is_warned_of() {
+fn schedule_above_rate_limit_is_warned_of() {
     let file = |pace: u32| {
         format!(
             "[provider.langmart]\napi_key = {{ env = \"LANGMART_API_KEY\" }}\nrequests_per_minute = {pace}\n\
@@ -949,7 +949,7 @@ fn a_plan_above_its_pace_is_warned_of() {
 }
 
 #[test]
-fn a_slowness_that_no_run_reaches_is_warned_of() {
+fn unreachable_slow_after_is_warned_of() {
     let file = |slow_after: &str| {
         format!(
             "[[probe]]\nname = \"a\"\nprovider = \"langmart\"\ncheck = \"health\"\nslow_after = \"{slow_after}\"\n\
@@ -963,7 +963,7 @@ fn a_slowness_that_no_run_reaches_is_warned_of() {
 }
 
 #[test]
-fn rechecks_have_the_waits_of_the_guide() {
+fn recheck_waits_match_the_guide() {
     let probe = |keys: &str| {
         let text = format!(
             "[provider.langmart]\n[[probe]]\nname = \"a\"\nprovider = \"langmart\"\ncheck = \"health\"\n{keys}\n"

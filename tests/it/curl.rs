@@ -27,7 +27,7 @@ fn ask(probe: &Probe) -> String {
 }
 
 #[test]
-fn a_shell_runs_them_and_they_are_understood() {
+fn curl_commands_run_in_a_shell() {
     if !parts::has(&["curl", "sh"], false) {
         return;
     }
@@ -77,7 +77,7 @@ fn a_shell_runs_them_and_they_are_understood() {
 }
 
 #[test]
-fn what_may_be_secret_is_a_variable() {
+fn curl_secrets_are_variables() {
     let provider = probes::provider(Api::Openai, "http://127.0.0.1:9/v1");
     let request = HttpRequest {
         method: "POST".parse().unwrap(),

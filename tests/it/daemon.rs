@@ -29,7 +29,7 @@ fn auth(simulator: &Simulator, interval: &str) -> String {
 }
 
 #[test]
-fn before_the_first_run_counters_stand_at_zero_and_gauges_are_absent() {
+fn before_first_run_counters_are_zero_and_gauges_absent() {
     let simulator = simulator("");
     // With a week from run to run none falls into this test.
     let place = Place::new(&format!("{LISTEN}{}", auth(&simulator, "168h")));
@@ -63,7 +63,7 @@ fn before_the_first_run_counters_stand_at_zero_and_gauges_are_absent() {
 }
 
 #[test]
-fn every_run_has_its_record() {
+fn run_has_its_record() {
     let simulator = simulator("[[rule]]\nfault = \"unavailable\"\nprobability = 0.3");
     let probe = |number| {
         format!(
@@ -103,7 +103,7 @@ fn every_run_has_its_record() {
 }
 
 #[test]
-fn the_log_speaks_when_a_state_changes() {
+fn log_reports_state_changes_only() {
     let simulator = simulator("");
     let place = Place::new(&format!("{LISTEN}{}", auth(&simulator, "1s")));
     let mut daemon = place.daemon();
@@ -144,7 +144,7 @@ fn in_the_middle_of_a_run(milliseconds: u64) -> (Simulator, Place, Daemon) {
 }
 
 #[test]
-fn a_stop_waits_for_the_runs_in_flight() {
+fn stop_waits_for_runs_in_flight() {
     let (simulator, place, mut daemon) = in_the_middle_of_a_run(1500);
     daemon.signal(Signal::TERM);
     wait_for("readiness to end", || (daemon.get("/-/ready").status == 503).then_some(()));
@@ -158,7 +158,7 @@ fn a_stop_waits_for_the_runs_in_flight() {
 }
 
 #[test]
-fn a_stop_takes_ten_seconds_at_most() {
+fn stop_takes_at_most_ten_seconds() {
     let (_simulator, _place, mut daemon) = in_the_middle_of_a_run(60_000);
     let asked = Instant::now();
     let log = daemon.stop();
@@ -169,7 +169,7 @@ fn a_stop_takes_ten_seconds_at_most() {
 }
 
 #[test]
-fn a_second_stop_ends_at_once() {
+fn second_stop_ends_immediately() {
     let (_simulator, _place, mut daemon) = in_the_middle_of_a_run(60_000);
     daemon.signal(Signal::TERM);
     wait_for("the stop to begin", || (daemon.get("/-/ready").status == 503).then_some(()));
@@ -181,7 +181,7 @@ fn a_second_stop_ends_at_once() {
 }
 
 #[test]
-fn after_a_kill_it_starts_as_if_nothing_had_been() {
+fn daemon_restarts_after_a_kill() {
     let simulator = simulator("");
     let place = Place::new("");
     let log = format!("[log]\ndirectory = \"{}\"\n", place.path("logs").display());
@@ -203,7 +203,7 @@ fn after_a_kill_it_starts_as_if_nothing_had_been() {
 }
 
 #[test]
-fn a_bad_configuration_is_told_in_full() {
+fn bad_configuration_is_reported_in_full() {
     let place = Place::new(
         "[server]\nlisten = \"nowhere\"\n[log]\nlevel = 7\n[provider.acme]\nchecks = [\"chat\"]\n",
     );
@@ -220,7 +220,7 @@ fn a_bad_configuration_is_told_in_full() {
 }
 
 #[test]
-fn a_taken_address_is_named() {
+fn address_in_use_is_named() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap();
     let simulator = simulator("");

@@ -168,7 +168,7 @@ fn run(command: &mut Command) {
 }
 
 #[test]
-fn a_full_disk_that_gets_room_again() {
+fn full_disk_recovers_when_space_is_freed() {
     if !parts::has(&["mount"], true) {
         return;
     }
@@ -193,7 +193,7 @@ fn a_full_disk_that_gets_room_again() {
 }
 
 #[test]
-fn a_directory_that_is_moved_away_and_one_that_is_read_only() {
+fn moved_and_read_only_directories_recover() {
     if !parts::has(&["mount"], true) {
         return;
     }
@@ -215,7 +215,7 @@ fn a_directory_that_is_moved_away_and_one_that_is_read_only() {
 }
 
 #[test]
-fn a_file_that_is_replaced_and_a_disk_that_hangs() {
+fn replaced_file_and_blocked_disk_recover() {
     let bench = Bench::start();
     bench.probes_on(20.0);
     // As logrotate does it.
@@ -251,7 +251,7 @@ fn a_file_that_is_replaced_and_a_disk_that_hangs() {
 }
 
 #[test]
-fn log_directory_read_only_at_start_is_a_warning_and_counted() {
+fn read_only_log_directory_at_start_is_a_warning() {
     if !parts::has(&["mount"], true) {
         return;
     }
@@ -274,7 +274,7 @@ fn log_directory_read_only_at_start_is_a_warning_and_counted() {
 }
 
 #[test]
-fn log_directory_that_cannot_be_made_is_a_warning_at_start() {
+fn uncreatable_log_directory_is_a_warning() {
     let simulator = simulator("");
     let place = Place::new("");
     // A file in its place: no directory, whatever the rights are.

@@ -150,7 +150,7 @@ fn key_not_readable() {
 }
 
 #[test]
-fn a_credential_is_had_by_systemd_run() {
+fn credential_hint_uses_systemd_run() {
     let config = LANGMART.replace("env = \"KEY\"", "credential = \"langmart\"");
     let bench = Bench::new("");
     let output = bench.run("doctor", &config, &[]);
@@ -177,7 +177,7 @@ fn provider_connection_failure() {
 }
 
 #[test]
-fn a_provider_that_we_do_not_know_has_no_name() {
+fn unknown_provider_has_no_name() {
     let bench =
         Bench::new("[[rule]]\npath = \"/chat\"\nfault = \"provider_auth_failed\"\nupstream = \"newcomer\"\n");
     let seen = bench.seen(&bench.run("doctor", &with_chat(), &["--generate"]));
@@ -231,13 +231,13 @@ fn dns_failure() {
 }
 
 #[test]
-fn firewall_that_rejects() {
+fn rejecting_firewall_is_diagnosed() {
     let config = LANGMART.replace("SIMULATOR", "CLOSED");
     Bench::new("").with_closed_port().check("firewall_that_rejects", &config, &[], 1);
 }
 
 #[test]
-fn firewall_that_drops() {
+fn dropping_firewall_is_diagnosed() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let full = runtime.block_on(FullListener::start()).unwrap();
     let mut bench = Bench::new("");
@@ -254,17 +254,17 @@ fn certificate_for_another_name() {
 }
 
 #[test]
-fn certificate_that_has_ended() {
+fn expired_certificate_is_diagnosed() {
     tls("certificate_that_has_ended", "expired.localhost", true);
 }
 
 #[test]
-fn certificate_that_has_not_begun() {
+fn future_certificate_is_diagnosed() {
     tls("certificate_that_has_not_begun", "future.localhost", true);
 }
 
 #[test]
-fn certificate_of_a_stranger() {
+fn untrusted_certificate_is_diagnosed() {
     tls("certificate_of_a_stranger", "127.0.0.1", false);
 }
 
@@ -276,7 +276,7 @@ fn tls(name: &str, host: &str, trusted: bool) {
 }
 
 #[test]
-fn clock_off_by_a_day() {
+fn wrong_clock_is_diagnosed() {
     let date = httpdate::fmt_http_date(SystemTime::now() - Duration::from_secs(86_400));
     let respond = |path: &str, body: &str| {
         let headers = format!("{{ Date = \"{date}\", Content-Type = \"application/json\" }}");
@@ -289,7 +289,7 @@ fn clock_off_by_a_day() {
 }
 
 #[test]
-fn proxy_that_is_gone() {
+fn unreachable_proxy_is_diagnosed() {
     let config = LANGMART.replace("http://SIMULATOR", "https://llm.invalid");
     let bench = Bench::new("").with_closed_port();
     bench.check("proxy_that_is_gone", &format!("{config}proxy = \"http://CLOSED\"\n"), &[], 1);
@@ -319,7 +319,7 @@ checks = ["health", "auth"]
 }
 
 #[test]
-fn only_what_is_named_is_walked_and_json_is_one_object_a_provider() {
+fn named_providers_only_with_one_json_object_each() {
     let bench = Bench::new("").with_closed_port();
     let config = format!("{LANGMART}[provider.corp]\napi = \"openai\"\nbase_url = \"http://CLOSED\"\n");
     let output = bench.run("doctor", &config, &["--json", "langmart"]);
@@ -350,7 +350,7 @@ fn only_what_is_named_is_walked_and_json_is_one_object_a_provider() {
 }
 
 #[test]
-fn a_bad_key_of_a_provider_that_is_not_walked_is_none_of_the_doctors_business() {
+fn unselected_provider_with_bad_key_is_ignored() {
     let bench = Bench::new("");
     let config = format!(
         "{LANGMART}[provider.corp]\napi = \"openai\"\nbase_url = \"http://SIMULATOR/openai/v1\"\n\
@@ -369,7 +369,7 @@ fn a_bad_key_of_a_provider_that_is_not_walked_is_none_of_the_doctors_business() 
 }
 
 #[test]
-fn a_walk_without_generate_sends_no_completion() {
+fn walk_without_generate_sends_no_completion() {
     let bench = Bench::new("");
     for (arguments, completions) in [(&[][..], 0), (&["--generate"][..], 1)] {
         let output = bench.run("doctor", &with_chat(), arguments);
@@ -381,7 +381,7 @@ fn a_walk_without_generate_sends_no_completion() {
 }
 
 #[test]
-fn what_cannot_be_walked_has_its_exit_status() {
+fn impossible_walk_has_its_exit_status() {
     let bench = Bench::new("");
     for (config, arguments, status, says) in [
         ("[log]\nlevl = 1\n", &[][..], 78, "unknown key"),
@@ -395,7 +395,7 @@ fn what_cannot_be_walked_has_its_exit_status() {
 }
 
 #[test]
-fn a_report_of_real_records_has_their_failures() {
+fn report_has_the_failures_of_its_records() {
     let bench = Bench::new("");
     let config = format!("[log]\ndirectory = \"DIRECTORY\"\n{LANGMART}");
     let output = bench.run("report", &config, &[]);

@@ -32,7 +32,7 @@ fn error(output: &Output) -> String {
 }
 
 #[test]
-fn pipe_in_place_of_a_file_is_an_error_at_once() {
+fn fifo_in_place_of_file_is_an_immediate_error() {
     let place = Place::new("");
     let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
     place.write("cert.pem", &made.cert.pem());
@@ -73,7 +73,7 @@ fn pipe_in_place_of_a_file_is_an_error_at_once() {
 }
 
 #[test]
-fn pipe_in_place_of_the_configuration_fails_a_reload() {
+fn fifo_in_place_of_configuration_fails_a_reload() {
     let simulator = simulator("");
     let config = format!(
         "{LISTEN}[provider.openai]\nbase_url = \"http://{}/openai/v1\"\n{KEY}\nchecks = [\"auth\"]\n",
@@ -92,7 +92,7 @@ fn pipe_in_place_of_the_configuration_fails_a_reload() {
 }
 
 #[test]
-fn pipe_among_the_records_is_an_error_at_once() {
+fn fifo_among_records_is_an_immediate_error() {
     let place = Place::new("");
     fs::create_dir(place.path("logs")).unwrap();
     place.write("config.toml", &format!("[log]\ndirectory = \"{}\"\n", place.path("logs").display()));
@@ -103,7 +103,7 @@ fn pipe_among_the_records_is_an_error_at_once() {
 }
 
 #[test]
-fn planted_links_and_pipes_in_the_state_directory_do_no_harm() {
+fn planted_links_and_fifos_in_state_are_harmless() {
     for name in ["state.json", "state.json.new"] {
         for plant in ["link", "pipe"] {
             let place = Place::new("");
@@ -125,7 +125,7 @@ fn planted_links_and_pipes_in_the_state_directory_do_no_harm() {
 }
 
 #[test]
-fn key_in_a_directory_that_others_write_is_refused() {
+fn key_in_a_directory_writable_by_others_is_rejected() {
     let place = Place::new("");
     fs::create_dir(place.path("keys")).unwrap();
     place.write("keys/key", "sk-canary-0123456789");

@@ -95,7 +95,7 @@ fn reset(outcome: &Outcome, resource: Resource) -> Option<f64> {
 }
 
 #[test]
-fn every_fixture_gets_its_verdict() {
+fn fixture_has_its_verdict() {
     let server = RawServer::start();
     let mut wrong = String::new();
     let cases = cases();
@@ -211,7 +211,7 @@ fn check_status(server: &RawServer, status: u16, body: &str, expected: (Reason, 
 }
 
 #[test]
-fn without_a_known_word_the_status_decides() {
+fn status_decides_without_a_known_code() {
     use Fault::{Caller, Gateway, Network};
 
     let server = RawServer::start();
@@ -271,7 +271,7 @@ fn without_a_known_word_the_status_decides() {
 }
 
 #[test]
-fn an_unknown_upstream_is_still_an_upstream() {
+fn unknown_upstream_is_still_an_upstream() {
     let server = RawServer::start();
     for (status, reason) in
         [(401, Reason::AuthFailed), (429, Reason::RateLimited), (500, Reason::ServerError)]
@@ -310,7 +310,7 @@ fn headers_in_another_case_and_order_change_nothing() {
 }
 
 #[test]
-fn the_networks_words_never_reach_a_record() {
+fn network_text_never_reaches_a_record() {
     // With a blank, so that it is no request id, which passes by its form alone.
     const CANARY: &str = "cAnArY w0rd";
 
@@ -373,7 +373,7 @@ fn poisoned(body: &str, change: &dyn Fn(&str) -> String) -> String {
 }
 
 #[test]
-fn a_service_that_echoes_the_key_as_its_request_id_does_not_get_it_into_a_record() {
+fn key_echoed_as_request_id_is_not_recorded() {
     let server = RawServer::start();
     for id in ["sk-test-canary", "req_sk-test-canary_1"] {
         let fixture = format!("HTTP/1.1 500 X\nx-request-id: {id}\n\n{{}}");
@@ -391,19 +391,19 @@ fn check_body(api: Api, check: Check, status: u16, body: &str, expected: (Reason
 }
 
 #[test]
-fn a_key_that_is_told_to_be_bad_is_so_whatever_else_is_said() {
+fn bad_key_code_takes_precedence() {
     let body = r#"{"valid":false,"error":"Invalid or expired token"}"#;
     check_body(Api::Langmart, Check::Auth, 200, body, (Reason::AuthFailed, Fault::Caller));
 }
 
 #[test]
-fn an_error_inside_a_choice_is_an_error() {
+fn error_inside_a_choice_is_an_error() {
     let body = r#"{"choices":[{"finish_reason":"error","error":{"code":502,"metadata":{"provider_name":"Groq"}},"message":{"content":"O"}}]}"#;
     check_body(Api::Openrouter, Check::Chat, 200, body, (Reason::ErrorIn200, Fault::Provider));
 }
 
 #[test]
-fn a_wrong_path_is_no_unknown_model() {
+fn wrong_path_is_no_unknown_model() {
     let body =
         r#"{"error":{"message":"Invalid URL (GET /models)","type":"invalid_request_error","code":null}}"#;
     check_body(Api::Openai, Check::Models, 404, body, (Reason::InvalidRequest, Fault::Caller));

@@ -42,7 +42,7 @@ fn no_curl(_: &Probe) -> String {
 }
 
 #[test]
-fn the_oldest_run_goes_and_failures_are_counted_from_their_first() {
+fn history_is_bounded_and_keeps_failing_since() {
     let history = History::default();
     let config = config(&[("p", "m")]);
     history.configure(&config, no_curl);
@@ -65,7 +65,7 @@ fn the_oldest_run_goes_and_failures_are_counted_from_their_first() {
 }
 
 #[test]
-fn a_reload_keeps_the_memory_of_a_probe_that_stays_the_same() {
+fn reload_keeps_history_of_unchanged_probe() {
     let history = History::default();
     let before = config(&[("stays", "m"), ("changes", "m")]);
     history.configure(&before, no_curl);
@@ -80,7 +80,7 @@ fn a_reload_keeps_the_memory_of_a_probe_that_stays_the_same() {
 }
 
 #[test]
-fn whole_runs_are_shared_out_among_the_probes() {
+fn complete_runs_are_shared_among_probes() {
     let many: Vec<_> = (0..1000).map(|number| format!("p{number}")).collect();
     let many: Vec<_> = many.iter().map(|name| (name.as_str(), "m")).collect();
     let [few, many] = [config(&many[..50]), config(&many)];
@@ -106,7 +106,7 @@ fn whole_runs_are_shared_out_among_the_probes() {
 }
 
 #[test]
-fn a_run_takes_little() {
+fn run_has_bounded_size() {
     assert!(size_of::<Run>() <= 64, "{}", size_of::<Run>());
     assert!(size_of::<Outcome>() <= 704, "{}", size_of::<Outcome>());
 }

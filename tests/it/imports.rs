@@ -223,14 +223,14 @@ fn sources() -> Vec<PathBuf> {
 }
 
 #[test]
-fn every_import_goes_the_one_way() {
+fn imports_go_one_way() {
     let read = |file: &PathBuf| fs::read_to_string(repository().join("src").join(file)).unwrap();
     let wrong: Vec<String> = sources().iter().flat_map(|file| violations(file, &read(file))).collect();
     assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
 }
 
 #[test]
-fn every_part_has_its_place_and_imports_only_what_stands_above_it() {
+fn parts_import_only_parts_above() {
     let standing: BTreeSet<String> = sources().iter().map(|file| module_of(file)[0].clone()).collect();
     let listed: BTreeSet<String> = MAY_IMPORT.iter().map(|(part, _)| (*part).to_owned()).collect();
     assert_eq!(standing, listed, "the parts of src/, and those of the table in this file");
@@ -243,7 +243,7 @@ fn every_part_has_its_place_and_imports_only_what_stands_above_it() {
 }
 
 #[test]
-fn the_table_is_the_one_in_architecture_md() {
+fn table_matches_architecture_md() {
     let text = fs::read_to_string(repository().join("ARCHITECTURE.md")).unwrap();
     let rows: BTreeSet<&str> = text.lines().filter(|line| line.starts_with("| `")).collect();
     let expected: Vec<String> = MAY_IMPORT
@@ -323,7 +323,7 @@ fn imports_are_found_wherever_they_can_be_written() {
 }
 
 #[test]
-fn super_is_the_module_around_also_in_a_module_within_a_file() {
+fn super_resolves_within_inline_modules() {
     check("outcome.rs", "mod tests { use super::*; mod deeper { use super::super::Reason; } }", &[]);
     check(
         "outcome.rs",
@@ -344,7 +344,7 @@ fn comments_and_strings_are_no_imports() {
 }
 
 #[test]
-fn few_may_read_the_environment() {
+fn environment_is_read_in_few_files() {
     let rule = "only config::environment, daemon, commands, main may use std::env";
     for file in ["config/environment.rs", "daemon/service.rs", "commands/once.rs", "main.rs"] {
         check(file, "use std::env; fn f() { std::env::var(\"X\"); }", &[]);

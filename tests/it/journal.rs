@@ -18,14 +18,14 @@ fn journal(config: &str) -> (Vec<String>, Option<i32>) {
 }
 
 #[test]
-fn a_bad_configuration_is_an_error_line_by_line() {
+fn bad_configuration_is_one_error_per_line() {
     let (lines, status) = journal("[log]\nlevl = 1\n[serve]\n");
     assert_eq!(status, Some(78));
     assert!(lines.len() >= 2 && lines.iter().all(|line| line.starts_with("<3>")), "{lines:#?}");
 }
 
 #[test]
-fn what_ends_the_daemon_is_said_once() {
+fn fatal_error_is_logged_once() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap();
     for format in ["text", "json"] {
@@ -39,7 +39,7 @@ fn what_ends_the_daemon_is_said_once() {
 }
 
 #[test]
-fn what_ends_the_daemon_is_said_without_a_log_on_standard_error() {
+fn fatal_error_is_printed_without_stderr_log() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let server = format!("[log]\nstderr = false\n[server]\nlisten = \"{}\"\n", taken.local_addr().unwrap());
     let (lines, _) = journal(&format!("{server}[provider.langmart]\nchecks = [\"network\"]\n"));

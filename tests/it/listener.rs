@@ -27,7 +27,7 @@ fn limit_descriptors(daemon: &Daemon, limit: u64) {
 }
 
 #[test]
-fn it_survives_a_time_without_descriptors() {
+fn listener_survives_lack_of_descriptors() {
     let simulator = simulator("");
     let place = Place::new(&format!(
         "{LISTEN}[defaults]\ninterval = \"100ms\"\n[provider.openai]\nbase_url = \"http://{}/openai/v1\"\n{KEY}\n\
@@ -114,7 +114,7 @@ fn check_goes_on(daemon: &Daemon, simulator: &langmart_prober::simulator::Simula
 }
 
 #[test]
-fn ten_thousand_idle_connections_and_slow_heads_keep_nothing_out() {
+fn idle_connections_and_slow_heads_block_no_client() {
     let limit = getrlimit(Resource::Nofile);
     setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }).unwrap();
     let flood = limit.maximum.map_or(FLOOD, |most| FLOOD.min(most.saturating_sub(2_000)));
@@ -145,7 +145,7 @@ fn ten_thousand_idle_connections_and_slow_heads_keep_nothing_out() {
 }
 
 #[test]
-fn a_request_line_of_a_gigabyte_is_cut_off() {
+fn huge_request_line_is_cut_off() {
     const GIGABYTE: usize = 1 << 30;
 
     let simulator = simulator("");
@@ -205,7 +205,7 @@ fn floods_of_requests_keep_nothing_out() {
 }
 
 #[test]
-fn no_key_gets_into_a_core_file() {
+fn core_file_has_no_key() {
     if !parts::has(&["prlimit"], false) {
         return;
     }
@@ -220,7 +220,7 @@ fn no_key_gets_into_a_core_file() {
 }
 
 #[test]
-fn nobody_of_the_same_user_looks_into_it_but_itself() {
+fn process_is_not_readable_by_the_same_user() {
     const NOBODY: u32 = 65_534;
 
     if !parts::has(&["setpriv"], true) {

@@ -42,7 +42,7 @@ fn faketime_library() -> String {
 }
 
 #[test]
-fn a_clock_set_forward_and_back_moves_no_run() {
+fn clock_steps_move_no_run() {
     const DAY: i64 = 86_400;
     if !parts::has(&["faketime"], false) {
         return;
@@ -97,7 +97,7 @@ fn today() -> String {
 }
 
 #[test]
-fn clock_wrong_for_seconds_keeps_budget_wait_and_state() {
+fn clock_error_keeps_budget_backoff_and_state() {
     const DAY: i64 = 86_400;
     if !parts::has(&["faketime"], false) {
         return;
@@ -228,7 +228,7 @@ impl Drop for Lease {
 }
 
 #[test]
-fn a_file_that_hangs_stops_neither_probing_nor_signals_nor_later_reloads() {
+fn blocked_file_stops_no_probe_signal_or_reload() {
     if !parts::has(&["python3"], false) {
         return;
     }
@@ -253,7 +253,7 @@ fn a_file_that_hangs_stops_neither_probing_nor_signals_nor_later_reloads() {
 }
 
 #[test]
-fn a_stop_waits_for_no_reload_that_hangs() {
+fn stop_does_not_wait_for_a_blocked_reload() {
     if !parts::has(&["python3"], false) {
         return;
     }
@@ -268,7 +268,7 @@ fn a_stop_waits_for_no_reload_that_hangs() {
 }
 
 #[test]
-fn a_reload_that_hangs_ends_by_itself_and_the_next_says_what_holds_it() {
+fn blocked_reload_ends_and_the_next_names_the_cause() {
     if !parts::has(&["python3"], false) {
         return;
     }
@@ -292,7 +292,7 @@ fn a_reload_that_hangs_ends_by_itself_and_the_next_says_what_holds_it() {
 }
 
 #[test]
-fn descriptors_that_run_out_are_our_own_fault_and_everything_comes_back() {
+fn lack_of_descriptors_is_prober_fault_and_recovers() {
     let simulator = simulator("");
     let place = Place::new(&auth(&simulator, "100ms"));
     let daemon = place.daemon();

@@ -71,7 +71,7 @@ fn row(fault: &str, outcome: &Outcome, reason: Reason, blamed: Fault, detail: &s
 }
 
 #[test]
-fn a_good_way_is_one_connection_and_no_request() {
+fn good_network_is_one_connection_and_no_request() {
     for listen in ["127.0.0.1", "[::1]"] {
         let simulator = simulator(listen, "");
         let authority = CertificateDer::from_pem_slice(simulator.ca_pem().as_bytes()).unwrap();
@@ -98,7 +98,7 @@ fn a_good_way_is_one_connection_and_no_request() {
 }
 
 #[test]
-fn of_a_names_addresses_the_dead_are_told() {
+fn failed_addresses_are_reported() {
     // A name of loopback has two addresses, and the simulator listens on one of them.
     let simulator = simulator("127.0.0.1", "");
     let authority = CertificateDer::from_pem_slice(simulator.ca_pem().as_bytes()).unwrap();
@@ -119,7 +119,7 @@ fn of_a_names_addresses_the_dead_are_told() {
 }
 
 #[test]
-fn connections_that_fail() {
+fn failed_connections_have_their_reason() {
     let refused = network(provider(Api::Openai, "https://127.77.0.1:9"), TIMEOUT);
     row("TCP refused", &refused, Reason::Connect, Fault::Network, "connection refused", "firewalls");
     assert_eq!(refused.failed_addresses[0].error, AddressFailure::Refused);
@@ -136,7 +136,7 @@ fn connections_that_fail() {
 }
 
 #[test]
-fn certificates_and_handshakes_that_fail() {
+fn failed_handshakes_have_their_reason() {
     let simulator = simulator("127.0.0.1", "");
     let authority = CertificateDer::from_pem_slice(simulator.ca_pem().as_bytes()).unwrap();
     let port = simulator.tls_address().unwrap().port();
@@ -172,7 +172,7 @@ fn certificates_and_handshakes_that_fail() {
 }
 
 #[test]
-fn missing_intermediate_is_the_servers_omission() {
+fn missing_intermediate_is_the_servers_fault() {
     let chain = Chain::new();
     let whole = TlsServer::start(&chain, vec![chain.leaf.clone(), chain.intermediate.clone()]);
     let outcome = network(trusting(&chain.root, &format!("https://{}", whole.address)), TIMEOUT);
@@ -187,7 +187,7 @@ fn missing_intermediate_is_the_servers_omission() {
 }
 
 #[test]
-fn the_end_of_a_bad_certificate_is_exported_too() {
+fn invalid_certificate_expiry_is_exported() {
     let simulator = simulator("127.0.0.1", "");
     let authority = CertificateDer::from_pem_slice(simulator.ca_pem().as_bytes()).unwrap();
     let metrics = Metrics::new(SystemTime::now());
@@ -307,7 +307,7 @@ fn lab_row(fault: &str, record: &Value, verdict: &str, detail: &str, remedy: &st
 const HTTPS: &str = "https://api.sim.test:8443/openai/v1";
 
 #[test]
-fn name_servers_that_fail_in_the_lab() {
+fn failed_name_servers_in_the_lab() {
     let Some((lab, ca)) = lab() else { return };
     let check = "check /etc/resolv.conf";
     for (server, verdict, detail, remedy) in [
@@ -402,7 +402,7 @@ fn addresses_in_the_lab() {
 }
 
 #[test]
-fn a_public_name_at_a_private_address() {
+fn public_name_at_private_address_is_reported() {
     let Some((lab, ca)) = lab() else { return };
     let note = "the name resolves to a private address";
     let plain = once(&lab, GOOD.address, &ca, "http://api.provider.example:8080", "");
@@ -415,7 +415,7 @@ fn a_public_name_at_a_private_address() {
 }
 
 #[test]
-fn nobody_is_connected_to_whom_the_configuration_does_not_name() {
+fn only_configured_hosts_are_contacted() {
     let Some((mut lab, ca)) = lab() else { return };
     let path = lab.directory().join("packets");
     let mut recorder = lab.on_client("python3");

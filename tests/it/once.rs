@@ -70,7 +70,7 @@ fn place(simulator: &Simulator) -> Place {
 const LIMITED: &str = "[[rule]]\nprovider = \"groq\"\nfault = \"rate_limited\"\nretry_after = \"30s\"";
 
 #[test]
-fn records_are_as_the_contract_says() {
+fn records_follow_the_contract() {
     let simulator = simulator(LIMITED);
     let place = place(&simulator);
     let output = place.run("once", &["--json"]);
@@ -110,7 +110,7 @@ fn records_are_as_the_contract_says() {
 }
 
 #[test]
-fn the_table_is_for_results_and_standard_error_for_remedies() {
+fn results_go_to_stdout_and_remedies_to_stderr() {
     let simulator = simulator(LIMITED);
     let place = place(&simulator);
     let output = place.run("once", &[]);
@@ -153,7 +153,7 @@ fn the_table_is_for_results_and_standard_error_for_remedies() {
 }
 
 #[test]
-fn the_status_is_the_worst_that_was_asked_for() {
+fn exit_status_is_the_worst_result() {
     let simulator = simulator(LIMITED);
     let place = place(&simulator);
     let good = place.run("once", &["openai-auth", "--json"]);
@@ -246,7 +246,7 @@ fn all_credentials_are_had_by_one_line() {
 }
 
 #[test]
-fn the_body_of_a_streams_request_is_shown() {
+fn body_of_stream_request_is_shown() {
     let simulator = simulator("");
     let place = Place::new(&format!(
         "[provider.groq]\nbase_url = \"http://{}/groq/openai/v1\"\n{KEY}\n\

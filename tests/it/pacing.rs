@@ -29,7 +29,7 @@ fn of(scrape: &Scrape, name: &str, probe: &str, label: (&str, &str)) -> f64 {
 }
 
 #[test]
-fn a_provider_is_asked_no_more_often_than_its_pace() {
+fn provider_gets_no_more_requests_than_its_limit() {
     const PROBES: usize = 4;
     let simulator = simulator("");
     let place = Place::new("");
@@ -71,7 +71,7 @@ fn a_provider_is_asked_no_more_often_than_its_pace() {
 }
 
 #[test]
-fn a_restart_does_not_begin_the_minute_anew() {
+fn restart_keeps_the_minute_of_the_rate_limit() {
     let simulator = simulator("");
     let place = Place::new("");
     let state =
@@ -94,7 +94,7 @@ fn a_restart_does_not_begin_the_minute_anew() {
 }
 
 #[test]
-fn rechecks_show_the_recovery_and_nothing_else() {
+fn rechecks_report_the_recovery_only() {
     let simulator = simulator("[[rule]]\ncalls = { from = 1, to = 3 }\nfault = \"unavailable\"");
     let place = Place::new("");
     let chat = |name, rest| {
@@ -147,7 +147,7 @@ fn rechecks_show_the_recovery_and_nothing_else() {
 }
 
 #[test]
-fn a_service_that_asks_to_wait_is_not_asked_again() {
+fn hint_prevents_rechecks() {
     let simulator = simulator("[[rule]]\nfault = \"unavailable\"\nretry_after = \"30s\"");
     let place = Place::new("");
     let rechecks =
@@ -162,7 +162,7 @@ fn a_service_that_asks_to_wait_is_not_asked_again() {
 }
 
 #[test]
-fn a_slow_success_is_counted_by_its_first_token_or_its_duration() {
+fn slow_run_is_measured_by_first_token_or_duration() {
     let simulator = simulator(
         "[[rule]]\npace = { processing = \"20ms\", first_token = \"100ms\", token = \"60ms\", tokens = 6 }",
     );

@@ -47,7 +47,7 @@ fn url(daemon: &Daemon, path: &str) -> String {
 }
 
 #[test]
-fn status_page_lists_problems_and_links_to_probes() {
+fn page_shows_failures_and_links_to_details() {
     if !parts::has(PARTS, false) {
         return;
     }
@@ -83,7 +83,7 @@ fn status_page_lists_problems_and_links_to_probes() {
 }
 
 #[test]
-fn it_refreshes_in_place_and_says_when_it_cannot() {
+fn page_refreshes_in_place_and_reports_errors() {
     if !parts::has(PARTS, false) {
         return;
     }
@@ -119,7 +119,7 @@ fn it_refreshes_in_place_and_says_when_it_cannot() {
 }
 
 #[test]
-fn it_is_all_there_without_a_script() {
+fn page_works_without_scripts() {
     if !parts::has(PARTS, false) {
         return;
     }
@@ -134,7 +134,7 @@ fn it_is_all_there_without_a_script() {
 }
 
 #[test]
-fn an_accessibility_checker_is_silent() {
+fn page_passes_accessibility_checks() {
     let (true, Some(axe)) = (parts::has(PARTS, false), parts::tool("axe/node_modules/axe-core/axe.min.js"))
     else {
         return;
@@ -168,7 +168,7 @@ fn an_accessibility_checker_is_silent() {
 }
 
 #[test]
-fn what_a_hostile_provider_and_configuration_say_changes_nothing() {
+fn hostile_text_does_not_change_the_page() {
     if !parts::has(PARTS, false) {
         return;
     }

@@ -171,7 +171,7 @@ fn check(table: &mut Table, host: &Host, number: usize, case: &Case, kinds: &[(u
 }
 
 #[test]
-fn every_check_reaches_the_address_that_answers() {
+fn checks_reach_the_address_that_answers() {
     let Some(mut host) = host() else { return };
     serve(&mut host);
     name_all(&mut host, CASES);
@@ -200,7 +200,7 @@ const FAMILIES: &[Case] = &[
 ];
 
 #[test]
-fn machine_without_ipv6_is_said_to_have_none() {
+fn lack_of_ipv6_is_reported() {
     let Some(mut host) = host() else { return };
     serve(&mut host);
     name_all(&mut host, FAMILIES);
@@ -233,7 +233,7 @@ fn machine_without_ipv6_is_said_to_have_none() {
 }
 
 #[test]
-fn machine_without_a_route_has_no_lack_of_ports() {
+fn lack_of_a_route_is_not_lack_of_ports() {
     let Some(mut host) = Host::new() else { return };
     name_all(&mut host, FAMILIES);
     let mut table = Table::default();
@@ -251,7 +251,7 @@ fn machine_without_a_route_has_no_lack_of_ports() {
 }
 
 #[test]
-fn lack_of_local_ports_is_the_probers_fault() {
+fn lack_of_local_ports_is_prober_fault() {
     let Some(mut host) = Host::new() else { return };
     host.servers(&json!([good_listener("here", &format!("{ALIVE}:8080"))]));
     // One port for all connections to one place, and it is taken.

@@ -130,7 +130,7 @@ fn remote(record: &Value) -> String {
 }
 
 #[test]
-fn pinned_name_leads_to_the_pinned_addresses() {
+fn pinned_name_connects_to_pinned_addresses() {
     let Some(host) = host() else { return };
     let mut table = Table::default();
     for case in CASES {
@@ -158,7 +158,7 @@ fn pinned_name_leads_to_the_pinned_addresses() {
 }
 
 #[test]
-fn link_local_pin_with_a_scope_is_as_glibc_reads_it() {
+fn link_local_pin_with_scope_is_read_as_by_glibc() {
     let Some(host) = host() else { return };
     host.ip("addr add fe80::53/64 dev eth0 nodad");
     let mut table = Table::default();
@@ -180,7 +180,7 @@ fn link_local_pin_with_a_scope_is_as_glibc_reads_it() {
 }
 
 #[test]
-fn key_is_never_sent_to_the_machine_that_a_pin_avoids() {
+fn key_is_never_sent_to_a_host_avoided_by_a_pin() {
     let Some(host) = host() else { return };
     host.etc("hosts", "127.0.0.1 api.corp.test\n");
     let chat = "[[probe]]\nname = \"chat\"\nprovider = \"p\"\ncheck = \"chat\"\nmodel = \"m\"\n\

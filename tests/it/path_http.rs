@@ -122,7 +122,7 @@ fn compressed_body_is_named_for_every_check() {
 }
 
 #[test]
-fn every_request_asks_for_no_coding() {
+fn requests_ask_for_identity_encoding() {
     let Some(mut host) = Host::new() else { return };
     let mut models = good_listener("models", "127.0.0.1:8080");
     models["connections"] = json!([[[response("200 OK", "", MODELS)]]]);
@@ -374,7 +374,7 @@ fn error_code_of_http_2_is_in_the_detail() {
 }
 
 #[test]
-fn record_says_which_clock_timed_the_arrivals() {
+fn record_names_the_clock_of_arrival_times() {
     let Some(mut host) = Host::new() else { return };
     host.servers(&json!([good_listener("here", "127.0.0.1:8080")]));
     let ask = Ask { url: "http://127.0.0.1:8080/v1", checks: &["auth", "models"], ..MODELS_ASK };

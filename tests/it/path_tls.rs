@@ -149,7 +149,7 @@ fn self_signed_certificate_is_still_checked() {
 }
 
 #[test]
-fn chain_that_lacks_something_is_said_to_lack_it() {
+fn incomplete_chain_is_reported() {
     let Some(mut host) = Host::new() else { return };
     let root = Issued::self_signed(&Subject::authority("root"));
     let intermediate = root.issue(&Subject::authority("intermediate"));
@@ -199,7 +199,7 @@ fn chain_that_lacks_something_is_said_to_lack_it() {
 }
 
 #[test]
-fn required_client_certificate_is_the_callers_matter() {
+fn required_client_certificate_is_caller_fault() {
     let Some(mut host) = Host::new() else { return };
     let root = Issued::self_signed(&Subject::authority("root"));
     let leaf = root.issue(&Subject::new(&[NAME]));
@@ -228,7 +228,7 @@ fn required_client_certificate_is_the_callers_matter() {
 }
 
 #[test]
-fn handshake_that_fails_is_a_tls_failure() {
+fn failed_handshake_is_a_tls_failure() {
     let Some(mut host) = Host::new() else { return };
     let root = Issued::self_signed(&Subject::authority("root"));
     let leaf = root.issue(&Subject::new(&[NAME]));

@@ -187,14 +187,14 @@ fn section(number: usize, case: &Case, ca: &str) -> String {
 }
 
 #[test]
-fn connection_that_hangs_is_never_used_again() {
+fn blocked_connection_is_never_reused() {
     if let Some((_, table)) = check(&silent_cases()) {
         table.finish();
     }
 }
 
 #[test]
-fn connection_that_ends_in_time_is_replaced_once() {
+fn connection_closed_in_time_is_replaced_once() {
     let Some((host, mut table)) = check(&ending_cases()) else { return };
     // A request is repeated once, on the connection that replaces a kept one, and never otherwise.
     let requests = host.requests();

@@ -124,7 +124,7 @@ fn judge(what: &str, figures: &[(Phases, Phases)], own_work: f64) -> (String, bo
 }
 
 #[test]
-fn the_phases_are_curls_over_http_1_http_2_and_connect() {
+fn phases_match_curl_over_http_1_http_2_and_connect() {
     let Some(mut lab) = lab() else { return };
     let ca = lab.simulator();
     let slow = |fault: &str| format!("headers = {{ \"x-simulate\" = \"{fault}\" }}\n");

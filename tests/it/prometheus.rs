@@ -54,7 +54,7 @@ fn busy() -> (Simulator, Place, Daemon) {
 }
 
 #[test]
-fn promtool_has_nothing_to_say() {
+fn promtool_reports_no_problem() {
     if !parts::has(&["promtool"], false) {
         return;
     }
@@ -79,7 +79,7 @@ fn value(prometheus: &Prometheus, query: &str) -> Option<f64> {
 }
 
 #[test]
-fn a_real_prometheus_scrapes_it() {
+fn real_prometheus_scrapes_the_daemon() {
     if !parts::has(&["prometheus"], false) {
         return;
     }

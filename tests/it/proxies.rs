@@ -170,7 +170,7 @@ fn no_proxy_is_read_as_curl_reads_it() {
 }
 
 #[test]
-fn proxies_that_cannot_be_reached() {
+fn unreachable_proxies_are_reported() {
     for scheme in ["http", "https", "socks5", "socks5h"] {
         let remedy = "check proxy in the provider's section";
         let refused = || behind(&format!("{scheme}://{NOBODY}"), None, TARGET);
@@ -185,7 +185,7 @@ fn proxies_that_cannot_be_reached() {
 }
 
 #[test]
-fn proxies_that_answer_amiss() {
+fn proxies_with_bad_answers_are_reported() {
     let server = RawServer::start();
     let proxy = format!("http://{}", server.address);
     let page = "Content-Type: text/html\r\nContent-Length: 13\r\nConnection: close\r\n\r\n<html></html>";
@@ -233,7 +233,7 @@ fn proxies_that_answer_amiss() {
 }
 
 #[test]
-fn socks_proxies_that_refuse() {
+fn refusals_of_socks_proxies_are_reported() {
     // RFC 1928: no acceptable method; then each reply code of a proxy without authentication.
     let refusal = |answers: &[&'static [u8]], credentials: Option<&'static str>, detail: &str| {
         for scheme in ["socks5", "socks5h"] {
@@ -267,7 +267,7 @@ fn socks_proxies_that_refuse() {
 }
 
 #[test]
-fn a_proxy_that_is_spoken_to_over_tls() {
+fn tls_proxy_works() {
     let simulator = simulator();
     let chain = Chain::new();
     let authority = CertificateDer::from_pem_slice(simulator.ca_pem().as_bytes()).unwrap();
@@ -321,7 +321,7 @@ fn a_proxy_that_is_spoken_to_over_tls() {
 }
 
 #[test]
-fn the_password_is_not_shown_by_what_is_kept_and_recorded() {
+fn proxy_password_is_not_recorded() {
     for scheme in ["http", "https", "socks5", "socks5h"] {
         let provider = || behind(&format!("{scheme}://{NOBODY}"), Some(CREDENTIALS), TARGET);
         let probes =
@@ -472,7 +472,7 @@ fn real_proxies_in_the_lab() {
 }
 
 #[test]
-fn whose_name_is_looked_up_where() {
+fn lookups_happen_at_client_or_proxy_by_kind() {
     let Some((mut lab, ca)) = lab() else { return };
     let path = lab.directory().join("packets");
     let mut recorder = lab.on_client("python3");
@@ -496,7 +496,7 @@ fn whose_name_is_looked_up_where() {
 }
 
 #[test]
-fn the_daemon_shows_the_password_nowhere() {
+fn daemon_never_shows_the_proxy_password() {
     let simulator = simulator();
     let chain = Chain::new();
     let guarded = TlsServer::proxy(&chain, Manner::Guarded(IN_BASE64));
@@ -555,7 +555,7 @@ fn the_daemon_shows_the_password_nowhere() {
 }
 
 #[test]
-fn the_environments_proxies_are_used_and_exempted() {
+fn environment_proxies_and_no_proxy_are_used() {
     let simulator = simulator();
     let directory = tempfile::tempdir().unwrap();
     let ca = directory.path().join("ca.pem");

@@ -516,7 +516,7 @@ fn good_key_without_the_right_is_permission() {
 }
 
 #[test]
-fn model_that_is_gone_is_model_not_found() {
+fn retired_model_is_model_not_found() {
     let rows: &[Row] = &[
         (OPENAI, "400 X", r#"{"error":{"message":"x","code":"model_not_available"}}"#),
         (OPENAI, "400 X", r#"{"error":{"message":"x","code":"unknown_model"}}"#),
@@ -576,7 +576,7 @@ fn model_that_is_gone_is_model_not_found() {
 }
 
 #[test]
-fn limit_that_time_heals_is_rate_limited() {
+fn temporary_limit_is_rate_limited() {
     check_all(
         Check::Chat,
         Reason::RateLimited,

@@ -31,7 +31,7 @@ fn wait_for_success(daemon: &Daemon, probe: &str, success: f64) {
 }
 
 #[test]
-fn a_key_file_is_read_again() {
+fn reload_reads_the_key_file() {
     let simulator = simulator("");
     let place = Place::new("");
     place.write("key", "sk-invalid-0123456789\n");
@@ -88,7 +88,7 @@ fn probes_come_go_and_stay() {
 }
 
 #[test]
-fn a_bad_file_changes_nothing_and_says_why() {
+fn bad_file_changes_nothing_and_is_reported() {
     let simulator = simulator("");
     let good = format!("{LISTEN}{FAST}{}", provider(&simulator, "openai", "openai/v1", KEY));
     let place = Place::new(&good);
@@ -291,7 +291,7 @@ impl Held {
 }
 
 #[test]
-fn a_hundred_reloads_under_load_leave_no_trace() {
+fn hundred_reloads_under_load_leak_nothing() {
     const MIB: f64 = 1024.0 * 1024.0;
     const BYTES_A_RUN: f64 = 300.0;
 

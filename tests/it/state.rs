@@ -101,7 +101,7 @@ fn check_no_record_is_ahead(place: &Place, kill: u64) {
 }
 
 #[test]
-fn a_kill_at_any_moment_forgets_no_hint_whose_record_is_written() {
+fn kill_loses_no_hint_of_a_written_record() {
     let kills = env::var("KILLS").map_or(KILLS, |kills| kills.parse().unwrap());
     // Successes in between, so that the state changes all the time.
     let rule = "[[rule]]\nfault = \"rate_limited\"\nretry_after = \"1s\"\nprobability = 0.7\n";
@@ -156,7 +156,7 @@ fn a_kill_at_any_moment_forgets_no_hint_whose_record_is_written() {
 }
 
 #[test]
-fn a_wait_is_kept_and_told_after_a_restart() {
+fn backoff_is_kept_and_exported_after_a_restart() {
     let simulator = simulator("[[rule]]\nfault = \"rate_limited\"\nretry_after = \"1h\"");
     let place = groq(&simulator, "2s");
     let until = |scrape: &Scrape| {
@@ -213,7 +213,7 @@ fn times_of_the_last_runs_are_kept() {
 }
 
 #[test]
-fn a_damaged_file_is_put_aside_and_the_daemon_starts() {
+fn damaged_state_is_set_aside_and_daemon_starts() {
     let simulator = simulator("");
     let place = groq(&simulator, "100ms");
     let mut daemon = place.daemon();
@@ -240,7 +240,7 @@ fn a_damaged_file_is_put_aside_and_the_daemon_starts() {
 }
 
 #[test]
-fn a_directory_that_cannot_be_written_is_a_warning() {
+fn unwritable_state_directory_is_a_warning() {
     let simulator = simulator("");
     let place = groq(&simulator, "100ms");
     place.write("state", "a file in the place of the directory");
@@ -263,7 +263,7 @@ fn a_directory_that_cannot_be_written_is_a_warning() {
 }
 
 #[test]
-fn a_second_daemon_is_refused_the_directory_of_the_first() {
+fn second_daemon_on_the_same_directory_is_rejected() {
     let simulator = simulator("");
     let place = groq(&simulator, "168h");
     let mut first = place.daemon();
@@ -279,7 +279,7 @@ fn a_second_daemon_is_refused_the_directory_of_the_first() {
 }
 
 #[test]
-fn a_reload_tells_of_a_directory_other_than_the_one_in_use() {
+fn reload_with_another_directory_is_a_warning() {
     let simulator = simulator("");
     let place = groq(&simulator, "168h");
     let text = fs::read_to_string(place.path("config.toml")).unwrap();
@@ -295,7 +295,7 @@ fn a_reload_tells_of_a_directory_other_than_the_one_in_use() {
 }
 
 #[test]
-fn systemds_directory_is_the_default() {
+fn systemd_state_directory_is_the_default() {
     let simulator = simulator("");
     let place = groq(&simulator, "2s");
     let text = fs::read_to_string(place.path("config.toml")).unwrap();

@@ -138,7 +138,7 @@ fn maintenance_is_in_the_record() {
 }
 
 #[test]
-fn a_page_is_told_in_the_record_by_our_words() {
+fn record_describes_the_page_in_own_words() {
     let pages = Pages::start();
     pages.json("/", r#"{"status":{"indicator":"major"},"components":[{"name":"API","status":"partial_outage"}],"incidents":[{}]}"#);
     let probe = status(Api::Anthropic, &pages.url("/"), &["API", "Web"]);
@@ -194,7 +194,7 @@ fn redirects_are_followed_three_times_without_credentials() {
 }
 
 #[test]
-fn redirects_to_where_a_page_cannot_be_are_not_followed() {
+fn redirects_to_unsuitable_hosts_are_not_followed() {
     let (pages, other) = (Pages::start(), Pages::start());
     other.json("/", QUIET);
     let locations = [
@@ -215,7 +215,7 @@ fn redirects_to_where_a_page_cannot_be_are_not_followed() {
 }
 
 #[test]
-fn the_redirect_that_anthropics_old_page_answers_leads_to_the_page() {
+fn redirect_of_the_old_anthropic_page_is_followed() {
     let index: Value = serde_json::from_str(include_str!("../fixtures/index.json")).unwrap();
     let case = index["cases"].as_array().unwrap().iter().find(|case| case["expect"]["location"].is_string());
     let location = case.unwrap()["expect"]["location"].as_str().unwrap();
@@ -230,7 +230,7 @@ fn the_redirect_that_anthropics_old_page_answers_leads_to_the_page() {
 }
 
 #[test]
-fn phases_of_a_redirected_run_sum_to_its_duration_and_one_timeout_bounds_it() {
+fn redirected_run_has_one_timeout_and_exact_phases() {
     let scenario = r#"
         [[rule]]
         path = "/moved"
@@ -286,7 +286,7 @@ fn check_failure(url: &str, reason: Reason, fault: Fault) {
 }
 
 #[test]
-fn a_page_that_fails_is_unknown_and_nobodys_downtime() {
+fn failed_page_is_unknown_and_no_downtime() {
     let simulator = simulator("");
     let page = Provider::Anthropic.status_path();
     check_failure(
@@ -329,7 +329,7 @@ fn a_page_that_fails_is_unknown_and_nobodys_downtime() {
 }
 
 #[test]
-fn a_page_may_ask_to_be_asked_less_often() {
+fn retry_after_of_a_page_is_respected() {
     let pages = Pages::start();
     pages.put("/", "HTTP/1.1 429 Too Many Requests\nRetry-After: 120\nx-request-id: req_1\n\n{}");
     let outcome = ask(&pages.url("/"));
@@ -338,7 +338,7 @@ fn a_page_may_ask_to_be_asked_less_often() {
 }
 
 #[test]
-fn whatever_a_page_says_only_our_words_come_out() {
+fn page_text_never_reaches_output() {
     let fixtures = [
         include_str!("../fixtures/status/statuspage_summary_major.json"),
         include_str!("../fixtures/status/statuspage_status_none.json"),
@@ -395,7 +395,7 @@ fn pointers(value: &Value) -> Vec<String> {
 }
 
 #[test]
-fn the_simulated_pages_are_understood_in_every_state() {
+fn simulated_pages_are_parsed_in_every_state() {
     let mut wrong = String::new();
     for provider in Provider::ALL {
         for (variant, expected) in [
@@ -423,7 +423,7 @@ fn the_simulated_pages_are_understood_in_every_state() {
 }
 
 #[test]
-fn a_balance_is_asked_with_the_key_and_judged_by_the_accounts_own_minimum() {
+fn balance_is_compared_with_the_accounts_minimum() {
     let simulator = simulator("[[rule]]\ncalls = { from = 3 }\nfault = \"low_balance\"");
     let balance = |api, provider: Provider, path: Option<&str>| {
         let mut target =

@@ -155,7 +155,7 @@ fn check(api: Api, body: &str, reason: Reason, fault: Fault) -> Outcome {
 }
 
 #[test]
-fn each_api_is_asked_for_a_stream_in_its_own_way() {
+fn stream_request_has_the_format_of_its_api() {
     let body = |seen: &Seen| -> Value {
         serde_json::from_str(seen.request.split_once("\r\n\r\n").unwrap().1).unwrap()
     };
@@ -215,7 +215,7 @@ fn cases() -> Vec<Case> {
 }
 
 #[test]
-fn the_size_of_the_pieces_changes_no_verdict() {
+fn piece_size_changes_no_verdict() {
     for case in cases() {
         for size in [31, 512] {
             let outcome = in_pieces(&case, size);
@@ -235,7 +235,7 @@ fn the_size_of_the_pieces_changes_no_verdict() {
 }
 
 #[test]
-fn first_token_and_pace_are_the_servers_own() {
+fn first_token_and_pace_match_the_server() {
     // A busy machine keeps either side waiting for some milliseconds now and then; a clock that starts or stops at the
     // wrong event, of which there is one every 20 ms, is wrong every time.
     let apart: Vec<[Duration; 3]> = (0..7).map(|_| measured_apart()).collect();
@@ -297,7 +297,7 @@ fn without_counts_the_tokens_are_estimated() {
 }
 
 #[test]
-fn without_counts_the_tokens_of_a_whole_answer_are_estimated_too() {
+fn without_counts_tokens_of_chat_are_estimated() {
     let openai = r#"{"choices":[{"message":{"content":"0123456789!","reasoning_content":"Hm"},"finish_reason":"stop"}]}"#;
     let anthropic = r#"{"type":"message","content":[{"type":"thinking","thinking":"Hm"},{"type":"text","text":"0123456789!"}]}"#;
     let google = r#"{"candidates":[{"content":{"parts":[{"text":"Hm","thought":true},{"text":"0123456789!"}]},"finishReason":"STOP"}]}"#;
@@ -355,7 +355,7 @@ fn counts_come_in_every_dialects_way() {
 }
 
 #[test]
-fn nothing_is_read_after_the_end_mark() {
+fn stream_is_not_read_after_its_end_marker() {
     let anthropic = [
         event(r#"{"type":"content_block_delta","delta":{"type":"text_delta","text":"OK"}}"#),
         event(r#"{"type":"message_stop"}"#),
@@ -372,7 +372,7 @@ fn nothing_is_read_after_the_end_mark() {
 }
 
 #[test]
-fn a_complete_answer_without_the_last_mark_is_not_waited_for_long_nor_charged_with_the_wait() {
+fn missing_last_marker_is_awaited_briefly_only() {
     let google = event(r#"{"candidates":[{"content":{"parts":[{"text":"OK"}]},"finishReason":"STOP"}]}"#);
     for (api, body) in [(Api::Openai, content("OK") + &finish("stop")), (Api::Google, google)] {
         for rest in [Hold, Repeat(b": ping\n\n".to_vec())] {
@@ -392,7 +392,7 @@ fn a_complete_answer_without_the_last_mark_is_not_waited_for_long_nor_charged_wi
 }
 
 #[test]
-fn an_error_wins_over_everything() {
+fn stream_error_takes_precedence() {
     let error = event(r#"{"error":{"message":"x","type":"server_error","code":null}}"#);
     let same_event = event(
         r#"{"error":{"code":502,"message":"x"},"choices":[{"delta":{"content":"OK"},"finish_reason":"stop"}]}"#,
@@ -436,7 +436,7 @@ fn an_error_wins_over_everything() {
 }
 
 #[test]
-fn an_error_that_names_a_provider_is_the_providers() {
+fn error_naming_a_provider_is_provider_fault() {
     let langmart = event(r#"{"error":{"code":"PROVIDER_ANTHROPIC_529","message":"canary"}}"#);
     let outcome = check(Api::Langmart, &langmart, Reason::StreamError, Fault::Provider);
     assert_eq!(
@@ -456,7 +456,7 @@ fn an_error_that_names_a_provider_is_the_providers() {
 }
 
 #[test]
-fn a_stream_that_ends_too_early_is_truncated_however_it_ends() {
+fn early_end_of_stream_is_truncated() {
     let bodies = ["", "\n\n", ": ping\n\n", ROLE, "data: [DONE]", &content("Hel")];
     for body in bodies {
         check(Api::Openai, body, Reason::StreamTruncated, Fault::Provider);
@@ -475,7 +475,7 @@ fn a_stream_that_ends_too_early_is_truncated_however_it_ends() {
 }
 
 #[test]
-fn silence_is_a_stall_and_every_byte_ends_one() {
+fn stall_is_silence_and_any_byte_ends_it() {
     let limits = (milliseconds(200), milliseconds(5000));
     for body in ["", ": ping\n\n", ROLE, &content("Hel"), "data: {\"choi"] {
         let (outcome, _) = play_with(Api::Openai, limits, vec![send(HEAD), send(body), Hold]);
@@ -497,7 +497,7 @@ fn silence_is_a_stall_and_every_byte_ends_one() {
 }
 
 #[test]
-fn a_stream_without_an_end_costs_its_timeout() {
+fn endless_stream_ends_at_the_timeout() {
     let limits = (milliseconds(5000), milliseconds(500));
     for text in [": ping\n\n", "data: {}\n\n"] {
         // Slow enough not to be too long before.
@@ -514,7 +514,7 @@ fn a_stream_without_an_end_costs_its_timeout() {
 }
 
 #[test]
-fn an_answer_without_content_is_none() {
+fn answer_without_content_is_no_content() {
     for (body, detail) in [
         (ROLE.to_owned() + &finish("length") + DONE, "max_tokens was used up before any visible content"),
         (ROLE.to_owned() + &finish("content_filter") + DONE, "the answer was filtered"),
@@ -570,7 +570,7 @@ fn end_mark_alone_is_truncated() {
 }
 
 #[test]
-fn end_mark_without_its_line_end_counts() {
+fn end_marker_without_line_end_counts() {
     for mark in ["data: [DONE]", "data:[DONE]", "data: [DONE]\n", "data: [DONE]\r\n", "data: [DONE] "] {
         check(Api::Openai, &(content("OK") + mark), Reason::Ok, Fault::None);
     }
@@ -729,7 +729,7 @@ fn groq_reports_its_processing_time() {
 }
 
 #[test]
-fn what_is_no_stream_is_told_apart() {
+fn other_answers_are_distinguished_from_streams() {
     use Reason::{ErrorIn200, Malformed};
 
     let completion = r#"{"choices":[{"message":{"content":"OK"},"finish_reason":"stop"}]}"#;
@@ -755,7 +755,7 @@ fn what_is_no_stream_is_told_apart() {
 }
 
 #[test]
-fn what_is_refused_is_no_stream() {
+fn refusal_is_no_stream() {
     for (status, body, reason) in [
         (429, r#"{"error":{"code":"PROVIDER_OPENAI_429"}}"#, Reason::RateLimited),
         (503, "data: {}\n\n", Reason::Unavailable),

@@ -77,7 +77,7 @@ fn measured_apart(service: (Api, Provider, &str), tls: bool) -> Duration {
 }
 
 #[test]
-fn the_first_token_is_measured_when_it_was_written() {
+fn first_token_time_matches_its_write() {
     for service in SERVICES {
         let apart = [measured_apart(service, false), measured_apart(service, true)];
         println!("{:<12} {apart:?}", service.0);
@@ -86,7 +86,7 @@ fn the_first_token_is_measured_when_it_was_written() {
 }
 
 #[test]
-fn every_broken_stream_has_its_reason_in_every_dialect() {
+fn broken_streams_have_their_reason_in_every_dialect() {
     use Reason::{NoContent, Ok, StreamError, StreamStalled, StreamTruncated};
 
     let rules = [
@@ -145,7 +145,7 @@ fn at_once(probes: Vec<Probe>) -> Vec<(Api, Outcome)> {
 }
 
 #[test]
-fn a_gateways_error_that_names_its_provider_is_the_providers() {
+fn gateway_error_naming_a_provider_is_provider_fault() {
     let simulator = simulator("fault = \"stream_error_mid\"\nupstream = \"anthropic\"");
     let outcome = runs(stream(&simulator, SERVICES[0], false), 1).remove(0);
     let found = (outcome.reason, outcome.fault, outcome.upstream);
@@ -153,7 +153,7 @@ fn a_gateways_error_that_names_its_provider_is_the_providers() {
 }
 
 #[test]
-fn a_model_that_refuses_max_tokens_is_not_called_down_by_it_whatever_it_is_called() {
+fn rejected_max_tokens_is_no_downtime() {
     let names = ["openai/gpt-5-mini", "gpt-5-mini", "alice/openai/o3"];
     let simulator = simulator(&format!("pace = {{ tokens = 2 }}\n[models]\nlangmart = {names:?}"));
     for model in names.into_iter().chain(["anthropic/claude-haiku-4-5-20251001"]) {
@@ -181,7 +181,7 @@ fn reasoning_is_no_first_token() {
 }
 
 #[test]
-fn a_model_is_asked_for_by_its_name_whatever_is_in_it() {
+fn model_names_are_sent_verbatim() {
     let model = r#"a "b" <c>%22d?e#f+g"#;
     let simulator = simulator(&format!("pace = {{ tokens = 2 }}\n[models]\ngoogle = ['{model}']"));
     let streamed = || stream(&simulator, (Api::Google, Provider::Google, model), false);

@@ -89,7 +89,7 @@ fn ready_reloading_stopping_and_alive() {
 }
 
 #[test]
-fn a_failed_start_is_never_ready() {
+fn failed_start_is_never_ready() {
     let place = Place::new("nonsense");
     let socket = UnixDatagram::bind(place.path("notify")).unwrap();
     socket.set_nonblocking(true).unwrap();

@@ -57,13 +57,13 @@ fn check_record(record: &Value, verdict: &str, detail: &str) {
 }
 
 #[test]
-fn a_name_that_does_not_exist() {
+fn nonexistent_name_is_dns() {
     let outcome = auth(provider(Api::Openai, "http://nothing.invalid"), TIMEOUT);
     check(&outcome, Reason::Dns, Fault::Network, "NXDOMAIN");
 }
 
 #[test]
-fn a_port_that_nobody_listens_on() {
+fn closed_port_is_connect() {
     let outcome = auth(provider(Api::Openai, &format!("http://{NOBODY}")), TIMEOUT);
     check(&outcome, Reason::Connect, Fault::Network, "connection refused");
 }
@@ -112,7 +112,7 @@ fn certificates_and_handshakes() {
 }
 
 #[test]
-fn a_reset_in_the_handshake_by_the_scenario() {
+fn scripted_reset_in_the_handshake_is_tls() {
     let simulator = simulator("[[rule]]\nfault = \"reset_handshake\"");
     let base_url = format!("https://{}/openai/v1", simulator.tls_address().unwrap());
     let outcome = auth(trusting(&simulator, Api::Openai, &base_url), TIMEOUT);
@@ -154,7 +154,7 @@ fn disconnected() {
 }
 
 #[test]
-fn what_is_no_proper_response() {
+fn invalid_responses_are_malformed() {
     check_fault("header_flood", TIMEOUT, Reason::Malformed, ["headers are too large"; 2]);
     check_fault("oversized", TIMEOUT, Reason::Malformed, ["larger than 4 MiB"; 2]);
     check_fault("html", TIMEOUT, Reason::Malformed, [""; 2]);
@@ -165,7 +165,7 @@ fn what_is_no_proper_response() {
 }
 
 #[test]
-fn bytes_that_are_no_http() {
+fn bytes_that_are_not_http_are_malformed() {
     // HTTP/2 has no way to write garbage: the simulator ends the connection there.
     let simulator = simulator("[[rule]]\nfault = \"garbage\"");
     let outcome = auth(provider(Api::Openai, &format!("http://{}/openai/v1", simulator.address())), TIMEOUT);
@@ -174,7 +174,7 @@ fn bytes_that_are_no_http() {
 }
 
 #[test]
-fn a_redirect_is_not_followed() {
+fn redirect_is_not_followed() {
     for status in [301, 302, 303, 307, 308] {
         check_fault(&format!("redirect; status={status}"), TIMEOUT, Reason::UnexpectedStatus, [""; 2]);
     }
@@ -187,14 +187,14 @@ fn slow_but_whole_is_good() {
 }
 
 #[test]
-fn deadlines_of_the_service() {
+fn slow_service_is_a_timeout() {
     check_fault("stall", SHORT, Reason::Timeout, ["no response came within 2s"; 2]);
     check_fault("slow_headers; ms=60000", SHORT, Reason::Timeout, ["no response came within 2s"; 2]);
     check_fault("slow_body; ms=60000", SHORT, Reason::Timeout, ["the response was not complete"; 2]);
 }
 
 #[test]
-fn deadlines_on_the_way() {
+fn slow_network_is_a_timeout() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let full = runtime.block_on(FullListener::start()).unwrap();
     for scheme in ["http", "https"] {
@@ -216,7 +216,7 @@ fn proxied(proxy: &str, target: &str) -> Outcome {
 }
 
 #[test]
-fn proxies_that_do_not_work() {
+fn broken_proxies_are_reported() {
     for target in ["http://192.0.2.1/v1", "https://192.0.2.1/v1"] {
         let refused = proxied(NOBODY, target);
         check(&refused, Reason::Proxy, Fault::Network, "connecting to the proxy: connection refused");
@@ -269,7 +269,7 @@ fn lab() -> Option<Lab> {
 }
 
 #[test]
-fn name_servers_that_fail() {
+fn failed_name_servers_are_dns() {
     let Some(lab) = lab() else { return };
     let labels = ["nxdomain", "servfail", "refused", "empty", "garbled", "silent"];
     let urls = labels.map(|label| format!("http://{label}.sim.test:8080"));
@@ -284,7 +284,7 @@ fn name_servers_that_fail() {
 }
 
 #[test]
-fn ways_that_are_blocked() {
+fn blocked_network_paths_are_reported() {
     let Some(lab) = lab() else { return };
     let client = |arguments: &str| {
         let status = lab.on_client("ip").args(arguments.split(' ')).status().unwrap();
@@ -310,7 +310,7 @@ fn ways_that_are_blocked() {
 }
 
 #[test]
-fn a_real_proxy() {
+fn real_proxy_works() {
     let Some(mut lab) = lab() else { return };
     let ca = lab.simulator();
     lab.tinyproxy(8888, "ConnectPort 8443\nConnectPort 1\n");
@@ -331,7 +331,7 @@ fn a_real_proxy() {
 }
 
 #[test]
-fn a_prober_without_descriptors_blames_itself() {
+fn lack_of_descriptors_is_prober_fault() {
     if !parts::has(&["prlimit"], false) {
         return;
     }

@@ -34,7 +34,7 @@ impl Bench {
 }
 
 #[test]
-fn what_waiting_does_not_heal_is_billing_however_it_is_told() {
+fn permanent_limit_is_billing_in_every_dialect() {
     let bench = Bench::new();
     let ours = (Reason::Billing, Fault::Caller);
     let theirs = (Reason::Billing, Fault::Provider);
@@ -78,7 +78,7 @@ fn what_waiting_does_not_heal_is_billing_however_it_is_told() {
 }
 
 #[test]
-fn a_limit_of_nothing_is_not_healed_by_waiting() {
+fn limit_of_zero_is_permanent() {
     let bench = Bench::new();
     let body = r#"{"type":"rate_limited","message":"Rate limit exceeded","code":"1300"}"#;
     let mistral = |limit: u32, more: &str| {
@@ -94,7 +94,7 @@ fn a_limit_of_nothing_is_not_healed_by_waiting() {
 }
 
 #[test]
-fn a_bad_key_is_one_whatever_its_status_and_whoever_sent_it() {
+fn bad_key_is_auth_failed_for_every_status() {
     let bench = Bench::new();
     let ours = (Reason::AuthFailed, Fault::Caller);
     let theirs = (Reason::AuthFailed, Fault::Provider);
@@ -123,7 +123,7 @@ fn a_bad_key_is_one_whatever_its_status_and_whoever_sent_it() {
 }
 
 #[test]
-fn a_key_that_may_not_is_no_bad_key() {
+fn key_without_permission_is_no_bad_key() {
     let bench = Bench::new();
     let forbidden = (Reason::Permission, Fault::Caller);
     let scopes = r#"{"error":{"message":"You have insufficient permissions for this operation. Missing scopes: model.request.","type":"invalid_request_error","param":null,"code":null}}"#;
@@ -138,7 +138,7 @@ fn a_key_that_may_not_is_no_bad_key() {
 }
 
 #[test]
-fn a_providers_status_behind_a_gateways_own_decides() {
+fn upstream_status_behind_a_gateway_decides() {
     let bench = Bench::new();
     for (head, code, reason) in [
         ("502 X", "PROVIDER_OPENAI_429", Reason::RateLimited),
@@ -165,7 +165,7 @@ fn a_providers_status_behind_a_gateways_own_decides() {
 }
 
 #[test]
-fn a_model_that_the_provider_does_not_know_is_told_through_gateways() {
+fn unknown_upstream_model_is_model_not_found() {
     let bench = Bench::new();
     let unknown = (Reason::ModelNotFound, Fault::Caller);
     let gone = r#"{"error":{"code":"PROVIDER_GROQ_400","message":"The model `llama` has been decommissioned and is no longer supported."}}"#;
@@ -181,7 +181,7 @@ fn a_model_that_the_provider_does_not_know_is_told_through_gateways() {
 }
 
 #[test]
-fn an_alias_is_in_a_list_of_dated_models() {
+fn alias_matches_a_list_of_dated_models() {
     let bench = Bench::new();
     let list = r#"{"data":[{"type":"model","id":"claude-haiku-4-5-20251001"},{"type":"model","id":"claude-opus-5"}]}"#;
     for (model, reason) in [
@@ -216,7 +216,7 @@ fn check_wait(bench: &Bench, api: Api, headers: &str, body: &Value, expected: Op
 }
 
 #[test]
-fn of_several_waits_the_first_that_is_one_counts() {
+fn first_valid_hint_counts() {
     let bench = Bench::new();
     let check = |api, headers: &str, body: &Value, expected| check_wait(&bench, api, headers, body, expected);
     let retry_info =
@@ -261,7 +261,7 @@ fn of_several_waits_the_first_that_is_one_counts() {
 }
 
 #[test]
-fn a_limit_of_the_day_is_told_as_such() {
+fn daily_limit_is_reported() {
     let bench = Bench::new();
     let google = |quota: &str| {
         format!(
@@ -288,14 +288,14 @@ fn a_limit_of_the_day_is_told_as_such() {
 }
 
 #[test]
-fn googles_answer_has_its_id_in_the_body() {
+fn google_response_id_is_in_the_body() {
     let body = r#"{"responseId":"abc-123_x","candidates":[{"content":{"parts":[{"text":"OK"}]},"finishReason":"STOP"}]}"#;
     let outcome = Bench::new().play(Api::Google, Check::Chat, "200 OK", body);
     assert_eq!(outcome.request_id.as_deref(), Some("abc-123_x"));
 }
 
 #[test]
-fn limits_of_a_day_and_of_a_minute_are_told() {
+fn daily_and_minute_limits_are_reported() {
     let bench = Bench::new();
     let cerebras = "200 OK\nx-ratelimit-limit-requests-day: 14400\nx-ratelimit-remaining-requests-day: 13693\n\
          x-ratelimit-reset-requests-day: 11726.2840924263\nx-ratelimit-limit-req-minute: 60\n\
@@ -308,7 +308,7 @@ fn limits_of_a_day_and_of_a_minute_are_told() {
 }
 
 #[test]
-fn what_no_waiting_and_no_service_can_mend_is_the_probes_own() {
+fn invalid_request_is_caller_fault() {
     let bench = Bench::new();
     let own = (Reason::InvalidRequest, Fault::Caller);
     let large = r#"{"error":{"message":"Request too large for gpt-4o in organization org-x on tokens per min (TPM): Limit 30000, Requested 40000.","type":"tokens","code":"rate_limit_exceeded"}}"#;
@@ -327,7 +327,7 @@ fn what_no_waiting_and_no_service_can_mend_is_the_probes_own() {
 }
 
 #[test]
-fn overload_is_told_by_words_too() {
+fn overload_is_detected_by_text_too() {
     let bench = Bench::new();
     let words =
         |message: &str| format!(r#"{{"error":{{"message":"{message}","type":"internal_server_error"}}}}"#);
@@ -339,7 +339,7 @@ fn overload_is_told_by_words_too() {
 }
 
 #[test]
-fn an_answer_that_reports_no_error_has_no_code() {
+fn answer_without_error_has_no_code() {
     let bench = Bench::new();
     let refused = r#"{"type":"message","status":"completed","content":[],"stop_reason":"refusal"}"#;
     let outcome = bench.check(Api::Anthropic, "200 OK", refused, (Reason::NoContent, Fault::Caller));
@@ -353,7 +353,7 @@ fn an_answer_that_reports_no_error_has_no_code() {
 }
 
 #[test]
-fn a_path_that_names_models_is_no_unknown_model() {
+fn path_with_models_is_no_unknown_model() {
     let bench = Bench::new();
     for wrong_path in [
         r#"{"error":{"message":"Invalid URL (GET /v1/models)","type":"invalid_request_error","code":null}}"#,
@@ -367,7 +367,7 @@ fn a_path_that_names_models_is_no_unknown_model() {
 }
 
 #[test]
-fn a_limit_of_nothing_beside_one_that_is_used_up_is_about_time() {
+fn zero_limit_beside_an_exhausted_one_is_temporary() {
     let bench = Bench::new();
     let limits = |requests: u32, tokens: u32| {
         format!(
@@ -381,7 +381,7 @@ fn a_limit_of_nothing_beside_one_that_is_used_up_is_about_time() {
 }
 
 #[test]
-fn a_byte_order_mark_is_no_part_of_a_list() {
+fn byte_order_mark_before_a_list_is_ignored() {
     let bench = Bench::new();
     let outcome = bench.play(Api::Openai, Check::Models, "200 OK", "\u{feff}{\"data\":[{\"id\":\"gpt\"}]}");
     assert_eq!(outcome.reason, Reason::Ok, "{outcome:?}");

@@ -71,7 +71,7 @@ fn check(outcomes: &[Outcome], expected: &[ConnectionUse]) {
 }
 
 #[test]
-fn a_connection_is_kept_over_either_protocol() {
+fn connection_is_kept_alive_over_either_protocol() {
     use ConnectionUse::{New, Reused};
     for check_kind in [Check::Auth, Check::Models, Check::Chat, Check::Stream] {
         for (tls, version) in [(false, "1.1"), (true, "2")] {
@@ -92,7 +92,7 @@ fn a_connection_is_kept_over_either_protocol() {
 }
 
 #[test]
-fn a_cold_probe_says_nothing_of_its_connection() {
+fn cold_probe_reports_no_connection_use() {
     let simulator = simulator("");
     let cold = Probe { connection: Connection::Cold, ..warm(&simulator, Check::Auth, true) };
     let outcomes = runs(cold, 3, |_| ());
@@ -102,7 +102,7 @@ fn a_cold_probe_says_nothing_of_its_connection() {
 }
 
 #[test]
-fn a_failed_run_of_http_1_leaves_no_connection_behind() {
+fn failed_http_1_run_leaves_no_connection() {
     use ConnectionUse::{New, Reused};
     let simulator = simulator("[[rule]]\ncalls = { from = 2, to = 2 }\nfault = \"cut\"");
     let outcomes = runs(warm(&simulator, Check::Models, false), 4, |_| ());
@@ -158,7 +158,7 @@ fn of_forgetful(then: Then) -> (Vec<Outcome>, usize) {
 }
 
 #[test]
-fn a_dead_connection_is_replaced_before_anything_is_sent() {
+fn dead_connection_is_replaced_before_a_request() {
     use ConnectionUse::{New, Replaced};
     let (outcomes, requests) = of_forgetful(Then::Closed);
     assert!(outcomes.iter().all(Outcome::success), "{outcomes:#?}");
@@ -181,7 +181,7 @@ fn idle_close_that_crosses_the_request_is_replaced() {
 }
 
 #[test]
-fn no_connection_survives_a_reload_with_another_key() {
+fn reload_with_another_key_closes_connections() {
     let simulator = simulator("");
     let place = Place::new("");
     place.write("key", "sk-good-0123456789");
@@ -223,7 +223,7 @@ fn no_connection_survives_a_reload_with_another_key() {
 }
 
 #[test]
-fn a_single_run_has_a_new_connection() {
+fn single_run_has_a_new_connection() {
     let simulator = simulator("");
     let place = Place::new(&format!(
         "[provider.openai]\nbase_url = \"http://{}/openai/v1\"\n{KEY}\n[[probe]]\nname = \"warm\"\n\

@@ -78,7 +78,7 @@ impl Bench {
 }
 
 #[test]
-fn names_are_of_the_period_in_utc() {
+fn file_names_have_the_period_in_utc() {
     #[track_caller]
     fn check(period: Period, at: &str, name: &str) {
         let files = Files { period, ..files(Path::new("logs")) };
@@ -92,7 +92,7 @@ fn names_are_of_the_period_in_utc() {
 }
 
 #[test]
-fn a_new_period_begins_a_file_and_removes_the_oldest_of_the_kind() {
+fn new_period_starts_a_file_and_removes_the_oldest() {
     let mut bench = Bench::new(|_| ());
     let others = ["prober.log.2020-01-01.gz", "prober.log.notes", "results.jsonl.2020-01-01"];
     for other in others {
@@ -115,7 +115,7 @@ fn a_new_period_begins_a_file_and_removes_the_oldest_of_the_kind() {
 }
 
 #[test]
-fn a_restart_goes_on_in_the_file_and_keeps_as_many_as_wanted() {
+fn restart_appends_and_keeps_max_files() {
     let mut bench = Bench::new(|_| ());
     bench.check("before\n", Fate::Written);
     fs::write(bench.logs().join("prober.log.2026-11-20"), "").unwrap();
@@ -127,7 +127,7 @@ fn a_restart_goes_on_in_the_file_and_keeps_as_many_as_wanted() {
 }
 
 #[test]
-fn a_restart_keeps_the_only_file_wanted() {
+fn restart_with_one_file_keeps_it() {
     let mut bench = Bench::new(|files| files.max_files = 1);
     bench.check("before\n", Fate::Written);
     let files = bench.file.files.clone();
@@ -137,7 +137,7 @@ fn a_restart_keeps_the_only_file_wanted() {
 }
 
 #[test]
-fn clock_wrong_for_seconds_costs_no_file_of_the_right_days() {
+fn clock_error_removes_no_file_of_correct_days() {
     let mut bench = Bench::new(|files| files.max_files = 3);
     bench.check("before\n", Fate::Written);
     for wrong in ["2027-11-23T12:00:00Z", "2026-10-01T12:00:00Z", "1970-01-01T00:00:00Z"] {
@@ -157,7 +157,7 @@ fn clock_wrong_for_seconds_costs_no_file_of_the_right_days() {
 }
 
 #[test]
-fn a_period_that_cannot_begin_fails_lines_and_leaves_the_old_file() {
+fn period_that_cannot_start_fails_lines() {
     let mut bench = Bench::new(|_| ());
     bench.check("first day\n", Fate::Written);
     let next = bench.logs().join("prober.log.2026-11-23");
@@ -172,7 +172,7 @@ fn a_period_that_cannot_begin_fails_lines_and_leaves_the_old_file() {
 }
 
 #[test]
-fn a_torn_line_is_ended_before_the_next() {
+fn incomplete_line_is_ended_before_the_next() {
     let mut bench = Bench::new(|_| ());
     fs::write(bench.logs().join("prober.log.2026-11-22"), "whole\nto").unwrap();
     bench.file = RollingFile::open_at(files(&bench.logs()), bench.time, bench.now).unwrap();
@@ -181,7 +181,7 @@ fn a_torn_line_is_ended_before_the_next() {
 }
 
 #[test]
-fn a_file_at_its_size_drops_lines_until_the_next_period() {
+fn file_at_size_limit_drops_lines_until_next_period() {
     let mut bench = Bench::new(|files| files.max_size = 10);
     bench.check("12345\n", Fate::Written);
     bench.check("12345\n", Fate::Dropped);
@@ -198,7 +198,7 @@ fn a_file_at_its_size_drops_lines_until_the_next_period() {
 }
 
 #[test]
-fn a_removed_directory_comes_back_within_a_second() {
+fn removed_directory_is_recreated_within_a_second() {
     let mut bench = Bench::new(|_| ());
     bench.check("lost with the directory\n", Fate::Written);
     fs::remove_dir_all(bench.logs()).unwrap();
@@ -212,7 +212,7 @@ fn a_removed_directory_comes_back_within_a_second() {
 }
 
 #[test]
-fn a_file_moved_away_is_not_written_to_for_ever() {
+fn moved_file_is_replaced_within_a_second() {
     let mut bench = Bench::new(|_| ());
     bench.check("old\n", Fate::Written);
     let away = bench.logs().join("prober.log.2026-11-22.moved");
@@ -233,7 +233,7 @@ fn a_file_moved_away_is_not_written_to_for_ever() {
 }
 
 #[test]
-fn an_unwritable_place_is_tried_once_a_second_and_taken_up_again() {
+fn unwritable_directory_is_retried_each_second() {
     let mut bench = Bench::new(|_| ());
     fs::remove_dir_all(bench.logs()).unwrap();
     // A file in place of the directory, which root cannot write either.
@@ -250,7 +250,7 @@ fn an_unwritable_place_is_tried_once_a_second_and_taken_up_again() {
 }
 
 #[test]
-fn a_place_unwritable_at_start_is_an_error_that_says_what_to_do() {
+fn unwritable_directory_error_names_the_remedy() {
     let directory = tempfile::tempdir().unwrap();
     let taken = directory.path().join("taken");
     fs::write(&taken, "").unwrap();
@@ -261,7 +261,7 @@ fn a_place_unwritable_at_start_is_an_error_that_says_what_to_do() {
 }
 
 #[test]
-fn a_device_without_space_fails_lines_and_heals() {
+fn device_without_space_fails_lines_and_recovers() {
     let mut bench = Bench::new(|_| ());
     let path = bench.logs().join("prober.log.2026-11-22");
     fs::remove_file(&path).unwrap();
@@ -294,7 +294,7 @@ impl Drop for SmallDisk {
 }
 
 #[test]
-fn a_full_disk_loses_no_line_uncounted() {
+fn full_disk_counts_every_lost_line() {
     let mut bench = Bench::new(|_| ());
     let Some(_disk) = SmallDisk::mount(bench.logs()) else {
         eprintln!("SKIPPED: a small tmpfs cannot be mounted here");
@@ -330,7 +330,7 @@ fn a_full_disk_loses_no_line_uncounted() {
 }
 
 #[test]
-fn every_line_of_many_threads_is_counted_once() {
+fn lines_of_many_threads_are_counted_once() {
     let directory = tempfile::tempdir().unwrap();
     let logs = directory.path().join("logs");
     let mut file = RollingFile::open(Files { max_size: 30_000, ..files(&logs) }).unwrap();

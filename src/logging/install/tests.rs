@@ -75,7 +75,7 @@ fn lines_go_to_standard_error_and_the_file() {
 }
 
 #[test]
-fn a_reload_changes_level_format_and_places_or_nothing() {
+fn reload_changes_all_settings_or_none() {
     let directory = tempfile::tempdir().unwrap();
     let [logs, moved] = ["logs", "moved"].map(|name| directory.path().join(name));
     let (logging, dispatch, reader) = prepare(&log("warn", None));
@@ -122,7 +122,7 @@ fn a_reload_changes_level_format_and_places_or_nothing() {
 }
 
 #[test]
-fn a_stuck_pipe_blocks_nobody_and_loses_no_line_uncounted() {
+fn blocked_pipe_counts_every_lost_line() {
     let (logging, dispatch, mut reader) = prepare(&log("info", None));
     let given = 20_000;
     // More than the pipe and the queue hold, while the pipe is not read: a blocking call would
@@ -148,7 +148,7 @@ fn a_stuck_pipe_blocks_nobody_and_loses_no_line_uncounted() {
 }
 
 #[test]
-fn a_broken_standard_error_fails_lines() {
+fn broken_standard_error_fails_lines() {
     let stderr = File::options().write(true).open("/dev/full").unwrap();
     let (logging, dispatch) = Logging::prepare(&log("info", None), Surroundings::default(), stderr).unwrap();
     dispatcher::with_default(&dispatch, || tracing::info!("Lost"));
@@ -158,14 +158,14 @@ fn a_broken_standard_error_fails_lines() {
 }
 
 #[test]
-fn filter_that_is_none_is_an_error_at_start() {
+fn invalid_filter_is_an_error_at_start() {
     let stderr = File::from(OwnedFd::from(io::pipe().unwrap().1));
     let error = Logging::prepare(&log("no=such=filter", None), Surroundings::default(), stderr).unwrap_err();
     assert!(error.to_string().starts_with("log.level is no filter: "), "{error}");
 }
 
 #[test]
-fn log_file_unwritable_at_start_is_a_counted_warning() {
+fn unwritable_log_file_at_start_is_counted() {
     let directory = tempfile::tempdir().unwrap();
     let taken = directory.path().join("taken");
     fs::write(&taken, "").unwrap();
@@ -249,7 +249,7 @@ fn libraries_show_no_header_even_at_trace() {
 }
 
 #[test]
-fn the_journal_is_told_by_the_identity_of_standard_error() {
+fn journal_is_detected_by_identity_of_standard_error() {
     let identity = standard_error().unwrap().metadata().unwrap();
     let own = format!("{}:{}", identity.dev(), identity.ino());
     let journal = |stream| Surroundings::of_standard_error(stream, None).journal;
@@ -264,7 +264,7 @@ fn the_journal_is_told_by_the_identity_of_standard_error() {
 }
 
 #[test]
-fn a_target_is_ours_by_its_first_part() {
+fn target_is_ours_by_its_first_segment() {
     #[track_caller]
     fn check(target: &str, expected: bool) {
         assert_eq!(is_ours(target), expected, "{target}");
@@ -281,7 +281,7 @@ fn a_target_is_ours_by_its_first_part() {
 const PLAY: &str = "LANGMART_PROBER_TEST_LOGGING";
 
 #[test]
-fn a_panic_becomes_a_line_without_what_was_at_hand() {
+fn panic_is_logged_without_formatted_values() {
     let output = Command::new(env::current_exe().unwrap())
         .args(["--exact", "logging::install::tests::play", "--nocapture", "--test-threads=1"])
         .env(PLAY, "1")

@@ -66,7 +66,7 @@ fn follows(anchor: Anchor) -> impl Fn() -> SystemTime + Send + Sync {
 }
 
 #[test]
-fn a_charge_is_the_most_and_becomes_what_was_counted() {
+fn charge_is_replaced_by_reported_usage() {
     let now = Arc::new(Mutex::new(NOON));
     let budget = Budget::new(Some(limits(Some(1.0), Some(100))), None, clock(&now));
     let probe = chat_probe("p", MINUTE);
@@ -85,7 +85,7 @@ fn target_probe() -> Probe {
 }
 
 #[test]
-fn what_a_failed_run_takes() {
+fn failed_run_is_charged_by_its_reason() {
     #[track_caller]
     fn check(change: impl Fn(&mut Outcome), tokens: u64) {
         let budget = Budget::new(Some(limits(None, Some(100))), None, || wall(NOON));
@@ -150,7 +150,7 @@ fn dollars_are_limited_too_and_reach_their_limit_exactly() {
 }
 
 #[test]
-fn a_run_that_no_day_has_room_for_does_not_stop_the_others() {
+fn run_above_the_limit_does_not_exhaust_the_budget() {
     let budget = Budget::new(Some(limits(None, Some(39))), None, || wall(NOON));
     assert!(!budget.has_room(&chat_probe("p", MINUTE)));
     assert_eq!(budget.resumes(), None);
@@ -206,7 +206,7 @@ impl Clocks {
 const DAYS: i64 = DAY.cast_signed();
 
 #[tokio::test(start_paused = true)]
-async fn clock_ahead_for_seconds_costs_at_most_the_current_day() {
+async fn clock_ahead_costs_at_most_the_current_day() {
     for ahead in [DAYS, 30 * DAYS, 366 * DAYS, 40 * 365 * DAYS] {
         let clocks = Clocks::at_noon(None, 0);
         clocks.spend();
@@ -225,7 +225,7 @@ async fn clock_ahead_for_seconds_costs_at_most_the_current_day() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn clock_behind_for_seconds_gives_no_budget_back() {
+async fn clock_behind_frees_no_budget() {
     for behind in [-DAYS, -30 * DAYS, -20_833 * DAYS] {
         let clocks = Clocks::at_noon(None, 0);
         clocks.spend();
@@ -257,7 +257,7 @@ async fn clock_wrong_at_start_costs_at_most_the_current_day() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn small_steps_around_midnight_begin_a_day_once() {
+async fn clock_steps_around_midnight_start_one_day() {
     let clocks = Clocks::at_noon(None, 0);
     clocks.spend();
     clocks.pass(11 * HOUR + 59 * MINUTE).await;
@@ -279,7 +279,7 @@ async fn small_steps_around_midnight_begin_a_day_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn run_in_flight_while_the_clock_is_set_is_settled() {
+async fn run_during_a_clock_step_is_settled() {
     let clocks = Clocks::at_noon(None, 0);
     let charge = clocks.budget.charge(&clocks.probe).unwrap();
     clocks.set(366 * DAYS);
@@ -291,7 +291,7 @@ async fn run_in_flight_while_the_clock_is_set_is_settled() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_run_over_midnight_is_yesterdays() {
+async fn run_across_midnight_counts_for_its_first_day() {
     let clocks = Clocks::at_noon(None, 0);
     let Clocks { budget, probe, .. } = &clocks;
     budget.set_limits(Some(limits(None, Some(100))));
@@ -305,7 +305,7 @@ async fn a_run_over_midnight_is_yesterdays() {
 }
 
 #[test]
-fn what_was_spent_before_a_restart_stays_spent() {
+fn spending_survives_a_restart() {
     #[track_caller]
     fn check(day: u64, usd: f64, expected: (u64, f64, u64)) {
         let spent = Some(Spent { day, usd, tokens: 7 });
@@ -323,7 +323,7 @@ fn what_was_spent_before_a_restart_stays_spent() {
 }
 
 #[test]
-fn a_reload_keeps_what_is_spent() {
+fn spending_survives_a_reload() {
     let budget = Budget::new(Some(limits(None, Some(50))), None, || wall(NOON));
     let probe = chat_probe("p", MINUTE);
     budget.charge(&probe).unwrap().settle(&probe, &counted(9, 31));
@@ -339,7 +339,7 @@ fn a_reload_keeps_what_is_spent() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn runs_stop_in_the_middle_of_a_minute_and_go_on_the_next_day() {
+async fn exhausted_budget_pauses_runs_until_the_next_day() {
     // Ten minutes before midnight, with 200 tokens. Each run costs its maximum of 40, because no
     // usage is reported.
     let anchor = anchor(20_834 * DAY - 600);
@@ -367,7 +367,7 @@ async fn runs_stop_in_the_middle_of_a_minute_and_go_on_the_next_day() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_wait_is_taken_up_after_a_restart() {
+async fn backoff_continues_after_a_restart() {
     fn remembered(wait: Wait) -> Arc<Target> {
         let probe = probe("limited", &provider("corp", "k"), SECOND);
         let script = |_| Step { lasts: SECOND / 100, result: Some((Reason::RateLimited, None)) };
@@ -402,7 +402,7 @@ async fn a_wait_is_taken_up_after_a_restart() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_clock_that_is_set_makes_no_wait_shorter_or_longer() {
+async fn clock_step_changes_no_backoff() {
     fn limited(_run: usize) -> Step {
         Step { lasts: SECOND / 100, result: Some((Reason::RateLimited, Some(30.0))) }
     }
@@ -441,7 +441,7 @@ async fn a_clock_that_is_set_makes_no_wait_shorter_or_longer() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn rechecks_are_charged_and_are_not_made_without_room() {
+async fn recheck_without_budget_is_omitted() {
     fn down(attempt: usize) -> Step {
         let reason = if attempt == 1 { Reason::Timeout } else { Reason::Unavailable };
         Step { lasts: SECOND / 100, result: Some((reason, None)) }
@@ -468,7 +468,7 @@ async fn rechecks_are_charged_and_are_not_made_without_room() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_recheck_is_charged_before_it_begins() {
+async fn recheck_is_charged_before_it_begins() {
     fn down(_run: usize) -> Step {
         Step { lasts: SECOND, result: Some((Reason::Unavailable, None)) }
     }

@@ -35,7 +35,7 @@ fn demanded(theatre: &Theatre) -> usize {
 }
 
 #[tokio::test(start_paused = true)]
-async fn all_who_ask_at_once_share_one_run_and_the_schedule_does_not_move() {
+async fn concurrent_requests_share_one_run() {
     let target = target("p", MINUTE, good);
     let theatre = Theatre::open(&UNLIMITED, vec![target.clone()]);
     theatre.until(theatre.first_due(&target.probe) + SECOND * 10).await;
@@ -56,7 +56,7 @@ async fn all_who_ask_at_once_share_one_run_and_the_schedule_does_not_move() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_due_run_in_flight_or_about_to_begin_is_shared() {
+async fn scheduled_run_answers_waiting_requests() {
     let target = target("p", MINUTE, good);
     let theatre = Theatre::open(&UNLIMITED, vec![target.clone()]);
     let first = theatre.first_due(&target.probe);
@@ -68,7 +68,7 @@ async fn a_due_run_in_flight_or_about_to_begin_is_shared() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_run_has_the_time_that_who_asks_has() {
+async fn on_demand_run_ends_by_the_deadline_of_its_request() {
     let target = target("p", MINUTE, good);
     let theatre = Theatre::open(&UNLIMITED, vec![target.clone()]);
     theatre.until(theatre.first_due(&target.probe) + SECOND * 10).await;
@@ -77,7 +77,7 @@ async fn a_run_has_the_time_that_who_asks_has() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_has_gone_costs_nothing() {
+async fn abandoned_request_causes_no_run() {
     let target = target("p", MINUTE, good);
     let theatre = Theatre::open(&UNLIMITED, vec![target.clone()]);
     theatre.until(theatre.first_due(&target.probe) + SECOND * 10).await;
@@ -87,7 +87,7 @@ async fn who_has_gone_costs_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_probe_that_waits_is_not_run() {
+async fn probe_in_backoff_is_not_run_on_demand() {
     let target = target("p", MINUTE, limited);
     let theatre = Theatre::open(&UNLIMITED, vec![target.clone()]);
     theatre.until(theatre.first_due(&target.probe) + SECOND * 10).await;
@@ -97,7 +97,7 @@ async fn a_probe_that_waits_is_not_run() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_it_is_told_to_wait_binds_the_due_runs() {
+async fn hint_of_on_demand_run_applies_to_scheduled_runs() {
     let target = target("p", MINUTE, |run| if run == 1 { limited(run) } else { good(run) });
     let theatre = Theatre::open(&UNLIMITED, vec![target.clone()]);
     let first = theatre.first_due(&target.probe);
@@ -112,7 +112,7 @@ async fn what_it_is_told_to_wait_binds_the_due_runs() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_hint_that_ends_before_the_next_due_time_is_kept_too() {
+async fn hint_that_ends_before_the_next_slot_is_kept() {
     fn briefly(run: usize) -> Step {
         let limited = Step { lasts: LASTS, result: Some((Reason::RateLimited, Some(20.0))) };
         [limited, good(1), limited].into_iter().nth(run).unwrap_or(good(run))
@@ -145,7 +145,7 @@ async fn ask_before_a_slot(theatre: &Theatre, due: Duration) -> (Option<SkipCaus
 }
 
 #[tokio::test(start_paused = true)]
-async fn demand_before_a_slot_without_budget_is_answered_at_once() {
+async fn request_before_slot_without_budget_is_answered() {
     let limits = config::Budget { daily_cost_usd: None, daily_tokens: Some(1) };
     let chat = Chat { prompt: "Hi".to_owned(), max_tokens: 32, max_tokens_parameter: None, price: None };
     let probe = Probe { task: Task::Chat(chat), ..probe("p", &provider("corp", "k"), MINUTE) };
@@ -159,7 +159,7 @@ async fn demand_before_a_slot_without_budget_is_answered_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn demand_before_a_slot_without_a_place_is_told_why() {
+async fn request_before_slot_without_permit_is_answered() {
     let narrow = Schedule { max_concurrent: 1, ..UNLIMITED };
     let busy = target("busy", SECOND, |_| ok(MINUTE * 10));
     let p = target("p", MINUTE, good);
@@ -171,7 +171,7 @@ async fn demand_before_a_slot_without_a_place_is_told_why() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn demand_before_a_slot_without_pace_is_told_why() {
+async fn request_before_rate_limited_slot_is_answered() {
     let corp = Arc::into_inner(provider("corp", "k")).unwrap();
     let paced = Arc::new(Provider { requests_per_minute: Some(1), ..corp });
     let [other, p] = ["other", "p"].map(|name| with(probe(name, &paced, MINUTE), good));
@@ -186,7 +186,7 @@ async fn demand_before_a_slot_without_pace_is_told_why() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn demand_before_a_slot_that_a_reload_moves_is_answered() {
+async fn request_before_slot_moved_by_reload_is_answered() {
     let before = target("p", MINUTE, good);
     let mut theatre = Theatre::open(&UNLIMITED, vec![before.clone()]);
     theatre.until(theatre.first_due(&before.probe).saturating_sub(SECOND / 2)).await;
@@ -199,7 +199,7 @@ async fn demand_before_a_slot_that_a_reload_moves_is_answered() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn demand_during_a_run_that_overruns_gets_its_result() {
+async fn request_during_overrunning_run_gets_its_result() {
     let target = target("p", SECOND * 10, |_| ok(SECOND * 25));
     let theatre = Theatre::open(&UNLIMITED, vec![target.clone()]);
     let due = theatre.first_due(&target.probe);

@@ -41,7 +41,7 @@ async fn early_runs(target: Arc<Target>) -> usize {
 }
 
 #[tokio::test(start_paused = true)]
-async fn rare_probe_runs_within_a_minute_and_keeps_its_schedule() {
+async fn rare_probe_runs_soon_and_keeps_its_schedule() {
     for interval in [11 * MINUTE, HOUR, DAY, 7 * DAY] {
         let targets: Vec<_> = (0..20).map(|n| target(&format!("p{n}"), interval, quick)).collect();
         let theatre = Theatre::open(&UNLIMITED, targets.clone());
@@ -63,7 +63,7 @@ async fn rare_probe_runs_within_a_minute_and_keeps_its_schedule() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn frequent_probe_has_no_first_run() {
+async fn frequent_probe_has_no_extra_first_run() {
     let target = target("p", 10 * MINUTE, quick);
     let theatre = Theatre::open(&UNLIMITED, vec![Arc::clone(&target)]);
     theatre.until(theatre.first_due(&target.probe).saturating_sub(SECOND)).await;
@@ -71,7 +71,7 @@ async fn frequent_probe_has_no_first_run() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn restart_that_knows_a_recent_run_repeats_none() {
+async fn restart_after_a_recent_run_has_no_first_run() {
     assert_eq!(early_runs(target("p", DAY, quick)).await, 1);
     assert_eq!(early_runs(last_ran(SECOND, DAY)).await, 0);
     assert_eq!(early_runs(last_ran(DAY.saturating_sub(SECOND), DAY)).await, 0);
@@ -84,7 +84,7 @@ async fn restart_that_knows_a_recent_run_repeats_none() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn first_run_keeps_a_wait_over_a_restart() {
+async fn first_run_respects_backoff_across_a_restart() {
     let opens = SystemTime::UNIX_EPOCH + Duration::from_nanos(1_800_000_000_123_456_789);
     let target = target("p", DAY, quick);
     let wait = Some(Wait { until: Some(opens + HOUR), step: 0 });
@@ -93,7 +93,7 @@ async fn first_run_keeps_a_wait_over_a_restart() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn reload_repeats_a_first_run_only_for_another_model() {
+async fn reload_repeats_first_run_for_another_model_only() {
     let target = target("p", DAY, quick);
     let mut theatre = Theatre::open(&UNLIMITED, vec![Arc::clone(&target)]);
     theatre.until(2 * MINUTE).await;
@@ -114,7 +114,7 @@ async fn reload_repeats_a_first_run_only_for_another_model() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn first_run_that_is_held_back_is_tried_again() {
+async fn first_run_without_permit_is_postponed() {
     let corp = Arc::into_inner(provider("corp", "k")).unwrap();
     let paced = Arc::new(Provider { requests_per_minute: Some(1), ..corp });
     let targets: Vec<_> = (0..5).map(|n| with(probe(&format!("p{n}"), &paced, DAY), quick)).collect();
@@ -132,7 +132,7 @@ async fn first_run_that_is_held_back_is_tried_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn first_run_that_fails_leaves_the_schedule() {
+async fn failed_first_run_keeps_the_schedule() {
     fn fails(run: usize) -> Step {
         Step { result: Some((Reason::RateLimited, None)), ..quick(run) }
     }

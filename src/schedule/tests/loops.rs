@@ -25,7 +25,7 @@ use crate::{
 };
 
 #[tokio::test(start_paused = true)]
-async fn a_thousand_probes_start_at_their_due_times() {
+async fn thousand_probes_start_in_their_slots() {
     let targets: Vec<_> = (0..1000).map(|n| target(&format!("p{n}"), SECOND, quick)).collect();
     let theatre = Theatre::open(&UNLIMITED, targets.clone());
     theatre.until(MINUTE).await;
@@ -37,7 +37,7 @@ async fn a_thousand_probes_start_at_their_due_times() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn every_due_time_of_a_day_is_a_run_or_is_skipped() {
+async fn every_slot_of_a_day_is_run_or_skipped() {
     fn moody(run: usize) -> Step {
         let reasons = [Reason::RateLimited, Reason::Ok, Reason::Overloaded, Reason::Timeout, Reason::Billing];
         // Durations without a common factor, so that all combinations occur during the day.
@@ -69,7 +69,7 @@ async fn every_due_time_of_a_day_is_a_run_or_is_skipped() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_busy_schedule_serves_first_who_was_due_first() {
+async fn overloaded_schedule_admits_by_due_time() {
     let limits = Schedule { max_concurrent: 1, ..UNLIMITED };
     let targets: Vec<_> = (0..6)
         .map(|n| at_provider(&format!("p{n}"), ["a", "b"][n % 2], SECOND, |_| ok(Duration::from_millis(110))))
@@ -100,7 +100,7 @@ async fn a_busy_schedule_serves_first_who_was_due_first() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_turn_that_comes_too_late_by_less_than_a_timer_is_not_taken() {
+async fn permit_after_the_latest_start_is_not_used() {
     let tight = Schedule { max_concurrent: 1, ..UNLIMITED };
     let moment = Duration::from_micros(50);
     for (too_late, runs) in [(false, 1), (true, 0)] {
@@ -120,7 +120,7 @@ async fn a_turn_that_comes_too_late_by_less_than_a_timer_is_not_taken() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_held_back_too_long_is_skipped_once_for_each_due_time() {
+async fn run_without_permit_is_skipped_once_per_slot() {
     let limits = Schedule { max_concurrent_per_provider: 1, ..UNLIMITED };
     let blocker = target("blocker", MINUTE, |_| ok(30 * SECOND));
     let held = target("held", SECOND, quick);
@@ -138,7 +138,7 @@ async fn what_is_held_back_too_long_is_skipped_once_for_each_due_time() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn due_times_during_a_long_run_are_skipped() {
+async fn slots_during_a_long_run_are_skipped() {
     let slow = target("slow", SECOND, |_| ok(Duration::from_millis(2500)));
     let theatre = Theatre::open(&UNLIMITED, vec![Arc::clone(&slow)]);
     let first = theatre.first_due(&slow.probe);
@@ -150,7 +150,7 @@ async fn due_times_during_a_long_run_are_skipped() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_timeout_as_long_as_the_interval_does_not_halve_the_runs() {
+async fn timeout_equal_to_interval_skips_no_slot() {
     let silent =
         target("silent", 10 * SECOND, |_| Step { lasts: 10 * SECOND, result: Some((Reason::Timeout, None)) });
     let theatre = Theatre::open(&UNLIMITED, vec![Arc::clone(&silent)]);
@@ -161,7 +161,7 @@ async fn a_timeout_as_long_as_the_interval_does_not_halve_the_runs() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stall_of_the_process_is_followed_by_no_burst() {
+async fn process_stall_is_followed_by_no_burst() {
     let targets: Vec<_> = (0..20).map(|n| target(&format!("p{n}"), SECOND, quick)).collect();
     let theatre = Theatre::open(&UNLIMITED, targets.clone());
     theatre.until(5 * SECOND).await;
@@ -176,7 +176,7 @@ async fn a_stall_of_the_process_is_followed_by_no_burst() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_hint_is_waited_for_and_told() {
+async fn hint_is_respected_and_reported() {
     fn limited_once(run: usize) -> Step {
         let result = if run == 0 { (Reason::RateLimited, Some(10.0)) } else { (Reason::Ok, None) };
         Step { lasts: Duration::from_millis(10), result: Some(result) }
@@ -210,7 +210,7 @@ fn always_limited(_run: usize) -> Step {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_reload_ends_the_wait_of_a_changed_probe_only() {
+async fn reload_ends_backoff_of_changed_probes_only() {
     let make = |key: &str| {
         let same = target("same", SECOND, always_limited);
         let other_key = with(probe("other-key", &provider("corp", key), SECOND), always_limited);
@@ -235,7 +235,7 @@ async fn a_reload_ends_the_wait_of_a_changed_probe_only() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn reloads_keep_the_phase_and_never_overlap_runs() {
+async fn reloads_keep_slots_and_never_overlap_runs() {
     // Runs of up to 0.9 s and a reload each second, so that some reload comes during a run.
     fn long(run: usize) -> Step {
         ok(Duration::from_millis(100 * (run as u64 % 10)))
@@ -288,7 +288,7 @@ async fn reloads_keep_the_phase_and_never_overlap_runs() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_removed_probe_finishes_its_run_and_runs_again_only_after_it() {
+async fn removed_probe_finishes_its_run() {
     let slow = || target("slow", SECOND, |_| ok(10 * SECOND));
     let idle = || target("idle", MINUTE, quick);
     let mut theatre = Theatre::open(&UNLIMITED, vec![slow(), idle()]);
@@ -312,7 +312,7 @@ async fn a_removed_probe_finishes_its_run_and_runs_again_only_after_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_reload_takes_new_limits_and_leaves_who_waits_in_place() {
+async fn reload_applies_limits_and_keeps_the_queue() {
     let make = |provider: &str| {
         let blocker = target("blocker", 4 * MINUTE, |_| ok(20 * SECOND));
         vec![blocker, at_provider("held", provider, 20 * SECOND, quick)]
@@ -343,7 +343,7 @@ async fn a_reload_takes_new_limits_and_leaves_who_waits_in_place() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_panic_is_an_outcome_and_the_probe_goes_on() {
+async fn panic_in_run_is_an_outcome() {
     fn panics_first(run: usize) -> Step {
         let step = ok(SECOND / 10);
         if run == 0 { Step { result: None, ..step } } else { step }
@@ -362,7 +362,7 @@ async fn a_panic_is_an_outcome_and_the_probe_goes_on() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn stopping_waits_for_runs_until_the_deadline() {
+async fn stop_waits_for_runs_until_the_deadline() {
     #[track_caller]
     fn check(aborted: usize, took: Duration, expected: (usize, Duration), finished: usize, theatre: &Stage) {
         assert_eq!(aborted, expected.0);
@@ -391,7 +391,7 @@ async fn stopping_waits_for_runs_until_the_deadline() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn stopping_starts_nothing_that_was_held_back() {
+async fn stop_starts_no_waiting_run() {
     let limits = Schedule { max_concurrent: 1, ..UNLIMITED };
     for grace in [MINUTE, Duration::ZERO] {
         let held = target("held", 20 * SECOND, quick);
@@ -412,7 +412,7 @@ async fn stopping_starts_nothing_that_was_held_back() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_reload_leaves_the_queue_in_its_order() {
+async fn reload_keeps_the_order_of_the_queue() {
     let limits = Schedule { max_concurrent: 1, ..UNLIMITED };
     // Each waits up to 5 s for the run of the probe that was due first.
     let make = || -> Vec<_> {
@@ -448,7 +448,7 @@ fn starts(theatre: &Theatre, name: &str) -> Vec<Duration> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_wall_clock_that_jumps_moves_no_run_and_what_is_told_follows_it() {
+async fn clock_step_moves_reported_times_but_no_run() {
     const DAY: i64 = 86_400;
     let make = || vec![target("p", MINUTE, quick), target("limited", MINUTE, always_limited)];
     let undisturbed = Theatre::open(&UNLIMITED, make());
@@ -480,7 +480,7 @@ async fn a_wall_clock_that_jumps_moves_no_run_and_what_is_told_follows_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_clock_that_drifts_is_told_with_the_next_run_only() {
+async fn clock_drift_is_reported_with_the_next_run() {
     let mut theatre = Theatre::open(&UNLIMITED, vec![target("p", MINUTE, quick)]);
     theatre.until(SECOND / 10).await;
     let told = theatre.entries("p").len();
@@ -492,7 +492,7 @@ async fn a_clock_that_drifts_is_told_with_the_next_run_only() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_loop_that_panics_goes_on() {
+async fn worker_restarts_after_a_panic() {
     let trapped = target("trapped", SECOND, quick);
     let other = target("other", SECOND, quick);
     let mut theatre = Theatre::open(&UNLIMITED, vec![Arc::clone(&trapped), Arc::clone(&other)]);

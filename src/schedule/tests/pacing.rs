@@ -42,7 +42,7 @@ fn check_windows(starts: &[Instant], pace: usize) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_plan_within_its_pace_skips_nothing() {
+async fn schedule_below_the_rate_limit_skips_nothing() {
     // Twelve per minute, at any offsets.
     let targets = targets(10, 12, MINUTE, quick);
     let theatre = Theatre::open(&UNLIMITED, targets.clone());
@@ -73,7 +73,7 @@ async fn shares(probes: usize, pace: u32, interval: Duration, script: Script) ->
 }
 
 #[tokio::test(start_paused = true)]
-async fn under_overload_each_probe_has_its_share() {
+async fn overload_is_shared_equally() {
     fn slow(run: usize) -> Step {
         ok(Duration::from_millis(1 + 700 * (run as u64 % 9)))
     }
@@ -103,7 +103,7 @@ async fn under_overload_each_probe_has_its_share() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn nobody_starves_where_intervals_differ() {
+async fn overload_with_different_intervals_starves_no_probe() {
     let provider = paced(4);
     let intervals = [5, 10, 30, 60, 120].map(|seconds| SECOND * seconds);
     let targets: Vec<_> = intervals
@@ -124,7 +124,7 @@ async fn nobody_starves_where_intervals_differ() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_held_back_starts_late_and_is_then_skipped() {
+async fn rate_limited_run_starts_late_or_is_skipped() {
     // The bucket has a size of five, and gains one token each 3 s.
     let theatre = Theatre::open(&UNLIMITED, targets(40, 20, MINUTE, quick));
     theatre.until(5 * MINUTE).await;
@@ -145,7 +145,7 @@ async fn what_is_held_back_starts_late_and_is_then_skipped() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_reload_keeps_what_was_sent() {
+async fn reload_keeps_the_request_count() {
     let mut theatre = Theatre::open(&UNLIMITED, targets(30, 10, 20 * SECOND, quick));
     for reload in 1..=90 {
         theatre.until(SECOND * 7 * reload).await;
@@ -164,7 +164,7 @@ async fn a_reload_keeps_what_was_sent() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_loop_of_restarts_keeps_the_pace() {
+async fn repeated_restarts_keep_the_rate_limit() {
     let (first, wall) = (Instant::now(), SystemTime::UNIX_EPOCH + 30_000_000 * MINUTE);
     for (probes, pace, interval) in [(40, 10, MINUTE), (3, 2, 10 * SECOND), (30, 20, 5 * SECOND)] {
         let mut targets = targets(probes, pace, interval, quick);
@@ -197,7 +197,7 @@ fn after_restart(theatre: &Theatre, target: &Target) -> Arc<Target> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn checks_that_send_the_service_nothing_are_not_paced() {
+async fn checks_without_requests_are_not_rate_limited() {
     let provider = paced(1);
     let network = || Probe { task: Task::Network, ..probe("network", &provider, SECOND) };
     let targets = vec![with(network(), quick), with(probe("auth", &provider, SECOND), quick)];
@@ -208,7 +208,7 @@ async fn checks_that_send_the_service_nothing_are_not_paced() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_provider_that_waits_for_its_pace_holds_up_no_other() {
+async fn rate_limited_provider_delays_no_other() {
     let limits = Schedule { max_concurrent: 1, ..UNLIMITED };
     let mut all = targets(20, 1, SECOND, quick);
     let other = with(probe("other", &provider("other", "k"), SECOND), quick);

@@ -55,7 +55,7 @@ fn pairs(runs: &[Run]) -> usize {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_pair_runs_back_to_back_in_either_order_at_the_due_times_of_the_gateways_probe() {
+async fn pair_runs_back_to_back_in_the_gateways_slots() {
     const MS: Duration = Duration::from_millis(1);
     let targets = pair(SECOND, |_| ok(180 * MS), |_| ok(100 * MS));
     let theatre = Theatre::open(&UNLIMITED, targets.clone());
@@ -79,7 +79,7 @@ async fn a_pair_runs_back_to_back_in_either_order_at_the_due_times_of_the_gatewa
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_is_held_back_by_a_wait_leaves_the_other_alone_and_in_time() {
+async fn probe_in_backoff_does_not_delay_its_pair() {
     fn limited_once(run: usize) -> Step {
         let result = (run == 0).then_some((Reason::RateLimited, Some(60.0)));
         Step { result: result.or(Some((Reason::Ok, None))), ..quick(run) }
@@ -103,7 +103,7 @@ async fn who_is_held_back_by_a_wait_leaves_the_other_alone_and_in_time() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_finds_no_place_leaves_the_other_alone() {
+async fn probe_without_permit_does_not_delay_its_pair() {
     let limits = Schedule { max_concurrent_per_provider: 1, ..UNLIMITED };
     for (who, name) in [(0, "by-gateway"), (1, "direct")] {
         let mut targets = pair(20 * SECOND, quick, quick);
@@ -124,7 +124,7 @@ async fn who_finds_no_place_leaves_the_other_alone() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn nobody_is_later_than_a_run_may_be_for_waiting_twice() {
+async fn waits_for_pair_and_permit_share_one_lateness() {
     let limits = Schedule { max_concurrent_per_provider: 1, ..UNLIMITED };
     let mut targets = pair(20 * SECOND, quick, quick);
     // Each side also waits for its provider's permit, which is free for four seconds at varying
@@ -140,7 +140,7 @@ async fn nobody_is_later_than_a_run_may_be_for_waiting_twice() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_place_for_all_is_enough_for_a_pair() {
+async fn single_permit_is_enough_for_a_pair() {
     let limits = Schedule { max_concurrent: 1, ..UNLIMITED };
     let theatre = Theatre::open(&limits, pair(SECOND, quick, quick));
     theatre.until(MINUTE).await;
@@ -150,7 +150,7 @@ async fn one_place_for_all_is_enough_for_a_pair() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_waits_for_the_other_says_when_its_turn_comes_at_the_latest() {
+async fn second_of_pair_reports_its_latest_start() {
     let targets = pair(MINUTE, |_| ok(20 * SECOND), |_| ok(20 * SECOND));
     let theatre = Theatre::open(&UNLIMITED, targets.clone());
     let due = theatre.first_due(&targets[0].probe);
@@ -167,7 +167,7 @@ async fn who_waits_for_the_other_says_when_its_turn_comes_at_the_latest() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_reload_parts_and_joins_probes_also_while_one_waits() {
+async fn reload_splits_and_joins_pairs() {
     let joined = pair(MINUTE, |_| ok(20 * SECOND), |_| ok(20 * SECOND));
     let alone: Vec<_> = joined
         .iter()
@@ -207,7 +207,7 @@ async fn a_reload_parts_and_joins_probes_also_while_one_waits() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn nobody_waits_for_longer_than_a_run_may_take() {
+async fn second_of_pair_waits_at_most_one_timeout() {
     let targets = pair(MINUTE, |_| ok(50 * SECOND), quick);
     let theatre = Theatre::open(&UNLIMITED, targets.clone());
     theatre.until(theatre.first_due(&targets[0].probe) + 1199 * SECOND).await;
@@ -223,7 +223,7 @@ async fn nobody_waits_for_longer_than_a_run_may_take() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn nobody_waits_for_a_probe_that_is_gone() {
+async fn removed_probe_does_not_delay_its_pair() {
     let targets = pair(10 * SECOND, quick, quick);
     let mut theatre = Theatre::open(&UNLIMITED, targets.clone());
     theatre.until(theatre.first_due(&targets[0].probe) + SECOND).await;
@@ -236,7 +236,7 @@ async fn nobody_waits_for_a_probe_that_is_gone() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stop_waits_for_the_first_and_does_not_begin_the_second() {
+async fn stop_waits_for_first_and_skips_second_of_pair() {
     let targets = pair(MINUTE, |_| ok(20 * SECOND), |_| ok(20 * SECOND));
     let theatre = Theatre::open(&UNLIMITED, targets.clone());
     theatre.until(theatre.first_due(&targets[0].probe) + 10 * SECOND).await;

@@ -60,14 +60,14 @@ fn check(found: &[(u32, Reason, f64)], expected: &[(Reason, f64)]) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn three_after_five_fifteen_and_thirty_seconds() {
+async fn rechecks_run_after_5_15_and_30_seconds() {
     use Reason::Unavailable;
     let found = after_the_first_run(&target(MINUTE, down)).await;
     check(&found, &[(Unavailable, 5.0), (Unavailable, 15.0), (Unavailable, 30.0)]);
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_first_success_ends_them() {
+async fn first_success_ends_rechecks() {
     fn back(attempt: usize) -> Step {
         if attempt < 2 { down(attempt) } else { ok(LASTS) }
     }
@@ -76,7 +76,7 @@ async fn the_first_success_ends_them() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn another_failure_ends_them() {
+async fn other_failure_ends_rechecks() {
     fn limited(attempt: usize) -> Step {
         if attempt < 1 { down(attempt) } else { failed(Reason::RateLimited) }
     }
@@ -85,7 +85,7 @@ async fn another_failure_ends_them() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn only_what_passes_within_seconds_has_them() {
+async fn only_transient_failures_are_rechecked() {
     let scripts: [(Script, usize); 6] = [
         (|_| failed(Reason::Unavailable), 3),
         (|_| failed(Reason::Connect), 3),
@@ -100,7 +100,7 @@ async fn only_what_passes_within_seconds_has_them() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_hint_that_is_longer_than_the_wait_forbids_them() {
+async fn hint_longer_than_the_wait_prevents_rechecks() {
     fn hinted(seconds: f64) -> Step {
         Step { lasts: LASTS, result: Some((Reason::Unavailable, Some(seconds))) }
     }
@@ -114,7 +114,7 @@ async fn a_hint_that_is_longer_than_the_wait_forbids_them() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_a_recheck_is_told_to_wait_binds_the_due_runs() {
+async fn hint_of_recheck_applies_to_scheduled_runs() {
     fn limited(attempt: usize) -> Step {
         let hinted = Step { lasts: LASTS, result: Some((Reason::RateLimited, Some(100.0))) };
         [down(0), hinted].into_iter().nth(attempt).unwrap_or(ok(LASTS))
@@ -136,7 +136,7 @@ async fn what_a_recheck_is_told_to_wait_binds_the_due_runs() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_next_run_comes_first() {
+async fn rechecks_end_before_the_next_slot() {
     use Reason::{Timeout, Unavailable};
     fn slow(attempt: usize) -> Step {
         Step { lasts: if attempt == 3 { MINUTE } else { LASTS }, ..failed(Unavailable) }
@@ -157,7 +157,7 @@ async fn the_next_run_comes_first() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_reload_that_changes_the_probe_ends_them() {
+async fn reload_that_changes_the_probe_ends_rechecks() {
     let unchanged = target(MINUTE, down);
     let mut theatre = Theatre::open(&UNLIMITED, vec![unchanged.clone()]);
     let first = theatre.first_due(&unchanged.probe);
@@ -175,7 +175,7 @@ async fn a_reload_that_changes_the_probe_ends_them() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_next_run_is_told_while_they_go_on() {
+async fn next_run_is_reported_during_rechecks() {
     let target = target(MINUTE, down);
     let theatre = Theatre::open(&UNLIMITED, vec![target.clone()]);
     theatre.until(theatre.first_due(&target.probe) + 7 * SECOND).await;
@@ -184,7 +184,7 @@ async fn the_next_run_is_told_while_they_go_on() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_next_run_is_told_anew_where_the_clock_is_set_between_them() {
+async fn clock_step_between_rechecks_is_reported() {
     let target = target(MINUTE, down);
     let mut theatre = Theatre::open(&UNLIMITED, vec![target.clone()]);
     theatre.until(theatre.first_due(&target.probe) + 7 * SECOND).await;
@@ -196,7 +196,7 @@ async fn the_next_run_is_told_anew_where_the_clock_is_set_between_them() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_panic_ends_them() {
+async fn panic_ends_rechecks() {
     fn broken(attempt: usize) -> Step {
         if attempt == 1 { Step { lasts: LASTS, result: None } } else { down(attempt) }
     }

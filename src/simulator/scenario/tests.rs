@@ -35,7 +35,7 @@ fn check_match(rule: &str, matches: bool) {
 }
 
 #[test]
-fn rules_look_at_provider_path_model_and_key() {
+fn rules_match_provider_path_model_and_key() {
     check_match("", true);
     check_match("provider = 'groq'", true);
     check_match("provider = 'openai'", false);
@@ -48,7 +48,7 @@ fn rules_look_at_provider_path_model_and_key() {
 }
 
 #[test]
-fn the_first_rule_that_strikes_wins_and_every_match_counts() {
+fn first_matching_rule_applies_and_all_count() {
     let mut script = script(
         "[[rule]]\ncalls = { from = 2, to = 3 }\nfault = 'stall'\n\
          [[rule]]\ncalls = { from = 3 }\nfault = 'cut'\n\
@@ -59,7 +59,7 @@ fn the_first_rule_that_strikes_wins_and_every_match_counts() {
 }
 
 #[test]
-fn faults_of_streams_pass_other_requests_by() {
+fn stream_faults_ignore_other_requests() {
     let mut script = script("[[rule]]\ncalls = { to = 1 }\nfault = 'stream_stalled'");
     assert_eq!(name(script.of_request(&CHAT, Instant::now()).effect), None);
     let stream = Seen { streams: true, ..CHAT };
@@ -86,7 +86,7 @@ fn paces_combine_with_each_other_and_with_faults() {
 }
 
 #[test]
-fn rules_have_their_time() {
+fn rules_apply_during_their_time() {
     let mut script = script("[[rule]]\nafter = '20s'\nuntil = '1m'\nfault = 'stall'");
     let began = script.began;
     let mut at = |seconds| script.of_request(&CHAT, began + Duration::from_secs(seconds)).effect.is_some();
@@ -94,7 +94,7 @@ fn rules_have_their_time() {
 }
 
 #[test]
-fn chance_is_the_same_in_every_run_and_of_the_size_that_was_asked_for() {
+fn probability_is_reproducible_and_accurate() {
     let run = |seed: u64| {
         let text = format!("seed = {seed}\n[[rule]]\nprobability = 0.2\nfault = 'stall'");
         let mut script = script(&text);
@@ -108,7 +108,7 @@ fn chance_is_the_same_in_every_run_and_of_the_size_that_was_asked_for() {
 }
 
 #[test]
-fn faults_of_connections_are_kept_apart() {
+fn connection_faults_are_separate() {
     let mut script = script("[[rule]]\ncalls = { to = 1 }\nfault = 'slow_handshake'\nms = 3");
     let now = Instant::now();
     assert!(script.of_request(&CHAT, now).effect.is_none());
@@ -119,7 +119,7 @@ fn faults_of_connections_are_kept_apart() {
 }
 
 #[test]
-fn mistakes_are_told() {
+fn errors_name_rule_and_key() {
     check_refused("sed = 1", "unknown field `sed`");
     check_refused("[[rule]]\nfault = 'stall'\nprovidr = 'x'", "unknown field `providr`");
     check_refused("[[rule]]\nfault = 'stall'\n[[rule]]\npath = '/'", "rule 2: needs either fault or respond");
@@ -150,7 +150,7 @@ fn mistakes_are_told() {
 }
 
 #[test]
-fn durations_have_a_unit() {
+fn durations_require_a_unit() {
     assert_eq!(parse_duration("250ms"), Ok(Duration::from_millis(250)));
     assert_eq!(parse_duration("6.3525s"), Ok(Duration::from_secs_f64(6.3525)));
     assert_eq!(parse_duration("2h"), Ok(Duration::from_secs(7200)));

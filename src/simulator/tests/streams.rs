@@ -155,7 +155,7 @@ fn openai_streams_with_and_without_usage() {
 }
 
 #[test]
-fn those_who_speak_openais_dialect_differ() {
+fn openai_compatible_streams_differ() {
     let simulator = fair();
     check_blocks(
         &ask_stream(&simulator, Provider::Langmart, "pace; tokens=1"),
@@ -288,7 +288,7 @@ fn google_streams_events_or_an_array() {
 }
 
 #[test]
-fn a_wrong_call_of_a_stream_is_refused_before_it_begins() {
+fn invalid_stream_call_is_rejected_before_the_stream() {
     let simulator = scripted("[[rule]]\nfault = 'stream_truncated'");
     let (path, headers, body) = stream_call(Provider::Openai, Some("gone"), &json!({}));
     let answer = ask(&simulator, "POST", &path, headers, &body);
@@ -303,7 +303,7 @@ fn a_wrong_call_of_a_stream_is_refused_before_it_begins() {
 }
 
 #[test]
-fn each_service_breaks_off_in_its_own_words() {
+fn stream_errors_have_the_format_of_their_service() {
     let simulator = fair();
     let last = |provider, simulate: &str| {
         let streamed = ask_stream(&simulator, provider, simulate);
@@ -376,7 +376,7 @@ fn comparable(streamed: &Streamed) -> Vec<Value> {
 }
 
 #[test]
-fn streams_end_without_their_end_mark() {
+fn streams_can_end_without_end_marker() {
     let simulator = fair();
     for provider in Provider::ALL {
         let whole = comparable(&ask_stream(&simulator, provider, "pace; tokens=3"));
@@ -403,7 +403,7 @@ fn streams_end_without_their_end_mark() {
 }
 
 #[test]
-fn streams_go_on_after_their_end_mark() {
+fn streams_can_continue_after_end_marker() {
     let simulator = fair();
     for provider in Provider::ALL {
         let whole = comparable(&ask_stream(&simulator, provider, "pace; tokens=3"));
@@ -429,7 +429,7 @@ fn read_some(simulator: &Simulator, provider: Provider, simulate: &str, bytes: u
 }
 
 #[test]
-fn streams_go_on_for_ever() {
+fn streams_can_be_endless() {
     let simulator = fair();
     for provider in Provider::ALL {
         let streamed = read_some(&simulator, provider, "stream_endless; token=0ms", 1 << 18);
@@ -487,7 +487,7 @@ fn streams_can_be_empty_or_cut_inside_characters() {
 }
 
 #[test]
-fn a_stream_may_be_no_stream() {
+fn stream_call_can_have_another_answer() {
     let simulator = fair();
     let (path, headers, body) = stream_call(Provider::Openrouter, None, &json!({}));
     let error = format!("{headers}x-simulate: error_in_200\r\n");
@@ -507,7 +507,7 @@ fn first_token_ms(recorded: &Recorded) -> f64 {
 const PACE: &str = "first_token=40ms; token=15ms; tokens=4";
 
 #[test]
-fn the_record_tells_the_write_of_the_first_token() {
+fn record_has_the_write_of_the_first_token() {
     let simulator = fair();
     for (provider, before) in [
         (Provider::Openai, 1),
@@ -538,7 +538,7 @@ fn the_record_tells_the_write_of_the_first_token() {
 }
 
 #[test]
-fn a_pace_holds_for_whole_answers_and_a_gateways_share_for_refusals() {
+fn pace_applies_to_whole_answers_and_errors() {
     let simulator = scripted(
         "[[rule]]\nprovider = 'langmart'\npace = { extra = '30ms' }\n\
          [[rule]]\npace = { processing = '5ms', first_token = '10ms', token = '5ms', tokens = 3 }",
@@ -571,7 +571,7 @@ fn a_pace_holds_for_whole_answers_and_a_gateways_share_for_refusals() {
 }
 
 #[test]
-fn first_tokens_are_noted_through_tls() {
+fn first_token_is_recorded_through_tls() {
     let simulator = fair();
     let mut stream = handshake(&simulator, "localhost").unwrap();
     let (path, headers, body) = stream_call(Provider::Openai, None, &json!({}));
@@ -592,7 +592,7 @@ fn first_tokens_are_noted_through_tls() {
 }
 
 #[test]
-fn an_old_client_reads_a_stream_to_the_connections_end() {
+fn http_1_0_stream_ends_with_the_connection() {
     let simulator = fair();
     let (path, headers, body) = stream_call(Provider::Openai, None, &json!({}));
     let request = request("POST", &path, headers, &body).replace("HTTP/1.1", "HTTP/1.0");
@@ -603,7 +603,7 @@ fn an_old_client_reads_a_stream_to_the_connections_end() {
 }
 
 #[test]
-fn http2_streams_break_off_and_tell_their_first_token() {
+fn http2_stream_faults_and_first_token_are_recorded() {
     let simulator = fair();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let client = http2_client(&simulator);
@@ -649,7 +649,7 @@ fn http2_streams_break_off_and_tell_their_first_token() {
 }
 
 #[test]
-fn many_streams_keep_their_pace_at_once() {
+fn concurrent_streams_keep_their_pace() {
     const STREAMS: usize = 400;
     let simulator = scripted("[[rule]]\npace = { first_token = '50ms', token = '5ms', tokens = 5 }");
     let call = stream_call(Provider::Openai, None, &json!({}));

@@ -51,7 +51,7 @@ fn names(directory: &Path) -> Vec<String> {
 }
 
 #[test]
-fn what_is_saved_is_loaded() {
+fn saved_state_is_loaded() {
     let directory = tempfile::tempdir().unwrap();
     let place = directory.path().join("made/as/needed");
     assert_eq!(load(&place, at(NOW)).kept, Kept::default());
@@ -64,7 +64,7 @@ fn what_is_saved_is_loaded() {
 }
 
 #[test]
-fn a_person_can_read_it() {
+fn file_format_is_readable() {
     let text = String::from_utf8(render(&kept())).unwrap();
     let expected = concat!(
         r#"{"version":1,"budget":{"day":"2027-01-15","spent_usd":0.00125,"spent_tokens":1234},"probes":["#,
@@ -77,7 +77,7 @@ fn a_person_can_read_it() {
 }
 
 #[test]
-fn a_file_cut_at_any_length_is_put_aside() {
+fn truncated_file_is_set_aside() {
     let bytes = render(&kept());
     for length in 0..bytes.len() - 1 {
         let loaded = load_bytes(&bytes[..length]);
@@ -88,7 +88,7 @@ fn a_file_cut_at_any_length_is_put_aside() {
 }
 
 #[test]
-fn what_is_foreign_is_put_aside_and_said() {
+fn foreign_file_is_set_aside_with_a_warning() {
     #[track_caller]
     fn check(bytes: &[u8], why: &str) {
         let warning = load_bytes(bytes).warning.unwrap();
@@ -107,7 +107,7 @@ fn what_is_foreign_is_put_aside_and_said() {
 }
 
 #[test]
-fn what_is_no_regular_file_does_not_block_the_start() {
+fn directory_in_place_of_the_file_does_not_block_start() {
     let directory = tempfile::tempdir().unwrap();
     fs::create_dir(directory.path().join(NAME)).unwrap();
     let warning = load(directory.path(), at(NOW)).warning.unwrap();
@@ -127,7 +127,7 @@ fn linked(name: &str, hard: bool) -> (tempfile::TempDir, PathBuf, PathBuf) {
 }
 
 #[test]
-fn links_in_the_directory_are_not_written_through() {
+fn links_are_not_followed_when_writing() {
     for hard in [false, true] {
         for name in [UNFINISHED, NAME] {
             let (_top, victim, directory) = linked(name, hard);
@@ -140,7 +140,7 @@ fn links_in_the_directory_are_not_written_through() {
 }
 
 #[test]
-fn link_in_place_of_the_state_is_not_read() {
+fn link_is_not_followed_when_reading() {
     let (_top, victim, directory) = linked(NAME, false);
     fs::write(&victim, render(&kept())).unwrap();
     let loaded = load(&directory, at(NOW));
@@ -152,7 +152,7 @@ fn link_in_place_of_the_state_is_not_read() {
 }
 
 #[test]
-fn link_to_nothing_is_not_created() {
+fn dangling_link_target_is_not_created() {
     let (_top, victim, directory) = linked(UNFINISHED, false);
     fs::remove_file(&victim).unwrap();
     save(&directory, &kept()).unwrap();
@@ -160,7 +160,7 @@ fn link_to_nothing_is_not_created() {
 }
 
 #[test]
-fn pipes_in_the_directory_block_nothing() {
+fn fifos_do_not_block() {
     let directory = tempfile::tempdir().unwrap();
     let pipe = |name: &str| {
         mknodat(CWD, directory.path().join(name), FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
@@ -173,7 +173,7 @@ fn pipes_in_the_directory_block_nothing() {
 }
 
 #[test]
-fn directory_in_place_of_the_new_file_is_an_error() {
+fn directory_in_place_of_new_file_is_an_error() {
     let directory = tempfile::tempdir().unwrap();
     fs::create_dir(directory.path().join(UNFINISHED)).unwrap();
     assert!(save(directory.path(), &kept()).is_err());
@@ -212,7 +212,7 @@ fn hostile_values_are_dropped() {
 }
 
 #[test]
-fn absurd_days_are_survived() {
+fn extreme_days_do_not_overflow() {
     for day in [0, u64::MAX, 1 << 40] {
         let spending = Some(KeptSpending { day, usd: 0.0, tokens: 0 });
         let loaded = load_bytes(&render(&Kept { spending, ..Kept::default() }));
@@ -222,7 +222,7 @@ fn absurd_days_are_survived() {
 
 proptest! {
     #[test]
-    fn no_damage_panics(place: prop::sample::Index, byte: u8) {
+    fn damaged_file_does_not_panic(place: prop::sample::Index, byte: u8) {
         let mut bytes = render(&kept());
         let place = place.index(bytes.len());
         bytes[place] = byte;
