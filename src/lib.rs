@@ -7,7 +7,7 @@
 //!   and the result record.
 //! - [`cli`]: the command line.
 //! - [`health`]: liveness of the daemon's parts, restarts, and readiness.
-//! - [`lines`]: log files written by a thread: bounded queue, rotation.
+//! - [`line_writer`]: log files written by a thread: bounded queue, rotation.
 //! - [`signals`], [`systemd`]: commands of the operator, notifications to the service manager.
 //! - [`simulator`]: a simulated LangMart and simulated providers with scripted faults.
 //!
@@ -38,7 +38,7 @@ pub mod config;
 pub mod daemon;
 pub mod health;
 pub mod history;
-pub mod lines;
+pub mod line_writer;
 pub mod logging;
 pub mod metrics;
 pub mod outcome;

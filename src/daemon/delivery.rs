@@ -45,9 +45,9 @@ impl ProbeTarget {
     ) -> Arc<Self> {
         let probe = target.probe();
         let series = metrics.series(probe);
-        let history = history.of(probe);
+        let history = history.for_probe(probe);
         let comparison = probe.comparison.as_deref().and_then(|wanted| metrics.comparison(wanted));
-        let identity = Arc::new(Identity::of(probe.subject()));
+        let identity = Arc::new(Identity::new(probe.subject()));
         let liveness = health.liveness(format!("probe {}", probe.name), longest_run(probe));
         Arc::new(Self { target, series, history, comparison, identity, liveness })
     }
@@ -61,7 +61,7 @@ impl ProbeTarget {
                 self.liveness.expect_within(wait + STUCK_AFTER);
             }
             // An on-demand run is independent of the schedule, and ends before the next slot.
-            Event::Demanded(_) | Event::Charged => {}
+            Event::OnDemand(_) | Event::Charged => {}
             _ => self.liveness.expect_within(longest_run(self.target.probe())),
         }
     }
@@ -163,7 +163,7 @@ impl Work for Delivery {
         Some(&self.budget)
     }
 
-    fn remembered(&self, target: &ProbeTarget) -> Option<Wait> {
+    fn persisted_wait(&self, target: &ProbeTarget) -> Option<Wait> {
         self.state_store.wait(&target.identity)
     }
 
@@ -185,11 +185,11 @@ impl Work for Delivery {
         match event {
             Event::Waiting { next_run, backoff_until } => {
                 target.series.waiting(next_run, backoff_until);
-                target.history.waits(Waiting { next_run: Some(next_run), backoff_until });
+                target.history.set_waiting(Waiting { next_run: Some(next_run), backoff_until });
             }
             Event::Skipped { cause, runs } => {
                 target.series.skipped(cause, runs);
-                target.history.skipped(cause, runs);
+                target.history.add_skipped(cause, runs);
                 if cause == SkipCause::Budget {
                     self.log_budget_reached();
                 }
@@ -199,7 +199,7 @@ impl Work for Delivery {
                 self.spent(target);
             }
             Event::Charged => self.spent(target),
-            Event::Remember(wait) => self.state_store.set_backoff(&target.identity, wait),
+            Event::PersistWait(wait) => self.state_store.set_backoff(&target.identity, wait),
             Event::Finished(outcome) => {
                 log_change(target.target.probe(), target.series.last().as_ref(), &outcome);
                 target.series.observe(&outcome);
@@ -213,7 +213,7 @@ impl Work for Delivery {
                 self.state_store.ran(&target.identity, target.target.probe().clone(), outcome);
             }
             // An on-demand run counts only in tokens, cost and budget.
-            Event::Demanded(outcome) => {
+            Event::OnDemand(outcome) => {
                 target.series.observe_demanded(&outcome);
                 self.spent(target);
             }

@@ -62,8 +62,8 @@ impl Fatal {
 }
 
 /// Returns how standard error is connected.
-pub(super) fn surroundings() -> logging::Surroundings {
-    logging::Surroundings::of_standard_error(
+pub(super) fn surroundings() -> logging::StderrKind {
+    logging::StderrKind::detect(
         env::var_os("JOURNAL_STREAM").as_deref(),
         env::var_os("NO_COLOR").as_deref(),
     )

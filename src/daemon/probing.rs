@@ -17,7 +17,7 @@ use super::delivery::{Delivery, ProbeTarget};
 use crate::{
     config::Schedule,
     health::{GaveUp, Heartbeat, Supervisor},
-    schedule::{Anchor, Demand, Scheduler},
+    schedule::{Anchor, OnDemandRequest, Scheduler},
     server::RunRequest,
 };
 
@@ -157,12 +157,12 @@ impl ProbeLoop {
             let command = tokio::select! {
                 command = self.commands.recv() => command,
                 Some(RunRequest { probe, within, answer }) = self.requests.recv() => {
-                    scheduler.demand(&probe, Demand { deadline: Instant::now() + within, answer });
+                    scheduler.run_on_demand(&probe, OnDemandRequest { deadline: Instant::now() + within, answer });
                     continue;
                 }
                 _ = ticks.tick() => {
                     self.beat.beat();
-                    if let Some(seconds) = scheduler.follow_wall_clock() {
+                    if let Some(seconds) = scheduler.check_wall_clock() {
                         warn!(seconds, "System clock stepped; schedule unaffected");
                     }
                     continue;

@@ -16,7 +16,10 @@ use crate::{
     outcome::Outcome,
     records::Records,
     schedule::{Budget, Spent, Wait},
-    state::{self, Claim, Identity, Keeper, Kept, KeptBackoff, KeptProbe, KeptSpending, Taken},
+    state::{
+        self, AlreadyLocked, DirLock, Identity, PersistedBackoff, PersistedProbe, PersistedSpending,
+        PersistedState, StateWriter,
+    },
 };
 
 /// A finished run, whose record is written after the state.
@@ -25,24 +28,24 @@ type PendingRecord = (Arc<Probe>, Arc<Outcome>);
 /// Stores the state of probes and passes the records of runs on. No method blocks.
 pub(super) struct StateStore {
     /// The writer of the state. `None` without a state directory.
-    writer: Option<Keeper<PendingRecord>>,
+    writer: Option<StateWriter<PendingRecord>>,
     /// The directory that was configured at the start; a reload does not change it.
     directory: Option<PathBuf>,
     /// The lock of the directory. `None` without a directory, or if it cannot be locked.
-    _lock: Option<Claim>,
+    _lock: Option<DirLock>,
     records: Arc<Records>,
     /// Includes changes since the start, for a scheduler that is restarted after a panic.
-    probes: Mutex<BTreeMap<Identity, KeptProbe>>,
+    probes: Mutex<BTreeMap<Identity, PersistedProbe>>,
 }
 
 /// Locks the state directory. Returns `None` without one, or if it cannot be locked.
-pub(super) fn lock_directory(config: &Config) -> Result<Option<Claim>, Taken> {
-    config.state_directory.as_deref().map_or(Ok(None), state::claim)
+pub(super) fn lock_directory(config: &Config) -> Result<Option<DirLock>, AlreadyLocked> {
+    config.state_directory.as_deref().map_or(Ok(None), state::lock_directory)
 }
 
 /// Loads the state of the configured probes. Logs a warning if it cannot be read.
-pub(super) fn restore(config: &Config) -> Kept {
-    let Some(directory) = &config.state_directory else { return Kept::default() };
+pub(super) fn restore(config: &Config) -> PersistedState {
+    let Some(directory) = &config.state_directory else { return PersistedState::default() };
     let mut loaded = state::load(directory, SystemTime::now());
     if let Some(warning) = &loaded.warning {
         warn!(%warning, "State could not be restored");
@@ -53,15 +56,15 @@ pub(super) fn restore(config: &Config) -> Kept {
 }
 
 /// Returns the budget with the spending of the day before the restart.
-pub(super) fn budget(config: &Config, kept: &Kept) -> Arc<Budget> {
-    let spent = kept.spending.map(|KeptSpending { day, usd, tokens }| Spent { day, usd, tokens });
+pub(super) fn budget(config: &Config, kept: &PersistedState) -> Arc<Budget> {
+    let spent = kept.spending.map(|PersistedSpending { day, usd, tokens }| Spent { day, usd, tokens });
     Arc::new(Budget::new(config.budget, spent, SystemTime::now))
 }
 
 /// Exports the times of the last runs before the restart.
-pub(super) fn export_last_runs(config: &Config, kept: &Kept, metrics: &Metrics) {
+pub(super) fn export_last_runs(config: &Config, kept: &PersistedState, metrics: &Metrics) {
     for probe in &config.probes {
-        if let Some(kept) = kept.probes.get(&Identity::of(probe.subject())) {
+        if let Some(kept) = kept.probes.get(&Identity::new(probe.subject())) {
             metrics.series(probe).restore(kept.last_run, kept.last_success);
         }
     }
@@ -82,14 +85,14 @@ impl StateStore {
     /// Starts the writer of the locked state directory, with the state that was loaded from it.
     pub(super) fn start(
         directory: Option<&Path>,
-        lock: Option<Claim>,
-        kept: Kept,
+        lock: Option<DirLock>,
+        kept: PersistedState,
         records: Arc<Records>,
     ) -> io::Result<Self> {
         let probes = Mutex::new(kept.probes.clone());
         let released = Arc::clone(&records);
-        let release = move |(probe, outcome)| released.give(probe, outcome);
-        let writer = directory.map(|path| Keeper::start(path.to_owned(), kept, release)).transpose()?;
+        let release = move |(probe, outcome)| released.push(probe, outcome);
+        let writer = directory.map(|path| StateWriter::start(path.to_owned(), kept, release)).transpose()?;
         let directory = directory.map(Path::to_owned);
         Ok(Self { writer, directory, _lock: lock, records, probes })
     }
@@ -117,7 +120,7 @@ impl StateStore {
 
     /// Returns the backoff of the probe, if any.
     pub(super) fn wait(&self, who: &Identity) -> Option<Wait> {
-        let KeptBackoff { until, step } = self.lock().get(who)?.backoff?;
+        let PersistedBackoff { until, step } = self.lock().get(who)?.backoff?;
         Some(Wait { until, step })
     }
 
@@ -128,19 +131,19 @@ impl StateStore {
 
     /// Records the backoff of a probe, or its end.
     pub(super) fn set_backoff(&self, who: &Arc<Identity>, wait: Option<Wait>) {
-        let backoff = wait.map(|Wait { until, step }| KeptBackoff { until, step });
+        let backoff = wait.map(|Wait { until, step }| PersistedBackoff { until, step });
         self.change(who, |probe| probe.backoff = backoff);
         if let Some(writer) = &self.writer {
-            writer.waits(who, backoff);
+            writer.set_backoff(who, backoff);
         }
     }
 
     /// Records the spending of the day.
     pub(super) fn spent(&self, budget: &Budget) {
         if let Some(writer) = self.writer.as_ref().filter(|_| budget.limits().is_some()) {
-            writer.spent(|| {
+            writer.set_spending(|| {
                 let Spent { day, usd, tokens } = budget.spent();
-                KeptSpending { day, usd, tokens }
+                PersistedSpending { day, usd, tokens }
             });
         }
     }
@@ -150,8 +153,8 @@ impl StateStore {
         let (time, success, record) = (outcome.time, outcome.success(), (probe, outcome));
         self.change(who, |probe| probe.last_run = Some(time));
         match &self.writer {
-            Some(writer) => writer.ran(who, time, success, record),
-            None => self.records.give(record.0, record.1),
+            Some(writer) => writer.record_run(who, time, success, record),
+            None => self.records.push(record.0, record.1),
         }
     }
 
@@ -159,12 +162,12 @@ impl StateStore {
     pub(super) fn rechecked(&self, probe: Arc<Probe>, outcome: Outcome) {
         let outcome = Arc::new(outcome);
         match &self.writer {
-            Some(writer) => writer.follows((probe, outcome)),
-            None => self.records.give(probe, outcome),
+            Some(writer) => writer.release_after_write((probe, outcome)),
+            None => self.records.push(probe, outcome),
         }
     }
 
-    fn change(&self, who: &Arc<Identity>, change: impl FnOnce(&mut KeptProbe)) {
+    fn change(&self, who: &Arc<Identity>, change: impl FnOnce(&mut PersistedProbe)) {
         let mut probes = self.lock();
         match probes.get_mut(&**who) {
             Some(probe) => change(probe),
@@ -172,7 +175,7 @@ impl StateStore {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<Identity, KeptProbe>> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<Identity, PersistedProbe>> {
         // No code panics while holding the lock.
         self.probes.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -188,7 +191,7 @@ impl StateStore {
 /// Returns the identities of all probes, sorted.
 fn identities(config: &Config) -> Vec<Arc<Identity>> {
     let mut identities: Vec<_> =
-        config.probes.iter().map(|probe| Arc::new(Identity::of(probe.subject()))).collect();
+        config.probes.iter().map(|probe| Arc::new(Identity::new(probe.subject()))).collect();
     identities.sort();
     identities
 }
@@ -202,7 +205,7 @@ mod tests {
     };
 
     fn identity(probe: &str) -> Arc<Identity> {
-        Arc::new(Identity::of(Subject { probe, provider: "groq", check: Check::Chat, model: None }))
+        Arc::new(Identity::new(Subject { probe, provider: "groq", check: Check::Chat, model: None }))
     }
 
     #[test]
@@ -216,11 +219,11 @@ mod tests {
             max_files: 2,
             max_file_size: 1,
         };
-        let mut kept = Kept::default();
-        let backoff = KeptBackoff { until: None, step: 2 };
+        let mut kept = PersistedState::default();
+        let backoff = PersistedBackoff { until: None, step: 2 };
         kept.probes.insert(
             (*identity("before")).clone(),
-            KeptProbe { backoff: Some(backoff), ..KeptProbe::default() },
+            PersistedProbe { backoff: Some(backoff), ..PersistedProbe::default() },
         );
         let store = StateStore::start(None, None, kept, Arc::new(Records::start(&log).unwrap())).unwrap();
         assert_eq!(store.wait(&identity("before")), Some(Wait { until: None, step: 2 }));

@@ -46,18 +46,18 @@ struct Kept {
     runs: VecDeque<Arc<Run>>,
     pairs: VecDeque<Pair>,
     failing_since: Option<SystemTime>,
-    told: Told,
+    last_reported: LastReported,
     latest: Option<Arc<Outcome>>,
     whole: VecDeque<Arc<Outcome>>,
     /// Zero for a probe that no page shows.
     most_whole: usize,
     waiting: Waiting,
-    held: Option<Held>,
+    skipped: Option<SkippedRuns>,
 }
 
 /// Values that a run may omit, as last reported.
 #[derive(Clone, Debug, Default)]
-pub struct Told {
+pub struct LastReported {
     /// Rate limits, and the start of the run that reported them.
     pub ratelimit: Option<(SystemTime, Vec<RateLimit>)>,
     /// Result of the last TLS handshake.
@@ -79,7 +79,7 @@ pub struct Waiting {
 
 /// Scheduled runs that were skipped since the last run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Held {
+pub struct SkippedRuns {
     /// Cause of the latest skip.
     pub cause: SkipCause,
     /// Number of skipped runs.
@@ -95,14 +95,14 @@ pub struct Snapshot {
     pub pairs: Vec<Pair>,
     /// Start of the first failure since the last success. `None` if the last run succeeded.
     pub failing_since: Option<SystemTime>,
-    /// See [`Told`].
-    pub told: Told,
+    /// See [`LastReported`].
+    pub last_reported: LastReported,
     /// The last run in full. `None` before the first run.
     pub latest: Option<Arc<Outcome>>,
     /// See [`Waiting`].
     pub waiting: Waiting,
     /// Skipped runs. `None` if no run was skipped since the last one.
-    pub held: Option<Held>,
+    pub skipped: Option<SkippedRuns>,
 }
 
 impl History {
@@ -142,7 +142,7 @@ impl History {
 
     /// Returns the history that runs of a probe are added to. Callers keep it instead of looking it
     /// up for each run. A probe that is not configured gets a history that no page shows.
-    pub fn of(&self, probe: &Arc<Probe>) -> Arc<ProbeHistory> {
+    pub fn for_probe(&self, probe: &Arc<Probe>) -> Arc<ProbeHistory> {
         match self.all().get(&probe.name).filter(|history| history.probe.subject() == probe.subject()) {
             Some(history) => Arc::clone(history),
             None => {
@@ -161,7 +161,7 @@ impl ProbeHistory {
     /// Adds a finished run. `offline` is whether the prober itself was offline.
     pub fn observe(&self, outcome: &Arc<Outcome>, offline: bool) {
         // Built outside of the lock, which the listener's thread may hold briefly.
-        let run = Arc::new(Run::of(outcome, offline));
+        let run = Arc::new(Run::new(outcome, offline));
         let mut kept = self.kept();
         kept.failing_since = if run.success() { None } else { Some(kept.failing_since.unwrap_or(run.time)) };
         push(&mut kept.runs, run, MAX_RUNS);
@@ -169,28 +169,28 @@ impl ProbeHistory {
             push(&mut kept.pairs, pair, MAX_PAIRS);
         }
         if !outcome.ratelimit.is_empty() {
-            kept.told.ratelimit = Some((outcome.time, outcome.ratelimit.clone()));
+            kept.last_reported.ratelimit = Some((outcome.time, outcome.ratelimit.clone()));
         }
-        kept.told.tls = outcome.tls.or(kept.told.tls);
-        kept.told.balance =
-            if outcome.success() { outcome.balance } else { outcome.balance.or(kept.told.balance) };
-        kept.told.status_page.clone_from(&outcome.status_page);
+        kept.last_reported.tls = outcome.tls.or(kept.last_reported.tls);
+        kept.last_reported.balance =
+            if outcome.success() { outcome.balance } else { outcome.balance.or(kept.last_reported.balance) };
+        kept.last_reported.status_page.clone_from(&outcome.status_page);
         kept.latest = Some(Arc::clone(outcome));
         let most_whole = kept.most_whole;
         push(&mut kept.whole, Arc::clone(outcome), most_whole);
-        kept.held = None;
+        kept.skipped = None;
     }
 
     /// Sets the pending run.
-    pub fn waits(&self, waiting: Waiting) {
+    pub fn set_waiting(&self, waiting: Waiting) {
         self.kept().waiting = waiting;
     }
 
     /// Counts skipped runs.
-    pub fn skipped(&self, cause: SkipCause, runs: u64) {
+    pub fn add_skipped(&self, cause: SkipCause, runs: u64) {
         let mut kept = self.kept();
-        let before = kept.held.map_or(0, |held| held.runs);
-        kept.held = Some(Held { cause, runs: before + runs });
+        let before = kept.skipped.map_or(0, |held| held.runs);
+        kept.skipped = Some(SkippedRuns { cause, runs: before + runs });
     }
 
     /// Returns a copy of the history. The lock is held only while pointers are copied.
@@ -200,10 +200,10 @@ impl ProbeHistory {
             runs: kept.runs.iter().cloned().collect(),
             pairs: kept.pairs.iter().copied().collect(),
             failing_since: kept.failing_since,
-            told: kept.told.clone(),
+            last_reported: kept.last_reported.clone(),
             latest: kept.latest.clone(),
             waiting: kept.waiting,
-            held: kept.held,
+            skipped: kept.skipped,
         }
     }
 

@@ -9,6 +9,8 @@ mod memory;
 mod run;
 
 pub use self::{
-    memory::{Held, History, MAX_RUNS, ProbeHistory, Snapshot, Told, Waiting, whole_per_probe},
+    memory::{
+        History, LastReported, MAX_RUNS, ProbeHistory, SkippedRuns, Snapshot, Waiting, whole_per_probe,
+    },
     run::{Failure, Run},
 };

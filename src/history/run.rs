@@ -53,7 +53,7 @@ pub struct Failure {
 
 impl Run {
     /// Converts an outcome. `offline` is whether the prober itself was offline.
-    pub fn of(outcome: &Outcome, offline: bool) -> Self {
+    pub fn new(outcome: &Outcome, offline: bool) -> Self {
         let failure = (!outcome.success()).then(|| {
             Box::new(Failure {
                 detail: outcome.detail.clone(),

@@ -22,7 +22,9 @@ use tracing_subscriber::{
 use super::line::{Line, TextStyle};
 use crate::{
     config::{Log, LogFormat, Rotation},
-    lines::{Counters, Fate, Files, Lines, OpenError, Period, Retired, RollingFile},
+    line_writer::{
+        Counters, DrainingWriters, LineWriter, LogFiles, OpenError, Period, RollingFile, WriteResult,
+    },
 };
 
 /// Prefix of the targets of this crate's events.
@@ -37,7 +39,7 @@ pub struct Logging {
 
 /// Kind of standard error. The caller determines it: this module reads no environment variables.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Surroundings {
+pub struct StderrKind {
     /// Whether standard error is the journal's socket. Text then carries priorities and no
     /// timestamps.
     pub journal: bool,
@@ -45,10 +47,10 @@ pub struct Surroundings {
     pub colour: bool,
 }
 
-impl Surroundings {
+impl StderrKind {
     /// Determines the kind of this process' standard error from the values of `JOURNAL_STREAM`
     /// (systemd.exec(5): device and inode of the journal's socket) and `NO_COLOR`.
-    pub fn of_standard_error(journal_stream: Option<&OsStr>, no_color: Option<&OsStr>) -> Self {
+    pub fn detect(journal_stream: Option<&OsStr>, no_color: Option<&OsStr>) -> Self {
         let identity = standard_error().and_then(|file| file.metadata());
         Self {
             // A child of a service inherits the variable but may have another standard error.
@@ -95,24 +97,20 @@ pub struct LoggingCounters {
 
 impl Logging {
     /// Installs the subscriber for the whole process, and a panic hook that logs.
-    pub fn start(log: &Log, surroundings: Surroundings) -> Result<Self, LoggingError> {
-        let (logging, dispatch) = Self::prepare(log, surroundings, standard_error()?)?;
+    pub fn start(log: &Log, stderr_kind: StderrKind) -> Result<Self, LoggingError> {
+        let (logging, dispatch) = Self::prepare(log, stderr_kind, standard_error()?)?;
         dispatcher::set_global_default(dispatch).map_err(|_| LoggingError::Twice)?;
         panic::set_hook(Box::new(log_panic));
         Ok(logging)
     }
 
     /// Prepares everything except the installation, so that a test can have a log of its own.
-    fn prepare(
-        log: &Log,
-        surroundings: Surroundings,
-        stderr: File,
-    ) -> Result<(Self, Dispatch), LoggingError> {
+    fn prepare(log: &Log, stderr_kind: StderrKind, stderr: File) -> Result<(Self, Dispatch), LoggingError> {
         let (filter_layer, filter) = reload::Layer::new(EnvFilter::try_new(&log.filter)?);
         let counters = LoggingCounters::default();
         let outputs = Outputs { format: log.format, stderr: None, file: None };
-        let (outputs, retired) = (RwLock::new(outputs), Retired::default());
-        let shared = Arc::new(Shared { surroundings, stderr, counters, outputs, retired });
+        let (outputs, retired) = (RwLock::new(outputs), DrainingWriters::default());
+        let shared = Arc::new(Shared { stderr_kind, stderr, counters, outputs, retired });
         // An unwritable file loses lines, which are counted, but does not prevent the start.
         shared.commit(shared.prepare(log, |files| Ok(RollingFile::new(files)))?);
         let printer = Printer(Arc::clone(&shared));
@@ -154,11 +152,11 @@ impl Logging {
 
 #[derive(Debug)]
 struct Shared {
-    surroundings: Surroundings,
+    stderr_kind: StderrKind,
     stderr: File,
     counters: LoggingCounters,
     outputs: RwLock<Outputs>,
-    retired: Retired<Vec<u8>>,
+    retired: DrainingWriters<Vec<u8>>,
 }
 
 /// Outputs of a new configuration.
@@ -167,25 +165,25 @@ struct Change {
     format: LogFormat,
     /// Whether lines go to standard error, and its writer if there was none before.
     to_stderr: bool,
-    stderr: Option<Lines<Vec<u8>>>,
+    stderr: Option<LineWriter<Vec<u8>>>,
     /// Whether lines go to files, and their writer if the files have changed.
     to_files: bool,
-    file: Option<(Files, Lines<Vec<u8>>)>,
+    file: Option<(LogFiles, LineWriter<Vec<u8>>)>,
 }
 
 /// Outputs in use. A replaced writer finishes its queue and ends by itself.
 #[derive(Debug)]
 struct Outputs {
     format: LogFormat,
-    stderr: Option<Lines<Vec<u8>>>,
-    file: Option<(Files, Lines<Vec<u8>>)>,
+    stderr: Option<LineWriter<Vec<u8>>>,
+    file: Option<(LogFiles, LineWriter<Vec<u8>>)>,
 }
 
 impl Shared {
     fn prepare(
         &self,
         log: &Log,
-        open: impl Fn(Files) -> Result<RollingFile, OpenError>,
+        open: impl Fn(LogFiles) -> Result<RollingFile, OpenError>,
     ) -> Result<Change, LoggingError> {
         let (old_stderr, old_files) = {
             let outputs = self.outputs.read().unwrap_or_else(PoisonError::into_inner);
@@ -226,26 +224,31 @@ impl Shared {
         }
     }
 
-    fn write_file(&self, mut file: RollingFile) -> io::Result<Lines<Vec<u8>>> {
+    fn write_file(&self, mut file: RollingFile) -> io::Result<LineWriter<Vec<u8>>> {
         let counters = self.counters.file.clone();
-        Lines::start("log-file", counters, Duration::ZERO, move |line: Vec<u8>| file.write(&line))
+        LineWriter::start("log-file", counters, Duration::ZERO, move |line: Vec<u8>| file.write(&line))
     }
 
-    fn write_stderr(&self) -> io::Result<Lines<Vec<u8>>> {
+    fn write_stderr(&self) -> io::Result<LineWriter<Vec<u8>>> {
         let mut stderr = self.stderr.try_clone()?;
         let mut torn = false;
-        Lines::start("log-stderr", self.counters.stderr.clone(), Duration::ZERO, move |mut line: Vec<u8>| {
-            if torn {
-                line.insert(0, b'\n');
-            }
-            torn = stderr.write_all(&line).is_err();
-            if torn { Fate::Failed } else { Fate::Written }
-        })
+        LineWriter::start(
+            "log-stderr",
+            self.counters.stderr.clone(),
+            Duration::ZERO,
+            move |mut line: Vec<u8>| {
+                if torn {
+                    line.insert(0, b'\n');
+                }
+                torn = stderr.write_all(&line).is_err();
+                if torn { WriteResult::Failed } else { WriteResult::Written }
+            },
+        )
     }
 
     fn print(&self, line: &Line) {
         let outputs = self.outputs.read().unwrap_or_else(PoisonError::into_inner);
-        let Surroundings { journal, colour } = self.surroundings;
+        let StderrKind { journal, colour } = self.stderr_kind;
         let render = |style: TextStyle| match outputs.format {
             LogFormat::Text => line.text(style),
             // The journal strips the priority and keeps the object.
@@ -255,10 +258,10 @@ impl Shared {
             LogFormat::Json => line.json(),
         };
         if let Some(stderr) = &outputs.stderr {
-            stderr.give(render(TextStyle { journal, colour }));
+            stderr.push(render(TextStyle { journal, colour }));
         }
         if let Some((_, file)) = &outputs.file {
-            file.give(render(TextStyle::default()));
+            file.push(render(TextStyle::default()));
         }
     }
 }
@@ -282,8 +285,8 @@ fn is_ours(target: &str) -> bool {
     target.strip_prefix(OURS).is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
 }
 
-fn files(log: &Log) -> Option<Files> {
-    Some(Files {
+fn files(log: &Log) -> Option<LogFiles> {
+    Some(LogFiles {
         directory: log.directory.clone()?,
         prefix: "prober.log",
         period: match log.rotation {

@@ -5,4 +5,4 @@
 mod install;
 mod line;
 
-pub use self::install::{Logging, LoggingChange, LoggingCounters, LoggingError, Surroundings};
+pub use self::install::{Logging, LoggingChange, LoggingCounters, LoggingError, StderrKind};

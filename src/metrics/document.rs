@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     config::{Budget, Comparison, Pool, PoolMember, Probe, Provider, Recheck, Shard, Task},
-    lines::Counters,
+    line_writer::Counters,
     outcome::{
         Api, ComponentStatus, Fault, Indicator, LimitedBy, Measure, Outcome, Pair, PairVerdict, Phases,
         Reason, Resource, SkipCause,

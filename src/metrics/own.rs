@@ -14,7 +14,7 @@ use prometheus::{
 };
 
 use super::text::{Header, Kind, Page, labels};
-use crate::{lines::Counters, outcome::unix_seconds};
+use crate::{line_writer::Counters, outcome::unix_seconds};
 
 const LAG_BOUNDS: [f64; 14] =
     [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
@@ -91,7 +91,10 @@ impl Own {
             lag: registered(&registry, Histogram::with_opts(lag.buckets(LAG_BOUNDS.to_vec()))),
             runs_in_flight: registered(
                 &registry,
-                IntGauge::new("langmart_prober_runs_in_flight", "Number of probe runs currently in progress."),
+                IntGauge::new(
+                    "langmart_prober_runs_in_flight",
+                    "Number of probe runs currently in progress.",
+                ),
             ),
             registry,
             tasks: Mutex::default(),

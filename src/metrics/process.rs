@@ -17,7 +17,12 @@ pub(super) fn write(page: &mut Page, started: SystemTime) {
     let cpu = clock_gettime(ClockId::ProcessCPUTime);
     let cpu = cpu.tv_sec as f64 + cpu.tv_nsec as f64 / 1e9;
     counter(page, "process_cpu_seconds_total", "Total user and system CPU time spent in seconds.", cpu);
-    gauge(page, "process_start_time_seconds", "Start time of the process since unix epoch in seconds.", unix_seconds(started));
+    gauge(
+        page,
+        "process_start_time_seconds",
+        "Start time of the process since unix epoch in seconds.",
+        unix_seconds(started),
+    );
     if let Some(Stat { threads, virtual_bytes, resident_pages }) = Stat::read() {
         gauge(page, "process_threads", "Number of OS threads in the process.", threads as f64);
         gauge(page, "process_virtual_memory_bytes", "Virtual memory size in bytes.", virtual_bytes as f64);

@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     config::{Comparison, Config, Pool, Probe, Shard},
-    lines::Counters,
+    line_writer::Counters,
     outcome::{Subject, unix_seconds},
 };
 

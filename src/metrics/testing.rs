@@ -12,7 +12,7 @@ use crate::{
         Chat, Config, Log, LogFormat, Price, Probe, Provider, Rotation, Schedule, Server, Stream, Task,
         testing,
     },
-    lines::Counters,
+    line_writer::Counters,
     outcome::Api,
 };
 

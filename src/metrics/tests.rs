@@ -15,7 +15,7 @@ use super::{Metrics, OwnNow, Series, families::FAMILIES};
 
 use crate::{
     config::{Probe, Provider, Recheck, StatusSource, Task},
-    lines::Counters,
+    line_writer::Counters,
     metrics::testing::{chat, config, probe, provider, stream},
     outcome::{
         AddressFailure, Api, Balance, Clock, ComponentStatus, DnsServer, FailedAddress, Fault, Indicator,

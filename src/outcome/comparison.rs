@@ -57,7 +57,7 @@ pub struct Measure {
 
 impl Measure {
     /// Extracts the measurements of a run.
-    pub fn of(outcome: &Outcome) -> Self {
+    pub fn new(outcome: &Outcome) -> Self {
         Self { fault: outcome.fault, duration: outcome.duration, first_token: outcome.time_to_first_token }
     }
 }

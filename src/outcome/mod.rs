@@ -9,15 +9,15 @@
 //! - `run`: the [`Outcome`].
 //! - `record`: the outcome as a line of `results.jsonl`.
 //! - `comparison`: comparison of two outcomes.
-//! - `demand`: result of an on-demand run.
+//! - `on_demand`: result of an on-demand run.
 
 #[macro_use]
 mod named;
 
 mod comparison;
-mod demand;
 mod findings;
 mod network;
+mod on_demand;
 mod record;
 mod run;
 mod time;
@@ -25,12 +25,12 @@ mod verdict;
 
 pub use self::{
     comparison::{Compared, Measure, Pair, PairVerdict, Side},
-    demand::Demanded,
     findings::{
         Balance, Clock, Clue, ComponentStatus, ConnectionUse, Indicator, LimitedBy, Maintenance, Phases,
         RateLimit, Resource, StatusPage, Tls,
     },
     network::{AddressFailure, DnsServer, FailedAddress, LookupFailure, Network},
+    on_demand::OnDemandResult,
     record::{Record, Subject},
     run::{OTHER, Outcome},
     time::{date, rfc3339, unix_seconds},

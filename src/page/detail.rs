@@ -69,7 +69,7 @@ fn verdict(kept: &Snapshot, state: &Now, now: SystemTime) -> Markup {
                 @if let Some((cause, until)) = state.wait {
                     div { dt { "Waiting" } dd { "until " (time(until, now)) " UTC, because of " (wait(cause)) } }
                 }
-                @if let Some(held) = kept.held { div { dt { "Skipped since" } dd { (held.runs) @if held.runs == 1 { " run" } @else { " runs, the latest" } " because of " (wait(held.cause)) } } }
+                @if let Some(held) = kept.skipped { div { dt { "Skipped since" } dd { (held.runs) @if held.runs == 1 { " run" } @else { " runs, the latest" } " because of " (wait(held.cause)) } } }
                 @if let Some(due) = kept.waiting.next_run { div { dt { "Next run" } dd { (time(due, now)) " UTC" } } }
                 @if state.stuck { div { dt { "Stuck" } dd { "the run is overdue; check the prober's log" } } }
                 (facts_of_failure(last))
@@ -186,21 +186,21 @@ fn service_information(kept: &Snapshot, now: SystemTime) -> Markup {
         section #service aria-labelledby="service-title" {
             h2 #service-title { "Reported by the service" }
             dl.facts.rows {
-                @if let Some(not_after) = kept.told.tls.and_then(|tls| tls.not_after) {
+                @if let Some(not_after) = kept.last_reported.tls.and_then(|tls| tls.not_after) {
                     div { dt { "Certificate" } dd {
                         @if not_after > now { "valid until " (time(not_after, now)) " UTC, " (span(between(now, not_after))) }
                         @else { "expired at " (time(not_after, now)) " UTC" }
-                        @if let Some(version) = kept.told.tls.and_then(|tls| tls.version) { "; TLS " (version) }
+                        @if let Some(version) = kept.last_reported.tls.and_then(|tls| tls.version) { "; TLS " (version) }
                     } }
                 }
                 @if let Some(outcome) = latest { (lookup(outcome)) }
-                @if let Some(balance) = kept.told.balance { div { dt { "Balance" } dd { (format!("{:.2} USD", balance.usd)) @if let Some(minimum) = balance.minimum_usd { (format!(", minimum {minimum:.2} USD")) } } } }
-                @if let Some(page) = &kept.told.status_page {
+                @if let Some(balance) = kept.last_reported.balance { div { dt { "Balance" } dd { (format!("{:.2} USD", balance.usd)) @if let Some(minimum) = balance.minimum_usd { (format!(", minimum {minimum:.2} USD")) } } } }
+                @if let Some(page) = &kept.last_reported.status_page {
                     div { dt { "Status page" } dd { (page.indicator) @if let Some(open) = page.open_incidents { ", " (open) " open incidents" } } }
                     @if let Some(maintenance) = page.maintenance { (announced(&maintenance, now)) }
                     @for (name, status) in &page.components { div { dt { (name) } dd { (status) } } }
                 }
-                @if let Some((at, limits)) = &kept.told.ratelimit {
+                @if let Some((at, limits)) = &kept.last_reported.ratelimit {
                     @for limit in limits {
                         div { dt { "Limit of " (limit.resource) } dd {
                             @match (limit.remaining, limit.limit) {

@@ -96,7 +96,7 @@ fn wait(
 ) -> Option<(SkipCause, SystemTime)> {
     let backoff = kept.waiting.backoff_until.filter(|until| *until > now);
     let resumes = budget.and_then(|budget| budget.resumes).filter(|_| probe.check().generates());
-    match (kept.held.map(|held| held.cause), resumes, backoff) {
+    match (kept.skipped.map(|held| held.cause), resumes, backoff) {
         (Some(SkipCause::Budget), Some(resumes), _) => Some((SkipCause::Budget, resumes)),
         (_, _, Some(until)) => Some((SkipCause::Backoff, until)),
         (Some(cause @ (SkipCause::Pacing | SkipCause::Concurrency)), _, None) => {

@@ -56,7 +56,7 @@ fn run(history: &History, probe: &Arc<Probe>, ago: u64, reason: Reason) -> Outco
         hint: if reason == Reason::Ok { "" } else { "<b>look</b>" },
         ..Outcome::new(now() - Duration::from_secs(ago), reason, fault)
     };
-    history.of(probe).observe(&Arc::new(outcome.clone()), false);
+    history.for_probe(probe).observe(&Arc::new(outcome.clone()), false);
     outcome
 }
 
@@ -77,10 +77,10 @@ fn every_state() -> History {
     }
     run(&history, &probes[5], 60, Reason::Ok);
     let waits = Waiting { next_run: Some(now() + HOUR), backoff_until: Some(now() + HOUR) };
-    history.of(&probes[1]).waits(waits);
-    history.of(&probes[2]).skipped(SkipCause::Budget, 1);
+    history.for_probe(&probes[1]).set_waiting(waits);
+    history.for_probe(&probes[2]).add_skipped(SkipCause::Budget, 1);
     let slow = Outcome { slow: true, ..run(&history, &probes[3], 60, Reason::Ok) };
-    history.of(&probes[3]).observe(&Arc::new(slow), false);
+    history.for_probe(&probes[3]).observe(&Arc::new(slow), false);
     history
 }
 
@@ -118,7 +118,7 @@ fn overdue_probe_is_unknown() {
     let probes = probes();
     let history = of(&probes);
     run(&history, &probes[5], 7200, Reason::Ok);
-    history.of(&probes[5]).waits(Waiting { next_run: Some(now() - HOUR), backoff_until: None });
+    history.for_probe(&probes[5]).set_waiting(Waiting { next_run: Some(now() - HOUR), backoff_until: None });
     let json: Value = serde_json::from_slice(&super::probes(&view(&history), &Filter::default())).unwrap();
     assert_eq!(json["probes"][5]["state"], "unknown");
     assert!(overview(&view(&history)).contains("overdue"));
@@ -130,8 +130,8 @@ fn delayed_probe_shows_cause_and_keeps_its_state() {
     let history = of(&probes);
     run(&history, &probes[5], 60, Reason::Ok);
     for probe in [&probes[4], &probes[5]] {
-        history.of(probe).waits(Waiting { next_run: Some(now() + HOUR), backoff_until: None });
-        history.of(probe).skipped(SkipCause::Pacing, 3);
+        history.for_probe(probe).set_waiting(Waiting { next_run: Some(now() + HOUR), backoff_until: None });
+        history.for_probe(probe).add_skipped(SkipCause::Pacing, 3);
     }
     let json: Value = serde_json::from_slice(&super::probes(&view(&history), &Filter::default())).unwrap();
     for (number, state) in [(4, "unknown"), (5, "up")] {
@@ -141,7 +141,7 @@ fn delayed_probe_shows_cause_and_keeps_its_state() {
     }
     let held = "waiting because of requests_per_minute of its provider";
     assert_eq!(overview(&view(&history)).matches(held).count(), 2);
-    let page = detail(&view(&history), &history.of(&probes[5]));
+    let page = detail(&view(&history), &history.for_probe(&probes[5]));
     assert!(page.contains("3 runs, the latest because of requests_per_minute of its provider"), "{page}");
 }
 
@@ -150,7 +150,7 @@ fn failure_while_offline_is_not_downtime() {
     let probes = probes();
     let history = of(&probes[..1]);
     let ends = |reason, fault, offline| {
-        history.of(&probes[0]).observe(&Arc::new(Outcome::new(now(), reason, fault)), offline);
+        history.for_probe(&probes[0]).observe(&Arc::new(Outcome::new(now(), reason, fault)), offline);
     };
     let available = || -> Value {
         let json: Value =
@@ -316,9 +316,11 @@ fn api_members_are_documented() {
             pair: Some(Pair::new(Side::Direct, measure, measure)),
         })),
     };
-    history.of(&probe).observe(&Arc::new(full(Reason::Ok, Fault::None)), false);
-    history.of(&probe).observe(&Arc::new(full(Reason::Timeout, Fault::Gateway)), false);
-    history.of(&probe).waits(Waiting { next_run: Some(now()), backoff_until: Some(now() + HOUR) });
+    history.for_probe(&probe).observe(&Arc::new(full(Reason::Ok, Fault::None)), false);
+    history.for_probe(&probe).observe(&Arc::new(full(Reason::Timeout, Fault::Gateway)), false);
+    history
+        .for_probe(&probe)
+        .set_waiting(Waiting { next_run: Some(now()), backoff_until: Some(now() + HOUR) });
     for (mark, answer) in [
         ("results", results(&view(&history), &Filter::default())),
         ("probes", super::probes(&view(&history), &Filter::default())),

@@ -9,7 +9,9 @@ use std::{
 use super::PREFIX;
 use crate::{
     config::{Log, Probe, Rotation},
-    lines::{Counters, Fate, Files, Lines, OpenError, Period, Retired, RollingFile},
+    line_writer::{
+        Counters, DrainingWriters, LineWriter, LogFiles, OpenError, Period, RollingFile, WriteResult,
+    },
     outcome::{Outcome, Record},
 };
 
@@ -21,8 +23,8 @@ const GATHERING: Duration = Duration::from_millis(50);
 #[derive(Debug)]
 pub struct Records {
     /// `None` if the configuration has no log directory, so that no records are written.
-    current: RwLock<Option<(Files, Lines<Given>)>>,
-    retired: Retired<Given>,
+    current: RwLock<Option<(LogFiles, LineWriter<Given>)>>,
+    retired: DrainingWriters<Given>,
     counters: Counters,
 }
 
@@ -33,7 +35,7 @@ pub struct RecordsChange(Change);
 #[derive(Debug)]
 enum Change {
     Nothing,
-    To(Files, Lines<Given>),
+    To(LogFiles, LineWriter<Given>),
     /// Records are no longer written.
     Nowhere,
 }
@@ -57,7 +59,7 @@ impl Records {
     /// first record, so that an unwritable directory loses records, which are counted, but does not
     /// prevent the start.
     pub fn start(log: &Log) -> Result<Self, RecordsError> {
-        let (current, retired) = (RwLock::new(None), Retired::default());
+        let (current, retired) = (RwLock::new(None), DrainingWriters::default());
         let records = Self { current, retired, counters: Counters::default() };
         if let Some(files) = files(log) {
             let lines = records.write_to(RollingFile::new(files.clone()))?;
@@ -100,9 +102,9 @@ impl Records {
     }
 
     /// Queues a record without blocking. If the queue is full, the record is dropped and counted.
-    pub fn give(&self, probe: Arc<Probe>, outcome: Arc<Outcome>) {
+    pub fn push(&self, probe: Arc<Probe>, outcome: Arc<Outcome>) {
         if let Some((_, lines)) = &*self.current.read().unwrap_or_else(PoisonError::into_inner) {
-            lines.give((probe, outcome));
+            lines.push((probe, outcome));
         }
     }
 
@@ -120,13 +122,13 @@ impl Records {
         self.retired.stop(end);
     }
 
-    fn write_to(&self, mut file: RollingFile) -> io::Result<Lines<Given>> {
+    fn write_to(&self, mut file: RollingFile) -> io::Result<LineWriter<Given>> {
         let mut line = Vec::new();
-        Lines::start("records", self.counters.clone(), GATHERING, move |(probe, outcome): Given| {
+        LineWriter::start("records", self.counters.clone(), GATHERING, move |(probe, outcome): Given| {
             line.clear();
             let record = Record { subject: probe.subject(), outcome: &outcome };
             if serde_json::to_writer(&mut line, &record).is_err() {
-                return Fate::Failed;
+                return WriteResult::Failed;
             }
             line.push(b'\n');
             file.write(&line)
@@ -134,8 +136,8 @@ impl Records {
     }
 }
 
-fn files(log: &Log) -> Option<Files> {
-    Some(Files {
+fn files(log: &Log) -> Option<LogFiles> {
+    Some(LogFiles {
         directory: log.directory.clone()?,
         prefix: PREFIX,
         period: match log.rotation {
@@ -208,7 +210,7 @@ mod tests {
         let records = Records::start(&log(Some(directory.path().to_owned()))).unwrap();
         let (probe, outcome) = (probe(), outcome());
         for _ in 0..100 {
-            records.give(Arc::clone(&probe), Arc::clone(&outcome));
+            records.push(Arc::clone(&probe), Arc::clone(&outcome));
         }
         records.stop(LONG);
         let expected = serde_json::to_value(Record { subject: probe.subject(), outcome: &outcome }).unwrap();
@@ -221,25 +223,25 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let [first, second] = ["first", "second"].map(|name| directory.path().join(name));
         let records = Records::start(&log(None)).unwrap();
-        records.give(probe(), outcome());
+        records.push(probe(), outcome());
         let reconfigure =
             |directory: &PathBuf| records.commit(records.prepare(&log(Some(directory.clone()))).unwrap());
         reconfigure(&first);
-        records.give(probe(), outcome());
+        records.push(probe(), outcome());
         reconfigure(&first);
-        records.give(probe(), outcome());
+        records.push(probe(), outcome());
 
         let taken = directory.path().join("taken");
         fs::write(&taken, "").unwrap();
         records.prepare(&log(Some(taken))).unwrap_err();
-        records.give(probe(), outcome());
+        records.push(probe(), outcome());
         assert!(!second.exists());
 
         // A change that is prepared but not committed has no effect.
         drop(records.prepare(&log(Some(second.clone()))).unwrap());
-        records.give(probe(), outcome());
+        records.push(probe(), outcome());
         reconfigure(&second);
-        records.give(probe(), outcome());
+        records.push(probe(), outcome());
         records.stop(LONG);
         assert_eq!(
             lines(&first).len(),
@@ -258,7 +260,7 @@ mod tests {
         let records = Records::start(&log).unwrap();
         let (probe, outcome) = (probe(), outcome());
         for _ in 0..20_000 {
-            records.give(Arc::clone(&probe), Arc::clone(&outcome));
+            records.push(Arc::clone(&probe), Arc::clone(&outcome));
         }
         records.stop(LONG);
         let counters = records.counters();

@@ -10,7 +10,7 @@
 //! - `pacing` limits the request rate per provider.
 //! - `recheck` makes extra attempts between a failed run and the next slot.
 //! - `pair` coordinates two probes that run one after the other.
-//! - `demand` runs a probe on request.
+//! - `on_demand` runs a probe on request.
 //! - `worker` is the loop of one probe.
 //! - `scheduler` starts, reconfigures and stops the workers.
 //!
@@ -18,8 +18,8 @@
 
 mod backoff;
 mod budget;
-mod demand;
 mod limits;
+mod on_demand;
 mod pacing;
 mod pair;
 mod plan;
@@ -33,7 +33,7 @@ mod tests;
 
 pub use self::{
     budget::{Budget, Spent},
-    demand::Demand,
+    on_demand::OnDemandRequest,
     plan::Anchor,
     scheduler::Scheduler,
     work::{Event, Wait, Work},

@@ -9,8 +9,8 @@ use tokio::{
 };
 
 use super::{
-    demand::{Demand, Demands, MOST_WAITING},
     limits::Limits,
+    on_demand::{Demands, MOST_WAITING, OnDemandRequest},
     pacing::Pacing,
     pair::Meetings,
     plan::Anchor,
@@ -41,7 +41,7 @@ struct Handle<T> {
     target: watch::Sender<Option<Arc<T>>>,
     task: JoinHandle<()>,
     /// Requests for on-demand runs.
-    demands: mpsc::Sender<Demand>,
+    demands: mpsc::Sender<OnDemandRequest>,
 }
 
 impl<W: Work> Scheduler<W> {
@@ -62,7 +62,7 @@ impl<W: Work> Scheduler<W> {
     /// Checks whether the wall clock was set; if so, every probe reports its next run again.
     /// Returns the size of the step in seconds, negative if backwards, or `None` if there was none.
     /// Call it periodically.
-    pub fn follow_wall_clock(&mut self) -> Option<f64> {
+    pub fn check_wall_clock(&mut self) -> Option<f64> {
         let skew = self.anchor.moment(Instant::now()).skew(self.work.wall_clock());
         if skew.abs_diff(self.skew) < DRIFT {
             return None;
@@ -126,7 +126,7 @@ impl<W: Work> Scheduler<W> {
 
     /// Requests a run of a probe. The request is dropped if the probe does not exist or has too
     /// many requests waiting.
-    pub fn demand(&self, probe: &str, demand: Demand) {
+    pub fn run_on_demand(&self, probe: &str, demand: OnDemandRequest) {
         if let Some(handle) = self.probes.get(probe) {
             // Dropping the request rejects it.
             let _ = handle.demands.try_send(demand);

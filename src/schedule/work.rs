@@ -27,7 +27,7 @@ pub trait Work: Send + Sync + 'static {
 
     /// Returns the probe's backoff from before the start of the process or of the scheduler. `None`
     /// if there was none. Called once, when a probe starts.
-    fn remembered(&self, _target: &Self::Target) -> Option<Wait> {
+    fn persisted_wait(&self, _target: &Self::Target) -> Option<Wait> {
         None
     }
 
@@ -92,13 +92,13 @@ pub enum Event {
     /// An attempt outside the schedule begins, and the budget has been charged with its maximum.
     Charged,
     /// Backoff to persist. `None` if there is none. Reported before the end of each run.
-    Remember(Option<Wait>),
+    PersistWait(Option<Wait>),
     /// The last started run has ended.
     Finished(Outcome),
     /// A recheck has ended. It does not count as a run.
     Rechecked(Outcome),
     /// An on-demand attempt has ended. It does not count as a run.
-    Demanded(Outcome),
+    OnDemand(Outcome),
     /// The probe's loop panicked, outside of a run or in reporting one, and continues. A run that
     /// had begun is over.
     Restarted,

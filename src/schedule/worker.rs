@@ -15,8 +15,8 @@ use tokio::{
 
 use super::{
     backoff::Backoff,
-    demand::Demands,
     limits::{Limits, Slot},
+    on_demand::Demands,
     pacing::{Pacing, Permit},
     pair::{Cue, Meetings, Seat, Turn},
     plan::{Anchor, FIRST_RUN_WITHIN, Moment, Plan, hash},
@@ -107,7 +107,7 @@ impl<W: Work> Worker<W> {
         let seed = hash(&probe.name) ^ anchor.epoch().0;
         let now = anchor.moment(Instant::now());
         let mut backoff = Backoff::new(seed);
-        if let Some(Wait { until, step }) = work.remembered(&target) {
+        if let Some(Wait { until, step }) = work.persisted_wait(&target) {
             // Compare with the current wall clock, which may have been set since the anchor was.
             let left = |until: SystemTime| until.duration_since(work.wall_clock()).unwrap_or_default();
             let over = until.map(|until| now.plus(left(until)));
@@ -418,7 +418,7 @@ impl<W: Work> Worker<W> {
         let (runner, target) = (Arc::clone(&self.work), Arc::clone(&self.target));
         let mut outcome = attempt(async move { runner.run(target).await }).await;
         admission.permit.end(&outcome);
-        let measure = Measure::of(&outcome);
+        let measure = Measure::new(&outcome);
         outcome.compared = self.seat.as_ref().map(|seat| Box::new(seat.compared(measure, cue.other)));
         let ended = self.now();
         if let Some(charge) = charge {
@@ -448,7 +448,7 @@ impl<W: Work> Worker<W> {
             self.work.wall_clock() + left
         };
         let wait = kept.map(|(over, step)| Wait { until: over.map(wall), step });
-        self.report(Event::Remember(wait));
+        self.report(Event::PersistWait(wait));
     }
 
     /// Counts the slots before `number` that are not accounted for as skipped.

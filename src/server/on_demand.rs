@@ -14,7 +14,7 @@ use tokio::{
 use super::guard;
 use crate::{
     history::History,
-    outcome::{Demanded, SkipCause},
+    outcome::{OnDemandResult, SkipCause},
     page::{self, Answer},
 };
 
@@ -44,7 +44,7 @@ pub struct RunRequest {
     /// Maximum duration of the run.
     pub within: Duration,
     /// Receives the result. It is dropped if there is none.
-    pub answer: oneshot::Sender<Demanded>,
+    pub answer: oneshot::Sender<OnDemandResult>,
 }
 
 /// Runs a probe and renders its metrics, or returns status and text of an error. `generation`
@@ -106,8 +106,8 @@ pub(super) async fn run(
         }
     }
     let (outcome, not_run) = match timeout(within + MIN_RUN_TIME, result).await {
-        Ok(Ok(Demanded::Ran(outcome))) => (Some(outcome), None),
-        Ok(Ok(Demanded::Waits(cause))) => (known.snapshot().latest, Some(cause)),
+        Ok(Ok(OnDemandResult::Ran(outcome))) => (Some(outcome), None),
+        Ok(Ok(OnDemandResult::Skipped(cause))) => (known.snapshot().latest, Some(cause)),
         // The probe is being rechecked, waits for its pair, or was changed by a reload.
         Ok(Err(_)) | Err(_) => (known.snapshot().latest, Some(SkipCause::Concurrency)),
     };

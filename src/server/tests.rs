@@ -26,7 +26,7 @@ use crate::{
         Metrics,
         testing::{block_write, chat, config, probe, provider},
     },
-    outcome::{Api, Demanded, Fault, Outcome, Reason, SkipCause},
+    outcome::{Api, Fault, OnDemandResult, Outcome, Reason, SkipCause},
 };
 
 /// Timeout of a test that would otherwise block.
@@ -564,7 +564,7 @@ fn on_demand_run_is_requested_or_refused() {
     let RunRequest { probe, within, answer } = running.run_requests.blocking_recv().unwrap();
     assert_eq!((probe.as_str(), within), ("auth", Duration::from_millis(2500)));
     let outcome = Outcome::new(SystemTime::now(), Reason::Ok, Fault::None);
-    answer.send(Demanded::Ran(Arc::new(outcome))).unwrap();
+    answer.send(OnDemandResult::Ran(Arc::new(outcome))).unwrap();
     let reply = asking.join().unwrap();
     assert!(reply.text().contains("\nprobe_success 1\n"), "{}", reply.text());
 }
@@ -577,7 +577,7 @@ fn delayed_probe_without_result_has_no_samples() {
     running.state.reconfigure(&config::Server { probe_generation: true, ..configured(&[]) });
     let asking = running.ask_for_run("chat&debug=true", &running.address.to_string(), "");
     let RunRequest { answer, .. } = running.run_requests.blocking_recv().unwrap();
-    answer.send(Demanded::Waits(SkipCause::Backoff)).unwrap();
+    answer.send(OnDemandResult::Skipped(SkipCause::Backoff)).unwrap();
     let reply = asking.join().unwrap();
     assert_eq!(reply.status, 503);
     assert!(

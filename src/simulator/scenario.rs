@@ -298,7 +298,9 @@ impl Rule {
         } else if !(0.0..=1.0).contains(&self.probability) {
             Some("probability: must be from 0 to 1")
         } else if self.is_of_connection() && self.looks_at_request() {
-            Some("the fault applies before a request is read, so it allows no provider, path, model, key or pace")
+            Some(
+                "the fault applies before a request is read, so it allows no provider, path, model, key or pace",
+            )
         } else {
             None
         }

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::SystemTime};
 
-use super::file::{Identity, Kept, KeptBackoff, KeptSpending};
+use super::file::{Identity, PersistedBackoff, PersistedSpending, PersistedState};
 
 /// Changes since the last write. Only the latest value of each item is kept, so the size depends on
 /// the number of probes and not on how long a write takes.
@@ -11,10 +11,10 @@ pub(super) struct Changes {
     /// Probes that remained after the reloads, which happened before all changes below. `None` if
     /// there was no reload.
     retained: Option<Retained>,
-    waits: BTreeMap<Arc<Identity>, Option<KeptBackoff>>,
+    waits: BTreeMap<Arc<Identity>, Option<PersistedBackoff>>,
     runs: BTreeMap<Arc<Identity>, Runs>,
     /// `None` if it has not changed.
-    spending: Option<KeptSpending>,
+    spending: Option<PersistedSpending>,
 }
 
 #[derive(Debug)]
@@ -32,15 +32,15 @@ struct Runs {
 }
 
 impl Changes {
-    pub(super) fn waits(&mut self, who: &Arc<Identity>, backoff: Option<KeptBackoff>) {
+    pub(super) fn set_backoff(&mut self, who: &Arc<Identity>, backoff: Option<PersistedBackoff>) {
         self.waits.insert(Arc::clone(who), backoff);
     }
 
-    pub(super) fn spent(&mut self, spending: KeptSpending) {
+    pub(super) fn set_spending(&mut self, spending: PersistedSpending) {
         self.spending = Some(spending);
     }
 
-    pub(super) fn ran(&mut self, who: &Arc<Identity>, time: SystemTime, success: bool) {
+    pub(super) fn record_run(&mut self, who: &Arc<Identity>, time: SystemTime, success: bool) {
         let earlier = self.runs.get(who).and_then(|runs| runs.last_success);
         let last_success = if success { Some(time) } else { earlier };
         self.runs.insert(Arc::clone(who), Runs { last_run: time, last_success });
@@ -61,7 +61,7 @@ impl Changes {
     }
 
     /// Applies the changes to the state.
-    pub(super) fn apply(self, kept: &mut Kept) {
+    pub(super) fn apply(self, kept: &mut PersistedState) {
         let Self { retained, waits, runs, spending } = self;
         if let Some(Retained { probes, budget }) = retained {
             kept.probes.retain(|who, _| probes.binary_search_by(|known| (**known).cmp(who)).is_ok());

@@ -29,7 +29,7 @@ const VERSION: u32 = 1;
 /// names.
 const MAX_FILE_BYTES: u64 = 16 << 20;
 
-/// Day 0 of [`KeptSpending::day`].
+/// Day 0 of [`PersistedSpending::day`].
 const EPOCH: Date = Date::constant(1970, 1, 1);
 
 /// Identity of a probe. A probe keeps its state across a restart as long as all of these are equal.
@@ -45,7 +45,7 @@ pub struct Identity {
 
 impl Identity {
     /// Returns the identity of a subject.
-    pub fn of(Subject { probe, provider, check, model }: Subject<'_>) -> Self {
+    pub fn new(Subject { probe, provider, check, model }: Subject<'_>) -> Self {
         let check: Check = check;
         Self {
             probe: probe.to_owned(),
@@ -58,16 +58,16 @@ impl Identity {
 
 /// The persisted state.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Kept {
+pub struct PersistedState {
     /// Spending of the day. `None` if there is no budget.
-    pub spending: Option<KeptSpending>,
+    pub spending: Option<PersistedSpending>,
     /// State by probe, without probes that have none.
-    pub probes: BTreeMap<Identity, KeptProbe>,
+    pub probes: BTreeMap<Identity, PersistedProbe>,
 }
 
 /// Spending of a UTC day.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct KeptSpending {
+pub struct PersistedSpending {
     /// Day number, counted from 1970-01-01.
     pub day: u64,
     /// US dollars, finite and not negative.
@@ -78,18 +78,18 @@ pub struct KeptSpending {
 
 /// The persisted state of one probe.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct KeptProbe {
+pub struct PersistedProbe {
     /// Start of the last finished run. `None` if unknown.
     pub last_run: Option<SystemTime>,
     /// Start of the last successful run. `None` if unknown.
     pub last_success: Option<SystemTime>,
     /// The backoff. `None` if there is none, so that the next wait would be the first.
-    pub backoff: Option<KeptBackoff>,
+    pub backoff: Option<PersistedBackoff>,
 }
 
 /// The persisted backoff of a probe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct KeptBackoff {
+pub struct PersistedBackoff {
     /// Time until which no run takes place. `None` if the wait is over and only its step remains.
     pub until: Option<SystemTime>,
     /// The last wait without a hint, in intervals.
@@ -100,7 +100,7 @@ pub struct KeptBackoff {
 #[derive(Debug, Default)]
 pub struct Loaded {
     /// The state; empty if there was no readable file.
-    pub kept: Kept,
+    pub kept: PersistedState,
     /// Why the file could not be read and where it is now. `None` if there was no error.
     pub warning: Option<String>,
 }
@@ -110,7 +110,7 @@ pub fn load(directory: &Path, now: SystemTime) -> Loaded {
     let path = directory.join(NAME);
     let read = read(&path).and_then(|bytes| match bytes {
         Some(bytes) => parse(&bytes, now),
-        None => Ok(Kept::default()),
+        None => Ok(PersistedState::default()),
     });
     match read {
         Ok(kept) => Loaded { kept, warning: None },
@@ -121,14 +121,14 @@ pub fn load(directory: &Path, now: SystemTime) -> Loaded {
                 Err(error) => format!("renaming it failed: {error}"),
             };
             let warning = format!("{path} {why}; {aside}; backoff and spending start from zero");
-            Loaded { kept: Kept::default(), warning: Some(warning) }
+            Loaded { kept: PersistedState::default(), warning: Some(warning) }
         }
     }
 }
 
 /// Replaces the state file, and creates the directory if it is missing. After success the new state
 /// survives a crash of the machine; after an error either the old or the new one does.
-pub(super) fn save(directory: &Path, kept: &Kept) -> io::Result<()> {
+pub(super) fn save(directory: &Path, kept: &PersistedState) -> io::Result<()> {
     let bytes = render(kept);
     let mut file = match create(directory) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -252,12 +252,10 @@ struct Version {
     version: u32,
 }
 
-fn parse(bytes: &[u8], now: SystemTime) -> Result<Kept, String> {
+fn parse(bytes: &[u8], now: SystemTime) -> Result<PersistedState, String> {
     let Version { version } = serde_json::from_slice(bytes).map_err(|error| damaged(&error))?;
     if version != VERSION {
-        return Err(format!(
-            "has format version {version}; this program reads version {VERSION}"
-        ));
+        return Err(format!("has format version {version}; this program reads version {VERSION}"));
     }
     let OnDisk { version: _, budget, probes } =
         serde_json::from_slice(bytes).map_err(|error| damaged(&error))?;
@@ -265,11 +263,12 @@ fn parse(bytes: &[u8], now: SystemTime) -> Result<Kept, String> {
     let past = |text: Option<String>| time(text).filter(|time| *time <= now);
     let probes = probes.into_iter().map(|probe| {
         let ProbeOnDisk { identity, last_run, last_success, backoff } = probe;
-        let backoff = backoff.map(|BackoffOnDisk { until, step }| KeptBackoff { until: time(until), step });
-        let kept = KeptProbe { last_run: past(last_run), last_success: past(last_success), backoff };
+        let backoff =
+            backoff.map(|BackoffOnDisk { until, step }| PersistedBackoff { until: time(until), step });
+        let kept = PersistedProbe { last_run: past(last_run), last_success: past(last_success), backoff };
         (identity, kept)
     });
-    Ok(Kept { spending: budget.and_then(spending), probes: probes.collect() })
+    Ok(PersistedState { spending: budget.and_then(spending), probes: probes.collect() })
 }
 
 /// Returns the position of the error, without quoting the file.
@@ -277,31 +276,32 @@ fn damaged(error: &serde_json::Error) -> String {
     format!("is damaged at line {}, column {}", error.line(), error.column())
 }
 
-fn spending(BudgetOnDisk { day, spent_usd, spent_tokens }: BudgetOnDisk) -> Option<KeptSpending> {
+fn spending(BudgetOnDisk { day, spent_usd, spent_tokens }: BudgetOnDisk) -> Option<PersistedSpending> {
     let day: Date = day.parse().ok()?;
     let day = u64::try_from((day - EPOCH).get_days()).ok()?;
-    Some(KeptSpending { day, usd: spent_usd.max(0.0), tokens: spent_tokens })
+    Some(PersistedSpending { day, usd: spent_usd.max(0.0), tokens: spent_tokens })
 }
 
 fn time(text: Option<String>) -> Option<SystemTime> {
     text?.parse::<Timestamp>().ok().map(SystemTime::from)
 }
 
-fn render(kept: &Kept) -> Vec<u8> {
-    let Kept { spending, probes } = kept;
-    let budget = spending.map(|KeptSpending { day, usd, tokens }| BudgetOnDisk {
+fn render(kept: &PersistedState) -> Vec<u8> {
+    let PersistedState { spending, probes } = kept;
+    let budget = spending.map(|PersistedSpending { day, usd, tokens }| BudgetOnDisk {
         day: date(day).to_string(),
         spent_usd: usd,
         spent_tokens: tokens,
     });
     let text = |time: Option<SystemTime>| Some(Timestamp::try_from(time?).ok()?.to_string());
     let probes = probes.iter().map(|(identity, kept)| {
-        let KeptProbe { last_run, last_success, backoff } = *kept;
+        let PersistedProbe { last_run, last_success, backoff } = *kept;
         ProbeOnDisk {
             identity: identity.clone(),
             last_run: text(last_run),
             last_success: text(last_success),
-            backoff: backoff.map(|KeptBackoff { until, step }| BackoffOnDisk { until: text(until), step }),
+            backoff: backoff
+                .map(|PersistedBackoff { until, step }| BackoffOnDisk { until: text(until), step }),
         }
     });
     let on_disk = OnDisk { version: VERSION, budget, probes: probes.collect() };

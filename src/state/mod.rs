@@ -1,18 +1,18 @@
 //! State that survives a restart: backoff, spending of the day, and the times of each probe's last
 //! run and last success.
 //!
-//! - `claim` locks the directory against other processes.
+//! - `lock` locks the directory against other processes.
 //! - `file` is the file format: written atomically, validated when read.
 //! - `changes` holds the changes that are not written yet.
-//! - `keeper` writes them, before the record of the run that caused them is released.
+//! - `writer` writes them, before the record of the run that caused them is released.
 
 mod changes;
-mod claim;
 mod file;
-mod keeper;
+mod lock;
+mod writer;
 
 pub use self::{
-    claim::{Claim, Taken, claim},
-    file::{Identity, Kept, KeptBackoff, KeptProbe, KeptSpending, Loaded, load},
-    keeper::Keeper,
+    file::{Identity, Loaded, PersistedBackoff, PersistedProbe, PersistedSpending, PersistedState, load},
+    lock::{AlreadyLocked, DirLock, lock_directory},
+    writer::StateWriter,
 };

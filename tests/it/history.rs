@@ -8,7 +8,7 @@ use std::{
 
 use langmart_prober::{
     config::{Config, Probe},
-    history::{Held, History, MAX_RUNS, ProbeHistory, Run},
+    history::{History, MAX_RUNS, ProbeHistory, Run, SkippedRuns},
     outcome::{Api, Check, Fault, Outcome, Reason, SkipCause},
 };
 
@@ -47,16 +47,16 @@ fn history_is_bounded_and_keeps_failing_since() {
     let config = config(&[("p", "m")]);
     history.configure(&config, no_curl);
     let probe = &config.probes[0];
-    let kept = history.of(probe);
-    kept.skipped(SkipCause::Backoff, 2);
-    kept.skipped(SkipCause::Budget, 1);
-    assert_eq!(kept.snapshot().held, Some(Held { cause: SkipCause::Budget, runs: 3 }));
+    let kept = history.for_probe(probe);
+    kept.add_skipped(SkipCause::Backoff, 2);
+    kept.add_skipped(SkipCause::Budget, 1);
+    assert_eq!(kept.snapshot().skipped, Some(SkippedRuns { cause: SkipCause::Budget, runs: 3 }));
     for second in 0..=MAX_RUNS as u64 {
         kept.observe(&outcome(second, if second < 10 { Reason::Ok } else { Reason::Unavailable }), false);
     }
     let now = kept.snapshot();
     assert_eq!((now.runs.len(), now.runs[0].time), (MAX_RUNS, at(1)));
-    assert_eq!((now.failing_since, now.held), (Some(at(10)), None));
+    assert_eq!((now.failing_since, now.skipped), (Some(at(10)), None));
     let last = &now.runs[MAX_RUNS - 1];
     assert_eq!((last.duration(), last.reason), (Duration::from_micros(1_234_567), Reason::Unavailable));
     assert_eq!(last.failure.as_deref().map(|failure| failure.hint), Some("wait"));
@@ -70,12 +70,12 @@ fn reload_keeps_history_of_unchanged_probe() {
     let before = config(&[("stays", "m"), ("changes", "m")]);
     history.configure(&before, no_curl);
     for probe in &before.probes {
-        history.of(probe).observe(&outcome(1, Reason::Ok), false);
+        history.for_probe(probe).observe(&outcome(1, Reason::Ok), false);
     }
     history.configure(&config(&[("stays", "m"), ("changes", "another")]), no_curl);
     let runs = history.all().values().map(|kept| kept.snapshot().runs.len()).collect::<Vec<_>>();
     assert_eq!(runs, [0, 1], "in the order of names");
-    history.of(&before.probes[1]).observe(&outcome(2, Reason::Ok), false);
+    history.for_probe(&before.probes[1]).observe(&outcome(2, Reason::Ok), false);
     assert_eq!(history.all()["changes"].snapshot().runs.len(), 0, "the run of a probe that is gone");
 }
 
@@ -86,7 +86,7 @@ fn complete_runs_are_shared_among_probes() {
     let [few, many] = [config(&many[..50]), config(&many)];
     let history = History::default();
     history.configure(&few, no_curl);
-    let kept = history.of(&few.probes[0]);
+    let kept = history.for_probe(&few.probes[0]);
     let whole = |kept: &ProbeHistory| kept.whole().iter().map(|outcome| outcome.time).collect::<Vec<_>>();
     for second in 0..=MAX_RUNS as u64 {
         kept.observe(&outcome(second, Reason::Ok), false);
@@ -102,7 +102,7 @@ fn complete_runs_are_shared_among_probes() {
         "also where a run's task still writes to the memory of before the reload"
     );
     history.configure(&few, no_curl);
-    assert_eq!(whole(&history.of(&few.probes[0])), expected, "and none goes when there is room again");
+    assert_eq!(whole(&history.for_probe(&few.probes[0])), expected, "and none goes when there is room again");
 }
 
 #[test]

@@ -36,7 +36,7 @@ fn log(filter: &str, directory: Option<PathBuf>) -> Log {
 fn prepare(log: &Log) -> (Logging, Dispatch, PipeReader) {
     let (reader, writer) = io::pipe().unwrap();
     let stderr = File::from(OwnedFd::from(writer));
-    let (logging, dispatch) = Logging::prepare(log, Surroundings::default(), stderr).unwrap();
+    let (logging, dispatch) = Logging::prepare(log, StderrKind::default(), stderr).unwrap();
     (logging, dispatch, reader)
 }
 
@@ -150,7 +150,7 @@ fn blocked_pipe_counts_every_lost_line() {
 #[test]
 fn broken_standard_error_fails_lines() {
     let stderr = File::options().write(true).open("/dev/full").unwrap();
-    let (logging, dispatch) = Logging::prepare(&log("info", None), Surroundings::default(), stderr).unwrap();
+    let (logging, dispatch) = Logging::prepare(&log("info", None), StderrKind::default(), stderr).unwrap();
     dispatcher::with_default(&dispatch, || tracing::info!("Lost"));
     logging.stop(LONG);
     let counters = logging.counters().stderr;
@@ -160,7 +160,7 @@ fn broken_standard_error_fails_lines() {
 #[test]
 fn invalid_filter_is_an_error_at_start() {
     let stderr = File::from(OwnedFd::from(io::pipe().unwrap().1));
-    let error = Logging::prepare(&log("no=such=filter", None), Surroundings::default(), stderr).unwrap_err();
+    let error = Logging::prepare(&log("no=such=filter", None), StderrKind::default(), stderr).unwrap_err();
     assert!(error.to_string().starts_with("log.level is no filter: "), "{error}");
 }
 
@@ -252,11 +252,11 @@ fn libraries_show_no_header_even_at_trace() {
 fn journal_is_detected_by_identity_of_standard_error() {
     let identity = standard_error().unwrap().metadata().unwrap();
     let own = format!("{}:{}", identity.dev(), identity.ino());
-    let journal = |stream| Surroundings::of_standard_error(stream, None).journal;
+    let journal = |stream| StderrKind::detect(stream, None).journal;
     assert!(journal(Some(OsStr::new(&own))));
     assert!(!journal(Some(OsStr::new("0:0"))), "a child's standard error may be another");
     assert!(!journal(None));
-    let colour = |no_color| Surroundings::of_standard_error(None, no_color).colour;
+    let colour = |no_color| StderrKind::detect(None, no_color).colour;
     let terminal = io::stderr().is_terminal();
     assert_eq!(colour(None), terminal);
     assert_eq!(colour(Some(OsStr::new(""))), terminal);
@@ -300,8 +300,8 @@ fn play() {
     if env::var_os(PLAY).is_none() {
         return;
     }
-    let logging = Logging::start(&log("info", None), Surroundings::default()).unwrap();
-    assert!(matches!(Logging::start(&log("info", None), Surroundings::default()), Err(LoggingError::Twice)));
+    let logging = Logging::start(&log("info", None), StderrKind::default()).unwrap();
+    assert!(matches!(Logging::start(&log("info", None), StderrKind::default()), Err(LoggingError::Twice)));
     let secret = String::from(CANARY);
     panic::catch_unwind(|| panic!("cannot read {secret}")).unwrap_err();
     panic::catch_unwind(|| panic!("a literal")).unwrap_err();

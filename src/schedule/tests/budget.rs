@@ -375,7 +375,7 @@ async fn backoff_continues_after_a_restart() {
     }
     let told = |stage: &Stage| {
         let waits = stage.all().into_iter().filter_map(|entry| match entry.event {
-            Event::Remember(wait) => Some(wait),
+            Event::PersistWait(wait) => Some(wait),
             _ => None,
         });
         waits.collect::<Vec<_>>()
@@ -410,10 +410,10 @@ async fn clock_step_changes_no_backoff() {
         let mut theatre = Theatre::open(&UNLIMITED, vec![target("asked", MINUTE, limited)]);
         theatre.until(MINUTE).await;
         theatre.stage.set_clock(seconds);
-        assert!(theatre.scheduler.follow_wall_clock().is_some());
+        assert!(theatre.scheduler.check_wall_clock().is_some());
         theatre.until(MINUTE + SECOND / 10).await;
         let kept = theatre.entries("asked").into_iter().rev().find_map(|entry| match entry.event {
-            Event::Remember(wait) => Some((entry.at, wait.unwrap())),
+            Event::PersistWait(wait) => Some((entry.at, wait.unwrap())),
             _ => None,
         });
         // The persisted wait is relative to the current wall clock.

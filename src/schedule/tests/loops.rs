@@ -461,11 +461,11 @@ async fn clock_step_moves_reported_times_but_no_run() {
     // From the third minute on, when the other probe waits.
     for (set, minute) in [DAY, -DAY, 0, 7, -7, 400 * DAY].into_iter().zip(3..) {
         theatre.until(MINUTE * minute).await;
-        assert_eq!(theatre.scheduler.follow_wall_clock(), None, "no step");
+        assert_eq!(theatre.scheduler.check_wall_clock(), None, "no step");
         let before = ["p", "limited"].map(|name| theatre.told(name));
         theatre.stage.set_clock(set);
         let jump = set - mem::replace(&mut was, set);
-        assert_eq!(theatre.scheduler.follow_wall_clock(), Some(jump as f64));
+        assert_eq!(theatre.scheduler.check_wall_clock(), Some(jump as f64));
         sleep(TIMER).await;
         for (name, (next_run, backing_off)) in ["p", "limited"].into_iter().zip(before) {
             let moved = next_run.0.checked_add_signed(jump * 1_000_000_000).unwrap();
@@ -485,7 +485,7 @@ async fn clock_drift_is_reported_with_the_next_run() {
     theatre.until(SECOND / 10).await;
     let told = theatre.entries("p").len();
     for _ in 0..100 {
-        assert_eq!(theatre.scheduler.follow_wall_clock(), None);
+        assert_eq!(theatre.scheduler.check_wall_clock(), None);
     }
     sleep(TIMER).await;
     assert_eq!(theatre.entries("p").len(), told);

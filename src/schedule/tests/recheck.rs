@@ -125,7 +125,7 @@ async fn hint_of_recheck_applies_to_scheduled_runs() {
     theatre.until(first + 7 * SECOND).await;
     let (_, backs_off) = theatre.told("p");
     assert!(backs_off, "the backoff is reported");
-    assert!(theatre.entries("p").iter().any(|entry| matches!(entry.event, Event::Remember(Some(_)))));
+    assert!(theatre.entries("p").iter().any(|entry| matches!(entry.event, Event::PersistWait(Some(_)))));
     // From second 5 on a minute, the maximum here, and at most a tenth of jitter, so the slot at
     // second 60 is skipped.
     theatre.until(first + 110 * SECOND).await;
@@ -190,7 +190,7 @@ async fn clock_step_between_rechecks_is_reported() {
     theatre.until(theatre.first_due(&target.probe) + 7 * SECOND).await;
     let (before, _) = theatre.told("p");
     theatre.stage.set_clock(3600);
-    assert!(theatre.scheduler.follow_wall_clock().is_some());
+    assert!(theatre.scheduler.check_wall_clock().is_some());
     theatre.until(theatre.first_due(&target.probe) + 8 * SECOND).await;
     assert_eq!(theatre.told("p").0, before.plus(3600 * SECOND));
 }

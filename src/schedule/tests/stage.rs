@@ -90,7 +90,7 @@ impl Work for Stage {
         self.budget.as_deref()
     }
 
-    fn remembered(&self, target: &Target) -> Option<Wait> {
+    fn persisted_wait(&self, target: &Target) -> Option<Wait> {
         target.wait
     }
 
@@ -238,8 +238,8 @@ impl Theatre {
                 Event::Waiting { .. }
                 | Event::Charged
                 | Event::Rechecked(_)
-                | Event::Demanded(_)
-                | Event::Remember(_)
+                | Event::OnDemand(_)
+                | Event::PersistWait(_)
                 | Event::Restarted => {}
                 Event::Skipped { cause, runs } => {
                     assert!(runs > 0, "{}", probe.name);

@@ -27,7 +27,7 @@ fn probe_callers_beyond_a_quarter_are_refused_at_once() {
         assert_eq!(running.ask("GET /metrics", "").status, 200);
         assert_eq!(running.ask("GET /-/healthy", "").status, 200);
     }
-    let run = || Demanded::Ran(Arc::new(Outcome::new(SystemTime::now(), Reason::Ok, Fault::None)));
+    let run = || OnDemandResult::Ran(Arc::new(Outcome::new(SystemTime::now(), Reason::Ok, Fault::None)));
     pending.pop().unwrap().answer.send(run()).unwrap();
     assert_eq!(asking.pop().unwrap().join().unwrap().status, 200);
     let again = running.ask_for_run("auth", &address, "");

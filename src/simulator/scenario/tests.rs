@@ -124,17 +124,17 @@ fn errors_name_rule_and_key() {
     check_refused("[[rule]]\nfault = 'stall'\nprovidr = 'x'", "unknown field `providr`");
     check_refused("[[rule]]\nfault = 'stall'\n[[rule]]\npath = '/'", "rule 2: needs either fault or respond");
     check_refused("[[rule]]\nfault = 'x'", "rule 1: unknown fault \"x\"");
-    check_refused(
-        "[[rule]]\nprovider = 'x'\nfault = 'stall'",
-        "rule 1: provider: unknown provider \"x\"",
-    );
+    check_refused("[[rule]]\nprovider = 'x'\nfault = 'stall'", "rule 1: provider: unknown provider \"x\"");
     check_refused(
         "[[rule]]\nfault = 'stall'\nafter = '20'",
         "rule 1: after: \"20\" is not a number with unit",
     );
     check_refused("[[rule]]\nfault = 'stall'\nafter = '2s'\nuntil = '2s'", "until: must be later than after");
     check_refused("[[rule]]\nfault = 'stall'\ncalls = { from = 0 }", "calls: from must be at least 1");
-    check_refused("[[rule]]\nfault = 'stall'\ncalls = { from = 3, to = 2 }", "calls: from must be at least 1");
+    check_refused(
+        "[[rule]]\nfault = 'stall'\ncalls = { from = 3, to = 2 }",
+        "calls: from must be at least 1",
+    );
     check_refused("[[rule]]\nfault = 'stall'\nprobability = 1.5", "probability: must be from 0 to 1");
     check_refused("[[rule]]\nfault = 'reset_handshake'\npath = '/x'", "before a request is read");
     check_refused("[[rule]]\nfault = 'reset_handshake'\npace = { tokens = 1 }", "before a request is read");

@@ -15,18 +15,21 @@ fn at(seconds: u64) -> SystemTime {
 }
 
 fn identity(probe: &str, model: Option<&str>) -> Identity {
-    Identity::of(Subject { probe, provider: "groq", check: Check::Chat, model })
+    Identity::new(Subject { probe, provider: "groq", check: Check::Chat, model })
 }
 
-fn kept() -> Kept {
-    let whole = KeptProbe {
+fn kept() -> PersistedState {
+    let whole = PersistedProbe {
         last_run: Some(at(NOW - 60) + Duration::from_nanos(123_456_789)),
         last_success: Some(at(NOW - 120)),
-        backoff: Some(KeptBackoff { until: Some(at(NOW + 600)), step: 4 }),
+        backoff: Some(PersistedBackoff { until: Some(at(NOW + 600)), step: 4 }),
     };
-    let step = KeptProbe { backoff: Some(KeptBackoff { until: None, step: 2 }), ..KeptProbe::default() };
-    Kept {
-        spending: Some(KeptSpending { day: NOW / 86_400, usd: 0.001_25, tokens: 1234 }),
+    let step = PersistedProbe {
+        backoff: Some(PersistedBackoff { until: None, step: 2 }),
+        ..PersistedProbe::default()
+    };
+    PersistedState {
+        spending: Some(PersistedSpending { day: NOW / 86_400, usd: 0.001_25, tokens: 1234 }),
         probes: [(identity("a", Some("m")), whole), (identity("b", None), step)].into(),
     }
 }
@@ -54,8 +57,8 @@ fn names(directory: &Path) -> Vec<String> {
 fn saved_state_is_loaded() {
     let directory = tempfile::tempdir().unwrap();
     let place = directory.path().join("made/as/needed");
-    assert_eq!(load(&place, at(NOW)).kept, Kept::default());
-    for kept in [Kept::default(), kept()] {
+    assert_eq!(load(&place, at(NOW)).kept, PersistedState::default());
+    for kept in [PersistedState::default(), kept()] {
         save(&place, &kept).unwrap();
         let loaded = load(&place, at(NOW));
         assert_eq!((loaded.kept, loaded.warning), (kept, None));
@@ -81,7 +84,7 @@ fn truncated_file_is_set_aside() {
     let bytes = render(&kept());
     for length in 0..bytes.len() - 1 {
         let loaded = load_bytes(&bytes[..length]);
-        assert_eq!(loaded.kept, Kept::default(), "{length}");
+        assert_eq!(loaded.kept, PersistedState::default(), "{length}");
         assert!(loaded.warning.is_some(), "{length}");
     }
     assert_eq!(load_bytes(&bytes[..bytes.len() - 1]).kept, kept(), "only the newline is missing");
@@ -144,10 +147,10 @@ fn link_is_not_followed_when_reading() {
     let (_top, victim, directory) = linked(NAME, false);
     fs::write(&victim, render(&kept())).unwrap();
     let loaded = load(&directory, at(NOW));
-    assert_eq!(loaded.kept, Kept::default());
+    assert_eq!(loaded.kept, PersistedState::default());
     assert!(loaded.warning.unwrap().contains("is not a regular file"));
     assert_eq!(fs::read(&victim).unwrap(), render(&kept()), "only the link is set aside");
-    save(&directory, &Kept::default()).unwrap();
+    save(&directory, &PersistedState::default()).unwrap();
     assert_eq!(fs::read(&victim).unwrap(), render(&kept()));
 }
 
@@ -204,7 +207,7 @@ fn hostile_values_are_dropped() {
     assert_eq!(loaded.spending, None, "a day before 1970");
     let probe = loaded.probes[&identity("a", Some("m"))];
     assert_eq!((probe.last_run, probe.last_success), (None, None));
-    assert_eq!(probe.backoff, Some(KeptBackoff { until: None, step: 4 }));
+    assert_eq!(probe.backoff, Some(PersistedBackoff { until: None, step: 4 }));
     let negative = render(&kept());
     let negative = String::from_utf8(negative).unwrap().replace("0.00125", "-5.0");
     let spending = load_bytes(negative.as_bytes()).kept.spending.unwrap();
@@ -214,8 +217,8 @@ fn hostile_values_are_dropped() {
 #[test]
 fn extreme_days_do_not_overflow() {
     for day in [0, u64::MAX, 1 << 40] {
-        let spending = Some(KeptSpending { day, usd: 0.0, tokens: 0 });
-        let loaded = load_bytes(&render(&Kept { spending, ..Kept::default() }));
+        let spending = Some(PersistedSpending { day, usd: 0.0, tokens: 0 });
+        let loaded = load_bytes(&render(&PersistedState { spending, ..PersistedState::default() }));
         assert!(loaded.warning.is_none() && loaded.kept.spending.is_some(), "{day}: {loaded:?}");
     }
 }

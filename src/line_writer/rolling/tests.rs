@@ -10,7 +10,7 @@ use std::{
 use tempfile::TempDir;
 
 use super::*;
-use crate::lines::{Counters, Lines};
+use crate::line_writer::{Counters, LineWriter};
 
 const MIDDAY: &str = "2026-11-22T12:00:00Z";
 
@@ -18,8 +18,8 @@ fn time(text: &str) -> SystemTime {
     text.parse::<jiff::Timestamp>().unwrap().into()
 }
 
-fn files(directory: &Path) -> Files {
-    Files {
+fn files(directory: &Path) -> LogFiles {
+    LogFiles {
         directory: directory.to_owned(),
         prefix: "prober.log",
         period: Period::Day,
@@ -46,7 +46,7 @@ struct Bench {
 }
 
 impl Bench {
-    fn new(change: impl FnOnce(&mut Files)) -> Self {
+    fn new(change: impl FnOnce(&mut LogFiles)) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let mut files = files(&directory.path().join("logs"));
         change(&mut files);
@@ -65,7 +65,7 @@ impl Bench {
     }
 
     #[track_caller]
-    fn check(&mut self, line: &str, expected: Fate) {
+    fn check(&mut self, line: &str, expected: WriteResult) {
         let fate = self.file.write_at(line.as_bytes(), self.time, self.now);
         assert_eq!(fate, expected, "of {line:?} in {:?}", self.file);
     }
@@ -81,7 +81,7 @@ impl Bench {
 fn file_names_have_the_period_in_utc() {
     #[track_caller]
     fn check(period: Period, at: &str, name: &str) {
-        let files = Files { period, ..files(Path::new("logs")) };
+        let files = LogFiles { period, ..files(Path::new("logs")) };
         assert_eq!(files.path(time(at)), Path::new("logs").join(name));
         assert!(files.owns(name), "{name} is recognized");
     }
@@ -98,16 +98,16 @@ fn new_period_starts_a_file_and_removes_the_oldest() {
     for other in others {
         fs::write(bench.logs().join(other), "").unwrap();
     }
-    bench.check("first day\n", Fate::Written);
+    bench.check("first day\n", WriteResult::Written);
     bench.pass(Duration::from_secs(12 * 3600 - 1));
-    bench.check("last second\n", Fate::Written);
+    bench.check("last second\n", WriteResult::Written);
     bench.pass(Duration::from_secs(1));
-    bench.check("second day\n", Fate::Written);
+    bench.check("second day\n", WriteResult::Written);
     bench.holds("prober.log.2026-11-22", "first day\nlast second\n");
     bench.holds("prober.log.2026-11-23", "second day\n");
 
     bench.pass(Duration::from_secs(86400));
-    bench.check("third day\n", Fate::Written);
+    bench.check("third day\n", WriteResult::Written);
     let mut kept = others.to_vec();
     kept.extend(["prober.log.2026-11-23", "prober.log.2026-11-24"]);
     kept.sort_unstable();
@@ -117,11 +117,11 @@ fn new_period_starts_a_file_and_removes_the_oldest() {
 #[test]
 fn restart_appends_and_keeps_max_files() {
     let mut bench = Bench::new(|_| ());
-    bench.check("before\n", Fate::Written);
+    bench.check("before\n", WriteResult::Written);
     fs::write(bench.logs().join("prober.log.2026-11-20"), "").unwrap();
     fs::write(bench.logs().join("prober.log.2026-11-21"), "").unwrap();
     bench.file = RollingFile::open_at(files(&bench.logs()), bench.time, bench.now).unwrap();
-    bench.check("after\n", Fate::Written);
+    bench.check("after\n", WriteResult::Written);
     bench.holds("prober.log.2026-11-22", "before\nafter\n");
     assert_eq!(names(&bench.logs()), ["prober.log.2026-11-21", "prober.log.2026-11-22"]);
 }
@@ -129,27 +129,27 @@ fn restart_appends_and_keeps_max_files() {
 #[test]
 fn restart_with_one_file_keeps_it() {
     let mut bench = Bench::new(|files| files.max_files = 1);
-    bench.check("before\n", Fate::Written);
+    bench.check("before\n", WriteResult::Written);
     let files = bench.file.files.clone();
     bench.file = RollingFile::open_at(files, bench.time, bench.now).unwrap();
-    bench.check("after\n", Fate::Written);
+    bench.check("after\n", WriteResult::Written);
     bench.holds("prober.log.2026-11-22", "before\nafter\n");
 }
 
 #[test]
 fn clock_error_removes_no_file_of_correct_days() {
     let mut bench = Bench::new(|files| files.max_files = 3);
-    bench.check("before\n", Fate::Written);
+    bench.check("before\n", WriteResult::Written);
     for wrong in ["2027-11-23T12:00:00Z", "2026-10-01T12:00:00Z", "1970-01-01T00:00:00Z"] {
         let right = mem::replace(&mut bench.time, time(wrong));
-        bench.check("wrong\n", Fate::Written);
+        bench.check("wrong\n", WriteResult::Written);
         bench.time = right;
-        bench.check("right\n", Fate::Written);
+        bench.check("right\n", WriteResult::Written);
     }
     bench.holds("prober.log.2026-11-22", "before\nright\nright\nright\n");
     for _ in 0..2 {
         bench.pass(Duration::from_secs(86400));
-        bench.check("later\n", Fate::Written);
+        bench.check("later\n", WriteResult::Written);
     }
     let wanted =
         ["2026-11-22", "2026-11-23", "2026-11-24", "2027-11-23"].map(|day| format!("prober.log.{day}"));
@@ -159,14 +159,14 @@ fn clock_error_removes_no_file_of_correct_days() {
 #[test]
 fn period_that_cannot_start_fails_lines() {
     let mut bench = Bench::new(|_| ());
-    bench.check("first day\n", Fate::Written);
+    bench.check("first day\n", WriteResult::Written);
     let next = bench.logs().join("prober.log.2026-11-23");
     fs::create_dir(&next).unwrap();
     bench.pass(Duration::from_secs(12 * 3600));
-    bench.check("lost\n", Fate::Failed);
+    bench.check("lost\n", WriteResult::Failed);
     fs::remove_dir(&next).unwrap();
     bench.pass(PAUSE);
-    bench.check("second day\n", Fate::Written);
+    bench.check("second day\n", WriteResult::Written);
     bench.holds("prober.log.2026-11-22", "first day\n");
     bench.holds("prober.log.2026-11-23", "second day\n");
 }
@@ -176,23 +176,23 @@ fn incomplete_line_is_ended_before_the_next() {
     let mut bench = Bench::new(|_| ());
     fs::write(bench.logs().join("prober.log.2026-11-22"), "whole\nto").unwrap();
     bench.file = RollingFile::open_at(files(&bench.logs()), bench.time, bench.now).unwrap();
-    bench.check("next\n", Fate::Written);
+    bench.check("next\n", WriteResult::Written);
     bench.holds("prober.log.2026-11-22", "whole\nto\nnext\n");
 }
 
 #[test]
 fn file_at_size_limit_drops_lines_until_next_period() {
     let mut bench = Bench::new(|files| files.max_size = 10);
-    bench.check("12345\n", Fate::Written);
-    bench.check("12345\n", Fate::Dropped);
-    bench.check("123\n", Fate::Written);
-    bench.check("\n", Fate::Dropped);
+    bench.check("12345\n", WriteResult::Written);
+    bench.check("12345\n", WriteResult::Dropped);
+    bench.check("123\n", WriteResult::Written);
+    bench.check("\n", WriteResult::Dropped);
     // The size is counted across a restart.
     let files = bench.file.files.clone();
     bench.file = RollingFile::open_at(files, bench.time, bench.now).unwrap();
-    bench.check("\n", Fate::Dropped);
+    bench.check("\n", WriteResult::Dropped);
     bench.pass(Duration::from_secs(86400));
-    bench.check("12345\n", Fate::Written);
+    bench.check("12345\n", WriteResult::Written);
     bench.holds("prober.log.2026-11-22", "12345\n123\n");
     bench.holds("prober.log.2026-11-23", "12345\n");
 }
@@ -200,10 +200,10 @@ fn file_at_size_limit_drops_lines_until_next_period() {
 #[test]
 fn removed_directory_is_recreated_within_a_second() {
     let mut bench = Bench::new(|_| ());
-    bench.check("lost with the directory\n", Fate::Written);
+    bench.check("lost with the directory\n", WriteResult::Written);
     fs::remove_dir_all(bench.logs()).unwrap();
     bench.pass(PAUSE);
-    bench.check("found\n", Fate::Written);
+    bench.check("found\n", WriteResult::Written);
     bench.holds("prober.log.2026-11-22", "found\n");
     let mode = |path: PathBuf| fs::metadata(path).unwrap().mode() & 0o777;
     // Regardless of the umask: no access for others, no write access for the group.
@@ -214,13 +214,13 @@ fn removed_directory_is_recreated_within_a_second() {
 #[test]
 fn moved_file_is_replaced_within_a_second() {
     let mut bench = Bench::new(|_| ());
-    bench.check("old\n", Fate::Written);
+    bench.check("old\n", WriteResult::Written);
     let away = bench.logs().join("prober.log.2026-11-22.moved");
     fs::rename(bench.logs().join("prober.log.2026-11-22"), &away).unwrap();
     bench.pass(PAUSE / 2);
-    bench.check("still old\n", Fate::Written);
+    bench.check("still old\n", WriteResult::Written);
     bench.pass(PAUSE / 2);
-    bench.check("new\n", Fate::Written);
+    bench.check("new\n", WriteResult::Written);
     bench.holds("prober.log.2026-11-22.moved", "old\nstill old\n");
     bench.holds("prober.log.2026-11-22", "new\n");
 
@@ -228,7 +228,7 @@ fn moved_file_is_replaced_within_a_second() {
     fs::rename(bench.logs().join("prober.log.2026-11-22"), &away).unwrap();
     fs::write(bench.logs().join("prober.log.2026-11-22"), "").unwrap();
     bench.pass(PAUSE);
-    bench.check("newer\n", Fate::Written);
+    bench.check("newer\n", WriteResult::Written);
     bench.holds("prober.log.2026-11-22", "newer\n");
 }
 
@@ -239,13 +239,13 @@ fn unwritable_directory_is_retried_each_second() {
     // A file in place of the directory, which root cannot write either.
     fs::write(bench.logs(), "").unwrap();
     bench.pass(PAUSE);
-    bench.check("lost\n", Fate::Failed);
+    bench.check("lost\n", WriteResult::Failed);
     fs::remove_file(bench.logs()).unwrap();
     bench.pass(PAUSE / 2);
-    bench.check("too early\n", Fate::Failed);
+    bench.check("too early\n", WriteResult::Failed);
     assert!(!bench.logs().exists(), "no attempt within the pause");
     bench.pass(PAUSE / 2);
-    bench.check("back\n", Fate::Written);
+    bench.check("back\n", WriteResult::Written);
     bench.holds("prober.log.2026-11-22", "back\n");
 }
 
@@ -267,11 +267,11 @@ fn device_without_space_fails_lines_and_recovers() {
     fs::remove_file(&path).unwrap();
     symlink("/dev/full", &path).unwrap();
     bench.pass(PAUSE);
-    bench.check("no space\n", Fate::Failed);
+    bench.check("no space\n", WriteResult::Failed);
     fs::remove_file(&path).unwrap();
-    bench.check("in the pause\n", Fate::Failed);
+    bench.check("in the pause\n", WriteResult::Failed);
     bench.pass(PAUSE);
-    bench.check("space\n", Fate::Written);
+    bench.check("space\n", WriteResult::Written);
     bench.holds("prober.log.2026-11-22", "space\n");
 }
 
@@ -305,9 +305,9 @@ fn full_disk_counts_every_lost_line() {
     let mut written = Vec::new();
     for number in 0..300 {
         match bench.file.write_at(line(number).as_bytes(), bench.time, bench.now) {
-            Fate::Written => written.push(number),
-            Fate::Failed => assert!(number > 0, "the disk is not full yet"),
-            Fate::Dropped => panic!("the file is not at its size"),
+            WriteResult::Written => written.push(number),
+            WriteResult::Failed => assert!(number > 0, "the disk is not full yet"),
+            WriteResult::Dropped => panic!("the file is not at its size"),
         }
     }
     assert!(written.len() < 300, "the disk was never full");
@@ -318,9 +318,9 @@ fn full_disk_counts_every_lost_line() {
     // Space is available again, in the same file.
     let resize = Command::new("mount").args(["-o", "remount,size=64k"]).arg(bench.logs()).status();
     assert!(resize.unwrap().success());
-    bench.check("in the pause\n", Fate::Failed);
+    bench.check("in the pause\n", WriteResult::Failed);
     bench.pass(PAUSE);
-    bench.check("healed\n", Fate::Written);
+    bench.check("healed\n", WriteResult::Written);
     let text = fs::read_to_string(&path).unwrap();
     let whole: Vec<_> = text.lines().filter(|line| line.len() == 99).collect();
     let expected: Vec<_> = written.iter().map(|&number| line(number)).collect();
@@ -333,16 +333,17 @@ fn full_disk_counts_every_lost_line() {
 fn lines_of_many_threads_are_counted_once() {
     let directory = tempfile::tempdir().unwrap();
     let logs = directory.path().join("logs");
-    let mut file = RollingFile::open(Files { max_size: 30_000, ..files(&logs) }).unwrap();
+    let mut file = RollingFile::open(LogFiles { max_size: 30_000, ..files(&logs) }).unwrap();
     let counters = Counters::default();
-    let lines =
-        Lines::start("threads", counters.clone(), Duration::ZERO, move |line: Vec<u8>| file.write(&line))
-            .unwrap();
+    let lines = LineWriter::start("threads", counters.clone(), Duration::ZERO, move |line: Vec<u8>| {
+        file.write(&line)
+    })
+    .unwrap();
     let lines = Arc::new(lines);
     let threads: Vec<_> = (0..4)
         .map(|_| {
             let lines = Arc::clone(&lines);
-            thread::spawn(move || (0..3000).for_each(|number| lines.give(format!("{number}\n").into())))
+            thread::spawn(move || (0..3000).for_each(|number| lines.push(format!("{number}\n").into())))
         })
         .collect();
     // Immediately, so that the rename succeeds while the thread writes.

@@ -14,17 +14,17 @@ const MOST: usize = 4;
 
 /// Replaced queues that are still being written.
 #[derive(Debug)]
-pub struct Retired<T: Send + 'static>(Mutex<Vec<Lines<T>>>);
+pub struct DrainingWriters<T: Send + 'static>(Mutex<Vec<LineWriter<T>>>);
 
-impl<T: Send + 'static> Default for Retired<T> {
+impl<T: Send + 'static> Default for DrainingWriters<T> {
     fn default() -> Self {
         Self(Mutex::default())
     }
 }
 
-impl<T: Send + 'static> Retired<T> {
+impl<T: Send + 'static> DrainingWriters<T> {
     /// Adds a queue and closes it.
-    pub fn add(&self, lines: Lines<T>) {
+    pub fn add(&self, lines: LineWriter<T>) {
         lines.close();
         let mut retired = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         retired.retain(|lines| !lines.has_ended());
@@ -48,18 +48,18 @@ mod tests {
     use std::sync::{atomic::Ordering, mpsc};
 
     use super::*;
-    use crate::lines::{Counters, Fate};
+    use crate::line_writer::{Counters, WriteResult};
 
     #[test]
     fn stop_waits_for_replaced_queues() {
         let counters = Counters::default();
         let (release, released) = mpsc::channel::<()>();
-        let lines = Lines::start("retired", counters.clone(), Duration::ZERO, move |_: u32| {
-            released.recv().map_or(Fate::Failed, |()| Fate::Written)
+        let lines = LineWriter::start("retired", counters.clone(), Duration::ZERO, move |_: u32| {
+            released.recv().map_or(WriteResult::Failed, |()| WriteResult::Written)
         })
         .unwrap();
-        (0..3).for_each(|line| lines.give(line));
-        let retired = Retired::default();
+        (0..3).for_each(|line| lines.push(line));
+        let retired = DrainingWriters::default();
         retired.add(lines);
         (0..3).for_each(|_| release.send(()).unwrap());
         retired.stop(Instant::now() + Duration::from_secs(60));
@@ -69,19 +69,19 @@ mod tests {
     #[test]
     fn blocked_queues_are_bounded_and_their_lines_counted() {
         let counters = Counters::default();
-        let retired = Retired::default();
+        let retired = DrainingWriters::default();
         let mut hung = Vec::new();
         for _ in 0..=MOST {
             let (entered, inside) = mpsc::channel();
             let (release, released) = mpsc::channel::<()>();
-            let lines = Lines::start("hung", counters.clone(), Duration::ZERO, move |_: u32| {
+            let lines = LineWriter::start("hung", counters.clone(), Duration::ZERO, move |_: u32| {
                 entered.send(()).unwrap();
-                released.recv().map_or(Fate::Failed, |()| Fate::Written)
+                released.recv().map_or(WriteResult::Failed, |()| WriteResult::Written)
             })
             .unwrap();
-            lines.give(0);
+            lines.push(0);
             inside.recv().unwrap();
-            lines.give(1);
+            lines.push(1);
             retired.add(lines);
             hung.push(release);
         }

@@ -10,8 +10,8 @@ use tokio::{
 use super::stage::{MINUTE, SECOND, Step, TIMER, Theatre, UNLIMITED, ok, probe, provider, target, with};
 use crate::{
     config::{self, Chat, Probe, Provider, Schedule, Task},
-    outcome::{Demanded, Reason, SkipCause},
-    schedule::{Anchor, Budget, Demand, Event},
+    outcome::{OnDemandResult, Reason, SkipCause},
+    schedule::{Anchor, Budget, Event, OnDemandRequest},
 };
 
 const LASTS: Duration = Duration::from_secs(2);
@@ -24,14 +24,14 @@ fn limited(_run: usize) -> Step {
     Step { lasts: LASTS, result: Some((Reason::RateLimited, Some(300.0))) }
 }
 
-fn ask(theatre: &Theatre, within: Duration) -> oneshot::Receiver<Demanded> {
+fn ask(theatre: &Theatre, within: Duration) -> oneshot::Receiver<OnDemandResult> {
     let (answer, result) = oneshot::channel();
-    theatre.scheduler.demand("p", Demand { deadline: Instant::now() + within, answer });
+    theatre.scheduler.run_on_demand("p", OnDemandRequest { deadline: Instant::now() + within, answer });
     result
 }
 
 fn demanded(theatre: &Theatre) -> usize {
-    theatre.entries("p").iter().filter(|entry| matches!(entry.event, Event::Demanded(_))).count()
+    theatre.entries("p").iter().filter(|entry| matches!(entry.event, Event::OnDemand(_))).count()
 }
 
 #[tokio::test(start_paused = true)]
@@ -44,7 +44,7 @@ async fn concurrent_requests_share_one_run() {
     sleep(SECOND).await;
     let late = ask(&theatre, MINUTE);
     for result in early.into_iter().chain([late]) {
-        let Ok(Demanded::Ran(outcome)) = result.await else { panic!("no run") };
+        let Ok(OnDemandResult::Ran(outcome)) = result.await else { panic!("no run") };
         assert!(outcome.success());
     }
     assert!(asked.elapsed() <= LASTS + TIMER * 3, "{:?}", asked.elapsed());
@@ -61,9 +61,9 @@ async fn scheduled_run_answers_waiting_requests() {
     let theatre = Theatre::open(&UNLIMITED, vec![target.clone()]);
     let first = theatre.first_due(&target.probe);
     theatre.until(first + SECOND).await;
-    assert!(matches!(ask(&theatre, MINUTE).await, Ok(Demanded::Ran(_))));
+    assert!(matches!(ask(&theatre, MINUTE).await, Ok(OnDemandResult::Ran(_))));
     theatre.until(first + Duration::from_millis(59_500)).await;
-    assert!(matches!(ask(&theatre, MINUTE).await, Ok(Demanded::Ran(_))));
+    assert!(matches!(ask(&theatre, MINUTE).await, Ok(OnDemandResult::Ran(_))));
     assert_eq!((demanded(&theatre), theatre.account(&target.probe).runs), (0, 2));
 }
 
@@ -72,7 +72,7 @@ async fn on_demand_run_ends_by_the_deadline_of_its_request() {
     let target = target("p", MINUTE, good);
     let theatre = Theatre::open(&UNLIMITED, vec![target.clone()]);
     theatre.until(theatre.first_due(&target.probe) + SECOND * 10).await;
-    let Ok(Demanded::Ran(outcome)) = ask(&theatre, SECOND).await else { panic!("no run") };
+    let Ok(OnDemandResult::Ran(outcome)) = ask(&theatre, SECOND).await else { panic!("no run") };
     assert_eq!(outcome.reason, Reason::Timeout);
 }
 
@@ -91,7 +91,7 @@ async fn probe_in_backoff_is_not_run_on_demand() {
     let target = target("p", MINUTE, limited);
     let theatre = Theatre::open(&UNLIMITED, vec![target.clone()]);
     theatre.until(theatre.first_due(&target.probe) + SECOND * 10).await;
-    assert!(matches!(ask(&theatre, MINUTE).await, Ok(Demanded::Waits(SkipCause::Backoff))));
+    assert!(matches!(ask(&theatre, MINUTE).await, Ok(OnDemandResult::Skipped(SkipCause::Backoff))));
     assert_eq!(demanded(&theatre), 0);
     assert!(ask(&Theatre::open(&UNLIMITED, vec![]), MINUTE).await.is_err(), "an unknown probe");
 }
@@ -102,7 +102,7 @@ async fn hint_of_on_demand_run_applies_to_scheduled_runs() {
     let theatre = Theatre::open(&UNLIMITED, vec![target.clone()]);
     let first = theatre.first_due(&target.probe);
     theatre.until(first + SECOND * 10).await;
-    assert!(matches!(ask(&theatre, MINUTE).await, Ok(Demanded::Ran(_))));
+    assert!(matches!(ask(&theatre, MINUTE).await, Ok(OnDemandResult::Ran(_))));
     // The maximum wait here is a minute.
     theatre.until(first + SECOND * 110).await;
     assert_eq!((demanded(&theatre), theatre.account(&target.probe).runs), (1, 1));
@@ -117,7 +117,7 @@ async fn hint_that_ends_before_the_next_slot_is_kept() {
         let limited = Step { lasts: LASTS, result: Some((Reason::RateLimited, Some(20.0))) };
         [limited, good(1), limited].into_iter().nth(run).unwrap_or(good(run))
     }
-    let waits = |answer| matches!(answer, Ok(Demanded::Waits(SkipCause::Backoff)));
+    let waits = |answer| matches!(answer, Ok(OnDemandResult::Skipped(SkipCause::Backoff)));
     let target = target("p", MINUTE, briefly);
     let theatre = Theatre::open(&UNLIMITED, vec![target.clone()]);
     let first = theatre.first_due(&target.probe);
@@ -125,9 +125,9 @@ async fn hint_that_ends_before_the_next_slot_is_kept() {
     assert!(waits(ask(&theatre, MINUTE).await), "a scheduled run was asked to wait");
     // Jitter adds at most a tenth.
     theatre.until(first + SECOND * 25).await;
-    assert!(matches!(ask(&theatre, MINUTE).await, Ok(Demanded::Ran(_))));
+    assert!(matches!(ask(&theatre, MINUTE).await, Ok(OnDemandResult::Ran(_))));
     theatre.until(first + SECOND * 30).await;
-    assert!(matches!(ask(&theatre, MINUTE).await, Ok(Demanded::Ran(_))));
+    assert!(matches!(ask(&theatre, MINUTE).await, Ok(OnDemandResult::Ran(_))));
     theatre.until(first + SECOND * 35).await;
     assert!(waits(ask(&theatre, MINUTE).await), "the previous request was asked to wait");
     theatre.until(first + SECOND * 70).await;
@@ -138,8 +138,8 @@ async fn hint_that_ends_before_the_next_slot_is_kept() {
 async fn ask_before_a_slot(theatre: &Theatre, due: Duration) -> (Option<SkipCause>, Duration) {
     theatre.until(due.saturating_sub(SECOND / 2)).await;
     let cause = match ask(theatre, MINUTE).await {
-        Ok(Demanded::Waits(cause)) => Some(cause),
-        Ok(Demanded::Ran(_)) | Err(_) => None,
+        Ok(OnDemandResult::Skipped(cause)) => Some(cause),
+        Ok(OnDemandResult::Ran(_)) | Err(_) => None,
     };
     (cause, theatre.anchor.monotonic.elapsed().saturating_sub(due))
 }
@@ -204,5 +204,5 @@ async fn request_during_overrunning_run_gets_its_result() {
     let theatre = Theatre::open(&UNLIMITED, vec![target.clone()]);
     let due = theatre.first_due(&target.probe);
     theatre.until(due.saturating_sub(SECOND / 2)).await;
-    assert!(matches!(ask(&theatre, MINUTE).await, Ok(Demanded::Ran(_))));
+    assert!(matches!(ask(&theatre, MINUTE).await, Ok(OnDemandResult::Ran(_))));
 }

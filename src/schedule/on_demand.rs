@@ -16,7 +16,7 @@ use super::{
     work::{Event, Work},
     worker::Worker,
 };
-use crate::outcome::{Demanded, Outcome, SkipCause};
+use crate::outcome::{OnDemandResult, Outcome, SkipCause};
 
 /// Maximum number of requests waiting for one probe's run. Further requests are rejected as busy.
 pub(super) const MOST_WAITING: usize = 128;
@@ -27,14 +27,14 @@ const ADMISSION: Duration = Duration::from_millis(100);
 
 /// Request for a run.
 #[derive(Debug)]
-pub struct Demand {
+pub struct OnDemandRequest {
     /// Time by which the run must have ended.
     pub deadline: Instant,
     /// Receives the result. It is dropped if the probe was removed or has changed.
-    pub answer: oneshot::Sender<Demanded>,
+    pub answer: oneshot::Sender<OnDemandResult>,
 }
 
-impl Demand {
+impl OnDemandRequest {
     /// Returns whether the client still waits for the result.
     fn is_live(&self) -> bool {
         !self.answer.is_closed() && self.deadline > Instant::now()
@@ -44,18 +44,18 @@ impl Demand {
 /// Requests waiting for a probe's run.
 #[derive(Debug)]
 pub(super) struct Demands {
-    incoming: mpsc::Receiver<Demand>,
+    incoming: mpsc::Receiver<OnDemandRequest>,
     /// Requests that wait for the scheduled run that is about to start.
-    waiting: Vec<Demand>,
+    waiting: Vec<OnDemandRequest>,
 }
 
 impl Demands {
-    pub(super) fn new(incoming: mpsc::Receiver<Demand>) -> Self {
+    pub(super) fn new(incoming: mpsc::Receiver<OnDemandRequest>) -> Self {
         Self { incoming, waiting: Vec::new() }
     }
 
     /// Waits for the next request. It never returns if the sender is gone.
-    pub(super) async fn next(&mut self) -> Demand {
+    pub(super) async fn next(&mut self) -> OnDemandRequest {
         loop {
             match self.incoming.recv().await {
                 Some(demand) if demand.is_live() => return demand,
@@ -66,7 +66,7 @@ impl Demands {
     }
 
     /// Takes all requests waiting now.
-    fn take(&mut self) -> Vec<Demand> {
+    fn take(&mut self) -> Vec<OnDemandRequest> {
         let mut all = std::mem::take(&mut self.waiting);
         while let Ok(demand) = self.incoming.try_recv() {
             all.push(demand);
@@ -76,7 +76,7 @@ impl Demands {
 
     /// Answers the requests that wait for a scheduled run, which was skipped.
     pub(super) fn skip(&mut self, cause: SkipCause) {
-        tell(std::mem::take(&mut self.waiting), &Demanded::Waits(cause));
+        tell(std::mem::take(&mut self.waiting), &OnDemandResult::Skipped(cause));
     }
 
     /// Drops the waiting requests after a change of the probe, so that the clients ask again.
@@ -88,12 +88,12 @@ impl Demands {
     pub(super) fn share(&mut self, outcome: &Outcome) {
         let waiting = self.take();
         if !waiting.is_empty() {
-            tell(waiting, &Demanded::Ran(Arc::new(outcome.clone())));
+            tell(waiting, &OnDemandResult::Ran(Arc::new(outcome.clone())));
         }
     }
 }
 
-fn tell(waiting: Vec<Demand>, what: &Demanded) {
+fn tell(waiting: Vec<OnDemandRequest>, what: &OnDemandResult) {
     for demand in waiting {
         // It fails if the client is gone.
         let _ = demand.answer.send(what.clone());
@@ -102,14 +102,14 @@ fn tell(waiting: Vec<Demand>, what: &Demanded) {
 
 impl<W: Work> Worker<W> {
     /// Runs the probe for a request, or answers why it does not run.
-    pub(super) async fn serve(&mut self, first: Demand) {
+    pub(super) async fn serve(&mut self, first: OnDemandRequest) {
         let deadline = first.deadline;
         self.demands.waiting.push(first);
         if self.backoff.resume(self.next).is_some() || self.backoff.forbids(self.now()) {
-            return tell(self.demands.take(), &Demanded::Waits(SkipCause::Backoff));
+            return tell(self.demands.take(), &OnDemandResult::Skipped(SkipCause::Backoff));
         }
         if !self.has_room() {
-            return tell(self.demands.take(), &Demanded::Waits(SkipCause::Budget));
+            return tell(self.demands.take(), &OnDemandResult::Skipped(SkipCause::Budget));
         }
         if self.time_left(Instant::now()).is_none() {
             // The scheduled run is about to start and answers this request too. If it is skipped,
@@ -119,9 +119,9 @@ impl<W: Work> Worker<W> {
         match self.attempt_until(deadline).await {
             Ok(outcome) => {
                 self.demands.share(&outcome);
-                self.report(Event::Demanded(outcome));
+                self.report(Event::OnDemand(outcome));
             }
-            Err(Some(cause)) => tell(self.demands.take(), &Demanded::Waits(cause)),
+            Err(Some(cause)) => tell(self.demands.take(), &OnDemandResult::Skipped(cause)),
             // A reload has changed the probe, so the clients ask again.
             Err(None) => drop(self.demands.take()),
         }

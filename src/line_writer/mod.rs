@@ -7,16 +7,16 @@
 //! - `writer` is the thread of a file and the inbox in front of it; the state file uses it too.
 //! - `queue` is the bounded queue of lines.
 //! - `rolling` is the file: rotation, and recovery from a full, unwritable or missing disk.
-//! - `retired` holds the queues that a reload has replaced.
+//! - `draining` holds the queues that a reload has replaced.
 
+mod draining;
 mod queue;
-mod retired;
 mod rolling;
 mod writer;
 
 pub use self::{
-    queue::{Counters, Fate, Lines},
-    retired::Retired,
-    rolling::{Files, OpenError, Period, RollingFile},
+    draining::DrainingWriters,
+    queue::{Counters, LineWriter, WriteResult},
+    rolling::{LogFiles, OpenError, Period, RollingFile},
     writer::{Inbox, WriteClock, Writer},
 };

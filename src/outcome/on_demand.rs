@@ -6,9 +6,9 @@ use super::{Outcome, SkipCause};
 
 /// Result of a request for a run.
 #[derive(Clone, Debug)]
-pub enum Demanded {
+pub enum OnDemandResult {
     /// A run that ended after the request, possibly shared with other requests.
     Ran(Arc<Outcome>),
     /// No run, for this cause.
-    Waits(SkipCause),
+    Skipped(SkipCause),
 }

@@ -14,9 +14,9 @@ use tracing::{info, warn};
 
 use super::{
     changes::Changes,
-    file::{Identity, Kept, KeptBackoff, KeptSpending, save},
+    file::{Identity, PersistedBackoff, PersistedSpending, PersistedState, save},
 };
-use crate::lines::{Counters, Inbox, Writer};
+use crate::line_writer::{Counters, Inbox, Writer};
 
 /// Maximum number of records held back. Only a blocked disk can fill it.
 const CAPACITY: usize = 4096;
@@ -27,7 +27,7 @@ const GATHERING: Duration = Duration::from_millis(250);
 
 /// Accepts changes without blocking and writes them on a thread of its own. An item that comes with
 /// a change is released once the change is on disk or cannot be written.
-pub struct Keeper<T: Send + 'static> {
+pub struct StateWriter<T: Send + 'static> {
     writer: Writer<Pending<T>>,
     held: Arc<Held<T>>,
 }
@@ -51,12 +51,12 @@ struct Held<T> {
     counters: Counters,
 }
 
-impl<T: Send + 'static> Keeper<T> {
+impl<T: Send + 'static> StateWriter<T> {
     /// Starts the thread, which writes `kept` immediately, so that an unwritable directory is
     /// detected at the start.
     pub fn start(
         directory: PathBuf,
-        kept: Kept,
+        kept: PersistedState,
         release: impl Fn(T) + Send + Sync + 'static,
     ) -> io::Result<Self> {
         let (release, counters) = (Box::new(release), Counters::default());
@@ -75,25 +75,25 @@ impl<T: Send + 'static> Keeper<T> {
     }
 
     /// Sets the backoff of a probe. `None` means that it has none.
-    pub fn waits(&self, who: &Arc<Identity>, backoff: Option<KeptBackoff>) {
-        self.change(|changes| changes.waits(who, backoff));
+    pub fn set_backoff(&self, who: &Arc<Identity>, backoff: Option<PersistedBackoff>) {
+        self.change(|changes| changes.set_backoff(who, backoff));
     }
 
     /// Sets the spending of the day. It is read while the inbox is locked, so that of two
     /// concurrent callers the later one stores the latest value.
-    pub fn spent(&self, spending: impl FnOnce() -> KeptSpending) {
-        self.change(|changes| changes.spent(spending()));
+    pub fn set_spending(&self, spending: impl FnOnce() -> PersistedSpending) {
+        self.change(|changes| changes.set_spending(spending()));
     }
 
     /// Records that a run which started at `time` has ended. `released` is released once all
     /// changes up to now are on disk, or immediately if the disk is blocked and too many items are
     /// held back.
-    pub fn ran(&self, who: &Arc<Identity>, time: SystemTime, success: bool, released: T) {
-        self.change_and_release(|changes| changes.ran(who, time, success), Some(released));
+    pub fn record_run(&self, who: &Arc<Identity>, time: SystemTime, success: bool, released: T) {
+        self.change_and_release(|changes| changes.record_run(who, time, success), Some(released));
     }
 
-    /// Releases an item as [`Keeper::ran`] does, after all changes up to now.
-    pub fn follows(&self, released: T) {
+    /// Releases an item as [`StateWriter::record_run`] does, after all changes up to now.
+    pub fn release_after_write(&self, released: T) {
         self.change_and_release(|_| (), Some(released));
     }
 
@@ -139,9 +139,9 @@ impl<T: Send + 'static> Keeper<T> {
     }
 }
 
-impl<T: Send + 'static> fmt::Debug for Keeper<T> {
+impl<T: Send + 'static> fmt::Debug for StateWriter<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Keeper").field("counters", &self.held.counters).finish_non_exhaustive()
+        f.debug_struct("StateWriter").field("counters", &self.held.counters).finish_non_exhaustive()
     }
 }
 
@@ -193,7 +193,7 @@ impl<T> Held<T> {
 /// The state file and its content.
 struct StateFile {
     directory: PathBuf,
-    kept: Kept,
+    kept: PersistedState,
     failing: bool,
 }
 
@@ -227,7 +227,7 @@ mod tests {
     use rustix::fs::{CWD, FileType, Mode, mknodat};
 
     use super::{
-        super::file::{HOLD, KeptProbe, load},
+        super::file::{HOLD, PersistedProbe, load},
         *,
     };
     use crate::outcome::{Check, Subject};
@@ -235,17 +235,17 @@ mod tests {
     const LONG: Duration = Duration::from_secs(60);
 
     fn identity(probe: &str) -> Arc<Identity> {
-        Arc::new(Identity::of(Subject { probe, provider: "groq", check: Check::Chat, model: None }))
+        Arc::new(Identity::new(Subject { probe, provider: "groq", check: Check::Chat, model: None }))
     }
 
     /// A keeper whose released items arrive here, each with the content of the disk at that time.
-    fn keeper(directory: &Path) -> (Keeper<u32>, mpsc::Receiver<(u32, Kept)>) {
+    fn keeper(directory: &Path) -> (StateWriter<u32>, mpsc::Receiver<(u32, PersistedState)>) {
         let (sender, released) = mpsc::channel();
         let place = directory.to_owned();
         let release = move |number| {
             let _ = sender.send((number, load(&place, SystemTime::now()).kept));
         };
-        (Keeper::start(directory.to_owned(), Kept::default(), release).unwrap(), released)
+        (StateWriter::start(directory.to_owned(), PersistedState::default(), release).unwrap(), released)
     }
 
     #[test]
@@ -254,10 +254,10 @@ mod tests {
         let (keeper, released) = keeper(directory.path());
         let who = identity("p");
         for number in 0..1000_u32 {
-            let backoff = KeptBackoff { until: None, step: number.into() };
-            keeper.waits(&who, Some(backoff));
-            keeper.spent(|| KeptSpending { day: 1, usd: 0.0, tokens: number.into() });
-            keeper.ran(&who, SystemTime::UNIX_EPOCH, number == 7, number);
+            let backoff = PersistedBackoff { until: None, step: number.into() };
+            keeper.set_backoff(&who, Some(backoff));
+            keeper.set_spending(|| PersistedSpending { day: 1, usd: 0.0, tokens: number.into() });
+            keeper.record_run(&who, SystemTime::UNIX_EPOCH, number == 7, number);
         }
         keeper.stop(LONG);
         for expected in 0..1000_u32 {
@@ -276,8 +276,8 @@ mod tests {
     fn item_is_released_after_earlier_changes() {
         let directory = tempfile::tempdir().unwrap();
         let (keeper, released) = keeper(directory.path());
-        keeper.waits(&identity("p"), Some(KeptBackoff { until: None, step: 4 }));
-        keeper.follows(1);
+        keeper.set_backoff(&identity("p"), Some(PersistedBackoff { until: None, step: 4 }));
+        keeper.release_after_write(1);
         let (_, kept) = released.recv_timeout(LONG).unwrap();
         let probe = kept.probes[&identity("p")];
         assert_eq!((probe.backoff.unwrap().step, probe.last_run), (4, None));
@@ -291,12 +291,13 @@ mod tests {
             assert!(number != 2, "on purpose");
             let _ = sender.send(number);
         };
-        let keeper = Keeper::start(directory.path().to_owned(), Kept::default(), release).unwrap();
+        let keeper =
+            StateWriter::start(directory.path().to_owned(), PersistedState::default(), release).unwrap();
         for number in 1..=3 {
-            keeper.ran(&identity("p"), SystemTime::UNIX_EPOCH, true, number);
+            keeper.record_run(&identity("p"), SystemTime::UNIX_EPOCH, true, number);
         }
         assert_eq!([released.recv_timeout(LONG), released.recv_timeout(LONG)], [Ok(1), Ok(3)]);
-        keeper.ran(&identity("q"), SystemTime::UNIX_EPOCH, true, 4);
+        keeper.record_run(&identity("q"), SystemTime::UNIX_EPOCH, true, 4);
         assert_eq!(released.recv_timeout(LONG), Ok(4));
         assert_eq!(keeper.counters().restarts.load(Ordering::Relaxed), 1);
         assert!(load(directory.path(), SystemTime::now()).kept.probes.contains_key(&identity("q")));
@@ -313,12 +314,12 @@ mod tests {
         while keeper.counters().errors.load(Ordering::Relaxed) == 0 {
             thread::yield_now();
         }
-        keeper.ran(&identity("p"), SystemTime::UNIX_EPOCH, true, 1);
+        keeper.record_run(&identity("p"), SystemTime::UNIX_EPOCH, true, 1);
         assert_eq!(released.recv_timeout(LONG).unwrap().0, 1);
         let Counters { dropped, errors, .. } = keeper.counters();
         assert_eq!((dropped.load(Ordering::Relaxed), errors.load(Ordering::Relaxed)), (0, 2));
         fs::remove_file(&place).unwrap();
-        keeper.ran(&identity("p"), SystemTime::UNIX_EPOCH, true, 2);
+        keeper.record_run(&identity("p"), SystemTime::UNIX_EPOCH, true, 2);
         assert!(
             released.recv_timeout(LONG).unwrap().1.probes.contains_key(&identity("p")),
             "the directory is created again"
@@ -338,15 +339,15 @@ mod tests {
     }
 
     /// A keeper that is blocked in a write, with record 0. All records arrive here.
-    fn hanging(directory: &Path) -> (Keeper<usize>, mpsc::Receiver<usize>) {
+    fn hanging(directory: &Path) -> (StateWriter<usize>, mpsc::Receiver<usize>) {
         let (sender, released) = mpsc::channel();
         let release = move |number| sender.send(number).unwrap();
-        let keeper = Keeper::start(directory.to_owned(), Kept::default(), release).unwrap();
+        let keeper = StateWriter::start(directory.to_owned(), PersistedState::default(), release).unwrap();
         // The first write is not blocked.
-        keeper.follows(usize::MAX);
+        keeper.release_after_write(usize::MAX);
         assert_eq!(released.recv_timeout(LONG), Ok(usize::MAX));
         hang(directory);
-        keeper.ran(&identity("p"), SystemTime::UNIX_EPOCH, true, 0);
+        keeper.record_run(&identity("p"), SystemTime::UNIX_EPOCH, true, 0);
         while keeper.held.lock().is_empty() {
             thread::yield_now();
         }
@@ -358,7 +359,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let (keeper, released) = hanging(directory.path());
         for number in 1..=CAPACITY + 1 {
-            keeper.ran(&identity("p"), SystemTime::UNIX_EPOCH, true, number);
+            keeper.record_run(&identity("p"), SystemTime::UNIX_EPOCH, true, number);
         }
         assert_eq!(
             released.try_recv(),
@@ -377,14 +378,14 @@ mod tests {
         let (keeper, _released) = hanging(directory.path());
         let [p, q, r] = ["p", "q", "r"].map(identity);
         let at = |second: usize| SystemTime::UNIX_EPOCH + Duration::from_secs(second as u64);
-        let wait = |step| Some(KeptBackoff { until: None, step });
-        keeper.waits(&q, wait(3));
-        keeper.waits(&r, wait(9));
+        let wait = |step| Some(PersistedBackoff { until: None, step });
+        keeper.set_backoff(&q, wait(3));
+        keeper.set_backoff(&r, wait(9));
         let last = 3 * CAPACITY;
         for number in 1..=last {
-            keeper.waits(&p, wait(number as u64));
-            keeper.spent(|| KeptSpending { day: 1, usd: 0.5, tokens: number as u64 });
-            keeper.ran(&p, at(number), number < last, number);
+            keeper.set_backoff(&p, wait(number as u64));
+            keeper.set_spending(|| PersistedSpending { day: 1, usd: 0.5, tokens: number as u64 });
+            keeper.record_run(&p, at(number), number < last, number);
             if number == CAPACITY {
                 keeper.retain(vec![p.clone(), q.clone()], true);
             }
@@ -392,11 +393,11 @@ mod tests {
         let _reader = go_on(directory.path());
         keeper.stop(LONG);
         let kept = load(directory.path(), SystemTime::now()).kept;
-        assert_eq!(kept.spending, Some(KeptSpending { day: 1, usd: 0.5, tokens: last as u64 }));
+        assert_eq!(kept.spending, Some(PersistedSpending { day: 1, usd: 0.5, tokens: last as u64 }));
         let (last_run, last_success) = (Some(at(last)), Some(at(last - 1)));
         let expected = [
-            ((*p).clone(), KeptProbe { last_run, last_success, backoff: wait(last as u64) }),
-            ((*q).clone(), KeptProbe { backoff: wait(3), ..KeptProbe::default() }),
+            ((*p).clone(), PersistedProbe { last_run, last_success, backoff: wait(last as u64) }),
+            ((*q).clone(), PersistedProbe { backoff: wait(3), ..PersistedProbe::default() }),
         ];
         assert_eq!(kept.probes, expected.into());
     }
@@ -405,7 +406,7 @@ mod tests {
     fn disk_blocked_at_the_stop_loses_no_record() {
         let directory = tempfile::tempdir().unwrap();
         let (keeper, released) = hanging(directory.path());
-        keeper.ran(&identity("p"), SystemTime::UNIX_EPOCH, true, 1);
+        keeper.record_run(&identity("p"), SystemTime::UNIX_EPOCH, true, 1);
         keeper.stop(Duration::from_millis(1));
         assert!(keeper.counters().clock.in_progress() >= Duration::from_millis(1), "the write is blocked");
         assert_eq!(released.try_iter().collect::<Vec<_>>(), [0, 1]);
@@ -421,11 +422,12 @@ mod tests {
             let directory = tempfile::tempdir().unwrap();
             let (sender, released) = mpsc::channel();
             let release = move |number| sender.send(number).unwrap();
-            let keeper = Keeper::start(directory.path().to_owned(), Kept::default(), release).unwrap();
-            keeper.follows(0);
+            let keeper =
+                StateWriter::start(directory.path().to_owned(), PersistedState::default(), release).unwrap();
+            keeper.release_after_write(0);
             assert_eq!(released.recv_timeout(LONG), Ok(0));
             for number in 1..RECORDS {
-                keeper.ran(&identity(&format!("p{number}")), SystemTime::UNIX_EPOCH, true, number);
+                keeper.record_run(&identity(&format!("p{number}")), SystemTime::UNIX_EPOCH, true, number);
             }
             keeper.stop(Duration::from_micros(round * 40));
             let released: Vec<_> = released.try_iter().collect();
@@ -438,13 +440,13 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let (keeper, _released) = hanging(directory.path());
         let [p, q] = ["p", "q"].map(identity);
-        keeper.spent(|| KeptSpending { day: 1, usd: 1.0, tokens: 1 });
+        keeper.set_spending(|| PersistedSpending { day: 1, usd: 1.0, tokens: 1 });
         keeper.retain(vec![q.clone()], false);
         keeper.retain(vec![q.clone(), p.clone()], true);
-        keeper.waits(&p, None);
+        keeper.set_backoff(&p, None);
         let _reader = go_on(directory.path());
         keeper.stop(LONG);
-        assert_eq!(load(directory.path(), SystemTime::now()).kept, Kept::default());
+        assert_eq!(load(directory.path(), SystemTime::now()).kept, PersistedState::default());
     }
 
     #[test]
@@ -453,9 +455,9 @@ mod tests {
         let (keeper, _released) = keeper(directory.path());
         let all = ["b", "a", "c"].map(identity);
         for who in &all {
-            keeper.ran(who, SystemTime::UNIX_EPOCH, true, 0);
+            keeper.record_run(who, SystemTime::UNIX_EPOCH, true, 0);
         }
-        keeper.spent(|| KeptSpending { day: 1, usd: 1.0, tokens: 1 });
+        keeper.set_spending(|| PersistedSpending { day: 1, usd: 1.0, tokens: 1 });
         keeper.retain(vec![identity("c"), identity("a")], false);
         keeper.stop(LONG);
         let kept = load(directory.path(), SystemTime::now()).kept;

@@ -17,7 +17,7 @@ use std::{
 
 use tracing_appender::rolling::{RollingFileAppender, Rotation};
 
-use super::queue::Fate;
+use super::queue::WriteResult;
 
 /// Delay before a failed file is retried, and interval at which an open file is checked for
 /// replacement.
@@ -25,7 +25,7 @@ const PAUSE: Duration = Duration::from_secs(1);
 
 /// Location, naming, number and size of the files of one kind.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Files {
+pub struct LogFiles {
     /// Directory of the files. It is created, readable for the group, if it is missing.
     pub directory: PathBuf,
     /// Prefix of the file names: `PREFIX.2026-11-22`, or `PREFIX.2026-11-22-08` with hourly
@@ -62,7 +62,7 @@ pub struct OpenError {
 /// The current file of one kind.
 #[derive(Debug)]
 pub struct RollingFile {
-    files: Files,
+    files: LogFiles,
     current: Option<Current>,
     /// Earliest time of the next attempt to open the file. `None` means immediately.
     retry_at: Option<Instant>,
@@ -91,17 +91,17 @@ struct Current {
 impl RollingFile {
     /// Creates a file that is opened with the first line, so that an unwritable directory loses
     /// lines but does not prevent the start.
-    pub fn new(files: Files) -> Self {
+    pub fn new(files: LogFiles) -> Self {
         Self { files, current: None, retry_at: None, healthy: true }
     }
 
     /// Opens the file of the current period, so that a reload fails early. Old files are removed
     /// with the first line only, so that a rejected configuration removes nothing.
-    pub fn open(files: Files) -> Result<Self, OpenError> {
+    pub fn open(files: LogFiles) -> Result<Self, OpenError> {
         Self::open_at(files, SystemTime::now(), Instant::now())
     }
 
-    fn open_at(files: Files, time: SystemTime, now: Instant) -> Result<Self, OpenError> {
+    fn open_at(files: LogFiles, time: SystemTime, now: Instant) -> Result<Self, OpenError> {
         match Current::open(&files, time, now) {
             Ok(current) => Ok(Self { current: Some(current), ..Self::new(files) }),
             Err(source) => Err(OpenError { path: files.path(time), source }),
@@ -109,18 +109,18 @@ impl RollingFile {
     }
 
     /// Writes one line, which must end with its only newline.
-    pub fn write(&mut self, line: &[u8]) -> Fate {
+    pub fn write(&mut self, line: &[u8]) -> WriteResult {
         self.write_at(line, SystemTime::now(), Instant::now())
     }
 
-    fn write_at(&mut self, line: &[u8], time: SystemTime, now: Instant) -> Fate {
+    fn write_at(&mut self, line: &[u8], time: SystemTime, now: Instant) -> WriteResult {
         if self.retry_at.is_some_and(|retry_at| now < retry_at) {
-            return Fate::Failed;
+            return WriteResult::Failed;
         }
         match self.try_write(line, time, now) {
             Ok(fate) => {
                 self.retry_at = None;
-                if fate == Fate::Written && !self.healthy {
+                if fate == WriteResult::Written && !self.healthy {
                     self.healthy = true;
                     tracing::info!(file = %self.files.path(time).display(), "File writable again");
                 }
@@ -138,12 +138,12 @@ impl RollingFile {
                     self.healthy = false;
                     tracing::warn!(file = %self.files.path(time).display(), %error, "Failed to write file");
                 }
-                Fate::Failed
+                WriteResult::Failed
             }
         }
     }
 
-    fn try_write(&mut self, line: &[u8], time: SystemTime, now: Instant) -> io::Result<Fate> {
+    fn try_write(&mut self, line: &[u8], time: SystemTime, now: Instant) -> io::Result<WriteResult> {
         let period = self.files.period.index(time);
         let open = |current: &mut Current| current.period == period && current.still_there(now);
         if !self.current.as_mut().is_some_and(open) {
@@ -157,7 +157,7 @@ impl RollingFile {
     }
 }
 
-impl Files {
+impl LogFiles {
     fn path(&self, time: SystemTime) -> PathBuf {
         self.directory.join(self.name(time))
     }
@@ -194,7 +194,7 @@ impl Period {
 }
 
 impl Current {
-    fn open(files: &Files, time: SystemTime, now: Instant) -> io::Result<Self> {
+    fn open(files: &LogFiles, time: SystemTime, now: Instant) -> io::Result<Self> {
         DirBuilder::new().recursive(true).mode(0o750).create(&files.directory)?;
         let path = files.path(time);
         // The file is created here because an appender leaves the mode to the umask and cannot
@@ -237,13 +237,13 @@ impl Current {
         fs::metadata(&self.path).is_ok_and(|there| identity(&there) == self.identity)
     }
 
-    fn write(&mut self, line: &[u8], max_size: u64) -> io::Result<Fate> {
+    fn write(&mut self, line: &[u8], max_size: u64) -> io::Result<WriteResult> {
         if self.size + u64::from(self.torn) + line.len() as u64 > max_size {
             if !self.full {
                 self.full = true;
                 tracing::warn!(file = %self.path.display(), max_size, "File reached its size limit; lines are dropped until the next rotation");
             }
-            return Ok(Fate::Dropped);
+            return Ok(WriteResult::Dropped);
         }
         if self.torn {
             self.appender.write_all(b"\n")?;
@@ -252,7 +252,7 @@ impl Current {
         }
         self.appender.write_all(line)?;
         self.size += line.len() as u64;
-        Ok(Fate::Written)
+        Ok(WriteResult::Written)
     }
 
     /// Truncates what was written of a line of that length before an error. If this fails, or the
@@ -277,7 +277,7 @@ impl Current {
     /// The appender's `max_log_files` is not used: it matches any file with the prefix, orders by
     /// creation time, counts the current file as an old one (so that with one file a restart erases
     /// it), and reports errors with `eprintln!`.
-    fn remove_old(&self, files: &Files) {
+    fn remove_old(&self, files: &LogFiles) {
         let Ok(entries) = fs::read_dir(&files.directory) else { return };
         let mut names: Vec<String> = entries
             .filter_map(|entry| entry.ok()?.file_name().into_string().ok())

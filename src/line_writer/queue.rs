@@ -17,7 +17,7 @@ const CAPACITY: usize = 4096;
 
 /// Result of writing one line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fate {
+pub enum WriteResult {
     /// The line is in the file.
     Written,
     /// The line was not tried, because the queue or the file was full or writing had stopped.
@@ -45,11 +45,11 @@ pub struct Counters {
 }
 
 impl Counters {
-    fn add(&self, fate: Fate, lines: u64) {
+    fn add(&self, fate: WriteResult, lines: u64) {
         let counter = match fate {
-            Fate::Written => &self.written,
-            Fate::Dropped => &self.dropped,
-            Fate::Failed => &self.errors,
+            WriteResult::Written => &self.written,
+            WriteResult::Dropped => &self.dropped,
+            WriteResult::Failed => &self.errors,
         };
         counter.fetch_add(lines, Ordering::Relaxed);
     }
@@ -57,7 +57,7 @@ impl Counters {
 
 /// Queue of one file and its writer. When it is dropped, the thread writes the queued lines and
 /// ends.
-pub struct Lines<T: Send + 'static> {
+pub struct LineWriter<T: Send + 'static> {
     writer: Writer<VecDeque<T>>,
     counters: Counters,
 }
@@ -79,7 +79,7 @@ impl<T: Send + 'static> Inbox for VecDeque<T> {
 }
 
 /// A line that is being written. Its result is counted when it is dropped, also after a panic.
-struct Counted<'a>(&'a Counters, Fate);
+struct Counted<'a>(&'a Counters, WriteResult);
 
 impl Drop for Counted<'_> {
     fn drop(&mut self) {
@@ -87,7 +87,7 @@ impl Drop for Counted<'_> {
     }
 }
 
-impl<T: Send + 'static> Lines<T> {
+impl<T: Send + 'static> LineWriter<T> {
     /// Starts the writer thread, which passes each line to `write` in order. Whenever the queue is
     /// empty, the thread waits for `gathering` so that lines are written in batches; zero disables
     /// this.
@@ -95,11 +95,11 @@ impl<T: Send + 'static> Lines<T> {
         thread_name: &str,
         counters: Counters,
         gathering: Duration,
-        mut write: impl FnMut(T) -> Fate + Send + 'static,
+        mut write: impl FnMut(T) -> WriteResult + Send + 'static,
     ) -> io::Result<Self> {
         let counted = counters.clone();
         let write = move |line| {
-            let mut line_fate = Counted(&counted, Fate::Failed);
+            let mut line_fate = Counted(&counted, WriteResult::Failed);
             line_fate.1 = write(line);
         };
         let observed = (Arc::clone(&counters.restarts), counters.clock.clone());
@@ -108,7 +108,7 @@ impl<T: Send + 'static> Lines<T> {
     }
 
     /// Queues a line without blocking. If the queue is full, the line is dropped and counted.
-    pub fn give(&self, line: T) {
+    pub fn push(&self, line: T) {
         let taken = self.writer.change(|waiting| {
             let has_room = waiting.len() < CAPACITY;
             if has_room {
@@ -117,7 +117,7 @@ impl<T: Send + 'static> Lines<T> {
             has_room
         });
         if !taken {
-            self.counters.add(Fate::Dropped, 1);
+            self.counters.add(WriteResult::Dropped, 1);
         }
     }
 
@@ -125,7 +125,7 @@ impl<T: Send + 'static> Lines<T> {
     /// the queue then are dropped and counted. A thread blocked in a write is abandoned.
     pub fn stop(&self, deadline: Duration) {
         self.writer.stop(deadline, |waiting| {
-            self.counters.add(Fate::Dropped, waiting.len() as u64);
+            self.counters.add(WriteResult::Dropped, waiting.len() as u64);
             waiting.clear();
         });
     }
@@ -141,9 +141,9 @@ impl<T: Send + 'static> Lines<T> {
     }
 }
 
-impl<T: Send + 'static> fmt::Debug for Lines<T> {
+impl<T: Send + 'static> fmt::Debug for LineWriter<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Lines").field("counters", &self.counters).finish_non_exhaustive()
+        f.debug_struct("LineWriter").field("counters", &self.counters).finish_non_exhaustive()
     }
 }
 
@@ -164,22 +164,26 @@ mod tests {
         let counters = Counters::default();
         let (entered, inside) = mpsc::channel();
         let (release, released) = mpsc::channel::<()>();
-        let lines = Lines::start("stuck", counters.clone(), Duration::ZERO, move |_: u32| {
+        let lines = LineWriter::start("stuck", counters.clone(), Duration::ZERO, move |_: u32| {
             entered.send(()).unwrap();
-            released.recv().map_or(Fate::Failed, |()| Fate::Written)
+            released.recv().map_or(WriteResult::Failed, |()| WriteResult::Written)
         })
         .unwrap();
-        lines.give(0);
+        lines.push(0);
         inside.recv().unwrap();
         // The thread has taken one line and the queue is full; the other lines are dropped.
         for line in 0..CAPACITY as u32 + 10 {
-            lines.give(line);
+            lines.push(line);
         }
         assert_eq!(counted(&counters), (0, 10, 0));
 
         lines.stop(Duration::from_millis(1));
-        assert_eq!(counted(&counters), (0, 10 + CAPACITY as u64, 0), "lines queued at the deadline are dropped");
-        lines.give(1);
+        assert_eq!(
+            counted(&counters),
+            (0, 10 + CAPACITY as u64, 0),
+            "lines queued at the deadline are dropped"
+        );
+        lines.push(1);
         assert_eq!(counted(&counters), (0, 11 + CAPACITY as u64, 0), "lines after the stop are dropped");
 
         release.send(()).unwrap();
@@ -195,13 +199,13 @@ mod tests {
     fn stop_writes_what_is_queued_in_order() {
         let counters = Counters::default();
         let (sender, written) = mpsc::channel();
-        let lines = Lines::start("order", counters.clone(), Duration::ZERO, move |line: u32| {
+        let lines = LineWriter::start("order", counters.clone(), Duration::ZERO, move |line: u32| {
             sender.send(line).unwrap();
-            if line.is_multiple_of(3) { Fate::Failed } else { Fate::Written }
+            if line.is_multiple_of(3) { WriteResult::Failed } else { WriteResult::Written }
         })
         .unwrap();
         for line in 0..1000 {
-            lines.give(line);
+            lines.push(line);
         }
         lines.stop(Duration::from_secs(60));
         assert_eq!(written.into_iter().collect::<Vec<_>>(), (0..1000).collect::<Vec<_>>());
@@ -212,25 +216,29 @@ mod tests {
     fn lines_gather_until_queue_is_half_full_or_closed() {
         let counters = Counters::default();
         let (sender, written) = mpsc::channel();
-        let lines = Lines::start("rest", counters.clone(), Duration::from_secs(3600), move |line: usize| {
-            sender.send(line).unwrap();
-            Fate::Written
-        })
-        .unwrap();
+        let lines =
+            LineWriter::start("rest", counters.clone(), Duration::from_secs(3600), move |line: usize| {
+                sender.send(line).unwrap();
+                WriteResult::Written
+            })
+            .unwrap();
         let wait_until_gathering = || {
             while !lines.writer.look(|_, gathering| gathering) {
                 thread::yield_now();
             }
         };
-        lines.give(0);
+        lines.push(0);
         assert_eq!(written.recv(), Ok(0), "the first line is written immediately");
         wait_until_gathering();
-        (1..CAPACITY / 2).for_each(|line| lines.give(line));
+        (1..CAPACITY / 2).for_each(|line| lines.push(line));
         assert_eq!(lines.writer.look(|waiting, _| waiting.len()), CAPACITY / 2 - 1);
-        lines.give(CAPACITY / 2);
-        assert!((1..=CAPACITY / 2).all(|line| written.recv() == Ok(line)), "a half-full queue is written immediately");
+        lines.push(CAPACITY / 2);
+        assert!(
+            (1..=CAPACITY / 2).all(|line| written.recv() == Ok(line)),
+            "a half-full queue is written immediately"
+        );
         wait_until_gathering();
-        lines.give(0);
+        lines.push(0);
         lines.stop(Duration::from_secs(60));
         assert_eq!(counted(&counters), (CAPACITY as u64 / 2 + 2, 0, 0), "stopping ends the wait");
     }
@@ -238,13 +246,13 @@ mod tests {
     #[test]
     fn dropped_queue_is_written() {
         let (sender, written) = mpsc::channel();
-        let lines = Lines::start("dropped", Counters::default(), Duration::ZERO, move |line: u32| {
+        let lines = LineWriter::start("dropped", Counters::default(), Duration::ZERO, move |line: u32| {
             sender.send(line).unwrap();
-            Fate::Written
+            WriteResult::Written
         })
         .unwrap();
-        lines.give(1);
-        lines.give(2);
+        lines.push(1);
+        lines.push(2);
         drop(lines);
         // The iterator ends when the thread, and with it the sender, is dropped.
         assert_eq!(written.into_iter().collect::<Vec<_>>(), [1, 2]);
@@ -253,13 +261,13 @@ mod tests {
     #[test]
     fn panic_loses_one_line_and_is_counted() {
         let counters = Counters::default();
-        let lines = Lines::start("panic", counters.clone(), Duration::ZERO, |line: u32| {
+        let lines = LineWriter::start("panic", counters.clone(), Duration::ZERO, |line: u32| {
             assert!(line != 1, "on purpose");
-            Fate::Written
+            WriteResult::Written
         })
         .unwrap();
         for line in 0..5 {
-            lines.give(line);
+            lines.push(line);
         }
         lines.stop(Duration::from_secs(60));
         assert_eq!(counted(&counters), (4, 0, 1));
