@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::plan::{Moment, Plan};
+use super::plan::{Plan, Timestamp};
 use crate::outcome::{Outcome, Reason};
 
 /// Maximum wait after `overloaded`, in intervals. Overload passes quickly, and its end should be
@@ -31,10 +31,10 @@ pub(super) struct Backoff {
     /// The first slot that is not skipped. `None` if none is skipped.
     resume: Option<u64>,
     /// End of the wait, followed by the run of `resume`. Set together with `resume`.
-    over: Moment,
+    over: Timestamp,
     /// Time until which the service asked to wait, even if no slot is skipped for it. `None` if it
     /// did not ask.
-    asked: Option<Moment>,
+    asked: Option<Timestamp>,
     /// State of the random number generator for jitter.
     random: u64,
 }
@@ -42,7 +42,7 @@ pub(super) struct Backoff {
 impl Backoff {
     /// Creates a state without a wait. Different seeds lead to different jitter.
     pub(super) fn new(seed: u64) -> Self {
-        Self { wait: 0, resume: None, over: Moment(0), asked: None, random: seed }
+        Self { wait: 0, resume: None, over: Timestamp(0), asked: None, random: seed }
     }
 
     /// Ends the backoff.
@@ -57,13 +57,13 @@ impl Backoff {
 
     /// Returns whether an on-demand run at `now` would be sooner than the service asked for.
     /// Scheduled runs need no check, since their slots are skipped.
-    pub(super) fn forbids(&self, now: Moment) -> bool {
+    pub(super) fn forbids(&self, now: Timestamp) -> bool {
         self.asked.is_some_and(|asked| now < asked)
     }
 
     /// Returns the end of the wait, for scheduled or on-demand runs, and the step of the doubling.
     /// Returns `None` if there is neither.
-    pub(super) fn kept(&self, next: u64) -> Option<(Option<Moment>, u64)> {
+    pub(super) fn persisted(&self, next: u64) -> Option<(Option<Timestamp>, u64)> {
         let over = self.resume(next).map(|_| self.over).max(self.asked);
         (over.is_some() || self.wait > 0).then_some((over, self.wait))
     }
@@ -71,8 +71,8 @@ impl Backoff {
     /// Restores a persisted backoff. A wait or a step beyond the maximum is limited to it.
     pub(super) fn restore(
         &mut self,
-        (over, wait): (Option<Moment>, u64),
-        now: Moment,
+        (over, wait): (Option<Timestamp>, u64),
+        now: Timestamp,
         plan: &Plan,
         max_backoff: Duration,
     ) {
@@ -88,11 +88,11 @@ impl Backoff {
 
     /// Applies the outcome of run `number`, which ended at `ended`. `next` is the first slot that
     /// could follow it.
-    pub(super) fn note(
+    pub(super) fn record(
         &mut self,
         outcome: &Outcome,
         (number, next): (u64, u64),
-        ended: Moment,
+        ended: Timestamp,
         plan: &Plan,
         max_backoff: Duration,
     ) {
@@ -121,11 +121,11 @@ impl Backoff {
     /// Applies the hint of an attempt between slots: slots from `next` on are skipped until the
     /// wait is over. Other results of the attempt have no effect. Returns false if there was no
     /// hint.
-    pub(super) fn heed(
+    pub(super) fn apply_hint(
         &mut self,
         outcome: &Outcome,
         next: u64,
-        ended: Moment,
+        ended: Timestamp,
         plan: &Plan,
         max_backoff: Duration,
     ) -> bool {
@@ -202,10 +202,10 @@ mod tests {
     fn check_waits(interval: Duration, max_backoff: Duration, outcomes: &[(Reason, Option<f64>, u64)]) {
         let plan = Plan::new("p", interval);
         let mut backoff = Backoff::new(1);
-        let mut number = plan.first_from(Moment(1_800_000_000_000_000_000));
+        let mut number = plan.first_from(Timestamp(1_800_000_000_000_000_000));
         for (step, &(reason, hint, expected)) in outcomes.iter().enumerate() {
             let ended = plan.due(number).plus(Duration::from_millis(300));
-            backoff.note(&outcome(reason, hint), (number, number + 1), ended, &plan, max_backoff);
+            backoff.record(&outcome(reason, hint), (number, number + 1), ended, &plan, max_backoff);
             let next = backoff.resume(number + 1).unwrap_or(number + 1);
             assert_eq!(next - number, expected, "step {step}: {reason} with {hint:?}");
             number = next;
@@ -282,15 +282,15 @@ mod tests {
         for hint in [1e300, f64::INFINITY, f64::MAX, 3600.0] {
             let ended = plan.due(1000);
             let mut backoff = Backoff::new(1);
-            backoff.note(&outcome(Reason::RateLimited, Some(hint)), (1000, 1001), ended, &plan, HOUR);
+            backoff.record(&outcome(Reason::RateLimited, Some(hint)), (1000, 1001), ended, &plan, HOUR);
             let resume = backoff.resume(1001).unwrap();
             assert!((1060..=1066).contains(&resume), "{hint}: {resume}");
         }
         // An unlimited maximum does not overflow.
         let mut backoff = Backoff::new(1);
         let hint = Some(f64::INFINITY);
-        backoff.note(&outcome(Reason::RateLimited, hint), (1, 2), plan.due(1), &plan, Duration::MAX);
-        assert_eq!(backoff.resume(2), Some(plan.first_from(Moment(u64::MAX))));
+        backoff.record(&outcome(Reason::RateLimited, hint), (1, 2), plan.due(1), &plan, Duration::MAX);
+        assert_eq!(backoff.resume(2), Some(plan.first_from(Timestamp(u64::MAX))));
     }
 
     #[test]
@@ -308,7 +308,7 @@ mod tests {
     fn backoff_ends_with_its_run_or_a_reload() {
         let plan = Plan::new("p", MINUTE);
         let mut backoff = Backoff::new(1);
-        backoff.note(&outcome(Reason::RateLimited, Some(600.0)), (1, 2), plan.due(1), &plan, HOUR);
+        backoff.record(&outcome(Reason::RateLimited, Some(600.0)), (1, 2), plan.due(1), &plan, HOUR);
         let resume = backoff.resume(2).unwrap();
         assert_eq!(backoff.resume(resume), Some(resume));
         assert_eq!(backoff.resume(resume + 1), None);
@@ -331,7 +331,7 @@ mod tests {
             let ended = plan.due(number).plus(Duration::from_micros(late));
             let next = plan.first_after(ended);
             let mut backoff = Backoff::new(seed);
-            backoff.note(&outcome(Reason::Unavailable, Some(hint)), (number, next), ended, &plan, max_backoff);
+            backoff.record(&outcome(Reason::Unavailable, Some(hint)), (number, next), ended, &plan, max_backoff);
             let resume = backoff.resume(next).unwrap_or(next);
             let waited = plan.due(resume).since(ended);
             let wait = if hint.is_nan() || hint <= 0.0 {

@@ -78,7 +78,7 @@ struct Ledger {
     /// Whether a run was refused today that would be refused even without the runs in flight.
     reached: bool,
     /// Whether this has been announced.
-    told: bool,
+    announced: bool,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -117,7 +117,7 @@ impl Budget {
             in_flight: Amount::default(),
             runs_in_flight: 0,
             reached: false,
-            told: false,
+            announced: false,
         };
         ledger.advance_to(seen);
         Self { clock: Box::new(clock), ledger: Mutex::new(ledger) }
@@ -127,7 +127,7 @@ impl Budget {
     pub fn set_limits(&self, limits: Option<config::Budget>) {
         let mut ledger = self.today();
         if ledger.limits != limits {
-            (ledger.limits, ledger.reached, ledger.told) = (limits, false, false);
+            (ledger.limits, ledger.reached, ledger.announced) = (limits, false, false);
         }
     }
 
@@ -152,15 +152,15 @@ impl Budget {
     /// Returns the same as [`Budget::resumes`], but only once per day.
     pub fn announce(&self) -> Option<SystemTime> {
         let mut ledger = self.today();
-        let news = ledger.reached && !ledger.told;
-        ledger.told |= news;
+        let news = ledger.reached && !ledger.announced;
+        ledger.announced |= news;
         news.then(|| ledger.end_of_day())
     }
 
     /// Returns how long the probe must wait because its charge exceeds what finished runs have
     /// left. Returns `None` if it can run.
     pub(super) fn pause(&self, probe: &Probe) -> Option<Duration> {
-        let most = Amount::most_of(probe)?;
+        let most = Amount::maximum_of(probe)?;
         let ledger = self.today();
         let fits = ledger.limits.is_none_or(|limits| ledger.settled.plus(most).is_within(&limits));
         // The clock may have advanced meanwhile, which makes the wait too long by as much.
@@ -169,12 +169,12 @@ impl Budget {
 
     /// Returns whether the budget has room for a run that starts now.
     pub(super) fn has_room(&self, probe: &Probe) -> bool {
-        Amount::most_of(probe).is_none_or(|most| self.today().admit(most))
+        Amount::maximum_of(probe).is_none_or(|most| self.today().admit(most))
     }
 
     /// Charges a run of the probe. The caller has checked that there is room.
     pub(super) fn charge(&self, probe: &Probe) -> Option<Charge<'_>> {
-        let most = Amount::most_of(probe)?;
+        let most = Amount::maximum_of(probe)?;
         let mut ledger = self.today();
         ledger.in_flight = ledger.in_flight.plus(most);
         ledger.runs_in_flight += 1;
@@ -215,7 +215,7 @@ impl Ledger {
                 in_flight: Amount::default(),
                 runs_in_flight: 0,
                 reached: false,
-                told: false,
+                announced: false,
             };
         } else if today > self.day {
             self.day = today;
@@ -247,12 +247,12 @@ impl Ledger {
 
 impl Amount {
     /// Returns the maximum that a run of the probe can spend. Returns `None` if it spends nothing.
-    fn most_of(probe: &Probe) -> Option<Self> {
+    fn maximum_of(probe: &Probe) -> Option<Self> {
         let chat = probe.chat()?;
-        Some(Self::of(chat, chat.estimated_input_tokens(), u64::from(chat.max_tokens)))
+        Some(Self::new(chat, chat.estimated_input_tokens(), u64::from(chat.max_tokens)))
     }
 
-    fn of(chat: &Chat, input: u64, output: u64) -> Self {
+    fn new(chat: &Chat, input: u64, output: u64) -> Self {
         Self {
             usd: chat.price.map_or(0.0, |price| price.cost(input, output)),
             tokens: input.saturating_add(output),
@@ -284,7 +284,7 @@ impl Charge<'_> {
         let (input, output) = (outcome.input_tokens, outcome.output_tokens.filter(|_| counted));
         self.taken = if input.is_some() || output.is_some() {
             let most = || (chat.estimated_input_tokens(), u64::from(chat.max_tokens));
-            Amount::of(chat, input.unwrap_or_else(|| most().0), output.unwrap_or_else(|| most().1))
+            Amount::new(chat, input.unwrap_or_else(|| most().0), output.unwrap_or_else(|| most().1))
         } else if is_free(outcome) {
             Amount::default()
         } else {

@@ -22,13 +22,13 @@ struct State {
     settings: Schedule,
     in_flight: usize,
     /// Providers with a run in flight or a waiting probe, by name.
-    lanes: HashMap<String, Lane>,
+    providers: HashMap<String, ProviderSlots>,
     /// Next ticket. Tickets increase, so the smallest one arrived first.
     next_ticket: u64,
 }
 
 #[derive(Debug, Default)]
-struct Lane {
+struct ProviderSlots {
     in_flight: usize,
     /// Waiting probes by ticket. A probe waits at most once, which bounds the size.
     waiting: BTreeMap<u64, oneshot::Sender<()>>,
@@ -36,14 +36,14 @@ struct Lane {
 
 impl Limits {
     pub(super) fn new(settings: Schedule) -> Arc<Self> {
-        let state = State { settings, in_flight: 0, lanes: HashMap::new(), next_ticket: 0 };
+        let state = State { settings, in_flight: 0, providers: HashMap::new(), next_ticket: 0 };
         Arc::new(Self { state: Mutex::new(state) })
     }
 
     pub(super) fn set(&self, settings: Schedule) {
         let mut state = self.lock();
         state.settings = settings;
-        state.let_in();
+        state.admit();
     }
 
     /// Returns the maximum for every wait that a service asks for.
@@ -72,8 +72,8 @@ impl Limits {
         let mut state = self.lock();
         let ticket = state.next_ticket;
         state.next_ticket += 1;
-        state.lanes.entry(provider.to_owned()).or_default().waiting.insert(ticket, sender);
-        state.let_in();
+        state.providers.entry(provider.to_owned()).or_default().waiting.insert(ticket, sender);
+        state.admit();
         (turn, Slot { limits: Arc::clone(self), provider: provider.to_owned(), ticket })
     }
 
@@ -85,36 +85,38 @@ impl Limits {
 
 impl State {
     /// Admits all probes that may run. It visits each busy provider, not each waiting probe.
-    fn let_in(&mut self) {
+    fn admit(&mut self) {
         while self.in_flight < self.settings.max_concurrent {
             let first = self
-                .lanes
+                .providers
                 .values_mut()
-                .filter(|lane| lane.in_flight < self.settings.max_concurrent_per_provider)
-                .filter_map(|lane| Some((*lane.waiting.first_key_value()?.0, lane)))
+                .filter(|provider_slots| provider_slots.in_flight < self.settings.max_concurrent_per_provider)
+                .filter_map(|provider_slots| {
+                    Some((*provider_slots.waiting.first_key_value()?.0, provider_slots))
+                })
                 .min_by_key(|(ticket, _)| *ticket);
-            let Some((ticket, lane)) = first else { return };
-            if let Some(turn) = lane.waiting.remove(&ticket) {
+            let Some((ticket, provider_slots)) = first else { return };
+            if let Some(turn) = provider_slots.waiting.remove(&ticket) {
                 // If the probe has just left the queue, it drops its slot next, which updates the
                 // counts.
                 let _ = turn.send(());
             }
-            lane.in_flight += 1;
+            provider_slots.in_flight += 1;
             self.in_flight += 1;
         }
     }
 
     /// Removes a probe that was in flight or in the queue.
     fn leave(&mut self, provider: &str, ticket: u64) {
-        let Some(lane) = self.lanes.get_mut(provider) else { return };
-        if lane.waiting.remove(&ticket).is_none() {
-            lane.in_flight -= 1;
+        let Some(provider_slots) = self.providers.get_mut(provider) else { return };
+        if provider_slots.waiting.remove(&ticket).is_none() {
+            provider_slots.in_flight -= 1;
             self.in_flight -= 1;
         }
-        if lane.in_flight == 0 && lane.waiting.is_empty() {
-            self.lanes.remove(provider);
+        if provider_slots.in_flight == 0 && provider_slots.waiting.is_empty() {
+            self.providers.remove(provider);
         }
-        self.let_in();
+        self.admit();
     }
 }
 
@@ -151,11 +153,11 @@ mod tests {
     fn arrive(limits: &Arc<Limits>, provider: &'static str) -> (Arrival, Option<Slot>) {
         let limits = Arc::clone(limits);
         let mut arrival: Arrival = Box::pin(async move { limits.slot(provider).await });
-        let slot = look(&mut arrival);
+        let slot = poll_slot(&mut arrival);
         (arrival, slot)
     }
 
-    fn look(arrival: &mut Arrival) -> Option<Slot> {
+    fn poll_slot(arrival: &mut Arrival) -> Option<Slot> {
         match arrival.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(slot) => Some(slot),
             Poll::Pending => None,
@@ -170,13 +172,13 @@ mod tests {
         while !queue.is_empty() {
             assert!(slot.is_some());
             assert_eq!(limits.in_flight(), 1);
-            assert!(queue.iter_mut().all(|arrival| look(arrival).is_none()));
+            assert!(queue.iter_mut().all(|arrival| poll_slot(arrival).is_none()));
             drop(slot);
-            slot = look(&mut queue.remove(0));
+            slot = poll_slot(&mut queue.remove(0));
         }
         drop(slot);
         assert_eq!(limits.in_flight(), 0);
-        assert!(limits.lock().lanes.is_empty());
+        assert!(limits.lock().providers.is_empty());
     }
 
     #[test]
@@ -188,10 +190,10 @@ mod tests {
         let (_, other) = arrive(&limits, "b");
         assert!(other.is_some());
         drop(other);
-        assert!(look(&mut second).is_none());
+        assert!(poll_slot(&mut second).is_none());
         assert_eq!(limits.in_flight(), 1);
         drop(first);
-        assert!(look(&mut second).is_some());
+        assert!(poll_slot(&mut second).is_some());
     }
 
     #[test]
@@ -204,11 +206,11 @@ mod tests {
         // The end of the run frees a slot in total and one of provider a, and second_a arrived
         // before c.
         drop(a);
-        assert!(look(&mut c).is_none());
-        let second_a = look(&mut second_a);
+        assert!(poll_slot(&mut c).is_none());
+        let second_a = poll_slot(&mut second_a);
         assert!(second_a.is_some());
         drop(b);
-        assert!(look(&mut c).is_some());
+        assert!(poll_slot(&mut c).is_some());
     }
 
     #[test]
@@ -219,17 +221,17 @@ mod tests {
         let (third, _) = arrive(&limits, "a");
         let (mut fourth, _) = arrive(&limits, "b");
         drop(second);
-        assert!(look(&mut fourth).is_none());
+        assert!(poll_slot(&mut fourth).is_none());
         // Third is admitted now, but has not been polled.
         drop(slot);
         assert_eq!(limits.in_flight(), 1);
-        assert!(look(&mut fourth).is_none());
+        assert!(poll_slot(&mut fourth).is_none());
         drop(third);
-        let slot = look(&mut fourth);
+        let slot = poll_slot(&mut fourth);
         assert!(slot.is_some());
         drop(slot);
         assert_eq!(limits.in_flight(), 0);
-        assert!(limits.lock().lanes.is_empty());
+        assert!(limits.lock().providers.is_empty());
     }
 
     #[test]
@@ -238,7 +240,7 @@ mod tests {
         let (_, first) = arrive(&limits, "a");
         let mut queue: Vec<_> = (0..3).map(|_| arrive(&limits, "a").0).collect();
         limits.set(settings(3, 3));
-        let mut slots: Vec<_> = queue[..2].iter_mut().filter_map(look).collect();
+        let mut slots: Vec<_> = queue[..2].iter_mut().filter_map(poll_slot).collect();
         assert_eq!((limits.in_flight(), slots.len()), (3, 2));
         limits.set(settings(1, 3));
         let mut last = queue.pop().unwrap();
@@ -246,8 +248,8 @@ mod tests {
         drop(first);
         slots.pop();
         assert_eq!(limits.in_flight(), 1);
-        assert!(look(&mut last).is_none());
+        assert!(poll_slot(&mut last).is_none());
         slots.pop();
-        assert!(look(&mut last).is_some());
+        assert!(poll_slot(&mut last).is_some());
     }
 }

@@ -7,7 +7,7 @@
 //! - `backoff` computes which slots are skipped after a failure. It is pure.
 //! - `budget` accounts for the spending of a UTC day.
 //! - `limits` limits concurrent runs.
-//! - `pacing` limits the request rate per provider.
+//! - `rate_limiter` limits the request rate per provider.
 //! - `recheck` makes extra attempts between a failed run and the next slot.
 //! - `pair` coordinates two probes that run one after the other.
 //! - `on_demand` runs a probe on request.
@@ -20,9 +20,9 @@ mod backoff;
 mod budget;
 mod limits;
 mod on_demand;
-mod pacing;
 mod pair;
 mod plan;
+mod rate_limiter;
 mod recheck;
 mod scheduler;
 mod work;

@@ -19,11 +19,11 @@ use super::{
 use crate::outcome::{OnDemandResult, Outcome, SkipCause};
 
 /// Maximum number of requests waiting for one probe's run. Further requests are rejected as busy.
-pub(super) const MOST_WAITING: usize = 128;
+pub(super) const MAX_WAITERS: usize = 128;
 
 /// Maximum time that an attempt waits for a permit and for the provider's rate limit. It is short,
 /// because the client is waiting.
-const ADMISSION: Duration = Duration::from_millis(100);
+const MAX_PERMIT_WAIT: Duration = Duration::from_millis(100);
 
 /// Request for a run.
 #[derive(Debug)]
@@ -36,20 +36,20 @@ pub struct OnDemandRequest {
 
 impl OnDemandRequest {
     /// Returns whether the client still waits for the result.
-    fn is_live(&self) -> bool {
+    fn is_waiting(&self) -> bool {
         !self.answer.is_closed() && self.deadline > Instant::now()
     }
 }
 
 /// Requests waiting for a probe's run.
 #[derive(Debug)]
-pub(super) struct Demands {
+pub(super) struct Waiters {
     incoming: mpsc::Receiver<OnDemandRequest>,
     /// Requests that wait for the scheduled run that is about to start.
     waiting: Vec<OnDemandRequest>,
 }
 
-impl Demands {
+impl Waiters {
     pub(super) fn new(incoming: mpsc::Receiver<OnDemandRequest>) -> Self {
         Self { incoming, waiting: Vec::new() }
     }
@@ -58,7 +58,7 @@ impl Demands {
     pub(super) async fn next(&mut self) -> OnDemandRequest {
         loop {
             match self.incoming.recv().await {
-                Some(demand) if demand.is_live() => return demand,
+                Some(request) if request.is_waiting() => return request,
                 Some(_) => {}
                 None => std::future::pending().await,
             }
@@ -68,48 +68,48 @@ impl Demands {
     /// Takes all requests waiting now.
     fn take(&mut self) -> Vec<OnDemandRequest> {
         let mut all = std::mem::take(&mut self.waiting);
-        while let Ok(demand) = self.incoming.try_recv() {
-            all.push(demand);
+        while let Ok(request) = self.incoming.try_recv() {
+            all.push(request);
         }
         all
     }
 
     /// Answers the requests that wait for a scheduled run, which was skipped.
     pub(super) fn skip(&mut self, cause: SkipCause) {
-        tell(std::mem::take(&mut self.waiting), &OnDemandResult::Skipped(cause));
+        answer_all(std::mem::take(&mut self.waiting), &OnDemandResult::Skipped(cause));
     }
 
     /// Drops the waiting requests after a change of the probe, so that the clients ask again.
-    pub(super) fn dismiss(&mut self) {
+    pub(super) fn drop_waiting(&mut self) {
         self.waiting.clear();
     }
 
     /// Answers all waiting requests with the outcome of a run that has ended.
-    pub(super) fn share(&mut self, outcome: &Outcome) {
+    pub(super) fn answer(&mut self, outcome: &Outcome) {
         let waiting = self.take();
         if !waiting.is_empty() {
-            tell(waiting, &OnDemandResult::Ran(Arc::new(outcome.clone())));
+            answer_all(waiting, &OnDemandResult::Ran(Arc::new(outcome.clone())));
         }
     }
 }
 
-fn tell(waiting: Vec<OnDemandRequest>, what: &OnDemandResult) {
-    for demand in waiting {
+fn answer_all(waiting: Vec<OnDemandRequest>, what: &OnDemandResult) {
+    for request in waiting {
         // It fails if the client is gone.
-        let _ = demand.answer.send(what.clone());
+        let _ = request.answer.send(what.clone());
     }
 }
 
 impl<W: Work> Worker<W> {
     /// Runs the probe for a request, or answers why it does not run.
-    pub(super) async fn serve(&mut self, first: OnDemandRequest) {
+    pub(super) async fn run_on_demand(&mut self, first: OnDemandRequest) {
         let deadline = first.deadline;
-        self.demands.waiting.push(first);
+        self.waiters.waiting.push(first);
         if self.backoff.resume(self.next).is_some() || self.backoff.forbids(self.now()) {
-            return tell(self.demands.take(), &OnDemandResult::Skipped(SkipCause::Backoff));
+            return answer_all(self.waiters.take(), &OnDemandResult::Skipped(SkipCause::Backoff));
         }
         if !self.has_room() {
-            return tell(self.demands.take(), &OnDemandResult::Skipped(SkipCause::Budget));
+            return answer_all(self.waiters.take(), &OnDemandResult::Skipped(SkipCause::Budget));
         }
         if self.time_left(Instant::now()).is_none() {
             // The scheduled run is about to start and answers this request too. If it is skipped,
@@ -118,19 +118,19 @@ impl<W: Work> Worker<W> {
         }
         match self.attempt_until(deadline).await {
             Ok(outcome) => {
-                self.demands.share(&outcome);
+                self.waiters.answer(&outcome);
                 self.report(Event::OnDemand(outcome));
             }
-            Err(Some(cause)) => tell(self.demands.take(), &OnDemandResult::Skipped(cause)),
+            Err(Some(cause)) => answer_all(self.waiters.take(), &OnDemandResult::Skipped(cause)),
             // A reload has changed the probe, so the clients ask again.
-            Err(None) => drop(self.demands.take()),
+            Err(None) => drop(self.waiters.take()),
         }
     }
 
     /// Makes one attempt. The error is what it would have to wait for, or `None` if a reload has
     /// changed the probe.
     async fn attempt_until(&mut self, deadline: Instant) -> Result<Outcome, Option<SkipCause>> {
-        let admission = self.admitted(Instant::now() + ADMISSION).await?;
+        let admission = self.acquire_permits(Instant::now() + MAX_PERMIT_WAIT).await?;
         let left = self.time_left(Instant::now()).ok_or(Some(SkipCause::Concurrency))?;
         let within = left.min(deadline.saturating_duration_since(Instant::now()));
         self.attempt_between(admission, within).await.ok_or(Some(SkipCause::Budget))

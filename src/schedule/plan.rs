@@ -18,9 +18,9 @@ pub(super) const FIRST_RUN_WITHIN: Duration = Duration::from_secs(60);
 
 /// Nanoseconds since the Unix epoch, as the [`Anchor`] counts them. Saturates in the year 2554.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Moment(pub(super) u64);
+pub(super) struct Timestamp(pub(super) u64);
 
-impl Moment {
+impl Timestamp {
     pub(super) fn plus(self, duration: Duration) -> Self {
         Self(self.0.saturating_add(nanoseconds(duration)))
     }
@@ -69,18 +69,18 @@ impl Anchor {
     }
 
     /// Converts an instant to a moment. Instants before the anchor are the anchor's moment.
-    pub(super) fn moment(&self, instant: Instant) -> Moment {
+    pub(super) fn timestamp(&self, instant: Instant) -> Timestamp {
         self.epoch().plus(instant.saturating_duration_since(self.monotonic))
     }
 
     /// Converts a moment to an instant. Moments before the anchor are the anchor's instant.
-    pub(super) fn instant(&self, moment: Moment) -> Instant {
+    pub(super) fn instant(&self, moment: Timestamp) -> Instant {
         self.monotonic + moment.since(self.epoch())
     }
 
     /// Returns the anchor's moment.
-    pub(super) fn epoch(&self) -> Moment {
-        Moment(nanoseconds(self.wall.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()))
+    pub(super) fn epoch(&self) -> Timestamp {
+        Timestamp(nanoseconds(self.wall.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()))
     }
 }
 
@@ -109,24 +109,24 @@ impl Plan {
     }
 
     /// Returns when slot `number` is due.
-    pub(super) fn due(&self, number: u64) -> Moment {
-        Moment(self.interval.saturating_mul(number).saturating_add(self.offset))
+    pub(super) fn due(&self, number: u64) -> Timestamp {
+        Timestamp(self.interval.saturating_mul(number).saturating_add(self.offset))
     }
 
     /// Returns the first slot at or after a moment.
-    pub(super) fn first_from(&self, moment: Moment) -> u64 {
+    pub(super) fn first_from(&self, moment: Timestamp) -> u64 {
         moment.0.saturating_sub(self.offset).div_ceil(self.interval)
     }
 
     /// Returns the first slot after a moment.
-    pub(super) fn first_after(&self, moment: Moment) -> u64 {
-        self.first_from(Moment(moment.0.saturating_add(1)))
+    pub(super) fn first_after(&self, moment: Timestamp) -> u64 {
+        self.first_from(Timestamp(moment.0.saturating_add(1)))
     }
 
     /// Returns when a probe that starts at `start` makes its first run, at an offset within the
     /// minute that follows from its hash. Returns `None` if a slot is as soon, or the interval is
     /// 10 minutes or less.
-    pub(super) fn first_run(&self, start: Moment) -> Option<Moment> {
+    pub(super) fn first_run(&self, start: Timestamp) -> Option<Timestamp> {
         let is_rare = self.interval > nanoseconds(LONGEST_INTERVAL_WITHOUT_FIRST_RUN);
         let is_due_soon = self.due(self.first_after(start)).since(start) < FIRST_RUN_WITHIN;
         let offset = Duration::from_nanos(self.offset % nanoseconds(FIRST_RUN_WITHIN));
@@ -211,7 +211,7 @@ mod tests {
         let plan = Plan::new("langmart-health", MINUTE);
         assert_eq!(plan.offset, 37_574_976_198);
         let due = plan.due(30_000_000);
-        assert_eq!(due, Moment(1_800_000_037_574_976_198));
+        assert_eq!(due, Timestamp(1_800_000_037_574_976_198));
         assert_eq!(rfc3339(due.wall(0)), "2027-01-15T08:00:37.574Z");
     }
 
@@ -220,7 +220,11 @@ mod tests {
         #[track_caller]
         fn check(now: u64, from: u64, after: u64) {
             let plan = Plan { offset: 30, interval: 100 };
-            assert_eq!((plan.first_from(Moment(now)), plan.first_after(Moment(now))), (from, after), "{now}");
+            assert_eq!(
+                (plan.first_from(Timestamp(now)), plan.first_after(Timestamp(now))),
+                (from, after),
+                "{now}"
+            );
         }
         check(0, 0, 0);
         check(29, 0, 0);
@@ -246,7 +250,7 @@ mod tests {
 
     #[test]
     fn first_runs_spread_over_a_minute() {
-        let start = Moment(1_800_000_000_000_000_000);
+        let start = Timestamp(1_800_000_000_000_000_000);
         let mut sixths = [0_u32; 6];
         for number in 0..600 {
             let plan = Plan::new(&format!("probe-{number}"), 168 * 60 * MINUTE);
@@ -259,7 +263,7 @@ mod tests {
 
     #[test]
     fn first_run_is_for_intervals_above_ten_minutes() {
-        let start = Moment(1_800_000_000_000_000_000);
+        let start = Timestamp(1_800_000_000_000_000_000);
         for (interval, expected) in [
             (MINUTE, false),
             (10 * MINUTE, false),
@@ -295,17 +299,17 @@ mod tests {
             wall: SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000),
         };
         let later = anchor.monotonic + Duration::new(86_400, 1);
-        let moment = anchor.moment(later);
-        assert_eq!(moment, Moment(1_800_086_400_000_000_001));
+        let moment = anchor.timestamp(later);
+        assert_eq!(moment, Timestamp(1_800_086_400_000_000_001));
         assert_eq!(anchor.instant(moment), later);
         assert_eq!(moment.wall(0), anchor.wall + Duration::new(86_400, 1));
         assert_eq!(moment.wall(-86_400_000_000_001), anchor.wall);
-        assert_eq!(Moment(1).wall(-2), SystemTime::UNIX_EPOCH);
+        assert_eq!(Timestamp(1).wall(-2), SystemTime::UNIX_EPOCH);
         assert_eq!(moment.skew(anchor.wall), -86_400_000_000_001);
         assert_eq!(anchor.epoch().skew(anchor.wall + MINUTE), 60_000_000_000);
-        assert_eq!(anchor.instant(Moment(0)), anchor.monotonic);
+        assert_eq!(anchor.instant(Timestamp(0)), anchor.monotonic);
         let before_1970 = Anchor { wall: SystemTime::UNIX_EPOCH - MINUTE, monotonic: anchor.monotonic };
-        assert_eq!(before_1970.moment(anchor.monotonic), Moment(0));
+        assert_eq!(before_1970.timestamp(anchor.monotonic), Timestamp(0));
     }
 
     proptest! {
@@ -316,7 +320,7 @@ mod tests {
             now in 0..4_000_000_000_000_000_000_u64,
         ) {
             let plan = Plan::new(&name, Duration::from_nanos(interval));
-            let next = plan.first_after(Moment(now));
+            let next = plan.first_after(Timestamp(now));
             let due = plan.due(next);
             prop_assert!(due.0 > now);
             prop_assert!(due.0 - now <= interval || next == 0);

@@ -20,7 +20,7 @@ use tokio::{
 
 use super::{
     work::{Event, Work},
-    worker::{Admission, Verdict, Worker, attempt},
+    worker::{Admission, TargetChange, Worker, attempt},
 };
 use crate::outcome::{Outcome, Reason};
 
@@ -29,7 +29,7 @@ const MARGIN: Duration = Duration::from_millis(10);
 
 /// Minimum time for an attempt, unless the probe's timeout is shorter. With less time it would fail
 /// for that reason alone.
-const LEAST_TIME: Duration = Duration::from_secs(1);
+const MIN_ATTEMPT_TIME: Duration = Duration::from_secs(1);
 
 /// A failure that may be over within seconds.
 #[derive(Clone, Copy, Debug)]
@@ -40,7 +40,7 @@ pub(super) struct Failed {
 
 impl Failed {
     /// Returns `None` if the run succeeded, or failed in a way that is not rechecked.
-    pub(super) fn of(outcome: &Outcome) -> Option<Self> {
+    pub(super) fn from_outcome(outcome: &Outcome) -> Option<Self> {
         let passes = matches!(outcome.reason, Reason::Unavailable | Reason::Connect | Reason::GatewayTimeout);
         passes.then_some(Self { retry_after: outcome.retry_after })
     }
@@ -56,14 +56,14 @@ impl<W: Work> Worker<W> {
     /// Makes the configured number of attempts after a failure.
     pub(super) async fn recheck_after(&mut self, failed: Option<Failed>) {
         let Some((recheck, mut failed)) = W::probe(&self.target).recheck.zip(failed) else { return };
-        self.tell_next_run();
+        self.report_next_run();
         for number in 1..=recheck.times {
             let wait = recheck.wait(number);
-            if !failed.allows(wait) || !self.rest(Instant::now() + wait).await {
+            if !failed.allows(wait) || !self.sleep_until_attempt(Instant::now() + wait).await {
                 return;
             }
             let Some(outcome) = self.recheck().await else { return };
-            let next = Failed::of(&outcome);
+            let next = Failed::from_outcome(&outcome);
             self.report(Event::Rechecked(Outcome { recheck: Some(number), ..outcome }));
             match next {
                 Some(next) => failed = next,
@@ -74,26 +74,26 @@ impl<W: Work> Worker<W> {
 
     /// Sleeps until a time. Returns false if the next slot is sooner, or if a reload has changed
     /// the probe.
-    async fn rest(&mut self, until: Instant) -> bool {
+    async fn sleep_until_attempt(&mut self, until: Instant) -> bool {
         loop {
             if self.time_left(until).is_none() {
                 return false;
             }
             select! {
                 biased;
-                _ = self.targets.changed() => if self.follow() != Verdict::Unchanged { return false },
+                _ = self.targets.changed() => if self.apply_target() != TargetChange::Unchanged { return false },
                 () = sleep_until(until) => return true,
             }
             // The worker was woken by a new target or a step of the wall clock; report the next run
             // to either.
-            self.tell_next_run();
+            self.report_next_run();
         }
     }
 
     /// Makes one attempt. Returns `None` if there is no time, permit or budget for it.
     async fn recheck(&mut self) -> Option<Outcome> {
         let due = self.anchor.instant(self.due(self.next));
-        let admission = self.admitted(due).await.ok()?;
+        let admission = self.acquire_permits(due).await.ok()?;
         let within = self.time_left(Instant::now())?;
         // A scheduled run without budget is counted as skipped; a recheck is simply omitted.
         self.attempt_between(admission, within).await
@@ -121,9 +121,9 @@ impl<W: Work> Worker<W> {
         if let Some(charge) = charge {
             charge.settle(&probe, &outcome);
         }
-        let (ended, max_backoff) = (self.now(), self.turns.limits.max_backoff());
-        if self.backoff.heed(&outcome, self.next, ended, &self.plan, max_backoff) {
-            self.remember();
+        let (ended, max_backoff) = (self.now(), self.control.limits.max_backoff());
+        if self.backoff.apply_hint(&outcome, self.next, ended, &self.plan, max_backoff) {
+            self.report_backoff();
         }
         Some(outcome)
     }
@@ -133,6 +133,6 @@ impl<W: Work> Worker<W> {
         let due = self.anchor.instant(self.due(self.next));
         let timeout = W::probe(&self.target).timeout;
         let left = due.saturating_duration_since(from).saturating_sub(MARGIN).min(timeout);
-        (left >= LEAST_TIME.min(timeout)).then_some(left)
+        (left >= MIN_ATTEMPT_TIME.min(timeout)).then_some(left)
     }
 }

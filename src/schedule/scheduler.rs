@@ -10,12 +10,12 @@ use tokio::{
 
 use super::{
     limits::Limits,
-    on_demand::{Demands, MOST_WAITING, OnDemandRequest},
-    pacing::Pacing,
-    pair::Meetings,
+    on_demand::{MAX_WAITERS, OnDemandRequest, Waiters},
+    pair::PairCoordinator,
     plan::Anchor,
+    rate_limiter::RateLimiter,
     work::Work,
-    worker::{DRIFT, Turns, Worker},
+    worker::{AdmissionControl, MAX_CLOCK_DRIFT, Worker},
 };
 use crate::config::Schedule;
 
@@ -27,8 +27,8 @@ pub struct Scheduler<W: Work> {
     work: Arc<W>,
     anchor: Anchor,
     limits: Arc<Limits>,
-    pacing: Arc<Pacing>,
-    meetings: Arc<Meetings>,
+    rate_limiter: Arc<RateLimiter>,
+    pairs: Arc<PairCoordinator>,
     /// Workers by probe name, including those of removed probes that may have a run in flight.
     probes: HashMap<String, Handle<W::Target>>,
     /// How far the wall clock was ahead of the anchor's at the last check, in nanoseconds.
@@ -41,19 +41,19 @@ struct Handle<T> {
     target: watch::Sender<Option<Arc<T>>>,
     task: JoinHandle<()>,
     /// Requests for on-demand runs.
-    demands: mpsc::Sender<OnDemandRequest>,
+    requests: mpsc::Sender<OnDemandRequest>,
 }
 
 impl<W: Work> Scheduler<W> {
     /// Creates a scheduler without probes.
     pub fn new(work: Arc<W>, anchor: Anchor, limits: &Schedule) -> Self {
-        let skew = anchor.moment(Instant::now()).skew(work.wall_clock());
+        let skew = anchor.timestamp(Instant::now()).skew(work.wall_clock());
         Self {
             work,
             anchor,
             limits: Limits::new(limits.clone()),
-            pacing: Arc::default(),
-            meetings: Arc::default(),
+            rate_limiter: Arc::default(),
+            pairs: Arc::default(),
             probes: HashMap::new(),
             skew,
         }
@@ -63,8 +63,8 @@ impl<W: Work> Scheduler<W> {
     /// Returns the size of the step in seconds, negative if backwards, or `None` if there was none.
     /// Call it periodically.
     pub fn check_wall_clock(&mut self) -> Option<f64> {
-        let skew = self.anchor.moment(Instant::now()).skew(self.work.wall_clock());
-        if skew.abs_diff(self.skew) < DRIFT {
+        let skew = self.anchor.timestamp(Instant::now()).skew(self.work.wall_clock());
+        if skew.abs_diff(self.skew) < MAX_CLOCK_DRIFT {
             return None;
         }
         let jump = skew - self.skew;
@@ -90,7 +90,7 @@ impl<W: Work> Scheduler<W> {
             W::probe(target).provider.requests_per_minute?;
             now.duration_since(self.work.last_run(target)?).ok()
         };
-        self.pacing.set(targets.iter().map(|target| (W::probe(target), last_run(target))));
+        self.rate_limiter.set(targets.iter().map(|target| (W::probe(target), last_run(target))));
         let mut before = mem::take(&mut self.probes);
         for target in targets {
             let name = W::probe(&target).name.clone();
@@ -113,23 +113,23 @@ impl<W: Work> Scheduler<W> {
 
     fn start(&self, target: Arc<W::Target>) -> Handle<W::Target> {
         let (sender, targets) = watch::channel(Some(Arc::clone(&target)));
-        let turns = Turns {
+        let control = AdmissionControl {
             limits: Arc::clone(&self.limits),
-            pacing: Arc::clone(&self.pacing),
-            meetings: Arc::clone(&self.meetings),
+            rate_limiter: Arc::clone(&self.rate_limiter),
+            pairs: Arc::clone(&self.pairs),
         };
-        let (demands, incoming) = mpsc::channel(MOST_WAITING);
-        let incoming = Demands::new(incoming);
-        let worker = Worker::new(Arc::clone(&self.work), turns, self.anchor, target, targets, incoming);
-        Handle { target: sender, task: tokio::spawn(worker.run()), demands }
+        let (requests, incoming) = mpsc::channel(MAX_WAITERS);
+        let incoming = Waiters::new(incoming);
+        let worker = Worker::new(Arc::clone(&self.work), control, self.anchor, target, targets, incoming);
+        Handle { target: sender, task: tokio::spawn(worker.run()), requests }
     }
 
     /// Requests a run of a probe. The request is dropped if the probe does not exist or has too
     /// many requests waiting.
-    pub fn run_on_demand(&self, probe: &str, demand: OnDemandRequest) {
+    pub fn run_on_demand(&self, probe: &str, request: OnDemandRequest) {
         if let Some(handle) = self.probes.get(probe) {
             // Dropping the request rejects it.
-            let _ = handle.demands.try_send(demand);
+            let _ = handle.requests.try_send(request);
         }
     }
 

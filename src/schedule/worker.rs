@@ -16,10 +16,10 @@ use tokio::{
 use super::{
     backoff::Backoff,
     limits::{Limits, Slot},
-    on_demand::Demands,
-    pacing::{Pacing, Permit},
-    pair::{Cue, Meetings, Seat, Turn},
-    plan::{Anchor, FIRST_RUN_WITHIN, Moment, Plan, hash},
+    on_demand::Waiters,
+    pair::{PairCoordinator, PairDecision, PairHandle, StartSlot},
+    plan::{Anchor, FIRST_RUN_WITHIN, Plan, Timestamp, hash},
+    rate_limiter::{Permit, RateLimiter},
     recheck::Failed,
     work::{Event, Wait, Work},
 };
@@ -29,23 +29,23 @@ use crate::{
 };
 
 /// Pause after a panic of the loop.
-const PAUSE: Duration = Duration::from_secs(1);
+const PANIC_PAUSE: Duration = Duration::from_secs(1);
 
 /// Part of the allowed delay that a probe leaves for acquiring permits while it waits for the other
 /// side of its comparison: one in this number.
-const ADMISSION_PART: u32 = 5;
+const PERMIT_TIME_SHARE: u32 = 5;
 
 /// Drift of the wall clock above which the next run is reported again, in nanoseconds: half a
 /// second.
-pub(super) const DRIFT: u128 = 500_000_000;
+pub(super) const MAX_CLOCK_DRIFT: u128 = 500_000_000;
 
 /// The worker of one probe. It is a single task that includes the runs, so runs of a probe cannot
 /// overlap.
 pub(super) struct Worker<W: Work> {
     pub(super) work: Arc<W>,
-    pub(super) turns: Turns,
+    pub(super) control: AdmissionControl,
     /// The probe's side of its comparison. `None` if it has none.
-    seat: Option<Seat>,
+    pair: Option<PairHandle>,
     pub(super) anchor: Anchor,
     /// The probe's target in the current configuration. `None` if it was removed.
     pub(super) targets: watch::Receiver<Option<Arc<W::Target>>>,
@@ -55,12 +55,12 @@ pub(super) struct Worker<W: Work> {
     pub(super) next: u64,
     /// Slot of the extra first run of a probe with a long interval, which is the last slot before
     /// its start, and when it is due instead. `None` if there is no extra first run.
-    moved: Option<(u64, Moment)>,
+    moved: Option<(u64, Timestamp)>,
     pub(super) backoff: Backoff,
     /// Requests for on-demand runs.
-    pub(super) demands: Demands,
+    pub(super) waiters: Waiters,
     /// Next run and end of the backoff, as last reported. `None` if not reported yet.
-    told: Option<(SystemTime, Option<SystemTime>)>,
+    reported: Option<(SystemTime, Option<SystemTime>)>,
     /// How far the wall clock is ahead of the anchor's, in nanoseconds. 0 until the clock is set.
     skew: i128,
     /// Whether the loop panicked and this has not been reported.
@@ -68,10 +68,10 @@ pub(super) struct Worker<W: Work> {
 }
 
 /// Admission control shared by all probes.
-pub(super) struct Turns {
+pub(super) struct AdmissionControl {
     pub(super) limits: Arc<Limits>,
-    pub(super) pacing: Arc<Pacing>,
-    pub(super) meetings: Arc<Meetings>,
+    pub(super) rate_limiter: Arc<RateLimiter>,
+    pub(super) pairs: Arc<PairCoordinator>,
 }
 
 /// Permits of one run, held until it has ended.
@@ -83,7 +83,7 @@ pub(super) struct Admission {
 
 /// Relation of the current configuration to the worker's target.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub(super) enum TargetChange {
     /// The configuration is equal.
     Unchanged,
     /// The configuration has changed.
@@ -95,29 +95,29 @@ pub(super) enum Verdict {
 impl<W: Work> Worker<W> {
     pub(super) fn new(
         work: Arc<W>,
-        turns: Turns,
+        control: AdmissionControl,
         anchor: Anchor,
         target: Arc<W::Target>,
         targets: watch::Receiver<Option<Arc<W::Target>>>,
-        demands: Demands,
+        waiters: Waiters,
     ) -> Self {
         let probe = W::probe(&target);
         let plan = Plan::new(probe.slot_name(), probe.interval);
         // Includes the start time, so that equal probes on different hosts have different jitter.
         let seed = hash(&probe.name) ^ anchor.epoch().0;
-        let now = anchor.moment(Instant::now());
+        let now = anchor.timestamp(Instant::now());
         let mut backoff = Backoff::new(seed);
         if let Some(Wait { until, step }) = work.persisted_wait(&target) {
             // Compare with the current wall clock, which may have been set since the anchor was.
             let left = |until: SystemTime| until.duration_since(work.wall_clock()).unwrap_or_default();
             let over = until.map(|until| now.plus(left(until)));
-            backoff.restore((over, step), now, &plan, turns.limits.max_backoff());
+            backoff.restore((over, step), now, &plan, control.limits.max_backoff());
         }
         let next = plan.first_after(now);
         let mut worker = Self {
             work,
-            turns,
-            seat: None,
+            control,
+            pair: None,
             anchor,
             targets,
             target,
@@ -125,13 +125,13 @@ impl<W: Work> Worker<W> {
             next,
             moved: None,
             backoff,
-            demands,
-            told: None,
+            waiters,
+            reported: None,
             skew: 0,
             panicked: false,
         };
         worker.plan_first_run();
-        worker.seat = worker.turns.meetings.seat(W::probe(&worker.target), worker.next);
+        worker.pair = worker.control.pairs.register(W::probe(&worker.target), worker.next);
         worker
     }
 
@@ -166,7 +166,7 @@ impl<W: Work> Worker<W> {
     }
 
     /// Returns when a slot is due.
-    pub(super) fn due(&self, number: u64) -> Moment {
+    pub(super) fn due(&self, number: u64) -> Timestamp {
         self.moved.filter(|(slot, _)| *slot == number).map_or_else(|| self.plan.due(number), |(_, at)| at)
     }
 
@@ -174,39 +174,39 @@ impl<W: Work> Worker<W> {
     /// always awaited. After a panic the loop restarts with a pause; every slot is still accounted
     /// for.
     pub(super) async fn run(mut self) {
-        while catch_panic(self.live()).await.is_err() {
+        while catch_panic(self.run_loop()).await.is_err() {
             self.panicked = true;
             select! {
                 _ = self.targets.changed() => {}
-                () = sleep(PAUSE) => {}
+                () = sleep(PANIC_PAUSE) => {}
             }
         }
     }
 
-    async fn live(&mut self) {
+    async fn run_loop(&mut self) {
         if mem::take(&mut self.panicked) {
-            self.told = None;
+            self.reported = None;
             self.report(Event::Restarted);
         }
-        while self.follow() != Verdict::Gone {
-            self.tell_next_run();
+        while self.apply_target() != TargetChange::Gone {
+            self.report_next_run();
             let due = self.anchor.instant(self.due(self.next));
             select! {
                 biased;
                 _ = self.targets.changed() => continue,
                 () = sleep_until(due) => {}
-                demand = self.demands.next() => {
-                    self.serve(demand).await;
+                request = self.waiters.next() => {
+                    self.run_on_demand(request).await;
                     continue;
                 }
             }
-            self.skip_what_is_missed();
+            self.skip_missed_slots();
             if self.next_is_due()
                 && self.has_budget()
-                && let Some(cue) = self.cue().await
-                && let Some(admission) = self.admission(cue).await
+                && let Some(start) = self.wait_for_pair().await
+                && let Some(admission) = self.admission(start).await
             {
-                let failed = self.run_next(cue, admission).await;
+                let failed = self.run_next(start, admission).await;
                 self.recheck_after(failed).await;
             }
         }
@@ -214,24 +214,24 @@ impl<W: Work> Worker<W> {
 
     /// Applies the latest configuration. With the same interval the slots stay, and each is
     /// accounted for across the reload; with another interval the new slots begin now.
-    pub(super) fn follow(&mut self) -> Verdict {
+    pub(super) fn apply_target(&mut self) -> TargetChange {
         // The channel is closed when the scheduler stops.
         let open = self.targets.has_changed().is_ok();
         let Some(target) = self.targets.borrow_and_update().clone().filter(|_| open) else {
-            return Verdict::Gone;
+            return TargetChange::Gone;
         };
         if Arc::ptr_eq(&target, &self.target) {
-            return Verdict::Unchanged;
+            return TargetChange::Unchanged;
         }
-        self.told = None;
+        self.reported = None;
         let before = mem::replace(&mut self.target, target);
         let (before, after) = (W::probe(&before), W::probe(&self.target));
         if before == after {
-            return Verdict::Unchanged;
+            return TargetChange::Unchanged;
         }
         self.backoff.end();
-        self.remember();
-        self.demands.dismiss();
+        self.report_backoff();
+        self.waiters.drop_waiting();
         let regrouped = before.comparison != after.comparison;
         if before.interval != after.interval || before.slot_name() != after.slot_name() {
             self.plan = Plan::new(after.slot_name(), after.interval);
@@ -239,33 +239,33 @@ impl<W: Work> Worker<W> {
         }
         // With another provider, check or model it has no run yet.
         self.plan_first_run();
-        self.tell_other();
+        self.report_progress();
         if regrouped {
-            self.seat = self.turns.meetings.seat(W::probe(&self.target), self.next);
+            self.pair = self.control.pairs.register(W::probe(&self.target), self.next);
         }
-        Verdict::Changed
+        TargetChange::Changed
     }
 
-    pub(super) fn tell_next_run(&mut self) {
+    pub(super) fn report_next_run(&mut self) {
         let resume = self.backoff.resume(self.next);
         let next_run = self.due(self.paused_until(resume.unwrap_or(self.next)));
-        self.tell(next_run, resume.map(|resume| self.due(resume)));
+        self.report_waiting(next_run, resume.map(|resume| self.due(resume)));
     }
 
     /// Reports when the probe runs next, by the current wall clock, if that has changed.
-    fn tell(&mut self, next_run: Moment, backoff_until: Option<Moment>) {
+    fn report_waiting(&mut self, next_run: Timestamp, backoff_until: Option<Timestamp>) {
         let skew = self.now().skew(self.work.wall_clock());
         // Smaller differences come from reading two clocks one after the other.
-        if skew.abs_diff(self.skew) >= DRIFT {
+        if skew.abs_diff(self.skew) >= MAX_CLOCK_DRIFT {
             self.skew = skew;
-            if self.backoff.kept(self.next).is_some() {
+            if self.backoff.persisted(self.next).is_some() {
                 // It is persisted in wall-clock time.
-                self.remember();
+                self.report_backoff();
             }
         }
-        let wall = |due: Moment| due.wall(self.skew);
+        let wall = |due: Timestamp| due.wall(self.skew);
         let waiting = (wall(next_run), backoff_until.map(wall));
-        if self.told.replace(waiting) != Some(waiting) {
+        if self.reported.replace(waiting) != Some(waiting) {
             let (next_run, backoff_until) = waiting;
             self.report(Event::Waiting { next_run, backoff_until });
         }
@@ -276,7 +276,7 @@ impl<W: Work> Worker<W> {
     ///
     /// A probe in backoff wakes in each slot and skips one, so that the counter increases
     /// continuously and is right whenever a reload ends the backoff.
-    fn skip_what_is_missed(&mut self) {
+    fn skip_missed_slots(&mut self) {
         let now = self.now();
         let first = self.plan.first_from(now.minus(self.plan.lateness()));
         if let Some(resume) = self.backoff.resume(self.next) {
@@ -295,30 +295,32 @@ impl<W: Work> Worker<W> {
 
     /// Waits for the other side of the comparison if that one goes first. Returns `None` if a
     /// reload has changed the probe. It leaves part of the allowed delay for acquiring permits.
-    async fn cue(&mut self) -> Option<Cue> {
+    async fn wait_for_pair(&mut self) -> Option<StartSlot> {
         let lateness = self.plan.lateness();
         let mut since = self.due(self.next);
-        let mut cue = Cue { since, latest: since.plus(lateness), other: None };
+        let mut start = StartSlot { since, latest: since.plus(lateness), other: None };
         loop {
-            let Some(seat) = &mut self.seat else { return Some(cue) };
-            match seat.turn(self.next) {
-                Turn::Now(None) => return Some(cue),
-                Turn::Now(other) => return Some(Cue { since, latest: since.plus(lateness), other }),
-                Turn::Wait => {}
-                Turn::After(end) => {
-                    cue.latest = end.plus(lateness);
-                    self.tell(end, None);
+            let Some(pair) = &mut self.pair else { return Some(start) };
+            match pair.decide(self.next) {
+                PairDecision::Now(None) => return Some(start),
+                PairDecision::Now(other) => {
+                    return Some(StartSlot { since, latest: since.plus(lateness), other });
+                }
+                PairDecision::Wait => {}
+                PairDecision::After(end) => {
+                    start.latest = end.plus(lateness);
+                    self.report_waiting(end, None);
                 }
             }
-            let deadline = self.anchor.instant(cue.latest.minus(lateness / ADMISSION_PART));
+            let deadline = self.anchor.instant(start.latest.minus(lateness / PERMIT_TIME_SHARE));
             if Instant::now() >= deadline {
-                return Some(cue);
+                return Some(start);
             }
-            let Some(seat) = &mut self.seat else { return Some(cue) };
+            let Some(pair) = &mut self.pair else { return Some(start) };
             select! {
                 biased;
-                _ = self.targets.changed() => if self.follow() != Verdict::Unchanged { return None },
-                () = seat.changed(deadline) => {}
+                _ = self.targets.changed() => if self.apply_target() != TargetChange::Unchanged { return None },
+                () = pair.wait_for_progress(deadline) => {}
             }
             since = self.now();
         }
@@ -327,19 +329,19 @@ impl<W: Work> Worker<W> {
     /// Waits for the permits of a scheduled run. Returns `None` if they came too late, or if a
     /// reload has changed the probe. The rate limit comes first, so that no probe holds one of the
     /// total slots while it waits for its provider.
-    async fn admission(&mut self, cue: Cue) -> Option<Admission> {
-        let latest = self.anchor.instant(cue.latest);
-        match self.admitted(latest).await {
+    async fn admission(&mut self, start: StartSlot) -> Option<Admission> {
+        let latest = self.anchor.instant(start.latest);
+        match self.acquire_permits(latest).await {
             Ok(admission) => Some(admission),
             Err(cause) => {
                 let cause = cause?;
                 let again = if self.postpone_first_run() { self.next } else { self.next + 1 };
                 if cause == SkipCause::Pacing {
                     let due = self.anchor.instant(self.due(again));
-                    self.turns.pacing.pass_over(W::probe(&self.target), due, self.plan.lateness());
+                    self.control.rate_limiter.record_skip(W::probe(&self.target), due, self.plan.lateness());
                 }
                 self.skip_to(again, cause);
-                self.demands.skip(cause);
+                self.waiters.skip(cause);
                 None
             }
         }
@@ -347,19 +349,19 @@ impl<W: Work> Worker<W> {
 
     /// Waits for the permits of an attempt, until `latest`. The error is the cause of the delay, or
     /// `None` if a reload has changed the probe.
-    pub(super) async fn admitted(&mut self, latest: Instant) -> Result<Admission, Option<SkipCause>> {
+    pub(super) async fn acquire_permits(&mut self, latest: Instant) -> Result<Admission, Option<SkipCause>> {
         let target = Arc::clone(&self.target);
-        let Turns { limits, pacing, meetings: _ } = &self.turns;
-        let (limits, pacing) = (Arc::clone(limits), Arc::clone(pacing));
-        let permit = self.turn(pacing.permit(W::probe(&target)), latest, SkipCause::Pacing).await?;
+        let AdmissionControl { limits, rate_limiter, pairs: _ } = &self.control;
+        let (limits, rate_limiter) = (Arc::clone(limits), Arc::clone(rate_limiter));
+        let permit = self.wait_for(rate_limiter.permit(W::probe(&target)), latest, SkipCause::Pacing).await?;
         let slot = limits.slot(&W::probe(&target).provider.name);
-        let slot = self.turn(slot, latest, SkipCause::Concurrency).await?;
+        let slot = self.wait_for(slot, latest, SkipCause::Concurrency).await?;
         Ok(Admission { permit, _slot: slot })
     }
 
     /// Waits for a permit. A probe whose configuration is unchanged keeps its queue position across
     /// reloads.
-    async fn turn<T>(
+    async fn wait_for<T>(
         &mut self,
         turn: impl Future<Output = T>,
         latest: Instant,
@@ -369,7 +371,7 @@ impl<W: Work> Worker<W> {
         let turn = loop {
             select! {
                 biased;
-                _ = self.targets.changed() => if self.follow() != Verdict::Unchanged { return Err(None) },
+                _ = self.targets.changed() => if self.apply_target() != TargetChange::Unchanged { return Err(None) },
                 turn = &mut turn => break Some(turn),
                 () = sleep_until(latest) => break None,
             }
@@ -399,7 +401,7 @@ impl<W: Work> Worker<W> {
     }
 
     /// Runs the probe and applies the result. Returns the failure if it may be rechecked.
-    async fn run_next(&mut self, cue: Cue, mut admission: Admission) -> Option<Failed> {
+    async fn run_next(&mut self, start: StartSlot, mut admission: Admission) -> Option<Failed> {
         // While it waited for permits, other probes may have spent the budget.
         if !self.has_budget() {
             return None;
@@ -409,41 +411,41 @@ impl<W: Work> Worker<W> {
         let (work, probe) = (Arc::clone(&self.work), Arc::clone(W::probe(&self.target)));
         let charge = work.budget().and_then(|budget| budget.charge(&probe));
         let begun = self.now();
-        if let Some(seat) = &self.seat {
-            seat.begins(number, begun.plus(probe.timeout));
+        if let Some(pair) = &self.pair {
+            pair.run_started(number, begun.plus(probe.timeout));
         }
         // The delay of the second side of a pair counts from the end of the first.
-        self.report(Event::Started { lag: begun.since(cue.since) });
+        self.report(Event::Started { lag: begun.since(start.since) });
         admission.permit.begin();
         let (runner, target) = (Arc::clone(&self.work), Arc::clone(&self.target));
         let mut outcome = attempt(async move { runner.run(target).await }).await;
         admission.permit.end(&outcome);
         let measure = Measure::new(&outcome);
-        outcome.compared = self.seat.as_ref().map(|seat| Box::new(seat.compared(measure, cue.other)));
+        outcome.compared = self.pair.as_ref().map(|pair| Box::new(pair.comparison(measure, start.other)));
         let ended = self.now();
         if let Some(charge) = charge {
             charge.settle(&probe, &outcome);
         }
-        self.demands.share(&outcome);
+        self.waiters.answer(&outcome);
         let first = self.plan.first_from(ended.minus(self.plan.grace()));
         self.skip_to(first, SkipCause::Overrun);
-        let max_backoff = self.turns.limits.max_backoff();
-        self.backoff.note(&outcome, (number, self.next), ended, &self.plan, max_backoff);
-        self.remember();
-        let failed = Failed::of(&outcome);
+        let max_backoff = self.control.limits.max_backoff();
+        self.backoff.record(&outcome, (number, self.next), ended, &self.plan, max_backoff);
+        self.report_backoff();
+        let failed = Failed::from_outcome(&outcome);
         self.report(Event::Finished(outcome));
         // Release the other side last, when everything else is done.
-        if let Some(seat) = &self.seat {
-            seat.ended(number, measure);
+        if let Some(pair) = &self.pair {
+            pair.run_ended(number, measure);
         }
         failed
     }
 
     /// Reports the backoff to persist, in current wall-clock time.
-    pub(super) fn remember(&self) {
-        let kept = self.backoff.kept(self.next);
+    pub(super) fn report_backoff(&self) {
+        let kept = self.backoff.persisted(self.next);
         // The wall clock is read last, so that rounding makes the wait longer, never shorter.
-        let wall = |over: Moment| {
+        let wall = |over: Timestamp| {
             let left = over.since(self.now());
             self.work.wall_clock() + left
         };
@@ -456,21 +458,21 @@ impl<W: Work> Worker<W> {
         let runs = number.saturating_sub(self.next);
         if runs > 0 {
             self.next = number;
-            self.tell_other();
+            self.report_progress();
             self.report(Event::Skipped { cause, runs });
-            self.demands.skip(cause);
+            self.waiters.skip(cause);
         }
     }
 
     /// Reports this probe's progress to the other side of its comparison.
-    fn tell_other(&self) {
-        if let Some(seat) = &self.seat {
-            seat.passed(self.next);
+    fn report_progress(&self) {
+        if let Some(pair) = &self.pair {
+            pair.set_next(self.next);
         }
     }
 
-    pub(super) fn now(&self) -> Moment {
-        self.anchor.moment(Instant::now())
+    pub(super) fn now(&self) -> Timestamp {
+        self.anchor.timestamp(Instant::now())
     }
 
     pub(super) fn report(&self, event: Event) {

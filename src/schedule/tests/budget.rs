@@ -7,7 +7,9 @@ use std::{
 
 use tokio::time::Instant;
 
-use super::stage::{MINUTE, SECOND, Stage, Step, Target, Theatre, UNLIMITED, ok, probe, provider, target};
+use super::harness::{
+    Harness, MINUTE, SECOND, ScriptedWork, Step, Target, UNLIMITED, ok, probe, provider, target,
+};
 use crate::{
     config::{self, Chat, Price, Probe, Recheck, Task},
     outcome::{Fault, Outcome, Reason},
@@ -347,18 +349,18 @@ async fn exhausted_budget_pauses_runs_until_the_next_day() {
     let (spender, other) =
         (chat_target("spender", 10 * SECOND), target("auth", 10 * SECOND, |_| ok(SECOND / 100)));
     let targets = vec![Arc::clone(&spender), Arc::clone(&other)];
-    let theatre = Theatre::open_at(anchor, &UNLIMITED, targets, Some(Arc::clone(&budget)));
-    theatre.until(8 * MINUTE).await;
-    let account = theatre.account(&spender.probe);
+    let harness = Harness::start_at(anchor, &UNLIMITED, targets, Some(Arc::clone(&budget)));
+    harness.until(8 * MINUTE).await;
+    let account = harness.account(&spender.probe);
     assert_eq!((account.runs, account.budget), (5, 43), "{account:?}");
-    assert_eq!(theatre.account(&other.probe).runs, 48, "checks without generation continue");
+    assert_eq!(harness.account(&other.probe).runs, 48, "checks without generation continue");
     // The next run is reported to be the first of the next day.
-    let (next_run, backing_off) = theatre.told("spender");
+    let (next_run, backing_off) = harness.last_reported("spender");
     assert!(!backing_off);
     let midnight = anchor.epoch().plus(10 * MINUTE);
     assert!(next_run >= midnight && next_run < midnight.plus(10 * SECOND), "{next_run:?}");
-    theatre.until(10 * MINUTE + 30 * SECOND).await;
-    assert_eq!(theatre.account(&spender.probe).runs, 8);
+    harness.until(10 * MINUTE + 30 * SECOND).await;
+    assert_eq!(harness.account(&spender.probe).runs, 8);
     assert_eq!(
         budget.spent(),
         Spent { day: 20_834, usd: budget.spent().usd, tokens: 120 },
@@ -373,8 +375,8 @@ async fn backoff_continues_after_a_restart() {
         let script = |_| Step { lasts: SECOND / 100, result: Some((Reason::RateLimited, None)) };
         Arc::new(Target { probe: Arc::new(probe), script, wait: Some(wait), last_run: None })
     }
-    let told = |stage: &Stage| {
-        let waits = stage.all().into_iter().filter_map(|entry| match entry.event {
+    let told = |work: &ScriptedWork| {
+        let waits = work.all().into_iter().filter_map(|entry| match entry.event {
             Event::PersistWait(wait) => Some(wait),
             _ => None,
         });
@@ -391,12 +393,12 @@ async fn backoff_continues_after_a_restart() {
     ] {
         let anchor = Anchor { monotonic: Instant::now(), ..anchor };
         let target = remembered(Wait { until, step });
-        let theatre = Theatre::open_at(anchor, &UNLIMITED, vec![Arc::clone(&target)], None);
-        theatre.until(waited + SECOND).await;
-        let account = theatre.account(&target.probe);
+        let harness = Harness::start_at(anchor, &UNLIMITED, vec![Arc::clone(&target)], None);
+        harness.until(waited + SECOND).await;
+        let account = harness.account(&target.probe);
         assert_eq!(account.runs, 1, "{until:?}: {account:?}");
         assert_eq!(account.backoff, waited.as_secs(), "{until:?}: {account:?}");
-        let kept = told(&theatre.stage);
+        let kept = told(&harness.work);
         assert_eq!(kept.last().unwrap().unwrap().step, next, "{kept:?}");
     }
 }
@@ -407,36 +409,36 @@ async fn clock_step_changes_no_backoff() {
         Step { lasts: SECOND / 100, result: Some((Reason::RateLimited, Some(30.0))) }
     }
     for seconds in [86_400, -86_400] {
-        let mut theatre = Theatre::open(&UNLIMITED, vec![target("asked", MINUTE, limited)]);
-        theatre.until(MINUTE).await;
-        theatre.stage.set_clock(seconds);
-        assert!(theatre.scheduler.check_wall_clock().is_some());
-        theatre.until(MINUTE + SECOND / 10).await;
-        let kept = theatre.entries("asked").into_iter().rev().find_map(|entry| match entry.event {
+        let mut harness = Harness::start(&UNLIMITED, vec![target("asked", MINUTE, limited)]);
+        harness.until(MINUTE).await;
+        harness.work.set_clock(seconds);
+        assert!(harness.scheduler.check_wall_clock().is_some());
+        harness.until(MINUTE + SECOND / 10).await;
+        let kept = harness.entries("asked").into_iter().rev().find_map(|entry| match entry.event {
             Event::PersistWait(wait) => Some((entry.at, wait.unwrap())),
             _ => None,
         });
         // The persisted wait is relative to the current wall clock.
         let (at, wait) = kept.unwrap();
-        assert!(at >= theatre.anchor.monotonic + MINUTE, "it is reported again");
-        let left = wait.until.unwrap().duration_since(theatre.stage.wall_clock()).unwrap_or_default();
+        assert!(at >= harness.anchor.monotonic + MINUTE, "it is reported again");
+        let left = wait.until.unwrap().duration_since(harness.work.wall_clock()).unwrap_or_default();
         assert!(left <= MINUTE, "{left:?}");
 
         // A restarted scheduler whose anchor is older than the step.
         let probe = probe("again", &provider("corp", "k"), SECOND);
-        let until = Some(theatre.stage.wall_clock() + 20 * SECOND);
+        let until = Some(harness.work.wall_clock() + 20 * SECOND);
         let wait = Some(Wait { until, step: 0 });
         let again =
             Arc::new(Target { probe: Arc::new(probe), script: |_| ok(SECOND / 100), wait, last_run: None });
-        theatre.scheduler.apply(&UNLIMITED, vec![again]);
-        let runs = |theatre: &Theatre| {
+        harness.scheduler.apply(&UNLIMITED, vec![again]);
+        let runs = |harness: &Harness| {
             let started = |event: &Event| matches!(event, Event::Started { .. });
-            theatre.entries("again").iter().filter(|entry| started(&entry.event)).count()
+            harness.entries("again").iter().filter(|entry| started(&entry.event)).count()
         };
-        theatre.until(MINUTE + 19 * SECOND).await;
-        assert_eq!(runs(&theatre), 0);
-        theatre.until(MINUTE + 23 * SECOND).await;
-        assert!(runs(&theatre) >= 2);
+        harness.until(MINUTE + 19 * SECOND).await;
+        assert_eq!(runs(&harness), 0);
+        harness.until(MINUTE + 23 * SECOND).await;
+        assert!(runs(&harness) >= 2);
     }
 }
 
@@ -453,16 +455,16 @@ async fn recheck_without_budget_is_omitted() {
     let begun = anchor.monotonic;
     let clock = move || wall(NOON) + begun.elapsed();
     let budget = Arc::new(Budget::new(Some(limits(None, Some(79))), None, clock));
-    let theatre = Theatre::open_at(anchor, &UNLIMITED, vec![target], Some(Arc::clone(&budget)));
-    theatre.until(theatre.first_due(&probe) + 30 * SECOND).await;
+    let harness = Harness::start_at(anchor, &UNLIMITED, vec![target], Some(Arc::clone(&budget)));
+    harness.until(harness.first_due(&probe) + 30 * SECOND).await;
     // The run was refused, which is free; the recheck may have been answered.
     assert_eq!(budget.spent().tokens, 40);
-    theatre.until(theatre.first_due(&probe) + 5 * MINUTE).await;
+    harness.until(harness.first_due(&probe) + 5 * MINUTE).await;
     assert_eq!(budget.spent().tokens, 40);
     let rechecks =
-        theatre.entries("p").into_iter().filter(|entry| matches!(entry.event, Event::Rechecked(_)));
+        harness.entries("p").into_iter().filter(|entry| matches!(entry.event, Event::Rechecked(_)));
     assert_eq!(rechecks.count(), 1);
-    let account = theatre.account(&probe);
+    let account = harness.account(&probe);
     assert_eq!(account.runs, 1, "{account:?}");
     assert!(account.budget >= 4, "{account:?}");
 }
@@ -477,9 +479,9 @@ async fn recheck_is_charged_before_it_begins() {
     let target = Arc::new(Target { probe: Arc::clone(&probe), script: down, wait: None, last_run: None });
     let anchor = anchor(NOON);
     let budget = Arc::new(Budget::new(Some(limits(None, Some(1000))), None, follows(anchor)));
-    let theatre = Theatre::open_at(anchor, &UNLIMITED, vec![target], Some(budget));
-    theatre.until(theatre.first_due(&probe) + 10 * SECOND).await;
-    let entries = theatre.entries("p");
+    let harness = Harness::start_at(anchor, &UNLIMITED, vec![target], Some(budget));
+    harness.until(harness.first_due(&probe) + 10 * SECOND).await;
+    let entries = harness.entries("p");
     let at = |wanted: fn(&Event) -> bool| entries.iter().find(|entry| wanted(&entry.event)).unwrap().at;
     let charged = at(|event| matches!(event, Event::Charged));
     let ended = at(|event| matches!(event, Event::Rechecked(_)));

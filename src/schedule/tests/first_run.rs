@@ -7,8 +7,8 @@ use std::{
 
 use tokio::time::Instant;
 
-use super::stage::{
-    MINUTE, SECOND, Script, Step, TIMER, Target, Theatre, UNLIMITED, ok, probe, provider, quick, target, with,
+use super::harness::{
+    Harness, MINUTE, SECOND, Script, Step, TIMER, Target, UNLIMITED, ok, probe, provider, quick, target, with,
 };
 use crate::{
     config::{Comparison, Probe, Provider, Schedule},
@@ -20,8 +20,8 @@ const HOUR: Duration = Duration::from_secs(3600);
 const DAY: Duration = Duration::from_secs(86_400);
 
 /// Returns the start times of a probe's runs.
-fn starts(theatre: &Theatre, name: &str) -> Vec<Instant> {
-    let entries = theatre.entries(name).into_iter();
+fn starts(harness: &Harness, name: &str) -> Vec<Instant> {
+    let entries = harness.entries(name).into_iter();
     entries.filter(|entry| matches!(entry.event, Event::Started { .. })).map(|entry| entry.at).collect()
 }
 
@@ -34,28 +34,28 @@ fn last_ran(ago: Duration, interval: Duration) -> Arc<Target> {
 
 /// Returns the number of runs within two minutes of the start.
 async fn early_runs(target: Arc<Target>) -> usize {
-    let theatre = Theatre::open(&UNLIMITED, vec![Arc::clone(&target)]);
-    assert!(theatre.first_due(&target.probe) > 2 * MINUTE, "the slot of this name is too early");
-    theatre.until(2 * MINUTE).await;
-    starts(&theatre, "p").len()
+    let harness = Harness::start(&UNLIMITED, vec![Arc::clone(&target)]);
+    assert!(harness.first_due(&target.probe) > 2 * MINUTE, "the slot of this name is too early");
+    harness.until(2 * MINUTE).await;
+    starts(&harness, "p").len()
 }
 
 #[tokio::test(start_paused = true)]
 async fn rare_probe_runs_soon_and_keeps_its_schedule() {
     for interval in [11 * MINUTE, HOUR, DAY, 7 * DAY] {
         let targets: Vec<_> = (0..20).map(|n| target(&format!("p{n}"), interval, quick)).collect();
-        let theatre = Theatre::open(&UNLIMITED, targets.clone());
-        theatre.until(MINUTE + TIMER).await;
+        let harness = Harness::start(&UNLIMITED, targets.clone());
+        harness.until(MINUTE + TIMER).await;
         for target in &targets {
-            let begun = starts(&theatre, &target.probe.name);
+            let begun = starts(&harness, &target.probe.name);
             assert!(!begun.is_empty(), "{interval:?}");
-            let next_run = theatre.told(&target.probe.name).0;
-            let due = theatre.anchor.epoch().plus(theatre.first_due(&target.probe));
-            assert!(next_run == due || due.since(theatre.anchor.epoch()) < MINUTE, "{interval:?}");
+            let next_run = harness.last_reported(&target.probe.name).0;
+            let due = harness.anchor.epoch().plus(harness.first_due(&target.probe));
+            assert!(next_run == due || due.since(harness.anchor.epoch()) < MINUTE, "{interval:?}");
         }
-        theatre.until(3 * interval).await;
+        harness.until(3 * interval).await;
         for target in &targets {
-            let account = theatre.account(&target.probe);
+            let account = harness.account(&target.probe);
             assert!((3..=4).contains(&account.runs) && account.overrun == 0, "{account:?}");
             assert!(account.max_lag <= TIMER, "{account:?}");
         }
@@ -65,9 +65,9 @@ async fn rare_probe_runs_soon_and_keeps_its_schedule() {
 #[tokio::test(start_paused = true)]
 async fn frequent_probe_has_no_extra_first_run() {
     let target = target("p", 10 * MINUTE, quick);
-    let theatre = Theatre::open(&UNLIMITED, vec![Arc::clone(&target)]);
-    theatre.until(theatre.first_due(&target.probe).saturating_sub(SECOND)).await;
-    assert_eq!(starts(&theatre, "p").len(), 0);
+    let harness = Harness::start(&UNLIMITED, vec![Arc::clone(&target)]);
+    harness.until(harness.first_due(&target.probe).saturating_sub(SECOND)).await;
+    assert_eq!(starts(&harness, "p").len(), 0);
 }
 
 #[tokio::test(start_paused = true)]
@@ -95,10 +95,10 @@ async fn first_run_respects_backoff_across_a_restart() {
 #[tokio::test(start_paused = true)]
 async fn reload_repeats_first_run_for_another_model_only() {
     let target = target("p", DAY, quick);
-    let mut theatre = Theatre::open(&UNLIMITED, vec![Arc::clone(&target)]);
-    theatre.until(2 * MINUTE).await;
-    assert_eq!(starts(&theatre, "p").len(), 1);
-    let ran = Some(theatre.anchor.wall + MINUTE);
+    let mut harness = Harness::start(&UNLIMITED, vec![Arc::clone(&target)]);
+    harness.until(2 * MINUTE).await;
+    assert_eq!(starts(&harness, "p").len(), 1);
+    let ran = Some(harness.anchor.wall + MINUTE);
     let again = |probe: Probe, last_run| {
         Arc::new(Target { probe: Arc::new(probe), script: quick, wait: None, last_run })
     };
@@ -107,9 +107,9 @@ async fn reload_repeats_first_run_for_another_model_only() {
     let slower = again(Probe { timeout: HOUR, ..plain() }, ran);
     let other = again(Probe { model: Some("m".to_owned()), ..plain() }, None);
     for (number, (target, runs)) in (1..).zip([(same, 1), (slower, 1), (other, 2)]) {
-        theatre.scheduler.apply(&UNLIMITED, vec![target]);
-        theatre.until(2 * MINUTE * (number + 1)).await;
-        assert_eq!(starts(&theatre, "p").len(), runs, "reload {number}");
+        harness.scheduler.apply(&UNLIMITED, vec![target]);
+        harness.until(2 * MINUTE * (number + 1)).await;
+        assert_eq!(starts(&harness, "p").len(), runs, "reload {number}");
     }
 }
 
@@ -118,17 +118,17 @@ async fn first_run_without_permit_is_postponed() {
     let corp = Arc::into_inner(provider("corp", "k")).unwrap();
     let paced = Arc::new(Provider { requests_per_minute: Some(1), ..corp });
     let targets: Vec<_> = (0..5).map(|n| with(probe(&format!("p{n}"), &paced, DAY), quick)).collect();
-    let theatre = Theatre::open(&UNLIMITED, targets.clone());
-    theatre.until(10 * MINUTE).await;
+    let harness = Harness::start(&UNLIMITED, targets.clone());
+    harness.until(10 * MINUTE).await;
     for target in &targets {
-        assert_eq!(starts(&theatre, &target.probe.name).len(), 1, "{}", target.probe.name);
+        assert_eq!(starts(&harness, &target.probe.name).len(), 1, "{}", target.probe.name);
     }
     let narrow = Schedule { max_concurrent: 1, ..UNLIMITED };
     let rare = target("rare", HOUR, quick);
     let busy = target("busy", 90 * SECOND, |_| ok(89 * SECOND));
-    let theatre = Theatre::open(&narrow, vec![rare, busy]);
-    theatre.until(HOUR).await;
-    assert!(!starts(&theatre, "rare").is_empty());
+    let harness = Harness::start(&narrow, vec![rare, busy]);
+    harness.until(HOUR).await;
+    assert!(!starts(&harness, "rare").is_empty());
 }
 
 #[tokio::test(start_paused = true)]
@@ -137,9 +137,9 @@ async fn failed_first_run_keeps_the_schedule() {
         Step { result: Some((Reason::RateLimited, None)), ..quick(run) }
     }
     let target = target("p", HOUR, fails);
-    let theatre = Theatre::open(&UNLIMITED, vec![Arc::clone(&target)]);
-    theatre.until(theatre.first_due(&target.probe) + SECOND).await;
-    let account = theatre.account(&target.probe);
+    let harness = Harness::start(&UNLIMITED, vec![Arc::clone(&target)]);
+    harness.until(harness.first_due(&target.probe) + SECOND).await;
+    let account = harness.account(&target.probe);
     assert_eq!((account.runs, account.backoff), (2, 0), "{account:?}");
 }
 
@@ -151,11 +151,11 @@ async fn pair_makes_its_first_run_together() {
         let comparison = Some(Arc::clone(&comparison));
         with(Probe { timeout: MINUTE, comparison, ..probe(name, &provider(name, "k"), DAY) }, script)
     };
-    let theatre = Theatre::open(&UNLIMITED, vec![side("by-gateway", quick), side("direct", quick)]);
-    theatre.until(MINUTE + SECOND).await;
-    let [gateway, direct] = ["by-gateway", "direct"].map(|name| starts(&theatre, name)[0]);
+    let harness = Harness::start(&UNLIMITED, vec![side("by-gateway", quick), side("direct", quick)]);
+    harness.until(MINUTE + SECOND).await;
+    let [gateway, direct] = ["by-gateway", "direct"].map(|name| starts(&harness, name)[0]);
     assert!(gateway.max(direct) - gateway.min(direct) <= Duration::from_millis(10) + TIMER);
-    let pairs = theatre.stage.all().into_iter().filter(|entry| match &entry.event {
+    let pairs = harness.work.all().into_iter().filter(|entry| match &entry.event {
         Event::Finished(outcome) => outcome.compared.as_ref().unwrap().pair.is_some(),
         _ => false,
     });

@@ -2,9 +2,9 @@
 
 mod budget;
 mod first_run;
+mod harness;
 mod loops;
 mod on_demand;
-mod pacing;
 mod pair;
+mod rate_limiter;
 mod recheck;
-mod stage;

@@ -7,7 +7,7 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-use super::stage::{MINUTE, SECOND, Step, TIMER, Theatre, UNLIMITED, ok, probe, provider, target, with};
+use super::harness::{Harness, MINUTE, SECOND, Step, TIMER, UNLIMITED, ok, probe, provider, target, with};
 use crate::{
     config::{self, Chat, Probe, Provider, Schedule, Task},
     outcome::{OnDemandResult, Reason, SkipCause},
@@ -24,33 +24,33 @@ fn limited(_run: usize) -> Step {
     Step { lasts: LASTS, result: Some((Reason::RateLimited, Some(300.0))) }
 }
 
-fn ask(theatre: &Theatre, within: Duration) -> oneshot::Receiver<OnDemandResult> {
+fn ask(harness: &Harness, within: Duration) -> oneshot::Receiver<OnDemandResult> {
     let (answer, result) = oneshot::channel();
-    theatre.scheduler.run_on_demand("p", OnDemandRequest { deadline: Instant::now() + within, answer });
+    harness.scheduler.run_on_demand("p", OnDemandRequest { deadline: Instant::now() + within, answer });
     result
 }
 
-fn demanded(theatre: &Theatre) -> usize {
-    theatre.entries("p").iter().filter(|entry| matches!(entry.event, Event::OnDemand(_))).count()
+fn demanded(harness: &Harness) -> usize {
+    harness.entries("p").iter().filter(|entry| matches!(entry.event, Event::OnDemand(_))).count()
 }
 
 #[tokio::test(start_paused = true)]
 async fn concurrent_requests_share_one_run() {
     let target = target("p", MINUTE, good);
-    let theatre = Theatre::open(&UNLIMITED, vec![target.clone()]);
-    theatre.until(theatre.first_due(&target.probe) + SECOND * 10).await;
+    let harness = Harness::start(&UNLIMITED, vec![target.clone()]);
+    harness.until(harness.first_due(&target.probe) + SECOND * 10).await;
     let asked = Instant::now();
-    let early = [ask(&theatre, MINUTE), ask(&theatre, MINUTE)];
+    let early = [ask(&harness, MINUTE), ask(&harness, MINUTE)];
     sleep(SECOND).await;
-    let late = ask(&theatre, MINUTE);
+    let late = ask(&harness, MINUTE);
     for result in early.into_iter().chain([late]) {
         let Ok(OnDemandResult::Ran(outcome)) = result.await else { panic!("no run") };
         assert!(outcome.success());
     }
     assert!(asked.elapsed() <= LASTS + TIMER * 3, "{:?}", asked.elapsed());
-    assert_eq!(demanded(&theatre), 1);
-    theatre.until(theatre.first_due(&target.probe) + MINUTE * 2 + SECOND * 10).await;
-    let account = theatre.account(&target.probe);
+    assert_eq!(demanded(&harness), 1);
+    harness.until(harness.first_due(&target.probe) + MINUTE * 2 + SECOND * 10).await;
+    let account = harness.account(&target.probe);
     assert_eq!((account.runs, account.overrun), (3, 0), "{account:?}");
     assert!(account.max_lag <= TIMER, "{account:?}");
 }
@@ -58,57 +58,57 @@ async fn concurrent_requests_share_one_run() {
 #[tokio::test(start_paused = true)]
 async fn scheduled_run_answers_waiting_requests() {
     let target = target("p", MINUTE, good);
-    let theatre = Theatre::open(&UNLIMITED, vec![target.clone()]);
-    let first = theatre.first_due(&target.probe);
-    theatre.until(first + SECOND).await;
-    assert!(matches!(ask(&theatre, MINUTE).await, Ok(OnDemandResult::Ran(_))));
-    theatre.until(first + Duration::from_millis(59_500)).await;
-    assert!(matches!(ask(&theatre, MINUTE).await, Ok(OnDemandResult::Ran(_))));
-    assert_eq!((demanded(&theatre), theatre.account(&target.probe).runs), (0, 2));
+    let harness = Harness::start(&UNLIMITED, vec![target.clone()]);
+    let first = harness.first_due(&target.probe);
+    harness.until(first + SECOND).await;
+    assert!(matches!(ask(&harness, MINUTE).await, Ok(OnDemandResult::Ran(_))));
+    harness.until(first + Duration::from_millis(59_500)).await;
+    assert!(matches!(ask(&harness, MINUTE).await, Ok(OnDemandResult::Ran(_))));
+    assert_eq!((demanded(&harness), harness.account(&target.probe).runs), (0, 2));
 }
 
 #[tokio::test(start_paused = true)]
 async fn on_demand_run_ends_by_the_deadline_of_its_request() {
     let target = target("p", MINUTE, good);
-    let theatre = Theatre::open(&UNLIMITED, vec![target.clone()]);
-    theatre.until(theatre.first_due(&target.probe) + SECOND * 10).await;
-    let Ok(OnDemandResult::Ran(outcome)) = ask(&theatre, SECOND).await else { panic!("no run") };
+    let harness = Harness::start(&UNLIMITED, vec![target.clone()]);
+    harness.until(harness.first_due(&target.probe) + SECOND * 10).await;
+    let Ok(OnDemandResult::Ran(outcome)) = ask(&harness, SECOND).await else { panic!("no run") };
     assert_eq!(outcome.reason, Reason::Timeout);
 }
 
 #[tokio::test(start_paused = true)]
 async fn abandoned_request_causes_no_run() {
     let target = target("p", MINUTE, good);
-    let theatre = Theatre::open(&UNLIMITED, vec![target.clone()]);
-    theatre.until(theatre.first_due(&target.probe) + SECOND * 10).await;
-    drop(ask(&theatre, MINUTE));
-    theatre.until(theatre.first_due(&target.probe) + SECOND * 20).await;
-    assert_eq!(demanded(&theatre), 0);
+    let harness = Harness::start(&UNLIMITED, vec![target.clone()]);
+    harness.until(harness.first_due(&target.probe) + SECOND * 10).await;
+    drop(ask(&harness, MINUTE));
+    harness.until(harness.first_due(&target.probe) + SECOND * 20).await;
+    assert_eq!(demanded(&harness), 0);
 }
 
 #[tokio::test(start_paused = true)]
 async fn probe_in_backoff_is_not_run_on_demand() {
     let target = target("p", MINUTE, limited);
-    let theatre = Theatre::open(&UNLIMITED, vec![target.clone()]);
-    theatre.until(theatre.first_due(&target.probe) + SECOND * 10).await;
-    assert!(matches!(ask(&theatre, MINUTE).await, Ok(OnDemandResult::Skipped(SkipCause::Backoff))));
-    assert_eq!(demanded(&theatre), 0);
-    assert!(ask(&Theatre::open(&UNLIMITED, vec![]), MINUTE).await.is_err(), "an unknown probe");
+    let harness = Harness::start(&UNLIMITED, vec![target.clone()]);
+    harness.until(harness.first_due(&target.probe) + SECOND * 10).await;
+    assert!(matches!(ask(&harness, MINUTE).await, Ok(OnDemandResult::Skipped(SkipCause::Backoff))));
+    assert_eq!(demanded(&harness), 0);
+    assert!(ask(&Harness::start(&UNLIMITED, vec![]), MINUTE).await.is_err(), "an unknown probe");
 }
 
 #[tokio::test(start_paused = true)]
 async fn hint_of_on_demand_run_applies_to_scheduled_runs() {
     let target = target("p", MINUTE, |run| if run == 1 { limited(run) } else { good(run) });
-    let theatre = Theatre::open(&UNLIMITED, vec![target.clone()]);
-    let first = theatre.first_due(&target.probe);
-    theatre.until(first + SECOND * 10).await;
-    assert!(matches!(ask(&theatre, MINUTE).await, Ok(OnDemandResult::Ran(_))));
+    let harness = Harness::start(&UNLIMITED, vec![target.clone()]);
+    let first = harness.first_due(&target.probe);
+    harness.until(first + SECOND * 10).await;
+    assert!(matches!(ask(&harness, MINUTE).await, Ok(OnDemandResult::Ran(_))));
     // The maximum wait here is a minute.
-    theatre.until(first + SECOND * 110).await;
-    assert_eq!((demanded(&theatre), theatre.account(&target.probe).runs), (1, 1));
-    assert!(theatre.told("p").1);
-    theatre.until(first + SECOND * 130).await;
-    assert_eq!(theatre.account(&target.probe).runs, 2);
+    harness.until(first + SECOND * 110).await;
+    assert_eq!((demanded(&harness), harness.account(&target.probe).runs), (1, 1));
+    assert!(harness.last_reported("p").1);
+    harness.until(first + SECOND * 130).await;
+    assert_eq!(harness.account(&target.probe).runs, 2);
 }
 
 #[tokio::test(start_paused = true)]
@@ -119,29 +119,29 @@ async fn hint_that_ends_before_the_next_slot_is_kept() {
     }
     let waits = |answer| matches!(answer, Ok(OnDemandResult::Skipped(SkipCause::Backoff)));
     let target = target("p", MINUTE, briefly);
-    let theatre = Theatre::open(&UNLIMITED, vec![target.clone()]);
-    let first = theatre.first_due(&target.probe);
-    theatre.until(first + SECOND * 10).await;
-    assert!(waits(ask(&theatre, MINUTE).await), "a scheduled run was asked to wait");
+    let harness = Harness::start(&UNLIMITED, vec![target.clone()]);
+    let first = harness.first_due(&target.probe);
+    harness.until(first + SECOND * 10).await;
+    assert!(waits(ask(&harness, MINUTE).await), "a scheduled run was asked to wait");
     // Jitter adds at most a tenth.
-    theatre.until(first + SECOND * 25).await;
-    assert!(matches!(ask(&theatre, MINUTE).await, Ok(OnDemandResult::Ran(_))));
-    theatre.until(first + SECOND * 30).await;
-    assert!(matches!(ask(&theatre, MINUTE).await, Ok(OnDemandResult::Ran(_))));
-    theatre.until(first + SECOND * 35).await;
-    assert!(waits(ask(&theatre, MINUTE).await), "the previous request was asked to wait");
-    theatre.until(first + SECOND * 70).await;
-    assert_eq!(theatre.account(&target.probe).runs, 2, "no slot is skipped for it");
+    harness.until(first + SECOND * 25).await;
+    assert!(matches!(ask(&harness, MINUTE).await, Ok(OnDemandResult::Ran(_))));
+    harness.until(first + SECOND * 30).await;
+    assert!(matches!(ask(&harness, MINUTE).await, Ok(OnDemandResult::Ran(_))));
+    harness.until(first + SECOND * 35).await;
+    assert!(waits(ask(&harness, MINUTE).await), "the previous request was asked to wait");
+    harness.until(first + SECOND * 70).await;
+    assert_eq!(harness.account(&target.probe).runs, 2, "no slot is skipped for it");
 }
 
 /// Requests a run half a second before a slot. Returns the answer, and its time after the slot.
-async fn ask_before_a_slot(theatre: &Theatre, due: Duration) -> (Option<SkipCause>, Duration) {
-    theatre.until(due.saturating_sub(SECOND / 2)).await;
-    let cause = match ask(theatre, MINUTE).await {
+async fn ask_before_a_slot(harness: &Harness, due: Duration) -> (Option<SkipCause>, Duration) {
+    harness.until(due.saturating_sub(SECOND / 2)).await;
+    let cause = match ask(harness, MINUTE).await {
         Ok(OnDemandResult::Skipped(cause)) => Some(cause),
         Ok(OnDemandResult::Ran(_)) | Err(_) => None,
     };
-    (cause, theatre.anchor.monotonic.elapsed().saturating_sub(due))
+    (cause, harness.anchor.monotonic.elapsed().saturating_sub(due))
 }
 
 #[tokio::test(start_paused = true)]
@@ -153,9 +153,9 @@ async fn request_before_slot_without_budget_is_answered() {
     let wall = std::time::UNIX_EPOCH + SECOND * 1_800_000_000;
     let anchor = Anchor { monotonic: Instant::now(), wall };
     let budget = Arc::new(Budget::new(Some(limits), None, move || wall));
-    let theatre = Theatre::open_at(anchor, &UNLIMITED, vec![target.clone()], Some(budget));
-    let due = theatre.first_due(&target.probe);
-    assert_eq!(ask_before_a_slot(&theatre, due).await, (Some(SkipCause::Budget), Duration::ZERO));
+    let harness = Harness::start_at(anchor, &UNLIMITED, vec![target.clone()], Some(budget));
+    let due = harness.first_due(&target.probe);
+    assert_eq!(ask_before_a_slot(&harness, due).await, (Some(SkipCause::Budget), Duration::ZERO));
 }
 
 #[tokio::test(start_paused = true)]
@@ -163,9 +163,9 @@ async fn request_before_slot_without_permit_is_answered() {
     let narrow = Schedule { max_concurrent: 1, ..UNLIMITED };
     let busy = target("busy", SECOND, |_| ok(MINUTE * 10));
     let p = target("p", MINUTE, good);
-    let theatre = Theatre::open(&narrow, vec![busy, p.clone()]);
-    let due = theatre.first_due(&p.probe);
-    let (cause, after) = ask_before_a_slot(&theatre, due).await;
+    let harness = Harness::start(&narrow, vec![busy, p.clone()]);
+    let due = harness.first_due(&p.probe);
+    let (cause, after) = ask_before_a_slot(&harness, due).await;
     assert_eq!(cause, Some(SkipCause::Concurrency));
     assert!(after <= 5 * SECOND + TIMER * 3, "{after:?}");
 }
@@ -175,11 +175,11 @@ async fn request_before_rate_limited_slot_is_answered() {
     let corp = Arc::into_inner(provider("corp", "k")).unwrap();
     let paced = Arc::new(Provider { requests_per_minute: Some(1), ..corp });
     let [other, p] = ["other", "p"].map(|name| with(probe(name, &paced, MINUTE), good));
-    let theatre = Theatre::open(&UNLIMITED, vec![other, p.clone()]);
-    let first = theatre.first_due(&p.probe);
+    let harness = Harness::start(&UNLIMITED, vec![other, p.clone()]);
+    let first = harness.first_due(&p.probe);
     let mut causes = Vec::new();
     for minute in 1..6 {
-        causes.push(ask_before_a_slot(&theatre, first + MINUTE * minute).await.0);
+        causes.push(ask_before_a_slot(&harness, first + MINUTE * minute).await.0);
     }
     assert!(causes.contains(&Some(SkipCause::Pacing)), "{causes:?}");
     assert!(!causes.contains(&Some(SkipCause::Concurrency)), "{causes:?}");
@@ -188,11 +188,11 @@ async fn request_before_rate_limited_slot_is_answered() {
 #[tokio::test(start_paused = true)]
 async fn request_before_slot_moved_by_reload_is_answered() {
     let before = target("p", MINUTE, good);
-    let mut theatre = Theatre::open(&UNLIMITED, vec![before.clone()]);
-    theatre.until(theatre.first_due(&before.probe).saturating_sub(SECOND / 2)).await;
-    let result = ask(&theatre, MINUTE * 10);
+    let mut harness = Harness::start(&UNLIMITED, vec![before.clone()]);
+    harness.until(harness.first_due(&before.probe).saturating_sub(SECOND / 2)).await;
+    let result = ask(&harness, MINUTE * 10);
     sleep(TIMER).await;
-    theatre.scheduler.apply(&UNLIMITED, vec![target("p", MINUTE * 7, good)]);
+    harness.scheduler.apply(&UNLIMITED, vec![target("p", MINUTE * 7, good)]);
     let asked = Instant::now();
     assert!(result.await.is_err(), "the client asks again");
     assert!(asked.elapsed() <= TIMER);
@@ -201,8 +201,8 @@ async fn request_before_slot_moved_by_reload_is_answered() {
 #[tokio::test(start_paused = true)]
 async fn request_during_overrunning_run_gets_its_result() {
     let target = target("p", SECOND * 10, |_| ok(SECOND * 25));
-    let theatre = Theatre::open(&UNLIMITED, vec![target.clone()]);
-    let due = theatre.first_due(&target.probe);
-    theatre.until(due.saturating_sub(SECOND / 2)).await;
-    assert!(matches!(ask(&theatre, MINUTE).await, Ok(OnDemandResult::Ran(_))));
+    let harness = Harness::start(&UNLIMITED, vec![target.clone()]);
+    let due = harness.first_due(&target.probe);
+    harness.until(due.saturating_sub(SECOND / 2)).await;
+    assert!(matches!(ask(&harness, MINUTE).await, Ok(OnDemandResult::Ran(_))));
 }

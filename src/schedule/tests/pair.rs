@@ -4,8 +4,8 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 
-use super::stage::{
-    MINUTE, SECOND, Script, Step, TIMER, Target, Theatre, UNLIMITED, at_provider, ok, probe, provider, quick,
+use super::harness::{
+    Harness, MINUTE, SECOND, Script, Step, TIMER, Target, UNLIMITED, at_provider, ok, probe, provider, quick,
     with,
 };
 use crate::{
@@ -34,10 +34,10 @@ struct Run {
 }
 
 /// Returns the finished runs of one probe of a comparison.
-fn runs(theatre: &Theatre, name: &str) -> Vec<Run> {
+fn runs(harness: &Harness, name: &str) -> Vec<Run> {
     let mut begun = None;
     let mut runs = Vec::new();
-    for entry in theatre.entries(name) {
+    for entry in harness.entries(name) {
         match entry.event {
             Event::Started { lag } => begun = Some((entry.at, lag)),
             Event::Finished(Outcome { compared, .. }) => {
@@ -58,17 +58,17 @@ fn pairs(runs: &[Run]) -> usize {
 async fn pair_runs_back_to_back_in_the_gateways_slots() {
     const MS: Duration = Duration::from_millis(1);
     let targets = pair(SECOND, |_| ok(180 * MS), |_| ok(100 * MS));
-    let theatre = Theatre::open(&UNLIMITED, targets.clone());
-    let due = theatre.first_due(&targets[0].probe);
-    theatre.until(due + 599 * SECOND + SECOND / 2).await;
-    let [gateway, direct] = ["by-gateway", "direct"].map(|name| runs(&theatre, name));
+    let harness = Harness::start(&UNLIMITED, targets.clone());
+    let due = harness.first_due(&targets[0].probe);
+    harness.until(due + 599 * SECOND + SECOND / 2).await;
+    let [gateway, direct] = ["by-gateway", "direct"].map(|name| runs(&harness, name));
     assert_eq!((gateway.len(), direct.len()), (600, 600));
     let mut gateway_first = 0;
     for (number, (gateway, direct)) in (0..).zip(gateway.iter().zip(&direct)) {
         let [first, second] =
             if gateway.begun < direct.begun { [gateway, direct] } else { [direct, gateway] };
         gateway_first += u32::from(first.compared.side == Side::Gateway);
-        let due = theatre.anchor.monotonic + due + SECOND * number;
+        let due = harness.anchor.monotonic + due + SECOND * number;
         assert!(first.begun >= due && first.begun < due + TIMER && first.lag < TIMER);
         assert_eq!((second.begun, second.lag), (first.ended, Duration::ZERO));
         assert_eq!(first.compared.pair, None);
@@ -88,9 +88,9 @@ async fn probe_in_backoff_does_not_delay_its_pair() {
         let mut scripts: [Script; 2] = [quick, quick];
         scripts[who] = limited_once;
         let targets = pair(10 * SECOND, scripts[0], scripts[1]);
-        let theatre = Theatre::open(&UNLIMITED, targets.clone());
-        theatre.until(theatre.first_due(&targets[0].probe) + 2 * MINUTE + SECOND).await;
-        let [waiting, other] = [who, 1 - who].map(|who| runs(&theatre, &targets[who].probe.name));
+        let harness = Harness::start(&UNLIMITED, targets.clone());
+        harness.until(harness.first_due(&targets[0].probe) + 2 * MINUTE + SECOND).await;
+        let [waiting, other] = [who, 1 - who].map(|who| runs(&harness, &targets[who].probe.name));
         // At 0 s, and from 70 s on (60 s and up to a tenth of jitter).
         assert_eq!((waiting.len(), other.len()), (7, 13));
         assert_eq!(pairs(&waiting) + pairs(&other), 7);
@@ -109,9 +109,9 @@ async fn probe_without_permit_does_not_delay_its_pair() {
         let mut targets = pair(20 * SECOND, quick, quick);
         // It holds the provider's only permit for most of the time.
         targets.push(at_provider("blocker", name, MINUTE, |_| ok(59 * SECOND)));
-        let theatre = Theatre::open(&limits, targets.clone());
-        theatre.until(20 * MINUTE).await;
-        let [held, other] = [who, 1 - who].map(|who| runs(&theatre, &targets[who].probe.name));
+        let harness = Harness::start(&limits, targets.clone());
+        harness.until(20 * MINUTE).await;
+        let [held, other] = [who, 1 - who].map(|who| runs(&harness, &targets[who].probe.name));
         assert!(held.len() <= 21, "{}", held.len());
         assert!((59..=60).contains(&other.len()), "{}", other.len());
         assert!(pairs(&held) + pairs(&other) <= held.len());
@@ -132,9 +132,9 @@ async fn waits_for_pair_and_permit_share_one_lateness() {
     for (name, provider) in [("blocker-g", "by-gateway"), ("blocker-d", "direct")] {
         targets.push(at_provider(name, provider, 21 * SECOND, |_| ok(17 * SECOND)));
     }
-    let theatre = Theatre::open(&limits, targets.clone());
-    theatre.until(120 * MINUTE).await;
-    let lags = targets[..2].iter().flat_map(|target| runs(&theatre, &target.probe.name)).map(|run| run.lag);
+    let harness = Harness::start(&limits, targets.clone());
+    harness.until(120 * MINUTE).await;
+    let lags = targets[..2].iter().flat_map(|target| runs(&harness, &target.probe.name)).map(|run| run.lag);
     let most = lags.max().unwrap();
     assert!((4 * SECOND..=5 * SECOND + TIMER).contains(&most), "{most:?}");
 }
@@ -142,9 +142,9 @@ async fn waits_for_pair_and_permit_share_one_lateness() {
 #[tokio::test(start_paused = true)]
 async fn single_permit_is_enough_for_a_pair() {
     let limits = Schedule { max_concurrent: 1, ..UNLIMITED };
-    let theatre = Theatre::open(&limits, pair(SECOND, quick, quick));
-    theatre.until(MINUTE).await;
-    let [gateway, direct] = ["by-gateway", "direct"].map(|name| runs(&theatre, name));
+    let harness = Harness::start(&limits, pair(SECOND, quick, quick));
+    harness.until(MINUTE).await;
+    let [gateway, direct] = ["by-gateway", "direct"].map(|name| runs(&harness, name));
     assert!(gateway.len() >= 59 && direct.len() >= 59);
     assert_eq!(pairs(&gateway) + pairs(&direct), gateway.len().min(direct.len()));
 }
@@ -152,13 +152,13 @@ async fn single_permit_is_enough_for_a_pair() {
 #[tokio::test(start_paused = true)]
 async fn second_of_pair_reports_its_latest_start() {
     let targets = pair(MINUTE, |_| ok(20 * SECOND), |_| ok(20 * SECOND));
-    let theatre = Theatre::open(&UNLIMITED, targets.clone());
-    let due = theatre.first_due(&targets[0].probe);
+    let harness = Harness::start(&UNLIMITED, targets.clone());
+    let due = harness.first_due(&targets[0].probe);
     for number in 0..8 {
         let due = due + MINUTE * number;
-        theatre.until(due + 10 * SECOND).await;
-        let told = ["by-gateway", "direct"].map(|name| theatre.told(name).0);
-        let due = theatre.anchor.moment(theatre.anchor.monotonic + due);
+        harness.until(due + 10 * SECOND).await;
+        let told = ["by-gateway", "direct"].map(|name| harness.last_reported(name).0);
+        let due = harness.anchor.timestamp(harness.anchor.monotonic + due);
         let (first, second) = (told[0].min(told[1]), told[0].max(told[1]));
         assert_eq!(first, due);
         let turn = second.since(due);
@@ -177,12 +177,12 @@ async fn reload_splits_and_joins_pairs() {
             with(Probe { timeout, ..probe(name, &provider(name, "k"), MINUTE) }, target.script)
         })
         .collect();
-    let mut theatre = Theatre::open(&UNLIMITED, joined.clone());
-    let due = theatre.first_due(&joined[0].probe);
-    theatre.until(due + 10 * SECOND).await;
-    theatre.scheduler.apply(&UNLIMITED, alone);
-    theatre.until(due + 5 * MINUTE + 10 * SECOND).await;
-    let parted = theatre.stage.all();
+    let mut harness = Harness::start(&UNLIMITED, joined.clone());
+    let due = harness.first_due(&joined[0].probe);
+    harness.until(due + 10 * SECOND).await;
+    harness.scheduler.apply(&UNLIMITED, alone);
+    harness.until(due + 5 * MINUTE + 10 * SECOND).await;
+    let parted = harness.work.all();
     let of = |name: &str| {
         parted
             .iter()
@@ -191,15 +191,15 @@ async fn reload_splits_and_joins_pairs() {
     };
     // Five runs each in their own slots, and the one that was in flight.
     assert!(of("by-gateway") >= 5 && of("direct") >= 5);
-    let last = theatre.entries("direct").into_iter().rev().find_map(|entry| match entry.event {
+    let last = harness.entries("direct").into_iter().rev().find_map(|entry| match entry.event {
         Event::Finished(outcome) => Some(outcome),
         _ => None,
     });
     assert_eq!(last.unwrap().compared, None);
-    theatre.scheduler.apply(&UNLIMITED, joined);
-    let before = theatre.stage.all().len();
-    theatre.until(due + 10 * MINUTE + 50 * SECOND).await;
-    let verdicts = theatre.stage.all().split_off(before).into_iter().filter_map(|entry| match entry.event {
+    harness.scheduler.apply(&UNLIMITED, joined);
+    let before = harness.work.all().len();
+    harness.until(due + 10 * MINUTE + 50 * SECOND).await;
+    let verdicts = harness.work.all().split_off(before).into_iter().filter_map(|entry| match entry.event {
         Event::Finished(outcome) => outcome.compared?.pair.map(|pair| pair.verdict()),
         _ => None,
     });
@@ -209,9 +209,9 @@ async fn reload_splits_and_joins_pairs() {
 #[tokio::test(start_paused = true)]
 async fn second_of_pair_waits_at_most_one_timeout() {
     let targets = pair(MINUTE, |_| ok(50 * SECOND), quick);
-    let theatre = Theatre::open(&UNLIMITED, targets.clone());
-    theatre.until(theatre.first_due(&targets[0].probe) + 1199 * SECOND).await;
-    let [gateway, direct] = ["by-gateway", "direct"].map(|name| runs(&theatre, name));
+    let harness = Harness::start(&UNLIMITED, targets.clone());
+    harness.until(harness.first_due(&targets[0].probe) + 1199 * SECOND).await;
+    let [gateway, direct] = ["by-gateway", "direct"].map(|name| runs(&harness, name));
     assert_eq!((gateway.len(), direct.len()), (20, 20));
     // Its timeout of 30 s and four of the 5 s that a run may be late. If the quick side goes first,
     // there is a pair.
@@ -225,11 +225,11 @@ async fn second_of_pair_waits_at_most_one_timeout() {
 #[tokio::test(start_paused = true)]
 async fn removed_probe_does_not_delay_its_pair() {
     let targets = pair(10 * SECOND, quick, quick);
-    let mut theatre = Theatre::open(&UNLIMITED, targets.clone());
-    theatre.until(theatre.first_due(&targets[0].probe) + SECOND).await;
-    theatre.scheduler.apply(&UNLIMITED, targets[1..].to_vec());
-    theatre.until(10 * MINUTE).await;
-    let direct = runs(&theatre, "direct");
+    let mut harness = Harness::start(&UNLIMITED, targets.clone());
+    harness.until(harness.first_due(&targets[0].probe) + SECOND).await;
+    harness.scheduler.apply(&UNLIMITED, targets[1..].to_vec());
+    harness.until(10 * MINUTE).await;
+    let direct = runs(&harness, "direct");
     assert!(direct.len() >= 59, "{}", direct.len());
     assert!(direct.iter().all(|run| run.lag < TIMER));
     assert!(pairs(&direct) <= 1);
@@ -238,10 +238,10 @@ async fn removed_probe_does_not_delay_its_pair() {
 #[tokio::test(start_paused = true)]
 async fn stop_waits_for_first_and_skips_second_of_pair() {
     let targets = pair(MINUTE, |_| ok(20 * SECOND), |_| ok(20 * SECOND));
-    let theatre = Theatre::open(&UNLIMITED, targets.clone());
-    theatre.until(theatre.first_due(&targets[0].probe) + 10 * SECOND).await;
-    let Theatre { stage, scheduler, .. } = theatre;
+    let harness = Harness::start(&UNLIMITED, targets.clone());
+    harness.until(harness.first_due(&targets[0].probe) + 10 * SECOND).await;
+    let Harness { work, scheduler, .. } = harness;
     assert_eq!(scheduler.stop(Instant::now() + MINUTE).await, 0);
-    let started = stage.all().iter().filter(|entry| matches!(entry.event, Event::Started { .. })).count();
+    let started = work.all().iter().filter(|entry| matches!(entry.event, Event::Started { .. })).count();
     assert_eq!(started, 1);
 }

@@ -2,8 +2,8 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::stage::{
-    MINUTE, SECOND, Script, Step, TIMER, Target, Theatre, UNLIMITED, ok, probe, provider, with,
+use super::harness::{
+    Harness, MINUTE, SECOND, Script, Step, TIMER, Target, UNLIMITED, ok, probe, provider, with,
 };
 use crate::{
     config::{Probe, Recheck},
@@ -31,13 +31,13 @@ fn target(interval: Duration, script: Script) -> Arc<Target> {
 /// Returns what ended after the first run until shortly before the second, with the seconds since
 /// the first run's end.
 async fn after_the_first_run(target: &Arc<Target>) -> Vec<(u32, Reason, f64)> {
-    let theatre = Theatre::open(&UNLIMITED, vec![target.clone()]);
-    let second = theatre.first_due(&target.probe) + target.probe.interval;
-    theatre.until(second + SECOND / 2).await;
-    let entries = theatre.entries("p");
+    let harness = Harness::start(&UNLIMITED, vec![target.clone()]);
+    let second = harness.first_due(&target.probe) + target.probe.interval;
+    harness.until(second + SECOND / 2).await;
+    let entries = harness.entries("p");
     let ended = |event: &Event| matches!(event, Event::Finished(_));
     let first = entries.iter().find(|entry| ended(&entry.event)).unwrap().at;
-    let account = theatre.account(&target.probe);
+    let account = harness.account(&target.probe);
     assert_eq!((account.runs, account.overrun, account.concurrency), (2, 0, 0), "{account:?}");
     assert!(account.max_lag <= TIMER, "a recheck delays a run: {account:?}");
     let rechecks = entries.iter().filter_map(|entry| match &entry.event {
@@ -120,18 +120,18 @@ async fn hint_of_recheck_applies_to_scheduled_runs() {
         [down(0), hinted].into_iter().nth(attempt).unwrap_or(ok(LASTS))
     }
     let target = target(MINUTE, limited);
-    let theatre = Theatre::open(&UNLIMITED, vec![target.clone()]);
-    let first = theatre.first_due(&target.probe);
-    theatre.until(first + 7 * SECOND).await;
-    let (_, backs_off) = theatre.told("p");
+    let harness = Harness::start(&UNLIMITED, vec![target.clone()]);
+    let first = harness.first_due(&target.probe);
+    harness.until(first + 7 * SECOND).await;
+    let (_, backs_off) = harness.last_reported("p");
     assert!(backs_off, "the backoff is reported");
-    assert!(theatre.entries("p").iter().any(|entry| matches!(entry.event, Event::PersistWait(Some(_)))));
+    assert!(harness.entries("p").iter().any(|entry| matches!(entry.event, Event::PersistWait(Some(_)))));
     // From second 5 on a minute, the maximum here, and at most a tenth of jitter, so the slot at
     // second 60 is skipped.
-    theatre.until(first + 110 * SECOND).await;
-    assert_eq!(theatre.account(&target.probe).runs, 1);
-    theatre.until(first + 130 * SECOND).await;
-    let account = theatre.account(&target.probe);
+    harness.until(first + 110 * SECOND).await;
+    assert_eq!(harness.account(&target.probe).runs, 1);
+    harness.until(first + 130 * SECOND).await;
+    let account = harness.account(&target.probe);
     assert_eq!((account.runs, account.overrun), (2, 0), "{account:?}");
 }
 
@@ -144,9 +144,9 @@ async fn rechecks_end_before_the_next_slot() {
     // Cut off shortly before the slot, 31.99 s after the end of the first run.
     let found = after_the_first_run(&target(32 * SECOND, slow)).await;
     check(&found, &[(Unavailable, 5.0), (Unavailable, 15.0)]);
-    let theatre = Theatre::open(&UNLIMITED, vec![target(32 * SECOND, slow)]);
-    theatre.until(80 * SECOND).await;
-    let cut = theatre.entries("p").into_iter().find_map(|entry| match entry.event {
+    let harness = Harness::start(&UNLIMITED, vec![target(32 * SECOND, slow)]);
+    harness.until(80 * SECOND).await;
+    let cut = harness.entries("p").into_iter().find_map(|entry| match entry.event {
         Event::Rechecked(outcome) if outcome.recheck == Some(3) => Some(outcome.reason),
         _ => None,
     });
@@ -159,40 +159,40 @@ async fn rechecks_end_before_the_next_slot() {
 #[tokio::test(start_paused = true)]
 async fn reload_that_changes_the_probe_ends_rechecks() {
     let unchanged = target(MINUTE, down);
-    let mut theatre = Theatre::open(&UNLIMITED, vec![unchanged.clone()]);
-    let first = theatre.first_due(&unchanged.probe);
-    theatre.until(first + 7 * SECOND).await;
-    theatre.scheduler.apply(&UNLIMITED, vec![target(MINUTE, down)]);
-    theatre.until(first + 20 * SECOND).await;
+    let mut harness = Harness::start(&UNLIMITED, vec![unchanged.clone()]);
+    let first = harness.first_due(&unchanged.probe);
+    harness.until(first + 7 * SECOND).await;
+    harness.scheduler.apply(&UNLIMITED, vec![target(MINUTE, down)]);
+    harness.until(first + 20 * SECOND).await;
     let changed =
         Probe { timeout: SECOND, recheck: Some(GUIDE), ..probe("p", &provider("corp", "k"), MINUTE) };
-    theatre.scheduler.apply(&UNLIMITED, vec![with(changed, down)]);
-    theatre.until(first + 50 * SECOND).await;
-    let events = theatre.entries("p").into_iter();
+    harness.scheduler.apply(&UNLIMITED, vec![with(changed, down)]);
+    harness.until(first + 50 * SECOND).await;
+    let events = harness.entries("p").into_iter();
     assert_eq!(events.filter(|entry| matches!(entry.event, Event::Rechecked(_))).count(), 2);
-    let (next_run, backs_off) = theatre.told("p");
-    assert!(!backs_off && next_run > theatre.anchor.moment(tokio::time::Instant::now()));
+    let (next_run, backs_off) = harness.last_reported("p");
+    assert!(!backs_off && next_run > harness.anchor.timestamp(tokio::time::Instant::now()));
 }
 
 #[tokio::test(start_paused = true)]
 async fn next_run_is_reported_during_rechecks() {
     let target = target(MINUTE, down);
-    let theatre = Theatre::open(&UNLIMITED, vec![target.clone()]);
-    theatre.until(theatre.first_due(&target.probe) + 7 * SECOND).await;
-    let (next_run, _) = theatre.told("p");
-    assert!(next_run > theatre.anchor.moment(tokio::time::Instant::now()));
+    let harness = Harness::start(&UNLIMITED, vec![target.clone()]);
+    harness.until(harness.first_due(&target.probe) + 7 * SECOND).await;
+    let (next_run, _) = harness.last_reported("p");
+    assert!(next_run > harness.anchor.timestamp(tokio::time::Instant::now()));
 }
 
 #[tokio::test(start_paused = true)]
 async fn clock_step_between_rechecks_is_reported() {
     let target = target(MINUTE, down);
-    let mut theatre = Theatre::open(&UNLIMITED, vec![target.clone()]);
-    theatre.until(theatre.first_due(&target.probe) + 7 * SECOND).await;
-    let (before, _) = theatre.told("p");
-    theatre.stage.set_clock(3600);
-    assert!(theatre.scheduler.check_wall_clock().is_some());
-    theatre.until(theatre.first_due(&target.probe) + 8 * SECOND).await;
-    assert_eq!(theatre.told("p").0, before.plus(3600 * SECOND));
+    let mut harness = Harness::start(&UNLIMITED, vec![target.clone()]);
+    harness.until(harness.first_due(&target.probe) + 7 * SECOND).await;
+    let (before, _) = harness.last_reported("p");
+    harness.work.set_clock(3600);
+    assert!(harness.scheduler.check_wall_clock().is_some());
+    harness.until(harness.first_due(&target.probe) + 8 * SECOND).await;
+    assert_eq!(harness.last_reported("p").0, before.plus(3600 * SECOND));
 }
 
 #[tokio::test(start_paused = true)]

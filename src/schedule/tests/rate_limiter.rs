@@ -7,8 +7,8 @@ use std::{
 
 use tokio::time::Instant;
 
-use super::stage::{
-    Entry, MINUTE, SECOND, Script, Step, Target, Theatre, UNLIMITED, ok, probe, provider, quick, with,
+use super::harness::{
+    Entry, Harness, MINUTE, SECOND, Script, Step, Target, UNLIMITED, ok, probe, provider, quick, with,
 };
 use crate::{
     config::{Probe, Provider, Recheck, Schedule, Task},
@@ -27,8 +27,8 @@ fn targets(count: usize, pace: u32, interval: Duration, script: Script) -> Vec<A
 }
 
 /// Returns the start times of runs, in order.
-fn starts(theatre: &Theatre) -> Vec<Instant> {
-    let entries = theatre.stage.all().into_iter();
+fn starts(harness: &Harness) -> Vec<Instant> {
+    let entries = harness.work.all().into_iter();
     entries.filter(|entry| matches!(entry.event, Event::Started { .. })).map(|entry| entry.at).collect()
 }
 
@@ -45,26 +45,26 @@ fn check_windows(starts: &[Instant], pace: usize) {
 async fn schedule_below_the_rate_limit_skips_nothing() {
     // Twelve per minute, at any offsets.
     let targets = targets(10, 12, MINUTE, quick);
-    let theatre = Theatre::open(&UNLIMITED, targets.clone());
-    theatre.until(30 * MINUTE).await;
+    let harness = Harness::start(&UNLIMITED, targets.clone());
+    harness.until(30 * MINUTE).await;
     for target in targets {
-        let account = theatre.account(&target.probe);
+        let account = harness.account(&target.probe);
         assert!((29..=30).contains(&account.runs) && account.pacing == 0, "{account:?}");
     }
-    check_windows(&starts(&theatre), 12);
+    check_windows(&starts(&harness), 12);
 }
 
 /// Runs probes of equal intervals with a limit below their number. Returns the number of runs of
 /// each.
 async fn shares(probes: usize, pace: u32, interval: Duration, script: Script) -> (Vec<u64>, usize) {
     let targets = targets(probes, pace, interval, script);
-    let theatre = Theatre::open(&UNLIMITED, targets.clone());
-    theatre.until(60 * MINUTE).await;
-    let starts = starts(&theatre);
+    let harness = Harness::start(&UNLIMITED, targets.clone());
+    harness.until(60 * MINUTE).await;
+    let starts = starts(&harness);
     check_windows(&starts, pace as usize);
     let mut runs = Vec::new();
     for target in targets {
-        let account = theatre.account(&target.probe);
+        let account = harness.account(&target.probe);
         assert!(account.max_lag <= (interval / 4).min(5 * SECOND), "{account:?}");
         assert!(account.pacing > 0, "{account:?}");
         runs.push(account.runs);
@@ -110,9 +110,9 @@ async fn overload_with_different_intervals_starves_no_probe() {
         .iter()
         .map(|interval| with(probe(&format!("p{}", interval.as_secs()), &provider, *interval), quick))
         .collect();
-    let theatre = Theatre::open(&UNLIMITED, targets.clone());
-    theatre.until(120 * MINUTE).await;
-    let runs: Vec<_> = targets.iter().map(|target| theatre.account(&target.probe).runs).collect();
+    let harness = Harness::start(&UNLIMITED, targets.clone());
+    harness.until(120 * MINUTE).await;
+    let runs: Vec<_> = targets.iter().map(|target| harness.account(&target.probe).runs).collect();
     println!("{runs:?}");
     // Each has most of an equal share, or of its own rate if that is lower.
     let share = 4.0 * 120.0 / 5.0;
@@ -120,21 +120,21 @@ async fn overload_with_different_intervals_starves_no_probe() {
         let asked = 120.0 * 60.0 / interval.as_secs_f64();
         assert!(*runs as f64 >= 0.6 * asked.min(share), "{runs} with {interval:?}");
     }
-    check_windows(&starts(&theatre), 4);
+    check_windows(&starts(&harness), 4);
 }
 
 #[tokio::test(start_paused = true)]
 async fn rate_limited_run_starts_late_or_is_skipped() {
     // The bucket has a size of five, and gains one token each 3 s.
-    let theatre = Theatre::open(&UNLIMITED, targets(40, 20, MINUTE, quick));
-    theatre.until(5 * MINUTE).await;
-    let lags = theatre.stage.all().into_iter().filter_map(|entry| match entry.event {
+    let harness = Harness::start(&UNLIMITED, targets(40, 20, MINUTE, quick));
+    harness.until(5 * MINUTE).await;
+    let lags = harness.work.all().into_iter().filter_map(|entry| match entry.event {
         Event::Started { lag } => Some(lag),
         _ => None,
     });
     let most = lags.max().unwrap();
     assert!((3 * SECOND..=5 * SECOND).contains(&most), "{most:?}");
-    let skipped = theatre.stage.all().into_iter().filter_map(|entry| match entry.event {
+    let skipped = harness.work.all().into_iter().filter_map(|entry| match entry.event {
         Event::Skipped { cause, runs } => Some((cause, runs)),
         _ => None,
     });
@@ -146,20 +146,20 @@ async fn rate_limited_run_starts_late_or_is_skipped() {
 
 #[tokio::test(start_paused = true)]
 async fn reload_keeps_the_request_count() {
-    let mut theatre = Theatre::open(&UNLIMITED, targets(30, 10, 20 * SECOND, quick));
+    let mut harness = Harness::start(&UNLIMITED, targets(30, 10, 20 * SECOND, quick));
     for reload in 1..=90 {
-        theatre.until(SECOND * 7 * reload).await;
-        theatre.scheduler.apply(&UNLIMITED, targets(30, 10, 20 * SECOND, quick));
+        harness.until(SECOND * 7 * reload).await;
+        harness.scheduler.apply(&UNLIMITED, targets(30, 10, 20 * SECOND, quick));
     }
-    check_windows(&starts(&theatre), 10);
+    check_windows(&starts(&harness), 10);
     // Without a limit, every slot is a run.
     let unpaced =
         || (0..30).map(|n| with(probe(&format!("p{n}"), &provider("corp", "k"), 20 * SECOND), quick));
-    theatre.scheduler.apply(&UNLIMITED, unpaced().collect());
-    let before = starts(&theatre).len();
-    theatre.until(11 * MINUTE).await;
+    harness.scheduler.apply(&UNLIMITED, unpaced().collect());
+    let before = starts(&harness).len();
+    harness.until(11 * MINUTE).await;
     let minutes = (11.0 * 60.0 - 630.0) / 20.0;
-    let runs = (starts(&theatre).len() - before) as f64;
+    let runs = (starts(&harness).len() - before) as f64;
     assert!((runs - 30.0 * minutes).abs() <= 30.0, "{runs} runs");
 }
 
@@ -171,10 +171,10 @@ async fn repeated_restarts_keep_the_rate_limit() {
         let mut all = Vec::new();
         for life in 1..=100 {
             let anchor = Anchor { monotonic: Instant::now(), wall: wall + first.elapsed() };
-            let theatre = Theatre::open_at(anchor, &UNLIMITED, targets.clone(), None);
-            theatre.until(SECOND * (life * 7 % 17)).await;
-            all.extend(starts(&theatre));
-            targets = targets.iter().map(|target| after_restart(&theatre, target)).collect();
+            let harness = Harness::start_at(anchor, &UNLIMITED, targets.clone(), None);
+            harness.until(SECOND * (life * 7 % 17)).await;
+            all.extend(starts(&harness));
+            targets = targets.iter().map(|target| after_restart(&harness, target)).collect();
         }
         check_windows(&all, pace as usize);
         println!(
@@ -187,10 +187,10 @@ async fn repeated_restarts_keep_the_rate_limit() {
 }
 
 /// Returns the target as a new process creates it from the persisted state.
-fn after_restart(theatre: &Theatre, target: &Target) -> Arc<Target> {
+fn after_restart(harness: &Harness, target: &Target) -> Arc<Target> {
     let started = |entry: &Entry| matches!(entry.event, Event::Started { .. });
-    let last = theatre.entries(&target.probe.name).into_iter().rfind(started);
-    let last_run = last.map(|last| theatre.anchor.wall + (last.at - theatre.anchor.monotonic));
+    let last = harness.entries(&target.probe.name).into_iter().rfind(started);
+    let last_run = last.map(|last| harness.anchor.wall + (last.at - harness.anchor.monotonic));
     let Target { probe, script, .. } = target;
     let last_run = last_run.or(target.last_run);
     Arc::new(Target { probe: Arc::clone(probe), script: *script, wait: None, last_run })
@@ -201,10 +201,10 @@ async fn checks_without_requests_are_not_rate_limited() {
     let provider = paced(1);
     let network = || Probe { task: Task::Network, ..probe("network", &provider, SECOND) };
     let targets = vec![with(network(), quick), with(probe("auth", &provider, SECOND), quick)];
-    let theatre = Theatre::open(&UNLIMITED, targets.clone());
-    theatre.until(10 * MINUTE).await;
-    assert!(theatre.account(&targets[0].probe).runs >= 599);
-    assert!((9..=10).contains(&theatre.account(&targets[1].probe).runs));
+    let harness = Harness::start(&UNLIMITED, targets.clone());
+    harness.until(10 * MINUTE).await;
+    assert!(harness.account(&targets[0].probe).runs >= 599);
+    assert!((9..=10).contains(&harness.account(&targets[1].probe).runs));
 }
 
 #[tokio::test(start_paused = true)]
@@ -213,9 +213,9 @@ async fn rate_limited_provider_delays_no_other() {
     let mut all = targets(20, 1, SECOND, quick);
     let other = with(probe("other", &provider("other", "k"), SECOND), quick);
     all.push(other.clone());
-    let theatre = Theatre::open(&limits, all);
-    theatre.until(5 * MINUTE).await;
-    let account = theatre.account(&other.probe);
+    let harness = Harness::start(&limits, all);
+    harness.until(5 * MINUTE).await;
+    let account = harness.account(&other.probe);
     assert!(account.runs >= 299 && account.max_lag < Duration::from_millis(30), "{account:?}");
 }
 
@@ -227,10 +227,10 @@ async fn rechecks_count_as_requests() {
     let recheck = Some(Recheck { after: SECOND, step: Duration::ZERO, times: 10 });
     let provider = paced(8);
     let target = with(Probe { recheck, ..probe("p", &provider, 20 * SECOND) }, down);
-    let theatre = Theatre::open(&UNLIMITED, vec![target.clone()]);
-    theatre.until(20 * MINUTE).await;
-    let mut begun: Vec<Instant> = theatre
-        .stage
+    let harness = Harness::start(&UNLIMITED, vec![target.clone()]);
+    harness.until(20 * MINUTE).await;
+    let mut begun: Vec<Instant> = harness
+        .work
         .all()
         .into_iter()
         .filter(|entry| matches!(entry.event, Event::Finished(_) | Event::Rechecked(_)))

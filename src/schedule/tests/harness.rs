@@ -16,7 +16,7 @@ use crate::{
     outcome::{Api, Fault, Outcome, Phases, Reason, SkipCause},
     schedule::{
         Anchor, Budget, Event, Scheduler, Wait, Work,
-        plan::{Moment, Plan},
+        plan::{Plan, Timestamp},
     },
 };
 
@@ -65,7 +65,7 @@ pub(super) struct Entry {
 }
 
 /// Executes the scripts and keeps the reported events.
-pub(super) struct Stage {
+pub(super) struct ScriptedWork {
     /// Anchor of the wall clock.
     anchor: Anchor,
     /// How far the wall clock was set, in seconds.
@@ -79,7 +79,7 @@ pub(super) struct Stage {
     pub(super) budget: Option<Arc<Budget>>,
 }
 
-impl Work for Stage {
+impl Work for ScriptedWork {
     type Target = Target;
 
     fn probe(target: &Target) -> &Arc<Probe> {
@@ -135,7 +135,7 @@ impl Work for Stage {
     }
 }
 
-impl Stage {
+impl ScriptedWork {
     fn new(anchor: Anchor) -> Self {
         Self {
             anchor,
@@ -161,10 +161,10 @@ impl Stage {
     }
 }
 
-pub(super) struct Theatre {
-    pub(super) stage: Arc<Stage>,
+pub(super) struct Harness {
+    pub(super) work: Arc<ScriptedWork>,
     pub(super) anchor: Anchor,
-    pub(super) scheduler: Scheduler<Stage>,
+    pub(super) scheduler: Scheduler<ScriptedWork>,
 }
 
 /// Number of a probe's slots by result.
@@ -179,24 +179,24 @@ pub(super) struct Account {
     pub(super) max_lag: Duration,
 }
 
-impl Theatre {
-    pub(super) fn open(limits: &Schedule, targets: Vec<Arc<Target>>) -> Self {
+impl Harness {
+    pub(super) fn start(limits: &Schedule, targets: Vec<Arc<Target>>) -> Self {
         let wall = SystemTime::UNIX_EPOCH + Duration::from_nanos(1_800_000_000_123_456_789);
         let anchor = Anchor { monotonic: Instant::now(), wall };
-        Self::open_at(anchor, limits, targets, None)
+        Self::start_at(anchor, limits, targets, None)
     }
 
     /// Opens at that time and with that budget.
-    pub(super) fn open_at(
+    pub(super) fn start_at(
         anchor: Anchor,
         limits: &Schedule,
         targets: Vec<Arc<Target>>,
         budget: Option<Arc<Budget>>,
     ) -> Self {
-        let stage = Arc::new(Stage { budget, ..Stage::new(anchor) });
-        let mut scheduler = Scheduler::new(Arc::clone(&stage), anchor, limits);
+        let work = Arc::new(ScriptedWork { budget, ..ScriptedWork::new(anchor) });
+        let mut scheduler = Scheduler::new(Arc::clone(&work), anchor, limits);
         scheduler.apply(limits, targets);
-        Self { stage, anchor, scheduler }
+        Self { work, anchor, scheduler }
     }
 
     /// Sleeps until this long after the opening.
@@ -211,7 +211,7 @@ impl Theatre {
     }
 
     pub(super) fn entries(&self, name: &str) -> Vec<Entry> {
-        self.stage.entries.lock().unwrap().get(name).cloned().unwrap_or_default()
+        self.work.entries.lock().unwrap().get(name).cloned().unwrap_or_default()
     }
 
     /// Follows a probe through all events. Checks that each slot since the opening is run or
@@ -254,7 +254,7 @@ impl Theatre {
                 }
                 Event::Started { lag } => {
                     assert!(!running, "{}: runs overlap", probe.name);
-                    assert_eq!(self.anchor.moment(at).minus(lag), due(next), "{}", probe.name);
+                    assert_eq!(self.anchor.timestamp(at).minus(lag), due(next), "{}", probe.name);
                     running = true;
                     next += 1;
                     account.runs += 1;
@@ -266,7 +266,7 @@ impl Theatre {
                 }
             }
         }
-        let now = self.anchor.moment(Instant::now());
+        let now = self.anchor.timestamp(Instant::now());
         // A slot that is waiting for a permit, or that passes during a run, is not accounted for
         // yet.
         let is_pending = due(next) > now.minus(plan.lateness().max(TIMER));
@@ -280,7 +280,7 @@ impl Theatre {
     }
 
     /// Returns the next run and whether it is due to backoff, as last reported.
-    pub(super) fn told(&self, name: &str) -> (Moment, bool) {
+    pub(super) fn last_reported(&self, name: &str) -> (Timestamp, bool) {
         let waiting = self.entries(name).into_iter().rev().find_map(|entry| match entry.event {
             Event::Waiting { next_run, backoff_until } => Some((next_run, backoff_until)),
             _ => None,
@@ -288,7 +288,7 @@ impl Theatre {
         let (next_run, backoff_until) = waiting.unwrap();
         assert!(backoff_until.is_none_or(|until| until == next_run));
         let since_1970 = next_run.duration_since(SystemTime::UNIX_EPOCH).unwrap();
-        (Moment(0).plus(since_1970), backoff_until.is_some())
+        (Timestamp(0).plus(since_1970), backoff_until.is_some())
     }
 }
 

@@ -36,17 +36,17 @@ const BURST: u32 = 5;
 
 /// Maximum time between handing a request to the connection and its arrival at the server. A slower
 /// request counts as sent this much later.
-const MOST_ON_THE_WAY: Duration = Duration::from_secs(1);
+const MAX_TRANSIT_TIME: Duration = Duration::from_secs(1);
 
 /// Rate limits of all providers that have one.
 #[derive(Debug, Default)]
-pub(super) struct Pacing {
-    lanes: Mutex<HashMap<String, Lane>>,
+pub(super) struct RateLimiter {
+    queues: Mutex<HashMap<String, ProviderQueue>>,
 }
 
 /// Time at which a probe's last run was admitted, `None` if there was none, and its name. The
-/// smallest rank goes first.
-type Rank = (Option<Instant>, String);
+/// smallest priority goes first.
+type Priority = (Option<Instant>, String);
 
 /// Runs of a probe before its provider was rate limited here.
 #[derive(Clone, Copy, Debug)]
@@ -61,27 +61,27 @@ impl Runs {
     /// scheduled before it.
     fn of_last_minute(self) -> impl Iterator<Item = Duration> {
         let before = move |age: &Duration| age.checked_add(self.interval);
-        iter::successors(self.last, before).take_while(|age| *age <= MINUTE + MOST_ON_THE_WAY)
+        iter::successors(self.last, before).take_while(|age| *age <= MINUTE + MAX_TRANSIT_TIME)
     }
 }
 
 /// Requests of one provider.
 #[derive(Debug)]
-struct Lane {
+struct ProviderQueue {
     bucket: Bucket,
     /// Waiting probes, each at most once.
-    waiting: BTreeMap<Rank, oneshot::Sender<()>>,
+    waiting: BTreeMap<Priority, oneshot::Sender<()>>,
     /// Time of the last admission, by probe.
     last: HashMap<String, Instant>,
     /// Probes that were skipped since their last run.
-    passed_over: BTreeSet<Rank>,
+    skipped: BTreeSet<Priority>,
     /// Next slot and its latest start, by skipped probe.
     due_again: HashMap<String, (Instant, Instant)>,
     /// Notifies waiting probes that the time of their admission may have changed.
     changed: Arc<Notify>,
 }
 
-impl Pacing {
+impl RateLimiter {
     /// Applies the configured rate limits. Requests sent before still count, also those before a
     /// restart: each probe comes with the age of its last run, if it is known.
     pub(super) fn set<'a>(&self, probes: impl Iterator<Item = (&'a Arc<Probe>, Option<Duration>)>) {
@@ -97,18 +97,18 @@ impl Pacing {
                     .insert(&probe.name, runs);
             }
         }
-        let mut lanes = self.lock();
+        let mut queues = self.lock();
         // A provider that a reload restores within a minute keeps its count.
-        lanes.retain(|name, lane| names.contains_key(name.as_str()) || lane.is_used(now));
+        queues.retain(|name, queue| names.contains_key(name.as_str()) || queue.is_used(now));
         for (provider, (pace, probes)) in names {
-            let new = || Lane::after(pace, &probes, now);
-            let lane = lanes.entry(provider.to_owned()).or_insert_with(new);
-            lane.bucket.pace = pace;
-            lane.last.retain(|name, _| probes.contains_key(name.as_str()));
-            lane.passed_over.retain(|(_, name)| probes.contains_key(name.as_str()));
-            lane.due_again.retain(|name, _| probes.contains_key(name.as_str()));
-            lane.let_in(now);
-            lane.changed.notify_waiters();
+            let new = || ProviderQueue::after_restart(pace, &probes, now);
+            let queue = queues.entry(provider.to_owned()).or_insert_with(new);
+            queue.bucket.pace = pace;
+            queue.last.retain(|name, _| probes.contains_key(name.as_str()));
+            queue.skipped.retain(|(_, name)| probes.contains_key(name.as_str()));
+            queue.due_again.retain(|name, _| probes.contains_key(name.as_str()));
+            queue.admit(now);
+            queue.changed.notify_waiters();
         }
     }
 
@@ -119,7 +119,7 @@ impl Pacing {
         loop {
             // Registered before the check, so that no change is missed.
             let change = changed.notified();
-            let next = self.look(&probe.provider.name);
+            let next = self.admit_waiting(&probe.provider.name);
             select! {
                 biased;
                 turn = &mut turn => {
@@ -136,52 +136,55 @@ impl Pacing {
     }
 
     /// Records that the probe was skipped, and when it is due again.
-    pub(super) fn pass_over(&self, probe: &Probe, due: Instant, lateness: Duration) {
-        if let Some(lane) = self.lock().get_mut(&probe.provider.name) {
-            lane.passed_over.insert(lane.rank(&probe.name));
-            lane.due_again.insert(probe.name.clone(), (due, due + lateness));
+    pub(super) fn record_skip(&self, probe: &Probe, due: Instant, lateness: Duration) {
+        if let Some(queue) = self.lock().get_mut(&probe.provider.name) {
+            queue.skipped.insert(queue.priority(&probe.name));
+            queue.due_again.insert(probe.name.clone(), (due, due + lateness));
         }
     }
 
     /// Queues the probe. Returns `None` if its provider has no rate limit.
-    fn enter(self: &Arc<Self>, probe: &Probe) -> Option<(oneshot::Receiver<()>, Held)> {
+    fn enter(self: &Arc<Self>, probe: &Probe) -> Option<(oneshot::Receiver<()>, PermitInner)> {
         probe.provider.requests_per_minute.filter(|_| probe.is_rate_limited())?;
         let (sender, turn) = oneshot::channel();
-        let mut lanes = self.lock();
-        let lane = lanes.get_mut(&probe.provider.name)?;
-        let rank = lane.rank(&probe.name);
-        lane.waiting.insert(rank.clone(), sender);
-        lane.let_in(Instant::now());
+        let mut queues = self.lock();
+        let queue = queues.get_mut(&probe.provider.name)?;
+        let priority = queue.priority(&probe.name);
+        queue.waiting.insert(priority.clone(), sender);
+        queue.admit(Instant::now());
         let provider = probe.provider.name.clone();
-        let changed = Arc::clone(&lane.changed);
-        Some((turn, Held { pacing: Arc::clone(self), provider, changed, rank, state: State::Waiting }))
+        let changed = Arc::clone(&queue.changed);
+        Some((
+            turn,
+            PermitInner { limiter: Arc::clone(self), provider, changed, priority, state: State::Waiting },
+        ))
     }
 
     /// Admits all probes that may run. Returns when to check again.
-    fn look(&self, provider: &str) -> Instant {
+    fn admit_waiting(&self, provider: &str) -> Instant {
         let now = Instant::now();
-        let mut lanes = self.lock();
-        lanes.get_mut(provider).map_or(now + MINUTE, |lane| {
-            lane.let_in(now);
-            lane.bucket.next_change(now)
+        let mut queues = self.lock();
+        queues.get_mut(provider).map_or(now + MINUTE, |queue| {
+            queue.admit(now);
+            queue.bucket.next_change(now)
         })
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<String, Lane>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, ProviderQueue>> {
         // Nothing panics while the lock is held.
-        self.lanes.lock().unwrap_or_else(PoisonError::into_inner)
+        self.queues.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Lane {
-    /// Creates the lane of a provider after a restart, from the last runs of its probes.
-    fn after(pace: u32, probes: &BTreeMap<&str, Runs>, now: Instant) -> Self {
+impl ProviderQueue {
+    /// Creates the queue of a provider after a restart, from the last runs of its probes.
+    fn after_restart(pace: u32, probes: &BTreeMap<&str, Runs>, now: Instant) -> Self {
         let began = |(name, runs): (&&str, &Runs)| Some(((*name).to_owned(), now.checked_sub(runs.last?)?));
         Self {
-            bucket: Bucket::after(pace, probes.values(), now),
+            bucket: Bucket::after_restart(pace, probes.values(), now),
             waiting: BTreeMap::new(),
             last: probes.iter().filter_map(began).collect(),
-            passed_over: BTreeSet::new(),
+            skipped: BTreeSet::new(),
             due_again: HashMap::new(),
             changed: Arc::default(),
         }
@@ -192,24 +195,24 @@ impl Lane {
         !self.waiting.is_empty() || self.bucket.is_used(now)
     }
 
-    fn rank(&self, probe: &str) -> Rank {
+    fn priority(&self, probe: &str) -> Priority {
         (self.last.get(probe).copied(), probe.to_owned())
     }
 
-    /// Admits probes by rank, as long as there is capacity beyond what is reserved.
-    fn let_in(&mut self, now: Instant) {
-        while let Some((rank, _)) = self.waiting.first_key_value() {
+    /// Admits probes by priority, as long as there is capacity beyond what is reserved.
+    fn admit(&mut self, now: Instant) {
+        while let Some((priority, _)) = self.waiting.first_key_value() {
             let Free { at_once, in_minute } = self.bucket.free(now);
             let step = self.bucket.step();
-            if self.kept_before(rank, now..=now + step, at_once) >= at_once
-                || self.kept_before(rank, now..=now + MINUTE, in_minute) >= in_minute
+            if self.reserved_before(priority, now..=now + step, at_once) >= at_once
+                || self.reserved_before(priority, now..=now + MINUTE, in_minute) >= in_minute
             {
                 return;
             }
-            let Some((rank, turn)) = self.waiting.pop_first() else { return };
-            self.passed_over.remove(&rank);
-            self.due_again.remove(&rank.1);
-            self.last.insert(rank.1, now);
+            let Some((priority, turn)) = self.waiting.pop_first() else { return };
+            self.skipped.remove(&priority);
+            self.due_again.remove(&priority.1);
+            self.last.insert(priority.1, now);
             self.bucket.take(now);
             // A probe that has just left the queue drops its permit next, which returns the
             // capacity.
@@ -217,19 +220,19 @@ impl Lane {
         }
     }
 
-    /// Returns how many probes before `rank` have capacity reserved within that time, counted up to
+    /// Returns how many probes before `priority` have capacity reserved within that time, counted up to
     /// `most`.
-    fn kept_before(&self, rank: &Rank, time: RangeInclusive<Instant>, most: u32) -> u32 {
-        let comes = |(_, probe): &&Rank| {
+    fn reserved_before(&self, priority: &Priority, time: RangeInclusive<Instant>, most: u32) -> u32 {
+        let comes = |(_, probe): &&Priority| {
             self.due_again.get(probe).is_some_and(|(due, until)| until >= time.start() && due <= time.end())
         };
-        let kept = self.passed_over.range(..rank).filter(comes).take(most as usize).count();
+        let kept = self.skipped.range(..priority).filter(comes).take(most as usize).count();
         u32::try_from(kept).unwrap_or(most)
     }
 
     /// Reverts the admission of a probe.
-    fn give_back(&mut self, rank: &Rank) {
-        let (last, name) = rank;
+    fn give_back(&mut self, priority: &Priority) {
+        let (last, name) = priority;
         match last {
             Some(last) => self.last.insert(name.clone(), *last),
             None => self.last.remove(name),
@@ -240,14 +243,14 @@ impl Lane {
 
 /// Permission to send one request. It is empty if the provider has no rate limit.
 #[derive(Debug)]
-pub(super) struct Permit(Option<Held>);
+pub(super) struct Permit(Option<PermitInner>);
 
 #[derive(Debug)]
-struct Held {
-    pacing: Arc<Pacing>,
+struct PermitInner {
+    limiter: Arc<RateLimiter>,
     provider: String,
     changed: Arc<Notify>,
-    rank: Rank,
+    priority: Priority,
     state: State,
 }
 
@@ -266,43 +269,43 @@ enum State {
 impl Permit {
     /// Marks the permit as used, when the run begins.
     pub(super) fn begin(&mut self) {
-        if let Some(held) = &mut self.0 {
-            held.state = State::Begun(Instant::now());
+        if let Some(inner) = &mut self.0 {
+            inner.state = State::Begun(Instant::now());
         }
     }
 
     /// Records when the request was sent, after the run.
     pub(super) fn end(mut self, outcome: &Outcome) {
-        if let Some(held) = &mut self.0
-            && let State::Begun(begun) = held.state
+        if let Some(inner) = &mut self.0
+            && let State::Begun(begun) = inner.state
         {
             let phases = outcome.phases;
             let before = phases.resolve + phases.connect + phases.tls;
-            let sent = begun + before + phases.processing.min(MOST_ON_THE_WAY);
+            let sent = begun + before + phases.processing.min(MAX_TRANSIT_TIME);
             // Never later than now, even if the outcome is wrong.
-            held.state = State::Sent(sent.min(Instant::now()));
+            inner.state = State::Sent(sent.min(Instant::now()));
         }
     }
 }
 
-impl Drop for Held {
+impl Drop for PermitInner {
     fn drop(&mut self) {
         let now = Instant::now();
-        let mut lanes = self.pacing.lock();
-        let Some(lane) = lanes.get_mut(&self.provider) else { return };
+        let mut queues = self.limiter.lock();
+        let Some(queue) = queues.get_mut(&self.provider) else { return };
         match self.state {
             State::Waiting => {
-                let waited = lane.waiting.remove(&self.rank).is_some();
+                let waited = queue.waiting.remove(&self.priority).is_some();
                 if !waited {
-                    lane.give_back(&self.rank);
+                    queue.give_back(&self.priority);
                 }
             }
-            State::Unused => lane.give_back(&self.rank),
+            State::Unused => queue.give_back(&self.priority),
             // The run was aborted, and may have just sent its request.
-            State::Begun(_) => lane.bucket.sent(now),
-            State::Sent(at) => lane.bucket.sent(at),
+            State::Begun(_) => queue.bucket.sent(now),
+            State::Sent(at) => queue.bucket.sent(at),
         }
-        lane.let_in(now);
+        queue.admit(now);
         self.changed.notify_waiters();
     }
 }
@@ -336,12 +339,12 @@ impl Bucket {
 
     /// Restores a bucket after a restart from each probe's last run. The slots before it may have
     /// been runs too. At most `pace` requests count, the latest ones, which count the longest.
-    fn after<'a>(pace: u32, runs: impl Iterator<Item = &'a Runs>, now: Instant) -> Self {
+    fn after_restart<'a>(pace: u32, runs: impl Iterator<Item = &'a Runs>, now: Instant) -> Self {
         let mut ages: Vec<_> = runs.flat_map(|runs| runs.of_last_minute()).collect();
         ages.sort_unstable();
         ages.truncate(pace as usize);
         // Each may have been sent this much later than its run began.
-        let until = |age| Reverse(now + (MINUTE + MOST_ON_THE_WAY).saturating_sub(age));
+        let until = |age| Reverse(now + (MINUTE + MAX_TRANSIT_TIME).saturating_sub(age));
         Self { counts_until: ages.into_iter().map(until).collect(), ..Self::new(pace, now) }
     }
 
