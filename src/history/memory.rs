@@ -38,11 +38,11 @@ pub struct ProbeHistory {
     pub probe: Arc<Probe>,
     /// The equivalent `curl` command; empty if the probe sends no request.
     pub curl: String,
-    kept: Arc<Mutex<Kept>>,
+    kept: Arc<Mutex<Buffers>>,
 }
 
 #[derive(Debug, Default)]
-struct Kept {
+struct Buffers {
     runs: VecDeque<Arc<Run>>,
     pairs: VecDeque<Pair>,
     failing_since: Option<SystemTime>,
@@ -50,7 +50,7 @@ struct Kept {
     latest: Option<Arc<Outcome>>,
     whole: VecDeque<Arc<Outcome>>,
     /// Zero for a probe that no page shows.
-    most_whole: usize,
+    max_whole: usize,
     waiting: Waiting,
     skipped: Option<SkippedRuns>,
 }
@@ -110,12 +110,12 @@ impl History {
     /// name, provider, check and model are unchanged.
     pub fn configure(&self, config: &Config, curl: impl Fn(&Probe) -> String) {
         let old = self.all();
-        let most_whole = whole_per_probe(config.probes.len());
+        let max_whole = whole_per_probe(config.probes.len());
         let new = config.probes.iter().map(|probe| {
             let kept = old.get(&probe.name).filter(|old| old.probe.subject() == probe.subject());
             let kept = kept.map(|old| Arc::clone(&old.kept)).unwrap_or_default();
             let history = ProbeHistory { probe: Arc::clone(probe), curl: curl(probe), kept };
-            history.kept().share(most_whole);
+            history.kept().share(max_whole);
             (probe.name.clone(), Arc::new(history))
         });
         let new = Arc::new(new.collect());
@@ -176,8 +176,8 @@ impl ProbeHistory {
             if outcome.success() { outcome.balance } else { outcome.balance.or(kept.last_reported.balance) };
         kept.last_reported.status_page.clone_from(&outcome.status_page);
         kept.latest = Some(Arc::clone(outcome));
-        let most_whole = kept.most_whole;
-        push(&mut kept.whole, Arc::clone(outcome), most_whole);
+        let max_whole = kept.max_whole;
+        push(&mut kept.whole, Arc::clone(outcome), max_whole);
         kept.skipped = None;
     }
 
@@ -189,7 +189,7 @@ impl ProbeHistory {
     /// Counts skipped runs.
     pub fn add_skipped(&self, cause: SkipCause, runs: u64) {
         let mut kept = self.kept();
-        let before = kept.skipped.map_or(0, |held| held.runs);
+        let before = kept.skipped.map_or(0, |skipped| skipped.runs);
         kept.skipped = Some(SkippedRuns { cause, runs: before + runs });
     }
 
@@ -212,16 +212,16 @@ impl ProbeHistory {
         self.kept().whole.iter().cloned().collect()
     }
 
-    fn kept(&self) -> MutexGuard<'_, Kept> {
+    fn kept(&self) -> MutexGuard<'_, Buffers> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Kept {
+impl Buffers {
     /// Sets the number of complete runs to keep.
-    fn share(&mut self, most_whole: usize) {
-        self.most_whole = most_whole;
-        let gone = self.whole.len().saturating_sub(most_whole);
+    fn share(&mut self, max_whole: usize) {
+        self.max_whole = max_whole;
+        let gone = self.whole.len().saturating_sub(max_whole);
         self.whole.drain(..gone);
     }
 }

@@ -45,8 +45,8 @@ pub struct Counters {
 }
 
 impl Counters {
-    fn add(&self, fate: WriteResult, lines: u64) {
-        let counter = match fate {
+    fn add(&self, result: WriteResult, lines: u64) {
+        let counter = match result {
             WriteResult::Written => &self.written,
             WriteResult::Dropped => &self.dropped,
             WriteResult::Failed => &self.errors,
@@ -99,8 +99,8 @@ impl<T: Send + 'static> LineWriter<T> {
     ) -> io::Result<Self> {
         let counted = counters.clone();
         let write = move |line| {
-            let mut line_fate = Counted(&counted, WriteResult::Failed);
-            line_fate.1 = write(line);
+            let mut line_result = Counted(&counted, WriteResult::Failed);
+            line_result.1 = write(line);
         };
         let observed = (Arc::clone(&counters.restarts), counters.clock.clone());
         let writer = Writer::start(thread_name, VecDeque::new(), gathering, observed, write)?;
@@ -223,7 +223,7 @@ mod tests {
             })
             .unwrap();
         let wait_until_gathering = || {
-            while !lines.writer.look(|_, gathering| gathering) {
+            while !lines.writer.inspect(|_, gathering| gathering) {
                 thread::yield_now();
             }
         };
@@ -231,7 +231,7 @@ mod tests {
         assert_eq!(written.recv(), Ok(0), "the first line is written immediately");
         wait_until_gathering();
         (1..CAPACITY / 2).for_each(|line| lines.push(line));
-        assert_eq!(lines.writer.look(|waiting, _| waiting.len()), CAPACITY / 2 - 1);
+        assert_eq!(lines.writer.inspect(|waiting, _| waiting.len()), CAPACITY / 2 - 1);
         lines.push(CAPACITY / 2);
         assert!(
             (1..=CAPACITY / 2).all(|line| written.recv() == Ok(line)),

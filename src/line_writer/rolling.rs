@@ -21,7 +21,7 @@ use super::queue::WriteResult;
 
 /// Delay before a failed file is retried, and interval at which an open file is checked for
 /// replacement.
-const PAUSE: Duration = Duration::from_secs(1);
+const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Location, naming, number and size of the files of one kind.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -82,10 +82,10 @@ struct Current {
     /// Whether the last line is incomplete, because an earlier write was cut short.
     torn: bool,
     /// Whether old files have been removed.
-    alone: bool,
+    old_removed: bool,
     /// Whether the size limit has been logged.
     full: bool,
-    looked_at: Instant,
+    checked_at: Instant,
 }
 
 impl RollingFile {
@@ -118,13 +118,13 @@ impl RollingFile {
             return WriteResult::Failed;
         }
         match self.try_write(line, time, now) {
-            Ok(fate) => {
+            Ok(result) => {
                 self.retry_at = None;
-                if fate == WriteResult::Written && !self.healthy {
+                if result == WriteResult::Written && !self.healthy {
                     self.healthy = true;
                     tracing::info!(file = %self.files.path(time).display(), "File writable again");
                 }
-                fate
+                result
             }
             Err(error) => {
                 if let Some(current) = &self.current {
@@ -133,7 +133,7 @@ impl RollingFile {
                 // Reopen the file: this recovers from a full disk or a stale mount, and detects an
                 // incomplete line.
                 self.current = None;
-                self.retry_at = Some(now + PAUSE);
+                self.retry_at = Some(now + RETRY_INTERVAL);
                 if self.healthy {
                     self.healthy = false;
                     tracing::warn!(file = %self.files.path(time).display(), %error, "Failed to write file");
@@ -145,12 +145,12 @@ impl RollingFile {
 
     fn try_write(&mut self, line: &[u8], time: SystemTime, now: Instant) -> io::Result<WriteResult> {
         let period = self.files.period.index(time);
-        let open = |current: &mut Current| current.period == period && current.still_there(now);
+        let open = |current: &mut Current| current.period == period && current.is_current(now);
         if !self.current.as_mut().is_some_and(open) {
             self.current = Some(Current::open(&self.files, time, now)?);
         }
         let current = self.current.as_mut().expect("opened just above where it was not");
-        if !mem::replace(&mut current.alone, true) {
+        if !mem::replace(&mut current.old_removed, true) {
             current.remove_old(&self.files);
         }
         current.write(line, self.files.max_size)
@@ -173,7 +173,7 @@ impl LogFiles {
     }
 
     /// Returns whether a file name belongs to this kind of file, with hourly or daily rotation.
-    fn owns(&self, name: &str) -> bool {
+    fn matches(&self, name: &str) -> bool {
         let date = name.strip_prefix(self.prefix).and_then(|rest| rest.strip_prefix('.'));
         date.is_some_and(|date| {
             let shape: String = date.chars().map(|c| if c.is_ascii_digit() { '0' } else { c }).collect();
@@ -221,19 +221,19 @@ impl Current {
             period: files.period.index(time),
             size,
             torn: last != [b'\n'],
-            alone: false,
+            old_removed: false,
             full: false,
-            looked_at: now,
+            checked_at: now,
         })
     }
 
     /// Checks once a second whether the path still refers to this file. Lines written to a file
     /// that was removed or moved would be lost unnoticed.
-    fn still_there(&mut self, now: Instant) -> bool {
-        if now.saturating_duration_since(self.looked_at) < PAUSE {
+    fn is_current(&mut self, now: Instant) -> bool {
+        if now.saturating_duration_since(self.checked_at) < RETRY_INTERVAL {
             return true;
         }
-        self.looked_at = now;
+        self.checked_at = now;
         fs::metadata(&self.path).is_ok_and(|there| identity(&there) == self.identity)
     }
 
@@ -281,7 +281,7 @@ impl Current {
         let Ok(entries) = fs::read_dir(&files.directory) else { return };
         let mut names: Vec<String> = entries
             .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
-            .filter(|name| files.owns(name) && Path::new(name).file_name() != self.path.file_name())
+            .filter(|name| files.matches(name) && Path::new(name).file_name() != self.path.file_name())
             .collect();
         names.sort_unstable();
         let (earlier, later): (Vec<_>, Vec<_>) =

@@ -158,9 +158,9 @@ impl<I: Inbox> Writer<I> {
 
     /// Inspects the inbox, and whether the thread is gathering.
     #[cfg(test)]
-    pub(crate) fn look<R>(&self, look: impl FnOnce(&I, bool) -> R) -> R {
+    pub(crate) fn inspect<R>(&self, inspect: impl FnOnce(&I, bool) -> R) -> R {
         let state = self.shared.lock();
-        look(&state.inbox, state.gathering)
+        inspect(&state.inbox, state.gathering)
     }
 }
 

@@ -109,8 +109,8 @@ impl Logging {
         let (filter_layer, filter) = reload::Layer::new(EnvFilter::try_new(&log.filter)?);
         let counters = LoggingCounters::default();
         let outputs = Outputs { format: log.format, stderr: None, file: None };
-        let (outputs, retired) = (RwLock::new(outputs), DrainingWriters::default());
-        let shared = Arc::new(Shared { stderr_kind, stderr, counters, outputs, retired });
+        let (outputs, draining) = (RwLock::new(outputs), DrainingWriters::default());
+        let shared = Arc::new(Shared { stderr_kind, stderr, counters, outputs, draining });
         // An unwritable file loses lines, which are counted, but does not prevent the start.
         shared.commit(shared.prepare(log, |files| Ok(RollingFile::new(files)))?);
         let printer = Printer(Arc::clone(&shared));
@@ -146,7 +146,7 @@ impl Logging {
         for lines in outputs.stderr.iter().chain(files) {
             lines.stop(end.saturating_duration_since(Instant::now()));
         }
-        self.shared.retired.stop(end);
+        self.shared.draining.stop(end);
     }
 }
 
@@ -156,7 +156,7 @@ struct Shared {
     stderr: File,
     counters: LoggingCounters,
     outputs: RwLock<Outputs>,
-    retired: DrainingWriters<Vec<u8>>,
+    draining: DrainingWriters<Vec<u8>>,
 }
 
 /// Outputs of a new configuration.
@@ -220,7 +220,7 @@ impl Shared {
         }
         drop(outputs);
         for lines in replaced {
-            self.retired.add(lines);
+            self.draining.add(lines);
         }
     }
 

@@ -25,16 +25,16 @@ pub(super) struct Line {
     level: Level,
     target: &'static str,
     message: String,
-    fields: Vec<(&'static str, Shown)>,
+    fields: Vec<(&'static str, FieldValue)>,
 }
 
 /// Value of a field.
 #[derive(Debug)]
-enum Shown {
+enum FieldValue {
     /// A string, which text output quotes.
     Text(String),
     /// Output of `Display` or `Debug`, which is not quoted again.
-    Written(String),
+    Formatted(String),
     /// A number or boolean.
     Plain(Value),
 }
@@ -87,9 +87,9 @@ impl Line {
         push(&mut text, format_args!(" {}: {}", self.target, OneLine(&self.message)));
         for (name, value) in &self.fields {
             match value {
-                Shown::Text(value) => push(&mut text, format_args!(" {name}={value:?}")),
-                Shown::Written(value) => push(&mut text, format_args!(" {name}={}", OneLine(value))),
-                Shown::Plain(value) => push(&mut text, format_args!(" {name}={value}")),
+                FieldValue::Text(value) => push(&mut text, format_args!(" {name}={value:?}")),
+                FieldValue::Formatted(value) => push(&mut text, format_args!(" {name}={}", OneLine(value))),
+                FieldValue::Plain(value) => push(&mut text, format_args!(" {name}={value}")),
             }
         }
         text.push('\n');
@@ -119,8 +119,8 @@ impl Line {
         for (name, value) in &self.fields {
             push(&mut json, format_args!(",{}:", quoted(name)));
             match value {
-                Shown::Text(value) | Shown::Written(value) => json.push_str(&quoted(value)),
-                Shown::Plain(value) => push(&mut json, format_args!("{value}")),
+                FieldValue::Text(value) | FieldValue::Formatted(value) => json.push_str(&quoted(value)),
+                FieldValue::Plain(value) => push(&mut json, format_args!("{value}")),
             }
         }
         json.push_str("}\n");
@@ -131,24 +131,24 @@ impl Line {
 impl Visit for Line {
     fn record_str(&mut self, field: &Field, value: &str) {
         if field.name() == "message" {
-            self.message = cut(value.to_owned());
+            self.message = truncate(value.to_owned());
         } else {
-            self.fields.push((field.name(), Shown::Text(cut(value.to_owned()))));
+            self.fields.push((field.name(), FieldValue::Text(truncate(value.to_owned()))));
         }
     }
 
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        let value = written(format_args!("{value:?}"));
+        let value = format(format_args!("{value:?}"));
         if field.name() == "message" {
             self.message = value;
         } else {
-            self.fields.push((field.name(), Shown::Written(value)));
+            self.fields.push((field.name(), FieldValue::Formatted(value)));
         }
     }
 
     /// Records an error with its sources, because the outermost message alone is rarely enough.
     fn record_error(&mut self, field: &Field, value: &(dyn Error + 'static)) {
-        let mut text = written(format_args!("{value}"));
+        let mut text = format(format_args!("{value}"));
         let mut cause = value.source();
         while let Some(error) = cause
             && text.len() < MAX_VALUE
@@ -156,23 +156,23 @@ impl Visit for Line {
             push(&mut text, format_args!(": {error}"));
             cause = error.source();
         }
-        self.fields.push((field.name(), Shown::Written(cut(text))));
+        self.fields.push((field.name(), FieldValue::Formatted(truncate(text))));
     }
 
     fn record_f64(&mut self, field: &Field, value: f64) {
-        self.fields.push((field.name(), Shown::Plain(value.into())));
+        self.fields.push((field.name(), FieldValue::Plain(value.into())));
     }
 
     fn record_i64(&mut self, field: &Field, value: i64) {
-        self.fields.push((field.name(), Shown::Plain(value.into())));
+        self.fields.push((field.name(), FieldValue::Plain(value.into())));
     }
 
     fn record_u64(&mut self, field: &Field, value: u64) {
-        self.fields.push((field.name(), Shown::Plain(value.into())));
+        self.fields.push((field.name(), FieldValue::Plain(value.into())));
     }
 
     fn record_bool(&mut self, field: &Field, value: bool) {
-        self.fields.push((field.name(), Shown::Plain(value.into())));
+        self.fields.push((field.name(), FieldValue::Plain(value.into())));
     }
 }
 
@@ -192,13 +192,13 @@ fn push(text: &mut String, arguments: fmt::Arguments<'_>) {
     let _ = text.write_fmt(arguments);
 }
 
-fn written(arguments: fmt::Arguments<'_>) -> String {
+fn format(arguments: fmt::Arguments<'_>) -> String {
     let mut text = String::new();
     push(&mut text, arguments);
-    cut(text)
+    truncate(text)
 }
 
-fn cut(mut text: String) -> String {
+fn truncate(mut text: String) -> String {
     if text.len() > MAX_VALUE {
         let end = (0..=MAX_VALUE).rev().find(|&end| text.is_char_boundary(end));
         text.truncate(end.unwrap_or(0));

@@ -23,8 +23,8 @@ const GATHERING: Duration = Duration::from_millis(50);
 #[derive(Debug)]
 pub struct Records {
     /// `None` if the configuration has no log directory, so that no records are written.
-    current: RwLock<Option<(LogFiles, LineWriter<Given>)>>,
-    retired: DrainingWriters<Given>,
+    current: RwLock<Option<(LogFiles, LineWriter<FinishedRun>)>>,
+    draining: DrainingWriters<FinishedRun>,
     counters: Counters,
 }
 
@@ -34,14 +34,14 @@ pub struct RecordsChange(Change);
 
 #[derive(Debug)]
 enum Change {
-    Nothing,
-    To(LogFiles, LineWriter<Given>),
+    None,
+    WriteTo(LogFiles, LineWriter<FinishedRun>),
     /// Records are no longer written.
-    Nowhere,
+    Disabled,
 }
 
 /// A finished run in the queue.
-type Given = (Arc<Probe>, Arc<Outcome>);
+type FinishedRun = (Arc<Probe>, Arc<Outcome>);
 
 /// Failure to start or reconfigure the records.
 #[derive(Debug, thiserror::Error)]
@@ -59,11 +59,11 @@ impl Records {
     /// first record, so that an unwritable directory loses records, which are counted, but does not
     /// prevent the start.
     pub fn start(log: &Log) -> Result<Self, RecordsError> {
-        let (current, retired) = (RwLock::new(None), DrainingWriters::default());
-        let records = Self { current, retired, counters: Counters::default() };
+        let (current, draining) = (RwLock::new(None), DrainingWriters::default());
+        let records = Self { current, draining, counters: Counters::default() };
         if let Some(files) = files(log) {
             let lines = records.write_to(RollingFile::new(files.clone()))?;
-            records.commit(RecordsChange(Change::To(files, lines)));
+            records.commit(RecordsChange(Change::WriteTo(files, lines)));
         }
         Ok(records)
     }
@@ -74,30 +74,30 @@ impl Records {
         let files = files(log);
         let current = self.current.read().unwrap_or_else(PoisonError::into_inner);
         if current.as_ref().map(|(files, _)| files) == files.as_ref() {
-            return Ok(RecordsChange(Change::Nothing));
+            return Ok(RecordsChange(Change::None));
         }
         drop(current);
         Ok(RecordsChange(match files {
             Some(files) => {
                 let lines = self.write_to(RollingFile::open(files.clone())?)?;
-                Change::To(files, lines)
+                Change::WriteTo(files, lines)
             }
-            None => Change::Nowhere,
+            None => Change::Disabled,
         }))
     }
 
     /// Applies a prepared change. The old thread finishes its queue and ends by itself.
     pub fn commit(&self, change: RecordsChange) {
         let opened = match change.0 {
-            Change::Nothing => return,
-            Change::To(files, lines) => Some((files, lines)),
-            Change::Nowhere => None,
+            Change::None => return,
+            Change::WriteTo(files, lines) => Some((files, lines)),
+            Change::Disabled => None,
         };
         let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
         let replaced = mem::replace(&mut *current, opened);
         drop(current);
         if let Some((_, lines)) = replaced {
-            self.retired.add(lines);
+            self.draining.add(lines);
         }
     }
 
@@ -119,20 +119,25 @@ impl Records {
         if let Some((_, lines)) = &*self.current.read().unwrap_or_else(PoisonError::into_inner) {
             lines.stop(deadline);
         }
-        self.retired.stop(end);
+        self.draining.stop(end);
     }
 
-    fn write_to(&self, mut file: RollingFile) -> io::Result<LineWriter<Given>> {
+    fn write_to(&self, mut file: RollingFile) -> io::Result<LineWriter<FinishedRun>> {
         let mut line = Vec::new();
-        LineWriter::start("records", self.counters.clone(), GATHERING, move |(probe, outcome): Given| {
-            line.clear();
-            let record = Record { subject: probe.subject(), outcome: &outcome };
-            if serde_json::to_writer(&mut line, &record).is_err() {
-                return WriteResult::Failed;
-            }
-            line.push(b'\n');
-            file.write(&line)
-        })
+        LineWriter::start(
+            "records",
+            self.counters.clone(),
+            GATHERING,
+            move |(probe, outcome): FinishedRun| {
+                line.clear();
+                let record = Record { subject: probe.subject(), outcome: &outcome };
+                if serde_json::to_writer(&mut line, &record).is_err() {
+                    return WriteResult::Failed;
+                }
+                line.push(b'\n');
+                file.write(&line)
+            },
+        )
     }
 }
 
@@ -169,7 +174,7 @@ mod tests {
         outcome::{Api, Fault, Reason},
     };
 
-    const LONG: Duration = Duration::from_secs(60);
+    const TEST_TIMEOUT: Duration = Duration::from_secs(60);
 
     fn log(directory: Option<PathBuf>) -> Log {
         Log {
@@ -212,7 +217,7 @@ mod tests {
         for _ in 0..100 {
             records.push(Arc::clone(&probe), Arc::clone(&outcome));
         }
-        records.stop(LONG);
+        records.stop(TEST_TIMEOUT);
         let expected = serde_json::to_value(Record { subject: probe.subject(), outcome: &outcome }).unwrap();
         assert_eq!(lines(directory.path()), vec![expected; 100]);
         assert_eq!(records.counters().written.load(Ordering::Relaxed), 100);
@@ -242,7 +247,7 @@ mod tests {
         records.push(probe(), outcome());
         reconfigure(&second);
         records.push(probe(), outcome());
-        records.stop(LONG);
+        records.stop(TEST_TIMEOUT);
         assert_eq!(
             lines(&first).len(),
             4,
@@ -262,7 +267,7 @@ mod tests {
         for _ in 0..20_000 {
             records.push(Arc::clone(&probe), Arc::clone(&outcome));
         }
-        records.stop(LONG);
+        records.stop(TEST_TIMEOUT);
         let counters = records.counters();
         let [written, dropped, errors] =
             [&counters.written, &counters.dropped, &counters.errors].map(|c| c.load(Ordering::Relaxed));

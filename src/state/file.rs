@@ -148,7 +148,7 @@ pub(super) fn save(directory: &Path, kept: &PersistedState) -> io::Result<()> {
 fn create(directory: &Path) -> io::Result<File> {
     let path = directory.join(UNFINISHED);
     #[cfg(test)]
-    held_up(directory);
+    block_if_requested(directory);
     match fs::remove_file(&path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
@@ -158,12 +158,12 @@ fn create(directory: &Path) -> io::Result<File> {
 
 /// A FIFO of this name blocks writes, as a blocked disk does, until a reader opens it.
 #[cfg(test)]
-pub(super) const HOLD: &str = "hold";
+pub(super) const BLOCK: &str = "block";
 
 #[cfg(test)]
-fn held_up(directory: &Path) {
+fn block_if_requested(directory: &Path) {
     // Most tests have no such FIFO.
-    let _ = OpenOptions::new().write(true).open(directory.join(HOLD));
+    let _ = OpenOptions::new().write(true).open(directory.join(BLOCK));
 }
 
 /// Reads the file. Returns `None` if it does not exist. Links are not followed, and a FIFO does not

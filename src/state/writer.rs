@@ -29,7 +29,7 @@ const GATHERING: Duration = Duration::from_millis(250);
 /// a change is released once the change is on disk or cannot be written.
 pub struct StateWriter<T: Send + 'static> {
     writer: Writer<Pending<T>>,
-    held: Arc<Held<T>>,
+    held: Arc<HeldItems<T>>,
 }
 
 /// Changes and items that are not being written yet.
@@ -39,13 +39,13 @@ struct Pending<T> {
     changed: bool,
     /// Items to release once these changes are on disk.
     waiting: VecDeque<T>,
-    held: Arc<Held<T>>,
+    held: Arc<HeldItems<T>>,
 }
 
 /// Items whose changes are being written. An item is released while the queue is locked, so that
 /// every item is either in the queue or released. If both locks are needed, the inbox is locked
 /// first.
-struct Held<T> {
+struct HeldItems<T> {
     queue: Mutex<VecDeque<T>>,
     release: Box<dyn Fn(T) + Send + Sync>,
     counters: Counters,
@@ -61,7 +61,7 @@ impl<T: Send + 'static> StateWriter<T> {
     ) -> io::Result<Self> {
         let (release, counters) = (Box::new(release), Counters::default());
         let observed = (Arc::clone(&counters.restarts), counters.clock.clone());
-        let held = Arc::new(Held { queue: Mutex::default(), release, counters });
+        let held = Arc::new(HeldItems { queue: Mutex::default(), release, counters });
         let (changes, waiting) = (Changes::default(), VecDeque::new());
         let pending = Pending { changes, changed: true, waiting, held: Arc::clone(&held) };
         let mut file = StateFile { directory, kept, failing: false };
@@ -170,7 +170,7 @@ impl<T: Send + 'static> Inbox for Pending<T> {
     }
 }
 
-impl<T> Held<T> {
+impl<T> HeldItems<T> {
     fn lock(&self) -> MutexGuard<'_, VecDeque<T>> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -227,19 +227,19 @@ mod tests {
     use rustix::fs::{CWD, FileType, Mode, mknodat};
 
     use super::{
-        super::file::{HOLD, PersistedProbe, load},
+        super::file::{BLOCK, PersistedProbe, load},
         *,
     };
     use crate::outcome::{Check, Subject};
 
-    const LONG: Duration = Duration::from_secs(60);
+    const TEST_TIMEOUT: Duration = Duration::from_secs(60);
 
     fn identity(probe: &str) -> Arc<Identity> {
         Arc::new(Identity::new(Subject { probe, provider: "groq", check: Check::Chat, model: None }))
     }
 
-    /// A keeper whose released items arrive here, each with the content of the disk at that time.
-    fn keeper(directory: &Path) -> (StateWriter<u32>, mpsc::Receiver<(u32, PersistedState)>) {
+    /// A writer whose released items arrive here, each with the content of the disk at that time.
+    fn started_writer(directory: &Path) -> (StateWriter<u32>, mpsc::Receiver<(u32, PersistedState)>) {
         let (sender, released) = mpsc::channel();
         let place = directory.to_owned();
         let release = move |number| {
@@ -251,15 +251,15 @@ mod tests {
     #[test]
     fn items_are_released_in_order_after_their_write() {
         let directory = tempfile::tempdir().unwrap();
-        let (keeper, released) = keeper(directory.path());
+        let (state, released) = started_writer(directory.path());
         let who = identity("p");
         for number in 0..1000_u32 {
             let backoff = PersistedBackoff { until: None, step: number.into() };
-            keeper.set_backoff(&who, Some(backoff));
-            keeper.set_spending(|| PersistedSpending { day: 1, usd: 0.0, tokens: number.into() });
-            keeper.record_run(&who, SystemTime::UNIX_EPOCH, number == 7, number);
+            state.set_backoff(&who, Some(backoff));
+            state.set_spending(|| PersistedSpending { day: 1, usd: 0.0, tokens: number.into() });
+            state.record_run(&who, SystemTime::UNIX_EPOCH, number == 7, number);
         }
-        keeper.stop(LONG);
+        state.stop(TEST_TIMEOUT);
         for expected in 0..1000_u32 {
             let (number, kept) = released.try_recv().unwrap();
             assert_eq!(number, expected);
@@ -275,10 +275,10 @@ mod tests {
     #[test]
     fn item_is_released_after_earlier_changes() {
         let directory = tempfile::tempdir().unwrap();
-        let (keeper, released) = keeper(directory.path());
-        keeper.set_backoff(&identity("p"), Some(PersistedBackoff { until: None, step: 4 }));
-        keeper.release_after_write(1);
-        let (_, kept) = released.recv_timeout(LONG).unwrap();
+        let (state, released) = started_writer(directory.path());
+        state.set_backoff(&identity("p"), Some(PersistedBackoff { until: None, step: 4 }));
+        state.release_after_write(1);
+        let (_, kept) = released.recv_timeout(TEST_TIMEOUT).unwrap();
         let probe = kept.probes[&identity("p")];
         assert_eq!((probe.backoff.unwrap().step, probe.last_run), (4, None));
     }
@@ -291,15 +291,18 @@ mod tests {
             assert!(number != 2, "on purpose");
             let _ = sender.send(number);
         };
-        let keeper =
+        let state =
             StateWriter::start(directory.path().to_owned(), PersistedState::default(), release).unwrap();
         for number in 1..=3 {
-            keeper.record_run(&identity("p"), SystemTime::UNIX_EPOCH, true, number);
+            state.record_run(&identity("p"), SystemTime::UNIX_EPOCH, true, number);
         }
-        assert_eq!([released.recv_timeout(LONG), released.recv_timeout(LONG)], [Ok(1), Ok(3)]);
-        keeper.record_run(&identity("q"), SystemTime::UNIX_EPOCH, true, 4);
-        assert_eq!(released.recv_timeout(LONG), Ok(4));
-        assert_eq!(keeper.counters().restarts.load(Ordering::Relaxed), 1);
+        assert_eq!(
+            [released.recv_timeout(TEST_TIMEOUT), released.recv_timeout(TEST_TIMEOUT)],
+            [Ok(1), Ok(3)]
+        );
+        state.record_run(&identity("q"), SystemTime::UNIX_EPOCH, true, 4);
+        assert_eq!(released.recv_timeout(TEST_TIMEOUT), Ok(4));
+        assert_eq!(state.counters().restarts.load(Ordering::Relaxed), 1);
         assert!(load(directory.path(), SystemTime::now()).kept.probes.contains_key(&identity("q")));
     }
 
@@ -309,89 +312,89 @@ mod tests {
         // A file in place of the directory.
         let place = directory.path().join("taken");
         fs::write(&place, "").unwrap();
-        let (keeper, released) = keeper(&place);
+        let (state, released) = started_writer(&place);
         // The first write is of the initial state.
-        while keeper.counters().errors.load(Ordering::Relaxed) == 0 {
+        while state.counters().errors.load(Ordering::Relaxed) == 0 {
             thread::yield_now();
         }
-        keeper.record_run(&identity("p"), SystemTime::UNIX_EPOCH, true, 1);
-        assert_eq!(released.recv_timeout(LONG).unwrap().0, 1);
-        let Counters { dropped, errors, .. } = keeper.counters();
+        state.record_run(&identity("p"), SystemTime::UNIX_EPOCH, true, 1);
+        assert_eq!(released.recv_timeout(TEST_TIMEOUT).unwrap().0, 1);
+        let Counters { dropped, errors, .. } = state.counters();
         assert_eq!((dropped.load(Ordering::Relaxed), errors.load(Ordering::Relaxed)), (0, 2));
         fs::remove_file(&place).unwrap();
-        keeper.record_run(&identity("p"), SystemTime::UNIX_EPOCH, true, 2);
+        state.record_run(&identity("p"), SystemTime::UNIX_EPOCH, true, 2);
         assert!(
-            released.recv_timeout(LONG).unwrap().1.probes.contains_key(&identity("p")),
+            released.recv_timeout(TEST_TIMEOUT).unwrap().1.probes.contains_key(&identity("p")),
             "the directory is created again"
         );
     }
 
     /// Blocks writes from the next one on, because opening a FIFO for writing waits for a reader.
-    fn hang(directory: &Path) {
-        mknodat(CWD, directory.join(HOLD), FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+    fn block_writes(directory: &Path) {
+        mknodat(CWD, directory.join(BLOCK), FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
     }
 
     /// Unblocks the blocked write, as long as the returned file is open.
-    fn go_on(directory: &Path) -> File {
-        let hung = directory.join("hung");
-        fs::rename(directory.join(HOLD), &hung).unwrap();
-        File::options().read(true).write(true).open(hung).unwrap()
+    fn unblock(directory: &Path) -> File {
+        let blocked = directory.join("blocked");
+        fs::rename(directory.join(BLOCK), &blocked).unwrap();
+        File::options().read(true).write(true).open(blocked).unwrap()
     }
 
-    /// A keeper that is blocked in a write, with record 0. All records arrive here.
-    fn hanging(directory: &Path) -> (StateWriter<usize>, mpsc::Receiver<usize>) {
+    /// A writer that is blocked in a write, with record 0. All records arrive here.
+    fn blocked_writer(directory: &Path) -> (StateWriter<usize>, mpsc::Receiver<usize>) {
         let (sender, released) = mpsc::channel();
         let release = move |number| sender.send(number).unwrap();
-        let keeper = StateWriter::start(directory.to_owned(), PersistedState::default(), release).unwrap();
+        let state = StateWriter::start(directory.to_owned(), PersistedState::default(), release).unwrap();
         // The first write is not blocked.
-        keeper.release_after_write(usize::MAX);
-        assert_eq!(released.recv_timeout(LONG), Ok(usize::MAX));
-        hang(directory);
-        keeper.record_run(&identity("p"), SystemTime::UNIX_EPOCH, true, 0);
-        while keeper.held.lock().is_empty() {
+        state.release_after_write(usize::MAX);
+        assert_eq!(released.recv_timeout(TEST_TIMEOUT), Ok(usize::MAX));
+        block_writes(directory);
+        state.record_run(&identity("p"), SystemTime::UNIX_EPOCH, true, 0);
+        while state.held.lock().is_empty() {
             thread::yield_now();
         }
-        (keeper, released)
+        (state, released)
     }
 
     #[test]
     fn blocked_disk_delays_no_caller_and_loses_no_record() {
         let directory = tempfile::tempdir().unwrap();
-        let (keeper, released) = hanging(directory.path());
+        let (state, released) = blocked_writer(directory.path());
         for number in 1..=CAPACITY + 1 {
-            keeper.record_run(&identity("p"), SystemTime::UNIX_EPOCH, true, number);
+            state.record_run(&identity("p"), SystemTime::UNIX_EPOCH, true, number);
         }
         assert_eq!(
             released.try_recv(),
             Ok(CAPACITY + 1),
             "the queue was full, so it is released immediately"
         );
-        let _reader = go_on(directory.path());
-        keeper.stop(LONG);
+        let _reader = unblock(directory.path());
+        state.stop(TEST_TIMEOUT);
         assert_eq!(released.try_iter().collect::<Vec<_>>(), (0..=CAPACITY).collect::<Vec<_>>());
-        assert_eq!(keeper.counters().dropped.load(Ordering::Relaxed), 0);
+        assert_eq!(state.counters().dropped.load(Ordering::Relaxed), 0);
     }
 
     #[test]
     fn blocked_disk_loses_no_latest_value() {
         let directory = tempfile::tempdir().unwrap();
-        let (keeper, _released) = hanging(directory.path());
+        let (state, _released) = blocked_writer(directory.path());
         let [p, q, r] = ["p", "q", "r"].map(identity);
         let at = |second: usize| SystemTime::UNIX_EPOCH + Duration::from_secs(second as u64);
         let wait = |step| Some(PersistedBackoff { until: None, step });
-        keeper.set_backoff(&q, wait(3));
-        keeper.set_backoff(&r, wait(9));
+        state.set_backoff(&q, wait(3));
+        state.set_backoff(&r, wait(9));
         let last = 3 * CAPACITY;
         for number in 1..=last {
-            keeper.set_backoff(&p, wait(number as u64));
-            keeper.set_spending(|| PersistedSpending { day: 1, usd: 0.5, tokens: number as u64 });
-            keeper.record_run(&p, at(number), number < last, number);
+            state.set_backoff(&p, wait(number as u64));
+            state.set_spending(|| PersistedSpending { day: 1, usd: 0.5, tokens: number as u64 });
+            state.record_run(&p, at(number), number < last, number);
             if number == CAPACITY {
-                keeper.retain(vec![p.clone(), q.clone()], true);
+                state.retain(vec![p.clone(), q.clone()], true);
             }
         }
-        let _reader = go_on(directory.path());
-        keeper.stop(LONG);
+        let _reader = unblock(directory.path());
+        state.stop(TEST_TIMEOUT);
         let kept = load(directory.path(), SystemTime::now()).kept;
         assert_eq!(kept.spending, Some(PersistedSpending { day: 1, usd: 0.5, tokens: last as u64 }));
         let (last_run, last_success) = (Some(at(last)), Some(at(last - 1)));
@@ -405,13 +408,13 @@ mod tests {
     #[test]
     fn disk_blocked_at_the_stop_loses_no_record() {
         let directory = tempfile::tempdir().unwrap();
-        let (keeper, released) = hanging(directory.path());
-        keeper.record_run(&identity("p"), SystemTime::UNIX_EPOCH, true, 1);
-        keeper.stop(Duration::from_millis(1));
-        assert!(keeper.counters().clock.in_progress() >= Duration::from_millis(1), "the write is blocked");
+        let (state, released) = blocked_writer(directory.path());
+        state.record_run(&identity("p"), SystemTime::UNIX_EPOCH, true, 1);
+        state.stop(Duration::from_millis(1));
+        assert!(state.counters().clock.in_progress() >= Duration::from_millis(1), "the write is blocked");
         assert_eq!(released.try_iter().collect::<Vec<_>>(), [0, 1]);
         // The thread does not need to be awaited.
-        drop(go_on(directory.path()));
+        drop(unblock(directory.path()));
     }
 
     #[test]
@@ -422,14 +425,14 @@ mod tests {
             let directory = tempfile::tempdir().unwrap();
             let (sender, released) = mpsc::channel();
             let release = move |number| sender.send(number).unwrap();
-            let keeper =
+            let state =
                 StateWriter::start(directory.path().to_owned(), PersistedState::default(), release).unwrap();
-            keeper.release_after_write(0);
-            assert_eq!(released.recv_timeout(LONG), Ok(0));
+            state.release_after_write(0);
+            assert_eq!(released.recv_timeout(TEST_TIMEOUT), Ok(0));
             for number in 1..RECORDS {
-                keeper.record_run(&identity(&format!("p{number}")), SystemTime::UNIX_EPOCH, true, number);
+                state.record_run(&identity(&format!("p{number}")), SystemTime::UNIX_EPOCH, true, number);
             }
-            keeper.stop(Duration::from_micros(round * 40));
+            state.stop(Duration::from_micros(round * 40));
             let released: Vec<_> = released.try_iter().collect();
             assert!(released.iter().copied().eq(1..RECORDS), "{round}: {}", released.len());
         }
@@ -438,28 +441,28 @@ mod tests {
     #[test]
     fn probe_restored_by_a_reload_has_no_state() {
         let directory = tempfile::tempdir().unwrap();
-        let (keeper, _released) = hanging(directory.path());
+        let (state, _released) = blocked_writer(directory.path());
         let [p, q] = ["p", "q"].map(identity);
-        keeper.set_spending(|| PersistedSpending { day: 1, usd: 1.0, tokens: 1 });
-        keeper.retain(vec![q.clone()], false);
-        keeper.retain(vec![q.clone(), p.clone()], true);
-        keeper.set_backoff(&p, None);
-        let _reader = go_on(directory.path());
-        keeper.stop(LONG);
+        state.set_spending(|| PersistedSpending { day: 1, usd: 1.0, tokens: 1 });
+        state.retain(vec![q.clone()], false);
+        state.retain(vec![q.clone(), p.clone()], true);
+        state.set_backoff(&p, None);
+        let _reader = unblock(directory.path());
+        state.stop(TEST_TIMEOUT);
         assert_eq!(load(directory.path(), SystemTime::now()).kept, PersistedState::default());
     }
 
     #[test]
     fn reload_drops_removed_probes() {
         let directory = tempfile::tempdir().unwrap();
-        let (keeper, _released) = keeper(directory.path());
+        let (state, _released) = started_writer(directory.path());
         let all = ["b", "a", "c"].map(identity);
         for who in &all {
-            keeper.record_run(who, SystemTime::UNIX_EPOCH, true, 0);
+            state.record_run(who, SystemTime::UNIX_EPOCH, true, 0);
         }
-        keeper.set_spending(|| PersistedSpending { day: 1, usd: 1.0, tokens: 1 });
-        keeper.retain(vec![identity("c"), identity("a")], false);
-        keeper.stop(LONG);
+        state.set_spending(|| PersistedSpending { day: 1, usd: 1.0, tokens: 1 });
+        state.retain(vec![identity("c"), identity("a")], false);
+        state.stop(TEST_TIMEOUT);
         let kept = load(directory.path(), SystemTime::now()).kept;
         assert_eq!(kept.probes.keys().collect::<Vec<_>>(), [&*identity("a"), &*identity("c")]);
         assert_eq!(kept.spending, None);

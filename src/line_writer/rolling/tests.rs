@@ -38,14 +38,14 @@ fn names(directory: &Path) -> Vec<String> {
 }
 
 /// A file with a simulated clock, so that no test waits for real time to pass.
-struct Bench {
+struct Fixture {
     directory: TempDir,
     file: RollingFile,
     time: SystemTime,
     now: Instant,
 }
 
-impl Bench {
+impl Fixture {
     fn new(change: impl FnOnce(&mut LogFiles)) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let mut files = files(&directory.path().join("logs"));
@@ -66,8 +66,8 @@ impl Bench {
 
     #[track_caller]
     fn check(&mut self, line: &str, expected: WriteResult) {
-        let fate = self.file.write_at(line.as_bytes(), self.time, self.now);
-        assert_eq!(fate, expected, "of {line:?} in {:?}", self.file);
+        let result = self.file.write_at(line.as_bytes(), self.time, self.now);
+        assert_eq!(result, expected, "of {line:?} in {:?}", self.file);
     }
 
     #[track_caller]
@@ -83,7 +83,7 @@ fn file_names_have_the_period_in_utc() {
     fn check(period: Period, at: &str, name: &str) {
         let files = LogFiles { period, ..files(Path::new("logs")) };
         assert_eq!(files.path(time(at)), Path::new("logs").join(name));
-        assert!(files.owns(name), "{name} is recognized");
+        assert!(files.matches(name), "{name} is recognized");
     }
     check(Period::Day, "2026-11-22T00:00:00Z", "prober.log.2026-11-22");
     check(Period::Day, "2026-11-22T23:59:59.999Z", "prober.log.2026-11-22");
@@ -93,160 +93,160 @@ fn file_names_have_the_period_in_utc() {
 
 #[test]
 fn new_period_starts_a_file_and_removes_the_oldest() {
-    let mut bench = Bench::new(|_| ());
+    let mut fixture = Fixture::new(|_| ());
     let others = ["prober.log.2020-01-01.gz", "prober.log.notes", "results.jsonl.2020-01-01"];
     for other in others {
-        fs::write(bench.logs().join(other), "").unwrap();
+        fs::write(fixture.logs().join(other), "").unwrap();
     }
-    bench.check("first day\n", WriteResult::Written);
-    bench.pass(Duration::from_secs(12 * 3600 - 1));
-    bench.check("last second\n", WriteResult::Written);
-    bench.pass(Duration::from_secs(1));
-    bench.check("second day\n", WriteResult::Written);
-    bench.holds("prober.log.2026-11-22", "first day\nlast second\n");
-    bench.holds("prober.log.2026-11-23", "second day\n");
+    fixture.check("first day\n", WriteResult::Written);
+    fixture.pass(Duration::from_secs(12 * 3600 - 1));
+    fixture.check("last second\n", WriteResult::Written);
+    fixture.pass(Duration::from_secs(1));
+    fixture.check("second day\n", WriteResult::Written);
+    fixture.holds("prober.log.2026-11-22", "first day\nlast second\n");
+    fixture.holds("prober.log.2026-11-23", "second day\n");
 
-    bench.pass(Duration::from_secs(86400));
-    bench.check("third day\n", WriteResult::Written);
+    fixture.pass(Duration::from_secs(86400));
+    fixture.check("third day\n", WriteResult::Written);
     let mut kept = others.to_vec();
     kept.extend(["prober.log.2026-11-23", "prober.log.2026-11-24"]);
     kept.sort_unstable();
-    assert_eq!(names(&bench.logs()), kept);
+    assert_eq!(names(&fixture.logs()), kept);
 }
 
 #[test]
 fn restart_appends_and_keeps_max_files() {
-    let mut bench = Bench::new(|_| ());
-    bench.check("before\n", WriteResult::Written);
-    fs::write(bench.logs().join("prober.log.2026-11-20"), "").unwrap();
-    fs::write(bench.logs().join("prober.log.2026-11-21"), "").unwrap();
-    bench.file = RollingFile::open_at(files(&bench.logs()), bench.time, bench.now).unwrap();
-    bench.check("after\n", WriteResult::Written);
-    bench.holds("prober.log.2026-11-22", "before\nafter\n");
-    assert_eq!(names(&bench.logs()), ["prober.log.2026-11-21", "prober.log.2026-11-22"]);
+    let mut fixture = Fixture::new(|_| ());
+    fixture.check("before\n", WriteResult::Written);
+    fs::write(fixture.logs().join("prober.log.2026-11-20"), "").unwrap();
+    fs::write(fixture.logs().join("prober.log.2026-11-21"), "").unwrap();
+    fixture.file = RollingFile::open_at(files(&fixture.logs()), fixture.time, fixture.now).unwrap();
+    fixture.check("after\n", WriteResult::Written);
+    fixture.holds("prober.log.2026-11-22", "before\nafter\n");
+    assert_eq!(names(&fixture.logs()), ["prober.log.2026-11-21", "prober.log.2026-11-22"]);
 }
 
 #[test]
 fn restart_with_one_file_keeps_it() {
-    let mut bench = Bench::new(|files| files.max_files = 1);
-    bench.check("before\n", WriteResult::Written);
-    let files = bench.file.files.clone();
-    bench.file = RollingFile::open_at(files, bench.time, bench.now).unwrap();
-    bench.check("after\n", WriteResult::Written);
-    bench.holds("prober.log.2026-11-22", "before\nafter\n");
+    let mut fixture = Fixture::new(|files| files.max_files = 1);
+    fixture.check("before\n", WriteResult::Written);
+    let files = fixture.file.files.clone();
+    fixture.file = RollingFile::open_at(files, fixture.time, fixture.now).unwrap();
+    fixture.check("after\n", WriteResult::Written);
+    fixture.holds("prober.log.2026-11-22", "before\nafter\n");
 }
 
 #[test]
 fn clock_error_removes_no_file_of_correct_days() {
-    let mut bench = Bench::new(|files| files.max_files = 3);
-    bench.check("before\n", WriteResult::Written);
+    let mut fixture = Fixture::new(|files| files.max_files = 3);
+    fixture.check("before\n", WriteResult::Written);
     for wrong in ["2027-11-23T12:00:00Z", "2026-10-01T12:00:00Z", "1970-01-01T00:00:00Z"] {
-        let right = mem::replace(&mut bench.time, time(wrong));
-        bench.check("wrong\n", WriteResult::Written);
-        bench.time = right;
-        bench.check("right\n", WriteResult::Written);
+        let right = mem::replace(&mut fixture.time, time(wrong));
+        fixture.check("wrong\n", WriteResult::Written);
+        fixture.time = right;
+        fixture.check("right\n", WriteResult::Written);
     }
-    bench.holds("prober.log.2026-11-22", "before\nright\nright\nright\n");
+    fixture.holds("prober.log.2026-11-22", "before\nright\nright\nright\n");
     for _ in 0..2 {
-        bench.pass(Duration::from_secs(86400));
-        bench.check("later\n", WriteResult::Written);
+        fixture.pass(Duration::from_secs(86400));
+        fixture.check("later\n", WriteResult::Written);
     }
     let wanted =
         ["2026-11-22", "2026-11-23", "2026-11-24", "2027-11-23"].map(|day| format!("prober.log.{day}"));
-    assert_eq!(names(&bench.logs()), wanted, "older files of wrong clocks are removed");
+    assert_eq!(names(&fixture.logs()), wanted, "older files of wrong clocks are removed");
 }
 
 #[test]
 fn period_that_cannot_start_fails_lines() {
-    let mut bench = Bench::new(|_| ());
-    bench.check("first day\n", WriteResult::Written);
-    let next = bench.logs().join("prober.log.2026-11-23");
+    let mut fixture = Fixture::new(|_| ());
+    fixture.check("first day\n", WriteResult::Written);
+    let next = fixture.logs().join("prober.log.2026-11-23");
     fs::create_dir(&next).unwrap();
-    bench.pass(Duration::from_secs(12 * 3600));
-    bench.check("lost\n", WriteResult::Failed);
+    fixture.pass(Duration::from_secs(12 * 3600));
+    fixture.check("lost\n", WriteResult::Failed);
     fs::remove_dir(&next).unwrap();
-    bench.pass(PAUSE);
-    bench.check("second day\n", WriteResult::Written);
-    bench.holds("prober.log.2026-11-22", "first day\n");
-    bench.holds("prober.log.2026-11-23", "second day\n");
+    fixture.pass(RETRY_INTERVAL);
+    fixture.check("second day\n", WriteResult::Written);
+    fixture.holds("prober.log.2026-11-22", "first day\n");
+    fixture.holds("prober.log.2026-11-23", "second day\n");
 }
 
 #[test]
 fn incomplete_line_is_ended_before_the_next() {
-    let mut bench = Bench::new(|_| ());
-    fs::write(bench.logs().join("prober.log.2026-11-22"), "whole\nto").unwrap();
-    bench.file = RollingFile::open_at(files(&bench.logs()), bench.time, bench.now).unwrap();
-    bench.check("next\n", WriteResult::Written);
-    bench.holds("prober.log.2026-11-22", "whole\nto\nnext\n");
+    let mut fixture = Fixture::new(|_| ());
+    fs::write(fixture.logs().join("prober.log.2026-11-22"), "whole\nto").unwrap();
+    fixture.file = RollingFile::open_at(files(&fixture.logs()), fixture.time, fixture.now).unwrap();
+    fixture.check("next\n", WriteResult::Written);
+    fixture.holds("prober.log.2026-11-22", "whole\nto\nnext\n");
 }
 
 #[test]
 fn file_at_size_limit_drops_lines_until_next_period() {
-    let mut bench = Bench::new(|files| files.max_size = 10);
-    bench.check("12345\n", WriteResult::Written);
-    bench.check("12345\n", WriteResult::Dropped);
-    bench.check("123\n", WriteResult::Written);
-    bench.check("\n", WriteResult::Dropped);
+    let mut fixture = Fixture::new(|files| files.max_size = 10);
+    fixture.check("12345\n", WriteResult::Written);
+    fixture.check("12345\n", WriteResult::Dropped);
+    fixture.check("123\n", WriteResult::Written);
+    fixture.check("\n", WriteResult::Dropped);
     // The size is counted across a restart.
-    let files = bench.file.files.clone();
-    bench.file = RollingFile::open_at(files, bench.time, bench.now).unwrap();
-    bench.check("\n", WriteResult::Dropped);
-    bench.pass(Duration::from_secs(86400));
-    bench.check("12345\n", WriteResult::Written);
-    bench.holds("prober.log.2026-11-22", "12345\n123\n");
-    bench.holds("prober.log.2026-11-23", "12345\n");
+    let files = fixture.file.files.clone();
+    fixture.file = RollingFile::open_at(files, fixture.time, fixture.now).unwrap();
+    fixture.check("\n", WriteResult::Dropped);
+    fixture.pass(Duration::from_secs(86400));
+    fixture.check("12345\n", WriteResult::Written);
+    fixture.holds("prober.log.2026-11-22", "12345\n123\n");
+    fixture.holds("prober.log.2026-11-23", "12345\n");
 }
 
 #[test]
 fn removed_directory_is_recreated_within_a_second() {
-    let mut bench = Bench::new(|_| ());
-    bench.check("lost with the directory\n", WriteResult::Written);
-    fs::remove_dir_all(bench.logs()).unwrap();
-    bench.pass(PAUSE);
-    bench.check("found\n", WriteResult::Written);
-    bench.holds("prober.log.2026-11-22", "found\n");
+    let mut fixture = Fixture::new(|_| ());
+    fixture.check("lost with the directory\n", WriteResult::Written);
+    fs::remove_dir_all(fixture.logs()).unwrap();
+    fixture.pass(RETRY_INTERVAL);
+    fixture.check("found\n", WriteResult::Written);
+    fixture.holds("prober.log.2026-11-22", "found\n");
     let mode = |path: PathBuf| fs::metadata(path).unwrap().mode() & 0o777;
     // Regardless of the umask: no access for others, no write access for the group.
-    assert_eq!(mode(bench.logs()) & 0o027, 0);
-    assert_eq!(mode(bench.logs().join("prober.log.2026-11-22")) & 0o137, 0);
+    assert_eq!(mode(fixture.logs()) & 0o027, 0);
+    assert_eq!(mode(fixture.logs().join("prober.log.2026-11-22")) & 0o137, 0);
 }
 
 #[test]
 fn moved_file_is_replaced_within_a_second() {
-    let mut bench = Bench::new(|_| ());
-    bench.check("old\n", WriteResult::Written);
-    let away = bench.logs().join("prober.log.2026-11-22.moved");
-    fs::rename(bench.logs().join("prober.log.2026-11-22"), &away).unwrap();
-    bench.pass(PAUSE / 2);
-    bench.check("still old\n", WriteResult::Written);
-    bench.pass(PAUSE / 2);
-    bench.check("new\n", WriteResult::Written);
-    bench.holds("prober.log.2026-11-22.moved", "old\nstill old\n");
-    bench.holds("prober.log.2026-11-22", "new\n");
+    let mut fixture = Fixture::new(|_| ());
+    fixture.check("old\n", WriteResult::Written);
+    let away = fixture.logs().join("prober.log.2026-11-22.moved");
+    fs::rename(fixture.logs().join("prober.log.2026-11-22"), &away).unwrap();
+    fixture.pass(RETRY_INTERVAL / 2);
+    fixture.check("still old\n", WriteResult::Written);
+    fixture.pass(RETRY_INTERVAL / 2);
+    fixture.check("new\n", WriteResult::Written);
+    fixture.holds("prober.log.2026-11-22.moved", "old\nstill old\n");
+    fixture.holds("prober.log.2026-11-22", "new\n");
 
     // As logrotate does: another file takes the path immediately.
-    fs::rename(bench.logs().join("prober.log.2026-11-22"), &away).unwrap();
-    fs::write(bench.logs().join("prober.log.2026-11-22"), "").unwrap();
-    bench.pass(PAUSE);
-    bench.check("newer\n", WriteResult::Written);
-    bench.holds("prober.log.2026-11-22", "newer\n");
+    fs::rename(fixture.logs().join("prober.log.2026-11-22"), &away).unwrap();
+    fs::write(fixture.logs().join("prober.log.2026-11-22"), "").unwrap();
+    fixture.pass(RETRY_INTERVAL);
+    fixture.check("newer\n", WriteResult::Written);
+    fixture.holds("prober.log.2026-11-22", "newer\n");
 }
 
 #[test]
 fn unwritable_directory_is_retried_each_second() {
-    let mut bench = Bench::new(|_| ());
-    fs::remove_dir_all(bench.logs()).unwrap();
+    let mut fixture = Fixture::new(|_| ());
+    fs::remove_dir_all(fixture.logs()).unwrap();
     // A file in place of the directory, which root cannot write either.
-    fs::write(bench.logs(), "").unwrap();
-    bench.pass(PAUSE);
-    bench.check("lost\n", WriteResult::Failed);
-    fs::remove_file(bench.logs()).unwrap();
-    bench.pass(PAUSE / 2);
-    bench.check("too early\n", WriteResult::Failed);
-    assert!(!bench.logs().exists(), "no attempt within the pause");
-    bench.pass(PAUSE / 2);
-    bench.check("back\n", WriteResult::Written);
-    bench.holds("prober.log.2026-11-22", "back\n");
+    fs::write(fixture.logs(), "").unwrap();
+    fixture.pass(RETRY_INTERVAL);
+    fixture.check("lost\n", WriteResult::Failed);
+    fs::remove_file(fixture.logs()).unwrap();
+    fixture.pass(RETRY_INTERVAL / 2);
+    fixture.check("too early\n", WriteResult::Failed);
+    assert!(!fixture.logs().exists(), "no attempt within the pause");
+    fixture.pass(RETRY_INTERVAL / 2);
+    fixture.check("back\n", WriteResult::Written);
+    fixture.holds("prober.log.2026-11-22", "back\n");
 }
 
 #[test]
@@ -262,17 +262,17 @@ fn unwritable_directory_error_names_the_remedy() {
 
 #[test]
 fn device_without_space_fails_lines_and_recovers() {
-    let mut bench = Bench::new(|_| ());
-    let path = bench.logs().join("prober.log.2026-11-22");
+    let mut fixture = Fixture::new(|_| ());
+    let path = fixture.logs().join("prober.log.2026-11-22");
     fs::remove_file(&path).unwrap();
     symlink("/dev/full", &path).unwrap();
-    bench.pass(PAUSE);
-    bench.check("no space\n", WriteResult::Failed);
+    fixture.pass(RETRY_INTERVAL);
+    fixture.check("no space\n", WriteResult::Failed);
     fs::remove_file(&path).unwrap();
-    bench.check("in the pause\n", WriteResult::Failed);
-    bench.pass(PAUSE);
-    bench.check("space\n", WriteResult::Written);
-    bench.holds("prober.log.2026-11-22", "space\n");
+    fixture.check("in the pause\n", WriteResult::Failed);
+    fixture.pass(RETRY_INTERVAL);
+    fixture.check("space\n", WriteResult::Written);
+    fixture.holds("prober.log.2026-11-22", "space\n");
 }
 
 /// A small file system, unmounted on drop.
@@ -295,32 +295,32 @@ impl Drop for SmallDisk {
 
 #[test]
 fn full_disk_counts_every_lost_line() {
-    let mut bench = Bench::new(|_| ());
-    let Some(_disk) = SmallDisk::mount(bench.logs()) else {
+    let mut fixture = Fixture::new(|_| ());
+    let Some(_disk) = SmallDisk::mount(fixture.logs()) else {
         eprintln!("SKIPPED: a small tmpfs cannot be mounted here");
         return;
     };
-    bench.pass(PAUSE);
+    fixture.pass(RETRY_INTERVAL);
     let line = |number: u32| format!("{number:0>99}\n");
     let mut written = Vec::new();
     for number in 0..300 {
-        match bench.file.write_at(line(number).as_bytes(), bench.time, bench.now) {
+        match fixture.file.write_at(line(number).as_bytes(), fixture.time, fixture.now) {
             WriteResult::Written => written.push(number),
             WriteResult::Failed => assert!(number > 0, "the disk is not full yet"),
             WriteResult::Dropped => panic!("the file is not at its size"),
         }
     }
     assert!(written.len() < 300, "the disk was never full");
-    let path = bench.logs().join("prober.log.2026-11-22");
+    let path = fixture.logs().join("prober.log.2026-11-22");
     let text = fs::read_to_string(&path).unwrap();
     assert!(text.ends_with('\n'), "the line that filled the disk is removed");
 
     // Space is available again, in the same file.
-    let resize = Command::new("mount").args(["-o", "remount,size=64k"]).arg(bench.logs()).status();
+    let resize = Command::new("mount").args(["-o", "remount,size=64k"]).arg(fixture.logs()).status();
     assert!(resize.unwrap().success());
-    bench.check("in the pause\n", WriteResult::Failed);
-    bench.pass(PAUSE);
-    bench.check("healed\n", WriteResult::Written);
+    fixture.check("in the pause\n", WriteResult::Failed);
+    fixture.pass(RETRY_INTERVAL);
+    fixture.check("healed\n", WriteResult::Written);
     let text = fs::read_to_string(&path).unwrap();
     let whole: Vec<_> = text.lines().filter(|line| line.len() == 99).collect();
     let expected: Vec<_> = written.iter().map(|&number| line(number)).collect();

@@ -17,7 +17,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 
 use super::*;
 
-const LONG: Duration = Duration::from_secs(60);
+const TEST_TIMEOUT: Duration = Duration::from_secs(60);
 const CANARY: &str = "canary-5up3r-s3cr3t";
 
 fn log(filter: &str, directory: Option<PathBuf>) -> Log {
@@ -42,7 +42,7 @@ fn prepare(log: &Log) -> (Logging, Dispatch, PipeReader) {
 
 /// Stops the log and returns what it wrote to standard error.
 fn finish(logging: Logging, dispatch: Dispatch, mut reader: PipeReader) -> String {
-    logging.stop(LONG);
+    logging.stop(TEST_TIMEOUT);
     drop((logging, dispatch));
     let mut text = String::new();
     reader.read_to_string(&mut text).unwrap();
@@ -152,7 +152,7 @@ fn broken_standard_error_fails_lines() {
     let stderr = File::options().write(true).open("/dev/full").unwrap();
     let (logging, dispatch) = Logging::prepare(&log("info", None), StderrKind::default(), stderr).unwrap();
     dispatcher::with_default(&dispatch, || tracing::info!("Lost"));
-    logging.stop(LONG);
+    logging.stop(TEST_TIMEOUT);
     let counters = logging.counters().stderr;
     assert_eq!(counters.errors.load(Ordering::Relaxed), 1, "{counters:?}");
 }
@@ -278,13 +278,13 @@ fn target_is_ours_by_its_first_segment() {
 
 /// Set in the child process that installs the log, because a test must not do so in the process of
 /// the other tests.
-const PLAY: &str = "LANGMART_PROBER_TEST_LOGGING";
+const INSTALL_VARIABLE: &str = "LANGMART_PROBER_TEST_LOGGING";
 
 #[test]
 fn panic_is_logged_without_formatted_values() {
     let output = Command::new(env::current_exe().unwrap())
-        .args(["--exact", "logging::install::tests::play", "--nocapture", "--test-threads=1"])
-        .env(PLAY, "1")
+        .args(["--exact", "logging::install::tests::install_in_child", "--nocapture", "--test-threads=1"])
+        .env(INSTALL_VARIABLE, "1")
         .output()
         .unwrap();
     let text = String::from_utf8(output.stderr).unwrap();
@@ -296,8 +296,8 @@ fn panic_is_logged_without_formatted_values() {
 }
 
 #[test]
-fn play() {
-    if env::var_os(PLAY).is_none() {
+fn install_in_child() {
+    if env::var_os(INSTALL_VARIABLE).is_none() {
         return;
     }
     let logging = Logging::start(&log("info", None), StderrKind::default()).unwrap();
@@ -305,5 +305,5 @@ fn play() {
     let secret = String::from(CANARY);
     panic::catch_unwind(|| panic!("cannot read {secret}")).unwrap_err();
     panic::catch_unwind(|| panic!("a literal")).unwrap_err();
-    logging.stop(LONG);
+    logging.stop(TEST_TIMEOUT);
 }
