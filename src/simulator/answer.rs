@@ -15,7 +15,7 @@ use super::{
     fault::{Fault, Kind, Parameters},
     pace::Pace,
     record::Entry,
-    scenario::{Effect, Met, Script, Seen},
+    scenario::{Effect, Reaction, RequestFacts, Script},
 };
 
 /// Header that selects fault and pace of one request instead of the scenario: `NAME; key=value`.
@@ -37,27 +37,27 @@ pub(super) fn answer(request: &Request, script: &Mutex<Script>, entry: &Entry) -
     let addressed = Provider::of_path(&path);
     let mut call = addressed.map(|(provider, rest)| Call::new(provider, rest, request));
     // The scenario counts the request even if the header overrides it.
-    let (mut met, more_models) = consult(script, &path, call.as_ref());
-    match request.header(HEADER).map(of_header) {
+    let (mut reaction, more_models) = consult(script, &path, call.as_ref());
+    match request.header(HEADER).map(parse_header) {
         None => {}
         Some(Ok((fault, pace))) => {
             let streams = call.as_ref().is_some_and(Call::streams);
-            let fault = fault.filter(|fault| streams || !fault.kind.is_of_stream());
-            met = Met { effect: fault.map(Effect::Fault), pace: pace.or(&met.pace) };
+            let fault = fault.filter(|fault| streams || !fault.kind.is_for_streams());
+            reaction = Reaction { effect: fault.map(Effect::Fault), pace: pace.or(&reaction.pace) };
         }
         Some(Err(error)) => return refused(entry, &error),
     }
-    let extra = met.pace.extra();
+    let extra = reaction.pace.extra();
     if let Some(call) = &mut call {
         call.more_models = &more_models;
-        call.pace = met.pace;
+        call.pace = reaction.pace;
     }
-    let (mut action, fault) = match met.effect {
+    let (mut action, fault) = match reaction.effect {
         None => (Action::Reply(with_date(fair(call.as_ref(), &path))), None),
         // A response from the scenario is sent unchanged.
         Some(Effect::Respond(reply, name)) => (Action::Reply(*reply), Some(name)),
         Some(Effect::Fault(fault)) => {
-            let action = match strike(&fault, call.as_ref(), &path) {
+            let action = match apply_fault(&fault, call.as_ref(), &path) {
                 Action::Reply(reply) => Action::Reply(with_date(reply)),
                 other => other,
             };
@@ -78,9 +78,9 @@ pub(super) fn answer(request: &Request, script: &Mutex<Script>, entry: &Entry) -
 }
 
 /// Returns the scenario's rule for the request, and its models of the addressed service.
-fn consult(script: &Mutex<Script>, path: &str, call: Option<&Call<'_>>) -> (Met, Vec<String>) {
+fn consult(script: &Mutex<Script>, path: &str, call: Option<&Call<'_>>) -> (Reaction, Vec<String>) {
     let provider = call.map(|call| call.provider);
-    let seen = Seen {
+    let facts = RequestFacts {
         provider,
         path,
         model: call.and_then(Call::model),
@@ -88,13 +88,13 @@ fn consult(script: &Mutex<Script>, path: &str, call: Option<&Call<'_>>) -> (Met,
         streams: call.is_some_and(Call::streams),
     };
     let mut script = script.lock().unwrap_or_else(PoisonError::into_inner);
-    let met = script.of_request(&seen, Instant::now());
-    (met, provider.map_or_else(Vec::new, |provider| script.scenario().models(provider).to_vec()))
+    let reaction = script.for_request(&facts, Instant::now());
+    (reaction, provider.map_or_else(Vec::new, |provider| script.scenario().models(provider).to_vec()))
 }
 
-fn of_header(text: &str) -> Result<(Option<Fault>, Pace), String> {
+fn parse_header(text: &str) -> Result<(Option<Fault>, Pace), String> {
     let (fault, pace) = Fault::parse(text)?;
-    if fault.as_ref().is_some_and(|fault| fault.kind.is_of_connection()) {
+    if fault.as_ref().is_some_and(|fault| fault.kind.is_for_connections()) {
         return Err("the fault applies before a request is read".to_owned());
     }
     Ok((fault, pace))
@@ -112,12 +112,12 @@ fn with_date(mut reply: Reply) -> Reply {
 }
 
 fn fair(call: Option<&Call<'_>>, path: &str) -> Reply {
-    let nobody = || Reply::new(404, "text/plain", "no simulated service has this path\n");
-    call.map(success).or_else(|| status_page(path, None)).unwrap_or_else(nobody)
+    let not_found = || Reply::new(404, "text/plain", "no simulated service has this path\n");
+    call.map(success).or_else(|| status_page(path, None)).unwrap_or_else(not_found)
 }
 
 /// Applies a fault to the request.
-fn strike(fault: &Fault, call: Option<&Call<'_>>, path: &str) -> Action {
+fn apply_fault(fault: &Fault, call: Option<&Call<'_>>, path: &str) -> Action {
     let Fault { kind, parameters } = fault;
     let pause = parameters.pause.unwrap_or_default();
     let fair = || fair(call, path);

@@ -193,12 +193,12 @@ impl Kind {
     }
 
     /// Returns whether the fault applies before a request is read, so that rules cannot match one.
-    pub(super) fn is_of_connection(self) -> bool {
+    pub(super) fn is_for_connections(self) -> bool {
         matches!(self, Self::SlowAccept | Self::SlowHandshake | Self::ResetHandshake)
     }
 
     /// Returns whether the fault applies to requests for a stream only.
-    pub(super) fn is_of_stream(self) -> bool {
+    pub(super) fn is_for_streams(self) -> bool {
         matches!(
             self,
             Self::StreamErrorFirst
@@ -305,7 +305,7 @@ mod tests {
                 spec.name.to_owned()
             };
             assert_eq!(Fault::parse(&text).unwrap().0.unwrap().kind, spec.kind);
-            assert_eq!(spec.kind.is_of_stream(), spec.name.starts_with("stream_"), "{}", spec.name);
+            assert_eq!(spec.kind.is_for_streams(), spec.name.starts_with("stream_"), "{}", spec.name);
         }
         assert_eq!(SPECS.len(), Kind::ResetHandshake as usize + 1, "a kind without a name");
     }

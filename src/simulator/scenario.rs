@@ -94,7 +94,7 @@ struct Rule {
 }
 
 /// Reaction to a request.
-pub(super) struct Met {
+pub(super) struct Reaction {
     /// `None` if no fault applies.
     pub(super) effect: Option<Effect>,
     pub(super) pace: Pace,
@@ -272,7 +272,7 @@ impl RawResponse {
 }
 
 /// Properties of a request that rules can match.
-pub(super) struct Seen<'a> {
+pub(super) struct RequestFacts<'a> {
     pub(super) provider: Option<Provider>,
     pub(super) path: &'a str,
     pub(super) model: Option<&'a str>,
@@ -297,7 +297,7 @@ impl Rule {
             Some("until: must be later than after")
         } else if !(0.0..=1.0).contains(&self.probability) {
             Some("probability: must be from 0 to 1")
-        } else if self.is_of_connection() && self.looks_at_request() {
+        } else if self.is_for_connections() && self.matches_requests() {
             Some(
                 "the fault applies before a request is read, so it allows no provider, path, model, key or pace",
             )
@@ -306,11 +306,11 @@ impl Rule {
         }
     }
 
-    fn is_of_connection(&self) -> bool {
-        self.fault().is_some_and(Kind::is_of_connection)
+    fn is_for_connections(&self) -> bool {
+        self.fault().is_some_and(Kind::is_for_connections)
     }
 
-    fn looks_at_request(&self) -> bool {
+    fn matches_requests(&self) -> bool {
         self.provider.is_some()
             || self.path.is_some()
             || self.model.is_some()
@@ -318,12 +318,12 @@ impl Rule {
             || self.pace != Pace::default()
     }
 
-    fn matches(&self, seen: &Seen<'_>, since_begin: Duration) -> bool {
-        self.provider.is_none_or(|provider| seen.provider == Some(provider))
-            && self.path.as_deref().is_none_or(|part| seen.path.contains(part))
-            && self.model.as_deref().is_none_or(|model| seen.model == Some(model))
-            && self.key_contains.as_deref().is_none_or(|part| seen.key.is_some_and(|key| key.contains(part)))
-            && (seen.streams || !self.fault().is_some_and(Kind::is_of_stream))
+    fn matches(&self, facts: &RequestFacts<'_>, since_begin: Duration) -> bool {
+        self.provider.is_none_or(|provider| facts.provider == Some(provider))
+            && self.path.as_deref().is_none_or(|part| facts.path.contains(part))
+            && self.model.as_deref().is_none_or(|model| facts.model == Some(model))
+            && self.key_contains.as_deref().is_none_or(|part| facts.key.is_some_and(|key| key.contains(part)))
+            && (facts.streams || !self.fault().is_some_and(Kind::is_for_streams))
             && self.is_due(since_begin)
     }
 
@@ -351,36 +351,36 @@ impl Script {
     }
 
     /// Returns the reaction to a request.
-    pub(super) fn of_request(&mut self, seen: &Seen<'_>, now: Instant) -> Met {
+    pub(super) fn for_request(&mut self, facts: &RequestFacts<'_>, now: Instant) -> Reaction {
         let since_begin = now - self.began;
-        self.meet(|rule| !rule.is_of_connection() && rule.matches(seen, since_begin))
+        self.evaluate(|rule| !rule.is_for_connections() && rule.matches(facts, since_begin))
     }
 
     /// Returns the fault of this kind for a new connection. Returns `None` if there is none.
-    pub(super) fn of_connection(&mut self, kind: Kind, now: Instant) -> Option<Fault> {
+    pub(super) fn for_connection(&mut self, kind: Kind, now: Instant) -> Option<Fault> {
         let since_begin = now - self.began;
-        match self.meet(|rule| rule.fault() == Some(kind) && rule.is_due(since_begin)).effect {
+        match self.evaluate(|rule| rule.fault() == Some(kind) && rule.is_due(since_begin)).effect {
             Some(Effect::Fault(fault)) => Some(fault),
             Some(Effect::Respond(..)) | None => None,
         }
     }
 
-    fn meet(&mut self, matches: impl Fn(&Rule) -> bool) -> Met {
-        let mut met = Met { effect: None, pace: Pace::default() };
+    fn evaluate(&mut self, matches: impl Fn(&Rule) -> bool) -> Reaction {
+        let mut reaction = Reaction { effect: None, pace: Pace::default() };
         for (index, (rule, calls)) in self.scenario.rules.iter().zip(&mut self.calls).enumerate() {
             if !matches(rule) {
                 continue;
             }
             *calls += 1;
-            let strikes = *calls >= rule.first_call
+            let applies = *calls >= rule.first_call
                 && rule.last_call.is_none_or(|last| *calls <= last)
                 && share(self.scenario.seed, index as u64, *calls) < rule.probability;
-            if strikes {
-                met.effect = met.effect.or_else(|| rule.effect.clone());
-                met.pace = met.pace.or(&rule.pace);
+            if applies {
+                reaction.effect = reaction.effect.or_else(|| rule.effect.clone());
+                reaction.pace = reaction.pace.or(&rule.pace);
             }
         }
-        met
+        reaction
     }
 }
 

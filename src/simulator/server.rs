@@ -216,7 +216,7 @@ async fn accept(
 /// Returns the scripted pause of a new connection.
 fn pause(shared: &Shared, kind: Kind) -> Option<Duration> {
     let mut script = shared.script.lock().unwrap_or_else(PoisonError::into_inner);
-    script.of_connection(kind, Instant::now())?.parameters.pause
+    script.for_connection(kind, Instant::now())?.parameters.pause
 }
 
 async fn serve(
@@ -236,7 +236,7 @@ async fn serve(
     }
     let resets = {
         let mut script = shared.script.lock().unwrap_or_else(PoisonError::into_inner);
-        script.of_connection(Kind::ResetHandshake, Instant::now()).is_some()
+        script.for_connection(Kind::ResetHandshake, Instant::now()).is_some()
     };
     let handshake = LazyConfigAcceptor::new(Acceptor::default(), stream).await?;
     let config = match certificates.greet(handshake.client_hello().server_name()) {

@@ -2,7 +2,7 @@
 
 use super::*;
 
-const CHAT: Seen<'_> = Seen {
+const CHAT: RequestFacts<'_> = RequestFacts {
     provider: Some(Provider::Groq),
     path: "/groq/openai/v1/chat/completions",
     model: Some("m"),
@@ -30,7 +30,7 @@ fn check_refused(text: &str, expected: &str) {
 #[track_caller]
 fn check_match(rule: &str, matches: bool) {
     let effect =
-        script(&format!("[[rule]]\n{rule}\nfault = 'stall'")).of_request(&CHAT, Instant::now()).effect;
+        script(&format!("[[rule]]\n{rule}\nfault = 'stall'")).for_request(&CHAT, Instant::now()).effect;
     assert_eq!(effect.is_some(), matches, "{rule}");
 }
 
@@ -54,17 +54,17 @@ fn first_matching_rule_applies_and_all_count() {
          [[rule]]\ncalls = { from = 3 }\nfault = 'cut'\n\
          [[rule]]\nmodel = 'other'\nrespond = { status = 418 }",
     );
-    let met: Vec<_> = (0..5).map(|_| name(script.of_request(&CHAT, Instant::now()).effect)).collect();
-    assert_eq!(met, [None, Some("stall"), Some("stall"), Some("cut"), Some("cut")]);
+    let reaction: Vec<_> = (0..5).map(|_| name(script.for_request(&CHAT, Instant::now()).effect)).collect();
+    assert_eq!(reaction, [None, Some("stall"), Some("stall"), Some("cut"), Some("cut")]);
 }
 
 #[test]
 fn stream_faults_ignore_other_requests() {
     let mut script = script("[[rule]]\ncalls = { to = 1 }\nfault = 'stream_stalled'");
-    assert_eq!(name(script.of_request(&CHAT, Instant::now()).effect), None);
-    let stream = Seen { streams: true, ..CHAT };
+    assert_eq!(name(script.for_request(&CHAT, Instant::now()).effect), None);
+    let stream = RequestFacts { streams: true, ..CHAT };
     assert_eq!(
-        name(script.of_request(&stream, Instant::now()).effect),
+        name(script.for_request(&stream, Instant::now()).effect),
         Some("stream_stalled"),
         "not counted"
     );
@@ -77,19 +77,19 @@ fn paces_combine_with_each_other_and_with_faults() {
          [[rule]]\ncalls = { to = 1 }\nfault = 'stall'\npace = { tokens = 3 }\n\
          [[rule]]\npace = { tokens = 8, first_token = '50ms' }",
     );
-    let mut meet = || {
-        let Met { effect, pace } = script.of_request(&CHAT, Instant::now());
+    let mut react = || {
+        let Reaction { effect, pace } = script.for_request(&CHAT, Instant::now());
         (name(effect), pace.tokens(), pace.extra().as_millis(), pace.first_token().as_millis())
     };
-    assert_eq!(meet(), (Some("stall"), Some(3), 80, 50));
-    assert_eq!(meet(), (None, Some(8), 80, 50));
+    assert_eq!(react(), (Some("stall"), Some(3), 80, 50));
+    assert_eq!(react(), (None, Some(8), 80, 50));
 }
 
 #[test]
 fn rules_apply_during_their_time() {
     let mut script = script("[[rule]]\nafter = '20s'\nuntil = '1m'\nfault = 'stall'");
     let began = script.began;
-    let mut at = |seconds| script.of_request(&CHAT, began + Duration::from_secs(seconds)).effect.is_some();
+    let mut at = |seconds| script.for_request(&CHAT, began + Duration::from_secs(seconds)).effect.is_some();
     assert_eq!([at(0), at(19), at(20), at(59), at(60)], [false, false, true, true, false]);
 }
 
@@ -98,7 +98,7 @@ fn probability_is_reproducible_and_accurate() {
     let run = |seed: u64| {
         let text = format!("seed = {seed}\n[[rule]]\nprobability = 0.2\nfault = 'stall'");
         let mut script = script(&text);
-        (0..5000).map(|_| script.of_request(&CHAT, Instant::now()).effect.is_some()).collect::<Vec<_>>()
+        (0..5000).map(|_| script.for_request(&CHAT, Instant::now()).effect.is_some()).collect::<Vec<_>>()
     };
     let struck = run(1);
     assert_eq!(struck, run(1));
@@ -111,11 +111,11 @@ fn probability_is_reproducible_and_accurate() {
 fn connection_faults_are_separate() {
     let mut script = script("[[rule]]\ncalls = { to = 1 }\nfault = 'slow_handshake'\nms = 3");
     let now = Instant::now();
-    assert!(script.of_request(&CHAT, now).effect.is_none());
-    assert!(script.of_connection(Kind::ResetHandshake, now).is_none());
-    let fault = script.of_connection(Kind::SlowHandshake, now).unwrap();
+    assert!(script.for_request(&CHAT, now).effect.is_none());
+    assert!(script.for_connection(Kind::ResetHandshake, now).is_none());
+    let fault = script.for_connection(Kind::SlowHandshake, now).unwrap();
     assert_eq!(fault.parameters.pause, Some(Duration::from_millis(3)));
-    assert!(script.of_connection(Kind::SlowHandshake, now).is_none(), "the first connection only");
+    assert!(script.for_connection(Kind::SlowHandshake, now).is_none(), "the first connection only");
 }
 
 #[test]
