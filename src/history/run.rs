@@ -87,8 +87,7 @@ impl Run {
     /// Returns whether the run counts as downtime of the service. Returns `None` if the prober
     /// itself was offline, because the run is then no evidence.
     pub fn is_downtime(&self) -> Option<bool> {
-        let down = matches!(self.fault, Fault::Gateway | Fault::Provider | Fault::Network);
-        (!self.offline).then_some(down)
+        (!self.offline).then_some(self.fault.is_downtime())
     }
 
     /// Returns the duration of the run.

@@ -22,7 +22,7 @@ use super::{
 use crate::{
     config::{Comparison, Config, Pool, Probe, Shard},
     line_writer::Counters,
-    outcome::{Subject, unix_seconds},
+    outcome::unix_seconds,
 };
 
 /// All metrics of the daemon.
@@ -68,7 +68,8 @@ impl Metrics {
     pub fn configure(&self, config: &Config) {
         let old = self.all();
         let new = config.probes.iter().map(|probe| {
-            let series = match old.get(&probe.name).filter(|series| same(series.probe(), probe)) {
+            let same = |series: &&Arc<Series>| series.probe().subject() == probe.subject();
+            let series = match old.get(&probe.name).filter(same) {
                 Some(kept) => Series::over(probe, Arc::clone(&kept.values)),
                 None => Series::new(probe),
             };
@@ -87,7 +88,7 @@ impl Metrics {
     /// Returns the series that runs of a probe are added to. Callers keep it instead of looking it
     /// up for each run. A probe that is not configured gets series that are not exported.
     pub fn series(&self, probe: &Arc<Probe>) -> Arc<Series> {
-        match self.all().get(&probe.name).filter(|series| same(series.probe(), probe)) {
+        match self.all().get(&probe.name).filter(|series| series.probe().subject() == probe.subject()) {
             Some(series) => Arc::clone(series),
             None => Arc::new(Series::new(probe)),
         }
@@ -228,11 +229,4 @@ impl Metrics {
         self.length.store(bytes.len(), Ordering::Relaxed);
         bytes
     }
-}
-
-/// Returns whether a probe keeps its series across a reload.
-fn same(old: &Probe, new: &Probe) -> bool {
-    let Subject { probe, provider, check, model } = old.subject();
-    let new = new.subject();
-    probe == new.probe && provider == new.provider && check == new.check && model == new.model
 }

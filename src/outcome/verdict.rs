@@ -97,6 +97,14 @@ named! {
     }
 }
 
+impl Fault {
+    /// Returns whether a failure counts as downtime of the service. Failures of the caller and of the
+    /// prober do not.
+    pub const fn is_downtime(self) -> bool {
+        matches!(self, Self::Gateway | Self::Provider | Self::Network)
+    }
+}
+
 named! {
     /// Reason of a result.
     Reason {

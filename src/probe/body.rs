@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use super::hints;
+use super::{hints, sse::BOM};
 
 /// Bytes of JSON that are taken apart as a tree: errors and short completions have a few thousand. Lists are read
 /// without one.
@@ -63,7 +63,7 @@ impl Body {
 
 /// A body without a byte order mark and the blanks around it.
 pub(super) fn text(bytes: &[u8]) -> &[u8] {
-    bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes).trim_ascii()
+    bytes.strip_prefix(BOM).unwrap_or(bytes).trim_ascii()
 }
 
 /// The error in a body. Its words serve to understand it and are never passed on.

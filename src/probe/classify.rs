@@ -288,6 +288,11 @@ fn nothing_allowed(limits: &[RateLimit]) -> bool {
     limits.iter().any(|limit| limit.limit == Some(0)) && !limits.iter().any(has_some)
 }
 
+/// Returns whether a `Retry-After` with this status is a request to wait.
+const fn asks_to_wait(status: u16) -> bool {
+    matches!(status, 429 | 503 | 529)
+}
+
 /// The verdict on what a status page's host answered. It speaks no dialect: of its errors the status alone counts.
 fn of_status_page(source: &StatusSource, response: &Response, clocks: &Clocks) -> Verdict {
     let (reason, detail, status_page) = match response.status {
@@ -299,7 +304,7 @@ fn of_status_page(source: &StatusSource, response: &Response, clocks: &Clocks) -
         407 => (Reason::Proxy, "the proxy wants credentials (407)", None),
         status => (status_reason(status), "", None),
     };
-    let waits = matches!(response.status, 429 | 503 | 529);
+    let waits = asks_to_wait(response.status);
     Verdict {
         reason,
         fault: match reason {
@@ -459,7 +464,7 @@ fn wait(
     // OpenRouter's 402 that waiting heals and a provider's own 429, 503 or 529 under a gateway's 502 count; what is the
     // probe's own does not.
     let limited = reason == Reason::RateLimited;
-    let heals = |status| matches!(status, 429 | 503 | 529) && reason != Reason::InvalidRequest;
+    let heals = |status| asks_to_wait(status) && reason != Reason::InvalidRequest;
     let told = dialect.status(response.status, error);
     if reason == Reason::Ok || !(heals(response.status) || heals(told) || limited) {
         return None;

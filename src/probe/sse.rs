@@ -10,7 +10,8 @@ const MAX_LINE: usize = 512 * 1024;
 /// Bytes of an event's data, over all its lines.
 const MAX_DATA: usize = 512 * 1024;
 
-const BOM: &[u8] = b"\xef\xbb\xbf";
+/// The byte order mark in UTF-8, which may precede a response body.
+pub(super) const BOM: &[u8] = b"\xef\xbb\xbf";
 
 /// Bytes of bare JSON between events; errors have a thousand or two.
 const MAX_BARE: usize = 16 * 1024;

@@ -12,7 +12,7 @@ use super::{
     classify::MALFORMED_USAGE,
     dialect::{self, Dialect, Emptiness, Piece, Usage},
     gate,
-    sse::{Decoder, Event, TooLong},
+    sse::{BOM, Decoder, Event, TooLong},
 };
 use crate::{
     config::{BYTES_PER_TOKEN, Stream},
@@ -367,7 +367,6 @@ impl Usage {
 
 /// What a body is that begins so, and what of it is to be decoded.
 fn recognise(begun: Vec<u8>) -> (Body, Vec<u8>) {
-    const BOM: &[u8] = b"\xef\xbb\xbf";
     let looked_at = &begun[..begun.len().min(MAX_BLANK)];
     let rest = looked_at.strip_prefix(BOM).unwrap_or(looked_at).trim_ascii_start();
     // Of a byte order mark the beginning alone may be there.
