@@ -9,6 +9,7 @@
 //! - [`health`]: liveness of the daemon's parts, restarts, and readiness.
 //! - [`line_writer`]: log files written by a thread: bounded queue, rotation.
 //! - [`signals`], [`systemd`]: commands of the operator, notifications to the service manager.
+//! - [`sync`]: locks that ignore poisoning.
 //! - [`simulator`]: a simulated LangMart and simulated providers with scripted faults.
 //!
 //! **Configuration:**
@@ -50,4 +51,5 @@ pub mod server;
 pub mod signals;
 pub mod simulator;
 pub mod state;
+pub mod sync;
 pub mod systemd;

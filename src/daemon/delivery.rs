@@ -2,7 +2,7 @@
 
 use std::{
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         atomic::{AtomicU64, Ordering},
     },
     time::{Duration, Instant, SystemTime},
@@ -20,6 +20,7 @@ use crate::{
     probe::Target,
     schedule::{Budget, Event, Spent, Wait, Work},
     state::Identity,
+    sync::Mutex,
 };
 
 /// Time after the expected end of a run or wait before the probe counts as stuck.
@@ -94,7 +95,7 @@ impl Offline {
         if outcome.fault != Fault::Network {
             return false;
         }
-        let mut cached = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut cached = self.0.lock();
         match *cached {
             Some((at, offline)) if at.elapsed() < OFFLINE_CACHE_TTL => offline,
             _ => {

@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     io,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, MutexGuard},
     time::{Duration, SystemTime},
 };
 
@@ -20,6 +20,7 @@ use crate::{
         self, AlreadyLocked, DirLock, Identity, PersistedBackoff, PersistedProbe, PersistedSpending,
         PersistedState, StateWriter,
     },
+    sync::Mutex,
 };
 
 /// A finished run, whose record is written after the state.
@@ -177,7 +178,7 @@ impl StateStore {
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<Identity, PersistedProbe>> {
         // No code panics while holding the lock.
-        self.probes.lock().unwrap_or_else(PoisonError::into_inner)
+        self.probes.lock()
     }
 
     /// Writes what is pending, until the deadline.

@@ -2,11 +2,13 @@
 
 use std::{
     sync::{
-        Arc, Mutex, PoisonError, Weak,
+        Arc, Weak,
         atomic::{AtomicU8, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
+
+use crate::sync::Mutex;
 
 /// The liveness and readiness of the daemon. Time is monotonic, so that a clock step makes no part
 /// look stuck.
@@ -103,7 +105,7 @@ impl Health {
         let beat = Heartbeat { origin: self.origin, last_beat: Arc::default() };
         beat.beat();
         let part = Part { name, timeout, last_beat: Arc::clone(&beat.last_beat) };
-        let mut parts = self.parts.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut parts = self.parts.lock();
         parts.retain(|other| other.name != name);
         parts.push(part);
         beat
@@ -115,7 +117,7 @@ impl Health {
         let until = Arc::new(Until { name, until: AtomicU64::new(0) });
         let liveness = Liveness { origin: self.origin, until };
         liveness.expect_within(at_most);
-        let mut expected = self.expected.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut expected = self.expected.lock();
         expected.push(Arc::downgrade(&liveness.until));
         liveness
     }
@@ -128,7 +130,7 @@ impl Health {
 
     fn overdue(&self, now: u64) -> Option<String> {
         let mut stuck = None;
-        let mut expected = self.expected.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut expected = self.expected.lock();
         // Dropped parts are removed here, because this is called every few seconds.
         expected.retain(|liveness| {
             let Some(until) = liveness.upgrade() else { return false };
@@ -141,7 +143,7 @@ impl Health {
     }
 
     fn without_heartbeat(&self, now: u64) -> Option<&'static str> {
-        let parts = self.parts.lock().unwrap_or_else(PoisonError::into_inner);
+        let parts = self.parts.lock();
         parts
             .iter()
             .find(|part| {
@@ -236,7 +238,7 @@ mod tests {
         drop(liveness);
         assert_eq!(health.stuck(late), None, "a dropped part is removed");
         drop(other);
-        assert!(health.expected.lock().unwrap().len() <= 1, "it was removed");
+        assert!(health.expected.lock().len() <= 1, "it was removed");
     }
 
     #[test]

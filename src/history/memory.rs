@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
-    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock},
+    sync::{Arc, MutexGuard},
     time::SystemTime,
 };
 
@@ -10,6 +10,7 @@ use super::run::Run;
 use crate::{
     config::{Comparison, Config, Pool, Probe},
     outcome::{Balance, Outcome, Pair, RateLimit, SkipCause, StatusPage, Tls},
+    sync::{Mutex, RwLock},
 };
 
 /// Number of runs kept per probe.
@@ -119,25 +120,24 @@ impl History {
             (probe.name.clone(), Arc::new(history))
         });
         let new = Arc::new(new.collect());
-        *self.probes.write().unwrap_or_else(PoisonError::into_inner) = new;
-        *self.comparisons.write().unwrap_or_else(PoisonError::into_inner) =
-            Arc::new(config.comparisons.clone());
-        *self.pools.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(config.pools.clone());
+        *self.probes.write() = new;
+        *self.comparisons.write() = Arc::new(config.comparisons.clone());
+        *self.pools.write() = Arc::new(config.pools.clone());
     }
 
     /// Returns the history of every configured probe, by name.
     pub fn all(&self) -> Arc<BTreeMap<String, Arc<ProbeHistory>>> {
-        Arc::clone(&self.probes.read().unwrap_or_else(PoisonError::into_inner))
+        Arc::clone(&self.probes.read())
     }
 
     /// Returns the comparisons in force.
     pub fn comparisons(&self) -> Arc<Vec<Arc<Comparison>>> {
-        Arc::clone(&self.comparisons.read().unwrap_or_else(PoisonError::into_inner))
+        Arc::clone(&self.comparisons.read())
     }
 
     /// Returns the pools in force.
     pub fn pools(&self) -> Arc<Vec<Pool>> {
-        Arc::clone(&self.pools.read().unwrap_or_else(PoisonError::into_inner))
+        Arc::clone(&self.pools.read())
     }
 
     /// Returns the history that runs of a probe are added to. Callers keep it instead of looking it
@@ -213,7 +213,7 @@ impl ProbeHistory {
     }
 
     fn kept(&self) -> MutexGuard<'_, Buffers> {
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+        self.kept.lock()
     }
 }
 

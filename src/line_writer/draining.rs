@@ -1,12 +1,10 @@
 //! Queues replaced by a reload: each is written out by its own thread, and a stop waits for all of
 //! them.
 
-use std::{
-    sync::{Mutex, PoisonError},
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use super::queue::Lines;
+use crate::sync::Mutex;
 
 /// Maximum number of replaced queues that may still be writing. Beyond it, which takes a disk that
 /// blocks during several reloads, the lines of the oldest queue are dropped.
@@ -26,7 +24,7 @@ impl<T: Send + 'static> DrainingWriters<T> {
     /// Adds a queue and closes it.
     pub fn add(&self, lines: LineWriter<T>) {
         lines.close();
-        let mut draining = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut draining = self.0.lock();
         draining.retain(|lines| !lines.has_ended());
         if draining.len() >= MAX_DRAINING {
             draining.remove(0).stop(Duration::ZERO);
@@ -37,7 +35,7 @@ impl<T: Send + 'static> DrainingWriters<T> {
     /// Waits until all queues are written, up to `end`. The remaining lines are dropped and
     /// counted.
     pub fn stop(&self, end: Instant) {
-        for lines in &*self.0.lock().unwrap_or_else(PoisonError::into_inner) {
+        for lines in &*self.0.lock() {
             lines.stop(end.saturating_duration_since(Instant::now()));
         }
     }
@@ -85,7 +83,7 @@ mod tests {
             draining.add(lines);
             blocked.push(release);
         }
-        assert_eq!(draining.0.lock().unwrap().len(), MAX_DRAINING);
+        assert_eq!(draining.0.lock().len(), MAX_DRAINING);
         assert_eq!(counters.dropped.load(Ordering::Relaxed), 1, "the second line of the oldest queue");
         draining.stop(Instant::now());
         assert_eq!(counters.dropped.load(Ordering::Relaxed), MAX_DRAINING as u64 + 1);

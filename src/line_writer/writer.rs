@@ -6,12 +6,14 @@ use std::{
     io,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
-        Arc, Condvar, Mutex, MutexGuard, PoisonError,
+        Arc, MutexGuard,
         atomic::{AtomicU64, Ordering},
     },
     thread::{self, ThreadId},
     time::{Duration, Instant},
 };
+
+use crate::sync::{Condvar, Mutex};
 
 /// Pause of a writer after a panic.
 const PANIC_PAUSE: Duration = Duration::from_millis(100);
@@ -57,8 +59,7 @@ impl WriteClock {
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<ThreadId, Instant>> {
-        // Nothing panics while the lock is held.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 }
 
@@ -141,8 +142,8 @@ impl<I: Inbox> Writer<I> {
     pub fn stop(&self, deadline: Duration, left: impl FnOnce(&mut I)) {
         self.close();
         let state = self.shared.lock();
-        let waited = self.shared.changed.wait_timeout_while(state, deadline, |state| !state.ended);
-        left(&mut waited.unwrap_or_else(PoisonError::into_inner).0.inbox);
+        let mut waited = self.shared.changed.wait_timeout_while(state, deadline, |state| !state.ended);
+        left(&mut waited.inbox);
     }
 
     /// Closes the inbox. The thread writes the rest and ends.
@@ -184,7 +185,7 @@ impl<I> Drop for End<'_, I> {
 impl<I> Shared<I> {
     /// Locks the state. A poisoned lock is safe to use, because no change is left half done.
     fn lock(&self) -> MutexGuard<'_, State<I>> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 }
 
@@ -199,7 +200,7 @@ impl<I: Inbox> Shared<I> {
             if state.closed {
                 return None;
             }
-            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state = self.changed.wait(state);
         }
     }
 
@@ -211,8 +212,8 @@ impl<I: Inbox> Shared<I> {
         }
         state.gathering = true;
         let gathers = |state: &mut State<I>| !state.closed && !state.inbox.is_filling();
-        let waited = self.changed.wait_timeout_while(state, gathering, gathers);
-        waited.unwrap_or_else(PoisonError::into_inner).0.gathering = false;
+        let mut waited = self.changed.wait_timeout_while(state, gathering, gathers);
+        waited.gathering = false;
     }
 }
 

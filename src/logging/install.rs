@@ -7,7 +7,7 @@ use std::{
     mem,
     os::{fd::AsFd, unix::fs::MetadataExt},
     panic,
-    sync::{Arc, PoisonError, RwLock},
+    sync::Arc,
     time::{Duration, Instant, SystemTime},
 };
 
@@ -25,6 +25,7 @@ use crate::{
     line_writer::{
         Counters, DrainingWriters, LineWriter, LogFiles, OpenError, Period, RollingFile, WriteResult,
     },
+    sync::RwLock,
 };
 
 /// Prefix of the targets of this crate's events.
@@ -141,7 +142,7 @@ impl Logging {
     /// Closes the log and writes the queued lines, up to the deadline.
     pub fn stop(&self, deadline: Duration) {
         let end = Instant::now() + deadline;
-        let outputs = self.shared.outputs.read().unwrap_or_else(PoisonError::into_inner);
+        let outputs = self.shared.outputs.read();
         let files = outputs.file.as_ref().map(|(_, lines)| lines);
         for lines in outputs.stderr.iter().chain(files) {
             lines.stop(end.saturating_duration_since(Instant::now()));
@@ -186,7 +187,7 @@ impl Shared {
         open: impl Fn(LogFiles) -> Result<RollingFile, OpenError>,
     ) -> Result<Change, LoggingError> {
         let (old_stderr, old_files) = {
-            let outputs = self.outputs.read().unwrap_or_else(PoisonError::into_inner);
+            let outputs = self.outputs.read();
             (outputs.stderr.is_some(), outputs.file.as_ref().map(|(files, _)| files.clone()))
         };
         let new_files = files(log);
@@ -210,7 +211,7 @@ impl Shared {
     fn commit(&self, change: Change) {
         let Change { format, to_stderr, stderr, to_files, file } = change;
         let mut replaced = Vec::new();
-        let mut outputs = self.outputs.write().unwrap_or_else(PoisonError::into_inner);
+        let mut outputs = self.outputs.write();
         outputs.format = format;
         if stderr.is_some() || !to_stderr {
             replaced.extend(mem::replace(&mut outputs.stderr, stderr));
@@ -247,7 +248,7 @@ impl Shared {
     }
 
     fn print(&self, line: &Line) {
-        let outputs = self.outputs.read().unwrap_or_else(PoisonError::into_inner);
+        let outputs = self.outputs.read();
         let StderrKind { journal, colour } = self.stderr_kind;
         let render = |style: TextStyle| match outputs.format {
             LogFormat::Text => line.text(style),

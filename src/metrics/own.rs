@@ -2,7 +2,7 @@
 
 use std::{
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         atomic::{AtomicU64, Ordering},
     },
     time::{Duration, SystemTime},
@@ -14,7 +14,7 @@ use prometheus::{
 };
 
 use super::text::{Header, Kind, Page, labels};
-use crate::{line_writer::Counters, outcome::unix_seconds};
+use crate::{line_writer::Counters, outcome::unix_seconds, sync::Mutex};
 
 const LAG_BOUNDS: [f64; 14] =
     [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
@@ -118,20 +118,20 @@ impl Own {
     }
 
     pub(super) fn count_restarts(&self, task: &'static str, restarts: Arc<AtomicU64>) {
-        let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut tasks = self.tasks.lock();
         tasks.retain(|(name, _)| *name != task);
         tasks.push((task, restarts));
     }
 
     pub(super) fn count_writer(&self, name: &'static str, counters: &Counters) {
         self.count_restarts(name, Arc::clone(&counters.restarts));
-        let mut files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut files = self.files.lock();
         files.retain(|file| file.name != name);
         files.push(File { name, counters: counters.clone() });
     }
 
     pub(super) fn writes_in_progress(&self) -> Vec<(&'static str, Duration)> {
-        let files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
+        let files = self.files.lock();
         files.iter().map(|file| (file.name, file.counters.clock.in_progress())).collect()
     }
 
@@ -142,8 +142,8 @@ impl Own {
         let most = 0.99 * lag.get_sample_count() as f64;
         let bucket = lag.get_bucket().iter().find(|bucket| bucket.cumulative_count() as f64 >= most);
         let reloaded = Duration::try_from_secs_f64(self.reload_success_timestamp.get()).unwrap_or_default();
-        let files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
-        let tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
+        let files = self.files.lock();
+        let tasks = self.tasks.lock();
         let sum = |counter: fn(&File) -> &AtomicU64| {
             files.iter().map(|file| counter(file).load(Ordering::Relaxed)).sum()
         };
@@ -170,10 +170,10 @@ impl Own {
             kind: Kind::Counter,
             help: "Number of times a task was restarted after a failure.",
         });
-        for (task, restarts) in &*self.tasks.lock().unwrap_or_else(PoisonError::into_inner) {
+        for (task, restarts) in &*self.tasks.lock() {
             page.sample(&labels([("task", *task)]), restarts.load(Ordering::Relaxed) as f64);
         }
-        let files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
+        let files = self.files.lock();
         page.family(Header {
             name: "langmart_prober_log_lines_dropped_total",
             kind: Kind::Counter,

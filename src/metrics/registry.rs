@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     sync::{
-        Arc, PoisonError, RwLock,
+        Arc,
         atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::{Duration, SystemTime},
@@ -23,6 +23,7 @@ use crate::{
     config::{Comparison, Config, Pool, Probe, Shard},
     line_writer::Counters,
     outcome::unix_seconds,
+    sync::RwLock,
 };
 
 /// All metrics of the daemon.
@@ -81,8 +82,8 @@ impl Metrics {
             pools: config.pools.clone(),
             shard: config.shard,
         };
-        *self.groups.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(groups);
-        *self.series.write().unwrap_or_else(PoisonError::into_inner) = new;
+        *self.groups.write() = Arc::new(groups);
+        *self.series.write() = new;
     }
 
     /// Returns the series that runs of a probe are added to. Callers keep it instead of looking it
@@ -102,12 +103,12 @@ impl Metrics {
     }
 
     fn groups(&self) -> Arc<Groups> {
-        Arc::clone(&self.groups.read().unwrap_or_else(PoisonError::into_inner))
+        Arc::clone(&self.groups.read())
     }
 
     /// Returns the series of every configured probe, by name.
     pub fn all(&self) -> Arc<BTreeMap<String, Arc<Series>>> {
-        Arc::clone(&self.series.read().unwrap_or_else(PoisonError::into_inner))
+        Arc::clone(&self.series.read())
     }
 
     /// Records a successful or failed configuration load.
@@ -124,12 +125,12 @@ impl Metrics {
 
     /// Returns the state of the daily budget. Returns `None` if there is no budget.
     pub fn budget(&self) -> Option<BudgetNow> {
-        *self.budget.read().unwrap_or_else(PoisonError::into_inner)
+        *self.budget.read()
     }
 
     /// Sets the state of the daily budget, or `None` if there is no budget.
     pub fn set_budget(&self, budget: Option<BudgetNow>) {
-        *self.budget.write().unwrap_or_else(PoisonError::into_inner) = budget;
+        *self.budget.write() = budget;
     }
 
     /// Records the delay between the scheduled and the actual start of a run.

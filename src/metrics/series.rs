@@ -3,7 +3,7 @@
 use std::{
     array,
     collections::BTreeMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, MutexGuard},
     time::{Duration, SystemTime},
 };
 
@@ -20,6 +20,7 @@ use crate::{
         Balance, DnsServer, Fault, LimitedBy, Network, Outcome, Phases, RateLimit, Reason, Resource,
         SkipCause, StatusPage, Subject, Tls, possible_failures, unix_seconds,
     },
+    sync::Mutex,
 };
 
 /// Distinct error codes of a probe that have a series of their own; those after them share `other`.
@@ -523,5 +524,5 @@ impl Responses {
 
 /// A panic elsewhere leaves numbers, which are never half written.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+    mutex.lock()
 }

@@ -3,8 +3,6 @@
 //! Between the runs a task drives it: the end of the connection is seen when it comes, and HTTP/2 answers and sends pings.
 //! A reload begins with new targets, so that no connection outlives its key.
 
-use std::sync::{Mutex, PoisonError};
-
 use hyper::{
     HeaderMap,
     header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING},
@@ -12,6 +10,7 @@ use hyper::{
 use tokio::{select, sync::oneshot, task::JoinHandle};
 
 use super::http::Http;
+use crate::sync::Mutex;
 
 /// The idle connection of a probe, if its last run left one.
 #[derive(Default)]
@@ -25,7 +24,7 @@ struct Idle {
 impl KeepAlive {
     /// Takes the connection out. The flag is whether the last run left one; the connection is `None` if it has ended since.
     pub(super) async fn take(&self) -> (bool, Option<Http>) {
-        let idle = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let idle = self.0.lock().take();
         let Some(Idle { stop, task }) = idle else { return (false, None) };
         // Its task may have ended.
         let _ = stop.send(());
@@ -44,7 +43,7 @@ impl KeepAlive {
             }
             Some(http).filter(Http::is_ready)
         });
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Idle { stop, task });
+        *self.0.lock() = Some(Idle { stop, task });
     }
 }
 

@@ -8,7 +8,7 @@ use std::{
     collections::{HashMap, VecDeque},
     fmt, io,
     net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket},
-    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, MutexGuard},
     thread,
     time::{Duration, Instant},
 };
@@ -17,6 +17,7 @@ use dns_lookup::{AddrInfoHints, LookupError, LookupErrorKind, SockType, getaddri
 use tokio::sync::oneshot;
 
 use super::failure::is_local_shortage;
+use crate::sync::{Condvar, Mutex};
 
 /// Maximum number of addresses of one answer that are used and recorded.
 const MAX_ADDRESSES: usize = 16;
@@ -98,7 +99,7 @@ pub(super) fn is_localhost(name: &str) -> bool {
 
 impl Pool {
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 
     fn enqueue(self: &Arc<Self>, name: &Arc<str>, sender: oneshot::Sender<Answer>) {
@@ -142,8 +143,7 @@ impl Pool {
                 continue;
             }
             state.idle_threads += 1;
-            let (next, waited) =
-                self.work.wait_timeout(state, THREAD_IDLE).unwrap_or_else(PoisonError::into_inner);
+            let (next, waited) = self.work.wait_timeout(state, THREAD_IDLE);
             state = next;
             state.idle_threads -= 1;
             if waited.timed_out() && state.queue.is_empty() {

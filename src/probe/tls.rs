@@ -3,7 +3,7 @@
 use std::{
     io,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         atomic::{AtomicBool, Ordering},
     },
     time::{Duration, SystemTime},
@@ -31,7 +31,7 @@ use x509_cert::{
     name::Name,
 };
 
-use crate::outcome;
+use crate::{outcome, sync::Mutex};
 
 /// Maximum number of certificates of a presented chain that are read.
 const MAX_CHAIN: usize = 16;
@@ -101,11 +101,11 @@ struct Presented {
 
 impl Handshake {
     fn presented(&self) -> Presented {
-        *self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        *self.state.lock()
     }
 
     fn note(&self, note: impl FnOnce(&mut Presented)) {
-        note(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner));
+        note(&mut self.state.lock());
     }
 
     /// Whether the server asked for a client certificate, which it was not given.

@@ -2,7 +2,7 @@
 
 use std::{
     io, mem,
-    sync::{Arc, PoisonError, RwLock},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -13,6 +13,7 @@ use crate::{
         Counters, DrainingWriters, LineWriter, LogFiles, OpenError, Period, RollingFile, WriteResult,
     },
     outcome::{Outcome, Record},
+    sync::RwLock,
 };
 
 /// How long records gather before they are written, because waking the thread for each record costs
@@ -72,7 +73,7 @@ impl Records {
     /// with deadlines.
     pub fn prepare(&self, log: &Log) -> Result<RecordsChange, RecordsError> {
         let files = files(log);
-        let current = self.current.read().unwrap_or_else(PoisonError::into_inner);
+        let current = self.current.read();
         if current.as_ref().map(|(files, _)| files) == files.as_ref() {
             return Ok(RecordsChange(Change::None));
         }
@@ -93,7 +94,7 @@ impl Records {
             Change::WriteTo(files, lines) => Some((files, lines)),
             Change::Disabled => None,
         };
-        let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
+        let mut current = self.current.write();
         let replaced = mem::replace(&mut *current, opened);
         drop(current);
         if let Some((_, lines)) = replaced {
@@ -103,7 +104,7 @@ impl Records {
 
     /// Queues a record without blocking. If the queue is full, the record is dropped and counted.
     pub fn push(&self, probe: Arc<Probe>, outcome: Arc<Outcome>) {
-        if let Some((_, lines)) = &*self.current.read().unwrap_or_else(PoisonError::into_inner) {
+        if let Some((_, lines)) = &*self.current.read() {
             lines.push((probe, outcome));
         }
     }
@@ -116,7 +117,7 @@ impl Records {
     /// Stops accepting records and writes the queued ones, up to the deadline.
     pub fn stop(&self, deadline: Duration) {
         let end = Instant::now() + deadline;
-        if let Some((_, lines)) = &*self.current.read().unwrap_or_else(PoisonError::into_inner) {
+        if let Some((_, lines)) = &*self.current.read() {
             lines.stop(deadline);
         }
         self.draining.stop(end);

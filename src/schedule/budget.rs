@@ -17,7 +17,7 @@
 
 use std::{
     fmt, mem,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::MutexGuard,
     time::{Duration, SystemTime},
 };
 
@@ -26,6 +26,7 @@ use tokio::time::Instant;
 use crate::{
     config::{self, Chat, Probe},
     outcome::{Outcome, Reason},
+    sync::Mutex,
 };
 
 /// Seconds of a UTC day.
@@ -183,8 +184,7 @@ impl Budget {
 
     /// Returns the ledger, advanced to the current day.
     fn today(&self) -> MutexGuard<'_, Ledger> {
-        // Nothing panics while the lock is held.
-        let mut ledger = self.ledger.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut ledger = self.ledger.lock();
         ledger.advance_to(((self.clock)(), Instant::now()));
         ledger
     }

@@ -2,13 +2,13 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, MutexGuard},
     time::Duration,
 };
 
 use tokio::sync::oneshot;
 
-use crate::config::Schedule;
+use crate::{config::Schedule, sync::Mutex};
 
 /// Limits of concurrent runs. A reload may change them at any time; runs in flight beyond new
 /// limits continue.
@@ -78,8 +78,7 @@ impl Limits {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        // Nothing panics while the lock is held.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 }
 

@@ -7,7 +7,7 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, PoisonError, Weak},
+    sync::{Arc, Weak},
 };
 
 use tokio::{
@@ -19,6 +19,7 @@ use super::plan::{Timestamp, hash};
 use crate::{
     config::{Comparison, Probe},
     outcome::{Compared, Measure, Pair, Side},
+    sync::Mutex,
 };
 
 /// Pairs of all comparisons.
@@ -79,8 +80,7 @@ impl PairCoordinator {
     /// `None` if it has no comparison.
     pub(super) fn register(&self, probe: &Probe, next: u64) -> Option<PairHandle> {
         let comparison = probe.comparison.as_ref()?;
-        // Nothing panics while the lock is held.
-        let mut pairs = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut pairs = self.0.lock();
         let state = pairs.get(comparison).and_then(Weak::upgrade).unwrap_or_else(|| {
             pairs.retain(|_, state| state.strong_count() > 0);
             let state = Arc::default();

@@ -16,7 +16,7 @@ use std::{
     collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap},
     iter,
     ops::RangeInclusive,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, MutexGuard},
     time::Duration,
 };
 
@@ -26,7 +26,7 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-use crate::{config::Probe, outcome::Outcome};
+use crate::{config::Probe, outcome::Outcome, sync::Mutex};
 
 /// Period of the rate limit.
 const MINUTE: Duration = Duration::from_secs(60);
@@ -171,8 +171,7 @@ impl RateLimiter {
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<String, ProviderQueue>> {
-        // Nothing panics while the lock is held.
-        self.queues.lock().unwrap_or_else(PoisonError::into_inner)
+        self.queues.lock()
     }
 }
 

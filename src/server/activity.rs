@@ -3,7 +3,7 @@
 use std::{
     net::IpAddr,
     pin,
-    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
+    sync::{Arc, MutexGuard, OnceLock},
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -13,6 +13,8 @@ use tokio::{
     task::AbortHandle,
     time::Instant,
 };
+
+use crate::sync::Mutex;
 
 /// The timeouts of a connection.
 #[derive(Clone, Copy, Debug)]
@@ -121,7 +123,7 @@ impl Activity {
     }
 
     fn state(&self) -> MutexGuard<'_, ActivityState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 }
 

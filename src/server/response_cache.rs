@@ -4,7 +4,7 @@
 use std::{
     collections::BTreeMap,
     hash::{DefaultHasher, Hasher},
-    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    sync::{Arc, MutexGuard, Weak},
     time::Duration,
 };
 
@@ -14,6 +14,7 @@ use tokio::{
 };
 
 use super::activity::Activity;
+use crate::sync::Mutex;
 
 /// A page is reused for this many times its rendering time, so that rendering takes at most a fifth
 /// of the thread's time, and pages of small configurations are only milliseconds old.
@@ -48,13 +49,13 @@ impl CachedResponse {
     }
 
     fn add_reader(&self, reader: &Arc<Activity>) {
-        let mut readers = self.readers.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut readers = self.readers.lock();
         readers.retain(|other| other.strong_count() > 0 && !other.ptr_eq(&Arc::downgrade(reader)));
         readers.push(Arc::downgrade(reader));
     }
 
     fn disconnect_readers(&self) {
-        let readers = self.readers.lock().unwrap_or_else(PoisonError::into_inner);
+        let readers = self.readers.lock();
         readers.iter().filter_map(Weak::upgrade).for_each(|reader| reader.abort());
     }
 }
@@ -160,7 +161,7 @@ fn tag(bytes: &[u8]) -> String {
 
 impl ResponseCache {
     fn lock(&self) -> MutexGuard<'_, Entries> {
-        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+        self.entries.lock()
     }
 }
 
@@ -198,7 +199,7 @@ mod tests {
         // reuse.
         let first = pages.get_or_render(NAME, false, 0, &reader, || vec![1]);
         let reuse_until = |until| {
-            pages.entries.lock().unwrap().latest.get_mut(&(NAME.to_owned(), false)).unwrap().1 = until;
+            pages.entries.lock().latest.get_mut(&(NAME.to_owned(), false)).unwrap().1 = until;
         };
         reuse_until(Instant::now() + Duration::from_millis(80));
         tokio::time::advance(Duration::from_millis(79)).await;

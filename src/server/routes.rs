@@ -3,7 +3,7 @@
 use std::{
     convert::Infallible,
     net::SocketAddr,
-    sync::{Arc, PoisonError, RwLock},
+    sync::Arc,
     time::{Duration, Instant, SystemTime},
 };
 
@@ -41,6 +41,7 @@ use crate::{
     history::{History, ProbeHistory},
     metrics::Metrics,
     page::{self, Filter, Listing, Prober, View},
+    sync::RwLock,
 };
 
 const TEXT: &str = "text/plain; charset=utf-8";
@@ -124,11 +125,11 @@ impl ServerState {
     }
 
     fn access(&self) -> Access {
-        self.access.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.access.read().clone()
     }
 
     fn replace(&self, access: Access) {
-        *self.access.write().unwrap_or_else(PoisonError::into_inner) = access;
+        *self.access.write() = access;
     }
 }
 

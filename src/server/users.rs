@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     time::Duration,
 };
 
@@ -14,7 +14,7 @@ use tokio::{sync::Semaphore, time::timeout};
 use zeroize::Zeroizing;
 
 use super::waiting::WaitingPlace;
-use crate::config::Secret;
+use crate::{config::Secret, sync::Mutex};
 
 /// Number of remembered credentials of each kind, so that a scrape does not need bcrypt every time.
 const MAX_REMEMBERED: usize = 256;
@@ -89,14 +89,14 @@ impl Users {
             let _ = setpriority_process(None, NICENESS);
             let right = users.verify(&credentials);
             let recent = if right { &users.accepted } else { &users.rejected };
-            recent.lock().unwrap_or_else(PoisonError::into_inner).add(tag);
+            recent.lock().add(tag);
             if right { Ok(()) } else { Err(Rejection::Unknown) }
         };
         tokio::task::spawn_blocking(check).await.unwrap_or(Err(Rejection::Unknown))
     }
 
     fn remembered(&self, tag: &[u8]) -> Option<Result<(), Rejection>> {
-        let has = |recent: &Mutex<Recent>| recent.lock().unwrap_or_else(PoisonError::into_inner).has(tag);
+        let has = |recent: &Mutex<Recent>| recent.lock().has(tag);
         match (has(&self.accepted), has(&self.rejected)) {
             (true, _) => Some(Ok(())),
             (false, true) => Some(Err(Rejection::Unknown)),
@@ -220,9 +220,9 @@ mod tests {
         let users = users();
         assert_eq!(authenticate(&users, &[&basic("bob:builder")]).await, Ok(()));
         for number in 0..=MAX_REMEMBERED {
-            users.rejected.lock().unwrap().add(hmac::sign(&users.secret, &number.to_ne_bytes()));
+            users.rejected.lock().add(hmac::sign(&users.secret, &number.to_ne_bytes()));
         }
-        assert_eq!(users.rejected.lock().unwrap().0.len(), MAX_REMEMBERED);
+        assert_eq!(users.rejected.lock().0.len(), MAX_REMEMBERED);
         let _permit = Arc::clone(&users.check_permit).acquire_owned().await.unwrap();
         assert_eq!(authenticate(&users, &[&basic("bob:builder")]).await, Ok(()));
     }

@@ -3,8 +3,10 @@
 use std::{
     collections::BTreeMap,
     net::{IpAddr, Ipv6Addr},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, MutexGuard},
 };
+
+use crate::sync::Mutex;
 
 /// Reciprocal of the share of all connections that may wait for the same resource.
 const CONNECTION_SHARE: usize = 4;
@@ -52,7 +54,7 @@ impl Waiters {
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<Client, usize>> {
         // No code panics while holding the lock.
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+        self.waiting.lock()
     }
 }
 

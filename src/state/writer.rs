@@ -6,7 +6,7 @@ use std::{
     fmt, io, mem,
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::Ordering},
+    sync::{Arc, MutexGuard, atomic::Ordering},
     time::{Duration, SystemTime},
 };
 
@@ -16,7 +16,10 @@ use super::{
     changes::Changes,
     file::{Identity, PersistedBackoff, PersistedSpending, PersistedState, save},
 };
-use crate::line_writer::{Counters, Inbox, Writer};
+use crate::{
+    line_writer::{Counters, Inbox, Writer},
+    sync::Mutex,
+};
 
 /// Maximum number of records held back. Only a blocked disk can fill it.
 const CAPACITY: usize = 4096;
@@ -172,7 +175,7 @@ impl<T: Send + 'static> Inbox for Pending<T> {
 
 impl<T> HeldItems<T> {
     fn lock(&self) -> MutexGuard<'_, VecDeque<T>> {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+        self.queue.lock()
     }
 
     /// Releases all items in order. A panic loses its item and is counted.
