@@ -2,7 +2,7 @@
 //! supplies the content.
 
 use std::{
-    sync::{Mutex, PoisonError},
+    sync::Mutex,
     time::{Duration, Instant, SystemTime},
 };
 
@@ -14,7 +14,7 @@ use super::{
     exchange::{Action, Chunk, Ending, Reply, Request},
     fault::{Fault, Kind, Parameters},
     pace::Pace,
-    record::Entry,
+    record::{Entry, lock},
     scenario::{Effect, Reaction, RequestFacts, Script},
 };
 
@@ -87,7 +87,7 @@ fn consult(script: &Mutex<Script>, path: &str, call: Option<&Call<'_>>) -> (Reac
         key: call.and_then(|call| call.key),
         streams: call.is_some_and(Call::streams),
     };
-    let mut script = script.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut script = lock(script);
     let reaction = script.for_request(&facts, Instant::now());
     (reaction, provider.map_or_else(Vec::new, |provider| script.scenario().models(provider).to_vec()))
 }

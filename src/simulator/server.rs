@@ -3,7 +3,7 @@
 use std::{
     io,
     net::SocketAddr,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex},
     thread::{Builder, JoinHandle},
     time::{Duration, Instant},
 };
@@ -20,7 +20,7 @@ use super::{
     certificates::{Certificates, Greeting},
     fault::Kind,
     http1, http2,
-    record::{Connection, Metered, Recorded, Recorder},
+    record::{Connection, Metered, Recorded, Recorder, lock},
     scenario::{Scenario, Script},
     timer::{Clock, Timer},
 };
@@ -124,7 +124,7 @@ impl Simulator {
 
     /// Replaces the scenario. Its time and its counts of requests start now.
     pub fn set_scenario(&self, scenario: Scenario) {
-        *self.shared.script.lock().unwrap_or_else(PoisonError::into_inner) = Script::begin(scenario);
+        *lock(&self.shared.script) = Script::begin(scenario);
     }
 
     /// Returns the requests so far, oldest first, at most the last 10,000.
@@ -215,7 +215,7 @@ async fn accept(
 
 /// Returns the scripted pause of a new connection.
 fn pause(shared: &Shared, kind: Kind) -> Option<Duration> {
-    let mut script = shared.script.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut script = lock(&shared.script);
     script.for_connection(kind, Instant::now())?.parameters.pause
 }
 
@@ -235,7 +235,7 @@ async fn serve(
         shared.clock.until(Instant::now() + pause).await;
     }
     let resets = {
-        let mut script = shared.script.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut script = lock(&shared.script);
         script.for_connection(Kind::ResetHandshake, Instant::now()).is_some()
     };
     let handshake = LazyConfigAcceptor::new(Acceptor::default(), stream).await?;
