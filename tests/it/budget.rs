@@ -1,4 +1,4 @@
-//! The day's budget over the whole stack: what is spent, when runs stop, that they stay stopped, and what they cost.
+//! Tests of the daily budget with the whole daemon: spending, exhaustion, restart and cost.
 
 use std::{cell::Cell, fs, time::SystemTime};
 
@@ -12,10 +12,12 @@ use crate::harness::{
     wait::wait_for,
 };
 
-/// The most that a run of these tests may take: 8 tokens of the prompt's frame, one of its text, 10 of the answer.
+/// Maximum number of tokens of a run in these tests: 8 for the frame of the prompt, one for its
+/// text, 10 for the answer.
 const MOST: f64 = 19.0;
 
-/// A chat probe that would run every second, and an auth probe that spends nothing, with that budget.
+/// Returns a chat probe with an interval of one second, and an auth probe that costs nothing, with
+/// that budget.
 fn place(simulator: &Simulator, budget: &str) -> Place {
     let place = Place::new("");
     configure(&place, simulator, budget);
@@ -40,7 +42,7 @@ fn skipped(scrape: &Scrape) -> f64 {
     scrape.value("langmart_probe_skipped_runs_total", &[("probe", "spender"), ("cause", "budget")])
 }
 
-/// Waits until five due times have passed without a run between them.
+/// Waits until five slots have passed without a run.
 #[track_caller]
 fn stopped(daemon: &Daemon) -> Scrape {
     let since = Cell::new((f64::NAN, 0.0));
@@ -57,7 +59,7 @@ fn completions(simulator: &Simulator) -> usize {
     simulator.requests().iter().filter(|request| request.method == "POST").count()
 }
 
-/// The first second of the next UTC day, from 1970.
+/// Returns the first second of the next UTC day, as Unix time.
 fn midnight() -> f64 {
     let tomorrow = Timestamp::now().to_zoned(TimeZone::UTC).start_of_day().unwrap() + 1.day();
     tomorrow.timestamp().as_second() as f64
@@ -71,7 +73,7 @@ fn exhausted_budget_survives_a_restart_until_next_day() {
     let scrape = stopped(&daemon);
     let spent = scrape.value("langmart_budget_spent_tokens", &[]);
     assert!(spent <= 60.0 && spent + MOST > 60.0, "{spent}");
-    assert_eq!(spent, scrape.sum("langmart_probe_tokens_total"), "as the service counted them");
+    assert_eq!(spent, scrape.sum("langmart_probe_tokens_total"), "as reported by the service");
     assert_eq!(scrape.value("langmart_budget_limit_tokens", &[]), 60.0);
     assert_eq!(scrape.find("langmart_budget_limit_usd", &[]), None);
     let asked = completions(&simulator);
@@ -83,7 +85,7 @@ fn exhausted_budget_survives_a_restart_until_next_day() {
     assert!(page.contains(&format!("chat and stream go on at <time datetime=\"{date}\">")), "{page}");
     let auth = daemon.runs("openai-auth");
     daemon.scrape_until("checks that spend nothing to go on", |_| daemon.runs("openai-auth") > auth + 2.0);
-    // By hand it goes on, and says so.
+    // A run by hand is not limited, and reports that.
     let once = place.run("once", &["--json", "spender"]);
     assert!(once.status.success());
     assert!(String::from_utf8_lossy(&once.stderr).contains("outside the budget"), "{once:?}");
@@ -94,10 +96,10 @@ fn exhausted_budget_survives_a_restart_until_next_day() {
     let mut daemon = place.daemon();
     let again = stopped(&daemon);
     assert_eq!(again.value("langmart_budget_spent_tokens", &[]), spent);
-    assert_eq!(completions(&simulator), asked + 1, "none but the one by hand");
+    assert_eq!(completions(&simulator), asked + 1, "only the run by hand");
     daemon.stop();
 
-    // As if it had been yesterday.
+    // Pretend that the state is from yesterday.
     let state = fs::read_to_string(place.path("state/state.json")).unwrap();
     let today = Timestamp::now().to_zoned(TimeZone::UTC).date();
     let yesterday =
@@ -106,7 +108,7 @@ fn exhausted_budget_survives_a_restart_until_next_day() {
     place.write("state/state.json", &yesterday);
     let daemon = place.daemon();
     stopped(&daemon);
-    assert_eq!(completions(&simulator), 2 * asked + 1, "as many as the day before");
+    assert_eq!(completions(&simulator), 2 * asked + 1, "as many as on the previous day");
 }
 
 #[test]
@@ -131,7 +133,7 @@ fn reload_keeps_spending_and_raises_the_limit() {
     daemon.reload();
     let unlimited = daemon.scrape();
     assert_eq!(unlimited.find("langmart_budget_limit_usd", &[]), None);
-    assert!(unlimited.value("langmart_budget_spent_usd", &[]) >= more, "it goes on counting");
+    assert!(unlimited.value("langmart_budget_spent_usd", &[]) >= more, "it still counts");
     daemon.stop();
 }
 
@@ -178,7 +180,7 @@ fn outage_charges_only_runs_that_may_be_answered() {
         assert_eq!(scrape.sum("langmart_probe_tokens_total"), 0.0);
         let expected = if takes { MOST * 5.0 } else { 0.0 };
         let spent = scrape.value("langmart_budget_spent_tokens", &[]);
-        // A run may be in flight, and is charged with its most.
+        // A run may be in flight, and is charged with its maximum.
         assert!(spent == expected || spent == expected + MOST, "{fault}: {spent}");
     }
 }
@@ -201,7 +203,7 @@ fn spending_survives_removal_of_the_budget() {
     for (text, kept) in [(without, false), (with_budget, true)] {
         place.write("config.toml", &text);
         daemon.reload();
-        // Nothing starts by now with a budget: the reload itself has to tell it.
+        // No run starts with a budget, so the reload itself must report it.
         wait_for("the state to follow", || {
             let state = fs::read_to_string(place.path("state/state.json")).ok()?;
             (state.contains("spent_tokens") == kept).then_some(())

@@ -1,4 +1,5 @@
-//! No secret leaves the daemon, whatever goes wrong: canaries in keys and headers, looked for in everything it says.
+//! Tests that no secret leaves the daemon, with canaries in keys and headers that are searched for
+//! in all output.
 
 use std::{
     collections::BTreeSet,
@@ -17,30 +18,32 @@ use crate::harness::{
     simulate::simulator,
 };
 
-/// In the key and in the secret header, where a mask or a cut would still show a part of it.
+/// Part of the key and of the secret header, so that masking or truncation would still show a part
+/// of it.
 const CANARY: &str = "cAnArY";
 
-/// As OpenAI masks the key below, a stub of it would show; what else the simulated services echo of an account.
+/// Parts that OpenAI's masking of the key would leave, and account details that the simulated
+/// services echo.
 const ECHOES: [&str; 7] =
     ["sk-cAnA", "org-simulated", "org_simulated", "user@example.com", "user_123", "Please sign in", "*nArY"];
 
-/// The key that the services know, and one that they refuse and echo.
+/// A valid key, and one that the services reject and echo.
 const KEYS: [&str; 2] = ["sk-cAnArY-0123456789-cAnArY", "sk-cAnArY-invalid-0123456789-cAnArY"];
 
-/// What the simulator lists when a rule asks for something that it does not have.
+/// Returns the names that the simulator lists in its error for an unknown one.
 fn listed(rule: &str, before: &str) -> Vec<String> {
     let refusal = Scenario::parse(&format!("[[rule]]\n{rule}")).unwrap_err().to_string();
     let names = refusal.split_once(before).map(|(_, names)| names.trim_end().split(", "));
     names.into_iter().flatten().map(str::to_owned).collect()
 }
 
-/// Every fault that the simulator can play, in each of its variants, as one request asks for it.
+/// Returns every fault of the simulator, in each of its variants, as the header requests it.
 fn faults() -> Vec<String> {
     let mut faults = Vec::new();
     for name in listed("fault = \"?\"", "there are ") {
         match name.as_str() {
             "slow_headers" | "slow_body" => faults.push(format!("{name}; ms=60000")),
-            // These strike before there is a request to ask for them.
+            // These apply before a request is read.
             "slow_accept" | "slow_handshake" | "reset_handshake" => {}
             _ => {
                 let variants = listed(&format!("fault = \"{name}\"\nvariant = \"?\""), "it has ");
@@ -53,7 +56,7 @@ fn faults() -> Vec<String> {
     faults
 }
 
-/// A provider for each API, fault and key, with each check that takes a request.
+/// Returns a provider for each API, fault and key, with each check that sends a request.
 fn config(simulator: &Simulator, place: &Place) -> String {
     let mut text = format!(
         "{LISTEN}[state]\ndirectory = \"{}\"\n[budget]\n[log]\nlevel = \"trace\"\ndirectory = \"{}\"\n[schedule]\nmax_concurrent_per_provider = 1\n\
@@ -74,7 +77,7 @@ fn config(simulator: &Simulator, place: &Place) -> String {
         let known = faults.iter().map(|fault| ("KNOWN", format!(", \"x-simulate\" = \"{fault}\"")));
         for (number, (key, header)) in std::iter::once(refused).chain(known).enumerate() {
             let name = format!("{}-{number}", api.name());
-            // Faults of streams pass other requests by.
+            // Faults of streams ignore other requests.
             let check = if header.contains("\"stream_") { "stream" } else { "chat" };
             write!(
                 text,
@@ -88,7 +91,7 @@ fn config(simulator: &Simulator, place: &Place) -> String {
             .unwrap();
         }
     }
-    // What fails before there is a request.
+    // Failures before a request.
     let tls = simulator.tls_address().unwrap().port();
     for (number, base_url) in [
         "https://127.77.0.1:9".to_owned(),
@@ -164,7 +167,7 @@ fn daemon_output_has_no_secret() {
     let played: BTreeSet<_> = simulator.requests().iter().filter_map(|request| request.fault).collect();
     let missed: Vec<_> =
         faults().into_iter().filter(|f| !played.contains(f.split(';').next().unwrap())).collect();
-    assert_eq!(missed, [""; 0], "faults that no request met");
+    assert_eq!(missed, [""; 0], "faults that no request triggered");
 
     let literal = format!(
         "{good}[provider.a]\napi = \"openai\"\napi_key = \"{0}\"\nbase_url = \"https://u:{0}@h/\"\n\
@@ -184,12 +187,12 @@ fn daemon_output_has_no_secret() {
     check_silence("results.jsonl", &results);
     let lines = records(&results);
     let elsewhere: Vec<_> = told.iter().filter(|record| !lines.contains(record)).collect();
-    assert!(elsewhere.is_empty(), "the API tells records that results.jsonl does not have: {elsewhere:?}");
+    assert!(elsewhere.is_empty(), "the API returns records that results.jsonl does not have: {elsewhere:?}");
     let state = place.files("state", "state.json");
     assert!(state.contains("\"last_run\""), "{state}");
     check_silence("state.json", &state);
     let reasons: BTreeSet<_> = lines.iter().map(|record| record["reason"].to_string()).collect();
-    assert!(reasons.len() >= 17, "the faults are too tame: {reasons:?}");
+    assert!(reasons.len() >= 17, "too few reasons: {reasons:?}");
 }
 
 #[test]
@@ -201,7 +204,7 @@ fn command_output_has_no_secret() {
     let verbose = commanded(&place, "once").arg("--verbose").output().unwrap();
     let said = [&verbose.stdout, &verbose.stderr].map(|text| String::from_utf8_lossy(text)).concat();
     assert!(said.contains("> authorization: ***\n") && said.contains("< "), "{said}");
-    // What services echo of an account may be seen there, keys and what is left of them may not.
+    // Account details echoed by services may be shown, but no keys or parts of them.
     for secret in [CANARY, ECHOES[0], ECHOES[6]] {
         let line = said.lines().find(|line| line.contains(secret));
         assert!(line.is_none(), "once --verbose has {secret}: {}", line.unwrap_or_default());

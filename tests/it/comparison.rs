@@ -1,4 +1,5 @@
-//! Comparisons and pools over the whole stack: the simulator as gateway and as provider, and what the daemon says of both.
+//! Tests of comparisons and pools with the whole daemon, with the simulator as gateway and
+//! provider.
 
 use std::collections::BTreeMap;
 
@@ -13,7 +14,7 @@ use crate::harness::{
 
 const OF_GPT: [(&str, &str); 1] = [("comparison", "gpt")];
 
-/// A comparison of LangMart with OpenAI, its records, and this at the end.
+/// Returns a comparison of LangMart with OpenAI, with records, and further sections at the end.
 fn configuration(simulator: &Simulator, place: &Place, timing: &str, check: &str, rest: &str) -> String {
     let address = simulator.address();
     let log = place.path("logs");
@@ -28,10 +29,10 @@ fn configuration(simulator: &Simulator, place: &Place, timing: &str, check: &str
     )
 }
 
-/// Two seconds, of which each probe may take one.
+/// Interval and timeout that leave each probe of a pair a second.
 const CALM: &str = "interval = \"2s\"\ntimeout = \"1s\"";
 
-/// A daemon with that comparison of chats.
+/// Starts a daemon with that comparison of chats.
 fn compared(simulator: &Simulator) -> (Place, Daemon) {
     let place = Place::new("");
     place.write("config.toml", &configuration(simulator, &place, CALM, "chat", ""));
@@ -47,7 +48,7 @@ fn of_gpt(scrape: &Scrape, name: &str) -> f64 {
     scrape.value(&format!("langmart_comparison_{name}"), &OF_GPT)
 }
 
-/// The pairs by verdict, those that there were.
+/// Returns the number of pairs by verdict, if not zero.
 fn verdicts(scrape: &Scrape) -> BTreeMap<&'static str, f64> {
     let all = ["ok", "gateway_fault", "provider_fault", "direct_fault", "inconclusive"];
     let count = |verdict| {
@@ -72,7 +73,8 @@ fn check_verdict(scenario: &str, expected: &str) {
     check_records(&records(place.files("logs", "results.jsonl")), expected);
 }
 
-/// Each record tells its comparison and its side, and the second of a pair the verdict.
+/// Checks that each record names its comparison and side, and that the second of a pair has the
+/// verdict.
 #[track_caller]
 fn check_records(records: &[Value], verdict: &str) {
     assert!(records.len() >= 4, "{records:#?}");
@@ -121,7 +123,7 @@ fn probe_in_backoff_makes_no_pair_and_delays_no_other() {
     let runs = |scrape: &Scrape, probe| scrape.value("langmart_probe_runs_total", &[("probe", probe)]);
     let scrape = daemon.scrape_until("runs by the gateway", |scrape| runs(scrape, "gateway") >= 4.0);
     assert_eq!(runs(&scrape, "direct"), 1.0);
-    // The one due time at which both ran.
+    // The only slot in which both ran.
     assert_eq!(verdicts(&scrape), BTreeMap::from([("inconclusive", 1.0)]));
     assert_eq!(of_gpt(&scrape, "pairs_total"), 0.0);
     assert_eq!(
@@ -142,14 +144,14 @@ fn reload_keeps_counters_of_unchanged_comparison() {
     let daemon = place.daemon();
     let before = daemon.scrape_until("a pair", |scrape| of_gpt(scrape, "pairs_total") >= 1.0);
 
-    // With a week between its pairs, so that what comes later is not from one.
+    // With a week between pairs, so that later values are not from a run.
     let rare = config.replace(CALM, "interval = \"168h\"\ntimeout = \"1s\"");
     place.write("config.toml", &rare);
     daemon.reload();
     let kept = daemon.scrape();
     assert_eq!(kept.setbacks(&before), [""; 0]);
     assert_eq!(of_gpt(&kept, "pairs_total"), verdicts(&kept)["ok"]);
-    // Both keep to the grid of the gateway's probe.
+    // Both use the slots of the gateway's probe.
     let next_run = |probe| kept.value("langmart_probe_next_run_timestamp_seconds", &[("probe", probe)]);
     assert_eq!(next_run("gateway"), next_run("direct"));
 
@@ -203,15 +205,15 @@ fn long_prompt_is_sent_and_answered() {
     let output = place.run("once", &["--json"]);
     let records = records(&output.stdout);
     assert_eq!(records.len(), 2);
-    // By hand they are two probes like any others.
+    // A run by hand does not compare them.
     let as_wished = |record: &Value| record["success"] == true && record.get("comparison").is_none();
     assert!(records.iter().all(as_wished), "{records:#?}");
-    // As the service counted what it was sent.
+    // As counted by the service.
     let is_long = |record: &Value| record["input_tokens"].as_u64() > Some(20_000);
     assert!(records.iter().all(is_long), "{records:#?}");
 }
 
-/// What measures time.
+/// Tests that measure time.
 mod phases {
     use std::time::{Duration, Instant};
 
@@ -219,7 +221,8 @@ mod phases {
 
     const PAIRS: usize = 30;
 
-    /// From the connection to the moment of each request that `what` picks, on average over the pairs, in seconds.
+    /// Returns the mean time from the connection to the event that `what` selects, over the pairs,
+    /// in seconds.
     fn mean(requests: &[Recorded], provider: Provider, what: impl Fn(&Recorded) -> Instant) -> f64 {
         let of_provider = requests.iter().filter(|request| request.provider == Some(provider));
         let spans: Vec<Duration> =

@@ -1,4 +1,4 @@
-//! Configuration as data: a folder of bad files with their messages, the example, canaries, and noise.
+//! Tests of configuration: bad files with their messages, the example, canaries, and noise.
 
 use std::{
     collections::BTreeSet,
@@ -15,10 +15,10 @@ use langmart_prober::{
 };
 use proptest::prelude::*;
 
-/// A bcrypt hash of nobody's password.
+/// A bcrypt hash of an unused password.
 const HASH: &str = "$2y$10$ilw2DDaAotOFnLjBDKD31uyjQ2JYK4CUEme.wS2r6PytKIWfdB27S";
 
-/// In every secret of these tests, and nowhere else.
+/// Part of every secret in these tests, and of nothing else.
 const CANARY: &str = "canary";
 
 /// The environment of these tests.
@@ -44,7 +44,7 @@ fn variable(name: &str) -> Option<OsString> {
     Some(value.into())
 }
 
-/// Environment in which the system trusts one root, which nobody reads.
+/// Environment with one trusted root, which is not used.
 const ENVIRONMENT: Environment<'static> =
     Environment { variable: &variable, system_roots: &|| vec![vec![0].into()] };
 
@@ -69,7 +69,7 @@ fn bad_files() -> Vec<PathBuf> {
     let mut files: Vec<_> =
         entries.filter(|path| path.extension().is_some_and(|end| end == "toml")).collect();
     files.sort();
-    assert!(!files.is_empty(), "the folder of bad files is gone");
+    assert!(!files.is_empty(), "the folder of bad files is missing");
     files
 }
 
@@ -89,7 +89,7 @@ fn bad_file_has_its_exact_messages() {
         let actual = messages(&path);
         let expected = fs::read_to_string(path.with_extension("txt")).unwrap_or_default();
         if actual != expected {
-            failures.push(format!("--- {}, expected:\n{expected}--- but it says:\n{actual}", path.display()));
+            failures.push(format!("--- {}, expected:\n{expected}--- actual:\n{actual}", path.display()));
         }
     }
     assert!(failures.is_empty(), "{}", failures.concat());
@@ -181,7 +181,7 @@ fn key_at_unusual_host_is_a_warning() {
         warnings(&provider("openai", "openai", "", "LANGMARTS")),
         [suspected("3: provider.openai", "sk-langmart-", "langmart", "openai")]
     );
-    // A gateway of one's own wants its own keys, whatever it hands on; so does a host that is known.
+    // An own gateway needs its own keys, even if it forwards them; so does a known host.
     assert_eq!(
         warnings(&provider("a", "langmart", "https://llm.example", "ANTHROPICS")),
         [suspected("4: provider.a", "sk-ant-", "anthropic", "langmart")]
@@ -336,7 +336,7 @@ fn default_status_page_needs_default_base_url() {
         let rest = format!("base_url = \"https://llm.corp.example/v1\"\nstatus_url = \"{own}\"");
         assert_eq!(url(&rest).as_deref(), Some(own));
     }
-    // Written out, the default is still the default.
+    // The default is the same when it is written out.
     let config = good(
         "[provider.groq]\nbase_url = \"https://api.groq.com/openai/v1/\"\nchecks = [\"status\"]\ncomponents = [\"API\"]",
     );
@@ -396,7 +396,7 @@ fn environment_proxy_applies_unless_overridden() {
     assert_eq!(proxy("google").as_deref(), Some("http://[::1]:8080/"));
 }
 
-/// `[provider.langmart]` with these lines, where `https_proxy` is that.
+/// Loads `[provider.langmart]` with these lines and that value of `https_proxy`.
 fn with_proxy(variable: &str, lines: &str) -> Result<Loaded, Problems> {
     let set = |name: &str| match name {
         "https_proxy" => Some(variable.into()),
@@ -443,7 +443,7 @@ fn file_overrides_environment_proxy_credentials() {
     };
     assert_eq!(credentials("").as_deref(), Some("user"));
     assert_eq!(credentials("proxy_auth = { env = \"PROXY_AUTH\" }").as_deref(), Some("file"));
-    assert_eq!(credentials("proxy = \"http://other.example:1\""), None, "they are for the other proxy");
+    assert_eq!(credentials("proxy = \"http://other.example:1\""), None, "they belong to the other proxy");
     assert_eq!(credentials("proxy = \"none\""), None);
 }
 
@@ -717,7 +717,7 @@ fn too_strict_stream_settings_are_warned_of() {
     );
 }
 
-/// A comparison of these two models, and a pool of its probes.
+/// Returns a comparison of these two models, and a pool of its probes.
 fn comparison(by_gateway: &str, direct: &str) -> String {
     let probe = |name: &str, provider: &str, model: &str| {
         format!(
@@ -763,7 +763,7 @@ fn comparison_of_two_models_is_a_warning() {
     );
 }
 
-/// Probes of which some hang together, with limits, and a shard that the environment tells.
+/// Returns a configuration with related probes, limits, and a shard from the environment.
 fn sharded(index: u32, total: u32) -> Config {
     let mut text = format!(
         "[shard]\nindex = {{ env = \"SHARD\" }}\ntotal = {total}\n[budget]\ndaily_tokens = 1000000\ndaily_cost_usd = 3\n\
@@ -799,7 +799,7 @@ fn shards_split_a_file_without_overlap() {
         let budget = shard.budget.unwrap();
         assert_eq!((budget.daily_tokens, budget.daily_cost_usd), (Some(333_333), Some(1.0)));
     }
-    // What hangs together is whole at one of them, and nowhere else.
+    // Related probes are all in one shard.
     let whole: Vec<&Config> = shards.iter().filter(|shard| !shard.comparisons.is_empty()).collect();
     assert_eq!(whole.len(), 1);
     assert_eq!(shards.iter().map(|shard| shard.pools.len()).sum::<usize>(), 2);
@@ -814,7 +814,7 @@ fn shards_split_a_file_without_overlap() {
 
 const EXAMPLE: &str = include_str!("../../config.toml.example");
 
-/// The example with those of its commented lines that begin so brought to life.
+/// Returns the example with its commented lines of that kind uncommented.
 fn uncommented(mark: &str) -> String {
     let is_key = |rest: &str| {
         let key = rest.split(" = ").next().unwrap_or_default();
@@ -837,7 +837,8 @@ fn example_defaults_match_the_code() {
 
 #[test]
 fn example_values_are_accepted() {
-    // Each alone: an example may be the default's alternative, and one of them is for a method that has a body.
+    // One at a time, because examples may be alternatives, and one of them needs a method with a
+    // body.
     let lines: Vec<&str> = EXAMPLE.lines().collect();
     let examples = lines.iter().enumerate().filter_map(|(n, line)| Some((n, line.strip_prefix("#e.g. ")?)));
     for (number, example) in

@@ -1,4 +1,5 @@
-//! The `curl` lines of the pages: run by a shell, they ask what the probes ask, and no secret is in them.
+//! Tests of the `curl` lines on the pages: in a shell they send the probes' requests, and they
+//! contain no secret.
 
 use std::process::Command;
 
@@ -12,7 +13,7 @@ use reqwest::header::HeaderValue;
 
 use crate::harness::{parts, probes, simulate::simulator};
 
-/// What the line prints.
+/// Returns the output of the command.
 #[track_caller]
 fn ask(probe: &Probe) -> String {
     let line = curl(probe);
@@ -31,7 +32,7 @@ fn curl_commands_run_in_a_shell() {
     if !parts::has(&["curl", "sh"], false) {
         return;
     }
-    // Whatever a shell might make of it, it arrives: only then is it known.
+    // Characters that a shell interprets must arrive unchanged.
     let model = "it's-a-\"model\"-$KEY";
     let apis = [
         (Api::Langmart, "langmart"),
@@ -41,7 +42,7 @@ fn curl_commands_run_in_a_shell() {
         (Api::Google, "google/v1beta"),
         (Api::Openrouter, "openrouter/api/v1"),
     ];
-    // The simulated Google knows models as they stand in the path.
+    // The simulated Google compares models as written in the path.
     let in_path = model.replace('"', "%22");
     let known = apis.map(|(api, _)| format!("{api} = [{model:?}, {in_path:?}]\n")).concat();
     let simulator = simulator(&format!("[models]\n{known}"));
@@ -62,7 +63,7 @@ fn curl_commands_run_in_a_shell() {
                 if check == Check::Stream { &["data:", "event:", ":"] } else { &["HTTP/1.1 200 "] };
             assert!(begins.iter().any(|begin| said.starts_with(begin)), "{api} {check}: {said}");
             assert!(check != Check::Stream || !said.contains("error"), "{api} {check}: {said}");
-            // What the probe itself asks is the same, and as welcome.
+            // The probe itself sends the same request.
             let outcome = probes::run(probe);
             assert!(outcome.success(), "{api} {check}: {outcome:?}");
             let requests = simulator.requests();

@@ -1,4 +1,4 @@
-//! The daemon as a process: how it starts, what it shows and writes, how it ends.
+//! Tests of the daemon as a process: start, metrics and files, stop.
 
 use std::{
     collections::BTreeSet,
@@ -19,7 +19,7 @@ use crate::harness::{
     wait::wait_for,
 };
 
-/// OpenAI's auth check against the simulator, at that interval.
+/// Returns OpenAI's auth check against the simulator, with that interval.
 fn auth(simulator: &Simulator, interval: &str) -> String {
     format!(
         "[defaults]\ninterval = \"{interval}\"\ntimeout = \"60s\"\n[provider.openai]\n\
@@ -31,7 +31,7 @@ fn auth(simulator: &Simulator, interval: &str) -> String {
 #[test]
 fn before_first_run_counters_are_zero_and_gauges_absent() {
     let simulator = simulator("");
-    // With a week from run to run none falls into this test.
+    // With an interval of a week there is no run during the test.
     let place = Place::new(&format!("{LISTEN}{}", auth(&simulator, "168h")));
     let daemon = place.daemon();
     for path in ["/-/ready", "/-/healthy", "/", "/metrics"] {
@@ -81,7 +81,7 @@ fn run_has_its_record() {
     place.write("config.toml", &config("100ms"));
     let mut daemon = place.daemon();
     daemon.scrape_until("some hundred runs", |scrape| scrape.sum("langmart_probe_runs_total") > 300.0);
-    // The same probes, a week apart: now the count stands still.
+    // The same probes with an interval of a week, so that the count no longer changes.
     place.write("config.toml", &config("168h"));
     daemon.reload();
     let counted = daemon.scrape_until("the end of all runs", |scrape| {
@@ -98,7 +98,7 @@ fn run_has_its_record() {
     assert!(failed > 0.0 && failed < runs);
     let probes: BTreeSet<_> = records.iter().map(|record| record["probe"].as_str().unwrap()).collect();
     assert_eq!(probes.len(), 21);
-    // The same lines in both places: what differs is the form.
+    // The same lines in both outputs, in different formats.
     assert_eq!(place.files("logs", "prober.log").lines().count(), log.lines().count());
 }
 
@@ -128,12 +128,12 @@ fn log_reports_state_changes_only() {
     assert!(recovers.contains("Probe recovered") && recovers.contains("was=disconnected"), "{recovers}");
 }
 
-/// A daemon of whose runs at least one is under way, and takes that long.
+/// Starts a daemon with at least one run in progress that takes that long.
 fn in_the_middle_of_a_run(milliseconds: u64) -> (Simulator, Place, Daemon) {
     let simulator = simulator(&format!("[[rule]]\nfault = \"slow_headers\"\nms = {milliseconds}"));
     let place = Place::new("");
     let log = format!("[log]\ndirectory = \"{}\"\n", place.path("logs").display());
-    // A minute from run to run, so that they may be slow; sixty probes, so that one is due within seconds.
+    // An interval of a minute permits slow runs; with sixty probes, one is due within seconds.
     let config: String = (0..60).fold(auth(&simulator, "60s"), |config, number| {
         config + &format!("[[probe]]\nname = \"p{number}\"\nprovider = \"openai\"\ncheck = \"auth\"\n")
     });
@@ -148,7 +148,7 @@ fn stop_waits_for_runs_in_flight() {
     let (simulator, place, mut daemon) = in_the_middle_of_a_run(1500);
     daemon.signal(Signal::TERM);
     wait_for("readiness to end", || (daemon.get("/-/ready").status == 503).then_some(()));
-    assert_eq!(daemon.get("/-/healthy").status, 200, "it lives while it stops");
+    assert_eq!(daemon.get("/-/healthy").status, 200, "it is healthy while it stops");
     let (status, log) = daemon.wait();
     assert_eq!(status.code(), Some(0), "{log}");
     assert!(!log.contains("aborted"), "{log}");
@@ -162,7 +162,7 @@ fn stop_takes_at_most_ten_seconds() {
     let (_simulator, _place, mut daemon) = in_the_middle_of_a_run(60_000);
     let asked = Instant::now();
     let log = daemon.stop();
-    // Eight seconds and what the machine takes; the run would have gone on for a minute.
+    // Eight seconds and some overhead; the run would have continued for a minute.
     assert!(asked.elapsed() < Duration::from_secs(20), "{:?}", asked.elapsed());
     assert!(log.contains("runs in flight aborted"), "{log}");
     assert!(log.trim_end().ends_with("Daemon stopped"), "{log}");
@@ -177,7 +177,7 @@ fn second_stop_ends_immediately() {
     daemon.signal(Signal::INT);
     let (status, log) = daemon.wait();
     assert_eq!(status.code(), Some(0), "{log}");
-    assert!(asked.elapsed() < Duration::from_secs(8), "it drained for {:?}", asked.elapsed());
+    assert!(asked.elapsed() < Duration::from_secs(8), "draining took {:?}", asked.elapsed());
 }
 
 #[test]
@@ -192,11 +192,11 @@ fn daemon_restarts_after_a_kill() {
         daemon.signal(Signal::KILL);
         let (status, log) = daemon.wait();
         assert_eq!(status.code(), None, "round {round}: {log}");
-        // A warning would be a probe's, whose short deadline a busy machine may miss.
+        // A warning may come from a probe whose short timeout a busy machine exceeds.
         assert!(!log.contains("ERROR"), "round {round}: {log}");
     }
     place.daemon().stop();
-    // What a kill tears is the last line of its round, and the next one begins on a line of its own.
+    // A kill may truncate the last line; the next round starts on a new line.
     let results = place.files("logs", "results.jsonl");
     let torn = results.lines().filter(|line| serde_json::from_str::<Value>(line).is_err()).count();
     assert!(torn <= 3 && results.lines().count() >= 6, "{results}");

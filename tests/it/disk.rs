@@ -1,4 +1,4 @@
-//! What the disk can do to records and log: no fault stops or delays the probing, and every line is accounted for.
+//! Tests of disk failures: none stops or delays probing, and every line is accounted for.
 
 use std::{
     fs,
@@ -20,14 +20,14 @@ use crate::harness::{
     wait::wait_for,
 };
 
-/// A daemon whose twenty probes write two hundred records a second into its directory `logs`.
+/// A daemon whose twenty probes write two hundred records a second into the directory `logs`.
 struct Bench {
     place: Place,
     daemon: Daemon,
     simulator: Simulator,
 }
 
-/// What became of the records, by the daemon's own account.
+/// Number of records by result, according to the daemon's metrics.
 struct Books {
     runs: f64,
     lost: f64,
@@ -47,13 +47,13 @@ impl Bench {
         self.place.path("logs")
     }
 
-    /// The file of that kind that the daemon writes just now.
+    /// Returns the current file of that kind.
     fn current(&self, prefix: &str) -> PathBuf {
         let entries = fs::read_dir(self.logs()).unwrap().map(|entry| entry.unwrap().path());
         entries.filter(|path| path.file_name().unwrap().to_str().unwrap().starts_with(prefix)).max().unwrap()
     }
 
-    /// That many more runs: whatever the disk does, the probing goes on.
+    /// Waits for that many more runs, which must continue regardless of the disk.
     #[track_caller]
     fn probes_on(&self, runs: f64) {
         let before = self.daemon.scrape().sum("langmart_probe_runs_total");
@@ -77,15 +77,16 @@ impl Bench {
         });
     }
 
-    /// Ends the runs, so that the account stands still, and then the daemon.
+    /// Stops the runs, so that the counters no longer change, and then the daemon.
     #[track_caller]
     fn close(mut self) -> (Books, Place) {
-        // The same probes, a week apart.
+        // The same probes with an interval of a week.
         self.place.write("config.toml", &config(&self.place, &self.simulator, "168h"));
         self.daemon.reload();
         let idle = |scrape: &Scrape| scrape.value("langmart_prober_runs_in_flight", &[]) == 0.0;
         self.daemon.scrape_until("the end of all runs", idle);
-        // A run is counted a moment after it is no longer in flight: the thread that counts it answers a reload later.
+        // A run is counted just after it is no longer in flight, by the thread that answers the
+        // next reload.
         self.daemon.reload();
         let account = self.daemon.scrape();
         let books = Books { runs: account.sum("langmart_probe_runs_total"), lost: lost(&account, "results") };
@@ -109,7 +110,7 @@ fn config(place: &Place, simulator: &Simulator, interval: &str) -> String {
     )
 }
 
-/// Lines dropped and lines that failed.
+/// Returns the numbers of lines dropped and failed.
 fn lost(scrape: &Scrape, file: &str) -> f64 {
     ["langmart_prober_log_lines_dropped_total", "langmart_prober_log_write_errors_total"]
         .map(|name| scrape.value(name, &[("file", file)]))
@@ -117,12 +118,12 @@ fn lost(scrape: &Scrape, file: &str) -> f64 {
         .sum()
 }
 
-/// For how long the write in progress has been so.
+/// Returns the duration of the write in progress.
 fn blocked(scrape: &Scrape, file: &str) -> f64 {
     scrape.value("langmart_prober_log_write_in_progress_seconds", &[("file", file)])
 }
 
-/// That a disk that does not respond is seen by those who look: as a growing metric, and by name.
+/// Checks that a blocked disk is visible as an increasing metric and in the health page.
 #[track_caller]
 fn check_blocked(daemon: &Daemon, file: &str) {
     daemon.scrape_until("a blocked write to be seen", |scrape| blocked(scrape, file) > 10.0);
@@ -134,17 +135,17 @@ fn check_blocked(daemon: &Daemon, file: &str) {
     }
 }
 
-/// How many records those are, each of them whole.
+/// Returns the number of records, and checks that each is complete.
 #[track_caller]
 fn records(text: &str) -> f64 {
     for line in text.lines() {
-        assert!(serde_json::from_str::<Value>(line).is_ok(), "a torn line: {line}");
+        assert!(serde_json::from_str::<Value>(line).is_ok(), "an incomplete line: {line}");
     }
     assert!(text.is_empty() || text.ends_with('\n'));
     text.lines().count() as f64
 }
 
-/// Mounts, and unmounts when dropped.
+/// A mount, which is removed when it is dropped.
 struct Mounted(PathBuf);
 
 impl Mounted {
@@ -174,7 +175,7 @@ fn full_disk_recovers_when_space_is_freed() {
     }
     let bench = Bench::start();
     bench.probes_on(20.0);
-    // Moved, so that what was written before is not hidden below the small disk.
+    // Moved, so that earlier files are not hidden below the small disk.
     let before = bench.place.path("before");
     fs::rename(bench.logs(), &before).unwrap();
     fs::create_dir(bench.logs()).unwrap();
@@ -200,7 +201,7 @@ fn moved_and_read_only_directories_recover() {
     let bench = Bench::start();
     bench.probes_on(20.0);
     fs::rename(bench.logs(), bench.place.path("away")).unwrap();
-    wait_for("the directory to be made again", || bench.logs().exists().then_some(()));
+    wait_for("the directory to be created again", || bench.logs().exists().then_some(()));
     bench.until_nothing_is_lost();
 
     let disk = Mounted::new(bench.logs(), "ro");
@@ -218,13 +219,14 @@ fn moved_and_read_only_directories_recover() {
 fn replaced_file_and_blocked_disk_recover() {
     let bench = Bench::start();
     bench.probes_on(20.0);
-    // As logrotate does it.
+    // As logrotate does.
     let current = bench.current("results.jsonl");
     fs::rename(&current, bench.place.path("rotated")).unwrap();
     fs::write(&current, "").unwrap();
     wait_for("the new file to be written", || (fs::metadata(&current).unwrap().len() > 0).then_some(()));
 
-    // A pipe that nobody empties takes 64 KiB and then hangs whoever writes, as a disk does that is gone.
+    // A FIFO that is not read accepts 64 KiB and then blocks the writer, as an unresponsive disk
+    // does.
     fs::rename(&current, bench.place.path("replaced")).unwrap();
     mknodat(CWD, &current, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
     let pipe = fs::File::options().read(true).write(true).open(&current).unwrap();
@@ -233,7 +235,7 @@ fn replaced_file_and_blocked_disk_recover() {
     assert_eq!((healthy, ready), (200, 200));
     check_blocked(&bench.daemon, "results");
 
-    // It answers again.
+    // The disk responds again.
     let reader = thread::spawn(move || {
         let lines = BufReader::new(pipe).lines().map(Result::unwrap);
         lines.take_while(|line| !line.is_empty()).map(|line| line + "\n").collect::<String>()
@@ -241,7 +243,7 @@ fn replaced_file_and_blocked_disk_recover() {
     bench.until_nothing_is_lost();
     bench.daemon.scrape_until("the write to end", |scrape| blocked(scrape, "results") < 1.0);
     let (books, place) = bench.close();
-    // An empty line ends the reader, which holds the pipe open for both ends itself.
+    // An empty line ends the reader, which holds both ends of the FIFO open.
     fs::write(&current, "\n").unwrap();
     let piped = reader.join().unwrap();
     let files = ["rotated", "replaced"].map(|name| fs::read_to_string(place.path(name)).unwrap());
@@ -277,7 +279,7 @@ fn read_only_log_directory_at_start_is_a_warning() {
 fn uncreatable_log_directory_is_a_warning() {
     let simulator = simulator("");
     let place = Place::new("");
-    // A file in its place: no directory, whatever the rights are.
+    // A file in place of the directory, regardless of permissions.
     place.write("logs", "");
     place.write("config.toml", &config(&place, &simulator, "100ms"));
     let bench = Bench { daemon: place.daemon(), place, simulator };

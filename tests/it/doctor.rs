@@ -1,4 +1,5 @@
-//! `doctor` and `report` as a person runs them; each row of the guide beside what the program says, in tests/doctor.
+//! Tests of `doctor` and `report`, which compare each row of the guide with the output, in
+//! tests/doctor.
 
 use std::{
     fs,
@@ -14,12 +15,12 @@ use tokio::net::TcpSocket;
 
 const PROBER: &str = env!("CARGO_BIN_EXE_langmart-prober");
 
-/// A simulator, a configuration for it, and names for the addresses of both.
+/// A simulator, a configuration for it, and placeholders for their addresses.
 struct Bench {
     simulator: Simulator,
     directory: tempfile::TempDir,
     names: Vec<(String, &'static str)>,
-    /// Bound, and never listening: nobody else gets its port.
+    /// A bound port without a listener, which no other process gets.
     closed: Option<TcpSocket>,
 }
 
@@ -41,7 +42,7 @@ impl Bench {
         Self { simulator, directory, names, closed: None }
     }
 
-    /// An address where nobody listens.
+    /// Adds an address without a listener.
     fn with_closed_port(mut self) -> Self {
         let socket = TcpSocket::new_v4().unwrap();
         socket.bind(([127, 0, 0, 1], 0).into()).unwrap();
@@ -50,7 +51,7 @@ impl Bench {
         self
     }
 
-    /// Runs a command on the configuration, in which the names stand for the addresses.
+    /// Runs a command on the configuration, in which placeholders are replaced by addresses.
     fn run(&self, command: &str, config: &str, arguments: &[&str]) -> Output {
         let mut text = config.to_owned();
         for (address, name) in &self.names {
@@ -70,7 +71,7 @@ impl Bench {
         output
     }
 
-    /// What a person sees, with names in place of addresses, times and durations.
+    /// Returns the output with placeholders for addresses, times and durations.
     fn seen(&self, output: &Output) -> String {
         let mut text = String::from_utf8([&*output.stdout, &*output.stderr].concat()).unwrap();
         for (address, name) in &self.names {
@@ -81,9 +82,9 @@ impl Bench {
             (r"\bin \d+ ms", "in N ms"),
             (r"request ID [\w.-]+", "request ID ID"),
             (r"\s+\(name\s+servers:[^)]*\)", " (name servers: SERVERS)"),
-            // Whatever the C library of this machine has for such names.
+            // Depends on the C library of this machine.
             (r"(?m)^.*  getaddrinfo .*\n", ""),
-            // Whether it has an address ::1, where the simulator does not listen.
+            // Depends on whether it has an address ::1, where the simulator does not listen.
             (
                 r"(?m)^  \S+ +tcp +connected to 127\.0\.0\.1:TLSPORT, in N ms.*$",
                 "  ok      tcp            connected to 127.0.0.1:TLSPORT, in N ms",
@@ -95,7 +96,8 @@ impl Bench {
         text
     }
 
-    /// Runs the doctor and compares what it says with the file of that name, which begins with the guide's own words.
+    /// Runs the doctor and compares the output with the file of that name, which begins with the
+    /// guide's text.
     #[track_caller]
     fn check(&self, name: &str, config: &str, arguments: &[&str], status: i32) {
         let output = self.run("doctor", config, arguments);
@@ -225,7 +227,7 @@ fn account_issues() {
 
 #[test]
 fn dns_failure() {
-    // RFC 6761, 6.4: no resolver asks anybody about it.
+    // RFC 6761, 6.4: resolvers answer it without a query.
     let config = LANGMART.replace("http://SIMULATOR", "https://llm.invalid");
     Bench::new("").check("dns_failure", &config, &[], 1);
 }
@@ -295,7 +297,7 @@ fn unreachable_proxy_is_diagnosed() {
     bench.check("proxy_that_is_gone", &format!("{config}proxy = \"http://CLOSED\"\n"), &[], 1);
 }
 
-/// Three faults at once, as the README shows them.
+/// Three faults at once, as the documentation shows them.
 #[test]
 fn three_faults() {
     let config = r#"

@@ -1,4 +1,4 @@
-//! Files that are not what they should be, and what of the process others can read.
+//! Tests of files of the wrong type, and of process information that others can read.
 
 use std::{
     fs::{self, Permissions},
@@ -63,7 +63,7 @@ fn fifo_in_place_of_file_is_an_immediate_error() {
         let said = error(&place.command(command).env("SSL_CERT_FILE", &pipe).output().unwrap());
         assert!(said.contains("SSL_CERT_FILE") && said.contains("not a regular file"), "{command}: {said}");
     }
-    // By a link, and in place of the configuration itself.
+    // Through a link, and in place of the configuration itself.
     fs::remove_file(place.path("config.toml")).unwrap();
     symlink(&pipe, place.path("config.toml")).unwrap();
     for command in ["run", "once", "doctor", "check-config", "report"] {
@@ -146,7 +146,8 @@ fn key_in_a_directory_writable_by_others_is_rejected() {
     }
 }
 
-/// The owner of a process' environment in /proc: root where no other process of its user may look into it.
+/// Returns the owner of a process' environment in /proc, which is root if no other process of its
+/// user may read it.
 fn environment_owner(pid: u32) -> u32 {
     fs::metadata(format!("/proc/{pid}/environ")).unwrap().uid()
 }
@@ -158,7 +159,7 @@ fn commands_that_read_keys_are_not_dumpable() {
     if !parts::has(&["id"], true) || program.mode() & 0o005 != 0o005 {
         return;
     }
-    // It accepts, and says nothing: the commands are at work until they are killed.
+    // It accepts connections and never answers, so that the commands run until they are killed.
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     let place = Place::new(&format!(
         "[provider.openai]\nbase_url = \"http://{}/v1\"\n{KEY}\nchecks = [\"auth\"]\n",
@@ -170,7 +171,7 @@ fn commands_that_read_keys_are_not_dumpable() {
     let other = environment_owner(sleep.id());
     sleep.kill().unwrap();
     sleep.wait().unwrap();
-    assert_eq!(other, NOBODY, "what it is without that");
+    assert_eq!(other, NOBODY, "the owner without protection");
     for command in ["once", "doctor"] {
         let mut process = place.command(command);
         let mut process = process.uid(NOBODY).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();

@@ -1,5 +1,5 @@
-//! Every example response, played over a socket, gets the verdict that its index promises; so do responses that no
-//! provider has sent yet, and never with the network's words.
+//! Tests that every example response gets the verdict in its index, and that mutated responses
+//! never expose text from the network.
 
 use std::{collections::BTreeSet, fmt::Write as _, time::SystemTime};
 
@@ -11,7 +11,7 @@ use crate::harness::{
     raw::{RawServer, on_the_wire},
 };
 
-/// The indexes, and the folder of each.
+/// The indexes and their folders.
 const INDEXES: [(&str, &str); 2] =
     [("", include_str!("../fixtures/index.json")), ("real/", include_str!("../fixtures/real/index.json"))];
 
@@ -25,7 +25,7 @@ struct Case {
     expect: Value,
 }
 
-/// The cases whose check exists.
+/// Returns the cases of implemented checks.
 fn cases() -> Vec<Case> {
     let rows = INDEXES.iter().flat_map(|(folder, index)| {
         let index: Value = serde_json::from_str(index).unwrap();
@@ -35,11 +35,12 @@ fn cases() -> Vec<Case> {
     rows.filter_map(|(folder, row)| case(folder, &row)).flatten().collect()
 }
 
-/// The cases of a row: one for each API that it is for.
+/// Returns the cases of a row, one for each of its APIs.
 fn case(folder: &str, row: &Value) -> Option<Vec<Case>> {
     let file = format!("{folder}{}", row["file"].as_str()?);
     let check = Check::from_name(row["check"].as_str()?)?;
-    // A redirect would lead out of this machine; the tests of the status check follow it to a place of theirs.
+    // A redirect would leave this machine; the tests of the status check follow it to a local
+    // server.
     if row["expect"]["location"].is_string() {
         return None;
     }
@@ -58,7 +59,7 @@ fn case(folder: &str, row: &Value) -> Option<Vec<Case>> {
     Some(apis.into_iter().map(case).collect())
 }
 
-/// A response as a file has it: whole, or a body alone.
+/// Reads a response from a file, which has a whole response or only a body.
 fn fixture(file: &str) -> String {
     let path = format!("{}/tests/fixtures/{file}", env!("CARGO_MANIFEST_DIR"));
     let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"));
@@ -68,13 +69,13 @@ fn fixture(file: &str) -> String {
     format!("HTTP/1.1 200 OK\nDate: Sun, 22 Nov 2026 08:00:00 GMT\nContent-Type: application/json\n\n{text}")
 }
 
-/// Runs the check against a server that plays these bytes.
+/// Runs the check against a server that sends these bytes.
 fn play(server: &RawServer, api: Api, check: Check, wire: Vec<u8>) -> Outcome {
     server.play(wire);
     run(probe(provider(api, &format!("http://{}", server.address)), check))
 }
 
-/// The same for a case.
+/// Runs the check of a case.
 fn play_case(server: &RawServer, case: &Case, text: &str) -> Outcome {
     server.play(on_the_wire(text));
     let mut probe = probe(provider(case.api, &format!("http://{}", server.address)), case.check);
@@ -85,7 +86,7 @@ fn play_case(server: &RawServer, case: &Case, text: &str) -> Outcome {
 }
 
 fn seconds_from(outcome: &Outcome, moment: SystemTime) -> f64 {
-    // The response's moment is the run's start but for some milliseconds.
+    // The response arrives within milliseconds of the start of the run.
     moment.duration_since(outcome.time).map_or(0.0, |wait| wait.as_secs_f64())
 }
 
@@ -165,8 +166,9 @@ fn fixture_has_its_verdict() {
                 "error_type" if text != outcome.error_code.as_deref() => {
                     differ("code", &outcome.error_code, expected);
                 }
-                // Read, but kept nowhere: how many rows a good list has, the first words of a stream (the stream's own
-                // tests look at them), and whether it was complete, which the reason says.
+                // Parsed but not kept: the number of rows of a list, the first words of a stream
+                // (covered by the tests of streams), and whether it was complete, which the reason
+                // shows.
                 "models" | "first_content" | "complete" | "completion_tokens" | "output_tokens"
                 | "error_type" | "reason" | "fault" | "upstream" | "code" | "retry_after_s"
                 | "reset_in_s" | "reset_requests_s" | "reset_tokens_s" | "indicator" | "open_incidents"
@@ -183,7 +185,7 @@ fn any_of(expected: &Value, found: &str) -> bool {
     expected.as_array().unwrap().iter().any(|name| name == found)
 }
 
-/// Whether each of the limits was found.
+/// Returns whether each of the limits was found.
 fn has_limits(outcome: &Outcome, expected: &Value) -> bool {
     expected.as_array().unwrap().iter().all(|expected| {
         outcome.ratelimit.iter().any(|found| {
@@ -194,7 +196,7 @@ fn has_limits(outcome: &Outcome, expected: &Value) -> bool {
     })
 }
 
-/// Equal within a tenth of a second, which the way over the socket takes at most.
+/// Returns whether values are equal within a tenth of a second, the maximum delay of the socket.
 fn near(found: Option<f64>, expected: &Value) -> bool {
     match (found, expected.as_f64()) {
         (Some(found), Some(expected)) => (found - expected).abs() < 0.1,
@@ -202,7 +204,7 @@ fn near(found: Option<f64>, expected: &Value) -> bool {
     }
 }
 
-/// What a status comes to when the body says nothing that we know.
+/// Checks the result of a status whose body is unknown.
 #[track_caller]
 fn check_status(server: &RawServer, status: u16, body: &str, expected: (Reason, Fault)) {
     let fixture = format!("HTTP/1.1 {status} Whatever\nContent-Type: application/json\n\n{body}");
@@ -234,7 +236,7 @@ fn status_decides_without_a_known_code() {
         r#"{"error":{"message":"trunc"#,
     ];
     for body in bodies {
-        // Where nothing of the answer is the API's own error, the route is lost.
+        // If nothing in the answer is the API's own error, the path is wrong.
         let own = body.contains("evil") || body.contains("EVIL") || body.contains("code");
         let own = own && serde_json::from_str::<Value>(body).is_ok();
         let not_found = if own { (Reason::InvalidRequest, Caller) } else { (Reason::Unavailable, Gateway) };
@@ -311,7 +313,7 @@ fn headers_in_another_case_and_order_change_nothing() {
 
 #[test]
 fn network_text_never_reaches_a_record() {
-    // With a blank, so that it is no request id, which passes by its form alone.
+    // With a blank, because otherwise it would be accepted as a request ID.
     const CANARY: &str = "cAnArY w0rd";
 
     let server = RawServer::start();
@@ -349,7 +351,7 @@ fn network_text_never_reaches_a_record() {
             seen.insert(outcome.reason);
         }
     }
-    assert!(seen.len() >= 12, "the mutations are too tame: {seen:?}");
+    assert!(seen.len() >= 12, "too few reasons: {seen:?}");
 }
 
 fn record(case: &Case, outcome: &Outcome) -> String {
@@ -357,7 +359,7 @@ fn record(case: &Case, outcome: &Outcome) -> String {
     serde_json::to_string(&Record { subject: probe.subject(), outcome }).unwrap()
 }
 
-/// A body with every string in it changed.
+/// Returns a body with every string changed.
 fn poisoned(body: &str, change: &dyn Fn(&str) -> String) -> String {
     fn walk(value: &mut Value, change: &dyn Fn(&str) -> String) {
         match value {
@@ -382,7 +384,7 @@ fn key_echoed_as_request_id_is_not_recorded() {
     }
 }
 
-/// What a whole body comes to.
+/// Checks the result of a complete body.
 #[track_caller]
 fn check_body(api: Api, check: Check, status: u16, body: &str, expected: (Reason, Fault)) {
     let server = RawServer::start();

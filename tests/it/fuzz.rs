@@ -1,4 +1,4 @@
-//! The fuzz targets' bodies, met with damaged examples: what they find in a minute of an ordinary test run.
+//! Runs the bodies of the fuzz targets on damaged examples, within an ordinary test run.
 
 use std::fs;
 
@@ -12,7 +12,7 @@ use proptest::{
 #[path = "../../fuzz/bodies.rs"]
 mod bodies;
 
-/// Where to cut, how much, and what to put there.
+/// Positions and lengths of cuts, and their replacements.
 type Cuts = Vec<(Index, usize, Vec<u8>)>;
 
 fn cuts() -> impl Strategy<Value = Cuts> {
@@ -36,9 +36,9 @@ fn damaged(example: &[u8], cuts: &Cuts) -> Vec<u8> {
     bytes
 }
 
-/// Runs cases of damage to an example chosen among these.
+/// Runs a number of cases with a damaged example.
 fn play(cases: u32, examples: &[Vec<u8>], body: impl Fn(&[u8])) {
-    // The same cases each time: chance is the fuzzer's.
+    // Reproducible; random cases are left to the fuzzer.
     let config = ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(cases) };
     let rng = TestRng::deterministic_rng(RngAlgorithm::ChaCha);
     let mut runner = TestRunner::new_with_rng(config, rng);
@@ -52,7 +52,7 @@ fn play(cases: u32, examples: &[Vec<u8>], body: impl Fn(&[u8])) {
     runner.run(&(any::<Index>(), cuts()), test).unwrap_or_else(|error| panic!("{error}"));
 }
 
-/// The files of these folders of the repository.
+/// Reads the files of these folders of the repository.
 fn examples(folders: &[&str]) -> Vec<Vec<u8>> {
     let root = env!("CARGO_MANIFEST_DIR");
     let files = folders.iter().flat_map(|folder| fs::read_dir(format!("{root}/{folder}")).unwrap());

@@ -1,4 +1,4 @@
-//! What is kept, and that it is bounded.
+//! Tests of the content and size of the history.
 
 use std::{
     mem::size_of,
@@ -27,7 +27,7 @@ fn outcome(seconds: u64, reason: Reason) -> Arc<Outcome> {
     })
 }
 
-/// A configuration of chat probes with these names and models.
+/// Returns a configuration of chat probes with these names and models.
 fn config(probes: &[(&str, &str)]) -> Config {
     let probe = |(name, model): &(&str, &str)| Probe {
         name: (*name).to_owned(),
@@ -76,7 +76,7 @@ fn reload_keeps_history_of_unchanged_probe() {
     let runs = history.all().values().map(|kept| kept.snapshot().runs.len()).collect::<Vec<_>>();
     assert_eq!(runs, [0, 1], "in the order of names");
     history.for_probe(&before.probes[1]).observe(&outcome(2, Reason::Ok), false);
-    assert_eq!(history.all()["changes"].snapshot().runs.len(), 0, "the run of a probe that is gone");
+    assert_eq!(history.all()["changes"].snapshot().runs.len(), 0, "the run of a removed probe");
 }
 
 #[test]
@@ -91,9 +91,9 @@ fn complete_runs_are_shared_among_probes() {
     for second in 0..=MAX_RUNS as u64 {
         kept.observe(&outcome(second, Reason::Ok), false);
     }
-    assert_eq!(whole(&kept), (1..=100).map(at).collect::<Vec<_>>(), "of fifty probes as many as there are");
+    assert_eq!(whole(&kept), (1..=100).map(at).collect::<Vec<_>>(), "all runs with fifty probes");
     history.configure(&many, no_curl);
-    assert_eq!(whole(&kept), (96..=100).map(at).collect::<Vec<_>>(), "of a thousand a thousandth of all");
+    assert_eq!(whole(&kept), (96..=100).map(at).collect::<Vec<_>>(), "an equal share with a thousand probes");
     kept.observe(&outcome(200, Reason::Ok), false);
     let expected: Vec<_> = (97..=100).chain([200]).map(at).collect();
     assert_eq!(
@@ -102,7 +102,11 @@ fn complete_runs_are_shared_among_probes() {
         "also where a run's task still writes to the memory of before the reload"
     );
     history.configure(&few, no_curl);
-    assert_eq!(whole(&history.for_probe(&few.probes[0])), expected, "and none goes when there is room again");
+    assert_eq!(
+        whole(&history.for_probe(&few.probes[0])),
+        expected,
+        "and none is removed when there is room again"
+    );
 }
 
 #[test]

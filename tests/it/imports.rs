@@ -1,4 +1,4 @@
-//! Who may import whom: reads every path in the sources and holds the direction that ARCHITECTURE.md shows.
+//! Checks the direction of imports in the sources against ARCHITECTURE.md.
 
 use std::{
     collections::BTreeSet,
@@ -54,9 +54,9 @@ struct Import {
 }
 
 enum Target {
-    /// From the root of the crate.
+    /// A path from the root of the crate.
     Own(Vec<String>),
-    /// Below `std`.
+    /// A path below `std`.
     Std(Vec<String>),
 }
 
@@ -204,7 +204,7 @@ fn repository() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// Every source file, relative to src/.
+/// Returns every source file, relative to src/.
 fn sources() -> Vec<PathBuf> {
     let root = repository().join("src");
     let mut files = Vec::new();

@@ -1,10 +1,11 @@
-//! What the journal gets: each line once, with its priority.
+//! Tests that the journal gets each line once, with its priority.
 
 use std::{fs::File, net::TcpListener, os::unix::fs::MetadataExt};
 
 use crate::harness::daemon::Place;
 
-/// The lines of a daemon that cannot start, whose standard error says to be the journal's, and its exit status.
+/// Returns the lines of a daemon that cannot start and whose standard error is the journal, and its
+/// exit status.
 #[track_caller]
 fn journal(config: &str) -> (Vec<String>, Option<i32>) {
     let place = Place::new(config);

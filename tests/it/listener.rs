@@ -1,4 +1,4 @@
-//! The listener in the running daemon: what no unit test can take from a process, its descriptors.
+//! Tests of the listener in a running daemon that depend on its descriptors.
 
 use std::{
     fs,
@@ -36,7 +36,7 @@ fn listener_survives_lack_of_descriptors() {
     ));
     let mut daemon = place.daemon();
     let before = daemon.scrape_until("a success", |scrape| scrape.sum("langmart_probe_success") == 1.0);
-    // None left beyond standard error's, whatever is open now.
+    // No descriptors beyond standard error.
     limit_descriptors(&daemon, 3);
     let mut waiting = TcpStream::connect(daemon.address).unwrap();
     waiting.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -47,7 +47,7 @@ fn listener_survives_lack_of_descriptors() {
     });
 
     limit_descriptors(&daemon, 1024);
-    // Who waited is answered, and so is who comes.
+    // The waiting client is answered, and so are new ones.
     let mut answer = String::new();
     waiting.read_to_string(&mut answer).unwrap();
     assert!(answer.contains("200 OK"), "{answer}");
@@ -77,16 +77,20 @@ fn idle_and_broken_connections_do_not_keep_scrapes_out() {
         broken.write_all(request.as_bytes()).unwrap();
     }
     assert_eq!(daemon.get("/-/ready").status, 200);
-    assert!(daemon.descriptors() < idle + 200, "{} of 300 connections are held", daemon.descriptors() - idle);
+    assert!(
+        daemon.descriptors() < idle + 200,
+        "{} of 300 connections are still open",
+        daemon.descriptors() - idle
+    );
     drop(silent);
     wait_for("the connections to be gone", || (daemon.descriptors() <= idle + 2).then_some(()));
     daemon.stop();
 }
 
-/// Connections that the flood opens, where the limit of descriptors of this process allows so many.
+/// Number of connections in a flood, if the limit of descriptors permits.
 const FLOOD: u64 = 10_000;
 
-/// A daemon with two runs a second of this simulator, each with four seconds before it is late.
+/// Starts a daemon with two runs per second, each of which may be four seconds late.
 fn probing(simulator: &langmart_prober::simulator::Simulator) -> (Place, Daemon) {
     let probe =
         |number| format!("[[probe]]\nname = \"p{number}\"\nprovider = \"openai\"\ncheck = \"auth\"\n");
@@ -100,7 +104,7 @@ fn probing(simulator: &langmart_prober::simulator::Simulator) -> (Place, Daemon)
     (place, daemon)
 }
 
-/// Waits for three more runs, each at its time, with a scrape meanwhile.
+/// Waits for three more runs in time, with a scrape meanwhile.
 #[track_caller]
 fn check_goes_on(daemon: &Daemon, simulator: &langmart_prober::simulator::Simulator) {
     let (before, asked) = (daemon.scrape(), simulator.requests().len());
@@ -126,7 +130,7 @@ fn idle_connections_and_slow_heads_block_no_client() {
     for number in 0..flood {
         let mut stream = TcpStream::connect(daemon.address).unwrap();
         if number % 2 == 0 {
-            // It may have had to make room already.
+            // It may have been closed to make room.
             let _ = stream.write_all(b"GET /metrics HTTP/1.1\r\nx: ");
         }
         open.push(stream);
@@ -227,7 +231,7 @@ fn process_is_not_readable_by_the_same_user() {
         return;
     }
     let place = Place::new(LISTEN);
-    // Where that user gets at it, whatever directory the tests were built in.
+    // In a directory that that user can read.
     let [program, config] = ["langmart-prober", "config.toml"].map(|name| place.path(name));
     fs::copy(PROBER, &program).unwrap();
     for (path, mode) in [(place.path(""), 0o755), (program.clone(), 0o755), (config.clone(), 0o644)] {
@@ -240,7 +244,7 @@ fn process_is_not_readable_by_the_same_user() {
     let mut daemon = Daemon::start(command);
     let owner =
         |what: &str| fs::metadata(format!("/proc/{}/{what}", daemon.pid().as_raw_nonzero())).unwrap().uid();
-    assert_eq!(owner("environ"), 0, "it can be looked into");
+    assert_eq!(owner("environ"), 0, "it is readable");
     let status = fs::read_to_string(format!("/proc/{}/status", daemon.pid().as_raw_nonzero())).unwrap();
     assert!(status.contains(&format!("Uid:\t{NOBODY}\t")), "{status}");
     let scrape = daemon.scrape();

@@ -1,4 +1,4 @@
-//! A year unattended: clocks that jump, files that hang, descriptors that run out.
+//! Tests of long-term operation: clock steps, blocked files, exhausted descriptors.
 
 use std::{
     fs,
@@ -34,7 +34,7 @@ fn auth(simulator: &Simulator, interval: &str) -> String {
     )
 }
 
-/// The library that fakes clocks, as the program of that name finds it.
+/// Returns the path of the library of the program faketime.
 fn faketime_library() -> String {
     let output =
         Command::new("faketime").args(["-m", "-f", "+0", "printenv", "LD_PRELOAD"]).output().unwrap();
@@ -63,8 +63,10 @@ fn clock_steps_move_no_run() {
     assert!((0.0..=600.0).contains(&before), "{before}");
     for (clock, jumps) in [DAY, -DAY, 0, 90].into_iter().zip(1..) {
         place.write("clock", &format!("{clock:+}\n"));
-        wait_for("the jump to be seen", || (daemon.logged("System clock stepped") == jumps).then_some(()));
-        wait_for("the next run to be told anew", || {
+        wait_for("the clock step to be detected", || {
+            (daemon.logged("Wall clock was set") == jumps).then_some(())
+        });
+        wait_for("the next run to be reported again", || {
             ((-2.0..=602.0).contains(&next_run(&daemon, "slow", clock))).then_some(())
         });
         let runs = daemon.runs("openai-auth");
@@ -74,7 +76,8 @@ fn clock_steps_move_no_run() {
         assert_eq!(daemon.get("/-/healthy").status, 200);
     }
     daemon.stop();
-    // By the test's own clock: on one grid of seconds, but for those that a busy machine kept waiting, and no burst.
+    // By the test's clock: in slots of a second, except for those delayed by a busy machine, and
+    // without a burst.
     let requests = simulator.requests();
     let arrivals: Vec<_> = requests
         .iter()
@@ -86,12 +89,12 @@ fn clock_steps_move_no_run() {
         off.filter(|off| *off > 0.2).count()
     };
     let late = arrivals.iter().map(beside).min().unwrap();
-    assert!(late * 4 <= arrivals.len(), "{late} are beside the grid: {arrivals:?}");
+    assert!(late * 4 <= arrivals.len(), "{late} are not in a slot: {arrivals:?}");
     let seconds = arrivals.last().unwrap().ceil() as usize;
     assert!(arrivals.len() <= seconds + 1, "more than one a second: {arrivals:?}");
 }
 
-/// The date by this machine's clock.
+/// Returns the date according to this machine's clock.
 fn today() -> String {
     rfc3339(SystemTime::now())[..10].to_owned()
 }
@@ -147,13 +150,15 @@ fn clock_error_keeps_budget_backoff_and_state() {
     let mut least = until_it_spends(&daemon);
     for (clock, jumps) in [366 * DAY, 0, -30 * DAY, 0].into_iter().zip(1..) {
         place.write("clock", &format!("{clock:+}\n"));
-        wait_for("the jump to be seen", || (daemon.logged("System clock stepped") == jumps).then_some(()));
+        wait_for("the clock step to be detected", || {
+            (daemon.logged("Wall clock was set") == jumps).then_some(())
+        });
         waits(&daemon, clock);
         let before = until_it_spends(&daemon);
-        assert!(before >= least, "{before} after {least}: a clock that is set gives nothing back");
+        assert!(before >= least, "{before} after {least}: a clock step frees no budget");
         least = before;
     }
-    // The budget is used up: until the end of this day, not of one that a wrong clock has shown.
+    // The budget is exhausted until the end of this day, not of a day that a wrong clock has shown.
     configure((least as u64 + 1).max(100));
     daemon.reload();
     wait_for("the budget to be reached", || (daemon.logged("Budget reached") == 1).then_some(()));
@@ -162,9 +167,9 @@ fn clock_error_keeps_budget_backoff_and_state() {
     let tomorrow = rfc3339(SystemTime::now() + Duration::from_secs(86_400));
     assert!(reached.contains(&format!("resumes={}T00:00:00Z", &tomorrow[..10])), "{reached}");
 
-    // It is killed while its clock is wrong, and starts with one that is right.
+    // It is killed while its clock is wrong, and restarts with a correct clock.
     place.write("clock", &format!("{:+}\n", 366 * DAY));
-    wait_for("the jump to be seen", || (daemon.logged("System clock stepped") == 5).then_some(()));
+    wait_for("the clock step to be detected", || (daemon.logged("Wall clock was set") == 5).then_some(()));
     waits(&daemon, 366 * DAY);
     configure(1_000_000);
     daemon.reload();
@@ -173,9 +178,9 @@ fn clock_error_keeps_budget_backoff_and_state() {
     daemon.wait();
     place.write("clock", "+0\n");
     let daemon = start();
-    assert!(spent(&daemon) >= least, "what was spent stays spent");
+    assert!(spent(&daemon) >= least, "spending survives");
     until_it_spends(&daemon);
-    // A wait that was written by a clock that was ahead is as long as `max_backoff` allows.
+    // A backoff written by a clock that was ahead is limited to `max_backoff`.
     assert!((2800.0..=3962.0).contains(&wait(&daemon, 0)), "{}", wait(&daemon, 0));
     let state = || fs::read_to_string(place.path("state/state.json")).unwrap();
     wait_for("the state of this day", || state().contains(&format!("\"day\":\"{}\"", today())).then_some(()));
@@ -185,15 +190,15 @@ fn unix_now() -> f64 {
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs_f64()
 }
 
-/// A lease on the configuration (fcntl(2), `F_SETLEASE`): any other process that opens the file waits until the lease is
-/// given up, up to 45 s. Dropped, it ends.
+/// A lease on the configuration (fcntl(2), `F_SETLEASE`): any other process that opens the file
+/// blocks until the lease is released, up to 45 s. Dropping it releases it.
 struct Lease {
     process: Child,
     lines: Lines<BufReader<ChildStdout>>,
 }
 
 impl Lease {
-    /// Takes it.
+    /// Takes the lease.
     fn take(place: &Place) -> Self {
         const SCRIPT: &str = "import fcntl, os, signal, sys\n\
             file = os.open(sys.argv[1], os.O_RDWR)\n\
@@ -240,10 +245,10 @@ fn blocked_file_stops_no_probe_signal_or_reload() {
     daemon.signal(Signal::HUP);
     lease.wait_for_opening();
     let runs = daemon.runs("openai-auth");
-    wait_for("the probing to go on", || (daemon.runs("openai-auth") > runs + 5.0).then_some(()));
+    wait_for("probing to continue", || (daemon.runs("openai-auth") > runs + 5.0).then_some(()));
     assert_eq!(daemon.get("/-/healthy").status, 200);
     assert_eq!(daemon.logged("eload"), 0, "{}", daemon.log());
-    // A signal meanwhile is one more reload, which reads what is there then.
+    // A signal meanwhile causes another reload, which reads the file afterwards.
     daemon.signal(Signal::HUP);
     place.write("config.toml", &config.replace("100ms", "200ms"));
     drop(lease);
@@ -283,7 +288,7 @@ fn blocked_reload_ends_and_the_next_names_the_cause() {
     let answer = daemon.request("POST", "/-/reload");
     assert!(answer.body.contains("an earlier reload is still reading"), "{answer:?}");
     assert_eq!(daemon.scrape().value("langmart_prober_config_last_reload_successful", &[]), 0.0);
-    // What hung comes to its end, without effect, and all is as before.
+    // The blocked reload ends without effect.
     place.write("config.toml", &config.replace("100ms", "200ms"));
     drop(lease);
     wait_for("a reload to succeed", || (daemon.request("POST", "/-/reload").status == 200).then_some(()));
@@ -303,7 +308,7 @@ fn lack_of_descriptors_is_prober_fault_and_recovers() {
     };
     let all = Rlimit { current: Some(1024), maximum: rustix::process::getrlimit(Resource::Nofile).maximum };
     let before = limit(Rlimit { current: Some(3), ..all });
-    // The kernel takes the connection, and the daemon cannot.
+    // The kernel accepts the connection, but the daemon cannot.
     let waiting = TcpStream::connect(daemon.address).unwrap();
     wait_for("accepting to fail", || (daemon.logged("Failed to accept connection") == 1).then_some(()));
     wait_for("the probe to fail", || (daemon.logged("reason=internal") >= 1).then_some(()));
@@ -346,22 +351,24 @@ fn answer_in_time_counts_when_found_after_the_deadline() {
     let targets = Target::prepare(&config(vec![probe]), &Arc::new(NetworkStack::new())).unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let outcome = runtime.block_on(async {
-        // Keeps the one thread from when the answer is there until the deadline is past.
+        // Blocks the only thread from the arrival of the answer until after the deadline.
         tokio::spawn(async move {
             while when_asked.try_recv().is_err() {
                 tokio::task::yield_now().await;
             }
-            // Once more around, so that the headers are read.
+            // Lets the runtime read the headers.
             tokio::time::sleep(TIMEOUT / 10).await;
             busy.send(()).unwrap();
             when_answered.recv().unwrap();
-            // The runtime finds the answer in this turn, and comes to tell of it only after what follows.
+            // The runtime finds the answer in this turn, and the task runs only after the following
+            // code.
             tokio::task::yield_now().await;
             thread::sleep(TIMEOUT * 2);
         });
         targets[0].run().await
     });
-    // The kernel's timestamps have when the answer arrived, which was in time, not when the process found it.
+    // The kernel's timestamps show that the answer arrived in time, regardless of when the process
+    // found it.
     assert!(outcome.duration < TIMEOUT, "{outcome:#?}");
     assert_eq!((outcome.reason, outcome.fault), (Reason::Ok, Fault::None), "{outcome:#?}");
 }

@@ -1,4 +1,4 @@
-//! The integration tests, one binary: real sockets, real TLS, the simulator.
+//! The integration tests, in one binary: real sockets, real TLS, and the simulator.
 
 #![expect(unreachable_pub, reason = "the harness is shared by modules of one binary")]
 #![expect(clippy::float_cmp, reason = "counts and flags are whole numbers, which f64 holds exactly")]

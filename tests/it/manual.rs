@@ -1,4 +1,4 @@
-//! The manual page and the completions follow the command line.
+//! Tests that the manual page and the completions match the command line.
 
 use std::process::Command;
 
@@ -6,7 +6,7 @@ use clap::CommandFactory;
 use clap_complete::Shell;
 use langmart_prober::cli::Cli;
 
-/// Returns what the program prints.
+/// Returns the output of the program.
 #[track_caller]
 fn printed(arguments: &[&str]) -> String {
     let output = Command::new(env!("CARGO_BIN_EXE_langmart-prober")).args(arguments).output().unwrap();
@@ -34,7 +34,7 @@ fn page_shows_keys_with_quotes() {
     for key in [r"{ credential = \(dqlangmart\(dq }", r"{ env = \(dqLANGMART_API_KEY\(dq }"] {
         assert!(page.contains(key), "{key}: {page}");
     }
-    // A troff macro consumes a plain quote.
+    // A plain quote would be consumed by a troff macro.
     let consumed = |line: &&str| line.starts_with(".B ") && line.contains('"');
     assert_eq!(page.lines().find(consumed), None);
 }

@@ -1,4 +1,5 @@
-//! The network check against each fault of the guide's connection section, made for real: reason, detail, remedy.
+//! Tests of the network check with real faults of the guide's connection section: reason, detail,
+//! remedy.
 
 use std::{
     collections::BTreeSet,
@@ -27,15 +28,15 @@ use crate::harness::{
 
 const PROBER: &str = env!("CARGO_BIN_EXE_langmart-prober");
 
-/// Above what a whole run over loopback takes on a busy machine.
+/// Above the duration of any run over loopback on a busy machine.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// For runs that are to meet their deadline.
+/// Timeout of runs that must reach it.
 const SHORT: Duration = Duration::from_secs(2);
 
-/// The moment that a test's certificate calls the first of January of that year.
+/// Returns the first of January of that year, as in the test certificates.
 fn january(year: u64) -> SystemTime {
-    // Years from 2020 on, leap days included, none of which is missing before 2100.
+    // Years from 2020 on, with leap days, which are regular until 2100.
     let days = 18_262 + (year - 2020) * 365 + (year - 2017) / 4;
     SystemTime::UNIX_EPOCH + Duration::from_secs(days * 86_400)
 }
@@ -99,7 +100,7 @@ fn good_network_is_one_connection_and_no_request() {
 
 #[test]
 fn failed_addresses_are_reported() {
-    // A name of loopback has two addresses, and the simulator listens on one of them.
+    // A loopback name has two addresses, and the simulator listens on one of them.
     let simulator = simulator("127.0.0.1", "");
     let authority = CertificateDer::from_pem_slice(simulator.ca_pem().as_bytes()).unwrap();
     let port = simulator.tls_address().unwrap().port();
@@ -107,9 +108,9 @@ fn failed_addresses_are_reported() {
     row("one address of two refuses", &outcome, Reason::Ok, Fault::None, "", "");
     let network = outcome.network.unwrap();
     let known = ("localhost", 0).to_socket_addrs().unwrap().count();
-    assert_eq!(outcome.dns.len(), known, "as the C library has it: {network:?}");
+    assert_eq!(outcome.dns.len(), known, "as returned by the C library: {network:?}");
     assert_eq!(network.dns_servers.len(), 1, "{network:?}");
-    // Where IPv6 is switched off on loopback, there is no way there instead of a refusal.
+    // If IPv6 is disabled on loopback, the address is unreachable instead of refused.
     for failed in &outcome.failed_addresses {
         assert_eq!(failed.address.to_string(), "::1");
         assert_ne!(failed.error, AddressFailure::NoAnswer);
@@ -220,7 +221,7 @@ fn invalid_certificate_expiry_is_exported() {
     }
 }
 
-/// A name server of the lab that treats every name the same way.
+/// A name server of the lab with one reaction to every name.
 struct NameServer {
     address: &'static str,
     mode: &'static str,
@@ -237,12 +238,13 @@ const NAME_SERVERS: [NameServer; 9] = [
     SILENT,
     NameServer { address: "10.77.0.15", mode: "0.3", answers: &[SERVER] },
     NameServer { address: "10.77.0.16", mode: "empty", answers: &[] },
-    // Addresses that nobody has, whose packets vanish; that refuses; and one that lives.
+    // Addresses that do not exist, so that packets are lost; one that refuses; and a working one.
     NameServer { address: "10.77.0.17", mode: "ok", answers: &["10.77.0.66", "10.77.0.9", SERVER] },
     NameServer { address: "10.77.0.18", mode: "ok", answers: &["fd00:77::2"] },
 ];
 
-/// The lab with its name servers and a simulator, and the path of the simulator's authority.
+/// Returns the lab with its name servers and a simulator, and the path of the simulator's
+/// authority.
 fn lab() -> Option<(Lab, String)> {
     if !parts::has(&["ip", "ethtool", "python3"], true) {
         return None;
@@ -256,7 +258,7 @@ fn lab() -> Option<(Lab, String)> {
     on(&lab, true, "addr add fd00:77::2/64 dev eth0 nodad");
     on(&lab, true, "addr add 10.77.0.9/24 dev eth0");
     on(&lab, false, "route add unreachable 192.0.2.1");
-    // Frames to a host that is not there: as where a firewall drops them.
+    // Frames to a host that does not exist, as with a firewall that drops them.
     on(&lab, false, "neigh add 10.77.0.66 lladdr 02:00:00:00:00:66 dev eth0 nud permanent");
     for NameServer { address, mode, answers } in NAME_SERVERS {
         on(&lab, true, &format!("addr add {address}/24 dev eth0"));
@@ -279,7 +281,8 @@ fn lab() -> Option<(Lab, String)> {
     Some((lab, ca))
 }
 
-/// What a network check of that URL finds in the lab, with that name server as the system's.
+/// Returns the record of a network check of that URL in the lab, with that name server as the
+/// system's.
 fn once(lab: &Lab, system: &str, ca: &str, base_url: &str, extra: &str) -> Value {
     lab.ask_name_server(system);
     let path = lab.directory().join("network.toml");
@@ -322,7 +325,7 @@ fn failed_name_servers_in_the_lab() {
         let mode = NAME_SERVERS.iter().find(|known| known.address == server).unwrap().mode;
         let alone = once(&lab, server, &ca, HTTPS, "");
         lab_row(&format!("DNS {mode}"), &alone, verdict, detail, remedy);
-        // Where the C library has no address, each of its servers is asked.
+        // If the C library has no address, each of its servers is queried.
         let servers = if verdict == "ok none" { 1 } else { 2 };
         assert_eq!(alone["dns_servers"].as_array().unwrap().len(), servers, "{alone:#}");
         let resolve = alone["phases"]["resolve"].as_f64().unwrap();
@@ -352,7 +355,11 @@ fn failed_name_servers_in_the_lab() {
             good["addresses"].as_array().unwrap().iter().filter_map(Value::as_str).collect();
         assert_eq!(addresses, BTreeSet::from([SERVER, "fd00:77::2"]), "{other:#}");
         assert_eq!((&refused["ok"], &refused["error"]), (&false.into(), &"refused".into()), "{other:#}");
-        assert_eq!(other["remote_address"], Value::Null, "what another server answers is not connected to");
+        assert_eq!(
+            other["remote_address"],
+            Value::Null,
+            "addresses from another server are not connected to"
+        );
     }
 }
 
@@ -362,7 +369,7 @@ fn other_name_servers_delay_nothing() {
     let record = once(&lab, GOOD.address, &ca, HTTPS, "dns_servers = [\"10.77.0.14\", \"10.77.0.15\"]");
     lab_row("another name server is silent", &record, "ok none", "", "");
     let duration = record["duration_seconds"].as_f64().unwrap();
-    assert!(duration < 0.3, "less than even the slower of them takes: {record:#}");
+    assert!(duration < 0.3, "less than the slower lookup alone: {record:#}");
     let [system, silent, slow] = [0, 1, 2].map(|index| &record["dns_servers"][index]);
     assert_eq!((&silent["error"], &slow["ok"]), (&"no_answer".into(), &true.into()), "{record:#}");
     assert_eq!(system["ok"], true, "{record:#}");
@@ -380,7 +387,7 @@ fn addresses_in_the_lab() {
         ("TCP filtered", "https://10.77.0.66:8443".to_owned(), "timeout network", "no connection was made"),
         ("unreachable", "https://192.0.2.1".to_owned(), "connect network", "host unreachable"),
         ("no route", "https://198.51.100.1".to_owned(), "connect network", "network unreachable"),
-        // The simulator's certificate is for names: as far as there the way is good.
+        // The simulator's certificate is for names, so only its name check fails.
         ("none, IPv6", "https://[fd00:77::2]:8443".to_owned(), "tls provider", "wrong name"),
     ] {
         let record = once(&lab, good, &ca, &url, "");
@@ -389,7 +396,8 @@ fn addresses_in_the_lab() {
     let mixed = once(&lab, "10.77.0.17", &ca, HTTPS, "");
     lab_row("two dead addresses, one living", &mixed, "ok none", "", "");
     assert_eq!(mixed["remote_address"], format!("{SERVER}:8443"));
-    // The C library sorts the addresses (RFC 6724), here the living one to the front; path_dial has the other orders.
+    // The C library sorts the addresses (RFC 6724), here with the working one first; path_dial has
+    // the other orders.
     let connect = mixed["phases"]["connect"].as_f64().unwrap();
     assert!((0.0..1.0).contains(&connect), "at most one head start: {mixed:#}");
 
@@ -421,7 +429,7 @@ fn only_configured_hosts_are_contacted() {
     let mut recorder = lab.on_client("python3");
     recorder.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/lab/record.py")).arg(&path);
     lab.spawn(recorder);
-    // Another server's answers differ, and are not followed.
+    // Another server's answers differ, and are not used.
     let record = once(
         &lab,
         "10.77.0.18",

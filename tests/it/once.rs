@@ -1,4 +1,4 @@
-//! `once` as a command: what it prints where, and its status.
+//! Tests of `once`: output and exit status.
 
 use std::collections::BTreeSet;
 
@@ -10,7 +10,7 @@ use crate::harness::{
     simulate::simulator,
 };
 
-/// Every member of a record that the contract knows, and those that none may lack.
+/// Every member of a record in the contract, and the required ones.
 const MEMBERS: [&str; 30] = [
     "clock",
     "failed_addresses",
@@ -46,7 +46,7 @@ const MEMBERS: [&str; 30] = [
 const ALWAYS: [&str; 9] =
     ["time", "probe", "provider", "check", "success", "reason", "fault", "duration_seconds", "phases"];
 
-/// A probe that succeeds, one whose key is refused, one that is rate limited, and one that gets nowhere.
+/// Returns probes that succeed, have a rejected key, are rate limited, and cannot connect.
 fn place(simulator: &Simulator) -> Place {
     let address = simulator.address();
     let place = Place::new("");
@@ -104,7 +104,7 @@ fn records_follow_the_contract() {
     assert_eq!((&groq["model"], &groq["http_status"]), (&"llama-3.1-8b-instant".into(), &429.into()));
     assert!(groq["ratelimit"][0]["resource"].is_string() && groq["request_id"].is_string(), "{groq:#}");
     assert_eq!((&nowhere["reason"], &nowhere["http_status"]), (&"connect".into(), &Value::Null));
-    // It leaves the daemon's files alone, and sends each request once.
+    // It does not write the daemon's files, and sends each request once.
     assert!(!place.path("logs").exists());
     assert_eq!(simulator.requests().len(), 3);
 }
@@ -137,7 +137,7 @@ fn results_go_to_stdout_and_remedies_to_stderr() {
     assert_eq!(words[2][..4], ["langmart-auth", "auth_failed", "caller", "401"]);
     assert_eq!(words[3][..4], ["groq-chat", "rate_limited", "caller", "429"]);
     assert_eq!(words[4][..3], ["nowhere-auth", "connect", "network"]);
-    assert!(!table.contains('\u{1b}') && !remedies.contains('\u{1b}'), "no colour beside a terminal");
+    assert!(!table.contains('\u{1b}') && !remedies.contains('\u{1b}'), "no colour without a terminal");
     for remedy in [
         "langmart-auth: auth_failed",
         "check the key under Settings > API Keys",
@@ -168,7 +168,7 @@ fn exit_status_is_the_worst_result() {
     assert!(message.contains("openai-aut;"), "{message}");
     assert!(message.contains("openai-auth, langmart-auth, groq-chat, nowhere-auth"), "{message}");
     assert_eq!(place.run("once", &["--nonsense"]).status.code(), Some(2));
-    assert_eq!(simulator.requests().len(), 2, "nothing is run where a name is unknown");
+    assert_eq!(simulator.requests().len(), 2, "no probe is run if a name is unknown");
 
     place.write("config.toml", "[provider.openai]\nsurprise = 1\n[server]\nlisten = \"x\"\n");
     let bad = place.run("once", &["--json"]);
@@ -179,7 +179,7 @@ fn exit_status_is_the_worst_result() {
 
 #[test]
 fn models_are_ranked_by_what_was_measured() {
-    // So far apart that no load of the machine puts them into another order.
+    // So different that the load of the machine cannot change the order.
     let simulator = simulator(
         "[[rule]]\nprovider = \"groq\"\npace = { first_token = \"5ms\", token = \"10ms\", tokens = 3 }\n\
          [[rule]]\nprovider = \"openai\"\npace = { first_token = \"3s\" }\n\
@@ -205,7 +205,8 @@ fn models_are_ranked_by_what_was_measured() {
     let words: Vec<Vec<&str>> = ranking.lines().map(|line| line.split_whitespace().collect()).collect();
     assert_eq!(words[0], ["MODEL", "PROVIDER", "RUNS", "FIRST", "TOKEN", "TOKENS/S", "TOTAL"], "{ranking}");
     assert_eq!((words.len(), &words[1][..3]), (3, &["openai/gpt-oss-20b", "groq", "1"][..]), "{ranking}");
-    // First token, tokens a second and total, two of them with a unit; a completion in one piece has only the last.
+    // Time to first token, tokens per second and total, two of them with a unit; a chat has only
+    // the total.
     assert_eq!((words[1].len(), words[1][4], words[1][7]), (8, "ms", "ms"), "{ranking}");
     assert_eq!((&words[2][..3], words[2].len()), (&["gpt-4o", "openai", "1"][..], 5), "{ranking}");
 
@@ -217,7 +218,7 @@ fn models_are_ranked_by_what_was_measured() {
     assert!(cells[1].ends_with(" ms"), "{table}");
 
     let alone = place.run("once", &["fast"]);
-    assert_eq!(String::from_utf8(alone.stdout).unwrap().lines().count(), 2, "one model is no choice");
+    assert_eq!(String::from_utf8(alone.stdout).unwrap().lines().count(), 2, "a single model is not ranked");
     let records = place.run("once", &["--json"]);
     assert_eq!(self::records(&records.stdout).len(), 3, "records alone");
 }
@@ -236,11 +237,11 @@ fn all_credentials_are_had_by_one_line() {
         place.path("config.toml").display()
     );
     assert!(said.ends_with(&line), "{said}");
-    // What was asked for is asked for there too: without it, every probe would run, and spend.
+    // The hint repeats the arguments; without them every probe would run, and spend.
     let output = place.run("once", &["--json", "--verbose", "openai-auth"]);
     let said = String::from_utf8(output.stderr).unwrap();
     assert!(said.ends_with("/config.toml --json --verbose openai-auth\n"), "{said}");
-    // The unit itself has them where systemd says.
+    // In the unit, systemd provides the directory.
     let output = place.command("once").env("CREDENTIALS_DIRECTORY", place.path("none")).output().unwrap();
     assert!(!String::from_utf8(output.stderr).unwrap().contains("systemd-run"));
 }

@@ -1,5 +1,5 @@
-//! What a provider's pace, a failure's rechecks and a slow success look like from outside: at the simulator, on
-//! `/metrics`, in the records.
+//! Tests of rate limits, rechecks and slow runs as seen by the simulator, in metrics and in
+//! records.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -41,7 +41,7 @@ fn provider_gets_no_more_requests_than_its_limit() {
         &openai(&simulator, &place, "requests_per_minute = 60", &format!("{probes}{network}")),
     );
     let mut daemon = place.daemon();
-    // Five at once, and then one each second.
+    // Five in a burst, and then one per second.
     let scrape = daemon.scrape_until("nine requests", |_| simulator.requests().len() >= 9);
     daemon.reload();
     daemon.scrape_until("eleven requests", |_| simulator.requests().len() >= 11);
@@ -50,7 +50,7 @@ fn provider_gets_no_more_requests_than_its_limit() {
 
     let arrived: Vec<_> = simulator.requests().iter().map(|request| request.head_received).collect();
     for some in arrived.windows(6) {
-        // Less what a request may take longer on its way than another.
+        // Minus the possible difference in transit time.
         assert!(some[5] - some[0] > Duration::from_millis(500), "{:?}", some[5] - some[0]);
     }
     let mut runs = BTreeMap::new();
@@ -88,7 +88,7 @@ fn restart_keeps_the_minute_of_the_rate_limit() {
     }
     let arrived: Vec<_> = simulator.requests().iter().map(|request| request.head_received).collect();
     for two in arrived.windows(2) {
-        // A machine that took its time for all that may have seen another one, as late as it must be.
+        // A slow machine may have measured another pair, which may be late.
         assert!(two[1] - two[0] > Duration::from_secs(60), "{:?}", two[1] - two[0]);
     }
 }
@@ -170,7 +170,7 @@ fn slow_run_is_measured_by_first_token_or_duration() {
     let each = |name, check, slow_after| {
         probe(name, check, &format!("model = \"gpt-4o-mini\"\ninterval = \"1s\"\n{slow_after}"))
     };
-    // The first token comes after 120 ms, the last after some 420.
+    // The first token comes after 120 ms, the last after about 420 ms.
     let probes = [
         each("stream-slow", "stream", "slow_after = \"100ms\""),
         each("stream-quick", "stream", "slow_after = \"300ms\""),

@@ -1,4 +1,4 @@
-//! The pages in a real Chromium: what is there, what refreshes, who can read it, and what never happens.
+//! Tests of the pages in a real Chromium: content, refreshes, accessibility, hostile text.
 
 use langmart_prober::simulator::Simulator;
 use serde_json::{Value, json};
@@ -11,14 +11,14 @@ use crate::harness::{
     wait::wait_for,
 };
 
-/// Markup that would show itself: as a script, an attribute, an entity.
+/// Markup with visible effects if it is not escaped: a script, an attribute, an entity.
 const HOSTILE: &str = r#"<script>document.title='owned'</script><img/src=x/onerror=alert(1)>\"'&amp;"#;
 
 /// Keys, by their codes in `WebDriver`.
 const TAB: char = '\u{e004}';
 const ENTER: char = '\u{e007}';
 
-/// A daemon with a probe that succeeds, one that fails, and one that waits.
+/// Starts a daemon with a probe that succeeds, one that fails, and one in backoff.
 fn busy(interval: &str) -> (Simulator, Place, Daemon) {
     let simulator = simulator(
         "[[rule]]\nprovider = \"groq\"\npath = \"/chat\"\nfault = \"rate_limited\"\nretry_after = \"10m\"\n\
@@ -58,7 +58,7 @@ fn page_shows_failures_and_links_to_details() {
     for part in ["failing", "unavailable", "the gateway", "limited", "Waiting until", "What to do"] {
         assert!(problems.as_str().unwrap().contains(part), "{part} in {problems}");
     }
-    // By keyboard alone: the first stop skips to the content, further ones reach the probes.
+    // By keyboard: the first stop skips to the content, further ones reach the probes.
     browser.press(TAB);
     assert_eq!(browser.script("return document.activeElement.className"), "skip");
     browser.script("document.querySelector('#problems a[href=\"/probes/gateway\"]').focus()");
@@ -90,7 +90,7 @@ fn page_refreshes_in_place_and_reports_errors() {
     let (_simulator, _place, mut daemon) = busy("200ms");
     let browser = Browser::open(1280, 400);
     browser.go(&url(&daemon, "/probes/gateway"));
-    // Chromium scrolls by itself where something above grows, so that what is seen stays.
+    // Chromium adjusts the scroll position if content above grows.
     browser.script(
         "document.documentElement.style.overflowAnchor = 'none'; \
          document.querySelector('details').open = true; document.querySelector('nav.crumbs a').focus(); \
@@ -98,7 +98,7 @@ fn page_refreshes_in_place_and_reports_errors() {
     );
     let bars = "return document.querySelectorAll('svg.phases .mark').length";
     let before = browser.script(bars).as_u64().unwrap();
-    // The test does not wait for the timer: the page refreshes whenever it is looked at again.
+    // The page refreshes when it becomes visible, so the test need not wait for the timer.
     browser.script("document.dispatchEvent(new Event('visibilitychange'))");
     browser.until("a refresh", "return 'refreshed' in document.documentElement.dataset");
     wait_for("more runs", || {
@@ -109,7 +109,7 @@ fn page_refreshes_in_place_and_reports_errors() {
         "return [document.activeElement === before[0], scrollY === before[1], \
          document.querySelector('#service') === before[2], document.querySelector('details').open]",
     );
-    assert_eq!(same, json!([true, true, true, true]), "focus, scrolling, nodes and what is open");
+    assert_eq!(same, json!([true, true, true, true]), "focus, scroll position, nodes and open details");
     assert_eq!(browser.complaints(), [""; 0]);
     browser.script("document.getElementById('pause').click()");
     assert_eq!(browser.script("return document.getElementById('pause').ariaPressed"), "true");
@@ -130,7 +130,7 @@ fn page_works_without_scripts() {
     let shown = browser.script("return [document.body.innerText, document.getElementById('pause').hidden]");
     assert!(shown[0].as_str().unwrap().contains("What to do"), "{shown}");
     assert!(shown[0].as_str().unwrap().contains("Reload"), "{shown}");
-    assert_eq!(shown[1], true, "there is no button that does nothing");
+    assert_eq!(shown[1], true, "there is no button without effect");
 }
 
 #[test]
@@ -157,7 +157,7 @@ fn page_passes_accessibility_checks() {
             assert_eq!(found, Value::Array(Vec::new()), "{path}, {width} wide, {scheme}: {found:#}");
             let wider = browser.script("return document.documentElement.scrollWidth > innerWidth");
             assert_eq!(wider, false, "{path} is wider than {width}");
-            // Not even for those who do not ask for reduced motion.
+            // Not even without a preference for reduced motion.
             assert_eq!(
                 browser.script("return document.getAnimations().length"),
                 0,
@@ -209,7 +209,7 @@ fn hostile_text_does_not_change_the_page() {
         );
         assert_eq!(found, json!([1, 0, true, 0]), "{path}");
         let text = daemon.get(path).body;
-        assert!(!text.contains("document.title=1"), "{path} repeats what a provider says: {text}");
+        assert!(!text.contains("document.title=1"), "{path} shows a provider's text: {text}");
     }
     assert_eq!(browser.complaints(), [""; 0]);
 }

@@ -1,4 +1,5 @@
-//! Connections to a name of several addresses, some of them dead: every check reaches the living one.
+//! Tests of connections to a name with several addresses, some of them dead: every check reaches a
+//! working one.
 
 use std::collections::BTreeMap;
 
@@ -10,26 +11,27 @@ use crate::harness::{
     table::Table,
 };
 
-/// Seconds for a connection by the second or third address; the head start of each is a quarter of a second.
+/// Maximum seconds for a connection to the second or third address; each has a head start of a
+/// quarter of a second.
 const CONNECT_LIMIT: f64 = 1.5;
 
 const ALIVE: &str = "10.77.0.2";
 const ALIVE_6: &str = "fd00:77::2";
 const DEAD: &str = SILENT[0];
 const DEAD_6: &str = SILENT[3];
-/// An address of the machine where nobody listens.
+/// An address of the machine without a listener.
 const REFUSES: &str = "10.77.0.65";
 const UNREACHABLE: &str = "192.0.2.1";
 const PROHIBITED: &str = "192.0.2.2";
 const UNREACHABLE_6: &str = "2001:db8::7";
 
-/// A name's addresses, and how a run ends.
+/// Addresses of a name, and the result of a run.
 struct Case {
     name: &'static str,
     addresses: &'static [&'static str],
     verdict: &'static str,
     detail: &'static str,
-    /// Addresses that the record must have among the failed ones, with the error where it is certain.
+    /// Failed addresses that the record must have, with the error if it is certain.
     failed: &'static [(&'static str, &'static str)],
 }
 
@@ -92,7 +94,7 @@ const CASES: &[Case] = &[
     },
 ];
 
-/// Probes of the kinds that a provider's section has not, and the port that answers them.
+/// Probes of further kinds, and the port of their server.
 const PROBES: [(u16, &[&str], &str); 4] = [
     (8081, &[], "[[probe]]\nname = \"chat\"\nprovider = \"p\"\ncheck = \"chat\"\nmodel = \"m\"\n"),
     (8082, &[], "[[probe]]\nname = \"stream\"\nprovider = \"p\"\ncheck = \"stream\"\nmodel = \"m\"\n"),
@@ -112,7 +114,7 @@ fn host() -> Option<Host> {
     Some(host)
 }
 
-/// Starts servers for every check on the living addresses.
+/// Starts servers for every check on the working addresses.
 fn serve(host: &mut Host) {
     let body: String = EVENTS.iter().map(|event| chunk(event)).collect();
     let stream = format!(
@@ -129,7 +131,7 @@ fn serve(host: &mut Host) {
     host.servers(&Value::Array(listeners));
 }
 
-/// Names the case's addresses in DNS, each case a name of its own.
+/// Adds each case's addresses to DNS, under a name of its own.
 fn name_all(host: &mut Host, cases: &[Case]) {
     let zone: serde_json::Map<String, Value> = cases
         .iter()
@@ -193,7 +195,7 @@ fn dead_address_delays_no_kind_of_probe() {
     table.finish();
 }
 
-/// Names of the next tests.
+/// Names of the following tests.
 const FAMILIES: &[Case] = &[
     Case { name: "IPv6 alone", addresses: &[ALIVE_6], ..REACHED },
     Case { name: "both families", addresses: &[UNREACHABLE_6, ALIVE], ..REACHED },
@@ -254,7 +256,7 @@ fn lack_of_a_route_is_not_lack_of_ports() {
 fn lack_of_local_ports_is_prober_fault() {
     let Some(mut host) = Host::new() else { return };
     host.servers(&json!([good_listener("here", &format!("{ALIVE}:8080"))]));
-    // One port for all connections to one place, and it is taken.
+    // One port for all connections to an address, and it is in use.
     host.sysctl("net.ipv4.ip_local_port_range=40000 40000");
     let script = format!(
         "import socket, time\ntaken = socket.create_connection(('{ALIVE}', 8080))\nprint('ready', flush=True)\n\

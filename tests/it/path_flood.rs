@@ -1,4 +1,4 @@
-//! Responses without end: they fail no run of another provider, and are not kept.
+//! Tests of endless responses: they affect no other provider, and are not kept.
 
 use std::fs;
 
@@ -12,10 +12,10 @@ use crate::harness::{
     wait::wait_for,
 };
 
-/// Probes of a good server beside the floods.
+/// Number of probes of a good server during the floods.
 const VICTIMS: usize = 4;
 
-/// What a server sends without end.
+/// Endless content.
 const FLOODS: [(&str, &str); 5] = [
     ("continues", "HTTP/1.1 100 Continue\r\n\r\n"),
     ("hints", "HTTP/1.1 103 Early Hints\r\nLink: </a.css>; rel=preload\r\n\r\n"),
@@ -24,7 +24,7 @@ const FLOODS: [(&str, &str); 5] = [
     ("priorities", ""),
 ];
 
-/// Returns the servers of the floods, the last of which speaks HTTP/2.
+/// Returns the servers of the floods, the last of which uses HTTP/2.
 fn flood_servers(tls: Value) -> Vec<Value> {
     let head = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n";
     let server = |(number, (name, text)): (usize, &(&str, &str))| {
@@ -75,7 +75,7 @@ fn endless_responses_fail_no_other_providers_runs() {
     let results = || -> Vec<Value> {
         (0..VICTIMS).flat_map(|number| host.results(&format!("victim{number}"))).collect()
     };
-    let victims = wait_for("six runs of each beside the floods", || {
+    let victims = wait_for("six runs of each during the floods", || {
         Some(results()).filter(|records| records.len() >= 6 * VICTIMS)
     });
     daemon.stop();

@@ -1,4 +1,5 @@
-//! The hosts file and nsswitch.conf: a pinned name leads to the pinned addresses alone, as for glibc and curl.
+//! Tests of the hosts file and nsswitch.conf: a pinned name resolves to its pinned addresses only,
+//! as with glibc and curl.
 
 use std::net::SocketAddr;
 
@@ -11,20 +12,20 @@ use crate::harness::{
     wait::wait_for,
 };
 
-/// What the name server answers for every name of a case: a machine that a pin is to avoid.
+/// Answers of the name server for every name: a machine that must not be contacted.
 const ELSEWHERE: [&str; 2] = ["127.0.0.2", "::1"];
 
 /// A name server that never answers.
 const SILENT: &str = "127.0.0.52";
 
-/// A hosts file, and which address the name leads to.
+/// A hosts file, and the address that a name resolves to.
 struct Case {
     name: &'static str,
     hosts: &'static str,
     nsswitch: &'static str,
     server: &'static str,
     host: &'static str,
-    /// Addresses that may be connected to. None: the name has no address.
+    /// Addresses that may be connected to. Empty if the name has no address.
     to: &'static [&'static str],
 }
 
@@ -123,7 +124,7 @@ fn host() -> Option<Host> {
     Some(host)
 }
 
-/// Returns the address that a record's connection led to.
+/// Returns the address of a record's connection.
 fn remote(record: &Value) -> String {
     let address = record["remote_address"].as_str().and_then(|address| address.parse::<SocketAddr>().ok());
     address.map_or_else(String::new, |address| address.ip().to_string())
@@ -164,7 +165,7 @@ fn link_local_pin_with_scope_is_read_as_by_glibc() {
     let mut table = Table::default();
     for pin in ["fe80::53%eth0", "fe80::53%nowhere", "fe80::53"] {
         host.etc("hosts", &format!("{pin} scoped.corp.test\n"));
-        // glibc's releases differ in whether they read a scope there.
+        // Releases of glibc differ in whether they read a scope there.
         let glibc = host.getaddrinfo("scoped.corp.test", &[]);
         let curl = host.curl(&[], &[], "http://scoped.corp.test:1/v1");
         let verdict = if glibc.is_ok() { "connect network" } else { "dns network" };

@@ -1,5 +1,5 @@
-//! Responses over HTTP/1.1 and HTTP/2: compressed bodies, folded headers, bad chunks, error codes, errors before
-//! a reset, and informational responses that are too many.
+//! Tests of responses over HTTP/1.1 and HTTP/2: compression, folded headers, bad chunks, error
+//! codes, errors before a reset, and too many informational responses.
 
 use serde_json::{Value, json};
 
@@ -13,7 +13,7 @@ use crate::harness::{
     table::Table,
 };
 
-/// What the server does with each request, and the verdict of a check.
+/// Actions of the server, and the verdict of a check.
 struct Case {
     name: String,
     actions: Value,
@@ -25,13 +25,13 @@ fn case(name: impl Into<String>, actions: Value, verdict: &'static str, detail: 
     Case { name: name.into(), actions, verdict, detail }
 }
 
-/// Seconds in which a response is refused that the client need not wait for.
+/// Maximum seconds until a response is rejected that the client need not wait for.
 const PROMPT: f64 = 5.0;
 
 /// Sections of further probes; the provider is `p`.
 const CHAT: &str = "[[probe]]\nname = \"chat\"\nprovider = \"p\"\ncheck = \"chat\"\nmodel = \"m\"\n";
 
-/// Runs a check against each case, beside curl, and returns the records.
+/// Runs a check and curl against each case, and returns the records.
 fn check(host: &mut Host, cases: &[Case], ask: &Ask<'_>) -> Vec<Value> {
     let port = |number: usize| 9000 + number;
     let plays = |(number, case): (usize, &Case)| {
@@ -63,7 +63,7 @@ const MODELS_ASK: Ask<'static> =
 #[test]
 fn compressed_body_is_named_as_such() {
     let Some(mut host) = Host::new() else { return };
-    // No check reads the bytes: the header alone says what they are.
+    // No check decodes the bytes: the header is sufficient.
     let body = "\u{1f}\u{8b}\u{8}\u{0}\u{0}\u{0}\u{0}\u{0}";
     let coded = |coding: &str| json!([response("200 OK", &format!("Content-Encoding: {coding}\r\n"), body)]);
     let cases = [
@@ -113,7 +113,7 @@ fn compressed_body_is_named_for_every_check() {
     }
     let chunked = case("stream", json!([chunked]), "", "compressed (gzip)");
     check(&mut host, &[chunked], &Ask { checks: &[], sections: stream, ..MODELS_ASK });
-    // What the status alone decides is decided.
+    // Decided by the status alone.
     let errors = [
         case("503", gzip("503 Service Unavailable"), "unavailable provider", ""),
         case("401", gzip("401 Unauthorized"), "auth_failed caller", ""),
@@ -268,7 +268,7 @@ fn error_status_before_the_request_is_read_decides() {
         case("P11 429", early("429 Too Many Requests"), "rate_limited caller", ""),
         case("503", early("503 Service Unavailable"), "unavailable provider", ""),
     ];
-    // Some 600 KB, of which the server reads what comes with the head.
+    // About 600 KB, of which the server reads only what arrives with the head.
     let sections = format!("{CHAT}prompt_words = 100000\n");
     check(&mut host, &cases, &Ask { checks: &[], sections: &sections, ..MODELS_ASK });
 }
@@ -311,7 +311,7 @@ fn informational_responses_are_bounded() {
     check(&mut host, &cases, &MODELS_ASK);
 }
 
-/// Ends of an exchange over HTTP/2, and good ones.
+/// Endings of an exchange over HTTP/2, good and bad.
 fn http_2_cases() -> Vec<Case> {
     let cut = "disconnected provider";
     let reset = |code| json!([h2_reset(code)]);

@@ -1,4 +1,4 @@
-//! Leaks: runs that fail leave neither a descriptor nor a thread behind, however they fail.
+//! Tests that failed runs leave no descriptor and no thread behind.
 
 use std::{
     fmt::{self, Write},
@@ -18,21 +18,21 @@ use crate::harness::{
     wait::wait_for,
 };
 
-/// An address of loopback that no server listens on.
+/// A loopback address without a listener.
 const CLOSED: &str = "127.77.0.1:9";
 
-/// Interval of the failing probes, and deadline of their runs.
+/// Interval of the failing probes, and timeout of their runs.
 const INTERVAL: &str = "1s";
 
-/// Descriptors, and threads, that the first run may open for the life of the process.
+/// Number of descriptors, and threads, that the first run may open permanently.
 const ONCE: f64 = 4.0;
 
-/// The most failures that are waited for at a time.
+/// Maximum number of failures to wait for at a time.
 const STEP: f64 = 500.0;
 
 type Reasons = &'static [&'static str];
 
-/// What fails the runs, and lives as long as the value.
+/// Server that makes the runs fail, until it is dropped.
 enum Server {
     None,
     Simulator(Simulator),
@@ -42,9 +42,9 @@ enum Server {
 /// One kind of failure.
 pub struct Kind {
     pub name: &'static str,
-    /// The reasons that its runs fail by, where the machine is not too slow for their deadline.
+    /// Possible reasons of its runs, if the machine is fast enough for their timeout.
     reasons: Reasons,
-    /// Lines of the provider and of each probe.
+    /// Configuration of the provider and of each probe.
     provider: String,
     probe: &'static str,
     _server: Server,
@@ -52,11 +52,12 @@ pub struct Kind {
     ca_pem: String,
 }
 
-/// The only name server of the daemon, which has a mount namespace of its own for it.
+/// The only name server of the daemon, which has its own mount namespace for this.
 #[derive(Clone, Copy)]
 struct NameServer {
     address: Ipv4Addr,
-    /// The response code of its answers (RFC 1035, section 4.1.1); `None` if nothing listens at the address.
+    /// Response code of its answers (RFC 1035, section 4.1.1). `None` if nothing listens at the
+    /// address.
     code: Option<u8>,
 }
 
@@ -70,7 +71,7 @@ impl Kind {
         Self { name, reasons, provider, probe, _server: server, name_server: None, ca_pem }
     }
 
-    /// A failure that the simulator plays to every request.
+    /// Returns a failure that the simulator applies to every request.
     fn simulated(name: &'static str, reasons: Reasons, fault: &str, provider: &str) -> Self {
         let simulator = simulator(&format!("[[rule]]\nfault = \"{fault}\"\n"));
         let (plain, tls) = (simulator.address(), simulator.tls_address().unwrap());
@@ -133,7 +134,7 @@ pub fn proxy_refusal() -> Kind {
 }
 
 pub fn socks_refusal() -> Kind {
-    // No method of authentication is acceptable (RFC 1928, section 3).
+    // No acceptable authentication method (RFC 1928, section 3).
     let address = scripted(&[b"\x05\xff"]);
     let provider = format!("base_url = \"https://{CLOSED}/v1\"\nproxy = \"socks5h://{address}\"");
     Kind::new("SOCKS refusal", &["proxy"], provider, Server::None)
@@ -144,13 +145,13 @@ pub fn no_such_name() -> Kind {
 }
 
 pub fn no_name_server() -> Kind {
-    // How long a resolver asks again is its own matter.
+    // The resolver's retries may exceed the timeout.
     lookup("no name server", &["dns", "timeout"], None)
 }
 
 fn lookup(name: &'static str, reasons: Reasons, code: Option<u8>) -> Kind {
     let provider = "base_url = \"https://nothing.example/v1\"".to_owned();
-    // Loopback is shared with the machine: an address that only this process has.
+    // An address for this process only, because loopback is shared with the machine.
     let [.., high, low] = process::id().to_be_bytes();
     let name_server =
         NameServer { address: Ipv4Addr::new(127, 100 + code.unwrap_or_default(), high, low), code };
@@ -158,7 +159,7 @@ fn lookup(name: &'static str, reasons: Reasons, code: Option<u8>) -> Kind {
 }
 
 impl NameServer {
-    /// Answers every query, as long as the process lives.
+    /// Answers every query until the process ends.
     fn start(self) {
         let Some(code) = self.code else { return };
         let socket = UdpSocket::bind((self.address, 53)).unwrap();
@@ -168,7 +169,7 @@ impl NameServer {
                 if length > 3 {
                     message[2] |= 0x80;
                     message[3] = 0x80 | code;
-                    // A client that has gone away has ended its run.
+                    // The client may have ended its run.
                     let _ = socket.send_to(&message[..length], client);
                 }
             }
@@ -176,7 +177,7 @@ impl NameServer {
     }
 }
 
-/// What a process has open while no run is in flight.
+/// Open resources of a process while no run is in flight.
 #[derive(Clone, Copy)]
 pub struct Open {
     pub descriptors: f64,
@@ -203,8 +204,8 @@ impl Open {
     }
 }
 
-/// Lets so many runs fail and returns what was open before and after them. Fails if the daemon never comes to have as
-/// little open as before.
+/// Waits for that many failures. Returns what was open before and after them. Fails if the number
+/// of open resources does not return to its previous value.
 #[track_caller]
 pub fn measure(kind: &Kind, runs: f64, probes: u32) -> [Open; 2] {
     let place = Place::new("");
@@ -229,7 +230,7 @@ pub fn measure(kind: &Kind, runs: f64, probes: u32) -> [Open; 2] {
     wait_for_failures(&daemon, kind, runs);
     place.write("config.toml", &at_rest);
     daemon.reload();
-    let after = wait_for(&format!("{} to leave nothing open, before it {before}", kind.name), || {
+    let after = wait_for(&format!("{} to close everything, before it {before}", kind.name), || {
         let open = Open::of(&daemon);
         let leaks = open.descriptors > before.descriptors + ONCE || open.threads > before.threads + ONCE;
         (!leaks).then_some(open)
@@ -237,7 +238,7 @@ pub fn measure(kind: &Kind, runs: f64, probes: u32) -> [Open; 2] {
     [before, after]
 }
 
-/// Starts the daemon, with a name server of its own where the kind has one.
+/// Starts the daemon, with a name server of its own if the kind has one.
 #[track_caller]
 fn start(kind: &Kind, place: &Place) -> Daemon {
     let Some(name_server) = kind.name_server else { return place.daemon() };

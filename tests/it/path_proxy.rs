@@ -1,5 +1,5 @@
-//! Proxies: the status of a refusal, every tunnel that RFC 9110 allows, `no_proxy` as curl reads it, and proxies
-//! of the environment.
+//! Tests of proxies: the status of a refusal, every tunnel that RFC 9110 allows, `no_proxy` as curl
+//! reads it, and proxies of the environment.
 
 use serde_json::{Value, json};
 
@@ -12,7 +12,7 @@ use crate::harness::{
 
 const CHECKS: &[&str] = &["network", "auth"];
 
-/// Answers to CONNECT after which there is no tunnel, and what the detail contains.
+/// Returns answers to CONNECT that open no tunnel, with a part of the detail.
 fn refusals() -> Vec<(String, Value, &'static str)> {
     let page =
         |status: &str, headers: &str| json!([response(status, headers, "<html>no</html>"), end("close")]);
@@ -25,7 +25,7 @@ fn refusals() -> Vec<(String, Value, &'static str)> {
         ("503 Service Unavailable", "503"),
         ("504 Gateway Timeout", "504"),
         ("511 Network Authentication Required", "511"),
-        // Not in the list of the reports.
+        // Further statuses.
         ("301 Moved Permanently", "301"),
         ("400 Bad Request", "400"),
         ("401 Unauthorized", "401"),
@@ -53,17 +53,17 @@ fn refusals() -> Vec<(String, Value, &'static str)> {
     cases
 }
 
-/// A header line of one KiB.
+/// Returns a header line of one KiB.
 fn long_header() -> String {
     format!("X-Long: {}\r\n", "x".repeat(1014))
 }
 
-/// A tunnel, after so many KiB of headers.
+/// Returns a tunnel preceded by that many KiB of headers.
 fn tunnel_after(kib: usize) -> Value {
     json!(["HTTP/1.1 200 OK\r\n", { "repeat": long_header(), "times": kib }, "\r\n", { "tunnel": true }])
 }
 
-/// Answers to CONNECT after which there is a tunnel.
+/// Returns answers to CONNECT that open a tunnel.
 fn tunnels() -> Vec<(&'static str, Value)> {
     let answer = |text: &str| json!([text, { "tunnel": true }]);
     let pause = json!({ "pause": 0.05 });
@@ -93,7 +93,8 @@ fn tunnels() -> Vec<(&'static str, Value)> {
     ]
 }
 
-/// A machine whose proxies play these answers, one at each port from 9000 on, with a TLS server behind them.
+/// Starts a machine with proxies that send these answers, on ports from 9000 on, and a TLS server
+/// behind them.
 fn host(answers: &[&Value]) -> Option<(Host, String)> {
     let mut host = Host::new()?;
     let root = Issued::self_signed(&Subject::authority("root"));
@@ -183,7 +184,7 @@ fn no_proxy_is_read_as_curl_reads_it() {
     let Some(mut host) = Host::new() else { return };
     let names = json!({ "A": ["127.0.0.2"] });
     host.name_servers(&json!({ "127.0.0.53": { "names": { "api.corp.test": names } } }));
-    // A proxy for plain http, which answers in the target's place.
+    // A proxy for plain http, which answers in place of the target.
     host.servers(&json!([
         good_listener("proxy", "127.0.0.1:3128"),
         good_listener("direct", "127.0.0.2:8080"),
@@ -210,7 +211,7 @@ fn no_proxy_is_read_as_curl_reads_it() {
     table.finish();
 }
 
-/// A variable with a proxy, and where curl connects to.
+/// A variable with a proxy, and the address that curl connects to.
 const ENVIRONMENT: &[(&str, &str, &str, &str)] = &[
     ("with user and password", "http_proxy", "http://user:canary@127.0.0.1:3128", "127.0.0.1:3128"),
     (
@@ -253,11 +254,12 @@ fn proxy_of_the_environment_is_understood_as_by_curl() {
             .unwrap();
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         let curl = said.lines().find(|line| line.contains("Trying")).unwrap_or_default();
-        // Without a port curl takes 1080 for http as well; Go and the prober take the scheme's own.
+        // Without a port curl uses 1080 for http as well; Go and the prober use the default of the
+        // scheme.
         let schemes_own = address.ends_with(":80") && !value.ends_with(":80");
         let as_curl = curl.contains(address) || schemes_own;
         table.expect(case, as_curl, format!("curl disagrees with the case: {curl}"));
-        // A refused configuration has no record.
+        // A rejected configuration has no record.
         let ask = Ask { url: "http://api.corp.test:8080/v1", variables, ..Ask::default() };
         let output = host.prober("once", &ask).arg("--json").output().unwrap();
         let shown =

@@ -1,5 +1,5 @@
-//! Names through the system's name servers: the product finds what glibc finds in the same namespace, and
-//! explains each failure by its cause.
+//! Tests of the system's name servers: the prober finds the same addresses as glibc in the same
+//! namespace, and explains each failure.
 
 use std::{collections::BTreeSet, time::Instant};
 
@@ -12,7 +12,7 @@ use crate::harness::{
     wait::wait_for,
 };
 
-/// Name servers by what they do.
+/// Name servers by their behaviour.
 const GOOD: &str = "127.0.0.53";
 const SILENT: &str = "127.0.0.52";
 const SERVFAIL: &str = "127.0.0.54";
@@ -25,13 +25,13 @@ const A_SERVFAIL: &str = "127.0.0.60";
 const A_SILENT: &str = "127.0.0.61";
 const EMPTY: &str = "127.0.0.63";
 
-/// Seconds that a lookup may take beyond glibc's.
+/// Maximum seconds that a lookup may take longer than glibc's.
 const SLACK: f64 = 3.0;
 
-/// A name under a resolver's configuration.
+/// A name with a configuration of the resolver.
 struct Case {
     name: &'static str,
-    /// The name servers of resolv.conf, in this order.
+    /// Name servers in resolv.conf, in this order.
     servers: &'static [&'static str],
     /// Further lines of resolv.conf.
     lines: &'static str,
@@ -52,7 +52,7 @@ const FOUND: Case = Case {
     detail: "",
 };
 
-/// A case in which it is not, by servers that are given up after a second.
+/// A case in which it is not found, with servers that time out after a second.
 const LOST: Case = Case { lines: "options timeout:1 attempts:1", verdict: "dns network", ..FOUND };
 
 const FIRST_SERVER_FAILS: &[Case] = &[
@@ -207,7 +207,7 @@ const EXPLAINED: &[Case] = &[
     },
 ];
 
-/// A machine with all name servers, and a server at the address that the good ones answer with.
+/// Starts a machine with all name servers, and a server at the address that the good ones return.
 fn host() -> Option<Host> {
     let mut host = Host::new()?;
     let here = json!({ "A": ["127.0.0.1"] });
@@ -257,7 +257,7 @@ fn resolv_conf(servers: &[&str], lines: &str) -> String {
     format!("{}\n{lines}\n", servers.join("\n"))
 }
 
-/// Runs the cases beside glibc.
+/// Runs the cases and compares them with glibc.
 fn check(cases: &[Case]) {
     let Some(host) = host() else { return };
     let mut table = Table::default();
@@ -278,7 +278,7 @@ fn check(cases: &[Case]) {
             let reference = format!("glibc: {glibc:?} in {limit:.2} s");
             table.row(case.name, &record, case.verdict, case.detail, reference);
             let resolve = record["phases"]["resolve"].as_f64().unwrap_or_default();
-            // A failure is explained by queries of its own.
+            // A failure causes additional queries for its explanation.
             let is_slow = verdict_of(&record) == "ok none" && resolve > limit + SLACK;
             table.expect(case.name, !is_slow, format!("the lookup took {resolve} s, glibc's {limit} s"));
             if let Ok(addresses) = &glibc
@@ -370,7 +370,7 @@ fn doctor_names_the_server_that_fails_and_the_one_that_answers() {
     ] {
         host.etc("resolv.conf", &resolv_conf(&[failing, GOOD], "options timeout:1"));
         let output = host.prober("doctor", &Ask { timeout: "25s", ..Ask::default() }).output().unwrap();
-        // Lines are wrapped at the terminal's width.
+        // Lines are wrapped at the width of the terminal.
         let text = String::from_utf8(output.stdout).unwrap();
         let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
         println!("{case}: {text}");
@@ -380,7 +380,7 @@ fn doctor_names_the_server_that_fails_and_the_one_that_answers() {
                 .iter()
                 .any(|clause| clause.contains(server) && words.iter().any(|word| clause.contains(word)))
         };
-        table.expect(case, clause(failing, words), format!("{failing} is not said to fail: {text}"));
+        table.expect(case, clause(failing, words), format!("{failing} is not reported as failed: {text}"));
         table.expect(
             case,
             clause(GOOD, &["answer", "says", "finds"]),
@@ -429,7 +429,7 @@ fn daemon_is_not_offline_if_the_second_server_answers() {
     daemon.stop();
 }
 
-/// Name servers of which one has a good name, and is silent for all others.
+/// Starts name servers, one of which has a good name and ignores all others.
 fn mostly_silent(host: &mut Host) {
     let names = json!({ "good.corp.test": { "A": ["127.0.0.1"] } });
     host.name_servers(&json!({ GOOD: { "names": names, "default": "silent" } }));
@@ -447,7 +447,7 @@ fn lookup_that_outlasts_the_timeout_ends_with_it() {
         let detail = "the name lookup was not answered within 2s";
         table.row("glibc takes ten seconds", &record, "timeout network", detail, "");
     }
-    // glibc's own call lasts longer, and the process does not wait for it.
+    // glibc's call takes longer, but the process does not wait for it.
     let seconds = start.elapsed().as_secs_f64();
     table.expect("glibc takes ten seconds", seconds < 7.0, format!("the command took {seconds:.1} s"));
     table.finish();

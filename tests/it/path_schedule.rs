@@ -1,4 +1,4 @@
-//! Rare probes: one whose interval is above ten minutes also runs soon after its first start.
+//! Tests of probes with an interval above ten minutes, which also run soon after their first start.
 
 use std::{
     thread,
@@ -13,7 +13,7 @@ use crate::harness::{
     table::Table,
 };
 
-/// A minute, and what a busy machine takes on top.
+/// A minute, plus the overhead of a busy machine.
 const FIRST_RUN: Duration = Duration::from_secs(70);
 
 #[test]

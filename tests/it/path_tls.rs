@@ -1,5 +1,5 @@
-//! Certificates and handshakes: what `ca_file` trusts, what a chain lacks, and servers that require a client
-//! certificate.
+//! Tests of certificates and handshakes: trust by `ca_file`, incomplete chains, and servers that
+//! require a client certificate.
 
 use rcgen::ExtendedKeyUsagePurpose;
 use serde_json::{Value, json};
@@ -14,11 +14,11 @@ use crate::harness::{
 const NAME: &str = "api.corp.test";
 const DEEPER_NAME: &str = "a.api.corp.test";
 
-/// A server, what the client trusts, and the verdict.
+/// A server, the client's trust, and the verdict.
 struct Case {
     name: &'static str,
     tls: Value,
-    /// The text of `ca_file`.
+    /// Text of `ca_file`.
     trusted: String,
     host: &'static str,
     verdict: &'static str,
@@ -28,7 +28,7 @@ struct Case {
 }
 
 impl Case {
-    /// A case that is good, for curl as well.
+    /// Returns a case that is valid, for curl as well.
     fn good(name: &'static str, tls: Value, trusted: String) -> Self {
         Self { name, tls, trusted, host: NAME, verdict: "ok none", detail: "", is_good: true }
     }
@@ -48,7 +48,7 @@ impl Case {
     }
 }
 
-/// Runs the cases, each with a server of its own, beside curl.
+/// Runs the cases, each with a server of its own, and compares them with curl.
 fn check(host: &mut Host, cases: &[Case]) {
     let here = json!({ "A": ["127.0.0.1"] });
     host.name_servers(&json!({ "127.0.0.53": { "names": { NAME: here, DEEPER_NAME: here } } }));
@@ -80,7 +80,7 @@ fn check(host: &mut Host, cases: &[Case]) {
     table.finish();
 }
 
-/// Returns a self-signed certificate as the server has it, and as `ca_file` has it.
+/// Returns a self-signed certificate for the server, and for `ca_file`.
 fn own(host: &Host, file: &str, subject: &Subject) -> (Value, String) {
     let issued = Issued::self_signed(subject);
     (issued.served(host, file, &[]), issued.pem())
@@ -172,7 +172,7 @@ fn incomplete_chain_is_reported() {
         good("trusted by its dot", leaf.served(at, "dot", &[&intermediate])).at("api.corp.test."),
         bad("for clients only", for_clients.served(at, "clients", &[]), "tls network", ""),
     ];
-    // curl accepts a common name where there is no alternative name; browsers and most clients do not.
+    // curl accepts a common name if there is no alternative name; browsers and most clients do not.
     cases.push(Case {
         verdict: "tls provider",
         detail: "subjectAltName",

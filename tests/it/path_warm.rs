@@ -1,5 +1,5 @@
-//! Kept connections: one that fails is never used again, one that ends in time is replaced, a stream leaves it
-//! reusable.
+//! Tests of kept connections: one that fails is never reused, one that closes in time is replaced,
+//! and one after a stream is reused.
 
 use serde_json::{Value, json};
 
@@ -16,9 +16,9 @@ struct Case {
     name: &'static str,
     check: &'static str,
     is_h2: bool,
-    /// The scripts of the server's connections; the last is repeated.
+    /// Scripts of the server's connections; the last one is repeated.
     connections: Value,
-    /// Verdict and use of the connection, of one run after the other.
+    /// Verdict and use of the connection of consecutive runs.
     runs: &'static [(&'static str, &'static str)],
 }
 
@@ -26,7 +26,7 @@ const OK: &str = "ok none";
 const CUT: &str = "disconnected provider";
 const TIMEOUT: &str = "timeout provider";
 
-/// A response with a head, the events in chunks, and the end of the body as a write of its own.
+/// Returns a response whose head, event chunks and end of body are separate writes.
 fn stream(pause: f64) -> Value {
     let head = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n";
     let events: String = EVENTS.iter().map(|event| chunk(event)).collect();
@@ -52,7 +52,7 @@ fn once_then(good: &Value, then: Value) -> Value {
     json!([second, [good]])
 }
 
-/// The beginning of a response, whose rest never comes.
+/// The beginning of a response that is never completed.
 const HALF: &str = "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{\"obj";
 
 /// Connections that stop answering, and streams.
@@ -83,7 +83,7 @@ fn silent_cases() -> Vec<Case> {
     ]
 }
 
-/// Connections that end.
+/// Connections that close.
 fn ending_cases() -> Vec<Case> {
     let good_1 = json!([good()]);
     let good_2 = json!(h2_good());
@@ -124,7 +124,7 @@ fn ending_cases() -> Vec<Case> {
     ]
 }
 
-/// Runs the cases at once, each with a server of its own, and compares their records.
+/// Runs the cases concurrently, each with a server of its own, and compares their records.
 fn check(cases: &[Case]) -> Option<(Host, Table)> {
     let mut host = Host::new()?;
     let (tls, ca) = http_2(&host);

@@ -1,4 +1,5 @@
-//! Each phase of a run, against curl's own timings of the same server in the same run, over a network with known delays.
+//! Compares each phase of a run with curl's timings of the same server, over a network with known
+//! delays.
 
 use std::{fmt::Write as _, fs};
 
@@ -10,23 +11,23 @@ use crate::harness::{
     parts,
 };
 
-/// Pairs of runs, of which the median counts: on a busy machine it takes more of them to be worth something.
+/// Number of pairs of runs, of which the median is compared; a busy machine needs more of them.
 const RUNS: std::ops::RangeInclusive<usize> = 15..=60;
 
-/// How far a phase may be from curl's, in milliseconds.
+/// Maximum difference from curl in milliseconds.
 const TOLERANCE: f64 = 2.0;
 
-/// The phases of a run, in milliseconds.
+/// Phases of a run in milliseconds.
 type Phases = [f64; 5];
 
 const NAMES: [&str; 5] = ["resolve", "connect", "tls", "processing", "transfer"];
 
-/// 10 ms each way, 15 ms for the name server to think.
+/// Starts a lab with 10 ms in each direction and 15 ms in the name server.
 fn lab() -> Option<Lab> {
     parts::has(&["ip", "ethtool", "python3", "curl"], true).then(|| Lab::start(0.010, 0.015))
 }
 
-/// One run of ours, and its HTTP version.
+/// Runs the prober once. Returns the phases and the HTTP version.
 fn ours(lab: &Lab, config: &str) -> (Phases, String) {
     let mut prober = lab.on_client(PROBER);
     let output =
@@ -40,7 +41,7 @@ fn ours(lab: &Lab, config: &str) -> (Phases, String) {
     (phases, record["http_version"].as_str().unwrap().to_owned())
 }
 
-/// One run of curl's.
+/// Runs curl once.
 fn curls(lab: &Lab, arguments: &[&str], url: &str) -> Phases {
     let format = "%{time_namelookup} %{time_connect} %{time_appconnect} %{time_starttransfer} %{time_total}";
     let mut curl = lab.on_client("curl");
@@ -50,7 +51,7 @@ fn curls(lab: &Lab, arguments: &[&str], url: &str) -> Phases {
     let text = String::from_utf8(output.stdout).unwrap();
     let moments: Vec<f64> = text.split(' ').map(|moment| moment.parse::<f64>().unwrap() * 1e3).collect();
     let [lookup, connect, tls, headers, end] = moments.try_into().unwrap();
-    // Without TLS curl says 0; then the connection is ready as soon as it stands.
+    // Without TLS curl reports 0; then the connection is ready when it is established.
     let tls = if tls == 0.0 { connect } else { tls };
     [lookup, connect - lookup, tls - connect, headers - tls, end - headers]
 }
@@ -60,8 +61,8 @@ fn median(mut figures: Vec<f64>) -> f64 {
     figures[figures.len() / 2]
 }
 
-/// Runs both, alternating, and compares the median of each phase. `own_work` is what curl's handshakes are known to take
-/// beyond ours, in milliseconds; the value is what these took.
+/// Runs both alternately, and compares the median of each phase. `own_work` is the time in
+/// milliseconds that curl's handshakes take beyond ours. Returns that time for these runs.
 fn compare(
     lab: &Lab,
     what: &str,
@@ -83,7 +84,8 @@ fn compare(
         assert_eq!(spoken, version, "{what}");
         let mut curls = curls(lab, curl, &format!("{url}/models"));
         if what == "CONNECT" {
-            // For curl a proxy is connected before its CONNECT, for us after it: the sum with TLS is the same.
+            // For curl a proxy is connected before CONNECT, for the prober after it; the sum with
+            // TLS is the same.
             for phases in [&mut ours, &mut curls] {
                 phases[1] += std::mem::take(&mut phases[2]);
             }
@@ -104,15 +106,15 @@ fn compare(
     }
 }
 
-/// The medians, and whether ours are right.
+/// Returns the medians, and whether ours are correct.
 fn judge(what: &str, figures: &[(Phases, Phases)], own_work: f64) -> (String, bool) {
     let (mut table, mut right) = (String::new(), true);
     let ours = |index: usize| median(figures.iter().map(|(ours, _)| ours[index]).collect());
     for (index, name) in NAMES.into_iter().enumerate() {
         let curls = median(figures.iter().map(|(_, curls)| curls[index]).collect());
         writeln!(table, "{what:<8} {name:<10} ours {:7.2} ms  curl {curls:7.2} ms", ours(index)).unwrap();
-        // curl's handshake has some of its own work in it, so ours may be shorter, down to the one round trip that a
-        // handshake of TLS 1.3 takes, as a connection does.
+        // curl's handshake includes some of its own work, so ours may be shorter, down to the
+        // single round trip of TLS 1.3 and TCP.
         let least = match name {
             "tls" => ours(1).min(curls) - TOLERANCE / 2.0,
             "connect" => curls - own_work - TOLERANCE,
@@ -147,6 +149,6 @@ fn phases_match_curl_over_http_1_http_2_and_connect() {
     let provider = format!("{}{ca_key}proxy = \"http://proxy.sim.test:8888\"\n", slow(headers));
     let header = format!("x-simulate: {headers}");
     let curl = ["-H", &header, "--http2", "--cacert", &ca, "--proxy", "http://proxy.sim.test:8888"];
-    // What curl's handshake takes of its own is in the sum of connect and tls.
+    // curl's own work in the handshake is part of the sum of connect and tls.
     compare(&lab, "CONNECT", "2", &provider, &curl, tls, own_work);
 }

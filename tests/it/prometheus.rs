@@ -1,4 +1,4 @@
-//! The page of metrics as those read it for whom it is made: promtool, and a real Prometheus.
+//! Tests of the metrics with promtool and a real Prometheus.
 
 use std::{
     io::Write,
@@ -15,7 +15,7 @@ use crate::harness::{
     wait::wait_for,
 };
 
-/// A daemon whose probes succeed, fail, wait and are slow.
+/// Starts a daemon with probes that succeed, fail, back off and are slow.
 fn busy() -> (Simulator, Place, Daemon) {
     let simulator = simulator(
         "[[rule]]\nprovider = \"groq\"\npath = \"/chat\"\nfault = \"rate_limited\"\n\
@@ -72,7 +72,7 @@ fn promtool_reports_no_problem() {
     assert_eq!((output.status.code(), said.as_str()), (Some(0), ""));
 }
 
-/// The value of a query; `None`: no series.
+/// Returns the value of a query. Returns `None` if there is no series.
 #[track_caller]
 fn value(prometheus: &Prometheus, query: &str) -> Option<f64> {
     prometheus.query(query).first().map(|(_, value)| *value)
@@ -84,7 +84,8 @@ fn real_prometheus_scrapes_the_daemon() {
         return;
     }
     let (_simulator, place, daemon) = busy();
-    // No page takes a second, however busy the machine is: a scrape fails for what is in it, or not at all.
+    // Rendering takes less than a second on any machine, so a scrape fails only because of its
+    // content.
     let prometheus = Prometheus::start(
         &place,
         &format!(

@@ -1,5 +1,5 @@
-//! Proxies of every kind, for the network check and for one that sends a request: good ones, bad ones, and what they may
-//! not be told or tell.
+//! Tests of proxies of every kind, with the network check and one that sends a request: good ones,
+//! bad ones, and secrets.
 
 use std::{
     env, fs,
@@ -28,13 +28,13 @@ use crate::harness::{
 
 const PROBER: &str = env!("CARGO_BIN_EXE_langmart-prober");
 
-/// Above what a whole run over loopback takes on a busy machine.
+/// Above the duration of any run over loopback on a busy machine.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A loopback address that nobody listens on.
+/// A loopback address without a listener.
 const NOBODY: &str = "127.77.0.1:9";
 
-/// Credentials with what URLs, headers and splitters could stumble over, and the same in base64.
+/// Credentials with special characters of URLs and headers, and the same in base64.
 const CREDENTIALS: &str = "us%er:canary:p@ss/wörd";
 const IN_BASE64: &str = "dXMlZXI6Y2FuYXJ5OnBAc3Mvd8O2cmQ=";
 
@@ -43,7 +43,7 @@ fn simulator() -> Simulator {
     Simulator::start(Options { listen, tls_listen: Some(listen), scenario: Scenario::default() }).unwrap()
 }
 
-/// A provider behind a proxy, with credentials where there are any.
+/// Returns a provider behind a proxy, with credentials if there are any.
 fn behind(proxy: &str, credentials: Option<&str>, target: &str) -> Provider {
     let key =
         |text: &str| Key { value: Secret::new(text.to_owned()), source: KeySource::Env("P".to_owned()) };
@@ -54,7 +54,7 @@ fn behind(proxy: &str, credentials: Option<&str>, target: &str) -> Provider {
     }
 }
 
-/// Runs both checks through the proxy, which fare alike, and prints their row.
+/// Runs both checks through the proxy, which must agree, and prints their row.
 #[track_caller]
 fn both(
     fault: &str,
@@ -82,14 +82,14 @@ fn both(
 
 const TARGET: &str = "https://192.0.2.1/v1";
 
-/// Whether curl asks the proxy for the URL where `no_proxy` is that list.
+/// Returns whether curl uses the proxy for the URL with that `no_proxy`.
 fn curl_uses_proxy(url: &str, no_proxy: &str) -> bool {
     let [proxy, target] = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
     let address = |listener: &TcpListener| listener.local_addr().unwrap();
     let mut curl = Command::new("curl");
     curl.env_clear().env("PATH", env::var_os("PATH").unwrap_or_default());
     curl.env("http_proxy", format!("http://{}", address(&proxy))).env("no_proxy", no_proxy);
-    // Wherever curl connects directly, it is to the target.
+    // Direct connections of curl lead to the target.
     curl.args(["-s", "-o", "/dev/null", "--max-time", "20", "--connect-to"]);
     curl.arg(format!("::127.0.0.1:{}", address(&target).port())).arg(url);
     let mut child = curl.spawn().unwrap();
@@ -146,7 +146,7 @@ fn no_proxy_is_read_as_curl_reads_it() {
         ("192.0.2.9", "192.0.2.0/24"),
         ("192.0.2.9", "192.0.3.0/24\t192.0.2.8/31"),
         ("192.0.2.9", "192.0.2.8/32"),
-        // curl 7.88 compares IPv6 as text; other ways of writing it, and networks, it does not know.
+        // curl 7.88 compares IPv6 as text, and does not support other notations and networks.
         ("[2001:db8::9]", "2001:db8::9"),
         ("[2001:db8::9]", "2001:db8:1::/48"),
         ("[2001:db8::9]", "db8::9"),
@@ -166,7 +166,7 @@ fn no_proxy_is_read_as_curl_reads_it() {
             differing.push(format!("{host} with {no_proxy:?}: by the proxy: {ours}"));
         }
     }
-    assert!(differing.is_empty(), "curl does otherwise:\n{}", differing.join("\n"));
+    assert!(differing.is_empty(), "curl differs:\n{}", differing.join("\n"));
 }
 
 #[test]
@@ -221,10 +221,10 @@ fn proxies_with_bad_answers_are_reported() {
     both("http, no HTTP", through(None), Reason::Proxy, "the proxy's answer could not be understood", "");
     server.play(Vec::new());
     both("http, closed", through(None), Reason::Proxy, "the proxy closed the connection", "");
-    // It says that the target is reached: what follows counts as the target's handshake.
+    // It claims to be connected, so later failures count as the target's handshake.
     server.play(format!("HTTP/1.1 200 OK\r\n{page}").into_bytes());
     both("http, a page in place of a tunnel", through(None), Reason::Tls, "handshake", "");
-    // Plain http has no tunnel, so that the proxy's own pages look like the target's.
+    // Plain http has no tunnel, so the proxy's own pages look like the target's.
     for status in ["502 Bad Gateway", "503 Unavailable", "403 Forbidden", "200 OK"] {
         server.play(format!("HTTP/1.1 {status}\r\n{page}").into_bytes());
         let outcome = run(probe(behind(&proxy, None, "http://192.0.2.1/v1"), Check::Auth));
@@ -280,7 +280,7 @@ fn tls_proxy_works() {
     let good = || trusting(guarded.address, Some(CREDENTIALS));
     for outcome in both("https, credentials", good, Reason::Ok, "", "") {
         assert_eq!(outcome.remote_address, Some(guarded.address));
-        // Its own handshake is part of the connection; what is shown is the target's.
+        // The proxy's handshake is part of the connection; the reported one is the target's.
         let [_, connect, tls, ..] = outcome.phases.durations();
         assert!(connect > Duration::ZERO && tls > Duration::ZERO, "{outcome:#?}");
         assert_ne!(outcome.tls.unwrap().not_after, None);
@@ -291,7 +291,7 @@ fn tls_proxy_works() {
         );
     }
     for head in guarded.heads.lock().unwrap().iter() {
-        assert!(!head.contains("sk-test"), "the key goes to the target alone: {head}");
+        assert!(!head.contains("sk-test"), "the key is sent to the target only: {head}");
     }
     let none = || trusting(guarded.address, None);
     both("https, no credentials", none, Reason::Proxy, "the proxy requires credentials (407)", "proxy_auth");
@@ -340,8 +340,8 @@ fn proxy_password_is_not_recorded() {
     }
 }
 
-/// The lab with a simulator, two tinyproxies and two microsocks, each with and without credentials, and the path of the
-/// simulator's authority.
+/// Starts the lab with a simulator, two tinyproxies and two microsocks, each with and without
+/// credentials. Returns also the path of the simulator's authority.
 fn lab() -> Option<(Lab, String)> {
     if !parts::has(&["ip", "ethtool", "python3", "tinyproxy", "microsocks"], true) {
         return None;
@@ -365,7 +365,7 @@ fn lab() -> Option<(Lab, String)> {
     Some((lab, ca))
 }
 
-/// Starts a server that does not say itself when it is ready.
+/// Starts a server that does not report when it is ready.
 fn announced(lab: &mut Lab, port: u16, command: &str) {
     let look = format!(
         "import socket, time\nfor _ in range(600):\n try:\n  socket.create_connection(('{SERVER}', {port}), 1)\n  \
@@ -376,7 +376,7 @@ fn announced(lab: &mut Lab, port: u16, command: &str) {
     lab.spawn(shell);
 }
 
-/// What network and auth checks of that URL find through that proxy in the lab.
+/// Returns the records of network and auth checks of that URL through that proxy in the lab.
 fn once(lab: &Lab, ca: &str, proxy: &str, credentials: Option<&str>, base_url: &str) -> Vec<Value> {
     let path = lab.directory().join("proxies.toml");
     let proxy_auth = credentials.map_or("", |_| "proxy_auth = { env = \"PROXY_AUTH\" }\n");
@@ -411,7 +411,8 @@ fn real_proxies_in_the_lab() {
         ("http://proxy.sim.test:8888", None, closed, "proxy network", "the proxy answered CONNECT with "),
         ("http://proxy.sim.test:8888", None, unlisted, "proxy network", "the proxy answered CONNECT with "),
         ("http://proxy.sim.test:8889", None, https, "proxy network", "the proxy requires credentials (407)"),
-        // tinyproxy says 401 to bad credentials, and the client does not tell the statuses of CONNECT but 407.
+        // tinyproxy answers 401 to bad credentials, and the client distinguishes no status of
+        // CONNECT except 407.
         ("http://proxy.sim.test:8889", bad, https, "proxy network", "the proxy answered CONNECT with "),
         ("http://proxy.sim.test:8889", good, https, "ok none", ""),
         ("socks5://proxy.sim.test:1080", None, https, "ok none", ""),
@@ -444,7 +445,7 @@ fn real_proxies_in_the_lab() {
         ("socks5h://10.77.0.2:1081", good, https, "ok none", ""),
         ("socks5://10.77.0.2:1081", good, https, "ok none", ""),
         ("http://10.77.0.2:1080", None, https, "proxy network", ""),
-        // tinyproxy waits for the rest of what it takes for a request.
+        // tinyproxy waits for the rest of an apparent request.
         ("socks5://10.77.0.2:8888", None, https, "timeout network", "no connection was made within 5s"),
     ] {
         for record in once(&lab, &ca, proxy, credentials, target) {
@@ -490,7 +491,8 @@ fn lookups_happen_at_client_or_proxy_by_kind() {
             let resolve = record["phases"]["resolve"].as_f64().unwrap();
             assert_eq!(resolve > 0.0, proxy.starts_with("socks5:"), "{record:#}");
         }
-        // Each destination is noted once: the last proxy is known by then, the name server is not.
+        // Each destination is recorded once: the last proxy is known by then, the name server is
+        // not.
         assert_eq!(fs::read_to_string(&path).unwrap(), before + expected, "{proxy}");
     }
 }

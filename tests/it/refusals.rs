@@ -1,4 +1,5 @@
-//! Tables of refusals by meaning: for each, answers that services could send, and answers that use the same words otherwise.
+//! Tables of refusals by meaning: possible answers of services, and answers with the same words in
+//! another meaning.
 
 use langmart_prober::outcome::{Api, Check, Fault, LimitedBy, Outcome, Reason};
 
@@ -17,7 +18,7 @@ fn play(server: &RawServer, check: Check, &(api, head, body): &Row) -> Outcome {
     run(probe(provider(api, &format!("http://{}", server.address)), check))
 }
 
-/// Every row comes to this reason and fault; all wrong rows are reported together.
+/// Checks that every row has this reason and fault, and reports all wrong rows together.
 #[track_caller]
 fn check_all(check: Check, reason: Reason, fault: Fault, rows: &[Row]) {
     let server = RawServer::start();
@@ -30,7 +31,7 @@ fn check_all(check: Check, reason: Reason, fault: Fault, rows: &[Row]) {
     assert!(wrong.is_empty(), "not {reason}/{fault}:\n{}", wrong.join("\n"));
 }
 
-/// No row comes to this reason.
+/// Checks that no row has this reason.
 #[track_caller]
 fn check_none(check: Check, reason: Reason, rows: &[Row]) {
     let server = RawServer::start();
@@ -624,7 +625,7 @@ fn temporary_limit_is_rate_limited() {
     );
 }
 
-/// Limits by what follows the status line, and the body.
+/// Limits by status line and body.
 const LIMITS: &[(LimitedBy, Api, &str, &str)] = &[
     (
         LimitedBy::Requests,
@@ -802,7 +803,7 @@ fn limited_by_names_the_limit() {
         assert_eq!(outcome.reason, Reason::RateLimited, "{head}");
         assert_eq!(outcome.limited_by, Some(expected), "{head}");
     }
-    // Only what is limited has a limit.
+    // Only a rate-limited result has a limit.
     let overloaded = (OPENAI, "429 X", r#"{"error":{"message":"overloaded, 60 requests per minute"}}"#);
     assert_eq!(play(&server, Check::Chat, &overloaded).limited_by, None);
 }

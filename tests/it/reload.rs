@@ -1,4 +1,5 @@
-//! Reloads: a new configuration takes effect as a whole, a bad one not at all, and neither wears the daemon out.
+//! Tests of reloads: a new configuration applies completely, a bad one not at all, and no resources
+//! leak.
 
 use std::{fs, process::Command, thread, time::Duration};
 
@@ -12,13 +13,13 @@ use crate::harness::{
     wait::wait_for,
 };
 
-/// A provider of that API with an auth check, and this besides.
+/// Returns a provider of that API with an auth check, and further lines.
 fn provider(simulator: &Simulator, name: &str, prefix: &str, rest: &str) -> String {
     let base_url = format!("http://{}/{prefix}", simulator.address());
     format!("[provider.{name}]\nbase_url = \"{base_url}\"\nchecks = [\"auth\"]\n{rest}\n")
 }
 
-/// A bcrypt hash of nobody's password.
+/// A bcrypt hash of an unused password.
 const HASH: &str = "$2y$10$ilw2DDaAotOFnLjBDKD31uyjQ2JYK4CUEme.wS2r6PytKIWfdB27S";
 
 const FAST: &str = "[defaults]\ninterval = \"100ms\"\n";
@@ -63,7 +64,7 @@ fn probes_come_go_and_stay() {
     let before = daemon.scrape_until("runs of both", |scrape| {
         scrape.values("langmart_probe_runs_total", &[]).iter().all(|runs| *runs >= 3.0)
     });
-    // Kept with another interval; a week, so that what comes later is not from a run.
+    // Kept with another interval; with a week, later values are not from a run.
     place.write("config.toml", &format!("{LISTEN}[defaults]\ninterval = \"168h\"\n{openai}{anthropic}"));
     daemon.reload();
     let after = daemon.scrape();
@@ -77,7 +78,7 @@ fn probes_come_go_and_stay() {
     assert_eq!(after.value("langmart_probe_runs_total", &[("probe", "anthropic-auth")]), 0.0);
     let asked = simulator.requests().len();
     assert!(!daemon.get("/").body.contains("groq"));
-    // It comes back as a new probe: from zero, and it runs.
+    // It is added again as a new probe, with counters at zero.
     place.write("config.toml", &format!("{LISTEN}{FAST}{openai}{groq}"));
     daemon.reload();
     daemon.scrape_until("runs of the one that came back", |scrape| {
@@ -103,10 +104,10 @@ fn bad_file_changes_nothing_and_is_reported() {
     let answer = daemon.request("POST", "/-/reload");
     for problem in ["provider.openai.surprise", "log.rotation"] {
         assert!(answer.body.contains(problem), "{answer:?}");
-        wait_for("the log to say it twice", || (daemon.logged(problem) == 2).then_some(()));
+        wait_for("the log to have it twice", || (daemon.logged(problem) == 2).then_some(()));
     }
     assert_eq!(answer.status, 500);
-    // Good by itself, but its files cannot be opened.
+    // The configuration is valid, but its files cannot be opened.
     let unwritable =
         format!("{good}[log]\nlevel = \"error\"\ndirectory = \"{}\"\n", not_a_directory.display());
     place.write("config.toml", &unwritable);
@@ -132,7 +133,8 @@ fn bad_file_changes_nothing_and_is_reported() {
     assert!(log.contains("server.listen requires a restart"), "{log}");
 }
 
-/// A daemon whose listener is reached from everywhere, with users and TLS, and its configuration without `[server]`.
+/// Starts a daemon with a public listener, users and TLS. Returns also its configuration without
+/// `[server]`.
 fn exposed(place: &Place, simulator: &Simulator) -> (Daemon, String) {
     let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
     place.write("cert.pem", &made.cert.pem());
@@ -142,7 +144,7 @@ fn exposed(place: &Place, simulator: &Simulator) -> (Daemon, String) {
     (place.daemon(), format!("{FAST}{probes}"))
 }
 
-/// `[server]` with that address, users and TLS.
+/// Returns `[server]` with that address, users and TLS.
 fn server(place: &Place, listen: &str, users: bool, tls: bool) -> String {
     let users = if users { format!("basic_auth = {{ alice = \"{HASH}\" }}\n") } else { String::new() };
     let [certificate, key] = ["cert.pem", "key.pem"].map(|name| place.path(name).display().to_string());
@@ -154,7 +156,7 @@ fn server(place: &Place, listen: &str, users: bool, tls: bool) -> String {
     format!("[server]\nlisten = \"{listen}\"\n{users}{tls}")
 }
 
-/// What curl gets without a password: the status, 000 where there is no answer.
+/// Returns the status that curl gets without a password, or 000 if there is no answer.
 fn status(daemon: &Daemon, scheme: &str) -> String {
     let url = format!("{scheme}://127.0.0.1:{}/metrics", daemon.address.port());
     let mut curl = Command::new("curl");
@@ -191,7 +193,7 @@ fn reload_that_would_open_the_listener_is_refused() {
         }
         assert_eq!(closed(&daemon), ["401", "000"], "{what}");
     }
-    // Good by itself, and then weaker than what is bound, not than what was written.
+    // Valid by itself, but weaker than the bound listener rather than the written one.
     place.write("config.toml", &with("127.0.0.1:0", true, true));
     daemon.reload();
     assert_eq!(daemon.logged("Configuration reloaded"), 1, "{}", daemon.log());
@@ -201,7 +203,7 @@ fn reload_that_would_open_the_listener_is_refused() {
         (daemon.logged("Configuration reloaded"), closed(&daemon)),
         (1, ["401", "000"].map(Into::into))
     );
-    // What is allowed: no users. Without TLS it goes on with the certificate that it has.
+    // Allowed: no users. Without TLS it continues with its certificate.
     let allowed =
         format!("{}allow_unauthenticated = true\n{rest}", server(&place, "0.0.0.0:0", false, false));
     place.write("config.toml", &allowed);
@@ -259,12 +261,12 @@ fn reload_that_removes_every_probe_changes_nothing() {
     let log = daemon.stop();
     assert_eq!(log.matches("ERROR").count(), 5, "{log}");
     assert!(log.contains("keys=environment variable SIM_KEY"), "{log}");
-    // A start is another matter: the package comes without a key.
+    // A start without a key is allowed, because the package has none.
     place.write("config.toml", LISTEN);
     place.daemon();
 }
 
-/// What the process holds while no run is in flight.
+/// Resources of the process while no run is in flight.
 struct Held {
     resident: f64,
     runs: f64,
@@ -278,7 +280,8 @@ impl Held {
         let scrape = daemon.scrape_until("the runs to end", idle);
         let resident = scrape.value("process_resident_memory_bytes", &[]);
         let runs = scrape.sum("langmart_probe_runs_total");
-        // The least of some looks: the connection of a scrape ends when the daemon gets to it.
+        // The minimum of several reads, because the connection of a scrape ends when the daemon
+        // gets to it.
         let look = |_| {
             thread::sleep(Duration::from_millis(10));
             let tasks = format!("/proc/{}/task", daemon.pid().as_raw_nonzero());
@@ -330,7 +333,7 @@ fn hundred_reloads_under_load_leak_nothing() {
         last = now;
     };
     let held = || {
-        // The same probes, a week apart.
+        // The same probes with an interval of a week.
         place.write("config.toml", &config.replace("\"1s\"", "\"168h\""));
         daemon.reload();
         Held::by(&daemon)
@@ -340,13 +343,14 @@ fn hundred_reloads_under_load_leak_nothing() {
     (20..100).for_each(&mut reload);
     let late = held();
     let (early_mib, late_mib) = (early.resident / MIB, late.resident / MIB);
-    // The pages remember the last hundred runs of each probe, with the words of those that failed.
+    // The pages keep the last hundred runs of each probe, with the details of failures.
     let remembered = (late.runs - early.runs) * BYTES_A_RUN / MIB;
     assert!(
         late_mib < early_mib + remembered + 4.0,
         "{early_mib} then {late_mib} MiB, {remembered} of which may be remembered runs"
     );
-    // A load of the configuration that meets a look at the resolver's files has a thread of its own, which may be kept.
+    // A configuration load during a check of the resolver's files has a thread of its own, which
+    // may be kept.
     assert!(late.threads <= early.threads + 1, "{} then {} threads", early.threads, late.threads);
     assert_eq!(late.descriptors, early.descriptors, "descriptors");
 
@@ -355,7 +359,7 @@ fn hundred_reloads_under_load_leak_nothing() {
     place.write("config.toml", "nonsense");
     daemon.reload();
     let before = daemon.scrape();
-    let after = wait_for("every probe to go on", || {
+    let after = wait_for("every probe to continue", || {
         let after = daemon.scrape();
         let runs = |scrape: &Scrape| scrape.sum("langmart_probe_runs_total");
         (runs(&after) > runs(&before) + 200.0).then_some(after)

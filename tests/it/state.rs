@@ -1,4 +1,4 @@
-//! What survives a restart, however the daemon ended and whatever became of the file.
+//! Tests of persistence across restarts, crashes and damaged files.
 
 use std::{
     env,
@@ -20,15 +20,15 @@ use crate::harness::{
     wait::wait_for,
 };
 
-/// How often the daemon is killed, where the variable KILLS says nothing. More find more, at some 0.8 s each.
+/// Default number of kills, if the variable KILLS is not set. Each takes about 0.8 s.
 const KILLS: u64 = 20;
 
-/// Probes while it is killed.
+/// Number of probes during the kills.
 const MANY: u32 = 8;
 
 const STATE: &str = "state/state.json";
 
-/// A Groq probe, with state and records.
+/// Returns a Groq probe with state and records.
 fn groq(simulator: &Simulator, interval: &str) -> Place {
     let place = Place::new("");
     configure(&place, simulator, interval);
@@ -48,7 +48,7 @@ fn configure(place: &Place, simulator: &Simulator, interval: &str) {
     place.write("config.toml", &text);
 }
 
-/// The records that are whole.
+/// Returns the complete records.
 fn records(place: &Place) -> Vec<Value> {
     let text = if place.path("log").exists() { place.files("log", "results.jsonl") } else { String::new() };
     text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
@@ -62,7 +62,7 @@ fn state(place: &Place) -> Value {
     serde_json::from_str(&fs::read_to_string(place.path(STATE)).unwrap()).unwrap()
 }
 
-/// A probe for each of these providers, told apart by the query of its requests.
+/// Returns a probe for each of these providers, distinguished by the query of its requests.
 fn many(simulator: &Simulator) -> Place {
     let place = Place::new("");
     let mut text = format!(
@@ -84,7 +84,7 @@ fn many(simulator: &Simulator) -> Place {
     place
 }
 
-/// No record's run is later than what the state remembers of its probe.
+/// Checks that no record is later than the persisted state of its probe.
 #[track_caller]
 fn check_no_record_is_ahead(place: &Place, kill: u64) {
     let records = records(place);
@@ -103,11 +103,11 @@ fn check_no_record_is_ahead(place: &Place, kill: u64) {
 #[test]
 fn kill_loses_no_hint_of_a_written_record() {
     let kills = env::var("KILLS").map_or(KILLS, |kills| kills.parse().unwrap());
-    // Successes in between, so that the state changes all the time.
+    // Some successes, so that the state changes continuously.
     let rule = "[[rule]]\nfault = \"rate_limited\"\nretry_after = \"1s\"\nprobability = 0.7\n";
     let simulator = simulator(rule);
     let place = many(&simulator);
-    // The same moment by both clocks: the simulator knows the one, the records the other.
+    // The same time on both clocks: the simulator uses one, the records the other.
     let (instant, wall) = (Instant::now(), SystemTime::now());
     let mut random = Random(20_261_122);
     let mut requests = Vec::new();
@@ -118,7 +118,7 @@ fn kill_loses_no_hint_of_a_written_record() {
         if kill % 2 == 0 {
             thread::sleep(Duration::from_millis(moment % 900));
         } else {
-            // Around the end of a run, where state and record are written.
+            // Around the end of a run, when state and record are written.
             let begun = Instant::now();
             let asked = || simulator.requests().last().is_some_and(|last| last.head_received > begun);
             wait_for("a request", || asked().then_some(()));
@@ -127,7 +127,7 @@ fn kill_loses_no_hint_of_a_written_record() {
         daemon.signal(Signal::KILL);
         daemon.wait();
         check_no_record_is_ahead(&place, kill);
-        // Before the simulator forgets the oldest.
+        // Before the simulator drops the oldest.
         let known = requests.last().map(|(at, _)| *at);
         let all = simulator.requests().into_iter();
         let new = all.filter(|request| known.is_none_or(|known| request.head_received > known));
@@ -139,7 +139,8 @@ fn kill_loses_no_hint_of_a_written_record() {
         let ended =
             time(&record["time"]) + Duration::from_secs_f64(record["duration_seconds"].as_f64().unwrap());
         let until = ended + Duration::from_secs(1);
-        // The duration leaves out the prober's own work, so the record's own request may seem to come after its end.
+        // The duration excludes the prober's own work, so the record's own request may seem to come
+        // after its end.
         let after = ended + Duration::from_millis(200);
         let early = requests.iter().find(|(at, query)| {
             *query == record["probe"] && (after..until).contains(&(wall + (*at - instant)))
@@ -167,14 +168,14 @@ fn backoff_is_kept_and_exported_after_a_restart() {
     daemon.stop();
     let mut daemon = place.daemon();
     let after = until(&daemon.scrape_until("the wait to be told", |scrape| until(scrape) > 0.0));
-    assert!((after - before).abs() <= 2.1, "{before}, then {after}: a due time apart at most");
+    assert!((after - before).abs() <= 2.1, "{before}, then {after}: at most one slot apart");
     daemon.scrape_until("due times to be passed over", |scrape| {
         let labels = [("probe", "groq"), ("cause", "backoff")];
         scrape.value("langmart_probe_skipped_runs_total", &labels) >= 2.0
     });
     daemon.stop();
     assert_eq!(simulator.requests().len(), 1);
-    // What no service can have asked for is cut: max_backoff is an hour.
+    // A wait beyond max_backoff, which is an hour, is limited.
     let text = fs::read_to_string(place.path(STATE)).unwrap();
     let stated = state(&place)["probes"][0]["backoff"]["until"].as_str().unwrap().to_owned();
     place.write(STATE, &text.replace(&stated, "9999-01-01T00:00:00Z"));
@@ -195,7 +196,7 @@ fn times_of_the_last_runs_are_kept() {
     daemon.stop();
     let kept = state(&place);
     let records = records(&place);
-    // A week, so that nothing runs after the restart.
+    // A week, so that there is no run after the restart.
     configure(&place, &simulator, "168h");
     let daemon = place.daemon();
     let scrape = daemon.scrape();
@@ -208,7 +209,7 @@ fn times_of_the_last_runs_are_kept() {
     near("last_run_timestamp_seconds", &kept["probes"][0]["last_run"]);
     near("last_run_timestamp_seconds", &records.last().unwrap()["time"]);
     near("last_success_timestamp_seconds", &records[0]["time"]);
-    assert_eq!(of("success"), None, "the last run was another process's");
+    assert_eq!(of("success"), None, "the last run was of another process");
     assert_eq!(of("runs_total"), Some(0.0));
 }
 
@@ -221,7 +222,7 @@ fn damaged_state_is_set_aside_and_daemon_starts() {
     daemon.stop();
     let whole = fs::read_to_string(place.path(STATE)).unwrap();
     configure(&place, &simulator, "168h");
-    // Every length is tried where the file is read; here some, with all that follows.
+    // The unit test tries every length; here some, with the whole daemon.
     let cut = (0..whole.len() - 1).step_by(23).map(|length| whole[..length].to_owned());
     let others = ["{\"version\":99,\"probes\":[]}".to_owned(), "\0".repeat(4096), "[".repeat(9999)];
     for text in cut.chain(others) {
@@ -235,7 +236,7 @@ fn damaged_state_is_set_aside_and_daemon_starts() {
             entry.as_ref().unwrap().file_name().to_str().unwrap().starts_with("state.json.damaged-")
         });
         assert_eq!(damaged.count(), 1);
-        assert_eq!(state(&place)["version"], 1, "a new one is begun");
+        assert_eq!(state(&place)["version"], 1, "a new file is written");
     }
 }
 
@@ -251,7 +252,7 @@ fn unwritable_state_directory_is_a_warning() {
     let log = daemon.stop();
     assert_eq!(log.matches("Failed to write state").count(), 1, "{log}");
     assert!(records(&place).len() >= 3, "records do not depend on it");
-    // The directory comes, and goes while the daemon runs.
+    // The directory is created, and removed while the daemon runs.
     fs::remove_file(place.path("state")).unwrap();
     let daemon = place.daemon();
     for _ in 0..2 {

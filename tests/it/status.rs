@@ -1,4 +1,4 @@
-//! Status pages and balances over real sockets: redirects, pages that fail or lie, and that no provider is blamed.
+//! Tests of status pages and balances over real sockets: redirects, invalid pages, and faults.
 
 use std::{
     collections::BTreeMap,
@@ -19,13 +19,13 @@ use serde_json::{Value, json};
 
 use crate::harness::{probes, raw::on_the_wire};
 
-/// In what these tests' servers say and in what must not be told, and nowhere else.
+/// Text that must not appear in output, in everything that these servers send.
 const CANARY: &str = "cAnArY";
 
 const QUIET: &str = r#"{"status":{"indicator":"none"},"components":[{"name":"API","status":"operational"}]}"#;
 
-/// A server on loopback that has a response for each path, keeps what it was asked, and ends with the test's process.
-/// What it has no response for is never answered.
+/// A server on loopback with a response for each path, which records requests, until the test
+/// process ends. Unknown paths are never answered.
 struct Pages {
     address: SocketAddr,
     responses: Arc<Mutex<BTreeMap<String, String>>>,
@@ -46,7 +46,7 @@ impl Pages {
                 let path = request.split(' ').nth(1).unwrap().to_owned();
                 requests.lock().unwrap().push(request);
                 match responses.lock().unwrap().get(&path) {
-                    // A client that goes away early is its own matter.
+                    // A client may leave early.
                     Some(response) => drop(stream.write_all(&on_the_wire(response))),
                     None => unanswered.push(stream),
                 }
@@ -59,7 +59,7 @@ impl Pages {
         format!("http://{}{path}", self.address)
     }
 
-    /// From now on this is at that path.
+    /// Sets the response of that path.
     fn put(&self, path: &str, response: impl Into<String>) {
         self.responses.lock().unwrap().insert(path.to_owned(), response.into());
     }
@@ -72,7 +72,7 @@ impl Pages {
         self.put(path, format!("HTTP/1.1 302 Found\nLocation: {location}\n\n"));
     }
 
-    /// The requests so far.
+    /// Returns the requests so far.
     fn requests(&self) -> Vec<String> {
         self.requests.lock().unwrap().clone()
     }
@@ -91,7 +91,7 @@ fn head(stream: &mut TcpStream) -> Option<String> {
     Some(String::from_utf8(request).unwrap())
 }
 
-/// A probe of a status page, of a provider that has a key and a header of its own.
+/// Returns a probe of a status page, of a provider with a key and an extra header.
 fn status(api: Api, url: &str, components: &[&str]) -> Probe {
     let mut provider = probes::provider(api, "http://127.0.0.1:9");
     provider.headers = vec![("x-tenant".parse().unwrap(), CANARY.parse().unwrap())];
@@ -172,7 +172,7 @@ fn redirects_are_followed_three_times_without_credentials() {
     let outcome = ask(&pages.url("/old"));
     assert_eq!((outcome.reason, indicator(&outcome)), (Reason::Ok, Some(Indicator::None)));
     assert_eq!(outcome.http_status, Some(200));
-    assert_eq!(outcome.remote_address, Some(other.address), "the last host's");
+    assert_eq!(outcome.remote_address, Some(other.address), "of the last host");
     let requests = [pages.requests(), other.requests()].concat();
     assert_eq!(requests.len(), 4);
     for request in requests {
@@ -221,7 +221,7 @@ fn redirect_of_the_old_anthropic_page_is_followed() {
     let location = case.unwrap()["expect"]["location"].as_str().unwrap();
     let fixture = include_str!("../fixtures/status/anthropic_redirect.txt");
     assert!(fixture.contains(&format!("Location: {location}\n")), "{fixture}");
-    // The page itself, but for its host.
+    // The path of the page itself, on another host.
     let (pages, page) = (Pages::start(), Pages::start());
     pages.put("/", fixture.replace("https://status.claude.com", &page.url("")));
     page.json("/api/v2/summary.json", include_str!("../fixtures/status/statuspage_summary_major.json"));
@@ -268,7 +268,8 @@ fn simulator(scenario: &str) -> Simulator {
     Simulator::start(Options { listen, tls_listen: Some(listen), scenario }).unwrap()
 }
 
-/// Checks what a page that fails comes to, whichever API it is of: a reason of its own, and no blame for the service.
+/// Checks the result of a page that fails, for every API: its reason, and a fault that is no
+/// downtime.
 #[track_caller]
 fn check_failure(url: &str, reason: Reason, fault: Fault) {
     for &api in Api::ALL {
@@ -294,10 +295,10 @@ fn failed_page_is_unknown_and_no_downtime() {
         Reason::InvalidRequest,
         Fault::Caller,
     );
-    // The simulator's port, at an address on which nobody listens.
+    // The simulator's port at an address without a listener.
     let refused = format!("http://127.0.0.2:{}/", simulator.address().port());
     check_failure(&refused, Reason::Connect, Fault::Network);
-    // A certificate of nobody's, for the right name.
+    // An untrusted certificate for the right name.
     let tls = simulator.tls_address().unwrap();
     check_failure(&format!("https://{tls}{page}"), Reason::Tls, Fault::Network);
 
@@ -359,7 +360,7 @@ fn page_text_never_reaches_output() {
             json!(true),
             Value::Null,
         ];
-        // Each member in turn, so that every way through the reading is taken.
+        // Each member in turn, so that every branch of the parser is covered.
         for (number, pointer) in members.iter().enumerate() {
             let mut page = whole.clone();
             *page.pointer_mut(pointer).unwrap() = poisons[number % poisons.len()].clone();
@@ -375,10 +376,10 @@ fn page_text_never_reaches_output() {
             }
         }
     }
-    assert!(understood > 100 && refused > 5, "the mutations are too tame: {understood} {refused}");
+    assert!(understood > 100 && refused > 5, "too few results: {understood} {refused}");
 }
 
-/// A pointer to every value in a body.
+/// Returns a pointer to every value in a body.
 fn pointers(value: &Value) -> Vec<String> {
     let mut found = vec![String::new()];
     let mut below = |name: &str, value: &Value| {
@@ -411,7 +412,7 @@ fn simulated_pages_are_parsed_in_every_state() {
             let simulator = simulator(&variant.map(rule).unwrap_or_default());
             let url = format!("http://{}{}", simulator.address(), provider.status_path());
             let outcome = probes::run(status(Api::Google, &url, &[]));
-            // Google has no word for maintenance: it informs.
+            // Google has no status for maintenance, only for information.
             let expected =
                 if (provider, expected) == (Provider::Google, "maintenance") { "none" } else { expected };
             if indicator(&outcome).map(Indicator::name) != Some(expected) {

@@ -1,4 +1,5 @@
-//! The stream check against a server that plays scripted bytes at scripted moments, below any HTTP library.
+//! Tests of the stream check with a server that sends scripted bytes at scripted times, below any
+//! HTTP library.
 
 use std::{
     io::{Read, Write},
@@ -18,31 +19,31 @@ use crate::harness::probes::{probe, provider, run};
 
 const HEAD: &str = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n";
 
-/// How long the last counts of a whole answer are waited for.
+/// Time for which the last counts of a complete answer are awaited.
 const GRACE: Duration = Duration::from_secs(1);
 
-/// Timeouts of silence and of the whole run that no test here comes to.
+/// Stall timeout and timeout that no test reaches.
 const PATIENT: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(10));
 
-/// What a server does once it has a request.
+/// Actions of a server after a request.
 enum Step {
     Send(Vec<u8>),
     Pause(Duration),
     /// Keeps the connection open until the client closes it.
     Hold,
-    /// Sends the same over and over until the client closes the connection.
+    /// Sends the same bytes repeatedly until the client closes the connection.
     Repeat(Vec<u8>),
-    /// Breaks the connection off with a reset.
+    /// Resets the connection.
     Reset,
 }
 
 use Step::{Hold, Pause, Repeat, Reset, Send};
 
-/// What a server saw.
+/// Observations of a server.
 struct Seen {
     request: String,
     accepted: Instant,
-    /// When each [`Send`] was over.
+    /// Time after each [`Send`].
     sent: Vec<Instant>,
 }
 
@@ -54,7 +55,7 @@ fn milliseconds(number: u64) -> Duration {
     Duration::from_millis(number)
 }
 
-/// One run of a stream check against a server that does this once.
+/// Runs a stream check against a server that performs these actions once.
 fn play(api: Api, steps: Vec<Step>) -> (Outcome, Seen) {
     play_with(api, PATIENT, steps)
 }
@@ -84,8 +85,8 @@ fn play_check(
     let outcome = run(probe);
     let phases: Duration = outcome.phases.durations().iter().sum();
     assert_eq!(phases, outcome.duration, "the phases fill the run");
-    assert!(outcome.success() || !outcome.hint.is_empty(), "a failure comes with a hint");
-    // A run must end its connection: else a server that holds it would be waited for here.
+    assert!(outcome.success() || !outcome.hint.is_empty(), "a failure has a hint");
+    // A run must close its connection; otherwise a server that keeps it open would block here.
     (outcome, seen.recv_timeout(Duration::from_secs(10)).unwrap())
 }
 
@@ -96,14 +97,14 @@ fn serve(stream: &mut TcpStream, steps: Vec<Step>) -> Seen {
     let mut buffer = [0; 4096];
     while !is_whole(&request) {
         let read = stream.read(&mut buffer).unwrap();
-        assert!(read > 0, "the client went away in its request");
+        assert!(read > 0, "the client left during its request");
         request.extend_from_slice(&buffer[..read]);
     }
     let mut sent = Vec::new();
     for step in steps {
         match step {
             Send(bytes) => {
-                // A client that has heard enough is gone.
+                // The client may have left.
                 let _ = stream.write_all(&bytes);
                 sent.push(Instant::now());
             }
@@ -113,7 +114,7 @@ fn serve(stream: &mut TcpStream, steps: Vec<Step>) -> Seen {
             }
             Repeat(bytes) => while stream.write_all(&bytes).is_ok() {},
             Reset => {
-                // What it has sent arrives before.
+                // The bytes sent before arrive first.
                 thread::sleep(milliseconds(50));
                 let socket = tokio::net::TcpSocket::from_std_stream(stream.try_clone().unwrap());
                 socket.set_zero_linger().unwrap();
@@ -180,7 +181,7 @@ fn stream_request_has_the_format_of_its_api() {
     assert_eq!(body(&seen).get("stream"), None);
 }
 
-/// What a run in this many bytes a write comes to.
+/// Returns the result of a run with this many bytes per write.
 fn in_pieces(case: &Case, size: usize) -> Outcome {
     let (head, body) = case.text.split_once("\n\n").unwrap();
     let head = format!("{}\r\nConnection: close\r\n\r\n", head.replace('\n', "\r\n"));
@@ -236,8 +237,8 @@ fn piece_size_changes_no_verdict() {
 
 #[test]
 fn first_token_and_pace_match_the_server() {
-    // A busy machine keeps either side waiting for some milliseconds now and then; a clock that starts or stops at the
-    // wrong event, of which there is one every 20 ms, is wrong every time.
+    // A busy machine occasionally delays either side by some milliseconds; a clock that starts or
+    // stops at the wrong event, of which there is one every 20 ms, is wrong every time.
     let apart: Vec<[Duration; 3]> = (0..7).map(|_| measured_apart()).collect();
     for index in 0..3 {
         let least = apart.iter().map(|apart| apart[index]).min().unwrap();
@@ -245,7 +246,8 @@ fn first_token_and_pace_match_the_server() {
     }
 }
 
-/// How far the first reasoning, the first token and the pace are from when the server wrote them.
+/// Returns the differences of first reasoning, first token and pace from the times of the server's
+/// writes.
 fn measured_apart() -> [Duration; 3] {
     let counts = r#"{"usage":{"prompt_tokens":9,"completion_tokens":5,"completion_tokens_details":{"reasoning_tokens":2}}}"#;
     let steps = vec![
@@ -282,15 +284,15 @@ fn measured_apart() -> [Duration; 3] {
 fn without_counts_the_tokens_are_estimated() {
     let body = [ROLE, &content("0123456789"), &content("!"), DONE].concat();
     let outcome = check(Api::Openai, &body, Reason::Ok, Fault::None);
-    // 11 bytes are 3 tokens; "Say OK." is 2, and 8 for its frame.
+    // 11 bytes are 3 tokens; "Say OK." is 2, and 8 for the frame.
     assert_eq!((outcome.input_tokens, outcome.output_tokens), (Some(10), Some(3)));
     assert!(outcome.tokens_estimated);
-    // Many small pieces are as many tokens, also where the stream fails then.
+    // Many small pieces count as many tokens, even if the stream then fails.
     let outcome = check(Api::Openai, &content("a").repeat(7), Reason::StreamTruncated, Fault::Provider);
     assert_eq!((outcome.output_tokens, outcome.tokens_estimated), (Some(7), true));
-    assert_eq!(outcome.time_per_output_token, None, "no pace of what is not complete");
+    assert_eq!(outcome.time_per_output_token, None, "no pace of an incomplete stream");
     assert!(outcome.time_to_first_token.is_some());
-    // Where nothing came, nothing is known to be spent.
+    // If nothing arrived, usage is unknown.
     let outcome = check(Api::Openai, ROLE, Reason::StreamTruncated, Fault::Provider);
     assert_eq!((outcome.input_tokens, outcome.output_tokens, outcome.tokens_estimated), (None, None, false));
     assert_eq!(outcome.time_to_first_token, None);
@@ -310,7 +312,7 @@ fn without_counts_tokens_of_chat_are_estimated() {
     for (api, answer) in
         [(Api::Langmart, openai), (Api::Openai, openai), (Api::Anthropic, anthropic), (Api::Google, google)]
     {
-        // 13 bytes are 4 tokens; "Say OK." is 2, and 8 for its frame.
+        // 13 bytes are 4 tokens; "Say OK." is 2, and 8 for the frame.
         assert_eq!(ask(api, answer), (Some(10), Some(4), true), "{api}");
     }
     let counted = openai.replacen('{', r#"{"usage":{"prompt_tokens":9,"completion_tokens":5},"#, 1);
@@ -382,7 +384,7 @@ fn missing_last_marker_is_awaited_briefly_only() {
             assert!(outcome.duration < GRACE, "{outcome:?}");
             assert!(began.elapsed() < PATIENT.0, "{:?}", began.elapsed());
         }
-        // Nor is it called a timeout where the run ends in that wait.
+        // It is no timeout either if the run's timeout passes during that wait.
         let limits = (milliseconds(5000), milliseconds(900));
         let (outcome, _) = play_with(api, limits, vec![send(HEAD), send(&body), Hold]);
         assert!(outcome.success() && outcome.duration < limits.1, "{outcome:?}");
@@ -412,7 +414,7 @@ fn stream_error_takes_precedence() {
     let outcome = check(Api::Openai, &error, Reason::StreamError, Fault::Provider);
     assert_eq!(outcome.error_code.as_deref(), Some("server_error"));
     assert_eq!(outcome.http_status, Some(200));
-    // Groq's way of telling why it stopped early, beside a choice that looks finished.
+    // Groq reports the error of an early stop in a choice that looks finished.
     let stopped = event(
         r#"{"choices":[{"delta":{},"finish_reason":"stop"}],"x_groq":{"id":"req_1","error":"canary"}}"#,
     );
@@ -428,7 +430,7 @@ fn stream_error_takes_precedence() {
     let array = event(r#"[{"error":{"code":503,"message":"x","status":"UNAVAILABLE"}}]"#);
     let outcome = check(Api::Google, &array, Reason::StreamError, Fault::Provider);
     assert_eq!(outcome.error_code.as_deref(), Some("UNAVAILABLE"));
-    // The body of an error as it is, amid the events.
+    // The body of an error as is, between events.
     let begun = event(r#"{"candidates":[{"content":{"parts":[{"text":"O"}]}}]}"#);
     let bare = "{\n  \"error\": {\n    \"code\": 503,\n    \"status\": \"UNAVAILABLE\"\n  }\n}\n";
     let outcome = check(Api::Google, &(begun + bare), Reason::StreamError, Fault::Provider);
@@ -467,7 +469,7 @@ fn early_end_of_stream_is_truncated() {
     let chunked = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n100\r\ndata: ";
     let (outcome, _) = play(Api::Openai, vec![send(chunked)]);
     assert_eq!(outcome.reason, Reason::StreamTruncated);
-    // Not the end marks of others.
+    // Not the end markers of other APIs.
     check(Api::Anthropic, DONE, Reason::StreamTruncated, Fault::Provider);
     check(Api::Google, DONE, Reason::StreamTruncated, Fault::Provider);
     let stop = event(r#"{"type":"message_stop"}"#);
@@ -482,7 +484,7 @@ fn stall_is_silence_and_any_byte_ends_it() {
         assert_eq!((outcome.reason, outcome.fault), (Reason::StreamStalled, Fault::Provider), "{body:?}");
         assert!(outcome.duration >= milliseconds(200), "{outcome:?}");
     }
-    // Far from the limit, which a busy machine would add to a pause.
+    // Far from the limit, because a busy machine lengthens pauses.
     let limits = (milliseconds(2000), milliseconds(30_000));
     let mut steps = vec![send(HEAD)];
     for _ in 0..8 {
@@ -491,7 +493,7 @@ fn stall_is_silence_and_any_byte_ends_it() {
     steps.push(send(content("OK") + DONE));
     let (outcome, _) = play_with(Api::Openai, limits, steps);
     assert!(outcome.success() && outcome.duration > milliseconds(2000), "{outcome:?}");
-    // Before the headers it is the timeout that counts.
+    // Before the headers only the timeout applies.
     let steps = vec![Pause(milliseconds(2500)), send(HEAD), send(content("OK") + DONE)];
     assert!(play_with(Api::Openai, limits, steps).0.success());
 }
@@ -500,7 +502,7 @@ fn stall_is_silence_and_any_byte_ends_it() {
 fn endless_stream_ends_at_the_timeout() {
     let limits = (milliseconds(5000), milliseconds(500));
     for text in [": ping\n\n", "data: {}\n\n"] {
-        // Slow enough not to be too long before.
+        // Slow enough not to exceed the size limit first.
         let mut steps = vec![send(HEAD)];
         for _ in 0..60 {
             steps.extend([send(text), Pause(milliseconds(10))]);
@@ -508,7 +510,7 @@ fn endless_stream_ends_at_the_timeout() {
         let (outcome, _) = play_with(Api::Openai, limits, steps);
         assert_eq!((outcome.reason, outcome.fault), (Reason::Timeout, Fault::Provider));
     }
-    // As fast as the network carries it, it is cut off before it can cost more.
+    // At full speed it is cut off by the size limit.
     let (outcome, _) = play(Api::Openai, vec![send(HEAD), Repeat(content("more").repeat(100).into_bytes())]);
     assert_eq!(outcome.reason, Reason::Malformed, "{outcome:?}");
 }

@@ -1,4 +1,5 @@
-//! The stream check against the simulator, whose own record of each write says when the first token left it.
+//! Tests of the stream check with the simulator, whose record has the time of the write of the
+//! first token.
 
 use std::{sync::Arc, time::Duration};
 
@@ -27,7 +28,7 @@ fn simulator(rule: &str) -> Simulator {
     Simulator::start(Options { listen: loopback, tls_listen: Some(loopback), scenario }).unwrap()
 }
 
-/// A stream probe of that service, over TLS and so HTTP/2 where that is asked for.
+/// Returns a stream probe of that service, over TLS and so HTTP/2 if requested.
 fn stream(simulator: &Simulator, (api, service, model): (Api, Provider, &str), tls: bool) -> Probe {
     let base = if tls {
         let address = simulator.tls_address().unwrap();
@@ -40,7 +41,7 @@ fn stream(simulator: &Simulator, (api, service, model): (Api, Provider, &str), t
     Probe { model: Some(model.to_owned()), ..probe(provider, Check::Stream) }
 }
 
-/// So many runs, one after the other.
+/// Performs consecutive runs.
 fn runs(probe: Probe, count: usize) -> Vec<Outcome> {
     let targets = Target::prepare(&config(vec![probe]), &Arc::new(NetworkStack::new())).unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -53,8 +54,9 @@ fn runs(probe: Probe, count: usize) -> Vec<Outcome> {
     })
 }
 
-/// How far the measured first token is from the one that the simulator wrote: the least of some runs, since a busy machine
-/// keeps either side waiting, and a clock that stops at the wrong event is wrong every time.
+/// Returns the difference of the measured first token from the simulator's record. It is the
+/// minimum of some runs, because a busy machine delays either side, while a clock that stops at the
+/// wrong event is wrong every time.
 fn measured_apart(service: (Api, Provider, &str), tls: bool) -> Duration {
     let simulator = simulator(
         "pace = { processing = \"5ms\", first_token = \"30ms\", token = \"10ms\", tokens = 5, usage = true }",
@@ -70,7 +72,8 @@ fn measured_apart(service: (Api, Provider, &str), tls: bool) -> Duration {
         apart.push(outcome.time_to_first_token.unwrap().checked_sub(own).expect("not before it was written"));
     }
     assert_eq!(apart.len(), 5);
-    // Five events, 10 ms between them; what a service counts beside them makes its tokens come faster.
+    // Five events with 10 ms between them; other tokens that the service counts make the pace
+    // faster.
     let pace = paces.into_iter().min().unwrap();
     assert!((Duration::from_millis(3)..Duration::from_millis(13)).contains(&pace), "{service:?}: {pace:?}");
     apart.into_iter().min().unwrap()
@@ -123,7 +126,7 @@ fn broken_streams_have_their_reason_in_every_dialect() {
     }
 }
 
-/// With limits that a test can wait for.
+/// Sets short timeouts.
 fn hasty(mut probe: Probe) -> Probe {
     if let Task::Stream(task) = &mut probe.task {
         task.stall_timeout = Duration::from_secs(2);
@@ -131,7 +134,7 @@ fn hasty(mut probe: Probe) -> Probe {
     Probe { timeout: Duration::from_secs(6), ..probe }
 }
 
-/// One run of each, all at once.
+/// Performs one run of each, concurrently.
 fn at_once(probes: Vec<Probe>) -> Vec<(Api, Outcome)> {
     let targets = Target::prepare(&config(probes), &Arc::new(NetworkStack::new())).unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();

@@ -1,4 +1,4 @@
-//! What systemd hears of the daemon, on a socket as systemd has it.
+//! Tests of the notifications to systemd, on a socket like systemd's.
 
 use std::{
     os::unix::net::UnixDatagram,
@@ -11,7 +11,7 @@ use crate::harness::{
     wait::PATIENCE,
 };
 
-/// The manager's end.
+/// The service manager's end.
 struct Manager(UnixDatagram);
 
 impl Manager {
@@ -21,7 +21,7 @@ impl Manager {
         String::from_utf8(buffer[..length].to_vec()).unwrap()
     }
 
-    /// The next message that is neither the watchdog's nor a mere status.
+    /// Returns the next message that is neither a watchdog nor a status message.
     fn next_change(&self) -> String {
         loop {
             let message = self.receive();
@@ -53,7 +53,7 @@ fn ready_reloading_stopping_and_alive() {
     let fed = Instant::now();
     let mut messages = (0..).map(|_| manager.receive()).filter(|message| *message != status);
     assert!(messages.by_ref().take(5).all(|message| message == "WATCHDOG=1\n"));
-    // Five in at least four halves of what systemd allows.
+    // Five in at least four times half of the watchdog interval.
     assert!(fed.elapsed() > Duration::from_millis(300), "{:?}", fed.elapsed());
 
     let address = format!("http://{}/", daemon.address);
@@ -73,7 +73,7 @@ fn ready_reloading_stopping_and_alive() {
         assert!(ready.starts_with("READY=1\nSTATUS=") && ready.contains(told), "{ready}");
     }
 
-    // It is told for as long as it is so, over the next look at what there is to tell.
+    // The status is kept as long as it is true, across updates.
     let later = loop {
         let message = manager.receive();
         if message.starts_with("STATUS=") {

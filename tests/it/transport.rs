@@ -1,4 +1,5 @@
-//! Every way in which a run can end without a proper response, made for real: the verdict, and that it was one attempt.
+//! Tests of runs that end without a proper response: the verdict, and that there was a single
+//! attempt.
 
 use std::{fs, process::Command, time::Duration};
 
@@ -20,16 +21,16 @@ use crate::harness::{
     wait::wait_for,
 };
 
-/// A loopback address that nobody listens on.
+/// A loopback address without a listener.
 const NOBODY: &str = "127.77.0.1:9";
 
-/// Above what a whole run over loopback takes on a busy machine.
+/// Above the duration of any run over loopback on a busy machine.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// For runs that are to meet their deadline.
+/// Timeout of runs that must reach it.
 const SHORT: Duration = Duration::from_secs(2);
 
-/// A provider at that base URL that trusts the simulator's authority.
+/// Returns a provider at that base URL that trusts the simulator's authority.
 fn trusting(simulator: &Simulator, api: Api, base_url: &str) -> Provider {
     let authority = CertificateDer::from_pem_slice(simulator.ca_pem().as_bytes()).unwrap();
     Provider { ca_certificates: vec![authority], ..provider(api, base_url) }
@@ -48,7 +49,7 @@ fn check(outcome: &Outcome, reason: Reason, fault: Fault, detail: &str) {
     assert!(sum.abs_diff(outcome.duration) < Duration::from_millis(1), "phases sum to {sum:?}: {outcome:#?}");
 }
 
-/// The same in a record of `once --json`.
+/// Checks the same in a record of `once --json`.
 #[track_caller]
 fn check_record(record: &Value, verdict: &str, detail: &str) {
     let found = [&record["reason"], &record["fault"]].map(|member| member.as_str().unwrap()).join(" ");
@@ -68,7 +69,7 @@ fn closed_port_is_connect() {
     check(&outcome, Reason::Connect, Fault::Network, "connection refused");
 }
 
-/// What the TLS port of the simulator shows to whoever asks for that name.
+/// Checks the result for that server name on the simulator's TLS port.
 #[track_caller]
 fn check_tls(simulator: &Simulator, name: &str, reason: Reason, fault: Fault, detail: &str) {
     let port = simulator.tls_address().unwrap().port();
@@ -79,7 +80,7 @@ fn check_tls(simulator: &Simulator, name: &str, reason: Reason, fault: Fault, de
     let requests = usize::from(reason == Reason::Ok);
     let after = (simulator.connections(), simulator.requests().len());
     assert_eq!(after, (before.0 + 1, before.1 + requests), "{name}: connections and requests");
-    // The chain's end is known as soon as the chain was seen.
+    // The expiry is known as soon as the chain was received.
     let known = outcome.tls.is_some_and(|tls| tls.not_after.is_some());
     assert_eq!(known, !detail.starts_with("handshake"), "{outcome:#?}");
 }
@@ -106,7 +107,7 @@ fn certificates_and_handshakes() {
     let plain = format!("https://{}/openai/v1", simulator.address());
     let plain = auth(trusting(&simulator, Api::Openai, &plain), TIMEOUT);
     check(&plain, Reason::Tls, Fault::Network, "handshake: the answer is not TLS");
-    // The alert that a TLS server answers with is no HTTP.
+    // The alert of a TLS server is not HTTP.
     let swapped = auth(provider(Api::Openai, &format!("http://{tls}/openai/v1")), TIMEOUT);
     check(&swapped, Reason::Malformed, Fault::Provider, "not HTTP");
 }
@@ -119,7 +120,8 @@ fn scripted_reset_in_the_handshake_is_tls() {
     check(&outcome, Reason::Tls, Fault::Network, "handshake: the connection was reset");
 }
 
-/// What becomes of an auth call that meets a fault, over HTTP/1.1 and over HTTP/2, against a provider and a gateway.
+/// Checks the result of an auth call with a fault, over HTTP/1.1 and HTTP/2, for a provider and a
+/// gateway.
 #[track_caller]
 fn check_fault(fault: &str, timeout: Duration, reason: Reason, details: [&str; 2]) {
     let simulator = simulator("");
@@ -166,7 +168,7 @@ fn invalid_responses_are_malformed() {
 
 #[test]
 fn bytes_that_are_not_http_are_malformed() {
-    // HTTP/2 has no way to write garbage: the simulator ends the connection there.
+    // HTTP/2 cannot carry garbage, so the simulator closes the connection.
     let simulator = simulator("[[rule]]\nfault = \"garbage\"");
     let outcome = auth(provider(Api::Openai, &format!("http://{}/openai/v1", simulator.address())), TIMEOUT);
     check(&outcome, Reason::Malformed, Fault::Provider, "not HTTP");
@@ -209,7 +211,7 @@ fn slow_network_is_a_timeout() {
     assert!(handshake.phases.tls > handshake.phases.connect, "{handshake:#?}");
 }
 
-/// A run through a proxy.
+/// Runs a probe through a proxy.
 fn proxied(proxy: &str, target: &str) -> Outcome {
     let proxy = Some(format!("http://{proxy}").parse().unwrap());
     auth(Provider { proxy, ..provider(Api::Openai, target) }, TIMEOUT)
@@ -233,7 +235,7 @@ fn broken_proxies_are_reported() {
     check(&tunnel("403 Forbidden"), Reason::Proxy, Fault::Network, "the proxy answered CONNECT with ");
     check(&tunnel("503 Unavailable"), Reason::Proxy, Fault::Network, "the proxy answered CONNECT with ");
     check(&tunnel("407 Proxy Authentication Required"), Reason::Proxy, Fault::Network, "credentials (407)");
-    // It claims to have reached the target, so what follows counts as the target's handshake.
+    // It claims to be connected, so later failures count as the target's handshake.
     check(&tunnel("200 OK"), Reason::Tls, Fault::Network, "handshake");
     server.play(Vec::new());
     check(&proxied(&address, "https://192.0.2.1/v1"), Reason::Proxy, Fault::Network, "");
@@ -241,7 +243,7 @@ fn broken_proxies_are_reported() {
     check(&proxied(&address, "https://192.0.2.1/v1"), Reason::Proxy, Fault::Network, "");
 }
 
-/// A configuration of auth probes, one for each base URL.
+/// Returns a configuration of auth probes, one for each base URL.
 fn config(extra: &str, base_urls: &[&str]) -> String {
     let provider = |(index, base_url): (usize, &&str)| {
         format!(
@@ -252,7 +254,7 @@ fn config(extra: &str, base_urls: &[&str]) -> String {
     base_urls.iter().enumerate().map(provider).collect()
 }
 
-/// What each of them finds from the lab's client.
+/// Returns their records from the lab's client.
 fn once_in(lab: &Lab, extra: &str, base_urls: &[&str]) -> Vec<Value> {
     let path = lab.directory().join("config.toml");
     let timeout = "[defaults]\ntimeout = \"2s\"\n";
@@ -292,7 +294,7 @@ fn blocked_network_paths_are_reported() {
     };
     client("route add unreachable 192.0.2.1");
     client("route add prohibit 192.0.2.2");
-    // Frames to a host that is not there: as where a firewall drops them.
+    // Frames to a host that does not exist, as with a firewall that drops them.
     client("neigh add 10.77.0.66 lladdr 02:00:00:00:00:66 dev eth0 nud permanent");
     let urls =
         ["192.0.2.1", "192.0.2.2", "192.0.2.3", "10.77.0.66", SERVER].map(|to| format!("http://{to}:1"));
@@ -337,7 +339,7 @@ fn lack_of_descriptors_is_prober_fault() {
     }
     let simulator = simulator("");
     let by_address = format!("http://{}/openai/v1", simulator.address());
-    // With a name that has to be asked for: the lookup lacks a socket, too.
+    // With a name that must be looked up, so that the lookup lacks a socket, too.
     let place = Place::new(&config("", &[&by_address, "http://sim.test/openai/v1"]));
     let mut limits = 3..;
     let blamed = wait_for("a limit under which the prober starts but cannot connect", || {

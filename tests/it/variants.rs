@@ -1,5 +1,5 @@
-//! Siblings of the example responses: other statuses, nestings and header notations of the same troubles, and what each is
-//! to the person on call.
+//! Variants of the example responses: other statuses, nestings and header notations of the same
+//! failures, with their results.
 
 use langmart_prober::outcome::{Api, Check, Fault, Outcome, Reason};
 use serde_json::Value;
@@ -9,7 +9,7 @@ use crate::harness::{
     raw::{RawServer, on_the_wire},
 };
 
-/// What each of these answers, status line and headers before the body, comes to for a chat.
+/// Results of answers (status line, headers and body) for a chat.
 struct Bench {
     server: RawServer,
 }
@@ -41,7 +41,8 @@ fn permanent_limit_is_billing_in_every_dialect() {
     let inactive = r#"{"error":{"message":"Your account is not active","type":"billing_not_active","param":null,"code":null}}"#;
     let outcome = bench.check(Api::Openai, "429 X", inactive, ours);
     assert_eq!(outcome.error_code.as_deref(), Some("billing_not_active"));
-    // Google's plan without any of the model; the same words with a limit above 0 are about time.
+    // Google's plan without any requests for the model; with a limit above 0 the same text is a
+    // temporary limit.
     let google = |limit: u32| {
         format!(
             r#"{{"error":{{"code":429,"status":"RESOURCE_EXHAUSTED","message":"You exceeded your current quota, please check your plan and billing details.\n* Quota exceeded for metric: x/generate_content_free_tier_requests, limit: {limit}, model: gemini-3-pro\nPlease retry in 25.4s.","details":[{{"@type":"type.googleapis.com/google.rpc.RetryInfo","retryDelay":"25s"}}]}}}}"#
@@ -52,7 +53,7 @@ fn permanent_limit_is_billing_in_every_dialect() {
     assert_eq!(limited.retry_after, Some(25.0));
     let disabled = r#"{"error":{"code":403,"status":"PERMISSION_DENIED","message":"x","details":[{"@type":"type.googleapis.com/google.rpc.ErrorInfo","reason":"BILLING_DISABLED"}]}}"#;
     bench.check(Api::Google, "403 X", disabled, ours);
-    // xAI, Moonshot, DeepSeek's imitators: OpenAI's dialect.
+    // xAI, Moonshot and others that imitate DeepSeek: OpenAI's dialect.
     let spent = r#"{"code":"x","error":"Your team has either used all available credits or reached its monthly spending limit."}"#;
     bench.check(Api::Openai, "403 X", spent, ours);
     bench.check(
@@ -62,7 +63,7 @@ fn permanent_limit_is_billing_in_every_dialect() {
         ours,
     );
     bench.check(Api::Openai, "429 X", r#"{"error":{"code":"1113","message":"Insufficient balance"}}"#, ours);
-    // Behind a gateway, where only the provider's words or its details are left.
+    // Behind a gateway that passes on only the provider's text or details.
     let wrapped =
         |code: &str, message: &str| format!(r#"{{"error":{{"code":"{code}","message":"{message}"}}}}"#);
     let quota = "You exceeded your current quota, please check your plan and billing details.";
@@ -87,7 +88,7 @@ fn limit_of_zero_is_permanent() {
     let none = bench.check(Api::Openai, &mistral(0, ""), body, (Reason::Billing, Fault::Caller));
     assert!(none.detail.contains("the limit itself is 0"), "{}", none.detail);
     bench.check(Api::Openai, &mistral(60, ""), body, (Reason::RateLimited, Fault::Caller));
-    // Who says when to come again has something to give then.
+    // A hint for a retry shows that the limit is temporary.
     let later =
         bench.check(Api::Openai, &mistral(0, "\nRetry-After: 9"), body, (Reason::RateLimited, Fault::Caller));
     assert_eq!(later.retry_after, Some(9.0));
@@ -111,12 +112,12 @@ fn bad_key_is_auth_failed_for_every_status() {
     let stored = r#"{"error":{"code":"PROVIDER_GOOGLE_400","message":"API key not valid. Please pass a valid API key."}}"#;
     let outcome = bench.check(Api::Langmart, "400 X", stored, theirs);
     assert_eq!(outcome.upstream, Some("google"));
-    // A gateway for whom the provider's refusal is a bad one of its own.
+    // A gateway that reports the provider's refusal as a bad gateway.
     let masked =
         r#"{"error":{"code":"PROVIDER_OPENAI_401","message":"Provider authentication failed","status":502}}"#;
     let outcome = bench.check(Api::Langmart, "502 X", masked, theirs);
     assert_eq!((outcome.upstream, outcome.http_status), (Some("openai"), Some(502)));
-    // LangMart's own client also sees a string beside the code.
+    // LangMart's client also knows a string next to the code.
     let flat = r#"{"success":false,"error":"Invalid API key","code":"GATEWAY1_AUTH_001"}"#;
     let outcome = bench.check(Api::Langmart, "401 X", flat, ours);
     assert_eq!(outcome.error_code.as_deref(), Some("GATEWAY1_AUTH_001"));
@@ -175,7 +176,7 @@ fn unknown_upstream_model_is_model_not_found() {
     let vllm =
         r#"{"object":"error","message":"The model `x` does not exist.","type":"NotFoundError","code":404}"#;
     bench.check(Api::Openai, "404 X", vllm, unknown);
-    // A key that is checked asks for no model: whatever is not found there is the path.
+    // An auth check names no model, so a 404 refers to the path.
     let outcome = bench.play(Api::Langmart, Check::Auth, "404 X", not_found);
     assert_eq!(outcome.reason, Reason::InvalidRequest);
 }
@@ -202,7 +203,7 @@ fn alias_matches_a_list_of_dated_models() {
     }
 }
 
-/// The wait that a 429 asks for.
+/// Checks the wait of a 429.
 #[track_caller]
 fn check_wait(bench: &Bench, api: Api, headers: &str, body: &Value, expected: Option<f64>) {
     let head = format!("429 X\nDate: Sun, 22 Nov 2026 08:00:00 GMT{headers}");
@@ -226,9 +227,9 @@ fn first_valid_hint_counts() {
     check(Api::Openai, "\nRETRY-AFTER: Sun, 22 Nov 2026 08:00:09 GMT", &bare, Some(9.0));
     check(Api::Google, "\nRetry-After: 9", &retry_info("37s"), Some(9.0));
     check(Api::Google, "\nRetry-After: soon", &retry_info("37.5s"), Some(37.5));
-    // Google by its imitation of OpenAI's dialect.
+    // Google with its imitation of OpenAI's dialect.
     check(Api::Openai, "", &retry_info("37s"), Some(37.0));
-    // A wait of nothing, or one that is over, asks for none, so that the backoff doubles.
+    // A wait of zero, or one that is over, is no hint, so the backoff doubles.
     check(Api::Openai, "\nRetry-After: 0", &bare, None);
     check(Api::Openai, "\nretry-after-ms: 0", &bare, None);
     check(Api::Openai, "\nretry-after-ms: 0\nretry-after: 9", &bare, Some(9.0));
@@ -241,11 +242,11 @@ fn first_valid_hint_counts() {
         check(api, &exhausted("1795334460"), &bare, Some(60.0));
         check(api, &exhausted("1795334460000"), &bare, Some(60.0));
         check(api, &exhausted("2026-11-22T07:00:00Z"), &bare, None);
-        // Seconds to go, perhaps, but no moment since 1970: no wait is better than a wrong one.
+        // Possibly seconds, but not a time since 1970: no wait is better than a wrong one.
         check(api, &exhausted("60"), &bare, None);
         check(api, &(exhausted("1795334460") + "\nRetry-After: 5"), &bare, Some(5.0));
     }
-    // The copy in OpenRouter's body, in whatever case, as numbers too.
+    // The copy in OpenRouter's body, in any case, and as numbers.
     for (name, reset) in
         [("X-RateLimit-Reset", "1795334460000".into()), ("x-ratelimit-reset", 1_795_334_460_000_u64.into())]
     {
@@ -312,7 +313,7 @@ fn invalid_request_is_caller_fault() {
     let bench = Bench::new();
     let own = (Reason::InvalidRequest, Fault::Caller);
     let large = r#"{"error":{"message":"Request too large for gpt-4o in organization org-x on tokens per min (TPM): Limit 30000, Requested 40000.","type":"tokens","code":"rate_limit_exceeded"}}"#;
-    // Groq says the same by 413.
+    // Groq reports the same with 413.
     for head in ["429 X\nRetry-After: 9", "413 X\nRetry-After: 9"] {
         let outcome = bench.check(Api::Openai, head, large, own);
         assert_eq!(outcome.retry_after, None, "{head}");
@@ -321,7 +322,7 @@ fn invalid_request_is_caller_fault() {
     let thrift = r#"{"error":{"message":"Could not finish the message because max_tokens or model output limit was reached.","type":"invalid_request_error","code":null}}"#;
     let outcome = bench.check(Api::Openai, "400 X", thrift, own);
     assert_eq!(outcome.detail, "max_tokens was used up before any visible content");
-    // The provider is named for what it moderates, not for a fault.
+    // The provider is named as the moderator, not as responsible.
     let flagged = r#"{"error":{"code":403,"message":"x requires moderation","metadata":{"reasons":["violence"],"flagged_input":"x","provider_name":"OpenAI"}}}"#;
     bench.check(Api::Openrouter, "403 X", flagged, own);
 }

@@ -1,4 +1,5 @@
-//! Warm connections: kept between runs, replaced where nothing was sent on a dead one, never beyond a reload.
+//! Tests of warm connections: reused between runs, replaced if dead before a request, and closed by
+//! a reload.
 
 use std::{
     io::{Read, Write},
@@ -22,7 +23,7 @@ use crate::harness::{
     simulate::simulator,
 };
 
-/// A warm probe of the simulator's `OpenAI`, by either protocol.
+/// Returns a warm probe of the simulator's `OpenAI`, over either protocol.
 fn warm(simulator: &Simulator, check: Check, tls: bool) -> Probe {
     let authority = CertificateDer::from_pem_slice(simulator.ca_pem().as_bytes()).unwrap();
     let base_url = if tls {
@@ -38,7 +39,7 @@ fn warm(simulator: &Simulator, check: Check, tls: bool) -> Probe {
     }
 }
 
-/// Runs of one probe, one after the other, each after what is to happen between.
+/// Performs consecutive runs of one probe, with an action before each.
 fn runs(probe: Probe, times: usize, mut between: impl FnMut(usize)) -> Vec<Outcome> {
     let targets = Target::prepare(&config(vec![probe]), &Arc::new(NetworkStack::new())).unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -47,7 +48,7 @@ fn runs(probe: Probe, times: usize, mut between: impl FnMut(usize)) -> Vec<Outco
         for run in 0..times {
             if run > 0 {
                 between(run);
-                // The client's own tasks take note of what the other side has done meanwhile.
+                // The client's tasks notice the actions of the other side.
                 tokio::time::sleep(Duration::from_millis(200)).await;
             }
             outcomes.push(targets[0].run().await);
@@ -111,18 +112,18 @@ fn failed_http_1_run_leaves_no_connection() {
     check(&outcomes, &[New, Reused, New, Reused]);
 }
 
-/// How a connection of the server below goes on after its first answer.
+/// End of a connection after its first answer.
 #[derive(Clone, Copy)]
 enum Then {
-    /// It is closed at once.
+    /// It is closed immediately.
     Closed,
-    /// It is closed as soon as the next request is there.
+    /// It is closed when the next request arrives.
     ClosedAfterRequest,
-    /// It is closed at once, as the answer has said.
+    /// It is closed immediately, as the answer announced.
     Announced,
 }
 
-/// A server of which every connection answers one request, and that tells of each request that it reads.
+/// Starts a server that answers one request per connection, and reports each request.
 fn forgetful(then: Then) -> (SocketAddr, mpsc::Receiver<()>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
@@ -131,7 +132,7 @@ fn forgetful(then: Then) -> (SocketAddr, mpsc::Receiver<()>) {
         for stream in listener.incoming() {
             let mut stream = stream.unwrap();
             let mut request = [0; 4096];
-            // A client that goes away early is its own matter.
+            // A client may leave early.
             if stream.read(&mut request).is_ok_and(|read| read > 0) {
                 let _ = tell.send(());
                 let close = if let Then::Announced = then { "Connection: close\r\n" } else { "" };
@@ -165,7 +166,7 @@ fn dead_connection_is_replaced_before_a_request() {
     check(&outcomes, &[New, Replaced, Replaced]);
     assert_eq!(requests, 3);
     assert!(outcomes[1].phases.connect > Duration::ZERO);
-    // Nothing was lost that had been promised.
+    // The announced close lost nothing.
     let (outcomes, _) = of_forgetful(Then::Announced);
     check(&outcomes, &[New, New, New]);
 }
@@ -177,7 +178,7 @@ fn idle_close_that_crosses_the_request_is_replaced() {
     let reasons: Vec<_> = outcomes.iter().map(|outcome| outcome.reason).collect();
     assert_eq!(reasons, [Reason::Ok; 3], "{outcomes:#?}");
     check(&outcomes, &[New, Replaced, Replaced]);
-    assert_eq!(requests, 5, "the second and third run sent theirs twice");
+    assert_eq!(requests, 5, "the second and third run sent two requests");
 }
 
 #[test]

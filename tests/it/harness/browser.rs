@@ -13,10 +13,10 @@ use super::{
     wait::{PATIENCE, wait_for},
 };
 
-/// What the tests of pages need of the machine.
+/// Programs that the tests of pages need.
 pub const PARTS: &[&str] = &["chromium", "chromedriver"];
 
-/// One window. Dropped, it is closed.
+/// A browser window, which is closed when it is dropped.
 pub struct Browser {
     _driver: Process,
     address: SocketAddr,
@@ -24,7 +24,7 @@ pub struct Browser {
 }
 
 impl Browser {
-    /// A window of that size in CSS pixels.
+    /// Opens a window of that size in CSS pixels.
     #[track_caller]
     pub fn open(width: u32, height: u32) -> Self {
         let (driver, address) = driver();
@@ -43,13 +43,13 @@ impl Browser {
         self.command("url", &json!({ "url": url }));
     }
 
-    /// What a script returns.
+    /// Returns the result of a script.
     #[track_caller]
     pub fn script(&self, script: &str) -> Value {
         self.command("execute/sync", &json!({ "script": script, "args": [] }))
     }
 
-    /// What a script hands to the function that is its only argument.
+    /// Returns the value that a script passes to the function that is its only argument.
     #[track_caller]
     pub fn script_later(&self, script: &str) -> Value {
         self.command("execute/async", &json!({ "script": script, "args": [] }))
@@ -61,13 +61,13 @@ impl Browser {
         wait_for(what, || (self.script(script) == true).then_some(()));
     }
 
-    /// A command of Chromium's own protocol.
+    /// Sends a command of Chromium's DevTools protocol.
     #[track_caller]
     pub fn devtools(&self, command: &str, parameters: &Value) -> Value {
         self.command("goog/cdp/execute", &json!({ "cmd": command, "params": parameters }))
     }
 
-    /// Types keys, by their codes in `WebDriver`.
+    /// Types a key, by its code in `WebDriver`.
     #[track_caller]
     pub fn press(&self, key: char) {
         let press = |kind: &str| json!({ "type": kind, "value": key });
@@ -75,7 +75,7 @@ impl Browser {
         self.command("actions", &json!({ "actions": actions }));
     }
 
-    /// What is worse than a note in the console since it was asked last.
+    /// Returns console messages above the level of a note since the last call.
     #[track_caller]
     pub fn complaints(&self) -> Vec<String> {
         let said = self.log("browser").into_iter();
@@ -83,7 +83,7 @@ impl Browser {
         bad.map(|entry| entry["message"].to_string()).collect()
     }
 
-    /// The addresses of all requests since it was asked last.
+    /// Returns the URLs of all requests since the last call.
     #[track_caller]
     pub fn requests(&self) -> Vec<String> {
         let events = self
@@ -108,13 +108,13 @@ impl Browser {
 
 impl Drop for Browser {
     fn drop(&mut self) {
-        // Its driver ends Chromium by this alone; a test that fails has other worries.
+        // The driver ends Chromium on this request.
         let _ = exchange(self.address, "DELETE", &format!("/session/{}", self.session), "");
     }
 }
 
-/// A `ChromeDriver` that listens, and where. It takes a free port of IPv6 and asks for the same one of IPv4; where
-/// somebody has that one, it ends, and another is started.
+/// Starts a `ChromeDriver` and returns its address. It takes a free port of IPv6 and requests the
+/// same one of IPv4; if that is taken, it ends, and another one is started.
 #[track_caller]
 fn driver() -> (Process, SocketAddr) {
     for _ in 0..10 {
@@ -135,7 +135,7 @@ fn driver() -> (Process, SocketAddr) {
     panic!("no port of IPv6 that chromedriver took was free in IPv4, ten times")
 }
 
-/// The value that the driver answers with.
+/// Returns the value of the driver's response.
 #[track_caller]
 fn call(address: SocketAddr, method: &str, path: &str, parameters: &Value) -> Value {
     let text = exchange(address, method, path, &parameters.to_string()).unwrap();
@@ -155,7 +155,7 @@ fn exchange(address: SocketAddr, method: &str, path: &str, body: &str) -> io::Re
         "{method} {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\nContent-Type: application/json\r\n\
          Content-Length: {length}\r\n\r\n{body}"
     )?;
-    // It keeps the connection whatever it is told.
+    // It keeps the connection open regardless of the request.
     let mut reader = BufReader::new(stream);
     let (mut head, mut length) = (String::new(), 0);
     loop {

@@ -1,4 +1,5 @@
-//! Certificates of every kind, as PEM files for the servers of tests/lab/play.py, for `ca_file` and for curl.
+//! Certificates of every kind, as PEM files for the servers of tests/lab/play.py, for `ca_file` and
+//! for curl.
 
 use std::fs;
 
@@ -10,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::host::Host;
 
-/// What a certificate has that others have not.
+/// Properties of a certificate.
 #[derive(Clone)]
 pub struct Subject {
     common_name: String,
@@ -21,7 +22,7 @@ pub struct Subject {
 }
 
 impl Subject {
-    /// A server's certificate for these names, of which none is an authority by itself.
+    /// Creates a server certificate for these names, which is not an authority.
     pub fn new(names: &[&str]) -> Self {
         Self {
             common_name: names.first().copied().unwrap_or("nameless").to_owned(),
@@ -32,28 +33,28 @@ impl Subject {
         }
     }
 
-    /// An authority of that name.
+    /// Creates an authority of that name.
     pub fn authority(name: &str) -> Self {
         Self { common_name: name.to_owned(), purposes: Vec::new(), ..Self::new(&[]).ca(true) }
     }
 
-    /// Sets CA:TRUE or CA:FALSE in so many words.
+    /// Sets an explicit CA:TRUE or CA:FALSE.
     pub fn ca(self, is_ca: bool) -> Self {
         let authority = if is_ca { IsCa::Ca(BasicConstraints::Unconstrained) } else { IsCa::ExplicitNoCa };
         Self { authority, ..self }
     }
 
-    /// Sets a subject's name that is not the first of the alternative names.
+    /// Sets a common name other than the first alternative name.
     pub fn common_name(self, common_name: &str) -> Self {
         Self { common_name: common_name.to_owned(), ..self }
     }
 
-    /// Sets the years whose beginnings limit the validity.
+    /// Sets the years at whose start the validity begins and ends.
     pub fn valid(self, from: i32, to: i32) -> Self {
         Self { years: [from, to], ..self }
     }
 
-    /// Sets what the certificate may be used for; nothing is everything.
+    /// Sets the key usages; an empty list permits all.
     pub fn purposes(self, purposes: Vec<ExtendedKeyUsagePurpose>) -> Self {
         Self { purposes, ..self }
     }
@@ -87,7 +88,7 @@ impl Issued {
         Self { certificate: parameters.self_signed(&key).unwrap(), parameters, key }
     }
 
-    /// Signs another one.
+    /// Signs another certificate.
     pub fn issue(&self, subject: &Subject) -> Self {
         let key = KeyPair::generate().unwrap();
         let parameters = subject.parameters();
@@ -99,8 +100,8 @@ impl Issued {
         self.certificate.pem()
     }
 
-    /// Writes the certificate and its key below that name, with what else a server sends, and returns the `tls`
-    /// member of a listener.
+    /// Writes the certificate and its key under that name, with further certificates of the chain.
+    /// Returns the `tls` member of a listener.
     pub fn served(&self, host: &Host, name: &str, others: &[&Self]) -> Value {
         let chain: String = [self.pem()].into_iter().chain(others.iter().map(|other| other.pem())).collect();
         let key = self.key.serialize_pem();

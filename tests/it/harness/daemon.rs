@@ -1,4 +1,4 @@
-//! The product as a process: the daemon with its log, its listener and its files, and commands run to their end.
+//! The product as a process: the daemon with its log, listener and files, and commands.
 
 use std::{
     ffi::OsStr,
@@ -23,20 +23,20 @@ use super::{
 /// The program under test.
 pub const PROBER: &str = env!("CARGO_BIN_EXE_langmart-prober");
 
-/// How systemd runs it.
+/// The systemd unit.
 const UNIT: &str = include_str!("../../../systemd/langmart-prober.service");
 
-/// A key in the environment of every command, which the simulator accepts.
+/// An API key from the environment, which the simulator accepts.
 pub const KEY: &str = "api_key = { env = \"SIM_KEY\" }";
 
-/// Any free port of loopback.
+/// A listener on any free port of loopback.
 pub const LISTEN: &str = "[server]\nlisten = \"127.0.0.1:0\"\n";
 
-/// A directory with a configuration in it, and whatever else the daemon is to read and write.
+/// A directory with a configuration and the files of the daemon.
 pub struct Place(TempDir);
 
 impl Place {
-    /// With that configuration.
+    /// Creates it with that configuration.
     pub fn new(config: &str) -> Self {
         let place = Self(TempDir::new().unwrap());
         place.write("config.toml", config);
@@ -48,13 +48,14 @@ impl Place {
     }
 
     pub fn write(&self, name: &str, text: &str) {
-        // Renamed, so that nobody reads half of it; and our own alone, as it must be where a secret is in it.
+        // Renamed, so that no reader sees half of it; and private, as required for a file with
+        // secrets.
         fs::write(self.path("being-written"), text).unwrap();
         fs::set_permissions(self.path("being-written"), Permissions::from_mode(0o600)).unwrap();
         fs::rename(self.path("being-written"), self.path(name)).unwrap();
     }
 
-    /// A command with the configuration, in an environment without anything of the machine's own.
+    /// Returns a command with the configuration and a minimal environment.
     pub fn command(&self, subcommand: &str) -> Command {
         let mut command = Command::new(PROBER);
         command.arg(subcommand).arg("--config").arg(self.path("config.toml"));
@@ -62,13 +63,13 @@ impl Place {
         command
     }
 
-    /// Runs a command to its end.
+    /// Runs a command until it ends.
     pub fn run(&self, subcommand: &str, arguments: &[&str]) -> Output {
         self.command(subcommand).args(arguments).output().unwrap()
     }
 
-    /// The daemon, once it is ready, with what the unit has its allocator do: what it holds is to be told from what glibc
-    /// keeps for threads that raced.
+    /// Starts the daemon with the unit's allocator settings, so that growth can be distinguished
+    /// from arenas that glibc keeps for threads. Returns when it is ready.
     #[track_caller]
     pub fn daemon(&self) -> Daemon {
         let settings = UNIT.lines().filter_map(|line| line.strip_prefix("Environment=")?.split_once('='));
@@ -77,9 +78,9 @@ impl Place {
         Daemon::start(command)
     }
 
-    /// The text of all files in a directory whose names begin so.
+    /// Returns the text of all files in a directory whose names begin with a prefix.
     pub fn files(&self, directory: &str, prefix: &str) -> String {
-        // The directory is made with the first line.
+        // The directory is created with the first line.
         let entries =
             fs::read_dir(self.path(directory)).into_iter().flatten().map(|entry| entry.unwrap().path());
         let mut paths: Vec<_> = entries.filter(|path| file_name(path).starts_with(prefix)).collect();
@@ -92,7 +93,7 @@ fn file_name(path: &Path) -> &str {
     path.file_name().and_then(OsStr::to_str).unwrap()
 }
 
-/// Lines of JSON.
+/// Parses lines of JSON.
 #[track_caller]
 pub fn records(lines: impl AsRef<[u8]>) -> Vec<Value> {
     let text = str::from_utf8(lines.as_ref()).unwrap();
@@ -100,14 +101,14 @@ pub fn records(lines: impl AsRef<[u8]>) -> Vec<Value> {
     text.lines().map(parse).collect()
 }
 
-/// A running daemon. Dropped, it is killed.
+/// A running daemon, which is killed when it is dropped.
 pub struct Daemon {
     process: Process,
     pub address: SocketAddr,
 }
 
 impl Daemon {
-    /// Starts a command that is one, and waits until it is ready.
+    /// Starts a command that is a daemon, and waits until it is ready.
     #[track_caller]
     pub fn start(command: Command) -> Self {
         let mut process = Process::start(command);
@@ -118,12 +119,12 @@ impl Daemon {
         Self { process, address }
     }
 
-    /// What it wrote to standard error so far, whole lines.
+    /// Returns the complete lines on standard error so far.
     pub fn log(&self) -> String {
         self.process.log()
     }
 
-    /// How many lines of the log have this in them.
+    /// Returns how many lines of the log contain a text.
     pub fn logged(&self, part: &str) -> usize {
         self.log().lines().filter(|line| line.contains(part)).count()
     }
@@ -144,20 +145,20 @@ impl Daemon {
         Scrape::parse(&self.get("/metrics").body)
     }
 
-    /// The first scrape that is as wished.
+    /// Returns the first scrape that meets the condition.
     #[track_caller]
     pub fn scrape_until(&self, what: &str, is_so: impl Fn(&Scrape) -> bool) -> Scrape {
         wait_for(what, || Some(self.scrape()).filter(&is_so))
     }
 
-    /// How many runs of the probe have finished.
+    /// Returns the number of finished runs of the probe.
     #[track_caller]
     pub fn runs(&self, probe: &str) -> f64 {
         self.scrape().value("langmart_probe_runs_total", &[("probe", probe)])
     }
 
-    /// Open descriptors, without the one of the connection that asks. The process itself tells: no other of the same user
-    /// may look.
+    /// Returns the number of open descriptors, without that of the requesting connection. The
+    /// process reports it, because other processes of the same user may not read it.
     #[track_caller]
     pub fn descriptors(&self) -> u64 {
         self.scrape().sum("process_open_fds") as u64 - 1
@@ -171,7 +172,7 @@ impl Daemon {
         self.process.signal(signal);
     }
 
-    /// Asks for a reload by SIGHUP and waits until the log tells its end, or a problem.
+    /// Requests a reload by SIGHUP and waits until the log reports its end or a problem.
     #[track_caller]
     pub fn reload(&self) {
         let told =
@@ -181,13 +182,13 @@ impl Daemon {
         wait_for("the reload to end", || (told(self) > before).then_some(()));
     }
 
-    /// Waits for the end of the process; the log is whole then.
+    /// Waits for the end of the process. Returns the complete log.
     #[track_caller]
     pub fn wait(&mut self) -> (ExitStatus, String) {
         self.process.wait()
     }
 
-    /// Stops it as systemd would, and returns the whole log.
+    /// Stops it as systemd would, and returns the complete log.
     #[track_caller]
     pub fn stop(&mut self) -> String {
         self.signal(Signal::TERM);

@@ -18,16 +18,16 @@ use rustls::{
     pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer},
 };
 
-/// Bytes of each write: the flood's unit, repeated up to this size.
+/// Size of each write in bytes, up to which the unit of the flood is repeated.
 const WRITE_SIZE: usize = 64 << 10;
 
-/// Length of the text that a client begins an HTTP/2 connection with (RFC 9113, section 3.4).
+/// Length of the client preface of HTTP/2 (RFC 9113, section 3.4).
 const PREFACE_LENGTH: usize = 24;
 
-/// Length of the head of an HTTP/2 frame.
+/// Length of the header of an HTTP/2 frame.
 const FRAME_HEAD_LENGTH: usize = 9;
 
-/// Types of HTTP/2 frames (RFC 9113, section 6), and one that no RFC defines.
+/// Types of HTTP/2 frames (RFC 9113, section 6), and one that is undefined.
 const DATA: u8 = 0;
 const HEADERS: u8 = 1;
 const PRIORITY: u8 = 2;
@@ -51,16 +51,17 @@ const JSON_HEAD: &str =
 #[derive(Clone)]
 pub struct Flood {
     pub name: &'static str,
-    /// Whether it is played over TLS and HTTP/2 instead of plain HTTP/1.1.
+    /// Whether it uses TLS and HTTP/2 instead of plain HTTP/1.1.
     pub http2: bool,
-    /// Whether the head of a final response precedes it. Without one, a run can only end as malformed.
+    /// Whether it is preceded by the head of a final response. Without one, a run can only end as
+    /// malformed.
     pub has_head: bool,
     head: Vec<u8>,
     unit: Vec<u8>,
 }
 
 impl Flood {
-    /// Every kind.
+    /// Returns every kind.
     pub fn all() -> Vec<Self> {
         let mut floods = http1();
         floods.extend(http2());
@@ -111,23 +112,23 @@ fn http2() -> Vec<Flood> {
     .into()
 }
 
-/// An HTTP/2 frame (RFC 9113, section 4.1).
+/// Encodes an HTTP/2 frame (RFC 9113, section 4.1).
 fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
     let head = [length[1], length[2], length[3], kind, flags];
     [&head, stream.to_be_bytes().as_slice(), payload].concat()
 }
 
-/// A server that plays one flood; it lives as long as the process.
+/// A server that sends one flood, until the process ends.
 pub struct FloodServer {
     pub address: SocketAddr,
-    /// The certificate to trust, in PEM.
+    /// Certificate to trust, in PEM.
     pub ca_pem: String,
     sent: Arc<AtomicU64>,
 }
 
 impl FloodServer {
-    /// Listens on a free port of loopback.
+    /// Starts on a free port of loopback.
     pub fn start(flood: &Flood) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
@@ -142,7 +143,7 @@ impl FloodServer {
                 let (socket, tls) = (socket.unwrap(), tls.clone());
                 let (head, block, counter) = (head.clone(), block.clone(), Arc::clone(&counter));
                 thread::spawn(move || {
-                    // The attacker stands for another machine, which takes no time of this one.
+                    // Low priority, because the attacker stands for another machine.
                     let _ = setpriority_process(None, 19);
                     // The flood ends with the client's connection.
                     let _ = match tls {

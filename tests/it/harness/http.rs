@@ -1,4 +1,4 @@
-//! One HTTP request over one connection, without a library that could smooth things over.
+//! A single HTTP request over one connection, without a library that could hide errors.
 
 use std::{
     io::{self, Read, Write},
@@ -7,7 +7,7 @@ use std::{
 
 use super::wait::PATIENCE;
 
-/// A whole response.
+/// A complete response.
 #[derive(Debug)]
 pub struct Response {
     pub status: u16,
@@ -24,7 +24,7 @@ pub fn request(address: SocketAddr, method: &str, path: &str) -> io::Result<Resp
     parse(&text).ok_or_else(|| io::Error::other(format!("no HTTP response: {text:?}")))
 }
 
-/// `None`: it is none, or not a whole one.
+/// Returns `None` if the response is invalid or incomplete.
 fn parse(text: &str) -> Option<Response> {
     let (head, body) = text.split_once("\r\n\r\n")?;
     let length = head.lines().find_map(|line| line.strip_prefix("content-length: "));

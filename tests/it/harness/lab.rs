@@ -1,4 +1,4 @@
-//! A client and a server in network namespaces of their own, with a known delay between them.
+//! A client and a server in separate network namespaces, with a known delay between them.
 
 use std::{
     fs,
@@ -12,10 +12,10 @@ use tempfile::TempDir;
 
 use super::{daemon::PROBER, wait::wait_for};
 
-/// The server's address, which its name server gives for every name.
+/// Address of the server, which its name server returns for every name.
 pub const SERVER: &str = "10.77.0.2";
 
-/// Two hosts and what lies between them. Dropped, everything is gone.
+/// Two hosts and the network between them, removed when it is dropped.
 pub struct Lab {
     names: [String; 3],
     children: Vec<Child>,
@@ -23,8 +23,8 @@ pub struct Lab {
 }
 
 impl Lab {
-    /// Builds it: each frame takes `delay` seconds from one host to the other, and the name server, which is the
-    /// server's, thinks for `dns_delay` seconds.
+    /// Builds the lab: each frame takes `delay` seconds between the hosts, and the name server on
+    /// the server delays its answers by `dns_delay` seconds.
     pub fn start(delay: f64, dns_delay: f64) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
@@ -40,7 +40,7 @@ impl Lab {
             ip(&format!("-n {middle} link set {port} up"));
             ip(&format!("-n {host} addr add {address}/24 dev eth0"));
             ip(&format!("-n {host} link set eth0 up"));
-            // Frames are copied as they are: whole, with their checksums.
+            // Frames are passed on unchanged, with their checksums.
             run(inside(host, "ethtool")
                 .args(["-K", "eth0", "tx", "off", "tso", "off", "gso", "off", "gro", "off"]));
         }
@@ -59,33 +59,34 @@ impl Lab {
         lab
     }
 
-    /// A command on the client.
+    /// Returns a command that runs on the client.
     pub fn on_client(&self, program: impl AsRef<str>) -> Command {
         inside(&self.names[0], program.as_ref())
     }
 
-    /// A command on the server.
+    /// Returns a command that runs on the server.
     pub fn on_server(&self, program: impl AsRef<str>) -> Command {
         inside(&self.names[2], program.as_ref())
     }
 
-    /// Makes another name server the client's only one, for commands from now on.
+    /// Makes another name server the client's only one, for later commands.
     pub fn ask_name_server(&self, address: &str) {
         let path = Path::new("/etc/netns").join(&self.names[0]).join("resolv.conf");
         fs::write(path, format!("nameserver {address}\n")).unwrap();
     }
 
-    /// Starts a command, and waits for the first line that it prints: it is ready.
+    /// Starts a command, and waits for its first line, which shows that it is ready.
     pub fn spawn(&mut self, mut command: Command) {
         let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
         let mut line = String::new();
-        // The pipe stays open: whoever has more to say would meet its end otherwise.
+        // The pipe stays open, because the process would fail when it writes more.
         BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
         self.children.push(child);
         assert!(!line.is_empty(), "{command:?} ended before it was ready");
     }
 
-    /// Starts the simulator on the server, ports 8080 and 8443, and tells where its authority's certificate is.
+    /// Starts the simulator on the server, on ports 8080 and 8443. Returns the path of its
+    /// authority's certificate.
     pub fn simulator(&mut self) -> String {
         let ca = self.directory().join("ca.pem").to_str().unwrap().to_owned();
         let mut simulator = self.on_server(PROBER);
@@ -95,7 +96,7 @@ impl Lab {
         ca
     }
 
-    /// Starts tinyproxy on that port of the server, with this besides in its configuration.
+    /// Starts tinyproxy on that port of the server, with further lines of configuration.
     pub fn tinyproxy(&mut self, port: u16, rest: &str) {
         let configuration = self.directory().join(format!("tinyproxy-{port}.conf"));
         let text = format!("Port {port}\nListen {SERVER}\nTimeout 60\nMaxClients 20\n{rest}");
@@ -111,7 +112,7 @@ impl Lab {
         });
     }
 
-    /// A directory of the lab's own.
+    /// Returns a directory of the lab.
     pub fn directory(&self) -> &Path {
         self.directory.path()
     }
@@ -130,12 +131,12 @@ impl Drop for Lab {
     }
 }
 
-/// What `ip netns exec` puts over /etc for one of the hosts.
+/// Returns the directory that `ip netns exec` mounts over /etc for one of the hosts.
 fn resolver_directory(host: &str) -> PathBuf {
     Path::new("/etc/netns").join(host)
 }
 
-/// A command on one of the hosts.
+/// Returns a command that runs on one of the hosts.
 fn inside(host: &str, program: &str) -> Command {
     let mut command = Command::new("ip");
     command.args(["netns", "exec", host, program]);

@@ -1,4 +1,5 @@
-//! What the tests share: the daemon as a process, a server that plays scripted bytes, probes made by hand.
+//! Shared test code: the daemon as a process, a server that plays scripted bytes, probes without
+//! configuration files.
 
 pub mod browser;
 pub mod certificates;

@@ -1,9 +1,10 @@
-//! Real parts that a test needs beside the product: found, or the test says loudly that it was skipped.
+//! External programs that tests need. If one is missing, the test reports that it is skipped.
 
 use std::{env, process::Command};
 
-/// Whether every one of these programs is there, and this is root where that is needed. Where CI is set a missing part
-/// is a failure; elsewhere the test is skipped with a line that the summary counts.
+/// Returns whether all of these programs are installed, and whether this is root if required. If CI
+/// is set, a missing program is a failure; otherwise the test is skipped with a line that the
+/// summary counts.
 #[track_caller]
 pub fn has(programs: &[&str], root: bool) -> bool {
     let present = |program: &&&str| {
@@ -23,7 +24,8 @@ pub fn has(programs: &[&str], root: bool) -> bool {
     false
 }
 
-/// The text of a file that `tests/run parts` brings into target/tools; `None`: it is not there, which is said as above.
+/// Returns the text of a file that `tests/run parts` downloads into target/tools. Returns `None` if
+/// it is missing, and reports that as above.
 #[track_caller]
 pub fn tool(path: &str) -> Option<String> {
     let path = format!("{}/target/tools/{path}", env!("CARGO_MANIFEST_DIR"));

@@ -1,4 +1,4 @@
-//! Probes made by hand, without a configuration file.
+//! Probes without a configuration file.
 
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -11,7 +11,7 @@ use langmart_prober::{
     probe::{NetworkStack, Target},
 };
 
-/// A provider of that API at that base URL, with a key.
+/// Returns a provider of that API and base URL, with a key.
 pub fn provider(api: Api, base_url: &str) -> Provider {
     Provider {
         name: api.name().to_owned(),
@@ -34,7 +34,7 @@ pub fn provider(api: Api, base_url: &str) -> Provider {
     }
 }
 
-/// A probe of that check.
+/// Returns a probe of that check.
 pub fn probe(provider: Provider, check: Check) -> Probe {
     let chat = Chat { prompt: "Say OK.".to_owned(), max_tokens: 32, max_tokens_parameter: None, price: None };
     let task = match check {
@@ -69,7 +69,7 @@ pub fn probe(provider: Provider, check: Check) -> Probe {
     }
 }
 
-/// A configuration with these probes.
+/// Returns a configuration with these probes.
 pub fn config(probes: Vec<Probe>) -> Config {
     Config {
         server: Server {
@@ -105,7 +105,7 @@ pub fn config(probes: Vec<Probe>) -> Config {
     }
 }
 
-/// One run of one probe.
+/// Runs a probe once.
 pub fn run(probe: Probe) -> Outcome {
     let targets = Target::prepare(&config(vec![probe]), &Arc::new(NetworkStack::new())).unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();

@@ -1,4 +1,4 @@
-//! A child process whose standard error is read as it comes. Dropped, it is killed.
+//! A child process whose standard error is read continuously. It is killed when it is dropped.
 
 use std::{
     io::{BufRead, BufReader},
@@ -26,12 +26,12 @@ impl Process {
         Self { child, log, reader }
     }
 
-    /// What it wrote to standard error so far, whole lines.
+    /// Returns the complete lines on standard error so far.
     pub fn log(&self) -> String {
         self.log.lock().unwrap().clone()
     }
 
-    /// Waits for something in the log, be it the last that a process says.
+    /// Waits for something in the log, which may be the last line of the process.
     #[track_caller]
     pub fn logs<T>(&mut self, what: &str, find: impl Fn(&str) -> Option<T>) -> T {
         wait_for(what, || {
@@ -55,7 +55,7 @@ impl Process {
         kill_process(self.pid(), signal).unwrap();
     }
 
-    /// Waits for the end of the process; the log is whole then.
+    /// Waits for the end of the process. Returns the complete log.
     #[track_caller]
     pub fn wait(&mut self) -> (ExitStatus, String) {
         let status = wait_for("the process to end", || self.child.try_wait().unwrap());

@@ -1,4 +1,4 @@
-//! A real Prometheus beside the daemon.
+//! A real Prometheus next to the daemon.
 
 use std::{net::SocketAddr, process::Command};
 
@@ -12,7 +12,7 @@ pub struct Prometheus {
 }
 
 impl Prometheus {
-    /// Starts one with that configuration, and waits until it is ready.
+    /// Starts it with that configuration, and waits until it is ready.
     #[track_caller]
     pub fn start(place: &Place, configuration: &str) -> Self {
         place.write("prometheus.yml", configuration);
@@ -28,7 +28,7 @@ impl Prometheus {
         Self { process, address }
     }
 
-    /// What its API answers.
+    /// Returns the response of its API.
     #[track_caller]
     pub fn ask(&self, path: &str) -> Value {
         let response = http::request(self.address, "GET", path).unwrap();
@@ -38,7 +38,7 @@ impl Prometheus {
         answer["data"].clone()
     }
 
-    /// The series of a query's answer, each with its labels and its value.
+    /// Returns the series of a query's result, with labels and value.
     #[track_caller]
     pub fn query(&self, query: &str) -> Vec<(Value, f64)> {
         let encoded = query.bytes().map(|byte| format!("%{byte:02x}")).collect::<Vec<_>>().concat();
@@ -49,7 +49,7 @@ impl Prometheus {
     }
 }
 
-/// Where a Go program says that it listens.
+/// Returns the listening address that a Go program logs.
 pub fn listening(log: &str) -> Option<SocketAddr> {
     let line = log.lines().find(|line| line.contains("istening on"))?;
     line.split_once("address=")?.1.split(' ').next()?.trim_end().parse().ok()

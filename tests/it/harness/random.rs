@@ -1,10 +1,10 @@
-//! Numbers that look random and are the same in every run with the same seed.
+//! Pseudo-random numbers, reproducible by their seed.
 
 /// `SplitMix64`.
 pub struct Random(pub u64);
 
 impl Random {
-    /// The next number.
+    /// Returns the next number.
     pub fn draw(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);

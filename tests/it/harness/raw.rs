@@ -1,4 +1,4 @@
-//! A server on loopback that answers every request with the same bytes, below any HTTP library.
+//! A server on loopback that sends the same bytes for every request, below any HTTP library.
 
 use std::{
     io::{Read, Write},
@@ -7,7 +7,7 @@ use std::{
     thread,
 };
 
-/// Plays one response at a time, over and over; ends with the test's process.
+/// Sends one response repeatedly, until the test process ends.
 pub struct RawServer {
     pub address: SocketAddr,
     response: Arc<Mutex<Vec<u8>>>,
@@ -22,27 +22,28 @@ impl RawServer {
         thread::spawn(move || {
             for stream in listener.incoming() {
                 let response = playing.lock().unwrap().clone();
-                // A client that goes away early is its own matter.
+                // A client may leave early.
                 let _ = answer(stream.unwrap(), &response);
             }
         });
         Self { address, response }
     }
 
-    /// What every request gets from now on.
+    /// Sets the response of all later requests.
     pub fn play(&self, response: Vec<u8>) {
         *self.response.lock().unwrap() = response;
     }
 }
 
-/// Where each client that has sent something gets the first of these, after more the next, and then the end.
+/// Starts a server that sends each client these answers in turn, one whenever it has received
+/// something, then closes.
 pub fn scripted(answers: &[&'static [u8]]) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     let answers = answers.to_vec();
     thread::spawn(move || {
         for stream in listener.incoming() {
-            // A client that goes away early is its own matter.
+            // A client may leave early.
             let _ = recite(stream.unwrap(), &answers);
         }
     });
@@ -78,7 +79,8 @@ fn is_whole(request: &[u8]) -> bool {
     body.len() >= length.map_or(0, |length| length.trim().parse().unwrap())
 }
 
-/// A fixture's text as bytes on the wire: CRLF in the head, its own Content-Length, and the connection closed after it.
+/// Converts the text of a fixture to bytes: with CRLF in the head, its own Content-Length, and
+/// `Connection: close`.
 pub fn on_the_wire(fixture: &str) -> Vec<u8> {
     let (head, body) = fixture.split_once("\n\n").expect("a fixture has a head and a body");
     let mut wire = head.replace('\n', "\r\n");

@@ -1,13 +1,13 @@
-//! A page of metrics, taken apart, with questions that fail with all that is known.
+//! A parsed page of metrics, with lookups that fail with all samples of the name.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 /// One scrape.
 #[derive(Clone, Debug)]
 pub struct Scrape {
-    /// By the series as it is written: name and labels.
+    /// Samples by series as written: name and labels.
     samples: BTreeMap<String, f64>,
-    /// The names of series that may only grow.
+    /// Names of counters.
     counters: BTreeSet<String>,
 }
 
@@ -35,13 +35,14 @@ impl Scrape {
         scrape
     }
 
-    /// The values of all series of that name that carry these labels.
+    /// Returns the values of all series of that name with these labels.
     pub fn values(&self, name: &str, labels: &[(&str, &str)]) -> Vec<f64> {
         let samples = self.samples.iter();
         samples.filter(|(series, _)| is(series, name, labels)).map(|(_, value)| *value).collect()
     }
 
-    /// The value of the one series of that name that carries these labels; `None`: there is none.
+    /// Returns the value of the only series of that name with these labels. Returns `None` if there
+    /// is none.
     #[track_caller]
     pub fn find(&self, name: &str, labels: &[(&str, &str)]) -> Option<f64> {
         match *self.values(name, labels) {
@@ -51,7 +52,7 @@ impl Scrape {
         }
     }
 
-    /// As before, where it must be there.
+    /// Returns the same, and fails if there is no such series.
     #[track_caller]
     pub fn value(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
         self.find(name, labels).unwrap_or_else(|| {
@@ -60,17 +61,17 @@ impl Scrape {
         })
     }
 
-    /// The sum over all series of that name.
+    /// Returns the sum over all series of that name.
     pub fn sum(&self, name: &str) -> f64 {
         self.values(name, &[]).iter().sum()
     }
 
-    /// Whether any series carries the label.
+    /// Returns whether any series has the label.
     pub fn mentions(&self, label: (&str, &str)) -> bool {
         self.samples.keys().any(|series| carries(series, label))
     }
 
-    /// The counters that have become less, or are gone, since an earlier scrape.
+    /// Returns the counters that have decreased or disappeared since an earlier scrape.
     pub fn setbacks(&self, earlier: &Self) -> Vec<String> {
         let counters =
             earlier.samples.iter().filter(|(series, _)| earlier.counters.contains(name_of(series)));

@@ -1,8 +1,8 @@
-//! Pieces of the specification of tests/lab/play.py: responses, frames of HTTP/2, listeners.
+//! Parts of scripts for tests/lab/play.py: responses, frames of HTTP/2, listeners.
 
 use serde_json::{Value, json};
 
-/// A model list, which every check of an `OpenAI` server without a model accepts.
+/// A model list that every check of an `OpenAI` server without a model accepts.
 pub const MODELS: &str = r#"{"object":"list","data":[{"id":"m","object":"model"}]}"#;
 
 /// A completion that meets the built-in expectation.

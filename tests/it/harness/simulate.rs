@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use langmart_prober::simulator::{Options, Scenario, Simulator};
 
-/// On free ports of loopback, HTTPS included, with these faults.
+/// Starts a simulator on free ports of loopback, including HTTPS, with this scenario.
 #[track_caller]
 pub fn simulator(scenario: &str) -> Simulator {
     let loopback = SocketAddr::from(([127, 0, 0, 1], 0));
@@ -12,7 +12,7 @@ pub fn simulator(scenario: &str) -> Simulator {
     Simulator::start(options).unwrap()
 }
 
-/// Plays another scenario from its beginning.
+/// Replaces the scenario.
 #[track_caller]
 pub fn play(simulator: &Simulator, scenario: &str) {
     simulator.set_scenario(parsed(scenario));

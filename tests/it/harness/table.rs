@@ -1,4 +1,5 @@
-//! A table of cases: every row is printed beside its reference, and all that differ are reported at the end.
+//! A table of cases: every row is printed with its reference, and all that differ are reported at
+//! the end.
 
 use std::fmt::Display;
 
@@ -33,7 +34,7 @@ impl Table {
         }
     }
 
-    /// Notes a failure unless something is so.
+    /// Records a failure unless the condition is true.
     pub fn expect(&mut self, case: &str, is_so: bool, otherwise: impl Display) {
         if !is_so {
             println!("{case:<44} | {otherwise}");

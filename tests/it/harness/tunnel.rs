@@ -1,4 +1,4 @@
-//! TLS servers in the test's own process: with any chain, and as a proxy that is itself spoken to over TLS.
+//! TLS servers in the test process, with any chain, and a proxy with TLS between client and proxy.
 
 use std::{
     net::SocketAddr,
@@ -21,10 +21,11 @@ use tokio::{
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
-/// A root, an intermediate that ends in 2040, and a certificate for `localhost`, `127.0.0.1` and `::1` that ends in 2050.
+/// A root, an intermediate that expires in 2040, and a certificate for `localhost`, `127.0.0.1` and
+/// `::1` that expires in 2050.
 pub struct Chain {
     pub root: CertificateDer<'static>,
-    /// The root as a `ca_file` has it.
+    /// The root, as in a `ca_file`.
     pub root_pem: String,
     pub intermediate: CertificateDer<'static>,
     pub leaf: CertificateDer<'static>,
@@ -59,7 +60,7 @@ impl Chain {
         Self { root, root_pem, intermediate, leaf, key }
     }
 
-    /// A server's side that presents these certificates.
+    /// Returns a server configuration with these certificates.
     fn presenting(&self, chain: Vec<CertificateDer<'static>>) -> TlsAcceptor {
         let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(self.key.serialize_der()));
         let config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
@@ -72,29 +73,29 @@ impl Chain {
     }
 }
 
-/// What a proxy does when it is asked for a tunnel.
+/// Reaction of a proxy to a request for a tunnel.
 #[derive(Clone, Copy)]
 pub enum Manner {
-    /// Makes it, whoever asks.
+    /// Opens it for any client.
     Open,
-    /// Makes it for whoever sends these credentials in base64, and answers others with 407.
+    /// Opens it with these credentials in base64, and answers 407 otherwise.
     Guarded(&'static str),
 }
 
-/// A TLS server that lives as long as the test's process.
+/// A TLS server that runs until the test process ends.
 pub struct TlsServer {
     pub address: SocketAddr,
-    /// The heads of the requests that were read, as a proxy.
+    /// Heads of the requests read, if it is a proxy.
     pub heads: Arc<Mutex<Vec<String>>>,
 }
 
 impl TlsServer {
-    /// Shakes hands with these certificates and waits for the other's end.
+    /// Performs handshakes with these certificates and waits for the client to close.
     pub fn start(chain: &Chain, certificates: Vec<CertificateDer<'static>>) -> Self {
         Self::serve(chain.presenting(certificates), None)
     }
 
-    /// A proxy for CONNECT with the whole chain.
+    /// Starts a proxy for CONNECT with the whole chain.
     pub fn proxy(chain: &Chain, manner: Manner) -> Self {
         let certificates = vec![chain.leaf.clone(), chain.intermediate.clone()];
         Self::serve(chain.presenting(certificates), Some(manner))
@@ -112,7 +113,7 @@ impl TlsServer {
                     let (stream, _) = listener.accept().await.unwrap();
                     let (acceptor, noted) = (acceptor.clone(), noted.clone());
                     tokio::spawn(async move {
-                        // A client that refuses the certificate is its own matter.
+                        // A client may reject the certificate.
                         let Ok(mut stream) = acceptor.accept(stream).await else { return };
                         let _ = match manner {
                             None => stream.read(&mut [0; 1]).await.map(|_| ()),

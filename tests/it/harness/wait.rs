@@ -1,14 +1,14 @@
-//! Waiting for a condition instead of for a time.
+//! Waiting for a condition instead of a time.
 
 use std::{
     thread,
     time::{Duration, Instant},
 };
 
-/// What no healthy machine needs, however busy: who waits for longer has found a bug.
+/// Time after which a wait fails, far above what a healthy machine needs.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Asks again and again until there is an answer.
+/// Polls until there is a value.
 #[track_caller]
 pub fn wait_for<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
     let end = Instant::now() + PATIENCE;
