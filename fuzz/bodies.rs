@@ -1,4 +1,4 @@
-//! What the fuzz targets do with their bytes; the ordinary tests do the same with damaged examples.
+//! Bodies of the fuzz targets, which the integration tests run on damaged examples.
 
 use std::{
     io::{Read, Write},
@@ -16,10 +16,10 @@ use langmart_prober::{
 };
 use tokio::sync::mpsc;
 
-/// Nothing of the machine's own.
+/// Without the environment of the machine.
 const NOWHERE: Environment<'_> = Environment { variable: &|_| None, system_roots: &Vec::new };
 
-/// A configuration of any bytes is taken, or refused with problems that each name their line.
+/// Parses a configuration: it is accepted, or rejected with problems that each name their line.
 pub fn configuration(bytes: &[u8]) {
     let Ok(text) = str::from_utf8(bytes) else { return };
     let Err(problems) = config::parse(text, "fuzz.toml", Keys::Skipped, &NOWHERE) else { return };
@@ -28,14 +28,14 @@ pub fn configuration(bytes: &[u8]) {
     }
 }
 
-/// Hints of any text.
+/// Parses hints.
 pub fn hints(bytes: &[u8]) {
     if let Ok(text) = str::from_utf8(bytes) {
         fuzzing::hint(text);
     }
 }
 
-/// A probe of every check of every API.
+/// Returns a probe of every check of every API.
 pub fn probes() -> Vec<Arc<Probe>> {
     configured().probes
 }
@@ -61,7 +61,7 @@ fn configured() -> Config {
     loaded.unwrap_or_else(|problems| panic!("{problems}")).config
 }
 
-/// Answers of any bytes, to each of the probes.
+/// Passes the bytes as an answer to each of the probes.
 pub fn answers(probes: &[Arc<Probe>], bytes: &[u8]) {
     for probe in probes {
         fuzzing::answer(probe, bytes);
@@ -71,7 +71,7 @@ pub fn answers(probes: &[Arc<Probe>], bytes: &[u8]) {
 /// A listener on loopback.
 pub struct Listener {
     server: Server,
-    /// Kept, so that a reload is refused as one too many and not as one on the way out.
+    /// Kept, so that a reload is rejected as one too many rather than because of a stop.
     _reloads: mpsc::Receiver<server::ReloadRequest>,
     _run_requests: mpsc::Receiver<server::RunRequest>,
 }
@@ -89,7 +89,8 @@ impl Listener {
         Self { server, _reloads: reloads, _run_requests: run_requests }
     }
 
-    /// Any bytes are answered by HTTP or by the end of the connection, and the next client finds the listener alive.
+    /// Sends the bytes to the listener. It must answer with HTTP or close the connection, and then
+    /// serve the next client.
     pub fn hears(&self, bytes: &[u8]) {
         let said = exchange(self.server.address(), bytes, true);
         assert!(said.is_empty() || said.starts_with(b"HTTP/1."), "{}", String::from_utf8_lossy(&said));
@@ -100,12 +101,12 @@ impl Listener {
     }
 }
 
-/// What is answered to these bytes and, where nothing follows them, their end.
+/// Returns the response to these bytes, followed by their end if `end` is set.
 fn exchange(address: SocketAddr, bytes: &[u8], end: bool) -> Vec<u8> {
     let mut stream = TcpStream::connect(address).expect("it listens");
     stream.set_read_timeout(Some(Duration::from_secs(20))).expect("the timeout is not zero");
     let mut said = Vec::new();
-    // The end of the connection before all was sent or read is an answer too.
+    // A connection that is closed before all bytes were sent or read is valid.
     let _ = stream.write_all(bytes);
     if end {
         let _ = stream.shutdown(Shutdown::Write);

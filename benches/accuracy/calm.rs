@@ -1,4 +1,5 @@
-//! Without load: the excess of the measured duration over the server's own, for everybody in alternation.
+//! Without load: how far the measured duration exceeds the server's own, for all clients in
+//! alternation.
 
 use std::{
     error::Error,
@@ -11,15 +12,16 @@ use super::{
     table::Table,
 };
 
-/// How long the server holds its answers, in milliseconds; the aim is for one of them.
+/// Delays of the server's answers in milliseconds; the aim applies to one of them.
 const HOLDS: [u32; 4] = [0, 5, 50, 500];
 const HOLD_WITH_AIM: u32 = 50;
 
-/// The most that the measured duration may exceed the server's own, in milliseconds.
+/// Maximum excess of the measured duration over the server's own, in milliseconds.
 const MAX_EXCESS: f64 = 0.25;
 
-/// Idle time between two requests, so that nobody has caches warmed by the one before, in milliseconds.
-const PAUSE: u32 = 100;
+/// Idle time between two requests in milliseconds, so that no client benefits from the previous
+/// one's caches.
+const IDLE_MILLISECONDS: u32 = 100;
 
 pub(crate) fn print(setting: &Setting<'_>, table: &mut Table) -> Result<(), Box<dyn Error>> {
     println!(
@@ -39,7 +41,7 @@ pub(crate) fn print(setting: &Setting<'_>, table: &mut Table) -> Result<(), Box<
     Ok(())
 }
 
-/// Medians in milliseconds, and how many requests of each they are of.
+/// Medians in milliseconds, and the number of requests of each.
 struct Excess {
     count: usize,
     ours: f64,
@@ -47,7 +49,7 @@ struct Excess {
     floor: f64,
 }
 
-/// Has the daemon, blocking sockets and the peer ask in turn, each once in an interval.
+/// Lets the daemon, blocking sockets and the peer send requests in turn, one each per interval.
 fn alternate(setting: &Setting<'_>, hold: u32) -> Result<Excess, Box<dyn Error>> {
     let directory = tempfile::tempdir()?;
     let scenario = directory.path().join("scenario.toml");
@@ -56,7 +58,7 @@ fn alternate(setting: &Setting<'_>, hold: u32) -> Result<Excess, Box<dyn Error>>
     fs::write(&scenario, rule)?;
     let simulator = Beside::start(&scenario, setting.priority)?;
     let address = simulator.address;
-    let turn = hold + PAUSE;
+    let turn = hold + IDLE_MILLISECONDS;
     let interval = 3 * turn;
     let daemon = Daemon::start(
         setting.program,
@@ -103,11 +105,12 @@ fn alternate(setting: &Setting<'_>, hold: u32) -> Result<Excess, Box<dyn Error>>
 
 const PROBE: &str = "alternating";
 
-/// Returns when the daemon's probe runs next, by its own metric.
+/// Returns the time of the daemon's next run, according to its metric.
 fn next_run(daemon: &Daemon) -> Result<Instant, Box<dyn Error>> {
     let page = Page::fetch(daemon.address)?;
     let next = page.samples("langmart_probe_next_run_timestamp_seconds").next().ok_or("no next run")?.1;
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?.as_secs_f64();
-    // A run that is due by now is behind the first turn, which the first request of the others then shares.
+    // A run that is due now precedes the first turn, which the first request of the others then
+    // shares.
     Ok(Instant::now() + Duration::from_secs_f64((next - now).max(0.0)))
 }

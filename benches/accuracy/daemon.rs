@@ -15,13 +15,13 @@ use tempfile::TempDir;
 
 use super::{page, process::Running};
 
-/// How long the daemon may take to be ready.
+/// Maximum time until the daemon is ready.
 const START_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A variable with a key that the simulator accepts.
 const KEY: (&str, &str) = ("BENCH_KEY", "sk-0123456789");
 
-/// What is read of a record.
+/// Members read from a record.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Record {
     time: String,
@@ -33,7 +33,7 @@ pub(crate) struct Record {
 
 /// A running daemon.
 pub(crate) struct Daemon {
-    // Before the directory that it writes to.
+    // Dropped before the directory that it writes to.
     running: Running,
     pub(crate) address: SocketAddr,
     directory: TempDir,

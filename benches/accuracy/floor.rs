@@ -1,4 +1,4 @@
-//! Blocking sockets on a thread that does nothing else: what any prober could reach without the kernel's timestamps.
+//! Blocking sockets on a dedicated thread: the best result without the kernel's timestamps.
 
 use std::{
     io::{self, Read, Write},
@@ -7,8 +7,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Asks for each path at its time, one after the other. Returns the durations in milliseconds, from before the
-/// connection to the end of the response.
+/// Requests each path at its time, one after the other. Returns the durations in milliseconds, from
+/// before the connection to the end of the response.
 pub(crate) fn run(target: SocketAddr, schedule: &[(Instant, String)]) -> io::Result<Vec<f64>> {
     let ask_at = |(due, path): &(Instant, String)| {
         thread::sleep(due.saturating_duration_since(Instant::now()));
@@ -33,7 +33,7 @@ fn ask(target: SocketAddr, path: &str) -> io::Result<Duration> {
     Ok(begin.elapsed())
 }
 
-/// Returns whether the body is as long as the head announces, which is where a prober's duration ends, too.
+/// Returns whether the body is complete, which is where a prober's duration ends.
 fn is_complete(response: &[u8]) -> bool {
     let text = String::from_utf8_lossy(response).to_ascii_lowercase();
     let Some((head, body)) = text.split_once("\r\n\r\n") else { return false };

@@ -1,4 +1,4 @@
-//! Under load: the first token and the duration while busy loops occupy every processor.
+//! Under load: first token and duration while busy loops occupy every processor.
 
 use std::{
     error::Error,
@@ -20,16 +20,18 @@ use super::{
     table::Table,
 };
 
-/// Busy loops.
+/// Number of busy loops.
 const LOOPS: usize = 4;
 
-/// Probes of each kind, each of which runs once a second, and requests that the peer is asked for in a second.
+/// Number of probes of each kind, each with an interval of a second, and of requests of the peer
+/// per second.
 const PROBES: u32 = 20;
 
-/// Aims in milliseconds: of the median and of the 99th percentile.
+/// Aims for median and 99th percentile in milliseconds.
 const AIMS: [f64; 2] = [0.3, 1.0];
 
-/// A stream's first token after 50 ms and five more 20 ms apart; a GET request is answered after 50 ms.
+/// A stream with its first token after 50 ms and five more at intervals of 20 ms; a GET request is
+/// answered after 50 ms.
 const SCENARIO: &str = "[[rule]]\nprovider = \"openai\"\n\
     pace = { first_token = \"50ms\", token = \"20ms\", tokens = 6 }\n\
     [[rule]]\nprovider = \"langmart\"\nfault = \"slow_headers\"\nms = 50\n";
@@ -121,18 +123,19 @@ fn configuration(simulator: &Beside) -> Result<String, std::fmt::Error> {
     Ok(text)
 }
 
-/// Runs beside the requests that they made.
+/// Runs with the requests that they made.
 #[derive(Default)]
 struct Matched<'a> {
     pairs: Vec<(&'a Record, &'a Request)>,
     failed: usize,
-    /// Runs and requests of probes of which the two sides have not the same number; none of those is compared.
+    /// Runs and requests of probes whose numbers differ between the two sides; they are not
+    /// compared.
     lost: usize,
 }
 
 impl<'a> Matched<'a> {
-    /// Matches by the names of the probes, and by the models or the queries that are theirs alone. The runs of a probe
-    /// never overlap: the k-th of them made the k-th request.
+    /// Matches by probe name, and by the model or query of the probe. Runs of a probe never
+    /// overlap, so the k-th run made the k-th request.
     fn by(records: &'a [Record], requests: &'a [Request], of: impl Fn(u32) -> (String, String)) -> Self {
         let mut matched = Self::default();
         for (probe, key) in (0..PROBES).map(of) {
@@ -164,7 +167,8 @@ impl<'a> Matched<'a> {
     }
 }
 
-/// Prints the distribution of the errors, with their signs only at its ends, beside the aims if there is a table.
+/// Prints the distribution of the errors, with signs at its ends only, and the aims if there is a
+/// table.
 fn row(what: &str, errors: &[f64], table: Option<&mut Table>) {
     let sizes: Vec<f64> = errors.iter().map(|error| error.abs()).collect();
     let [p50, p90, p99] = [0.5, 0.9, 0.99].map(|share| quantile(&sizes, share));

@@ -1,8 +1,9 @@
-//! The benchmark of accuracy: how far the daemon's figures are from what the server saw.
+//! The benchmark of accuracy: how far the daemon's figures differ from the server's.
 //!
-//! `cargo bench --bench accuracy` compares each run with the simulator's own record of the same request. The simulator
-//! runs at a high priority, so that its record holds on a busy machine too. First four busy loops occupy the machine,
-//! then nothing does. `blackbox_exporter` is measured beside the daemon if it is installed.
+//! `cargo bench --bench accuracy` compares each run with the simulator's record of the same
+//! request. The simulator runs at a high priority, so that its record is accurate on a busy
+//! machine. Four busy loops occupy the machine during the first part. `blackbox_exporter` is
+//! measured as well if it is installed.
 
 #[path = "../peers/blackbox.rs"]
 mod blackbox;
@@ -11,13 +12,13 @@ mod daemon;
 mod floor;
 mod loaded;
 #[path = "../thousand/page.rs"]
-#[expect(dead_code, reason = "the other benchmarks ask for more of it")]
+#[expect(dead_code, reason = "other benchmarks use the rest")]
 mod page;
 #[path = "../thousand/process.rs"]
-#[expect(dead_code, reason = "the other benchmarks ask for more of it")]
+#[expect(dead_code, reason = "other benchmarks use the rest")]
 mod process;
 #[path = "../first_token/simulator.rs"]
-#[expect(dead_code, reason = "the other benchmark asks for more of it")]
+#[expect(dead_code, reason = "another benchmark uses the rest")]
 mod simulator;
 #[path = "../peers/table.rs"]
 mod table;
@@ -34,7 +35,7 @@ use clap::Parser;
 
 use self::{blackbox::Blackbox, process::machine_name, simulator::Request, table::Table};
 
-/// Compares the daemon's figures with the simulator's own record, on a busy machine and on a calm one.
+/// Compares the daemon's figures with the simulator's record, on a busy machine and on a calm one.
 #[derive(Debug, Parser)]
 struct Arguments {
     /// Seconds of the measurement under load, and of each one without
@@ -103,7 +104,7 @@ fn measure(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// What every measurement needs.
+/// Common parameters of the measurements.
 struct Setting<'a> {
     program: &'a Path,
     seconds: u32,
@@ -112,21 +113,23 @@ struct Setting<'a> {
     peer: bool,
 }
 
-/// Returns the command that runs the simulator at the highest priority that is permitted; empty if none is.
+/// Returns the command that runs the simulator at the highest permitted priority; empty if there is
+/// none.
 fn priority() -> &'static [&'static str] {
     let output = |words: &[&str]| Command::new(words[0]).args(&words[1..]).output().ok();
     if output(&["chrt", "--fifo", "50", "true"]).is_some_and(|output| output.status.success()) {
         return &["chrt", "--fifo", "50"];
     }
-    // `nice` runs the command all the same where a priority is not permitted; by itself it prints the one it has.
+    // `nice` runs the command even if a priority is not permitted; without a command it prints its
+    // own.
     if output(&["nice", "-n", "-20", "nice"]).is_some_and(|output| output.stdout == b"-20\n") {
         return &["nice", "-n", "-20"];
     }
     &[]
 }
 
-/// Returns measured minus served duration, in milliseconds, of runs and requests in the same order. Served is the time
-/// from accepting the connection to the last write.
+/// Returns measured minus served duration in milliseconds, of runs and requests in the same order.
+/// Served is the time from accepting the connection to the last write.
 fn excess(measured: &[f64], requests: &[&Request]) -> Vec<f64> {
     let served = |request: &Request| Some((request.writes.last()? - request.accepted) / 1e3);
     measured
@@ -136,7 +139,7 @@ fn excess(measured: &[f64], requests: &[&Request]) -> Vec<f64> {
         .collect()
 }
 
-/// Returns the value that this share of the values does not exceed; NaN if there are none.
+/// Returns the value that this share of the values does not exceed; NaN without values.
 fn quantile(values: &[f64], share: f64) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_unstable_by(f64::total_cmp);

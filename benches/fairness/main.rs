@@ -1,13 +1,14 @@
-//! The benchmark of fairness: what a provider that floods its connections does to the runs of another provider.
+//! The benchmark of fairness: the effect of a provider that floods its connections on the runs of
+//! another provider.
 //!
-//! `cargo bench --bench fairness` runs the floods of `tests/it/path_fairness.rs`, with deadlines that a calm machine
-//! keeps and in a release build.
+//! `cargo bench --bench fairness` runs the floods of `tests/it/path_fairness.rs`, with timeouts for
+//! a calm machine and a release build.
 
 #![expect(unreachable_pub, reason = "the harness is shared with the integration tests")]
 #![expect(clippy::unwrap_used, reason = "a benchmark that panics has failed")]
 
 #[path = "../../tests/it/harness/mod.rs"]
-#[expect(dead_code, reason = "the integration tests ask for more of it")]
+#[expect(dead_code, reason = "the integration tests use the rest")]
 mod harness;
 #[path = "../../tests/it/path_fairness.rs"]
 #[allow(dead_code, reason = "its tests are for the integration tests")]
@@ -22,7 +23,7 @@ use self::{
     path_fairness::{MAX_GROWTH_MIB, Report, Victims, measure},
 };
 
-/// Floods the probes of one provider, and prints what becomes of the runs of another.
+/// Floods the probes of one provider, and prints the effect on the runs of another.
 #[derive(Debug, Parser)]
 struct Arguments {
     /// Seconds of each flood
@@ -36,10 +37,10 @@ struct Arguments {
     bench: bool,
 }
 
-/// Probes of the provider that is not flooded, each of which runs once a second.
+/// Number of probes of the provider that is not flooded, each with an interval of a second.
 const PROBES: u32 = 40;
 
-/// The aim of the 99th percentile of their durations, in milliseconds.
+/// Aim for the 99th percentile of their durations in milliseconds.
 const MAX_P99: f64 = 50.0;
 
 fn main() -> ExitCode {
@@ -63,7 +64,7 @@ fn main() -> ExitCode {
     if missed { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }
 
-/// Prints a row; returns whether it misses an aim.
+/// Prints a row. Returns whether it misses an aim.
 fn print(name: &str, report: &Report) -> bool {
     let [p50, p99, max] = [0.5, 0.99, 1.0].map(|share| report.quantile(share));
     let Report { durations, failed, skipped, reasons, growth, rate } = report;

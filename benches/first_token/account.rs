@@ -1,4 +1,4 @@
-//! What the prober measured beside what the simulator wrote, stream by stream.
+//! Compares the prober's measurements with the simulator's writes, stream by stream.
 
 use std::{collections::BTreeMap, error::Error};
 
@@ -6,7 +6,7 @@ use serde::Deserialize;
 
 use super::simulator::Request;
 
-/// What is read of a record.
+/// Members read from a record.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Measured {
     time: String,
@@ -16,34 +16,36 @@ pub(crate) struct Measured {
 }
 
 impl Measured {
-    /// One record a line.
+    /// Parses records, one per line.
     pub(crate) fn read(lines: &[u8]) -> Result<Vec<Self>, Box<dyn Error>> {
         str::from_utf8(lines)?.lines().map(|line| Ok(serde_json::from_str(line)?)).collect()
     }
 }
 
-/// The errors, and whether they are what was to be measured.
+/// Errors of the measurement, and the conditions for it.
 #[derive(Debug, Default)]
 pub(crate) struct Account {
-    /// The prober's time to the first token minus the simulator's, in milliseconds, in ascending order: of each stream
-    /// that counts.
+    /// The prober's time to first token minus the simulator's in milliseconds, in ascending order,
+    /// of each stream that counts.
     pub(crate) errors: Vec<f64>,
-    /// The difference of the two medians, in milliseconds.
+    /// Difference of the two medians in milliseconds.
     pub(crate) bias: f64,
-    /// The most streams in flight at once, by the simulator's record.
+    /// Maximum number of streams in flight, according to the simulator.
     pub(crate) most_in_flight: usize,
-    /// Streams that only one of the two knows.
+    /// Streams known to only one of the two.
     pub(crate) unmatched: usize,
-    /// Runs that failed, or without a first token.
+    /// Runs that failed or had no first token.
     pub(crate) failed: usize,
-    /// Cores of the machine that were busy on average.
+    /// Mean number of busy cores of the machine.
     pub(crate) busy: f64,
-    /// Seconds of CPU that the daemon took for each 1,000 streams, its start included; `None`: it was not the daemon.
+    /// CPU seconds of the daemon per 1,000 streams, including its start. `None` if it was not the
+    /// daemon.
     pub(crate) cpu: Option<f64>,
 }
 
 impl Account {
-    /// Streams count whose first token was written while at least `least` were in flight, itself included.
+    /// Counts streams whose first token was written while at least `least` were in flight,
+    /// including itself.
     pub(crate) fn of(
         mut measured: Vec<Measured>,
         streams: &[Request],
@@ -64,7 +66,7 @@ impl Account {
         }
         let (mut our_times, mut their_times) = (Vec::new(), Vec::new());
         for (model, theirs) in &theirs {
-            // A probe's runs never overlap: the k-th of the one is the k-th of the other.
+            // Runs of a probe never overlap, so the k-th of one side is the k-th of the other.
             let ours = ours.remove(model).unwrap_or_default();
             account.unmatched += ours.len().abs_diff(theirs.len());
             for (run, stream) in ours.iter().zip(theirs) {
@@ -96,7 +98,7 @@ impl Account {
     }
 }
 
-/// The value below which that share of the values is; they are in ascending order. Zero where there are none.
+/// Returns the value below which that share of the ascending values is. Zero without values.
 pub(crate) fn quantile(sorted: &[f64], share: f64) -> f64 {
     let last = sorted.len().saturating_sub(1);
     sorted.get((last as f64 * share).round() as usize).copied().unwrap_or_default()
@@ -107,9 +109,9 @@ pub(crate) fn sorted(mut values: Vec<f64>) -> Vec<f64> {
     values
 }
 
-/// How many streams were in flight when: each from the moment at which its request was there to its last write.
+/// Number of streams in flight over time: each from its complete request to its last write.
 struct Crowd {
-    /// A moment, and how many there were from then on.
+    /// Times, and the number from each on.
     steps: Vec<(f64, usize)>,
 }
 

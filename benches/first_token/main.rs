@@ -1,12 +1,14 @@
-//! The benchmark of the first token: how far the prober's figure is from the simulator's own account of its writes.
+//! The benchmark of the first token: how far the prober's figure differs from the simulator's
+//! record of its writes.
 //!
-//! `cargo bench --bench first_token` runs the simulator and the prober as processes of their own: the daemon at its own
-//! pace, then `once`, which begins all streams as soon as it can. It fails where a promise is broken that no machine is
-//! too slow for; figures of speed are printed beside their aim, for the reader to judge.
+//! `cargo bench --bench first_token` runs the simulator and the prober as processes: the daemon in
+//! its own rhythm, then `once`, which starts all streams as soon as it can. It fails if a guarantee
+//! is broken that does not depend on the speed of the machine; figures of speed are printed with
+//! their aims.
 
 mod account;
 #[path = "../thousand/process.rs"]
-#[expect(dead_code, reason = "what a process has used is the other benchmark's to ask")]
+#[expect(dead_code, reason = "another benchmark uses the rest")]
 mod process;
 mod script;
 mod setting;
@@ -19,7 +21,7 @@ use clap::Parser;
 
 use self::{process::machine_name, setting::Setting};
 
-/// Compares the prober's times to the first token with the simulator's own record of its writes.
+/// Compares the prober's times to first token with the simulator's record of its writes.
 #[derive(Debug, Parser)]
 struct Arguments {
     /// How many streams are to be in flight at once, one table each
@@ -68,7 +70,7 @@ fn told(result: Result<(), Box<dyn Error>>) -> ExitCode {
     }
 }
 
-/// Prints every table; the value is how many promises are broken.
+/// Prints every table. Returns the number of broken guarantees.
 fn measure(arguments: &Arguments) -> Result<usize, Box<dyn Error>> {
     let Arguments { streams, seconds, program, .. } = arguments;
     println!("{}", machine_name()?);

@@ -1,4 +1,5 @@
-//! The reference itself: how far the simulator's writes are from its script, in every dialect.
+//! Accuracy of the reference: how far the simulator's writes differ from its script, in every
+//! dialect.
 
 use std::{error::Error, fmt::Write, fs, path::Path, process::Command};
 
@@ -15,7 +16,7 @@ const PROCESSING: f64 = 5_000.0;
 const FIRST_TOKEN: f64 = 50_000.0;
 const TOKEN: f64 = 10_000.0;
 const TOKENS: usize = 20;
-/// How often each dialect is played.
+/// Number of repetitions of each dialect.
 const TIMES: usize = 10;
 
 const SERVICES: [(Provider, &str); 6] = [
@@ -27,7 +28,7 @@ const SERVICES: [(Provider, &str); 6] = [
     (Provider::Openrouter, "mistralai/mistral-nemo"),
 ];
 
-/// Prints a row for each dialect; the value is how many promises are broken.
+/// Prints a row for each dialect. Returns the number of broken guarantees.
 pub(crate) fn print(program: &Path) -> Result<usize, Box<dyn Error>> {
     let streams = play(program)?;
     println!("\n## Writes of the simulator after their scripted moments, ms");
@@ -58,7 +59,7 @@ pub(crate) fn print(program: &Path) -> Result<usize, Box<dyn Error>> {
     Ok(broken)
 }
 
-/// Milliseconds by which each token was written after its moment; `None`: no token was.
+/// Returns the milliseconds by which each token was written late. Returns `None` without tokens.
 fn lateness(stream: &Request) -> Option<Vec<f64>> {
     let first = stream.first_token?;
     let begin = stream.received + PROCESSING + FIRST_TOKEN;

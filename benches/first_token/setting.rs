@@ -1,4 +1,5 @@
-//! One simulator, one configuration with as many stream probes as are needed, and the two ways to run them.
+//! A simulator, a configuration with the required number of stream probes, and the two ways to run
+//! them.
 
 use std::{
     error::Error,
@@ -18,21 +19,21 @@ use super::{
     simulator::Beside,
 };
 
-/// From one run of a probe to the next, with the daemon.
+/// Interval of the daemon's probes.
 const INTERVAL: Duration = Duration::from_secs(3);
-/// A stream: the first token, then the others. It is long, so that many are in flight at once, and no shorter than
-/// five sixths of the interval, which is the share of the daemon's probes that are in flight at any moment.
+/// Pace of a stream. It is long, so that many streams overlap: five sixths of the interval, which
+/// is the share of the daemon's probes in flight at any time.
 const PACE: &str = "first_token = \"50ms\", token = \"500ms\", tokens = 6";
 const PROBES_FOR_FIVE_IN_FLIGHT: usize = 6;
-/// How many streams `once` is to be asked for, over all of its calls, and the most calls.
+/// Number of streams of `once` over all of its calls, and the maximum number of calls.
 const STREAMS_OF_ONCE: usize = 2000;
 const CALLS_OF_ONCE: usize = 20;
 
-/// A key that the simulator takes, for the configuration and for the environment of the prober.
+/// A key that the simulator accepts, for configuration and environment of the prober.
 pub(crate) const KEY: &str = "api_key = { env = \"BENCH_KEY\" }";
 pub(crate) const VARIABLE: (&str, &str) = ("BENCH_KEY", "sk-0123456789");
 
-/// A directory with what the processes read and write.
+/// A directory with the files of the processes.
 pub(crate) struct Setting<'a> {
     program: &'a Path,
     streams: usize,
@@ -40,12 +41,12 @@ pub(crate) struct Setting<'a> {
 }
 
 impl<'a> Setting<'a> {
-    /// For that many streams at once.
+    /// Creates it for that many concurrent streams.
     pub(crate) fn new(program: &'a Path, streams: usize) -> Result<Self, Box<dyn Error>> {
         Ok(Self { program, streams, directory: tempfile::tempdir()? })
     }
 
-    /// The daemon, at its own pace: its probes spread over the interval.
+    /// Runs the daemon in its own rhythm, with its probes spread over the interval.
     pub(crate) fn daemon(&self, time: Duration) -> Result<Account, Box<dyn Error>> {
         let probes = match self.streams {
             1 => 1,
@@ -75,14 +76,14 @@ impl<'a> Setting<'a> {
                 measured.extend(Measured::read(&fs::read(path)?)?);
             }
         }
-        // Not those of the first interval, when they begin one after the other.
+        // Without those of the first interval, which start one after the other.
         let streams = simulator.end()?;
         let mut account = Account::of(measured, &streams, self.streams, busy)?;
         account.cpu = Some((used.user + used.system) / streams.len() as f64 * 1e3);
         Ok(account)
     }
 
-    /// `once`, which begins all of them as soon as it can, several times.
+    /// Runs `once` several times, which starts all streams as soon as it can.
     pub(crate) fn once(&self) -> Result<Account, Box<dyn Error>> {
         let simulator = self.prepare(self.streams)?;
         let before = (Machine::now()?, Instant::now());
@@ -97,7 +98,7 @@ impl<'a> Setting<'a> {
             measured.extend(Measured::read(&output.stdout)?);
         }
         let busy = busy_since(&before)?;
-        // The first tokens of some come while others still begin, as it has to be: none is left out.
+        // First tokens of some streams arrive while others still start, and all count.
         Account::of(measured, &simulator.end()?, 1, busy)
     }
 
@@ -136,7 +137,7 @@ impl<'a> Setting<'a> {
     }
 }
 
-/// The cores that were busy on average.
+/// Returns the mean number of busy cores.
 fn busy_since((machine, at): &(Machine, Instant)) -> Result<f64, Box<dyn Error>> {
     Ok((Machine::now()?.busy - machine.busy) / at.elapsed().as_secs_f64())
 }

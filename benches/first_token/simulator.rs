@@ -1,4 +1,4 @@
-//! The simulator as a process that prints its record of every request when it is asked to end.
+//! The simulator as a process that prints its record of every request at its end.
 
 use std::{
     error::Error,
@@ -15,24 +15,25 @@ use serde::{Deserialize, Serialize};
 
 use super::process::Running;
 
-/// What the simulator read and wrote, and when: microseconds since its start, all by its own clock.
+/// A request with its times, in microseconds since the start of the simulator, by its own clock.
 #[derive(Debug, Deserialize, Serialize)]
 pub(crate) struct Request {
-    /// The model that is asked for; empty if the request names none.
+    /// Requested model; empty if there is none.
     pub(crate) model: String,
-    /// The query of the path; empty if there is none.
+    /// Query of the path; empty if there is none.
     pub(crate) query: String,
-    /// The connection was taken from the listener.
+    /// Time at which the connection was accepted.
     pub(crate) accepted: f64,
-    /// The whole request was there, which is where scripted pauses begin.
+    /// Time at which the request was complete, from which scripted pauses are measured.
     pub(crate) received: f64,
-    /// Just before the write of the first visible content; `None` if none was written.
+    /// Time just before the write of the first visible content. `None` if there was none.
     pub(crate) first_token: Option<f64>,
-    /// Just before each write.
+    /// Times just before each write.
     pub(crate) writes: Vec<f64>,
 }
 
-/// The child's side: simulates until standard input ends, then prints its record, a request a line.
+/// Runs the child: simulates until standard input ends, then prints its record, one request per
+/// line.
 pub(crate) fn serve(scenario: &Path) -> Result<(), Box<dyn Error>> {
     let began = Instant::now();
     let scenario = Scenario::parse(&fs::read_to_string(scenario)?)?;
@@ -63,13 +64,13 @@ impl Request {
         })
     }
 
-    /// The simulator's own time to the first token, in microseconds.
+    /// Returns the simulator's own time to first token in microseconds.
     pub(crate) fn time_to_first_token(&self) -> Option<f64> {
         Some(self.first_token? - self.received)
     }
 }
 
-/// The parent's side.
+/// The child as the parent sees it.
 pub(crate) struct Beside {
     running: Running,
     printed: BufReader<ChildStdout>,
@@ -77,7 +78,7 @@ pub(crate) struct Beside {
 }
 
 impl Beside {
-    /// Starts this program as the simulator, by `chrt` or `nice` if such a command is given.
+    /// Starts this program as the simulator, with `chrt` or `nice` if such a command is given.
     pub(crate) fn start(scenario: &Path, priority: &[&str]) -> Result<Self, Box<dyn Error>> {
         let program = std::env::current_exe()?;
         let mut command = match priority {
@@ -99,7 +100,7 @@ impl Beside {
         Ok(Self { address: address.trim().parse()?, printed, running })
     }
 
-    /// Its record, in the order in which requests came.
+    /// Returns its record, in the order of the requests.
     pub(crate) fn end(mut self) -> Result<Vec<Request>, Box<dyn Error>> {
         drop(self.running.child().stdin.take());
         self.printed.lines().map(|line| Ok(serde_json::from_str(&line?)?)).collect()

@@ -1,8 +1,8 @@
-//! What is printed, and which of it is a promise.
+//! The printed table, and the guarantees among its figures.
 
 use super::account::{Account, quantile};
 
-/// The aims, in milliseconds, of the median and of the 99th percentile.
+/// Aims in milliseconds for median and 99th percentile.
 const AIMS: [f64; 2] = [1.0, 5.0];
 
 pub(crate) fn head() {
@@ -12,7 +12,7 @@ pub(crate) fn head() {
     );
 }
 
-/// Prints a row; the value is how many promises it breaks.
+/// Prints a row. Returns the number of broken guarantees.
 pub(crate) fn row(by: &str, wanted: usize, account: &Account) -> usize {
     let Account { errors, bias, most_in_flight, unmatched, failed, busy, cpu } = account;
     let [min, p50, p90, p99, max] = [0.0, 0.5, 0.9, 0.99, 1.0].map(|share| quantile(errors, share));
@@ -23,7 +23,7 @@ pub(crate) fn row(by: &str, wanted: usize, account: &Account) -> usize {
         errors.len(),
         cpu.map_or_else(|| "-".to_owned(), |cpu| format!("{cpu:.3}")),
     );
-    // What is seen before it was written is no measurement.
+    // A token seen before it was written is no measurement.
     let promises = [
         ("streams that only one side knows", *unmatched),
         ("runs that failed", *failed),

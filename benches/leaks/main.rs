@@ -1,12 +1,13 @@
-//! The benchmark of leaks: what is open before and after ten thousand failing runs of each kind.
+//! The benchmark of leaks: open resources before and after ten thousand failed runs of each kind.
 //!
-//! `cargo bench --bench leaks` runs the cases of `tests/it/path_leaks.rs`, with more runs and in a release build.
+//! `cargo bench --bench leaks` runs the cases of `tests/it/path_leaks.rs`, with more runs and in a
+//! release build.
 
 #![expect(unreachable_pub, reason = "the harness is shared with the integration tests")]
 #![expect(clippy::unwrap_used, reason = "a benchmark that panics has failed")]
 
 #[path = "../../tests/it/harness/mod.rs"]
-#[expect(dead_code, reason = "the integration tests ask for more of it")]
+#[expect(dead_code, reason = "the integration tests use the rest")]
 mod harness;
 #[path = "../../tests/it/path_leaks.rs"]
 #[allow(dead_code, reason = "its tests are for the integration tests")]
@@ -21,7 +22,7 @@ use clap::Parser;
 
 use self::path_leaks::Kind;
 
-/// Lets runs fail in every way, and prints what the daemon has open before and after.
+/// Makes runs fail in every way, and prints the daemon's open resources before and after.
 #[derive(Debug, Parser)]
 struct Arguments {
     /// Failing runs of each kind
@@ -35,7 +36,7 @@ struct Arguments {
     bench: bool,
 }
 
-/// Probes of each kind, each of which runs once a second.
+/// Number of probes of each kind, each with an interval of a second.
 const PROBES: u32 = 500;
 
 fn main() -> ExitCode {
@@ -66,7 +67,7 @@ fn main() -> ExitCode {
         if !made.name.contains(&kind) || !path_leaks::is_possible(&made) {
             continue;
         }
-        // A kind that leaks panics in the harness, which says what is open.
+        // The harness panics if a kind leaks, and reports what is open.
         let measure = AssertUnwindSafe(|| path_leaks::measure(&made, runs.into(), PROBES));
         if let Ok([before, after]) = catch_unwind(measure) {
             println!("| {} | {before} | {after} |", made.name);

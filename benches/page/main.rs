@@ -1,18 +1,18 @@
-//! The benchmark of the pages: how long they take and how large they are with a thousand probes, and what a reader costs
-//! the probes.
+//! The benchmark of the pages: duration and size with a thousand probes, and the effect of a reader
+//! on the probes.
 //!
-//! `cargo bench --bench page [-- --seconds N]` runs the daemon and the simulator as processes of their own, a tenth of
-//! whose answers are failures, waits until the memory that pages are rendered from is full, and asks. It fails where a page
-//! is larger than promised; figures of time are printed beside their aim, for the reader to judge.
+//! `cargo bench --bench page [-- --seconds N]` runs the daemon and the simulator as processes, with
+//! a tenth of failures, and waits until the history is full. It fails if a page exceeds its
+//! guaranteed size; figures of time are printed with their aims.
 
 #[path = "../thousand/page.rs"]
-#[expect(dead_code, reason = "what a page of metrics comes to only the other benchmark asks for")]
+#[expect(dead_code, reason = "another benchmark uses the rest")]
 mod page;
 #[path = "../thousand/process.rs"]
-#[expect(dead_code, reason = "some of it only the other benchmark asks for")]
+#[expect(dead_code, reason = "another benchmark uses the rest")]
 mod process;
 #[path = "../thousand/setting.rs"]
-#[expect(dead_code, reason = "records and https are the other benchmark's")]
+#[expect(dead_code, reason = "another benchmark uses records and HTTPS")]
 mod setting;
 
 use std::{
@@ -53,17 +53,17 @@ struct Arguments {
     bench: bool,
 }
 
-/// Runs fail now and then, so that no strip is a single line and the page has troubles to tell.
+/// Occasional failures, so that strips are varied and the page lists problems.
 const SCENARIO: &str = "seed = 8\n[[rule]]\npath = \"/health\"\nprobability = 0.1\nfault = \"unavailable\"\n";
 
-/// What a page may take: seconds, and bytes where it is compressed.
+/// Aim for a page in seconds, and guaranteed size of a compressed one in bytes.
 const AIM_SECONDS: f64 = 0.1;
-const MOST_BYTES: usize = 300_000;
+const MAX_BYTES: usize = 300_000;
 
-/// How often each page is asked for, and how long apart: no two answers are of one rendering.
+/// Number of requests of each page, and the time between them, in which it is rendered again.
 const SAMPLES: u32 = 10;
 const APART: Duration = Duration::from_millis(700);
-/// How long apart a reader asks.
+/// Interval of a reader.
 const READER: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
@@ -85,7 +85,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// The value is whether all pages are as small as promised.
+/// Returns whether all pages are within their guaranteed size.
 fn run(arguments: &Arguments) -> Result<bool, Box<dyn Error>> {
     println!("machine: {}", process::machine_name()?);
     let mut setting = Setting::start(&arguments.program, arguments.probes, Scheme::Http, Some(SCENARIO))?;
@@ -119,7 +119,7 @@ fn run(arguments: &Arguments) -> Result<bool, Box<dyn Error>> {
     Ok(small)
 }
 
-/// The value is whether the page is as small as promised, where that is so.
+/// Returns whether the page is within its guaranteed size, if it has one.
 fn page_row(address: SocketAddr, path: &str, compressed: bool) -> Result<bool, Box<dyn Error>> {
     let mut samples = Vec::new();
     for _ in 0..SAMPLES {
@@ -131,7 +131,7 @@ fn page_row(address: SocketAddr, path: &str, compressed: bool) -> Result<bool, B
     let (worst, _) = samples[samples.len() - 1];
     let bytes = samples.iter().map(|(_, bytes)| *bytes).max().unwrap_or_default();
     let name = format!("{path}{}", if compressed { ", gzip" } else { "" });
-    let large = compressed && bytes > MOST_BYTES;
+    let large = compressed && bytes > MAX_BYTES;
     let milliseconds = |duration: Duration| duration.as_secs_f64() * 1e3;
     println!(
         "{name:<28} {:>10.1} {:>10.1} {bytes:>10}{}{}",
@@ -143,7 +143,7 @@ fn page_row(address: SocketAddr, path: &str, compressed: bool) -> Result<bool, B
     Ok(!large)
 }
 
-/// How long a page takes from the connection to the last byte, and how long its body is.
+/// Returns the duration of a request from connection to last byte, and the size of the body.
 fn fetch(address: SocketAddr, path: &str, compressed: bool) -> Result<(Duration, usize), Box<dyn Error>> {
     let begin = Instant::now();
     let mut stream = TcpStream::connect(address)?;
@@ -166,15 +166,15 @@ fn fetch(address: SocketAddr, path: &str, compressed: bool) -> Result<(Duration,
     Ok((took, response.len() - head - 4))
 }
 
-/// What the daemon has counted so far.
+/// The daemon's counters.
 struct Counted {
     runs: f64,
     lag: f64,
     within: f64,
-    /// Of successes: how many, and how long together.
+    /// Number and total duration of successful runs.
     successes: f64,
     seconds: f64,
-    /// Seconds of the processor that the thread which times probes has used, and the listener's.
+    /// Processor seconds of the scheduling thread, and of the listener's.
     probes: f64,
     server: f64,
     at: Instant,
@@ -202,7 +202,7 @@ impl Counted {
     }
 }
 
-/// Some seconds with or without somebody who reads the status page once a second.
+/// Measures for some seconds with or without a reader that requests the status page once a second.
 fn turn(setting: &mut Setting, reader: bool, length: Duration) -> Result<(), Box<dyn Error>> {
     let first = Counted::now(setting)?;
     let end = first.at + length;

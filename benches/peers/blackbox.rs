@@ -1,4 +1,5 @@
-//! The peer: prometheus-blackbox-exporter, and its Prometheus, which asks at a steady pace.
+//! The peer: prometheus-blackbox-exporter, and a client that takes the place of Prometheus with
+//! steady requests.
 
 use std::{
     error::Error,
@@ -19,21 +20,21 @@ use super::{page, process::Running};
 
 const PROGRAM: &str = "prometheus-blackbox-exporter";
 
-/// One that runs.
+/// A running exporter.
 pub(crate) struct Blackbox {
     pub(crate) running: Running,
     address: SocketAddr,
 }
 
 impl Blackbox {
-    /// What it calls itself; `None`: it is not installed.
+    /// Returns its version. Returns `None` if it is not installed.
     pub(crate) fn version() -> Option<String> {
         let output = Command::new(PROGRAM).arg("--version").output().ok()?;
         let text = [output.stdout, output.stderr].concat();
         Some(String::from_utf8_lossy(&text).lines().next()?.split(" (").next()?.to_owned())
     }
 
-    /// Starts it; it trusts that certificate, if there is one.
+    /// Starts it, with that certificate as trusted root if there is one.
     pub(crate) fn start(directory: &Path, ca_file: Option<&Path>) -> Result<Self, Box<dyn Error>> {
         let configuration = directory.join("blackbox.yml");
         let tls = ca_file.map_or_else(String::new, |ca_file| {
@@ -66,8 +67,8 @@ impl Blackbox {
         Ok(blackbox)
     }
 
-    /// Asks for a probe of each target at its time, by that module of its configuration. Returns the measured durations
-    /// in milliseconds, in the order of the targets.
+    /// Requests a probe of each target at its time, with that module. Returns the measured
+    /// durations in milliseconds, in the order of the targets.
     pub(crate) fn ask(
         &self,
         module: &str,
@@ -95,14 +96,14 @@ impl Blackbox {
     }
 }
 
-/// Returns the settings of a client that speaks plain HTTP only, which reqwest requires all the same.
+/// Returns the TLS settings that reqwest requires even for plain HTTP.
 fn no_tls() -> Result<ClientConfig, rustls::Error> {
     let provider = Arc::new(aws_lc_rs::default_provider());
     let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
     Ok(builder.with_root_certificates(RootCertStore::empty()).with_no_client_auth())
 }
 
-/// In milliseconds; `None`: the probe failed.
+/// Returns the duration in milliseconds. Returns `None` if the probe failed.
 fn duration(page: &str) -> Option<f64> {
     let value = |name| page.lines().find_map(|line| line.strip_prefix(name)?.trim().parse::<f64>().ok());
     value("probe_success ").filter(|success| *success > 0.5)?;

@@ -1,4 +1,4 @@
-//! The daemon alone: how fast it can go, what a scrape, a start and a reload take, and how large it is.
+//! The daemon alone: maximum rate, duration of scrape, start and reload, and size.
 
 use std::{
     error::Error,
@@ -10,9 +10,9 @@ use std::{
 
 use super::{Bench, Manner, account::quantile, cpu, mebibytes, ours::Ours, page::Page};
 
-/// Runs a second, the last of them more than two cores can do beside the server.
+/// Runs per second, the last of them more than two cores can do together with the server.
 const RATES: [u32; 5] = [100, 1_000, 2_000, 4_000, 8_000];
-/// How often a start, a scrape and a reload are repeated.
+/// Number of repetitions of start, scrape and reload.
 const TIMES: usize = 11;
 
 pub(crate) fn print(bench: &mut Bench<'_>) -> Result<(), Box<dyn Error>> {
@@ -27,7 +27,7 @@ pub(crate) fn print(bench: &mut Bench<'_>) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// What the daemon itself says of its runs so far.
+/// The daemon's own counters of its runs.
 struct Told {
     at: Instant,
     cpu: f64,
@@ -50,8 +50,8 @@ impl Told {
         Ok(Self { at, cpu, lag, runs, skipped })
     }
 
-    /// Past `before`: a page is given again until four times its rendering have passed, which a busy machine makes long,
-    /// and between two of one page there would be no runs.
+    /// Returns counters later than `before`. A page is cached for four times its rendering time,
+    /// which is long on a busy machine, and two reads of one page would show no runs.
     fn renewed(ours: &Ours, before: &Self) -> Result<Self, Box<dyn Error>> {
         let begin = Instant::now();
         loop {
@@ -68,7 +68,8 @@ impl Told {
         }
     }
 
-    /// The least bound of the lag's histogram, in milliseconds, that holds that share of the runs since then.
+    /// Returns the smallest bound of the lag's histogram, in milliseconds, that covers that share
+    /// of the runs since then.
     fn lag(&self, since: &Self, share: f64) -> f64 {
         let new: Vec<_> =
             self.lag.iter().zip(&since.lag).map(|(now, then)| (now.0, now.1 - then.1)).collect();
@@ -128,7 +129,7 @@ fn rest(bench: &mut Bench<'_>, probes: u32) -> Result<(), Box<dyn Error>> {
     for (name, gzip) in [("plain", false), ("gzip", true)] {
         let (mut bytes, mut times, mut used) = (0, Vec::new(), 0.0);
         for _ in 0..TIMES {
-            // A page that somebody else has just been given would be given again.
+            // A page rendered for another reader would be cached.
             thread::sleep(Duration::from_millis(400));
             let start = cpu(id)?;
             let (length, time) = ours.scrape(gzip)?;
@@ -176,7 +177,7 @@ fn rest(bench: &mut Bench<'_>, probes: u32) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Where `packaging/release` has made one.
+/// Prints the size of the package that `packaging/release` has built.
 fn package() {
     let Ok(files) = fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("target/release-files")) else {
         println!("package: not made; packaging/release makes it");

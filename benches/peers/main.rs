@@ -1,11 +1,12 @@
-//! The benchmark against peers and limits: the daemon beside `blackbox_exporter` and a bare loop, then alone.
+//! The benchmark against peers and limits: the daemon, `blackbox_exporter` and a bare loop in
+//! comparison, then the daemon alone.
 //!
-//! `cargo bench --bench peers` needs prometheus-blackbox-exporter for its first part. Everybody probes the same server,
-//! which keeps its own account; CPU and memory are read from /proc, the same way for all; they take turns, so that what
-//! else the machine does hits all alike.
+//! `cargo bench --bench peers` needs prometheus-blackbox-exporter for its first part. All probe the
+//! same server, which keeps its own counts; CPU and memory are read from /proc for all alike; they
+//! take turns, so that other load of the machine affects all alike.
 
 #[path = "../thousand/account.rs"]
-#[expect(dead_code, reason = "the grid is the other benchmark's to judge")]
+#[expect(dead_code, reason = "another benchmark checks the slots")]
 mod account;
 #[path = "../thousand/bare.rs"]
 mod bare;
@@ -13,10 +14,10 @@ mod blackbox;
 mod limits;
 mod ours;
 #[path = "../thousand/page.rs"]
-#[expect(dead_code, reason = "a page's length only the other benchmark asks for")]
+#[expect(dead_code, reason = "another benchmark uses the length of a page")]
 mod page;
 #[path = "../thousand/process.rs"]
-#[expect(dead_code, reason = "some of it only the other benchmark asks for")]
+#[expect(dead_code, reason = "another benchmark uses the rest")]
 mod process;
 mod server;
 mod table;
@@ -40,7 +41,7 @@ use self::{
     table::Table,
 };
 
-/// Compares the daemon with `blackbox_exporter` and a bare loop, then looks for its limits.
+/// Compares the daemon with `blackbox_exporter` and a bare loop, then measures its limits.
 #[derive(Debug, Parser)]
 struct Arguments {
     /// How long everybody is measured, in turns that are half as long where CPU is counted
@@ -57,23 +58,24 @@ struct Arguments {
     bench: bool,
 }
 
-/// What a probe does.
+/// Kind of a probe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Manner {
     Http,
-    /// A full handshake each time, the same one for everybody.
+    /// A full handshake each time, the same for all.
     Https,
-    /// With a post-quantum key exchange for those who offer it, which the peer of Debian 12 does not.
+    /// With a post-quantum key exchange for clients that offer it, which the peer of Debian 12 does
+    /// not.
     HttpsPq,
-    /// Connects, and sends nothing: `tcp` of `blackbox_exporter`.
+    /// Connects without sending a request: `tcp` of `blackbox_exporter`.
     Network,
 }
 
-/// How long the server waits before it answers, where a number in flight is wanted.
+/// Delay of the server's answers, to reach a number of probes in flight.
 const HOLD: Duration = Duration::from_millis(20);
-/// Turns of everybody.
+/// Number of turns of each program.
 const TURNS: usize = 4;
-/// Runs a second that make one and eight in flight on average with that wait.
+/// Probes per second that result in one and in eight in flight on average with that delay.
 const RATES: [(u32, u32); 2] = [(1, 50), (8, 400)];
 
 fn main() -> ExitCode {
@@ -120,19 +122,19 @@ fn measure(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// What every measurement needs.
+/// Common parameters of the measurements.
 pub(crate) struct Bench<'a> {
     pub(crate) server: Server,
     pub(crate) ca_file: PathBuf,
     pub(crate) directory: &'a Path,
     pub(crate) program: &'a Path,
     pub(crate) seconds: u32,
-    /// Filled on the way.
+    /// Filled during the benchmark.
     pub(crate) table: Table,
 }
 
-/// CPU-seconds for each 1,000 probes, as the server counts them: of the turn that took the least, since whatever else the
-/// machine does only adds to it.
+/// CPU seconds per 1,000 probes, as counted by the server, of the turn with the minimum, because
+/// other load of the machine only adds to it.
 #[derive(Clone, Copy)]
 struct Cost(f64);
 
@@ -154,7 +156,7 @@ impl Bench<'_> {
         Load { program: self.program, ca_file: &self.ca_file, manner, target, probes, interval: "1s" }
     }
 
-    /// CPU of everybody, in turns.
+    /// Measures the CPU time of all programs, in turns.
     fn costs(&mut self) -> Result<(), Box<dyn Error>> {
         println!("## CPU-seconds per 1,000 probes, our records and a scrape a turn included");
         println!(
@@ -197,7 +199,7 @@ impl Bench<'_> {
         Ok(())
     }
 
-    /// Only eight in flight have aims, and `network` has none.
+    /// Compares with the aims, which exist for eight in flight only, and not for `network`.
     fn judge(&mut self, name: &str, in_flight: u32, of_peer: f64, of_bare: f64) {
         let aim = match (name, in_flight) {
             ("http", 8) => 0.15,
@@ -211,7 +213,7 @@ impl Bench<'_> {
 
     fn our_cost(&mut self, cost: &mut Cost, manner: Manner, rate: u32) -> Result<(), Box<dyn Error>> {
         let ours = Ours::start(&self.load(manner, rate))?;
-        // Past the start and its first interval.
+        // After the start and its first interval.
         thread::sleep(Duration::from_millis(1_200));
         self.server.take()?;
         let before = cpu(ours.running.id())?;
@@ -233,7 +235,7 @@ impl Bench<'_> {
         Ok(())
     }
 
-    /// Asks the peer for so many probes a second.
+    /// Lets the peer make that many probes per second.
     fn ask(
         &self,
         blackbox: &Blackbox,
@@ -261,12 +263,12 @@ impl Bench<'_> {
         Ok(())
     }
 
-    /// How long a turn takes, in seconds.
+    /// Returns the duration of a turn in seconds.
     fn turn(&self) -> u32 {
         self.seconds.div_ceil(2)
     }
 
-    /// What is not measured has its row all the same.
+    /// Adds rows for what cannot be measured.
     fn without_peer(&mut self) {
         println!("SKIPPED: the peer, since prometheus-blackbox-exporter is not installed\n");
         for name in ["http", "https"] {
@@ -274,7 +276,7 @@ impl Bench<'_> {
         }
     }
 
-    /// Resident memory of the peer, whose targets are Prometheus' and not its own.
+    /// Measures the resident memory of the peer, whose targets are kept by Prometheus.
     fn memory_of_peer(&mut self) -> Result<(), Box<dyn Error>> {
         self.server.hold(Duration::ZERO)?;
         let blackbox = Blackbox::start(self.directory, Some(&self.ca_file))?;
@@ -289,7 +291,7 @@ impl Bench<'_> {
 }
 
 impl Bench<'_> {
-    /// The benchmark of the first token, which has a simulator and a table of its own.
+    /// Runs the benchmark of the first token, which has a simulator and a table of its own.
     fn first_token(&mut self) -> Result<(), Box<dyn Error>> {
         let cargo =
             std::env::var_os("CARGO").ok_or("CARGO is not set: run it by cargo bench --bench peers")?;
@@ -304,7 +306,7 @@ impl Bench<'_> {
             for streams in ["1", "100", "400"] {
                 let row = text.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
                 let row = row.filter(|row| row.len() > 6).find(|row| row[..2] == [by, streams]);
-                // Of by, at once, in flight, n, bias, min and p50.
+                // Columns: by, at once, in flight, n, bias, min and p50.
                 let median = row.and_then(|row| row[6].parse().ok()).unwrap_or(f64::NAN);
                 let what = format!("first-token error, {streams} at once, {by}, median");
                 self.table.at_most(&what, median, 1.0, "ms");
@@ -314,7 +316,7 @@ impl Bench<'_> {
     }
 }
 
-/// Seconds of CPU that the threads of a process have used, to the nanosecond. Neither program's threads end meanwhile.
+/// Returns the CPU seconds that the threads of a process have used. No thread ends meanwhile.
 pub(crate) fn cpu(id: u32) -> Result<f64, Box<dyn Error>> {
     let mut nanoseconds = 0.0;
     for task in fs::read_dir(format!("/proc/{id}/task"))? {
@@ -324,7 +326,7 @@ pub(crate) fn cpu(id: u32) -> Result<f64, Box<dyn Error>> {
     Ok(nanoseconds / 1e9)
 }
 
-/// What a process has resident.
+/// Returns the resident memory of a process.
 pub(crate) fn mebibytes(id: u32) -> Result<f64, Box<dyn Error>> {
     Ok(Usage::of(id)?.resident as f64 / f64::from(1 << 20))
 }

@@ -1,4 +1,4 @@
-//! The daemon, with as many probes as are needed, each once a second or as long apart as is asked for.
+//! The daemon, with the required number of probes and interval, by default one second.
 
 use std::{
     error::Error,
@@ -16,20 +16,20 @@ use tempfile::TempDir;
 
 use super::{Manner, page, process::Running};
 
-/// Over how many providers the probes are spread.
+/// Number of providers that the probes are spread over.
 const PROVIDERS: u32 = 10;
 
-/// One that runs.
+/// A running daemon.
 pub(crate) struct Ours {
-    // Before the directory that it writes to.
+    // Dropped before the directory that it writes to.
     pub(crate) running: Running,
     pub(crate) address: SocketAddr,
-    /// From the start of the process to READY.
+    /// Time from the start of the process to READY.
     pub(crate) ready_after: Duration,
     _directory: TempDir,
 }
 
-/// What is to be run.
+/// Probes to run.
 #[derive(Clone, Copy)]
 pub(crate) struct Load<'a> {
     pub(crate) program: &'a Path,
@@ -61,14 +61,14 @@ impl Ours {
         Ok(Self { running, address, ready_after: begin.elapsed(), _directory: directory })
     }
 
-    /// How many bytes `/metrics` has and how long it takes, compressed or not.
+    /// Returns the size of `/metrics` in bytes and its duration, compressed or not.
     pub(crate) fn scrape(&self, gzip: bool) -> Result<(usize, Duration), Box<dyn Error>> {
         let encoding = if gzip { "Accept-Encoding: gzip\r\n" } else { "" };
         let answer = self.ask(&format!("GET /metrics HTTP/1.1\r\n{encoding}"))?;
         Ok((answer.0.len(), answer.1))
     }
 
-    /// How long a reload takes.
+    /// Returns the duration of a reload.
     pub(crate) fn reload(&self) -> Result<Duration, Box<dyn Error>> {
         let (answer, elapsed) = self.ask("POST /-/reload HTTP/1.1\r\nContent-Length: 0\r\n")?;
         if answer.starts_with(b"HTTP/1.1 200 ") { Ok(elapsed) } else { Err("the reload failed".into()) }

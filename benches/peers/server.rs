@@ -1,4 +1,4 @@
-//! The server that everybody probes: a process of its own, which counts its connections.
+//! The probed server: a process that counts its connections.
 
 use std::{
     error::Error,
@@ -29,7 +29,7 @@ use super::process::Running;
 
 const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 15\r\nConnection: close\r\n\r\n{\"status\":\"ok\"}";
 
-/// What the threads of the server share.
+/// State shared by the threads of the server.
 #[derive(Default)]
 struct Shared {
     /// Microseconds to wait before each answer.
@@ -38,7 +38,8 @@ struct Shared {
     served: AtomicU64,
 }
 
-/// The child's side: serves until standard input ends; `hold MICROSECONDS` and `take` are its commands.
+/// Runs the child: serves until standard input ends, with the commands `hold MICROSECONDS` and
+/// `take`.
 pub(crate) fn serve(ca_file: &Path) -> Result<(), Box<dyn Error>> {
     let made = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()])?;
     fs::write(ca_file, made.cert.pem())?;
@@ -79,7 +80,7 @@ fn tls(provider: CryptoProvider, made: &CertifiedKey<KeyPair>) -> Result<Arc<Ser
 fn accept(listener: &TcpListener, shared: &Arc<Shared>, tls: Option<&Arc<ServerConfig>>) {
     for stream in listener.incoming().flatten() {
         let (shared, tls) = (Arc::clone(shared), tls.cloned());
-        // A client that breaks a connection off sees it itself; `network` sends no request.
+        // A client notices a broken connection itself; `network` sends no request.
         thread::spawn(move || {
             let _ = answer(stream, &shared, tls);
             shared.served.fetch_add(1, Ordering::Relaxed);
@@ -116,15 +117,15 @@ fn exchange(stream: &mut (impl Read + Write), shared: &Shared) -> io::Result<()>
     stream.flush()
 }
 
-/// The server, from outside.
+/// The server as the parent sees it.
 pub(crate) struct Server {
     _running: Running,
     orders: ChildStdin,
     answers: BufReader<ChildStdout>,
     pub(crate) plain: SocketAddr,
-    /// Without a post-quantum key exchange, which not everybody knows: the same handshake for all.
+    /// Address without post-quantum key exchange, so that the handshake is the same for all.
     pub(crate) tls: SocketAddr,
-    /// With one, for those who offer it.
+    /// Address with post-quantum key exchange, for clients that offer it.
     pub(crate) post_quantum: SocketAddr,
 }
 
@@ -145,7 +146,7 @@ impl Server {
         Ok(Self { _running: running, orders, answers, plain, tls, post_quantum })
     }
 
-    /// From now on it waits that long before each answer.
+    /// Sets the delay of later answers.
     pub(crate) fn hold(&mut self, hold: Duration) -> io::Result<()> {
         writeln!(self.orders, "hold {}", hold.as_micros())
     }

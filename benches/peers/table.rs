@@ -1,4 +1,4 @@
-//! The figures beside their aims, in one table that BENCHMARKS.md can take as it is.
+//! Figures and aims in a table for BENCHMARKS.md.
 
 /// One row for each aim that was measured, in the order of the measurements.
 #[derive(Default)]
@@ -7,7 +7,8 @@ pub(crate) struct Table {
 }
 
 impl Table {
-    /// A figure, and what it has to be under or equal to. A figure that is not a number was not measured, and misses.
+    /// Adds a figure and its upper limit. A figure that is not a number was not measured, and
+    /// misses.
     pub(crate) fn at_most(&mut self, what: &str, figure: f64, aim: f64, unit: &str) {
         let word = if figure <= aim { "met" } else { "**missed**" };
         let figure = if figure.is_nan() { "not measured".to_owned() } else { format!("{figure:.2} {unit}") };

@@ -1,4 +1,4 @@
-//! What became of each due time, from the records and the grid that the schedule promises.
+//! Accounts for each slot, from the records and the documented schedule.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -14,52 +14,53 @@ use serde::Deserialize;
 
 use super::page::Page;
 
-/// Of every probe.
+/// Interval of every probe.
 const INTERVAL: Duration = Duration::from_secs(1);
-/// By how much a run may start after its due time: a quarter of the interval, else it has to be skipped.
+/// Maximum delay of a start after its slot: a quarter of the interval. A later run must be skipped.
 const LATENESS: Duration = Duration::from_millis(250);
-/// By how much a record may miss that all the same: it tells milliseconds, the wall clock may be slewed while the
-/// schedule follows the monotonic one, and a busy machine may stop a thread between two looks at the clock.
+/// Tolerance for a record: it has milliseconds, the wall clock may be slewed while the schedule
+/// follows the monotonic one, and a busy machine may suspend a thread between two readings of the
+/// clock.
 const TOLERANCE: Duration = Duration::from_millis(100);
-/// A second record of the same moment would be an overlap; less than this is rounding.
+/// A second record of the same time would be an overlap; smaller differences are rounding.
 const ROUNDING: Duration = Duration::from_millis(1);
 
-/// What the records say.
+/// Result of the account.
 #[derive(Debug, Default)]
 pub(crate) struct Account {
-    /// Runs on record, from the start to the stop.
+    /// Recorded runs, from the start to the stop.
     pub(crate) records: u64,
-    /// Of these, those that began between the first look and the last.
+    /// Of these, runs that began between the first sample and the last.
     pub(crate) begun: u64,
     /// Bytes of all records.
     pub(crate) record_bytes: u64,
-    /// Runs that failed, by reason.
+    /// Failed runs by reason.
     pub(crate) failures: BTreeMap<String, u64>,
-    /// Due times between the first look and the last that must be over by the last scrape.
+    /// Slots between the first sample and the last that must be over by the last scrape.
     pub(crate) due: u64,
-    /// Of these, those with a run.
+    /// Of these, slots with a run.
     pub(crate) runs: u64,
-    /// Of these, those without a run that no counter of skipped runs explains.
+    /// Of these, slots without a run or a counted skip.
     pub(crate) lost: u64,
-    /// Runs counted as skipped for which there is no due time without a run, from the very start on.
+    /// Counted skips without a slot that has no run, since the start.
     pub(crate) overcounted: u64,
-    /// Due times with more than one run.
+    /// Slots with more than one run.
     pub(crate) doubled: u64,
-    /// Runs that began before the one before them, of the same probe, had ended.
+    /// Runs that began before the previous run of the same probe had ended.
     pub(crate) overlaps: u64,
-    /// The most runs in flight at a time, all probes.
+    /// Maximum number of runs in flight, of all probes.
     pub(crate) most_in_flight: usize,
-    /// Milliseconds from the due time to the start of each run, in ascending order.
+    /// Milliseconds from the slot to the start of each run, in ascending order.
     pub(crate) deviations: Vec<f64>,
-    /// The medians of the first and of the last tenth of the runs: their difference is the drift.
+    /// Medians of the first and of the last tenth of the runs, whose difference is the drift.
     pub(crate) drift: [f64; 2],
-    /// Runs further from their due time than promised.
+    /// Runs further from their slot than guaranteed.
     pub(crate) off_grid: u64,
-    /// How long runs took, in milliseconds, in ascending order.
+    /// Durations of runs in milliseconds, in ascending order.
     pub(crate) durations: Vec<f64>,
 }
 
-/// What is read of a record.
+/// Members read from a record.
 #[derive(Deserialize)]
 struct Line {
     time: String,
@@ -76,8 +77,8 @@ struct Run {
 }
 
 impl Account {
-    /// Reads the records of a daemon that was started and ready at these times, and has stopped after `page` was asked
-    /// for at `asked`.
+    /// Reads the records of a daemon that was started and ready at these times, and stopped after
+    /// `page` was requested at `asked`.
     pub(crate) fn of(
         logs: &Path,
         probes: &[String],
@@ -93,7 +94,7 @@ impl Account {
         for probe in probes {
             let grid = Grid::of(probe);
             let runs = by_probe.remove(probe).unwrap_or_default();
-            // What was due in the last interval before the scrape may have been under way.
+            // A run in the last interval before the scrape may have been in progress.
             let owed = grid.first_from(looks.start)..grid.first_from(nanoseconds(asked - INTERVAL));
             let mut numbers = Vec::with_capacity(runs.len());
             for run in &runs {
@@ -122,11 +123,11 @@ impl Account {
         Ok(account)
     }
 
-    /// The runs of each probe in the order of their starts.
+    /// Returns the runs of each probe in the order of their starts.
     fn read(&mut self, logs: &Path) -> Result<HashMap<String, Vec<Run>>, Box<dyn Error>> {
         let mut by_probe: HashMap<String, Vec<Run>> = HashMap::new();
         let mut marks = Vec::new();
-        // More than one where midnight is in between.
+        // More than one if midnight is in between.
         for file in fs::read_dir(logs)? {
             let path = file?.path();
             if !path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("results.jsonl")) {
@@ -155,7 +156,7 @@ impl Account {
         Ok(by_probe)
     }
 
-    /// Takes in the start and the deviation in nanoseconds of every run.
+    /// Adds start and deviation of every run, in nanoseconds.
     fn judge(&mut self, mut deviations: Vec<(u64, i64)>) {
         deviations.sort_unstable();
         let allowed = -signed(TOLERANCE)..=signed(LATENESS + TOLERANCE);
@@ -170,7 +171,7 @@ impl Account {
     }
 }
 
-/// The value below which that share of the values is; they are in ascending order. Zero where there are none.
+/// Returns the value below which that share of the ascending values is. Zero without values.
 pub(crate) fn quantile(sorted: &[f64], share: f64) -> f64 {
     let last = sorted.len().saturating_sub(1);
     sorted.get((last as f64 * share).round() as usize).copied().unwrap_or_default()
@@ -185,9 +186,9 @@ fn overlap(first: Run, second: Run) -> bool {
     second.started + nanoseconds_of(ROUNDING) < first.ended
 }
 
-/// From moments at which one begins (1) or ends (-1).
+/// Returns the maximum of a sum, from times of increments (1) and decrements (-1).
 fn most_at_a_time(mut marks: Vec<(u64, i32)>) -> usize {
-    // An end comes before a start of the same moment.
+    // An end comes before a start at the same time.
     marks.sort_unstable();
     let (mut now, mut most) = (0, 0);
     for (_, change) in marks {
@@ -197,8 +198,8 @@ fn most_at_a_time(mut marks: Vec<(u64, i32)>) -> usize {
     usize::try_from(most).unwrap_or_default()
 }
 
-/// The due times of a probe, computed anew from what `src/schedule/plan.rs` documents: run k is due at
-/// offset + k × interval since the Unix epoch.
+/// Slots of a probe, computed independently from the documentation in `src/schedule/plan.rs`: slot
+/// k is due at offset + k × interval since the Unix epoch.
 struct Grid {
     offset: u64,
 }
@@ -208,12 +209,12 @@ impl Grid {
         Self { offset: hash(probe) % nanoseconds_of(INTERVAL) }
     }
 
-    /// The first run that is due at or after a moment.
+    /// Returns the first slot at or after a time.
     fn first_from(&self, moment: u64) -> u64 {
         (moment - self.offset).div_ceil(nanoseconds_of(INTERVAL))
     }
 
-    /// The run that is due closest to a moment, and the moment's distance from it.
+    /// Returns the slot closest to a time, and the time's distance from it.
     fn nearest(&self, moment: u64) -> (u64, i64) {
         let interval = nanoseconds_of(INTERVAL);
         let number = (moment - self.offset + interval / 2) / interval;
@@ -231,7 +232,7 @@ fn hash(name: &str) -> u64 {
     mixed ^ (mixed >> 33)
 }
 
-/// The worked example of the documentation.
+/// Checks the documented example.
 fn check_hash() -> Result<(), &'static str> {
     match hash("langmart-health") {
         3_765_831_937_574_976_198 => Ok(()),

@@ -1,4 +1,5 @@
-//! The yardstick: the same requests at the same pace by reqwest alone, without schedule, phases, verdict, metrics and
+//! The baseline: the same requests at the same rate with reqwest alone, without schedule, phases,
+//! verdict, metrics and records.
 //! records.
 
 use std::{
@@ -20,18 +21,18 @@ use tokio::time::sleep_until;
 
 use super::process::Usage;
 
-/// The most seconds that it takes.
+/// Maximum duration in seconds.
 const SECONDS: u64 = 10;
 
-/// What the loop needed.
+/// Cost of the loop.
 pub(crate) struct Bare {
-    /// Of CPU.
+    /// CPU seconds.
     pub(crate) seconds: f64,
-    /// That were answered.
+    /// Answered requests.
     pub(crate) requests: u64,
 }
 
-/// Sends `loops` requests a second, each on a connection of its own, from one thread.
+/// Sends `loops` requests per second, each on a connection of its own, from one thread.
 pub(crate) fn run(url: &str, ca_file: &Path, loops: u32, seconds: u64) -> Result<Bare, Box<dyn Error>> {
     let client = client(ca_file)?;
     let url: Url = url.parse()?;

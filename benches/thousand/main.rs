@@ -1,8 +1,8 @@
-//! The benchmark of the core: a thousand probes a second, and what they cost and keep.
+//! The benchmark of the core: a thousand probes per second, their cost and their guarantees.
 //!
-//! `cargo bench --bench thousand [-- --seconds N]` runs the daemon and the simulator as processes of their own, first
-//! with http, then with https. It fails where a promise is broken that no machine is too slow for; figures of speed are
-//! printed beside their aim, for the reader to judge.
+//! `cargo bench --bench thousand [-- --seconds N]` runs the daemon and the simulator as processes,
+//! first with http, then with https. It fails if a guarantee is broken that does not depend on the
+//! speed of the machine; figures of speed are printed with their aims.
 
 mod account;
 mod bare;
@@ -49,20 +49,20 @@ struct Arguments {
     bench: bool,
 }
 
-/// From one scrape to the next.
+/// Interval of scrapes.
 const SCRAPES: Duration = Duration::from_secs(5);
-/// How long after the start the memory is looked at for the second time.
+/// Time after the start of the second memory measurement.
 const SETTLED: Duration = Duration::from_secs(10);
 
-/// What was seen of one run of the daemon.
+/// Observations of one run of the daemon.
 struct Observed {
     scheme: Scheme,
     probes: u32,
     first: Look,
     last: Look,
-    /// Resident bytes after [`SETTLED`]; `None`: it did not run so long.
+    /// Resident bytes after [`SETTLED`]. `None` if it did not run that long.
     settled: Option<u64>,
-    /// How long each scrape took, from the connection to the last byte.
+    /// Duration of each scrape, from the connection to the last byte.
     scrapes: Vec<Duration>,
     /// The last scrape.
     page: Page,
@@ -70,7 +70,7 @@ struct Observed {
     bare: Bare,
 }
 
-/// Everybody at one moment.
+/// Resources of all processes at one time.
 struct Look {
     at: Instant,
     daemon: Usage,
@@ -108,7 +108,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// The value is how many promises are broken.
+/// Returns the number of broken guarantees.
 fn run(arguments: &Arguments) -> Result<usize, Box<dyn Error>> {
     println!("machine: {}\n", process::machine_name()?);
     let mut broken = 0;
@@ -136,7 +136,7 @@ fn observe(arguments: &Arguments, scheme: Scheme) -> Result<Observed, Box<dyn Er
         }
         sleep_until(next);
         setting.daemon.check_alive()?;
-        // Before the last scrape, so that the looks have whole periods between them.
+        // Before the last scrape, so that whole periods are between the samples.
         let look = (next == end).then(|| Look::at(&setting)).transpose()?;
         let (asked, clock) = (SystemTime::now(), Instant::now());
         let page = Page::fetch(setting.address)?;

@@ -1,4 +1,4 @@
-//! The daemon's pages, fetched over plain TCP and read as Prometheus would.
+//! The daemon's pages, fetched over plain TCP and parsed as Prometheus does.
 
 use std::{
     collections::HashMap,
@@ -8,8 +8,8 @@ use std::{
     time::Duration,
 };
 
-/// How long a page may take.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// Maximum duration of a page.
+const WAIT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A page of metrics.
 pub(crate) struct Page(String);
@@ -23,7 +23,7 @@ impl Page {
         self.0.len()
     }
 
-    /// The samples of a metric: their labels as written, and their values.
+    /// Returns the samples of a metric: labels as written, and values.
     pub(crate) fn samples(&self, name: &str) -> impl Iterator<Item = (&str, f64)> {
         self.0.lines().filter_map(move |line| {
             let sample = line.strip_prefix(name)?;
@@ -35,12 +35,12 @@ impl Page {
         })
     }
 
-    /// The sum of a metric's samples by one of its labels.
+    /// Returns the sum of a metric's samples by one of its labels.
     pub(crate) fn sums(&self, name: &str, label: &str) -> HashMap<String, f64> {
         let mut sums = HashMap::new();
         let before = format!("{label}=\"");
         for (labels, value) in self.samples(name) {
-            // None of the names in the benchmark's configuration has a quote or a comma in it.
+            // No name in the benchmark's configuration contains a quote or a comma.
             let labels = labels.split(',').find_map(|pair| pair.strip_prefix(&before)?.strip_suffix('"'));
             *sums.entry(labels.unwrap_or_default().to_owned()).or_default() += value;
         }
@@ -48,10 +48,10 @@ impl Page {
     }
 }
 
-/// The body of a page, if it is answered by 200.
+/// Returns the body of a page with status 200.
 pub(crate) fn body(address: SocketAddr, path: &str) -> Result<String, Box<dyn Error>> {
-    let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
+    let mut stream = TcpStream::connect_timeout(&address, WAIT_TIMEOUT)?;
+    stream.set_read_timeout(Some(WAIT_TIMEOUT))?;
     write!(stream, "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n")?;
     let mut response = String::new();
     stream.read_to_string(&mut response)?;

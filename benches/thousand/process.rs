@@ -1,4 +1,4 @@
-//! Processes of the benchmark's own, and what Linux says of them and of the machine.
+//! Processes of the benchmark, and their and the machine's resources according to Linux.
 
 use std::{
     collections::BTreeMap,
@@ -14,10 +14,10 @@ use rustix::{
     process::{Pid, Signal, kill_process},
 };
 
-/// How long a process may take to end after it was asked to: the daemon promises 10 s.
+/// Maximum time until a process ends after a request: the daemon guarantees 10 s.
 const STOP: Duration = Duration::from_secs(11);
 
-/// A process that does not outlive this value.
+/// A process that ends with this value.
 pub(crate) struct Running {
     name: &'static str,
     child: Child,
@@ -44,7 +44,7 @@ impl Running {
         }
     }
 
-    /// Asks it to end by SIGTERM, and waits until it has.
+    /// Sends SIGTERM, and waits for the end.
     pub(crate) fn stop(&mut self) -> Result<(), Box<dyn Error>> {
         kill_process(Pid::from_child(&self.child), Signal::TERM)?;
         let deadline = Instant::now() + STOP;
@@ -65,21 +65,21 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // Both fail only where it has ended already.
+        // Both fail only if it has ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-/// What a process has used so far, and has now.
+/// Resources that a process has used, and uses now.
 #[derive(Debug)]
 pub(crate) struct Usage {
     /// Seconds in user mode and in the kernel.
     pub(crate) user: f64,
     pub(crate) system: f64,
-    /// Seconds of both, by the names of its threads.
+    /// Seconds of both, by thread name.
     pub(crate) threads: BTreeMap<String, f64>,
-    /// Bytes, now and at most.
+    /// Current and maximum bytes.
     pub(crate) resident: u64,
     pub(crate) peak: u64,
     pub(crate) descriptors: usize,
@@ -93,7 +93,7 @@ impl Usage {
         let mut threads = BTreeMap::new();
         let mut thread_count = 0;
         for task in fs::read_dir(format!("{directory}/task"))? {
-            // A thread may end between the listing and the look.
+            // A thread may end after the directory was listed.
             let Ok(stat) = fs::read_to_string(task?.path().join("stat")) else { continue };
             let (name, user, system) = times(&stat)?;
             *threads.entry(name).or_default() += user + system;
@@ -112,9 +112,10 @@ impl Usage {
     }
 }
 
-/// The name, utime and stime of a stat line (proc(5)): seconds, to a clock tick.
+/// Returns name, utime and stime of a stat line (proc(5)), in seconds with the resolution of a
+/// clock tick.
 fn times(stat: &str) -> io::Result<(String, f64, f64)> {
-    // The name is in brackets and may have blanks and brackets itself.
+    // The name is in parentheses and may contain blanks and parentheses.
     let (head, fields) = stat.rsplit_once(") ").ok_or_else(|| invalid("stat"))?;
     let name = head.split_once(" (").ok_or_else(|| invalid("stat"))?.1;
     let mut fields = fields.split_whitespace().skip(11);
@@ -132,10 +133,11 @@ fn kibibytes(status: &str, key: &str) -> io::Result<u64> {
     number.ok_or_else(|| invalid("status"))
 }
 
-/// How the processors of the machine have spent their time so far.
+/// Processor time of the machine.
 #[derive(Debug)]
 pub(crate) struct Machine {
-    /// Seconds of all processors together that were not idle, those taken by other virtual machines included.
+    /// Seconds of all processors that were not idle, including those taken by other virtual
+    /// machines.
     pub(crate) busy: f64,
     /// Of these, seconds taken by other virtual machines.
     pub(crate) stolen: f64,
@@ -144,7 +146,8 @@ pub(crate) struct Machine {
 impl Machine {
     pub(crate) fn now() -> io::Result<Self> {
         let stat = fs::read_to_string("/proc/stat")?;
-        // user nice system idle iowait irq softirq steal; the guest times after them are in user already.
+        // user nice system idle iowait irq softirq steal; the guest times after them are part of
+        // user.
         let line = stat.lines().next().and_then(|line| line.strip_prefix("cpu ")).unwrap_or_default();
         let fields: Vec<f64> = line.split_whitespace().filter_map(|field| field.parse().ok()).collect();
         let &[user, nice, system, _, _, irq, softirq, steal, ..] = fields.as_slice() else {
@@ -155,7 +158,7 @@ impl Machine {
     }
 }
 
-/// Processors and kernel.
+/// Returns processors and kernel.
 pub(crate) fn machine_name() -> io::Result<String> {
     let processors = fs::read_to_string("/proc/cpuinfo")?;
     let model =

@@ -1,4 +1,4 @@
-//! The simulator and the daemon, each a process of its own, and the configuration between them.
+//! The simulator and the daemon as processes, and their configuration.
 
 use std::{
     error::Error,
@@ -17,17 +17,17 @@ use tempfile::TempDir;
 
 use super::{page, process::Running};
 
-/// Over how many providers the probes are spread.
+/// Number of providers that the probes are spread over.
 const PROVIDERS: u32 = 10;
 
-/// In the setting's directory.
+/// Name in the directory of the setting.
 const CA_FILE: &str = "ca.pem";
 const LOGS: &str = "logs";
 
-/// How long the daemon may take to be ready.
+/// Maximum time until the daemon is ready.
 const START: Duration = Duration::from_secs(30);
 
-/// How the probes reach the simulator.
+/// Scheme of the simulator's URLs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Scheme {
     Http,
@@ -43,21 +43,22 @@ impl Scheme {
     }
 }
 
-/// Everything that runs, and where it is.
+/// The running processes and their addresses.
 pub(crate) struct Setting {
-    // Before the directory that they write to: fields are dropped in this order.
+    // Dropped before the directory that they write to: fields are dropped in this order.
     pub(crate) daemon: Running,
     pub(crate) simulator: Running,
     /// The daemon's listener.
     pub(crate) address: SocketAddr,
-    /// The names of the probes.
+    /// Names of the probes.
     pub(crate) probes: Vec<String>,
     base_url: String,
     directory: TempDir,
 }
 
 impl Setting {
-    /// Starts both, and returns when every probe is scheduled. Without a scenario every answer is a success.
+    /// Starts both, and returns when every probe is scheduled. Without a scenario every answer is a
+    /// success.
     pub(crate) fn start(
         program: &Path,
         probes: u32,
@@ -76,7 +77,7 @@ impl Setting {
         }
         let mut simulator = Running::start("the simulator", command.stdout(Stdio::piped()))?;
         let base_url = base_url(&mut simulator, scheme)?;
-        // Free now; should another program be quicker, the daemon says so and ends.
+        // Free now. If another program takes it first, the daemon reports that and ends.
         let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
         let probes: Vec<_> = (0..probes).map(|number| format!("bench-{number:04}")).collect();
         let logs = directory.path().join(LOGS);
@@ -97,17 +98,17 @@ impl Setting {
         Ok(setting)
     }
 
-    /// Where the records are.
+    /// Returns the directory of the records.
     pub(crate) fn logs(&self) -> PathBuf {
         self.directory.path().join(LOGS)
     }
 
-    /// The certificate that vouches for the simulator.
+    /// Returns the certificate of the simulator's authority.
     pub(crate) fn ca_file(&self) -> PathBuf {
         self.directory.path().join(CA_FILE)
     }
 
-    /// What every probe asks for.
+    /// Returns the URL that every probe requests.
     pub(crate) fn url(&self) -> String {
         format!("{}/health", self.base_url)
     }
@@ -125,9 +126,9 @@ impl Setting {
     }
 }
 
-/// The base URL of the simulated LangMart, from what the simulator prints.
+/// Returns the base URL of the simulated LangMart, from the simulator's output.
 fn base_url(simulator: &mut Running, scheme: Scheme) -> Result<String, Box<dyn Error>> {
-    // It stays open, since the simulator ends where nobody takes what it prints.
+    // It stays open, because the simulator ends if its output is closed.
     let printed = simulator.child().stdout.as_mut().ok_or("the simulator has no standard output")?;
     let beginning = format!("{}://", scheme.name());
     for line in BufReader::new(printed).lines() {
@@ -140,7 +141,8 @@ fn base_url(simulator: &mut Running, scheme: Scheme) -> Result<String, Box<dyn E
     Err("the simulator does not say where it is".into())
 }
 
-/// The configuration: every probe a health check once a second, no limit in the way, the rest as by default.
+/// Returns the configuration: every probe a health check once a second, without limits, otherwise
+/// with defaults.
 fn text(
     listen: SocketAddr,
     logs: &Path,

@@ -1,4 +1,4 @@
-//! What is printed, and which of it is a promise.
+//! The printed table, and the guarantees among its figures.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use super::{
     setting::Scheme,
 };
 
-/// Prints the table of a run; the value is how many promises it breaks.
+/// Prints the table of a run. Returns the number of broken guarantees.
 pub(crate) fn print(observed: &Observed) -> usize {
     let Observed { scheme, probes, first, last, account, page, .. } = observed;
     let seconds = (last.at - first.at).as_secs_f64();
@@ -28,7 +28,7 @@ fn row(name: &str, value: impl AsRef<str>) {
     println!("{name:<34} {}", value.as_ref());
 }
 
-/// The rows that no machine is too slow for.
+/// Prints the rows of guarantees that do not depend on the speed of the machine.
 fn promises(account: &Account, page: &Page) -> usize {
     let lines_lost: f64 =
         ["langmart_prober_log_lines_dropped_total", "langmart_prober_log_write_errors_total"]
@@ -91,7 +91,7 @@ fn time(account: &Account, page: &Page) {
     row("runs in flight, at most", account.most_in_flight.to_string());
 }
 
-/// The histogram of the schedule's lag, without the empty buckets.
+/// Returns the histogram of the schedule lag, without empty buckets.
 fn lag(page: &Page) -> String {
     let mut below = 0.0;
     let mut parts = Vec::new();

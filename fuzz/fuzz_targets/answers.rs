@@ -1,4 +1,4 @@
-//! Answers of any bytes to every check of every API: the verdict is one of those that it can have.
+//! Arbitrary answers to every check of every API: the verdict is one of the possible ones.
 //!
 //! `cargo +nightly fuzz run answers`; `cargo +nightly fuzz run answers -- -max_total_time=60` for a minute.
 

@@ -1,4 +1,4 @@
-//! Configurations of any bytes: none panics, and every problem says where it is.
+//! Arbitrary configurations: none panics, and every problem names its position.
 //!
 //! `cargo +nightly fuzz run configuration`; `cargo +nightly fuzz run configuration -- -max_total_time=60` for a minute.
 

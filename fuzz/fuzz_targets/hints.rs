@@ -1,4 +1,4 @@
-//! Waits and moments of any text: none panics, and each is a time to wait.
+//! Arbitrary hints and times: none panics, and each is a valid wait.
 //!
 //! `cargo +nightly fuzz run hints`; `cargo +nightly fuzz run hints -- -max_total_time=60` for a minute.
 

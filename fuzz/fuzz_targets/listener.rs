@@ -1,4 +1,5 @@
-//! Requests of any bytes: each is answered or its connection closed, and the listener lives on.
+//! Arbitrary requests: each is answered or its connection closed, and the listener continues to
+//! serve.
 //!
 //! `cargo +nightly fuzz run listener`; `cargo +nightly fuzz run listener -- -max_total_time=60` for a minute.
 

@@ -1,4 +1,4 @@
-//! Streams of any bytes, in every dialect: none panics, and how a stream is cut changes nothing.
+//! Arbitrary streams in every dialect: none panics, and the split into pieces has no effect.
 //!
 //! `cargo +nightly fuzz run stream`; `cargo +nightly fuzz run stream -- -max_total_time=60` for a minute.
 

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 
 KEY = "sk-attack-0123456789abcdefghij"
 CANARY = "CANARY7f3a"
-PATIENCE = 30.0
+WAIT_TIMEOUT = 30.0
 LISTEN = '[server]\nlisten = "127.0.0.1:0"\n'
 
 
@@ -53,7 +53,7 @@ class Account:
         return 1 if self.broken else 0
 
 
-def wait_for(what: str, is_so: Callable[[], object], patience: float = PATIENCE) -> None:
+def wait_for(what: str, is_so: Callable[[], object], patience: float = WAIT_TIMEOUT) -> None:
     """Asks until the answer is yes. Raises TimeoutError if it never is."""
     end = time.monotonic() + patience
     while not is_so():
@@ -144,8 +144,8 @@ class Daemon:
         )
         ready = re.search(rb"Daemon ready.*listen=([0-9.]+):([0-9]+)", self.log)
         if not ready:
-            self.process.wait(PATIENCE)
-            self.reader.join(PATIENCE)
+            self.process.wait(WAIT_TIMEOUT)
+            self.reader.join(WAIT_TIMEOUT)
             raise RuntimeError(
                 f"it does not start ({self.process.returncode}): {self.log[-500:]!r}"
             )
@@ -160,7 +160,7 @@ class Daemon:
         self,
         path: str,
         method: str = "GET",
-        timeout: float = PATIENCE,
+        timeout: float = WAIT_TIMEOUT,
         headers: dict[str, str] | None = None,
     ) -> tuple[int, str]:
         """One request on a connection of its own."""
@@ -201,15 +201,15 @@ class Daemon:
     def stop(self) -> int:
         """Stops it as systemd does. Returns the exit status."""
         self.process.send_signal(signal.SIGTERM)
-        status = self.process.wait(PATIENCE)
-        self.reader.join(PATIENCE)
+        status = self.process.wait(WAIT_TIMEOUT)
+        self.reader.join(WAIT_TIMEOUT)
         return status
 
     def kill(self) -> None:
         """Ends it at once."""
         self.process.kill()
         self.process.wait()
-        self.reader.join(PATIENCE)
+        self.reader.join(WAIT_TIMEOUT)
 
     def __enter__(self) -> "Daemon":
         """Returns the daemon itself."""
@@ -239,7 +239,7 @@ class Service:
 
     def _answer(self, stream: socket.socket) -> None:
         with contextlib.suppress(OSError), stream:
-            stream.settimeout(PATIENCE)
+            stream.settimeout(WAIT_TIMEOUT)
             head = b""
             while b"\r\n\r\n" not in head:
                 got = stream.recv(65536)

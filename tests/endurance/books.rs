@@ -1,8 +1,9 @@
-//! Every line that the daemon ever wrote into its directory of logs, whatever became of the directory.
+//! Counts every line that the daemon wrote into its log directory, whatever happened to the
+//! directory.
 //!
-//! Each file gets a second name in a graveyard on the same disk as soon as it is seen, so that it is still there to be
-//! counted when the daemon's name for it is gone. A directory is moved before it is removed: what the daemon begins from
-//! then on is in another.
+//! Each file gets a second name in another directory on the same disk as soon as it is found, so
+//! that it can be counted after the daemon's name for it is removed. A directory is moved before it
+//! is removed, so that later files of the daemon are in another one.
 
 use std::{
     collections::HashSet,
@@ -16,20 +17,20 @@ use serde_json::Value;
 
 use super::configuration::FORBIDDEN;
 
-/// The account of the files.
+/// Account of the files.
 pub struct Books {
     disk: PathBuf,
     seen: HashSet<u64>,
     moved: u64,
-    /// Records that were counted and removed since, and what is wrong with them.
+    /// Number of records counted and removed, and problems with them.
     pub records: u64,
     pub broken: Vec<String>,
-    /// Files without the daemon's name, and at how many looks they were so.
+    /// Files without the daemon's name, and the number of checks since.
     dead: Vec<(PathBuf, u32)>,
 }
 
 impl Books {
-    /// Of the directory `logs` on a disk.
+    /// Opens the account of the directory `logs` on a disk.
     pub fn open(disk: &Path) -> Self {
         fs::create_dir_all(disk.join("graveyard")).unwrap();
         fs::create_dir_all(disk.join("logs")).unwrap();
@@ -47,7 +48,7 @@ impl Books {
         self.disk.join("logs")
     }
 
-    /// To be called once a second: notes new files, counts those that nobody writes to any more.
+    /// Must be called once a second. Finds new files, and counts those that are no longer written.
     pub fn look(&mut self) {
         self.note(&self.logs());
         let graves = fs::read_dir(self.disk.join("graveyard")).unwrap();
@@ -57,7 +58,7 @@ impl Books {
                 self.dead.push((path, 0));
             }
         }
-        // The daemon finds within a second or so that a file has lost its name.
+        // The daemon notices within about a second that a file has lost its name.
         for (path, looks) in std::mem::take(&mut self.dead) {
             if looks > 30 {
                 self.count(&path);
@@ -68,16 +69,16 @@ impl Books {
         }
     }
 
-    /// Takes the directory away, with its files.
+    /// Removes the directory with its files.
     pub fn remove_logs(&mut self) {
         let away = self.move_logs();
         fs::remove_dir_all(away).unwrap();
     }
 
-    /// Puts a file in the place of the directory.
+    /// Puts a file in place of the directory.
     pub fn obstruct(&mut self) {
         let away = self.move_logs();
-        // The daemon may have made it again meanwhile.
+        // The daemon may have created it again meanwhile.
         while fs::File::create_new(self.logs()).is_err() {
             let again = self.move_logs();
             fs::remove_dir_all(again).unwrap();
@@ -85,7 +86,7 @@ impl Books {
         fs::remove_dir_all(away).unwrap();
     }
 
-    /// Takes the file away again.
+    /// Removes the file again.
     pub fn unobstruct(&self) {
         fs::remove_file(self.logs()).unwrap();
     }
@@ -94,7 +95,7 @@ impl Books {
         self.moved += 1;
         let away = self.disk.join(format!("away-{}", self.moved));
         if fs::rename(self.logs(), &away).is_err() {
-            // It was not made again since the last time.
+            // It was not created again since the last time.
             fs::create_dir(&away).unwrap();
         }
         self.note(&away);
@@ -112,7 +113,7 @@ impl Books {
         }
     }
 
-    /// Counts all that is left. The daemon has ended.
+    /// Counts the remaining files, after the daemon has ended.
     pub fn close(&mut self) {
         self.note(&self.logs());
         let graves = fs::read_dir(self.disk.join("graveyard")).unwrap();
@@ -122,7 +123,7 @@ impl Books {
     }
 
     fn count(&mut self, path: &Path) {
-        // Inodes are used again.
+        // Inodes are reused.
         self.seen.remove(&fs::metadata(path).unwrap().ino());
         let holds_records = path.to_str().unwrap().contains("results.jsonl");
         for line in BufReader::new(fs::File::open(path).unwrap()).split(b'\n') {
@@ -131,7 +132,7 @@ impl Books {
             if !holds_records {
                 continue;
             }
-            // What a full disk has cut is no record, and was counted as one that failed.
+            // A line truncated by a full disk is no record, and was counted as failed.
             match serde_json::from_str::<Value>(&line) {
                 Ok(_) => self.records += 1,
                 Err(_) if line.is_empty() => {}
@@ -147,7 +148,7 @@ impl Books {
     }
 }
 
-/// Notes what no output may have.
+/// Records text that no output may contain.
 pub fn check(broken: &mut Vec<String>, what: &str, text: &str) {
     for word in FORBIDDEN.iter().chain(&["panicked at"]) {
         if text.contains(word) {

@@ -1,4 +1,4 @@
-//! One HTTP request to the daemon, with the password that it asks for.
+//! An HTTP request to the daemon, with the required password.
 
 use std::{
     io::{self, Read, Write},
@@ -8,22 +8,22 @@ use std::{
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 
-/// Who may ask, and the password that must never be seen.
+/// User name and password, which no output may contain.
 pub const USER: &str = "soak";
 pub const PASSWORD: &str = "basic-cAnArY-password";
 
-/// No answer takes longer unless something is broken; the machine may be busy.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// Maximum duration of an answer, even on a busy machine.
+const WAIT_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// The header that lets in.
+/// Returns the header with the credentials.
 pub fn authorization() -> String {
     format!("Authorization: Basic {}\r\n", BASE64_STANDARD.encode(format!("{USER}:{PASSWORD}")))
 }
 
-/// Status and body.
+/// Returns status and body.
 pub fn ask(address: SocketAddr, method: &str, path: &str) -> io::Result<(u16, String)> {
-    let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
+    let mut stream = TcpStream::connect_timeout(&address, WAIT_TIMEOUT)?;
+    stream.set_read_timeout(Some(WAIT_TIMEOUT))?;
     write!(
         stream,
         "{method} {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n{}\r\n",

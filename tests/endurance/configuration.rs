@@ -1,4 +1,5 @@
-//! What the daemon is told: some two hundred probes of every kind, keys in files, and what changes from reload to reload.
+//! The daemon's configuration: some two hundred probes of every kind, keys in files, and changes
+//! between reloads.
 
 use std::{fmt::Write, fs, net::SocketAddr, os::unix::fs::PermissionsExt, path::Path};
 
@@ -6,13 +7,14 @@ use langmart_prober::simulator::Provider;
 
 use super::{client::USER, faults::model};
 
-/// How many providers there are.
+/// Number of providers.
 pub const PROVIDERS: usize = 40;
 
-/// In every secret, where a mask or a cut would still show a part of it.
+/// Part of every secret, so that masking or truncation would still show a part of it.
 pub const CANARY: &str = "cAnArY";
 
-/// What must be in no output: stubs of the secrets as services mask them, what services echo of an account.
+/// Text that no output may contain: parts of secrets as services mask them, and account details
+/// that services echo.
 pub const FORBIDDEN: [&str; 8] = [
     "cAnA",
     "nArY",
@@ -24,34 +26,34 @@ pub const FORBIDDEN: [&str; 8] = [
     "$2b$",
 ];
 
-/// The ceiling of every wait, in seconds.
+/// Value of `max_backoff` in seconds.
 pub const MAX_BACKOFF: f64 = 5.0;
 
-/// How often the probes run, in milliseconds.
+/// Intervals of the probes in milliseconds.
 const INTERVALS: [u32; 4] = [500, 700, 900, 1000];
 
-/// Probes that come and go.
+/// Probes that are added and removed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Extras {
     Fast,
-    /// A week apart, so that their counters stand still before they go.
+    /// With an interval of a week, so that their counters do not change before their removal.
     Parked,
     Absent,
 }
 
-/// Where everything is.
+/// Addresses of the servers.
 pub struct Addresses {
     pub plain: SocketAddr,
     pub tls: SocketAddr,
-    /// Of a proxy over TLS that wants a password.
+    /// A proxy over TLS that requires a password.
     pub proxy: SocketAddr,
 }
 
-/// What changes from reload to reload.
+/// Parts of the configuration that change between reloads.
 #[derive(Clone, Debug)]
 pub struct Manner {
     pub extras: Extras,
-    /// All probes are a week apart.
+    /// Whether all probes have an interval of a week.
     pub parked: bool,
     pub level: &'static str,
     pub max_file_size: &'static str,
@@ -59,11 +61,11 @@ pub struct Manner {
     pub max_concurrent: u32,
 }
 
-/// What never changes.
+/// Parts of the configuration that never change.
 pub struct Constants<'a> {
     pub directory: &'a Path,
     pub addresses: Addresses,
-    /// Of the password for the listener.
+    /// Hash of the listener's password.
     pub hash: String,
     pub listen: SocketAddr,
 }
@@ -81,7 +83,7 @@ impl Default for Manner {
     }
 }
 
-/// The whole file.
+/// Returns the complete file.
 pub fn text(constants: &Constants<'_>, manner: &Manner) -> String {
     let Constants { directory, hash, listen, addresses: _ } = constants;
     let Manner { extras, parked: _, level, max_file_size, daily_tokens, max_concurrent } = manner;
@@ -107,7 +109,7 @@ pub fn text(constants: &Constants<'_>, manner: &Manner) -> String {
             .unwrap();
         }
     }
-    // Of each API one; the first is LangMart's, the second OpenAI's.
+    // One of each API; the first is LangMart's, the second OpenAI's.
     text.push_str("[[comparison]]\nname = \"chats\"\ngateway = \"p0-chat\"\ndirect = \"p1-chat\"\n");
     text.push_str("[[comparison]]\nname = \"streams\"\ngateway = \"p5-stream\"\ndirect = \"p2-stream\"\n");
     text.push_str(
@@ -141,13 +143,13 @@ fn provider(text: &mut String, constants: &Constants<'_>, manner: &Manner, numbe
     if number % 10 == 9 {
         text.push_str("requests_per_minute = 100\n");
     }
-    // By the query the services' record tells whose request it is.
+    // The query identifies the probe in the services' record.
     let (auth, chat) = match api {
         Provider::Langmart => ("/v1/auth/validate", Some("/v1/chat/completions")),
         Provider::Anthropic => ("/v1/models", Some("/v1/messages")),
         Provider::Openrouter => ("/key", Some("/chat/completions")),
         Provider::Openai | Provider::Groq => ("/models", Some("/chat/completions")),
-        // The model is in its path.
+        // Its path contains the model.
         Provider::Google => ("/models", None),
     };
     writeln!(text, "auth_path = \"{auth}?p={number}&k=auth\"").unwrap();
@@ -169,7 +171,8 @@ fn provider(text: &mut String, constants: &Constants<'_>, manner: &Manner, numbe
     generating(text, manner, api, number);
 }
 
-/// By address, by a name that is looked up, over TLS, which half of them do by a proxy, and what cannot be reached.
+/// Returns a base URL: by address, by a name, over TLS (half of them through a proxy), or
+/// unreachable.
 fn base_url(Addresses { plain, tls, proxy: _ }: &Addresses, number: usize) -> String {
     match number % 7 {
         0 | 3 => format!("http://{plain}"),
@@ -191,7 +194,7 @@ fn generating(text: &mut String, manner: &Manner, api: Provider, number: usize) 
         )
         .unwrap();
     };
-    // Two that are compared have the same interval, which holds both of them.
+    // The two compared probes have the same interval, which both accept.
     generation("chat", "chat", ("1s", "500ms"), "");
     generation("stream", "stream", ("1s", "500ms"), "");
     if number.is_multiple_of(4) {
@@ -203,7 +206,7 @@ fn generating(text: &mut String, manner: &Manner, api: Provider, number: usize) 
     }
 }
 
-/// The probe's provider is the first part of its name.
+/// Adds a probe whose provider is the first part of its name.
 fn probe(text: &mut String, manner: &Manner, name: &str, check: &str, (interval, timeout): (&str, &str)) {
     let provider = name.split('-').next().unwrap_or_default();
     let interval = if manner.parked { "168h" } else { interval };
@@ -215,7 +218,7 @@ fn probe(text: &mut String, manner: &Manner, name: &str, check: &str, (interval,
     .unwrap();
 }
 
-/// Writes a provider's key, the n-th of its own: a good one, or one that the services refuse.
+/// Writes the n-th key of a provider: a valid one, or one that the services reject.
 pub fn write_key(directory: &Path, provider: usize, number: u64, good: bool) {
     let word = if good { "good" } else { "invalid" };
     write_secret(
@@ -225,7 +228,7 @@ pub fn write_key(directory: &Path, provider: usize, number: u64, good: bool) {
     );
 }
 
-/// Writes a file in the directory of keys, as one whole.
+/// Writes a file in the directory of keys atomically.
 pub fn write_secret(directory: &Path, name: &str, text: &str) {
     let being_written = directory.join("keys/being-written");
     fs::write(&being_written, text).unwrap();
@@ -233,7 +236,8 @@ pub fn write_secret(directory: &Path, name: &str, text: &str) {
     fs::rename(being_written, directory.join("keys").join(name)).unwrap();
 }
 
-/// The probe that sent a request with this query and model; `None`: the request cannot be told from others.
+/// Returns the probe that sent a request with this query and model. Returns `None` if it cannot be
+/// identified.
 pub fn prober_of(query: &str, model: &str) -> Option<(usize, String)> {
     let (provider, kind) = query.strip_prefix("p=")?.split_once("&k=")?;
     let kind = kind.split('&').next()?;

@@ -1,18 +1,18 @@
-//! What is drawn: numbers, chances, one of several.
+//! Random choices: numbers, chances, one of several.
 
 use crate::harness::random::Random;
 
-/// Draws from a generator of random numbers.
+/// Draws from a random number generator.
 pub trait Dice {
-    /// From 0 to below `end`.
+    /// Returns a number from 0 to below `end`.
     fn below(&mut self, end: usize) -> usize;
 
-    /// Whether one of so many times.
+    /// Returns true once in that many times.
     fn one_in(&mut self, times: usize) -> bool {
         self.below(times) == 0
     }
 
-    /// One of these.
+    /// Returns one of these.
     fn pick<'a, T>(&mut self, from: &'a [T]) -> &'a T {
         &from[self.below(from.len())]
     }

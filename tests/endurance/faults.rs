@@ -1,4 +1,4 @@
-//! Scenarios drawn at random from everything that the simulator can play, and what they ask the prober to wait.
+//! Random scenarios of everything that the simulator can play, and the hints that they send.
 
 use std::{collections::BTreeMap, fmt::Write};
 
@@ -7,13 +7,13 @@ use langmart_prober::simulator::{Provider, Scenario};
 use super::dice::Dice;
 use crate::harness::random::Random;
 
-/// Models that are known to every service.
+/// Models that every service knows.
 const MODELS: [&str; 4] = ["soak-chat", "soak-stream", "soak-warm", "soak-recheck"];
 
-/// The faults that ask to wait, whatever the service.
+/// Faults with a hint in every service.
 const HINTS: [&str; 3] = ["rate_limited", "unavailable", "overloaded"];
 
-/// What a gateway calls them.
+/// Returns the name of the model at that provider.
 pub fn model(provider: Provider, name: &str) -> String {
     match provider {
         Provider::Langmart | Provider::Openrouter => format!("openai/soak-{name}"),
@@ -21,8 +21,7 @@ pub fn model(provider: Provider, name: &str) -> String {
     }
 }
 
-/// A scenario, and what it asks for: the seconds to wait by the fault's name. What is not in it asks for nothing that the
-/// soak could be sure of.
+/// A scenario, and its hints: seconds by fault. Faults without an entry send no predictable hint.
 pub struct Weather {
     pub text: String,
     pub hints: BTreeMap<&'static str, f64>,
@@ -47,12 +46,12 @@ impl Faults {
         Self(names.into_iter().map(with_variants).collect())
     }
 
-    /// Up to six rules, or none.
+    /// Returns a scenario with up to six rules.
     pub fn draw(&self, random: &mut Random) -> Weather {
         let mut text = models();
         let mut hints = BTreeMap::new();
         for rule in 0..=random.below(6) {
-            // Every other time the first one asks to wait.
+            // Every other time the first one has a hint.
             let asking = self.0.iter().filter(|(name, _)| HINTS.contains(&name.as_str()));
             let asking: Vec<_> = asking.collect();
             let (name, variants) =
@@ -65,7 +64,7 @@ impl Faults {
                 writeln!(text, "provider = \"{}\"", random.pick(&Provider::ALL).name()).unwrap();
             }
             match name.as_str() {
-                // The listener itself is slow: longer, and nobody would be served.
+                // The listener itself is slow; with a longer delay no client would be served.
                 "slow_accept" => text.push_str("ms = 2\n"),
                 "slow_headers" | "slow_body" | "slow_handshake" => {
                     writeln!(text, "ms = {}", random.pick(&[5, 50, 300, 60_000])).unwrap();
@@ -80,7 +79,7 @@ impl Faults {
                 writeln!(text, "retry_after = \"{seconds}s\"").unwrap();
                 let asked = match variant {
                     Some("none") => 0.0,
-                    // Cut to seconds, as is the Date beside it: the two may be cut on different sides of one.
+                    // Truncated to seconds, as is the Date header: the two may differ by one.
                     Some("http_date") => f64::from(seconds) - 1.0,
                     _ => f64::from(seconds),
                 };
@@ -99,12 +98,12 @@ impl Faults {
     }
 }
 
-/// Fair weather.
+/// Returns a scenario without faults.
 pub fn fair() -> Weather {
     Weather { text: models(), hints: BTreeMap::new() }
 }
 
-/// How long these ask to wait: an hour is more than the configuration lets them have.
+/// Returns a hint; an hour is more than `max_backoff`.
 fn hint(fault: &str, random: &mut Random) -> Option<(&'static str, u32)> {
     let fault = HINTS.into_iter().find(|name| *name == fault)?;
     Some((fault, *random.pick(&[1, 2, 3, 3600])))
@@ -120,7 +119,7 @@ fn models() -> String {
     text
 }
 
-/// What the simulator lists when a rule asks for something that it does not have.
+/// Returns the names that the simulator lists in its error for an unknown one.
 fn listed(rule: &str, before: &str) -> Vec<String> {
     let Err(refusal) = Scenario::parse(&format!("[[rule]]\n{rule}")) else { return Vec::new() };
     let refusal = refusal.to_string();

@@ -1,4 +1,4 @@
-//! No request before a hint is over, as the simulated services see it.
+//! Checks that no request comes before a hint is over, according to the simulated services.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
@@ -11,28 +11,30 @@ use super::{
 /// Statuses with which a hint counts.
 const WAITED_FOR: [u64; 3] = [429, 503, 529];
 
-/// How long a request may be with the services before they decide what it meets, in seconds.
+/// Maximum seconds between the arrival of a request and the choice of its fault.
 const UNCERTAIN: f64 = 1.0;
 
-/// How long a run with the key from before a reload may go on, in seconds: its timeout, and a machine that is busy.
+/// Maximum seconds that a run with a key from before a reload may continue: its timeout, and some
+/// overhead.
 const OLD_RUN: f64 = 1.0;
 
-/// How long after its end a run may be missing in a scrape, and how long before its request was taken from the network it
-/// may have been given up, in seconds.
+/// Maximum seconds after its end until a run appears in a scrape, and by which a run may have timed
+/// out before its request was accepted.
 const COUNTED: f64 = 2.0;
 
-/// Remembers what was asked for, and finds who did not wait.
+/// Records hints, and finds requests that came too early.
 #[derive(Default)]
 pub struct Hints {
-    /// By when it began for certain and when it may have begun; the newest last.
+    /// Scenarios with their latest and earliest start, newest last.
     weathers: VecDeque<(f64, f64, BTreeMap<&'static str, f64>)>,
-    /// By the probe: when the hint was given, how long it is, and with what.
+    /// By probe: time, duration and cause of the hint.
     waits: HashMap<String, (f64, f64, String)>,
-    /// By provider: from when to when a change of its key may have taken effect. An infinite end is one to come.
+    /// By provider: from when to when a change of its key may have taken effect, infinite if still
+    /// pending.
     changes: HashMap<usize, Vec<(f64, f64)>>,
-    /// Failures without an answer that the daemon could have read, by probe, at moments.
+    /// Failures without an answer that the daemon could have read, by probe, over time.
     unanswered: VecDeque<(f64, HashMap<String, f64>)>,
-    /// Who came early, and why that may be: when the hint was given, when the request came, whose it was.
+    /// Early requests that may be justified: time of the hint, time of the request, and probe.
     doubts: Vec<(f64, f64, String, String)>,
     pub given: u64,
     pub excused: u64,
@@ -40,7 +42,7 @@ pub struct Hints {
 }
 
 impl Hints {
-    /// Another scenario is played.
+    /// Records a new scenario.
     pub fn weather(&mut self, weather: &Weather, (before, after): (f64, f64)) {
         self.weathers.push_back((before, after, weather.hints.clone()));
         if self.weathers.len() > 60 {
@@ -48,12 +50,12 @@ impl Hints {
         }
     }
 
-    /// The provider's key was written anew, which ends its waits with the next reload.
+    /// Records a new key of the provider, which ends its backoff with the next reload.
     pub fn rotated(&mut self, provider: usize, now: f64) {
         self.changes.entry(provider).or_default().push((now, f64::INFINITY));
     }
 
-    /// A reload that succeeded has ended.
+    /// Records a successful reload.
     pub fn reloaded(&mut self, now: f64) {
         for (_, end) in self.changes.values_mut().flatten() {
             *end = end.min(now + OLD_RUN);
@@ -65,7 +67,7 @@ impl Hints {
         }
     }
 
-    /// How many runs of each probe have found no answer so far.
+    /// Records the number of runs of each probe without an answer so far.
     pub fn unanswered(&mut self, now: f64, counts: HashMap<String, f64>) {
         self.unanswered.push_back((now, counts));
         if self.unanswered.len() > 60 {
@@ -73,7 +75,7 @@ impl Hints {
         }
     }
 
-    /// Looks at one request; they come in the order of their times.
+    /// Checks a request. Requests come in the order of their times.
     pub fn request(&mut self, seen: &Seen) {
         let Some((provider, probe)) = prober_of(&seen.query, &seen.model) else { return };
         if let Some((given, wait, what)) = self.waits.remove(&probe) {
@@ -93,7 +95,7 @@ impl Hints {
         }
     }
 
-    /// The least that the request can have been told.
+    /// Returns the minimum hint that the request may have got.
     fn hint(&self, seen: &Seen) -> Option<f64> {
         let mut least = f64::INFINITY;
         let mut later = f64::INFINITY;
@@ -108,13 +110,14 @@ impl Hints {
         Some(least).filter(|least| least.is_finite() && *least > 0.0)
     }
 
-    /// How many were waited for, without those that may not have been read.
+    /// Returns the number of hints that were certainly respected.
     pub fn certain(&self) -> u64 {
         self.given.saturating_sub(self.excused + self.doubts.len() as u64)
     }
 
-    /// Decides about those who came early, once it is known how their runs ended: a run that is counted as one that found
-    /// no answer has not read the hint, however early the services had it. Last: what is not known by now never will be.
+    /// Decides about early requests once the results of their runs are known: a run that counts as
+    /// one without an answer has not read the hint. In the last call, unknown results count as
+    /// failures.
     pub fn judge(&mut self, last: bool) {
         let count =
             |counts: &HashMap<String, f64>, probe: &str| counts.get(probe).copied().unwrap_or_default();

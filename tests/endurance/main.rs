@@ -1,8 +1,9 @@
-//! The soak: the daemon at high speed while everything around it goes wrong at random, and what must hold meanwhile.
+//! The soak test: the daemon at high speed with random failures of everything around it, and
+//! invariants that must hold.
 //!
-//! Run by `tests/soak`; the seed that is printed replays the same troubles. The program starts itself again in
-//! namespaces of its own (mounts, network, processes), so that the disk, the name server and `/etc` are its to break, and
-//! nothing is left of it however it ends.
+//! Run by `tests/soak`; the printed seed reproduces the failures. The program restarts itself in
+//! its own namespaces (mounts, network, processes), so that it can break disk, name server and
+//! `/etc`, and everything is removed at its end.
 
 #![expect(clippy::float_cmp, reason = "counts are whole numbers, which f64 holds exactly")]
 #![expect(clippy::unwrap_used, reason = "a test that panics has failed")]
@@ -48,7 +49,7 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Order {
-    /// Runs the daemon under all troubles.
+    /// Runs the daemon under all failures.
     Soak {
         /// How long the troubles last.
         #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=1440))]
@@ -57,7 +58,7 @@ enum Order {
         #[arg(long)]
         seed: Option<u64>,
     },
-    /// The simulated services, as a process of their own.
+    /// Runs the simulated services.
     Services,
 }
 

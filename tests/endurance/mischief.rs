@@ -1,4 +1,4 @@
-//! Clients of the listener that no listener wishes for.
+//! Misbehaving clients of the listener.
 
 use std::{
     io::{Read, Write},
@@ -14,10 +14,10 @@ use std::{
 use super::{client::authorization, dice::Dice};
 use crate::harness::random::Random;
 
-/// Connections that are held open at a time: more than the listener has room for.
+/// Number of connections held open, above the listener's limit.
 const HELD: usize = 150;
 
-/// Misbehaves in a thread of its own until the end of the process, or while it is not told to rest.
+/// Misbehaves in a thread of its own until the end of the process, except while it is paused.
 pub struct Mischief(Arc<AtomicBool>);
 
 impl Mischief {
@@ -33,7 +33,7 @@ impl Mischief {
                     held.clear();
                     continue;
                 }
-                // Refused while the daemon has no descriptors: one of the troubles.
+                // Refused while the daemon has no descriptors, which is one of the failures.
                 if let Ok(stream) = misbehave(address, &mut random) {
                     held.push(stream);
                 }
@@ -51,33 +51,33 @@ impl Mischief {
     }
 }
 
-/// One connection, to be held or dropped.
+/// Opens one misbehaving connection.
 fn misbehave(address: SocketAddr, random: &mut Random) -> std::io::Result<TcpStream> {
     let mut stream = TcpStream::connect(address)?;
     stream.set_read_timeout(Some(Duration::from_millis(50)))?;
     stream.set_write_timeout(Some(Duration::from_millis(50)))?;
     let let_in = authorization();
     match random.below(10) {
-        // Silence.
+        // Sends nothing.
         0 | 1 => {}
         // Half of a head.
         2 => write!(stream, "GET /metrics HTTP/1.1\r\nHost: {address}\r\nX-Slow: ")?,
-        // No HTTP at all: what TLS and a port scanner say.
+        // Not HTTP: the bytes of TLS and of a port scanner.
         3 => stream.write_all(&[0x16, 3, 1, 2, 0, 1, 0, 1, 0xfc, 3, 3, 0, 255, 13, 10, 13, 10])?,
-        // A head that never ends.
+        // An endless head.
         4 => {
             write!(stream, "GET / HTTP/1.1\r\n")?;
             for number in 0..2000 {
                 write!(stream, "x-flood-{number}: aaaaaaaaaaaaaaaaaaaaaaaa\r\n")?;
             }
         }
-        // A page that is asked for, again and again, and never read.
+        // A page that is requested repeatedly and never read.
         5 => {
             for _ in 0..20 {
                 write!(stream, "GET /metrics HTTP/1.1\r\nHost: {address}\r\n{let_in}\r\n")?;
             }
         }
-        // A foreign page in a browser; a wrong password.
+        // A foreign page in a browser, and a wrong password.
         6 => write!(
             stream,
             "POST /-/reload HTTP/1.1\r\nHost: evil.example\r\nOrigin: https://evil.example\r\n{let_in}\r\n"
@@ -86,12 +86,12 @@ fn misbehave(address: SocketAddr, random: &mut Random) -> std::io::Result<TcpStr
             write!(stream, "GET /metrics HTTP/1.1\r\nHost: {address}\r\nAuthorization: Basic eDp5\r\n\r\n")?;
             let _ = stream.read(&mut [0; 4096]);
         }
-        // A body that is announced and does not come.
+        // An announced body that never arrives.
         8 => write!(
             stream,
             "POST /metrics HTTP/1.1\r\nHost: {address}\r\n{let_in}Content-Length: 99999999\r\n\r\nabc"
         )?,
-        // Read a little of a page, and go.
+        // Reads a little of a page, and leaves.
         _ => {
             write!(stream, "GET /api/v1/results HTTP/1.1\r\nHost: {address}\r\n{let_in}\r\n")?;
             let _ = stream.read(&mut [0; 100]);

@@ -1,4 +1,5 @@
-//! A name server on this network namespace's loopback, which answers every name with 127.0.0.1, or fails as it is told.
+//! A name server on this network namespace's loopback, which answers every name with 127.0.0.1 or
+//! fails as configured.
 
 use std::{
     net::UdpSocket,
@@ -10,22 +11,22 @@ use std::{
     time::Duration,
 };
 
-/// Where it is.
+/// Its address.
 pub const ADDRESS: &str = "127.0.0.53";
 
-/// What it does with queries.
+/// Reaction to queries.
 #[derive(Clone, Copy, Debug)]
 pub enum Manner {
     Answers,
     Silent,
-    /// The error of that code: 2 SERVFAIL, 3 NXDOMAIN, 5 REFUSED.
+    /// Error of that code: 2 SERVFAIL, 3 NXDOMAIN, 5 REFUSED.
     Fails(u8),
     Garbles,
-    /// Nobody listens on its port.
+    /// Nothing listens on its port.
     Gone,
 }
 
-/// Tells the server's thread, which ends with the process.
+/// Controls the server's thread, which ends with the process.
 pub struct NameServer(Arc<AtomicU8>);
 
 impl Manner {
@@ -56,7 +57,7 @@ impl NameServer {
                 while manner.load(Ordering::Relaxed) != Manner::Gone.code() {
                     let Ok((length, client)) = socket.recv_from(&mut buffer) else { continue };
                     if let Some(reply) = reply(&buffer[..length], manner.load(Ordering::Relaxed)) {
-                        // Who has gone is told nothing.
+                        // The client may have left.
                         let _ = socket.send_to(&reply, client);
                     }
                 }
@@ -70,7 +71,7 @@ impl NameServer {
     }
 }
 
-/// RFC 1035, 4.1: an A query gets one address, every other one nothing.
+/// RFC 1035, 4.1: an A query gets one address, other queries none.
 fn reply(query: &[u8], manner: u8) -> Option<Vec<u8>> {
     let end = query.iter().skip(12).position(|byte| *byte == 0)? + 12 + 5;
     let question = query.get(12..end)?;

@@ -1,4 +1,5 @@
-//! The simulated services as a process of their own: scenarios come in, requests go out, a line of JSON each.
+//! The simulated services as a process: reads scenarios and writes requests, each as a line of
+//! JSON.
 
 use std::{
     fs,
@@ -18,28 +19,28 @@ use langmart_prober::simulator::{Options, Scenario, Simulator};
 use rustix::time::{ClockId, clock_gettime};
 use serde_json::{Value, json};
 
-/// How long a request is kept before it is told, so that its answer is known.
+/// Time for which a request is held back, so that its answer is known.
 const DELAY: Duration = Duration::from_secs(2);
 
-/// One request, as far as the soak looks at it.
+/// Members of a request that the soak test uses.
 #[derive(Clone, Debug)]
 pub struct Seen {
-    /// By the clock that all processes share, in seconds.
+    /// Time on the clock shared by all processes, in seconds.
     pub at: f64,
-    /// The query of the probe's path: `p=3&k=auth`.
+    /// Query of the probe's path: `p=3&k=auth`.
     pub query: String,
     pub model: String,
     pub fault: String,
     pub status: u64,
 }
 
-/// Monotonic time, the same in all processes of the machine, in seconds.
+/// Returns monotonic time, the same in all processes of the machine, in seconds.
 pub fn now() -> f64 {
     let time = clock_gettime(ClockId::Monotonic);
     time.tv_sec as f64 + time.tv_nsec as f64 / 1e9
 }
 
-/// The child's main function: ends with its standard input.
+/// Runs the child, until its standard input ends.
 pub fn serve() {
     let loopback = SocketAddr::from(([127, 0, 0, 1], 0));
     let options = Options { listen: loopback, tls_listen: Some(loopback), scenario: Scenario::default() };
@@ -47,7 +48,7 @@ pub fn serve() {
     let out = Arc::new(Mutex::new(io::stdout()));
     let say = move |value: &Value| {
         let mut out = out.lock().unwrap();
-        // Nobody listens any more once the soak has ended.
+        // The parent no longer reads after the soak test has ended.
         let _ = writeln!(out, "{value}").and_then(|()| out.flush());
     };
     let (plain, tls) = (simulator.address(), simulator.tls_address().unwrap());
@@ -85,7 +86,7 @@ fn tell(simulator: &Simulator, say: impl Fn(&Value)) {
     }
 }
 
-/// The parent's side.
+/// The child as the parent sees it.
 pub struct Services {
     child: Child,
     scenarios: ChildStdin,
@@ -96,7 +97,7 @@ pub struct Services {
 }
 
 impl Services {
-    /// Starts this program as the services, whose authority's certificate is added to a file.
+    /// Starts this program as the services, and adds the certificate of their authority to a file.
     pub fn start(ca_file: &Path) -> Self {
         let mut command = Command::new(std::env::current_exe().unwrap());
         let mut child = command.arg("services").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
@@ -112,13 +113,13 @@ impl Services {
         Self { scenarios, child, requests, changes, plain: address("plain"), tls: address("tls") }
     }
 
-    /// Plays another scenario; between these two moments it took effect.
+    /// Replaces the scenario. Returns two times between which it took effect.
     pub fn play(&mut self, scenario: &str) -> (f64, f64) {
         writeln!(self.scenarios, "{}", Value::from(scenario)).unwrap();
         self.changes.recv_timeout(Duration::from_secs(60)).unwrap()
     }
 
-    /// What has arrived and was not yet taken, oldest first.
+    /// Returns requests that have not been taken yet, oldest first.
     pub fn requests(&self) -> impl Iterator<Item = Seen> {
         self.requests.try_iter()
     }
@@ -135,7 +136,7 @@ fn pass(line: &str, seen: &Sender<Seen>, played: &Sender<(f64, f64)>) {
     let value: Value = serde_json::from_str(line).unwrap();
     let number = |name: &str| value[name].as_f64();
     let text = |name: &str| value[name].as_str().unwrap_or_default().to_owned();
-    // At the end there is nobody to take it.
+    // At the end no one receives it.
     let _ = match (number("before"), number("after")) {
         (Some(before), Some(after)) => played.send((before, after)).ok(),
         _ => seen

@@ -1,4 +1,4 @@
-//! The soak itself: a turn a second, and the verdict at the end.
+//! The soak test: a turn per second, and the verdict at the end.
 
 use std::{
     process::ExitCode,
@@ -23,26 +23,27 @@ use super::{
 };
 use crate::harness::random::Random;
 
-/// How much more the last quarter may hold on the average than the second: what is filled in the first minutes, what runs
-/// in flight need at the moment. In an hour that is some 12 KiB and a thirtieth of a descriptor for each reload.
+/// Maximum increase of the mean resources from the second to the last quarter: caches of the first
+/// minutes, and runs in flight. In an hour this is about 12 KiB and a thirtieth of a descriptor per
+/// reload.
 const MORE_MIB: f64 = 16.0;
 const MORE_THREADS: f64 = 3.0;
 const MORE_DESCRIPTORS: f64 = 60.0;
 
-/// The same for memory where a quarter is shorter than [`LONG_QUARTER`]: what a quarter of half a minute holds is the
-/// weather's, and has been 13 MiB more and 17 less than another.
+/// The same for memory if a quarter is shorter than [`LONG_QUARTER`]: quarters of half a minute
+/// depend on the scenarios and have differed by 13 MiB up and 17 down.
 const MORE_MIB_SHORTLY: f64 = 48.0;
 const LONG_QUARTER: Duration = Duration::from_secs(300);
 
-/// How many descriptors are open at rest: files, listener, warm connections. What is not closed is seen here even where
-/// few minutes are too few for quarters to be compared: there is a reload a second.
+/// Maximum number of open descriptors at rest: files, listener, warm connections. It detects leaks
+/// even in few minutes, because there is a reload per second.
 const RESTING_DESCRIPTORS: f64 = 50.0;
 
-/// How many hints must have been waited for without a doubt. Where the machine is so slow that many runs time out before
-/// they have read theirs, the soak goes on for it, up to twice as long.
+/// Minimum number of hints that were certainly respected. On a slow machine, where many runs time
+/// out before they read theirs, the soak test continues for them, up to twice as long.
 const CERTAIN_HINTS: u64 = 50;
 
-/// Turns for which the probes that come and go are there, stand still, are gone.
+/// Turns for which the temporary probes run, are parked, and are absent.
 const EXTRAS: [(Extras, u64); 3] = [(Extras::Fast, 4), (Extras::Parked, 4), (Extras::Absent, 2)];
 
 struct Soak {
@@ -54,20 +55,20 @@ struct Soak {
     troubles: Troubles,
     faults: Faults,
     manner: Manner,
-    /// Reloads that succeeded since the probes that come and go were last changed, and which of [`EXTRAS`] is on.
+    /// Successful reloads since the temporary probes were last changed, and index in [`EXTRAS`].
     extras: (u64, usize),
-    /// Runs of probes that are gone.
+    /// Number of runs of removed probes.
     departed: f64,
-    /// Counts what is written into key files.
+    /// Number of key files written.
     keys: u64,
-    /// The key that is empty just now, with which no reload succeeds.
+    /// Provider whose key is empty, which makes every reload fail.
     empty_key: Option<usize>,
     reloads: [u64; 3],
     broken: Vec<String>,
     more_mib: f64,
 }
 
-/// Runs it; what does not hold is printed.
+/// Runs it, and prints violations.
 pub fn run(minutes: u64, seed: u64) -> ExitCode {
     println!("soak: {minutes} min, replayed by: tests/soak --minutes {minutes} --seed {seed}");
     let asked = Duration::from_secs(minutes * 60);
@@ -120,7 +121,7 @@ impl Soak {
             self.hints.weather(&weather, when);
         }
         if self.troubles.is_on(Trouble::NoDescriptors) {
-            // Nothing new, since what comes of it cannot be asked for.
+            // Without changes, because the result of this reload is unknown.
             kill_process(self.world.prober.pid(), Signal::HUP).unwrap();
         } else {
             self.rotate_keys();
@@ -154,7 +155,7 @@ impl Soak {
         }
     }
 
-    /// Writes a configuration, good or bad, and has the daemon read it.
+    /// Writes a configuration, valid or invalid, and reloads it.
     fn reload(&mut self) {
         let bad = self.random.one_in(6);
         let before = (self.manner.clone(), self.extras, self.departed);
@@ -187,21 +188,21 @@ impl Soak {
             refused => {
                 match refused {
                     Ok((500, _)) if expected == 500 => self.reloads[1] += 1,
-                    // The directory of logs may be no directory, or full.
+                    // The log directory may be a file, or full.
                     Ok((500, body)) if body.contains("cannot open") => self.reloads[2] += 1,
                     other => {
                         let other = format!("a reload was answered with {other:?} in place of {expected}");
                         self.broken.push(other);
                     }
                 }
-                // What is in force is in the file again, for those who ask by a signal.
+                // Restore the file to the configuration in force, for reloads by signal.
                 (self.manner, self.extras, self.departed) = before;
                 self.world.configure(&self.manner, "");
             }
         }
     }
 
-    /// Draws what is different from now on.
+    /// Makes a random change.
     fn change(&mut self) {
         let (turns, which) = self.extras;
         if turns >= EXTRAS[which].1 {
@@ -229,7 +230,7 @@ impl Soak {
         (0..5).map(runs).sum()
     }
 
-    /// Reads every page, unless there are no descriptors to answer with.
+    /// Reads every page, unless there are no descriptors for an answer.
     fn scrape(&mut self) {
         if self.troubles.is_on(Trouble::NoDescriptors) {
             return;
@@ -252,7 +253,7 @@ impl Soak {
         }
     }
 
-    /// Ends all troubles and all runs, so that the account stands still, and then the daemon.
+    /// Ends all failures and all runs, so that the counters no longer change, and then the daemon.
     fn close(&mut self) {
         self.troubles.cease(&self.world, &mut self.books);
         if let Some(provider) = self.empty_key.take() {
@@ -313,7 +314,7 @@ impl Soak {
         names.map(|name| self.watch.last().value(name, &[("file", "results")])).iter().sum()
     }
 
-    /// Prints the figures and what does not hold.
+    /// Prints the figures and the violations.
     fn verdict(mut self) -> ExitCode {
         self.compare_books();
         self.compare_sizes();
@@ -349,14 +350,14 @@ impl Soak {
         for line in &said.last {
             println!("    {line}");
         }
-        // Last, where those look who are shown the end only.
+        // At the end, where they are seen first.
         for line in &broken {
             println!("BROKEN: {line:.1000}");
         }
         ExitCode::FAILURE
     }
 
-    /// Every run and recheck is a line in a file, or was counted as lost.
+    /// Checks that every run and recheck is a line in a file, or was counted as lost.
     fn compare_books(&mut self) {
         let rechecks = self.watch.last().sum("langmart_probe_rechecks_total");
         let runs = self.watch.last().sum("langmart_probe_runs_total") + self.departed;
@@ -378,7 +379,7 @@ impl Soak {
             println!(
                 "{what}: {before:.1} in the second quarter, {after:.1} in the last, at most {more} more"
             );
-            // No number, where nothing was seen, is no answer either.
+            // NaN, if there was no measurement, is a violation, too.
             if after.is_nan() || before.is_nan() || after > before + more {
                 self.broken.push(format!("{what} grew from {before:.1} to {after:.1}"));
             }

@@ -1,4 +1,4 @@
-//! What goes wrong around the daemon, begun and ended at random.
+//! Failures around the daemon that begin and end at random.
 
 use std::{
     fs::{self, File},
@@ -17,7 +17,7 @@ use crate::harness::random::Random;
 
 const DAY: i64 = 86_400;
 
-/// One that lasts; all can be on at a time.
+/// A lasting failure. All can be active at a time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Trouble {
     FullDisk,
@@ -39,18 +39,18 @@ impl Trouble {
     ];
 }
 
-/// Those that are on, and until which turn.
+/// Active failures, and the turn in which each ends.
 #[derive(Default)]
 pub struct Troubles {
     on: Vec<(Trouble, u64)>,
     pub begun: [u64; 6],
     pub removals: u64,
-    /// The daemon's soft limit of descriptors, while it has none.
+    /// The daemon's soft limit of descriptors, while it is reduced.
     limit: Option<Rlimit>,
 }
 
 impl Troubles {
-    /// Ends what is over, and perhaps begins another.
+    /// Ends failures whose time is over, and may begin another.
     pub fn turn(&mut self, turn: u64, world: &World, books: &mut Books, random: &mut Random) {
         for (trouble, until) in std::mem::take(&mut self.on) {
             if until <= turn {
@@ -76,7 +76,7 @@ impl Troubles {
         self.on.iter().any(|(on, _)| *on == trouble)
     }
 
-    /// Ends them all.
+    /// Ends all failures.
     pub fn cease(&mut self, world: &World, books: &mut Books) {
         for (trouble, _) in std::mem::take(&mut self.on) {
             self.end(trouble, world, books);
@@ -126,7 +126,7 @@ impl Troubles {
     }
 }
 
-/// A soft limit, which the hard one allows.
+/// Returns a soft limit, which the hard one permits.
 fn limit(descriptors: u64) -> Rlimit {
     Rlimit { current: Some(descriptors), maximum: rustix::process::getrlimit(Resource::Nofile).maximum }
 }

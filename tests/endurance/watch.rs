@@ -1,4 +1,5 @@
-//! What each scrape must show: counters that never fall, parts that never fail, and sizes that do not grow.
+//! Invariants of each scrape: counters that never decrease, parts that never fail, and sizes that
+//! do not grow.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -7,10 +8,10 @@ use crate::harness::scrape::Scrape;
 
 const MIB: f64 = 1024.0 * 1024.0;
 
-/// Reasons after which the daemon may not have read what the service said.
+/// Reasons after which the daemon may not have read the answer.
 const UNANSWERED: [&str; 4] = ["timeout", "internal", "disconnected", "proxy"];
 
-/// What the process held at one scrape.
+/// Resources of the process at a scrape.
 #[derive(Clone, Copy, Debug)]
 pub struct Held {
     pub resident_mib: f64,
@@ -23,14 +24,14 @@ pub struct Held {
 pub struct Watch {
     last: Option<Scrape>,
     held: Vec<(f64, Held)>,
-    /// Failures so far by reason.
+    /// Number of failures by reason.
     pub reasons: BTreeMap<String, f64>,
     pub broken: Vec<String>,
     pub scrapes: u64,
 }
 
 impl Watch {
-    /// Looks at a page of metrics, and tells how many runs of each probe found no answer.
+    /// Checks a page of metrics. Returns how many runs of each probe found no answer.
     pub fn page(&mut self, page: &str, now: f64) -> HashMap<String, f64> {
         check(&mut self.broken, "/metrics", page);
         self.scrapes += 1;
@@ -67,17 +68,17 @@ impl Watch {
         unanswered
     }
 
-    /// The last scrape.
+    /// Returns the last scrape.
     pub fn last(&self) -> &Scrape {
-        self.last.as_ref().expect("there was one before the troubles began")
+        self.last.as_ref().expect("there was one before the failures began")
     }
 
-    /// What the process held at the last scrape.
+    /// Returns the resources of the process at the last scrape.
     pub fn rest(&self) -> Held {
         self.held[self.held.len() - 1].1
     }
 
-    /// The means of a quarter of the time, counted from 0.
+    /// Returns the means of a quarter of the time, counted from 0.
     pub fn quarter(&self, number: u32) -> Held {
         let (from, to) = (self.held[0].0, self.held[self.held.len() - 1].0);
         let quarter = (to - from) / 4.0;
@@ -93,7 +94,7 @@ impl Watch {
     }
 }
 
-/// The value of a label of a series, as it is written.
+/// Returns the value of a label of a series as written.
 fn label<'a>(series: &'a str, name: &str) -> &'a str {
     series.split(&format!("{name}=\"")).nth(1).and_then(|rest| rest.split('"').next()).unwrap_or_default()
 }

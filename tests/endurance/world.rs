@@ -1,4 +1,4 @@
-//! Everything that the soak consists of: the disk, `/etc`, the name server, the services, the proxy, the daemon.
+//! The environment of the soak test: disk, `/etc`, name server, services, proxy, and daemon.
 
 use std::{
     collections::VecDeque,
@@ -29,10 +29,10 @@ use crate::harness::{
     wait::wait_for,
 };
 
-/// How systemd starts the daemon.
+/// The systemd unit.
 const UNIT: &str = include_str!("../../systemd/langmart-prober.service");
 
-/// What the daemon wrote to standard error: looked through as it comes, its end kept.
+/// The daemon's standard error: searched as it arrives, with its end kept.
 #[derive(Default)]
 pub struct Said {
     pub last: VecDeque<String>,
@@ -40,7 +40,7 @@ pub struct Said {
     pub lines: u64,
 }
 
-/// The daemon as a process; dropped, it is killed.
+/// The daemon as a process, which is killed when it is dropped.
 pub struct Prober {
     child: Child,
     pub said: Arc<Mutex<Said>>,
@@ -48,7 +48,7 @@ pub struct Prober {
 }
 
 pub struct World {
-    // Before the directory that they write to: fields are dropped in this order.
+    // Dropped before the directory that they write to: fields are dropped in this order.
     pub prober: Prober,
     pub services: Services,
     pub names: NameServer,
@@ -59,7 +59,7 @@ pub struct World {
 }
 
 impl World {
-    /// Builds it, and returns once the daemon is ready.
+    /// Builds the environment, and returns when the daemon is ready.
     pub fn build() -> Self {
         run("ip", &["link", "set", "lo", "up"]);
         let directory = TempDir::new().unwrap();
@@ -68,7 +68,8 @@ impl World {
             fs::create_dir(path(name)).unwrap();
         }
         run("mount", &["-t", "tmpfs", "-o", "size=512m", "tmpfs", &path("disk")]);
-        // A copy of /etc in its place, where the resolver's file can be broken for this namespace alone.
+        // A copy of /etc is mounted over it, so that the resolver's file can be broken for this
+        // namespace only.
         run("cp", &["-a", "/etc", &path("etc")]);
         run("mount", &["--bind", &path("etc"), "/etc"]);
         let names = NameServer::start();
@@ -84,7 +85,7 @@ impl World {
             write_key(directory.path(), provider, 0, true);
         }
         let services = Services::start(&directory.path().join("ca.pem"));
-        // Nobody else is in this network namespace.
+        // No other process is in this network namespace.
         let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let hash = bcrypt::hash(PASSWORD, 6).unwrap();
         let (plain, tls) = (services.plain, services.tls);
@@ -116,7 +117,7 @@ impl World {
         self.directory.path()
     }
 
-    /// Writes the configuration, with this behind it.
+    /// Writes the configuration, with further sections at its end.
     pub fn configure(&self, manner: &Manner, rest: &str) {
         let addresses = Addresses { plain: self.services.plain, tls: self.services.tls, proxy: self.proxy };
         let constants = Constants {
@@ -129,16 +130,16 @@ impl World {
         fs::rename(self.path("being-written"), self.path("config.toml")).unwrap();
     }
 
-    /// Sets the daemon's wall clock, in seconds beside the right time.
+    /// Sets the daemon's wall clock, relative to the correct time in seconds.
     pub fn set_clock(&self, seconds: i64) {
         fs::write(self.path("being-written"), format!("{seconds:+}\n")).unwrap();
         fs::rename(self.path("being-written"), self.path("clock")).unwrap();
     }
 }
 
-/// Writes /etc/resolv.conf; `None`: there is none.
+/// Writes /etc/resolv.conf, or removes it if the text is `None`.
 pub fn resolver_file(text: Option<&str>) {
-    // It may be a link into /run, which is not ours.
+    // It may be a link into /run, outside of this namespace.
     let _ = fs::remove_file("/etc/resolv.conf");
     if let Some(text) = text {
         fs::write("/etc/resolv.conf", text).unwrap();
@@ -160,7 +161,7 @@ impl Prober {
         command.env_clear().env("TENANT", format!("tenant-{CANARY}"));
         command.env("LD_PRELOAD", library.trim()).env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
         command.env("FAKETIME_TIMESTAMP_FILE", directory.join("clock")).env("FAKETIME_CACHE_DURATION", "1");
-        // What glibc is told in service.
+        // The settings of glibc in the unit.
         let settings = UNIT.lines().filter_map(|line| line.strip_prefix("Environment=")?.split_once('='));
         command.envs(settings);
         let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
@@ -188,7 +189,7 @@ impl Prober {
         self.child.try_wait().unwrap().is_none()
     }
 
-    /// Waits for its end, and tells the exit status.
+    /// Waits for its end, and returns the exit status.
     pub fn wait(&mut self) -> Option<i32> {
         let deadline = std::time::Instant::now() + Duration::from_secs(60);
         while self.is_running() && std::time::Instant::now() < deadline {
@@ -210,7 +211,7 @@ impl Drop for Prober {
     }
 }
 
-/// What lets into the listener, in base64: a secret as well.
+/// Returns the listener's credentials in base64, which are a secret as well.
 pub fn listeners_secret() -> String {
     authorization().trim_end().rsplit(' ').next().unwrap_or_default().to_owned()
 }

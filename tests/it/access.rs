@@ -1,4 +1,4 @@
-//! Who gets what from a listener that faces a network: users and passwords, TLS, certificates that are renewed.
+//! Tests of a public listener: users and passwords, TLS, and renewed certificates.
 
 use std::{
     io::{BufRead, BufReader, Read, Write},
@@ -13,7 +13,7 @@ use crate::harness::{
     daemon::{Daemon, KEY, LISTEN, Place},
     parts,
     simulate::simulator,
-    wait::{PATIENCE, wait_for},
+    wait::{WAIT_TIMEOUT, wait_for},
 };
 
 fn basic_auth(users: &[(&str, &str, u32)]) -> String {
@@ -27,15 +27,15 @@ fn authorization(credentials: &str) -> String {
     format!("Authorization: Basic {}\r\n", BASE64_STANDARD.encode(credentials))
 }
 
-/// Sends a request whose head ends here, and waits for no answer.
+/// Sends a request whose head ends here, without reading the response.
 fn send(daemon: &Daemon, request_line: &str, headers: &str) -> TcpStream {
     let mut stream = TcpStream::connect(daemon.address).unwrap();
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.set_read_timeout(Some(WAIT_TIMEOUT)).unwrap();
     write!(stream, "{request_line} HTTP/1.1\r\nConnection: close\r\n{headers}\r\n").unwrap();
     stream
 }
 
-/// The whole answer.
+/// Returns the complete response.
 fn ask(daemon: &Daemon, request_line: &str, headers: &str) -> String {
     let mut answer = String::new();
     send(daemon, request_line, headers).read_to_string(&mut answer).unwrap();
@@ -96,7 +96,7 @@ fn request_without_user_gets_401_on_every_path() {
         assert_eq!(status(&daemon, request, &bob), expected, "{request}");
     }
 
-    // Whoever is no user any more is none at once.
+    // A removed user is rejected immediately.
     place.write("config.toml", &config(&basic_auth(&[("bob", "builder", 5)])));
     assert_eq!(status(&daemon, "POST /-/reload", &alice), "200");
     assert_eq!(status(&daemon, "GET /metrics", &alice), "401");
@@ -118,7 +118,8 @@ fn password_checks_delay_neither_runs_nor_scrapes() {
     let place = Place::new(&format!("{LISTEN}{}{probe}", basic_auth(&[("alice", "wonderland", 14)])));
     let mut daemon = place.daemon();
     let alice = format!("Host: {}\r\n{}", daemon.address, authorization("alice:wonderland"));
-    // A check yields to all else: on a machine with much to do it outlasts the request, and is remembered all the same.
+    // A check yields to other work. On a busy machine it outlasts the request, and its result is
+    // cached nevertheless.
     wait_for("alice to be known", || {
         ask(&daemon, "GET /metrics", &alice).starts_with("HTTP/1.1 200 ").then_some(())
     });
@@ -135,19 +136,19 @@ fn password_checks_delay_neither_runs_nor_scrapes() {
         guess.set_nonblocking(true).unwrap();
         guess.peek(&mut [0]).is_err()
     });
-    assert!(unanswered.count() >= 20, "the checks were too quick to hold up anything");
+    assert!(unanswered.count() >= 20, "the checks were too quick to delay anything");
     assert!(ask(&daemon, "GET /-/healthy", &alice).ends_with("\r\n\r\nhealthy\n"));
     daemon.stop();
 }
 
-/// A certificate and its key in files of these names.
+/// Writes a certificate and its key to files of these names.
 fn certify(place: &Place, certificate: &str, key: &str) {
     let made = rcgen::generate_simple_self_signed(["prober.example".to_owned()]).unwrap();
     place.write(key, &made.signing_key.serialize_pem());
     place.write(certificate, &made.cert.pem());
 }
 
-/// A daemon over TLS, by the files tls.crt and tls.key.
+/// Starts a daemon with TLS, with the files tls.crt and tls.key.
 fn secure(place: &Place) -> Daemon {
     place.write(
         "config.toml",
@@ -160,7 +161,8 @@ fn secure(place: &Place) -> Daemon {
     place.daemon()
 }
 
-/// The status that curl gets with this certificate as its only root; `000`: none.
+/// Returns the status that curl gets with this certificate as its only root, or `000` if there is
+/// none.
 fn curl(daemon: &Daemon, root: &std::path::Path, path: &str, more: &[&str]) -> String {
     let port = daemon.address.port();
     let mut curl = Command::new("curl");
@@ -207,7 +209,7 @@ fn only_modern_tls_is_spoken() {
     };
     assert!(!spoken.is_empty() && spoken.iter().all(modern), "{spoken:?}");
 
-    // What is no TLS gets nothing, and harms nothing.
+    // Requests without TLS get no answer, and have no effect.
     let mut plain = TcpStream::connect(daemon.address).unwrap();
     let request = format!("GET /metrics HTTP/1.1\r\nHost: {address}\r\n\r\n");
     plain.write_all(request.as_bytes()).unwrap();
@@ -221,7 +223,7 @@ fn only_modern_tls_is_spoken() {
     daemon.stop();
 }
 
-/// What a scanner says of whoever speaks TLS there: the versions, and each suite with its version and strength.
+/// Returns the result of a TLS scan: the versions, and each suite with its version and strength.
 fn scan(address: SocketAddr) -> (Vec<String>, Vec<[String; 3]>) {
     let output =
         Command::new("sslscan").args(["--no-colour", "--xml=-", &address.to_string()]).output().unwrap();
@@ -257,7 +259,7 @@ fn tls_scan_finds_1_2_and_1_3_and_no_weak_suite() {
     let (versions, suites) = scan(daemon.address);
     println!("{versions:?}: {suites:?}");
     assert_eq!(versions, ["tls 1.2", "tls 1.3"]);
-    // What it calls strong of TLS 1.2; of 1.3 those that RFC 8446 asks for, which it has no opinion of.
+    // Strong suites of TLS 1.2; for 1.3 those of RFC 8446, which the scanner does not rate.
     assert!(suites.len() >= 4, "{suites:?}");
     for [version, suite, strength] in &suites {
         let modern = match version.as_str() {
@@ -271,7 +273,7 @@ fn tls_scan_finds_1_2_and_1_3_and_no_weak_suite() {
     assert_eq!(curl(&daemon, &place.path("tls.crt"), "/-/healthy", &[]), "200", "the scan harms nothing");
     daemon.stop();
 
-    // It would see others, where they are spoken.
+    // The scanner detects other suites if they are offered.
     let mut weak = Command::new("openssl");
     weak.args([
         "s_server",
@@ -286,7 +288,7 @@ fn tls_scan_finds_1_2_and_1_3_and_no_weak_suite() {
     let mut weak = weak.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
     let mut said = BufReader::new(weak.stdout.take().unwrap()).lines();
     let address = said.find_map(|line| line.unwrap().strip_prefix("ACCEPT ")?.parse().ok()).unwrap();
-    // Or it would wait for a reader of what it says of each connection.
+    // Otherwise it would block when it reports a connection.
     thread::spawn(move || said.for_each(drop));
     let (versions, suites) = scan(address);
     weak.kill().unwrap();
@@ -310,7 +312,8 @@ fn renewed_valid_certificate_is_loaded() {
     let status = |daemon: &Daemon, root: &str| curl(daemon, &place.path(root), "/-/ready", &[]);
     assert_eq!((status(&daemon, "first.crt"), status(&daemon, "next.crt")), ("200".into(), "000".into()));
 
-    // A key that is another certificate's: refused at a reload as when it is noticed, once.
+    // The key of another certificate is rejected by a reload and by the periodic check, and logged
+    // once.
     place.write("tls.key", &text("next.key"));
     daemon.reload();
     assert_eq!(daemon.logged("is not the key of the certificate in"), 1, "{}", daemon.log());

@@ -1,4 +1,4 @@
-//! Rules, dashboards and runbooks name only what exists, and are what their source makes of them.
+//! Checks that rules, dashboards and runbooks name existing metrics, and match their source.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -14,7 +14,7 @@ use crate::harness::parts;
 
 const PROBE: &[&str] = &["probe", "provider", "check", "model"];
 
-/// What Prometheus and the rules add to every series.
+/// Labels and names that Prometheus and the rules add.
 const ADDED: &[&str] = &["job", "instance", "le", "quantile", "alertname", "alertstate", "severity"];
 
 fn packaging(name: &str) -> PathBuf {
@@ -25,7 +25,7 @@ fn read(name: &str) -> String {
     fs::read_to_string(packaging(name)).unwrap()
 }
 
-/// Every metric that there is or will be, with its labels; and the values of the labels with closed sets.
+/// Every metric with its labels, and the values of labels with closed sets.
 struct Known {
     metrics: BTreeMap<String, BTreeSet<String>>,
     values: BTreeMap<String, BTreeSet<String>>,
@@ -71,14 +71,14 @@ impl Known {
         known
     }
 
-    /// Every name, label and closed value in some text that should exist.
+    /// Checks every name, label and closed value in a text.
     fn check(&self, place: &str, text: &str) {
         let text = text.replace("\\\"", "\"");
         let selector = Regex::new(r"\b((?:langmart|process)_?[a-z0-9_:]*[a-z0-9])(?:\{([^}]*)\})?").unwrap();
         let matcher = Regex::new("([a-z_]+)(=~|=|!=|!~)['\"]([^'\"]*)['\"]").unwrap();
         for found in selector.captures_iter(&text) {
             let name = &found[1];
-            // A path, a job or a user's name, not a metric.
+            // A path, a job or a user name, not a metric.
             if !name.contains('_') && !name.contains(':') {
                 continue;
             }
@@ -107,7 +107,7 @@ impl Known {
     }
 }
 
-/// The queries of a dashboard: of its panels and its variables.
+/// Collects the queries of a dashboard, from its panels and variables.
 fn queries(value: &Value, found: &mut Vec<String>) {
     match value {
         Value::Object(members) => {

@@ -1,4 +1,5 @@
-//! Attacks on the listener, and what they do to the lag of the probes: measured in one run, with and without.
+//! Attacks on the listener, and their effect on the lag of the probes: measured in one run, with
+//! and without.
 
 use std::{
     fs,
@@ -23,14 +24,15 @@ use crate::harness::{
     wait::wait_for,
 };
 
-/// Twenty runs a second, each of which may be five seconds late before it is skipped: no machine is as busy as that.
+/// Twenty runs a second, each of which may be five seconds late before it is skipped, more than any
+/// machine needs.
 const PROBES: u32 = 400;
 const INTERVAL: &str = "20s";
 
-/// Runs that are watched at a time.
+/// Number of runs per measurement.
 const RUNS: f64 = 50.0;
 
-/// Connections of the largest flood, where the limit of descriptors of this process allows so many.
+/// Number of connections of the largest flood, if the limit of descriptors permits.
 const FLOOD: u64 = 10_000;
 
 fn place(simulator: &Simulator) -> Place {
@@ -45,16 +47,16 @@ fn place(simulator: &Simulator) -> Place {
     ))
 }
 
-/// What some runs were like.
+/// Measurements of some runs.
 struct Window {
-    /// Their lag on average, in milliseconds.
+    /// Mean lag in milliseconds.
     lag: f64,
-    /// What the thread that times them took of a processor for [`RUNS`] of them, in milliseconds.
+    /// Processor time of the scheduling thread for [`RUNS`] of them, in milliseconds.
     processor: f64,
 }
 
-/// A scrape that gets through, and is as wished. Whoever opens connections faster than others ask has those closed that
-/// have not asked yet: this one comes again then, as Prometheus does.
+/// Returns the first successful scrape that meets the condition. During a flood of connections,
+/// idle ones are closed, possibly this one; it is retried, as Prometheus does.
 fn scrape(daemon: &Daemon, what: &str, is_so: impl Fn(&Scrape) -> bool) -> Scrape {
     wait_for(what, || {
         let response = http::request(daemon.address, "GET", "/metrics").ok()?;
@@ -62,7 +64,7 @@ fn scrape(daemon: &Daemon, what: &str, is_so: impl Fn(&Scrape) -> bool) -> Scrap
     })
 }
 
-/// Watches some runs, and prints how they were.
+/// Measures some runs, and prints the result.
 fn watch(daemon: &Daemon, name: &str) -> Window {
     let (before, processor) = (scrape(daemon, "a scrape to get through", |_| true), processor_time(daemon));
     let after = scrape(daemon, "runs to go on", |scrape| runs(scrape) >= runs(&before) + RUNS);
@@ -80,13 +82,14 @@ fn watch(daemon: &Daemon, name: &str) -> Window {
     Window { lag, processor }
 }
 
-/// How long the thread that times the probes has been on a processor, in milliseconds.
+/// Returns the processor time of the scheduling thread in milliseconds.
 fn processor_time(daemon: &Daemon) -> f64 {
     let threads = fs::read_dir(format!("/proc/{}/task", daemon.pid().as_raw_nonzero())).unwrap();
     let stats = threads.filter_map(|thread| fs::read_to_string(thread.ok()?.path().join("stat")).ok());
     let name = |stat: &String| stat.contains("(probes)");
     let stat = stats.into_iter().find(name).expect("a thread of that name");
-    // See proc_pid_stat(5): the state, which is field 3, follows the name; 14 and 15 are user's and system's ticks.
+    // See proc_pid_stat(5): the state, which is field 3, follows the name; 14 and 15 are the ticks
+    // of user and system.
     let ticks: f64 = stat.split(' ').skip(13).take(2).map(|ticks| ticks.parse::<f64>().unwrap()).sum();
     ticks * 1e3 / clock_ticks_per_second() as f64
 }
@@ -101,7 +104,7 @@ fn runs(scrape: &Scrape) -> f64 {
     scrape.sum("langmart_probe_runs_total")
 }
 
-/// Has an attack stop when it is dropped, also where a check fails: nobody waits for what never ends.
+/// Stops an attack when it is dropped, also if a check fails.
 struct Stopping<'a>(&'a AtomicBool);
 
 impl Drop for Stopping<'_> {
@@ -110,7 +113,7 @@ impl Drop for Stopping<'_> {
     }
 }
 
-/// Goes on until told to stop; it opens its connections at that address.
+/// An attack on that address, which runs until the flag is set.
 type Attack = fn(SocketAddr, &AtomicBool);
 
 fn slow_heads(address: SocketAddr, stop: &AtomicBool) {
@@ -166,7 +169,7 @@ fn bad_http(address: SocketAddr, stop: &AtomicBool) {
     flood(address, &nonsense.repeat(50), stop);
 }
 
-/// Writes the same over and over, on ever new connections, and reads little of what comes.
+/// Sends the same bytes repeatedly on new connections, and reads little.
 fn flood(address: SocketAddr, bytes: &[u8], stop: &AtomicBool) {
     while !stop.load(Ordering::Relaxed) {
         let Ok(mut stream) = TcpStream::connect(address) else { continue };
@@ -195,14 +198,14 @@ fn attack_delays_no_run() {
         ("pipelining", pipelining),
         ("bad HTTP", bad_http),
     ];
-    // In turns, so that whatever else the machine does falls on both.
+    // Alternately, so that other load of the machine affects both.
     let mut calm = vec![watch(&daemon, "calm")];
     let mut attacked = Vec::new();
     for (name, attack) in attacks {
         let (stop, address) = (AtomicBool::new(false), daemon.address);
         thread::scope(|scope| {
             scope.spawn(|| {
-                // It stands for other machines, which take none of this one's time.
+                // Low priority, because it stands for other machines.
                 let _ = setpriority_process(None, 19);
                 attack(address, &stop);
             });
@@ -216,15 +219,16 @@ fn attack_delays_no_run() {
     assert_eq!(after.sum("langmart_probe_skipped_runs_total"), 0.0);
     assert_eq!(after.sum("langmart_probe_failures_total"), 0.0);
     assert_eq!(after.setbacks(&before), [""; 0]);
-    // None was lost: each is one request of the simulator's, where those that have just begun are not counted yet.
+    // No run was lost: each is a request of the simulator, except for those that have just begun.
     let asked = simulator.requests().len() as f64;
     assert!(asked >= runs(&after) && runs(&after) >= 11.0 * RUNS, "{asked} requests, {} runs", runs(&after));
     check_noise(&calm, &attacked);
     daemon.stop();
 }
 
-/// That neither is more under attack than calm, but for noise, which is the machine's: the slack is far above it, and far
-/// below what comes of a listener that shares a thread or a lock with the probes.
+/// Checks that lag and processor time under attack exceed the calm ones only by noise. The slack is
+/// far above the noise of a machine, and far below the effect of a listener that shares a thread or
+/// lock with the probes.
 #[track_caller]
 fn check_noise(calm: &[Window], attacked: &[Window]) {
     const SLACK: f64 = 250.0;

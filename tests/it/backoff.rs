@@ -1,4 +1,5 @@
-//! Waits that a service asks for, over the whole stack: what it says, what is exported, and when it is asked again.
+//! Tests of backoff with the whole daemon: hints of the service, exported values, and the next
+//! request.
 
 use std::time::Duration;
 
@@ -10,7 +11,7 @@ use crate::harness::{
     simulate::simulator,
 };
 
-/// A Groq probe that would run every 500 ms.
+/// Returns a Groq probe with an interval of 500 ms.
 fn groq(simulator: &Simulator, max_backoff: &str) -> Place {
     Place::new(&format!(
         "{LISTEN}[schedule]\nmax_backoff = \"{max_backoff}\"\n[defaults.generation]\ninterval = \"500ms\"\n\
@@ -28,7 +29,7 @@ fn skipped(scrape: &Scrape) -> f64 {
     scrape.value("langmart_probe_skipped_runs_total", &[("probe", "groq"), ("cause", "backoff")])
 }
 
-/// From the end of the first answer of that status to the request after it.
+/// Returns the time from the end of the first answer with that status to the next request.
 fn wait_after(requests: &[Recorded], status: u16) -> Duration {
     let first = requests.iter().position(|request| request.status == Some(status)).unwrap();
     requests[first + 1].head_received - requests[first].writes.last().unwrap().at
@@ -46,7 +47,7 @@ fn hint_delays_the_next_request() {
     let ended =
         of_probe(&waiting, "last_run_timestamp_seconds") + of_probe(&waiting, "last_duration_seconds");
     let until = of_probe(&waiting, "backoff_until_timestamp_seconds");
-    // Up to a tenth of jitter, and up to the next due time.
+    // Up to a tenth of jitter, and up to the next slot.
     assert!((2.0 - 0.01..2.2 + 0.5 + 0.1).contains(&(until - ended)), "from {ended} until {until}");
     assert_eq!(of_probe(&waiting, "next_run_timestamp_seconds"), until);
     assert_eq!(of_probe(&waiting, "retry_after_seconds"), 2.0);
@@ -59,7 +60,7 @@ fn hint_delays_the_next_request() {
     let over = daemon.scrape_until("the wait to end", |scrape| of_probe(scrape, "success") == 1.0);
     assert_eq!(of_probe(&over, "backoff_until_timestamp_seconds"), 0.0);
     assert_eq!(of_probe(&over, "retry_after_seconds"), 0.0);
-    assert!(skipped(&over) >= 3.0, "{} of some four due times", skipped(&over));
+    assert!(skipped(&over) >= 3.0, "{} of about four slots", skipped(&over));
     daemon
         .scrape_until("another run", |scrape| of_probe(scrape, "runs_total") > of_probe(&over, "runs_total"));
     let wait = wait_after(&simulator.requests(), 429);
@@ -89,7 +90,7 @@ fn reload_with_another_key_ends_backoff() {
     let waiting = |scrape: &Scrape| of_probe(scrape, "backoff_until_timestamp_seconds") > 0.0;
     daemon.scrape_until("the wait to begin", waiting);
     daemon.reload();
-    assert!(waiting(&daemon.scrape()), "a reload that changes nothing ends no wait");
+    assert!(waiting(&daemon.scrape()), "a reload without changes keeps the backoff");
     place.write("key", "sk-another-0123456789");
     let key = format!("api_key = {{ file = \"{}\" }}", place.path("key").display());
     let config = std::fs::read_to_string(place.path("config.toml")).unwrap();

@@ -1,4 +1,4 @@
-//! `/probe` beside a real `blackbox_exporter`, read by a real Prometheus with the same queries.
+//! Compares `/probe` with a real `blackbox_exporter`, with the same queries in a real Prometheus.
 
 use std::{net::SocketAddr, process::Command};
 
@@ -13,14 +13,15 @@ use crate::harness::{
     wait::wait_for,
 };
 
-/// Seconds for which the simulator holds an answer, and what the quickest of several runs may take beside that on a busy
-/// machine: less than it is held for, so that nobody can have missed or doubled it.
-const HELD: f64 = 0.6;
+/// Seconds by which the simulator delays its answers, and maximum overhead of the quickest of
+/// several runs on a busy machine. The overhead is less than the delay, so that an exporter cannot
+/// omit or double it.
+const ANSWER_DELAY: f64 = 0.6;
 const NOISE: f64 = 0.4;
 
 const EXPORTER: &str = "prometheus-blackbox-exporter";
 
-/// The value of a query for each target, and each phase where it has any; of those that have one.
+/// Returns the value of a query for each target and, if there are any, each phase.
 #[track_caller]
 fn by_target(prometheus: &Prometheus, query: &str) -> Vec<(String, f64)> {
     let name = |labels: &Value| {
@@ -33,7 +34,7 @@ fn by_target(prometheus: &Prometheus, query: &str) -> Vec<(String, f64)> {
     values
 }
 
-/// A scrape job by which Prometheus asks an exporter for targets, as everybody configures it.
+/// Returns a scrape job with the usual configuration for an exporter with targets.
 fn job(name: &str, exporter: SocketAddr, targets: &[(&str, &str)]) -> String {
     let targets = targets
         .iter()
@@ -123,8 +124,8 @@ fn blackbox_queries_give_the_same_results() {
     same("probe_ip_protocol{JOB}");
     same("probe_ssl_earliest_cert_expiry{JOB}");
     same("count by (instance, phase) (probe_http_duration_seconds{JOB})");
-    // The quickest of several scrapes is free of what else the machine did: both see how long the answer was held, whole
-    // and in the same phase, and neither puts it into any other.
+    // The quickest of several scrapes is free of other load: both exporters measure the delay
+    // completely, in the same phase and in no other.
     let close = |metric: &str, jobs: [&str; 2]| {
         let [ours, theirs] = jobs.map(|job| {
             let quickest = format!("min by (instance, phase) (min_over_time({metric}{{{job}}}[5m]))");
@@ -136,13 +137,13 @@ fn blackbox_queries_give_the_same_results() {
         for ((name, ours), (_, theirs)) in ours.iter().zip(&theirs) {
             let told = format!("{metric} of {name}: ours {ours}, theirs {theirs}");
             let held = matches!(name.as_str(), "slow" | "slow processing");
-            let band = if held { HELD..HELD + NOISE } else { 0.0..NOISE };
+            let band = if held { ANSWER_DELAY..ANSWER_DELAY + NOISE } else { 0.0..NOISE };
             assert!(band.contains(ours) && band.contains(theirs), "{told}, not in {band:?}");
         }
     };
     close("probe_duration_seconds", ["job=\"ours\"", "job=\"theirs\""]);
     close("probe_http_duration_seconds", ["job=\"ours\"", "job=\"theirs\""]);
     same("avg_over_time(probe_success{JOB}[1m])");
-    // The probe's own runs are none of these.
+    // Runs for /probe are not counted as runs of the probe.
     assert_eq!(daemon.scrape().sum("langmart_probe_runs_total"), 0.0);
 }

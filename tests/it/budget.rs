@@ -14,7 +14,7 @@ use crate::harness::{
 
 /// Maximum number of tokens of a run in these tests: 8 for the frame of the prompt, one for its
 /// text, 10 for the answer.
-const MOST: f64 = 19.0;
+const MAX_RUN_TOKENS: f64 = 19.0;
 
 /// Returns a chat probe with an interval of one second, and an auth probe that costs nothing, with
 /// that budget.
@@ -72,7 +72,7 @@ fn exhausted_budget_survives_a_restart_until_next_day() {
     let mut daemon = place.daemon();
     let scrape = stopped(&daemon);
     let spent = scrape.value("langmart_budget_spent_tokens", &[]);
-    assert!(spent <= 60.0 && spent + MOST > 60.0, "{spent}");
+    assert!(spent <= 60.0 && spent + MAX_RUN_TOKENS > 60.0, "{spent}");
     assert_eq!(spent, scrape.sum("langmart_probe_tokens_total"), "as reported by the service");
     assert_eq!(scrape.value("langmart_budget_limit_tokens", &[]), 60.0);
     assert_eq!(scrape.find("langmart_budget_limit_usd", &[]), None);
@@ -178,10 +178,10 @@ fn outage_charges_only_runs_that_may_be_answered() {
         let scrape = daemon.scrape_until("failed runs", failed);
         assert_eq!(skipped(&scrape) > 0.0, takes, "{fault}");
         assert_eq!(scrape.sum("langmart_probe_tokens_total"), 0.0);
-        let expected = if takes { MOST * 5.0 } else { 0.0 };
+        let expected = if takes { MAX_RUN_TOKENS * 5.0 } else { 0.0 };
         let spent = scrape.value("langmart_budget_spent_tokens", &[]);
         // A run may be in flight, and is charged with its maximum.
-        assert!(spent == expected || spent == expected + MOST, "{fault}: {spent}");
+        assert!(spent == expected || spent == expected + MAX_RUN_TOKENS, "{fault}: {spent}");
     }
 }
 

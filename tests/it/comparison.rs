@@ -30,12 +30,12 @@ fn configuration(simulator: &Simulator, place: &Place, timing: &str, check: &str
 }
 
 /// Interval and timeout that leave each probe of a pair a second.
-const CALM: &str = "interval = \"2s\"\ntimeout = \"1s\"";
+const SLOW_TIMING: &str = "interval = \"2s\"\ntimeout = \"1s\"";
 
 /// Starts a daemon with that comparison of chats.
 fn compared(simulator: &Simulator) -> (Place, Daemon) {
     let place = Place::new("");
-    place.write("config.toml", &configuration(simulator, &place, CALM, "chat", ""));
+    place.write("config.toml", &configuration(simulator, &place, SLOW_TIMING, "chat", ""));
     let daemon = place.daemon();
     (place, daemon)
 }
@@ -139,13 +139,13 @@ fn probe_in_backoff_makes_no_pair_and_delays_no_other() {
 fn reload_keeps_counters_of_unchanged_comparison() {
     let simulator = simulator("");
     let place = Place::new("");
-    let config = configuration(&simulator, &place, CALM, "chat", "");
+    let config = configuration(&simulator, &place, SLOW_TIMING, "chat", "");
     place.write("config.toml", &config);
     let daemon = place.daemon();
     let before = daemon.scrape_until("a pair", |scrape| of_gpt(scrape, "pairs_total") >= 1.0);
 
     // With a week between pairs, so that later values are not from a run.
-    let rare = config.replace(CALM, "interval = \"168h\"\ntimeout = \"1s\"");
+    let rare = config.replace(SLOW_TIMING, "interval = \"168h\"\ntimeout = \"1s\"");
     place.write("config.toml", &rare);
     daemon.reload();
     let kept = daemon.scrape();
@@ -179,7 +179,7 @@ fn pool_availability_is_weighted() {
         .replace("SIMULATOR", &simulator.address().to_string())
         .replace("KEY", KEY);
     let place = Place::new("");
-    place.write("config.toml", &configuration(&simulator, &place, CALM, "chat", &pools));
+    place.write("config.toml", &configuration(&simulator, &place, SLOW_TIMING, "chat", &pools));
     let daemon = place.daemon();
     let members = |scrape: &Scrape, pool| {
         ["up", "down", "unknown"]

@@ -18,7 +18,7 @@ use crate::harness::{
     daemon::{Daemon, KEY, LISTEN, PROBER, Place},
     parts,
     simulate::simulator,
-    wait::{PATIENCE, wait_for},
+    wait::{WAIT_TIMEOUT, wait_for},
 };
 
 fn limit_descriptors(daemon: &Daemon, limit: u64) {
@@ -39,7 +39,7 @@ fn listener_survives_lack_of_descriptors() {
     // No descriptors beyond standard error.
     limit_descriptors(&daemon, 3);
     let mut waiting = TcpStream::connect(daemon.address).unwrap();
-    waiting.set_read_timeout(Some(PATIENCE)).unwrap();
+    waiting.set_read_timeout(Some(WAIT_TIMEOUT)).unwrap();
     write!(waiting, "GET /-/ready HTTP/1.0\r\n\r\n").unwrap();
     wait_for("accepting to fail", || (daemon.logged("Failed to accept connection") == 1).then_some(()));
     wait_for("the prober to blame itself", || {

@@ -32,7 +32,7 @@ const PROBER: &str = env!("CARGO_BIN_EXE_langmart-prober");
 const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Timeout of runs that must reach it.
-const SHORT: Duration = Duration::from_secs(2);
+const SHORT_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Returns the first of January of that year, as in the test certificates.
 fn january(year: u64) -> SystemTime {
@@ -129,11 +129,11 @@ fn failed_connections_have_their_reason() {
 
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let full = runtime.block_on(FullListener::start()).unwrap();
-    let filtered = network(provider(Api::Openai, &format!("https://{}", full.address())), SHORT);
+    let filtered = network(provider(Api::Openai, &format!("https://{}", full.address())), SHORT_TIMEOUT);
     let detail = "no connection was made within 2s";
     row("TCP filtered", &filtered, Reason::Timeout, Fault::Network, detail, "firewall, proxy and DNS");
     assert_eq!(filtered.failed_addresses[0].error, AddressFailure::NoAnswer);
-    assert!(filtered.phases.connect >= SHORT);
+    assert!(filtered.phases.connect >= SHORT_TIMEOUT);
 }
 
 #[test]
@@ -166,7 +166,7 @@ fn failed_handshakes_have_their_reason() {
     row("plain http on the TLS port", &plain, Reason::Tls, Fault::Network, detail, "speaks TLS");
 
     simulator.set_scenario(Scenario::parse("[[rule]]\nfault = \"slow_handshake\"\nms = 60000").unwrap());
-    let slow = network(trusting(&authority, &format!("https://127.0.0.1:{port}")), SHORT);
+    let slow = network(trusting(&authority, &format!("https://127.0.0.1:{port}")), SHORT_TIMEOUT);
     let detail = "the TLS handshake was not over within 2s";
     row("handshake without end", &slow, Reason::Timeout, Fault::Network, detail, "packets are lost");
     assert!(slow.phases.tls > slow.phases.connect);

@@ -1,4 +1,4 @@
-//! Fairness: a provider that floods its connections delays no run of another provider.
+//! Tests of fairness: a provider that floods its connections delays no run of another provider.
 
 use std::{
     collections::BTreeSet,
@@ -15,34 +15,36 @@ use crate::harness::{
     daemon::{KEY, LISTEN, Place, records},
     flood::{Flood, FloodServer},
     simulate::simulator,
-    wait::PATIENCE,
+    wait::WAIT_TIMEOUT,
 };
 
-/// The most by which the resident memory of the daemon may grow, in mebibytes.
+/// Maximum growth of the daemon's resident memory in mebibytes.
 pub const MAX_GROWTH_MIB: f64 = 64.0;
 
-/// Time between two looks at the records.
-const LOOK: Duration = Duration::from_millis(100);
+/// Interval between reads of the records.
+const READ_INTERVAL: Duration = Duration::from_millis(100);
 
-/// The probes of the provider that is not flooded, and how many of their runs are watched.
+/// Probes of the provider that is not flooded, and the number of runs to measure.
 pub struct Victims {
     pub probes: u32,
     pub interval: &'static str,
     pub runs: usize,
 }
 
-/// What a flood did.
+/// Result of a flood.
 pub struct Report {
-    /// Durations of the victims' runs in milliseconds, in ascending order; fewer than were asked for if they never came.
+    /// Durations of the victims' runs in milliseconds, in ascending order; fewer than requested if
+    /// there were not enough.
     pub durations: Vec<f64>,
-    /// Runs of the victims that failed, and that were skipped.
+    /// Number of the victims' runs that failed, and that were skipped.
     pub failed: f64,
     pub skipped: f64,
-    /// Reasons of the flooded runs, each once: of those that have 5 s, and of those that have 100 ms.
+    /// Distinct reasons of the flooded runs: of those with a timeout of 5 s, and of those with 100
+    /// ms.
     pub reasons: [BTreeSet<String>; 2],
     /// Growth of the daemon's resident memory to its peak, in mebibytes.
     pub growth: f64,
-    /// Megabytes of the flood that the daemon took in a second.
+    /// Received data of the flood in megabytes per second.
     pub rate: f64,
 }
 
@@ -54,8 +56,8 @@ impl Report {
     }
 }
 
-/// Returns the configuration of the victims and of the flooded probes: some that are open for long, and some that
-/// connect again and again.
+/// Returns the configuration of the victims and of the flooded probes: some with long connections,
+/// and some that reconnect continuously.
 fn configuration(
     place: &Place,
     victims: &Victims,
@@ -98,7 +100,7 @@ fn configuration(
     text
 }
 
-/// Runs the victims beside a flood, or undisturbed, in a daemon of its own.
+/// Runs the victims during a flood, or undisturbed, in a daemon of its own.
 #[track_caller]
 pub fn measure(flood: Option<&Flood>, victims: &Victims) -> Report {
     let simulator = simulator("");
@@ -108,14 +110,14 @@ pub fn measure(flood: Option<&Flood>, victims: &Victims) -> Report {
     let daemon = place.daemon();
     let (before, began) = (resident(daemon.pid(), "VmRSS:"), Instant::now());
     // A flood that starves the daemon is a result, too.
-    while began.elapsed() < PATIENCE && durations(&place).len() < victims.runs {
-        thread::sleep(LOOK);
+    while began.elapsed() < WAIT_TIMEOUT && durations(&place).len() < victims.runs {
+        thread::sleep(READ_INTERVAL);
     }
     let sent = server.as_ref().map_or(0, FloodServer::sent);
     let rate = sent as f64 / 1e6 / began.elapsed().as_secs_f64();
     let reasons = || ["flood-long", "flood-short"].map(|prefix| reasons(&place, prefix));
-    while flood.is_some() && began.elapsed() < PATIENCE && reasons().iter().any(BTreeSet::is_empty) {
-        thread::sleep(LOOK);
+    while flood.is_some() && began.elapsed() < WAIT_TIMEOUT && reasons().iter().any(BTreeSet::is_empty) {
+        thread::sleep(READ_INTERVAL);
     }
     let scrape = daemon.scrape();
     let sum = |name: &str| scrape.values(name, &[("provider", "victim")]).iter().sum();
@@ -140,7 +142,7 @@ fn durations(place: &Place) -> Vec<f64> {
 
 fn recorded(place: &Place) -> Vec<Value> {
     let lines = place.files("logs", "results.jsonl");
-    // The last line may still be being written.
+    // The last line may be incomplete.
     records(lines.rsplit_once('\n').map_or("", |(whole, _)| whole))
 }
 
@@ -157,7 +159,8 @@ fn resident(pid: Pid, key: &str) -> f64 {
     line.split_whitespace().next().unwrap().parse::<f64>().unwrap() / 1024.0
 }
 
-/// Forty runs a second, each of which may be five seconds late before it is skipped, and take 20 s before it fails.
+/// Forty runs a second, each of which may be five seconds late before it is skipped, and take 20 s
+/// before it fails.
 const SLOWEST_MACHINE: Victims = Victims { probes: 800, interval: "20s", runs: 80 };
 
 #[track_caller]
@@ -170,7 +173,7 @@ fn check(floods: &[Flood]) {
             flood.name, report.growth, report.rate, report.reasons
         );
         let (runs, wanted) = (report.durations.len(), SLOWEST_MACHINE.runs);
-        assert!(runs >= wanted, "{}: {runs} of {wanted} runs within {PATIENCE:?}", flood.name);
+        assert!(runs >= wanted, "{}: {runs} of {wanted} runs within {WAIT_TIMEOUT:?}", flood.name);
         assert_eq!((report.failed, report.skipped), (0.0, 0.0), "{}: failed, skipped", flood.name);
         assert!(report.growth < MAX_GROWTH_MIB, "{}: {} MiB", flood.name, report.growth);
         let bounds = |reason: &String| ["malformed", "timeout"].contains(&reason.as_str());

@@ -25,10 +25,10 @@ const CLOSED: &str = "127.77.0.1:9";
 const INTERVAL: &str = "1s";
 
 /// Number of descriptors, and threads, that the first run may open permanently.
-const ONCE: f64 = 4.0;
+const ALLOWED_GROWTH: f64 = 4.0;
 
 /// Maximum number of failures to wait for at a time.
-const STEP: f64 = 500.0;
+const MAX_WAITED_FAILURES: f64 = 500.0;
 
 type Reasons = &'static [&'static str];
 
@@ -232,7 +232,7 @@ pub fn measure(kind: &Kind, runs: f64, probes: u32) -> [Open; 2] {
     daemon.reload();
     let after = wait_for(&format!("{} to close everything, before it {before}", kind.name), || {
         let open = Open::of(&daemon);
-        let leaks = open.descriptors > before.descriptors + ONCE || open.threads > before.threads + ONCE;
+        let leaks = open.descriptors > before.descriptors + ALLOWED_GROWTH || open.threads > before.threads + ALLOWED_GROWTH;
         (!leaks).then_some(open)
     });
     [before, after]
@@ -262,7 +262,7 @@ fn wait_for_failures(daemon: &Daemon, kind: &Kind, runs: f64) {
     };
     let mut wanted = 0.0;
     while wanted < runs {
-        wanted = runs.min(wanted + STEP);
+        wanted = runs.min(wanted + MAX_WAITED_FAILURES);
         daemon.scrape_until(&format!("{wanted} runs to fail, some by {:?}", kind.reasons), |scrape| {
             let as_expected: f64 = kind.reasons.iter().map(|reason| failures(scrape, reason)).sum();
             failures(scrape, "") >= wanted && as_expected > 0.0

@@ -53,7 +53,7 @@ const FOUND: Case = Case {
 };
 
 /// A case in which it is not found, with servers that time out after a second.
-const LOST: Case = Case { lines: "options timeout:1 attempts:1", verdict: "dns network", ..FOUND };
+const NOT_FOUND: Case = Case { lines: "options timeout:1 attempts:1", verdict: "dns network", ..FOUND };
 
 const FIRST_SERVER_FAILS: &[Case] = &[
     Case { name: "F1 first server is silent", servers: &[SILENT, GOOD], ..FOUND },
@@ -158,52 +158,52 @@ const NAMES: &[Case] = &[
 ];
 
 const EXPLAINED: &[Case] = &[
-    Case { name: "NXDOMAIN", servers: &[NXDOMAIN], detail: "NXDOMAIN", ..LOST },
-    Case { name: "SERVFAIL", servers: &[SERVFAIL], detail: "SERVFAIL", ..LOST },
-    Case { name: "REFUSED", servers: &[REFUSED], detail: "REFUSED", ..LOST },
-    Case { name: "silent", servers: &[SILENT], detail: "no name server answered", ..LOST },
+    Case { name: "NXDOMAIN", servers: &[NXDOMAIN], detail: "NXDOMAIN", ..NOT_FOUND },
+    Case { name: "SERVFAIL", servers: &[SERVFAIL], detail: "SERVFAIL", ..NOT_FOUND },
+    Case { name: "REFUSED", servers: &[REFUSED], detail: "REFUSED", ..NOT_FOUND },
+    Case { name: "silent", servers: &[SILENT], detail: "no name server answered", ..NOT_FOUND },
     Case {
         name: "two are silent",
         servers: &[SILENT, "127.0.0.99"],
         detail: "no name server answered",
-        ..LOST
+        ..NOT_FOUND
     },
-    Case { name: "no address", servers: &[EMPTY], detail: "has no address", ..LOST },
-    Case { name: "A7 A is SERVFAIL, AAAA is empty", servers: &[A_SERVFAIL], detail: "SERVFAIL", ..LOST },
+    Case { name: "no address", servers: &[EMPTY], detail: "has no address", ..NOT_FOUND },
+    Case { name: "A7 A is SERVFAIL, AAAA is empty", servers: &[A_SERVFAIL], detail: "SERVFAIL", ..NOT_FOUND },
     Case {
         name: "A7 A is silent, AAAA is empty",
         servers: &[A_SILENT],
         detail: "no name server answered",
-        ..LOST
+        ..NOT_FOUND
     },
     Case {
         name: "A7 search, SERVFAIL as written",
         servers: &[SERVFAIL],
         lines: "search corp.lan\noptions timeout:1 attempts:1",
         detail: "SERVFAIL",
-        ..LOST
+        ..NOT_FOUND
     },
     Case {
         name: "one is silent, another says NXDOMAIN",
         servers: &[SILENT, NXDOMAIN],
         detail: "NXDOMAIN",
-        ..LOST
+        ..NOT_FOUND
     },
     Case {
         name: "NXDOMAIN ends the search for a server",
         servers: &[NXDOMAIN, GOOD],
         detail: "NXDOMAIN",
-        ..LOST
+        ..NOT_FOUND
     },
-    Case { name: "an alias to nowhere", host: "dangling.corp.test", detail: "NXDOMAIN", ..LOST },
-    Case { name: "an alias without address", host: "bare.corp.test", detail: "has no address", ..LOST },
-    Case { name: "an underscore, NXDOMAIN", host: "not_there.corp.test", detail: "NXDOMAIN", ..LOST },
+    Case { name: "an alias to nowhere", host: "dangling.corp.test", detail: "NXDOMAIN", ..NOT_FOUND },
+    Case { name: "an alias without address", host: "bare.corp.test", detail: "has no address", ..NOT_FOUND },
+    Case { name: "an underscore, NXDOMAIN", host: "not_there.corp.test", detail: "NXDOMAIN", ..NOT_FOUND },
     Case {
         name: "search, NXDOMAIN as written, SERVFAIL elsewhere",
         host: "gone.corp.test",
         lines: "search failing.lan\noptions timeout:1 attempts:1",
         detail: "NXDOMAIN",
-        ..LOST
+        ..NOT_FOUND
     },
 ];
 

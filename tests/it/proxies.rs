@@ -32,7 +32,7 @@ const PROBER: &str = env!("CARGO_BIN_EXE_langmart-prober");
 const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A loopback address without a listener.
-const NOBODY: &str = "127.77.0.1:9";
+const CLOSED_ADDRESS: &str = "127.77.0.1:9";
 
 /// Credentials with special characters of URLs and headers, and the same in base64.
 const CREDENTIALS: &str = "us%er:canary:p@ss/wörd";
@@ -173,7 +173,7 @@ fn no_proxy_is_read_as_curl_reads_it() {
 fn unreachable_proxies_are_reported() {
     for scheme in ["http", "https", "socks5", "socks5h"] {
         let remedy = "check proxy in the provider's section";
-        let refused = || behind(&format!("{scheme}://{NOBODY}"), None, TARGET);
+        let refused = || behind(&format!("{scheme}://{CLOSED_ADDRESS}"), None, TARGET);
         let detail = "connecting to the proxy: connection refused";
         both(&format!("{scheme} refused"), refused, Reason::Proxy, detail, remedy);
         let unknown = || behind(&format!("{scheme}://proxy.invalid:8080"), None, TARGET);
@@ -323,7 +323,7 @@ fn tls_proxy_works() {
 #[test]
 fn proxy_password_is_not_recorded() {
     for scheme in ["http", "https", "socks5", "socks5h"] {
-        let provider = || behind(&format!("{scheme}://{NOBODY}"), Some(CREDENTIALS), TARGET);
+        let provider = || behind(&format!("{scheme}://{CLOSED_ADDRESS}"), Some(CREDENTIALS), TARGET);
         let probes =
             [Check::Network, Check::Auth].map(|check| Probe { timeout: TIMEOUT, ..probe(provider(), check) });
         let config = config(probes.into());
@@ -520,8 +520,8 @@ fn daemon_never_shows_the_proxy_password() {
          [defaults]\ninterval = \"1s\"\n{}{}{}",
         directory.path().display(),
         provider("good", &format!("https://{}", guarded.address)),
-        provider("socks", &format!("socks5h://{NOBODY}")),
-        provider("bad", &format!("http://{NOBODY}")),
+        provider("socks", &format!("socks5h://{CLOSED_ADDRESS}")),
+        provider("bad", &format!("http://{CLOSED_ADDRESS}")),
     );
     fs::write(&path, text).unwrap();
     let daemon = Command::new(PROBER)
@@ -588,11 +588,11 @@ fn environment_proxies_and_no_proxy_are_used() {
     let refused = proxy("connecting to the proxy: connection refused");
     let set = |name, value: &str| (name, value.to_owned());
     assert_eq!(once("", &[]), direct);
-    assert_eq!(once("", &[set("https_proxy", NOBODY)]), refused);
-    assert_eq!(once("", &[set("ALL_PROXY", &format!("socks5h://{NOBODY}"))]), refused);
+    assert_eq!(once("", &[set("https_proxy", CLOSED_ADDRESS)]), refused);
+    assert_eq!(once("", &[set("ALL_PROXY", &format!("socks5h://{CLOSED_ADDRESS}"))]), refused);
     assert_eq!(
-        once("", &[set("HTTPS_PROXY", NOBODY), set("no_proxy", ""), set("NO_PROXY", "invalid")]),
+        once("", &[set("HTTPS_PROXY", CLOSED_ADDRESS), set("no_proxy", ""), set("NO_PROXY", "invalid")]),
         direct
     );
-    assert_eq!(once("proxy = \"none\"", &[set("HTTPS_PROXY", NOBODY)]), direct);
+    assert_eq!(once("proxy = \"none\"", &[set("HTTPS_PROXY", CLOSED_ADDRESS)]), direct);
 }

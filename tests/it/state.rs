@@ -24,7 +24,7 @@ use crate::harness::{
 const KILLS: u64 = 20;
 
 /// Number of probes during the kills.
-const MANY: u32 = 8;
+const KILLED_PROBES: u32 = 8;
 
 const STATE: &str = "state/state.json";
 
@@ -70,7 +70,7 @@ fn many(simulator: &Simulator) -> Place {
         place.path("state").display(),
         place.path("log").display()
     );
-    for number in 0..MANY {
+    for number in 0..KILLED_PROBES {
         write!(
             text,
             "[provider.p{number}]\napi = \"groq\"\nbase_url = \"http://{}/groq/openai/v1\"\n{KEY}\nchecks = []\n\

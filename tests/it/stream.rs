@@ -23,7 +23,7 @@ const HEAD: &str = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnec
 const GRACE: Duration = Duration::from_secs(1);
 
 /// Stall timeout and timeout that no test reaches.
-const PATIENT: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(10));
+const LONG_TIMEOUTS: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(10));
 
 /// Actions of a server after a request.
 enum Step {
@@ -57,7 +57,7 @@ fn milliseconds(number: u64) -> Duration {
 
 /// Runs a stream check against a server that performs these actions once.
 fn play(api: Api, steps: Vec<Step>) -> (Outcome, Seen) {
-    play_with(api, PATIENT, steps)
+    play_with(api, LONG_TIMEOUTS, steps)
 }
 
 fn play_with(api: Api, limits: (Duration, Duration), steps: Vec<Step>) -> (Outcome, Seen) {
@@ -305,7 +305,7 @@ fn without_counts_tokens_of_chat_are_estimated() {
     let google = r#"{"candidates":[{"content":{"parts":[{"text":"Hm","thought":true},{"text":"0123456789!"}]},"finishReason":"STOP"}]}"#;
     let ask = |api, answer: &str| {
         let head = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: close\r\n\r\n";
-        let (outcome, _) = play_check(Check::Chat, api, PATIENT, vec![send(head), send(answer)]);
+        let (outcome, _) = play_check(Check::Chat, api, LONG_TIMEOUTS, vec![send(head), send(answer)]);
         assert!(outcome.success(), "{api}: {outcome:?}");
         (outcome.input_tokens, outcome.output_tokens, outcome.tokens_estimated)
     };
@@ -368,7 +368,7 @@ fn stream_is_not_read_after_its_end_marker() {
         {
             let (outcome, _) = play(api, vec![send(HEAD), send(&body), rest]);
             assert!(outcome.success(), "{outcome:?}");
-            assert!(outcome.duration < PATIENT.0, "{outcome:?}");
+            assert!(outcome.duration < LONG_TIMEOUTS.0, "{outcome:?}");
         }
     }
 }
@@ -382,7 +382,7 @@ fn missing_last_marker_is_awaited_briefly_only() {
             let (outcome, _) = play(api, vec![send(HEAD), send(&body), rest]);
             assert!(outcome.success(), "{outcome:?}");
             assert!(outcome.duration < GRACE, "{outcome:?}");
-            assert!(began.elapsed() < PATIENT.0, "{:?}", began.elapsed());
+            assert!(began.elapsed() < LONG_TIMEOUTS.0, "{:?}", began.elapsed());
         }
         // It is no timeout either if the run's timeout passes during that wait.
         let limits = (milliseconds(5000), milliseconds(900));

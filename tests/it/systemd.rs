@@ -8,7 +8,7 @@ use std::{
 use crate::harness::{
     daemon::{Daemon, KEY, LISTEN, Place},
     simulate::simulator,
-    wait::PATIENCE,
+    wait::WAIT_TIMEOUT,
 };
 
 /// The service manager's end.
@@ -41,7 +41,7 @@ fn ready_reloading_stopping_and_alive() {
     );
     let place = Place::new(&config);
     let socket = UnixDatagram::bind(place.path("notify")).unwrap();
-    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    socket.set_read_timeout(Some(WAIT_TIMEOUT)).unwrap();
     let manager = Manager(socket);
     let mut command = place.command("run");
     command.env("NOTIFY_SOCKET", place.path("notify")).env("WATCHDOG_USEC", "200000");

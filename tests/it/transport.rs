@@ -22,13 +22,13 @@ use crate::harness::{
 };
 
 /// A loopback address without a listener.
-const NOBODY: &str = "127.77.0.1:9";
+const CLOSED_ADDRESS: &str = "127.77.0.1:9";
 
 /// Above the duration of any run over loopback on a busy machine.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Timeout of runs that must reach it.
-const SHORT: Duration = Duration::from_secs(2);
+const SHORT_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Returns a provider at that base URL that trusts the simulator's authority.
 fn trusting(simulator: &Simulator, api: Api, base_url: &str) -> Provider {
@@ -65,7 +65,7 @@ fn nonexistent_name_is_dns() {
 
 #[test]
 fn closed_port_is_connect() {
-    let outcome = auth(provider(Api::Openai, &format!("http://{NOBODY}")), TIMEOUT);
+    let outcome = auth(provider(Api::Openai, &format!("http://{CLOSED_ADDRESS}")), TIMEOUT);
     check(&outcome, Reason::Connect, Fault::Network, "connection refused");
 }
 
@@ -190,9 +190,9 @@ fn slow_but_whole_is_good() {
 
 #[test]
 fn slow_service_is_a_timeout() {
-    check_fault("stall", SHORT, Reason::Timeout, ["no response came within 2s"; 2]);
-    check_fault("slow_headers; ms=60000", SHORT, Reason::Timeout, ["no response came within 2s"; 2]);
-    check_fault("slow_body; ms=60000", SHORT, Reason::Timeout, ["the response was not complete"; 2]);
+    check_fault("stall", SHORT_TIMEOUT, Reason::Timeout, ["no response came within 2s"; 2]);
+    check_fault("slow_headers; ms=60000", SHORT_TIMEOUT, Reason::Timeout, ["no response came within 2s"; 2]);
+    check_fault("slow_body; ms=60000", SHORT_TIMEOUT, Reason::Timeout, ["the response was not complete"; 2]);
 }
 
 #[test]
@@ -200,13 +200,13 @@ fn slow_network_is_a_timeout() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let full = runtime.block_on(FullListener::start()).unwrap();
     for scheme in ["http", "https"] {
-        let dropped = auth(provider(Api::Openai, &format!("{scheme}://{}", full.address())), SHORT);
+        let dropped = auth(provider(Api::Openai, &format!("{scheme}://{}", full.address())), SHORT_TIMEOUT);
         check(&dropped, Reason::Timeout, Fault::Network, "no connection was made within 2s");
-        assert!(dropped.phases.connect >= SHORT, "{dropped:#?}");
+        assert!(dropped.phases.connect >= SHORT_TIMEOUT, "{dropped:#?}");
     }
     let slow = simulator("[[rule]]\nfault = \"slow_handshake\"\nms = 60000");
     let base_url = format!("https://{}/langmart", slow.tls_address().unwrap());
-    let handshake = auth(trusting(&slow, Api::Langmart, &base_url), SHORT);
+    let handshake = auth(trusting(&slow, Api::Langmart, &base_url), SHORT_TIMEOUT);
     check(&handshake, Reason::Timeout, Fault::Network, "the TLS handshake was not over within 2s");
     assert!(handshake.phases.tls > handshake.phases.connect, "{handshake:#?}");
 }
@@ -220,7 +220,7 @@ fn proxied(proxy: &str, target: &str) -> Outcome {
 #[test]
 fn broken_proxies_are_reported() {
     for target in ["http://192.0.2.1/v1", "https://192.0.2.1/v1"] {
-        let refused = proxied(NOBODY, target);
+        let refused = proxied(CLOSED_ADDRESS, target);
         check(&refused, Reason::Proxy, Fault::Network, "connecting to the proxy: connection refused");
         let unknown = proxied("proxy.invalid:8080", target);
         check(&unknown, Reason::Proxy, Fault::Network, "looking up the proxy: the name does not exist");

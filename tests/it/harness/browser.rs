@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::{
     process::Process,
-    wait::{PATIENCE, wait_for},
+    wait::{WAIT_TIMEOUT, wait_for},
 };
 
 /// Programs that the tests of pages need.
@@ -147,8 +147,8 @@ fn call(address: SocketAddr, method: &str, path: &str, parameters: &Value) -> Va
 }
 
 fn exchange(address: SocketAddr, method: &str, path: &str, body: &str) -> io::Result<String> {
-    let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
+    let mut stream = TcpStream::connect_timeout(&address, WAIT_TIMEOUT)?;
+    stream.set_read_timeout(Some(WAIT_TIMEOUT))?;
     let length = body.len();
     write!(
         stream,

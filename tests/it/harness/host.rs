@@ -1,5 +1,5 @@
-//! One machine in a network namespace of its own, with its resolver's files, name servers and servers; the
-//! product runs on it, and glibc and curl beside it as the reference.
+//! A machine in a network namespace of its own, with resolver files, name servers and servers. The
+//! product runs on it, with glibc and curl as references.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -19,27 +19,28 @@ use super::{
     scrape::Scrape,
 };
 
-/// The key that every probe sends, which nothing may show.
+/// The key that every probe sends and no output may contain.
 const SECRET: &str = "sk-test-canary";
 
-/// Addresses of the machine on its link, beside those of loopback. The first is the source of its packets.
+/// Addresses of the machine's link, in addition to loopback. The first is the source of its
+/// packets.
 pub const ADDRESSES: [&str; 4] = ["10.77.0.65/24", "10.77.0.2/24", "fd00:77::65/64", "fd00:77::2/64"];
 
-/// Addresses on the link whose packets vanish, as behind a firewall that drops. glibc sorts them before 10.77.0.2
-/// and `fd00:77::2`, since they share a longer prefix with the source.
+/// Addresses on the link whose packets are dropped. glibc sorts them before 10.77.0.2 and
+/// `fd00:77::2`, because they share a longer prefix with the source.
 pub const SILENT: [&str; 5] = ["10.77.0.66", "10.77.0.67", "10.77.0.64", "fd00:77::66", "fd00:77::67"];
 
-/// Where the daemon listens.
+/// Address of the daemon's listener.
 const LISTEN: &str = "127.0.0.1:10429";
 
-/// Variables by which a command would see another network than the test's.
+/// Variables that would make a command use another network configuration.
 const FOREIGN_VARIABLES: [&str; 4] = ["RES_OPTIONS", "LOCALDOMAIN", "HOSTALIASES", "CURL_HOME"];
 
-/// What one run of the product is asked.
+/// Configuration of one run of the product.
 #[derive(Clone, Copy)]
 pub struct Ask<'a> {
     pub url: &'a str,
-    /// Checks of the provider's section.
+    /// Checks of the provider.
     pub checks: &'a [&'a str],
     pub timeout: &'a str,
     /// Further lines of the provider's section.
@@ -74,10 +75,10 @@ impl Ask<'_> {
     }
 }
 
-/// How curl fared.
+/// Result of curl.
 #[derive(Debug)]
 pub struct Curl {
-    /// 0 if it got a response.
+    /// Exit status; 0 if it got a response.
     pub exit: i32,
     pub status: u16,
     pub address: String,
@@ -91,7 +92,7 @@ impl std::fmt::Display for Curl {
     }
 }
 
-/// The machine. Dropped, everything is gone.
+/// The machine, which is removed when it is dropped.
 pub struct Host {
     name: String,
     scripts: BTreeMap<String, Child>,
@@ -99,8 +100,9 @@ pub struct Host {
 }
 
 impl Host {
-    /// Builds it: loopback, a link with [`ADDRESSES`] and [`SILENT`], a hosts file with `localhost` alone, and
-    /// 127.0.0.53 as its name server. Returns `None` if a part is missing.
+    /// Builds the machine: loopback, a link with [`ADDRESSES`] and [`SILENT`], a hosts file with
+    /// `localhost` only, and 127.0.0.53 as its name server. Returns `None` if a required program is
+    /// missing.
     pub fn new() -> Option<Self> {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         if !parts::has(&["ip", "python3", "curl", "sysctl"], true) {
@@ -128,12 +130,12 @@ impl Host {
         Some(host)
     }
 
-    /// Writes a file of /etc, for commands from now on.
+    /// Writes a file of /etc, for later commands.
     pub fn etc(&self, file: &str, text: &str) {
         fs::write(self.etc_directory().join(file), text).unwrap();
     }
 
-    /// Returns the path of a file in a directory of the machine's own.
+    /// Returns the path of a file in a directory of the machine.
     pub fn path(&self, file: &str) -> PathBuf {
         self.directory.path().join(file)
     }
@@ -144,7 +146,7 @@ impl Host {
         self.path(file).to_str().unwrap().to_owned()
     }
 
-    /// Returns a command on the machine.
+    /// Returns a command that runs on the machine.
     pub fn on(&self, program: &str) -> Command {
         let mut command = Command::new("ip");
         command.args(["netns", "exec", &self.name, program]);
@@ -194,7 +196,7 @@ impl Host {
         let specification = self.write(file, &specification.to_string());
         let mut command = self.on("python3");
         command.arg(format!("{}/tests/lab/{script}", env!("CARGO_MANIFEST_DIR")));
-        // The servers of an earlier specification make way for these.
+        // Replace the servers of an earlier specification.
         if let Some(mut earlier) = self.scripts.remove(script) {
             earlier.kill().unwrap();
             earlier.wait().unwrap();
@@ -227,12 +229,15 @@ impl Host {
         let output = self.prober("once", ask).arg("--json").output().unwrap();
         let said = String::from_utf8_lossy(&output.stderr);
         let shown = String::from_utf8_lossy(&output.stdout);
-        assert!(!shown.contains("canary") && !said.contains("canary"), "a secret is shown: {shown}{said}");
+        assert!(
+            !shown.contains("canary") && !said.contains("canary"),
+            "the output contains a secret: {shown}{said}"
+        );
         assert!(!shown.is_empty(), "no record, {}: {said}", output.status);
         records(&output.stdout)
     }
 
-    /// Starts the daemon; its records are in `logs`.
+    /// Starts the daemon, which writes its records to `logs`.
     #[track_caller]
     pub fn daemon(&self, config: &str) -> Daemon {
         let logs = self.path("logs");
@@ -241,7 +246,7 @@ impl Host {
         Daemon::start(self.command("run", &format!("{config}\n{own}")))
     }
 
-    /// Asks the daemon for its metrics.
+    /// Requests the daemon's metrics.
     #[track_caller]
     pub fn scrape(&self) -> Scrape {
         let page = self.on("curl").args(["-sS", &format!("http://{LISTEN}/metrics")]).output().unwrap();
@@ -254,12 +259,12 @@ impl Host {
         let paths = entries.map(|entry| entry.unwrap().path());
         let results = paths.filter(|path| path.to_string_lossy().contains("results.jsonl"));
         let text: String = results.map(|path| fs::read_to_string(path).unwrap()).collect();
-        // The last line may be half written.
+        // The last line may be incomplete.
         let whole = text.rfind('\n').map_or("", |end| &text[..=end]);
         records(whole).into_iter().filter(|record| record["probe"] == probe).collect()
     }
 
-    /// Returns what `getaddrinfo` finds for a name: addresses, or its error.
+    /// Returns the result of `getaddrinfo` for a name: addresses, or its error.
     #[track_caller]
     pub fn getaddrinfo(&self, name: &str, variables: &[(&str, &str)]) -> Result<BTreeSet<String>, String> {
         let script = "import socket, sys\ntry:\n \
@@ -276,7 +281,7 @@ impl Host {
         }
     }
 
-    /// Asks curl the same, with up to 12 seconds.
+    /// Sends the same request with curl, with a timeout of 12 seconds.
     #[track_caller]
     pub fn curl(&self, arguments: &[&str], variables: &[(&str, &str)], url: &str) -> Curl {
         let mut curl = self.on("curl");

@@ -5,7 +5,7 @@ use std::{
     net::{SocketAddr, TcpStream},
 };
 
-use super::wait::PATIENCE;
+use super::wait::WAIT_TIMEOUT;
 
 /// A complete response.
 #[derive(Debug)]
@@ -16,8 +16,8 @@ pub struct Response {
 
 /// Sends a request without a body and reads until the server closes.
 pub fn request(address: SocketAddr, method: &str, path: &str) -> io::Result<Response> {
-    let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
+    let mut stream = TcpStream::connect_timeout(&address, WAIT_TIMEOUT)?;
+    stream.set_read_timeout(Some(WAIT_TIMEOUT))?;
     write!(stream, "{method} {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n")?;
     let mut text = String::new();
     stream.read_to_string(&mut text)?;
