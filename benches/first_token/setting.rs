@@ -66,7 +66,7 @@ impl<'a> Setting<'a> {
         thread::sleep(time);
         let used = Usage::of(daemon.id())?;
         daemon.check_alive().and_then(|()| daemon.stop()).map_err(|error| {
-            format!("{error}; it said:\n{}", fs::read_to_string(&messages).unwrap_or_default())
+            format!("{error}; output:\n{}", fs::read_to_string(&messages).unwrap_or_default())
         })?;
         let busy = busy_since(&before)?;
         let mut measured = Vec::new();

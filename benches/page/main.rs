@@ -113,7 +113,7 @@ fn run(arguments: &Arguments) -> Result<bool, Box<dyn Error>> {
     println!(
         "\nlag: from due to start, on average; late: share above 10 ms; run: duration of a success, on average;"
     );
-    println!("CPU: of the thread that times probes, for each run, whatever else the machine does;");
+    println!("CPU: of the thread that times probes, for each run, independent of other load of the machine;");
     println!("server: the listener's thread, share of a core, the two scrapes of the turn included");
     setting.daemon.stop()?;
     Ok(small)

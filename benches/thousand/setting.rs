@@ -93,7 +93,7 @@ impl Setting {
         )?;
         let mut setting = Self { daemon, simulator, address, probes, base_url, directory };
         setting.wait_until_ready().map_err(|error| {
-            format!("{error}; it said:\n{}", fs::read_to_string(&messages).unwrap_or_default())
+            format!("{error}; output:\n{}", fs::read_to_string(&messages).unwrap_or_default())
         })?;
         Ok(setting)
     }
@@ -138,7 +138,7 @@ fn base_url(simulator: &mut Running, scheme: Scheme) -> Result<String, Box<dyn E
             return Ok(url.to_owned());
         }
     }
-    Err("the simulator does not say where it is".into())
+    Err("the simulator does not print its address".into())
 }
 
 /// Returns the configuration: every probe a health check once a second, without limits, otherwise

@@ -1,4 +1,4 @@
-"""Hostile clients of the listener: requests that pretend, and floods that keep others out."""
+"""Hostile clients of the listener: forged requests, and floods that exclude others."""
 
 import base64
 import contextlib
@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from harness import LISTEN, Account, Daemon, Place, Service, auth_probes
 
-#: How many honest scrapes are watched during a flood.
+#: Number of honest scrapes during a flood.
 SCRAPES = 10
 
 
@@ -29,7 +29,7 @@ def raw(daemon: Daemon, request: bytes, timeout: float = 10) -> int | None:
 
 
 def requests(host: str) -> dict[str, tuple[bytes, set[int | None]]]:
-    """Requests and the statuses that each may get."""
+    """Returns requests and the permitted statuses of each."""
     refused: set[int | None] = {400, 403, 404, 405, 421, None}
     found: dict[str, tuple[bytes, set[int | None]]] = {}
     hosts = [
@@ -166,7 +166,7 @@ def requests(host: str) -> dict[str, tuple[bytes, set[int | None]]]:
 
 
 def pretences(account: Account, daemon: Daemon) -> None:
-    """Every request, one connection each."""
+    """Sends every request, on one connection each."""
     host = f"{daemon.address[0]}:{daemon.address[1]}"
     tried = requests(host)
     wrong = [
@@ -192,7 +192,7 @@ def flood(
     threads: int = 4,
     headers: dict[str, str] | None = None,
 ) -> None:
-    """Honest scrapes during a flood. One whose connection made room for another comes again."""
+    """Scrapes during a flood, with a retry if the connection was closed to make room."""
     stop = threading.Event()
     attackers = [threading.Thread(target=attack, args=(stop,), daemon=True) for _ in range(threads)]
     for attacker in attackers:
@@ -224,7 +224,7 @@ def flood(
 def opening(
     daemon: Daemon, request: bytes, number: int, read: bool = False
 ) -> Callable[[threading.Event], None]:
-    """Connections that send this and wait, opened again when they are closed."""
+    """Holds connections that send this and wait, and reopens closed ones."""
 
     def attack(stop: threading.Event) -> None:
         open_: list[socket.socket] = []
@@ -245,7 +245,7 @@ def opening(
 
 
 def run(prober: str, account: Account, long: bool) -> None:
-    """Requests, then floods, then floods of what waits."""
+    """Runs requests, then floods, then floods of waiting requests."""
     service = Service()
     hold = threading.Event()
     service.answers["hang"] = lambda stream: (hold.wait(60), None)[1]
@@ -310,7 +310,7 @@ def run(prober: str, account: Account, long: bool) -> None:
 
 
 def logins(prober: str, account: Account) -> None:
-    """Wrong passwords in numbers, beside a user who is known and one who is not yet."""
+    """Sends many wrong passwords, during requests of a cached and of a new user."""
     # Of "wonderland", at cost 8.
     hashed = "$2b$08$"
     with contextlib.suppress(ImportError):

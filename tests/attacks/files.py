@@ -6,12 +6,12 @@ import subprocess
 
 from harness import CANARY, KEY, LISTEN, Account, Daemon, Place, Service, auth_probes, wait_for
 
-#: The most that a configuration may take to be judged, in seconds.
+#: Maximum time to accept or reject a configuration, in seconds.
 JUDGED_WITHIN = 20
 
 
 def configurations() -> dict[str, bytes]:
-    """Configurations that none should take."""
+    """Returns configurations that must be rejected."""
     provider = '[provider.openai]\napi_key = { env = "SIM_KEY" }\n'
     probe = '[[probe]]\nname = "p"\nprovider = "openai"\ncheck = "auth"\n'
     texts = {
@@ -82,7 +82,7 @@ def configurations() -> dict[str, bytes]:
 
 
 def configured(prober: str, account: Account) -> None:
-    """Every configuration by `run`."""
+    """Runs the daemon with every configuration."""
     wrong = []
     tried = configurations()
     for name, text in tried.items():
@@ -93,11 +93,11 @@ def configured(prober: str, account: Account) -> None:
             except subprocess.TimeoutExpired:
                 wrong.append(f"{name}: no end")
                 continue
-            said = (done.stdout + done.stderr).decode("utf-8", "replace")
+            output = (done.stdout + done.stderr).decode("utf-8", "replace")
             if done.returncode != 78:
                 wrong.append(f"{name}: exit {done.returncode}")
-            elif "panicked" in said or KEY in said or "\x1b" in said or len(said) > 100_000:
-                wrong.append(f"{name}: {len(said)} characters, {said[:80]!r}")
+            elif "panicked" in output or KEY in output or "\x1b" in output or len(output) > 100_000:
+                wrong.append(f"{name}: {len(output)} characters, {output[:80]!r}")
     account.note(
         "configurations",
         not wrong,
@@ -108,7 +108,7 @@ def configured(prober: str, account: Account) -> None:
 
 
 def states() -> dict[str, bytes]:
-    """States that no prober has written."""
+    """Returns states that no prober has written."""
     probe = '{"probe":"p0","provider":"openai","check":"auth"'
     texts = {
         "empty": "",
@@ -157,7 +157,7 @@ def has_run(daemon: Daemon) -> bool:
 
 
 def planted(prober: str, account: Account) -> None:
-    """States, and things in the place of files, before a start."""
+    """Plants states, and other file types in place of files, before a start."""
     service = Service()
     wrong = []
     plants: dict[str, bytes | str] = {
@@ -221,7 +221,7 @@ def planted(prober: str, account: Account) -> None:
 
 
 def reloads(prober: str, account: Account) -> None:
-    """Bad reloads: each is refused, and the probes before it continue."""
+    """Reloads bad configurations: each is rejected, and the probes continue."""
     service = Service()
     wrong = []
     with Place(prober) as place:
@@ -254,7 +254,7 @@ def reloads(prober: str, account: Account) -> None:
                 if what == "directory":
                     (place.path / "config.toml").rmdir()
                 elif what == "pipe":
-                    # The load that waits for it ends so, should it be in it.
+                    # Ends a load that is blocked in opening it.
                     os.close(os.open(place.path / "config.toml", os.O_RDWR))
                 if what != "gone" and not (place.path / "config.toml").exists():
                     (place.path / "config.toml").write_text("")
@@ -277,7 +277,7 @@ def reloads(prober: str, account: Account) -> None:
 
 
 def run(prober: str, account: Account, long: bool) -> None:
-    """All of them: they are quick."""
+    """Runs all of them, which is quick."""
     del long
     configured(prober, account)
     planted(prober, account)

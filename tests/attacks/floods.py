@@ -1,4 +1,4 @@
-"""Services that send without end, beside honest ones whose probes are timed on the same thread."""
+"""Services with endless answers, next to honest ones on the same scheduling thread."""
 
 import socket
 import time
@@ -41,7 +41,7 @@ FLOODS: dict[str, tuple[bytes, bytes]] = {
 
 
 def without_end(begin: bytes, more: bytes) -> Callable[[socket.socket], None]:
-    """Returns what plays a flood until the client leaves."""
+    """Returns a function that sends a flood until the client leaves."""
 
     def answer(stream: socket.socket) -> None:
         stream.sendall(begin)
@@ -52,7 +52,7 @@ def without_end(begin: bytes, more: bytes) -> Callable[[socket.socket], None]:
 
 
 def run(prober: str, account: Account, long: bool) -> None:
-    """Each flood on several connections, while honest probes are watched."""
+    """Runs each flood on several connections, and measures honest probes."""
     seconds = SECONDS_LONG if long else SECONDS
     service = Service()
     for index, (name, (begin, more)) in enumerate(FLOODS.items()):

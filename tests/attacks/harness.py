@@ -1,4 +1,4 @@
-"""What the attacks share: the account, the daemon as a process, a service that answers anything."""
+"""Shared code of the attacks: results, the daemon as a process, a service with any answers."""
 
 import contextlib
 import http.client
@@ -21,7 +21,7 @@ LISTEN = '[server]\nlisten = "127.0.0.1:0"\n'
 
 
 class Account:
-    """What was tried, and what of it held."""
+    """Number of attacks tried, and of those withstood."""
 
     def __init__(self) -> None:
         """Begins with nothing tried."""
@@ -54,7 +54,7 @@ class Account:
 
 
 def wait_for(what: str, is_so: Callable[[], object], patience: float = WAIT_TIMEOUT) -> None:
-    """Asks until the answer is yes. Raises TimeoutError if it never is."""
+    """Polls until a condition is true. Raises TimeoutError if it never is."""
     end = time.monotonic() + patience
     while not is_so():
         if time.monotonic() > end:
@@ -63,7 +63,7 @@ def wait_for(what: str, is_so: Callable[[], object], patience: float = WAIT_TIME
 
 
 class Place:
-    """A directory with a configuration and whatever else the prober reads and writes."""
+    """A directory with the configuration and the files of the prober."""
 
     def __init__(self, prober: str, config: str = "") -> None:
         """Makes the directory and writes the configuration."""
@@ -82,7 +82,7 @@ class Place:
         return path
 
     def environment(self, more: dict[str, str] | None = None) -> dict[str, str]:
-        """Nothing of this machine's own, and a key."""
+        """Returns a minimal environment with a key."""
         return {"SIM_KEY": KEY, "PATH": os.environ.get("PATH", ""), **(more or {})}
 
     def run(
@@ -163,7 +163,7 @@ class Daemon:
         timeout: float = WAIT_TIMEOUT,
         headers: dict[str, str] | None = None,
     ) -> tuple[int, str]:
-        """One request on a connection of its own."""
+        """Sends one request on a new connection."""
         connection = http.client.HTTPConnection(*self.address, timeout=timeout)
         try:
             connection.request(method, path, headers=headers or {})
@@ -173,7 +173,7 @@ class Daemon:
             connection.close()
 
     def value(self, name: str, labels: str = "") -> float:
-        """The sum of a metric's samples with these labels in them."""
+        """Returns the sum of a metric's samples with these labels."""
         total = 0.0
         for line in self.get("/metrics")[1].splitlines():
             if re.match(rf"{name}(\{{| )", line) and labels in line:
@@ -181,12 +181,12 @@ class Daemon:
         return total
 
     def resident(self) -> float:
-        """Resident memory in MiB."""
+        """Returns the resident memory in MiB."""
         status = pathlib.Path(f"/proc/{self.process.pid}/status").read_text()
         return int(re.search(r"VmRSS:\s+(\d+)", status)[1]) / 1024  # type: ignore[index]
 
     def is_well(self) -> bool:
-        """Whether it lives, is healthy, and no part of it has panicked."""
+        """Returns whether it runs, is healthy, and has not panicked."""
         return (
             self.process.poll() is None
             and self.get("/-/healthy")[0] == 200
@@ -194,7 +194,7 @@ class Daemon:
         )
 
     def reload(self) -> bool:
-        """Has the configuration reloaded. Returns whether it was taken over."""
+        """Reloads the configuration. Returns whether it was applied."""
         status, _ = self.get("/-/reload", "POST")
         return status == 200
 
@@ -206,7 +206,7 @@ class Daemon:
         return status
 
     def kill(self) -> None:
-        """Ends it at once."""
+        """Kills it."""
         self.process.kill()
         self.process.wait()
         self.reader.join(WAIT_TIMEOUT)
@@ -222,7 +222,7 @@ class Daemon:
 
 
 class Service:
-    """A server on loopback. What a request gets goes by the first segment of its path."""
+    """A server on loopback, whose answer depends on the first segment of the path."""
 
     def __init__(self) -> None:
         """Listens on a free port and serves from a thread."""
@@ -256,7 +256,7 @@ class Service:
             else:
                 stream.sendall(answer)
             stream.shutdown(socket.SHUT_WR)
-            # What is unread when a socket is closed resets the connection, and the answer with it.
+            # Unread data would reset the connection when it is closed, and drop the answer.
             while stream.recv(65536):
                 pass
 
@@ -305,5 +305,5 @@ def auth_probes(service: Service, number: int = 5, interval: str = "100ms") -> s
 
 
 def is_root() -> bool:
-    """Whether mounts are possible."""
+    """Returns whether mounts are possible."""
     return os.geteuid() == 0 and shutil.which("mount") is not None

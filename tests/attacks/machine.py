@@ -1,4 +1,4 @@
-"""A hostile machine: kills, stops, few descriptors, bad disks, clocks that jump."""
+"""A hostile machine: kills, stops, few descriptors, bad disks, clock steps."""
 
 import contextlib
 import functools
@@ -22,12 +22,12 @@ SPENT = "langmart_budget_spent_tokens"
 
 
 def directories(place: Place) -> str:
-    """State and logs in the place."""
+    """Returns sections for state and logs."""
     return f'[state]\ndirectory = "{place.path}/state"\n[log]\ndirectory = "{place.path}/logs"\n'
 
 
 def records(place: Place) -> tuple[int, int]:
-    """Returns the number of whole records and of torn ones; the last line of a file may be cut."""
+    """Returns the numbers of complete and of incomplete records, except the last of a file."""
     whole = torn = 0
     for path in sorted(place.path.glob("logs/results.jsonl.*")):
         for line in path.read_bytes().splitlines():
@@ -40,7 +40,7 @@ def records(place: Place) -> tuple[int, int]:
 
 
 def kills(prober: str, account: Account, number: int) -> None:
-    """Kills at random moments: the state can be read, and at most the line in hand is torn."""
+    """Kills at random times: the state is valid, and at most the last line is incomplete."""
     service = Service()
     with Place(prober) as place:
         place.write("config.toml", LISTEN + directories(place) + auth_probes(service, 20))
@@ -139,7 +139,7 @@ def descriptors(prober: str, account: Account) -> None:
 
 
 def disks(prober: str, account: Account) -> None:
-    """Disks that are full or read-only, at the start or later, and one that hangs."""
+    """Disks that are full or read-only, at the start or later, and one that is blocked."""
     service = Service()
     if not is_root():
         account.skip("disks", "root, to mount")
@@ -182,7 +182,7 @@ def disk(prober: str, account: Account, service: Service, options: str, *, at_st
 
 
 def hanging(prober: str, account: Account, service: Service, file: str, name: str) -> None:
-    """A full pipe in the place of a file: the write blocks, as on a disk that is gone."""
+    """A full pipe in the place of a file: the write blocks, as on an unresponsive disk."""
     with Place(prober) as place:
         place.write("config.toml", LISTEN + directories(place) + auth_probes(service, 20))
         with Daemon(place) as daemon:
@@ -203,22 +203,22 @@ def hanging(prober: str, account: Account, service: Service, file: str, name: st
 
             begun = time.monotonic()
             try:
-                # The log has a line to write once the file is looked at again.
+                # The log writes a line after the next check of the file.
                 time.sleep(1.1)
                 daemon.reload()
-                wait_for("the hang to be seen", lambda: seconds() > 15, 60)
+                wait_for("the blocked write to be exported", lambda: seconds() > 15, 60)
                 took = time.monotonic() - begun
                 named = f"{file}: write blocked" in daemon.get("/-/healthy")[1]
                 figure = f"seen after {took:.0f} s, /-/healthy names it: {named}"
-                account.note(f"disk of {file} hangs", named and daemon.is_well(), figure)
+                account.note(f"blocked disk of {file}", named and daemon.is_well(), figure)
             except TimeoutError:
-                account.note(f"disk of {file} hangs", False, "not seen within a minute")
+                account.note(f"blocked disk of {file}", False, "not seen within a minute")
             finally:
                 os.close(pipe)
 
 
 def clocks(prober: str, account: Account) -> None:
-    """A wall clock that is wrong for seconds, by a second to decades, ahead and behind."""
+    """A wall clock that is wrong for seconds, by a second to decades, in both directions."""
     if not shutil.which("faketime"):
         account.skip("clock jumps", "faketime")
         return
@@ -231,7 +231,7 @@ def clocks(prober: str, account: Account) -> None:
 
 
 def clock(prober: str, account: Account, service: Service, library: str, jump: int) -> None:
-    """No run moves, nothing is given back, and the budget's day is the right one again."""
+    """No run moves, no budget is freed, and the day of the budget is correct again."""
     chat = '[[probe]]\nname = "chat"\nprovider = "openai"\ncheck = "chat"\nmodel = "m"\n'
     budget = "[budget]\ndaily_tokens = 1000000\n"
     with Place(prober) as place:
@@ -275,7 +275,7 @@ def clock(prober: str, account: Account, service: Service, library: str, jump: i
 
 
 def signals(prober: str, account: Account, number: int) -> None:
-    """SIGHUP in numbers: it reloads, and nothing grows."""
+    """Many SIGHUPs: it reloads, and nothing grows."""
     service = Service()
     with Place(prober) as place:
         place.write("config.toml", LISTEN + auth_probes(service))
@@ -296,7 +296,7 @@ def signals(prober: str, account: Account, number: int) -> None:
 
 
 def run(prober: str, account: Account, long: bool) -> None:
-    """From the quick to the slow."""
+    """Runs all, from the quick to the slow."""
     kills(prober, account, KILLS_LONG if long else KILLS)
     stopped(prober, account, 60 if long else 4)
     signals(prober, account, 5000 if long else 300)

@@ -1,4 +1,4 @@
-"""Hostile services: what they answer, for every API and check, by one `once --json`."""
+"""Hostile services: their answers for every API and check, by one `once --json`."""
 
 import json
 import re
@@ -6,7 +6,7 @@ import time
 
 from harness import CANARY, KEY, Account, Place, Service, response
 
-#: Each API, the checks that ask it, and a model.
+#: Each API with its checks and a model.
 APIS = {
     "langmart": ("auth", "models", "chat", "stream"),
     "openai": ("auth", "models", "chat", "stream"),
@@ -17,12 +17,12 @@ APIS = {
 }
 
 MAX_TOKENS = 32
-#: More tokens than any short request and its answer can have taken.
+#: More tokens than a short request and its answer can use.
 PLAUSIBLE_TOKENS = 10_000
 
 
 def usage(count: object) -> str:
-    """A completion in every dialect at once, with that usage."""
+    """Returns a completion that is valid in every dialect, with that usage."""
     number = json.dumps(count)
     fields = (
         "prompt_tokens",
@@ -40,7 +40,7 @@ def usage(count: object) -> str:
 
 
 def attacks() -> dict[str, bytes]:
-    """What the services answer, by the name of the attack."""
+    """Returns the answers of the services by the name of the attack."""
     bodies: dict[str, str | bytes] = {
         "empty": b"",
         "zero": b"\0" * 1000,
@@ -267,7 +267,7 @@ def judge(
     status: int,
     took: float,
 ) -> None:
-    """Looks for what no output may have, and for verdicts that no answer deserves."""
+    """Searches for forbidden output and for impossible verdicts."""
     wrong: list[str] = []
     text = (out + err).decode("utf-8", "replace")
     if KEY in text:

@@ -238,7 +238,7 @@ pub fn write_secret(directory: &Path, name: &str, text: &str) {
 
 /// Returns the probe that sent a request with this query and model. Returns `None` if it cannot be
 /// identified.
-pub fn prober_of(query: &str, model: &str) -> Option<(usize, String)> {
+pub fn probe_of_request(query: &str, model: &str) -> Option<(usize, String)> {
     let (provider, kind) = query.strip_prefix("p=")?.split_once("&k=")?;
     let kind = kind.split('&').next()?;
     let kind = if kind == "chat" { model.rsplit("soak-").next()? } else { kind };

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fmt::Write};
 
 use langmart_prober::simulator::{Provider, Scenario};
 
-use super::dice::Dice;
+use super::draw::Draw;
 use crate::harness::random::Random;
 
 /// Models that every service knows.
@@ -22,7 +22,7 @@ pub fn model(provider: Provider, name: &str) -> String {
 }
 
 /// A scenario, and its hints: seconds by fault. Faults without an entry send no predictable hint.
-pub struct Weather {
+pub struct FaultScenario {
     pub text: String,
     pub hints: BTreeMap<&'static str, f64>,
 }
@@ -47,7 +47,7 @@ impl Faults {
     }
 
     /// Returns a scenario with up to six rules.
-    pub fn draw(&self, random: &mut Random) -> Weather {
+    pub fn draw(&self, random: &mut Random) -> FaultScenario {
         let mut text = models();
         let mut hints = BTreeMap::new();
         for rule in 0..=random.below(6) {
@@ -94,13 +94,13 @@ impl Faults {
             random.pick(&[2, 5, 20])
         )
         .unwrap();
-        Weather { text, hints }
+        FaultScenario { text, hints }
     }
 }
 
 /// Returns a scenario without faults.
-pub fn fair() -> Weather {
-    Weather { text: models(), hints: BTreeMap::new() }
+pub fn fair() -> FaultScenario {
+    FaultScenario { text: models(), hints: BTreeMap::new() }
 }
 
 /// Returns a hint; an hour is more than `max_backoff`.

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use super::{
-    configuration::{MAX_BACKOFF, PROVIDERS, prober_of},
-    faults::Weather,
+    configuration::{MAX_BACKOFF, PROVIDERS, probe_of_request},
+    faults::FaultScenario,
     services::Seen,
 };
 
@@ -26,7 +26,7 @@ const COUNTED: f64 = 2.0;
 #[derive(Default)]
 pub struct Hints {
     /// Scenarios with their latest and earliest start, newest last.
-    weathers: VecDeque<(f64, f64, BTreeMap<&'static str, f64>)>,
+    scenarios: VecDeque<(f64, f64, BTreeMap<&'static str, f64>)>,
     /// By probe: time, duration and cause of the hint.
     waits: HashMap<String, (f64, f64, String)>,
     /// By provider: from when to when a change of its key may have taken effect, infinite if still
@@ -43,10 +43,10 @@ pub struct Hints {
 
 impl Hints {
     /// Records a new scenario.
-    pub fn weather(&mut self, weather: &Weather, (before, after): (f64, f64)) {
-        self.weathers.push_back((before, after, weather.hints.clone()));
-        if self.weathers.len() > 60 {
-            self.weathers.pop_front();
+    pub fn scenario(&mut self, scenario: &FaultScenario, (before, after): (f64, f64)) {
+        self.scenarios.push_back((before, after, scenario.hints.clone()));
+        if self.scenarios.len() > 60 {
+            self.scenarios.pop_front();
         }
     }
 
@@ -77,14 +77,14 @@ impl Hints {
 
     /// Checks a request. Requests come in the order of their times.
     pub fn request(&mut self, seen: &Seen) {
-        let Some((provider, probe)) = prober_of(&seen.query, &seen.model) else { return };
+        let Some((provider, probe)) = probe_of_request(&seen.query, &seen.model) else { return };
         if let Some((given, wait, what)) = self.waits.remove(&probe) {
             let ends_waits = |(from, to): &(f64, f64)| *to >= given && *from <= seen.at;
             let changed = self.changes.get(&provider).is_some_and(|changes| changes.iter().any(ends_waits));
             if seen.at < given + wait && !changed {
                 let after = seen.at - given;
                 let text =
-                    format!("{probe} was told to wait for {wait} s by {what}, and came after {after} s");
+                    format!("{probe} was asked to wait for {wait} s by {what}, and came after {after} s");
                 self.doubts.push((given, seen.at, probe.clone(), text));
             }
         }
@@ -99,7 +99,7 @@ impl Hints {
     fn hint(&self, seen: &Seen) -> Option<f64> {
         let mut least = f64::INFINITY;
         let mut later = f64::INFINITY;
-        for (before, after, hints) in self.weathers.iter().rev() {
+        for (before, after, hints) in self.scenarios.iter().rev() {
             let begun = *before <= seen.at + UNCERTAIN;
             let over = later <= seen.at;
             later = *after;

@@ -9,17 +9,17 @@
 #![expect(clippy::unwrap_used, reason = "a test that panics has failed")]
 #![expect(unreachable_pub, reason = "the harness is shared with the integration tests")]
 
-mod books;
+mod bad_clients;
 mod client;
 mod configuration;
-mod dice;
+mod draw;
+mod failures;
 mod faults;
 mod hints;
-mod mischief;
+mod line_account;
 mod names;
 mod services;
 mod soak;
-mod troubles;
 mod watch;
 mod world;
 
@@ -51,10 +51,10 @@ struct Arguments {
 enum Order {
     /// Runs the daemon under all failures.
     Soak {
-        /// How long the troubles last.
+        /// Duration of the failures in minutes
         #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=1440))]
         minutes: u64,
-        /// Of everything that is drawn; absent: another one each time.
+        /// Seed of all random choices; by default a different one each time
         #[arg(long)]
         seed: Option<u64>,
     },

@@ -9,15 +9,15 @@ use std::{
 use rustix::process::{Signal, kill_process};
 
 use super::{
-    books::{Books, check},
+    bad_clients::BadClients,
     client::ask,
     configuration::{Extras, Manner, PROVIDERS, write_key, write_secret},
-    dice::Dice,
+    draw::Draw,
+    failures::{Failure, Failures},
     faults::{Faults, fair},
     hints::Hints,
-    mischief::Mischief,
+    line_account::{LineAccount, check},
     services::now,
-    troubles::{Trouble, Troubles},
     watch::Watch,
     world::{World, listeners_secret},
 };
@@ -49,10 +49,10 @@ const EXTRAS: [(Extras, u64); 3] = [(Extras::Fast, 4), (Extras::Parked, 4), (Ext
 struct Soak {
     random: Random,
     world: World,
-    books: Books,
+    account: LineAccount,
     hints: Hints,
     watch: Watch,
-    troubles: Troubles,
+    failures: Failures,
     faults: Faults,
     manner: Manner,
     /// Successful reloads since the temporary probes were last changed, and index in [`EXTRAS`].
@@ -75,11 +75,11 @@ pub fn run(minutes: u64, seed: u64) -> ExitCode {
     let world = World::build();
     let mut soak = Soak {
         random: Random(seed),
-        books: Books::open(&world.path("disk")),
+        account: LineAccount::open(&world.path("disk")),
         world,
         hints: Hints::default(),
         watch: Watch::default(),
-        troubles: Troubles::default(),
+        failures: Failures::default(),
         faults: Faults::all(),
         manner: Manner::default(),
         extras: (0, EXTRAS.len() - 1),
@@ -91,7 +91,7 @@ pub fn run(minutes: u64, seed: u64) -> ExitCode {
         more_mib: if asked / 4 < LONG_QUARTER { MORE_MIB_SHORTLY } else { MORE_MIB },
     };
     soak.scrape();
-    let mischief = Mischief::start(soak.world.address, seed);
+    let bad_clients = BadClients::start(soak.world.address, seed);
     let began = Instant::now();
     let mut turn = 0;
     let ends = |certain: u64| if certain < CERTAIN_HINTS { 2 * asked } else { asked };
@@ -104,7 +104,7 @@ pub fn run(minutes: u64, seed: u64) -> ExitCode {
         let next = began + Duration::from_secs(turn);
         thread::sleep(next.saturating_duration_since(Instant::now()));
     }
-    mischief.rest();
+    bad_clients.rest();
     soak.close();
     soak.verdict()
 }
@@ -114,13 +114,13 @@ impl Soak {
         if !self.world.prober.is_running() {
             self.broken.push("the daemon has ended".to_owned());
         }
-        self.troubles.turn(turn, &self.world, &mut self.books, &mut self.random);
+        self.failures.turn(turn, &self.world, &mut self.account, &mut self.random);
         if self.random.one_in(2) {
-            let weather = if self.random.one_in(5) { fair() } else { self.faults.draw(&mut self.random) };
-            let when = self.world.services.play(&weather.text);
-            self.hints.weather(&weather, when);
+            let scenario = if self.random.one_in(5) { fair() } else { self.faults.draw(&mut self.random) };
+            let when = self.world.services.play(&scenario.text);
+            self.hints.scenario(&scenario, when);
         }
-        if self.troubles.is_on(Trouble::NoDescriptors) {
+        if self.failures.is_on(Failure::NoDescriptors) {
             // Without changes, because the result of this reload is unknown.
             kill_process(self.world.prober.pid(), Signal::HUP).unwrap();
         } else {
@@ -128,7 +128,7 @@ impl Soak {
             self.reload();
         }
         self.scrape();
-        self.books.look();
+        self.account.look();
         for request in self.world.services.requests() {
             self.hints.request(&request);
         }
@@ -232,7 +232,7 @@ impl Soak {
 
     /// Reads every page, unless there are no descriptors for an answer.
     fn scrape(&mut self) {
-        if self.troubles.is_on(Trouble::NoDescriptors) {
+        if self.failures.is_on(Failure::NoDescriptors) {
             return;
         }
         for path in ["/metrics", "/", "/api/v1/results", "/-/healthy"] {
@@ -255,12 +255,12 @@ impl Soak {
 
     /// Ends all failures and all runs, so that the counters no longer change, and then the daemon.
     fn close(&mut self) {
-        self.troubles.cease(&self.world, &mut self.books);
+        self.failures.cease(&self.world, &mut self.account);
         if let Some(provider) = self.empty_key.take() {
             write_key(self.world.directory(), provider, 0, true);
         }
         let when = self.world.services.play(&fair().text);
-        self.hints.weather(&fair(), when);
+        self.hints.scenario(&fair(), when);
         self.manner = Manner { parked: true, extras: self.manner.extras, ..Manner::default() };
         self.world.configure(&self.manner, "");
         let deadline = Instant::now() + Duration::from_secs(60);
@@ -287,7 +287,7 @@ impl Soak {
         if status != Some(0) {
             self.broken.push(format!("the daemon ended with {status:?}"));
         }
-        self.books.close();
+        self.account.close();
         for request in self.world.services.requests() {
             self.hints.request(&request);
         }
@@ -316,19 +316,19 @@ impl Soak {
 
     /// Prints the figures and the violations.
     fn verdict(mut self) -> ExitCode {
-        self.compare_books();
+        self.compare_account();
         self.compare_sizes();
         println!(
             "{} scrapes; reloads: {} good, {} bad, {} without a directory for logs",
             self.watch.scrapes, self.reloads[0], self.reloads[1], self.reloads[2]
         );
         println!(
-            "{} hints were waited for, and {} perhaps not read; troubles: {:?} of {:?}, {} removals of the logs",
+            "{} hints were waited for, and {} perhaps not read; failures: {:?} of {:?}, {} removals of the logs",
             self.hints.certain(),
             self.hints.excused,
-            self.troubles.begun,
-            Trouble::ALL,
-            self.troubles.removals
+            self.failures.begun,
+            Failure::ALL,
+            self.failures.removals
         );
         self.watch.reasons.retain(|_, count| *count > 0.0);
         println!("failures: {:?}", self.watch.reasons);
@@ -339,7 +339,7 @@ impl Soak {
         println!("{} lines on standard error", said.lines);
         let mut broken = self.broken;
         broken.extend(said.broken.iter().cloned());
-        for more in [self.books.broken, self.watch.broken, self.hints.early] {
+        for more in [self.account.broken, self.watch.broken, self.hints.early] {
             broken.extend(more);
         }
         if broken.is_empty() {
@@ -358,14 +358,14 @@ impl Soak {
     }
 
     /// Checks that every run and recheck is a line in a file, or was counted as lost.
-    fn compare_books(&mut self) {
+    fn compare_account(&mut self) {
         let rechecks = self.watch.last().sum("langmart_probe_rechecks_total");
         let runs = self.watch.last().sum("langmart_probe_runs_total") + self.departed;
-        let (records, lines_lost) = (self.books.records as f64, self.lost());
-        let books = format!("{runs} runs + {rechecks} rechecks, {records} records + {lines_lost} lost");
-        println!("{books}");
+        let (records, lines_lost) = (self.account.records as f64, self.lost());
+        let account = format!("{runs} runs + {rechecks} rechecks, {records} records + {lines_lost} lost");
+        println!("{account}");
         if records + lines_lost != runs + rechecks {
-            self.broken.push(format!("the books do not agree: {books}"));
+            self.broken.push(format!("the account does not match: {account}"));
         }
     }
 

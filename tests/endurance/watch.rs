@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use super::books::check;
+use super::line_account::check;
 use crate::harness::scrape::Scrape;
 
 const MIB: f64 = 1024.0 * 1024.0;

@@ -17,9 +17,9 @@ use rustix::process::Pid;
 use tempfile::TempDir;
 
 use super::{
-    books::check,
     client::{self, PASSWORD, authorization},
     configuration::{Addresses, CANARY, Constants, Manner, PROVIDERS, text, write_key, write_secret},
+    line_account::check,
     names::{ADDRESS, NameServer},
     services::Services,
 };

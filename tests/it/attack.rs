@@ -67,7 +67,7 @@ fn scrape(daemon: &Daemon, what: &str, is_so: impl Fn(&Scrape) -> bool) -> Scrap
 /// Measures some runs, and prints the result.
 fn watch(daemon: &Daemon, name: &str) -> Window {
     let (before, processor) = (scrape(daemon, "a scrape to get through", |_| true), processor_time(daemon));
-    let after = scrape(daemon, "runs to go on", |scrape| runs(scrape) >= runs(&before) + RUNS);
+    let after = scrape(daemon, "runs to continue", |scrape| runs(scrape) >= runs(&before) + RUNS);
     let processor = processor_time(daemon) - processor;
     let grown = |name: &str, labels: &[(&str, &str)]| after.value(name, labels) - before.value(name, labels);
     let lag = "langmart_prober_schedule_lag_seconds";

@@ -84,7 +84,7 @@ fn exhausted_budget_survives_a_restart_until_next_day() {
     let page = daemon.get("/").body;
     assert!(page.contains(&format!("chat and stream go on at <time datetime=\"{date}\">")), "{page}");
     let auth = daemon.runs("openai-auth");
-    daemon.scrape_until("checks that spend nothing to go on", |_| daemon.runs("openai-auth") > auth + 2.0);
+    daemon.scrape_until("checks without generation to continue", |_| daemon.runs("openai-auth") > auth + 2.0);
     // A run by hand is not limited, and reports that.
     let once = place.run("once", &["--json", "spender"]);
     assert!(once.status.success());

@@ -57,7 +57,7 @@ impl Bench {
     #[track_caller]
     fn probes_on(&self, runs: f64) {
         let before = self.daemon.scrape().sum("langmart_probe_runs_total");
-        self.daemon.scrape_until("the probing to go on", |scrape| {
+        self.daemon.scrape_until("probing to continue", |scrape| {
             scrape.sum("langmart_probe_runs_total") > before + runs
         });
     }

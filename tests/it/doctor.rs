@@ -109,7 +109,7 @@ impl Bench {
         if seen != expected {
             let actual = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}.txt"));
             fs::write(&actual, &seen).unwrap();
-            panic!("{}, expected:\n{expected}--- but {} says:\n{seen}", path.display(), actual.display());
+            panic!("{}, expected:\n{expected}--- {} has:\n{seen}", path.display(), actual.display());
         }
         assert_eq!(output.status.code(), Some(status), "{seen}");
     }

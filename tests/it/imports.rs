@@ -191,7 +191,7 @@ fn wrong(import: &Import) -> Option<String> {
             let within = |allowed: &&str| {
                 module.strip_prefix(*allowed).is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
             };
-            // Tests may read it: a test that needs a process of its own is told so by a variable.
+            // Tests may read it, to run themselves in a child process.
             let fine = path.first().is_none_or(|name| name != "env")
                 || MAY_READ_ENVIRONMENT.iter().any(within)
                 || import.module.iter().any(|name| name == "tests");

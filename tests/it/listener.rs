@@ -51,7 +51,7 @@ fn listener_survives_lack_of_descriptors() {
     let mut answer = String::new();
     waiting.read_to_string(&mut answer).unwrap();
     assert!(answer.contains("200 OK"), "{answer}");
-    wait_for("the log to say so", || (daemon.logged("Accepting connections again") == 1).then_some(()));
+    wait_for("the log to report it", || (daemon.logged("Connections are accepted again") == 1).then_some(()));
     let after =
         daemon.scrape_until("the probe to recover", |scrape| scrape.sum("langmart_probe_success") == 1.0);
     assert_eq!(after.setbacks(&before), [""; 0]);
@@ -108,7 +108,7 @@ fn probing(simulator: &langmart_prober::simulator::Simulator) -> (Place, Daemon)
 #[track_caller]
 fn check_goes_on(daemon: &Daemon, simulator: &langmart_prober::simulator::Simulator) {
     let (before, asked) = (daemon.scrape(), simulator.requests().len());
-    let after = daemon.scrape_until("runs to go on", |scrape| {
+    let after = daemon.scrape_until("runs to continue", |scrape| {
         scrape.sum("langmart_probe_runs_total") >= before.sum("langmart_probe_runs_total") + 3.0
     });
     assert!(simulator.requests().len() >= asked + 2, "the simulator saw fewer");

@@ -115,7 +115,7 @@ fn page_refreshes_in_place_and_reports_errors() {
     assert_eq!(browser.script("return document.getElementById('pause').ariaPressed"), "true");
     daemon.stop();
     browser.script("document.getElementById('pause').click()");
-    browser.until("the page to say that it is old", "return !document.getElementById('stale').hidden");
+    browser.until("the page to show that it is outdated", "return !document.getElementById('stale').hidden");
 }
 
 #[test]

@@ -232,7 +232,8 @@ pub fn measure(kind: &Kind, runs: f64, probes: u32) -> [Open; 2] {
     daemon.reload();
     let after = wait_for(&format!("{} to close everything, before it {before}", kind.name), || {
         let open = Open::of(&daemon);
-        let leaks = open.descriptors > before.descriptors + ALLOWED_GROWTH || open.threads > before.threads + ALLOWED_GROWTH;
+        let leaks = open.descriptors > before.descriptors + ALLOWED_GROWTH
+            || open.threads > before.threads + ALLOWED_GROWTH;
         (!leaks).then_some(open)
     });
     [before, after]

@@ -63,10 +63,10 @@ const FIRST_SERVER_FAILS: &[Case] = &[
         lines: "options timeout:1",
         ..FOUND
     },
-    Case { name: "F2 first server says SERVFAIL", servers: &[SERVFAIL, GOOD], ..FOUND },
-    Case { name: "first server says REFUSED", servers: &[REFUSED, GOOD], ..FOUND },
+    Case { name: "F2 first server answers SERVFAIL", servers: &[SERVFAIL, GOOD], ..FOUND },
+    Case { name: "first server answers REFUSED", servers: &[REFUSED, GOOD], ..FOUND },
     Case { name: "two servers fail", servers: &[SERVFAIL, REFUSED, GOOD], ..FOUND },
-    Case { name: "nobody listens at the first server", servers: &["127.0.0.99", GOOD], ..FOUND },
+    Case { name: "first server without a listener", servers: &["127.0.0.99", GOOD], ..FOUND },
     Case {
         name: "rotate among two, one silent",
         servers: &[SILENT, GOOD],
@@ -184,7 +184,7 @@ const EXPLAINED: &[Case] = &[
         ..NOT_FOUND
     },
     Case {
-        name: "one is silent, another says NXDOMAIN",
+        name: "one is silent, another answers NXDOMAIN",
         servers: &[SILENT, NXDOMAIN],
         detail: "NXDOMAIN",
         ..NOT_FOUND
@@ -365,8 +365,8 @@ fn doctor_names_the_server_that_fails_and_the_one_that_answers() {
     let mut table = Table::default();
     for (case, failing, words) in [
         ("F1b first server is silent", SILENT, &["no answer", "not answer", "silent", "timed out"][..]),
-        ("F1b first server says SERVFAIL", SERVFAIL, &["SERVFAIL", "failed"][..]),
-        ("first server says REFUSED", REFUSED, &["REFUSED", "refused"][..]),
+        ("F1b first server answers SERVFAIL", SERVFAIL, &["SERVFAIL", "failed"][..]),
+        ("first server answers REFUSED", REFUSED, &["REFUSED", "refused"][..]),
     ] {
         host.etc("resolv.conf", &resolv_conf(&[failing, GOOD], "options timeout:1"));
         let output = host.prober("doctor", &Ask { timeout: "25s", ..Ask::default() }).output().unwrap();
@@ -384,7 +384,7 @@ fn doctor_names_the_server_that_fails_and_the_one_that_answers() {
         table.expect(
             case,
             clause(GOOD, &["answer", "says", "finds"]),
-            format!("{GOOD} is not said to answer: {text}"),
+            format!("{GOOD} is not reported to answer: {text}"),
         );
         let asked = host.queries().iter().any(|query| query.starts_with(GOOD));
         table.expect(case, asked, format!("{GOOD} was not asked"));

@@ -62,14 +62,14 @@ fn silent_cases() -> Vec<Case> {
     let head = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n";
     let streamed = |name, answer: Value| Case { check: "stream", ..h1(name, json!([[answer]]), KEPT) };
     vec![
-        h2("A2 HTTP/2 hangs", json!([[good_2, good_2, [end("hang")]], [good_2]]), HUNG),
-        h1("HTTP/1.1 hangs", json!([[good_1, good_1, [end("hang")]], [good_1]]), HUNG),
+        h2("A2 HTTP/2 stalls", json!([[good_2, good_2, [end("hang")]], [good_2]]), HUNG),
+        h1("HTTP/1.1 stalls", json!([[good_1, good_1, [end("hang")]], [good_1]]), HUNG),
         h2(
-            "HTTP/2 hangs in the body",
+            "HTTP/2 stalls in the body",
             json!([[good_2, good_2, [h2_head(), h2_data("{", false)]], [good_2]]),
             HUNG,
         ),
-        h1("HTTP/1.1 hangs in the body", json!([[good_1, good_1, [HALF]], [good_1]]), HUNG),
+        h1("HTTP/1.1 stalls in the body", json!([[good_1, good_1, [HALF]], [good_1]]), HUNG),
         streamed("A5 last chunk apart, at once", stream(0.0)),
         streamed("A5 last chunk apart, 20 ms later", stream(0.02)),
         Case {

@@ -116,7 +116,7 @@ fn bad_file_changes_nothing_and_is_reported() {
     assert!(answer.body.contains(not_a_directory.to_str().unwrap()), "{answer:?}");
 
     let runs = daemon.runs("openai-auth");
-    let after = daemon.scrape_until("the probe to go on", |scrape| {
+    let after = daemon.scrape_until("the probe to continue", |scrape| {
         scrape.value("langmart_probe_runs_total", &[("probe", "openai-auth")]) > runs + 2.0
     });
     assert_eq!(after.value("langmart_prober_config_last_reload_successful", &[]), 0.0);

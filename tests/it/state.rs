@@ -167,7 +167,7 @@ fn backoff_is_kept_and_exported_after_a_restart() {
     let before = until(&daemon.scrape_until("the wait to begin", |scrape| until(scrape) > 0.0));
     daemon.stop();
     let mut daemon = place.daemon();
-    let after = until(&daemon.scrape_until("the wait to be told", |scrape| until(scrape) > 0.0));
+    let after = until(&daemon.scrape_until("the backoff to be exported", |scrape| until(scrape) > 0.0));
     assert!((after - before).abs() <= 2.1, "{before}, then {after}: at most one slot apart");
     daemon.scrape_until("due times to be passed over", |scrape| {
         let labels = [("probe", "groq"), ("cause", "backoff")];
@@ -180,7 +180,7 @@ fn backoff_is_kept_and_exported_after_a_restart() {
     let stated = state(&place)["probes"][0]["backoff"]["until"].as_str().unwrap().to_owned();
     place.write(STATE, &text.replace(&stated, "9999-01-01T00:00:00Z"));
     let daemon = place.daemon();
-    let cut = until(&daemon.scrape_until("the wait to be told", |scrape| until(scrape) > 0.0));
+    let cut = until(&daemon.scrape_until("the backoff to be exported", |scrape| until(scrape) > 0.0));
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs_f64();
     assert!(cut <= now + 3960.0 + 4.0, "{cut} at {now}");
 }

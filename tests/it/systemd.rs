@@ -95,5 +95,5 @@ fn failed_start_is_never_ready() {
     socket.set_nonblocking(true).unwrap();
     let output = place.command("run").env("NOTIFY_SOCKET", place.path("notify")).output().unwrap();
     assert_eq!(output.status.code(), Some(78));
-    assert!(socket.recv(&mut [0; 64]).is_err(), "there is nothing to say");
+    assert!(socket.recv(&mut [0; 64]).is_err(), "no further message is sent");
 }

@@ -11,16 +11,16 @@ use std::{
     time::Duration,
 };
 
-use super::{client::authorization, dice::Dice};
+use super::{client::authorization, draw::Draw};
 use crate::harness::random::Random;
 
 /// Number of connections held open, above the listener's limit.
 const HELD: usize = 150;
 
 /// Misbehaves in a thread of its own until the end of the process, except while it is paused.
-pub struct Mischief(Arc<AtomicBool>);
+pub struct BadClients(Arc<AtomicBool>);
 
-impl Mischief {
+impl BadClients {
     pub fn start(address: SocketAddr, seed: u64) -> Self {
         let resting = Arc::new(AtomicBool::new(false));
         let rest = resting.clone();

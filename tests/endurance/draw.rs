@@ -3,7 +3,7 @@
 use crate::harness::random::Random;
 
 /// Draws from a random number generator.
-pub trait Dice {
+pub trait Draw {
     /// Returns a number from 0 to below `end`.
     fn below(&mut self, end: usize) -> usize;
 
@@ -18,7 +18,7 @@ pub trait Dice {
     }
 }
 
-impl Dice for Random {
+impl Draw for Random {
     fn below(&mut self, end: usize) -> usize {
         (self.draw() % end as u64) as usize
     }

@@ -8,8 +8,8 @@ use std::{
 use rustix::process::{Resource, Rlimit, prlimit};
 
 use super::{
-    books::Books,
-    dice::Dice,
+    draw::Draw,
+    line_account::LineAccount,
     names::{ADDRESS, Manner},
     world::{World, resolver_file},
 };
@@ -19,7 +19,7 @@ const DAY: i64 = 86_400;
 
 /// A lasting failure. All can be active at a time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Trouble {
+pub enum Failure {
     FullDisk,
     FileForDirectory,
     NoDescriptors,
@@ -28,7 +28,7 @@ pub enum Trouble {
     Clock,
 }
 
-impl Trouble {
+impl Failure {
     pub const ALL: [Self; 6] = [
         Self::FullDisk,
         Self::FileForDirectory,
@@ -41,57 +41,57 @@ impl Trouble {
 
 /// Active failures, and the turn in which each ends.
 #[derive(Default)]
-pub struct Troubles {
-    on: Vec<(Trouble, u64)>,
+pub struct Failures {
+    on: Vec<(Failure, u64)>,
     pub begun: [u64; 6],
     pub removals: u64,
     /// The daemon's soft limit of descriptors, while it is reduced.
     limit: Option<Rlimit>,
 }
 
-impl Troubles {
+impl Failures {
     /// Ends failures whose time is over, and may begin another.
-    pub fn turn(&mut self, turn: u64, world: &World, books: &mut Books, random: &mut Random) {
-        for (trouble, until) in std::mem::take(&mut self.on) {
+    pub fn turn(&mut self, turn: u64, world: &World, account: &mut LineAccount, random: &mut Random) {
+        for (failure, until) in std::mem::take(&mut self.on) {
             if until <= turn {
-                self.end(trouble, world, books);
+                self.end(failure, world, account);
             } else {
-                self.on.push((trouble, until));
+                self.on.push((failure, until));
             }
         }
-        let which = random.below(Trouble::ALL.len());
-        let trouble = Trouble::ALL[which];
-        if random.one_in(4) && !self.is_on(trouble) {
+        let which = random.below(Failure::ALL.len());
+        let failure = Failure::ALL[which];
+        if random.one_in(4) && !self.is_on(failure) {
             self.begun[which] += 1;
-            self.on.push((trouble, turn + 1 + random.draw() % 5));
-            self.begin(trouble, world, books, random);
+            self.on.push((failure, turn + 1 + random.draw() % 5));
+            self.begin(failure, world, account, random);
         }
-        if random.one_in(8) && !self.is_on(Trouble::FileForDirectory) {
+        if random.one_in(8) && !self.is_on(Failure::FileForDirectory) {
             self.removals += 1;
-            books.remove_logs();
+            account.remove_logs();
         }
     }
 
-    pub fn is_on(&self, trouble: Trouble) -> bool {
-        self.on.iter().any(|(on, _)| *on == trouble)
+    pub fn is_on(&self, failure: Failure) -> bool {
+        self.on.iter().any(|(on, _)| *on == failure)
     }
 
     /// Ends all failures.
-    pub fn cease(&mut self, world: &World, books: &mut Books) {
-        for (trouble, _) in std::mem::take(&mut self.on) {
-            self.end(trouble, world, books);
+    pub fn cease(&mut self, world: &World, account: &mut LineAccount) {
+        for (failure, _) in std::mem::take(&mut self.on) {
+            self.end(failure, world, account);
         }
     }
 
-    fn begin(&mut self, trouble: Trouble, world: &World, books: &mut Books, random: &mut Random) {
-        match trouble {
-            Trouble::FullDisk => fill(world),
-            Trouble::FileForDirectory => books.obstruct(),
-            Trouble::NoDescriptors => {
+    fn begin(&mut self, failure: Failure, world: &World, account: &mut LineAccount, random: &mut Random) {
+        match failure {
+            Failure::FullDisk => fill(world),
+            Failure::FileForDirectory => account.obstruct(),
+            Failure::NoDescriptors => {
                 let before = prlimit(Some(world.prober.pid()), Resource::Nofile, limit(3)).unwrap();
                 self.limit = Some(before);
             }
-            Trouble::NameServer => world.names.set(*random.pick(&[
+            Failure::NameServer => world.names.set(*random.pick(&[
                 Manner::Silent,
                 Manner::Gone,
                 Manner::Garbles,
@@ -99,29 +99,29 @@ impl Troubles {
                 Manner::Fails(3),
                 Manner::Fails(5),
             ])),
-            Trouble::ResolverFile => resolver_file(*random.pick(&[
+            Failure::ResolverFile => resolver_file(*random.pick(&[
                 None,
                 Some(""),
                 Some("nameserver 127.0.0.99\n"),
                 Some("nameserver of the year\n\0\u{1}"),
             ])),
-            Trouble::Clock => world.set_clock(*random.pick(&[DAY, -DAY, 3600, -3600, 90, 366 * DAY])),
+            Failure::Clock => world.set_clock(*random.pick(&[DAY, -DAY, 3600, -3600, 90, 366 * DAY])),
         }
     }
 
-    fn end(&mut self, trouble: Trouble, world: &World, books: &Books) {
-        match trouble {
-            Trouble::FullDisk => fs::remove_file(world.path("disk/ballast")).unwrap(),
-            Trouble::FileForDirectory => books.unobstruct(),
-            Trouble::NoDescriptors => {
+    fn end(&mut self, failure: Failure, world: &World, account: &LineAccount) {
+        match failure {
+            Failure::FullDisk => fs::remove_file(world.path("disk/ballast")).unwrap(),
+            Failure::FileForDirectory => account.unobstruct(),
+            Failure::NoDescriptors => {
                 let before = self.limit.take().expect("set when it began");
                 prlimit(Some(world.prober.pid()), Resource::Nofile, before).unwrap();
             }
-            Trouble::NameServer => world.names.set(Manner::Answers),
-            Trouble::ResolverFile => {
+            Failure::NameServer => world.names.set(Manner::Answers),
+            Failure::ResolverFile => {
                 resolver_file(Some(&format!("nameserver {ADDRESS}\noptions timeout:1 attempts:1\n")));
             }
-            Trouble::Clock => world.set_clock(0),
+            Failure::Clock => world.set_clock(0),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Counts every line that the daemon wrote into its log directory, whatever happened to the
+//! Counts every line that the daemon wrote into its log directory, independent of changes to the
 //! directory.
 //!
 //! Each file gets a second name in another directory on the same disk as soon as it is found, so
@@ -18,7 +18,7 @@ use serde_json::Value;
 use super::configuration::FORBIDDEN;
 
 /// Account of the files.
-pub struct Books {
+pub struct LineAccount {
     disk: PathBuf,
     seen: HashSet<u64>,
     moved: u64,
@@ -29,7 +29,7 @@ pub struct Books {
     dead: Vec<(PathBuf, u32)>,
 }
 
-impl Books {
+impl LineAccount {
     /// Opens the account of the directory `logs` on a disk.
     pub fn open(disk: &Path) -> Self {
         fs::create_dir_all(disk.join("graveyard")).unwrap();
