@@ -47,7 +47,7 @@ struct Arguments {
     /// Be the simulator with this scenario, as the benchmark has it run beside itself
     #[arg(long, value_name = "FILE", hide = true)]
     simulate: Option<PathBuf>,
-    /// Be so many busy loops, until standard input ends
+    /// Run that many busy loops, until standard input ends
     #[arg(long, hide = true)]
     busy: Option<usize>,
     /// Given by cargo bench, and not by cargo test

@@ -24,10 +24,10 @@ use self::{process::machine_name, setting::Setting};
 /// Compares the prober's times to first token with the simulator's record of its writes.
 #[derive(Debug, Parser)]
 struct Arguments {
-    /// How many streams are to be in flight at once, one table each
+    /// Numbers of concurrent streams, one table each
     #[arg(long, value_delimiter = ',', default_values_t = [1, 100, 400])]
     streams: Vec<usize>,
-    /// How long the daemon runs for each table
+    /// Seconds that the daemon runs for each table
     #[arg(long, default_value_t = 18, value_parser = clap::value_parser!(u64).range(9..))]
     seconds: u64,
     /// Another build of langmart-prober in place of this one, to compare them

@@ -36,13 +36,13 @@ use self::{
 /// Measures the pages of a daemon with many probes at an interval of one second.
 #[derive(Debug, Parser)]
 struct Arguments {
-    /// How long each turn takes, of which there are two with a reader and two without
+    /// Seconds of each turn, of which there are two with a reader and two without
     #[arg(long, default_value_t = 15, value_parser = clap::value_parser!(u64).range(3..=600))]
     seconds: u64,
-    /// How long the daemon runs before it is measured: after 100 s the memory is full
+    /// Seconds that the daemon runs before it is measured; after 100 s the history is full
     #[arg(long, default_value_t = 105)]
     warm: u64,
-    /// How many probes there are
+    /// Number of probes
     #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=5000))]
     probes: u32,
     /// Another build of langmart-prober in place of this one, to compare them

@@ -44,7 +44,7 @@ use self::{
 /// Compares the daemon with `blackbox_exporter` and a bare loop, then measures its limits.
 #[derive(Debug, Parser)]
 struct Arguments {
-    /// How long everybody is measured, in turns that are half as long where CPU is counted
+    /// Seconds of each measurement; turns that measure CPU take half as long
     #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u32).range(3..=60))]
     seconds: u32,
     /// Another build of langmart-prober in place of this one, to compare them

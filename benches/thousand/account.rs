@@ -222,7 +222,7 @@ impl Grid {
     }
 }
 
-/// FNV-1a with 64 bits, then the finalizer of `MurmurHash3`.
+/// Returns the 64-bit FNV-1a hash with the finalizer of `MurmurHash3`.
 fn hash(name: &str) -> u64 {
     let fnv = name.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)

@@ -32,10 +32,10 @@ use self::{
 /// Measures the daemon with many probes at an interval of one second against the simulator.
 #[derive(Debug, Parser)]
 struct Arguments {
-    /// How long the daemon runs with each scheme
+    /// Seconds that the daemon runs with each scheme
     #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u64).range(5..))]
     seconds: u64,
-    /// How many probes there are
+    /// Number of probes
     #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=5000))]
     probes: u32,
     /// Only one of the two schemes

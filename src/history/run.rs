@@ -37,7 +37,7 @@ pub struct Run {
 /// Details of a failed run.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Failure {
-    /// What happened; empty if the reason is sufficient.
+    /// Details of the failure; empty if the reason is sufficient.
     pub detail: Cow<'static, str>,
     /// Remedy.
     pub hint: &'static str,

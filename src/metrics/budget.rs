@@ -14,7 +14,7 @@ pub struct BudgetNow {
     pub spent_usd: f64,
     /// Tokens spent, with runs in flight counted at their maximum.
     pub spent_tokens: u64,
-    /// When refused generation checks resume. `None` if none was refused today.
+    /// Time at which refused generation checks resume. `None` if none was refused today.
     pub resumes: Option<SystemTime>,
 }
 

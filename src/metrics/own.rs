@@ -24,7 +24,7 @@ const LAG_BOUNDS: [f64; 14] =
 pub struct OwnNow {
     /// Whether the last configuration load succeeded.
     pub reload_successful: bool,
-    /// When the current configuration was loaded. `None` if none was.
+    /// Time at which the current configuration was loaded. `None` if none was.
     pub reloaded: Option<SystemTime>,
     /// 99th percentile of the schedule lag, as the upper bound of a bucket. `None` if no run has
     /// started or the percentile is above the highest bound.

@@ -16,7 +16,7 @@ use crate::{
     sync::RwLock,
 };
 
-/// How long records gather before they are written, because waking the thread for each record costs
+/// Time for which records gather before they are written, because waking the thread for each record costs
 /// more than writing it.
 const GATHERING: Duration = Duration::from_millis(50);
 

@@ -53,7 +53,7 @@ struct Progress {
     ended: Option<(u64, Measure)>,
 }
 
-/// When and after which result a run may begin.
+/// Time at which a run may begin, and the result that precedes it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct StartSlot {
     /// Time at which it should begin: its slot, or the end of the other side's run.
@@ -64,7 +64,7 @@ pub(super) struct StartSlot {
     pub(super) other: Option<Measure>,
 }
 
-/// What a side does in a slot, given the progress of the other one.
+/// Decision of a side in a slot, given the progress of the other one.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum PairDecision {
     /// Wait for the other side's run, which ends by this time.

@@ -31,13 +31,13 @@ pub struct Scheduler<W: Work> {
     pairs: Arc<PairCoordinator>,
     /// Workers by probe name, including those of removed probes that may have a run in flight.
     probes: HashMap<String, Handle<W::Target>>,
-    /// How far the wall clock was ahead of the anchor's at the last check, in nanoseconds.
+    /// Lead of the wall clock over the anchor's at the last check, in nanoseconds.
     skew: i128,
 }
 
 /// Handle of a worker.
 struct Handle<T> {
-    /// What to run. `None` if the probe was removed. The worker ends when this is dropped.
+    /// Target to run. `None` if the probe was removed. The worker ends when this is dropped.
     target: watch::Sender<Option<Arc<T>>>,
     task: JoinHandle<()>,
     /// Requests for on-demand runs.

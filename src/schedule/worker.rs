@@ -61,7 +61,7 @@ pub(super) struct Worker<W: Work> {
     pub(super) waiters: Waiters,
     /// Next run and end of the backoff, as last reported. `None` if not reported yet.
     reported: Option<(SystemTime, Option<SystemTime>)>,
-    /// How far the wall clock is ahead of the anchor's, in nanoseconds. 0 until the clock is set.
+    /// Lead of the wall clock over the anchor's, in nanoseconds. 0 until the clock is set.
     skew: i128,
     /// Whether the loop panicked and this has not been reported.
     panicked: bool,

@@ -189,7 +189,7 @@ fn cut(mut reply: Reply, ending: impl Fn(usize) -> Ending) -> Reply {
     reply
 }
 
-/// An HTML page as a proxy or captive portal would send.
+/// Returns an HTML page as a proxy or captive portal would send.
 fn html(parameters: &Parameters) -> Reply {
     let status = parameters.status.unwrap_or(200);
     Reply::new(
@@ -230,7 +230,7 @@ fn malformed(mut reply: Reply) -> Reply {
     reply
 }
 
-/// An error in a 200 response: `LangMart`'s two flags, or another service's error object.
+/// Returns an error for a 200 response: `LangMart`'s two flags, or another service's error object.
 fn error_in_200(call: Option<&Call<'_>>, parameters: &Parameters) -> Value {
     match call {
         Some(call) if call.provider != Provider::Langmart => {

@@ -119,7 +119,7 @@ impl Clock {
 }
 
 impl Ord for Entry {
-    /// The earliest entry is the greatest, because the heap returns the greatest first.
+    /// Orders the earliest entry as the greatest, because the heap returns the greatest first.
     fn cmp(&self, other: &Self) -> Ordering {
         other.due.cmp(&self.due)
     }

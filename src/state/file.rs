@@ -101,7 +101,7 @@ pub struct PersistedBackoff {
 pub struct Loaded {
     /// The state; empty if there was no readable file.
     pub kept: PersistedState,
-    /// Why the file could not be read and where it is now. `None` if there was no error.
+    /// Reason why the file could not be read, and its present name. `None` if there was no error.
     pub warning: Option<String>,
 }
 

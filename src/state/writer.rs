@@ -241,7 +241,7 @@ mod tests {
         Arc::new(Identity::new(Subject { probe, provider: "groq", check: Check::Chat, model: None }))
     }
 
-    /// A writer whose released items arrive here, each with the content of the disk at that time.
+    /// Starts a writer whose released items arrive here, each with the content of the disk at that time.
     fn started_writer(directory: &Path) -> (StateWriter<u32>, mpsc::Receiver<(u32, PersistedState)>) {
         let (sender, released) = mpsc::channel();
         let place = directory.to_owned();
@@ -344,7 +344,7 @@ mod tests {
         File::options().read(true).write(true).open(blocked).unwrap()
     }
 
-    /// A writer that is blocked in a write, with record 0. All records arrive here.
+    /// Starts a writer that is blocked in a write, with record 0. All records arrive here.
     fn blocked_writer(directory: &Path) -> (StateWriter<usize>, mpsc::Receiver<usize>) {
         let (sender, released) = mpsc::channel();
         let release = move |number| sender.send(number).unwrap();

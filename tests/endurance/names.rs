@@ -71,7 +71,7 @@ impl NameServer {
     }
 }
 
-/// RFC 1035, 4.1: an A query gets one address, other queries none.
+/// Returns a reply (RFC 1035, 4.1): one address for an A query, none for others.
 fn reply(query: &[u8], manner: u8) -> Option<Vec<u8>> {
     let end = query.iter().skip(12).position(|byte| *byte == 0)? + 12 + 5;
     let question = query.get(12..end)?;

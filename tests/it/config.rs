@@ -21,7 +21,7 @@ const HASH: &str = "$2y$10$ilw2DDaAotOFnLjBDKD31uyjQ2JYK4CUEme.wS2r6PytKIWfdB27S
 /// Part of every secret in these tests, and of nothing else.
 const CANARY: &str = "canary";
 
-/// The environment of these tests.
+/// Returns a variable of the environment of these tests.
 fn variable(name: &str) -> Option<OsString> {
     let value = match name {
         "LANGMART_API_KEY" => "sk-canary-0123",

@@ -297,7 +297,7 @@ fn unreachable_proxy_is_diagnosed() {
     bench.check("proxy_that_is_gone", &format!("{config}proxy = \"http://CLOSED\"\n"), &[], 1);
 }
 
-/// Three faults at once, as the documentation shows them.
+/// Checks three concurrent faults, as the documentation shows them.
 #[test]
 fn three_faults() {
     let config = r#"

@@ -226,7 +226,7 @@ fn links_to_files_are_valid() {
     assert!(count > 0, "no link was found");
 }
 
-/// Each section "Adding a …" of CONTRIBUTING.md lists the files of an existing example.
+/// Checks that each section "Adding a …" of CONTRIBUTING.md lists the files of an existing example.
 #[test]
 fn lists_of_files_to_change_are_true() {
     let text = read("CONTRIBUTING.md");

@@ -48,7 +48,7 @@ struct Import {
     line: usize,
     /// The module that it stands in, from the root of the crate.
     module: Vec<String>,
-    /// As written.
+    /// The path in the source.
     written: String,
     target: Target,
 }
@@ -160,7 +160,8 @@ fn is_punct(token: &TokenTree, character: char) -> bool {
     matches!(token, TokenTree::Punct(punct) if punct.as_char() == character)
 }
 
-/// The module that a file below src/ is. That of lib.rs is called `lib`, since it must not import either.
+/// Returns the module of a file below src/. That of lib.rs is called `lib`, because it must not
+/// import anything either.
 fn module_of(file: &Path) -> Vec<String> {
     let mut module: Vec<String> =
         file.with_extension("").iter().map(|name| name.to_str().unwrap().to_owned()).collect();
@@ -168,14 +169,14 @@ fn module_of(file: &Path) -> Vec<String> {
     module
 }
 
-/// What is wrong with the imports of a file below src/, a line for each.
+/// Returns the violations in a file below src/, a line for each.
 fn violations(file: &Path, source: &str) -> Vec<String> {
     let imports = Reader::read(file, source);
     let at = |import: &Import| format!("src/{}:{}: {}", file.display(), import.line, import.written);
     imports.iter().filter_map(|import| Some(format!("{}: {}", at(import), wrong(import)?))).collect()
 }
 
-/// The rule that an import breaks.
+/// Returns the rule that an import violates.
 fn wrong(import: &Import) -> Option<String> {
     let part = import.module[0].as_str();
     match &import.target {

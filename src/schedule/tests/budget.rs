@@ -20,7 +20,7 @@ use crate::{
 const NOON: u64 = 20_833 * DAY + DAY / 2;
 const HOUR: Duration = Duration::from_secs(3600);
 
-/// A probe charged with 40 tokens or 400 millionths of a dollar: 8 tokens for the frame of the
+/// Returns a probe charged with 40 tokens or 400 millionths of a dollar: 8 tokens for the frame of the
 /// prompt, one for its text, 31 for the answer.
 fn chat_probe(name: &str, interval: Duration) -> Probe {
     let price = Price { input_usd_per_mtok: 10.0, output_usd_per_mtok: 10.0 };
@@ -163,7 +163,7 @@ fn run_above_the_limit_does_not_exhaust_the_budget() {
 struct Clocks {
     budget: Budget,
     probe: Probe,
-    /// How far the wall clock is ahead of the correct time, in seconds.
+    /// Lead of the wall clock over the correct time, in seconds.
     ahead: Arc<Mutex<i64>>,
 }
 

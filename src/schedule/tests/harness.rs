@@ -68,7 +68,7 @@ pub(super) struct Entry {
 pub(super) struct ScriptedWork {
     /// Anchor of the wall clock.
     anchor: Anchor,
-    /// How far the wall clock was set, in seconds.
+    /// Step of the wall clock, in seconds.
     set: AtomicI64,
     /// Whether the next report panics.
     pub(super) trap: AtomicBool,

@@ -118,7 +118,7 @@ fn directory_in_place_of_the_file_does_not_block_start() {
     save(directory.path(), &kept()).unwrap();
 }
 
-/// A victim outside of the directory, and the directory with a link to it under that name.
+/// Creates a victim outside of the directory, and the directory with a link to it under that name.
 fn linked(name: &str, hard: bool) -> (tempfile::TempDir, PathBuf, PathBuf) {
     let top = tempfile::tempdir().unwrap();
     let [victim, directory] = ["victim", "state"].map(|name| top.path().join(name));
