@@ -232,7 +232,7 @@ COMPARED: list[tuple[float, float, str | None, list[Expected]]] = [
     ),
     (5.4, 6.2, DIRECT, [is_down("openai-chat"), ("LangmartPoolDown", {"pool": "pool"}, 0.5)]),
     (5.4, 6.2, 'provider = "groq"\npath = "/chat"\nfault = "server_error"', down("groq-chat")),
-    # While the first prober is offline: it says nothing about the second's.
+    # While the first prober is offline, which is unrelated to the second's.
     (
         8.3,
         8.9,
@@ -240,7 +240,7 @@ COMPARED: list[tuple[float, float, str | None, list[Expected]]] = [
         [("LangmartKeyRejected", {"provider": "anthropic"}, 0.4)],
     ),
 ]
-# The third has trouble of its own; the services' clocks agree that its is off.
+# The third has failures of its own; the services' clocks agree that its clock is wrong.
 CLOCK = (3.0, 3.8)
 FAULTS: dict[str, list[tuple[float, float, str | None, list[Expected]]]] = {
     "services": SERVICES,
@@ -325,7 +325,7 @@ FOLLOWS = {
     "LangmartRateLimitedForLong": ("LangmartRateLimitHeadroomLow",),
     "LangmartProbeStuck": ("LangmartProberSkipsRuns", "LangmartProberScheduleLagHigh"),
 }
-# What the example holds back while its cause is told.
+# Alerts that the example inhibits while their cause is reported.
 HELD_BACK = (*BURNS, "LangmartProberAbsent", "LangmartBalanceLow", "LangmartRateLimitHeadroomLow")
 # The receiver of the example that hears of an alert.
 RECEIVERS = {("caller", "critical"): "account-owners", ("caller", "warning"): "account-owners"}
@@ -447,7 +447,7 @@ CONFIGURATIONS = {"services": of_services, "compared": of_compared, "troubled": 
 
 
 class Hosts:
-    """Hosts with certificates of a CA of its own that end in so many days."""
+    """Hosts with certificates of their own CA that expire in that many days."""
 
     def __init__(self, directory: str, *days: int) -> None:
         """Issues the certificates and starts to listen."""
@@ -605,7 +605,7 @@ class Day:
             self.probers[name], self.addresses[name] = self.begin(
                 name, "run", "--config", self.config(name)
             )
-            # A restart comes back where Prometheus looks for it.
+            # A restarted prober listens where Prometheus expects it.
             self.good[name] = (
                 pathlib.Path(self.config(name))
                 .read_text()
@@ -775,7 +775,7 @@ class Day:
         for series in json.loads(answer)["data"]["result"]:
             labels, begin, last = series["metric"], None, None
             for at, _ in series["values"]:
-                # A look every tenth of a second sees a gap of twenty minutes as one.
+                # A sample every tenth of a second sees a gap of twenty minutes as one.
                 if last is not None and at - last > 10:
                     spells.append((labels, self.hour(begin), self.hour(last)))
                     begin = None
@@ -826,24 +826,24 @@ def judge(
                 continue
             labels, first, last = found[0]
             after = f"after {max(0, (first - begin) * 60):3.0f} min"
-            told = [
+            reports = [
                 message
                 for hour, message in messages
-                if first - 0.1 <= hour <= last + 0.1 and tells(message, labels)
+                if first - 0.1 <= hour <= last + 0.1 and reports_alert(message, labels)
             ]
             lines.append(
                 f"{begin:5.1f} h  {what:60} {after}, for {(last - first) * 60:4.0f} min,"
-                f" {'to ' + told[0]['receiver'] if told else 'inhibited'}"
+                f" {'to ' + reports[0]['receiver'] if reports else 'inhibited'}"
             )
             receiver = RECEIVERS.get(
                 (labels["fault"], labels["severity"]),
                 "on-call" if labels["severity"] == "critical" else "channel",
             )
-            if any(message["receiver"] != receiver for message in told):
+            if any(message["receiver"] != receiver for message in reports):
                 wrong.append(f"reported to another than {receiver}: {what}")
-            if not told and not held and name not in HELD_BACK:
+            if not reports and not held and name not in HELD_BACK:
                 wrong.append(f"never reported: {what}")
-            if told and held:
+            if reports and held:
                 wrong.append(f"reported, and not inhibited: {what}")
     for labels, first, last in spells:
         if not any(allowed(labels, first, last, *cause) for cause in causes):
@@ -875,7 +875,7 @@ def judge(
     return lines, wrong
 
 
-def tells(message: Json, labels: Labels) -> bool:
+def reports_alert(message: Json, labels: Labels) -> bool:
     """Returns whether a message reports a firing alert with these labels."""
     keys = ("alertname", "instance", "provider", "probe", "fault", "comparison", "pool")
     return any(
