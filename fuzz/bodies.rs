@@ -12,7 +12,7 @@ use langmart_prober::{
     health::Health,
     metrics::Metrics,
     probe::fuzzing,
-    server::{self, Server, State, Wishes},
+    server::{self, ControlHandles, Server, ServerState},
 };
 use tokio::sync::mpsc;
 
@@ -82,8 +82,13 @@ impl Listener {
         let (runs, run_requests) = mpsc::channel(1);
         let metrics = Arc::new(Metrics::new(SystemTime::UNIX_EPOCH));
         let settings = configured().server;
-        let state =
-            State::new(metrics, Arc::default(), Arc::new(Health::new()), Wishes { reload, runs }, &settings);
+        let state = ServerState::new(
+            metrics,
+            Arc::default(),
+            Arc::new(Health::new()),
+            ControlHandles { reload, runs },
+            &settings,
+        );
         let listener = server::bind(([127, 0, 0, 1], 0).into()).expect("loopback has free ports");
         let server = Server::start(listener, Arc::new(state)).expect("a thread can be had");
         Self { server, _reloads: reloads, _run_requests: run_requests }

@@ -63,8 +63,5 @@ impl Fatal {
 
 /// Returns how standard error is connected.
 pub(super) fn surroundings() -> logging::StderrKind {
-    logging::StderrKind::detect(
-        env::var_os("JOURNAL_STREAM").as_deref(),
-        env::var_os("NO_COLOR").as_deref(),
-    )
+    logging::StderrKind::detect(env::var_os("JOURNAL_STREAM").as_deref(), env::var_os("NO_COLOR").as_deref())
 }

@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::queue::Lines;
+use super::queue::LineWriter;
 use crate::sync::Mutex;
 
 /// Maximum number of replaced queues that may still be writing. Beyond it, which takes a disk that

@@ -114,6 +114,18 @@ fn every_state_is_shown_with_the_worst_first() {
 }
 
 #[test]
+fn probes_json_has_durations_as_the_configuration_writes_them() {
+    let probe = Probe {
+        interval: Duration::from_secs(90 * 60),
+        timeout: Duration::from_secs(90),
+        ..Arc::into_inner(probes().remove(0)).expect("the only reference")
+    };
+    let json: Value =
+        serde_json::from_slice(&super::probes(&view(&of(&[Arc::new(probe)])), &Filter::default())).unwrap();
+    assert_eq!([&json["probes"][0]["interval"], &json["probes"][0]["timeout"]], ["1h30m", "1m30s"]);
+}
+
+#[test]
 fn overdue_probe_is_unknown() {
     let probes = probes();
     let history = of(&probes);

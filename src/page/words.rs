@@ -6,6 +6,8 @@ use jiff::Timestamp;
 
 use crate::outcome::{Fault, Reason, SkipCause};
 
+pub(super) use crate::config::duration::format as interval;
+
 /// Formats a time in UTC, with the date if it is not today.
 pub(super) fn clock(time: SystemTime, now: SystemTime) -> String {
     let stamp = |time| Timestamp::try_from(time).unwrap_or_default();
@@ -53,18 +55,6 @@ pub(super) fn took_or_none(duration: Option<Duration>) -> String {
 /// Formats a share, rounded down, so that 100 % means no failure.
 pub(super) fn share(share: f64) -> String {
     if share >= 1.0 { "100 %".to_owned() } else { format!("{:.1} %", (share * 1000.0).floor() / 10.0) }
-}
-
-/// Formats a configured duration: `5m`, `90s`, `500ms`.
-pub(super) fn interval(duration: Duration) -> String {
-    let (seconds, milliseconds) = (duration.as_secs(), duration.subsec_millis());
-    match (seconds, milliseconds) {
-        (0, _) => format!("{milliseconds}ms"),
-        (_, 1..) => format!("{}ms", duration.as_millis()),
-        _ if seconds.is_multiple_of(3600) => format!("{}h", seconds / 3600),
-        _ if seconds.is_multiple_of(60) => format!("{}m", seconds / 60),
-        _ => format!("{seconds}s"),
-    }
 }
 
 /// Returns the cause of a delay in words.

@@ -88,7 +88,7 @@ impl ResponseCache {
         compressed: bool,
         edition: usize,
         reader: &Arc<Activity>,
-        render: impl FnOnce() -> Vec<u8>,
+        make_page: impl FnOnce() -> Vec<u8>,
     ) -> Arc<CachedResponse> {
         let mut entries = self.lock();
         let begun = Instant::now();
@@ -100,7 +100,7 @@ impl ResponseCache {
         let page = match known {
             Some((page, until)) if begun < until || !entries.make_room(begun) => page,
             Some(_) | None => {
-                let bytes = render();
+                let bytes = make_page();
                 let page = Arc::new(CachedResponse {
                     tag: tag(&bytes),
                     bytes,
@@ -127,7 +127,7 @@ impl ResponseCache {
         compressed: bool,
         edition: usize,
         reader: &Arc<Activity>,
-        render: impl FnOnce() -> Vec<u8>,
+        make_page: impl FnOnce() -> Vec<u8>,
     ) -> Option<Arc<CachedResponse>> {
         let mut next = self.next_rendering.lock().await;
         if let Some(time) = *next {
@@ -137,7 +137,7 @@ impl ResponseCache {
         if !self.lock().make_room(begun) {
             return None;
         }
-        let page = self.get_or_render(name, compressed, edition, reader, render);
+        let page = self.get_or_render(name, compressed, edition, reader, make_page);
         let ended = Instant::now();
         *next = Some(ended + (ended - begun) * REUSE_FACTOR);
         Some(page)

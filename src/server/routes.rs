@@ -199,7 +199,7 @@ impl Site {
         let Access { hostnames, users, .. } = self.state.access();
         if let Some(users) = users {
             let wait = || self.login_waiters.enter(activity.client());
-            users.admit(&head.headers, self.login_timeout, wait).await.map_err(rejected)?;
+            users.authenticate(&head.headers, self.login_timeout, wait).await.map_err(rejected)?;
         }
         let default_port = if secure { 443 } else { 80 };
         let hosts = ServedHosts { listen: self.address, hostnames: &hostnames, default_port };

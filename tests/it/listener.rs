@@ -51,7 +51,7 @@ fn listener_survives_lack_of_descriptors() {
     let mut answer = String::new();
     waiting.read_to_string(&mut answer).unwrap();
     assert!(answer.contains("200 OK"), "{answer}");
-    wait_for("the log to report it", || (daemon.logged("Connections are accepted again") == 1).then_some(()));
+    wait_for("the log to report it", || (daemon.logged("Accepting connections again") == 1).then_some(()));
     let after =
         daemon.scrape_until("the probe to recover", |scrape| scrape.sum("langmart_probe_success") == 1.0);
     assert_eq!(after.setbacks(&before), [""; 0]);

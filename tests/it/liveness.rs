@@ -64,7 +64,7 @@ fn clock_steps_move_no_run() {
     for (clock, jumps) in [DAY, -DAY, 0, 90].into_iter().zip(1..) {
         place.write("clock", &format!("{clock:+}\n"));
         wait_for("the clock step to be detected", || {
-            (daemon.logged("Wall clock was set") == jumps).then_some(())
+            (daemon.logged("System clock stepped") == jumps).then_some(())
         });
         wait_for("the next run to be reported again", || {
             ((-2.0..=602.0).contains(&next_run(&daemon, "slow", clock))).then_some(())
@@ -151,7 +151,7 @@ fn clock_error_keeps_budget_backoff_and_state() {
     for (clock, jumps) in [366 * DAY, 0, -30 * DAY, 0].into_iter().zip(1..) {
         place.write("clock", &format!("{clock:+}\n"));
         wait_for("the clock step to be detected", || {
-            (daemon.logged("Wall clock was set") == jumps).then_some(())
+            (daemon.logged("System clock stepped") == jumps).then_some(())
         });
         waits(&daemon, clock);
         let before = until_it_spends(&daemon);
@@ -169,7 +169,7 @@ fn clock_error_keeps_budget_backoff_and_state() {
 
     // It is killed while its clock is wrong, and restarts with a correct clock.
     place.write("clock", &format!("{:+}\n", 366 * DAY));
-    wait_for("the clock step to be detected", || (daemon.logged("Wall clock was set") == 5).then_some(()));
+    wait_for("the clock step to be detected", || (daemon.logged("System clock stepped") == 5).then_some(()));
     waits(&daemon, 366 * DAY);
     configure(1_000_000);
     daemon.reload();

@@ -230,7 +230,7 @@ fn damaged_state_is_set_aside_and_daemon_starts() {
         let mut daemon = place.daemon();
         assert_eq!(daemon.scrape().find("langmart_probe_last_run_timestamp_seconds", &[]), None);
         let log = daemon.stop();
-        assert_eq!(log.matches("State is lost").count(), 1, "{text:?}: {log}");
+        assert_eq!(log.matches("State could not be restored").count(), 1, "{text:?}: {log}");
         assert!(log.contains("it was renamed to state.json.damaged-"), "{log}");
         let damaged = fs::read_dir(place.path("state")).unwrap().filter(|entry| {
             entry.as_ref().unwrap().file_name().to_str().unwrap().starts_with("state.json.damaged-")

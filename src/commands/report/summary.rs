@@ -116,7 +116,7 @@ impl Summary {
         if entry.recheck {
             return;
         }
-        if self.probes.len().max(self.failures.len()) >= MOST_KINDS {
+        if self.probes.len().max(self.failures.len()) >= MAX_GROUPS {
             self.skipped_lines += 1;
             return;
         }
@@ -192,7 +192,7 @@ impl Failure {
             duration: entry.duration,
             request_id: entry.request_id,
         });
-        self.latest.truncate(MOST_LATEST);
+        self.latest.truncate(MAX_LISTED_RUNS);
     }
 }
 
@@ -210,7 +210,7 @@ pub(super) struct Durations {
 impl Durations {
     fn add(&mut self, duration: Duration) {
         self.longest = self.longest.max(duration);
-        if self.sample.len() == MOST_DURATIONS {
+        if self.sample.len() == MAX_DURATIONS {
             let mut index = 0;
             self.sample.retain(|_| {
                 index += 1;
@@ -283,7 +283,7 @@ mod tests {
         let mut durations = Durations::default();
         for milliseconds in 1..=100_000 {
             durations.add(Duration::from_millis(milliseconds));
-            assert!(durations.sample.len() <= MOST_DURATIONS);
+            assert!(durations.sample.len() <= MAX_DURATIONS);
         }
         let median = durations.median().as_secs_f64();
         assert!((49.0..51.0).contains(&median), "{median}");

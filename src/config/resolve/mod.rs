@@ -59,10 +59,10 @@ pub(super) fn config(table: &DeTable<'_>, context: &Context<'_>) -> Config {
     let known = Known::new(&probes, &named, context.report);
     let mut comparisons = groups::comparisons(&mut root, &known);
     let mut pools = groups::pools(&mut root, &known);
-    groups::join(&mut probes, &comparisons);
+    groups::set_comparisons(&mut probes, &comparisons);
     root.finish();
     if let Some(budget) = &budget {
-        budget::agree(budget, &probes, context.report);
+        budget::check(budget, &probes, context.report);
     }
     probes.sort_by_key(|placed| placed.place.line);
     distinct(&probes, context.report);
