@@ -302,7 +302,7 @@ mod tests {
             err,
             "warning: config.toml:3: provider.langmart.api_key: credential langmart exists only inside the systemd \
              unit: CREDENTIALS_DIRECTORY is not set\n\
-             warning: config.toml:6: provider.openai.api_key: environment variable OPENAI_API_KEY is not set; export it, or keep it in a file\n\
+             warning: config.toml:6: provider.openai.api_key: environment variable OPENAI_API_KEY is not set; export it, or use a key file\n\
              To check with the credentials, as root, with the paths of the unit's LoadCredential=:\n  \
              systemd-run --pipe --wait --collect --quiet --property=LoadCredential=langmart:/etc/credstore/langmart \
              langmart-prober check-config --config config.toml\n"

@@ -41,7 +41,7 @@ impl Faults {
             };
             (name, variants)
         };
-        let names = listed("fault = \"?\"", "there are ");
+        let names = listed("fault = \"?\"", "known faults: ");
         assert!(names.len() >= 30, "{names:?}");
         Self(names.into_iter().map(with_variants).collect())
     }

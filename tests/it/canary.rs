@@ -40,7 +40,7 @@ fn listed(rule: &str, before: &str) -> Vec<String> {
 /// Returns every fault of the simulator, in each of its variants, as the header requests it.
 fn faults() -> Vec<String> {
     let mut faults = Vec::new();
-    for name in listed("fault = \"?\"", "there are ") {
+    for name in listed("fault = \"?\"", "known faults: ") {
         match name.as_str() {
             "slow_headers" | "slow_body" => faults.push(format!("{name}; ms=60000")),
             // These apply before a request is read.

@@ -265,7 +265,7 @@ fn check(file: &str, source: &str, expected: &[&str]) {
 
 #[test]
 fn imports_are_found_wherever_they_can_be_written() {
-    let probe = "probe may import config, outcome";
+    let probe = "probe may import config, outcome, sync";
     check("probe/run.rs", "use crate::config::Probe;\nuse crate::outcome;", &[]);
     check("probe/run.rs", "use super::clock; use super::super::config; use self::inner::X;", &[]);
     check(
@@ -303,8 +303,8 @@ fn imports_are_found_wherever_they_can_be_written() {
         "health.rs",
         "macro_rules! m { () => { $crate::config::X } } fn f() { write!(\"{}\", crate::cli::Y); }",
         &[
-            "src/health.rs:1: crate::config::X: health may import nothing of ours",
-            "src/health.rs:1: crate::cli::Y: health may import nothing of ours",
+            "src/health.rs:1: crate::config::X: health may import sync",
+            "src/health.rs:1: crate::cli::Y: health may import sync",
         ],
     );
     check(

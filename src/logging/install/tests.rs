@@ -161,7 +161,7 @@ fn broken_standard_error_fails_lines() {
 fn invalid_filter_is_an_error_at_start() {
     let stderr = File::from(OwnedFd::from(io::pipe().unwrap().1));
     let error = Logging::prepare(&log("no=such=filter", None), StderrKind::default(), stderr).unwrap_err();
-    assert!(error.to_string().starts_with("log.level is no filter: "), "{error}");
+    assert!(error.to_string().starts_with("log.level is not a valid filter: "), "{error}");
 }
 
 #[test]
