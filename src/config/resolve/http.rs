@@ -25,8 +25,17 @@ use crate::config::{
 const KEY_HEADERS: [&str; 4] = ["authorization", "x-api-key", "api-key", "x-goog-api-key"];
 
 /// Headers of the connection, which the client sets.
-const CONNECTION_HEADERS: [&str; 8] =
-    ["connection", "content-length", "expect", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade"];
+const CONNECTION_HEADERS: [&str; 9] = [
+    "connection",
+    "content-length",
+    "expect",
+    "keep-alive",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+];
 
 /// Maximum number of headers of a table.
 const MAX_HEADERS: usize = 32;
