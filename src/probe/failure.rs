@@ -13,6 +13,7 @@ use super::{
 };
 use crate::outcome::{Api, Clue, Fault, LookupFailure, Outcome, Reason};
 
+const MISUSE: &str = "the prober's own request cannot be sent over HTTP/2";
 const CHECK_TLS: &str =
     "check proxies, firewalls and TLS inspection between here and the service, and that the port speaks TLS";
 const CHECK_CLOCK: &str = "check this machine's clock: timedatectl";
@@ -158,7 +159,11 @@ fn http2(error: &h2::Error, endpoint: Fault) -> Failure {
             format!("the server ended the HTTP/2 {what} with {code:?} before the response was complete");
         return Failure::new(Reason::Disconnected, endpoint, detail);
     }
-    disconnected(error.get_io(), endpoint)
+    match error.get_io() {
+        Some(error) => disconnected(Some(error), endpoint),
+        // Neither the peer's, nor the library's, nor the connection's.
+        None => internal(MISUSE),
+    }
 }
 
 fn disconnected(error: Option<&io::Error>, endpoint: Fault) -> Failure {
@@ -384,4 +389,21 @@ fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn 
     };
     // No real chain is longer; a cycle would be one.
     std::iter::successors(Some(error), next).take(32)
+}
+
+#[cfg(test)]
+mod tests {
+    use hyper::Request;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn request_that_http_2_cannot_carry_is_our_failure() {
+        let (client, _server) = tokio::io::duplex(1024);
+        let (mut sender, _connection) = h2::client::handshake(client).await.unwrap();
+        let request = Request::get("https://api.corp.test/").header("proxy-connection", "close");
+        let error = sender.send_request(request.body(()).unwrap(), true).unwrap_err();
+        let verdict = http(&error, Api::Openai, None);
+        assert_eq!((verdict.reason, verdict.fault), (Reason::Internal, Fault::Prober));
+    }
 }
