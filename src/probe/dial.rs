@@ -3,7 +3,7 @@
 use std::{
     future::poll_fn,
     io,
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, Ipv6Addr, SocketAddr, UdpSocket},
     pin::{Pin, pin},
     task::Poll,
     time::Duration,
@@ -99,13 +99,20 @@ async fn first_ended(attempts: &mut Vec<(SocketAddr, Attempt)>) -> (SocketAddr, 
     .await
 }
 
-/// Linux has no source address for any IPv6 destination where IPv6 is switched off, before it looks for a port. Of IPv4 the
-/// same error means that all local ports are in use.
+/// Where IPv6 is switched off, Linux has no source address for any IPv6 destination. The same error else means that all local
+/// ports to this destination are in use.
 fn dial_error(address: SocketAddr, cause: io::Error) -> DialError {
     match cause.raw_os_error() {
-        Some(ADDRESS_NOT_AVAILABLE) if address.is_ipv6() => DialError::NoIpv6,
+        Some(ADDRESS_NOT_AVAILABLE) if address.is_ipv6() && !has_source(address) => DialError::NoIpv6,
         _ => DialError::Io(cause),
     }
+}
+
+/// Returns whether this machine has an address from which it can send to an IPv6 destination. A datagram socket shows that
+/// without a packet, and its ports are not those of TCP.
+fn has_source(destination: SocketAddr) -> bool {
+    let socket = UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0));
+    socket.and_then(|socket| socket.connect(destination)).is_ok()
 }
 
 /// Of two errors the one that explains more: not the lack of IPv6 beside another address's failure.
@@ -229,7 +236,8 @@ mod tests {
     #[test]
     fn missing_ipv6_is_not_a_lack_of_ports() {
         let error = || io::Error::from_raw_os_error(ADDRESS_NOT_AVAILABLE);
-        let [four, six] = ["192.0.2.1:1", "[2001:db8::1]:1"].map(|address| address.parse().unwrap());
+        // No address of this machine can be the source for one of a link that there is not.
+        let [four, six] = ["192.0.2.1:1", "[fe80::1%4000000000]:1"].map(|address| address.parse().unwrap());
         assert!(matches!(dial_error(six, error()), DialError::NoIpv6));
         let DialError::Io(ports) = dial_error(four, error()) else { panic!("of IPv4 it is") };
         assert!(is_local_shortage(&ports));

@@ -21,6 +21,7 @@ mod documents;
 mod files;
 mod fixtures;
 mod fuzz;
+mod hard_ports;
 mod harness;
 mod history;
 mod imports;
