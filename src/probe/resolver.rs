@@ -8,13 +8,14 @@ use std::{
     collections::{HashMap, VecDeque},
     fmt, io,
     net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket},
+    panic::{self, AssertUnwindSafe},
     sync::{Arc, MutexGuard},
     thread,
     time::{Duration, Instant},
 };
 
 use dns_lookup::{AddrInfoHints, LookupError, LookupErrorKind, SockType, getaddrinfo};
-use tokio::sync::oneshot;
+use tokio::{sync::oneshot, time::timeout};
 
 use super::failure::is_local_shortage;
 use crate::sync::{Condvar, Mutex};
@@ -28,6 +29,10 @@ const MAX_THREADS: usize = 128;
 /// How long a thread without work waits for more before it ends.
 const THREAD_IDLE: Duration = Duration::from_secs(60);
 
+/// How often a name that no thread has taken looks for one, and how many times before the lack is reported.
+const THREAD_RETRY: Duration = Duration::from_millis(100);
+const MAX_THREAD_RETRIES: u32 = 5;
+
 /// Stack of a thread: the modules of nsswitch.conf run on it.
 const THREAD_STACK_BYTES: usize = 512 * 1024;
 
@@ -38,7 +43,7 @@ pub(super) enum ResolveError {
     NotFound,
     /// `EAI_AGAIN`, `EAI_FAIL` and others: no source could answer.
     NoAnswer,
-    /// This process lacks descriptors, memory or threads.
+    /// This process lacks descriptors, memory or threads, or the call panicked.
     LocalShortage,
 }
 
@@ -55,10 +60,17 @@ impl fmt::Debug for Resolver {
     }
 }
 
-#[derive(Default)]
+/// Looks one name up.
+type LookUp = fn(&str) -> Result<Vec<SocketAddr>, ResolveError>;
+
+/// Starts a thread that runs [`Pool::run_thread`].
+type StartThread = fn(Arc<Pool>) -> io::Result<()>;
+
 struct Pool {
     state: Mutex<State>,
     work: Condvar,
+    look_up: LookUp,
+    start_thread: StartThread,
 }
 
 #[derive(Default)]
@@ -73,15 +85,29 @@ struct State {
 
 impl Resolver {
     pub(super) fn new() -> Self {
-        Self(Arc::default())
+        Self::with(look_up, start_thread)
+    }
+
+    fn with(look_up: LookUp, start_thread: StartThread) -> Self {
+        Self(Arc::new(Pool { state: Mutex::default(), work: Condvar::new(), look_up, start_thread }))
     }
 
     /// Returns the addresses of a name, with port 0.
     pub(super) async fn resolve(&self, name: &str) -> Answer {
-        let (sender, answer) = oneshot::channel();
-        self.0.enqueue(&lookup_name(name), sender);
-        // The sender is dropped without an answer only where no thread could be started.
-        answer.await.unwrap_or_else(|_| (Err(ResolveError::LocalShortage), Instant::now()))
+        let name = lookup_name(name);
+        let (sender, mut answer) = oneshot::channel();
+        self.0.enqueue(&name, sender);
+        // The sender is dropped without an answer only where no thread can be started.
+        let lost = |_| (Err(ResolveError::LocalShortage), Instant::now());
+        for _ in 0..MAX_THREAD_RETRIES {
+            match timeout(THREAD_RETRY, &mut answer).await {
+                Ok(answer) => return answer.unwrap_or_else(lost),
+                Err(_) if self.0.find_thread(&name) => return answer.await.unwrap_or_else(lost),
+                Err(_) => {}
+            }
+        }
+        self.0.give_up(&name);
+        answer.await.unwrap_or_else(lost)
     }
 }
 
@@ -113,20 +139,38 @@ impl Pool {
         state.queue.push_back(name.clone());
         if state.queue.len() <= state.idle_threads {
             self.work.notify_one();
-        } else if state.threads < MAX_THREADS && !self.start_thread(&mut state) && state.threads == 0 {
-            // Without a thread there is no answer; the waiting run sees its sender dropped.
-            state.queue.pop_back();
-            state.waiting.remove(name);
+        } else {
+            // Where none can be started, the run that waits tries again.
+            self.start_thread(&mut state);
         }
     }
 
-    /// Starts a thread, and returns whether there is one more.
+    /// Starts a thread, and returns whether there is one more, or as many as there may be.
     fn start_thread(self: &Arc<Self>, state: &mut State) -> bool {
-        let pool = self.clone();
-        let thread = thread::Builder::new().name("resolver".to_owned()).stack_size(THREAD_STACK_BYTES);
-        let started = thread.spawn(move || pool.run_thread()).is_ok();
+        if state.threads == MAX_THREADS {
+            return true;
+        }
+        let started = (self.start_thread)(self.clone()).is_ok();
         state.threads += usize::from(started);
         started
+    }
+
+    /// Returns whether the call for a name is under way or has a thread to wait for.
+    fn find_thread(self: &Arc<Self>, name: &Arc<str>) -> bool {
+        let mut state = self.lock();
+        !state.queue.contains(name)
+            || state.queue.len() <= state.idle_threads
+            || self.start_thread(&mut state)
+    }
+
+    /// Ends the wait for a thread: the runs that wait for the name see their senders dropped. A call that is under way by now
+    /// has its answer.
+    fn give_up(&self, name: &Arc<str>) {
+        let mut state = self.lock();
+        if let Some(place) = state.queue.iter().position(|other| other == name) {
+            state.queue.remove(place);
+            state.waiting.remove(name);
+        }
     }
 
     fn run_thread(&self) {
@@ -134,7 +178,9 @@ impl Pool {
         loop {
             if let Some(name) = state.queue.pop_front() {
                 drop(state);
-                let answer = (look_up(&name), Instant::now());
+                // A panic is reported by its hook; the name must not wait for ever for it.
+                let found = panic::catch_unwind(AssertUnwindSafe(|| (self.look_up)(&name)));
+                let answer = (found.unwrap_or(Err(ResolveError::LocalShortage)), Instant::now());
                 state = self.lock();
                 for waiting in state.waiting.remove(&name).into_iter().flatten() {
                     // The run may have met its deadline meanwhile.
@@ -152,6 +198,11 @@ impl Pool {
             }
         }
     }
+}
+
+fn start_thread(pool: Arc<Pool>) -> io::Result<()> {
+    let thread = thread::Builder::new().name("resolver".to_owned()).stack_size(THREAD_STACK_BYTES);
+    thread.spawn(move || pool.run_thread()).map(drop)
 }
 
 /// Calls getaddrinfo without flags, so that the answer does not depend on the addresses that this machine has.
@@ -189,6 +240,8 @@ pub(super) fn literal(host: &str) -> Option<IpAddr> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
     use super::*;
 
     #[tokio::test]
@@ -201,6 +254,87 @@ mod tests {
         }
         assert_eq!(resolver.0.lock().threads, 1);
         assert!(resolver.0.lock().waiting.is_empty());
+    }
+
+    fn here() -> Vec<SocketAddr> {
+        vec!["127.0.0.1:0".parse().unwrap()]
+    }
+
+    /// Returns no answer for `silent.test` until the test has ended, and panics for `panic.test`.
+    fn look_up_here(name: &str) -> Result<Vec<SocketAddr>, ResolveError> {
+        match name {
+            "silent.test" => loop {
+                thread::park();
+            },
+            "panic.test" => panic!("as a module of nsswitch.conf may"),
+            "gone.test" => Err(ResolveError::NotFound),
+            _ => Ok(here()),
+        }
+    }
+
+    #[tokio::test]
+    async fn lookup_that_panics_is_our_failure_and_the_next_succeeds() {
+        let resolver = Resolver::with(look_up_here, start_thread);
+        for _ in 0..3 {
+            assert_eq!(resolver.resolve("panic.test").await.0, Err(ResolveError::LocalShortage));
+            assert_eq!(resolver.resolve("other.test").await.0, Ok(here()));
+            assert_eq!(resolver.resolve("gone.test").await.0, Err(ResolveError::NotFound));
+        }
+        assert!(resolver.0.lock().waiting.is_empty());
+        assert_eq!(resolver.0.lock().threads, 1);
+    }
+
+    /// Threads that may still be started in these tests, which run one after another.
+    static THREADS_LEFT: AtomicUsize = AtomicUsize::new(0);
+    static ONE_AT_A_TIME: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
+    fn start_one_of_few(pool: Arc<Pool>) -> io::Result<()> {
+        let take = |left: usize| left.checked_sub(1);
+        let taken = THREADS_LEFT.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take);
+        taken.map_err(|_| io::Error::from(io::ErrorKind::WouldBlock))?;
+        start_thread(pool)
+    }
+
+    #[tokio::test]
+    async fn thread_that_cannot_start_is_tried_again() {
+        let _alone = ONE_AT_A_TIME.lock().await;
+        THREADS_LEFT.store(1, Ordering::Relaxed);
+        let resolver = Resolver::with(look_up_here, start_one_of_few);
+        let silent = tokio::spawn({
+            let resolver = resolver.clone();
+            async move { resolver.resolve("silent.test").await }
+        });
+        while resolver.0.lock().threads == 0 {
+            tokio::task::yield_now().await;
+        }
+        let waiting = tokio::spawn({
+            let resolver = resolver.clone();
+            async move { resolver.resolve("other.test").await }
+        });
+        while !resolver.0.lock().waiting.contains_key("other.test") {
+            tokio::task::yield_now().await;
+        }
+        THREADS_LEFT.store(1, Ordering::Relaxed);
+        assert_eq!(waiting.await.unwrap().0, Ok(here()));
+        silent.abort();
+    }
+
+    #[tokio::test]
+    async fn lack_of_threads_beside_silent_calls_is_our_failure() {
+        let _alone = ONE_AT_A_TIME.lock().await;
+        THREADS_LEFT.store(1, Ordering::Relaxed);
+        let resolver = Resolver::with(look_up_here, start_one_of_few);
+        let silent = tokio::spawn({
+            let resolver = resolver.clone();
+            async move { resolver.resolve("silent.test").await }
+        });
+        while resolver.0.lock().threads == 0 {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(resolver.resolve("other.test").await.0, Err(ResolveError::LocalShortage));
+        THREADS_LEFT.store(1, Ordering::Relaxed);
+        assert_eq!(resolver.resolve("other.test").await.0, Ok(here()));
+        silent.abort();
     }
 
     #[tokio::test]
