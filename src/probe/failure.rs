@@ -354,6 +354,16 @@ fn certificate(failure: CertificateFailure, api: Api) -> Failure {
             ("certificate of an untrusted issuer: its root is not trusted here", Fault::Network, CHECK_TRUST)
         }
         CertificateFailure::Unusable => ("certificate unusable for this server", Fault::Network, CHECK_TLS),
+        CertificateFailure::VersionOne => (
+            "certificate unusable for this server: it is of X.509 version 1, which names no host",
+            Fault::Network,
+            "have the certificate issued as X.509 version 3, with the host in its subjectAltName (RFC 9525)",
+        ),
+        CertificateFailure::Authority => (
+            "certificate unusable for this server: it is a certificate authority's (CA:TRUE)",
+            Fault::Network,
+            "have the server's certificate issued without the CA flag, or set ca_file to this certificate itself",
+        ),
     };
     let clue = match failure {
         CertificateFailure::Expired | CertificateFailure::NotYetValid => Some(Clue::CertificateTime),

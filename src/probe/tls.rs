@@ -25,9 +25,9 @@ use rustls::{
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::{TlsConnector, client::TlsStream};
 use x509_cert::{
-    Certificate,
+    Certificate, TbsCertificate, Version,
     der::{Decode, Reader, SliceReader},
-    ext::pkix::SubjectAltName,
+    ext::pkix::{BasicConstraints, SubjectAltName},
     name::Name,
 };
 
@@ -52,6 +52,10 @@ pub(super) enum CertificateFailure {
     UnknownIssuer,
     /// The server sent the certificate of its root, which is not trusted.
     UntrustedRoot,
+    /// Of X.509 version 1, which has no subjectAltName.
+    VersionOne,
+    /// A CA's, where a server's is needed.
+    Authority,
     /// Revoked, wrong purpose, bad signature or encoding.
     Unusable,
 }
@@ -359,22 +363,32 @@ fn certificate_failure(
             }
             _ => CertificateFailure::WrongName,
         },
-        // webpki has errors of its own for a self-signed certificate with the CA flag, and for one that bears the name of a
-        // trusted issuer and is not signed by it.
-        CertificateError::UnknownIssuer | CertificateError::BadSignature | CertificateError::Other(_) => {
-            match (leaf, chain) {
-                (Some(leaf), _) if leaf.issuer == leaf.subject => CertificateFailure::SelfSigned,
-                (Some(leaf), Some((_, intermediates))) if !is_issuer_among(&leaf.issuer, intermediates) => {
-                    CertificateFailure::IncompleteChain
-                }
-                (_, Some((_, intermediates)))
-                    if intermediates.iter().filter_map(decode).any(|sent| is_self_issued(&sent)) =>
-                {
-                    CertificateFailure::UntrustedRoot
-                }
-                _ => CertificateFailure::UnknownIssuer,
+        // webpki's own errors, of which rustls has none: about the form of a certificate, not about who issued it. A
+        // self-signed certificate with the CA flag has one of them.
+        CertificateError::Other(_) => match leaf {
+            Some(leaf) if leaf.version == Version::V1 => CertificateFailure::VersionOne,
+            Some(leaf) if leaf.issuer == leaf.subject => CertificateFailure::SelfSigned,
+            Some(leaf) if is_authority(&leaf) => CertificateFailure::Authority,
+            _ => CertificateFailure::Unusable,
+        },
+        // A certificate that bears the name of a trusted issuer and is not signed by it has a bad signature.
+        CertificateError::UnknownIssuer | CertificateError::BadSignature => match (leaf, chain) {
+            (Some(leaf), _) if leaf.issuer == leaf.subject => CertificateFailure::SelfSigned,
+            (Some(leaf), Some((_, intermediates))) if !is_issuer_among(&leaf.issuer, intermediates) => {
+                CertificateFailure::IncompleteChain
             }
-        }
+            (_, Some((_, intermediates)))
+                if intermediates.iter().filter_map(decode).any(|sent| is_self_issued(&sent)) =>
+            {
+                CertificateFailure::UntrustedRoot
+            }
+            _ => CertificateFailure::UnknownIssuer,
+/// Whether a certificate has the CA flag (RFC 5280, 4.2.1.9).
+fn is_authority(certificate: &TbsCertificate) -> bool {
+    matches!(certificate.get::<BasicConstraints>(), Ok(Some((_, BasicConstraints { ca: true, .. }))))
+}
+
+        },
         _ => CertificateFailure::Unusable,
     }
 }
@@ -395,6 +409,98 @@ fn decode(certificate: &CertificateDer<'_>) -> Option<Certificate> {
     Some(certificate)
 }
 
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, SigningKey};
+    use x509_cert::der::{Encode, asn1::BitString};
+
+    use super::*;
+
+    const NAME: &str = "api.corp.test";
+
+    /// The authority `root`, which issues certificates.
+    struct Authority {
+        key: KeyPair,
+        issuer: Issuer<'static, KeyPair>,
+        certificate: CertificateDer<'static>,
+    }
+
+    fn parameters(common_name: &str, is_ca: IsCa) -> CertificateParams {
+        let mut parameters = CertificateParams::new([NAME.to_owned()]).unwrap();
+        parameters.distinguished_name = rcgen::DistinguishedName::new();
+        parameters.distinguished_name.push(rcgen::DnType::CommonName, common_name);
+        parameters.is_ca = is_ca;
+        parameters
+    }
+
+    impl Authority {
+        fn new() -> Self {
+            let key = KeyPair::generate().unwrap();
+            let parameters = parameters("root", IsCa::Ca(BasicConstraints::Unconstrained));
+            let certificate = parameters.self_signed(&key).unwrap().der().clone();
+            let same_key = KeyPair::from_pem(&key.serialize_pem()).unwrap();
+            Self { issuer: Issuer::new(parameters, same_key), key, certificate }
+        }
+
+        fn issue(&self, is_ca: IsCa) -> CertificateDer<'static> {
+            let key = KeyPair::generate().unwrap();
+            parameters("leaf", is_ca).signed_by(&key, &self.issuer).unwrap().der().clone()
+        }
+
+        /// Signs a certificate again, as one of version 1: without extensions.
+        fn sign_version_1(&self, certificate: &CertificateDer<'_>) -> CertificateDer<'static> {
+            let mut certificate = decode(certificate).unwrap();
+            certificate.tbs_certificate.version = Version::V1;
+            certificate.tbs_certificate.extensions = None;
+            let signature = self.key.sign(&certificate.tbs_certificate.to_der().unwrap()).unwrap();
+            certificate.signature = BitString::from_bytes(&signature).unwrap();
+            certificate.to_der().unwrap().into()
+        }
+    }
+
+    /// Returns why a certificate is not accepted by a client that trusts these.
+    fn failure(
+        trusted: &[&CertificateDer<'static>],
+        leaf: &CertificateDer<'_>,
+        sent: &[CertificateDer<'_>],
+    ) -> Option<CertificateFailure> {
+        let mut roots = RootCertStore::empty();
+        let trusted: Vec<_> = trusted.iter().map(|certificate| (*certificate).clone()).collect();
+        roots.add_parsable_certificates(trusted.iter().cloned());
+        let tls = Tls::new(&roots, trusted).unwrap();
+        let name = ServerName::try_from(NAME).unwrap();
+        let _ = tls.verifier.verify_server_cert(leaf, sent, &name, &[], UnixTime::now());
+        tls.verifier.handshake.presented().failure
+    }
+
+    #[test]
+    fn certificate_of_a_wrong_form_is_no_missing_intermediate() {
+        let root = Authority::new();
+        let stranger = Authority::new();
+        let leaf = root.issue(IsCa::NoCa);
+        let trusted = [&root.certificate];
+        assert_eq!(failure(&trusted, &leaf, &[]), None);
+        let old = root.sign_version_1(&leaf);
+        let sent = [root.certificate.clone()];
+        for sent in [&[][..], &sent] {
+            assert_eq!(failure(&trusted, &old, sent), Some(CertificateFailure::VersionOne));
+            assert_eq!(failure(&[&old], &old, sent), Some(CertificateFailure::VersionOne), "pinned");
+            let old = root.sign_version_1(&root.certificate);
+            assert_eq!(failure(&[&old], &old, sent), Some(CertificateFailure::VersionOne), "self-signed");
+            let authority = root.issue(IsCa::Ca(BasicConstraints::Unconstrained));
+            assert_eq!(failure(&trusted, &authority, sent), Some(CertificateFailure::Authority));
+        }
+        let unknown = stranger.issue(IsCa::NoCa);
+        let other = Authority::new();
+        assert_eq!(failure(&[], &stranger.certificate, &[]), Some(CertificateFailure::SelfSigned));
+        assert_eq!(
+            failure(&[&other.certificate], &unknown, &[]),
+            Some(CertificateFailure::IncompleteChain),
+            "a name that is trusted, and not signed by it"
+        );
+    }
+}
 /// When this certificate's validity ends; `None` if it cannot be read.
 fn not_after(certificate: &CertificateDer<'_>) -> Option<SystemTime> {
     let seconds = decode(certificate)?.tbs_certificate.validity.not_after.to_unix_duration().as_secs();
