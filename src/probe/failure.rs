@@ -22,6 +22,8 @@ const CHECK_NAME: &str =
 const CHECK_TRUST: &str =
     "update the CA certificates (apt install --reinstall ca-certificates), or set ca_file for a private CA";
 const CHECK_CHAIN: &str = "for a private CA set ca_file; else have the server send its intermediate certificates, or update the CA certificates here";
+const PROXY_EXCESS: &str =
+    "the proxy's answer is too large: more than 64 KiB, or more than 16 informational responses";
 const CHECK_PROXY_CREDENTIALS: &str =
     "give the proxy's user:password by proxy_auth in the provider's section, or correct it where it is kept";
 
@@ -294,6 +296,7 @@ fn proxy(error: &ProxyError) -> Failure {
             };
             let detail = if *status { format!("{what} (407)").into() } else { what.into() };
             failure(detail).hint(CHECK_PROXY_CREDENTIALS)
+        ProxyError::Excess => failure(PROXY_EXCESS.into()),
         }
         ProxyError::Closed => failure("the proxy closed the connection".into()),
         ProxyError::Garbled => failure("the proxy's answer could not be understood".into()),

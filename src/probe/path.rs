@@ -292,7 +292,7 @@ impl Path {
             io = Box::new(connected.map_err(|error| PathError::Tls(Hop::Proxy, error))?);
         }
         if !self.is_untunnelled() {
-            io = proxy.tunnel(io, &self.target, address).await.map_err(PathError::Proxy)?;
+            io = proxy.tunnel(io, &self.target, address, &meter).await.map_err(PathError::Proxy)?;
         }
         Ok((io, meter))
     }

@@ -5,6 +5,7 @@ use std::{
     io::{self, Cursor},
     net::IpAddr,
     pin::Pin,
+    sync::Arc,
 };
 
 use base64::{Engine, prelude::BASE64_STANDARD};
@@ -13,6 +14,7 @@ use hyper::{
     Method, Request,
     body::Bytes,
     client::conn::http1,
+    ext::on_informational,
     header::{HOST, HeaderValue, PROXY_AUTHORIZATION, USER_AGENT},
 };
 use hyper_util::rt::TokioIo;
@@ -24,6 +26,7 @@ use url::Url;
 use super::{
     path::{BoxedIo, Endpoint, PrepareError},
     request::AGENT,
+    socket::Meter,
     tls::Tls,
 };
 use crate::config::{Provider, Secret};
@@ -60,6 +63,8 @@ pub(super) enum ProxyError {
     Credentials { given: bool, status: bool },
     /// It closed the connection.
     Closed,
+    /// It sent more before its answer than an answer has.
+    Excess,
     /// It does not speak the protocol of a proxy of its kind.
     Garbled,
     /// It cannot reach the target: why, in SOCKS 5's terms.
@@ -92,9 +97,14 @@ impl Proxy {
         io: BoxedIo,
         target: &Endpoint,
         address: Option<IpAddr>,
+        meter: &Arc<Meter>,
     ) -> Result<BoxedIo, ProxyError> {
         if self.kind == ProxyKind::Http {
-            return self.connect(io, &target.authority()).await;
+            meter.begin();
+            let connected = self.connect(io, &target.authority(), meter).await;
+            let excess = meter.excess();
+            meter.end();
+            return connected.map_err(|error| if excess.is_some() { ProxyError::Excess } else { error });
         }
         let name = target.host.trim_matches(['[', ']']);
         let target = match address.or_else(|| name.parse().ok()) {
@@ -111,7 +121,7 @@ impl Proxy {
         stream.map(Socks5Stream::into_inner).map_err(|error| self.socks_error(&error))
     }
 
-    async fn connect(&self, io: BoxedIo, authority: &str) -> Result<BoxedIo, ProxyError> {
+    async fn connect(&self, io: BoxedIo, authority: &str, meter: &Arc<Meter>) -> Result<BoxedIo, ProxyError> {
         let (mut sender, mut connection) = http1::Builder::new()
             .max_buf_size(MAX_HEAD_BYTES)
             .max_headers(MAX_HEADERS)
@@ -124,11 +134,14 @@ impl Proxy {
         if let Some(value) = self.authorization() {
             request = request.header(PROXY_AUTHORIZATION, value);
         }
-        let request = request.body(Empty::<Bytes>::new()).map_err(|_| ProxyError::Failed)?;
+        let mut request = request.body(Empty::<Bytes>::new()).map_err(|_| ProxyError::Failed)?;
+        let counted = meter.clone();
+        on_informational(&mut request, move |_| counted.note_informational());
         let mut answer = Box::pin(sender.send_request(request));
         let mut ended = false;
         let answer = poll_fn(|cx| {
             if !ended {
+                meter.grant();
                 ended = Pin::new(&mut connection).poll(cx).is_ready();
             }
             answer.as_mut().poll(cx)

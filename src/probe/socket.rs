@@ -40,6 +40,9 @@ const MAX_HEAD_BYTES: u64 = 64 * 1024;
 /// Maximum number of bytes of one exchange. A body of 4 MiB in chunks of one byte has six times as many.
 const MAX_EXCHANGE_BYTES: u64 = 32 * 1024 * 1024;
 
+/// Maximum number of bytes outside an exchange: of handshakes, or of a connection that is idle.
+const MAX_OTHER_BYTES: u64 = 1024 * 1024;
+
 /// Maximum number of informational responses (1xx) before the final one. Go's `net/http` accepts 5.
 const MAX_INFORMATIONAL: u32 = 16;
 
@@ -122,7 +125,7 @@ impl Meter {
             arrived: AtomicU64::new(0),
             received: AtomicU64::new(0),
             plaintext: AtomicU64::new(0),
-            limit: AtomicU64::new(MAX_EXCHANGE_BYTES),
+            limit: AtomicU64::new(MAX_OTHER_BYTES),
             turn: AtomicU64::new(0),
             informational: AtomicU32::new(0),
             head_seen: AtomicBool::new(false),
@@ -163,6 +166,15 @@ impl Meter {
     /// Ends an exchange: reads need no [`Meter::grant`] until the next one.
     pub(super) fn end(&self) {
         self.metered.store(false, Relaxed);
+        self.received.store(0, Relaxed);
+        self.turn.store(0, Relaxed);
+        self.limit.store(MAX_OTHER_BYTES, Relaxed);
+    }
+
+    /// Returns whether a read is to wait for the next poll of the task: other runs have their turn, and in an exchange each
+    /// read keeps its own arrival time.
+    fn yields(&self) -> bool {
+        if self.metered.load(Relaxed) { !self.granted.swap(false, Relaxed) } else { self.take_turn() }
     }
 
     /// Returns whether the task has taken in so much that other tasks, and what has arrived for them, come first now.
@@ -302,8 +314,7 @@ impl AsyncRead for Socket {
     ) -> Poll<io::Result<()>> {
         let this = &mut *self;
         this.meter.check_limit()?;
-        if this.meter.metered.load(Relaxed) && !this.meter.granted.swap(false, Relaxed) {
-            // One read in each poll of the task: other runs have their turn, and each read keeps its own arrival time.
+        if this.meter.yields() {
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
