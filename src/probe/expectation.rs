@@ -6,11 +6,30 @@ use serde_json::Value;
 use super::{
     body::{self, MAX_TREE},
     exchange::Response,
+    failure::Failure,
 };
-use crate::config::Expect;
+use crate::{
+    config::{Expect, Task},
+    outcome::{Api, Fault, Reason},
+};
 
 /// The size of a compiled pattern times the bytes that it searches. The worst patterns take about a second for it.
 const MAX_SEARCH: usize = 1 << 33;
+
+/// Whether a response is searched for a pattern of the operator.
+pub(super) fn searches(task: &Task) -> bool {
+    matches!(task, Task::Http(request) if request.expect.body_regex.is_some())
+}
+
+/// Returns the verdict on a search that the run's deadline ended. `begun`: it had a thread, and the body is what took so long.
+pub(super) fn late_search(api: Api, begun: bool) -> Failure {
+    if begun {
+        let detail = "the search of the body for expect.body_regex was not over within the timeout";
+        return Failure::new(Reason::Timeout, api.endpoint(), detail);
+    }
+    let detail = "the prober was too busy with other searches to begin that for expect.body_regex";
+    Failure::new(Reason::Internal, Fault::Prober, detail)
+}
 
 /// Returns what does not hold, in our own words; `None` if all does.
 pub(super) fn unmet(expect: &Expect, response: &Response) -> Option<String> {

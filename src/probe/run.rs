@@ -1,18 +1,22 @@
 //! One run: an attempt at a target, from the first lookup to the verdict. It never fails: a failed probe is data.
 
 use std::{
-    borrow::Cow,
     fmt,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     time::{Duration, Instant, SystemTime},
 };
 
 use hyper::{HeaderMap, header::CONTENT_ENCODING};
+use tokio::time::timeout_at;
 
 use super::{
     classify::{self, Verdict, classify},
     document::{Document, Fetched},
     exchange::{Call, Exchange, Response, exchange},
+    expectation,
     failure::Failure,
     hints::Clocks,
     keep_alive::KeepAlive,
@@ -160,6 +164,7 @@ impl Target {
             _ => None,
         };
         let (time, started) = (SystemTime::now(), Instant::now());
+        let deadline = started + timeout;
         let exchange = exchange(call, timeout, listener.as_mut(), recording).await;
         let Exchange { response, failure, trace, sent, head, clock, connection } = exchange;
         let mut outcome = path_findings(time, trace);
@@ -167,7 +172,8 @@ impl Target {
         // A refusal is not streamed.
         let listener = listener.filter(|_| response.as_ref().is_some_and(Response::is_success));
         let until_head = head.unwrap_or(started).saturating_duration_since(started);
-        self.decide(&mut outcome, response, failure, time + until_head, listener.as_ref()).await;
+        let end = ExchangeEnd { response, failure, arrived: time + until_head, deadline };
+        self.decide(&mut outcome, end, listener.as_ref()).await;
         if let Some(listener) = listener {
             listener.measure(&mut outcome, sent);
         }
@@ -181,23 +187,18 @@ impl Target {
         timeout: Duration,
         recording: Option<&mut Recording>,
     ) -> Outcome {
-        let time = SystemTime::now();
+        let (time, deadline) = (SystemTime::now(), Instant::now() + timeout);
         let Fetched { response, failure, phases, until_head } = document.fetch(timeout, recording).await;
         let mut outcome = Outcome::new(time, Reason::Internal, Fault::Prober);
         (outcome.phases, outcome.duration) = (phases, phases.total());
-        self.decide(&mut outcome, response, failure, time + until_head, None).await;
+        let end = ExchangeEnd { response, failure, arrived: time + until_head, deadline };
+        self.decide(&mut outcome, end, None).await;
         outcome
     }
 
-    /// Writes the response's facts and the verdict into the outcome. `arrived`: when the response head had, by our clock.
-    async fn decide(
-        &self,
-        outcome: &mut Outcome,
-        response: Option<Response>,
-        failure: Option<Failure>,
-        arrived: SystemTime,
-        listener: Option<&Listener>,
-    ) {
+    /// Writes the response's facts and the verdict into the outcome.
+    async fn decide(&self, outcome: &mut Outcome, end: ExchangeEnd, listener: Option<&Listener>) {
+        let ExchangeEnd { response, failure, arrived, deadline } = end;
         if let Some(failure) = failure {
             failure.write_into(outcome);
             if let Some(response) = &response {
@@ -208,7 +209,10 @@ impl Target {
         } else if let Some(response) = response {
             let clocks = head_facts(outcome, &response, arrived);
             let coding = response.is_success().then(|| content_coding(&response.headers)).flatten();
-            set_verdict(outcome, self.judge(response, clocks, listener).await);
+            match self.judge(response, clocks, listener, deadline).await {
+                Ok(verdict) => verdict.write_into(outcome),
+                Err(failure) => failure.write_into(outcome),
+            }
             if let Some(coding) = coding.filter(|_| !outcome.success()) {
                 outcome.detail =
                     format!("the body is compressed ({coding}), although the request accepts no coding")
@@ -218,26 +222,56 @@ impl Target {
         }
     }
 
-    /// The verdict on a whole response; a large one is taken apart on a thread of its own, so that the thread that times
-    /// the other probes is not kept.
+    /// Returns the verdict on a whole response. A large one is classified on a thread of its own, so that the thread that
+    /// times the other probes is not kept. A search for the operator's pattern counts in the run's timeout; other work on the
+    /// response is ours, and does not.
     async fn judge(
         &self,
         mut response: Response,
         clocks: Clocks,
         listener: Option<&Listener>,
-    ) -> Option<Verdict> {
+        deadline: Instant,
+    ) -> Result<Verdict, Failure> {
         if let Some(listener) = listener {
             let Some(foreign) = listener.foreign() else {
-                return Some(classify::stream(&self.probe, &response, &clocks, &listener.ending()));
+                return Ok(classify::stream(&self.probe, &response, &clocks, &listener.ending()));
             };
             response.body = foreign.to_vec();
         }
         if !classify::is_heavy(self.probe.check(), &response.body) {
-            return Some(classify(&self.probe, &response, &clocks));
+            return Ok(classify(&self.probe, &response, &clocks));
         }
-        let probe = self.probe.clone();
-        tokio::task::spawn_blocking(move || classify(&probe, &response, &clocks)).await.ok()
+        let searches = expectation::searches(&self.probe.task);
+        let begun = Arc::new(AtomicBool::new(false));
+        let (probe, begins) = (self.probe.clone(), begun.clone());
+        let mut classifying = tokio::task::spawn_blocking(move || {
+            begins.store(true, Relaxed);
+            classify(&probe, &response, &clocks)
+        });
+        let ended = match timeout_at(deadline.into(), &mut classifying).await {
+            Err(_) if searches => {
+                // One that no thread has taken yet never begins.
+                classifying.abort();
+                return Err(expectation::late_search(self.probe.provider.api, begun.load(Relaxed)));
+            }
+            Err(_) => classifying.await,
+            Ok(ended) => ended,
+        };
+        ended.map_err(|_| {
+            Failure::new(Reason::Internal, Fault::Prober, "the response could not be taken apart")
+        })
     }
+}
+
+/// How the exchange of a run ended.
+struct ExchangeEnd {
+    /// `None`: none came.
+    response: Option<Response>,
+    /// `None`: the response decides.
+    failure: Option<Failure>,
+    /// When the response head had arrived, by our clock.
+    arrived: SystemTime,
+    deadline: Instant,
 }
 
 /// Makes the work of a probe ready.
@@ -300,12 +334,4 @@ fn cost(probe: &Probe, outcome: &Outcome) -> Option<f64> {
     let price = probe.chat()?.price?;
     let (input, output) = (outcome.input_tokens, outcome.output_tokens);
     input.or(output).map(|_| price.cost(input.unwrap_or(0), output.unwrap_or(0)))
-}
-
-fn set_verdict(outcome: &mut Outcome, verdict: Option<Verdict>) {
-    let Some(verdict) = verdict else {
-        outcome.detail = Cow::Borrowed("the response could not be taken apart");
-        return;
-    };
-    verdict.write_into(outcome);
 }

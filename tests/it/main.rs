@@ -22,6 +22,7 @@ mod files;
 mod fixtures;
 mod fuzz;
 mod hard_ports;
+mod hard_search;
 mod harness;
 mod history;
 mod imports;
