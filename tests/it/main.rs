@@ -21,6 +21,7 @@ mod documents;
 mod files;
 mod fixtures;
 mod fuzz;
+mod hard_machine;
 mod hard_ports;
 mod hard_search;
 mod harness;
