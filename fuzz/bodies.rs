@@ -1,17 +1,24 @@
 //! Bodies of the fuzz targets, which the integration tests run on damaged examples.
 
 use std::{
+    env, fs,
     io::{Read, Write},
     net::{Shutdown, SocketAddr, TcpStream},
-    sync::Arc,
+    path::PathBuf,
+    process,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
     time::{Duration, SystemTime},
 };
 
 use langmart_prober::{
-    config::{self, Config, Environment, Keys, Probe},
+    config::{self, Config, Environment, Keys, Probe, Task},
     health::Health,
     metrics::Metrics,
     probe::fuzzing,
+    records::{self, Entry},
     server::{self, ControlHandles, Server, ServerState},
 };
 use tokio::sync::mpsc;
@@ -51,6 +58,12 @@ fn configured() -> Config {
         ("openrouter", "auth models chat balance"),
     ] {
         parts.push(format!("[provider.{api}]\napi_key = {{ env = \"KEY\" }}\nchecks = []\n"));
+        // A page's components are read one by one where some are named.
+        parts.push(if api == "google" {
+            "components = [\"API\", \"Chat\"]\n".to_owned()
+        } else {
+            String::new()
+        });
         for check in checks.split(' ') {
             let name =
                 format!("[[probe]]\nname = \"{api}-{check}\"\nprovider = \"{api}\"\ncheck = \"{check}\"\n");
@@ -65,6 +78,60 @@ fn configured() -> Config {
 pub fn answers(probes: &[Arc<Probe>], bytes: &[u8]) {
     for probe in probes {
         fuzzing::answer(probe, bytes);
+    }
+}
+
+/// Counts of tokens made of any bytes, for each of the probes that generate.
+pub fn usage(probes: &[Arc<Probe>], bytes: &[u8]) {
+    for probe in probes {
+        fuzzing::usage(probe, bytes);
+    }
+}
+
+/// Status pages of any bytes, for probes of every component and of some.
+pub fn status_page(probes: &[Arc<Probe>], bytes: &[u8]) {
+    let answer = [b"HTTP/1.1 200 OK\ncontent-type: application/json\n\n", bytes].concat();
+    for probe in probes.iter().filter(|probe| matches!(probe.task, Task::Status(_))) {
+        fuzzing::answer(probe, &answer);
+    }
+}
+
+/// A directory of records, removed with the value.
+pub struct RecordFiles(PathBuf);
+
+impl RecordFiles {
+    pub fn new() -> Self {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let name =
+            format!("langmart-prober-fuzz-{}-{}", process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        let path = env::temp_dir().join(name);
+        fs::create_dir_all(&path).expect("the directory for temporary files can be written");
+        Self(path)
+    }
+
+    /// Files of any bytes are read to their end; what is found in them is plain, and every line is an entry, of an earlier
+    /// time, or counted as skipped.
+    pub fn holds(&self, bytes: &[u8]) {
+        fs::write(self.0.join("results.jsonl.2026-11-22"), bytes).expect("the file can be written");
+        let mut entries = 0;
+        let visit = |entry: Entry| {
+            entries += 1;
+            let Entry { probe, provider, model, detail, hint, error_code, upstream, request_id, .. } = entry;
+            let texts = [Some(probe), Some(provider), model, Some(detail), Some(hint)];
+            for text in texts.into_iter().chain([error_code, upstream, request_id]).flatten() {
+                assert!(text.len() <= 1024 && !text.contains(char::is_control), "{text:?}");
+            }
+        };
+        let read = records::read(&self.0, SystemTime::UNIX_EPOCH, visit).expect("the file can be read");
+        let lines = bytes.split_inclusive(|byte| *byte == b'\n').count() as u64;
+        assert!(read.skipped_lines + entries <= lines, "{entries} entries, {read:?}, {lines} lines");
+    }
+}
+
+impl Drop for RecordFiles {
+    fn drop(&mut self) {
+        // What is left is the machine's to remove.
+        let _ = fs::remove_dir_all(&self.0);
     }
 }
 
@@ -92,6 +159,29 @@ impl Listener {
         let listener = server::bind(([127, 0, 0, 1], 0).into()).expect("loopback has free ports");
         let server = Server::start(listener, Arc::new(state)).expect("a thread can be had");
         Self { server, _reloads: reloads, _run_requests: run_requests }
+    }
+
+    /// Sends any value of Accept and Accept-Encoding. The answer must be a page in a known format.
+    pub fn negotiates(&self, bytes: &[u8]) {
+        let mut parts = bytes.split(|byte| *byte == 0).chain([&[][..]; 2]);
+        let is_value = |byte: &u8| *byte == b'\t' || (b' '..0x7f).contains(byte) || *byte >= 0x80;
+        let mut value =
+            || parts.next().unwrap_or_default().iter().copied().filter(is_value).collect::<Vec<u8>>();
+        let address = self.server.address();
+        let mut request =
+            format!("GET /metrics HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n").into_bytes();
+        for (name, value) in [("Accept: ", value()), ("Accept-Encoding: ", value())] {
+            request.extend([name.as_bytes(), &value, b"\r\n"].concat());
+        }
+        let said = exchange(address, &[request, b"\r\n".to_vec()].concat(), false);
+        let head = String::from_utf8_lossy(&said[..said.len().min(4096)]).to_ascii_lowercase();
+        // 431: the head is too large.
+        let is_refused =
+            ["http/1.1 400 ", "http/1.1 431 ", "http/1.1 406 "].iter().any(|begin| head.starts_with(begin));
+        assert!(is_refused || head.starts_with("http/1.1 200 "), "{head}");
+        let formats = ["text/plain", "application/openmetrics-text", "application/vnd.google.protobuf"];
+        let is_known = formats.iter().any(|format| head.contains(&format!("\r\ncontent-type: {format}")));
+        assert!(is_refused || is_known, "{head}");
     }
 
     /// Sends the bytes to the listener. It must answer with HTTP or close the connection, and then

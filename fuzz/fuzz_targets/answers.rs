@@ -1,6 +1,6 @@
 //! Arbitrary answers to every check of every API: the verdict is one of the possible ones.
 //!
-//! `cargo +nightly fuzz run answers`; `cargo +nightly fuzz run answers -- -max_total_time=60` for a minute.
+//! `tests/fuzz answers`; `tests/fuzz --seconds 600 answers` for ten minutes.
 
 #![no_main]
 

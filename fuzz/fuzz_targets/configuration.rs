@@ -1,6 +1,6 @@
 //! Arbitrary configurations: none panics, and every problem names its position.
 //!
-//! `cargo +nightly fuzz run configuration`; `cargo +nightly fuzz run configuration -- -max_total_time=60` for a minute.
+//! `tests/fuzz configuration`; `tests/fuzz --seconds 600 configuration` for ten minutes.
 
 #![no_main]
 

@@ -1,6 +1,6 @@
 //! Arbitrary hints and times: none panics, and each is a valid wait.
 //!
-//! `cargo +nightly fuzz run hints`; `cargo +nightly fuzz run hints -- -max_total_time=60` for a minute.
+//! `tests/fuzz hints`; `tests/fuzz --seconds 600 hints` for ten minutes.
 
 #![no_main]
 

@@ -1,7 +1,7 @@
 //! Arbitrary requests: each is answered or its connection closed, and the listener continues to
 //! serve.
 //!
-//! `cargo +nightly fuzz run listener`; `cargo +nightly fuzz run listener -- -max_total_time=60` for a minute.
+//! `tests/fuzz listener`; `tests/fuzz --seconds 600 listener` for ten minutes.
 
 #![no_main]
 

@@ -1,6 +1,6 @@
 //! Arbitrary streams in every dialect: none panics, and the split into pieces has no effect.
 //!
-//! `cargo +nightly fuzz run stream`; `cargo +nightly fuzz run stream -- -max_total_time=60` for a minute.
+//! `tests/fuzz stream`; `tests/fuzz --seconds 600 stream` for ten minutes.
 
 #![no_main]
 

@@ -3,16 +3,18 @@
 use std::time::{Duration, Instant, SystemTime};
 
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
+use serde_json::{Value, json};
 
 use super::{
     classify::classify,
     exchange::Response,
+    gate,
     hints::{self, Clocks},
     limits, reported,
     stream::{Ending, Listener},
 };
 use crate::{
-    config::{Chat, Probe, Stream},
+    config::{Chat, Probe, Stream, Task},
     outcome::{Api, Fault, Outcome, Reason, possible_failures},
 };
 
@@ -69,8 +71,93 @@ pub fn answer(probe: &Probe, bytes: &[u8]) {
             && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._:-".contains(&byte))
     };
     assert!(verdict.request_id.as_ref().is_none_or(id_is_plain), "{verdict:?}");
+    if let (Task::Status(source), Some(page)) = (&probe.task, &verdict.status_page) {
+        let names: Vec<_> = page.components.iter().map(|(name, _)| name).collect();
+        assert_eq!(names, source.components.iter().collect::<Vec<_>>(), "{verdict:?}");
+        assert!(
+            page.maintenance.is_none_or(|found| found.start.is_some() || found.in_progress),
+            "{verdict:?}"
+        );
+    }
     let code_is_short = |code: &str| code.len() <= 64 && code.bytes().all(|byte| byte.is_ascii_graphic());
     assert!(verdict.error_code.as_deref().is_none_or(code_is_short), "{verdict:?}");
+}
+
+/// Judges a completion and a stream, in every dialect at once, whose counts of tokens are made of these bytes. Panics where a
+/// count comes out that no request of this probe can have.
+pub fn usage(probe: &Probe, bytes: &[u8]) {
+    let Some(chat) = probe.chat() else { return };
+    let counts = counts(bytes);
+    let body = json!({
+        "type": "message_delta",
+        "message": { "usage": counts },
+        "choices": [{ "message": { "content": "ok" }, "delta": { "content": "ok" }, "finish_reason": "stop" }],
+        "content": [{ "type": "text", "text": "ok" }],
+        "candidates": [{ "content": { "parts": [{ "text": "ok" }] }, "finishReason": "STOP" }],
+        "usage": counts,
+        "usageMetadata": counts,
+        "x_groq": { "usage": counts },
+    });
+    let headers = HeaderMap::new();
+    let clocks = Clocks::read(SystemTime::UNIX_EPOCH, &headers);
+    let bytes = body.to_string().into_bytes();
+    let response = Response { status: 200, version: "1.1", headers, body: bytes, remote_address: None };
+    let tokens = classify(probe, &response, &clocks).tokens;
+    assert!(gate::is_plausible(chat, tokens.input, tokens.output), "{tokens:?} of {body}");
+
+    let (prompt, max_tokens) = (chat.prompt.clone(), chat.max_tokens);
+    let streamed = Chat { prompt, max_tokens, max_tokens_parameter: None, price: chat.price };
+    let task = Stream { chat: streamed, stall_timeout: Duration::from_secs(1), include_usage: true };
+    let mut listener = Listener::new(probe.provider.api, &task);
+    let now = Instant::now();
+    // The counts of an event may add to those before it.
+    let event = format!("data: {body}\n\n").repeat(3);
+    let _ = listener.hear(event.as_bytes(), now);
+    let mut outcome = Outcome::new(SystemTime::UNIX_EPOCH, Reason::Ok, Fault::None);
+    listener.measure(&mut outcome, Some(now));
+    let (input, output) = (outcome.input_tokens, outcome.output_tokens);
+    assert!(gate::is_plausible(chat, input, output), "{input:?} and {output:?} of {body}");
+    let cost = chat.price.map_or(0.0, |price| price.cost(input.unwrap_or(0), output.unwrap_or(0)));
+    assert!(cost.is_finite() && cost >= 0.0, "{cost} of {body}");
+}
+
+/// Returns counts of tokens by the names of all dialects: of ten bytes each, the first is the name, the second the kind of the
+/// value.
+fn counts(bytes: &[u8]) -> Value {
+    const NAMES: [&str; 13] = [
+        "prompt_tokens",
+        "completion_tokens",
+        "total_tokens",
+        "input_tokens",
+        "output_tokens",
+        "cache_read_input_tokens",
+        "cache_creation_input_tokens",
+        "promptTokenCount",
+        "candidatesTokenCount",
+        "thoughtsTokenCount",
+        "cachedContentTokenCount",
+        "prompt_tokens_details",
+        "completion_tokens_details",
+    ];
+    let mut counts = serde_json::Map::new();
+    for chunk in bytes.chunks(10) {
+        let [name, kind, rest @ ..] = chunk else { break };
+        let mut number = [0; 8];
+        number[..rest.len()].copy_from_slice(rest);
+        let number = u64::from_le_bytes(number);
+        let value = match kind % 8 {
+            0 => json!(number),
+            1 => json!(number % 5000),
+            2 => json!(number.cast_signed()),
+            3 => json!(f64::from_bits(number)),
+            4 => json!(number.to_string()),
+            5 => json!([number]),
+            6 => json!({ "cached_tokens": number, "reasoning_tokens": number }),
+            _ => Value::Null,
+        };
+        counts.insert(NAMES[usize::from(*name) % NAMES.len()].to_owned(), value);
+    }
+    counts.into()
 }
 
 fn header(line: &[u8]) -> Option<(HeaderName, HeaderValue)> {

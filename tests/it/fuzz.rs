@@ -99,6 +99,48 @@ fn damaged_answers() {
 }
 
 #[test]
+fn damaged_counts_of_tokens() {
+    let probes = bodies::probes();
+    // Of each name a small count and a huge one, then one of each kind.
+    let of = |kind: u8, number: u64| -> Vec<u8> {
+        (0..13).flat_map(|name| [&[name, kind], number.to_le_bytes().as_slice()].concat()).collect()
+    };
+    let mut examples: Vec<Vec<u8>> = (0..8).map(|kind| of(kind, 7)).collect();
+    examples.extend((0..8).map(|kind| of(kind, u64::MAX)));
+    examples.extend((0..8).map(|kind| of(kind, f64::MAX.to_bits())));
+    play(3000, &examples, |bytes| bodies::usage(&probes, bytes));
+}
+
+#[test]
+fn damaged_status_pages() {
+    let probes = bodies::probes();
+    play(3000, &examples(&["tests/fixtures/status"]), |bytes| bodies::status_page(&probes, bytes));
+}
+
+#[test]
+fn damaged_records() {
+    let line = r#"{"time":"2026-11-22T08:00:00Z","probe":"p","provider":"openai","check":"chat","model":"m","success":false,"reason":"rate_limited","fault":"caller","detail":"d","hint":"h","http_status":429,"error_code":"c","upstream":"u","request_id":"r","duration_seconds":1.25}"#;
+    let examples =
+        [format!("{line}\n{line}\n"), format!("{line}\n\n{{}}\nnull"), String::new(), "x".repeat(100_000)];
+    let files = bodies::RecordFiles::new();
+    play(2000, &examples.map(String::into_bytes), |bytes| files.holds(bytes));
+}
+
+#[test]
+fn damaged_negotiations() {
+    let examples = [
+        "",
+        "text/plain\0gzip",
+        "application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4;q=0.4,*/*;q=0.1\0gzip;q=0",
+        "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited;q=0.7\0identity",
+        "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8\0*;q=0",
+        "*/*;q=nan,,;;q=,text/plain;q=2\0gzip;q=1e999",
+    ];
+    let listener = bodies::Listener::start();
+    play(300, &examples.map(|example| example.as_bytes().to_vec()), |bytes| listener.negotiates(bytes));
+}
+
+#[test]
 fn damaged_requests() {
     let examples = [
         "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n",
