@@ -15,6 +15,7 @@ mod configuration;
 mod draw;
 mod failures;
 mod faults;
+mod flat;
 mod hints;
 mod line_account;
 mod names;
@@ -58,6 +59,12 @@ enum Order {
         #[arg(long)]
         seed: Option<u64>,
     },
+    /// Runs probes of every kind in short intervals, and compares memory, threads and descriptors.
+    Flat {
+        /// Number of runs.
+        #[arg(default_value_t = 200_000, value_parser = clap::value_parser!(u32).range(1_000..))]
+        runs: u32,
+    },
     /// Runs the simulated services.
     Services,
 }
@@ -68,9 +75,13 @@ fn main() -> ExitCode {
         println!("It takes minutes, and is run by: tests/soak");
         return ExitCode::SUCCESS;
     };
-    let Order::Soak { minutes, seed } = command else {
-        services::serve();
-        return ExitCode::SUCCESS;
+    let (minutes, seed) = match command {
+        Order::Soak { minutes, seed } => (minutes, seed),
+        Order::Flat { runs } => return flat::run(runs),
+        Order::Services => {
+            services::serve();
+            return ExitCode::SUCCESS;
+        }
     };
     if !parts::has(&["unshare", "mount", "ip", "faketime", "cp"], true) {
         return ExitCode::SUCCESS;
