@@ -296,8 +296,8 @@ fn proxy(error: &ProxyError) -> Failure {
             };
             let detail = if *status { format!("{what} (407)").into() } else { what.into() };
             failure(detail).hint(CHECK_PROXY_CREDENTIALS)
-        ProxyError::Excess => failure(PROXY_EXCESS.into()),
         }
+        ProxyError::Excess => failure(PROXY_EXCESS.into()),
         ProxyError::Closed => failure("the proxy closed the connection".into()),
         ProxyError::Garbled => failure("the proxy's answer could not be understood".into()),
         ProxyError::Unreachable(why) => failure(format!("the proxy cannot reach the target: {why}").into()),

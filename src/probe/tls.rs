@@ -383,14 +383,14 @@ fn certificate_failure(
                 CertificateFailure::UntrustedRoot
             }
             _ => CertificateFailure::UnknownIssuer,
-/// Whether a certificate has the CA flag (RFC 5280, 4.2.1.9).
-fn is_authority(certificate: &TbsCertificate) -> bool {
-    matches!(certificate.get::<BasicConstraints>(), Ok(Some((_, BasicConstraints { ca: true, .. }))))
-}
-
         },
         _ => CertificateFailure::Unusable,
     }
+}
+
+/// Returns whether a certificate has the CA flag (RFC 5280, 4.2.1.9).
+fn is_authority(certificate: &TbsCertificate) -> bool {
+    matches!(certificate.get::<BasicConstraints>(), Ok(Some((_, BasicConstraints { ca: true, .. }))))
 }
 
 fn is_self_issued(certificate: &Certificate) -> bool {
@@ -409,6 +409,11 @@ fn decode(certificate: &CertificateDer<'_>) -> Option<Certificate> {
     Some(certificate)
 }
 
+/// Returns when the validity of a certificate ends; `None` if it cannot be read.
+fn not_after(certificate: &CertificateDer<'_>) -> Option<SystemTime> {
+    let seconds = decode(certificate)?.tbs_certificate.validity.not_after.to_unix_duration().as_secs();
+    SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds))
+}
 
 #[cfg(test)]
 mod tests {
@@ -500,9 +505,4 @@ mod tests {
             "a name that is trusted, and not signed by it"
         );
     }
-}
-/// When this certificate's validity ends; `None` if it cannot be read.
-fn not_after(certificate: &CertificateDer<'_>) -> Option<SystemTime> {
-    let seconds = decode(certificate)?.tbs_certificate.validity.not_after.to_unix_duration().as_secs();
-    SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds))
 }

@@ -6,15 +6,23 @@ import sys
 import clients
 import files
 import floods
+import handshakes
+import http2
+import kinds
 import machine
+import names
 import services
 from harness import Account
 
 PARTS = {
     "services": services.run,
     "floods": floods.run,
+    "http2": http2.run,
+    "handshakes": handshakes.run,
+    "names": names.run,
     "clients": clients.run,
     "files": files.run,
+    "kinds": kinds.run,
     "machine": machine.run,
 }
 

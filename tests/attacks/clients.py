@@ -278,6 +278,25 @@ def run(prober: str, account: Account, long: bool) -> None:
             ),
             "pages of one name": opening(daemon, get.replace(b"PATH", b"/"), 40),
             "one hanging target": opening(daemon, get.replace(b"PATH", b"/probe?target=hang0"), 35),
+            # Not in the report.
+            "one hanging target by many names": opening(
+                daemon, get.replace(b"PATH", b"/probe?target=hang1&x=RANDOM"), 35
+            ),
+            "heads of a hanging target": opening(
+                daemon, get.replace(b"GET", b"HEAD").replace(b"PATH", b"/probe?target=hang2"), 35
+            ),
+            "bodies that never come": opening(
+                daemon,
+                b"POST /-/reload HTTP/1.1\r\nHost: " + host + b"\r\nContent-Length: 99\r\n\r\n",
+                35,
+            ),
+            "bodies that are awaited": opening(
+                daemon,
+                b"POST /-/reload HTTP/1.1\r\nHost: "
+                + host
+                + b"\r\nContent-Length: 99\r\nExpect: 100-continue\r\n\r\n",
+                35,
+            ),
         }
         for name, attack in floods.items():
             flood(account, daemon, f"flood: {name}", attack)

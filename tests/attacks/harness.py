@@ -8,6 +8,7 @@ import re
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import tempfile
 import threading
@@ -307,3 +308,70 @@ def auth_probes(service: Service, number: int = 5, interval: str = "100ms") -> s
 def is_root() -> bool:
     """Returns whether mounts are possible."""
     return os.geteuid() == 0 and shutil.which("mount") is not None
+
+
+class Listener:
+    """A server on loopback that hands each connection to one attack, in a thread of its own."""
+
+    def __init__(self, attack: Callable[[socket.socket], None]) -> None:
+        """Listens on a free port and accepts from a thread."""
+        self.attack = attack
+        self.listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
+        self.port: int = self.listener.getsockname()[1]
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def _serve(self) -> None:
+        while True:
+            stream, _ = self.listener.accept()
+            threading.Thread(target=self._play, args=(stream,), daemon=True).start()
+
+    def _play(self, stream: socket.socket) -> None:
+        with contextlib.suppress(OSError, ValueError, EOFError), stream:
+            stream.settimeout(PATIENCE)
+            stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            self.attack(stream)
+
+
+class Certificate:
+    """A self-signed certificate for 127.0.0.1 and its key, as files in a directory."""
+
+    def __init__(self, directory: pathlib.Path, name: str = "server", names: int = 0) -> None:
+        """Makes both by openssl; `names` is the number of further names in it."""
+        directory.mkdir(parents=True, exist_ok=True)
+        self.chain, self.key = directory / f"{name}.pem", directory / f"{name}.key"
+        settings = directory / f"{name}.cnf"
+        alternatives = ",".join(
+            ["IP:127.0.0.1"] + [f"DNS:n{number}.attack.test" for number in range(names)]
+        )
+        settings.write_text(
+            "[req]\ndistinguished_name=d\nx509_extensions=e\nprompt=no\n"
+            f"[d]\nCN=attack\n[e]\nsubjectAltName={alternatives}\n"
+        )
+        command = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 30"
+        files = ["-config", settings, "-keyout", self.key, "-out", self.chain]
+        subprocess.run([*command.split(), *map(str, files)], check=True, capture_output=True)
+
+    def context(self) -> ssl.SSLContext:
+        """Returns the settings of a server that has it."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(self.chain, self.key)
+        return context
+
+
+def has_openssl() -> bool:
+    """Whether certificates can be made."""
+    return shutil.which("openssl") is not None
+
+
+def flooding(name: str, base_url: str, number: int, check: str, more: str = "") -> str:
+    """Returns a provider whose probes an attacker answers, each of them every two seconds."""
+    model = 'model = "m"\n' if check in ("chat", "stream") else ""
+    probes = "".join(
+        f'[[probe]]\nname = "{name}{probe}"\nprovider = "{name}"\ncheck = "{check}"\n{model}'
+        'interval = "2s"\ntimeout = "2s"\n'
+        for probe in range(number)
+    )
+    return (
+        f'[provider.{name}]\napi = "openai"\nbase_url = "{base_url}"\n'
+        f'api_key = {{ env = "SIM_KEY" }}\nchecks = []\n{more}{probes}'
+    )

@@ -227,10 +227,29 @@ def clocks(prober: str, account: Account) -> None:
     service = Service()
     day = 86_400
     for jump in (day, 366 * day, -day, -30 * day, 3600, -3600, 90, 40 * 365 * day):
-        clock(prober, account, service, library, jump)
+        clock(prober, account, service, library, f"{jump:+} s for seconds", [f"{jump:+}"])
+    # Not in the report.
+    to_the_epoch = -int(time.time()) + 60
+    for name, steps in {
+        "60 times as fast for seconds": ["+0 x60"],
+        "that stands still for seconds": ["+0 x0.001"],
+        "of 1970": [f"{to_the_epoch:+}"],
+        "that swings by a day": ["+1d", "-1d"] * 20,
+        "that creeps ahead by hours": [f"+{hours}h" for hours in range(1, 30)],
+        "across midnight and back": [f"{second:+}" for second in around_midnight()],
+    }.items():
+        clock(prober, account, service, library, name, steps)
 
 
-def clock(prober: str, account: Account, service: Service, library: str, jump: int) -> None:
+def around_midnight() -> list[int]:
+    """Returns offsets that set the clock before and after the end of the day, in turns."""
+    left = 86_400 - int(time.time()) % 86_400
+    return [left - 2, left + 2] * 6
+
+
+def clock(
+    prober: str, account: Account, service: Service, library: str, name: str, steps: list[str]
+) -> None:
     """No run moves, no budget is freed, and the day of the budget is correct again."""
     chat = '[[probe]]\nname = "chat"\nprovider = "openai"\ncheck = "chat"\nmodel = "m"\n'
     budget = "[budget]\ndaily_tokens = 1000000\n"
@@ -263,15 +282,18 @@ def clock(prober: str, account: Account, service: Service, library: str, jump: i
             wrong = ""
             try:
                 spends()
-                for offset in (jump, 0):
-                    place.write("clock", f"{offset:+}\n")
+                for step in steps[:-1]:
+                    place.write("clock", f"{step}\n")
+                    time.sleep(0.1)
+                for step in (steps[-1], "+0"):
+                    place.write("clock", f"{step}\n")
                     continues()
                     spends()
                 wait_for("the state to be of this day", keeps_the_day, 10)
             except TimeoutError as error:
                 wrong = f"; {error}"
             figure = f"{daemon.value(SPENT):.0f} tokens of the day{wrong}"
-            account.note(f"clock {jump:+} s for seconds", not wrong and daemon.is_well(), figure)
+            account.note(f"clock {name}", not wrong and daemon.is_well(), figure)
 
 
 def signals(prober: str, account: Account, number: int) -> None:

@@ -213,6 +213,22 @@ def attacks() -> dict[str, bytes]:
     )
     for count in counts:
         found[f"usage-{json.dumps(count)[:12]}"] = response(usage(count))
+    # Not in the report: counts in places of their own, and counts that add up.
+    for place in (
+        '"prompt_tokens_details":{"cached_tokens":N}',
+        '"total_tokens":N',
+        '"cache_read_input_tokens":N,"cache_creation_input_tokens":N',
+        '"completion_tokens_details":{"reasoning_tokens":N}',
+        '"thoughtsTokenCount":N,"cachedContentTokenCount":N',
+    ):
+        counted = "{" + place.replace("N", "100000000") + "}"
+        found[f"usage-{place[1:12]}"] = response(
+            usage(1).replace("{}", "null")[:-1] + f',"usage":{counted}}}'
+        )
+    event = usage(9000).replace("message", "delta")
+    found["usage-again-and-again"] = response(
+        f"data: {event}\n\n" * 500 + "data: [DONE]\n\n", kind="text/event-stream"
+    )
     return found
 
 

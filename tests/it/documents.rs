@@ -359,8 +359,12 @@ fn sources_keep_to_the_house_style() {
     assert_eq!(discouraged_forms(&texts), [""; 0]);
     for (name, source) in &sources {
         let comments = source.lines().filter(|line| line.trim_start().starts_with("//"));
-        for line in comments.filter(|line| line.chars().count() > MAX_COMMENT_CHARS) {
-            panic!("{name}: longer than {MAX_COMMENT_CHARS} characters: {line}");
+        for line in comments {
+            let length = line.chars().count();
+            assert!(
+                length <= MAX_COMMENT_CHARS,
+                "{name}: longer than {MAX_COMMENT_CHARS} characters: {line}"
+            );
         }
     }
 }

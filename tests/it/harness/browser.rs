@@ -61,7 +61,7 @@ impl Browser {
         wait_for(what, || (self.script(script) == true).then_some(()));
     }
 
-    /// Sends a command of Chromium's DevTools protocol.
+    /// Sends a command of Chromium's `DevTools` protocol.
     #[track_caller]
     pub fn devtools(&self, command: &str, parameters: &Value) -> Value {
         self.command("goog/cdp/execute", &json!({ "cmd": command, "params": parameters }))
