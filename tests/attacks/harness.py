@@ -327,7 +327,7 @@ class Listener:
 
     def _play(self, stream: socket.socket) -> None:
         with contextlib.suppress(OSError, ValueError, EOFError), stream:
-            stream.settimeout(PATIENCE)
+            stream.settimeout(WAIT_TIMEOUT)
             stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self.attack(stream)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from floods import beside
 from harness import (
-    PATIENCE,
+    WAIT_TIMEOUT,
     Account,
     Certificate,
     Listener,
@@ -175,7 +175,7 @@ def discard(stream: socket.socket) -> None:
     """Reads to the end."""
     with contextlib.suppress(OSError), stream:
         # The descriptor is one that does not block, as TLS needs it.
-        stream.settimeout(PATIENCE)
+        stream.settimeout(WAIT_TIMEOUT)
         while stream.recv(65_536):
             pass
 

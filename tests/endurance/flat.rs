@@ -25,7 +25,7 @@ const MORE_THREADS: f64 = 2.0;
 const MORE_DESCRIPTORS: f64 = 8.0;
 
 /// Within this time there must be a further run.
-const PATIENCE: Duration = Duration::from_secs(60);
+const RUN_TIMEOUT: Duration = Duration::from_secs(60);
 
 const MIB: f64 = 1024.0 * 1024.0;
 
@@ -140,7 +140,7 @@ pub fn run(runs: u32) -> ExitCode {
         broken.push(format!("{own} failures are the prober's own"));
     }
     if samples.last().is_none_or(|last| last.runs < f64::from(runs)) {
-        broken.push(format!("no run came for {PATIENCE:?}"));
+        broken.push(format!("no run came for {RUN_TIMEOUT:?}"));
     }
     broken.extend(growth(&samples));
     daemon.stop();
@@ -164,7 +164,7 @@ fn sample(daemon: &Daemon, runs: f64) -> Vec<Sample> {
             println!("{sample}");
             printed = sample.runs + runs / 10.0;
         }
-        if sample.runs >= runs || progress.elapsed() > PATIENCE {
+        if sample.runs >= runs || progress.elapsed() > RUN_TIMEOUT {
             return samples;
         }
         thread::sleep(Duration::from_secs(1));
