@@ -15,7 +15,8 @@ use crate::{
 };
 
 /// The simulated faults: Groq is rate limited from the start, and LangMart's gateway fails after
-/// some calls.
+/// some calls. It answers with another model for a while, and a proxy in front of it buffers long
+/// streams.
 const SCENARIO: &str = r#"
 [[rule]]
 provider = "groq"
@@ -33,6 +34,17 @@ fault = "unavailable"
 provider = "langmart"
 path = "/chat"
 pace = { extra = "40ms" }
+
+[[rule]]
+provider = "langmart"
+model = "groq/llama-3.1-8b-instant"
+calls = { from = 3, to = 6 }
+pace = { answered_model = "llama-3.2-1b-preview" }
+
+[[rule]]
+provider = "langmart"
+model = "google/gemini-2.5-flash-lite"
+pace = { buffer = 0, first_token = "100ms", token = "3ms", usage = true }
 
 [[rule]]
 path = "/chat"
@@ -59,7 +71,7 @@ interval = "5s"
 timeout = "2s"
 
 [budget]
-daily_cost_usd = 25.0
+daily_cost_usd = 30.0
 daily_tokens = 50000000
 
 [provider.langmart]
@@ -121,6 +133,23 @@ check = "stream"
 model = "gpt-4o-mini"
 price = { input_usd_per_mtok = 0.15, output_usd_per_mtok = 0.60 }
 
+[[probe]]
+name = "langmart-llama"
+provider = "langmart"
+check = "chat"
+model = "groq/llama-3.1-8b-instant"
+expect = { model = "llama-3.1-8b*" }
+price = { input_usd_per_mtok = 0.05, output_usd_per_mtok = 0.08 }
+
+[[probe]]
+name = "langmart-speed"
+provider = "langmart"
+check = "stream"
+model = "google/gemini-2.5-flash-lite"
+workload = "speed"
+interval = "10s"
+price = { input_usd_per_mtok = 0.10, output_usd_per_mtok = 0.40 }
+
 [[comparison]]
 name = "gpt-4o-mini"
 gateway = "langmart-gpt-4o-mini"
@@ -181,7 +210,8 @@ fn print_addresses(address: SocketAddr, out: &mut impl Write) -> io::Result<()> 
          Within a minute: langmart-auth succeeds; groq-gpt-oss-20b is rate limited and backs off;\n\
          anthropic-auth fails with a bad key; langmart-gpt-4o-mini fails with a 503 and recovers;\n\
          the comparison gpt-4o-mini shows the overhead of the gateway, and attributes the 503 to it;\n\
-         anthropic's status page reports an incident, then its resolution.\n\
+         anthropic's status page reports an incident, then its resolution;\n\
+         another model answers langmart-llama for a while; langmart-speed reports a buffered stream.\n\
          Press Ctrl-C to stop."
     )?;
     out.flush()

@@ -270,6 +270,14 @@ fn print_remedies(results: &[(&Target, &Outcome)], err: &mut impl Write) -> io::
         }
         writeln!(err, "  {hint}")?;
     }
+    for (target, outcome) in results.iter().filter(|(_, outcome)| outcome.success()) {
+        if !outcome.detail.is_empty() {
+            writeln!(err, "\n{}: note: {}", target.probe().name, outcome.detail)?;
+        }
+        if !outcome.hint.is_empty() {
+            writeln!(err, "\n{}: note: {}", target.probe().name, outcome.hint)?;
+        }
+    }
     Ok(())
 }
 

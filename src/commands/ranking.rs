@@ -13,10 +13,15 @@ use crate::outcome::{Outcome, Subject};
 /// model's successful runs. The order is that of the total duration, which every check has.
 pub(super) fn render<'a>(runs: impl IntoIterator<Item = Run<'a>>) -> Option<String> {
     let mut models: Vec<Model<'a>> = Vec::new();
+    let mut held_back = 0;
     for Run { subject, prompt_words, outcome } in runs {
         let Some(name) = subject.model.filter(|_| subject.check.generates() && outcome.success()) else {
             continue;
         };
+        if outcome.buffered == Some(true) {
+            held_back += 1;
+            continue;
+        }
         let key = (name, subject.provider, prompt_words);
         let known = models.iter().position(|model| (model.name, model.provider, model.prompt_words) == key);
         let known = known.unwrap_or_else(|| {
@@ -36,7 +41,14 @@ pub(super) fn render<'a>(runs: impl IntoIterator<Item = Run<'a>>) -> Option<Stri
         head.insert(2, "PROMPT WORDS".to_owned());
     }
     let rows: Vec<_> = std::iter::once(head).chain(models.iter().map(|model| model.row(sized))).collect();
-    Some(table::render(&rows, 2))
+    let mut ranking = table::render(&rows, 2);
+    if models.iter().any(|model| model.speed().is_none() && model.streams()) {
+        ranking.push_str(NO_SPEED);
+    }
+    if held_back > 0 {
+        ranking.push_str(HELD_BACK);
+    }
+    Some(ranking)
 }
 
 /// A run with its subject and prompt size.
@@ -55,6 +67,11 @@ struct Model<'a> {
     runs: Vec<&'a Outcome>,
 }
 
+const NO_SPEED: &str =
+    "TOKENS/S needs answers of 64 tokens or more: use workload = \"speed\" in the probe.\n";
+
+const HELD_BACK: &str = "Streams that a proxy or gateway held back are left out.\n";
+
 /// Formats the rate per second of something that takes `each`.
 fn per_second(each: Duration) -> String {
     format!("{:.1}", 1.0 / each.as_secs_f64())
@@ -63,16 +80,24 @@ fn per_second(each: Duration) -> String {
 impl Model<'_> {
     /// Returns the cells of the row, with the prompt size if `sized`.
     fn row(&self, sized: bool) -> Vec<String> {
-        let per_token = self.median(|run| run.time_per_output_token);
         let mut row = vec![self.name.to_owned(), self.provider.to_owned()];
         row.extend(sized.then(|| self.prompt_words.to_string()));
         row.extend([
             self.runs.len().to_string(),
             self.median(|run| run.time_to_first_token).map(table::milliseconds).unwrap_or_default(),
-            per_token.filter(|each| !each.is_zero()).map(per_second).unwrap_or_default(),
+            self.speed().map(per_second).unwrap_or_default(),
             self.total().map(table::milliseconds).unwrap_or_default(),
         ]);
         row
+    }
+
+    /// Returns the time for each token, of answers that are long enough to measure it.
+    fn speed(&self) -> Option<Duration> {
+        self.median(Outcome::token_time).filter(|each| !each.is_zero())
+    }
+
+    fn streams(&self) -> bool {
+        self.runs.iter().any(|run| run.time_to_first_token.is_some())
     }
 
     fn total(&self) -> Option<Duration> {
@@ -94,7 +119,7 @@ mod tests {
     use std::time::SystemTime;
 
     use super::*;
-    use crate::outcome::{Check, Fault, Reason};
+    use crate::outcome::{Check, Fault, MIN_SPEED_TOKENS, Reason};
 
     /// Returns a run by three durations in milliseconds: total, time to first token, time per
     /// output token.
@@ -104,6 +129,7 @@ mod tests {
         outcome.duration = total;
         outcome.time_to_first_token = Some(first).filter(|first| !first.is_zero());
         outcome.time_per_output_token = Some(each).filter(|each| !each.is_zero());
+        outcome.output_tokens = Some(MIN_SPEED_TOKENS);
         outcome
     }
 
@@ -163,6 +189,19 @@ mod tests {
         ];
         let shown = words(render(all(&runs, 3)));
         assert_eq!(shown, ["m p 3 150.0 ms 100.0 300.0 ms", "n p 1 900.0 ms"]);
+    }
+
+    #[test]
+    fn short_answers_and_held_back_streams_have_no_speed() {
+        let m = |provider| subject(provider, Check::Stream, Some("m"));
+        let short = Outcome { output_tokens: Some(63), ..run(Reason::Ok, [400, 100, 10]) };
+        let held_back = Outcome { buffered: Some(true), ..run(Reason::Ok, [300, 299, 0]) };
+        let runs = [(m("a"), run(Reason::Ok, [500, 100, 10])), (m("b"), short), (m("c"), held_back)];
+        let shown = words(render(all(&runs, 3)));
+        assert_eq!(
+            shown,
+            ["m b 1 100.0 ms 400.0 ms", "m a 1 100.0 ms 100.0 500.0 ms", NO_SPEED.trim(), HELD_BACK.trim()]
+        );
     }
 
     #[test]

@@ -31,7 +31,7 @@ impl Spending {
         let requests = if matches!(probe.task, Task::Network) { 0.0 } else { 1.0 };
         let Some(chat) = probe.chat() else { return Self { requests, ..Self::default() } };
         let (input, output) = (chat.estimated_input_tokens(), u64::from(chat.max_tokens));
-        let cost_usd = chat.price.map(|price| price.cost(input, output));
+        let cost_usd = chat.price.map(|price| price.cost(input, 0, output));
         Self { requests, input_tokens: input as f64, output_tokens: output as f64, cost_usd }
     }
 

@@ -32,6 +32,7 @@ pub(crate) fn probe(name: &str, provider: &Arc<Provider>, task: Task) -> Probe {
         provider: Arc::clone(provider),
         task,
         model: None,
+        retires: None,
         interval: Duration::from_secs(60),
         timeout: Duration::from_secs(30),
         connection: Connection::Cold,

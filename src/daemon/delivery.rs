@@ -202,7 +202,9 @@ impl Work for Delivery {
             Event::Charged => self.spent(target),
             Event::PersistWait(wait) => self.state_store.set_backoff(&target.identity, wait),
             Event::Finished(outcome) => {
-                log_change(target.target.probe(), target.series.last().as_ref(), &outcome);
+                let last = target.series.last();
+                log_change(target.target.probe(), last.as_ref(), &outcome);
+                log_findings(target.target.probe(), last.as_ref(), &outcome);
                 target.series.observe(&outcome);
                 let outcome = Arc::new(outcome);
                 target.history.observe(&outcome, self.offline.at(&outcome, &self.metrics));
@@ -252,6 +254,29 @@ fn log_change(probe: &Probe, before: Option<&Last>, outcome: &Outcome) {
             let (status, code) = (outcome.http_status, outcome.error_code.as_deref());
             warn!(probe, provider, %check, %reason, %fault, status, code, detail, hint, "Probe failing");
         }
+    }
+}
+
+/// Logs when another model begins or ceases to answer, and when a stream begins or ceases to be held back.
+fn log_findings(probe: &Probe, before: Option<&Last>, outcome: &Outcome) {
+    let Subject { probe, provider, check, model } = probe.subject();
+    let Outcome { hint, answered_model: ref answered, model_match, buffered, .. } = *outcome;
+    let answered = answered.as_deref();
+    let was = before.and_then(|last| last.model_match).unwrap_or(true);
+    match model_match {
+        Some(false) if was => {
+            warn!(probe, provider, %check, model, answered_model = answered, hint, "Another model answers");
+        }
+        Some(true) if !was => {
+            info!(probe, provider, %check, model, answered_model = answered, "Requested model answers again");
+        }
+        _ => {}
+    }
+    let was = before.and_then(|last| last.buffered).unwrap_or(false);
+    match buffered {
+        Some(true) if !was => warn!(probe, provider, %check, model, hint, "Stream is held back"),
+        Some(false) if was => info!(probe, provider, %check, model, "Stream is no longer held back"),
+        _ => {}
     }
 }
 

@@ -22,10 +22,13 @@ pub struct Run {
     pub fault: Fault,
     /// Whether it succeeded, but took longer than the probe's `slow_after`.
     pub slow: bool,
+    /// Whether another model than the requested one answered.
+    pub is_of_another_model: bool,
+    /// Whether its stream was held back.
+    pub buffered: bool,
     /// Whether it failed on the network while the prober itself was offline.
     pub offline: bool,
-    /// HTTP status of the response. `None` if there was no response.
-    pub http_status: Option<u16>,
+    status: Option<NonZero<u16>>,
     /// Details of a failure. `None` on success.
     pub failure: Option<Box<Failure>>,
     duration: Micros,
@@ -69,14 +72,21 @@ impl Run {
             reason: outcome.reason,
             fault: outcome.fault,
             slow: outcome.slow,
+            is_of_another_model: outcome.model_match == Some(false),
+            buffered: outcome.buffered == Some(true),
             offline: offline && outcome.fault == Fault::Network,
-            http_status: outcome.http_status,
+            status: outcome.http_status.and_then(NonZero::new),
             failure,
             duration: micros(outcome.duration),
             phases: outcome.phases.durations().map(micros),
             first_token: outcome.time_to_first_token.and_then(|time| NonZero::new(micros(time))),
-            per_token: outcome.time_per_output_token.and_then(|time| NonZero::new(micros(time))),
+            per_token: outcome.token_time().and_then(|time| NonZero::new(micros(time))),
         }
+    }
+
+    /// Returns the status of the response; `None` without one.
+    pub fn http_status(&self) -> Option<u16> {
+        self.status.map(NonZero::get)
     }
 
     /// Returns whether the run succeeded.
@@ -105,7 +115,7 @@ impl Run {
         self.first_token.map(|time| Duration::from_micros(time.get().into()))
     }
 
-    /// Returns the mean time between visible tokens of a stream. Returns `None` if it is unknown.
+    /// Between the visible tokens of a stream, on average; `None` below 64 tokens, and if it was held back.
     pub fn per_token(&self) -> Option<Duration> {
         self.per_token.map(|time| Duration::from_micros(time.get().into()))
     }

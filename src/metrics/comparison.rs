@@ -230,6 +230,7 @@ mod tests {
             fault,
             duration: Duration::from_millis(milliseconds),
             first_token: Some(Duration::from_millis(milliseconds / 2)),
+            is_of_another_model: false,
         };
         let (metrics, comparison) = compared(stream);
         let series = metrics.comparison(&comparison).unwrap();

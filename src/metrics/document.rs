@@ -67,7 +67,12 @@ fn whole_page() -> String {
     config.pools.push(Pool { name: "pool".into(), members });
     config.shard = Some(Shard { index: 0, total: 1 });
     metrics.configure(&config);
-    let measure = Measure { fault: Fault::None, duration: Duration::ZERO, first_token: Some(Duration::ZERO) };
+    let measure = Measure {
+        fault: Fault::None,
+        duration: Duration::ZERO,
+        first_token: Some(Duration::ZERO),
+        is_of_another_model: false,
+    };
     let compared = metrics.comparison(&comparison).expect("the comparison is configured");
     compared.observe(&Pair { gateway: measure, direct: measure });
     metrics.count_writer("log", &Counters::default());

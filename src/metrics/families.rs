@@ -188,6 +188,22 @@ pub(super) const FAMILIES: &[Family] = &[
     ),
     family(
         Kind::Gauge,
+        "langmart_probe_answered_model_match",
+        "Whether the requested model answered, 1 or 0, in the last run that could decide it. Absent before the first.",
+        |series, page| known(series, page, series.values.model_match.value()),
+    ),
+    family(
+        Kind::Counter,
+        "langmart_probe_model_mismatches_total",
+        "Runs in which another model than the requested one answered.",
+        |series, page| {
+            if series.probe().check().generates() {
+                page.sample(&series.labels, series.values.model_mismatches.value() as f64);
+            }
+        },
+    ),
+    family(
+        Kind::Gauge,
         "langmart_probe_backoff_until_timestamp_seconds",
         "Until when the probe waits because of rate limits or overload, 0 where it does not.",
         |series, page| {
@@ -259,10 +275,36 @@ pub(super) const FAMILIES: &[Family] = &[
         },
     ),
     family(
+        Kind::Gauge,
+        "langmart_probe_stream_buffered",
+        "Whether an intermediary held the stream back, 1 or 0, in the last run that could decide it. Absent before the first.",
+        |series, page| known(series, page, series.values.buffered.value()),
+    ),
+    family(
+        Kind::Counter,
+        "langmart_probe_buffered_streams_total",
+        "Streams that an intermediary held back.",
+        |series, page| {
+            if series.probe().check() == Check::Stream {
+                page.sample(&series.labels, series.values.buffered_streams.value() as f64);
+            }
+        },
+    ),
+    family(
         Kind::Counter,
         "langmart_probe_tokens_total",
         "Tokens spent, as the service counted them, or estimated where it did not.",
         tokens,
+    ),
+    family(
+        Kind::Counter,
+        "langmart_probe_cached_input_tokens_total",
+        "Input tokens that the provider served from its prompt cache.",
+        |series, page| {
+            if series.probe().check().generates() {
+                page.sample(&series.labels, series.values.cached_input_tokens.value() as f64);
+            }
+        },
     ),
     family(
         Kind::Counter,

@@ -116,6 +116,10 @@ pub struct Last {
     pub(super) retry_after: Option<f64>,
     pub(super) time_to_first_token: Option<Duration>,
     pub(super) streak: Streak,
+    /// Whether the requested model answered, by the last run that could decide; `None` before the first.
+    pub model_match: Option<bool>,
+    /// Whether the stream was held back, by the last run that could decide; `None` before the first.
+    pub buffered: Option<bool>,
 }
 
 /// The numbers of one probe, kept as long as probe, provider, check and model stay the same.
@@ -137,6 +141,11 @@ pub(super) struct Values {
     /// Of the last run.
     pub(super) reported_processing: Gauge,
     pub(super) model_shutdown: Gauge,
+    /// 1 or 0 of the last run that could decide.
+    pub(super) model_match: Gauge,
+    pub(super) model_mismatches: Counter,
+    pub(super) buffered: Gauge,
+    pub(super) buffered_streams: Counter,
     pub(super) next_run: Gauge,
     pub(super) backoff_until: Gauge,
     /// In the order of [`SkipCause::ALL`].
@@ -144,6 +153,7 @@ pub(super) struct Values {
     pub(super) time_to_first_token: Histogram,
     pub(super) time_per_output_token: Histogram,
     pub(super) input_tokens: Counter,
+    pub(super) cached_input_tokens: Counter,
     pub(super) output_tokens: Counter,
     /// US dollars.
     pub(super) cost: Sum,
@@ -219,6 +229,9 @@ impl Series {
             clue: _,
             reported_processing,
             model_shutdown,
+            // A name from the network is no label.
+            answered_model: _,
+            model_match,
             duration,
             phases,
             remote_address: _,
@@ -233,10 +246,13 @@ impl Series {
             time_to_first_token,
             time_to_first_reasoning: _,
             time_per_output_token,
-            input_tokens,
-            output_tokens,
+            stream: _,
+            buffered,
+            input_tokens: _,
+            cached_input_tokens: _,
+            output_tokens: _,
             tokens_estimated: _,
-            estimated_cost_usd,
+            estimated_cost_usd: _,
             ref status_page,
             balance,
             recheck: _,
@@ -261,6 +277,7 @@ impl Series {
         if outcome.success() || model_shutdown.is_some() {
             values.model_shutdown.set(model_shutdown.map_or(f64::NAN, unix_seconds));
         }
+        values.keep_findings(model_match, buffered);
         if let Some(tls) = tls {
             values.keep_handshake(tls);
         }
@@ -276,7 +293,7 @@ impl Series {
         if let Some(duration) = time_per_output_token {
             values.time_per_output_token.observe(duration.as_secs_f64());
         }
-        values.spend(input_tokens, output_tokens, estimated_cost_usd);
+        values.spend(outcome);
         lock(&values.status_page).clone_from(status_page);
         // A failure that tells no balance leaves the last one standing; after a success without one there is none.
         if balance.is_some() || outcome.success() {
@@ -295,6 +312,8 @@ impl Series {
             retry_after,
             time_to_first_token,
             streak,
+            model_match: values.model_match.value().map(|value| value > 0.0),
+            buffered: values.buffered.value().map(|value| value > 0.0),
         });
     }
 
@@ -313,7 +332,7 @@ impl Series {
 
     /// Takes in an attempt that somebody asked for: what it spent, and nothing else.
     pub fn observe_demanded(&self, outcome: &Outcome) {
-        self.values.spend(outcome.input_tokens, outcome.output_tokens, outcome.estimated_cost_usd);
+        self.values.spend(outcome);
     }
 
     /// Takes over when the probe ran and succeeded last before a restart; `None`: that is not known.
@@ -352,12 +371,17 @@ impl Values {
             rate_limited: Default::default(),
             reported_processing: Gauge::absent(),
             model_shutdown: Gauge::absent(),
+            model_match: Gauge::absent(),
+            model_mismatches: Counter::default(),
+            buffered: Gauge::absent(),
+            buffered_streams: Counter::default(),
             next_run: Gauge::absent(),
             backoff_until: Gauge::absent(),
             skipped: Default::default(),
             time_to_first_token: Histogram::new(FIRST_TOKEN_BOUNDS),
             time_per_output_token: Histogram::new(PER_TOKEN_BOUNDS),
             input_tokens: Counter::default(),
+            cached_input_tokens: Counter::default(),
             output_tokens: Counter::default(),
             cost: Sum::default(),
             certificate_not_after: Gauge::absent(),
@@ -437,6 +461,18 @@ impl Values {
         }
     }
 
+    /// Keeps what the last run that could decide found of the model and the stream.
+    fn keep_findings(&self, model_match: Option<bool>, buffered: Option<bool>) {
+        if let Some(matches) = model_match {
+            self.model_match.set(f64::from(u8::from(matches)));
+            self.model_mismatches.add(u64::from(!matches));
+        }
+        if let Some(buffered) = buffered {
+            self.buffered.set(f64::from(u8::from(buffered)));
+            self.buffered_streams.add(u64::from(buffered));
+        }
+    }
+
     /// What of the handshake is known replaces what was known before.
     fn keep_handshake(&self, Tls { version, cipher, not_after }: Tls) {
         if let Some(not_after) = not_after {
@@ -448,10 +484,11 @@ impl Values {
     }
 
     /// What an attempt took, in tokens and US dollars; `None`: that is not known, or it took none.
-    fn spend(&self, input_tokens: Option<u64>, output_tokens: Option<u64>, cost_usd: Option<f64>) {
-        self.input_tokens.add(input_tokens.unwrap_or(0));
-        self.output_tokens.add(output_tokens.unwrap_or(0));
-        self.cost.add(cost_usd.unwrap_or(0.0));
+    fn spend(&self, outcome: &Outcome) {
+        self.input_tokens.add(outcome.input_tokens.unwrap_or(0));
+        self.cached_input_tokens.add(outcome.cached_input_tokens.unwrap_or(0));
+        self.output_tokens.add(outcome.output_tokens.unwrap_or(0));
+        self.cost.add(outcome.estimated_cost_usd.unwrap_or(0.0));
     }
 
     fn count_error_code(&self, code: &str) {

@@ -23,22 +23,18 @@ pub(crate) fn provider(name: &str, api: Api) -> Provider {
     testing::provider(name, api, "https://api.example:8443/v1")
 }
 
-const PRICE: Option<Price> = Some(Price { input_usd_per_mtok: 0.15, output_usd_per_mtok: 0.6 });
+const PRICE: Option<Price> =
+    Some(Price { input_usd_per_mtok: 0.15, cached_input_usd_per_mtok: None, output_usd_per_mtok: 0.6 });
 
 /// Returns a chat probe of the model, with an interval of 60 s and a timeout of 30 s.
 pub(crate) fn chat(name: &str, provider: &Arc<Provider>, model: &str) -> Arc<Probe> {
-    let task = Task::Chat(Chat {
-        prompt: "Hi".to_owned(),
-        max_tokens: 32,
-        max_tokens_parameter: None,
-        price: PRICE,
-    });
+    let task = Task::Chat(Chat { prompt: "Hi".to_owned(), max_tokens: 32, price: PRICE, ..Chat::default() });
     Arc::new(Probe { model: Some(model.to_owned()), ..probe(name, provider, task) })
 }
 
 /// Returns the same as a stream probe.
 pub(crate) fn stream(name: &str, provider: &Arc<Provider>, model: &str) -> Arc<Probe> {
-    let chat = Chat { prompt: "Hi".to_owned(), max_tokens: 32, max_tokens_parameter: None, price: PRICE };
+    let chat = Chat { prompt: "Hi".to_owned(), max_tokens: 32, price: PRICE, ..Chat::default() };
     let task = Task::Stream(Stream { chat, stall_timeout: Duration::from_secs(20), include_usage: true });
     Arc::new(Probe { model: Some(model.to_owned()), ..probe(name, provider, task) })
 }

@@ -20,7 +20,7 @@ use crate::{
     outcome::{
         AddressFailure, Api, Balance, Clock, ComponentStatus, DnsServer, FailedAddress, Fault, Indicator,
         LimitedBy, LookupFailure, Maintenance, Network, Outcome, Phases, RateLimit, Reason, Resource,
-        SkipCause, StatusPage, Tls,
+        SkipCause, StatusPage, StreamShape, Tls,
     },
 };
 
@@ -82,6 +82,14 @@ pub(super) fn rich() -> Outcome {
         limited_by: Some(LimitedBy::InputTokens),
         reported_processing: Some(Duration::from_millis(412)),
         model_shutdown: Some(later(6000)),
+        answered_model: Some("canary-model".into()),
+        model_match: Some(false),
+        stream: Some(Box::new(StreamShape {
+            pieces: 80,
+            bursts: 78,
+            longest_gap: Duration::from_millis(31),
+        })),
+        buffered: Some(true),
         duration: Duration::from_millis(1500),
         phases: Phases { connect: Duration::from_millis(250), ..Phases::default() },
         remote_address: Some(([192, 0, 2, 77], 443).into()),
@@ -101,6 +109,7 @@ pub(super) fn rich() -> Outcome {
         time_to_first_reasoning: Some(Duration::from_millis(200)),
         time_per_output_token: Some(Duration::from_millis(20)),
         input_tokens: Some(9),
+        cached_input_tokens: Some(3),
         output_tokens: Some(4),
         tokens_estimated: true,
         status_page: Some(StatusPage {
@@ -311,7 +320,13 @@ fn before_first_run_counters_are_zero_and_gauges_absent() {
         ("failures_total{reason=\"rate_limited\",fault=\"caller\"}", Some(0.0)),
         ("failures_total{reason=\"rate_limited\",fault=\"provider\"}", Some(0.0)),
         ("failures_total{reason=\"ok\",fault=\"none\"}", None),
-        ("failures_total{reason=\"unmet_expectation\",fault=\"gateway\"}", None),
+        ("failures_total{reason=\"unmet_expectation\",fault=\"gateway\"}", Some(0.0)),
+        ("failures_total{reason=\"wrong_answer\",fault=\"gateway\"}", Some(0.0)),
+        ("failures_total{reason=\"wrong_answer\",fault=\"provider\"}", None),
+        ("answered_model_match", None),
+        ("model_mismatches_total", Some(0.0)),
+        ("stream_buffered", None),
+        ("buffered_streams_total", None),
         ("duration_seconds_count", Some(0.0)),
         ("duration_seconds_bucket{le=\"120\"}", Some(0.0)),
         ("last_duration_seconds", None),
@@ -669,6 +684,7 @@ fn recheck_changes_only_its_count_and_tokens() {
         .collect();
     let health = r#"probe="h",provider="acme",check="health",model="""#;
     let expected = [
+        format!("langmart_probe_cached_input_tokens_total{{{CHAT}}}"),
         format!("langmart_probe_rechecks_total{{{health},result=\"failed\"}}"),
         format!("langmart_probe_rechecks_total{{{health},result=\"ok\"}}"),
         format!("langmart_probe_tokens_total{{{CHAT},direction=\"input\"}}"),

@@ -39,7 +39,8 @@ named! {
         ProviderFault = "provider_fault",
         /// The provider failed directly, but answers through the gateway.
         DirectFault = "direct_fault",
-        /// Any other result: at least one failure is due to the network, the caller or the prober.
+        /// Any other result: at least one failure is due to the network, the caller or the prober, or
+        /// another model than the requested one answered.
         Inconclusive = "inconclusive",
     }
 }
@@ -53,12 +54,19 @@ pub struct Measure {
     pub duration: Duration,
     /// Time to the first visible content. `None` if there was none.
     pub first_token: Option<Duration>,
+    /// Whether another model than the requested one answered.
+    pub is_of_another_model: bool,
 }
 
 impl Measure {
     /// Extracts the measurements of a run.
     pub fn new(outcome: &Outcome) -> Self {
-        Self { fault: outcome.fault, duration: outcome.duration, first_token: outcome.time_to_first_token }
+        Self {
+            fault: outcome.fault,
+            duration: outcome.duration,
+            first_token: outcome.time_to_first_token,
+            is_of_another_model: outcome.model_match == Some(false),
+        }
     }
 }
 
@@ -83,6 +91,12 @@ impl Pair {
     /// Returns the verdict.
     pub fn verdict(&self) -> PairVerdict {
         match (self.gateway.fault, self.direct.fault) {
+            // Two models are no comparison.
+            (Fault::None, Fault::None)
+                if self.gateway.is_of_another_model || self.direct.is_of_another_model =>
+            {
+                PairVerdict::Inconclusive
+            }
             (Fault::None, Fault::None) => PairVerdict::Ok,
             (Fault::Gateway, Fault::None) => PairVerdict::GatewayFault,
             (Fault::Provider, _) | (Fault::Gateway, Fault::Gateway | Fault::Provider) => {
@@ -111,6 +125,24 @@ mod tests {
     use super::*;
 
     #[test]
+    fn pair_of_two_models_is_inconclusive() {
+        let good = Measure {
+            fault: Fault::None,
+            duration: Duration::ZERO,
+            first_token: None,
+            is_of_another_model: false,
+        };
+        let other = Measure { is_of_another_model: true, ..good };
+        assert_eq!(Pair { gateway: good, direct: good }.verdict(), PairVerdict::Ok);
+        for pair in [Pair { gateway: other, direct: good }, Pair { gateway: good, direct: other }] {
+            assert_eq!(pair.verdict(), PairVerdict::Inconclusive);
+        }
+        // A failure has its party, whichever model answered.
+        let failed = Measure { fault: Fault::Gateway, ..other };
+        assert_eq!(Pair { gateway: failed, direct: good }.verdict(), PairVerdict::GatewayFault);
+    }
+
+    #[test]
     fn pair_of_faults_has_its_verdict() {
         use Fault::{Caller, Gateway, Network, None, Prober, Provider};
         use PairVerdict::{DirectFault, GatewayFault, Inconclusive, Ok, ProviderFault};
@@ -127,7 +159,12 @@ mod tests {
         ];
         for (gateway, verdicts) in rows {
             for (direct, expected) in columns.into_iter().zip(verdicts) {
-                let measure = |fault| Measure { fault, duration: Duration::ZERO, first_token: Option::None };
+                let measure = |fault| Measure {
+                    fault,
+                    duration: Duration::ZERO,
+                    first_token: Option::None,
+                    is_of_another_model: false,
+                };
                 let pair = Pair::new(Side::Direct, measure(direct), measure(gateway));
                 assert_eq!(pair.verdict(), expected, "{gateway} and {direct}");
                 assert_eq!(pair, Pair::new(Side::Gateway, measure(gateway), measure(direct)));

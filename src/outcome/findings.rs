@@ -204,6 +204,28 @@ pub enum Clue {
     UntrustedIssuer,
 }
 
+/// How the content of a stream arrived.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StreamShape {
+    /// Events with visible content.
+    pub pieces: u64,
+    /// Groups of content that arrived together.
+    pub bursts: u64,
+    /// Longest pause between bursts; zero if there is one burst.
+    pub longest_gap: Duration,
+}
+
+impl Serialize for StreamShape {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let Self { pieces, bursts, longest_gap } = self;
+        let mut map = serializer.serialize_map(Some(3))?;
+        map.serialize_entry("pieces", pieces)?;
+        map.serialize_entry("bursts", bursts)?;
+        map.serialize_entry("longest_gap_seconds", &seconds(*longest_gap))?;
+        map.end()
+    }
+}
+
 named! {
     /// How bad things are, by a status page's own word.
     Indicator {

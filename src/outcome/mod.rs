@@ -27,12 +27,12 @@ pub use self::{
     comparison::{Compared, Measure, Pair, PairVerdict, Side},
     findings::{
         Balance, Clock, Clue, ComponentStatus, ConnectionUse, Indicator, LimitedBy, Maintenance, Phases,
-        RateLimit, Resource, StatusPage, Tls,
+        RateLimit, Resource, StatusPage, StreamShape, Tls,
     },
     network::{AddressFailure, DnsServer, FailedAddress, LookupFailure, Network},
     on_demand::OnDemandResult,
     record::{Record, Subject},
-    run::{OTHER, Outcome},
+    run::{MIN_SPEED_TOKENS, OTHER, Outcome},
     time::{date, rfc3339, unix_seconds},
     verdict::{Api, Check, Fault, Reason, SkipCause, possible_failures},
 };

@@ -49,6 +49,8 @@ impl Serialize for Record<'_> {
             clue: _,
             reported_processing,
             model_shutdown,
+            answered_model,
+            model_match,
             duration,
             phases,
             remote_address,
@@ -62,7 +64,10 @@ impl Serialize for Record<'_> {
             time_to_first_token,
             time_to_first_reasoning,
             time_per_output_token,
+            stream,
+            buffered,
             input_tokens,
+            cached_input_tokens,
             output_tokens,
             tokens_estimated,
             estimated_cost_usd,
@@ -79,6 +84,8 @@ impl Serialize for Record<'_> {
         map.serialize_entry("provider", provider)?;
         map.serialize_entry("check", &check)?;
         optional(&mut map, "model", model.as_ref())?;
+        optional(&mut map, "answered_model", answered_model.as_ref())?;
+        optional(&mut map, "model_match", model_match.as_ref())?;
         map.serialize_entry("success", &self.outcome.success())?;
         map.serialize_entry("reason", reason)?;
         map.serialize_entry("fault", fault)?;
@@ -109,7 +116,10 @@ impl Serialize for Record<'_> {
         optional(&mut map, "time_to_first_reasoning_seconds", first_reasoning.as_ref())?;
         let per_token = time_per_output_token.map(seconds);
         optional(&mut map, "time_per_output_token_seconds", per_token.as_ref())?;
+        optional(&mut map, "stream", stream.as_ref())?;
+        optional(&mut map, "buffered", buffered.as_ref())?;
         optional(&mut map, "input_tokens", input_tokens.as_ref())?;
+        optional(&mut map, "cached_input_tokens", cached_input_tokens.as_ref())?;
         optional(&mut map, "output_tokens", output_tokens.as_ref())?;
         optional(&mut map, "tokens_estimated", tokens_estimated.then_some(&true))?;
         optional(&mut map, "estimated_cost_usd", estimated_cost_usd.as_ref())?;

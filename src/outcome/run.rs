@@ -8,7 +8,7 @@ use std::{
 
 use super::{
     Balance, Clock, Clue, Compared, ConnectionUse, FailedAddress, Fault, LimitedBy, Network, Phases,
-    RateLimit, Reason, StatusPage, Tls,
+    RateLimit, Reason, StatusPage, StreamShape, Tls,
 };
 
 /// Result of one run. A failed run is data, not an error.
@@ -22,7 +22,7 @@ pub struct Outcome {
     pub fault: Fault,
     /// Details of the failure; empty if the reason is sufficient.
     pub detail: Cow<'static, str>,
-    /// Remedy; empty on success.
+    /// Remedy; empty on a success without a finding.
     pub hint: &'static str,
     /// HTTP status of the response. `None` if there was no response.
     pub http_status: Option<u16>,
@@ -45,6 +45,10 @@ pub struct Outcome {
     pub reported_processing: Option<Duration>,
     /// Date on which the requested model is announced to shut down. `None` if none is announced.
     pub model_shutdown: Option<SystemTime>,
+    /// The model that the response names, gated; `None` if it names none.
+    pub answered_model: Option<Box<str>>,
+    /// Whether that is the requested model; `None` if it cannot be decided.
+    pub model_match: Option<bool>,
     /// Sum of the phases. It excludes the prober's own work between them.
     pub duration: Duration,
     /// Duration of each phase.
@@ -73,10 +77,17 @@ pub struct Outcome {
     /// The same to the first reasoning content. `None` if there was none.
     pub time_to_first_reasoning: Option<Duration>,
     /// Mean time between the visible tokens of a complete stream. `None` if there were fewer than
-    /// two, or all arrived at once.
+    /// two, or the stream was buffered.
     pub time_per_output_token: Option<Duration>,
+    /// Arrival of the content of a stream. `None` without content, and for other checks.
+    pub stream: Option<Box<StreamShape>>,
+    /// Whether an intermediary held a complete stream back. `None` if that is undecided, as below 64
+    /// tokens.
+    pub buffered: Option<bool>,
     /// Input tokens, as reported by the service.
     pub input_tokens: Option<u64>,
+    /// Input tokens served by the provider's prompt cache. `None` if they are not reported.
+    pub cached_input_tokens: Option<u64>,
     /// Output tokens including reasoning, as reported by the service.
     pub output_tokens: Option<u64>,
     /// Whether one of the counts is an estimate, because the service reported none.
@@ -98,6 +109,10 @@ pub struct Outcome {
     /// Comparison that the run belongs to. `None` if there is none, or if it was run by hand.
     pub compared: Option<Box<Compared>>,
 }
+
+/// Output tokens from which on a speed can be measured, and a stream that was held back be told from one that was not:
+/// shorter answers arrive in a few pieces, whose distance is chance.
+pub const MIN_SPEED_TOKENS: u64 = 64;
 
 /// Substitute for codes and names from the network that are not on the allowlist.
 pub const OTHER: &str = "other";
@@ -121,6 +136,8 @@ impl Outcome {
             clue: None,
             reported_processing: None,
             model_shutdown: None,
+            answered_model: None,
+            model_match: None,
             duration: Duration::ZERO,
             phases: Phases::default(),
             remote_address: None,
@@ -134,7 +151,10 @@ impl Outcome {
             time_to_first_token: None,
             time_to_first_reasoning: None,
             time_per_output_token: None,
+            stream: None,
+            buffered: None,
             input_tokens: None,
+            cached_input_tokens: None,
             output_tokens: None,
             tokens_estimated: false,
             estimated_cost_usd: None,
@@ -150,6 +170,12 @@ impl Outcome {
     /// Returns the upstream's name, if it is known. `other` is a label and not a name.
     pub fn known_upstream(&self) -> Option<&'static str> {
         self.upstream.filter(|name| *name != OTHER)
+    }
+
+    /// Returns the time between tokens, of a stream that is long enough to measure it.
+    pub fn token_time(&self) -> Option<Duration> {
+        let is_long = self.output_tokens.is_some_and(|tokens| tokens >= MIN_SPEED_TOKENS);
+        self.time_per_output_token.filter(|_| is_long)
     }
 
     /// Returns whether the run succeeded.

@@ -150,6 +150,8 @@ named! {
         ErrorIn200 = "error_in_200",
         /// Completed without visible content.
         NoContent = "no_content",
+        /// Completed, but the answer does not meet the built-in expectation.
+        WrongAnswer = "wrong_answer",
         /// An error inside a stream that began successfully.
         StreamError = "stream_error",
         /// A stream ended without its end marker.
@@ -178,9 +180,9 @@ impl Reason {
             Self::ErrorIn200 => {
                 matches!(check, Check::Auth | Check::Models | Check::Chat | Check::Stream | Check::Balance)
             }
-            Self::NoContent => check.generates(),
+            Self::NoContent | Self::WrongAnswer => check.generates(),
             Self::StreamError | Self::StreamTruncated | Self::StreamStalled => matches!(check, Check::Stream),
-            Self::UnmetExpectation => matches!(check, Check::Http),
+            Self::UnmetExpectation => matches!(check, Check::Chat | Check::Stream | Check::Http),
             _ => true,
         }
     }
@@ -208,6 +210,7 @@ impl Reason {
             | Self::UnexpectedStatus
             | Self::Malformed
             | Self::ErrorIn200
+            | Self::WrongAnswer
             | Self::StreamError
             | Self::StreamTruncated
             | Self::StreamStalled

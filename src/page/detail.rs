@@ -83,7 +83,7 @@ fn verdict(kept: &Snapshot, state: &Now, now: SystemTime) -> Markup {
 
 fn facts_of_failure(run: &Run) -> Markup {
     html! {
-        @if let Some(status) = run.http_status { div { dt { "Status" } dd { (status) } } }
+        @if let Some(status) = run.http_status() { div { dt { "Status" } dd { (status) } } }
         @if let Some(failure) = run.failure.as_deref() {
             @if !failure.detail.is_empty() { div { dt { "Detail" } dd { (failure.detail) } } }
             @if let Some(code) = &failure.error_code { div { dt { "Code" } dd { (code) } } }
@@ -166,7 +166,7 @@ fn write_failure(run: &Run, now: SystemTime) -> Markup {
     html! {
         tr {
             th scope="row" { (time(run.time, now)) }
-            td { (reason(run.reason)) @if let Some(status) = run.http_status { span.sub { "status " (status) } } }
+            td { (reason(run.reason)) @if let Some(status) = run.http_status() { span.sub { "status " (status) } } }
             td { (run.fault) }
             td {
                 @if let Some(failure) = failure {
@@ -217,10 +217,31 @@ fn service_information(kept: &Snapshot, now: SystemTime) -> Markup {
                 @if let Some(offset) = latest.and_then(|outcome| outcome.clock_offset) { div { dt { "Clock" } dd { (format!("{offset:+.0} s against the server's")) } } }
                 @if let Some(reported) = latest.and_then(|outcome| outcome.reported_processing) { div { dt { "Processing" } dd { (took(reported)) ", as reported by the service" } } }
                 @if let Some(limit) = latest.and_then(|outcome| outcome.limited_by) { div { dt { "Limited by" } dd { (limit) } } }
+                @if let Some(outcome) = latest { (answered(outcome)) }
                 @if let Some(end) = latest.and_then(|outcome| outcome.model_shutdown) { div { dt { "Model" } dd { "shuts down on " (date(end)) } } }
                 @if latest.is_none() { div { dt { "Status" } dd { "no run yet" } } }
             }
         }
+    }
+}
+
+/// What the last completion shows beside its verdict: the model, the stream, the cache.
+fn answered(outcome: &Outcome) -> Markup {
+    html! {
+        @if let Some(model) = &outcome.answered_model {
+            div { dt { "Answered by" } dd { (model) @match outcome.model_match {
+                Some(true) => ", as requested",
+                Some(false) => { ", " strong { "not the requested model" } }
+                None => "",
+            } } }
+        }
+        @if let Some(stream) = &outcome.stream {
+            div { dt { "Stream" } dd {
+                (stream.pieces) " pieces in " (stream.bursts) " bursts, longest pause " (took(stream.longest_gap))
+                @if outcome.buffered == Some(true) { ", " strong { "held back by a proxy or gateway" } }
+            } }
+        }
+        @if outcome.success() && !outcome.hint.is_empty() { div { dt { "What to do" } dd { (outcome.hint) } } }
     }
 }
 

@@ -236,6 +236,8 @@ fn write_row(row: &Row, now: SystemTime) -> Markup {
                 a href={ "/probes/" (probe.name) } { (probe.name) }
                 span.sub { (probe.check()) @if let Some(model) = &probe.model { " · " (model) } }
                 @if let Some((cause, _)) = row.now.wait { span.sub { "waiting because of " (wait(cause)) } }
+                @if row.last().is_some_and(|run| run.is_of_another_model) { span.sub { "another model answers" } }
+                @if row.last().is_some_and(|run| run.buffered) { span.sub { "the stream is held back" } }
             }
             td.runs { (charts::strip(&row.kept.runs)) }
             td.n { (took_or_none(figures.p50)) }

@@ -16,7 +16,7 @@ use crate::{
     outcome::{
         AddressFailure, Api, Balance, Clock, Compared, ConnectionUse, DnsServer, FailedAddress, Fault,
         Indicator, LimitedBy, Maintenance, Measure, Network, Outcome, Pair, Phases, RateLimit, Reason,
-        Resource, Side, SkipCause, StatusPage, Tls, rfc3339,
+        Resource, Side, SkipCause, StatusPage, StreamShape, Tls, rfc3339,
     },
 };
 
@@ -272,7 +272,8 @@ fn api_members_are_documented() {
     let history = of(std::slice::from_ref(&probe));
     let address: IpAddr = [192, 0, 2, 7].into();
     let server = || DnsServer { server: "system".to_owned(), answer: Ok(vec![address]), duration: HOUR };
-    let measure = Measure { fault: Fault::None, duration: HOUR, first_token: None };
+    let measure =
+        Measure { fault: Fault::None, duration: HOUR, first_token: None, is_of_another_model: false };
     // Every member is listed, so that a new one does not compile until it is added here.
     let full = |reason, fault| Outcome {
         time: now(),
@@ -292,6 +293,8 @@ fn api_members_are_documented() {
         clue: None,
         reported_processing: Some(HOUR),
         model_shutdown: Some(now()),
+        answered_model: Some("m".into()),
+        model_match: Some(true),
         remote_address: Some((address, 443).into()),
         ratelimit: vec![RateLimit {
             resource: Resource::Tokens,
@@ -308,7 +311,10 @@ fn api_members_are_documented() {
         time_to_first_token: Some(HOUR),
         time_to_first_reasoning: Some(HOUR),
         time_per_output_token: Some(HOUR),
+        stream: Some(Box::new(StreamShape { pieces: 80, bursts: 78, longest_gap: HOUR })),
+        buffered: Some(false),
         input_tokens: Some(1),
+        cached_input_tokens: Some(1),
         output_tokens: Some(1),
         tokens_estimated: true,
         estimated_cost_usd: Some(0.5),

@@ -92,6 +92,7 @@ pub(super) fn reason(reason: Reason) -> &'static str {
         Reason::Malformed => "malformed response",
         Reason::ErrorIn200 => "error inside a 200",
         Reason::NoContent => "no visible content",
+        Reason::WrongAnswer => "wrong answer",
         Reason::StreamError => "error in the stream",
         Reason::StreamTruncated => "stream truncated",
         Reason::StreamStalled => "stream stalled",

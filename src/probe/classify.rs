@@ -14,6 +14,7 @@ use reqwest::{
 use serde_json::Value;
 
 use super::{
+    answer::{self, AnswerText, Served, Tokens},
     balance,
     body::{Body, ErrorBody},
     dialect::{self, Acceptance, Completion, Content, Dialect, Emptiness},
@@ -26,10 +27,10 @@ use super::{
     reported,
     request_id::request_id,
     status_page,
-    stream::Ending,
+    stream::{Ending, Listener},
 };
 use crate::{
-    config::{BYTES_PER_TOKEN, Chat, Probe, StatusSource, Task},
+    config::{Probe, StatusSource, Task},
     outcome::{Api, Balance, Check, Clue, Fault, LimitedBy, Outcome, RateLimit, Reason, StatusPage},
 };
 
@@ -59,35 +60,10 @@ pub(super) struct Verdict {
     pub(super) ratelimit: Vec<RateLimit>,
     pub(super) reported_processing: Option<Duration>,
     pub(super) model_shutdown: Option<SystemTime>,
+    pub(super) served: Served,
     pub(super) tokens: Tokens,
     pub(super) status_page: Option<StatusPage>,
     pub(super) balance: Option<Balance>,
-}
-
-/// Tokens of a whole answer; `None`: it says nothing of them.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Tokens {
-    pub(super) input: Option<u64>,
-    pub(super) output: Option<u64>,
-    /// Whether any of them is our estimate.
-    pub(super) estimated: bool,
-}
-
-impl Tokens {
-    /// As the answer counts them, estimated where it does not and there is something to estimate them from. `None`: no
-    /// such request can have taken so many.
-    fn of(chat: &Chat, completion: &Completion) -> Option<Self> {
-        let Completion { usage, bytes, content: _ } = *completion;
-        if !gate::is_plausible(chat, usage.input, usage.output) {
-            return None;
-        }
-        let estimated = bytes > 0 && (usage.input.is_none() || usage.output.is_none());
-        Some(Self {
-            input: usage.input.or_else(|| estimated.then(|| chat.estimated_input_tokens())),
-            output: usage.output.or_else(|| estimated.then(|| bytes.div_ceil(BYTES_PER_TOKEN) as u64)),
-            estimated,
-        })
-    }
 }
 
 impl Verdict {
@@ -106,6 +82,7 @@ impl Verdict {
             ratelimit,
             reported_processing,
             model_shutdown,
+            served,
             tokens,
             status_page,
             balance,
@@ -115,7 +92,9 @@ impl Verdict {
         (outcome.retry_after, outcome.ratelimit) = (retry_after, ratelimit);
         (outcome.limited_by, outcome.clue) = (limited_by, clue);
         (outcome.reported_processing, outcome.model_shutdown) = (reported_processing, model_shutdown);
+        (outcome.answered_model, outcome.model_match) = (served.model, served.matches);
         (outcome.input_tokens, outcome.output_tokens) = (tokens.input, tokens.output);
+        outcome.cached_input_tokens = tokens.cached;
         outcome.tokens_estimated = tokens.estimated;
         (outcome.status_page, outcome.balance) = (status_page, balance);
     }
@@ -130,6 +109,7 @@ struct Finding {
     balance: Option<Balance>,
     reported_processing: Option<Duration>,
     model_shutdown: Option<SystemTime>,
+    served: Served,
 }
 
 impl Finding {
@@ -142,6 +122,7 @@ impl Finding {
             balance: None,
             reported_processing: None,
             model_shutdown: None,
+            served: Served::default(),
         }
     }
 
@@ -194,9 +175,11 @@ pub(super) fn classify(probe: &Probe, response: &Response, clocks: &Clocks) -> V
 }
 
 /// The verdict on a stream that came to some end.
-pub(super) fn stream(probe: &Probe, response: &Response, clocks: &Clocks, ending: &Ending<'_>) -> Verdict {
+pub(super) fn stream(probe: &Probe, response: &Response, clocks: &Clocks, listener: &Listener) -> Verdict {
+    let ending = &listener.ending();
+    let served = Served::new(probe, listener.model());
     let finding = match ending {
-        Ending::Complete => Finding::ok(),
+        Ending::Complete => complete(probe, listener.text(), &served),
         Ending::Empty(why) => Finding::empty(*why),
         Ending::Nothing if !is_event_stream(&response.headers) => {
             Finding::new(Reason::Malformed, "an empty body in place of a stream")
@@ -225,7 +208,13 @@ pub(super) fn stream(probe: &Probe, response: &Response, clocks: &Clocks, ending
         _ => &Value::Null,
     };
     let dialect = dialect::of(probe.provider.api);
+    let finding = Finding { served, ..finding };
     verdict(probe, response, clocks, dialect, &ErrorBody::read(event), finding)
+}
+
+/// What an answer with visible content comes to.
+fn complete(probe: &Probe, text: &AnswerText, served: &Served) -> Finding {
+    answer::unmet(probe, text, served).map_or_else(Finding::ok, |(reason, what)| Finding::new(reason, what))
 }
 
 fn is_event_stream(headers: &HeaderMap) -> bool {
@@ -242,8 +231,16 @@ fn verdict(
     error: &ErrorBody<'_>,
     finding: Finding,
 ) -> Verdict {
-    let Finding { mut reason, mut detail, clue, tokens, balance, reported_processing, model_shutdown } =
-        finding;
+    let Finding {
+        mut reason,
+        mut detail,
+        clue,
+        tokens,
+        balance,
+        reported_processing,
+        model_shutdown,
+        served,
+    } = finding;
     let failed = reason != Reason::Ok;
     // Where the answer is no error, its type is another's: Anthropic's "message".
     let is_error = !response.is_success() || reason == Reason::StreamError || error.denies_success();
@@ -275,6 +272,7 @@ fn verdict(
         ratelimit,
         reported_processing: reported::processing(&response.headers).or(reported_processing),
         model_shutdown,
+        served,
         tokens,
         status_page: None,
         balance,
@@ -322,6 +320,7 @@ fn of_status_page(source: &StatusSource, response: &Response, clocks: &Clocks) -
         ratelimit: Vec::new(),
         reported_processing: None,
         model_shutdown: None,
+        served: Served::default(),
         tokens: Tokens::default(),
         status_page,
         balance: None,
@@ -416,21 +415,25 @@ fn answer(
             let (reason, detail, balance) = balance::judge(dialect.account(answer));
             Finding { balance, ..Finding::new(reason, detail) }
         }
-        (_, Body::Json(answer)) => of_completion(probe, &dialect.completion(answer)),
+        (_, Body::Json(answer)) => {
+            let served = Served::new(probe, dialect.answered_model(answer));
+            of_completion(probe, &dialect.completion(answer), served)
+        }
     }
 }
 
-fn of_completion(probe: &Probe, completion: &Completion) -> Finding {
+fn of_completion(probe: &Probe, completion: &Completion, served: Served) -> Finding {
     let mut finding = match completion.content {
-        Content::Visible => Finding::ok(),
+        Content::Visible => complete(probe, &completion.text, &served),
         Content::Empty(why) => Finding::empty(why),
         Content::Missing => Finding::new(Reason::Malformed, "the answer is not a completion"),
         Content::Failed => {
             Finding::new(Reason::ErrorIn200, "a finish reason that says that the answer failed")
         }
     };
+    finding.served = served;
     finding.reported_processing = completion.usage.processing;
-    match probe.chat().map(|chat| Tokens::of(chat, completion)) {
+    match probe.chat().map(|chat| Tokens::new(chat, completion)) {
         Some(Some(tokens)) => finding.tokens = tokens,
         Some(None) if finding.detail.is_empty() => finding.detail = MALFORMED_USAGE.into(),
         Some(None) | None => {}

@@ -71,9 +71,13 @@ fn unmet_json(expect: &Expect, response: &Response) -> Option<String> {
 /// Whether the search ends soon whatever the body is. Its time grows with the size of the compiled pattern times that of
 /// the body; the size is known to the compiler alone, which refuses a pattern above the limit given here.
 fn is_bounded(pattern: &Regex, body: &[u8]) -> bool {
-    const SMALL_BODY: usize = 1024;
-    body.len() <= SMALL_BODY
-        || RegexBuilder::new(pattern.as_str()).size_limit(MAX_SEARCH / body.len()).build().is_ok()
+    is_searched_within(pattern, body.len(), MAX_SEARCH)
+}
+
+/// Returns whether the size of a compiled pattern times the bytes of a text is within a limit.
+pub(super) fn is_searched_within(pattern: &Regex, bytes: usize, limit: usize) -> bool {
+    const SMALL_TEXT: usize = 1024;
+    bytes <= SMALL_TEXT || RegexBuilder::new(pattern.as_str()).size_limit(limit / bytes).build().is_ok()
 }
 
 /// JSON values as people compare them: 1 is 1.0.

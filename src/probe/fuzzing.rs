@@ -20,7 +20,7 @@ use crate::{
 
 /// What a stream of these chunks comes to, in words that depend on the bytes alone and not on how they are cut.
 pub fn stream<'a>(api: Api, chunks: impl IntoIterator<Item = &'a [u8]>) -> String {
-    let chat = Chat { prompt: "Hi".to_owned(), max_tokens: 32, max_tokens_parameter: None, price: None };
+    let chat = Chat { prompt: "Hi".to_owned(), max_tokens: 32, ..Chat::default() };
     let task = Stream { chat, stall_timeout: Duration::from_secs(1), include_usage: true };
     let mut listener = Listener::new(api, &task);
     let now = Instant::now();

@@ -17,6 +17,8 @@
 //! From what came back to the verdict, without I/O:
 //! - `classify`: reason and fault of a whole response; `failure`: of a run that got none; `stream`, by the events of
 //!   `sse`: of a streamed one; `status_page` and `balance`: of those checks.
+//! - `answer`: what a completion must be, by the rules of `model_name` for the model that gave it; `flow`: whether a stream
+//!   was held back.
 //! - `refusal`: why a service refuses, by the tables of `words`; `expectation`, `model_list`: of those checks.
 //! - `body`: the error that a body carries; `hints`: Retry-After and its relatives; `limits`: which limit was met;
 //!   `reported`: the service's own processing time; `gate`: which of the network's words may be told.
@@ -25,6 +27,7 @@
 //! For a person: `transcript` shows what was sent and received, `curl` how to ask the same. `fuzzing` is for the fuzz
 //! targets.
 
+mod answer;
 mod balance;
 mod body;
 mod classify;
@@ -35,6 +38,7 @@ mod document;
 mod exchange;
 mod expectation;
 mod failure;
+mod flow;
 #[doc(hidden)]
 pub mod fuzzing;
 mod gate;
@@ -44,6 +48,7 @@ mod keep_alive;
 mod limits;
 mod loose;
 mod model_list;
+mod model_name;
 mod name_server;
 mod network;
 mod path;

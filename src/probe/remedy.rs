@@ -2,7 +2,7 @@
 
 use crate::outcome::{Api, Check, Clue, Fault, LimitedBy, Outcome, Reason};
 
-/// Returns the general hint for an outcome, where its cause has none of its own; empty on success.
+/// Returns the general hint for an outcome, where its cause has none of its own; empty on a success without a finding.
 pub(super) fn remedy(api: Api, check: Check, outcome: &Outcome) -> &'static str {
     if check == Check::Status {
         return status_page(outcome.reason);
@@ -11,7 +11,7 @@ pub(super) fn remedy(api: Api, check: Check, outcome: &Outcome) -> &'static str 
         return hint;
     }
     match outcome.reason {
-        Reason::Ok => "",
+        Reason::Ok => finding(outcome),
         Reason::Dns | Reason::Timeout if answers_instead(outcome) => {
             "the system's resolver fails where another one answers: check /etc/resolv.conf, or use the other, such as 8.8.8.8"
         }
@@ -84,6 +84,9 @@ pub(super) fn remedy(api: Api, check: Check, outcome: &Outcome) -> &'static str 
         Reason::NoContent => {
             "raise max_tokens or take a model that does not reason; change the prompt if it is filtered"
         }
+        Reason::WrongAnswer => {
+            "the model answers something else than it is asked for: look at the service's status page, use another model or provider, and report it with the request ID"
+        }
         Reason::StreamError => {
             "the service gave up while it answered: look at its status page; give the support the request id"
         }
@@ -93,10 +96,28 @@ pub(super) fn remedy(api: Api, check: Check, outcome: &Outcome) -> &'static str 
         Reason::StreamStalled => {
             "the stream fell silent: raise stall_timeout if this model thinks longer; look at the service's status"
         }
+        Reason::UnmetExpectation if outcome.model_match == Some(false) => ANOTHER_MODEL,
         Reason::UnmetExpectation => {
             "the response is not what expect asks for: look at it with once --verbose, or at expect"
         }
         Reason::Internal => "the prober itself is short of something: see its log, LimitNOFILE and memory",
+    }
+}
+
+/// What to do if another model answers.
+const ANOTHER_MODEL: &str = "another model answered than the one requested: check the gateway's fallbacks, aliases and routing rules, and the model's list of deprecations";
+
+/// What to do if a stream arrives in bursts.
+const HELD_BACK: &str = "a proxy or gateway holds the stream back: with nginx set proxy_buffering off, or send X-Accel-Buffering: no with the response; elsewhere switch off buffering, compression and response caching for text/event-stream";
+
+/// Returns the hint for a success with a finding; empty without one.
+fn finding(outcome: &Outcome) -> &'static str {
+    if outcome.model_match == Some(false) {
+        ANOTHER_MODEL
+    } else if outcome.buffered == Some(true) {
+        HELD_BACK
+    } else {
+        ""
     }
 }
 

@@ -1,5 +1,10 @@
 //! Builds the request of a probe, once at load: a run only copies it.
 
+use std::{
+    hash::{BuildHasher, RandomState},
+    ops::Range,
+};
+
 use hyper::{
     HeaderMap, Method, Request, Uri,
     body::Bytes,
@@ -11,7 +16,7 @@ use hyper::{
 use url::Url;
 
 use super::dialect::{self, Dialect};
-use crate::config::{Probe, Provider, Task};
+use crate::config::{PROMPT_NONCE, Probe, Provider, Task};
 
 /// Why a probe's request cannot be built.
 #[derive(Debug, thiserror::Error)]
@@ -31,6 +36,8 @@ pub(super) struct Prepared {
     uri: Uri,
     pub(super) headers: HeaderMap,
     pub(super) body: Bytes,
+    /// The digits of the prompt's nonce in the body; `None` if it has none.
+    nonce: Option<Range<usize>>,
 }
 
 impl Prepared {
@@ -46,7 +53,7 @@ impl Prepared {
         // Without it a server may choose any coding (RFC 9110, 12.5.3).
         headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         headers.insert(USER_AGENT, HeaderValue::from_static(AGENT));
-        Ok(Self { method, url, uri, headers, body: Bytes::new() })
+        Ok(Self { method, url, uri, headers, body: Bytes::new(), nonce: None })
     }
 
     /// Sets the body, with its length: HTTP/2 has no other mark of it that a proxy could translate (RFC 9110, 8.6).
@@ -57,9 +64,19 @@ impl Prepared {
         self.body = body.into();
     }
 
-    /// A copy to send.
+    /// Returns a copy to send, with a nonce of its own.
     pub(super) fn to_request(&self) -> Request<Bytes> {
-        let mut request = Request::new(self.body.clone());
+        let body = match self.nonce.clone() {
+            None => self.body.clone(),
+            Some(nonce) => {
+                let mut body = self.body.to_vec();
+                // The state's keys are random, and differ from call to call.
+                let random = RandomState::new().hash_one(self.body.len());
+                body[nonce].copy_from_slice(format!("{random:016x}").as_bytes());
+                body.into()
+            }
+        };
+        let mut request = Request::new(body);
         *request.method_mut() = self.method.clone();
         *request.uri_mut() = self.uri.clone();
         request.headers_mut().clone_from(&self.headers);
@@ -100,7 +117,18 @@ pub(super) fn request(probe: &Probe) -> Result<Option<Prepared>, RequestError> {
         insert_key(headers, provider, dialect).map_err(error)?;
     }
     request.set_body(call.body.unwrap_or_default());
+    if probe.chat().is_some_and(|chat| chat.prompt.starts_with(PROMPT_NONCE)) {
+        request.nonce = nonce(&request.body);
+    }
     Ok(Some(request))
+}
+
+/// Finds the digits of the prompt's nonce.
+fn nonce(body: &[u8]) -> Option<Range<usize>> {
+    let digits = PROMPT_NONCE.trim_start_matches(|c: char| c != '0').len();
+    let at = body.windows(PROMPT_NONCE.len()).position(|window| window == PROMPT_NONCE.as_bytes())?;
+    let end = at + PROMPT_NONCE.len();
+    Some(end - digits..end)
 }
 
 /// One call, before headers.

@@ -33,8 +33,12 @@ use super::{
 };
 use crate::{
     config::{Config, Connection, Probe, Task},
-    outcome::{Fault, Outcome, Reason},
+    outcome::{Clue, Fault, Outcome, Reason},
 };
+
+/// Remark on a success whose times a prompt cache has shortened.
+const CACHED_PROMPT: &str =
+    "answered from the provider's prompt cache, so that the first token came earlier than for a new prompt";
 
 const HONOUR_ACCEPT_ENCODING: &str =
     "have the service, or the proxy before it, honour Accept-Encoding: identity (RFC 9110, 12.5.3)";
@@ -147,6 +151,10 @@ impl Target {
         };
         outcome.fault = probe.check().blame(outcome.fault);
         outcome.estimated_cost_usd = cost(probe, &outcome);
+        apply_retirement(probe, &mut outcome);
+        if outcome.success() && outcome.detail.is_empty() && outcome.cached_input_tokens > Some(0) {
+            outcome.detail = CACHED_PROMPT.into();
+        }
         if outcome.hint.is_empty() {
             outcome.hint = remedy(probe.provider.api, probe.check(), &outcome);
         }
@@ -234,7 +242,7 @@ impl Target {
     ) -> Result<Verdict, Failure> {
         if let Some(listener) = listener {
             let Some(foreign) = listener.foreign() else {
-                return Ok(classify::stream(&self.probe, &response, &clocks, &listener.ending()));
+                return Ok(classify::stream(&self.probe, &response, &clocks, listener));
             };
             response.body = foreign.to_vec();
         }
@@ -329,9 +337,20 @@ fn head_facts(outcome: &mut Outcome, response: &Response, arrived: SystemTime) -
     clocks
 }
 
+/// Adds the shutdown of the model as the operator knows it, and names it as the cause where the model is gone.
+fn apply_retirement(probe: &Probe, outcome: &mut Outcome) {
+    outcome.model_shutdown = outcome.model_shutdown.or(probe.retires);
+    let has_passed = outcome.model_shutdown.is_some_and(|shutdown| shutdown <= outcome.time);
+    if outcome.reason == Reason::ModelNotFound && has_passed && outcome.clue != Some(Clue::ModelRetired) {
+        outcome.clue = Some(Clue::ModelRetired);
+        outcome.detail = "the model is retired: its announced shutdown has passed".into();
+    }
+}
+
 /// What the run's tokens cost. A service that told one count alone has told nothing of the other's tokens.
 fn cost(probe: &Probe, outcome: &Outcome) -> Option<f64> {
     let price = probe.chat()?.price?;
     let (input, output) = (outcome.input_tokens, outcome.output_tokens);
-    input.or(output).map(|_| price.cost(input.unwrap_or(0), output.unwrap_or(0)))
+    let cached = outcome.cached_input_tokens.unwrap_or(0);
+    input.or(output).map(|_| price.cost(input.unwrap_or(0), cached, output.unwrap_or(0)))
 }

@@ -8,14 +8,16 @@ use std::{
 use serde_json::Value;
 
 use super::{
+    answer::AnswerText,
     body::ErrorBody,
     classify::MALFORMED_USAGE,
     dialect::{self, Dialect, Emptiness, Piece, Usage},
-    gate,
+    flow::Flow,
+    gate, model_name,
     sse::{BOM, Decoder, Event, TooLong},
 };
 use crate::{
-    config::{BYTES_PER_TOKEN, Stream},
+    config::Stream,
     outcome::{Api, Outcome},
 };
 
@@ -59,6 +61,10 @@ enum Body {
 struct Heard {
     text: Flow,
     reasoning: Flow,
+    /// The text itself.
+    answer: AnswerText,
+    /// The model that the first event with a name names, gated.
+    model: Option<String>,
     /// Whether any of the text can be seen: white space alone is no answer.
     visible: bool,
     refused: bool,
@@ -72,15 +78,6 @@ struct Heard {
     error: Option<Value>,
     malformed: Option<&'static str>,
     usage: Usage,
-}
-
-/// Pieces of one kind.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-struct Flow {
-    pieces: u64,
-    bytes: usize,
-    first: Option<Instant>,
-    last: Option<Instant>,
 }
 
 /// What a stream comes to.
@@ -210,6 +207,16 @@ impl Listener {
         }
     }
 
+    /// Returns the visible text so far.
+    pub(super) fn text(&self) -> &AnswerText {
+        &self.heard.answer
+    }
+
+    /// Returns the model that the stream names; `None` if it names none.
+    pub(super) fn model(&self) -> Option<&str> {
+        self.heard.model.as_deref()
+    }
+
     /// Whether the last end mark is there without the end of its line, with which some servers end the stream.
     fn ends_in_its_mark(&self) -> bool {
         self.dialect.ends_with_done()
@@ -230,8 +237,10 @@ impl Listener {
         let since = |first: Option<Instant>| Some(first?.saturating_duration_since(handed_over?));
         outcome.time_to_first_token = since(text.first);
         outcome.time_to_first_reasoning = since(reasoning.first);
+        outcome.stream = text.shape().map(Box::new);
         if outcome.success() {
-            outcome.time_per_output_token = self.time_per_token();
+            outcome.buffered = text.is_buffered(self.visible_tokens());
+            outcome.time_per_output_token = self.time_per_token().filter(|_| outcome.buffered != Some(true));
         }
         outcome.reported_processing = outcome.reported_processing.or(self.heard.usage.processing);
         let Some(usage) = self.plausible_usage() else {
@@ -241,6 +250,7 @@ impl Listener {
             return;
         };
         (outcome.input_tokens, outcome.output_tokens) = (usage.input, usage.output);
+        outcome.cached_input_tokens = usage.cached.filter(|cached| Some(*cached) <= usage.input);
         let spent = text.pieces + reasoning.pieces > 0;
         if spent && (usage.input.is_none() || usage.output.is_none()) {
             outcome.tokens_estimated = true;
@@ -249,19 +259,22 @@ impl Listener {
         }
     }
 
-    /// Between the visible tokens, on average. Pieces that all came at once say nothing about it.
+    /// Returns the time between the visible tokens, on average. Pieces that all came at once say nothing about it.
     fn time_per_token(&self) -> Option<Duration> {
+        let taken = self.heard.text.taken().filter(|taken| !taken.is_zero())?;
+        let gaps = u32::try_from(self.visible_tokens().checked_sub(1)?).ok()?;
+        taken.checked_div(gaps)
+    }
+
+    /// Returns the number of visible tokens, estimated where the service does not count them apart.
+    fn visible_tokens(&self) -> u64 {
         let Heard { text, reasoning, .. } = &self.heard;
-        let usage = self.plausible_usage().unwrap_or_default();
-        let taken = text.last?.checked_duration_since(text.first?).filter(|taken| !taken.is_zero())?;
-        let tokens = match usage {
+        match self.plausible_usage().unwrap_or_default() {
             Usage { output: Some(output), reasoning: Some(hidden), .. } => output.saturating_sub(hidden),
-            // Where there was reasoning that is not counted apart, the count does not tell what was visible.
+            // Where there was reasoning that is not counted apart, the count includes it.
             Usage { output: Some(output), .. } if reasoning.pieces == 0 => output,
             _ => text.tokens(),
-        };
-        let gaps = u32::try_from(tokens.checked_sub(1)?).ok()?;
-        taken.checked_div(gaps)
+        }
     }
 
     fn decode(&mut self, bytes: &[u8], arrived: Instant) -> ControlFlow<()> {
@@ -313,6 +326,10 @@ impl Heard {
             self.error = Some(value);
             return ControlFlow::Break(());
         }
+        if self.model.is_none() {
+            self.model = dialect.answered_model(&value).and_then(model_name::gated).map(str::to_owned);
+        }
+        self.answer.push(&text);
         self.text.add(text.len(), arrived);
         self.reasoning.add(reasoning, arrived);
         self.visible |= !text.trim().is_empty();
@@ -339,26 +356,11 @@ fn is_error_name(name: &str) -> bool {
     matches!(name, "error" | "exception" | "failure" | "failed")
 }
 
-impl Flow {
-    fn add(&mut self, bytes: usize, arrived: Instant) {
-        if bytes > 0 {
-            self.pieces += 1;
-            self.bytes += bytes;
-            self.first = self.first.or(Some(arrived));
-            self.last = Some(arrived);
-        }
-    }
-
-    /// About how many tokens these are: no piece has less than one.
-    fn tokens(&self) -> u64 {
-        self.pieces.max(self.bytes.div_ceil(BYTES_PER_TOKEN) as u64)
-    }
-}
-
 impl Usage {
     /// The later count holds: each is of the whole answer so far.
     fn update(&mut self, later: Self) {
         self.input = later.input.or(self.input);
+        self.cached = later.cached.or(self.cached);
         self.output = later.output.or(self.output);
         self.reasoning = later.reasoning.or(self.reasoning);
         self.processing = later.processing.or(self.processing);
@@ -413,7 +415,7 @@ mod tests {
     }
 
     fn listener(api: Api) -> Listener {
-        let chat = Chat { prompt: "Hi".to_owned(), max_tokens: 32, max_tokens_parameter: None, price: None };
+        let chat = Chat { prompt: "Hi".to_owned(), max_tokens: 32, ..Chat::default() };
         Listener::new(api, &Stream { chat, stall_timeout: Duration::from_secs(1), include_usage: true })
     }
 
@@ -481,8 +483,7 @@ mod tests {
     #[test]
     fn a_stream_may_be_as_long_as_its_tokens_need() {
         let event = format!("data: {{\"pad\":\"{}\"}}\n\n", "x".repeat(1 << 18));
-        let chat =
-            Chat { prompt: "Hi".to_owned(), max_tokens: 8192, max_tokens_parameter: None, price: None };
+        let chat = Chat { prompt: "Hi".to_owned(), max_tokens: 8192, ..Chat::default() };
         let task = Stream { chat, stall_timeout: Duration::from_secs(1), include_usage: true };
         for (mut listener, longest) in
             [(listener(Api::Openai), 4 << 20), (Listener::new(Api::Openai, &task), 8 << 20)]

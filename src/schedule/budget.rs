@@ -254,7 +254,7 @@ impl Amount {
 
     fn new(chat: &Chat, input: u64, output: u64) -> Self {
         Self {
-            usd: chat.price.map_or(0.0, |price| price.cost(input, output)),
+            usd: chat.price.map_or(0.0, |price| price.cost(input, 0, output)),
             tokens: input.saturating_add(output),
         }
     }

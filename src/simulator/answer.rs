@@ -51,6 +51,7 @@ pub(super) fn answer(request: &Request, script: &Mutex<Script>, entry: &Entry) -
     if let Some(call) = &mut call {
         call.more_models = &more_models;
         call.pace = reaction.pace;
+        read_prompt(script, call);
     }
     let (mut action, fault) = match reaction.effect {
         None => (Action::Reply(with_date(fair(call.as_ref(), &path))), None),
@@ -90,6 +91,18 @@ fn consult(script: &Mutex<Script>, path: &str, call: Option<&Call<'_>>) -> (Reac
     let mut script = lock(script);
     let reaction = script.for_request(&facts, Instant::now());
     (reaction, provider.map_or_else(Vec::new, |provider| script.scenario().models(provider).to_vec()))
+}
+
+/// Takes the time to read the prompt into the pace, less what the prompt cache has of it.
+fn read_prompt(script: &Mutex<Script>, call: &mut Call<'_>) {
+    let Some((model, prompt)) = call.model().map(str::to_owned).zip(call.prompt()) else { return };
+    call.pace.obey(&prompt);
+    if call.pace.prefill.is_none() {
+        return;
+    }
+    let mut script = lock(script);
+    call.cached_tokens = script.prompts.visit(&model, prompt).min(call.input_tokens());
+    call.pace.read_prompt(call.input_tokens() - call.cached_tokens);
 }
 
 fn parse_header(text: &str) -> Result<(Option<Fault>, Pace), String> {

@@ -103,6 +103,9 @@ impl Head {
         let mut lines = text.split("\r\n");
         let mut first = lines.next()?.split(' ');
         let (method, target, version) = (first.next()?, first.next()?, first.next()?);
+        // As a proxy is asked, which a server accepts as well (RFC 9112, 3.2.2).
+        let path = target.strip_prefix("http://").and_then(|rest| Some(&rest[rest.find('/')?..]));
+        let target = path.unwrap_or(target);
         let minor_version = match version {
             "HTTP/1.1" => 1,
             "HTTP/1.0" => 0,

@@ -19,6 +19,7 @@ mod fault;
 mod http1;
 mod http2;
 mod pace;
+mod prompt_cache;
 mod queue;
 mod record;
 mod scenario;

@@ -26,6 +26,15 @@ pub(super) struct Pace {
     tokens: Option<usize>,
     /// Whether the service reports token usage. `None` if it does so as usual, or on request.
     pub(super) usage: Option<bool>,
+    /// The model that the answer names; `None`: the requested one.
+    pub(super) answered_model: Option<String>,
+    /// What the model says; `None`: OK, as often as there are tokens.
+    text: Option<String>,
+    /// Bytes of a stream that a proxy collects before it passes them on; 0: all of it. `None`: each at once.
+    pub(super) buffer: Option<usize>,
+    /// For each thousand tokens of the prompt that the prompt cache does not have, before the first token. `None`: prompts
+    /// take no time, and there is no cache.
+    pub(super) prefill: Option<Duration>,
 }
 
 /// Keys in a scenario.
@@ -38,11 +47,26 @@ pub(super) struct RawPace {
     token: Option<String>,
     tokens: Option<usize>,
     usage: Option<bool>,
+    answered_model: Option<String>,
+    text: Option<String>,
+    buffer: Option<usize>,
+    prefill: Option<String>,
 }
 
 impl RawPace {
     pub(super) fn check(self) -> Result<Pace, String> {
-        let Self { extra, processing, first_token, token, tokens, usage } = self;
+        let Self {
+            extra,
+            processing,
+            first_token,
+            token,
+            tokens,
+            usage,
+            answered_model,
+            text,
+            buffer,
+            prefill,
+        } = self;
         let pause = |key: &str, text: Option<String>| text.map(|text| pause(key, &text)).transpose();
         Ok(Pace {
             extra: pause("extra", extra)?,
@@ -51,6 +75,10 @@ impl RawPace {
             token: pause("token", token)?,
             tokens: tokens.map(count).transpose()?,
             usage,
+            answered_model,
+            text: text.map(|text| said(&text)).transpose()?,
+            buffer,
+            prefill: pause("prefill", prefill)?,
         })
     }
 }
@@ -67,6 +95,12 @@ impl Pace {
                 let number = value.parse().map_err(|_| "tokens is not a number".to_owned())?;
                 self.tokens = Some(count(number)?);
             }
+            "answered_model" => self.answered_model = Some(value.to_owned()),
+            "text" => self.text = Some(said(value)?),
+            "buffer" => {
+                self.buffer = Some(value.parse().map_err(|_| "buffer is not a number".to_owned())?);
+            }
+            "prefill" => self.prefill = Some(pause(key, value)?),
             "usage" => {
                 self.usage = Some(value.parse().map_err(|_| "usage must be true or false".to_owned())?);
             }
@@ -84,6 +118,10 @@ impl Pace {
             token: self.token.or(other.token),
             tokens: self.tokens.or(other.tokens),
             usage: self.usage.or(other.usage),
+            answered_model: self.answered_model.or_else(|| other.answered_model.clone()),
+            text: self.text.or_else(|| other.text.clone()),
+            buffer: self.buffer.or(other.buffer),
+            prefill: self.prefill.or(other.prefill),
         }
     }
 
@@ -109,6 +147,27 @@ impl Pace {
         self.tokens
     }
 
+    /// Whether it is scripted what the model says.
+    pub(super) fn has_text(&self) -> bool {
+        self.text.is_some()
+    }
+
+    /// Has the model do what the prompt asks for, where nothing else is scripted: count to a number.
+    pub(super) fn obey(&mut self, prompt: &str) {
+        let asked = prompt.split_once("numbers from 1 to ").map(|(_, rest)| rest);
+        let last = asked.and_then(|rest| rest.split(|c: char| !c.is_ascii_digit()).next());
+        if self.text.is_none() && self.tokens.is_none() {
+            self.text = last.and_then(|last| said(&format!("count {last}")).ok());
+        }
+    }
+
+    /// Puts the time that reading so many tokens takes before the first token.
+    pub(super) fn read_prompt(&mut self, tokens: usize) {
+        let Some(prefill) = self.prefill else { return };
+        let reading = prefill.mul_f64(tokens as f64 / 1000.0);
+        self.first_token = Some(self.first_token().saturating_add(reading));
+    }
+
     /// Returns the time from the request to an answer in one piece.
     pub(super) fn generation(&self) -> Duration {
         let after_first = u32::try_from(self.texts().len().saturating_sub(1)).unwrap_or(u32::MAX);
@@ -117,7 +176,11 @@ impl Pace {
     }
 
     /// Returns the content, token by token.
-    pub(super) fn texts(&self) -> Vec<&'static str> {
+    pub(super) fn texts(&self) -> Vec<&str> {
+        if let Some(text) = &self.text {
+            let words: Vec<&str> = text.split_inclusive(' ').collect();
+            return words.into_iter().take(self.tokens.unwrap_or(MAX_TOKENS)).collect();
+        }
         let tokens = self.tokens.unwrap_or(DEFAULT_TOKENS);
         if tokens == 1 {
             return vec!["OK"];
@@ -131,6 +194,19 @@ fn pause(key: &str, text: &str) -> Result<Duration, String> {
         Ok(pause) if pause <= MAX_PAUSE => Ok(pause),
         Ok(_) => Err(format!("{key}: must be at most an hour")),
         Err(error) => Err(format!("{key}: {error}")),
+    }
+}
+
+/// A text that is said word by word. `count` and a number are the numbers up to that one.
+fn said(text: &str) -> Result<String, String> {
+    let numbers = text.strip_prefix("count ").and_then(|last| last.parse::<usize>().ok());
+    match numbers {
+        Some(last) => {
+            let numbers: Vec<String> = (1..=count(last)?).map(|number| number.to_string()).collect();
+            Ok(numbers.join(" "))
+        }
+        None if text.len() <= MAX_TOKENS => Ok(text.to_owned()),
+        None => Err(format!("text: has at most {MAX_TOKENS} bytes")),
     }
 }
 
@@ -165,6 +241,25 @@ mod tests {
         assert_eq!([said("0"), said("1"), said("2"), said("4")], ["", "OK", "OK", "OK OK OK"]);
         assert_eq!(Pace::default().texts(), ["O", "K"]);
         assert_eq!(pace(&[("tokens", "0"), ("token", "1h")]).generation(), Duration::ZERO);
+    }
+
+    #[test]
+    fn scripted_text_is_said_word_by_word() {
+        assert_eq!(pace(&[("text", "not at all")]).texts(), ["not ", "at ", "all"]);
+        assert_eq!(pace(&[("text", "count 3")]).texts().concat(), "1 2 3");
+        let mut obedient = Pace::default();
+        obedient.obey("Write the whole numbers from 1 to 12 in order.");
+        assert_eq!(obedient.texts().len(), 12);
+        let mut busy = pace(&[("tokens", "4")]);
+        busy.obey("Write the whole numbers from 1 to 12 in order.");
+        assert_eq!(busy.texts().len(), 4);
+    }
+
+    #[test]
+    fn prompt_takes_its_time_before_the_first_token() {
+        let mut reading = pace(&[("prefill", "100ms"), ("first_token", "50ms")]);
+        reading.read_prompt(2500);
+        assert_eq!(reading.first_token(), Duration::from_millis(300));
     }
 
     #[test]

@@ -12,6 +12,7 @@ use super::{
     exchange::Reply,
     fault::{Fault, Kind, Parameters},
     pace::{Pace, RawPace},
+    prompt_cache::PromptCache,
 };
 
 /// Rules for faults and paces. The default scenario has none.
@@ -46,6 +47,11 @@ use super::{
 ///     pace = { extra = "80ms" }     # the gateway's own share, before every answer
 ///     [[rule]]                      # how the models generate, whether streamed or in one piece
 ///     pace = { processing = "5ms", first_token = "50ms", token = "10ms", tokens = 8, usage = true }
+///     [[rule]]                      # another model answers, in words of its own
+///     model = "gpt-4o"
+///     pace = { answered_model = "gpt-4o-mini", text = "certainly not" }
+///     [[rule]]                      # a proxy collects the stream; prompts take time, unless the prompt cache has them
+///     pace = { buffer = 4096, prefill = "100ms" }
 ///     "#,
 /// );
 /// assert!(scenario.is_ok());
@@ -339,11 +345,18 @@ pub(super) struct Script {
     scenario: Scenario,
     began: Instant,
     calls: Vec<u64>,
+    /// The prompts so far.
+    pub(super) prompts: PromptCache,
 }
 
 impl Script {
     pub(super) fn begin(scenario: Scenario) -> Self {
-        Self { calls: vec![0; scenario.rules.len()], began: Instant::now(), scenario }
+        Self {
+            calls: vec![0; scenario.rules.len()],
+            began: Instant::now(),
+            prompts: PromptCache::default(),
+            scenario,
+        }
     }
 
     pub(super) fn scenario(&self) -> &Scenario {

@@ -6,6 +6,7 @@
 
 mod access;
 mod alerts;
+mod answers;
 mod attack;
 mod backoff;
 mod blackbox;

@@ -7,11 +7,11 @@ use serde_json::Value;
 
 use crate::harness::{
     daemon::{KEY, Place, records},
-    simulate::simulator,
+    simulate::{play, simulator},
 };
 
 /// Every member of a record in the contract, and the required ones.
-const MEMBERS: [&str; 30] = [
+const MEMBERS: [&str; 33] = [
     "clock",
     "failed_addresses",
     "time",
@@ -29,6 +29,9 @@ const MEMBERS: [&str; 30] = [
     "limited_by",
     "reported_processing_seconds",
     "model_shutdown",
+    "answered_model",
+    "model_match",
+    "cached_input_tokens",
     "error_code",
     "upstream",
     "request_id",
@@ -181,7 +184,7 @@ fn exit_status_is_the_worst_result() {
 fn models_are_ranked_by_what_was_measured() {
     // So different that the load of the machine cannot change the order.
     let simulator = simulator(
-        "[[rule]]\nprovider = \"groq\"\npace = { first_token = \"5ms\", token = \"10ms\", tokens = 3 }\n\
+        "[[rule]]\nprovider = \"groq\"\npace = { first_token = \"5ms\", token = \"2ms\", tokens = 100 }\n\
          [[rule]]\nprovider = \"openai\"\npace = { first_token = \"3s\" }\n\
          [[rule]]\nmodel = \"llama-3.1-8b-instant\"\nfault = \"unavailable\"",
     );
@@ -216,6 +219,14 @@ fn models_are_ranked_by_what_was_measured() {
         table.lines().skip(1).map(|line| line[column..column + "FIRST TOKEN".len()].trim()).collect();
     assert_eq!((cells[0], cells[2]), ("", ""), "{table}");
     assert!(cells[1].ends_with(" ms"), "{table}");
+
+    play(
+        &simulator,
+        "[[rule]]\nprovider = \"groq\"\npace = { token = \"2ms\", tokens = 9 }\n\
+         [[rule]]\nmodel = \"llama-3.1-8b-instant\"\nfault = \"unavailable\"",
+    );
+    let short = String::from_utf8(place.run("once", &[]).stdout).unwrap();
+    assert!(short.ends_with("use workload = \"speed\" in the probe.\n"), "{short}");
 
     let alone = place.run("once", &["fast"]);
     assert_eq!(String::from_utf8(alone.stdout).unwrap().lines().count(), 2, "a single model is not ranked");

@@ -87,6 +87,7 @@ impl<'a> Doctor<'a> {
             provider: Arc::clone(provider),
             task,
             model,
+            retires: None,
             interval: timeout,
             timeout,
             connection: Connection::Cold,

@@ -2,6 +2,7 @@
 //!
 //! The files correspond to those of `resolve`, which creates these types.
 
+mod answer;
 mod groups;
 mod probe;
 mod provider;
@@ -9,10 +10,11 @@ mod sections;
 
 pub(super) use self::provider::DNS_PORT;
 pub use self::{
+    answer::{ExpectedAnswer, ModelPattern},
     groups::{Comparison, Pool, PoolMember},
     probe::{
-        BYTES_PER_TOKEN, Chat, Connection, Expect, HttpRequest, MaxTokensParameter, Price, Probe, Recheck,
-        Stream, Task,
+        BYTES_PER_TOKEN, Chat, Connection, Expect, HttpRequest, MaxTokensParameter, PROMPT_NONCE, Price,
+        Probe, Recheck, Stream, Task,
     },
     provider::{Key, KeySource, Paths, Provider, StatusSource, dns_server_name},
     sections::{Budget, Config, Log, LogFormat, Rotation, Schedule, Server, ServerTls, Shard},

@@ -1,13 +1,17 @@
 //! `[[probe]]`, and the probes that `checks` of a provider generates.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use reqwest::{
     Method,
     header::{HeaderName, HeaderValue},
 };
 
-use super::{Comparison, Provider, StatusSource};
+use super::{Comparison, ExpectedAnswer, ModelPattern, Provider, StatusSource};
 use crate::outcome::{Check, Subject};
 
 /// A probe: its check, provider, model and timing.
@@ -21,6 +25,8 @@ pub struct Probe {
     pub task: Task,
     /// The model. Required for chat and stream, optional for models.
     pub model: Option<String>,
+    /// Date on which the model is announced to shut down, if configured.
+    pub retires: Option<SystemTime>,
     /// Interval of the schedule slots.
     pub interval: Duration,
     /// Timeout of the whole run, from DNS lookup to the last byte; at most the interval.
@@ -165,8 +171,11 @@ pub enum Task {
     Http(Box<HttpRequest>),
 }
 
+/// The first word of a long prompt that no prompt cache shall answer. Each run replaces its digits.
+pub const PROMPT_NONCE: &str = "run-0000000000000000";
+
 /// A short completion.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Default, PartialEq, Eq)]
 pub struct Chat {
     /// The only message of the request.
     pub prompt: String,
@@ -176,6 +185,10 @@ pub struct Chat {
     pub max_tokens_parameter: Option<MaxTokensParameter>,
     /// Price of the model's tokens, if known.
     pub price: Option<Price>,
+    /// What the answer's text must be.
+    pub expected_answer: ExpectedAnswer,
+    /// `expect.model`: what the name of the model that answers must be. `None` if any is accepted.
+    pub expected_model: Option<ModelPattern>,
 }
 
 impl Chat {
@@ -197,6 +210,9 @@ impl Chat {
 pub struct Price {
     /// Price of the prompt; finite, 0 or more.
     pub input_usd_per_mtok: f64,
+    /// Price of the part of the prompt that the provider's prompt cache served; finite, 0 or more.
+    /// `None` if it is the same.
+    pub cached_input_usd_per_mtok: Option<f64>,
     /// Price of the answer, reasoning included; finite, 0 or more.
     pub output_usd_per_mtok: f64,
 }
@@ -204,11 +220,15 @@ pub struct Price {
 impl Eq for Price {}
 
 impl Price {
-    /// Returns the price of these tokens, in US dollars.
-    pub fn cost(&self, input_tokens: u64, output_tokens: u64) -> f64 {
+    /// Returns the price of these tokens, in US dollars. `cached_tokens` is the part of the input
+    /// that a cache served.
+    pub fn cost(&self, input_tokens: u64, cached_tokens: u64, output_tokens: u64) -> f64 {
         const MILLION: f64 = 1e6;
-        let Self { input_usd_per_mtok, output_usd_per_mtok } = self;
-        (input_tokens as f64 * input_usd_per_mtok + output_tokens as f64 * output_usd_per_mtok) / MILLION
+        let &Self { input_usd_per_mtok, cached_input_usd_per_mtok, output_usd_per_mtok } = self;
+        let fresh = input_tokens.saturating_sub(cached_tokens) as f64 * input_usd_per_mtok;
+        let cached =
+            cached_tokens.min(input_tokens) as f64 * cached_input_usd_per_mtok.unwrap_or(input_usd_per_mtok);
+        (fresh + cached + output_tokens as f64 * output_usd_per_mtok) / MILLION
     }
 }
 

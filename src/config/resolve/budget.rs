@@ -54,8 +54,9 @@ pub(super) fn price(section: &mut Section<'_>) -> Option<Price> {
     }
     let input = table.amount("input_usd_per_mtok", &PRICES);
     let output = table.amount("output_usd_per_mtok", &PRICES);
+    let cached_input_usd_per_mtok = table.amount("cached_input_usd_per_mtok", &PRICES);
     table.finish();
-    Some(Price { input_usd_per_mtok: input?, output_usd_per_mtok: output? })
+    Some(Price { input_usd_per_mtok: input?, cached_input_usd_per_mtok, output_usd_per_mtok: output? })
 }
 
 /// Reports probes without a required price, and warns if the probes may exceed the budget.

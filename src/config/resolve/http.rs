@@ -366,7 +366,8 @@ fn expect(mut section: Section<'_>, method: &Method, report: &Report) -> Expect 
     expect
 }
 
-fn pattern(text: &str) -> Result<regex::bytes::Regex, String> {
+/// Reads a regular expression, bounded in its compiled size.
+pub(super) fn pattern(text: &str) -> Result<regex::bytes::Regex, String> {
     if text.len() > MAX_PATTERN_BYTES {
         return Err(format!("must have at most {MAX_PATTERN_BYTES} bytes"));
     }

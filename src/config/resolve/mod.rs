@@ -2,6 +2,7 @@
 //! constraints between sections.
 
 mod budget;
+mod completion;
 mod context;
 mod generated;
 mod groups;
@@ -18,7 +19,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use toml::de::DeTable;
 
-pub(super) use self::context::Context;
+pub(super) use self::{context::Context, provider::default_base_url};
 use self::{context::Placed, groups::Known, provider::Draft};
 use super::{
     environment::is_loopback,

@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, ops::RangeInclusive, sync::Arc, time::Duration}
 
 use super::{
     budget::price,
+    completion::{self, SPEED_INTERVAL, SPEED_TOKENS, Workload, question, workload},
     context::{Context, Defaults, Placed, Timing},
     generated::check_requirements,
     http::request,
@@ -13,7 +14,7 @@ use super::{
 };
 use crate::{
     config::{
-        duration, long_prompt,
+        duration,
         model::{Chat, Connection, HttpRequest, MaxTokensParameter, Probe, Provider, Stream, Task},
         problem::{not_one_of, shown},
         raw::Section,
@@ -25,9 +26,8 @@ use crate::{
 /// Maximum length of a probe's name in characters.
 const MAX_NAME_CHARS: usize = 64;
 
-/// Maximum sizes of a model's name and of a prompt, in bytes.
+/// Maximum size of a model's name, in bytes.
 const MAX_MODEL_BYTES: usize = 256;
-const MAX_PROMPT_BYTES: usize = 16 << 10;
 
 /// Maximum of `max_tokens`. Reasoning models need thousands of tokens before they answer.
 const MAX_TOKENS: u32 = 32_768;
@@ -43,14 +43,14 @@ const MIN_REASONING_TOKENS: u32 = 1024;
 const STALL_TIMEOUTS: RangeInclusive<Duration> = Duration::from_millis(10)..=Duration::from_secs(3_600);
 const DEFAULT_STALL_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// The default prompt: cheap, and answered by every model with visible text.
-const DEFAULT_PROMPT: &str = "Reply with the single word: ok";
-
 /// Keys that only some checks have.
-const OWN_KEYS: [(&str, &[Check]); 14] = [
+const OWN_KEYS: [(&str, &[Check]); 17] = [
     ("model", &[Check::Chat, Check::Stream, Check::Models]),
+    ("retires", &[Check::Chat, Check::Stream, Check::Models]),
+    ("workload", &[Check::Chat, Check::Stream]),
     ("prompt", &[Check::Chat, Check::Stream]),
     ("prompt_words", &[Check::Chat, Check::Stream]),
+    ("prompt_cache", &[Check::Chat, Check::Stream]),
     ("max_tokens", &[Check::Chat, Check::Stream]),
     ("max_tokens_parameter", &[Check::Chat, Check::Stream]),
     ("price", &[Check::Chat, Check::Stream]),
@@ -61,7 +61,7 @@ const OWN_KEYS: [(&str, &[Check]); 14] = [
     ("body", &[Check::Http]),
     ("headers", &[Check::Http]),
     ("send_key", &[Check::Http]),
-    ("expect", &[Check::Http]),
+    ("expect", &[Check::Chat, Check::Stream, Check::Http]),
 ];
 
 /// Reads the probe of a section. Returns `None` if a required part is missing, which is reported.
@@ -80,21 +80,24 @@ pub(super) fn written(
     let drafted = drafted(&mut section, providers);
     let provider = drafted.and_then(|draft| draft.provider.as_ref());
     let check = check(&mut section);
-    let timing = timing(&mut section, check, defaults);
+    let workload = workload(&mut section);
+    let timing = timing(&mut section, check, workload, defaults);
     if let (Some(check), Some(draft), Some(provider)) = (check, drafted, provider) {
         check_requirements(check, provider, draft.keyed || draft.keyless)
             .unwrap_or_else(|message| section.problem("check", message));
     }
     let model = check.and_then(|check| model(&mut section, check));
+    let retires = completion::retires(&mut section);
     let task = check.and_then(|check| {
-        let inputs =
-            TaskInputs { provider, model: model.as_deref(), timeout: timing.timeout.min(timing.interval) };
+        let timeout = timing.timeout.min(timing.interval);
+        let inputs = TaskInputs { provider, model: model.as_deref(), workload, timeout };
         task(&mut section, check, drafted, &inputs, context)
     });
     let options = RunOptions::from_section(&mut section, check, timing, context.report);
     section.mark_known(&OWN_KEYS.map(|(key, _)| key));
     section.finish();
-    Some(Placed { probe: options.apply_to(probe(name?, provider?, task?, model, timing)), place })
+    let probe = Probe { retires, ..probe(name?, provider?, task?, model, timing) };
+    Some(Placed { probe: options.apply_to(probe), place })
 }
 
 /// Returns a probe of these parts. The timeout is limited to the interval.
@@ -110,6 +113,7 @@ pub(super) fn probe(
         provider: Arc::clone(provider),
         task,
         model,
+        retires: None,
         interval: timing.interval,
         timeout: timing.timeout.min(timing.interval),
         connection: Connection::Cold,
@@ -170,8 +174,17 @@ fn listed(words: &[&str]) -> String {
     }
 }
 
-fn timing(section: &mut Section<'_>, check: Option<Check>, defaults: &Defaults) -> Timing {
-    let inherited = if check.is_some_and(Check::generates) { defaults.generation } else { defaults.plain };
+fn timing(
+    section: &mut Section<'_>,
+    check: Option<Check>,
+    workload: Workload,
+    defaults: &Defaults,
+) -> Timing {
+    let inherited = match (check.is_some_and(Check::generates), workload) {
+        (true, Workload::Reply) => defaults.generation,
+        (true, Workload::Speed) => Timing { interval: SPEED_INTERVAL, ..defaults.generation },
+        (false, _) => defaults.plain,
+    };
     let own = inherited.overridden_by(section);
     let valid = check.is_some() && section.has("timeout") && !section.is_bad("interval");
     if valid && !section.is_bad("timeout") && own.timeout > own.interval {
@@ -204,6 +217,7 @@ struct TaskInputs<'a> {
     /// The provider, or `None` if it is invalid.
     provider: Option<&'a Arc<Provider>>,
     model: Option<&'a str>,
+    workload: Workload,
     timeout: Duration,
 }
 
@@ -258,14 +272,7 @@ fn stream(section: &mut Section<'_>, inputs: &TaskInputs<'_>, context: &Context<
 }
 
 fn chat(section: &mut Section<'_>, inputs: &TaskInputs<'_>, context: &Context<'_>) -> Chat {
-    let prompt = section.text("prompt", |text| {
-        let fits = !text.trim().is_empty() && text.len() <= MAX_PROMPT_BYTES;
-        if fits { Ok(text.to_owned()) } else { Err(format!("must have 1 to {MAX_PROMPT_BYTES} bytes")) }
-    });
-    let words = section.number("prompt_words", &long_prompt::WORDS);
-    if section.has("prompt") && section.has("prompt_words") {
-        section.problem("prompt_words", "cannot be combined with prompt; remove one of them");
-    }
+    let question = question(section, inputs.workload);
     let parameters = [
         ("max_tokens", MaxTokensParameter::MaxTokens),
         ("max_completion_tokens", MaxTokensParameter::MaxCompletionTokens),
@@ -286,11 +293,25 @@ fn chat(section: &mut Section<'_>, inputs: &TaskInputs<'_>, context: &Context<'_
         );
         context.report.warning(&section.place_of("max_tokens"), message);
     }
+    if inputs.workload == Workload::Speed && max_tokens.is_some_and(|max_tokens| max_tokens < SPEED_TOKENS) {
+        let message = format!(
+            "may cut off the answer of workload = \"speed\"; leave it out, or allow {SPEED_TOKENS} or more"
+        );
+        context.report.warning(&section.place_of("max_tokens"), message);
+    }
+    let usual_tokens = match (inputs.workload, reasons) {
+        (Workload::Reply, false) => DEFAULT_TOKENS,
+        (Workload::Reply, true) => DEFAULT_REASONING_TOKENS,
+        (Workload::Speed, false) => SPEED_TOKENS,
+        (Workload::Speed, true) => DEFAULT_REASONING_TOKENS + SPEED_TOKENS,
+    };
     Chat {
-        prompt: words.map(long_prompt::prompt).or(prompt).unwrap_or_else(|| DEFAULT_PROMPT.to_owned()),
-        max_tokens: max_tokens.unwrap_or(if reasons { DEFAULT_REASONING_TOKENS } else { DEFAULT_TOKENS }),
+        prompt: question.prompt,
+        max_tokens: max_tokens.unwrap_or(usual_tokens),
         max_tokens_parameter: parameter,
         price: price(section),
+        expected_answer: question.answer,
+        expected_model: question.model,
     }
 }
 

@@ -166,7 +166,8 @@ fn api(name: &str, section: &mut Section<'_>) -> Option<Api> {
     own
 }
 
-fn default_base_url(api: Api) -> Url {
+/// Returns the base URL of the API itself.
+pub(in crate::config) fn default_base_url(api: Api) -> Url {
     let text = match api {
         Api::Langmart => "https://api.langmart.ai",
         Api::Openai => "https://api.openai.com/v1",

@@ -57,13 +57,14 @@ impl Dialect for Anthropic {
 
     fn piece<'a>(&self, event: &'a Value) -> Piece<'a> {
         let text = |pointer: &str| event.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
-        let tokens = |pointer: &str| event.pointer(pointer).and_then(gate::tokens);
         // Types that are not here say nothing about the answer: ping, and whatever is added to the API.
         match text("/type") {
             "message_start" => {
                 // Its output tokens are those of the beginning: nothing to go by if the end is missing.
-                let usage = Usage { input: tokens("/message/usage/input_tokens"), ..Usage::default() };
-                Piece { usage, ..Piece::default() }
+                Piece {
+                    usage: Usage { output: None, ..usage(event.pointer("/message/usage")) },
+                    ..Piece::default()
+                }
             }
             "content_block_start" => Piece { text: text("/content_block/text").into(), ..Piece::default() },
             "content_block_delta" => Piece {
@@ -74,11 +75,7 @@ impl Dialect for Anthropic {
             "message_delta" => Piece {
                 finish: event.pointer("/delta/stop_reason").and_then(Value::as_str).map(why_empty),
                 failed: is_failing_finish(text("/delta/stop_reason")),
-                usage: Usage {
-                    input: tokens("/usage/input_tokens"),
-                    output: tokens("/usage/output_tokens"),
-                    ..Usage::default()
-                },
+                usage: usage(event.get("usage")),
                 ..Piece::default()
             },
             "message_stop" => Piece { done: true, ..Piece::default() },
@@ -106,13 +103,18 @@ impl Dialect for Anthropic {
         } else {
             Content::Empty(why_empty(stop_reason))
         };
-        let usage = |name| answer.get("usage")?.get(name).and_then(gate::tokens);
         let length = |block: &Value, name| block.get(name).and_then(Value::as_str).map_or(0, str::len);
         Completion {
             content,
-            usage: Usage { input: usage("input_tokens"), output: usage("output_tokens"), ..Usage::default() },
+            usage: usage(answer.get("usage")),
             bytes: blocks.iter().map(|block| length(block, "text") + length(block, "thinking")).sum(),
+            text: blocks.iter().filter_map(|block| block.get("text")?.as_str()).map(str::to_owned).collect(),
         }
+    }
+
+    fn answered_model<'a>(&self, answer: &'a Value) -> Option<&'a str> {
+        // A stream names it once, in its message_start.
+        answer.get("message").unwrap_or(answer).get("model")?.as_str()
     }
 
     fn is_model(&self, listed: &str, model: &str) -> bool {
@@ -146,6 +148,19 @@ impl Dialect for Anthropic {
 
     fn request_id_headers(&self) -> &'static [&'static str] {
         &["request-id", "x-request-id"]
+    }
+}
+
+/// Returns the counts. Input tokens that a cache served or stored are counted apart, and are part of the input here.
+fn usage(usage: Option<&Value>) -> Usage {
+    let tokens = |name| usage?.get(name).and_then(gate::tokens);
+    let cached = tokens("cache_read_input_tokens");
+    let beside = cached.unwrap_or(0).saturating_add(tokens("cache_creation_input_tokens").unwrap_or(0));
+    Usage {
+        input: tokens("input_tokens").map(|input| input.saturating_add(beside)),
+        cached,
+        output: tokens("output_tokens"),
+        ..Usage::default()
     }
 }
 

@@ -104,7 +104,12 @@ impl Dialect for Google {
         let bytes =
             |candidate| [false, true].map(|thoughts| texts(candidate, thoughts).map(str::len).sum::<usize>());
         let bytes = candidate.map_or(0, |candidate| bytes(candidate).iter().sum());
-        Completion { content, usage: usage(answer), bytes }
+        let text = candidate.into_iter().flat_map(|candidate| texts(candidate, false)).map(str::to_owned);
+        Completion { content, usage: usage(answer), bytes, text: text.collect() }
+    }
+
+    fn answered_model<'a>(&self, answer: &'a Value) -> Option<&'a str> {
+        answer.get("modelVersion")?.as_str()
     }
 
     fn reason(&self, status: u16, error: &ErrorBody<'_>) -> Option<Reason> {
@@ -162,7 +167,13 @@ fn usage(answer: &Value) -> Usage {
     let (candidates, thoughts) = (tokens("candidatesTokenCount"), tokens("thoughtsTokenCount"));
     let output = (candidates.is_some() || thoughts.is_some())
         .then(|| candidates.unwrap_or(0).saturating_add(thoughts.unwrap_or(0)));
-    Usage { input: tokens("promptTokenCount"), output, reasoning: thoughts, processing: None }
+    Usage {
+        input: tokens("promptTokenCount"),
+        cached: tokens("cachedContentTokenCount"),
+        output,
+        reasoning: thoughts,
+        processing: None,
+    }
 }
 
 /// A model's name without the collection that lists put before it.

@@ -11,7 +11,7 @@ use std::{borrow::Cow, time::Duration};
 use reqwest::header::{HeaderMap, HeaderName};
 use serde_json::Value;
 
-use super::{body::ErrorBody, hints::Clocks};
+use super::{answer::AnswerText, body::ErrorBody, hints::Clocks};
 use crate::{
     config::{Chat, Provider, Stream},
     outcome::{Api, RateLimit, Reason},
@@ -92,6 +92,11 @@ pub(super) trait Dialect: Sync {
     /// What a completion holds.
     fn completion(&self, answer: &Value) -> Completion {
         openai::completion(answer)
+    }
+
+    /// Returns the model that a completion, or an event of a stream, names; before the gate.
+    fn answered_model<'a>(&self, answer: &'a Value) -> Option<&'a str> {
+        answer.get("model")?.as_str()
     }
 
     /// The status that the verdict goes by: the response's own, unless its body names one that says more.
@@ -185,6 +190,8 @@ pub(super) struct Completion {
     pub(super) usage: Usage,
     /// Bytes of the answer, reasoning included as far as it is shown: its tokens are estimated from them.
     pub(super) bytes: usize,
+    /// The visible text.
+    pub(super) text: AnswerText,
 }
 
 /// What a person would see of a completion.
@@ -238,7 +245,7 @@ impl Emptiness {
 impl Completion {
     /// Not a completion.
     fn missing() -> Self {
-        Self { content: Content::Missing, usage: Usage::default(), bytes: 0 }
+        Self { content: Content::Missing, usage: Usage::default(), bytes: 0, text: AnswerText::default() }
     }
 }
 
@@ -263,8 +270,10 @@ pub(super) struct Piece<'a> {
 /// Tokens as an event counts them: of the whole answer so far. `None`: it does not.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Usage {
-    /// Of the prompt.
+    /// Of the prompt, cached ones included.
     pub(super) input: Option<u64>,
+    /// Of the prompt, those that a prompt cache served.
+    pub(super) cached: Option<u64>,
     /// Of the answer, reasoning included.
     pub(super) output: Option<u64>,
     /// Of the reasoning.

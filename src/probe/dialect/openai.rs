@@ -101,7 +101,8 @@ pub(super) fn completion(answer: &Value) -> Completion {
     } else {
         Content::Empty(why_empty(finish))
     };
-    Completion { content, usage: usage(answer.get("usage")), bytes }
+    let text = std::iter::once(text.into_owned()).collect();
+    Completion { content, usage: usage(answer.get("usage")), bytes, text }
 }
 
 /// Why an answer that ended so has no content, if it has none. Gateways hand on the words of other APIs.
@@ -120,8 +121,18 @@ fn why_empty(finish_reason: &str) -> Emptiness {
 fn usage(usage: Option<&Value>) -> Usage {
     let tokens = |pointer| usage?.pointer(pointer).and_then(gate::tokens);
     let seconds = |name| usage?.get(name).and_then(Value::as_f64).and_then(gate::processing);
+    // OpenAI's name and those of its imitators; who sends several repeats itself.
+    let cached = [
+        "/prompt_tokens_details/cached_tokens",
+        "/input_tokens_details/cached_tokens",
+        "/prompt_cache_hit_tokens",
+        "/cache_read_input_tokens",
+        "/cached_tokens",
+        "/num_cached_tokens",
+    ];
     Usage {
         input: tokens("/prompt_tokens"),
+        cached: cached.into_iter().filter_map(tokens).max(),
         output: tokens("/completion_tokens"),
         reasoning: tokens("/completion_tokens_details/reasoning_tokens"),
         processing: seconds("total_time").map(|total| total + seconds("queue_time").unwrap_or_default()),

@@ -23,9 +23,9 @@ const HOUR: Duration = Duration::from_secs(3600);
 /// Returns a probe charged with 40 tokens or 400 millionths of a dollar: 8 tokens for the frame of the
 /// prompt, one for its text, 31 for the answer.
 fn chat_probe(name: &str, interval: Duration) -> Probe {
-    let price = Price { input_usd_per_mtok: 10.0, output_usd_per_mtok: 10.0 };
-    let chat =
-        Chat { prompt: "Hi".to_owned(), max_tokens: 31, max_tokens_parameter: None, price: Some(price) };
+    let price =
+        Price { input_usd_per_mtok: 10.0, cached_input_usd_per_mtok: None, output_usd_per_mtok: 10.0 };
+    let chat = Chat { prompt: "Hi".to_owned(), max_tokens: 31, price: Some(price), ..Chat::default() };
     Probe { task: Task::Chat(chat), ..probe(name, &provider("corp", "k"), interval) }
 }
 

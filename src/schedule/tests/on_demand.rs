@@ -147,7 +147,7 @@ async fn ask_before_a_slot(harness: &Harness, due: Duration) -> (Option<SkipCaus
 #[tokio::test(start_paused = true)]
 async fn request_before_slot_without_budget_is_answered() {
     let limits = config::Budget { daily_cost_usd: None, daily_tokens: Some(1) };
-    let chat = Chat { prompt: "Hi".to_owned(), max_tokens: 32, max_tokens_parameter: None, price: None };
+    let chat = Chat { prompt: "Hi".to_owned(), max_tokens: 32, ..Chat::default() };
     let probe = Probe { task: Task::Chat(chat), ..probe("p", &provider("corp", "k"), MINUTE) };
     let target = with(probe, good);
     let wall = std::time::UNIX_EPOCH + SECOND * 1_800_000_000;

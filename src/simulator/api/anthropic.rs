@@ -39,7 +39,7 @@ pub(super) fn check_chat<'a>(body: &Value) -> Result<(), Failure<'a>> {
 pub(super) fn success(endpoint: Endpoint, call: &Call<'_>) -> Value {
     match endpoint {
         Endpoint::Chat => json!({
-            "model": call.model(),
+            "model": call.answered_model(),
             "id": format!("msg_01Sim{}", request_number()),
             "type": "message",
             "role": "assistant",
@@ -54,8 +54,8 @@ pub(super) fn success(endpoint: Endpoint, call: &Call<'_>) -> Value {
 
 fn usage(call: &Call<'_>, output: usize) -> Value {
     json!({
-        "input_tokens": call.input_tokens(), "cache_creation_input_tokens": 0, "cache_read_input_tokens": 0,
-        "output_tokens": output, "service_tier": "standard",
+        "input_tokens": call.input_tokens() - call.cached_tokens, "cache_creation_input_tokens": 0,
+        "cache_read_input_tokens": call.cached_tokens, "output_tokens": output, "service_tier": "standard",
     })
 }
 
@@ -63,7 +63,7 @@ pub(super) fn events(call: &Call<'_>, outline: &Outline<'_>) -> Events {
     let thinks = thinks(call);
     let tells_usage = call.pace.usage.unwrap_or(true);
     let mut message = json!({
-        "model": call.model(), "id": format!("msg_01Sim{}", request_number()), "type": "message",
+        "model": call.answered_model(), "id": format!("msg_01Sim{}", request_number()), "type": "message",
         "role": "assistant", "content": [], "stop_reason": null, "stop_sequence": null,
     });
     let mut ending =

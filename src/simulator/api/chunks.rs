@@ -215,7 +215,7 @@ impl Chunks<'_> {
             Flavour::Langmart | Flavour::Deepseek | Flavour::Mistral => {}
         }
         let mut chunk = json!({
-            "id": self.id, "object": "chat.completion.chunk", "created": self.created, "model": self.call.model(),
+            "id": self.id, "object": "chat.completion.chunk", "created": self.created, "model": self.call.answered_model(),
             "choices": [choice],
         });
         match self.flavour {

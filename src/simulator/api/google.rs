@@ -55,7 +55,7 @@ fn response(call: &Call<'_>, id: &str, parts: &Value, finish: Option<Finish>) ->
             Finish::Length => "MAX_TOKENS",
         });
     }
-    json!({"candidates": [candidate], "modelVersion": call.model(), "responseId": id})
+    json!({"candidates": [candidate], "modelVersion": call.answered_model(), "responseId": id})
 }
 
 fn usage(call: &Call<'_>, output: usize, thoughts: usize) -> Value {
@@ -63,6 +63,9 @@ fn usage(call: &Call<'_>, output: usize, thoughts: usize) -> Value {
     let mut usage = json!({"promptTokenCount": input, "totalTokenCount": input + output + thoughts});
     if output > 0 {
         usage["candidatesTokenCount"] = json!(output);
+    }
+    if call.cached_tokens > 0 {
+        usage["cachedContentTokenCount"] = json!(call.cached_tokens);
     }
     if thoughts > 0 {
         usage["thoughtsTokenCount"] = json!(thoughts);

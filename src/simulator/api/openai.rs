@@ -51,7 +51,7 @@ pub(super) fn completion(call: &Call<'_>) -> Value {
         "id": format!("chatcmpl-sim{}", request_number()),
         "object": "chat.completion",
         "created": unix_seconds(),
-        "model": call.model(),
+        "model": call.answered_model(),
         "choices": [{"index": 0, "message": message, "logprobs": null, "finish_reason": "stop"}],
         "usage": usage(call, call.output_tokens(1)),
         "system_fingerprint": "fp_simulated",
@@ -65,7 +65,7 @@ pub(super) fn usage(call: &Call<'_>, output: usize) -> Value {
         json!({"prompt_tokens": input, "completion_tokens": output, "total_tokens": input + output});
     match call.provider {
         Provider::Openai => {
-            usage["prompt_tokens_details"] = json!({"cached_tokens": 0, "audio_tokens": 0});
+            usage["prompt_tokens_details"] = json!({"cached_tokens": call.cached_tokens, "audio_tokens": 0});
             usage["completion_tokens_details"] = json!({
                 "reasoning_tokens": 0, "audio_tokens": 0,
                 "accepted_prediction_tokens": 0, "rejected_prediction_tokens": 0,
@@ -86,6 +86,9 @@ pub(super) fn usage(call: &Call<'_>, output: usize) -> Value {
             usage["is_byok"] = json!(false);
         }
         _ => {}
+    }
+    if call.cached_tokens > 0 && call.provider != Provider::Openai {
+        usage["prompt_tokens_details"] = json!({"cached_tokens": call.cached_tokens});
     }
     usage
 }

@@ -27,6 +27,8 @@ pub(in crate::simulator) struct Call<'a> {
     /// What the scenario adds to the provider's models.
     pub(in crate::simulator) more_models: &'a [String],
     pub(in crate::simulator) pace: Pace,
+    /// Tokens of the prompt that the prompt cache has.
+    pub(in crate::simulator) cached_tokens: usize,
 }
 
 /// What a call is for.
@@ -75,7 +77,7 @@ impl<'a> Call<'a> {
         let body = Some(&request.body).filter(|_| is_json(request));
         let body = body.and_then(|body| serde_json::from_slice(body).ok());
         let key = key(provider, request);
-        Self { provider, path, request, key, body, more_models: &[], pace: Pace::default() }
+        Self { provider, path, request, key, body, more_models: &[], pace: Pace::default(), cached_tokens: 0 }
     }
 
     /// The model that the path (Google) or the body names.
@@ -84,6 +86,11 @@ impl<'a> Call<'a> {
             Provider::Google => google::model(self.path),
             _ => self.body.as_ref()?.get("model")?.as_str(),
         }
+    }
+
+    /// The model that the answer names.
+    pub(super) fn answered_model(&self) -> Option<&str> {
+        self.pace.answered_model.as_deref().or_else(|| self.model())
     }
 
     /// Whether a stream is asked for, by the path (Google) or the body.
@@ -96,7 +103,7 @@ impl<'a> Call<'a> {
 
     /// The tokens that an answer in one piece is said to have.
     pub(super) fn output_tokens(&self, habit: usize) -> usize {
-        self.pace.tokens().unwrap_or(habit)
+        if self.pace.has_text() { self.pace.texts().len() } else { self.pace.tokens().unwrap_or(habit) }
     }
 
     /// Every model that the service has, in the order of its list.
@@ -118,10 +125,18 @@ impl<'a> Call<'a> {
     }
 
     /// Tokens of the prompt, as a rule of thumb: four bytes make one.
-    pub(super) fn input_tokens(&self) -> usize {
-        let Some(body) = &self.body else { return 0 };
-        let prompt = if self.provider == Provider::Google { &body["contents"] } else { &body["messages"] };
-        5 + text_length(prompt).div_ceil(4)
+    pub(in crate::simulator) fn input_tokens(&self) -> usize {
+        self.messages().map_or(0, |messages| 5 + text_length(messages).div_ceil(4))
+    }
+
+    /// The prompt, with all that is around it.
+    pub(in crate::simulator) fn prompt(&self) -> Option<String> {
+        self.messages().map(Value::to_string)
+    }
+
+    fn messages(&self) -> Option<&Value> {
+        let body = self.body.as_ref()?;
+        Some(if self.provider == Provider::Google { &body["contents"] } else { &body["messages"] })
     }
 
     /// The provider behind a gateway: told by the fault, else by the model's first part, else `OpenAI`.

@@ -92,6 +92,9 @@ pub(super) fn stream(call: &Call<'_>, fault: Option<&Fault>) -> Reply {
     let framing = if google::is_array(call) { Framing::Array } else { Framing::ServerSentEvents };
     let mut body = Body { framing, pause: Duration::ZERO, chunks: Vec::new() };
     body.play(kind, events, comment(call.provider), &call.pace);
+    if let Some(bytes) = call.pace.buffer {
+        body.chunks = collected(body.chunks, bytes);
+    }
     let bytes = body.chunks.iter().map(|chunk| chunk.bytes.len()).sum();
     let mut reply = head(call.provider, framing);
     reply.delay = call.pace.processing();
@@ -99,6 +102,25 @@ pub(super) fn stream(call: &Call<'_>, fault: Option<&Fault>) -> Reply {
     reply.body = body.chunks;
     reply.streamed = true;
     reply
+}
+
+/// The chunks as a proxy passes them on that collects so many bytes (0: all of them) first.
+fn collected(chunks: Vec<Chunk>, bytes: usize) -> Vec<Chunk> {
+    let mut passed: Vec<Chunk> = Vec::new();
+    let mut held: Option<Chunk> = None;
+    for chunk in chunks {
+        let all = match held.take() {
+            None => chunk,
+            Some(held) => Chunk {
+                pause: held.pause + chunk.pause,
+                bytes: [&*held.bytes, &*chunk.bytes].concat().into(),
+                first_token: held.first_token || chunk.first_token,
+            },
+        };
+        if bytes > 0 && all.bytes.len() >= bytes { passed.push(all) } else { held = Some(all) }
+    }
+    passed.extend(held);
+    passed
 }
 
 /// How the answer ends; `None`: it is broken off.

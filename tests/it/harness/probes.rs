@@ -36,7 +36,7 @@ pub fn provider(api: Api, base_url: &str) -> Provider {
 
 /// Returns a probe of that check.
 pub fn probe(provider: Provider, check: Check) -> Probe {
-    let chat = Chat { prompt: "Say OK.".to_owned(), max_tokens: 32, max_tokens_parameter: None, price: None };
+    let chat = Chat { prompt: "Say OK.".to_owned(), max_tokens: 32, ..Chat::default() };
     let task = match check {
         Check::Network => Task::Network,
         Check::Health => Task::Health,
@@ -59,6 +59,7 @@ pub fn probe(provider: Provider, check: Check) -> Probe {
         name: format!("{}-{check}", provider.name),
         model: check.generates().then(|| "some-model".to_owned()),
         provider: Arc::new(provider),
+        retires: None,
         task,
         interval: Duration::from_secs(60),
         timeout: Duration::from_secs(10),
