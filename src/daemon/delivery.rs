@@ -257,7 +257,8 @@ fn log_change(probe: &Probe, before: Option<&Last>, outcome: &Outcome) {
     }
 }
 
-/// Logs when another model begins or ceases to answer, and when a stream begins or ceases to be held back.
+/// Logs when another model begins or ceases to answer, and when a stream begins or ceases to be
+/// held back.
 fn log_findings(probe: &Probe, before: Option<&Last>, outcome: &Outcome) {
     let Subject { probe, provider, check, model } = probe.subject();
     let Outcome { hint, answered_model: ref answered, model_match, buffered, .. } = *outcome;

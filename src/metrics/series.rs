@@ -116,9 +116,11 @@ pub struct Last {
     pub(super) retry_after: Option<f64>,
     pub(super) time_to_first_token: Option<Duration>,
     pub(super) streak: Streak,
-    /// Whether the requested model answered, by the last run that could decide; `None` before the first.
+    /// Whether the requested model answered, by the last run that could decide; `None` before the
+    /// first.
     pub model_match: Option<bool>,
-    /// Whether the stream was held back, by the last run that could decide; `None` before the first.
+    /// Whether the stream was held back, by the last run that could decide; `None` before the
+    /// first.
     pub buffered: Option<bool>,
 }
 

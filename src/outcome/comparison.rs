@@ -39,8 +39,8 @@ named! {
         ProviderFault = "provider_fault",
         /// The provider failed directly, but answers through the gateway.
         DirectFault = "direct_fault",
-        /// Any other result: at least one failure is due to the network, the caller or the prober, or
-        /// another model than the requested one answered.
+        /// Any other result: at least one failure is due to the network, the caller or the prober,
+        /// or another model than the requested one answered.
         Inconclusive = "inconclusive",
     }
 }

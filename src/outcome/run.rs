@@ -81,8 +81,8 @@ pub struct Outcome {
     pub time_per_output_token: Option<Duration>,
     /// Arrival of the content of a stream. `None` without content, and for other checks.
     pub stream: Option<Box<StreamShape>>,
-    /// Whether an intermediary held a complete stream back. `None` if that is undecided, as below 64
-    /// tokens.
+    /// Whether an intermediary held a complete stream back. `None` if that is undecided, as below
+    /// 64 tokens.
     pub buffered: Option<bool>,
     /// Input tokens, as reported by the service.
     pub input_tokens: Option<u64>,
@@ -110,8 +110,8 @@ pub struct Outcome {
     pub compared: Option<Box<Compared>>,
 }
 
-/// Output tokens from which on a speed can be measured, and a stream that was held back be told from one that was not:
-/// shorter answers arrive in a few pieces, whose distance is chance.
+/// Output tokens from which on a speed can be measured, and a stream that was held back be told
+/// from one that was not: shorter answers arrive in a few pieces, whose distance is chance.
 pub const MIN_SPEED_TOKENS: u64 = 64;
 
 /// Substitute for codes and names from the network that are not on the allowlist.

@@ -1,5 +1,5 @@
-//! A completion's answer against what the probe expects of it: the text, and the model that gave it. Of the text nothing is
-//! passed on.
+//! A completion's answer against what the probe expects of it: the text, and the model that gave
+//! it. Of the text nothing is passed on.
 
 use std::{borrow::Cow, fmt};
 
@@ -11,11 +11,12 @@ use crate::{
     outcome::Reason,
 };
 
-/// Bytes of an answer that are kept and compared. Answers to the built-in prompts have at most a thousand.
+/// Bytes of an answer that are kept and compared. Answers to the built-in prompts have at most a
+/// thousand.
 const MAX_ANSWER: usize = 64 * 1024;
 
-/// The size of a compiled `expect.answer_regex` times the bytes that it searches, since the search runs on the thread that
-/// times probes: some milliseconds.
+/// The size of a compiled `expect.answer_regex` times the bytes that it searches, since the search
+/// runs on the thread that times probes: some milliseconds.
 const MAX_ANSWER_SEARCH: usize = 1 << 27;
 
 /// Share of the numbers of `workload = "speed"` that may be missing at the end, as a divisor.
@@ -63,8 +64,8 @@ pub(super) struct Tokens {
 }
 
 impl Tokens {
-    /// Takes the answer's own counts, estimated where it has none and there is something to estimate them from. Returns
-    /// `None` if no such request can have taken so many.
+    /// Takes the answer's own counts, estimated where it has none and there is something to
+    /// estimate them from. Returns `None` if no such request can have taken so many.
     pub(super) fn new(chat: &Chat, completion: &Completion) -> Option<Self> {
         let Completion { usage, bytes, .. } = *completion;
         if !gate::is_plausible(chat, usage.input, usage.output) {
@@ -90,8 +91,8 @@ pub(super) struct Served {
 }
 
 impl Served {
-    /// Compares the name in a response with what the probe asks for. Names of deployments, at other hosts than the API's
-    /// own, are compared with `expect.model` alone.
+    /// Compares the name in a response with what the probe asks for. Names of deployments, at other
+    /// hosts than the API's own, are compared with `expect.model` alone.
     pub(super) fn new(probe: &Probe, named: Option<&str>) -> Self {
         let Some(named) = named.and_then(model_name::gated) else { return Self::default() };
         let matches = match (expected_model(probe), &probe.model) {
@@ -107,8 +108,8 @@ fn expected_model(probe: &Probe) -> Option<&ModelPattern> {
     probe.chat()?.expected_model.as_ref()
 }
 
-/// Returns the reason and, in our own words, what of the expectation a complete answer does not meet; `None` if it meets
-/// all.
+/// Returns the reason and, in our own words, what of the expectation a complete answer does not
+/// meet; `None` if it meets all.
 pub(super) fn unmet(
     probe: &Probe,
     text: &AnswerText,
@@ -158,8 +159,8 @@ fn without_thoughts(text: &str) -> &str {
     }
 }
 
-/// Returns whether a text has the word "ok" or "okay". Case, punctuation and formatting do not count, nor does which
-/// alphabet the letters are from, where they look the same.
+/// Returns whether a text has the word "ok" or "okay". Case, punctuation and formatting do not
+/// count, nor does which alphabet the letters are from, where they look the same.
 fn says_ok(text: &str) -> bool {
     let mut folded: Vec<char> = text.chars().filter(|c| !is_formatting(*c)).map(fold).collect();
     // "O.K." and "O. K." are the word, too.
@@ -181,12 +182,14 @@ fn says_ok(text: &str) -> bool {
     }) || text.contains('\u{1f197}')
 }
 
-/// Returns whether a character formats the text or is invisible: Markdown's marks, joiners, variation selectors.
+/// Returns whether a character formats the text or is invisible: Markdown's marks, joiners,
+/// variation selectors.
 fn is_formatting(c: char) -> bool {
     matches!(c, '*' | '_' | '~' | '`' | '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{2060}' | '\u{feff}' | '\u{fe00}'..='\u{fe0f}')
 }
 
-/// Lower case, with letters that look like those of "okay" as those: full width, Cyrillic, Greek, mathematical.
+/// Lower case, with letters that look like those of "okay" as those: full width, Cyrillic, Greek,
+/// mathematical.
 fn fold(c: char) -> char {
     let plain = match c {
         '\u{ff01}'..='\u{ff5e}' => char::from_u32(u32::from(c) - 0xfee0).unwrap_or(c),
@@ -206,13 +209,14 @@ fn fold(c: char) -> char {
     }
 }
 
-/// Returns whether a neighbour makes "ok" a part of a longer word. Languages that are written without spaces, or append
-/// their endings to foreign words, begin after Cyrillic.
+/// Returns whether a neighbour makes "ok" a part of a longer word. Languages that are written
+/// without spaces, or append their endings to foreign words, begin after Cyrillic.
 fn is_of_word(c: char) -> bool {
     c.is_alphanumeric() && c < '\u{530}'
 }
 
-/// Returns whether a text has the numbers from 1 on in their order, nearly up to the last, and little else.
+/// Returns whether a text has the numbers from 1 on in their order, nearly up to the last, and
+/// little else.
 fn counts_to(text: &str, last: u32) -> bool {
     let letters = text.chars().filter(|c| c.is_alphabetic()).count();
     let numbers = text.split(|c: char| !c.is_ascii_digit()).filter(|number| !number.is_empty());

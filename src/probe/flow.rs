@@ -1,4 +1,5 @@
-//! How the pieces of a stream arrived: one by one, as a model generates them, or held back and in bursts.
+//! How the pieces of a stream arrived: one by one, as a model generates them, or held back and in
+//! bursts.
 
 use std::time::{Duration, Instant};
 
@@ -14,14 +15,17 @@ const MAX_READS: usize = 8192;
 const TOGETHER: Duration = Duration::from_micros(200);
 const TOGETHER_SHARE: u32 = 20;
 
-/// Less time for each token than any model takes: the answer was complete before its first piece was sent.
+/// Less time for each token than any model takes: the answer was complete before its first piece
+/// was sent.
 const MIN_TOKEN_TIME: Duration = Duration::from_micros(200);
 
-/// Pieces from which on their distribution is judged. Services that send few large ones may send two at a time.
+/// Pieces from which on their distribution is judged. Services that send few large ones may send
+/// two at a time.
 const MIN_PIECES: usize = 16;
 
-/// Pieces of a burst that a full packet or buffer at least has, and the share of all pieces, in percent, that are in such
-/// bursts if the stream was held back. A machine that is busy for a moment makes a few of them.
+/// Pieces of a burst that a full packet or buffer at least has, and the share of all pieces, in
+/// percent, that are in such bursts if the stream was held back. A machine that is busy for a
+/// moment makes a few of them.
 const MIN_BURST_PIECES: usize = 3;
 const HELD_BACK_PERCENT: usize = 75;
 
@@ -77,7 +81,8 @@ impl Flow {
         })
     }
 
-    /// Returns whether an intermediary held a stream of so many visible tokens back; `None` if that cannot be decided.
+    /// Returns whether an intermediary held a stream of so many visible tokens back; `None` if that
+    /// cannot be decided.
     pub(super) fn is_buffered(&self, tokens: u64) -> Option<bool> {
         let taken = self.taken()?;
         let bursts = self.bursts();
@@ -121,7 +126,8 @@ impl Flow {
 mod tests {
     use super::*;
 
-    /// A stream of so many pieces, of which `burst` are sent at a time, after the time in which they were generated.
+    /// A stream of so many pieces, of which `burst` are sent at a time, after the time in which
+    /// they were generated.
     fn flow(pieces: u32, burst: u32, token: Duration) -> Flow {
         let begun = Instant::now();
         let mut flow = Flow::default();

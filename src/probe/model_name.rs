@@ -1,7 +1,8 @@
 //! Which model answered: the name in a response against the requested one.
 //!
-//! Services answer with a name of their own: the snapshot behind an alias, another prefix, another order. Both names are
-//! taken apart, and what the answer adds to them without naming another model is removed.
+//! Services answer with a name of their own: the snapshot behind an alias, another prefix, another
+//! order. Both names are taken apart, and what the answer adds to them without naming another model
+//! is removed.
 
 /// Bytes of a name; real ones have some forty.
 const MAX_NAME: usize = 128;
@@ -12,7 +13,8 @@ const OPEN_NAMES: &[&str] = &["auto", "default", "model", "none", "null", "route
 /// Words for the state of a release. An alias that ends in `-latest` may stand for a preview.
 const RELEASE_STATES: &[&str] = &["beta", "exp", "experimental", "preview", "rc"];
 
-/// Returns the name of a model as records may carry it; `None` if it has another form than names have.
+/// Returns the name of a model as records may carry it; `None` if it has another form than names
+/// have.
 pub(super) fn gated(name: &str) -> Option<&str> {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._:/@+-".contains(&byte);
     ((1..=MAX_NAME).contains(&name.len()) && name.bytes().all(plain)).then_some(name)
@@ -141,8 +143,8 @@ fn without_vendor(name: &str) -> &str {
     }
 }
 
-/// Removes what a gateway appends to choose among offers of a model: `:free`, `:nitro`, Bedrock's `-v1:0`. A size, as
-/// Ollama appends it, stays.
+/// Removes what a gateway appends to choose among offers of a model: `:free`, `:nitro`, Bedrock's
+/// `-v1:0`. A size, as Ollama appends it, stays.
 fn without_variant(name: &str) -> &str {
     match name.rsplit_once(':') {
         Some((bare, "0")) => match bare.rsplit_once("-v") {
@@ -158,7 +160,8 @@ fn without_variant(name: &str) -> &str {
     }
 }
 
-/// Splits a word from the number that follows it, so that `llama3` is `llama-3`. A revision stays whole.
+/// Splits a word from the number that follows it, so that `llama3` is `llama-3`. A revision stays
+/// whole.
 fn split(part: &str) -> Vec<String> {
     let letters = part.bytes().take_while(u8::is_ascii_alphabetic).count();
     let (word, rest) = part.split_at(letters);
@@ -174,7 +177,8 @@ fn take(parts: &mut Vec<String>, count: fn(&[String]) -> usize) -> Option<String
     (taken > 0 && taken < parts.len()).then(|| parts.split_off(parts.len() - taken).concat())
 }
 
-/// Returns how many parts at the end are a date: `2024-07-18`, `20250929`, `250115`, `0613`, `2407`, `05-20`, `09-2025`.
+/// Returns how many parts at the end are a date: `2024-07-18`, `20250929`, `250115`, `0613`,
+/// `2407`, `05-20`, `09-2025`.
 fn date_parts(parts: &[String]) -> usize {
     let digits = |part: &str, length: usize| part.len() == length && is_number(part);
     let within = |part: &str, range: std::ops::RangeInclusive<u32>| {

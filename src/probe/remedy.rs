@@ -2,7 +2,8 @@
 
 use crate::outcome::{Api, Check, Clue, Fault, LimitedBy, Outcome, Reason};
 
-/// Returns the general hint for an outcome, where its cause has none of its own; empty on a success without a finding.
+/// Returns the general hint for an outcome, where its cause has none of its own; empty on a success
+/// without a finding.
 pub(super) fn remedy(api: Api, check: Check, outcome: &Outcome) -> &'static str {
     if check == Check::Status {
         return status_page(outcome.reason);

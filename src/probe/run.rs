@@ -337,7 +337,8 @@ fn head_facts(outcome: &mut Outcome, response: &Response, arrived: SystemTime) -
     clocks
 }
 
-/// Adds the shutdown of the model as the operator knows it, and names it as the cause where the model is gone.
+/// Adds the shutdown of the model as the operator knows it, and names it as the cause where the
+/// model is gone.
 fn apply_retirement(probe: &Probe, outcome: &mut Outcome) {
     outcome.model_shutdown = outcome.model_shutdown.or(probe.retires);
     let has_passed = outcome.model_shutdown.is_some_and(|shutdown| shutdown <= outcome.time);

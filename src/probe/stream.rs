@@ -259,7 +259,8 @@ impl Listener {
         }
     }
 
-    /// Returns the time between the visible tokens, on average. Pieces that all came at once say nothing about it.
+    /// Returns the time between the visible tokens, on average. Pieces that all came at once say
+    /// nothing about it.
     fn time_per_token(&self) -> Option<Duration> {
         let taken = self.heard.text.taken().filter(|taken| !taken.is_zero())?;
         let gaps = u32::try_from(self.visible_tokens().checked_sub(1)?).ok()?;

@@ -30,10 +30,11 @@ pub(super) struct Pace {
     pub(super) answered_model: Option<String>,
     /// What the model says; `None`: OK, as often as there are tokens.
     text: Option<String>,
-    /// Bytes of a stream that a proxy collects before it passes them on; 0: all of it. `None`: each at once.
+    /// Bytes of a stream that a proxy collects before it passes them on; 0: all of it. `None`: each
+    /// at once.
     pub(super) buffer: Option<usize>,
-    /// For each thousand tokens of the prompt that the prompt cache does not have, before the first token. `None`: prompts
-    /// take no time, and there is no cache.
+    /// For each thousand tokens of the prompt that the prompt cache does not have, before the first
+    /// token. `None`: prompts take no time, and there is no cache.
     pub(super) prefill: Option<Duration>,
 }
 
@@ -152,7 +153,8 @@ impl Pace {
         self.text.is_some()
     }
 
-    /// Has the model do what the prompt asks for, where nothing else is scripted: count to a number.
+    /// Has the model do what the prompt asks for, where nothing else is scripted: count to a
+    /// number.
     pub(super) fn obey(&mut self, prompt: &str) {
         let asked = prompt.split_once("numbers from 1 to ").map(|(_, rest)| rest);
         let last = asked.and_then(|rest| rest.split(|c: char| !c.is_ascii_digit()).next());

@@ -1,4 +1,5 @@
-//! A prompt cache as providers have it: what a prompt has in common with an earlier one, from its beginning, costs no time.
+//! A prompt cache as providers have it: what a prompt has in common with an earlier one, from its
+//! beginning, costs no time.
 
 use std::collections::VecDeque;
 

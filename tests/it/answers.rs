@@ -1,4 +1,5 @@
-//! Successes that are none: another model answers, the answer is wrong, the stream is held back, a cache flatters.
+//! Successes that are none: another model answers, the answer is wrong, the stream is held back, a
+//! cache flatters.
 
 use std::{
     collections::BTreeMap,
@@ -27,7 +28,8 @@ use crate::harness::{
 /// What no output may show of an answer.
 const CANARY: &str = "zxqv";
 
-/// An API, the simulated service, a model of it, and the host at which the names of its models are compared.
+/// An API, the simulated service, a model of it, and the host at which the names of its models are
+/// compared.
 type Service = (Api, Provider, &'static str, &'static str);
 
 const SERVICES: [Service; 6] = [
@@ -332,7 +334,8 @@ fn nginx_is_seen_to_buffer_or_not() {
     settings.extend(
         ["1k", "2k", "4k", "8k", "16k", "32k", "64k", "256k"].map(|size| (buffered("1.0", size), true)),
     );
-    // The chunks of an upstream that speaks HTTP/1.1 are passed on as they come, whatever the buffers are.
+    // The chunks of an upstream that speaks HTTP/1.1 are passed on as they come, whatever the
+    // buffers are.
     settings.extend(["2k", "256k"].map(|size| (buffered("1.1", size), false)));
     for (settings, expected) in settings {
         let nginx = Nginx::start(&simulator, &settings);

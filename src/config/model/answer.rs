@@ -29,7 +29,8 @@ impl PartialEq for ExpectedAnswer {
 
 impl Eq for ExpectedAnswer {}
 
-/// A pattern of model names, in which `*` stands for any text and `?` for any character. Case does not matter.
+/// A pattern of model names, in which `*` stands for any text and `?` for any character. Case does
+/// not matter.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ModelPattern(String);
 
@@ -52,7 +53,8 @@ impl ModelPattern {
     }
 }
 
-/// Matches in one pass: a star that does not fit takes one more byte, and only the last star is reconsidered.
+/// Matches in one pass: a star that does not fit takes one more byte, and only the last star is
+/// reconsidered.
 fn is_match(pattern: &[u8], text: &[u8]) -> bool {
     let (mut at, mut seen) = (0, 0);
     let mut star: Option<(usize, usize)> = None;

@@ -56,7 +56,8 @@ impl Provider {
         self.base_url.host_str().expect("a base_url without a host is refused at load")
     }
 
-    /// Returns whether the base URL is on the API's own host, and not on that of an imitator or a deployment.
+    /// Returns whether the base URL is on the API's own host, and not on that of an imitator or a
+    /// deployment.
     pub fn is_on_own_host(&self) -> bool {
         default_base_url(self.api).host() == self.base_url.host()
     }

@@ -12,10 +12,12 @@ use crate::config::{
     raw::Section,
 };
 
-/// What is asked where the operator does not say it: cheap, and answered by every model with visible text.
+/// What is asked where the operator does not say it: cheap, and answered by every model with
+/// visible text.
 const PROMPT: &str = "Reply with the single word: ok";
 
-/// What `workload = "speed"` asks for: 200 tokens or more in every tokenizer, some 400 in most, 700 at most.
+/// What `workload = "speed"` asks for: 200 tokens or more in every tokenizer, some 400 in most, 700
+/// at most.
 const SPEED_PROMPT: &str =
     "Write the whole numbers from 1 to 200 in order, separated by single spaces. Write nothing else.";
 const SPEED_LAST_NUMBER: u32 = 200;

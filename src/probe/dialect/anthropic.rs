@@ -151,7 +151,8 @@ impl Dialect for Anthropic {
     }
 }
 
-/// Returns the counts. Input tokens that a cache served or stored are counted apart, and are part of the input here.
+/// Returns the counts. Input tokens that a cache served or stored are counted apart, and are part
+/// of the input here.
 fn usage(usage: Option<&Value>) -> Usage {
     let tokens = |name| usage?.get(name).and_then(gate::tokens);
     let cached = tokens("cache_read_input_tokens");
