@@ -280,8 +280,8 @@ mod tests {
         assert!(out.lines().any(|line| line.starts_with("total") && line.ends_with(" -")), "{out}");
         assert_eq!(
             err,
-            "warning: config.toml:16: budget.daily_tokens: the chat and stream probes may take up to 1008 tokens a \
-             day, more than 1000; when they are spent the probes stop for the rest of the UTC day\n"
+            "warning: config.toml:16: budget.daily_tokens: the chat and stream probes may consume up to 1008 tokens \
+             per day, more than 1000; when the budget is used up, they pause for the rest of the UTC day\n"
         );
     }
 
@@ -300,8 +300,8 @@ mod tests {
         assert_eq!(status, EXIT_OK);
         assert_eq!(
             err,
-            "warning: config.toml:3: provider.langmart.api_key: credential langmart exists only inside the systemd \
-             unit: CREDENTIALS_DIRECTORY is not set\n\
+            "warning: config.toml:3: provider.langmart.api_key: credential langmart is available only inside the \
+             systemd unit: CREDENTIALS_DIRECTORY is not set\n\
              warning: config.toml:6: provider.openai.api_key: environment variable OPENAI_API_KEY is not set; export it, or use a key file\n\
              To check with the credentials, as root, with the paths of the unit's LoadCredential=:\n  \
              systemd-run --pipe --wait --collect --quiet --property=LoadCredential=langmart:/etc/credstore/langmart \

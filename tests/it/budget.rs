@@ -82,13 +82,13 @@ fn exhausted_budget_survives_a_restart_until_next_day() {
     assert!((midnight()..midnight() + 1.0).contains(&next), "{next}");
     let date = Timestamp::from_second(midnight() as i64).unwrap().to_string();
     let page = daemon.get("/").body;
-    assert!(page.contains(&format!("chat and stream go on at <time datetime=\"{date}\">")), "{page}");
+    assert!(page.contains(&format!("chat and stream resume at <time datetime=\"{date}\">")), "{page}");
     let auth = daemon.runs("openai-auth");
     daemon.scrape_until("checks without generation to continue", |_| daemon.runs("openai-auth") > auth + 2.0);
     // A run by hand is not limited, and reports that.
     let once = place.run("once", &["--json", "spender"]);
     assert!(once.status.success());
-    assert!(String::from_utf8_lossy(&once.stderr).contains("outside the budget"), "{once:?}");
+    assert!(String::from_utf8_lossy(&once.stderr).contains("do not count towards the budget"), "{once:?}");
     let log = daemon.stop();
     assert_eq!(log.matches("Budget reached").count(), 1, "{log}");
     assert!(log.contains(&format!("resumes={date}")), "{log}");

@@ -1000,6 +1000,6 @@ fn compared_probes_keep_or_close_their_connections_alike() {
     let problems = read(&file("warm", "cold")).unwrap_err().to_string();
     assert_eq!(
         problems,
-        "config.toml:20: comparison[1] \"c\": direct: must have the connection of \"langmart-a\": warm, not cold"
+        "config.toml:20: comparison[1] \"c\": direct: must have the same connection as \"langmart-a\": warm, not cold"
     );
 }
