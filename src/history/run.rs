@@ -13,6 +13,7 @@ type Micros = u32;
 
 /// A finished run.
 #[derive(Clone, Debug, PartialEq)]
+#[expect(clippy::struct_excessive_bools, reason = "independent facts, in a byte each")]
 pub struct Run {
     /// Start of the run.
     pub time: SystemTime,

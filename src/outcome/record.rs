@@ -61,16 +61,16 @@ impl Serialize for Record<'_> {
             clock,
             network,
             clock_offset,
-            time_to_first_token,
-            time_to_first_reasoning,
-            time_per_output_token,
-            stream,
-            buffered,
-            input_tokens,
-            cached_input_tokens,
-            output_tokens,
-            tokens_estimated,
-            estimated_cost_usd,
+            time_to_first_token: _,
+            time_to_first_reasoning: _,
+            time_per_output_token: _,
+            stream: _,
+            buffered: _,
+            input_tokens: _,
+            cached_input_tokens: _,
+            output_tokens: _,
+            tokens_estimated: _,
+            estimated_cost_usd: _,
             status_page,
             balance,
             recheck,
@@ -110,19 +110,7 @@ impl Serialize for Record<'_> {
         optional(&mut map, "failed_addresses", (!failed_addresses.is_empty()).then_some(failed_addresses))?;
         optional(&mut map, "clock", clock.as_ref())?;
         optional(&mut map, "clock_offset_seconds", clock_offset.as_ref())?;
-        let first_token = time_to_first_token.map(seconds);
-        optional(&mut map, "time_to_first_token_seconds", first_token.as_ref())?;
-        let first_reasoning = time_to_first_reasoning.map(seconds);
-        optional(&mut map, "time_to_first_reasoning_seconds", first_reasoning.as_ref())?;
-        let per_token = time_per_output_token.map(seconds);
-        optional(&mut map, "time_per_output_token_seconds", per_token.as_ref())?;
-        optional(&mut map, "stream", stream.as_ref())?;
-        optional(&mut map, "buffered", buffered.as_ref())?;
-        optional(&mut map, "input_tokens", input_tokens.as_ref())?;
-        optional(&mut map, "cached_input_tokens", cached_input_tokens.as_ref())?;
-        optional(&mut map, "output_tokens", output_tokens.as_ref())?;
-        optional(&mut map, "tokens_estimated", tokens_estimated.then_some(&true))?;
-        optional(&mut map, "estimated_cost_usd", estimated_cost_usd.as_ref())?;
+        generation(&mut map, self.outcome)?;
         let reported = reported_processing.map(seconds);
         optional(&mut map, "reported_processing_seconds", reported.as_ref())?;
         optional(&mut map, "model_shutdown", model_shutdown.map(date).as_ref())?;
@@ -138,6 +126,23 @@ impl Serialize for Record<'_> {
         }
         map.end()
     }
+}
+
+/// Writes what was measured of a generated answer. [`Record`] does not take these members apart.
+fn generation<M: SerializeMap>(map: &mut M, outcome: &Outcome) -> Result<(), M::Error> {
+    let first_token = outcome.time_to_first_token.map(seconds);
+    optional(map, "time_to_first_token_seconds", first_token.as_ref())?;
+    let first_reasoning = outcome.time_to_first_reasoning.map(seconds);
+    optional(map, "time_to_first_reasoning_seconds", first_reasoning.as_ref())?;
+    let per_token = outcome.time_per_output_token.map(seconds);
+    optional(map, "time_per_output_token_seconds", per_token.as_ref())?;
+    optional(map, "stream", outcome.stream.as_ref())?;
+    optional(map, "buffered", outcome.buffered.as_ref())?;
+    optional(map, "input_tokens", outcome.input_tokens.as_ref())?;
+    optional(map, "cached_input_tokens", outcome.cached_input_tokens.as_ref())?;
+    optional(map, "output_tokens", outcome.output_tokens.as_ref())?;
+    optional(map, "tokens_estimated", outcome.tokens_estimated.then_some(&true))?;
+    optional(map, "estimated_cost_usd", outcome.estimated_cost_usd.as_ref())
 }
 
 /// Writes a member that has a value.

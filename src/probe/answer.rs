@@ -19,6 +19,9 @@ const MAX_ANSWER: usize = 64 * 1024;
 /// runs on the thread that times probes: some milliseconds.
 const MAX_ANSWER_SEARCH: usize = 1 << 27;
 
+/// Bytes of an answer in which "ok" is looked for, since each "o.k" moves the rest of the text.
+const MAX_OK_SEARCH: usize = 8 * 1024;
+
 /// Share of the numbers of `workload = "speed"` that may be missing at the end, as a divisor.
 const MISSING_SHARE: u32 = 10;
 
@@ -162,6 +165,8 @@ fn without_thoughts(text: &str) -> &str {
 /// Returns whether a text has the word "ok" or "okay". Case, punctuation and formatting do not
 /// count, nor does which alphabet the letters are from, where they look the same.
 fn says_ok(text: &str) -> bool {
+    let end = (0..=MAX_OK_SEARCH.min(text.len())).rev().find(|end| text.is_char_boundary(*end));
+    let text = &text[..end.unwrap_or(0)];
     let mut folded: Vec<char> = text.chars().filter(|c| !is_formatting(*c)).map(fold).collect();
     // "O.K." and "O. K." are the word, too.
     for at in (1..folded.len()).rev() {

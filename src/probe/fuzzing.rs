@@ -106,7 +106,7 @@ pub fn usage(probe: &Probe, bytes: &[u8]) {
     assert!(gate::is_plausible(chat, tokens.input, tokens.output), "{tokens:?} of {body}");
 
     let (prompt, max_tokens) = (chat.prompt.clone(), chat.max_tokens);
-    let streamed = Chat { prompt, max_tokens, max_tokens_parameter: None, price: chat.price };
+    let streamed = Chat { prompt, max_tokens, price: chat.price, ..Chat::default() };
     let task = Stream { chat: streamed, stall_timeout: Duration::from_secs(1), include_usage: true };
     let mut listener = Listener::new(probe.provider.api, &task);
     let now = Instant::now();
@@ -117,7 +117,9 @@ pub fn usage(probe: &Probe, bytes: &[u8]) {
     listener.measure(&mut outcome, Some(now));
     let (input, output) = (outcome.input_tokens, outcome.output_tokens);
     assert!(gate::is_plausible(chat, input, output), "{input:?} and {output:?} of {body}");
-    let cost = chat.price.map_or(0.0, |price| price.cost(input.unwrap_or(0), output.unwrap_or(0)));
+    let cached = outcome.cached_input_tokens.unwrap_or(0);
+    assert!(cached <= input.unwrap_or(0), "{cached} of {input:?} in {body}");
+    let cost = chat.price.map_or(0.0, |price| price.cost(input.unwrap_or(0), cached, output.unwrap_or(0)));
     assert!(cost.is_finite() && cost >= 0.0, "{cost} of {body}");
 }
 
