@@ -225,7 +225,7 @@ fn service_information(kept: &Snapshot, now: SystemTime) -> Markup {
     }
 }
 
-/// What the last completion shows beside its verdict: the model, the stream, the cache.
+/// Shows the facts of the last completion: the model, the stream, and the prompt cache.
 fn answered(outcome: &Outcome) -> Markup {
     html! {
         @if let Some(model) = &outcome.answered_model {

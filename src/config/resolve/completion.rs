@@ -12,34 +12,33 @@ use crate::config::{
     raw::Section,
 };
 
-/// What is asked where the operator does not say it: cheap, and answered by every model with
-/// visible text.
+/// The default prompt: cheap, and answered by every model with visible text.
 const PROMPT: &str = "Reply with the single word: ok";
 
-/// What `workload = "speed"` asks for: 200 tokens or more in every tokenizer, some 400 in most, 700
-/// at most.
+/// The prompt of `workload = "speed"`. The answer has at least 200 tokens in every tokenizer, some
+/// 400 in most, and at most 700.
 const SPEED_PROMPT: &str =
     "Write the whole numbers from 1 to 200 in order, separated by single spaces. Write nothing else.";
 const SPEED_LAST_NUMBER: u32 = 200;
 
-/// Tokens that the answer to it may have.
+/// Default of `max_tokens` for `workload = "speed"`.
 pub(super) const SPEED_TOKENS: u32 = 1024;
 
-/// How often it is asked where the operator does not say it.
+/// Default interval of `workload = "speed"`.
 pub(super) const SPEED_INTERVAL: Duration = Duration::from_secs(3600);
 
 const MAX_PROMPT_BYTES: usize = 16 << 10;
 const MAX_PATTERN_BYTES: usize = 256;
 
-/// Words from which on a prompt is long: the shortest prefix that services cache has about as many.
+/// Number of words from which a prompt is long: about the shortest prefix that services cache.
 const LONG_PROMPT_WORDS: usize = 50;
 
-/// What a probe asks a model to do.
+/// The task that a probe gives to a model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Workload {
-    /// Say one word.
+    /// Reply with one word.
     Reply,
-    /// Say enough to measure its speed.
+    /// Write enough text to measure the output speed.
     Speed,
 }
 
@@ -49,7 +48,7 @@ pub(super) fn workload(section: &mut Section<'_>) -> Workload {
     section.text("workload", |text| choice(text, &choices)).unwrap_or(Workload::Reply)
 }
 
-/// A prompt, and what its answer must be.
+/// A prompt with the expectation of its answer.
 pub(super) struct Question {
     pub(super) prompt: String,
     pub(super) answer: ExpectedAnswer,
