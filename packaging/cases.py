@@ -163,7 +163,7 @@ class Series:
         def failures(pair: tuple[str, str]) -> Callable[[Any], Value]:
             return lambda row: row[1][pair]
 
-        def in_a_row(pair: tuple[str, str]) -> Callable[[Any], Value]:
+        def consecutive(pair: tuple[str, str]) -> Callable[[Any], Value]:
             return lambda row: row[3] if row[2] and row[2][:2] == pair else None
 
         def last_fault(fault: str) -> Callable[[Any], Value]:
@@ -179,8 +179,8 @@ class Series:
                 fault=pair[1],
             )
             put(
-                "langmart_probe_failed_runs_in_a_row",
-                in_a_row(pair),
+                "langmart_probe_consecutive_failures",
+                consecutive(pair),
                 reason=pair[0],
                 fault=pair[1],
             )
@@ -190,7 +190,7 @@ class Series:
                 last_fault(fault),
                 fault=fault,
             )
-        put("langmart_probe_down_runs_in_a_row", lambda row: row[4] if row[2] else None)
+        put("langmart_probe_consecutive_down_runs", lambda row: row[4] if row[2] else None)
         put("langmart_probe_last_run_timestamp_seconds", lambda row: row[2][2] if row[2] else None)
         put("langmart_probe_interval_seconds", lambda row: every * 60)
         return self
@@ -908,7 +908,7 @@ def pooled(*members: str, every: int = 1, waits: dict[int, int] | None = None) -
             row.append(failed)
             until.append(asked)
         series.probe(runs, every=every, name=name).add(
-            "langmart_pool_member_failed_runs_in_a_row", row, pool="chat", probe=name
+            "langmart_pool_member_consecutive_failures", row, pool="chat", probe=name
         )
         series.add(
             "langmart_probe_backoff_until_timestamp_seconds",

@@ -425,7 +425,7 @@ def overview() -> Json:
             panel(
                 "timeseries",
                 "Pools",
-                "Available share of each pool, by weight; langmart_pool_member_failed_runs_in_a_row"
+                "Available share of each pool, by weight; langmart_pool_member_consecutive_failures"
                 " identifies failing members.",
                 [target(f"langmart_pool_available_ratio{{{PROBER}}}", "{{pool}} {{instance}}")],
                 12,
@@ -491,7 +491,7 @@ def drill_down() -> Json:
                 "Up to the last run, by reason.",
                 [
                     target(
-                        f"max by (probe, reason) (langmart_probe_failed_runs_in_a_row{{{PROBE}}})",
+                        f"max by (probe, reason) (langmart_probe_consecutive_failures{{{PROBE}}})",
                         "{{probe}}: {{reason}}",
                     )
                 ],

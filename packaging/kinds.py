@@ -91,7 +91,7 @@ def pooled(*fail: int) -> Story:
         for number, fails in enumerate(fail):
             member = {**PROBE, "probe": f"m{number}", "instance": instance}
             series.add(
-                "langmart_pool_member_failed_runs_in_a_row",
+                "langmart_pool_member_consecutive_failures",
                 counted(bad and bool(fails)),
                 instance=instance,
                 pool="chat",
@@ -553,9 +553,9 @@ def reset(series: Series) -> Series:
 def restarted(series: Series) -> Series:
     """Misses a scrape and resets every counter."""
     for selector, values in series.series.items():
-        if counts(selector) or "_in_a_row" in selector:
+        if counts(selector) or "_consecutive_" in selector:
             values[BREAK:] = lowered(values[BREAK:], values[BREAK])
-            if "_in_a_row" in selector:
+            if "_consecutive_" in selector:
                 values[BREAK:] = [
                     max(value, 0) if isinstance(value, (int, float)) else value
                     for value in values[BREAK:]

@@ -57,15 +57,15 @@ pub(super) const FAMILIES: &[Family] = &[
     ),
     family(
         Kind::Gauge,
-        "langmart_probe_down_runs_in_a_row",
+        "langmart_probe_consecutive_down_runs",
         "Runs up to the last that failed with fault gateway, provider or network, 0 where the last did not. Absent before the first run.",
         |series, page| known(series, page, series.last().map(|last| last.streak.down as f64)),
     ),
     family(
         Kind::Gauge,
-        "langmart_probe_failed_runs_in_a_row",
+        "langmart_probe_consecutive_failures",
         "Runs up to the last that failed for its reason and with its fault. Absent after a success.",
-        failed_runs_in_a_row,
+        consecutive_failures,
     ),
     family(
         Kind::Counter,
@@ -470,7 +470,7 @@ fn failures(series: &Series, page: &mut Page) {
     }
 }
 
-fn failed_runs_in_a_row(series: &Series, page: &mut Page) {
+fn consecutive_failures(series: &Series, page: &mut Page) {
     if let Some(last) = series.last().filter(|last| last.streak.same > 0) {
         let labels = [("reason", last.reason.name()), ("fault", last.fault.name())];
         page.labelled(&series.labels, &labels, last.streak.same as f64);

@@ -70,7 +70,7 @@ pub(super) fn write(pools: &[Pool], series: &BTreeMap<String, Arc<Series>>, page
         }
     }
     page.family(Header {
-        name: "langmart_pool_member_failed_runs_in_a_row",
+        name: "langmart_pool_member_consecutive_failures",
         kind: Kind::Gauge,
         help: "Consecutive failed runs of the member, up to the last run. Absent before the first run.",
     });

@@ -191,7 +191,7 @@ fn pool_availability_is_weighted() {
     assert_eq!(ratio(&scrape, "chat"), Some(0.75));
     assert_eq!((members(&scrape, "rest"), ratio(&scrape, "rest")), ([0.0, 0.0, 1.0], None));
     let failed = ["gateway", "direct", "groq-auth"].map(|probe| {
-        scrape.find("langmart_pool_member_failed_runs_in_a_row", &[("pool", "chat"), ("probe", probe)])
+        scrape.find("langmart_pool_member_consecutive_failures", &[("pool", "chat"), ("probe", probe)])
     });
     assert_eq!(failed, [Some(1.0), Some(0.0), None]);
 }
