@@ -107,12 +107,14 @@ impl Budget {
     ) -> Self {
         let seen = (clock(), Instant::now());
         let spent = spent.unwrap_or_default();
+        let today = day_of(seen.0);
         let usd = if spent.usd.is_finite() { spent.usd.max(0.0) } else { 0.0 };
         let mut ledger = Ledger {
             limits,
             seen,
             number: 0,
-            day: spent.day.min(day_of(seen.0) + 1),
+            // Tomorrow's may be of a clock that was set back by little just before midnight.
+            day: if spent.day > today + 1 { today } else { spent.day },
             before: (0, Amount::default()),
             settled: Amount { usd, tokens: spent.tokens },
             in_flight: Amount::default(),

@@ -252,6 +252,8 @@ async fn clock_wrong_at_start_costs_at_most_the_current_day() {
     assert_eq!(clocks.day(), (0, 40), "the persisted day continues");
     // The state was written by a clock that was ahead and is read by a correct one.
     let ahead = Spent { day: 20_833 + 366, ..spent };
+    let last_hour = Clocks::at_noon(Some(ahead), 11 * 3600 + 1800);
+    assert_eq!(last_hour.day(), (0, 40), "also in the last hour of a day");
     let clocks = Clocks::at_noon(Some(ahead), 0);
     assert_eq!(clocks.day(), (0, 40));
     clocks.pass(12 * HOUR).await;
