@@ -1,7 +1,14 @@
 //! Status pages: documents, fetched by a general HTTP client that follows redirects, with the resolver of the other checks.
 
 use std::{
+    future::pending,
     io,
+    panic::resume_unwind,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    thread,
     time::{Duration, Instant},
 };
 
@@ -11,7 +18,10 @@ use reqwest::{
     header::{ACCEPT_ENCODING, HeaderValue},
     redirect::{Attempt, Policy},
 };
-use tokio::time::timeout_at;
+use tokio::{
+    runtime::{self, Handle},
+    time::timeout_at,
+};
 
 use super::{
     dial::DialError,
@@ -41,6 +51,8 @@ pub(super) struct Document {
     client: Client,
     url: Url,
     route: Route,
+    /// Whether a lookup is not answered.
+    in_lookup: Arc<AtomicBool>,
 }
 
 /// How fetching a page went.
@@ -62,9 +74,10 @@ impl Document {
         resolver: Resolver,
     ) -> Result<Self, PrepareError> {
         let error = |cause: &str| PrepareError::new(provider, cause);
+        let in_lookup = Arc::new(AtomicBool::new(false));
         let mut builder = Client::builder()
             .tls_backend_preconfigured(tls.config())
-            .dns_resolver(SystemResolver(resolver))
+            .dns_resolver(SystemResolver { resolver, in_lookup: in_lookup.clone() })
             .user_agent(AGENT)
             .pool_max_idle_per_host(0)
             .redirect(Policy::custom(redirect))
@@ -81,12 +94,27 @@ impl Document {
         }
         let client = builder.build().map_err(|_| error("no HTTP client for its status page"))?;
         let route = Route { api: provider.api, proxied: provider.proxy.is_some() };
-        Ok(Self { client, url, route })
+        Ok(Self { client, url, route, in_lookup })
     }
 
-    /// Fetches the page. `timeout` bounds everything. Up to the head all time counts as processing: how a page was reached
-    /// says nothing about the service.
-    pub(super) async fn fetch(&self, timeout: Duration, recording: Option<&mut Recording>) -> Fetched {
+    /// Fetches the page, on a thread of its own. `timeout` bounds everything.
+    pub(super) async fn fetch(
+        self: &Arc<Self>,
+        timeout: Duration,
+        recording: Option<&mut Recording>,
+    ) -> Fetched {
+        let Some(thread) = document_thread().filter(|_| recording.is_none()) else {
+            return self.fetch_here(timeout, recording).await;
+        };
+        let document = self.clone();
+        let fetching = thread.spawn(async move { document.fetch_here(timeout, None).await });
+        fetching.await.unwrap_or_else(|error| resume_unwind(error.into_panic()))
+    }
+
+    /// Fetches the page. Up to the head all time counts as processing, since the path to a page is
+    /// not a property of the service.
+    async fn fetch_here(&self, timeout: Duration, recording: Option<&mut Recording>) -> Fetched {
+        self.in_lookup.store(false, Relaxed);
         let started = Instant::now();
         let deadline = started + timeout;
         let (mut response, mut head) = (None, None);
@@ -101,7 +129,11 @@ impl Document {
             }
             Ok(Err(FetchError::Client(error))) => Some(self.failure(&error)),
             Err(_) => {
-                let phase = if head.is_some() { Phase::Transfer } else { Phase::Processing };
+                let phase = match head {
+                    Some(_) => Phase::Transfer,
+                    None if self.in_lookup.load(Relaxed) => Phase::Resolve,
+                    None => Phase::Processing,
+                };
                 Some(failure::late(phase, timeout, self.route.api))
             }
         };
@@ -168,6 +200,22 @@ impl Document {
     }
 }
 
+/// Returns the runtime of the thread that fetches pages; `None` if it cannot be started.
+///
+/// The client neither bounds what a server sends below HTTP nor yields while it reads it. On this
+/// thread it cannot delay the probes.
+fn document_thread() -> Option<&'static Handle> {
+    static THREAD: OnceLock<Option<Handle>> = OnceLock::new();
+    let start = || {
+        let runtime = runtime::Builder::new_current_thread().enable_all().build().ok()?;
+        let handle = runtime.handle().clone();
+        let run = move || runtime.block_on(pending::<()>());
+        thread::Builder::new().name("status-pages".to_owned()).spawn(run).ok()?;
+        Some(handle)
+    };
+    THREAD.get_or_init(start).as_ref()
+}
+
 /// Follows up to three redirects, never from https to http, and to no URL with credentials. The client sends none of ours.
 fn redirect(attempt: Attempt<'_>) -> reqwest::redirect::Action {
     let from = attempt.previous().last();
@@ -202,15 +250,20 @@ struct LookupFailed(LookupFailure);
 
 /// Looks names up for the client.
 #[derive(Clone, Debug)]
-struct SystemResolver(Resolver);
+struct SystemResolver {
+    resolver: Resolver,
+    in_lookup: Arc<AtomicBool>,
+}
 
 impl Resolve for SystemResolver {
     fn resolve(&self, name: Name) -> Resolving {
         /// How long the explanation of a failure may take.
         const EXPLANATION: Duration = Duration::from_secs(2);
-        let Self(resolver) = self.clone();
+        let Self { resolver, in_lookup } = self.clone();
         Box::pin(async move {
+            in_lookup.store(true, Relaxed);
             let (answer, _) = resolver.resolve(name.as_str()).await;
+            in_lookup.store(false, Relaxed);
             match answer {
                 Ok(addresses) => Ok(Box::new(addresses.into_iter()) as Addrs),
                 Err(error) => {

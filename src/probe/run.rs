@@ -85,7 +85,7 @@ enum Work {
     /// Goes as far as the TLS handshake.
     Network(Box<NetworkCheck>),
     /// Fetches the status page.
-    Document(Box<Document>),
+    Document(Arc<Document>),
 }
 
 /// Why a configuration's probes cannot be made ready.
@@ -191,7 +191,7 @@ impl Target {
     /// Fetches the status page, and returns the verdict on it.
     async fn fetch(
         &self,
-        document: &Document,
+        document: &Arc<Document>,
         timeout: Duration,
         recording: Option<&mut Recording>,
     ) -> Outcome {
@@ -287,7 +287,7 @@ fn work(probe: &Probe, tls: Tls, resolver: Resolver) -> Result<Work, TargetError
     let provider = &*probe.provider;
     if let Task::Status(source) = &probe.task {
         let document = Document::new(provider, source.url.clone(), &tls, resolver)?;
-        return Ok(Work::Document(Box::new(document)));
+        return Ok(Work::Document(Arc::new(document)));
     }
     let path = Path::new(provider, tls, resolver)?;
     let Some(mut request) = request::request(probe)? else {
