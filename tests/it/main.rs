@@ -45,6 +45,7 @@ mod path_leaks;
 mod path_proxy;
 mod path_resolver;
 mod path_schedule;
+mod path_status;
 mod path_tls;
 mod path_warm;
 mod phases;
