@@ -232,7 +232,7 @@ def clocks(prober: str, account: Account) -> None:
     to_the_epoch = -int(time.time()) + 60
     for name, steps in {
         "60 times as fast for seconds": ["+0 x60"],
-        "that stands still for seconds": ["+0 x0.001"],
+        "that runs backwards for seconds": [f"-{seconds}" for seconds in range(1, 30)],
         "of 1970": [f"{to_the_epoch:+}"],
         "that swings by a day": ["+1d", "-1d"] * 20,
         "that creeps ahead by hours": [f"+{hours}h" for hours in range(1, 30)],
