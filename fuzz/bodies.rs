@@ -173,8 +173,8 @@ impl Listener {
         for (name, value) in [("Accept: ", value()), ("Accept-Encoding: ", value())] {
             request.extend([name.as_bytes(), &value, b"\r\n"].concat());
         }
-        let said = exchange(address, &[request, b"\r\n".to_vec()].concat(), false);
-        let head = String::from_utf8_lossy(&said[..said.len().min(4096)]).to_ascii_lowercase();
+        let response = exchange(address, &[request, b"\r\n".to_vec()].concat(), false);
+        let head = String::from_utf8_lossy(&response[..response.len().min(4096)]).to_ascii_lowercase();
         // 431: the head is too large.
         let is_refused =
             ["http/1.1 400 ", "http/1.1 431 ", "http/1.1 406 "].iter().any(|begin| head.starts_with(begin));
@@ -187,12 +187,16 @@ impl Listener {
     /// Sends the bytes to the listener. It must answer with HTTP or close the connection, and then
     /// serve the next client.
     pub fn hears(&self, bytes: &[u8]) {
-        let said = exchange(self.server.address(), bytes, true);
-        assert!(said.is_empty() || said.starts_with(b"HTTP/1."), "{}", String::from_utf8_lossy(&said));
+        let response = exchange(self.server.address(), bytes, true);
+        assert!(
+            response.is_empty() || response.starts_with(b"HTTP/1."),
+            "{}",
+            String::from_utf8_lossy(&response)
+        );
         let address = self.server.address();
         let request = format!("GET /-/healthy HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
-        let said = exchange(address, request.as_bytes(), false);
-        assert!(said.starts_with(b"HTTP/1.1 200 "), "{}", String::from_utf8_lossy(&said));
+        let response = exchange(address, request.as_bytes(), false);
+        assert!(response.starts_with(b"HTTP/1.1 200 "), "{}", String::from_utf8_lossy(&response));
     }
 }
 
@@ -200,14 +204,14 @@ impl Listener {
 fn exchange(address: SocketAddr, bytes: &[u8], end: bool) -> Vec<u8> {
     let mut stream = TcpStream::connect(address).expect("it listens");
     stream.set_read_timeout(Some(Duration::from_secs(20))).expect("the timeout is not zero");
-    let mut said = Vec::new();
+    let mut response = Vec::new();
     // A connection that is closed before all bytes were sent or read is valid.
     let _ = stream.write_all(bytes);
     if end {
         let _ = stream.shutdown(Shutdown::Write);
     }
-    if let Err(error) = stream.read_to_end(&mut said) {
+    if let Err(error) = stream.read_to_end(&mut response) {
         assert!(error.kind() != std::io::ErrorKind::WouldBlock, "no end of the connection");
     }
-    said
+    response
 }

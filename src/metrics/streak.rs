@@ -25,7 +25,7 @@ impl Streak {
         let same = if self.of == Some((reason, fault)) { self.same + 1 } else { 1 };
         let down = match fault {
             _ if is_of_service && fault.is_downtime() => self.down + 1,
-            // A failure of the prober says nothing about the service.
+            // A failure of the prober shows nothing of the service.
             Fault::Prober => self.down,
             _ => 0,
         };

@@ -110,8 +110,8 @@ pub struct Outcome {
     pub compared: Option<Box<Compared>>,
 }
 
-/// Output tokens from which on a speed can be measured, and a stream that was held back be told
-/// from one that was not: shorter answers arrive in a few pieces, whose distance is chance.
+/// Minimum number of output tokens for measuring the speed and for detecting a buffered stream. A
+/// shorter answer arrives in a few pieces at random distances.
 pub const MIN_SPEED_TOKENS: u64 = 64;
 
 /// Substitute for codes and names from the network that are not on the allowlist.

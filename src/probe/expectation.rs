@@ -25,10 +25,12 @@ pub(super) fn searches(task: &Task) -> bool {
 pub(super) fn late_search(api: Api, begun: bool) -> Failure {
     if begun {
         let detail = "the search of the body for expect.body_regex was not over within the timeout";
-        return Failure::new(Reason::Timeout, api.endpoint(), detail);
+        return Failure::new(Reason::Timeout, api.endpoint(), detail)
+            .hint("simplify expect.body_regex, or set a longer timeout");
     }
-    let detail = "the prober was too busy with other searches to begin that for expect.body_regex";
+    let detail = "the search for expect.body_regex did not start within the timeout: other searches occupy its threads";
     Failure::new(Reason::Internal, Fault::Prober, detail)
+        .hint("simplify the regular expressions of http probes, or lengthen their intervals")
 }
 
 /// Returns what does not hold, in our own words; `None` if all does.

@@ -52,7 +52,7 @@ impl Failure {
         (outcome.hint, outcome.clue) = (hint, clue);
     }
 
-    fn hint(self, hint: &'static str) -> Self {
+    pub(super) fn hint(self, hint: &'static str) -> Self {
         Self { hint, ..self }
     }
 }

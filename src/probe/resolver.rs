@@ -295,9 +295,8 @@ mod tests {
         start_thread(pool)
     }
 
-    #[tokio::test]
-    async fn thread_that_cannot_start_is_tried_again() {
-        let _alone = ONE_AT_A_TIME.lock().await;
+    /// Returns a resolver whose only thread is occupied by a call that is not answered.
+    async fn with_a_silent_call() -> (Resolver, tokio::task::AbortHandle) {
         THREADS_LEFT.store(1, Ordering::Relaxed);
         let resolver = Resolver::with(look_up_here, start_one_of_few);
         let silent = tokio::spawn({
@@ -307,6 +306,13 @@ mod tests {
         while resolver.0.lock().threads == 0 {
             tokio::task::yield_now().await;
         }
+        (resolver, silent.abort_handle())
+    }
+
+    #[tokio::test]
+    async fn thread_that_cannot_start_is_tried_again() {
+        let _alone = ONE_AT_A_TIME.lock().await;
+        let (resolver, silent) = with_a_silent_call().await;
         let waiting = tokio::spawn({
             let resolver = resolver.clone();
             async move { resolver.resolve("other.test").await }
@@ -322,15 +328,7 @@ mod tests {
     #[tokio::test]
     async fn lack_of_threads_beside_silent_calls_is_our_failure() {
         let _alone = ONE_AT_A_TIME.lock().await;
-        THREADS_LEFT.store(1, Ordering::Relaxed);
-        let resolver = Resolver::with(look_up_here, start_one_of_few);
-        let silent = tokio::spawn({
-            let resolver = resolver.clone();
-            async move { resolver.resolve("silent.test").await }
-        });
-        while resolver.0.lock().threads == 0 {
-            tokio::task::yield_now().await;
-        }
+        let (resolver, silent) = with_a_silent_call().await;
         assert_eq!(resolver.resolve("other.test").await.0, Err(ResolveError::LocalShortage));
         THREADS_LEFT.store(1, Ordering::Relaxed);
         assert_eq!(resolver.resolve("other.test").await.0, Ok(here()));

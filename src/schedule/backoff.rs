@@ -22,7 +22,7 @@ const MAX_OVERLOADED_WAIT: u64 = 4;
 /// maximum for one hour), 161 (8), and so on.
 ///
 /// A success, or a reload that changes the probe, ends the backoff. Other failures cause no wait
-/// and do not reduce the next one, because a timeout between two `rate_limited` says nothing about
+/// and do not reduce the next one, because a timeout between two `rate_limited` shows nothing of
 /// the limit. The same holds for failures with a hint.
 #[derive(Debug)]
 pub(super) struct Backoff {

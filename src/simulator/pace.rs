@@ -28,7 +28,7 @@ pub(super) struct Pace {
     pub(super) usage: Option<bool>,
     /// The model that the answer names; `None`: the requested one.
     pub(super) answered_model: Option<String>,
-    /// What the model says; `None`: OK, as often as there are tokens.
+    /// The text of the answer. `None` is "OK", repeated up to the number of tokens.
     text: Option<String>,
     /// Bytes of a stream that a proxy collects before it passes them on; 0: all of it. `None`: each
     /// at once.
@@ -77,7 +77,7 @@ impl RawPace {
             tokens: tokens.map(count).transpose()?,
             usage,
             answered_model,
-            text: text.map(|text| said(&text)).transpose()?,
+            text: text.map(|text| parse_text(&text)).transpose()?,
             buffer,
             prefill: pause("prefill", prefill)?,
         })
@@ -97,7 +97,7 @@ impl Pace {
                 self.tokens = Some(count(number)?);
             }
             "answered_model" => self.answered_model = Some(value.to_owned()),
-            "text" => self.text = Some(said(value)?),
+            "text" => self.text = Some(parse_text(value)?),
             "buffer" => {
                 self.buffer = Some(value.parse().map_err(|_| "buffer is not a number".to_owned())?);
             }
@@ -148,7 +148,7 @@ impl Pace {
         self.tokens
     }
 
-    /// Whether it is scripted what the model says.
+    /// Whether the scenario sets the text of the answer.
     pub(super) fn has_text(&self) -> bool {
         self.text.is_some()
     }
@@ -159,7 +159,7 @@ impl Pace {
         let asked = prompt.split_once("numbers from 1 to ").map(|(_, rest)| rest);
         let last = asked.and_then(|rest| rest.split(|c: char| !c.is_ascii_digit()).next());
         if self.text.is_none() && self.tokens.is_none() {
-            self.text = last.and_then(|last| said(&format!("count {last}")).ok());
+            self.text = last.and_then(|last| parse_text(&format!("count {last}")).ok());
         }
     }
 
@@ -199,8 +199,8 @@ fn pause(key: &str, text: &str) -> Result<Duration, String> {
     }
 }
 
-/// A text that is said word by word. `count` and a number are the numbers up to that one.
-fn said(text: &str) -> Result<String, String> {
+/// Parses the text of an answer. `count` and a number are the numbers from 1 to that one.
+fn parse_text(text: &str) -> Result<String, String> {
     let numbers = text.strip_prefix("count ").and_then(|last| last.parse::<usize>().ok());
     match numbers {
         Some(last) => {
@@ -239,14 +239,14 @@ mod tests {
 
     #[test]
     fn any_number_of_tokens_spells_ok() {
-        let said = |tokens: &str| pace(&[("tokens", tokens)]).texts().concat();
-        assert_eq!([said("0"), said("1"), said("2"), said("4")], ["", "OK", "OK", "OK OK OK"]);
+        let text = |tokens: &str| pace(&[("tokens", tokens)]).texts().concat();
+        assert_eq!([text("0"), text("1"), text("2"), text("4")], ["", "OK", "OK", "OK OK OK"]);
         assert_eq!(Pace::default().texts(), ["O", "K"]);
         assert_eq!(pace(&[("tokens", "0"), ("token", "1h")]).generation(), Duration::ZERO);
     }
 
     #[test]
-    fn scripted_text_is_said_word_by_word() {
+    fn scripted_text_arrives_word_by_word() {
         assert_eq!(pace(&[("text", "not at all")]).texts(), ["not ", "at ", "all"]);
         assert_eq!(pace(&[("text", "count 3")]).texts().concat(), "1 2 3");
         let mut obedient = Pace::default();

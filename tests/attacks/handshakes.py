@@ -267,7 +267,7 @@ def commanded(
     options: list[str],
     key: bytes,
 ) -> None:
-    """A server of openssl that is told to change keys or to renegotiate, again and again."""
+    """Runs a server of openssl that changes keys or renegotiates repeatedly."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     files = ["-cert", str(certificate.chain), "-key", str(certificate.key)]
@@ -276,12 +276,12 @@ def commanded(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
     )
     assert server.stdin and server.stdout
-    said: list[bytes] = []
+    printed: list[bytes] = []
     commands, output = server.stdin, server.stdout
 
     def listen() -> None:
         for line in output:
-            said.append(line)
+            printed.append(line)
 
     def command_without_end() -> None:
         with contextlib.suppress(OSError, ValueError):
@@ -298,7 +298,7 @@ def commanded(
     )
     try:
         threading.Thread(target=listen, daemon=True).start()
-        wait_for("openssl to listen", lambda: any(b"ACCEPT" in line for line in said))
+        wait_for("openssl to listen", lambda: any(b"ACCEPT" in line for line in printed))
         threading.Thread(target=command_without_end, daemon=True).start()
         with Place(prober, config) as place:
             begun = time.monotonic()

@@ -123,7 +123,7 @@ ATTACKS: dict[str, tuple[bytes, bytes, bytes]] = {
     ),
     "heads of a response": (b"", b"", HEAD),
     "PUSH_PROMISE": (b"", b"", frame(PUSH_PROMISE, END_HEADERS, 1, b"\0\0\0\x02" + OK)),
-    "HEADERS of streams that nobody opened": (b"", b"", frame(HEADERS, END_HEADERS, 2, OK)),
+    "HEADERS of streams that are not open": (b"", b"", frame(HEADERS, END_HEADERS, 2, OK)),
     "GOAWAY": (b"", b"", frame(GOAWAY, 0, 0, struct.pack(">II", 2**31 - 1, 0) + b"x" * 1000)),
     "unknown frames": (b"", b"", frame(UNKNOWN, 0xFF, 1, b"x" * 16)),
     "empty DATA": (b"", HEAD, frame(DATA, 0, 1)),
@@ -160,7 +160,7 @@ def speaker(
             wrapped.sendall(frame(SETTINGS, 0, 0, greeting))
             await_request(wrapped, is_open=setting(MAX_STREAMS, 0) != greeting)
             wrapped.sendall(frame(SETTINGS, ACK, 0))
-            # What the client says is read below TLS and thrown away: it is never blocked by it.
+            # Discards what the client sends, so that the client is never blocked.
             below = socket.socket(fileno=os.dup(wrapped.fileno()))
             threading.Thread(target=discard, args=(below,), daemon=True).start()
             wrapped.sendall(once)

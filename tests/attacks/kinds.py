@@ -32,7 +32,7 @@ OPEN = "10.9.9.9"
 #: Of the password below, by bcrypt.
 HASH = "$2b$06$abcdefghijklmnopqrstuu9iE8GGYj0.Y8Dz1eenke86C6L58D3Ai"
 LET_IN = {"Authorization": "Basic " + base64.b64encode(b"alice:wonderland").decode()}
-#: Another user, whom nobody is.
+#: An unused user ID.
 NOBODY = 65534
 SET_PIPE_SIZE = 1031
 
@@ -63,8 +63,8 @@ def weaker(prober: str, account: Account) -> None:
             status, _ = daemon.get("/-/reload", "POST", headers=LET_IN)
             without, _ = daemon.get("/metrics")
             within, page = daemon.get("/metrics", headers=LET_IN)
-            told = "langmart_prober_config_last_reload_successful 0" in page
-            if status == 200 or without != 401 or within != 200 or not told:
+            refused = "langmart_prober_config_last_reload_successful 0" in page
+            if status == 200 or without != 401 or within != 200 or not refused:
                 wrong.append(f"{name}: reload {status}, without a password {without}")
         alive = daemon.process.poll() is None
     account.note(
@@ -171,7 +171,7 @@ def reads(become: list[str], path: str) -> bool:
 
 
 def unread(prober: str, account: Account) -> None:
-    """Standard error that nobody reads: a pipe of one page."""
+    """Leaves standard error unread: a pipe of one page."""
     service = Service()
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
@@ -193,9 +193,9 @@ def unread(prober: str, account: Account) -> None:
             process.send_signal(signal.SIGTERM)
             status = process.wait(30)
             figure = f"{service.requests} requests, exit {status}"
-            account.note("standard error that nobody reads", status == 0, figure)
+            account.note("standard error that is not read", status == 0, figure)
         except (TimeoutError, subprocess.TimeoutExpired) as error:
-            account.note("standard error that nobody reads", False, str(error)[:150])
+            account.note("standard error that is not read", False, str(error)[:150])
         finally:
             process.kill()
             process.wait()

@@ -1,4 +1,4 @@
-"""Hostile name servers: answers that loop, lie about lengths, come from nobody, or never end."""
+"""Hostile name servers: answers that loop, have wrong lengths or wrong senders, or never end."""
 
 import contextlib
 import json
@@ -23,7 +23,7 @@ A, CNAME, OPT, AAAA = 1, 5, 41, 28
 POINTER = b"\xc0\x0c"
 HERE = bytes([127, 0, 0, 1])
 
-#: Verdicts on a name that has no address, and on one whose address nobody listens at.
+#: Verdicts on a name that has no address, and on one whose address has no listener.
 LOST, FOUND = {"dns", "timeout"}, {"dns", "timeout", "connect"}
 
 
@@ -276,7 +276,7 @@ def run(prober: str, account: Account, long: bool) -> None:
         finally:
             subprocess.run(["umount", "--lazy", "/etc/resolv.conf"], check=False)
     records = {record["probe"]: record for record in map(json.loads, done.stdout.splitlines())}
-    said = (done.stdout + done.stderr).decode("utf-8", "replace")
+    printed = (done.stdout + done.stderr).decode("utf-8", "replace")
     for index, label in enumerate(names):
         pair = [records.get(f"a{index}-{check}") for check in ("network", "auth")]
         found = [record for record in pair if record]
@@ -290,7 +290,7 @@ def run(prober: str, account: Account, long: bool) -> None:
             for record in found
         )
         account.note(f"DNS: {label}", held, figure or "no record", 2)
-    clean = not re.search(r"[\x00-\x08\x0b-\x1f\x7f\x9b]|panicked|<b>", said)
+    clean = not re.search(r"[\x00-\x08\x0b-\x1f\x7f\x9b]|panicked|<b>", printed)
     account.note(
-        "DNS: words of the answers", clean and done.returncode == 1, f"{len(said)} characters"
+        "DNS: words of the answers", clean and done.returncode == 1, f"{len(printed)} characters"
     )

@@ -149,7 +149,7 @@ impl Soak {
         self.hints.judge(false);
     }
 
-    /// Stops the process as a suspended machine does, under whatever troubles there are.
+    /// Stops the process as a suspended machine does, while other failures continue.
     fn stop_for(&mut self, time: Duration) {
         println!("stopped for {time:?}");
         kill_process(self.world.prober.pid(), Signal::STOP).unwrap();

@@ -182,10 +182,10 @@ fn once(simulator: &Simulator, lines: &str) -> (Vec<Value>, String) {
          [[probe]]\nname = \"p\"\nprovider = \"openai\"\nmodel = \"gpt-4o-mini\"\n{lines}\n"
     ));
     let output = place.run("once", &["--json"]);
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    let printed = String::from_utf8_lossy(&output.stderr).into_owned();
     let shown = String::from_utf8_lossy(&output.stdout);
-    assert!(!said.contains(CANARY) && !shown.contains(CANARY), "{shown}{said}");
-    (records(&output.stdout), said)
+    assert!(!printed.contains(CANARY) && !shown.contains(CANARY), "{shown}{printed}");
+    (records(&output.stdout), printed)
 }
 
 #[test]
@@ -211,8 +211,8 @@ fn built_in_prompts_are_verified_as_configured() {
         ("zxqv", "check = \"stream\"\nworkload = \"speed\"", "wrong_answer"),
     ] {
         play(&simulator, &format!("[[rule]]\npace = {{ text = \"{text}\" }}"));
-        let (records, said) = once(&simulator, lines);
-        assert_eq!(records.len(), 1, "{lines}: {said}");
+        let (records, printed) = once(&simulator, lines);
+        assert_eq!(records.len(), 1, "{lines}: {printed}");
         assert_eq!(records[0]["reason"], expected, "{text} {lines}: {:#}", records[0]);
     }
 }
@@ -334,7 +334,7 @@ fn nginx_is_seen_to_buffer_or_not() {
     settings.extend(
         ["1k", "2k", "4k", "8k", "16k", "32k", "64k", "256k"].map(|size| (buffered("1.0", size), true)),
     );
-    // The chunks of an upstream that speaks HTTP/1.1 are passed on as they come, whatever the
+    // The chunks of an upstream that speaks HTTP/1.1 are passed on as they arrive, regardless of the
     // buffers are.
     settings.extend(["2k", "256k"].map(|size| (buffered("1.1", size), false)));
     for (settings, expected) in settings {

@@ -128,7 +128,7 @@ fn wait_for_last(host: &Host, probes: [&str; 2], beyond: usize, is_so: impl Fn(&
         let new = records.get(beyond..).unwrap_or_default();
         (new.len() >= 2 && new[new.len() - 2..].iter().all(&is_so)).then_some(records.len())
     };
-    wait_for("two such records in a row of each", || {
+    wait_for("two such consecutive records of each", || {
         probes.iter().map(|probe| are_so(probe)).collect::<Option<Vec<_>>>()?.into_iter().max()
     })
 }

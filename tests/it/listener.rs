@@ -59,7 +59,7 @@ fn listener_survives_lack_of_descriptors() {
         after.value("langmart_probe_failures_total", &[("reason", "internal"), ("fault", "prober")]) >= 1.0
     );
     let log = daemon.stop();
-    assert_eq!(log.matches("Failed to accept connection").count(), 1, "told once: {log}");
+    assert_eq!(log.matches("Failed to accept connection").count(), 1, "logged once: {log}");
 }
 
 #[test]

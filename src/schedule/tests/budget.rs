@@ -377,7 +377,7 @@ async fn backoff_continues_after_a_restart() {
         let script = |_| Step { lasts: SECOND / 100, result: Some((Reason::RateLimited, None)) };
         Arc::new(Target { probe: Arc::new(probe), script, wait: Some(wait), last_run: None })
     }
-    let told = |work: &ScriptedWork| {
+    let reported = |work: &ScriptedWork| {
         let waits = work.all().into_iter().filter_map(|entry| match entry.event {
             Event::PersistWait(wait) => Some(wait),
             _ => None,
@@ -400,7 +400,7 @@ async fn backoff_continues_after_a_restart() {
         let account = harness.account(&target.probe);
         assert_eq!(account.runs, 1, "{until:?}: {account:?}");
         assert_eq!(account.backoff, waited.as_secs(), "{until:?}: {account:?}");
-        let kept = told(&harness.work);
+        let kept = reported(&harness.work);
         assert_eq!(kept.last().unwrap().unwrap().step, next, "{kept:?}");
     }
 }

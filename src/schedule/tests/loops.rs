@@ -489,12 +489,12 @@ async fn clock_step_moves_reported_times_but_no_run() {
 async fn clock_drift_is_reported_with_the_next_run() {
     let mut harness = Harness::start(&UNLIMITED, vec![target("p", MINUTE, quick)]);
     harness.until(SECOND / 10).await;
-    let told = harness.entries("p").len();
+    let before = harness.entries("p").len();
     for _ in 0..100 {
         assert_eq!(harness.scheduler.check_wall_clock(), None);
     }
     sleep(TIMER).await;
-    assert_eq!(harness.entries("p").len(), told);
+    assert_eq!(harness.entries("p").len(), before);
 }
 
 #[tokio::test(start_paused = true)]

@@ -157,9 +157,9 @@ async fn second_of_pair_reports_its_latest_start() {
     for number in 0..8 {
         let due = due + MINUTE * number;
         harness.until(due + 10 * SECOND).await;
-        let told = ["by-gateway", "direct"].map(|name| harness.last_reported(name).0);
+        let reported = ["by-gateway", "direct"].map(|name| harness.last_reported(name).0);
         let due = harness.anchor.timestamp(harness.anchor.monotonic + due);
-        let (first, second) = (told[0].min(told[1]), told[0].max(told[1]));
+        let (first, second) = (reported[0].min(reported[1]), reported[0].max(reported[1]));
         assert_eq!(first, due);
         let turn = second.since(due);
         assert!(turn >= 30 * SECOND && turn < 30 * SECOND + TIMER, "{turn:?}");
