@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use super::{
     series::Series,
-    text::{self, Header, Kind, Page},
+    text,
     values::{Counter, Gauge, Sum},
 };
 use crate::{
@@ -19,25 +19,25 @@ pub struct ComparisonSeries {
     /// The probes' series. If a reload replaces one of them, the comparison starts again.
     probes: [Arc<Series>; 2],
     /// Label `comparison`, rendered once.
-    labels: String,
-    values: Arc<Values>,
+    pub(super) labels: String,
+    pub(super) values: Arc<ComparisonValues>,
 }
 
 /// Values of one comparison, kept across reloads as long as it and its two probes are the same.
 #[derive(Debug)]
-struct Values {
+pub(super) struct ComparisonValues {
     /// Indexed in the order of [`PairVerdict::ALL`].
-    verdicts: [Counter; PairVerdict::ALL.len()],
-    pairs: Counter,
-    gateway: Sums,
-    direct: Sums,
-    last_overhead: Gauge,
+    pub(super) verdicts: [Counter; PairVerdict::ALL.len()],
+    pub(super) pairs: Counter,
+    pub(super) gateway: Sums,
+    pub(super) direct: Sums,
+    pub(super) last_overhead: Gauge,
 }
 
 /// Total seconds of one side, over pairs that both succeeded.
 #[derive(Debug, Default)]
-struct Sums {
-    duration: Sum,
+pub(super) struct Sums {
+    pub(super) duration: Sum,
     first_token: Sum,
 }
 
@@ -56,7 +56,7 @@ impl ComparisonSeries {
 
     /// Adds a pair of runs.
     pub fn observe(&self, pair: &Pair) {
-        let Values { verdicts, pairs, gateway, direct, last_overhead } = &*self.values;
+        let ComparisonValues { verdicts, pairs, gateway, direct, last_overhead } = &*self.values;
         let verdict = pair.verdict();
         verdicts[verdict as usize].add(1);
         if verdict == PairVerdict::Ok {
@@ -84,7 +84,7 @@ pub(super) fn configured(
         };
         let values = old.iter().find(same).map_or_else(
             || {
-                Arc::new(Values {
+                Arc::new(ComparisonValues {
                     verdicts: Default::default(),
                     pairs: Counter::default(),
                     gateway: Sums::default(),
@@ -103,69 +103,9 @@ pub(super) fn configured(
     configured
 }
 
-/// Writes the metrics of all comparisons, family by family.
-pub(super) fn write(comparisons: &[Arc<ComparisonSeries>], page: &mut Page) {
-    for (name, help, sum) in SUMS {
-        page.family(Header { name, kind: Kind::Counter, help });
-        for series in comparisons {
-            if let Some(sum) = sum(series) {
-                page.sample(&series.labels, sum);
-            }
-        }
-    }
-    page.family(Header {
-        name: "langmart_comparison_last_overhead_seconds",
-        kind: Kind::Gauge,
-        help: "Duration through the gateway minus direct duration, of the last pair that both succeeded.",
-    });
-    for series in comparisons {
-        if let Some(overhead) = series.values.last_overhead.value() {
-            page.sample(&series.labels, overhead);
-        }
-    }
-    page.family(Header {
-        name: "langmart_comparison_verdicts_total",
-        kind: Kind::Counter,
-        help: "Pairs of runs, by verdict on the responsible party.",
-    });
-    for series in comparisons {
-        for (verdict, counter) in PairVerdict::ALL.iter().zip(&series.values.verdicts) {
-            page.labelled(&series.labels, &[("verdict", verdict.name())], counter.value() as f64);
-        }
-    }
-}
-
-/// Name, help and value of a counter. The value is `None` if it does not apply to this check.
-type Summed = (&'static str, &'static str, fn(&ComparisonSeries) -> Option<f64>);
-
-const SUMS: [Summed; 5] = [
-    ("langmart_comparison_pairs_total", "Pairs of runs that both succeeded.", |series| {
-        Some(series.values.pairs.value() as f64)
-    }),
-    (
-        "langmart_comparison_gateway_seconds_total",
-        "Total duration of runs through the gateway, over pairs that both succeeded.",
-        |series| Some(series.values.gateway.duration.value()),
-    ),
-    (
-        "langmart_comparison_direct_seconds_total",
-        "Total duration of direct runs, over pairs that both succeeded.",
-        |series| Some(series.values.direct.duration.value()),
-    ),
-    (
-        "langmart_comparison_gateway_first_token_seconds_total",
-        "Total time to first token through the gateway, over pairs that both succeeded.",
-        |series| series.of_streams(&series.values.gateway),
-    ),
-    (
-        "langmart_comparison_direct_first_token_seconds_total",
-        "Total time to first token of direct runs, over pairs that both succeeded.",
-        |series| series.of_streams(&series.values.direct),
-    ),
-];
-
 impl ComparisonSeries {
-    fn of_streams(&self, sums: &Sums) -> Option<f64> {
+    /// Returns the sum of times to first token; `None` if the comparison is not one of streams.
+    pub(super) fn first_token(&self, sums: &Sums) -> Option<f64> {
         let [gateway, _] = &self.probes;
         (gateway.probe().check() == Check::Stream).then(|| sums.first_token.value())
     }

@@ -1,8 +1,6 @@
-//! Generates METRICS.md from a page that has every family. The test writes it to
-//! `target/METRICS.md`.
+//! Generates METRICS.md from the table of families. The test writes it to `target/METRICS.md`.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
     fs,
     path::Path,
     sync::Arc,
@@ -12,9 +10,10 @@ use std::{
 use super::{
     Metrics,
     budget::BudgetNow,
-    families::FAMILIES,
+    families::{FAMILIES, Family, Samples},
     testing::{chat, config, probe, provider, stream},
     tests::{acme, rich, status},
+    text::Header,
 };
 use crate::{
     config::{Budget, Comparison, Pool, PoolMember, Probe, Provider, Recheck, Shard, Task},
@@ -93,34 +92,25 @@ fn whole_page() -> String {
     String::from_utf8(metrics.render(NOW)).expect("a page is UTF-8")
 }
 
-/// Returns kind, help and labels of each family, in the order of the page.
-fn families(page: &str) -> Vec<(&str, &str, &str, BTreeSet<String>)> {
-    let mut families = Vec::new();
-    let mut helps = BTreeMap::new();
-    for line in page.lines() {
-        if let Some((name, help)) = line.strip_prefix("# HELP ").and_then(|rest| rest.split_once(' ')) {
-            helps.insert(name, help);
-        } else if let Some((name, kind)) = line.strip_prefix("# TYPE ").and_then(|rest| rest.split_once(' '))
-        {
-            families.push((name, kind, helps[name], BTreeSet::new()));
-        } else if let Some((_, labels)) = line.split_once('{') {
-            let labels = labels.rsplit_once('}').expect("labels end with a brace").0;
-            let names = labels.split("\",").map(|pair| pair.split_once('=').expect("a label is a pair").0);
-            families.last_mut().expect("a type comes first").3.extend(names.map(str::to_owned));
-        }
+/// Returns the labels that every sample of the family has for its subject.
+fn subject(family: &Family) -> &'static [&'static str] {
+    match family.samples {
+        Samples::Prober(_) => &[],
+        Samples::Probe(_) => &["probe", "provider", "check", "model"],
+        Samples::Comparison(_) => &["comparison"],
+        Samples::Pool(_) => &["pool"],
     }
-    families
 }
 
-fn labels(mut names: BTreeSet<String>) -> String {
-    let mut cells = Vec::new();
-    if ["probe", "provider", "check", "model"].iter().all(|name| names.contains(*name)) {
-        names.retain(|name| !["probe", "provider", "check", "model"].contains(&name.as_str()));
-        cells.push("*probe*".to_owned());
-    }
-    names.remove("le");
-    cells.extend(names.iter().map(|name| format!("`{name}`")));
-    cells.join(", ")
+fn row(family: &Family) -> String {
+    let Header { name, kind, labels, help } = family.header;
+    let subject = match family.samples {
+        Samples::Probe(_) => vec!["*probe*".to_owned()],
+        _ => subject(family).iter().map(|name| format!("`{name}`")).collect(),
+    };
+    let labels = subject.into_iter().chain(labels.iter().map(|name| format!("`{name}`")));
+    let labels = labels.collect::<Vec<_>>().join(", ");
+    format!("| `{name}` | {} | {labels} | {help} |\n", kind.name())
 }
 
 /// Renders the values of the labels with closed sets.
@@ -145,18 +135,9 @@ fn values() -> String {
 }
 
 #[test]
-fn metrics_md_matches_the_exported_metrics() {
-    let page = whole_page();
-    let families = families(&page);
-    let exported: BTreeSet<&str> = families.iter().map(|family| family.0).collect();
-    for family in FAMILIES {
-        assert!(exported.contains(family.header.name), "{} has no sample on the page", family.header.name);
-    }
-    let rows: Vec<String> = families
-        .into_iter()
-        .map(|(name, kind, help, names)| format!("| `{name}` | {kind} | {} | {help} |\n", labels(names)))
-        .collect();
-    let expected = format!("{HEAD}{}{}", rows.concat(), values());
+fn metrics_md_is_the_table_of_families() {
+    let rows: String = FAMILIES.iter().map(row).collect();
+    let expected = format!("{HEAD}{rows}{}", values());
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let found = fs::read_to_string(root.join("METRICS.md")).unwrap_or_default();
     if found != expected {
@@ -166,4 +147,30 @@ fn metrics_md_matches_the_exported_metrics() {
             "METRICS.md differs from the code; cp target/METRICS.md METRICS.md, and review the difference"
         );
     }
+}
+
+#[test]
+fn page_has_every_family_with_its_labels() {
+    let page = whole_page();
+    let mut families = FAMILIES.iter();
+    let mut samples = 1;
+    let mut family = None;
+    for line in page.lines().filter(|line| !line.starts_with("# TYPE ")) {
+        if let Some(header) = line.strip_prefix("# HELP ") {
+            assert!(samples > 0, "no sample before {header}");
+            family = families.next();
+            let Header { name, help, .. } = family.expect("a family of the table").header;
+            assert_eq!(header, format!("{name} {help}"));
+            samples = 0;
+            continue;
+        }
+        let family = family.expect("a header precedes samples");
+        let labels = line.split_once('{').map_or("", |(_, rest)| rest.rsplit_once('}').unwrap().0);
+        let names = labels.split("\",").filter(|pair| !pair.is_empty());
+        let names: Vec<_> =
+            names.map(|pair| pair.split_once('=').unwrap().0).filter(|name| *name != "le").collect();
+        assert_eq!(names, [subject(family), family.header.labels].concat(), "{line}");
+        samples += 1;
+    }
+    assert!(families.next().is_none(), "a family has no sample on the page");
 }

@@ -1,13 +1,14 @@
-//! Prometheus metrics: those of probes are written here, the daemon's own by the prometheus crate.
+//! Prometheus metrics.
 //!
 //! [`Metrics`] holds all metrics, [`Series`] those of one probe. A page is rendered family by
 //! family over all series. The labels of a series are rendered once, so that observing a run needs
 //! no lookup.
 //!
+//! - `families` is the table of all families. `samples` writes those that need more than a line,
+//!   `text` the format.
 //! - `registry` holds all series and renders the page.
 //! - `series` holds the values of one probe, with `streak` for consecutive failures; `values` are
 //!   the atomic values.
-//! - `families` lists the metrics of a probe, `text` writes the format.
 //! - `comparison`, `pool`, `budget` and `offline` are metrics of several probes.
 //! - `own` are the daemon's own metrics, `process` the `process_*` metrics.
 //! - `document` generates METRICS.md.
@@ -22,6 +23,7 @@ mod own;
 mod pool;
 mod process;
 mod registry;
+mod samples;
 mod series;
 mod streak;
 #[cfg(test)]

@@ -1,4 +1,5 @@
-//! Detects whether the prober itself is offline, so that failures say nothing about the providers.
+//! Detects whether the prober itself is offline, so that failures are not attributed to the
+//! providers.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -1,86 +1,55 @@
-//! Metrics of pools: availability according to the last runs of the members.
+//! Availability of pools according to the last runs of the members.
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use super::{
-    series::Series,
-    text::{self, Header, Kind, Page},
-};
+use super::{series::Series, text};
 use crate::{config::Pool, outcome::Reason};
 
 /// Members of a pool by the result of their last run.
-#[derive(Debug, Default, PartialEq)]
-struct Standing {
-    up: u32,
-    down: u32,
-    unknown: u32,
+#[derive(Debug)]
+pub(super) struct PoolState {
+    /// Label `pool`, rendered.
+    pub(super) labels: String,
+    pub(super) up: u32,
+    pub(super) down: u32,
+    pub(super) unknown: u32,
     up_weight: f64,
     known_weight: f64,
+    /// Consecutive failures of each member that has run, by name.
+    pub(super) consecutive_failures: Vec<(String, u64)>,
 }
 
-impl Standing {
-    fn of(pool: &Pool, series: &BTreeMap<String, Arc<Series>>) -> Self {
-        let mut standing = Self::default();
+impl PoolState {
+    pub(super) fn new(pool: &Pool, series: &BTreeMap<String, Arc<Series>>) -> Self {
+        let mut state = Self {
+            labels: text::labels([("pool", pool.name.as_str())]),
+            up: 0,
+            down: 0,
+            unknown: 0,
+            up_weight: 0.0,
+            known_weight: 0.0,
+            consecutive_failures: Vec::new(),
+        };
         for member in &pool.members {
+            let Some(last) = series.get(&member.probe).and_then(|series| series.last()) else {
+                state.unknown += 1;
+                continue;
+            };
             let weight = f64::from(member.weight);
-            match series.get(&member.probe).and_then(|series| series.last()) {
-                Some(last) if last.reason == Reason::Ok => {
-                    standing.up += 1;
-                    standing.up_weight += weight;
-                    standing.known_weight += weight;
-                }
-                Some(_) => {
-                    standing.down += 1;
-                    standing.known_weight += weight;
-                }
-                None => standing.unknown += 1,
+            state.known_weight += weight;
+            if last.reason == Reason::Ok {
+                state.up += 1;
+                state.up_weight += weight;
+            } else {
+                state.down += 1;
             }
+            state.consecutive_failures.push((member.probe.clone(), last.streak.failed));
         }
-        standing
+        state
     }
 
-    /// Returns `None` if no member has run yet.
-    fn available_ratio(&self) -> Option<f64> {
+    /// Returns the available share by weight. Returns `None` if no member has run yet.
+    pub(super) fn available_ratio(&self) -> Option<f64> {
         (self.known_weight > 0.0).then(|| self.up_weight / self.known_weight)
-    }
-}
-
-/// Writes the metrics of all pools, family by family.
-pub(super) fn write(pools: &[Pool], series: &BTreeMap<String, Arc<Series>>, page: &mut Page) {
-    let standings: BTreeMap<&str, Standing> =
-        pools.iter().map(|pool| (pool.name.as_str(), Standing::of(pool, series))).collect();
-    page.family(Header {
-        name: "langmart_pool_available_ratio",
-        kind: Kind::Gauge,
-        help: "Share of the pool's weight held by members whose last run succeeded, among members that have run. Absent before the first run.",
-    });
-    for (name, standing) in &standings {
-        if let Some(ratio) = standing.available_ratio() {
-            page.sample(&text::labels([("pool", *name)]), ratio);
-        }
-    }
-    page.family(Header {
-        name: "langmart_pool_members",
-        kind: Kind::Gauge,
-        help: "Members by state: up or down according to the last run, unknown before the first run.",
-    });
-    for (name, Standing { up, down, unknown, .. }) in &standings {
-        for (state, count) in [("up", up), ("down", down), ("unknown", unknown)] {
-            page.sample(&text::labels([("pool", *name), ("state", state)]), f64::from(*count));
-        }
-    }
-    page.family(Header {
-        name: "langmart_pool_member_consecutive_failures",
-        kind: Kind::Gauge,
-        help: "Consecutive failed runs of the member, up to the last run. Absent before the first run.",
-    });
-    // Sorted by name, as the other families.
-    for (name, members) in pools.iter().map(|pool| (&pool.name, &pool.members)).collect::<BTreeMap<_, _>>() {
-        for member in members {
-            if let Some(last) = series.get(&member.probe).and_then(|series| series.last()) {
-                let labels = text::labels([("pool", name.as_str()), ("probe", &member.probe)]);
-                page.sample(&labels, last.streak.failed as f64);
-            }
-        }
     }
 }

@@ -10,17 +10,18 @@ use std::{
 };
 
 use super::{
-    budget::{self, BudgetNow},
+    budget::BudgetNow,
     comparison::{self, ComparisonSeries},
-    families::FAMILIES,
+    families::{FAMILIES, Samples},
     offline::{self, LastRun},
     own::{Own, OwnNow},
-    pool, process,
+    pool::PoolState,
+    process::Process,
     series::Series,
-    text::{self, Header, Kind, Page},
+    text::Page,
 };
 use crate::{
-    config::{Comparison, Config, Pool, Probe, Shard},
+    config::{Budget, Comparison, Config, Pool, Probe, Shard},
     line_writer::Counters,
     outcome::unix_seconds,
     sync::RwLock,
@@ -113,7 +114,7 @@ impl Metrics {
 
     /// Records a successful or failed configuration load.
     pub fn reloaded(&self, ok: bool, at: SystemTime) {
-        self.own.reloaded(ok, at);
+        self.own.record_reload(ok, at);
         self.loads.fetch_add(1, Ordering::Release);
     }
 
@@ -135,17 +136,17 @@ impl Metrics {
 
     /// Records the delay between the scheduled and the actual start of a run.
     pub fn lag(&self, lag: Duration) {
-        self.own.lag(lag);
+        self.own.lag.observe(lag.as_secs_f64());
     }
 
     /// Counts a run in progress.
     pub fn run_started(&self) {
-        self.own.runs_in_flight().inc();
+        self.own.run_started();
     }
 
     /// Ends a run in progress.
     pub fn run_ended(&self) {
-        self.own.runs_in_flight().dec();
+        self.own.run_ended();
     }
 
     /// Exports the counters of the writer of a file (`log`, `results`, `state`).
@@ -195,39 +196,62 @@ impl Metrics {
 
     /// Renders the page in the text format 0.0.4.
     pub fn render(&self, now: SystemTime) -> Vec<u8> {
+        let (all, groups) = (self.all(), self.groups());
+        let prober = Prober {
+            own: &self.own,
+            started: self.started,
+            process: Process::read(),
+            offline: self.offline(now),
+            budget: self.budget(),
+            shard: groups.shard,
+        };
+        let mut pools: Vec<_> = groups.pools.iter().map(|pool| PoolState::new(pool, &all)).collect();
+        pools.sort_by(|one, other| one.labels.cmp(&other.labels));
         let mut page = Page::new(now, self.length.load(Ordering::Relaxed) + 4096);
-        self.own.write(&mut page);
-        process::write(&mut page, self.started);
-        page.family(Header {
-            name: "langmart_prober_offline",
-            kind: Kind::Gauge,
-            help: "1 if the last run of every provider failed on the network, which points at the prober's own connection. Absent with fewer than two providers.",
-        });
-        if let Some(offline) = self.offline(now) {
-            page.sample("", f64::from(u8::from(offline)));
-        }
-        budget::write(self.budget().as_ref(), &mut page);
-        let all = self.all();
         for family in FAMILIES {
-            page.family(family.header);
-            for series in all.values() {
-                (family.write)(series, &mut page);
+            page.family(&family.header);
+            match family.samples {
+                Samples::Prober(write) => write(&prober, &mut page),
+                Samples::Probe(write) => {
+                    for series in all.values() {
+                        page.subject(&series.labels);
+                        write(series, &mut page);
+                    }
+                }
+                Samples::Comparison(write) => {
+                    for series in &groups.comparisons {
+                        page.subject(&series.labels);
+                        write(series, &mut page);
+                    }
+                }
+                Samples::Pool(write) => {
+                    for pool in &pools {
+                        page.subject(&pool.labels);
+                        write(pool, &mut page);
+                    }
+                }
             }
-        }
-        let groups = self.groups();
-        comparison::write(&groups.comparisons, &mut page);
-        pool::write(&groups.pools, &all, &mut page);
-        page.family(Header {
-            name: "langmart_prober_shard_info",
-            kind: Kind::Gauge,
-            help: "Index and total of this daemon's shard. Value is always 1. Absent without a shard.",
-        });
-        if let Some(Shard { index, total }) = groups.shard {
-            let [index, total] = [index, total].map(|number| number.to_string());
-            page.sample(&text::labels([("index", &*index), ("total", &*total)]), 1.0);
         }
         let bytes = page.into_bytes();
         self.length.store(bytes.len(), Ordering::Relaxed);
         bytes
+    }
+}
+
+/// The daemon as the subject of families.
+pub(super) struct Prober<'a> {
+    pub(super) own: &'a Own,
+    pub(super) started: SystemTime,
+    /// `None` if it cannot be read.
+    pub(super) process: Option<Process>,
+    pub(super) offline: Option<bool>,
+    pub(super) budget: Option<BudgetNow>,
+    pub(super) shard: Option<Shard>,
+}
+
+impl Prober<'_> {
+    /// Returns the limits of the budget. Returns `None` without a budget.
+    pub(super) fn limits(&self) -> Option<Budget> {
+        self.budget.map(|budget| budget.limits)
     }
 }

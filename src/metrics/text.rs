@@ -12,84 +12,118 @@ pub(super) enum Kind {
     Histogram,
 }
 
-/// Name, type and help text of a family.
+impl Kind {
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::Counter => "counter",
+            Self::Gauge => "gauge",
+            Self::Histogram => "histogram",
+        }
+    }
+}
+
+/// Name, type, labels and help text of a family.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Header {
     pub(super) name: &'static str,
     pub(super) kind: Kind,
-    /// One sentence, without backslash or line feed, which would need escaping.
+    /// Names of the labels that its samples have in addition to those of their subject.
+    pub(super) labels: &'static [&'static str],
+    /// One or two sentences, without backslash or line feed, which would need escaping.
     pub(super) help: &'static str,
 }
 
 /// A page being written. The samples of a family follow its [`Page::family`].
 #[derive(Debug)]
-pub(super) struct Page {
+pub(super) struct Page<'a> {
     /// Time of the page.
     pub(super) now: SystemTime,
     bytes: Vec<u8>,
-    family: &'static str,
-    /// Header that is written before the first sample, so that a family without samples is omitted.
-    header: Option<Header>,
+    family: Option<&'static Header>,
+    /// Whether the family has a sample. The header is written before the first one, so that a
+    /// family without samples is omitted.
+    begun: bool,
+    /// Rendered labels of the subject of the next samples.
+    subject: &'a str,
 }
 
-impl Page {
+impl<'a> Page<'a> {
     /// Creates an empty page with a capacity in bytes.
     pub(super) fn new(now: SystemTime, capacity: usize) -> Self {
-        Self { now, bytes: Vec::with_capacity(capacity), family: "", header: None }
+        Self { now, bytes: Vec::with_capacity(capacity), family: None, begun: false, subject: "" }
     }
 
     /// Begins a family.
-    pub(super) fn family(&mut self, header: Header) {
-        self.family = header.name;
-        self.header = Some(header);
+    pub(super) fn family(&mut self, header: &'static Header) {
+        (self.family, self.begun, self.subject) = (Some(header), false, "");
     }
 
-    /// Writes a sample with the rendered labels of a series.
-    pub(super) fn sample(&mut self, labels: &str, value: f64) {
-        self.line("", labels, &[], value);
+    /// Sets the rendered labels of the following samples: those of a probe, pool or comparison.
+    pub(super) fn subject(&mut self, labels: &'a str) {
+        self.subject = labels;
     }
 
-    /// Writes a sample with additional labels.
-    pub(super) fn labelled(&mut self, labels: &str, more: &[(&str, &str)], value: f64) {
-        self.line("", labels, more, value);
+    /// Writes a sample without labels of its own, unless the value is `None`.
+    pub(super) fn value(&mut self, value: impl Into<Option<f64>>) {
+        if let Some(value) = value.into() {
+            self.line("", self.subject, [], value);
+        }
+    }
+
+    /// Writes a sample with values for the labels of the family.
+    pub(super) fn each<const N: usize>(&mut self, labels: [&str; N], value: f64) {
+        let names = self.family.map_or(&[][..], |family| family.labels);
+        debug_assert_eq!(names.len(), N, "labels of {:?}", self.family);
+        self.line("", self.subject, names.iter().copied().zip(labels), value);
+    }
+
+    /// Writes an info metric with these rendered labels.
+    pub(super) fn info(&mut self, labels: &str) {
+        self.line("", labels, [], 1.0);
     }
 
     /// Writes the samples of a histogram.
-    pub(super) fn histogram(&mut self, labels: &str, histogram: &Histogram) {
+    pub(super) fn histogram(&mut self, histogram: &Histogram) {
         let mut count = 0;
         for (bound, cumulative) in histogram.cumulative() {
             count = cumulative;
-            self.line("_bucket", labels, &[("le", bound)], cumulative as f64);
+            self.line("_bucket", self.subject, [("le", bound)], cumulative as f64);
         }
-        self.line("_sum", labels, &[], histogram.sum());
-        self.line("_count", labels, &[], count as f64);
-    }
-
-    /// Appends families that are already in the format.
-    pub(super) fn append(&mut self, families: &[u8]) {
-        self.bytes.extend_from_slice(families);
+        self.line("_sum", self.subject, [], histogram.sum());
+        self.line("_count", self.subject, [], count as f64);
     }
 
     pub(super) fn into_bytes(self) -> Vec<u8> {
         self.bytes
     }
 
-    fn line(&mut self, suffix: &str, labels: &str, more: &[(&str, &str)], value: f64) {
-        if let Some(header) = self.header.take() {
-            self.head(header);
+    fn line<'b>(
+        &mut self,
+        suffix: &str,
+        subject: &str,
+        labels: impl IntoIterator<Item = (&'b str, &'b str)>,
+        value: f64,
+    ) {
+        let Some(family) = self.family else { return };
+        if !self.begun {
+            self.begun = true;
+            self.head(family);
         }
         let bytes = &mut self.bytes;
-        bytes.extend_from_slice(self.family.as_bytes());
+        bytes.extend_from_slice(family.name.as_bytes());
         bytes.extend_from_slice(suffix.as_bytes());
-        if !(labels.is_empty() && more.is_empty()) {
-            bytes.push(b'{');
-            bytes.extend_from_slice(labels.as_bytes());
-            for (index, (name, text)) in more.iter().enumerate() {
-                if index > 0 || !labels.is_empty() {
-                    bytes.push(b',');
-                }
-                write_label(bytes, name, text);
-            }
+        let mut separator = b'{';
+        if !subject.is_empty() {
+            bytes.push(separator);
+            bytes.extend_from_slice(subject.as_bytes());
+            separator = b',';
+        }
+        for (name, text) in labels {
+            bytes.push(separator);
+            write_label(bytes, name, text);
+            separator = b',';
+        }
+        if separator == b',' {
             bytes.push(b'}');
         }
         bytes.push(b' ');
@@ -97,12 +131,8 @@ impl Page {
         bytes.push(b'\n');
     }
 
-    fn head(&mut self, Header { name, kind, help }: Header) {
-        let kind = match kind {
-            Kind::Counter => "counter",
-            Kind::Gauge => "gauge",
-            Kind::Histogram => "histogram",
-        };
+    fn head(&mut self, Header { name, kind, help, .. }: &Header) {
+        let kind = kind.name();
         writeln!(self.bytes, "# HELP {name} {help}\n# TYPE {name} {kind}").expect("a Vec takes every write");
     }
 }
@@ -192,11 +222,13 @@ mod tests {
     #[test]
     fn family_without_samples_is_omitted() {
         let mut page = Page::new(SystemTime::UNIX_EPOCH, 0);
-        page.family(Header { name: "silent", kind: Kind::Gauge, help: "Nothing." });
-        page.family(Header { name: "spoken", kind: Kind::Counter, help: "Something." });
-        page.sample("", 1.0);
-        page.labelled("", &[("a", "b")], 2.0);
-        page.labelled("x=\"y\"", &[("a", "b")], 3.0);
+        page.family(&Header { name: "silent", kind: Kind::Gauge, labels: &[], help: "Nothing." });
+        page.value(None);
+        page.family(&Header { name: "spoken", kind: Kind::Counter, labels: &["a"], help: "Something." });
+        page.value(1.0);
+        page.each(["b"], 2.0);
+        page.subject("x=\"y\"");
+        page.each(["b"], 3.0);
         let text = String::from_utf8(page.into_bytes()).unwrap();
         assert_eq!(
             text,
@@ -210,8 +242,8 @@ mod tests {
         histogram.observe(0.5);
         histogram.observe(2.0);
         let mut page = Page::new(SystemTime::UNIX_EPOCH, 0);
-        page.family(Header { name: "h", kind: Kind::Histogram, help: "H." });
-        page.histogram("", &histogram);
+        page.family(&Header { name: "h", kind: Kind::Histogram, labels: &[], help: "H." });
+        page.histogram(&histogram);
         let text = String::from_utf8(page.into_bytes()).unwrap();
         let samples: Vec<_> = text.lines().skip(2).collect();
         assert_eq!(samples, ["h_bucket{le=\"1\"} 1", "h_bucket{le=\"+Inf\"} 2", "h_sum 2.5", "h_count 2"]);
