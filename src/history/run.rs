@@ -116,8 +116,8 @@ impl Run {
         self.first_token.map(|time| Duration::from_micros(time.get().into()))
     }
 
-    /// Between the visible tokens of a stream, on average; `None` below 64 tokens, and if it was
-    /// held back.
+    /// Returns the mean time between the visible tokens of a stream. Returns `None` below 64
+    /// tokens, and if the stream was held back.
     pub fn per_token(&self) -> Option<Duration> {
         self.per_token.map(|time| Duration::from_micros(time.get().into()))
     }

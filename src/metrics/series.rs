@@ -1,4 +1,4 @@
-//! What one probe has done so far, as numbers: written by its runs, read by scrapes and by the landing page.
+//! The values of one probe, written by its runs and read by scrapes and the status page.
 
 use std::{
     array,
@@ -10,6 +10,7 @@ use std::{
 use tokio::time::Instant;
 
 use super::{
+    families::flag,
     streak::Streak,
     text,
     values::{Bound, Counter, Gauge, Histogram, Sum},
@@ -23,7 +24,7 @@ use crate::{
     sync::Mutex,
 };
 
-/// Distinct error codes of a probe that have a series of their own; those after them share `other`.
+/// Maximum number of error codes of a probe with a series of their own; further ones share `other`.
 const MAX_ERROR_CODES: usize = 64;
 
 const DURATION_BOUNDS: &[Bound] = &[
@@ -80,36 +81,36 @@ const PER_TOKEN_BOUNDS: &[Bound] = &[
     (2.5, "2.5"),
 ];
 
-/// The most that one hint adds to the sum of hints, in seconds: a month.
-const LONGEST_HINT: f64 = 31.0 * 86_400.0;
+/// Maximum number of seconds that one hint adds to the sum of hints: a month.
+const MAX_HINT_SECONDS: f64 = 31.0 * 86_400.0;
 
-/// The series of one probe. What a reload may change belongs to this struct, what it must not is shared.
+/// Series of one probe. Its values are shared across reloads; the other members are created again.
 #[derive(Debug)]
 pub struct Series {
     probe: Arc<Probe>,
     /// `probe`, `provider`, `check` and `model`, rendered once.
     pub(super) labels: String,
-    /// All labels of `langmart_probe_info`: the same four, then what describes the probe.
+    /// All labels of `langmart_probe_info`: the same four, then the description of the probe.
     pub(super) info: String,
     /// The failures that have a series from the start.
     pub(super) expected: Vec<(Reason, Fault)>,
     pub(super) values: Arc<Values>,
 }
 
-/// What the last run of a probe found.
+/// Result of the last run of a probe.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Last {
-    /// When it began.
+    /// Start of the run.
     pub time: SystemTime,
-    /// When it ended, by the clock that is not set.
+    /// End of the run, by the monotonic clock.
     pub(super) ended: Instant,
-    /// Why it ended as it did.
+    /// Reason of the result.
     pub reason: Reason,
-    /// Whose part failed.
+    /// Responsible party.
     pub fault: Fault,
-    /// What to do about it, in our own words; empty on success.
+    /// Remedy; empty on a success without a finding.
     pub hint: &'static str,
-    /// How long it took.
+    /// Duration of the run.
     pub duration: Duration,
     pub(super) phases: Phases,
     pub(super) http_status: Option<u16>,
@@ -124,7 +125,8 @@ pub struct Last {
     pub buffered: Option<bool>,
 }
 
-/// The numbers of one probe, kept as long as probe, provider, check and model stay the same.
+/// Values of one probe, kept across reloads as long as probe, provider, check and model are the
+/// same.
 #[derive(Debug)]
 pub(super) struct Values {
     pub(super) runs: Counter,
@@ -165,7 +167,7 @@ pub(super) struct Values {
     pub(super) last_success: Gauge,
     /// Version and cipher suite of the last good handshake of a network check.
     tls: Mutex<Option<(&'static str, &'static str)>>,
-    /// What the name servers said in the last run of a network check.
+    /// Answers of the name servers in the last run of a network check.
     dns_servers: Mutex<Vec<DnsServer>>,
     last: Mutex<Option<Last>>,
     status_page: Mutex<Option<StatusPage>>,
@@ -176,12 +178,12 @@ pub(super) struct Values {
 }
 
 impl Series {
-    /// The series of a probe that was not configured before.
+    /// Creates the series of a new probe.
     pub(super) fn new(probe: &Arc<Probe>) -> Self {
         Self::over(probe, Arc::new(Values::new()))
     }
 
-    /// The series of a probe in a new configuration, with the numbers that it had so far.
+    /// Creates the series of a probe in a new configuration, with its previous values.
     pub(super) fn over(probe: &Arc<Probe>, values: Arc<Values>) -> Self {
         let Subject { probe: name, provider, check, model } = probe.subject();
         let labels = text::labels([
@@ -201,108 +203,27 @@ impl Series {
         Self { probe: Arc::clone(probe), labels, info, expected, values }
     }
 
-    /// The probe that these are the series of.
+    /// Returns the probe.
     pub fn probe(&self) -> &Probe {
         &self.probe
     }
 
-    /// What the last run found; `None` before the first.
+    /// Returns the result of the last run. Returns `None` before the first run.
     pub fn last(&self) -> Option<Last> {
-        *lock(&self.values.last)
+        *self.values.last.lock()
     }
 
-    /// Takes a finished run in.
+    /// Observes a finished run.
     pub fn observe(&self, outcome: &Outcome) {
-        // Taken apart in full, so that a new member of the outcome does not compile until it is exported here or
-        // named as not exported: what is not, the records have.
-        let &Outcome {
-            time,
-            reason,
-            fault,
-            detail: _,
-            hint,
-            http_status,
-            http_version: _,
-            ref error_code,
-            upstream: _,
-            request_id: _,
-            retry_after,
-            limited_by,
-            clue: _,
-            reported_processing,
-            model_shutdown,
-            // A name from the network is no label.
-            answered_model: _,
-            model_match,
-            duration,
-            phases,
-            remote_address: _,
-            ref ratelimit,
-            tls,
-            dns: _,
-            // An address is no label.
-            failed_addresses: _,
-            clock: _,
-            ref network,
-            clock_offset,
-            time_to_first_token,
-            time_to_first_reasoning: _,
-            time_per_output_token,
-            stream: _,
-            buffered,
-            input_tokens: _,
-            cached_input_tokens: _,
-            output_tokens: _,
-            tokens_estimated: _,
-            estimated_cost_usd: _,
-            ref status_page,
-            balance,
-            recheck: _,
-            connection: _,
-            slow,
-            // A pair is the comparison's, not the probe's.
-            compared: _,
-        } = outcome;
+        let &Outcome { time, reason, fault, hint, duration, phases, http_status, retry_after, .. } = outcome;
         let values = &*self.values;
-        values.slow_runs.add(u64::from(slow));
-        values.count_run(time, reason, fault, duration);
-        for (sum, phase) in values.phases.iter().zip(phases.durations()) {
-            sum.add(phase.as_secs_f64());
-        }
-        values.count_answer(http_status, error_code.as_deref(), retry_after);
-        values.keep_rate_limits(time, ratelimit);
-        if let Some(limit) = limited_by {
-            values.rate_limited[limit as usize].add(1);
-        }
-        values.reported_processing.set(reported_processing.map_or(f64::NAN, |time| time.as_secs_f64()));
-        // A failure that shows no list leaves what is announced.
-        if outcome.success() || model_shutdown.is_some() {
-            values.model_shutdown.set(model_shutdown.map_or(f64::NAN, unix_seconds));
-        }
-        values.keep_findings(model_match, buffered);
-        if let Some(tls) = tls {
-            values.keep_handshake(tls);
-        }
-        if let Some(Network { dns_servers }) = network.as_deref() {
-            lock(&values.dns_servers).clone_from(dns_servers);
-        }
-        if let Some(offset) = clock_offset {
-            values.clock_offset.set(offset);
-        }
-        if let Some(duration) = time_to_first_token {
-            values.time_to_first_token.observe(duration.as_secs_f64());
-        }
-        if let Some(duration) = time_per_output_token {
-            values.time_per_output_token.observe(duration.as_secs_f64());
-        }
+        values.count_run(outcome);
+        values.count_answer(outcome);
+        values.keep_findings(outcome);
+        values.keep_answer(outcome);
         values.spend(outcome);
-        lock(&values.status_page).clone_from(status_page);
-        // A failure that tells no balance leaves the last one standing; after a success without one there is none.
-        if balance.is_some() || outcome.success() {
-            *lock(&values.balance) = balance;
-        }
         let streak = self.streak_after(reason, fault);
-        *lock(&values.last) = Some(Last {
+        *values.last.lock() = Some(Last {
             time,
             ended: Instant::now(),
             reason,
@@ -312,32 +233,33 @@ impl Series {
             phases,
             http_status,
             retry_after,
-            time_to_first_token,
+            time_to_first_token: outcome.time_to_first_token,
             streak,
             model_match: values.model_match.value().map(|value| value > 0.0),
             buffered: values.buffered.value().map(|value| value > 0.0),
         });
     }
 
-    /// The runs in a row, with one more that ended so.
+    /// Returns the counts of consecutive runs, including this one.
     fn streak_after(&self, reason: Reason, fault: Fault) -> Streak {
         let streak = self.last().map_or_else(Streak::default, |last| last.streak);
         streak.after(reason, fault, self.probe.check().addresses_service())
     }
 
-    /// Takes in an attempt after a failed run: what it spent, and how it ended, which is no run's result.
+    /// Counts a recheck and its tokens. It does not count as a run.
     pub fn observe_recheck(&self, outcome: &Outcome) {
         let [ok, failed] = &self.values.rechecks;
         if outcome.success() { ok } else { failed }.add(1);
         self.observe_demanded(outcome);
     }
 
-    /// Takes in an attempt that somebody asked for: what it spent, and nothing else.
+    /// Counts only the tokens and costs of an on-demand run.
     pub fn observe_demanded(&self, outcome: &Outcome) {
         self.values.spend(outcome);
     }
 
-    /// Takes over when the probe ran and succeeded last before a restart; `None`: that is not known.
+    /// Restores the times of the last run and the last success from before a restart, if they are
+    /// known.
     pub fn restore(&self, last_run: Option<SystemTime>, last_success: Option<SystemTime>) {
         for (gauge, time) in [(&self.values.last_run, last_run), (&self.values.last_success, last_success)] {
             if let Some(time) = time {
@@ -346,13 +268,14 @@ impl Series {
         }
     }
 
-    /// Says when the next run is due, waits included, and until when the probe backs off; `None`: it does not.
+    /// Sets the time of the next run and the end of the backoff. `None` if the probe does not back
+    /// off.
     pub fn waiting(&self, next_run: SystemTime, backoff_until: Option<SystemTime>) {
         self.values.next_run.set(unix_seconds(next_run));
         self.values.backoff_until.set(backoff_until.map_or(0.0, unix_seconds));
     }
 
-    /// Counts due runs that did not take place.
+    /// Counts scheduled runs that did not take place.
     pub fn skipped(&self, cause: SkipCause, runs: u64) {
         self.values.skipped[cause as usize].add(runs);
     }
@@ -400,92 +323,134 @@ impl Values {
         }
     }
 
-    /// What the status page said in the last run; `None`: that is not known.
+    /// Returns the status page of the last run. It is `None` if it is unknown.
     pub(super) fn status_page(&self) -> MutexGuard<'_, Option<StatusPage>> {
-        lock(&self.status_page)
+        self.status_page.lock()
     }
 
-    /// The balance as last told.
+    /// Returns the balance, as last reported.
     pub(super) fn balance(&self) -> Option<Balance> {
-        *lock(&self.balance)
+        *self.balance.lock()
     }
 
-    /// Version and cipher suite of the last good handshake of a network check; `None` before there was one.
+    /// Returns version and cipher suite of the last successful handshake of a network check.
+    /// Returns `None` before the first.
     pub(super) fn tls(&self) -> Option<(&'static str, &'static str)> {
-        *lock(&self.tls)
+        *self.tls.lock()
     }
 
-    /// What the name servers said in the last run of a network check, the system's resolver first.
+    /// Returns the answers of the name servers in the last run of a network check, that of the
+    /// system's resolver first.
     pub(super) fn dns_servers(&self) -> MutexGuard<'_, Vec<DnsServer>> {
-        lock(&self.dns_servers)
+        self.dns_servers.lock()
     }
 
-    /// The codes seen so far, with their counts.
+    /// Returns the error codes so far, with their counts.
     pub(super) fn error_codes(&self) -> MutexGuard<'_, BTreeMap<String, u64>> {
-        lock(&self.error_codes)
+        self.error_codes.lock()
     }
 
-    /// The limits last reported, by a run that began at most so long ago. A reset that has passed does not end them.
-    pub(super) fn rate_limits(&self, now: SystemTime, longest: Duration) -> Vec<RateLimit> {
-        let is_recent = |begun| now.duration_since(begun).unwrap_or_default() <= longest;
-        let limits = lock(&self.rate_limits).into_iter().flatten();
+    /// Returns the limits of runs that began at most `max_age` ago. A reset that has passed does
+    /// not remove them.
+    pub(super) fn rate_limits(&self, now: SystemTime, max_age: Duration) -> Vec<RateLimit> {
+        let is_recent = |begun| now.duration_since(begun).unwrap_or_default() <= max_age;
+        let limits = self.rate_limits.lock().into_iter().flatten();
         limits.filter_map(|(begun, limit)| is_recent(begun).then_some(limit)).collect()
     }
 
-    /// When a run began, and how it ended.
-    fn count_run(&self, time: SystemTime, reason: Reason, fault: Fault, duration: Duration) {
-        let success = reason == Reason::Ok;
+    /// Counts a run by its result, with the time that it took.
+    fn count_run(&self, outcome: &Outcome) {
+        let &Outcome { time, reason, fault, duration, phases, slow, .. } = outcome;
         self.runs.add(1);
+        self.slow_runs.add(u64::from(slow));
         self.last_run.set(unix_seconds(time));
-        if success {
+        if outcome.success() {
             self.last_success.set(unix_seconds(time));
         } else {
             self.failures.of(reason, fault).add(1);
         }
-        // A quick refusal would flatter the quantiles, a timeout left out would as well.
-        if success || matches!(reason, Reason::Timeout | Reason::StreamStalled) {
+        if reason.info().is_timed {
             self.duration.observe(duration.as_secs_f64());
         }
+        for (sum, phase) in self.phases.iter().zip(phases.durations()) {
+            sum.add(phase.as_secs_f64());
+        }
     }
 
-    /// What the service answered: status, its own code, and for how many seconds it asks to wait.
-    fn count_answer(&self, http_status: Option<u16>, error_code: Option<&str>, retry_after: Option<f64>) {
-        if let Some(status) = http_status {
+    /// Counts the response: status, code, wait and limits; the times of a stream.
+    fn count_answer(&self, outcome: &Outcome) {
+        if let Some(status) = outcome.http_status {
             self.responses.of(status).add(1);
         }
-        if let Some(code) = error_code {
+        if let Some(code) = &outcome.error_code {
             self.count_error_code(code);
         }
-        if let Some(seconds) = retry_after {
+        if let Some(seconds) = outcome.retry_after {
             self.retry_after_hints.add(1);
-            // An absurd one would make the sum deaf to all later ones.
-            self.retry_after_seconds.add(seconds.min(LONGEST_HINT));
+            // An absurd wait would hide all later ones in the sum.
+            self.retry_after_seconds.add(seconds.min(MAX_HINT_SECONDS));
+        }
+        if let Some(limit) = outcome.limited_by {
+            self.rate_limited[limit as usize].add(1);
+        }
+        self.keep_rate_limits(outcome.time, &outcome.ratelimit);
+        let processing = outcome.reported_processing;
+        self.reported_processing.set(processing.map_or(f64::NAN, |time| time.as_secs_f64()));
+        if let Some(time) = outcome.time_to_first_token {
+            self.time_to_first_token.observe(time.as_secs_f64());
+        }
+        if let Some(time) = outcome.time_per_output_token {
+            self.time_per_output_token.observe(time.as_secs_f64());
         }
     }
 
-    /// Keeps what the last run that could decide found of the model and the stream.
-    fn keep_findings(&self, model_match: Option<bool>, buffered: Option<bool>) {
-        if let Some(matches) = model_match {
-            self.model_match.set(f64::from(u8::from(matches)));
+    /// Keeps what replaces earlier findings.
+    fn keep_findings(&self, outcome: &Outcome) {
+        let Outcome { model_shutdown, tls, network, clock_offset, status_page, balance, .. } = outcome;
+        // A failure without a list leaves what is announced.
+        if outcome.success() || model_shutdown.is_some() {
+            self.model_shutdown.set(model_shutdown.map_or(f64::NAN, unix_seconds));
+        }
+        if let Some(tls) = tls {
+            self.keep_handshake(*tls);
+        }
+        if let Some(Network { dns_servers }) = network.as_deref() {
+            self.dns_servers.lock().clone_from(dns_servers);
+        }
+        if let Some(offset) = clock_offset {
+            self.clock_offset.set(*offset);
+        }
+        self.status_page.lock().clone_from(status_page);
+        // A failure without a balance leaves the last one; a success without one removes it.
+        if balance.is_some() || outcome.success() {
+            *self.balance.lock() = *balance;
+        }
+    }
+
+    /// Keeps whether the requested model answered and whether the stream was buffered, if the run
+    /// could decide it.
+    fn keep_answer(&self, outcome: &Outcome) {
+        if let Some(matches) = outcome.model_match {
+            self.model_match.set(flag(matches));
             self.model_mismatches.add(u64::from(!matches));
         }
-        if let Some(buffered) = buffered {
-            self.buffered.set(f64::from(u8::from(buffered)));
+        if let Some(buffered) = outcome.buffered {
+            self.buffered.set(flag(buffered));
             self.buffered_streams.add(u64::from(buffered));
         }
     }
 
-    /// What of the handshake is known replaces what was known before.
+    /// Keeps the known facts of a handshake.
     fn keep_handshake(&self, Tls { version, cipher, not_after }: Tls) {
         if let Some(not_after) = not_after {
             self.certificate_not_after.set(unix_seconds(not_after));
         }
         if let Some(session) = version.zip(cipher) {
-            *lock(&self.tls) = Some(session);
+            *self.tls.lock() = Some(session);
         }
     }
 
-    /// What an attempt took, in tokens and US dollars; `None`: that is not known, or it took none.
+    /// Adds the tokens and US dollars that an attempt took, as far as they are known.
     fn spend(&self, outcome: &Outcome) {
         self.input_tokens.add(outcome.input_tokens.unwrap_or(0));
         self.cached_input_tokens.add(outcome.cached_input_tokens.unwrap_or(0));
@@ -494,7 +459,7 @@ impl Values {
     }
 
     fn count_error_code(&self, code: &str) {
-        let mut codes = lock(&self.error_codes);
+        let mut codes = self.error_codes.lock();
         if let Some(count) = codes.get_mut(code) {
             *count += 1;
         } else if codes.len() < MAX_ERROR_CODES {
@@ -504,9 +469,10 @@ impl Values {
         }
     }
 
-    /// Each resource has the limits of the last run that reported them; a run that reported none of it changes nothing.
+    /// Keeps the limits of each resource that the run reported, of several windows the tightest
+    /// one.
     fn keep_rate_limits(&self, begun: SystemTime, reported: &[RateLimit]) {
-        let mut kept = lock(&self.rate_limits);
+        let mut kept = self.rate_limits.lock();
         for (slot, &resource) in kept.iter_mut().zip(Resource::ALL) {
             let windows = reported.iter().filter(|limit| limit.resource == resource);
             if let Some(tightest) = windows.min_by(|one, other| share_left(one).total_cmp(&share_left(other)))
@@ -517,7 +483,7 @@ impl Values {
     }
 }
 
-/// The share of a window that is left. A window that does not tell comes after all that do.
+/// Returns the remaining share of a window. It is infinite if it is unknown.
 fn share_left(limit: &RateLimit) -> f64 {
     match (limit.limit, limit.remaining) {
         (Some(0), Some(_)) => 0.0,
@@ -526,7 +492,7 @@ fn share_left(limit: &RateLimit) -> f64 {
     }
 }
 
-/// One counter for each pair of reason and fault, also for those that should not occur: nothing is lost.
+/// Counters of each pair of reason and fault, including those that should not occur.
 #[derive(Debug)]
 pub(super) struct Failures([Counter; Reason::ALL.len() * Fault::ALL.len()]);
 
@@ -536,7 +502,7 @@ impl Failures {
     }
 }
 
-/// Statuses registered with IANA (as of 2026), and after them those that the providers use beside: Groq's 498 and
+/// Statuses registered with IANA (as of 2026), and those that providers use besides: Groq's 498 and
 /// 499, Cloudflare's 524, Anthropic's 529. Sorted.
 const STATUSES: [u16; 66] = [
     100, 101, 102, 103, 200, 201, 202, 203, 204, 205, 206, 207, 208, 226, 300, 301, 302, 303, 304, 305, 307,
@@ -545,7 +511,7 @@ const STATUSES: [u16; 66] = [
     511, 524, 529,
 ];
 
-/// One counter for each status, and a last one for all others.
+/// Counters of each status, and a last one for all others.
 #[derive(Debug)]
 pub(super) struct Responses([Counter; STATUSES.len() + 1]);
 
@@ -554,14 +520,9 @@ impl Responses {
         &self.0[STATUSES.binary_search(&status).unwrap_or(STATUSES.len())]
     }
 
-    /// The counters by status; `None`: all other statuses.
+    /// Iterates over the counters by status. The status is `None` for all others.
     pub(super) fn iter(&self) -> impl Iterator<Item = (Option<u16>, u64)> {
         let statuses = STATUSES.into_iter().map(Some).chain([None]);
         statuses.zip(&self.0).map(|(status, counter)| (status, counter.value()))
     }
-}
-
-/// A panic elsewhere leaves numbers, which are never half written.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock()
 }

@@ -109,7 +109,7 @@ impl Pair {
 }
 
 /// Comparison that a run belongs to, and its result.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Compared {
     /// Name of the comparison.
     pub comparison: String,
@@ -117,7 +117,14 @@ pub struct Compared {
     pub side: Side,
     /// Both runs, if this is the second one. `None` if this was the first, or the other did not
     /// take place.
+    #[serde(rename = "verdict", skip_serializing_if = "Option::is_none", serialize_with = "as_verdict")]
     pub pair: Option<Pair>,
+}
+
+/// Serializes a pair by its verdict.
+#[expect(clippy::ref_option, reason = "serde passes a field by reference")]
+fn as_verdict<S: Serializer>(pair: &Option<Pair>, serializer: S) -> Result<S::Ok, S::Error> {
+    pair.map(|pair| pair.verdict()).serialize(serializer)
 }
 
 #[cfg(test)]

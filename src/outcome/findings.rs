@@ -1,4 +1,4 @@
-//! What a run finds beside its verdict: phases, rate limits, the certificate, the status page, the balance.
+//! Findings of a run besides its verdict: phases, rate limits, certificate, status page, balance.
 
 use std::{
     collections::BTreeMap,
@@ -8,10 +8,7 @@ use std::{
 
 use serde::{Serialize, Serializer, ser::SerializeMap};
 
-use super::{
-    record::optional,
-    time::{rfc3339, seconds},
-};
+use super::time::{in_record, seconds};
 
 /// The five consecutive phases of a run. One that was not reached is zero.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -32,17 +29,17 @@ impl Phases {
     /// The names, in order.
     pub const NAMES: [&'static str; 5] = ["resolve", "connect", "tls", "processing", "transfer"];
 
-    /// The durations, in the order of [`Phases::NAMES`].
+    /// Returns the durations, in the order of [`Phases::NAMES`].
     pub const fn durations(&self) -> [Duration; 5] {
         [self.resolve, self.connect, self.tls, self.processing, self.transfer]
     }
 
-    /// All of them.
+    /// Returns the sum of the phases.
     pub fn total(&self) -> Duration {
         self.durations().iter().sum()
     }
 
-    /// Phase by phase, for a run that took several exchanges.
+    /// Adds the phases of a further exchange of the run.
     #[must_use]
     pub fn plus(self, other: Self) -> Self {
         Self {
@@ -79,16 +76,20 @@ named! {
     }
 }
 
-/// One rate limit as the response's headers told it.
-#[derive(Clone, Copy, Debug, PartialEq)]
+/// A rate limit reported by the headers of a response.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct RateLimit {
     /// What is limited.
     pub resource: Resource,
-    /// The most in a window; `None` where it was not told.
+    /// Maximum of a window. `None` if it was not reported.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub limit: Option<u64>,
-    /// What is left; `None` where it was not told.
+    /// Remainder of the window. `None` if it was not reported.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub remaining: Option<u64>,
-    /// When the window is full again; `None` where it was not told or its unit is ambiguous.
+    /// Time at which the window is full again. `None` if it was not reported or its unit is
+    /// ambiguous.
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "in_record")]
     pub reset: Option<SystemTime>,
 }
 
@@ -104,54 +105,23 @@ impl RateLimit {
     }
 }
 
-impl Serialize for RateLimit {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let Self { resource, limit, remaining, reset } = self;
-        let mut map = serializer.serialize_map(None)?;
-        map.serialize_entry("resource", resource)?;
-        if let Some(limit) = limit {
-            map.serialize_entry("limit", limit)?;
-        }
-        if let Some(remaining) = remaining {
-            map.serialize_entry("remaining", remaining)?;
-        }
-        if let Some(reset) = reset {
-            map.serialize_entry("reset", &rfc3339(*reset))?;
-        }
-        map.end()
-    }
-}
-
-/// What the handshake with the target showed, also where it failed on the certificate.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+/// Findings of the handshake with the target, including one that failed on the certificate.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 pub struct Tls {
-    /// `1.2` or `1.3`; `None` where the handshake did not come so far.
+    /// `1.2` or `1.3`. `None` if the handshake ended earlier.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub version: Option<&'static str>,
-    /// The cipher suite by its registered name; `None` where the handshake failed, and for checks other than network.
+    /// Registered name of the cipher suite. `None` if the handshake failed, and for checks other
+    /// than network.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub cipher: Option<&'static str>,
-    /// The earliest end of validity in the chain as presented; `None` where none could be read.
+    /// Earliest expiry in the presented chain. `None` if none could be read.
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "in_record")]
     pub not_after: Option<SystemTime>,
 }
 
-impl Serialize for Tls {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let Self { version, cipher, not_after } = self;
-        let mut map = serializer.serialize_map(None)?;
-        if let Some(version) = version {
-            map.serialize_entry("version", version)?;
-        }
-        if let Some(cipher) = cipher {
-            map.serialize_entry("cipher", cipher)?;
-        }
-        if let Some(not_after) = not_after {
-            map.serialize_entry("not_after", &rfc3339(*not_after))?;
-        }
-        map.end()
-    }
-}
-
 named! {
-    /// The limit that a rate-limited request has met.
+    /// Limit that a rate-limited request exceeded.
     LimitedBy {
         /// Requests in a window.
         Requests = "requests",
@@ -190,7 +160,7 @@ pub enum Clue {
     RedirectToHttps,
     /// The request is larger than the service, or a proxy before it, accepts.
     RequestTooLarge,
-    /// The completion is empty, and nothing in it says why.
+    /// The completion is empty without an explanation.
     EmptyAnswer,
     /// The model called a tool, of which the request offers none.
     ToolCall,
@@ -204,97 +174,86 @@ pub enum Clue {
     UntrustedIssuer,
 }
 
-/// How the content of a stream arrived.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Arrival of the content of a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct StreamShape {
-    /// Events with visible content.
+    /// Number of events with visible content.
     pub pieces: u64,
-    /// Groups of content that arrived together.
+    /// Number of groups of events that arrived together.
     pub bursts: u64,
-    /// Longest pause between bursts; zero if there is one burst.
+    /// Longest pause between bursts; zero if there is only one.
+    #[serde(rename = "longest_gap_seconds", serialize_with = "in_record")]
     pub longest_gap: Duration,
 }
 
-impl Serialize for StreamShape {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let Self { pieces, bursts, longest_gap } = self;
-        let mut map = serializer.serialize_map(Some(3))?;
-        map.serialize_entry("pieces", pieces)?;
-        map.serialize_entry("bursts", bursts)?;
-        map.serialize_entry("longest_gap_seconds", &seconds(*longest_gap))?;
-        map.end()
-    }
-}
-
 named! {
-    /// How bad things are, by a status page's own word.
+    /// Overall indicator of a status page.
     Indicator {
-        /// Nothing is wrong.
+        /// No incident.
         None = "none",
-        /// Something small.
+        /// Minor incident.
         Minor = "minor",
-        /// Something large.
+        /// Major incident.
         Major = "major",
-        /// The worst.
+        /// Critical incident.
         Critical = "critical",
-        /// Announced work.
+        /// Announced maintenance.
         Maintenance = "maintenance",
-        /// The page could not be read, or has a word that we do not know.
+        /// The page could not be read, or has an unknown indicator.
         Unknown = "unknown",
     }
 }
 
 named! {
-    /// How a component of a status page is.
+    /// Status of a component of a status page.
     ComponentStatus {
-        /// It works.
+        /// Operational.
         Operational = "operational",
-        /// It works badly.
+        /// Degraded performance.
         DegradedPerformance = "degraded_performance",
-        /// A part of it does not work.
+        /// Partial outage.
         PartialOutage = "partial_outage",
-        /// It does not work.
+        /// Outage.
         MajorOutage = "major_outage",
-        /// Announced work is done on it.
+        /// Maintenance in progress.
         UnderMaintenance = "under_maintenance",
-        /// The page could not be read, does not have it, or has a word that we do not know.
+        /// The page could not be read, does not list it, or has an unknown status.
         Unknown = "unknown",
     }
 }
 
-/// What a status page says. The words are ours; the names of components are the configuration's.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// Content of a status page. The names of components are from the configuration.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct StatusPage {
-    /// The page's verdict on all of it.
+    /// Overall indicator.
     pub indicator: Indicator,
-    /// Incidents that are not over; `None` where the page does not list any.
+    /// Number of unresolved incidents. `None` if the page does not list incidents.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub open_incidents: Option<u64>,
     /// The configured components, in the order of the configuration.
+    #[serde(skip_serializing_if = "Vec::is_empty", serialize_with = "as_map")]
     pub components: Vec<(String, ComponentStatus)>,
-    /// The announced maintenance that is in progress, else the next one; `None` if none is announced.
+    /// Announced maintenance that is in progress, else the next one. `None` if none is announced.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub maintenance: Option<Maintenance>,
 }
 
+/// Serializes pairs as an object.
+fn as_map<S: Serializer>(pairs: &[(String, ComponentStatus)], serializer: S) -> Result<S::Ok, S::Error> {
+    pairs.iter().map(|(name, status)| (name, status)).collect::<BTreeMap<_, _>>().serialize(serializer)
+}
+
 /// An announced maintenance.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Maintenance {
     /// Announced start; `None` if the page names none.
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "in_record")]
     pub start: Option<SystemTime>,
     /// Announced end; `None` if the page names none.
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "in_record")]
     pub end: Option<SystemTime>,
     /// Whether it has begun and is not over.
     pub in_progress: bool,
-}
-
-impl Serialize for Maintenance {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let Self { start, end, in_progress } = self;
-        let mut map = serializer.serialize_map(None)?;
-        optional(&mut map, "start", start.map(rfc3339).as_ref())?;
-        optional(&mut map, "end", end.map(rfc3339).as_ref())?;
-        map.serialize_entry("in_progress", in_progress)?;
-        map.end()
-    }
 }
 
 impl StatusPage {
@@ -304,58 +263,34 @@ impl StatusPage {
     }
 }
 
-impl Serialize for StatusPage {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let Self { indicator, open_incidents, components, maintenance } = self;
-        let mut map = serializer.serialize_map(None)?;
-        map.serialize_entry("indicator", indicator)?;
-        optional(&mut map, "open_incidents", open_incidents.as_ref())?;
-        if !components.is_empty() {
-            let components: BTreeMap<_, _> = components.iter().map(|(name, status)| (name, status)).collect();
-            map.serialize_entry("components", &components)?;
-        }
-        optional(&mut map, "maintenance", maintenance.as_ref())?;
-        map.end()
-    }
-}
-
-/// What is left on an account, in US dollars.
-#[derive(Clone, Copy, Debug, PartialEq)]
+/// Balance of an account in US dollars.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Balance {
-    /// What is left; negative where the account owes.
+    /// Balance; negative for a debt.
     pub usd: f64,
-    /// Below this the service refuses; `None` where it does not tell.
+    /// Balance below which the service refuses requests. `None` if it is not reported.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub minimum_usd: Option<f64>,
 }
 
-impl Serialize for Balance {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let Self { usd, minimum_usd } = self;
-        let mut map = serializer.serialize_map(None)?;
-        map.serialize_entry("usd", usd)?;
-        optional(&mut map, "minimum_usd", minimum_usd.as_ref())?;
-        map.end()
-    }
-}
-
 named! {
-    /// Where the connection of a warm probe's run came from.
+    /// Origin of the connection of a warm probe's run.
     ConnectionUse {
-        /// It was made, as there was none.
+        /// New, because there was none.
         New = "new",
-        /// It was the one of the run before.
+        /// The connection of the previous run.
         Reused = "reused",
-        /// It was made, as the one of the run before had ended without a byte of a response.
+        /// New, because that of the previous run had ended without a byte of a response.
         Replaced = "replaced",
     }
 }
 
 named! {
-    /// The clock that the arrival times of a run were read from.
+    /// Clock of the arrival times of a run.
     Clock {
         /// The kernel's receive timestamps.
         Kernel = "kernel",
-        /// The process's, since the kernel gave no timestamps.
+        /// The clock of the process, because the kernel provided no timestamps.
         Process = "process",
     }
 }

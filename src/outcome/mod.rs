@@ -3,7 +3,7 @@
 //!
 //! All types are closed, so that label values and names in records come from this code only.
 //!
-//! - `verdict`: API, check, reason and fault.
+//! - `verdict`: API, check and fault; `reason`: the reasons, with the table of what each implies.
 //! - `findings`: details of a run: phases, rate limits, certificate, status page, balance.
 //! - `network`: findings of the network check.
 //! - `run`: the [`Outcome`].
@@ -18,6 +18,7 @@ mod comparison;
 mod findings;
 mod network;
 mod on_demand;
+mod reason;
 mod record;
 mod run;
 mod time;
@@ -31,8 +32,9 @@ pub use self::{
     },
     network::{AddressFailure, DnsServer, FailedAddress, LookupFailure, Network},
     on_demand::OnDemandResult,
+    reason::{BackoffClass, Reason, ReasonInfo, possible_failures},
     record::{Record, Subject},
     run::{MIN_SPEED_TOKENS, OTHER, Outcome},
     time::{date, rfc3339, unix_seconds},
-    verdict::{Api, Check, Fault, Reason, SkipCause, possible_failures},
+    verdict::{Api, Check, Fault, SkipCause},
 };

@@ -94,10 +94,11 @@ pub struct FailedAddress {
 }
 
 /// Findings of the network check.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Network {
     /// Answers of the C library, then of the system's name servers if it failed or was slow, then
     /// of the configured servers. Empty if nothing was looked up.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub dns_servers: Vec<DnsServer>,
 }
 

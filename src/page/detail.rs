@@ -11,7 +11,7 @@ use super::{
     layout::{badge, page},
     overview::time,
     state::{Now, state_after},
-    words::{between, fault, interval, reason, share, span, took, took_or_none, wait},
+    words::{between, fault, interval, share, span, took, took_or_none, wait},
 };
 use crate::{
     config::{Probe, Task, dns_server_name},
@@ -62,7 +62,7 @@ fn verdict(kept: &Snapshot, state: &Now, now: SystemTime) -> Markup {
     };
     html! {
         div class={ "problem " (state.state.name()) } {
-            p { "Last run at " (time(last.time, now)) " UTC: " strong { (reason(last.reason)) } " after " (took(last.duration())) @if last.slow { ", which is slow" } "." }
+            p { "Last run at " (time(last.time, now)) " UTC: " strong { (last.reason.info().summary) } " after " (took(last.duration())) @if last.slow { ", which is slow" } "." }
             dl.facts {
                 @if !last.success() { div { dt { "Fault" } dd { (fault(last.fault)) } } }
                 @if let Some(since) = kept.failing_since { div { dt { "Since" } dd { (time(since, now)) " UTC, " (span(between(since, now))) } } }
@@ -130,7 +130,7 @@ fn chart(runs: &[Arc<Run>], now: SystemTime) -> Markup {
                         tbody { @for run in runs.iter().rev().take(MAX_ROWS) {
                             tr {
                                 th scope="row" { (time(run.time, now)) }
-                                td { (badge(state_after(run))) " " (reason(run.reason)) }
+                                td { (badge(state_after(run))) " " (run.reason.info().summary) }
                                 td.n { (took(run.duration())) }
                                 @for phase in run.phases() { td.n { (took(phase)) } }
                                 td.n { (took_or_none(run.first_token())) }
@@ -166,7 +166,7 @@ fn write_failure(run: &Run, now: SystemTime) -> Markup {
     html! {
         tr {
             th scope="row" { (time(run.time, now)) }
-            td { (reason(run.reason)) @if let Some(status) = run.http_status() { span.sub { "status " (status) } } }
+            td { (run.reason.info().summary) @if let Some(status) = run.http_status() { span.sub { "status " (status) } } }
             td { (run.fault) }
             td {
                 @if let Some(failure) = failure {

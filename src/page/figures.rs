@@ -2,10 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use crate::{
-    history::Run,
-    outcome::{Pair, Reason},
-};
+use crate::{history::Run, outcome::Pair};
 
 /// Statistics of runs. A figure is `None` if no run has the value.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -22,9 +19,8 @@ pub(super) struct Figures {
 
 impl Figures {
     pub(super) fn new(runs: &[Arc<Run>]) -> Self {
-        let counts =
-            |run: &&Arc<Run>| run.success() || matches!(run.reason, Reason::Timeout | Reason::StreamStalled);
-        let mut durations: Vec<_> = runs.iter().filter(counts).map(|run| run.duration()).collect();
+        let timed = runs.iter().filter(|run| run.reason.info().is_timed);
+        let mut durations: Vec<_> = timed.map(|run| run.duration()).collect();
         durations.sort_unstable();
         Self {
             p50: quantile(&durations, 0.5),

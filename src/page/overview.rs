@@ -10,7 +10,7 @@ use super::{
     figures::{Figures, Overhead, availability},
     layout::{badge, page},
     state::{Now, State},
-    words::{between, clock, fault, reason, share, span, took, took_or_none, wait},
+    words::{between, clock, fault, share, span, took, took_or_none, wait},
 };
 use crate::{
     config::{Chat, Comparison, Pool, Probe},
@@ -152,7 +152,7 @@ fn write_problem(problem: &Problem<'_>, rows: &[&Row], now: SystemTime) -> Marku
             p.what {
                 (badge(problem.state)) " "
                 strong { (problem.provider) } " "
-                @if let Some(cause) = problem.reason { span.reason { (reason(cause)) } }
+                @if let Some(cause) = problem.reason { span.reason { (cause.info().summary) } }
                 @else if problem.state == State::Slow { span.reason { "slower than slow_after" } }
                 @else if problem.wait == Some(SkipCause::Budget) { span.reason { "the daily budget is used up" } }
                 @else { span.reason { "overdue" } }

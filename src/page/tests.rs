@@ -257,25 +257,22 @@ fn filters_select_records() {
     }
 }
 
-#[test]
-fn api_members_are_documented() {
-    const DOCUMENT: &str = include_str!("../../docs/reference/http-api.md");
-    let documented = |mark: &str| -> Vec<&str> {
-        let (_, rest) = DOCUMENT.split_once(&format!("<!-- members of {mark} -->\n")).unwrap();
-        let rows = rest.lines().skip(2).take_while(|line| line.starts_with('|'));
-        rows.flat_map(|row| row.split('|').nth(1).unwrap().split(','))
-            .map(|cell| cell.trim().trim_matches('`'))
-            .collect()
-    };
-    let acme = Arc::new(provider("acme", Api::Langmart));
-    let probe = stream("p", &acme, "m");
-    let history = of(std::slice::from_ref(&probe));
+/// Returns an outcome with every member, so that a new one does not compile until it is added here.
+fn full(reason: Reason, fault: Fault) -> Outcome {
     let address: IpAddr = [192, 0, 2, 7].into();
     let server = || DnsServer { server: "system".to_owned(), answer: Ok(vec![address]), duration: HOUR };
     let measure =
         Measure { fault: Fault::None, duration: HOUR, first_token: None, is_of_another_model: false };
-    // Every member is listed, so that a new one does not compile until it is added here.
-    let full = |reason, fault| Outcome {
+    let pair = Some(Pair::new(Side::Direct, measure, measure));
+    let compared = Compared { comparison: "c".to_owned(), side: Side::Direct, pair };
+    let limit = RateLimit { resource: Resource::Tokens, limit: Some(1), remaining: None, reset: None };
+    let status_page = StatusPage {
+        indicator: Indicator::None,
+        open_incidents: None,
+        components: Vec::new(),
+        maintenance: Some(Maintenance { start: Some(now()), end: Some(now() + HOUR), in_progress: true }),
+    };
+    Outcome {
         time: now(),
         reason,
         fault,
@@ -296,12 +293,7 @@ fn api_members_are_documented() {
         answered_model: Some("m".into()),
         model_match: Some(true),
         remote_address: Some((address, 443).into()),
-        ratelimit: vec![RateLimit {
-            resource: Resource::Tokens,
-            limit: Some(1),
-            remaining: None,
-            reset: None,
-        }],
+        ratelimit: vec![limit],
         tls: Some(Tls::default()),
         dns: vec![address],
         network: Some(Box::new(Network { dns_servers: vec![server()] })),
@@ -318,22 +310,28 @@ fn api_members_are_documented() {
         output_tokens: Some(1),
         tokens_estimated: true,
         estimated_cost_usd: Some(0.5),
-        status_page: Some(StatusPage {
-            indicator: Indicator::None,
-            open_incidents: None,
-            components: Vec::new(),
-            maintenance: Some(Maintenance { start: Some(now()), end: Some(now() + HOUR), in_progress: true }),
-        }),
+        status_page: Some(status_page),
         balance: Some(Balance { usd: 1.0, minimum_usd: None }),
         recheck: Some(1),
         connection: Some(ConnectionUse::New),
         slow: reason == Reason::Ok,
-        compared: Some(Box::new(Compared {
-            comparison: "c".to_owned(),
-            side: Side::Direct,
-            pair: Some(Pair::new(Side::Direct, measure, measure)),
-        })),
+        compared: Some(Box::new(compared)),
+    }
+}
+
+#[test]
+fn api_members_are_documented() {
+    const DOCUMENT: &str = include_str!("../../docs/reference/http-api.md");
+    let documented = |mark: &str| -> Vec<&str> {
+        let (_, rest) = DOCUMENT.split_once(&format!("<!-- members of {mark} -->\n")).unwrap();
+        let rows = rest.lines().skip(2).take_while(|line| line.starts_with('|'));
+        rows.flat_map(|row| row.split('|').nth(1).unwrap().split(','))
+            .map(|cell| cell.trim().trim_matches('`'))
+            .collect()
     };
+    let acme = Arc::new(provider("acme", Api::Langmart));
+    let probe = stream("p", &acme, "m");
+    let history = of(std::slice::from_ref(&probe));
     history.for_probe(&probe).observe(&Arc::new(full(Reason::Ok, Fault::None)), false);
     history.for_probe(&probe).observe(&Arc::new(full(Reason::Timeout, Fault::Gateway)), false);
     history

@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use jiff::Timestamp;
 
-use crate::outcome::{Fault, Reason, SkipCause};
+use crate::outcome::{Fault, SkipCause};
 
 pub(super) use crate::config::duration::format as interval;
 
@@ -65,39 +65,6 @@ pub(super) fn wait(cause: SkipCause) -> &'static str {
         SkipCause::Pacing => "requests_per_minute of its provider",
         SkipCause::Overrun => "the previous run",
         SkipCause::Concurrency => "max_concurrent",
-    }
-}
-
-/// Returns a reason in words.
-pub(super) fn reason(reason: Reason) -> &'static str {
-    match reason {
-        Reason::Ok => "succeeded",
-        Reason::Dns => "name does not resolve",
-        Reason::Connect => "no connection",
-        Reason::Proxy => "proxy failed",
-        Reason::Tls => "TLS failed",
-        Reason::Timeout => "timed out",
-        Reason::Disconnected => "disconnected",
-        Reason::AuthFailed => "key rejected",
-        Reason::Permission => "not permitted",
-        Reason::Billing => "credit or quota used up",
-        Reason::RateLimited => "rate limited",
-        Reason::Overloaded => "overloaded",
-        Reason::Unavailable => "unavailable",
-        Reason::GatewayTimeout => "gateway timeout",
-        Reason::ServerError => "server error",
-        Reason::ModelNotFound => "model not found",
-        Reason::InvalidRequest => "request rejected",
-        Reason::UnexpectedStatus => "unexpected status",
-        Reason::Malformed => "malformed response",
-        Reason::ErrorIn200 => "error inside a 200",
-        Reason::NoContent => "no visible content",
-        Reason::WrongAnswer => "wrong answer",
-        Reason::StreamError => "error in the stream",
-        Reason::StreamTruncated => "stream truncated",
-        Reason::StreamStalled => "stream stalled",
-        Reason::UnmetExpectation => "expectation not met",
-        Reason::Internal => "prober failed",
     }
 }
 

@@ -16,8 +16,8 @@ use crate::{
     sync::RwLock,
 };
 
-/// Time for which records gather before they are written, because waking the thread for each record costs
-/// more than writing it.
+/// Time for which records gather before they are written, because waking the thread for each record
+/// costs more than writing it.
 const GATHERING: Duration = Duration::from_millis(50);
 
 /// Writer of the records.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::plan::{Plan, Timestamp};
-use crate::outcome::{Outcome, Reason};
+use crate::outcome::{BackoffClass, Outcome, Reason};
 
 /// Maximum wait after `overloaded`, in intervals. Overload passes quickly, and its end should be
 /// observed.
@@ -170,10 +170,10 @@ fn hinted(seconds: Option<f64>, max_backoff: Duration) -> Option<Duration> {
 /// failure causes no wait.
 fn longest_wait(reason: Reason, plan: &Plan, max_backoff: Duration) -> Option<u64> {
     let ceiling = plan.intervals_in(max_backoff).max(1);
-    match reason {
-        Reason::RateLimited | Reason::Billing => Some(ceiling),
-        Reason::Overloaded => Some(ceiling.min(MAX_OVERLOADED_WAIT)),
-        _ => None,
+    match reason.info().backoff {
+        BackoffClass::Long => Some(ceiling),
+        BackoffClass::Short => Some(ceiling.min(MAX_OVERLOADED_WAIT)),
+        BackoffClass::None => None,
     }
 }
 

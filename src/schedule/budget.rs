@@ -25,7 +25,7 @@ use tokio::time::Instant;
 
 use crate::{
     config::{self, Chat, Probe},
-    outcome::{Outcome, Reason},
+    outcome::Outcome,
     sync::Mutex,
 };
 
@@ -314,20 +314,7 @@ impl Drop for Charge<'_> {
 
 /// Returns whether no model can have answered, because the request was never sent or was refused.
 fn is_free(outcome: &Outcome) -> bool {
-    let refused = matches!(
-        outcome.reason,
-        Reason::AuthFailed
-            | Reason::Permission
-            | Reason::Billing
-            | Reason::RateLimited
-            | Reason::Overloaded
-            | Reason::Unavailable
-            | Reason::ServerError
-            | Reason::ModelNotFound
-            | Reason::InvalidRequest
-            | Reason::UnexpectedStatus
-    );
-    refused || outcome.http_status.is_none() && outcome.phases.processing.is_zero()
+    outcome.reason.info().is_free || outcome.http_status.is_none() && outcome.phases.processing.is_zero()
 }
 
 /// Returns the start of a UTC day.

@@ -219,8 +219,8 @@ impl ProviderQueue {
         }
     }
 
-    /// Returns how many probes before `priority` have capacity reserved within that time, counted up to
-    /// `most`.
+    /// Returns how many probes before `priority` have capacity reserved within that time, counted
+    /// up to `most`.
     fn reserved_before(&self, priority: &Priority, time: RangeInclusive<Instant>, most: u32) -> u32 {
         let comes = |(_, probe): &&Priority| {
             self.due_again.get(probe).is_some_and(|(due, until)| until >= time.start() && due <= time.end())

@@ -1,15 +1,13 @@
 //! Rechecks: extra attempts between a failed run and the next slot, which show how soon the service
 //! recovers.
 //!
-//! Rechecks follow a run that ended as [`Reason::Unavailable`], [`Reason::Connect`] or
-//! [`Reason::GatewayTimeout`], which are often over within seconds. With `after` and `step` of 5 s
-//! and `times` of 3 they begin 5, 15 and 30 s after it, delayed by the duration of the attempts
-//! themselves. They end with the first success, with any other failure, when the service asks for a
-//! longer wait, when a reload changes the probe, and at the next slot, which bounds the duration of
-//! each attempt. Rechecks need a permit and budget like any run. They do not change the schedule,
-//! except that a wait requested by the service that is longer than the time to the next slot
-//! applies to scheduled runs too.
-//! runs wait too.
+//! Rechecks follow a run that ended as `unavailable`, `connect` or `gateway_timeout`, which are
+//! often over within seconds. With `after` and `step` of 5 s and `times` of 3 they begin 5, 15 and
+//! 30 s after it, delayed by the duration of the attempts themselves. They end with the first
+//! success, with any other failure, when the service asks for a longer wait, when a reload changes
+//! the probe, and at the next slot, which bounds the duration of each attempt. Rechecks need a
+//! permit and budget like any run. They do not change the schedule, except that a wait requested by
+//! the service that is longer than the time to the next slot applies to scheduled runs too.
 
 use std::{sync::Arc, time::Duration};
 
@@ -22,7 +20,7 @@ use super::{
     work::{Event, Work},
     worker::{Admission, TargetChange, Worker, attempt},
 };
-use crate::outcome::{Outcome, Reason};
+use crate::outcome::Outcome;
 
 /// Time left between an attempt and the next slot, because timers fire a millisecond or two late.
 const MARGIN: Duration = Duration::from_millis(10);
@@ -41,8 +39,7 @@ pub(super) struct Failed {
 impl Failed {
     /// Returns `None` if the run succeeded, or failed in a way that is not rechecked.
     pub(super) fn from_outcome(outcome: &Outcome) -> Option<Self> {
-        let passes = matches!(outcome.reason, Reason::Unavailable | Reason::Connect | Reason::GatewayTimeout);
-        passes.then_some(Self { retry_after: outcome.retry_after })
+        outcome.reason.info().is_brief.then_some(Self { retry_after: outcome.retry_after })
     }
 
     /// Returns whether the service permits an attempt after that wait.
@@ -111,7 +108,8 @@ impl<W: Work> Worker<W> {
         work.budget().is_none_or(|budget| budget.has_room(&probe)).then_some(())?;
         let charge = work.budget().and_then(|budget| budget.charge(&probe));
         if charge.is_some() {
-            // Reported before the attempt begins, so that a crash during it does not lose the charge.
+            // Reported before the attempt begins, so that a crash during it does not lose the
+            // charge.
             self.report(Event::Charged);
         }
         admission.permit.begin();

@@ -241,7 +241,8 @@ mod tests {
         Arc::new(Identity::new(Subject { probe, provider: "groq", check: Check::Chat, model: None }))
     }
 
-    /// Starts a writer whose released items arrive here, each with the content of the disk at that time.
+    /// Starts a writer whose released items arrive here, each with the content of the disk at that
+    /// time.
     fn started_writer(directory: &Path) -> (StateWriter<u32>, mpsc::Receiver<(u32, PersistedState)>) {
         let (sender, released) = mpsc::channel();
         let place = directory.to_owned();

@@ -20,8 +20,8 @@ use crate::{
 const NOON: u64 = 20_833 * DAY + DAY / 2;
 const HOUR: Duration = Duration::from_secs(3600);
 
-/// Returns a probe charged with 40 tokens or 400 millionths of a dollar: 8 tokens for the frame of the
-/// prompt, one for its text, 31 for the answer.
+/// Returns a probe charged with 40 tokens or 400 millionths of a dollar: 8 tokens for the frame of
+/// the prompt, one for its text, 31 for the answer.
 fn chat_probe(name: &str, interval: Duration) -> Probe {
     let price =
         Price { input_usd_per_mtok: 10.0, cached_input_usd_per_mtok: None, output_usd_per_mtok: 10.0 };
