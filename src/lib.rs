@@ -12,6 +12,9 @@
 //! - [`sync`]: locks that ignore poisoning.
 //! - [`simulator`]: a simulated LangMart and simulated providers with scripted faults.
 //!
+//! **Facts:**
+//! - [`api`]: a file for each API: URLs, keys, pages, error codes, dialect.
+//!
 //! **Configuration:**
 //! - [`config`]: from a TOML file to checked, immutable types; reports every problem of a file at
 //!   once.
@@ -33,6 +36,7 @@
 //! - [`commands`]: commands that people run by hand.
 //! - [`daemon`]: the composition root: start order, the select loop, reload, stop.
 
+pub mod api;
 pub mod cli;
 pub mod commands;
 pub mod config;

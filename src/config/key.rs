@@ -6,18 +6,13 @@ use crate::outcome::Api;
 /// Maximum length of a key, far above that of any provider.
 const MAX_KEY_BYTES: usize = 8_192;
 
-/// Known prefixes of keys, in lower case.
-const PREFIXES: [&str; 7] = ["sk-", "sk_", "gsk_", "aiza", "xai-", "bearer ", "eyj"];
+/// Prefixes of the keys of other services, in lower case.
+const PREFIXES: [&str; 5] = ["sk-", "sk_", "xai-", "bearer ", "eyj"];
 
-/// Documented prefixes of keys. `OpenAI`'s plain `sk-` is used by many services.
-const OWNERS: [(&str, Api); 6] = [
-    ("sk-langmart-", Api::Langmart),
-    ("sk-ant-", Api::Anthropic),
-    ("sk-or-", Api::Openrouter),
-    ("sk-proj-", Api::Openai),
-    ("gsk_", Api::Groq),
-    ("AIza", Api::Google),
-];
+/// Returns the documented prefixes of the keys of each API.
+fn owners() -> impl Iterator<Item = (&'static str, Api)> {
+    Api::ALL.iter().flat_map(|api| api.profile().key_prefixes.iter().map(|prefix| (*prefix, *api)))
+}
 
 /// Length of an alphanumeric sequence that does not occur in names of variables or credentials.
 const MAX_NAME_WORD: usize = 24;
@@ -62,14 +57,15 @@ pub(super) fn check(key: &str) -> Result<(), &'static str> {
 pub(super) fn looks_like_a_key(text: &str) -> bool {
     let lower = text.trim().to_ascii_lowercase();
     PREFIXES.iter().any(|prefix| lower.starts_with(prefix))
+        || owners().any(|(prefix, _)| lower.starts_with(&prefix.to_ascii_lowercase()))
         || lower.split(|c: char| !c.is_ascii_alphanumeric()).any(|word| word.len() >= MAX_NAME_WORD)
 }
 
 /// Returns a warning for a key with the prefix of another service. It is not an error, because
 /// services change their prefixes.
 pub(super) fn wrong_service_warning(key: &str, own: Api) -> Option<String> {
-    let (prefix, owner) = OWNERS.iter().find(|(prefix, _)| key.starts_with(prefix))?;
-    (*owner != own).then(|| {
+    let (prefix, owner) = owners().find(|(prefix, _)| key.starts_with(prefix))?;
+    (owner != own).then(|| {
         format!("the key begins with {prefix} like keys of {owner}, but is sent to {own}; check which key is stored")
     })
 }

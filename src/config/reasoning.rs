@@ -6,20 +6,10 @@
 
 use crate::outcome::Api;
 
-/// Prefixes of model names that reason by default.
+/// Prefixes of the names of other services' models that reason by default.
 const FAMILIES: &[&str] = &[
-    "o1",
-    "o3",
-    "o4",
-    "gpt-5",
-    "gpt-oss",
     "deepseek-reasoner",
     "deepseek-r1",
-    "gemini-2.5-pro",
-    "gemini-2.5-flash",
-    "gemini-3",
-    "gemini-pro-latest",
-    "gemini-flash-latest",
     "qwen3",
     "qwq",
     "magistral",
@@ -29,9 +19,6 @@ const FAMILIES: &[&str] = &[
     "glm-4.6",
     "glm-5",
     "minimax-m",
-    "claude-haiku-5",
-    "claude-sonnet-5",
-    "claude-opus-5",
 ];
 
 /// Parts of names of variants that do not reason, or not by default.
@@ -40,19 +27,15 @@ const NON_REASONING_MARKS: &[&str] = &["-chat", "instruct", "non-reasoning", "ge
 /// Parts of names of variants that reason.
 const REASONING_MARKS: &[&str] = &["thinking", "reasoning"];
 
-/// Returns whether a model consumes tokens for hidden reasoning. The dialects of Anthropic and, for
-/// Gemini 2.5 Flash, of Google disable it; the other APIs have no parameter that all their models
-/// accept.
+/// Returns whether a model consumes tokens for hidden reasoning. Some dialects disable it; the
+/// other APIs have no parameter that all their models accept.
 pub(super) fn reasons(api: Api, model: &str) -> bool {
     let name = model.rsplit('/').next().unwrap_or(model).to_ascii_lowercase();
     let has = |parts: &[&str]| parts.iter().any(|part| name.contains(part));
-    let is_off = api == Api::Anthropic || is_switched_off_at_google(api, &name);
-    let family = FAMILIES.iter().any(|family| name.starts_with(family));
+    let known = Api::ALL.iter().flat_map(|api| api.profile().reasoning_models);
+    let family = known.chain(FAMILIES).any(|family| name.starts_with(family));
+    let is_off = (api.profile().disables_reasoning)(&name);
     !is_off && !has(NON_REASONING_MARKS) && (family || has(REASONING_MARKS))
-}
-
-fn is_switched_off_at_google(api: Api, name: &str) -> bool {
-    api == Api::Google && name == "gemini-2.5-flash"
 }
 
 #[cfg(test)]

@@ -2,12 +2,14 @@
 //!
 //! - `service` is the daemon from start to stop. `loading` reads the configuration outside of the
 //!   main loop, and `reload` rejects changes that require a restart.
-//! - `probing` is the thread that schedules probes. `delivery` distributes their outcomes.
+//! - `books` opens files and metrics. `probing` is the thread that schedules probes. `delivery`
+//!   distributes their outcomes.
 //! - `state_store` is the state that survives a restart.
 //! - `file_watcher` watches the files of the listener's `certificate`.
 //! - `fatal` is the error that ends the daemon.
 //! - `core_dumps` protects the memory of the process.
 
+mod books;
 mod certificate;
 mod core_dumps;
 mod delivery;

@@ -4,7 +4,7 @@ use std::{
     env,
     net::SocketAddr,
     pin::Pin,
-    sync::{Arc, atomic::AtomicU64},
+    sync::Arc,
     time::{Duration, Instant, SystemTime},
 };
 
@@ -15,9 +15,10 @@ use tokio::{
 use tracing::{error, info, warn};
 
 use super::{
+    books::Books,
     certificate::Certificate,
     core_dumps::forbid_core_dumps,
-    delivery::{Delivery, ProbeTarget},
+    delivery::ProbeTarget,
     fatal::{Fatal, surroundings},
     file_watcher::FileWatcher,
     loading::{Loader, Prepared, Source},
@@ -45,9 +46,6 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(8);
 
 /// Time for each other part to stop.
 const CLOSE_TIMEOUT: Duration = Duration::from_millis(500);
-
-/// Time without a heartbeat before the scheduler counts as stuck.
-const SCHEDULER_STUCK_AFTER: Duration = Duration::from_secs(10);
 
 /// Time without a heartbeat before the main loop counts as stuck.
 const MAIN_LOOP_STUCK_AFTER: Duration = Duration::from_secs(20);
@@ -169,6 +167,12 @@ struct Daemon {
     reload: &'static str,
 }
 
+/// Returns how often systemd's watchdog is to be fed; `None` without one.
+fn watchdog_interval() -> Option<Duration> {
+    let variable = |name| env::var(name).ok();
+    systemd::watchdog_interval(variable("WATCHDOG_USEC").as_deref(), variable("WATCHDOG_PID").as_deref())
+}
+
 impl Daemon {
     async fn start(
         source: &Source,
@@ -184,34 +188,10 @@ impl Daemon {
         }
         let listen = config.server.listen;
         let listener = server::bind(listen).map_err(|error| Fatal::cannot_listen(listen, &error))?;
-        // Before anything is opened that may belong to another daemon.
-        let lock = state_store::lock_directory(&config).map_err(|taken| Fatal::Other(taken.to_string()))?;
-        let records = Arc::new(Records::start(&config.log).map_err(|error| Fatal::Other(error.to_string()))?);
-        let metrics = Arc::new(Metrics::new(started));
-        metrics.count_writer("log", &logging.counters().file);
-        metrics.count_writer("results", &records.counters());
-        metrics.configure(&config);
-        let history = Arc::new(History::default());
-        history.configure(&config, curl);
-        let kept = state_store::restore(&config);
-        let budget = state_store::budget(&config, &kept);
-        state_store::export_budget(&budget, &metrics);
-        state_store::export_last_runs(&config, &kept, &metrics);
-        let directory = config.state_directory.as_deref();
-        let state_store = StateStore::start(directory, lock, kept, records.clone());
-        let state_store = Arc::new(state_store.map_err(Fatal::other("cannot start the state thread"))?);
-        state_store.count(&metrics);
-
+        let books = Books::open(&config, started, logging)?;
         let health = Arc::new(Health::new());
-        let restarts = Arc::<AtomicU64>::default();
-        metrics.count_restarts("probe", restarts.clone());
-        let delivery = Delivery::new(metrics.clone(), state_store.clone(), budget.clone(), restarts);
-        let beat = health.part("scheduler", SCHEDULER_STUCK_AFTER);
-        let supervisor = Supervisor::new("scheduler");
-        metrics.count_restarts("scheduler", supervisor.restarts());
-        let (runs, requests) = mpsc::channel(server::MAX_RUN_REQUESTS);
-        let probing = Probing::start(delivery, config.schedule.clone(), beat, requests, supervisor)
-            .map_err(Fatal::other("cannot start the scheduler thread"))?;
+        let (probing, runs) = books.start_probing(&config, &health)?;
+        let Books { records, metrics, history, state_store, budget } = books;
         let (reload, reloads) = mpsc::channel(1);
         let state = Arc::new(ServerState::new(
             metrics.clone(),
@@ -223,17 +203,12 @@ impl Daemon {
         let server =
             Server::start(listener, state.clone()).map_err(Fatal::other("cannot start the listener"))?;
         metrics.count_restarts("server", server.restarts());
-        let address = server.address();
-        let watchdog = systemd::watchdog_interval(
-            env::var("WATCHDOG_USEC").ok().as_deref(),
-            env::var("WATCHDOG_PID").ok().as_deref(),
-        );
         let network = Arc::new(NetworkStack::new());
         let targets = Target::prepare(&config, &network).map_err(|error| Fatal::Other(error.to_string()))?;
-        let certificate = Certificate::new(&config.server);
         let daemon = Self {
             loader: Loader::new(source.clone(), logging.clone(), records.clone(), network),
             reloading: None,
+            certificate: Certificate::new(&config.server),
             config,
             logging: logging.clone(),
             metrics,
@@ -244,34 +219,39 @@ impl Daemon {
             budget,
             health,
             probing,
+            listen: (listen, server.address()),
             server,
             state,
-            certificate,
             file_watcher: FileWatcher::default(),
             unreported: None,
-            listen: (listen, address),
             notifier,
-            watchdog,
+            watchdog: watchdog_interval(),
             stuck: false,
             offline: false,
             paused: false,
             reload: "",
         };
-        daemon.schedule(&daemon.config, targets).await.map_err(|error| Fatal::Other(error.to_string()))?;
-        daemon.metrics.reloaded(true, SystemTime::now());
-        daemon.health.advance_to(Readiness::Ready);
-        daemon.notifier.ready(&daemon.status());
+        daemon.begin(targets).await.map_err(|error| Fatal::Other(error.to_string()))?;
+        Ok((daemon, reloads))
+    }
+
+    /// Schedules the probes, and announces that the daemon is ready.
+    async fn begin(&self, targets: Vec<Arc<Target>>) -> Result<(), CommandError> {
+        self.schedule(&self.config, targets).await?;
+        self.metrics.reloaded(true, SystemTime::now());
+        self.health.advance_to(Readiness::Ready);
+        self.notifier.ready(&self.status());
         info!(
             version = env!("CARGO_PKG_VERSION"),
-            listen = %address,
-            providers = daemon.config.providers.len(),
-            probes = daemon.config.probes.len(),
+            listen = %self.listen.1,
+            providers = self.config.providers.len(),
+            probes = self.config.probes.len(),
             "Daemon ready"
         );
-        if daemon.lacks_keys() {
+        if self.lacks_keys() {
             info!("{NO_KEY}");
         }
-        Ok((daemon, reloads))
+        Ok(())
     }
 
     /// Runs the select loop until a signal stops it or a part gives up. It never waits for a file.

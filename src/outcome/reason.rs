@@ -204,11 +204,6 @@ impl Reason {
         &REASONS[self as usize]
     }
 
-    /// Returns whether an upstream provider named in the body is responsible.
-    pub const fn blames_named_upstream(self) -> bool {
-        self.info().blames_upstream
-    }
-
     /// Returns the party responsible for a failed response. `upstream_blamed` is true if the body
     /// names an upstream provider as the cause.
     pub fn fault(self, api: Api, upstream_blamed: bool) -> Fault {

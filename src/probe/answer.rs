@@ -1,19 +1,19 @@
 //! A completion's answer against what the probe expects of it: the text, and the model that gave
 //! it. Of the text nothing is passed on.
 
-use std::{borrow::Cow, fmt};
+use std::borrow::Cow;
 
 use regex::bytes::Regex;
 
-use super::{dialect::Completion, expectation::is_searched_within, gate, model_name};
+use super::{
+    dialect::{AnswerText, Completion},
+    expectation::is_searched_within,
+    gate, model_name,
+};
 use crate::{
     config::{BYTES_PER_TOKEN, Chat, ExpectedAnswer, ModelPattern, Probe},
     outcome::Reason,
 };
-
-/// Bytes of an answer that are kept and compared. Answers to the built-in prompts have at most a
-/// thousand.
-const MAX_ANSWER: usize = 64 * 1024;
 
 /// The size of a compiled `expect.answer_regex` times the bytes that it searches, since the search
 /// runs on the thread that times probes: some milliseconds.
@@ -27,33 +27,6 @@ const MISSING_SHARE: u32 = 10;
 
 /// Letters beside the numbers of `workload = "speed"`: room for a sentence before and after them.
 const MAX_LETTERS: usize = 400;
-
-/// The visible text of an answer, of which Debug shows the size alone.
-#[derive(Clone, Default, PartialEq, Eq)]
-pub(super) struct AnswerText(String);
-
-impl fmt::Debug for AnswerText {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} bytes", self.0.len())
-    }
-}
-
-impl AnswerText {
-    /// Appends a piece, as far as there is room.
-    pub(super) fn push(&mut self, text: &str) {
-        let room = MAX_ANSWER.saturating_sub(self.0.len());
-        let end = (0..=room.min(text.len())).rev().find(|end| text.is_char_boundary(*end));
-        self.0.push_str(&text[..end.unwrap_or(0)]);
-    }
-}
-
-impl FromIterator<String> for AnswerText {
-    fn from_iter<T: IntoIterator<Item = String>>(pieces: T) -> Self {
-        let mut text = Self::default();
-        pieces.into_iter().for_each(|piece| text.push(&piece));
-        text
-    }
-}
 
 /// Tokens of a whole answer; `None` if it does not count them.
 #[derive(Clone, Copy, Debug, Default)]
@@ -71,7 +44,7 @@ impl Tokens {
     /// estimate them from. Returns `None` if no such request can have taken so many.
     pub(super) fn new(chat: &Chat, completion: &Completion) -> Option<Self> {
         let Completion { usage, bytes, .. } = *completion;
-        if !gate::is_plausible(chat, usage.input, usage.output) {
+        if !is_plausible(chat, usage.input, usage.output) {
             return None;
         }
         let estimated = bytes > 0 && (usage.input.is_none() || usage.output.is_none());
@@ -82,6 +55,11 @@ impl Tokens {
             estimated,
         })
     }
+}
+
+/// Returns whether a request of this chat can have taken so many tokens.
+pub(super) fn is_plausible(chat: &Chat, input: Option<u64>, output: Option<u64>) -> bool {
+    gate::is_plausible_for(chat.estimated_input_tokens(), chat.max_tokens, input, output)
 }
 
 /// What the answer shows of the model.
@@ -126,7 +104,7 @@ pub(super) fn unmet(
             _ => {}
         }
     }
-    unmet_text(probe.chat()?, &text.0)
+    unmet_text(probe.chat()?, text.as_str())
 }
 
 fn unmet_text(chat: &Chat, text: &str) -> Option<(Reason, Cow<'static, str>)> {
@@ -242,72 +220,76 @@ mod tests {
 
     use super::*;
 
-    /// Answers that a model may give to the built-in prompt.
+    /// Words before the answer.
+    const INTRODUCTIONS: &[&str] = &[
+        "",
+        "Sure! ",
+        "Of course: ",
+        "Certainly, here you go: ",
+        "Here is the word you asked for:\n\n",
+        "Natürlich: ",
+        "Gerne! ",
+        "D'accord : ",
+        "Bien sûr ! ",
+        "Por supuesto: ",
+        "¡Claro! ",
+        "Certo! ",
+        "Claro, ",
+        "好的，",
+        "当然：",
+        "はい、",
+        "もちろんです。",
+        "물론입니다. ",
+        "Конечно: ",
+        "Хорошо, ",
+        "بالتأكيد: ",
+        "निश्चित रूप से: ",
+        "แน่นอน ",
+        "Tabii, ",
+        "Oczywiście: ",
+        "<think>\nOne word.\n</think>\n\n",
+    ];
+
+    /// Text before and after the word.
+    const MARKS: &[(&str, &str)] = &[
+        ("", ""),
+        ("", "."),
+        ("", "!"),
+        ("", "\n"),
+        ("**", "**"),
+        ("*", "*"),
+        ("_", "_"),
+        ("`", "`"),
+        ("```\n", "\n```"),
+        ("\"", "\""),
+        ("'", "'"),
+        ("“", "”"),
+        ("«", "»"),
+        ("「", "」"),
+        ("> ", ""),
+        ("# ", ""),
+        ("- ", ""),
+        ("<b>", "</b>"),
+        ("\\boxed{", "}"),
+        ("\\text{", "}"),
+        ("(", ")"),
+        ("", " 👍"),
+        ("{\"answer\": \"", "\"}"),
+        ("", "。"),
+        ("~~", "~~"),
+        ("__", "__"),
+        ("  ", "  "),
+        ("", ", master"),
+    ];
+
+    /// Returns answers that a model may give to the built-in prompt.
     fn good_answers() -> Vec<String> {
         let words = ["ok", "OK", "Ok", "oK", "okay", "Okay", "OKAY", "O.K.", "o.k.", "O. K."];
-        let polite = [
-            "",
-            "Sure! ",
-            "Of course: ",
-            "Certainly, here you go: ",
-            "Here is the word you asked for:\n\n",
-            "Natürlich: ",
-            "Gerne! ",
-            "D'accord : ",
-            "Bien sûr ! ",
-            "Por supuesto: ",
-            "¡Claro! ",
-            "Certo! ",
-            "Claro, ",
-            "好的，",
-            "当然：",
-            "はい、",
-            "もちろんです。",
-            "물론입니다. ",
-            "Конечно: ",
-            "Хорошо, ",
-            "بالتأكيد: ",
-            "निश्चित रूप से: ",
-            "แน่นอน ",
-            "Tabii, ",
-            "Oczywiście: ",
-            "<think>\nOne word.\n</think>\n\n",
-        ];
-        let marks = [
-            ("", ""),
-            ("", "."),
-            ("", "!"),
-            ("", "\n"),
-            ("**", "**"),
-            ("*", "*"),
-            ("_", "_"),
-            ("`", "`"),
-            ("```\n", "\n```"),
-            ("\"", "\""),
-            ("'", "'"),
-            ("“", "”"),
-            ("«", "»"),
-            ("「", "」"),
-            ("> ", ""),
-            ("# ", ""),
-            ("- ", ""),
-            ("<b>", "</b>"),
-            ("\\boxed{", "}"),
-            ("\\text{", "}"),
-            ("(", ")"),
-            ("", " 👍"),
-            ("{\"answer\": \"", "\"}"),
-            ("", "。"),
-            ("~~", "~~"),
-            ("__", "__"),
-            ("  ", "  "),
-            ("", ", master"),
-        ];
         let mut answers = Vec::new();
         for word in words {
-            for polite in polite {
-                for (before, after) in marks {
-                    answers.push(format!("{polite}{before}{word}{after}"));
+            for introduction in INTRODUCTIONS {
+                for (before, after) in MARKS {
+                    answers.push(format!("{introduction}{before}{word}{after}"));
                 }
             }
         }
@@ -451,16 +433,6 @@ mod tests {
         ] {
             assert!(!counts_to(answer, 200), "{answer}");
         }
-    }
-
-    #[test]
-    fn answer_is_kept_to_its_bound_and_not_shown() {
-        let mut text = AnswerText::default();
-        for _ in 0..MAX_ANSWER {
-            text.push("äb");
-        }
-        assert!(text.0.len() <= MAX_ANSWER && text.0.len() > MAX_ANSWER - 3);
-        assert_eq!(format!("{text:?}"), format!("{} bytes", text.0.len()));
     }
 
     proptest! {

@@ -29,7 +29,7 @@ mod tests {
     use serde_json::from_str;
 
     use super::*;
-    use crate::{outcome::Api, probe::dialect};
+    use crate::{api as dialect, outcome::Api};
 
     #[track_caller]
     fn check(api: Api, answer: &str, reason: Reason, balance: Option<(f64, Option<f64>)>) {

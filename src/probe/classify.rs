@@ -14,10 +14,10 @@ use reqwest::{
 use serde_json::Value;
 
 use super::{
-    answer::{self, AnswerText, Served, Tokens},
+    answer::{self, Served, Tokens},
     balance,
     body::{Body, ErrorBody},
-    dialect::{self, Acceptance, Completion, Content, Dialect, Emptiness},
+    dialect::{self, Acceptance, AnswerText, Completion, Content, Dialect, Emptiness},
     exchange::Response,
     expectation, gate,
     hints::{self, Clocks},
@@ -31,7 +31,7 @@ use super::{
 };
 use crate::{
     config::{Probe, StatusSource, Task},
-    outcome::{Api, Balance, Check, Clue, Fault, LimitedBy, Outcome, RateLimit, Reason, StatusPage},
+    outcome::{Balance, Check, Clue, Fault, LimitedBy, Outcome, RateLimit, Reason, StatusPage},
 };
 
 /// What is said of a limit that leaves nothing to wait for.
@@ -253,7 +253,7 @@ fn verdict(
     }
     let limited_by = (reason == Reason::RateLimited).then(|| {
         let words = words_of(error, dialect);
-        limits::limited_by(probe.provider.api, error, &words, &response.headers, &ratelimit)
+        limits::limited_by(dialect, error, &words, &response.headers, &ratelimit)
     });
     if limited_by == Some(LimitedBy::Day) && detail.is_empty() {
         // Google asks for a wait of seconds all the same.
@@ -261,7 +261,7 @@ fn verdict(
     }
     Verdict {
         reason,
-        fault: fault(probe.provider.api, reason, upstream.blamed),
+        fault: reason.fault(probe.provider.api, upstream.blamed),
         detail,
         error_code: reports_error.then(|| dialect.error_code(error).map(gate::error_code)).flatten(),
         upstream: failed.then_some(upstream.name).flatten(),
@@ -351,24 +351,6 @@ fn from_the_proxy(probe: &Probe, finding: &Finding, body: &Body) -> bool {
         && matches!(body, Body::Html)
         && !matches!(probe.task, Task::Http(_))
         && provider.proxy.as_ref().is_some_and(untunnelled)
-}
-
-/// Whose part it is: the operator's own matters are theirs, the rest is the addressed service's, unless it names a
-/// provider behind it.
-fn fault(api: Api, reason: Reason, upstream_blamed: bool) -> Fault {
-    let own = match reason {
-        Reason::Ok => return Fault::None,
-        Reason::Proxy => return Fault::Network,
-        Reason::AuthFailed
-        | Reason::Permission
-        | Reason::Billing
-        | Reason::RateLimited
-        | Reason::ModelNotFound
-        | Reason::InvalidRequest
-        | Reason::NoContent => Fault::Caller,
-        _ => api.endpoint(),
-    };
-    if upstream_blamed && reason.blames_named_upstream() { Fault::Provider } else { own }
 }
 
 /// What a 2xx comes to.

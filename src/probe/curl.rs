@@ -5,10 +5,7 @@ use std::fmt::Write;
 
 use hyper::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_LENGTH, HeaderValue, USER_AGENT};
 
-use super::{
-    dialect,
-    request::{self, Prepared},
-};
+use super::request::{self, Prepared};
 use crate::config::{Key, KeySource, Probe, Task};
 
 /// A longer body is left to a file.
@@ -43,9 +40,11 @@ fn write_request(line: &mut String, probe: &Probe, request: &Prepared) {
         let _ = write!(line, " -X {}", request.method);
     }
     let provider = &*probe.provider;
-    let (own_header, prefix) = dialect::of(provider.api).key_header();
-    let key_header = provider.key_header.as_ref().unwrap_or(&own_header);
-    let prefix = if provider.key_header.is_some() { "" } else { prefix };
+    let api = provider.api.profile();
+    let (key_header, prefix) = match &provider.key_header {
+        Some(name) => (name.as_str(), ""),
+        None => (api.key_header, api.key_scheme),
+    };
     // curl has its own, and the coding makes no difference to a person.
     let own = [ACCEPT, ACCEPT_ENCODING, CONTENT_LENGTH, USER_AGENT];
     for (name, value) in request.headers.iter().filter(|(name, _)| !own.contains(name)) {

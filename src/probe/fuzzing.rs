@@ -6,9 +6,9 @@ use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use serde_json::{Value, json};
 
 use super::{
+    answer::is_plausible,
     classify::classify,
     exchange::Response,
-    gate,
     hints::{self, Clocks},
     limits, reported,
     stream::{Ending, Listener},
@@ -103,7 +103,7 @@ pub fn usage(probe: &Probe, bytes: &[u8]) {
     let bytes = body.to_string().into_bytes();
     let response = Response { status: 200, version: "1.1", headers, body: bytes, remote_address: None };
     let tokens = classify(probe, &response, &clocks).tokens;
-    assert!(gate::is_plausible(chat, tokens.input, tokens.output), "{tokens:?} of {body}");
+    assert!(is_plausible(chat, tokens.input, tokens.output), "{tokens:?} of {body}");
 
     let (prompt, max_tokens) = (chat.prompt.clone(), chat.max_tokens);
     let streamed = Chat { prompt, max_tokens, price: chat.price, ..Chat::default() };
@@ -116,7 +116,7 @@ pub fn usage(probe: &Probe, bytes: &[u8]) {
     let mut outcome = Outcome::new(SystemTime::UNIX_EPOCH, Reason::Ok, Fault::None);
     listener.measure(&mut outcome, Some(now));
     let (input, output) = (outcome.input_tokens, outcome.output_tokens);
-    assert!(gate::is_plausible(chat, input, output), "{input:?} and {output:?} of {body}");
+    assert!(is_plausible(chat, input, output), "{input:?} and {output:?} of {body}");
     let cached = outcome.cached_input_tokens.unwrap_or(0);
     assert!(cached <= input.unwrap_or(0), "{cached} of {input:?} in {body}");
     let cost = chat.price.map_or(0.0, |price| price.cost(input.unwrap_or(0), cached, output.unwrap_or(0)));

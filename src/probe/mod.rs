@@ -1,7 +1,7 @@
 //! One attempt at one target, from the lookup to the verdict: who is at fault and what to do.
 //!
 //! Made ready at load, so that a run only uses it:
-//! - `request`: the request of a probe in its `dialect`, one file for each API family.
+//! - `request`: the request of a probe in the dialect of its API, see [`crate::api`].
 //!
 //! The path to a host, one function for every check (`path`):
 //! - `resolver`: getaddrinfo on a pool of threads; `name_server` explains a failed lookup.
@@ -19,9 +19,8 @@
 //!   `sse`: of a streamed one; `status_page` and `balance`: of those checks.
 //! - `answer`: what a completion must be, by the rules of `model_name` for the model that gave it; `flow`: whether a stream
 //!   was held back.
-//! - `refusal`: why a service refuses, by the tables of `words`; `expectation`, `model_list`: of those checks.
-//! - `body`: the error that a body carries; `hints`: Retry-After and its relatives; `limits`: which limit was met;
-//!   `reported`: the service's own processing time; `gate`: which of the network's words may be told.
+//! - `refusal`: why a service refuses; `expectation`, `model_list`: of those checks; `reported`: the service's own
+//!   processing time.
 //! - `remedy`: what to do about it.
 //!
 //! For a person: `transcript` shows what was sent and received, `curl` how to ask the same. `fuzzing` is for the fuzz
@@ -29,11 +28,9 @@
 
 mod answer;
 mod balance;
-mod body;
 mod classify;
 mod curl;
 mod dial;
-mod dialect;
 mod document;
 mod exchange;
 mod expectation;
@@ -41,11 +38,8 @@ mod failure;
 mod flow;
 #[doc(hidden)]
 pub mod fuzzing;
-mod gate;
-mod hints;
 mod http;
 mod keep_alive;
-mod limits;
 mod loose;
 mod model_list;
 mod model_name;
@@ -67,7 +61,9 @@ mod stream;
 mod timeline;
 mod tls;
 mod transcript;
-mod words;
+
+// The modules here read dialects, errors and headers by these.
+use crate::api::{self as dialect, body, gate, hints, limits, words};
 
 pub use self::{
     curl::curl,

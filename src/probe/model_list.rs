@@ -106,7 +106,7 @@ mod tests {
     use std::time::{Duration, SystemTime};
 
     use super::*;
-    use crate::{outcome::Api, probe::dialect};
+    use crate::{api as dialect, outcome::Api};
 
     fn find_in(api: Api, body: &str, model: &str) -> Listed {
         find(dialect::of(api), body.as_bytes(), (!model.is_empty()).then_some(model))

@@ -16,7 +16,10 @@ use hyper::{
 use url::Url;
 
 use super::dialect::{self, Dialect};
-use crate::config::{PROMPT_NONCE, Probe, Provider, Task};
+use crate::{
+    api::ChatRequest,
+    config::{Chat, PROMPT_NONCE, Probe, Provider, Task},
+};
 
 /// Why a probe's request cannot be built.
 #[derive(Debug, thiserror::Error)]
@@ -103,7 +106,7 @@ pub(super) fn request(probe: &Probe) -> Result<Option<Prepared>, RequestError> {
     let url = Url::parse(&url).map_err(|_| error("its path and base_url make no URL"))?;
     let mut request = Prepared::new(call.method, url, error)?;
     let headers = &mut request.headers;
-    for (name, value) in dialect.fixed_headers() {
+    for (name, value) in provider.api.profile().fixed_headers {
         headers.insert(HeaderName::from_static(name), HeaderValue::from_static(value));
     }
     if call.json {
@@ -114,7 +117,7 @@ pub(super) fn request(probe: &Probe) -> Result<Option<Prepared>, RequestError> {
         insert_all(headers, &task.headers);
     }
     if call.key {
-        insert_key(headers, provider, dialect).map_err(error)?;
+        insert_key(headers, provider).map_err(error)?;
     }
     request.set_body(call.body.unwrap_or_default());
     if probe.chat().is_some_and(|chat| chat.prompt.starts_with(PROMPT_NONCE)) {
@@ -164,22 +167,31 @@ impl<'a> RequestKind<'a> {
             json: true,
             key: true,
         };
+        let api = probe.provider.api.profile().paths;
         let model = probe.model.as_deref().unwrap_or_default();
+        let chat = |template, chat: &Chat, stream, include_usage| {
+            let request = ChatRequest {
+                api: probe.provider.api,
+                host: probe.provider.host(),
+                model,
+                prompt: &chat.prompt,
+                max_tokens: chat.max_tokens,
+                max_tokens_parameter: chat.max_tokens_parameter,
+                stream,
+                include_usage,
+            };
+            let path = or(&paths.chat, &dialect.path_of(template, model));
+            post(path, dialect.chat_body(&request).to_string())
+        };
         Self::Call(match &probe.task {
             Task::Network => return Self::None,
             Task::Status(source) => return Self::StatusPage(&source.url),
-            Task::Health => get(or(&paths.health, "/health"), false),
-            Task::Auth => get(or(&paths.auth, dialect.auth_path()), true),
-            Task::Models => get(or(&paths.models, dialect.models_path()), true),
-            Task::Chat(chat) => {
-                let body = dialect.chat_body(&probe.provider, model, chat).to_string();
-                post(or(&paths.chat, &dialect.chat_path(model)), body)
-            }
-            Task::Stream(stream) => {
-                let body = dialect.stream_body(&probe.provider, model, stream).to_string();
-                post(or(&paths.chat, &dialect.stream_path(model)), body)
-            }
-            Task::Balance => get(or(&paths.balance, dialect.balance_path()), true),
+            Task::Health => get(or(&paths.health, api.health.unwrap_or_default()), false),
+            Task::Auth => get(or(&paths.auth, api.auth), true),
+            Task::Models => get(or(&paths.models, api.models), true),
+            Task::Chat(task) => chat(api.chat, task, false, false),
+            Task::Stream(task) => chat(api.stream, &task.chat, true, task.include_usage),
+            Task::Balance => get(or(&paths.balance, api.balance.unwrap_or_default()), true),
             Task::Http(request) => Call {
                 method: request.method.clone(),
                 path: request.path.clone(),
@@ -197,15 +209,12 @@ fn insert_all(headers: &mut HeaderMap, more: &[(HeaderName, HeaderValue)]) {
     }
 }
 
-fn insert_key(
-    headers: &mut HeaderMap,
-    provider: &Provider,
-    dialect: &dyn Dialect,
-) -> Result<(), &'static str> {
+fn insert_key(headers: &mut HeaderMap, provider: &Provider) -> Result<(), &'static str> {
     let Some(key) = &provider.key else { return Ok(()) };
+    let api = provider.api.profile();
     let (name, prefix) = match &provider.key_header {
         Some(name) => (name.clone(), ""),
-        None => dialect.key_header(),
+        None => (HeaderName::from_static(api.key_header), api.key_scheme),
     };
     let mut value = HeaderValue::from_str(&format!("{prefix}{}", key.value.expose()))
         .map_err(|_| "its key has characters that no header can carry")?;

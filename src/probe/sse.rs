@@ -4,14 +4,13 @@ use std::ops::ControlFlow;
 
 use serde::de::IgnoredAny;
 
+use super::body::BOM;
+
 /// Bytes of a line, its end left out.
 const MAX_LINE: usize = 512 * 1024;
 
 /// Bytes of an event's data, over all its lines.
 const MAX_DATA: usize = 512 * 1024;
-
-/// The byte order mark in UTF-8, which may precede a response body.
-pub(super) const BOM: &[u8] = b"\xef\xbb\xbf";
 
 /// Bytes of bare JSON between events; errors have a thousand or two.
 const MAX_BARE: usize = 16 * 1024;

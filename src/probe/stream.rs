@@ -8,13 +8,12 @@ use std::{
 use serde_json::Value;
 
 use super::{
-    answer::AnswerText,
-    body::ErrorBody,
+    body::{BOM, ErrorBody},
     classify::MALFORMED_USAGE,
-    dialect::{self, Dialect, Emptiness, Piece, Usage},
+    dialect::{self, AnswerText, Dialect, Emptiness, Piece, Usage},
     flow::Flow,
     gate, model_name,
-    sse::{BOM, Decoder, Event, TooLong},
+    sse::{Decoder, Event, TooLong},
 };
 use crate::{
     config::Stream,

@@ -1,6 +1,9 @@
 //! `/probe`: runs a configured probe on demand, like `blackbox_exporter`.
 
-use std::time::{Duration, SystemTime};
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use hyper::{StatusCode, http::request};
 use tokio::{
@@ -13,7 +16,7 @@ use tokio::{
 
 use super::guard;
 use crate::{
-    history::History,
+    history::{History, ProbeHistory},
     outcome::{OnDemandResult, SkipCause},
     page::{self, Answer},
 };
@@ -47,55 +50,27 @@ pub struct RunRequest {
     pub answer: oneshot::Sender<OnDemandResult>,
 }
 
-/// Runs a probe and renders its metrics, or returns status and text of an error. `generation`
-/// permits chat and stream checks; `secure` is true with TLS.
+/// Status and text of a refusal.
+type Refusal = (StatusCode, String);
+
+fn refuse<T>(status: StatusCode, text: &str) -> Result<T, Refusal> {
+    Err((status, format!("{text}\n")))
+}
+
+/// Runs a probe and renders its metrics. `generation` permits chat and stream checks; `secure` is
+/// true with TLS.
 pub(super) async fn run(
     head: &request::Parts,
     history: &History,
     runs: &mpsc::Sender<RunRequest>,
     generation: bool,
     secure: bool,
-) -> Result<String, (StatusCode, String)> {
-    let refuse = |status, text: &str| Err((status, format!("{text}\n")));
-    // A browser sends such requests for images of other sites without an Origin header.
-    if header(head, SEC_FETCH_SITE).is_some_and(|site| matches!(site, "cross-site" | "same-site")) {
-        return refuse(StatusCode::FORBIDDEN, "Pages of other sites must not run probes.");
-    }
-    let query = head.uri.query().unwrap_or_default();
-    let parameter = |wanted: &str| {
-        let mut all = url::form_urlencoded::parse(query.as_bytes());
-        all.find(|(name, _)| name == wanted).map(|(_, value)| value.into_owned())
-    };
-    let Some(target) = parameter("target") else {
-        return refuse(
-            StatusCode::BAD_REQUEST,
-            "Parameter target is missing: add ?target=NAME with the name of a configured probe.",
-        );
-    };
-    let Some(known) = history.all().get(&target).cloned() else {
-        return refuse(StatusCode::NOT_FOUND, "No probe of that name is configured.");
-    };
+) -> Result<String, Refusal> {
+    let known = permitted_probe(head, history, generation, secure)?;
     let probe = &known.probe;
-    if probe.check().generates() && !generation {
-        return refuse(
-            StatusCode::FORBIDDEN,
-            "Chat and stream probes consume tokens: set probe_generation = true in [server] to allow them.",
-        );
-    }
-    // Pages of other sites cannot send Prometheus' header, because browsers send a preflight
-    // request first.
-    let trusted_client = guard::sends_fetch_metadata(head, secure)
-        || [SEC_FETCH_SITE, SCRAPE_TIMEOUT].iter().any(|name| head.headers.contains_key(*name));
-    if probe.check().generates() && !trusted_client {
-        return refuse(
-            StatusCode::FORBIDDEN,
-            "This consumes tokens, and over plain HTTP it could be requested by a page of any site: use TLS, or the header \
-             X-Prometheus-Scrape-Timeout-Seconds, which Prometheus sends.",
-        );
-    }
     let within = run_time(head, probe.timeout);
     let (answer, result) = oneshot::channel();
-    let request = RunRequest { probe: target, within, answer };
+    let request = RunRequest { probe: probe.name.clone(), within, answer };
     match runs.try_send(request) {
         Ok(()) => {}
         Err(TrySendError::Full(_)) => {
@@ -118,8 +93,57 @@ pub(super) async fn run(
         let text = format!("The probe cannot be run now{why}, and has no earlier result.");
         return refuse(StatusCode::SERVICE_UNAVAILABLE, &text);
     };
-    let debug = parameter("debug").is_some_and(|debug| debug == "true");
+    let debug = parameter(head, "debug").is_some_and(|debug| debug == "true");
     Ok(page::answer(&Answer { probe, outcome, not_run, debug, now: SystemTime::now() }))
+}
+
+/// Returns the probe that a request names, if it may be run for it.
+fn permitted_probe(
+    head: &request::Parts,
+    history: &History,
+    generation: bool,
+    secure: bool,
+) -> Result<Arc<ProbeHistory>, Refusal> {
+    // A browser sends such requests for images of other sites without an Origin header.
+    if header(head, SEC_FETCH_SITE).is_some_and(|site| matches!(site, "cross-site" | "same-site")) {
+        return refuse(StatusCode::FORBIDDEN, "Pages of other sites must not run probes.");
+    }
+    let Some(target) = parameter(head, "target") else {
+        return refuse(
+            StatusCode::BAD_REQUEST,
+            "Parameter target is missing: add ?target=NAME with the name of a configured probe.",
+        );
+    };
+    let Some(known) = history.all().get(&target).cloned() else {
+        return refuse(StatusCode::NOT_FOUND, "No probe of that name is configured.");
+    };
+    if !known.probe.check().generates() {
+        return Ok(known);
+    }
+    if !generation {
+        return refuse(
+            StatusCode::FORBIDDEN,
+            "Chat and stream probes consume tokens: set probe_generation = true in [server] to allow them.",
+        );
+    }
+    // Pages of other sites cannot send Prometheus' header, because browsers send a preflight
+    // request first.
+    let trusted_client = guard::sends_fetch_metadata(head, secure)
+        || [SEC_FETCH_SITE, SCRAPE_TIMEOUT].iter().any(|name| head.headers.contains_key(*name));
+    if !trusted_client {
+        return refuse(
+            StatusCode::FORBIDDEN,
+            "This consumes tokens, and over plain HTTP it could be requested by a page of any site: use TLS, or the header \
+             X-Prometheus-Scrape-Timeout-Seconds, which Prometheus sends.",
+        );
+    }
+    Ok(known)
+}
+
+/// Returns the value of a parameter of the query.
+fn parameter(head: &request::Parts, wanted: &str) -> Option<String> {
+    let mut all = url::form_urlencoded::parse(head.uri.query().unwrap_or_default().as_bytes());
+    all.find(|(name, _)| name == wanted).map(|(_, value)| value.into_owned())
 }
 
 /// Returns the maximum duration of the run: the probe's timeout, limited by the scrape timeout.

@@ -231,34 +231,16 @@ fn invalid_keys_are_rejected_in_the_service_format() {
     };
     let invalid = "Authorization: Bearer sk-invalid-0123456789\r\n";
     let code = "/error/code";
-    check("/langmart/v1/models", "", 401, &[(code, json!("missing_api_key"))]);
+    let [langmart, openai] = ["/langmart/v1/models", "/openai/v1/models"];
+    let [anthropic, google] = ["/anthropic/v1/models", "/google/v1beta/models"];
+    check(langmart, "", 401, &[(code, json!("missing_api_key"))]);
+    check(langmart, "Authorization: sk-without-bearer\r\n", 401, &[(code, json!("missing_api_key"))]);
+    check(langmart, invalid, 401, &[(code, json!("GATEWAY1_AUTH_001")), ("/error/status", json!(401))]);
+    check(openai, "", 401, &[(code, json!(null))]);
+    check(openai, invalid, 401, &[(code, json!("invalid_api_key")), ("/error/param", json!(null))]);
+    check(anthropic, "x-api-key: invalid\r\n", 401, &[("/error/type", json!("authentication_error"))]);
     check(
-        "/langmart/v1/models",
-        "Authorization: sk-without-bearer\r\n",
-        401,
-        &[(code, json!("missing_api_key"))],
-    );
-    check(
-        "/langmart/v1/models",
-        invalid,
-        401,
-        &[(code, json!("GATEWAY1_AUTH_001")), ("/error/status", json!(401))],
-    );
-    check("/openai/v1/models", "", 401, &[(code, json!(null))]);
-    check(
-        "/openai/v1/models",
-        invalid,
-        401,
-        &[(code, json!("invalid_api_key")), ("/error/param", json!(null))],
-    );
-    check(
-        "/anthropic/v1/models",
-        "x-api-key: invalid\r\n",
-        401,
-        &[("/error/type", json!("authentication_error"))],
-    );
-    check(
-        "/anthropic/v1/models",
+        anthropic,
         "x-api-key: k\r\n",
         400,
         &[("/error/message", json!("anthropic-version: header is required"))],
@@ -272,9 +254,9 @@ fn invalid_keys_are_rejected_in_the_service_format() {
             json!({"message": "Invalid API Key", "type": "invalid_request_error", "code": "invalid_api_key"}),
         )],
     );
-    check("/google/v1beta/models", "", 403, &[("/error/status", json!("PERMISSION_DENIED"))]);
+    check(google, "", 403, &[("/error/status", json!("PERMISSION_DENIED"))]);
     check(
-        "/google/v1beta/models",
+        google,
         "x-goog-api-key: invalid\r\n",
         400,
         &[("/error/details/0/reason", json!("API_KEY_INVALID"))],
@@ -427,72 +409,43 @@ fn rate_limits_come_in_each_dialect() {
 
 #[test]
 fn failures_have_status_and_code_of_their_service() {
+    use Provider::{Anthropic, Google, Groq, Langmart, Openai, Openrouter};
     let simulator = fair();
     let check = |provider, simulate: &str, status: u16, pointer: &str, expected: Value| {
         check_members(&ask_chat(&simulator, provider, simulate), status, &[(pointer, expected)]);
     };
     let code = "/error/code";
     let kind = "/error/type";
-    check(Provider::Langmart, "auth_failed", 401, code, json!("GATEWAY1_AUTH_001"));
-    check(Provider::Langmart, "provider_auth_failed", 401, code, json!("PROVIDER_OPENAI_401"));
+    check(Langmart, "auth_failed", 401, code, json!("GATEWAY1_AUTH_001"));
+    check(Langmart, "provider_auth_failed", 401, code, json!("PROVIDER_OPENAI_401"));
+    check(Langmart, "provider_auth_failed; upstream=google", 401, code, json!("PROVIDER_GOOGLE_401"));
+    check(Langmart, "billing", 402, code, json!("GATEWAY1_BILLING_001"));
+    check(Langmart, "billing; variant=insufficient_credits", 402, code, json!("insufficient_credits"));
+    check(Langmart, "unavailable", 503, code, json!("GATEWAY3_CONN_001"));
+    check(Langmart, "gateway_timeout", 504, code, json!("GATEWAY_TIMEOUT_001"));
+    check(Langmart, "server_error; status=502", 502, "/message", json!("Bad Gateway"));
+    check(Openai, "billing", 429, code, json!("insufficient_quota"));
+    check(Openai, "billing; variant=credit_balance_exhausted", 429, code, json!("credit_balance_exhausted"));
+    check(Openai, "overloaded", 503, code, json!("server_is_overloaded"));
+    check(Anthropic, "billing", 400, kind, json!("invalid_request_error"));
     check(
-        Provider::Langmart,
-        "provider_auth_failed; upstream=google",
-        401,
-        code,
-        json!("PROVIDER_GOOGLE_401"),
-    );
-    check(Provider::Langmart, "billing", 402, code, json!("GATEWAY1_BILLING_001"));
-    check(
-        Provider::Langmart,
-        "billing; variant=insufficient_credits",
-        402,
-        code,
-        json!("insufficient_credits"),
-    );
-    check(Provider::Langmart, "unavailable", 503, code, json!("GATEWAY3_CONN_001"));
-    check(Provider::Langmart, "gateway_timeout", 504, code, json!("GATEWAY_TIMEOUT_001"));
-    check(Provider::Langmart, "server_error; status=502", 502, "/message", json!("Bad Gateway"));
-    check(Provider::Openai, "billing", 429, code, json!("insufficient_quota"));
-    check(
-        Provider::Openai,
-        "billing; variant=credit_balance_exhausted",
-        429,
-        code,
-        json!("credit_balance_exhausted"),
-    );
-    check(Provider::Openai, "overloaded", 503, code, json!("server_is_overloaded"));
-    check(Provider::Anthropic, "billing", 400, kind, json!("invalid_request_error"));
-    check(
-        Provider::Anthropic,
+        Anthropic,
         "billing; variant=spend_limit",
         429,
         "/error/details/error_code",
         json!("enforced_spend_limit_reached"),
     );
-    check(Provider::Anthropic, "overloaded", 529, kind, json!("overloaded_error"));
-    check(Provider::Groq, "overloaded", 498, code, json!("capacity_exceeded"));
-    check(Provider::Google, "billing", 402, "/error/status", json!("RESOURCE_EXHAUSTED"));
-    check(Provider::Google, "overloaded", 503, "/error/status", json!("UNAVAILABLE"));
-    check(Provider::Google, "gateway_timeout", 504, "/error/status", json!("DEADLINE_EXCEEDED"));
-    check(
-        Provider::Openrouter,
-        "provider_auth_failed",
-        401,
-        "/error/metadata/provider_name",
-        json!("Mistralai"),
-    );
-    check(
-        Provider::Openrouter,
-        "overloaded",
-        529,
-        "/error/metadata/error_type",
-        json!("provider_overloaded"),
-    );
-    check(Provider::Openrouter, "gateway_timeout", 524, code, json!(524));
-    let answer = ask_chat(&simulator, Provider::Openrouter, "billing; variant=in_flight_budget");
+    check(Anthropic, "overloaded", 529, kind, json!("overloaded_error"));
+    check(Groq, "overloaded", 498, code, json!("capacity_exceeded"));
+    check(Google, "billing", 402, "/error/status", json!("RESOURCE_EXHAUSTED"));
+    check(Google, "overloaded", 503, "/error/status", json!("UNAVAILABLE"));
+    check(Google, "gateway_timeout", 504, "/error/status", json!("DEADLINE_EXCEEDED"));
+    check(Openrouter, "provider_auth_failed", 401, "/error/metadata/provider_name", json!("Mistralai"));
+    check(Openrouter, "overloaded", 529, "/error/metadata/error_type", json!("provider_overloaded"));
+    check(Openrouter, "gateway_timeout", 524, code, json!(524));
+    let answer = ask_chat(&simulator, Openrouter, "billing; variant=in_flight_budget");
     assert_eq!((answer.status, answer.header("retry-after")), (402, Some("3")));
-    let answer = ask_chat(&simulator, Provider::Anthropic, "overloaded");
+    let answer = ask_chat(&simulator, Anthropic, "overloaded");
     assert!(answer.head.starts_with("HTTP/1.1 529 Site Overloaded\r\n"), "{answer:?}");
 }
 

@@ -19,10 +19,11 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("signals", &[]),
     ("simulator", &[]),
     ("systemd", &[]),
-    ("config", &["outcome"]),
+    ("api", &["outcome"]),
+    ("config", &["api", "outcome"]),
     ("logging", &["config", "line_writer", "outcome", "sync"]),
     ("metrics", &["config", "line_writer", "outcome", "sync"]),
-    ("probe", &["config", "outcome", "sync"]),
+    ("probe", &["api", "config", "outcome", "sync"]),
     ("records", &["config", "line_writer", "outcome", "sync"]),
     ("schedule", &["config", "health", "outcome", "sync"]),
     ("state", &["line_writer", "outcome", "sync"]),
@@ -36,7 +37,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "server", "signals", "state", "sync", "systemd",
         ],
     ),
-    ("commands", &["config", "daemon", "outcome", "probe", "records", "signals", "simulator"]),
+    ("commands", &["api", "config", "daemon", "outcome", "probe", "records", "signals", "simulator"]),
     ("main", &["cli", "commands", "config", "daemon"]),
 ];
 
@@ -265,7 +266,7 @@ fn check(file: &str, source: &str, expected: &[&str]) {
 
 #[test]
 fn imports_are_found_wherever_they_can_be_written() {
-    let probe = "probe may import config, outcome, sync";
+    let probe = "probe may import api, config, outcome, sync";
     check("probe/run.rs", "use crate::config::Probe;\nuse crate::outcome;", &[]);
     check("probe/run.rs", "use super::clock; use super::super::config; use self::inner::X;", &[]);
     check(
@@ -287,11 +288,11 @@ fn imports_are_found_wherever_they_can_be_written() {
         &[&format!("src/probe/run.rs:1: super::super::server: {probe}")],
     );
     check(
-        "probe/dialect/x.rs",
+        "probe/checks/x.rs",
         "fn f() {\n    let x: Vec<crate::records::R> = g::<super::super::super::health::H>();\n}",
         &[
-            &format!("src/probe/dialect/x.rs:2: crate::records::R: {probe}"),
-            &format!("src/probe/dialect/x.rs:2: super::super::super::health::H: {probe}"),
+            &format!("src/probe/checks/x.rs:2: crate::records::R: {probe}"),
+            &format!("src/probe/checks/x.rs:2: super::super::super::health::H: {probe}"),
         ],
     );
     check(
@@ -358,4 +359,40 @@ fn environment_is_read_in_few_files() {
         &[&format!("src/probe/run.rs:1: std::env::args: {rule}")],
     );
     check("metrics/own.rs", "const V: &str = std::env!(\"V\"); mod tests { use std::env; }", &[]);
+}
+
+/// Lines of a function, from its name to its last brace.
+const MAX_FUNCTION_LINES: usize = 60;
+
+/// Collects the functions that are too long, those within functions and macros included.
+fn long_functions(file: &str, stream: TokenStream, found: &mut Vec<String>) {
+    let tokens: Vec<TokenTree> = stream.into_iter().collect();
+    for (at, token) in tokens.iter().enumerate() {
+        if let TokenTree::Group(group) = token {
+            long_functions(file, group.stream(), found);
+        }
+        let [TokenTree::Ident(word), TokenTree::Ident(name), ..] = &tokens[at..] else { continue };
+        if word != "fn" {
+            continue;
+        }
+        let mut rest = tokens[at..].iter().take_while(|token| !is_punct(token, ';'));
+        let body = rest.find_map(|token| match token {
+            TokenTree::Group(group) if group.delimiter() == Delimiter::Brace => Some(group),
+            _ => None,
+        });
+        let lines = body.map_or(0, |body| body.span_close().end().line - word.span().start().line + 1);
+        if lines > MAX_FUNCTION_LINES {
+            found.push(format!("{file}: {name} has {lines} lines"));
+        }
+    }
+}
+
+#[test]
+fn no_function_is_longer_than_a_page() {
+    let mut found = Vec::new();
+    for file in sources() {
+        let source = fs::read_to_string(repository().join("src").join(&file)).unwrap();
+        long_functions(&file.display().to_string(), source.parse().unwrap(), &mut found);
+    }
+    assert!(found.is_empty(), "at most {MAX_FUNCTION_LINES}:\n{}", found.join("\n"));
 }

@@ -1,43 +1,45 @@
-//! From the steps to the most likely cause, with the remedy of the guide's chapter and where to carry it out. Pure.
+//! The most likely cause by the steps, with the remedies and the commands to carry them out.
 
 use serde::Serialize;
 
 use super::{
     places,
-    steps::{Reached, Step, Verdict, host_and_port, looked_up, name_of, next_hop, reached, said},
+    steps::{Reached, Step, Verdict, describe, host_and_port, looked_up, name_of, next_hop, reached},
 };
 use crate::{
+    api::Profile,
     config::{KeySource, Provider},
     outcome::{Api, Check, Clue, Fault, Outcome, Reason},
 };
 
-/// Steps by how much they tell where several failed.
-const TELLING: [&str; 10] =
+/// Steps in the order in which a failure is diagnosed if several failed.
+const DIAGNOSED_STEPS: [&str; 10] =
     ["dns", "tcp", "tls", "configuration", "key", "completion", "balance", "health", "models", "clock"];
 
-/// What is most likely wrong, and what to do.
+/// The most likely cause, and its remedies.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub(super) struct Diagnosis {
-    /// The chapter of LangMart's guide to connection issues.
+    /// Chapter of LangMart's guide to connection issues.
     pub(super) chapter: &'static str,
     pub(super) cause: String,
-    /// The most promising first.
+    /// Remedies, the most promising one first.
     pub(super) remedies: Vec<String>,
-    /// What shows the failure, or its cure, without the prober.
+    /// Commands that show or repair the failure without the prober.
     pub(super) commands: Vec<String>,
 }
 
-/// The diagnosis of a walk; `None`: no step failed.
+/// Diagnoses a walk. Returns `None` if no step failed.
 pub(super) fn diagnose(provider: &Provider, steps: &[Step]) -> Option<Diagnosis> {
     let failed =
         |name: &&str| steps.iter().find(|step| step.name == *name && step.verdict == Verdict::Failed);
-    let step = TELLING.iter().find_map(failed)?;
+    let step = DIAGNOSED_STEPS.iter().find_map(failed)?;
     Some(match (&step.run, step.name) {
         (Some((probe, outcome)), _) => {
             let diagnosis = of_run(provider, probe.check(), outcome);
             let known = matches!(outcome.fault, Fault::Gateway | Fault::Provider) && is_known(steps);
             if known {
-                diagnosis.remedy("the status page knows of trouble, see above: wait for its end")
+                diagnosis
+                    .remedy("the status page reports incidents or maintenance, see above: wait for their end")
             } else {
                 diagnosis
             }
@@ -47,10 +49,10 @@ pub(super) fn diagnose(provider: &Provider, steps: &[Step]) -> Option<Diagnosis>
     })
 }
 
-/// Whether the status page says that not all is well.
+/// Returns whether the status page reports incidents or maintenance.
 fn is_known(steps: &[Step]) -> bool {
-    let telling = |step: &Step| matches!(&step.run, Some((_, outcome)) if outcome.status_page.is_some());
-    steps.iter().any(|step| step.name == "status" && step.verdict == Verdict::Note && telling(step))
+    let is_read = |step: &Step| matches!(&step.run, Some((_, outcome)) if outcome.status_page.is_some());
+    steps.iter().any(|step| step.name == "status" && step.verdict == Verdict::Note && is_read(step))
 }
 
 impl Diagnosis {
@@ -71,17 +73,18 @@ impl Diagnosis {
 
 fn of_unread_key(provider: &Provider) -> Diagnosis {
     let source = provider.key.as_ref().map(|key| &key.source);
-    let diagnosis = Diagnosis::new("Invalid API Key Errors", "the key is not where the configuration says");
+    let diagnosis =
+        Diagnosis::new("Invalid API Key Errors", "the key cannot be read from the configured source");
     match source {
         Some(KeySource::Credential(_)) => diagnosis.remedy(
-            "a systemd credential exists only inside the unit: the line on standard error gives it to this command",
+            "a systemd credential exists only inside the unit: the line on standard error passes it to this command",
         ),
         Some(KeySource::Env(name)) => diagnosis.remedy(format!(
             "set {name} in this shell; the daemon has an environment of its own, see its unit"
         )),
         Some(KeySource::File(path)) => diagnosis
             .remedy(
-                "let the user that runs this read the file; the warning above says what kept it from that",
+                "permit the user that runs this command to read the file; the warning above has the cause",
             )
             .command(format!("ls -l '{}'", path.display())),
         None => diagnosis,
@@ -90,9 +93,9 @@ fn of_unread_key(provider: &Provider) -> Diagnosis {
 
 fn of_clock(text: &str) -> Diagnosis {
     Diagnosis::new("Network Connectivity Issues: SSL error", format!("the clocks differ: {text}"))
-        .remedy("check system time: switch time synchronisation on, and see whether it reaches its servers")
+        .remedy("check the system time: enable time synchronization, and check that it reaches its servers")
         .remedy(
-            "if other providers agree with this machine, the service's clock, or a cache before it, is the wrong one",
+            "if other providers agree with this machine, the clock of the service, or of a cache before it, is wrong",
         )
         .command("timedatectl".to_owned())
         .command("sudo timedatectl set-ntp true".to_owned())
@@ -102,7 +105,7 @@ fn of_run(provider: &Provider, check: Check, outcome: &Outcome) -> Diagnosis {
     let hint = outcome.hint;
     match (outcome.reason, reached(provider, outcome)) {
         (Reason::Internal, _) => {
-            Diagnosis::new("none", format!("the prober itself failed: {}", said(outcome))).remedy(hint)
+            Diagnosis::new("none", format!("the prober itself failed: {}", describe(outcome))).remedy(hint)
         }
         (Reason::Proxy, _) => of_proxy(provider, outcome),
         (_, Reached::Lookup) => of_lookup(provider, outcome),
@@ -115,11 +118,11 @@ fn of_run(provider: &Provider, check: Check, outcome: &Outcome) -> Diagnosis {
 fn of_proxy(provider: &Provider, outcome: &Outcome) -> Diagnosis {
     let proxy = host_and_port(next_hop(provider));
     let target = &provider.base_url;
-    let cause = format!("the way through the proxy {proxy} is not open: {}", said(outcome));
+    let cause = format!("no connection through the proxy {proxy}: {}", describe(outcome));
     Diagnosis::new("Network Connectivity Issues: proxy issues", cause)
         .remedy(outcome.hint)
         .remedy(format!(
-            "if none is needed: proxy = \"none\" under [provider.{}], whatever the environment says",
+            "if none is needed: proxy = \"none\" under [provider.{}], which overrides the environment",
             provider.name
         ))
         .command(format!("curl -v -x \"{}\" \"{target}\"", next_hop(provider)))
@@ -127,7 +130,7 @@ fn of_proxy(provider: &Provider, outcome: &Outcome) -> Diagnosis {
 
 fn of_lookup(provider: &Provider, outcome: &Outcome) -> Diagnosis {
     let name = looked_up(provider).unwrap_or_default();
-    let cause = format!("{name} has no address here: {}", said(outcome));
+    let cause = format!("{name} has no address here: {}", describe(outcome));
     Diagnosis::new("Network Connectivity Issues: DNS failure", cause)
         .remedy(outcome.hint)
         .command(format!("nslookup {name}"))
@@ -136,28 +139,28 @@ fn of_lookup(provider: &Provider, outcome: &Outcome) -> Diagnosis {
 
 fn of_connection(provider: &Provider, outcome: &Outcome) -> Diagnosis {
     let place = host_and_port(next_hop(provider));
-    let said = said(outcome);
+    let what = describe(outcome);
     let port = next_hop(provider).port_or_known_default().unwrap_or_default();
     let diagnosis = if outcome.reason == Reason::Timeout && provider.proxy.is_some() {
-        let cause = format!("the proxy {place} does not answer ({said})");
+        let cause = format!("the proxy {place} does not answer ({what})");
         Diagnosis::new("Network Connectivity Issues: proxy issues", cause)
             .remedy(format!("check proxy under [provider.{}] or in the environment", provider.name))
     } else if outcome.reason == Reason::Timeout {
         let cause = format!(
-            "packets to {place} are dropped: by a firewall, or since this network wants a proxy ({said})"
+            "packets to {place} are dropped by a firewall, or this network requires a proxy ({what})"
         );
         Diagnosis::new("Network Connectivity Issues: firewall blocking, proxy issues", cause)
-            .remedy(format!("let this machine out to port {port}"))
+            .remedy(format!("permit connections of this machine to port {port}"))
             .remedy(format!(
-                "where a proxy is wanted: proxy = \"http://HOST:PORT\" under [provider.{}], or https_proxy in the \
+                "if a proxy is required: proxy = \"http://HOST:PORT\" under [provider.{}], or https_proxy in the \
                  environment",
                 provider.name
             ))
     } else if outcome.clue == Some(Clue::ConnectionRefused) {
-        let cause = format!("nothing listens on {place}, or a firewall rejects the connection ({said})");
+        let cause = format!("nothing listens on {place}, or a firewall rejects the connection ({what})");
         Diagnosis::new("Network Connectivity Issues: firewall blocking", cause).remedy(outcome.hint)
     } else {
-        let cause = format!("this machine cannot reach {place} ({said})");
+        let cause = format!("this machine cannot reach {place} ({what})");
         Diagnosis::new("Network Connectivity Issues: firewall blocking", cause).remedy(outcome.hint)
     };
     let target = places::own_curl(provider, Check::Health)
@@ -168,11 +171,11 @@ fn of_connection(provider: &Provider, outcome: &Outcome) -> Diagnosis {
 fn of_handshake(provider: &Provider, outcome: &Outcome) -> Diagnosis {
     let host = provider.host();
     let place = host_and_port(&provider.base_url);
-    let said = said(outcome);
+    let what = describe(outcome);
     let cause = if outcome.reason == Reason::Timeout {
-        format!("packets are lost on the way to {place} ({said})")
+        format!("packets to {place} are lost ({what})")
     } else {
-        format!("no trusted connection to {place}: {said}")
+        format!("no trusted connection to {place}: {what}")
     };
     let mut diagnosis = Diagnosis::new("Network Connectivity Issues: SSL error", cause).remedy(outcome.hint);
     if outcome.clue == Some(Clue::CertificateTime) {
@@ -187,7 +190,7 @@ fn of_handshake(provider: &Provider, outcome: &Outcome) -> Diagnosis {
     diagnosis
 }
 
-/// What the service, or something before it, answered.
+/// Diagnoses a response of the service, or of something before it.
 fn of_service(provider: &Provider, check: Check, outcome: &Outcome) -> Diagnosis {
     let api = provider.api;
     let who = party(provider, outcome);
@@ -195,38 +198,31 @@ fn of_service(provider: &Provider, check: Check, outcome: &Outcome) -> Diagnosis
     match outcome.reason {
         Reason::AuthFailed if outcome.fault == Fault::Provider => of_stored_key(provider, outcome),
         Reason::AuthFailed | Reason::Permission if outcome.clue == Some(Clue::Intermediary) => {
-            let cause = format!("something before {who} refuses the call: {}", said(outcome));
+            let cause = format!("something before {who} refuses the call: {}", describe(outcome));
             Diagnosis::new("Network Connectivity Issues: proxy issues", cause).remedy(hint)
         }
-        Reason::AuthFailed => {
-            let cause = "the key is wrong, incomplete, expired, revoked, or of another environment";
-            let source = provider.key.as_ref().map(|key| key.source.to_string()).unwrap_or_default();
-            let diagnosis = Diagnosis::new("Invalid API Key Errors", cause)
-                .remedy(format!("{hint}; it was read from {source}"));
-            let page = places::account(provider).and_then(places::keys_page).into_iter();
-            page.fold(diagnosis, |diagnosis, page| diagnosis.remedy(format!("keys: {page}")))
-                .command(places::own_curl(provider, Check::Auth))
+        Reason::AuthFailed => of_own_key(provider, hint),
+        Reason::Permission => {
+            let cause = format!("{who} accepts the key, but does not permit the call");
+            Diagnosis::new("Provider Connection Failures", cause).remedy(hint)
         }
-        Reason::Permission => Diagnosis::new(
-            "Provider Connection Failures",
-            format!("{who} knows the key and forbids the call"),
-        )
-        .remedy(hint),
         Reason::Billing => Diagnosis::new(
             "Provider Connection Failures: account issues; Billing Issues",
-            format!("{who} wants money: credit, quota or a spend limit is used up"),
+            format!("{who} refused the request for billing reasons: credit, quota or spend limit exhausted"),
         )
         .remedy(hint),
         Reason::RateLimited => {
-            let cause = format!("{who} has had more requests or tokens than its limits allow");
+            let cause = format!("{who} received more requests or tokens than its limits allow");
             let diagnosis = Diagnosis::new("Rate Limiting", cause).remedy(hint);
-            let page = upstream(outcome).or(places::account(provider)).and_then(places::limits_page);
+            let page = upstream(outcome).or(places::account(provider)).and_then(|api| api.limits_page);
             page.into_iter()
                 .fold(diagnosis, |diagnosis, page| diagnosis.remedy(format!("limits and tiers: {page}")))
         }
         Reason::GatewayTimeout | Reason::Timeout => {
             let cause = match (outcome.reason, api.endpoint()) {
-                (Reason::Timeout, _) => format!("{who} took longer than the prober waits: {}", said(outcome)),
+                (Reason::Timeout, _) => {
+                    format!("{who} exceeded the timeout: {}", describe(outcome))
+                }
                 (_, Fault::Gateway) => format!("{who} gave up waiting for the provider behind it"),
                 _ => format!("{who} gave up on the request"),
             };
@@ -234,44 +230,51 @@ fn of_service(provider: &Provider, check: Check, outcome: &Outcome) -> Diagnosis
         }
         Reason::Unavailable | Reason::Overloaded => {
             let cause = if outcome.reason == Reason::Overloaded {
-                format!("{who} has more to do than it can")
+                format!("{who} has no capacity left")
             } else {
-                format!("{who} is down for maintenance, overloaded, or cut off from what is behind it")
+                format!("{who} is in maintenance, overloaded, or not connected to its upstream services")
             };
             let diagnosis = Diagnosis::new("Gateway Unavailable", cause).remedy(hint);
             with_status_page(diagnosis, provider, outcome).command(places::own_curl(provider, Check::Health))
         }
-        Reason::ModelNotFound | Reason::InvalidRequest | Reason::NoContent => Diagnosis::new(
-            "Still Having Issues",
-            format!("{who} refuses what the {check} check asks: {}", said(outcome)),
-        )
-        .remedy(hint),
+        Reason::ModelNotFound | Reason::InvalidRequest | Reason::NoContent => {
+            let cause = format!("{who} refuses the request of the {check} check: {}", describe(outcome));
+            Diagnosis::new("Still Having Issues", cause).remedy(hint)
+        }
         _ => {
-            let cause = format!("{who} does not answer as it should: {}", said(outcome));
+            let cause = format!("{who} does not answer as it should: {}", describe(outcome));
             let diagnosis = Diagnosis::new("Still Having Issues", cause).remedy(hint);
             let diagnosis = with_status_page(diagnosis, provider, outcome);
-            let diagnosis = if api == Api::Langmart {
-                diagnosis.remedy("other requests' errors: Error Analytics in LangMart's dashboard")
-            } else {
-                diagnosis
-            };
+            let log = api.profile().error_log.into_iter();
+            let diagnosis = log.fold(diagnosis, Diagnosis::remedy);
             diagnosis.command("langmart-prober report --since 1h".to_owned())
         }
     }
 }
 
-/// The key that the gateway holds for the provider.
+/// Diagnoses a rejected key of the configuration.
+fn of_own_key(provider: &Provider, hint: &str) -> Diagnosis {
+    let cause = "the key is wrong, incomplete, expired, revoked, or of another environment";
+    let source = provider.key.as_ref().map(|key| key.source.to_string()).unwrap_or_default();
+    let diagnosis =
+        Diagnosis::new("Invalid API Key Errors", cause).remedy(format!("{hint}; it was read from {source}"));
+    let page = places::account(provider).and_then(|api| api.keys_page).into_iter();
+    page.fold(diagnosis, |diagnosis, page| diagnosis.remedy(format!("keys: {page}")))
+        .command(places::own_curl(provider, Check::Auth))
+}
+
+/// Diagnoses a rejected key that the gateway stores for a provider.
 fn of_stored_key(provider: &Provider, outcome: &Outcome) -> Diagnosis {
     let whose = outcome.known_upstream().unwrap_or("the provider");
-    let gateway = if provider.api == Api::Openrouter { "OpenRouter" } else { "LangMart" };
+    let gateway = provider.api.profile().display_name;
     let cause = format!(
-        "our key is good; the key that is stored in {gateway} for {whose} is wrong, expired or revoked"
+        "the configured key is valid; the key that {gateway} stores for {whose} is wrong, expired or revoked"
     );
     let diagnosis = Diagnosis::new("Provider Connection Failures", cause).remedy(outcome.hint);
     with_status_page(diagnosis, provider, outcome).command(outcome.upstream.and_then(places::direct_curl))
 }
 
-/// Who answered so, for a sentence.
+/// Returns the responsible service, for a sentence.
 fn party(provider: &Provider, outcome: &Outcome) -> String {
     if outcome.fault != Fault::Provider || outcome.upstream.is_none() {
         return provider.name.clone();
@@ -280,12 +283,12 @@ fn party(provider: &Provider, outcome: &Outcome) -> String {
     format!("{upstream}, behind {},", provider.name)
 }
 
-fn upstream(outcome: &Outcome) -> Option<Api> {
-    outcome.upstream.and_then(Api::from_name)
+fn upstream(outcome: &Outcome) -> Option<&'static Profile> {
+    Some(outcome.upstream.and_then(Api::from_name)?.profile())
 }
 
 fn with_status_page(diagnosis: Diagnosis, provider: &Provider, outcome: &Outcome) -> Diagnosis {
-    let page = upstream(outcome).or(places::account(provider)).and_then(places::status_page);
+    let page = upstream(outcome).or(places::account(provider)).and_then(|api| api.status_page);
     page.into_iter()
         .fold(diagnosis, |diagnosis, page| diagnosis.remedy(format!("incidents and maintenance: {page}")))
 }

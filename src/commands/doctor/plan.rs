@@ -1,40 +1,39 @@
-//! The probes of a walk: the doctor's own, whatever the configuration schedules.
+//! The probes of a walk, which do not depend on those of the configuration.
 
 use std::{mem, sync::Arc, time::Duration};
 
 use crate::{
     config::{Config, Connection, Probe, Provider, Task},
-    outcome::Api,
     probe::{NetworkStack, Target, TargetError},
 };
 
-/// How long a step may take where the configuration has no probe that says it.
-const TIMEOUT: Duration = Duration::from_secs(10);
+/// Timeout of a step without a configured probe.
+const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The step of a completion.
+/// Name of the step of a completion.
 pub(super) const COMPLETION: &str = "completion";
 
-/// What to run for one provider.
+/// Runs for one provider.
 pub(super) struct Plan {
     pub(super) provider: Arc<Provider>,
-    /// The way there, without a request.
+    /// The network path, without a request.
     pub(super) network: Arc<Target>,
-    /// What to ask the service, by the names of the steps and in their order.
+    /// Requests to the service by the names of the steps, in their order.
     pub(super) calls: Vec<(&'static str, Arc<Target>)>,
-    /// The provider's status page; `None`: none is known in a form that can be read.
+    /// The provider's status page. `None` if none is known in a supported format.
     pub(super) status: Option<Arc<Target>>,
-    /// Whether completions are configured, wanted or not.
+    /// Whether completions are configured, permitted or not.
     pub(super) could_generate: bool,
 }
 
 impl Plan {
-    /// The completions that will be sent.
+    /// Returns the number of completions that will be sent.
     pub(super) fn completions(&self) -> usize {
         self.calls.iter().filter(|(step, _)| *step == COMPLETION).count()
     }
 }
 
-/// A plan for each of the named providers, for all where `names` is empty.
+/// Creates a plan for each of the named providers, or for all if `names` is empty.
 pub(super) fn plans(
     mut config: Config,
     generate: bool,
@@ -66,17 +65,17 @@ pub(super) fn plans(
     Ok(plans)
 }
 
-/// Makes the probes of one provider.
+/// Creates the probes of one provider.
 struct Doctor<'a> {
     provider: &'a Arc<Provider>,
     timeout: Duration,
 }
 
 impl<'a> Doctor<'a> {
-    /// With the patience that the configuration has with it.
+    /// Takes the longest timeout of the configured probes.
     fn of(provider: &'a Arc<Provider>, scheduled: &[&Arc<Probe>]) -> Self {
         let plain = scheduled.iter().filter(|probe| !probe.check().generates());
-        Self { provider, timeout: plain.map(|probe| probe.timeout).max().unwrap_or(TIMEOUT) }
+        Self { provider, timeout: plain.map(|probe| probe.timeout).max().unwrap_or(DEFAULT_TIMEOUT) }
     }
 
     fn probe(&self, check: &str, task: Task, model: Option<String>) -> Arc<Probe> {
@@ -97,11 +96,12 @@ impl<'a> Doctor<'a> {
         })
     }
 
-    /// What to ask the service, as far as there is a path and a key for it.
+    /// Returns the requests to the service for which there are a path and a key.
     fn calls(&self, scheduled: &[&Arc<Probe>], generate: bool) -> Vec<(&'static str, Arc<Probe>)> {
         let provider = self.provider;
+        let api = provider.api.profile();
         let mut calls = Vec::new();
-        if provider.api == Api::Langmart || provider.paths.health.is_some() {
+        if api.paths.health.is_some() || provider.paths.health.is_some() {
             calls.push(("health", self.probe("health", Task::Health, None)));
         }
         if provider.key.as_ref().is_some_and(|key| key.value.expose().is_empty()) {
@@ -109,17 +109,18 @@ impl<'a> Doctor<'a> {
         }
         if provider.key.is_some() {
             calls.push(("key", self.probe("auth", Task::Auth, None)));
-            if matches!(provider.api, Api::Langmart | Api::Openrouter) {
+            if api.paths.balance.is_some() {
                 calls.push(("balance", self.probe("balance", Task::Balance, None)));
             }
         }
-        let looks_for_one = |probe: &&&Arc<Probe>| probe.task == Task::Models && probe.model.is_some();
+        let has_model = |probe: &&&Arc<Probe>| probe.task == Task::Models && probe.model.is_some();
         let mut models: Vec<Option<String>> =
-            scheduled.iter().filter(looks_for_one).map(|probe| probe.model.clone()).collect();
+            scheduled.iter().filter(has_model).map(|probe| probe.model.clone()).collect();
         models.sort();
         models.dedup();
-        // A gateway's or provider's own list wants a key; one of the operator's own servers may not.
-        if models.is_empty() && (provider.key.is_some() || provider.api == Api::Openai) {
+        // The list of a gateway or provider requires a key; that of an operator's own server may
+        // not.
+        if models.is_empty() && (provider.key.is_some() || api.may_be_keyless) {
             models.push(None);
         }
         calls.extend(models.into_iter().map(|model| ("models", self.probe("models", Task::Models, model))));

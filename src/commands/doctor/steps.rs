@@ -1,4 +1,4 @@
-//! Each step of a walk as a line: from the outcome of a run to a verdict and a sentence. Pure.
+//! Each step of a walk as a line: a verdict and a sentence, by the outcome of a run.
 
 use std::{
     fmt::Write as _,
@@ -18,26 +18,27 @@ use crate::{
     },
 };
 
-/// Clocks nearer than this agree: the Date header is good to a second, and the response took a while.
+/// Difference in seconds below which clocks agree: the Date header has a resolution of a second,
+/// and the response took time.
 const SAME_CLOCK: f64 = 2.0;
 
-/// From here on a clock is wrong enough to fail certificates and to make nonsense of resets, in seconds.
+/// Difference in seconds from which on certificates may fail and resets are wrong.
 const WRONG_CLOCK: f64 = 60.0;
 
-/// A certificate that ends sooner should have been renewed by now.
+/// Remaining validity below which a certificate should have been renewed.
 const SHORT_CERTIFICATE: Duration = Duration::from_secs(14 * 86_400);
 
-/// How a step went.
+/// Result of a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Verdict {
-    /// As it should.
+    /// Success.
     Ok,
-    /// Worth knowing, and nothing that fails a probe today.
+    /// A finding that does not fail a probe today.
     Note,
-    /// Badly.
+    /// Failure.
     Failed,
-    /// It was not taken, or has nothing to say.
+    /// The step was not taken, or has no result.
     Skipped,
 }
 
@@ -47,7 +48,7 @@ pub(super) struct Step {
     pub(super) name: &'static str,
     pub(super) verdict: Verdict,
     pub(super) text: String,
-    /// What it is drawn from; `None`: no run of a probe.
+    /// The run that it is based on. `None` if there was no run.
     pub(super) run: Option<(Arc<Probe>, Outcome)>,
 }
 
@@ -56,7 +57,7 @@ impl Step {
         Self { name, verdict, text: text.into(), run: None }
     }
 
-    /// The step with the run that it is drawn from.
+    /// Adds the run that the step is based on.
     pub(super) fn of(self, probe: &Arc<Probe>, outcome: &Outcome) -> Self {
         Self { run: Some((Arc::clone(probe), outcome.clone())), ..self }
     }
@@ -67,7 +68,7 @@ impl Step {
         page.is_some_and(|page| page.in_maintenance() || page.indicator == Indicator::Maintenance)
     }
 
-    /// The same where the step failed; a way that is open needs no record.
+    /// Adds the run if the step failed.
     pub(super) fn of_failed(self, probe: &Arc<Probe>, outcome: &Outcome) -> Self {
         if self.verdict == Verdict::Failed { self.of(probe, outcome) } else { self }
     }
@@ -86,7 +87,7 @@ impl Serialize for Step {
     }
 }
 
-/// How far a run came on the way to an answer.
+/// Progress of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Reached {
     /// It ended in the lookup.
@@ -95,11 +96,11 @@ pub(super) enum Reached {
     Connection,
     /// It ended in the TLS handshake.
     Handshake,
-    /// The connection stood.
+    /// It reached the service.
     Service,
 }
 
-/// How far the run came, by its reason and by the phase in which it ended.
+/// Returns the progress of a run, by its reason and the phase in which it ended.
 pub(super) fn reached(provider: &Provider, outcome: &Outcome) -> Reached {
     let by_phase = || {
         if outcome.http_status.is_some() || !outcome.phases.processing.is_zero() {
@@ -123,30 +124,31 @@ pub(super) fn reached(provider: &Provider, outcome: &Outcome) -> Reached {
     }
 }
 
-/// Where the connection goes first: the proxy, else the service.
+/// Returns the URL of the proxy, else of the service.
 pub(super) fn next_hop(provider: &Provider) -> &Url {
     provider.proxy.as_ref().unwrap_or(&provider.base_url)
 }
 
-/// The name that must be looked up; `None`: an address needs no lookup. By the text, since in a URL of a scheme that the
-/// URL standard does not know, socks5 for one, every host is a name.
+/// Returns the name in a URL. Returns `None` for an address, which is recognized by its text,
+/// because every host of a URL with a scheme such as socks5 is parsed as a name.
 pub(super) fn name_of(url: &Url) -> Option<&str> {
     url.host_str().filter(|host| host.trim_matches(['[', ']']).parse::<IpAddr>().is_err())
 }
 
-/// The name that is looked up first: for socks5 the target's, through other proxies the proxy's alone; `None`: none is.
+/// Returns the name that is looked up first: with socks5 that of the target, with other proxies
+/// only that of the proxy. Returns `None` if there is no lookup.
 pub(super) fn looked_up(provider: &Provider) -> Option<&str> {
     let by_hand = provider.proxy.as_ref().is_none_or(|proxy| proxy.scheme() == "socks5");
     let target = name_of(&provider.base_url).filter(|_| by_hand);
     target.or_else(|| name_of(next_hop(provider)))
 }
 
-/// `host:port`.
+/// Formats `host:port`.
 pub(super) fn host_and_port(url: &Url) -> String {
     format!("{}:{}", url.host_str().unwrap_or_default(), url.port_or_known_default().unwrap_or_default())
 }
 
-/// What is configured, and whether its key can be read here. What a key must not look like was refused at load.
+/// Reports the configuration, and whether the key can be read here.
 pub(super) fn configuration(provider: &Provider) -> Step {
     let (verdict, key) = match &provider.key {
         None => (Verdict::Ok, "no key".to_owned()),
@@ -158,7 +160,7 @@ pub(super) fn configuration(provider: &Provider) -> Step {
     Step::new("configuration", verdict, format!("{} at {}, {key}", provider.api, provider.base_url))
 }
 
-/// The proxy in use.
+/// Reports the proxy.
 pub(super) fn proxy(provider: &Provider) -> Step {
     let Some(proxy) = &provider.proxy else { return Step::new("proxy", Verdict::Ok, "none") };
     let mut text = format!("{}://{}", proxy.scheme(), host_and_port(proxy));
@@ -171,7 +173,7 @@ pub(super) fn proxy(provider: &Provider) -> Step {
     Step::new("proxy", Verdict::Ok, text)
 }
 
-/// The lookup, and whom it asked.
+/// Reports the lookup and its name servers.
 pub(super) fn dns(provider: &Provider, outcome: &Outcome, servers: &[DnsServer]) -> Step {
     let Some(name) = looked_up(provider) else {
         return Step::new("dns", Verdict::Skipped, "not needed for an address");
@@ -181,7 +183,7 @@ pub(super) fn dns(provider: &Provider, outcome: &Outcome, servers: &[DnsServer])
         if servers.is_empty() { text } else { format!("{text} (name servers: {})", servers.join("; ")) }
     };
     if reached(provider, outcome) == Reached::Lookup {
-        return Step::new("dns", Verdict::Failed, named(format!("{name}: {}", said(outcome))));
+        return Step::new("dns", Verdict::Failed, named(format!("{name}: {}", describe(outcome))));
     }
     let took = milliseconds(outcome.phases.resolve);
     let text = named(format!("{name} is {}, in {took}", listed(&outcome.dns)));
@@ -192,7 +194,7 @@ pub(super) fn dns(provider: &Provider, outcome: &Outcome, servers: &[DnsServer])
     Step::new("dns", verdict, text)
 }
 
-/// A name server and what came of asking it.
+/// Describes a name server and its answer.
 fn name_server(server: &DnsServer) -> String {
     let name = &server.server;
     match &server.answer {
@@ -216,12 +218,12 @@ fn name_server(server: &DnsServer) -> String {
     }
 }
 
-/// Whether a name server could not answer, as against one that knows no such name.
+/// Returns whether a name server failed. One that does not know the name did not.
 fn is_broken(server: &DnsServer) -> bool {
     matches!(&server.answer, Err(failure) if !matches!(failure, LookupFailure::NoSuchName | LookupFailure::NoAddress))
 }
 
-/// The answers of the servers of `dns_servers`.
+/// Reports the answers of the servers of `dns_servers`.
 pub(super) fn other_name_servers(provider: &Provider, outcome: &Outcome) -> Vec<Step> {
     let configured: Vec<String> =
         provider.dns_servers.iter().map(|server| dns_server_name(*server)).collect();
@@ -235,7 +237,7 @@ pub(super) fn other_name_servers(provider: &Provider, outcome: &Outcome) -> Vec<
     others.map(one).collect()
 }
 
-/// The connection, or the proxy's and its tunnel; and the addresses to which there was none.
+/// Reports the connection to the service or proxy, and the addresses that failed.
 pub(super) fn tcp(provider: &Provider, outcome: &Outcome) -> Step {
     let place = host_and_port(next_hop(provider));
     let failed = &outcome.failed_addresses;
@@ -243,31 +245,31 @@ pub(super) fn tcp(provider: &Provider, outcome: &Outcome) -> Step {
         failed.iter().map(|failed| format!("{} ({})", failed.address, failed.error)).collect();
     if reached(provider, outcome) == Reached::Connection {
         let tried = if named.len() > 1 { format!("; tried {}", named.join(", ")) } else { String::new() };
-        return Step::new("tcp", Verdict::Failed, format!("{place}: {}{tried}", said(outcome)));
+        return Step::new("tcp", Verdict::Failed, format!("{place}: {}{tried}", describe(outcome)));
     }
     let to = outcome.remote_address.map_or(place, |address| address.to_string());
     let text = format!("connected to {to}, in {}", milliseconds(outcome.phases.connect));
     if failed.is_empty() {
         return Step::new("tcp", Verdict::Ok, text);
     }
-    // A machine without IPv6 is nothing to worry about.
+    // Many machines have no IPv6.
     let usual =
         |failed: &FailedAddress| failed.address.is_ipv6() && failed.error == AddressFailure::Unreachable;
     let verdict = if failed.iter().all(usual) { Verdict::Ok } else { Verdict::Note };
     Step::new("tcp", verdict, format!("{text}; not to {}", named.join(", ")))
 }
 
-/// The handshake with the service and its certificate.
+/// Reports the handshake with the service and its certificate.
 pub(super) fn tls(provider: &Provider, outcome: &Outcome, now: SystemTime) -> Step {
     if provider.base_url.scheme() != "https" {
         return Step::new("tls", Verdict::Skipped, "none: base_url begins with http://");
     }
     let not_after = outcome.tls.and_then(|tls| tls.not_after);
     if reached(provider, outcome) == Reached::Handshake {
-        let text = said(outcome);
+        let text = describe(outcome);
         let text = if outcome.clue == Some(Clue::CertificateTime) {
             let until = not_after.map_or_else(String::new, |end| format!("good until {}; ", rfc3339(end)));
-            format!("{text} ({until}this machine's clock says {})", rfc3339(now))
+            format!("{text} ({until}this machine's clock shows {})", rfc3339(now))
         } else {
             text
         };
@@ -284,7 +286,7 @@ pub(super) fn tls(provider: &Provider, outcome: &Outcome, now: SystemTime) -> St
     Step::new("tls", Verdict::Ok, text)
 }
 
-/// Our clock against the Date header.
+/// Reports the local clock in comparison with the Date header.
 pub(super) fn clock(outcome: &Outcome) -> Step {
     let Some(offset) = outcome.clock_offset else {
         return Step::new("clock", Verdict::Skipped, "cannot be compared: the service sent no Date");
@@ -298,7 +300,7 @@ pub(super) fn clock(outcome: &Outcome) -> Step {
     Step::new("clock", verdict, format!("this machine's is {} {side} the service's", roughly(offset.abs())))
 }
 
-/// The answer of the service to one call, by any check.
+/// Reports the response to one call of any check.
 pub(super) fn answer(name: &'static str, outcome: &Outcome) -> Step {
     let took = milliseconds(outcome.duration);
     if outcome.success() {
@@ -326,7 +328,7 @@ pub(super) fn answer(name: &'static str, outcome: &Outcome) -> Step {
     Step::new(name, Verdict::Failed, text)
 }
 
-/// What is left on the account. That it is not told need not trouble anybody.
+/// Reports the balance of the account.
 pub(super) fn balance(outcome: &Outcome) -> Step {
     match (outcome.reason, outcome.balance) {
         (Reason::Ok | Reason::Billing, Some(Balance { usd, minimum_usd })) => {
@@ -340,10 +342,10 @@ pub(super) fn balance(outcome: &Outcome) -> Step {
     }
 }
 
-/// What the provider's status page says, which fails nothing by itself.
+/// Reports the provider's status page, which is never a failure.
 pub(super) fn status(outcome: &Outcome) -> Step {
     let Some(page) = &outcome.status_page else {
-        let text = format!("the status page could not be read: {}", said(outcome));
+        let text = format!("the status page could not be read: {}", describe(outcome));
         return Step::new("status", Verdict::Note, text);
     };
     let incidents = match page.open_incidents {
@@ -351,7 +353,7 @@ pub(super) fn status(outcome: &Outcome) -> Step {
         Some(1) => ", 1 open incident".to_owned(),
         Some(incidents) => format!(", {incidents} open incidents"),
     };
-    let mut text = format!("the page says {}{incidents}", page.indicator);
+    let mut text = format!("the page reports {}{incidents}", page.indicator);
     let ill = page.components.iter().filter(|(_, status)| *status != ComponentStatus::Operational);
     for (name, status) in ill.clone() {
         let _ = write!(text, ", {name}: {status}");
@@ -369,23 +371,23 @@ pub(super) fn status(outcome: &Outcome) -> Step {
     Step::new("status", if quiet { Verdict::Ok } else { Verdict::Note }, text)
 }
 
-/// What is left of the limits, by the last answer that told any.
-pub(super) fn limits(told: &[RateLimit]) -> Step {
-    if told.is_empty() {
-        return Step::new("limits", Verdict::Skipped, "not told by these calls");
+/// Reports the remaining rate limits, by the last response with any.
+pub(super) fn limits(reported: &[RateLimit]) -> Step {
+    if reported.is_empty() {
+        return Step::new("limits", Verdict::Skipped, "not reported by these calls");
     }
     let one = |limit: &RateLimit| {
         let count = |count: Option<u64>| count.map_or_else(|| "?".to_owned(), |count| count.to_string());
         let reset = limit.reset.map_or_else(String::new, |time| format!(", full again at {}", rfc3339(time)));
         format!("{}: {} of {} left{reset}", limit.resource, count(limit.remaining), count(limit.limit))
     };
-    let text = told.iter().map(one).collect::<Vec<_>>().join("; ");
-    let exhausted = told.iter().any(|limit| limit.remaining == Some(0));
+    let text = reported.iter().map(one).collect::<Vec<_>>().join("; ");
+    let exhausted = reported.iter().any(|limit| limit.remaining == Some(0));
     Step::new("limits", if exhausted { Verdict::Note } else { Verdict::Ok }, text)
 }
 
-/// What happened, in our own words.
-pub(super) fn said(outcome: &Outcome) -> String {
+/// Describes the result of a run.
+pub(super) fn describe(outcome: &Outcome) -> String {
     if outcome.detail.is_empty() { outcome.reason.to_string() } else { outcome.detail.to_string() }
 }
 
@@ -404,7 +406,7 @@ fn milliseconds(duration: Duration) -> String {
     format!("{:.0} ms", duration.as_secs_f64() * 1e3)
 }
 
-/// A distance in time as a person says it: to the second, above an hour to the minute.
+/// Formats a duration to the second, and to the minute above an hour.
 fn roughly(seconds: f64) -> String {
     let unit = if seconds < 3_600.0 { 1.0 } else { 60.0 };
     duration::format(Duration::try_from_secs_f64((seconds / unit).round() * unit).unwrap_or(Duration::MAX))

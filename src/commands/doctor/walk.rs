@@ -112,7 +112,7 @@ impl Walk<'_, '_> {
     /// Reads the provider's status page.
     async fn status(&mut self) -> io::Result<()> {
         let Some(target) = &self.plan.status else {
-            let page = places::account(&self.plan.provider).and_then(places::status_page);
+            let page = places::account(&self.plan.provider).and_then(|api| api.status_page);
             let text = match page {
                 Some(page) => format!("not read: see {page}, or set status_url"),
                 None => "not read: no page is known; set status_url".to_owned(),

@@ -1,9 +1,9 @@
-//! The command itself: configuration, records, and one of the two forms.
+//! The command: reads configuration and records, and writes one of the two formats.
 
 use std::{
     io::{self, Write},
     path::Path,
-    time::SystemTime,
+    time::{Duration, SystemTime},
 };
 
 use super::{markdown::markdown, summary::Summary};
@@ -13,22 +13,22 @@ use crate::{
     records,
 };
 
-/// What the person asked for.
+/// Arguments of the command.
 #[derive(Clone, Copy, Debug)]
 pub struct Report<'a> {
     /// The configuration.
     pub path: &'a Path,
-    /// How far back, as the configuration writes durations.
+    /// Length of the period, as a duration of the configuration.
     pub since: &'a str,
-    /// Only this probe; `None`: all.
+    /// Name of the only probe. `None` for all.
     pub probe: Option<&'a str>,
-    /// JSON in place of Markdown.
+    /// Whether to write JSON instead of Markdown.
     pub json: bool,
-    /// Where the period ends.
+    /// End of the period.
     pub now: SystemTime,
 }
 
-/// Runs the command: the report to `out`, everything else to `err`. The value is the exit status.
+/// Runs the command. Writes the report to `out` and all else to `err`, and returns the exit status.
 pub fn report(
     request: &Report<'_>,
     environment: &Environment<'_>,
@@ -60,11 +60,29 @@ pub fn report(
         )?;
         return Ok(EXIT_FAILED);
     };
-    // Nothing was recorded before the epoch, however far back the clock can count.
+    let Some(summary) = summarize(request, &directory, length, err)? else { return Ok(EXIT_FAILED) };
+    if request.json {
+        writeln!(out, "{}", serde_json::to_string(&summary)?)?;
+    } else {
+        out.write_all(markdown(&summary).as_bytes())?;
+    }
+    out.flush()?;
+    Ok(EXIT_OK)
+}
+
+/// Returns the summary of the period. Returns `None` if there is none, and writes the cause to
+/// `err`.
+fn summarize(
+    request: &Report<'_>,
+    directory: &Path,
+    length: Duration,
+    err: &mut impl Write,
+) -> io::Result<Option<Summary>> {
+    // There are no records from before the epoch.
     let earliest = SystemTime::UNIX_EPOCH;
     let since = request.now.checked_sub(length).unwrap_or(earliest).max(earliest);
     let mut summary = Summary::new(since, request.now);
-    let read = records::read(&directory, since, |entry| {
+    let read = records::read(directory, since, |entry| {
         if request.probe.is_none_or(|probe| entry.probe == probe) {
             summary.add(entry);
         }
@@ -73,7 +91,7 @@ pub fn report(
         Ok(read) => summary.skipped_lines += read.skipped_lines,
         Err(error) => {
             writeln!(err, "{error}; read it as a member of the prober's group, or as root")?;
-            return Ok(EXIT_FAILED);
+            return Ok(None);
         }
     }
     if summary.is_empty() {
@@ -82,15 +100,9 @@ pub fn report(
         if summary.skipped_lines > 0 {
             writeln!(err, "{} lines there are no records", summary.skipped_lines)?;
         }
-        return Ok(EXIT_FAILED);
+        return Ok(None);
     }
-    if request.json {
-        writeln!(out, "{}", serde_json::to_string(&summary)?)?;
-    } else {
-        out.write_all(markdown(&summary).as_bytes())?;
-    }
-    out.flush()?;
-    Ok(EXIT_OK)
+    Ok(Some(summary))
 }
 
 #[cfg(test)]
@@ -160,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn the_report_is_fit_for_a_ticket() {
+    fn report_lists_failures_and_runs() {
         let (status, out, err) = records().run("1h", None, false);
         let expected = "\
 # Failures from 2026-11-22T07:01:00Z to 2026-11-22T08:01:00Z
@@ -195,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn json_has_the_same() {
+    fn json_report_has_the_same_facts() {
         let (status, out, _) = records().run("1h", Some("groq-chat"), true);
         let report: serde_json::Value = serde_json::from_str(&out).unwrap();
         let failure = &report["failures"][0];
@@ -218,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_reported_says_why() {
+    fn report_without_records_names_the_cause() {
         check("1s", None, EXIT_FAILED, "no record of the last 1s in /");
         check("1h", Some("other"), EXIT_FAILED, "no record of a probe named other of the last 1h in /");
         let (_, out, _) = records().run("99999999h", None, false);

@@ -13,8 +13,8 @@ pub use self::{
     answer::{ExpectedAnswer, ModelPattern},
     groups::{Comparison, Pool, PoolMember},
     probe::{
-        BYTES_PER_TOKEN, Chat, Connection, Expect, HttpRequest, MaxTokensParameter, PROMPT_NONCE, Price,
-        Probe, Recheck, Stream, Task,
+        BYTES_PER_TOKEN, Chat, Connection, Expect, HttpRequest, PROMPT_NONCE, Price, Probe, Recheck, Stream,
+        Task,
     },
     provider::{Key, KeySource, Paths, Provider, StatusSource, dns_server_name},
     sections::{Budget, Config, Log, LogFormat, Rotation, Schedule, Server, ServerTls, Shard},

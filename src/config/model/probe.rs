@@ -12,7 +12,10 @@ use reqwest::{
 };
 
 use super::{Comparison, ExpectedAnswer, ModelPattern, Provider, StatusSource};
-use crate::outcome::{Check, Subject};
+use crate::{
+    api::MaxTokensParameter,
+    outcome::{Check, Subject},
+};
 
 /// A probe: its check, provider, model and timing.
 #[derive(Debug, PartialEq, Eq)]
@@ -244,15 +247,6 @@ pub struct Stream {
     pub stall_timeout: Duration,
     /// Whether an OpenAI-compatible API is asked for token counts at the end of the stream.
     pub include_usage: bool,
-}
-
-/// The request member for the token limit of an OpenAI-compatible API.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum MaxTokensParameter {
-    /// The old name, which reasoning models reject.
-    MaxTokens,
-    /// The new name, which other implementations may not know.
-    MaxCompletionTokens,
 }
 
 /// A request defined by the operator and its expected response.

@@ -6,10 +6,7 @@ use reqwest::header::{HeaderName, HeaderValue};
 use rustls::pki_types::CertificateDer;
 use url::Url;
 
-use crate::{
-    config::{resolve::default_base_url, secret::Secret},
-    outcome::Api,
-};
+use crate::{config::secret::Secret, outcome::Api};
 
 /// Standard port of DNS servers (RFC 1035, 4.2).
 pub(in crate::config) const DNS_PORT: u16 = 53;
@@ -59,7 +56,7 @@ impl Provider {
     /// Returns whether the base URL is on the API's own host, and not on that of an imitator or a
     /// deployment.
     pub fn is_on_own_host(&self) -> bool {
-        default_base_url(self.api).host() == self.base_url.host()
+        self.api.profile().is_at(self.host())
     }
 
     /// Returns user and password for the proxy, if it needs any.

@@ -45,9 +45,12 @@ pub(super) fn names(drafts: &BTreeMap<String, Draft>) -> BTreeSet<String> {
 
 /// Checks what a check requires of its provider. `has_key` is true if it has a key or needs none.
 pub(super) fn check_requirements(check: Check, provider: &Provider, has_key: bool) -> Result<(), String> {
-    if check == Check::Balance && !matches!(provider.api, Api::Langmart | Api::Openrouter) {
+    let api = provider.api.profile();
+    if check == Check::Balance && api.paths.balance.is_none() {
+        let with_balance = Api::ALL.iter().filter(|api| api.profile().paths.balance.is_some());
         return Err(format!(
-            "balance is supported by langmart and openrouter, not by {}; remove it",
+            "balance is supported by {}, not by {}; remove it",
+            listed(with_balance),
             provider.api
         ));
     }
@@ -55,7 +58,7 @@ pub(super) fn check_requirements(check: Check, provider: &Provider, has_key: boo
     if keyed && !has_key {
         return Err(format!("{check} needs a key; set provider.{}.api_key", provider.name));
     }
-    if check == Check::Health && provider.api != Api::Langmart && provider.paths.health.is_none() {
+    if check == Check::Health && api.paths.health.is_none() && provider.paths.health.is_none() {
         return Err(format!(
             "health needs a path, and {} has no default; set provider.{}.health_path",
             provider.api, provider.name
@@ -68,4 +71,9 @@ pub(super) fn check_requirements(check: Check, provider: &Provider, has_key: boo
         ));
     }
     Ok(())
+}
+
+/// Returns the names of APIs for a sentence: `langmart and openrouter`.
+pub(super) fn listed<'a>(apis: impl Iterator<Item = &'a Api>) -> String {
+    apis.map(|api| api.name()).collect::<Vec<_>>().join(" and ")
 }

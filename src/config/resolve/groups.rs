@@ -5,7 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use super::{context::Placed, probe::name};
+use super::{context::Placed, generated::listed, probe::name};
 use crate::{
     config::{
         duration,
@@ -13,7 +13,7 @@ use crate::{
         problem::{Place, Report, nearest, shown},
         raw::Section,
     },
-    outcome::{Check, Fault, Side},
+    outcome::{Api, Check, Fault, Side},
 };
 
 /// Maximum number of pools, which bounds their series. Comparisons are bounded because each needs
@@ -117,7 +117,8 @@ fn check_comparable(section: &Section<'_>, known: &Known<'_>, gateway: &str, dir
     let [gateway, direct] = [gateway, direct].map(|name| known.probe(name));
     if let Some(Probe { name, provider, .. }) = gateway.filter(|probe| !by_gateway(probe)) {
         let message = format!("{name:?} addresses {}, which is not a gateway", provider.name);
-        section.problem("gateway", format!("{message}; the APIs langmart and openrouter are gateways"));
+        let gateways = listed(Api::ALL.iter().filter(|api| api.endpoint() == Fault::Gateway));
+        section.problem("gateway", format!("{message}; the APIs {gateways} are gateways"));
     }
     if let Some(Probe { name, provider, .. }) = direct.filter(|probe| by_gateway(probe)) {
         let message = format!("{name:?} addresses {}, which is a gateway itself", provider.name);
@@ -155,6 +156,17 @@ fn check_comparable(section: &Section<'_>, known: &Known<'_>, gateway: &str, dir
         );
         known.report.error(section.place(), message);
     }
+    check_same_request(section, gateway, direct);
+    if let Some((one, other)) = gateway.model.as_deref().zip(direct.model.as_deref())
+        && !may_be_same_model(one, other)
+    {
+        let message = format!("compares the model {} with {}; is this intended?", shown(one), shown(other));
+        known.report.warning(section.place(), message);
+    }
+}
+
+/// Reports differences between the requests for a completion.
+fn check_same_request(section: &Section<'_>, gateway: &Probe, direct: &Probe) {
     if let Some((one, other)) = gateway.chat().zip(direct.chat()) {
         if one.prompt != other.prompt {
             section.problem(
@@ -165,12 +177,6 @@ fn check_comparable(section: &Section<'_>, known: &Known<'_>, gateway: &str, dir
         if one.max_tokens != other.max_tokens {
             report_difference(section, gateway, "max_tokens", &[one.max_tokens, other.max_tokens]);
         }
-    }
-    if let Some((one, other)) = gateway.model.as_deref().zip(direct.model.as_deref())
-        && !may_be_same_model(one, other)
-    {
-        let message = format!("compares the model {} with {}; is this intended?", shown(one), shown(other));
-        known.report.warning(section.place(), message);
     }
 }
 

@@ -19,7 +19,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use toml::de::DeTable;
 
-pub(super) use self::{context::Context, provider::default_base_url};
+pub(super) use self::context::Context;
 use self::{context::Placed, groups::Known, provider::Draft};
 use super::{
     environment::is_loopback,

@@ -13,9 +13,10 @@ use super::{
     values::choice,
 };
 use crate::{
+    api::MaxTokensParameter,
     config::{
         duration,
-        model::{Chat, Connection, HttpRequest, MaxTokensParameter, Probe, Provider, Stream, Task},
+        model::{Chat, Connection, HttpRequest, Probe, Provider, Stream, Task},
         problem::{not_one_of, shown},
         raw::Section,
         reasoning,
@@ -257,7 +258,7 @@ fn stream(section: &mut Section<'_>, inputs: &TaskInputs<'_>, context: &Context<
     }
     let include_usage = section.flag("include_usage");
     if let Some(provider) = inputs.provider
-        && matches!(provider.api, Api::Anthropic | Api::Google)
+        && !provider.api.profile().takes_openai_parameters
         && section.has("include_usage")
     {
         section.problem("include_usage", format!("{} always counts tokens; remove the key", provider.api));
@@ -279,7 +280,7 @@ fn chat(section: &mut Section<'_>, inputs: &TaskInputs<'_>, context: &Context<'_
     ];
     let parameter = section.text("max_tokens_parameter", |text| choice(text, &parameters));
     let api = inputs.provider.map(|provider| provider.api);
-    if let Some(api @ (Api::Anthropic | Api::Google)) = api
+    if let Some(api) = api.filter(|api| !api.profile().takes_openai_parameters)
         && section.has("max_tokens_parameter")
     {
         section.problem("max_tokens_parameter", format!("{api} has only one parameter name; remove the key"));

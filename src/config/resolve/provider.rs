@@ -36,42 +36,45 @@ use crate::{
 const RESERVED_LABELS: [&str; 11] =
     ["probe", "provider", "check", "model", "host", "api", "connection", "instance", "job", "le", "quantile"];
 
-/// The most labels of a provider, and the most bytes of a label's value.
-const MOST_LABELS: usize = 16;
-const LONGEST_LABEL: usize = 256;
+/// Maximum number of labels of a provider, and maximum size of a value in bytes.
+const MAX_LABELS: usize = 16;
+const MAX_LABEL_BYTES: usize = 256;
 
-/// The most components of a status page that are told of, and the most bytes of a component's name.
-const MOST_COMPONENTS: usize = 32;
-const LONGEST_COMPONENT: usize = 128;
-/// The most name servers of a provider.
-const MOST_DNS_SERVERS: usize = 8;
+/// Maximum number of components of a status page, and maximum size of a name in bytes.
+const MAX_COMPONENTS: usize = 32;
+const MAX_COMPONENT_BYTES: usize = 128;
 
-/// The most characters of a provider's name.
-const LONGEST_NAME: usize = 48;
+/// Maximum number of name servers of a provider.
+const MAX_DNS_SERVERS: usize = 8;
 
-/// The requests a minute that a provider's probes can be held to.
-const PACES: RangeInclusive<u32> = 1..=60_000;
+/// Maximum length of a provider's name in characters.
+const MAX_NAME_CHARS: usize = 48;
 
-/// A provider, and what its probes must know of how it was written.
+/// Range of `requests_per_minute`.
+const REQUESTS_PER_MINUTE: RangeInclusive<u32> = 1..=60_000;
+
+/// A provider, with the facts about its section that its probes depend on.
 pub(super) struct Draft {
-    /// `None`: without an API nothing can be said of it.
+    /// `None` if the API is unknown.
     pub(super) provider: Option<Arc<Provider>>,
     pub(super) place: Place,
-    /// Where the `api_key` is written, or would be.
+    /// Place of `api_key`, present or not.
     pub(super) key_place: Place,
-    /// Whether an `api_key` is written, well or badly.
+    /// Whether `api_key` is present, valid or not.
     pub(super) keyed: bool,
-    /// Whether checks that want a key can be without: a server of the operator's own may need none.
+    /// Whether checks that require a key can run without one: a server of the operator's own may
+    /// need none.
     pub(super) keyless: bool,
-    /// Where `requests_per_minute` is written, or would be.
+    /// Place of `requests_per_minute`, present or not.
     pub(super) pace_place: Place,
-    /// Whether any probe is meant for it.
+    /// Whether a probe uses it.
     pub(super) used: bool,
-    /// What `checks` asks for, and where.
+    /// Checks of `checks`, with their places.
     pub(super) checks: Vec<(Check, Place)>,
 }
 
-/// The provider of a section. What is wrong in it is reported, and replaced by what lets the rest be judged.
+/// Reads the provider of a section. Reports problems, and replaces invalid values so that the rest
+/// can be checked.
 pub(super) fn provider(
     name: &str,
     mut section: Section<'_>,
@@ -80,31 +83,21 @@ pub(super) fn provider(
 ) -> Draft {
     let report = context.report;
     let place = section.place().clone();
-    if !is_name(name, LONGEST_NAME, |c| c == '-') {
-        let message = format!("the name must be 1 to {LONGEST_NAME} characters of a-z, 0-9 and hyphen");
+    if !is_name(name, MAX_NAME_CHARS, |c| c == '-') {
+        let message = format!("the name must be 1 to {MAX_NAME_CHARS} characters of a-z, 0-9 and hyphen");
         report.error(&place, message);
     }
     let api = api(name, &mut section);
     let checks = checks(&mut section, report);
     let url = section.text("base_url", base_url);
-    let default_url = api.map(default_base_url);
+    let profile = api.unwrap_or(Api::Langmart).profile();
+    let default_url = api.map(|_| profile.default_url());
     let own_url = section.has("base_url") && url != default_url;
-    let url = url.or(default_url).unwrap_or_else(|| default_base_url(Api::Langmart));
-    let url = if api == Some(Api::Langmart) { without_version(url) } else { url };
+    let url = url.unwrap_or_else(|| profile.default_url());
+    let url = if profile.drops_version && api.is_some() { without_version(url) } else { url };
 
     let key = key(&mut section, context);
-    let asked = key.as_ref().zip(api.and_then(|api| asked_service(api, &url)));
-    if let Some(message) =
-        asked.and_then(|(key, service)| key::wrong_service_warning(key.value.expose(), service))
-    {
-        report.warning(&section.place_of("api_key"), message);
-    }
-    let allowed = section.flag("allow_plain_http").unwrap_or(section.has("allow_plain_http"));
-    if section.has("api_key") && is_exposed(&url) && !allowed {
-        let message = "is plain http, which shows the key to everyone on the way; \
-                       use https, or set allow_plain_http = true";
-        report.error(&section.place_of("base_url"), message);
-    }
+    check_key(key.as_ref(), api, &url, &mut section, report);
     let headers = headers(&section.section("headers"), context);
     let key_header = own_key_header(&mut section, &headers);
     let (proxy, environment_auth) = proxied(&mut section, &url, context);
@@ -123,12 +116,7 @@ pub(super) fn provider(
         labels: labels(&section.section("labels"), report),
         paths: paths(&mut section),
         status_source: status_source(&mut section, api, own_url, report),
-        requests_per_minute: of_rate_limit(
-            shard,
-            section.number("requests_per_minute", &PACES),
-            &pace_place,
-            report,
-        ),
+        requests_per_minute: pace(&mut section, shard, report),
         base_url: url,
     };
     let (keyed, key_place) = (section.has("api_key"), section.place_of("api_key"));
@@ -140,15 +128,37 @@ pub(super) fn provider(
         place,
         key_place,
         keyed,
-        keyless: api == Some(Api::Openai) && own_url,
+        keyless: api.is_some() && profile.may_be_keyless && own_url,
         checks,
     }
 }
 
-/// Whether a name has a bearable length and is of lower-case letters, digits and what `mark` allows.
-pub(super) fn is_name(name: &str, longest: usize, mark: impl Fn(char) -> bool) -> bool {
+fn pace(section: &mut Section<'_>, shard: Option<Shard>, report: &Report) -> Option<u32> {
+    let place = section.place_of("requests_per_minute");
+    of_rate_limit(shard, section.number("requests_per_minute", &REQUESTS_PER_MINUTE), &place, report)
+}
+
+/// Reports a key of another service, and a key that plain HTTP would expose.
+fn check_key(key: Option<&Key>, api: Option<Api>, url: &Url, section: &mut Section<'_>, report: &Report) {
+    let asked = key.zip(api.and_then(|api| asked_service(api, url)));
+    if let Some(message) =
+        asked.and_then(|(key, service)| key::wrong_service_warning(key.value.expose(), service))
+    {
+        report.warning(&section.place_of("api_key"), message);
+    }
+    let allowed = section.flag("allow_plain_http").unwrap_or(section.has("allow_plain_http"));
+    if section.has("api_key") && is_exposed(url) && !allowed {
+        let message = "is plain http, which shows the key to everyone on the way; \
+                       use https, or set allow_plain_http = true";
+        report.error(&section.place_of("base_url"), message);
+    }
+}
+
+/// Returns whether a name is not too long and consists of lower-case letters, digits and the
+/// characters that `mark` allows.
+pub(super) fn is_name(name: &str, max_chars: usize, mark: impl Fn(char) -> bool) -> bool {
     let fits = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || mark(c);
-    (1..=longest).contains(&name.len()) && name.chars().all(fits)
+    (1..=max_chars).contains(&name.len()) && name.chars().all(fits)
 }
 
 fn api(name: &str, section: &mut Section<'_>) -> Option<Api> {
@@ -166,27 +176,14 @@ fn api(name: &str, section: &mut Section<'_>) -> Option<Api> {
     own
 }
 
-/// Returns the base URL of the API itself.
-pub(in crate::config) fn default_base_url(api: Api) -> Url {
-    let text = match api {
-        Api::Langmart => "https://api.langmart.ai",
-        Api::Openai => "https://api.openai.com/v1",
-        Api::Anthropic => "https://api.anthropic.com",
-        Api::Groq => "https://api.groq.com/openai/v1",
-        Api::Google => "https://generativelanguage.googleapis.com/v1beta",
-        Api::Openrouter => "https://openrouter.ai/api/v1",
-    };
-    Url::parse(text).expect("the URLs above are good")
-}
-
-/// Whose keys are wanted at this URL, where that can be told: dialects are imitated, hosts are not. A LangMart of one's
-/// own wants LangMart's keys too.
+/// Returns the API whose keys are used at this URL. Returns `None` if it is unknown: other services
+/// imitate the dialect at other hosts.
 fn asked_service(api: Api, url: &Url) -> Option<Api> {
-    let by_host = Api::ALL.iter().find(|known| default_base_url(**known).host() == url.host()).copied();
-    by_host.or((api == Api::Langmart).then_some(api))
+    let by_host =
+        Api::ALL.iter().find(|known| url.host_str().is_some_and(|host| known.profile().is_at(host)));
+    by_host.copied().or(api.profile().keys_belong_to_api.then_some(api))
 }
 
-/// LangMart's documentation gives its base URL with the version that its paths already have.
 fn without_version(mut url: Url) -> Url {
     if let Some(path) = url.path().strip_suffix("/v1") {
         let path = path.trim_end_matches('/').to_owned();
@@ -243,7 +240,7 @@ fn own_key_header(section: &mut Section<'_>, headers: &[(HeaderName, impl Sized)
     Some(name)
 }
 
-/// The proxy between the prober and the provider: the file's, or the environment's with the credentials that its URL has.
+/// Returns the proxy of the section, or that of the environment with the credentials in its URL.
 fn proxied(section: &mut Section<'_>, target: &Url, context: &Context<'_>) -> (Option<Url>, Option<Key>) {
     if section.has("proxy") {
         let written =
@@ -269,8 +266,8 @@ fn proxied(section: &mut Section<'_>, target: &Url, context: &Context<'_>) -> (O
     }
 }
 
-/// The proxy's credentials that the file has. Without a proxy they are of no use, which depends on the environment: a
-/// warning.
+/// Reads the credentials for the proxy. They have no effect without a proxy, which is only a
+/// warning, because the proxy may depend on the environment.
 fn proxy_auth(section: &mut Section<'_>, proxy: Option<&Url>, context: &Context<'_>) -> Option<Key> {
     const WAYS: &str = "{ env = \"VARIABLE\" }, { file = \"/path\" } or { credential = \"name\" }";
     let place = section.place_of("proxy_auth");
@@ -297,14 +294,14 @@ fn dns_servers(section: &mut Section<'_>, report: &Report) -> Vec<SocketAddr> {
         }
         servers.push(server);
     }
-    if servers.len() > MOST_DNS_SERVERS {
-        let message = format!("{} servers are too many; allowed: {MOST_DNS_SERVERS}", servers.len());
+    if servers.len() > MAX_DNS_SERVERS {
+        let message = format!("{} servers are too many; allowed: {MAX_DNS_SERVERS}", servers.len());
         section.problem("dns_servers", message);
     }
     servers
 }
 
-/// A name server, by address alone: a name would have to be looked up first.
+/// Parses the address of a name server. A name would require a lookup.
 fn dns_server(text: &str) -> Result<SocketAddr, String> {
     let bare = text.parse::<IpAddr>().map(|address| SocketAddr::new(address, DNS_PORT));
     let server = bare.or_else(|_| text.parse::<SocketAddr>()).ok();
@@ -327,9 +324,9 @@ fn ca_certificates(section: &mut Section<'_>) -> Vec<rustls::pki_types::Certific
 
 fn labels(section: &Section<'_>, report: &Report) -> BTreeMap<String, String> {
     let entries = section.entries();
-    if entries.len() > MOST_LABELS {
+    if entries.len() > MAX_LABELS {
         report
-            .error(section.place(), format!("{} labels are too many; allowed: {MOST_LABELS}", entries.len()));
+            .error(section.place(), format!("{} labels are too many; allowed: {MAX_LABELS}", entries.len()));
     }
     let mut labels = BTreeMap::new();
     for entry in entries {
@@ -348,8 +345,8 @@ fn labels(section: &Section<'_>, report: &Report) -> BTreeMap<String, String> {
         } else if RESERVED_LABELS.contains(&entry.key) {
             report
                 .error(&entry.place, "is a label that the exporter or Prometheus sets; choose another name");
-        } else if value.is_empty() || value.len() > LONGEST_LABEL {
-            report.error(&entry.place, format!("the value must have 1 to {LONGEST_LABEL} bytes"));
+        } else if value.is_empty() || value.len() > MAX_LABEL_BYTES {
+            report.error(&entry.place, format!("the value must have 1 to {MAX_LABEL_BYTES} bytes"));
         } else {
             labels.insert(entry.key.to_owned(), value.to_owned());
         }
@@ -367,7 +364,7 @@ fn paths(section: &mut Section<'_>) -> Paths {
     }
 }
 
-/// The status page: the operator's, or the API's where its own base URL is probed, not a server that imitates it.
+/// Returns the configured status page, or that of the API if the base URL is its own.
 fn status_source(
     section: &mut Section<'_>,
     api: Option<Api>,
@@ -377,35 +374,23 @@ fn status_source(
     let url = section.text("status_url", status_url);
     let components = components(section, report);
     if section.has("status_url") {
-        // A bad one is reported; some other lets the checks be judged.
+        // An invalid one is reported; any other lets the checks be verified.
         return Some(StatusSource {
-            url: url.unwrap_or_else(|| default_base_url(Api::Langmart)),
+            url: url.unwrap_or_else(|| Api::Langmart.profile().default_url()),
             components,
         });
     }
-    let url = api.filter(|_| !own_url).and_then(default_status_url);
+    let own = api.filter(|_| !own_url).and_then(|api| api.profile().status_data);
+    let url = own.map(|url| Url::parse(url).expect("the status page of a profile is a URL"));
     if url.is_none() && api.is_some() && section.has("components") {
         section.problem("components", "there is no status page to find them on; set status_url");
     }
     Some(StatusSource { url: url?, components })
 }
 
-/// LangMart's and OpenRouter's pages are not known in a form that can be read. Google's tells of Vertex, not of the API
-/// that the google provider addresses, but shares its troubles.
-fn default_status_url(api: Api) -> Option<Url> {
-    let text = match api {
-        Api::Langmart | Api::Openrouter => return None,
-        Api::Openai => "https://status.openai.com/api/v2/summary.json",
-        Api::Anthropic => "https://status.claude.com/api/v2/summary.json",
-        Api::Groq => "https://groqstatus.com/api/v2/summary.json",
-        Api::Google => "https://status.cloud.google.com/incidents.json",
-    };
-    Some(Url::parse(text).expect("the URLs above are good"))
-}
-
 fn components(section: &mut Section<'_>, report: &Report) -> Vec<String> {
     let name = |text: &str| {
-        let fits = (1..=LONGEST_COMPONENT).contains(&text.len());
+        let fits = (1..=MAX_COMPONENT_BYTES).contains(&text.len());
         if fits && text.trim() == text && !text.contains(char::is_control) {
             Ok(text.to_owned())
         } else {
@@ -420,8 +405,8 @@ fn components(section: &mut Section<'_>, report: &Report) -> Vec<String> {
             components.push(name);
         }
     }
-    if components.len() > MOST_COMPONENTS {
-        let message = format!("{} components are too many; allowed: {MOST_COMPONENTS}", components.len());
+    if components.len() > MAX_COMPONENTS {
+        let message = format!("{} components are too many; allowed: {MAX_COMPONENTS}", components.len());
         section.problem("components", message);
     }
     components

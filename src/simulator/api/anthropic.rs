@@ -1,55 +1,178 @@
 //! Anthropic's Messages API.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
 use super::{
-    service::{Call, Endpoint, Failure, request_number},
+    limits::rfc3339,
+    service::{Call, Endpoint, Facts, Failure, Service, request_number},
+    status_page,
     stream::{Events, Finish, Outline, Piece},
 };
-use crate::simulator::fault::Parameters;
+use crate::simulator::{
+    exchange::{Reply, Request},
+    fault::Parameters,
+};
 
-pub(super) fn endpoint(path: &str) -> Option<(&'static str, Endpoint)> {
-    match path {
-        "/v1/models" => Some(("GET", Endpoint::Models)),
-        "/v1/messages" => Some(("POST", Endpoint::Chat)),
-        _ => None,
+/// The simulated service.
+pub(super) struct Anthropic;
+
+impl Service for Anthropic {
+    fn facts(&self) -> &'static Facts {
+        &Facts {
+            name: "anthropic",
+            prefix: "/anthropic",
+            status_path: "/status/anthropic/api/v2/summary.json",
+            models: &["claude-haiku-4-5-20251001", "claude-haiku-5-5"],
+        }
+    }
+
+    fn status_page(&self, incident: Option<&str>) -> Value {
+        status_page::statuspage("Claude API (api.anthropic.com)", incident)
+    }
+
+    fn key<'a>(&self, request: &'a Request) -> Option<&'a str> {
+        request.header("x-api-key")
+    }
+
+    fn endpoint(&self, path: &str) -> Option<(&'static str, Endpoint)> {
+        match path {
+            "/v1/models" => Some(("GET", Endpoint::Models)),
+            "/v1/messages" => Some(("POST", Endpoint::Chat)),
+            _ => None,
+        }
+    }
+
+    fn check(&self, call: &Call<'_>) -> Result<(), Failure<'static>> {
+        match call.request.header("anthropic-version") {
+            None => Err(Failure::invalid("anthropic-version: header is required")),
+            Some("2026-10-21" | "2023-06-01" | "2023-01-01") => Ok(()),
+            Some(_) => Err(Failure::invalid("anthropic-version: is not a valid version")),
+        }
+    }
+
+    fn check_chat(&self, _model: &str, body: &Value) -> Result<(), Failure<'static>> {
+        if body["max_tokens"].as_u64().is_none_or(|tokens| tokens == 0) {
+            return Err(Failure::invalid("max_tokens: Field required"));
+        }
+        if body["model"].as_str().is_some_and(|model| model.starts_with("claude-haiku-5"))
+            && body.get("temperature").is_some_and(|temperature| temperature != 1)
+        {
+            return Err(Failure::invalid("temperature: only 1 is supported by this model"));
+        }
+        Ok(())
+    }
+
+    fn success(&self, endpoint: Endpoint, call: &Call<'_>) -> Value {
+        match endpoint {
+            Endpoint::Chat => json!({
+                "model": call.answered_model(),
+                "id": format!("msg_01Sim{}", request_number()),
+                "type": "message",
+                "role": "assistant",
+                "content": [{"type": "text", "text": call.pace.texts().concat()}],
+                "stop_reason": "end_turn",
+                "stop_sequence": null,
+                "usage": usage(call, call.output_tokens(4)),
+            }),
+            _ => models(call),
+        }
+    }
+
+    fn failure(&self, what: Failure<'_>, _call: &Call<'_>, parameters: &Parameters) -> (u16, Value) {
+        const REQUEST: &str = "invalid_request_error";
+        let variant = parameters.variant.as_deref();
+        let (status, kind, message) = match what {
+            Failure::UnknownPath => (404, "not_found_error", "Not found".to_owned()),
+            Failure::WrongMethod => (405, REQUEST, "Method Not Allowed".to_owned()),
+            Failure::MissingKey => (401, "authentication_error", "x-api-key header is required".to_owned()),
+            Failure::InvalidKey | Failure::UpstreamKey => (401, "authentication_error", "invalid x-api-key".to_owned()),
+            Failure::UnknownModel(model) => (404, "not_found_error", format!("model: {model}")),
+            Failure::Invalid { message, parameter, .. } => {
+                (400, REQUEST, parameter.map_or_else(|| message.to_owned(), |name| format!("{name}: {message}")))
+            }
+            Failure::RateLimited => (
+                429,
+                "rate_limit_error",
+                "This request would exceed your organization's rate limit of 50 requests per minute. For details, refer \
+                 to: https://docs.claude.com/en/api/rate-limits."
+                    .to_owned(),
+            ),
+            Failure::Billing => match variant {
+                Some("usage_limit") => (
+                    400,
+                    REQUEST,
+                    "You have reached your specified API usage limits. You will regain access on 2099-12-01 at 00:00 UTC."
+                        .to_owned(),
+                ),
+                Some("billing_error") => {
+                    (402, "billing_error", "There is an issue with your billing or payment information.".to_owned())
+                }
+                Some("spend_limit") => (429, "rate_limit_error", "You have reached your spend limit.".to_owned()),
+                _ => (
+                    400,
+                    REQUEST,
+                    "Your credit balance is too low to access the Anthropic API. Please go to Plans & Billing to upgrade \
+                     or purchase credits."
+                        .to_owned(),
+                ),
+            },
+            Failure::Unavailable => (503, "api_error", "Service unavailable".to_owned()),
+            Failure::GatewayTimeout => (parameters.status.unwrap_or(504), "timeout_error", "Request timed out".to_owned()),
+            Failure::Overloaded => (529, "overloaded_error", "Overloaded".to_owned()),
+            Failure::ServerError => {
+                (parameters.status.unwrap_or(500), "api_error", "Internal server error".to_owned())
+            }
+        };
+        let mut error = json!({"type": kind, "message": message});
+        if what == Failure::Billing && variant == Some("spend_limit") {
+            error["details"] = json!({"error_code": "enforced_spend_limit_reached"});
+        }
+        (status, json!({"type": "error", "error": error, "request_id": new_request_id()}))
+    }
+
+    fn dress(&self, _call: &Call<'_>, reply: Reply, _id: u64, request_id: Option<&str>) -> Reply {
+        reply.with("request-id", request_id.map_or_else(new_request_id, str::to_owned))
+    }
+
+    fn with_limits(&self, reply: Reply) -> Reply {
+        let now = rfc3339(Duration::ZERO);
+        let limits = [
+            ("requests", 4000, 3999),
+            ("input-tokens", 400_000, 400_000),
+            ("output-tokens", 80_000, 80_000),
+            ("tokens", 480_000, 480_000),
+        ];
+        limits.into_iter().fold(reply, |reply, (resource, limit, remaining)| {
+            with_limit(reply, resource, limit, remaining, &now)
+        })
+    }
+
+    fn wait_header(&self, _variant: Option<&str>) -> Option<&'static str> {
+        Some("retry-after")
+    }
+
+    fn with_reached_limit(&self, wait: Duration, _variant: Option<&str>, reply: Reply) -> Reply {
+        let reply = with_limit(reply, "requests", 50, 0, &rfc3339(wait));
+        with_limit(reply, "tokens", 40_000, 40_000, &rfc3339(Duration::ZERO))
+    }
+
+    fn events(&self, call: &Call<'_>, outline: &Outline<'_>) -> Events {
+        events(call, outline)
+    }
+
+    fn stream_type(&self) -> &'static str {
+        "text/event-stream; charset=utf-8"
     }
 }
 
-pub(super) fn check_version<'a>(call: &Call<'_>) -> Result<(), Failure<'a>> {
-    match call.request.header("anthropic-version") {
-        None => Err(Failure::invalid("anthropic-version: header is required")),
-        Some("2026-10-21" | "2023-06-01" | "2023-01-01") => Ok(()),
-        Some(_) => Err(Failure::invalid("anthropic-version: is not a valid version")),
-    }
-}
-
-pub(super) fn check_chat<'a>(body: &Value) -> Result<(), Failure<'a>> {
-    if body["max_tokens"].as_u64().is_none_or(|tokens| tokens == 0) {
-        return Err(Failure::invalid("max_tokens: Field required"));
-    }
-    if body["model"].as_str().is_some_and(|model| model.starts_with("claude-haiku-5"))
-        && body.get("temperature").is_some_and(|temperature| temperature != 1)
-    {
-        return Err(Failure::invalid("temperature: only 1 is supported by this model"));
-    }
-    Ok(())
-}
-
-pub(super) fn success(endpoint: Endpoint, call: &Call<'_>) -> Value {
-    match endpoint {
-        Endpoint::Chat => json!({
-            "model": call.answered_model(),
-            "id": format!("msg_01Sim{}", request_number()),
-            "type": "message",
-            "role": "assistant",
-            "content": [{"type": "text", "text": call.pace.texts().concat()}],
-            "stop_reason": "end_turn",
-            "stop_sequence": null,
-            "usage": usage(call, call.output_tokens(4)),
-        }),
-        _ => models(call),
-    }
+fn with_limit(reply: Reply, resource: &str, limit: u32, remaining: u32, reset: &str) -> Reply {
+    let name = |what: &str| format!("anthropic-ratelimit-{resource}-{what}");
+    reply
+        .with(&name("limit"), limit.to_string())
+        .with(&name("remaining"), remaining.to_string())
+        .with(&name("reset"), reset)
 }
 
 fn usage(call: &Call<'_>, output: usize) -> Value {
@@ -59,7 +182,7 @@ fn usage(call: &Call<'_>, output: usize) -> Value {
     })
 }
 
-pub(super) fn events(call: &Call<'_>, outline: &Outline<'_>) -> Events {
+fn events(call: &Call<'_>, outline: &Outline<'_>) -> Events {
     let thinks = thinks(call);
     let tells_usage = call.pace.usage.unwrap_or(true);
     let mut message = json!({
@@ -95,7 +218,7 @@ pub(super) fn events(call: &Call<'_>, outline: &Outline<'_>) -> Events {
     opening.push(Piece::Named("ping", "{\"type\": \"ping\"}".to_owned()));
     let content = |said: &str| delta(text, json!({"type": "text_delta", "text": said}));
     let closing = || vec![stop(text), event("message_delta", ending), event("message_stop", json!({}))];
-    let error = failure(Failure::Overloaded, outline.parameters).1;
+    let error = Anthropic.failure(Failure::Overloaded, call, outline.parameters).1;
     Events {
         opening,
         reasoning,
@@ -106,7 +229,7 @@ pub(super) fn events(call: &Call<'_>, outline: &Outline<'_>) -> Events {
     }
 }
 
-/// The models of 2026 think unless they are told not to, the older ones if they are told to.
+/// Returns whether the model reasons: models of 2026 do by default, older ones on request.
 fn thinks(call: &Call<'_>) -> bool {
     match call.body.as_ref().and_then(|body| body.pointer("/thinking/type")).and_then(Value::as_str) {
         Some(thinking) => thinking != "disabled",
@@ -121,7 +244,8 @@ fn stop_reason(finish: Finish) -> &'static str {
     }
 }
 
-/// An event whose data repeats its name and is padded before its last brace, to another length each time.
+/// Returns an event whose data repeats its name and has padding of varying length before its last
+/// brace.
 fn event(name: &'static str, mut data: Value) -> Piece {
     data["type"] = json!(name);
     let mut text = data.to_string();
@@ -131,7 +255,7 @@ fn event(name: &'static str, mut data: Value) -> Piece {
     Piece::Named(name, text)
 }
 
-/// A page of the list: `limit` (20 where it is not given) models after the one that `after_id` names.
+/// Returns a page of the list: `limit` (20 by default) models after `after_id`.
 fn models(call: &Call<'_>) -> Value {
     let models = call.models();
     let limit = call.request.query("limit").and_then(|limit| limit.parse().ok()).unwrap_or(20);
@@ -147,58 +271,6 @@ fn models(call: &Call<'_>) -> Value {
     })
 }
 
-pub(super) fn failure(what: Failure<'_>, parameters: &Parameters) -> (u16, Value) {
-    const REQUEST: &str = "invalid_request_error";
-    let variant = parameters.variant.as_deref();
-    let (status, kind, message) = match what {
-        Failure::UnknownPath => (404, "not_found_error", "Not found".to_owned()),
-        Failure::WrongMethod => (405, REQUEST, "Method Not Allowed".to_owned()),
-        Failure::MissingKey => (401, "authentication_error", "x-api-key header is required".to_owned()),
-        Failure::InvalidKey | Failure::UpstreamKey => (401, "authentication_error", "invalid x-api-key".to_owned()),
-        Failure::UnknownModel(model) => (404, "not_found_error", format!("model: {model}")),
-        Failure::Invalid { message, parameter, .. } => {
-            (400, REQUEST, parameter.map_or_else(|| message.to_owned(), |name| format!("{name}: {message}")))
-        }
-        Failure::RateLimited => (
-            429,
-            "rate_limit_error",
-            "This request would exceed your organization's rate limit of 50 requests per minute. For details, refer \
-             to: https://docs.claude.com/en/api/rate-limits."
-                .to_owned(),
-        ),
-        Failure::Billing => match variant {
-            Some("usage_limit") => (
-                400,
-                REQUEST,
-                "You have reached your specified API usage limits. You will regain access on 2099-12-01 at 00:00 UTC."
-                    .to_owned(),
-            ),
-            Some("billing_error") => {
-                (402, "billing_error", "There is an issue with your billing or payment information.".to_owned())
-            }
-            Some("spend_limit") => (429, "rate_limit_error", "You have reached your spend limit.".to_owned()),
-            _ => (
-                400,
-                REQUEST,
-                "Your credit balance is too low to access the Anthropic API. Please go to Plans & Billing to upgrade \
-                 or purchase credits."
-                    .to_owned(),
-            ),
-        },
-        Failure::Unavailable => (503, "api_error", "Service unavailable".to_owned()),
-        Failure::GatewayTimeout => (parameters.status.unwrap_or(504), "timeout_error", "Request timed out".to_owned()),
-        Failure::Overloaded => (529, "overloaded_error", "Overloaded".to_owned()),
-        Failure::ServerError => {
-            (parameters.status.unwrap_or(500), "api_error", "Internal server error".to_owned())
-        }
-    };
-    let mut error = json!({"type": kind, "message": message});
-    if what == Failure::Billing && variant == Some("spend_limit") {
-        error["details"] = json!({"error_code": "enforced_spend_limit_reached"});
-    }
-    (status, json!({"type": "error", "error": error, "request_id": request_id()}))
-}
-
-pub(super) fn request_id() -> String {
+fn new_request_id() -> String {
     format!("req_011CSim{:017x}", request_number())
 }

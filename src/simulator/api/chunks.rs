@@ -1,4 +1,4 @@
-//! The stream of OpenAI, and of those who speak its dialect with differences.
+//! Streams of `OpenAI` and of services with variants of its dialect.
 
 use serde_json::{Value, json};
 
@@ -8,20 +8,20 @@ use super::{
     stream::{Events, Finish, Outline, Piece},
 };
 
-/// What OpenRouter says while it waits for the provider behind it.
+/// `OpenRouter`'s comment while it waits for the provider behind it.
 pub(super) const PROCESSING: &str = "OPENROUTER PROCESSING";
-/// OpenRouter's comments before the first event; the longest recording has thirty.
+/// Number of `OpenRouter`'s comments before the first event; the longest recording has thirty.
 const COMMENTS: usize = 3;
 const THOUGHT: &str = "User wants OK.";
 
-/// Whose differences.
+/// Variant of the dialect.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Flavour {
     Openai,
     Langmart,
     Groq,
     Openrouter,
-    /// At OpenAI's prefix, told by the model, as the next.
+    /// At `OpenAI`'s prefix, by the model, as the next.
     Deepseek,
     Mistral,
 }
@@ -41,21 +41,21 @@ impl Flavour {
     }
 }
 
-/// One stream: what its chunks have in common.
+/// Common members of the chunks of a stream.
 struct Chunks<'a> {
     call: &'a Call<'a>,
     flavour: Flavour,
     id: String,
     created: u64,
     thinks: bool,
-    /// Whether the tokens used are told.
+    /// Whether the tokens are reported.
     tells_usage: bool,
 }
 
 pub(super) fn events(call: &Call<'_>, outline: &Outline<'_>) -> Events {
     let flavour = Flavour::of(call);
     let asked = call.body.as_ref().and_then(|body| body.pointer("/stream_options/include_usage"));
-    // The two tell it unasked.
+    // These two report it without a request.
     let habit = matches!(flavour, Flavour::Groq | Flavour::Openrouter) || asked == Some(&Value::Bool(true));
     let chunks = Chunks {
         call,
@@ -122,7 +122,7 @@ impl Chunks<'_> {
         let delta = match self.flavour {
             Flavour::Openrouter if is_first => json!({"role": "assistant", "content": text}),
             Flavour::Deepseek => json!({"content": text, "reasoning_content": null}),
-            // Both forms are its own.
+            // It uses both forms.
             Flavour::Mistral if is_first => json!({"content": [{"type": "text", "text": text}]}),
             _ => json!({"content": text}),
         };
@@ -181,7 +181,7 @@ impl Chunks<'_> {
                 vec![Piece::Data(chunk)]
             }
             Flavour::Openai | Flavour::Groq | Flavour::Deepseek | Flavour::Mistral => {
-                vec![Piece::Data(openai::failure(Failure::ServerError, self.call, parameters).1)]
+                vec![Piece::Data(self.call.service().failure(Failure::ServerError, self.call, parameters).1)]
             }
         };
         if matches!(variant, Some("done" | "recorded")) {
@@ -190,8 +190,8 @@ impl Chunks<'_> {
         pieces
     }
 
-    /// A chunk with an error in it. What was recorded differs from what is documented: the answer is finished before,
-    /// the code is a number, the error's own chunk finishes nothing.
+    /// Returns a chunk with an error. Recordings differ from the documentation: the answer is
+    /// finished before, the code is a number, and the chunk of the error has no finish reason.
     fn openrouter_error(&self, as_recorded: bool, texts: usize) -> Vec<Piece> {
         let mut chunk = self.chunk(json!({"content": ""}), if as_recorded { None } else { Some("error") });
         if !as_recorded {
@@ -222,7 +222,7 @@ impl Chunks<'_> {
             Flavour::Openai => {
                 chunk["service_tier"] = json!("default");
                 chunk["system_fingerprint"] = json!("fp_simulated");
-                // Of another length each time, so that lengths do not tell what was said.
+                // Its length varies, to obscure the length of the content.
                 chunk["obfuscation"] = json!(&"a1b2c3d4e5f6g7h8"[..=request_number() as usize % 15]);
             }
             Flavour::Groq => chunk["system_fingerprint"] = json!("fp_simulated"),

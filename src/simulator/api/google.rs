@@ -3,48 +3,107 @@
 use serde_json::{Value, json};
 
 use super::{
-    Provider, limits,
-    service::{Call, Endpoint, Failure, request_number},
+    limits,
+    service::{Call, Endpoint, Facts, Failure, Service, request_number},
+    status_page,
     stream::{Events, Finish, Outline, Piece},
 };
-use crate::simulator::fault::Parameters;
+use crate::simulator::{
+    exchange::{Reply, Request},
+    fault::Parameters,
+};
 
-/// What a model's path ends with to stream.
+/// The simulated service.
+pub(super) struct Google;
+
+impl Service for Google {
+    fn facts(&self) -> &'static Facts {
+        &Facts {
+            name: "google",
+            prefix: "/google/v1beta",
+            status_path: "/status/google/incidents.json",
+            models: &["gemini-2.5-flash-lite", "gemini-2.5-flash"],
+        }
+    }
+
+    fn status_page(&self, incident: Option<&str>) -> Value {
+        status_page::google(incident)
+    }
+
+    fn key<'a>(&self, request: &'a Request) -> Option<&'a str> {
+        request.header("x-goog-api-key")
+    }
+
+    fn model<'a>(&self, call: &'a Call<'_>) -> Option<&'a str> {
+        model(call.path)
+    }
+
+    fn streams(&self, call: &Call<'_>) -> bool {
+        call.path.ends_with(STREAM)
+    }
+
+    fn prompt(&self) -> &'static str {
+        "contents"
+    }
+
+    fn endpoint(&self, path: &str) -> Option<(&'static str, Endpoint)> {
+        match path {
+            "/models" => Some(("GET", Endpoint::Models)),
+            _ => model(path).map(|_| ("POST", Endpoint::Chat)),
+        }
+    }
+
+    /// Returns true for a stream without `alt=sse`.
+    fn answers_in_array(&self, call: &Call<'_>) -> bool {
+        self.streams(call) && call.request.query("alt") != Some("sse")
+    }
+
+    fn success(&self, endpoint: Endpoint, call: &Call<'_>) -> Value {
+        match endpoint {
+            Endpoint::Chat => {
+                let parts = json!([{"text": call.pace.texts().concat()}]);
+                let mut body =
+                    response(call, &format!("simulated{}", request_number()), &parts, Some(Finish::Stop));
+                body["usageMetadata"] = usage(call, call.output_tokens(1), 0);
+                body
+            }
+            _ => models(call),
+        }
+    }
+
+    fn failure(&self, what: Failure<'_>, call: &Call<'_>, parameters: &Parameters) -> (u16, Value) {
+        failure(what, call, parameters)
+    }
+
+    fn dress(&self, _call: &Call<'_>, reply: Reply, _id: u64, _request_id: Option<&str>) -> Reply {
+        reply.with("Server", "scaffolding on HTTPServer2").with("Server-Timing", "gfet4t7; dur=1")
+    }
+
+    /// Returns true if the wait is only in the body.
+    fn hides_limit(&self, variant: Option<&str>) -> bool {
+        matches!(variant, None | Some("fractional"))
+    }
+
+    fn wait_header(&self, _variant: Option<&str>) -> Option<&'static str> {
+        None
+    }
+
+    fn events(&self, call: &Call<'_>, outline: &Outline<'_>) -> Events {
+        events(call, outline)
+    }
+
+    fn stream_header(&self) -> Option<(&'static str, &'static str)> {
+        Some(("Content-Disposition", "attachment"))
+    }
+}
+
+/// Suffix of a model's path for a stream.
 const STREAM: &str = ":streamGenerateContent";
 
-pub(super) fn endpoint(path: &str) -> Option<(&'static str, Endpoint)> {
-    match path {
-        "/models" => Some(("GET", Endpoint::Models)),
-        _ => model(path).map(|_| ("POST", Endpoint::Chat)),
-    }
-}
-
-/// The model that the path names, if it is one to generate with.
-pub(super) fn model(path: &str) -> Option<&str> {
+/// Returns the model that the path of a generation names.
+fn model(path: &str) -> Option<&str> {
     let rest = path.strip_prefix("/models/")?;
     rest.strip_suffix(":generateContent").or_else(|| rest.strip_suffix(STREAM))
-}
-
-pub(super) fn streams(path: &str) -> bool {
-    path.ends_with(STREAM)
-}
-
-/// Whether the answer, an error included, is an array: a stream without `alt=sse`.
-pub(super) fn is_array(call: &Call<'_>) -> bool {
-    call.provider == Provider::Google && streams(call.path) && call.request.query("alt") != Some("sse")
-}
-
-pub(super) fn success(endpoint: Endpoint, call: &Call<'_>) -> Value {
-    match endpoint {
-        Endpoint::Chat => {
-            let parts = json!([{"text": call.pace.texts().concat()}]);
-            let mut body =
-                response(call, &format!("simulated{}", request_number()), &parts, Some(Finish::Stop));
-            body["usageMetadata"] = usage(call, call.output_tokens(1), 0);
-            body
-        }
-        _ => models(call),
-    }
 }
 
 fn response(call: &Call<'_>, id: &str, parts: &Value, finish: Option<Finish>) -> Value {
@@ -73,7 +132,7 @@ fn usage(call: &Call<'_>, output: usize, thoughts: usize) -> Value {
     usage
 }
 
-pub(super) fn events(call: &Call<'_>, outline: &Outline<'_>) -> Events {
+fn events(call: &Call<'_>, outline: &Outline<'_>) -> Events {
     let thoughts = usize::from(thinks(call));
     let id = format!("simulated{}", request_number());
     let object = |parts: Value, finish: Option<Finish>, output: usize| {
@@ -94,7 +153,7 @@ pub(super) fn events(call: &Call<'_>, outline: &Outline<'_>) -> Events {
         last["candidates"][0]["content"] = json!({"role": "model"});
         closing.push(Piece::Data(last));
     }
-    if outline.finish.is_some() && is_array(call) {
+    if outline.finish.is_some() && Google.answers_in_array(call) {
         closing.push(Piece::End);
     }
     Events {
@@ -107,14 +166,14 @@ pub(super) fn events(call: &Call<'_>, outline: &Outline<'_>) -> Events {
     }
 }
 
-/// All but the light models think, where their budget lets them.
+/// Returns whether the model reasons: all but the light ones do, if their budget permits it.
 fn thinks(call: &Call<'_>) -> bool {
     let budget =
         call.body.as_ref().and_then(|body| body.pointer("/generationConfig/thinkingConfig/thinkingBudget"));
     call.model().is_some_and(|model| !model.contains("lite")) && budget.and_then(Value::as_u64) != Some(0)
 }
 
-/// A page of the list: `pageSize` (50 where it is not given) models from the one whose number `pageToken` is.
+/// Returns a page of the list: `pageSize` (50 by default) models from number `pageToken` on.
 fn models(call: &Call<'_>) -> Value {
     let models = call.models();
     let number = |name| call.request.query(name).and_then(|value| value.parse::<usize>().ok());
@@ -134,9 +193,20 @@ fn models(call: &Call<'_>) -> Value {
     list
 }
 
-pub(super) fn failure(what: Failure<'_>, call: &Call<'_>, parameters: &Parameters) -> (u16, Value) {
-    let exhausted = "RESOURCE_EXHAUSTED";
-    let (code, status, message, details) = match what {
+fn failure(what: Failure<'_>, call: &Call<'_>, parameters: &Parameters) -> (u16, Value) {
+    let (code, status, message, details) = error(what, call, parameters);
+    let mut error = json!({"code": code, "message": message, "status": status});
+    if let Some(details) = details {
+        error["details"] = details;
+    }
+    (code, json!({"error": error}))
+}
+
+/// Code, status, message and details of an error.
+type GoogleError = (u16, &'static str, String, Option<Value>);
+
+fn error(what: Failure<'_>, call: &Call<'_>, parameters: &Parameters) -> GoogleError {
+    match what {
         Failure::UnknownPath => (404, "NOT_FOUND", "Requested entity was not found.".to_owned(), None),
         Failure::WrongMethod => (405, "INVALID_ARGUMENT", "Method not allowed.".to_owned(), None),
         Failure::MissingKey => (
@@ -165,6 +235,14 @@ pub(super) fn failure(what: Failure<'_>, call: &Call<'_>, parameters: &Parameter
                 "fieldViolations": [{"description": message}]});
             (400, "INVALID_ARGUMENT", message.to_owned(), Some(json!([violation])))
         }
+        _ => error_of_service(what, call, parameters),
+    }
+}
+
+/// Returns an error that is not caused by the request.
+fn error_of_service(what: Failure<'_>, call: &Call<'_>, parameters: &Parameters) -> GoogleError {
+    let exhausted = "RESOURCE_EXHAUSTED";
+    match what {
         Failure::RateLimited => {
             let message = "Resource has been exhausted (e.g. check quota).".to_owned();
             (429, exhausted, message, retry_details(call, parameters))
@@ -175,7 +253,7 @@ pub(super) fn failure(what: Failure<'_>, call: &Call<'_>, parameters: &Parameter
             "Your prepayment credits are depleted. Please go to AI Studio to manage your project and billing.".to_owned(),
             None,
         ),
-        // Its 503 UNAVAILABLE means overload, so that this one says nothing of its own.
+        // Its 503 UNAVAILABLE means overload, so this one has a general status.
         Failure::Unavailable => (503, "INTERNAL", "The service is currently unavailable.".to_owned(), None),
         Failure::GatewayTimeout => (
             parameters.status.unwrap_or(504),
@@ -186,7 +264,7 @@ pub(super) fn failure(what: Failure<'_>, call: &Call<'_>, parameters: &Parameter
         Failure::Overloaded => {
             (503, "UNAVAILABLE", "The model is overloaded. Please try again later.".to_owned(), None)
         }
-        Failure::ServerError => (
+        _ => (
             parameters.status.unwrap_or(500),
             "INTERNAL",
             "An internal error has occurred. Please retry or report in \
@@ -194,12 +272,7 @@ pub(super) fn failure(what: Failure<'_>, call: &Call<'_>, parameters: &Parameter
                 .to_owned(),
             None,
         ),
-    };
-    let mut error = json!({"code": code, "message": message, "status": status});
-    if let Some(details) = details {
-        error["details"] = details;
     }
-    (code, json!({"error": error}))
 }
 
 fn invalid_key_details(message: &str) -> Value {
@@ -210,7 +283,7 @@ fn invalid_key_details(message: &str) -> Value {
     ])
 }
 
-/// The wait is told in the body, where it is told at all.
+/// Returns the details with the wait, if any.
 fn retry_details(call: &Call<'_>, parameters: &Parameters) -> Option<Value> {
     let wait = match parameters.variant.as_deref() {
         Some("none") => return None,

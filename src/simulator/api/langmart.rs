@@ -1,34 +1,83 @@
-//! The gateway: OpenAI's shapes in fair weather, its own three error shapes (facts: guide, api-errors, api/errors).
+//! LangMart's gateway: `OpenAI`'s responses, and its own three shapes of errors.
+
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use super::{
+    limits::rfc3339,
     openai,
-    service::{Call, Endpoint, Failure},
+    service::{Call, Endpoint, Facts, Failure, Service},
 };
-use crate::simulator::{exchange::phrase, fault::Parameters};
+use crate::simulator::{
+    exchange::{Reply, phrase},
+    fault::Parameters,
+};
 
-pub(super) fn endpoint(path: &str) -> Option<(&'static str, Endpoint)> {
-    match path {
-        "/health" => Some(("GET", Endpoint::Health)),
-        // LangMart's own client leaves the /v1 out.
-        "/v1/auth/validate" | "/auth/validate" => Some(("GET", Endpoint::Validate)),
-        "/v1/models" => Some(("GET", Endpoint::Models)),
-        "/v1/chat/completions" => Some(("POST", Endpoint::Chat)),
-        "/api/account/balance" => Some(("GET", Endpoint::Balance)),
-        _ => None,
-    }
-}
+/// The simulated service.
+pub(super) struct Langmart;
 
-pub(super) fn success(endpoint: Endpoint, call: &Call<'_>) -> Value {
-    match endpoint {
-        Endpoint::Validate => json!({"valid": true, "user": {"id": "user_123", "email": "user@example.com"}}),
-        Endpoint::Balance => json!({"balance": 12.5, "currency": "USD", "minimum_required": 0.1}),
-        Endpoint::Models => {
-            openai::models(call, |model| model.split_once('/').map_or("langmart", |(owner, _)| owner))
+impl Service for Langmart {
+    fn facts(&self) -> &'static Facts {
+        &Facts {
+            name: "langmart",
+            prefix: "/langmart",
+            status_path: "/status/langmart/api/v2/summary.json",
+            models: &[
+                "openai/gpt-4o-mini",
+                "openai/gpt-5.6-luna",
+                "anthropic/claude-haiku-4-5-20251001",
+                "groq/llama-3.1-8b-instant",
+                "google/gemini-2.5-flash-lite",
+                "auto",
+            ],
         }
-        Endpoint::Chat => openai::completion(call),
-        Endpoint::Health | Endpoint::Key => json!({"status": "ok", "service": "gateway"}),
+    }
+
+    /// Accepts the name with the handle of an owner before it, and without its provider.
+    fn is_model(&self, known: &str, model: &str) -> bool {
+        known == model || known.ends_with(&format!("/{model}")) || model.ends_with(&format!("/{known}"))
+    }
+
+    fn endpoint(&self, path: &str) -> Option<(&'static str, Endpoint)> {
+        match path {
+            "/health" => Some(("GET", Endpoint::Health)),
+            // LangMart's own client omits the /v1.
+            "/v1/auth/validate" | "/auth/validate" => Some(("GET", Endpoint::Validate)),
+            "/v1/models" => Some(("GET", Endpoint::Models)),
+            "/v1/chat/completions" => Some(("POST", Endpoint::Chat)),
+            "/api/account/balance" => Some(("GET", Endpoint::Balance)),
+            _ => None,
+        }
+    }
+
+    fn check_chat(&self, model: &str, body: &Value) -> Result<(), Failure<'static>> {
+        openai::check_token_limit(model, body)
+    }
+
+    fn success(&self, endpoint: Endpoint, call: &Call<'_>) -> Value {
+        match endpoint {
+            Endpoint::Validate => {
+                json!({"valid": true, "user": {"id": "user_123", "email": "user@example.com"}})
+            }
+            Endpoint::Balance => json!({"balance": 12.5, "currency": "USD", "minimum_required": 0.1}),
+            Endpoint::Models => {
+                openai::models(call, |model| model.split_once('/').map_or("langmart", |(owner, _)| owner))
+            }
+            Endpoint::Chat => openai::completion(call),
+            Endpoint::Health | Endpoint::Key => json!({"status": "ok", "service": "gateway"}),
+        }
+    }
+
+    fn failure(&self, what: Failure<'_>, call: &Call<'_>, parameters: &Parameters) -> (u16, Value) {
+        failure(what, call, parameters)
+    }
+
+    fn with_reached_limit(&self, wait: Duration, _variant: Option<&str>, reply: Reply) -> Reply {
+        reply
+            .with("X-RateLimit-Limit", "60")
+            .with("X-RateLimit-Remaining", "0")
+            .with("X-RateLimit-Reset", rfc3339(wait))
     }
 }
 
@@ -85,12 +134,12 @@ pub(super) fn failure(what: Failure<'_>, call: &Call<'_>, parameters: &Parameter
     }
 }
 
-/// The shape of the guide: upper-case code, the status repeated.
+/// Returns an error in the shape of the guide: upper-case code, and the status.
 fn first(status: u16, code: &str, kind: &str, message: &str) -> (u16, Value) {
     (status, json!({"error": {"code": code, "message": message, "type": kind, "status": status}}))
 }
 
-/// The shape of the API reference: lower-case code, no status.
+/// Returns an error in the shape of the API reference: lower-case code, no status.
 fn second(status: u16, code: &str, kind: &str, message: &str) -> (u16, Value) {
     (status, json!({"error": {"type": kind, "code": code, "message": message}}))
 }

@@ -1,19 +1,97 @@
-//! What the real services would say: their endpoints, their checks, their errors, headers and streams, one file a dialect.
+//! The simulated services: one file for each, with its endpoints, checks, errors, headers and
+//! streams.
+//!
+//! To add one, add its file, which implements [`service::Service`], and its lines here.
 
 mod anthropic;
 mod chunks;
 mod google;
+mod groq;
 mod langmart;
 mod limits;
 mod openai;
 mod openrouter;
-mod provider;
 mod service;
 mod status_page;
 mod stream;
 
-pub use self::provider::Provider;
+use self::service::Service;
 pub(super) use self::{
     service::{Call, Failure, failure, faulty_stream, success},
     status_page::status_page,
 };
+
+/// A simulated service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Provider {
+    /// LangMart's gateway.
+    Langmart,
+    /// `OpenAI`, and Azure, with the key in `api-key`.
+    Openai,
+    /// Anthropic's Messages API.
+    Anthropic,
+    /// Groq.
+    Groq,
+    /// The Gemini developer API.
+    Google,
+    /// The `OpenRouter` gateway.
+    Openrouter,
+}
+
+impl Provider {
+    /// All services.
+    pub const ALL: [Self; 6] =
+        [Self::Langmart, Self::Openai, Self::Anthropic, Self::Groq, Self::Google, Self::Openrouter];
+
+    fn service(self) -> &'static dyn Service {
+        match self {
+            Self::Langmart => &langmart::Langmart,
+            Self::Openai => &openai::Openai,
+            Self::Anthropic => &anthropic::Anthropic,
+            Self::Groq => &groq::Groq,
+            Self::Google => &google::Google,
+            Self::Openrouter => &openrouter::Openrouter,
+        }
+    }
+
+    /// Returns the name in scenarios.
+    pub fn name(self) -> &'static str {
+        self.service().facts().name
+    }
+
+    /// Returns the service of that name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|provider| provider.name() == name)
+    }
+
+    /// Returns the path of the base URL of this service.
+    pub fn prefix(self) -> &'static str {
+        self.service().facts().prefix
+    }
+
+    /// Returns the path of the status page of this service.
+    pub fn status_path(self) -> &'static str {
+        self.service().facts().status_path
+    }
+
+    /// Returns the service that a path addresses, and the rest of the path.
+    pub(in crate::simulator) fn of_path(path: &str) -> Option<(Self, &str)> {
+        Self::ALL.into_iter().find_map(|provider| {
+            let rest = path.strip_prefix(provider.prefix())?;
+            (rest.is_empty() || rest.starts_with('/')).then_some((provider, rest))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_addresses_a_service_by_whole_segments() {
+        assert_eq!(Provider::of_path("/openai/v1/models"), Some((Provider::Openai, "/models")));
+        assert_eq!(Provider::of_path("/groq/openai/v1"), Some((Provider::Groq, "")));
+        assert_eq!(Provider::of_path("/openai/v12/models"), None);
+        assert_eq!(Provider::of_path("/"), None);
+    }
+}

@@ -1,13 +1,86 @@
-//! OpenAI, and Groq, which speaks the same with differences: no `param` in errors, other codes, other ids.
+//! `OpenAI`, whose dialect most other services use with variations.
+
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use super::{
     Provider,
-    limits::{self, go_duration},
-    service::{Call, Endpoint, Failure, request_number, unix_seconds},
+    limits::go_duration,
+    service::{Call, Endpoint, Facts, Failure, Service, bearer, request_number, unix_seconds},
+    status_page,
 };
-use crate::simulator::fault::Parameters;
+use crate::simulator::{
+    exchange::{Reply, Request},
+    fault::Parameters,
+};
+
+/// The simulated service.
+pub(super) struct Openai;
+
+impl Service for Openai {
+    fn facts(&self) -> &'static Facts {
+        // The last two stand for DeepSeek and Mistral, which use variants of its dialect.
+        &Facts {
+            name: "openai",
+            prefix: "/openai/v1",
+            status_path: "/status/openai/api/v2/summary.json",
+            models: &["gpt-4o-mini", "gpt-4o", "gpt-5.6-luna", "deepseek-reasoner", "magistral-small-latest"],
+        }
+    }
+
+    fn status_page(&self, incident: Option<&str>) -> Value {
+        status_page::incident_io(incident)
+    }
+
+    fn key<'a>(&self, request: &'a Request) -> Option<&'a str> {
+        bearer(request).or_else(|| request.header("api-key"))
+    }
+
+    fn check_chat(&self, model: &str, body: &Value) -> Result<(), Failure<'static>> {
+        check_token_limit(model, body)
+    }
+
+    fn dress(&self, _call: &Call<'_>, reply: Reply, id: u64, _request_id: Option<&str>) -> Reply {
+        reply
+            .with("openai-organization", "org-simulated")
+            .with("openai-processing-ms", "1")
+            .with("openai-version", "2020-10-01")
+            .with("x-request-id", format!("req_{id:032x}"))
+    }
+
+    fn with_limits(&self, reply: Reply) -> Reply {
+        reply
+            .with("x-ratelimit-limit-requests", "10000")
+            .with("x-ratelimit-limit-tokens", "200000")
+            .with("x-ratelimit-remaining-requests", "9999")
+            .with("x-ratelimit-remaining-tokens", "199982")
+            .with("x-ratelimit-reset-requests", "8.64s")
+            .with("x-ratelimit-reset-tokens", "5ms")
+    }
+
+    fn with_reached_limit(&self, wait: Duration, _variant: Option<&str>, reply: Reply) -> Reply {
+        reply
+            .with("x-ratelimit-limit-requests", "60")
+            .with("x-ratelimit-limit-tokens", "150000")
+            .with("x-ratelimit-remaining-requests", "0")
+            .with("x-ratelimit-remaining-tokens", "149984")
+            .with("x-ratelimit-reset-requests", go_duration(wait))
+            .with("x-ratelimit-reset-tokens", "6m0s")
+    }
+
+    fn usual_wait(&self, what: Failure<'_>, _variant: Option<&str>) -> Option<u64> {
+        (what == Failure::Overloaded).then_some(10)
+    }
+
+    fn stream_type(&self) -> &'static str {
+        "text/event-stream; charset=utf-8"
+    }
+
+    fn stream_header(&self) -> Option<(&'static str, &'static str)> {
+        None
+    }
+}
 
 pub(super) fn endpoint(path: &str) -> Option<(&'static str, Endpoint)> {
     match path {
@@ -20,27 +93,17 @@ pub(super) fn endpoint(path: &str) -> Option<(&'static str, Endpoint)> {
 pub(super) fn success(endpoint: Endpoint, call: &Call<'_>) -> Value {
     match endpoint {
         Endpoint::Chat => completion(call),
-        _ => models(call, |_| if call.provider == Provider::Groq { "Simulated" } else { "system" }),
+        _ => models(call, |_| "system"),
     }
 }
 
-/// The list, in the shape that every imitator of OpenAI has; Groq's rows say more.
+/// Returns the model list, in the shape of all imitators.
 pub(super) fn models(call: &Call<'_>, owner: impl Fn(&str) -> &str) -> Value {
-    let row = |model: &str| {
-        let mut row =
-            json!({"id": model, "object": "model", "created": 1_721_172_741, "owned_by": owner(model)});
-        if call.provider == Provider::Groq {
-            row["active"] = json!(true);
-            row["context_window"] = json!(131_072);
-            row["public_apps"] = Value::Null;
-            row["max_completion_tokens"] = json!(65_536);
-        }
-        row
-    };
+    let row = |model: &str| json!({"id": model, "object": "model", "created": 1_721_172_741, "owned_by": owner(model)});
     json!({"object": "list", "data": call.models().into_iter().map(row).collect::<Vec<_>>()})
 }
 
-/// A completion that says OK.
+/// Returns a completion.
 pub(super) fn completion(call: &Call<'_>) -> Value {
     let mut message = json!({"role": "assistant", "content": call.pace.texts().concat()});
     if call.provider == Provider::Openai {
@@ -58,7 +121,7 @@ pub(super) fn completion(call: &Call<'_>) -> Value {
     })
 }
 
-/// The tokens of an answer with so many of them.
+/// Returns the usage of an answer with that many tokens.
 pub(super) fn usage(call: &Call<'_>, output: usize) -> Value {
     let input = call.input_tokens();
     let mut usage =
@@ -93,8 +156,9 @@ pub(super) fn usage(call: &Call<'_>, output: usize) -> Value {
     usage
 }
 
-/// Reasoning models refuse `max_tokens`. A gateway passes that on, with the provider's name in front of the model.
-pub(super) fn check_token_limit<'a>(model: &str, body: &Value) -> Result<(), Failure<'a>> {
+/// Refuses `max_tokens` for reasoning models. A gateway forwards that, with the provider's name
+/// before the model.
+pub(super) fn check_token_limit(model: &str, body: &Value) -> Result<(), Failure<'static>> {
     let bare = model.rsplit('/').next().unwrap_or(model);
     let of_o_family =
         bare.strip_prefix('o').is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()));
@@ -110,32 +174,25 @@ pub(super) fn check_token_limit<'a>(model: &str, body: &Value) -> Result<(), Fai
 }
 
 pub(super) fn failure(what: Failure<'_>, call: &Call<'_>, parameters: &Parameters) -> (u16, Value) {
-    let (status, body) = if call.provider == Provider::Groq {
-        groq(what, call, parameters)
-    } else {
-        openai(what, call, parameters)
-    };
+    let (status, body) = error(what, call, parameters);
     let Body { message, kind, code, parameter } = body;
-    let mut error = json!({"message": message, "type": kind, "param": parameter, "code": code});
-    if let Some(members) = error.as_object_mut().filter(|_| call.provider == Provider::Groq) {
-        members.remove("param");
-        members.retain(|_, value| !value.is_null());
-    }
-    (status, json!({"error": error}))
+    (status, json!({"error": {"message": message, "type": kind, "param": parameter, "code": code}}))
 }
 
-struct Body<'a> {
-    message: String,
-    kind: &'static str,
-    code: Option<&'a str>,
+/// Returns an error in `OpenAI`'s shape.
+pub(super) struct Body<'a> {
+    pub(super) message: String,
+    pub(super) kind: &'static str,
+    pub(super) code: Option<&'a str>,
     parameter: Option<&'a str>,
 }
 
-fn body<'a>(message: impl Into<String>, kind: &'static str, code: Option<&'a str>) -> Body<'a> {
+pub(super) fn body<'a>(message: impl Into<String>, kind: &'static str, code: Option<&'a str>) -> Body<'a> {
     Body { message: message.into(), kind, code, parameter: None }
 }
 
-fn openai<'a>(what: Failure<'a>, call: &Call<'_>, parameters: &'a Parameters) -> (u16, Body<'a>) {
+/// Returns status and error of a failure.
+pub(super) fn error<'a>(what: Failure<'a>, call: &Call<'_>, parameters: &'a Parameters) -> (u16, Body<'a>) {
     const REQUEST: &str = "invalid_request_error";
     match what {
         Failure::UnknownPath => {
@@ -158,7 +215,7 @@ fn openai<'a>(what: Failure<'a>, call: &Call<'_>, parameters: &'a Parameters) ->
                 None,
             ),
         ),
-        // The real answer echoes a part of the key: so does this one, for those who must not pass it on.
+        // The real response contains a part of the key, which clients must not pass on.
         Failure::InvalidKey | Failure::UpstreamKey => {
             let shown = masked(call.key.unwrap_or_default());
             let link = "You can find your API key at https://platform.openai.com/account/api-keys.";
@@ -182,6 +239,13 @@ fn openai<'a>(what: Failure<'a>, call: &Call<'_>, parameters: &'a Parameters) ->
         Failure::Invalid { message, parameter, code } => {
             (400, Body { message: message.to_owned(), kind: REQUEST, code, parameter })
         }
+        _ => error_of_service(what, parameters),
+    }
+}
+
+/// Returns an error that is not caused by the request.
+fn error_of_service<'a>(what: Failure<'a>, parameters: &'a Parameters) -> (u16, Body<'a>) {
+    match what {
         Failure::RateLimited => (
             429,
             body(
@@ -212,7 +276,7 @@ fn openai<'a>(what: Failure<'a>, call: &Call<'_>, parameters: &'a Parameters) ->
                 Some("server_is_overloaded"),
             ),
         ),
-        Failure::ServerError => (
+        _ => (
             parameters.status.unwrap_or(500),
             body(
                 "The server had an error while processing your request. Sorry about that!",
@@ -223,7 +287,7 @@ fn openai<'a>(what: Failure<'a>, call: &Call<'_>, parameters: &'a Parameters) ->
     }
 }
 
-/// The variants of other providers are none here.
+/// Returns the code of the variant. Variants of other services are ignored.
 fn billing_code(parameters: &Parameters) -> &str {
     match parameters.variant.as_deref() {
         Some(
@@ -237,37 +301,7 @@ fn billing_code(parameters: &Parameters) -> &str {
     }
 }
 
-fn groq<'a>(what: Failure<'a>, call: &Call<'_>, parameters: &'a Parameters) -> (u16, Body<'a>) {
-    match what {
-        Failure::UnknownPath => {
-            let message = format!("Unknown request URL: {} {}.", call.request.method, call.path);
-            (404, body(message, "invalid_request_error", Some("unknown_url")))
-        }
-        Failure::MissingKey | Failure::InvalidKey | Failure::UpstreamKey => {
-            (401, body("Invalid API Key", "invalid_request_error", Some("invalid_api_key")))
-        }
-        Failure::RateLimited => {
-            let model = call.model().unwrap_or("unknown");
-            let wait = go_duration(limits::wait(parameters));
-            let message = format!(
-                "Rate limit reached for model `{model}` in organization `org_simulated` service tier `on_demand` on \
-                 tokens per minute (TPM): Limit 8000, Used 7739, Requested 1108. Please try again in {wait}. Need more \
-                 tokens? Upgrade to Dev Tier today at https://console.groq.com/settings/billing"
-            );
-            (429, body(message, "tokens", Some("rate_limit_exceeded")))
-        }
-        Failure::Unavailable => (503, body("Service Unavailable", "internal_server_error", None)),
-        Failure::Overloaded => {
-            (498, body("Flex tier capacity exceeded", "internal_server_error", Some("capacity_exceeded")))
-        }
-        Failure::ServerError => {
-            (parameters.status.unwrap_or(500), body("Internal Server Error", "internal_server_error", None))
-        }
-        other => openai(other, call, parameters),
-    }
-}
-
-/// As OpenAI masks keys: the first eight characters, stars, the last four.
+/// Masks a key as `OpenAI` does: the first eight characters, stars, and the last four.
 fn masked(key: &str) -> String {
     let characters: Vec<char> = key.chars().collect();
     match characters.len() {

@@ -1,46 +1,112 @@
-//! The OpenRouter gateway: numeric codes, and what went wrong behind it under `metadata`.
+//! The `OpenRouter` gateway: numeric codes, and the provider's error in `metadata`.
+
+use std::time::{Duration, SystemTime};
 
 use serde_json::{Value, json};
 
 use super::{
-    limits, openai,
-    service::{Call, Endpoint, Failure},
+    chunks, limits, openai,
+    service::{Call, Endpoint, Facts, Failure, Service, unix_seconds},
 };
-use crate::simulator::fault::Parameters;
+use crate::simulator::{exchange::Reply, fault::Parameters};
 
-pub(super) fn endpoint(path: &str) -> Option<(&'static str, Endpoint)> {
-    match path {
-        "/key" => Some(("GET", Endpoint::Key)),
-        "/models" => Some(("GET", Endpoint::Models)),
-        "/chat/completions" => Some(("POST", Endpoint::Chat)),
-        _ => None,
+/// The simulated service.
+pub(super) struct Openrouter;
+
+impl Service for Openrouter {
+    fn facts(&self) -> &'static Facts {
+        &Facts {
+            name: "openrouter",
+            prefix: "/openrouter/api/v1",
+            status_path: "/status/openrouter/api/v2/summary.json",
+            models: &["mistralai/mistral-nemo", "openai/gpt-oss-20b"],
+        }
+    }
+
+    fn endpoint(&self, path: &str) -> Option<(&'static str, Endpoint)> {
+        match path {
+            "/key" => Some(("GET", Endpoint::Key)),
+            "/models" => Some(("GET", Endpoint::Models)),
+            "/chat/completions" => Some(("POST", Endpoint::Chat)),
+            _ => None,
+        }
+    }
+
+    fn is_public(&self, endpoint: Endpoint) -> bool {
+        endpoint == Endpoint::Models
+    }
+
+    fn success(&self, endpoint: Endpoint, call: &Call<'_>) -> Value {
+        match endpoint {
+            Endpoint::Chat => {
+                let mut body = openai::completion(call);
+                body["provider"] = json!("Simulated");
+                body["choices"][0]["native_finish_reason"] = json!("stop");
+                body
+            }
+            Endpoint::Models => {
+                let row = |model: &str| {
+                    json!({"id": model, "name": model, "created": 1_721_172_741, "context_length": 131_072,
+                        "pricing": {"prompt": "0.000000019", "completion": "0.00000003"}})
+                };
+                json!({"data": call.models().into_iter().map(row).collect::<Vec<_>>()})
+            }
+            _ => json!({"data": {
+                "label": "sk-or-v1-sim...000", "limit": 10.0, "limit_remaining": 7.25, "limit_reset": "monthly",
+                "usage": 2.75, "usage_daily": 0.25, "is_free_tier": false,
+                "rate_limit": {"requests": -1, "interval": "10s", "note": "This field is deprecated."},
+            }}),
+        }
+    }
+
+    fn failure(&self, what: Failure<'_>, call: &Call<'_>, parameters: &Parameters) -> (u16, Value) {
+        failure(what, call, parameters)
+    }
+
+    fn dress(&self, call: &Call<'_>, reply: Reply, id: u64, _request_id: Option<&str>) -> Reply {
+        if call.path != "/chat/completions" {
+            return reply;
+        }
+        reply.with("X-Generation-Id", format!("gen-{}-{id:020x}", unix_seconds()))
+    }
+
+    fn hides_limit(&self, variant: Option<&str>) -> bool {
+        variant == Some("body_only")
+    }
+
+    fn wait_header(&self, variant: Option<&str>) -> Option<&'static str> {
+        variant.map(|_| "Retry-After")
+    }
+
+    fn with_reached_limit(&self, wait: Duration, variant: Option<&str>, reply: Reply) -> Reply {
+        if variant == Some("upstream") {
+            return reply;
+        }
+        let headers = limit_headers(wait).into_iter();
+        headers.fold(reply, |reply, (name, value)| reply.with(name, value.as_str().unwrap_or_default()))
+    }
+
+    fn usual_wait(&self, what: Failure<'_>, variant: Option<&str>) -> Option<u64> {
+        (what == Failure::Billing && variant == Some("in_flight_budget")).then_some(3)
+    }
+
+    fn comment(&self) -> &'static str {
+        chunks::PROCESSING
     }
 }
 
-pub(super) fn success(endpoint: Endpoint, call: &Call<'_>) -> Value {
-    match endpoint {
-        Endpoint::Chat => {
-            let mut body = openai::completion(call);
-            body["provider"] = json!("Simulated");
-            body["choices"][0]["native_finish_reason"] = json!("stop");
-            body
-        }
-        Endpoint::Models => {
-            let row = |model: &str| {
-                json!({"id": model, "name": model, "created": 1_721_172_741, "context_length": 131_072,
-                    "pricing": {"prompt": "0.000000019", "completion": "0.00000003"}})
-            };
-            json!({"data": call.models().into_iter().map(row).collect::<Vec<_>>()})
-        }
-        _ => json!({"data": {
-            "label": "sk-or-v1-sim...000", "limit": 10.0, "limit_remaining": 7.25, "limit_reset": "monthly",
-            "usage": 2.75, "usage_daily": 0.25, "is_free_tier": false,
-            "rate_limit": {"requests": -1, "interval": "10s", "note": "This field is deprecated."},
-        }}),
-    }
+/// Adds its three headers, with the reset in milliseconds since the epoch.
+fn limit_headers(wait: Duration) -> [(&'static str, Value); 3] {
+    let reset =
+        (SystemTime::now() + wait).duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_millis();
+    [
+        ("X-RateLimit-Limit", Value::from("20")),
+        ("X-RateLimit-Remaining", Value::from("0")),
+        ("X-RateLimit-Reset", Value::from(reset.to_string())),
+    ]
 }
 
-pub(super) fn failure(what: Failure<'_>, call: &Call<'_>, parameters: &Parameters) -> (u16, Value) {
+fn failure(what: Failure<'_>, call: &Call<'_>, parameters: &Parameters) -> (u16, Value) {
     const UPSTREAM_ERROR: &str = "Provider returned error";
     let variant = parameters.variant.as_deref();
     match what {
@@ -62,7 +128,7 @@ pub(super) fn failure(what: Failure<'_>, call: &Call<'_>, parameters: &Parameter
         Failure::RateLimited => {
             let (status, mut body) = error(429, "Rate limit exceeded: free-models-per-min. ", json!({}));
             if variant != Some("none") {
-                let headers = limits::openrouter(limits::wait(parameters));
+                let headers = limit_headers(limits::wait(parameters));
                 body["error"]["metadata"]["headers"] = headers.into_iter().collect();
             }
             body["user_id"] = json!("user_simulated");

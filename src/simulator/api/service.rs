@@ -1,37 +1,173 @@
-//! The way of every call, whatever its dialect: endpoint, method, key, body, model, answer.
+//! A call in any dialect: endpoint, method, key, body, model and response.
 
 use std::{
     sync::atomic::{AtomicU64, Ordering},
-    time::SystemTime,
+    time::{Duration, SystemTime},
 };
 
 use serde_json::Value;
 
-use super::{Provider, anthropic, google, langmart, limits, openai, openrouter, stream};
+use super::{
+    Provider, chunks, limits, openai, status_page,
+    stream::{self, Events, Outline},
+};
 use crate::simulator::{
     exchange::{Reply, Request},
     fault::{Fault, Parameters},
     pace::Pace,
 };
 
-/// A request as the services see it.
+/// Names of a service.
+pub(super) struct Facts {
+    /// Name in scenarios.
+    pub(super) name: &'static str,
+    /// Path of its base URL.
+    pub(super) prefix: &'static str,
+    /// Path of its status page.
+    pub(super) status_path: &'static str,
+    /// Its models, except those of a scenario.
+    pub(super) models: &'static [&'static str],
+}
+
+/// Behaviour of a service. The defaults are those of `OpenAI`, which most services imitate.
+pub(super) trait Service: Sync {
+    fn facts(&self) -> &'static Facts;
+
+    /// Returns the status page; see [`status_page::status_page`].
+    fn status_page(&self, incident: Option<&str>) -> Value {
+        status_page::statuspage("API", incident)
+    }
+
+    /// Returns whether a requested model is the known one.
+    fn is_model(&self, known: &str, model: &str) -> bool {
+        known == model
+    }
+
+    /// Returns the key of a request.
+    fn key<'a>(&self, request: &'a Request) -> Option<&'a str> {
+        bearer(request)
+    }
+
+    /// Returns the model that a call names.
+    fn model<'a>(&self, call: &'a Call<'_>) -> Option<&'a str> {
+        call.body.as_ref()?.get("model")?.as_str()
+    }
+
+    /// Returns whether a call requests a stream.
+    fn streams(&self, call: &Call<'_>) -> bool {
+        call.body.as_ref().is_some_and(|body| body["stream"] == true)
+    }
+
+    /// Returns the name of the member of the body with the prompt.
+    fn prompt(&self) -> &'static str {
+        "messages"
+    }
+
+    /// Returns method and endpoint of a path. Returns `None` if it is unknown.
+    fn endpoint(&self, path: &str) -> Option<(&'static str, Endpoint)> {
+        openai::endpoint(path)
+    }
+
+    /// Returns whether an endpoint needs no key.
+    fn is_public(&self, endpoint: Endpoint) -> bool {
+        endpoint == Endpoint::Health
+    }
+
+    /// Returns whether responses, including errors, are arrays.
+    fn answers_in_array(&self, _call: &Call<'_>) -> bool {
+        false
+    }
+
+    /// Checks what only this service checks in a call.
+    fn check(&self, _call: &Call<'_>) -> Result<(), Failure<'static>> {
+        Ok(())
+    }
+
+    /// Checks what only this service checks in a request for a completion.
+    fn check_chat(&self, _model: &str, _body: &Value) -> Result<(), Failure<'static>> {
+        Ok(())
+    }
+
+    /// Returns the body of a successful response.
+    fn success(&self, endpoint: Endpoint, call: &Call<'_>) -> Value {
+        openai::success(endpoint, call)
+    }
+
+    /// Returns status and body of an error.
+    fn failure(&self, what: Failure<'_>, call: &Call<'_>, parameters: &Parameters) -> (u16, Value) {
+        openai::failure(what, call, parameters)
+    }
+
+    /// Adds the headers of every response. `id` is a number that differs each time, `request_id`
+    /// the ID in the body.
+    fn dress(&self, _call: &Call<'_>, reply: Reply, _id: u64, _request_id: Option<&str>) -> Reply {
+        reply
+    }
+
+    /// Adds the headers of its limits to a completion.
+    fn with_limits(&self, reply: Reply) -> Reply {
+        reply
+    }
+
+    /// Returns whether the refusal of a rate limit has no headers about it.
+    fn hides_limit(&self, _variant: Option<&str>) -> bool {
+        false
+    }
+
+    /// Returns the header of a wait. Returns `None` if it sends none.
+    fn wait_header(&self, _variant: Option<&str>) -> Option<&'static str> {
+        Some("Retry-After")
+    }
+
+    /// Adds the headers of the limit that was reached.
+    fn with_reached_limit(&self, _wait: Duration, _variant: Option<&str>, reply: Reply) -> Reply {
+        reply
+    }
+
+    /// Returns the usual wait in seconds of a failure other than a rate limit.
+    fn usual_wait(&self, _what: Failure<'_>, _variant: Option<&str>) -> Option<u64> {
+        None
+    }
+
+    /// Returns the events of a stream.
+    fn events(&self, call: &Call<'_>, outline: &Outline<'_>) -> Events {
+        chunks::events(call, outline)
+    }
+
+    /// Returns the comment between events.
+    fn comment(&self) -> &'static str {
+        "keep-alive"
+    }
+
+    /// Returns the content type of a stream of events.
+    fn stream_type(&self) -> &'static str {
+        "text/event-stream"
+    }
+
+    /// Returns the header of a stream besides its content type.
+    fn stream_header(&self) -> Option<(&'static str, &'static str)> {
+        Some(("Cache-Control", "no-cache"))
+    }
+}
+
+/// A request to a service.
 pub(in crate::simulator) struct Call<'a> {
     pub(in crate::simulator) provider: Provider,
-    /// Behind the provider's prefix.
+    /// Path after the provider's prefix.
     pub(in crate::simulator) path: &'a str,
     pub(in crate::simulator) request: &'a Request,
     /// The key, without `Bearer`.
     pub(in crate::simulator) key: Option<&'a str>,
-    /// The body; `None`: none, or no JSON.
+    /// The body. `None` if there is none or it is not JSON.
     pub(in crate::simulator) body: Option<Value>,
-    /// What the scenario adds to the provider's models.
+    /// Models that the scenario adds.
     pub(in crate::simulator) more_models: &'a [String],
     pub(in crate::simulator) pace: Pace,
-    /// Tokens of the prompt that the prompt cache has.
+    /// Tokens of the prompt that the prompt cache serves.
     pub(in crate::simulator) cached_tokens: usize,
 }
 
-/// What a call is for.
+/// Endpoint of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Endpoint {
     Health,
@@ -42,17 +178,17 @@ pub(super) enum Endpoint {
     Chat,
 }
 
-/// Why a service refuses, or cannot answer.
+/// Failure of a service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::simulator) enum Failure<'a> {
     UnknownPath,
     WrongMethod,
     MissingKey,
     InvalidKey,
-    /// The key that a gateway holds for the provider behind it.
+    /// The key that a gateway stores for the provider behind it is invalid.
     UpstreamKey,
     UnknownModel(&'a str),
-    /// `parameter` takes the blame where the dialect names one.
+    /// The request is invalid. `parameter` is named in dialects that name one.
     Invalid {
         message: &'a str,
         parameter: Option<&'a str>,
@@ -76,70 +212,60 @@ impl<'a> Call<'a> {
     pub(in crate::simulator) fn new(provider: Provider, path: &'a str, request: &'a Request) -> Self {
         let body = Some(&request.body).filter(|_| is_json(request));
         let body = body.and_then(|body| serde_json::from_slice(body).ok());
-        let key = key(provider, request);
+        let key = provider.service().key(request).filter(|key| !key.is_empty());
         Self { provider, path, request, key, body, more_models: &[], pace: Pace::default(), cached_tokens: 0 }
     }
 
-    /// The model that the path (Google) or the body names.
+    /// Returns the model that the path or the body names.
     pub(in crate::simulator) fn model(&self) -> Option<&str> {
-        match self.provider {
-            Provider::Google => google::model(self.path),
-            _ => self.body.as_ref()?.get("model")?.as_str(),
-        }
+        self.service().model(self)
     }
 
-    /// The model that the answer names.
+    /// Returns the model that the answer names.
     pub(super) fn answered_model(&self) -> Option<&str> {
         self.pace.answered_model.as_deref().or_else(|| self.model())
     }
 
-    /// Whether a stream is asked for, by the path (Google) or the body.
+    /// Returns whether the path or the body requests a stream.
     pub(in crate::simulator) fn streams(&self) -> bool {
-        match self.provider {
-            Provider::Google => google::streams(self.path),
-            _ => self.body.as_ref().is_some_and(|body| body["stream"] == true),
-        }
+        self.service().streams(self)
     }
 
-    /// The tokens that an answer in one piece is said to have.
+    pub(super) fn service(&self) -> &'static dyn Service {
+        self.provider.service()
+    }
+
+    /// Returns the reported number of tokens of an answer in one piece.
     pub(super) fn output_tokens(&self, habit: usize) -> usize {
         if self.pace.has_text() { self.pace.texts().len() } else { self.pace.tokens().unwrap_or(habit) }
     }
 
-    /// Every model that the service has, in the order of its list.
+    /// Returns the models of the service, in the order of its list.
     pub(super) fn models(&self) -> Vec<&str> {
-        let own = self.provider.models().iter().copied();
+        let own = self.service().facts().models.iter().copied();
         own.chain(self.more_models.iter().map(String::as_str)).collect()
     }
 
-    /// Gateways take a model also with more in front (an owner's handle), LangMart also without its provider.
     fn knows(&self, model: &str) -> bool {
-        self.models().into_iter().any(|known| match self.provider {
-            Provider::Langmart => {
-                known == model
-                    || known.ends_with(&format!("/{model}"))
-                    || model.ends_with(&format!("/{known}"))
-            }
-            _ => known == model,
-        })
+        self.models().into_iter().any(|known| self.service().is_model(known, model))
     }
 
-    /// Tokens of the prompt, as a rule of thumb: four bytes make one.
+    /// Returns the tokens of the prompt, at four bytes each.
     pub(in crate::simulator) fn input_tokens(&self) -> usize {
         self.messages().map_or(0, |messages| 5 + text_length(messages).div_ceil(4))
     }
 
-    /// The prompt, with all that is around it.
+    /// Returns the prompt with its JSON.
     pub(in crate::simulator) fn prompt(&self) -> Option<String> {
         self.messages().map(Value::to_string)
     }
 
     fn messages(&self) -> Option<&Value> {
-        let body = self.body.as_ref()?;
-        Some(if self.provider == Provider::Google { &body["contents"] } else { &body["messages"] })
+        Some(&self.body.as_ref()?[self.service().prompt()])
     }
 
-    /// The provider behind a gateway: told by the fault, else by the model's first part, else `OpenAI`.
+    /// Returns the provider behind a gateway: of the fault, else of the first part of the model,
+    /// else `OpenAI`.
     pub(super) fn upstream(&self, parameters: &Parameters) -> String {
         let of_model =
             || self.model().and_then(|model| model.split_once('/')).map(|(first, _)| first.to_owned());
@@ -151,18 +277,13 @@ fn is_json(request: &Request) -> bool {
     request.header("content-type").is_some_and(|value| value.starts_with("application/json"))
 }
 
-fn key(provider: Provider, request: &Request) -> Option<&str> {
-    let bearer = || request.header("authorization").and_then(|value| value.strip_prefix("Bearer "));
-    let key = match provider {
-        Provider::Anthropic => request.header("x-api-key"),
-        Provider::Google => request.header("x-goog-api-key"),
-        Provider::Openai => bearer().or_else(|| request.header("api-key")),
-        Provider::Langmart | Provider::Groq | Provider::Openrouter => bearer(),
-    };
-    key.filter(|key| !key.is_empty())
+/// Returns the key in the Authorization header.
+pub(super) fn bearer(request: &Request) -> Option<&str> {
+    request.header("authorization").and_then(|value| value.strip_prefix("Bearer "))
 }
 
-/// The bytes of every string under `text` and `content`, so that the shapes of all dialects count alike.
+/// Returns the bytes of all strings in `text` and `content`, so that all dialects are counted
+/// alike.
 fn text_length(value: &Value) -> usize {
     match value {
         Value::Array(items) => items.iter().map(text_length).sum(),
@@ -175,32 +296,26 @@ fn text_length(value: &Value) -> usize {
     }
 }
 
-/// What the service answers in fair weather; a mistake of the caller's is refused as the service would refuse it.
+/// Returns the response without faults. An invalid request is refused as the service would.
 pub(in crate::simulator) fn success(call: &Call<'_>) -> Reply {
     match check(call) {
         Ok(Endpoint::Chat) if call.streams() => streamed(call, None),
         Ok(endpoint) => {
-            let mut body = match call.provider {
-                Provider::Langmart => langmart::success(endpoint, call),
-                Provider::Openai | Provider::Groq => openai::success(endpoint, call),
-                Provider::Anthropic => anthropic::success(endpoint, call),
-                Provider::Google => google::success(endpoint, call),
-                Provider::Openrouter => openrouter::success(endpoint, call),
-            };
+            let mut body = call.service().success(endpoint, call);
             if endpoint != Endpoint::Chat {
                 return dressed(call, Reply::json(200, &body), None);
             }
             if let Some(members) = body.as_object_mut().filter(|_| call.pace.usage == Some(false)) {
                 members.retain(|name, _| name != "usage" && name != "usageMetadata");
             }
-            let reply = limits::of_success(call.provider, dressed(call, Reply::json(200, &body), None));
+            let reply = call.service().with_limits(dressed(call, Reply::json(200, &body), None));
             Reply { delay: call.pace.generation(), ..reply }
         }
         Err(refusal) => failure(refusal, call, &Parameters::default()),
     }
 }
 
-/// The stream under a fault of streams; a mistake of the caller's is refused as in fair weather.
+/// Returns the stream with a fault. An invalid request is refused as without the fault.
 pub(in crate::simulator) fn faulty_stream(fault: &Fault, call: &Call<'_>) -> Reply {
     match check(call) {
         Ok(_) => streamed(call, Some(fault)),
@@ -209,34 +324,24 @@ pub(in crate::simulator) fn faulty_stream(fault: &Fault, call: &Call<'_>) -> Rep
 }
 
 fn streamed(call: &Call<'_>, fault: Option<&Fault>) -> Reply {
-    limits::of_success(call.provider, dressed(call, stream::stream(call, fault), None))
+    call.service().with_limits(dressed(call, stream::stream(call, fault), None))
 }
 
-/// Tells the endpoint, or what is wrong with the call.
+/// Returns the endpoint of a valid call.
 fn check<'a>(call: &'a Call<'_>) -> Result<Endpoint, Failure<'a>> {
-    let (method, endpoint) = match call.provider {
-        Provider::Langmart => langmart::endpoint(call.path),
-        Provider::Openai | Provider::Groq => openai::endpoint(call.path),
-        Provider::Anthropic => anthropic::endpoint(call.path),
-        Provider::Google => google::endpoint(call.path),
-        Provider::Openrouter => openrouter::endpoint(call.path),
-    }
-    .ok_or(Failure::UnknownPath)?;
+    let service = call.service();
+    let (method, endpoint) = service.endpoint(call.path).ok_or(Failure::UnknownPath)?;
     if call.request.method != method && !(method == "GET" && call.request.method == "HEAD") {
         return Err(Failure::WrongMethod);
     }
-    let is_public = endpoint == Endpoint::Health
-        || (call.provider == Provider::Openrouter && endpoint == Endpoint::Models);
-    if !is_public {
+    if !service.is_public(endpoint) {
         match call.key {
             None => return Err(Failure::MissingKey),
             Some(key) if key.contains("invalid") => return Err(Failure::InvalidKey),
             Some(_) => {}
         }
     }
-    if call.provider == Provider::Anthropic {
-        anthropic::check_version(call)?;
-    }
+    service.check(call)?;
     if endpoint == Endpoint::Chat {
         check_chat(call)?;
     }
@@ -247,7 +352,7 @@ fn check_chat<'a>(call: &'a Call<'_>) -> Result<(), Failure<'a>> {
     let body = call.body.as_ref().filter(|body| body.is_object());
     let body = body.ok_or(Failure::invalid("We could not parse the JSON body of your request."))?;
     let model = call.model().ok_or(Failure::invalid("you must provide a model parameter"))?;
-    let prompt = if call.provider == Provider::Google { "contents" } else { "messages" };
+    let prompt = call.service().prompt();
     if body[prompt].as_array().is_none_or(Vec::is_empty) {
         return Err(Failure::Invalid {
             message: "The prompt is missing or empty.",
@@ -258,62 +363,35 @@ fn check_chat<'a>(call: &'a Call<'_>) -> Result<(), Failure<'a>> {
     if !call.knows(model) {
         return Err(Failure::UnknownModel(model));
     }
-    match call.provider {
-        Provider::Anthropic => anthropic::check_chat(body),
-        Provider::Openai | Provider::Langmart => openai::check_token_limit(model, body),
-        Provider::Groq | Provider::Google | Provider::Openrouter => Ok(()),
-    }
+    call.service().check_chat(model, body)
 }
 
-/// What the service answers when something is wrong, in its own words.
+/// Returns the response of the service to a failure.
 pub(in crate::simulator) fn failure(what: Failure<'_>, call: &Call<'_>, parameters: &Parameters) -> Reply {
-    let (status, body) = match call.provider {
-        Provider::Langmart => langmart::failure(what, call, parameters),
-        Provider::Openai | Provider::Groq => openai::failure(what, call, parameters),
-        Provider::Anthropic => anthropic::failure(what, parameters),
-        Provider::Google => google::failure(what, call, parameters),
-        Provider::Openrouter => openrouter::failure(what, call, parameters),
-    };
-    let body = if google::is_array(call) { Value::from(vec![body]) } else { body };
+    let service = call.service();
+    let (status, body) = service.failure(what, call, parameters);
+    let body = if service.answers_in_array(call) { Value::from(vec![body]) } else { body };
     let request_id = body.get("request_id").and_then(Value::as_str);
     let reply = dressed(call, Reply::json(status, &body), request_id);
     match what {
         Failure::WrongMethod => reply.with("Allow", "GET, POST"),
-        Failure::RateLimited => limits::of_refusal(call.provider, parameters, reply),
-        _ => limits::retry_after(what, call.provider, parameters, reply),
+        Failure::RateLimited => limits::of_refusal(service, parameters, reply),
+        _ => limits::retry_after(what, service, parameters, reply),
     }
 }
 
-/// A reply with the headers that the service puts on everything. `request_id`: the one that the body names.
+/// Adds the headers of every response. `request_id` is the ID in the body.
 fn dressed(call: &Call<'_>, reply: Reply, request_id: Option<&str>) -> Reply {
-    let id = request_number();
-    match call.provider {
-        Provider::Openai => reply
-            .with("openai-organization", "org-simulated")
-            .with("openai-processing-ms", "1")
-            .with("openai-version", "2020-10-01")
-            .with("x-request-id", format!("req_{id:032x}")),
-        Provider::Anthropic => {
-            reply.with("request-id", request_id.map_or_else(anthropic::request_id, str::to_owned))
-        }
-        Provider::Groq => reply.with("x-request-id", format!("req_01simulated{id:014x}")),
-        Provider::Google => {
-            reply.with("Server", "scaffolding on HTTPServer2").with("Server-Timing", "gfet4t7; dur=1")
-        }
-        Provider::Openrouter if call.path == "/chat/completions" => {
-            reply.with("X-Generation-Id", format!("gen-{}-{id:020x}", unix_seconds()))
-        }
-        Provider::Langmart | Provider::Openrouter => reply,
-    }
+    call.service().dress(call, reply, request_number(), request_id)
 }
 
-/// Another number for each id, from 1, so that ids differ and runs repeat.
+/// Returns consecutive numbers for IDs, so that IDs differ and runs are reproducible.
 pub(super) fn request_number() -> u64 {
     static NUMBER: AtomicU64 = AtomicU64::new(1);
     NUMBER.fetch_add(1, Ordering::Relaxed)
 }
 
-/// Now, in whole seconds since the Unix epoch.
+/// Returns the current time in whole seconds since the Unix epoch.
 pub(super) fn unix_seconds() -> u64 {
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }

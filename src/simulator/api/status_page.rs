@@ -1,24 +1,19 @@
-//! The services' status pages, which need no key: Statuspage's summary, incident.io's imitation of it as OpenAI has one,
-//! Google's list of incidents (facts: third parties who poll them).
+//! Status pages of the services, without a key: Statuspage's summary, incident.io's imitation of it
+//! for `OpenAI`, and Google's list of incidents.
 
 use serde_json::{Value, json};
 
 use super::Provider;
 use crate::simulator::exchange::Reply;
 
-/// The page at a path ([`Provider::status_path`]); `None`: there is none. `incident` is how bad things are: `minor`,
-/// `major`, `critical` or `maintenance`.
+/// Returns the page at a path ([`Provider::status_path`]). Returns `None` if there is none.
+/// `incident` is `minor`, `major`, `critical` or `maintenance`.
 pub(in crate::simulator) fn status_page(path: &str, incident: Option<&str>) -> Option<Reply> {
     let provider = Provider::ALL.into_iter().find(|provider| provider.status_path() == path)?;
-    let body = match provider {
-        Provider::Google => google(incident),
-        Provider::Openai => incident_io(incident),
-        _ => statuspage(provider, incident),
-    };
-    Some(Reply::json(200, &body))
+    Some(Reply::json(200, &provider.service().status_page(incident)))
 }
 
-/// The page's word, and those of the API's component and of what happens to it.
+/// Returns the terms for the page, for the API's component and for the incident.
 fn words(incident: Option<&str>) -> (&str, &'static str) {
     match incident {
         None => ("none", "operational"),
@@ -35,9 +30,9 @@ fn component(id: &str, name: &str, status: &str) -> Value {
         "start_date": null, "group_id": null, "page_id": "simulated", "group": false, "only_show_if_degraded": false})
 }
 
-fn statuspage(provider: Provider, incident: Option<&str>) -> Value {
+/// Returns Statuspage's summary, with a component of this name for the API.
+pub(super) fn statuspage(api: &str, incident: Option<&str>) -> Value {
     let (indicator, status) = words(incident);
-    let api = if provider == Provider::Anthropic { "Claude API (api.anthropic.com)" } else { "API" };
     let event = |status: &str| {
         json!([{"id": "i1", "name": "Elevated errors", "status": status, "impact": indicator,
             "created_at": "2026-11-22T07:10:00.000Z", "updated_at": "2026-11-22T07:40:00.000Z",
@@ -56,8 +51,9 @@ fn statuspage(provider: Provider, incident: Option<&str>) -> Value {
         "status": {"indicator": indicator, "description": "As simulated"}})
 }
 
-/// When quiet its incidents are null; its components have no `group`, its incidents no components.
-fn incident_io(incident: Option<&str>) -> Value {
+/// Returns incident.io's summary. Without incidents, the list is null; components have no `group`,
+/// and incidents no components.
+pub(super) fn incident_io(incident: Option<&str>) -> Value {
     let (indicator, status) = words(incident);
     let component = |id: &str, name: &str, status: &str| json!({"id": id, "name": name, "status": status, "updated_at": "2026-11-22T07:58:12Z"});
     let incidents = match indicator {
@@ -72,8 +68,8 @@ fn incident_io(incident: Option<&str>) -> Value {
         "incidents": incidents, "scheduled_maintenances": Value::Null})
 }
 
-/// The old incidents are always there; an open one has no end.
-fn google(incident: Option<&str>) -> Value {
+/// Returns Google's list, which always has past incidents. An open one has no end.
+pub(super) fn google(incident: Option<&str>) -> Value {
     let event = |id: &str, impact: &str, severity: &str| {
         json!({"id": id, "number": "1", "begin": "2026-11-20T00:00:00+00:00", "external_desc": "Elevated errors",
             "status_impact": impact, "severity": severity, "service_name": "Multiple Products",

@@ -1,78 +1,78 @@
-//! Streams: a dialect's events put in order, paced, and broken where a fault says so.
+//! Streams: the events of a dialect in order, with their pace and faults.
 
 use std::time::Duration;
 
 use serde_json::Value;
 
-use super::{Provider, anthropic, chunks, google, service::Call};
+use super::service::{Call, Service};
 use crate::simulator::{
     exchange::{Chunk, Ending, Reply},
     fault::{Fault, Kind, Parameters},
     pace::Pace,
 };
 
-/// Between the repetitions of `stream_endless`, where the pace says nothing.
+/// Default pause between the repetitions of `stream_endless`.
 const ENDLESS_PAUSE: Duration = Duration::from_millis(10);
-/// Between the pieces of an event that is cut, so that they are read one by one.
+/// Pause between the pieces of a split event, so that they are read one by one.
 const CUT_PAUSE: Duration = Duration::from_millis(1);
 /// Characters of one to four bytes.
 const MULTIBYTE: &str = "héllo – 你好 🙂";
-/// Comments of `stream_comments_only`.
+/// Number of comments of `stream_comments_only`.
 const COMMENTS: usize = 3;
 
-/// What a dialect is to put into events.
+/// Content of the events.
 pub(super) struct Outline<'a> {
-    /// The visible content, an event each.
+    /// The visible content of each event.
     pub(super) texts: &'a [&'a str],
-    /// How the answer ends; `None`: it is broken off before.
+    /// End of the answer. `None` if it is aborted before.
     pub(super) finish: Option<Finish>,
-    /// Of the fault, for the error.
+    /// Parameters of the fault, for the error.
     pub(super) parameters: &'a Parameters,
 }
 
-/// Why a model says no more.
+/// Finish reason of an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Finish {
     Stop,
-    /// Its budget is used up.
+    /// The token limit is reached.
     Length,
 }
 
-/// A stream's events, in their order.
+/// Events of a stream, in their order.
 pub(super) struct Events {
-    /// What comes before anything was generated: comments, the role, the message's frame.
+    /// Events before the generation: comments, the role, the frame of the message.
     pub(super) opening: Vec<Piece>,
-    /// What the model thinks, up to the visible content.
+    /// Reasoning before the visible content.
     pub(super) reasoning: Vec<Piece>,
-    /// As many as there are texts.
+    /// One event for each text.
     pub(super) content: Vec<Piece>,
-    /// Finish, usage and end mark, as far as they are not in the content; empty where the answer is broken off.
+    /// Finish, usage and end mark, unless they are in the content. Empty if the answer is aborted.
     pub(super) closing: Vec<Piece>,
-    /// What tells that the service cannot go on.
+    /// The error of a service that failed.
     pub(super) error: Vec<Piece>,
-    /// One more token, for streams that do not keep to their end.
+    /// A further token, for streams that continue after their end.
     pub(super) further: Piece,
 }
 
-/// A part of a stream, not yet framed.
+/// A part of a stream before framing.
 pub(super) enum Piece {
     Comment(&'static str),
     Data(Value),
-    /// An event with a name, its data as it is written.
+    /// An event with a name and its data.
     Named(&'static str, String),
     /// `[DONE]`, or the array's bracket.
     End,
 }
 
-/// How a dialect's pieces become bytes.
+/// Framing of the parts of a stream.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Framing {
     ServerSentEvents,
-    /// Google's elements of one JSON array, for those who do not ask for events.
+    /// Google's JSON array, unless the request asks for events.
     Array,
 }
 
-/// The stream of a good call, under a fault or in fair weather.
+/// Returns the stream of a valid call, with a fault or without.
 pub(super) fn stream(call: &Call<'_>, fault: Option<&Fault>) -> Reply {
     let fair = Parameters::default();
     let (kind, parameters) = fault.map_or((None, &fair), |fault| (Some(fault.kind), &fault.parameters));
@@ -82,21 +82,16 @@ pub(super) fn stream(call: &Call<'_>, fault: Option<&Fault>) -> Reply {
         _ => call.pace.texts(),
     };
     let outline = Outline { texts: &texts, finish: finish(kind, parameters), parameters };
-    let events = match call.provider {
-        Provider::Anthropic => anthropic::events(call, &outline),
-        Provider::Google => google::events(call, &outline),
-        Provider::Langmart | Provider::Openai | Provider::Groq | Provider::Openrouter => {
-            chunks::events(call, &outline)
-        }
-    };
-    let framing = if google::is_array(call) { Framing::Array } else { Framing::ServerSentEvents };
+    let service = call.service();
+    let events = service.events(call, &outline);
+    let framing = if service.answers_in_array(call) { Framing::Array } else { Framing::ServerSentEvents };
     let mut body = Body { framing, pause: Duration::ZERO, chunks: Vec::new() };
-    body.play(kind, events, comment(call.provider), &call.pace);
+    body.play(kind, events, service.comment(), &call.pace);
     if let Some(bytes) = call.pace.buffer {
         body.chunks = collected(body.chunks, bytes);
     }
     let bytes = body.chunks.iter().map(|chunk| chunk.bytes.len()).sum();
-    let mut reply = head(call.provider, framing);
+    let mut reply = head(service, framing);
     reply.delay = call.pace.processing();
     reply.ending = ending(kind, parameters, bytes);
     reply.body = body.chunks;
@@ -104,7 +99,7 @@ pub(super) fn stream(call: &Call<'_>, fault: Option<&Fault>) -> Reply {
     reply
 }
 
-/// The chunks as a proxy passes them on that collects so many bytes (0: all of them) first.
+/// Joins chunks as a proxy does that collects that many bytes first. 0 means all.
 fn collected(chunks: Vec<Chunk>, bytes: usize) -> Vec<Chunk> {
     let mut passed: Vec<Chunk> = Vec::new();
     let mut held: Option<Chunk> = None;
@@ -123,7 +118,7 @@ fn collected(chunks: Vec<Chunk>, bytes: usize) -> Vec<Chunk> {
     passed
 }
 
-/// How the answer ends; `None`: it is broken off.
+/// Returns the end of the answer. Returns `None` if it is aborted.
 fn finish(kind: Option<Kind>, parameters: &Parameters) -> Option<Finish> {
     match kind {
         None | Some(Kind::StreamAfterDone | Kind::StreamMultibyte) => Some(Finish::Stop),
@@ -143,31 +138,23 @@ fn ending(kind: Option<Kind>, parameters: &Parameters, bytes: usize) -> Ending {
     }
 }
 
-fn comment(provider: Provider) -> &'static str {
-    if provider == Provider::Openrouter { chunks::PROCESSING } else { "keep-alive" }
-}
-
-/// Status and headers, as far as they are a stream's.
-fn head(provider: Provider, framing: Framing) -> Reply {
-    let content_type = match (provider, framing) {
-        (_, Framing::Array) => "application/json; charset=UTF-8",
-        (Provider::Openai | Provider::Anthropic, _) => "text/event-stream; charset=utf-8",
-        _ => "text/event-stream",
+/// Returns status and headers of a stream.
+fn head(service: &dyn Service, framing: Framing) -> Reply {
+    let content_type = match framing {
+        Framing::Array => "application/json; charset=UTF-8",
+        Framing::ServerSentEvents => service.stream_type(),
     };
     let reply = Reply::new(200, content_type, "");
-    match provider {
-        Provider::Google => reply.with("Content-Disposition", "attachment"),
-        Provider::Openai => reply,
-        Provider::Langmart | Provider::Anthropic | Provider::Groq | Provider::Openrouter => {
-            reply.with("Cache-Control", "no-cache")
-        }
+    match service.stream_header() {
+        Some((name, value)) => reply.with(name, value),
+        None => reply,
     }
 }
 
-/// A body being put together.
+/// A body under construction.
 struct Body {
     framing: Framing,
-    /// Before the next piece.
+    /// Pause before the next piece.
     pause: Duration,
     chunks: Vec<Chunk>,
 }
@@ -185,7 +172,7 @@ impl Body {
                 return;
             }
             Some(Kind::StreamErrorFirst) => {
-                // Comments are no events: those of OpenRouter come before its errors, too.
+                // Comments are not events: OpenRouter sends them before errors as well.
                 let comments = opening.iter().filter(|piece| matches!(piece, Piece::Comment(_)));
                 self.extend(comments.chain(&error));
                 return;
@@ -208,8 +195,9 @@ impl Body {
         }
     }
 
-    /// What the model says. Thoughts come halfway to the visible content, so that nobody takes them for it unnoticed;
-    /// where there is no content, the end takes its time.
+    /// Adds the generated content. Reasoning arrives at half the time to the visible content, so
+    /// that a client that mistakes it for content is noticed. Without content, the end is delayed
+    /// instead.
     fn generate(&mut self, reasoning: &[Piece], content: &[Piece], pace: &Pace) {
         let thinking = if reasoning.is_empty() { Duration::ZERO } else { pace.first_token() / 2 };
         self.pause += thinking;
@@ -238,7 +226,7 @@ impl Body {
             (Piece::Data(value), Framing::ServerSentEvents) => format!("data: {value}\n\n"),
             (Piece::Named(name, data), _) => format!("event: {name}\ndata: {data}\n\n"),
             (Piece::End, Framing::ServerSentEvents) => "data: [DONE]\n\n".to_owned(),
-            // JSON knows no comments, but white space between its tokens.
+            // JSON has white space between its tokens instead of comments.
             (Piece::Comment(_), Framing::Array) => "\n".to_owned(),
             (Piece::Data(value), Framing::Array) if self.chunks.is_empty() => format!("[{value}"),
             (Piece::Data(value), Framing::Array) => format!(",\r\n{value}"),
@@ -248,7 +236,7 @@ impl Body {
         self.chunks.push(Chunk { pause, ..Chunk::at_once(bytes) });
     }
 
-    /// Cuts the last event inside each of its characters that has several bytes.
+    /// Splits the last event inside each of its characters of several bytes.
     fn cut_characters(&mut self) {
         let Some(Chunk { mut pause, bytes, first_token }) = self.chunks.pop() else { return };
         let mut begin = 0;
@@ -276,7 +264,8 @@ mod tests {
         body.chunks[0].first_token = true;
         let whole = body.chunks[0].bytes.clone();
         body.cut_characters();
-        // Two, three, three, three and four bytes are cut once, twice, twice, twice and three times.
+        // Two, three, three, three and four bytes are cut once, twice, twice, twice and three
+        // times.
         assert_eq!(body.chunks.len(), 1 + 1 + 2 + 2 + 2 + 3);
         assert_eq!(body.chunks.iter().flat_map(|chunk| chunk.bytes.to_vec()).collect::<Vec<_>>(), whole);
         assert!(body.chunks.iter().all(|chunk| str::from_utf8(&chunk.bytes).is_err()));

@@ -1,4 +1,4 @@
-//! Each step by the outcome that it is made of.
+//! Steps by the outcomes that they are based on.
 
 use super::*;
 use crate::{
@@ -168,7 +168,7 @@ fn maintenance_in_progress_is_noted() {
         [(true, Verdict::Note, "in progress"), (false, Verdict::Ok, "announced")]
     {
         let step = page(in_progress);
-        let expected = format!("the page says none, 0 open incidents, maintenance {words} {times}");
+        let expected = format!("the page reports none, 0 open incidents, maintenance {words} {times}");
         assert_eq!((step.verdict, step.text), (verdict, expected));
     }
 }

@@ -1,66 +1,82 @@
 //! Anthropic's Messages API.
 
-use reqwest::header::{HeaderMap, HeaderName};
+use reqwest::header::HeaderMap;
 use serde_json::{Value, json};
 
-use super::{Completion, Content, Dialect, Emptiness, Piece, Usage, count};
-use crate::{
-    config::{Chat, Provider, Stream},
-    outcome::{RateLimit, Resource},
-    probe::{
-        body::{ErrorBody, is_failing_finish},
-        gate,
-        hints::{self, Clocks},
+use super::{
+    ApiPaths, ChatRequest, Completion, Content, Dialect, Emptiness, Piece, Profile, Usage,
+    body::{ErrorBody, is_failing_finish},
+    count, gate,
+    hints::{self, Clocks},
+};
+use crate::outcome::{RateLimit, Resource};
+
+/// Facts about the API.
+pub(super) const PROFILE: Profile = Profile {
+    display_name: "Anthropic",
+    base_url: "https://api.anthropic.com",
+    is_imitated: true,
+    key_header: "x-api-key",
+    key_scheme: "",
+    key_prefixes: &["sk-ant-"],
+    keys_page: Some("https://console.anthropic.com/settings/keys"),
+    limits_page: Some("https://console.anthropic.com/settings/limits"),
+    status_page: Some("https://status.claude.com"),
+    status_data: Some("https://status.claude.com/api/v2/summary.json"),
+    fixed_headers: &[("anthropic-version", "2026-10-21")],
+    paths: ApiPaths {
+        auth: "/v1/models?limit=1",
+        // A page has 20 rows by default and 1,000 at most.
+        models: "/v1/models?limit=1000",
+        chat: "/v1/messages",
+        stream: "/v1/messages",
+        ..ApiPaths::OPENAI
     },
+    takes_openai_parameters: false,
+    reasoning_models: &["claude-haiku-5", "claude-sonnet-5", "claude-opus-5"],
+    disables_reasoning: |_| true,
+    error_codes: &[
+        "api_error",
+        "authentication_error",
+        "billing_error",
+        "conflict_error",
+        "contract_spend_limit_reached",
+        "enforced_spend_limit_reached",
+        "not_found_error",
+        "overloaded_error",
+        "permission_error",
+        "ramp_limit_exceeded",
+        "request_too_large",
+        "timeout_error",
+    ],
+    ..Profile::OPENAI
 };
 
-/// See the module.
+/// Dialect of the API.
 pub(super) struct Anthropic;
 
 impl Dialect for Anthropic {
-    fn key_header(&self) -> (HeaderName, &'static str) {
-        (HeaderName::from_static("x-api-key"), "")
-    }
-
-    fn fixed_headers(&self) -> &'static [(&'static str, &'static str)] {
-        &[("anthropic-version", "2026-10-21")]
-    }
-
-    fn auth_path(&self) -> &'static str {
-        "/v1/models?limit=1"
-    }
-
-    fn models_path(&self) -> &'static str {
-        // A page has 20 rows by default and 1,000 at the most.
-        "/v1/models?limit=1000"
-    }
-
-    fn chat_path(&self, _model: &str) -> String {
-        "/v1/messages".to_owned()
-    }
-
-    fn chat_body(&self, _provider: &Provider, model: &str, chat: &Chat) -> Value {
-        // Newer models think by default, which would use up a small budget before any visible content.
-        json!({
-            "model": model,
-            "max_tokens": chat.max_tokens,
+    fn chat_body(&self, request: &ChatRequest<'_>) -> Value {
+        // Newer models reason by default, which would exhaust a small budget before any visible
+        // content.
+        let mut body = json!({
+            "model": request.model,
+            "max_tokens": request.max_tokens,
             "thinking": { "type": "disabled" },
-            "messages": [{ "role": "user", "content": chat.prompt }],
-        })
-    }
-
-    fn stream_body(&self, provider: &Provider, model: &str, stream: &Stream) -> Value {
-        let mut body = self.chat_body(provider, model, &stream.chat);
-        body["stream"] = json!(true);
+            "messages": [{ "role": "user", "content": request.prompt }],
+        });
+        if request.stream {
+            body["stream"] = json!(true);
+        }
         body
     }
 
     fn piece<'a>(&self, event: &'a Value) -> Piece<'a> {
         let text = |pointer: &str| event.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
-        // Types that are not here say nothing about the answer: ping, and whatever is added to the API.
+        // Other types, such as ping, have no information about the answer.
         match text("/type") {
             "message_start" => {
-                // Its output tokens are those of the beginning: nothing to go by if the end is missing.
+                // Its output tokens are only those of the beginning.
                 Piece {
                     usage: Usage { output: None, ..usage(event.pointer("/message/usage")) },
                     ..Piece::default()
@@ -113,12 +129,12 @@ impl Dialect for Anthropic {
     }
 
     fn answered_model<'a>(&self, answer: &'a Value) -> Option<&'a str> {
-        // A stream names it once, in its message_start.
+        // In a stream, only message_start names it.
         answer.get("message").unwrap_or(answer).get("model")?.as_str()
     }
 
     fn is_model(&self, listed: &str, model: &str) -> bool {
-        // The list has dated names alone; an alias leaves the date out, or says latest in its place.
+        // The list has only dated names; an alias omits the date, or has `latest` in its place.
         let alias = model.strip_suffix("-latest").unwrap_or(model);
         let date = listed.strip_prefix(alias).and_then(|rest| rest.strip_prefix('-'));
         let dated = |date: &str| date.len() == 8 && date.bytes().all(|byte| byte.is_ascii_digit());
@@ -165,7 +181,7 @@ fn usage(usage: Option<&Value>) -> Usage {
     }
 }
 
-/// Why an answer that ended so has no content, if it has none.
+/// Returns the cause of an answer without content, by its stop reason.
 fn why_empty(stop_reason: &str) -> Emptiness {
     match stop_reason {
         "refusal" => Emptiness::Refusal,

@@ -1,38 +1,42 @@
-//! Bodies as JSON, bounded, and the error that one may carry, in whichever of the known shapes.
+//! Bodies as bounded JSON, and the error in a body, in any of the known shapes.
 
 use serde_json::{Map, Value};
 
-use super::{hints, sse::BOM};
+use super::hints;
 
-/// Bytes of JSON that are taken apart as a tree: errors and short completions have a few thousand. Lists are read
-/// without one.
-pub(super) const MAX_TREE: usize = 512 * 1024;
+/// The byte order mark in UTF-8, which may precede a response body.
+pub(crate) const BOM: &[u8] = b"\xef\xbb\xbf";
 
-/// Bytes of a message that are searched for what its code does not say.
+/// Maximum size of JSON that is parsed to a tree, in bytes: errors and short completions have a few
+/// thousand. Lists are read without a tree.
+pub(crate) const MAX_TREE: usize = 512 * 1024;
+
+/// Maximum number of bytes of a message that are searched.
 const MAX_MESSAGE: usize = 4096;
 
-/// Rows of an error's lists that are considered.
+/// Maximum number of rows of an error's lists that are read.
 const MAX_ITEMS: usize = 8;
 
-/// Bytes of a finish reason; real ones have some thirty.
+/// Maximum size of a finish reason in bytes; real ones have about thirty.
 const MAX_FINISH: usize = 64;
 
-/// What a body is.
+/// Kind of a body.
 #[derive(Debug)]
-pub(super) enum Body {
-    /// Nothing, or white space.
+pub(crate) enum Body {
+    /// Empty, or white space.
     Empty,
     /// JSON.
     Json(Value),
-    /// A page for people: a proxy, a CDN or a captive portal answers in the API's place.
+    /// A page of a proxy, CDN or captive portal that answered in place of the API.
     Html,
     /// Anything else.
     Other,
 }
 
 impl Body {
-    /// Recognises a body, whatever content type it claims: `DeepSeek`'s errors come as octet-stream, plain ones as HTML.
-    pub(super) fn read(bytes: &[u8]) -> Self {
+    /// Recognizes a body regardless of its content type: `DeepSeek` sends errors as octet-stream,
+    /// other services send plain text as HTML.
+    pub(crate) fn read(bytes: &[u8]) -> Self {
         let bytes = text(bytes);
         if bytes.is_empty() {
             return Self::Empty;
@@ -46,14 +50,14 @@ impl Body {
         serde_json::from_slice(bytes).map_or(Self::Other, Self::Json)
     }
 
-    /// The beginning of a body that is a page or a plain text, as far as it is searched.
-    pub(super) fn prose(bytes: &[u8]) -> String {
+    /// Returns the searched beginning of a body that is a page or plain text.
+    pub(crate) fn prose(bytes: &[u8]) -> String {
         let bytes = text(bytes);
         String::from_utf8_lossy(&bytes[..bytes.len().min(MAX_MESSAGE)]).into_owned()
     }
 
-    /// The JSON, if it is any.
-    pub(super) fn json(&self) -> &Value {
+    /// Returns the JSON. Returns null if the body is not JSON.
+    pub(crate) fn json(&self) -> &Value {
         match self {
             Self::Json(value) => value,
             _ => &Value::Null,
@@ -61,21 +65,22 @@ impl Body {
     }
 }
 
-/// A body without a byte order mark and the blanks around it.
-pub(super) fn text(bytes: &[u8]) -> &[u8] {
+/// Returns a body without byte order mark and surrounding white space.
+pub(crate) fn text(bytes: &[u8]) -> &[u8] {
     bytes.strip_prefix(BOM).unwrap_or(bytes).trim_ascii()
 }
 
-/// The error in a body. Its words serve to understand it and are never passed on.
+/// The error in a body. Its text is used for classification and never passed on.
 #[derive(Debug)]
-pub(super) struct ErrorBody<'a> {
-    /// The object that describes the error, the whole body where there is no such member; `None` where that is no object.
+pub(crate) struct ErrorBody<'a> {
+    /// The object that describes the error, or the whole body if there is no such member. `None` if
+    /// that is not an object.
     object: Option<&'a Map<String, Value>>,
-    /// The whole body, out of Google's array if it was in one.
+    /// The whole body, without Google's surrounding array.
     root: &'a Value,
 }
 
-/// Members that hold an error's message, by the names that services use.
+/// Names of the members with an error's message.
 const MESSAGES: [&str; 10] = [
     "message",
     "error",
@@ -89,12 +94,13 @@ const MESSAGES: [&str; 10] = [
     "title",
 ];
 
-/// Members that hold its code.
+/// Names of the members with an error's code.
 const CODES: [&str; 7] = ["code", "type", "status", "reason", "error_code", "error_type", "errorCode"];
 
 impl<'a> ErrorBody<'a> {
-    /// Finds the error in any of the shapes: `{"error":{…}}`, `{"error":"…","code":…}`, `{"message":"…"}`, `[{"error":{…}}]`.
-    pub(super) fn read(body: &'a Value) -> Self {
+    /// Finds the error in any of the shapes `{"error":{…}}`, `{"error":"…","code":…}`,
+    /// `{"message":"…"}` and `[{"error":{…}}]`.
+    pub(crate) fn read(body: &'a Value) -> Self {
         let root = match body {
             Value::Array(items) => items.first().unwrap_or(&Value::Null),
             other => other,
@@ -102,15 +108,15 @@ impl<'a> ErrorBody<'a> {
         let object = match root.get("error") {
             Some(Value::Object(object)) => Some(object),
             Some(_) => root.as_object(),
-            // OpenRouter's way of telling that the provider failed amid an answer.
+            // OpenRouter's error of a provider that failed during an answer.
             None => root.pointer("/choices/0/error").and_then(Value::as_object).or(root.as_object()),
         };
         Self { object, root }
     }
 
-    /// Whether a body that came with a 2xx says that it is an error all the same. An `error` that is empty is none, as
-    /// openai-python reads it.
-    pub(super) fn denies_success(&self) -> bool {
+    /// Returns whether the body of a 2xx response is an error. An empty `error` is ignored, as by
+    /// openai-python.
+    pub(crate) fn denies_success(&self) -> bool {
         let error = match self.root.get("error") {
             None | Some(Value::Null | Value::Bool(false)) => false,
             Some(Value::String(text)) => !text.is_empty(),
@@ -123,7 +129,7 @@ impl<'a> ErrorBody<'a> {
         let finish = choice.and_then(|choice| choice.get("finish_reason")).and_then(Value::as_str);
         let choice_failed = choice.and_then(|choice| choice.get("error")).is_some_and(Value::is_object)
             || finish.is_some_and(is_failing_finish);
-        // MiniMax has its status in a member of its own.
+        // MiniMax has the status in this member.
         let base_status = self.root.pointer("/base_resp/status_code").and_then(Value::as_i64);
         let is_false = |name| self.root.get(name) == Some(&Value::Bool(false));
         let is_error = |name| self.root.get(name).and_then(Value::as_str) == Some("error");
@@ -137,9 +143,9 @@ impl<'a> ErrorBody<'a> {
             || is_error("status")
     }
 
-    /// Whether an event that has no place in a stream is an error by another name: `FastAPI`'s `detail`, `errors`, a message
-    /// with a code.
-    pub(super) fn is_error_event(&self) -> bool {
+    /// Returns whether an unexpected event of a stream is an error in another form: `FastAPI`'s
+    /// `detail`, `errors`, or a message with a code.
+    pub(crate) fn is_error_event(&self) -> bool {
         let Some(members) = self.root.as_object() else { return false };
         let filled = |name: &str| match members.get(name) {
             Some(Value::String(text)) => !text.is_empty(),
@@ -157,30 +163,30 @@ impl<'a> ErrorBody<'a> {
         filled("detail") || filled("errors") || failed || message && code
     }
 
-    /// Whether the body has anything that an API's error has: a code or a message.
-    pub(super) fn is_an_error(&self) -> bool {
+    /// Returns whether the body has a code or a message, as an API's error has.
+    pub(crate) fn is_an_error(&self) -> bool {
         self.root.get("error").is_some_and(Value::is_object)
             || !self.codes().is_empty()
             || !self.messages().is_empty()
     }
 
-    /// A string member of the error.
-    pub(super) fn text(&self, name: &str) -> Option<&'a str> {
+    /// Returns a string member of the error.
+    pub(crate) fn text(&self, name: &str) -> Option<&'a str> {
         self.member(name)?.as_str()
     }
 
-    /// A member of the error.
-    pub(super) fn member(&self, name: &str) -> Option<&'a Value> {
+    /// Returns a member of the error.
+    pub(crate) fn member(&self, name: &str) -> Option<&'a Value> {
         self.object?.get(name)
     }
 
-    /// A string member of the whole body.
-    pub(super) fn root_text(&self, name: &str) -> Option<&'a str> {
+    /// Returns a string member of the whole body.
+    pub(crate) fn root_text(&self, name: &str) -> Option<&'a str> {
         self.root.get(name)?.as_str()
     }
 
-    /// Its codes, types and statuses, and those that its details repeat of another service.
-    pub(super) fn codes(&self) -> Vec<&'a str> {
+    /// Returns the codes, types and statuses, including those in its details.
+    pub(crate) fn codes(&self) -> Vec<&'a str> {
         let of = |value: &'a Value| CODES.iter().filter_map(|name| value.get(name)?.as_str());
         let own = CODES.iter().filter_map(|name| self.text(name));
         let details = self.member("details").unwrap_or(&Value::Null);
@@ -189,14 +195,14 @@ impl<'a> ErrorBody<'a> {
         own.chain(root.flat_map(of)).chain(of(details)).chain(items.flat_map(of)).collect()
     }
 
-    /// Its messages, each cut to the length that is searched.
-    pub(super) fn messages(&self) -> Vec<&'a str> {
+    /// Returns the messages, each truncated to the searched length.
+    pub(crate) fn messages(&self) -> Vec<&'a str> {
         let object =
             self.object.into_iter().flat_map(|object| MESSAGES.iter().filter_map(|name| object.get(*name)));
         let of = |value: &'a Value| MESSAGES.iter().filter_map(|name| value.get(name));
         let nested = [self.root].into_iter().chain(self.errors()).chain(self.root.get("base_resp"));
         let values = object.chain(nested.flat_map(of));
-        // FastAPI has a detail for each member, Cloudflare an error of several lines.
+        // FastAPI has a detail for each member; Cloudflare has errors as lines.
         let lines = self.errors().filter(|row| row.is_string());
         let texts = values.chain(lines).flat_map(|value| match value {
             Value::Array(items) => items.iter().take(MAX_ITEMS).flat_map(of).collect(),
@@ -206,30 +212,31 @@ impl<'a> ErrorBody<'a> {
         texts.filter_map(Value::as_str).filter(|text| !text.trim().is_empty()).map(cut).collect()
     }
 
-    /// The rows of an `errors` array, of the error or of the body; a row may be a text.
+    /// Returns the rows of the `errors` array of the error or the body. A row may be a string.
     fn errors(&self) -> impl Iterator<Item = &'a Value> {
         let own = self.member("errors").into_iter();
         own.chain(self.root.get("errors")).filter_map(Value::as_array).flatten().take(MAX_ITEMS)
     }
 
-    /// The quotas that a `google.rpc.QuotaFailure` of its details names.
-    pub(super) fn quotas(&self) -> Vec<&'a str> {
+    /// Returns the quotas that a `google.rpc.QuotaFailure` in its details names.
+    pub(crate) fn quotas(&self) -> Vec<&'a str> {
         let details = self.member("details").and_then(Value::as_array).into_iter().flatten();
         let violations = details.filter_map(|detail| detail.get("violations")?.as_array()).flatten();
         violations.filter_map(|violation| violation.get("quotaId")?.as_str()).take(MAX_ITEMS).collect()
     }
 
-    /// The wait in a `google.rpc.RetryInfo` of its details, in seconds.
-    pub(super) fn retry_delay(&self) -> Option<f64> {
+    /// Returns the wait in a `google.rpc.RetryInfo` in its details, in seconds.
+    pub(crate) fn retry_delay(&self) -> Option<f64> {
         let details = self.member("details")?.as_array()?;
         let delay = details.iter().find_map(|detail| detail.get("retryDelay")?.as_str())?;
         hints::protobuf_duration(delay)
     }
 }
 
-/// Whether a finish reason means that the service failed: `DeepSeek`'s `insufficient_system_resource`, Z.AI's
-/// `network_error`, Google's `MALFORMED_RESPONSE`, vLLM's `abort`. By their words, since services invent new ones.
-pub(super) fn is_failing_finish(finish_reason: &str) -> bool {
+/// Returns whether a finish reason means that the service failed, such as `DeepSeek`'s
+/// `insufficient_system_resource`, Z.AI's `network_error`, Google's `MALFORMED_RESPONSE` and vLLM's
+/// `abort`. It is recognized by words, because services add new ones.
+pub(crate) fn is_failing_finish(finish_reason: &str) -> bool {
     const FAILURES: [&str; 12] = [
         "error",
         "fail",
@@ -250,7 +257,7 @@ pub(super) fn is_failing_finish(finish_reason: &str) -> bool {
     }
 }
 
-/// The beginning of a message, as far as it is searched.
+/// Returns the searched beginning of a message.
 fn cut(message: &str) -> &str {
     let end = (0..=MAX_MESSAGE.min(message.len())).rev().find(|end| message.is_char_boundary(*end));
     &message[..end.unwrap_or(0)]

@@ -1,32 +1,40 @@
-//! OpenRouter's gateway: `OpenAI`'s dialect for models and completions, errors with metadata, limits in epoch milliseconds.
+//! `OpenRouter`'s gateway: `OpenAI`'s dialect for models and completions, errors with metadata,
+//! limits in epoch milliseconds.
 
 use reqwest::header::HeaderMap;
 use serde_json::Value;
 
-use super::{Acceptance, Account, Dialect, Upstream};
-use crate::{
-    outcome::{OTHER, RateLimit, Reason, Resource},
-    probe::{
-        body::ErrorBody,
-        gate,
-        hints::{self, Clocks},
-        words::Words,
+use super::{
+    Acceptance, Account, ApiPaths, Dialect, Profile, Upstream,
+    body::ErrorBody,
+    gate,
+    hints::{self, Clocks},
+    words::Words,
+};
+use crate::outcome::{OTHER, RateLimit, Reason, Resource};
+
+/// Facts about the API.
+pub(super) const PROFILE: Profile = Profile {
+    display_name: "OpenRouter",
+    base_url: "https://openrouter.ai/api/v1",
+    key_prefixes: &["sk-or-"],
+    stored_key_remedy: "the provider refuses the key that OpenRouter uses: replace your own (BYOK) in its settings; OpenRouter is responsible for any other",
+    keys_page: Some("https://openrouter.ai/settings/keys"),
+    status_page: Some("https://status.openrouter.ai"),
+    paths: ApiPaths {
+        auth: "/key", // its /models is public
+        balance: Some("/key"),
+        ..ApiPaths::OPENAI
     },
+    error_codes: &["payment_required", "permission_denied", "provider_overloaded", "provider_unavailable"],
+    ..Profile::OPENAI
 };
 
-/// See the module.
+/// Dialect of the API.
 pub(super) struct Openrouter;
 
 impl Dialect for Openrouter {
-    fn auth_path(&self) -> &'static str {
-        "/key" // its /models is public
-    }
-
-    fn balance_path(&self) -> &'static str {
-        "/key"
-    }
-
-    /// `{"data":{"limit":10,"limit_remaining":7.25,…}}`, of which both are null where the key has no limit.
+    /// Reads `{"data":{"limit":10,"limit_remaining":7.25,…}}`, both null if the key has no limit.
     fn account(&self, answer: &Value) -> Option<Account> {
         let key = answer.get("data")?.as_object()?;
         let remaining = key.get("limit_remaining")?;
@@ -49,10 +57,10 @@ impl Dialect for Openrouter {
         let text = |name| metadata(name).and_then(Value::as_str);
         match status {
             402 if text("limit_source") == Some("openrouter_in_flight_budget") => Some(Reason::RateLimited),
-            // The key's own budget, not its rights.
+            // The key's budget is exhausted; its permissions are not the cause.
             403 if text("resets_at").is_some() => Some(Reason::Billing),
             403 if Words::of(error).say(&["key limit exceeded"]) => Some(Reason::Billing),
-            // The provider is the one that would have been asked.
+            // The named provider was not asked yet.
             403 if metadata("flagged_input").is_some() => Some(Reason::InvalidRequest),
             503 if text("error_type") == Some("provider_overloaded") => Some(Reason::Overloaded),
             _ => None,
@@ -60,7 +68,7 @@ impl Dialect for Openrouter {
     }
 
     fn wrapped(&self, error: &ErrorBody<'_>) -> Value {
-        // As text, of which some is JSON.
+        // It is a string, sometimes of JSON.
         let raw = metadata(error, "raw").and_then(Value::as_str);
         raw.and_then(|raw| serde_json::from_str(raw).ok()).unwrap_or_default()
     }
@@ -74,7 +82,7 @@ impl Dialect for Openrouter {
             metadata(error, "provider_name").and_then(Value::as_str).filter(|name| !name.is_empty());
         let known = spelled.and_then(gate::provider);
         let typed = metadata(error, "error_type").and_then(Value::as_str);
-        // A name that is not in our list is still a provider's: the list is always behind.
+        // A name that is not on the allowlist still means a provider.
         Upstream {
             name: known.or(spelled.map(|_| OTHER)),
             blamed: spelled.is_some() || typed.is_some_and(|kind| kind.starts_with("provider_")),
@@ -86,13 +94,13 @@ impl Dialect for Openrouter {
     }
 
     fn rate_limits(&self, headers: &HeaderMap, error: &ErrorBody<'_>, clocks: &Clocks) -> Vec<RateLimit> {
-        // Often only the body has them, as a copy of the headers.
+        // Often only the body has a copy of the headers.
         let copied = metadata(error, "headers");
         let read = |name: &str| {
             let copy = || {
                 let (_, value) =
                     copied?.as_object()?.iter().find(|(key, _)| key.eq_ignore_ascii_case(name))?;
-                // As text, or as the number that it is.
+                // A string or a number.
                 Some(value.as_str().map_or_else(|| value.to_string(), |text| text.trim().to_owned()))
             };
             hints::text(headers, &name.to_ascii_lowercase()).map(str::to_owned).or_else(copy)

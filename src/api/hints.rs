@@ -1,34 +1,35 @@
-//! How long a service asks to wait, and when its limits are full again: every notation that providers use.
+//! Requested waits and resets of limits, in every notation that providers use.
 //!
-//! Pure. Whatever cannot be read with certainty is `None`: a wrong wait is worse than none.
+//! An ambiguous value is `None`, because a wrong wait is worse than none.
 
 use std::time::{Duration, SystemTime};
 
 use reqwest::header::{HeaderMap, RETRY_AFTER};
 
-/// The longest notation that is looked at; real ones have some 30 characters.
+/// Maximum length of a value; real ones have about 30 characters.
 const MAX_LENGTH: usize = 64;
 
-/// Clocks nearer than this count as one: the Date header is good to a second, and the response took a while.
+/// Difference below which two clocks count as equal: the Date header has a resolution of a second,
+/// and the response took time.
 const SAME_CLOCK: Duration = Duration::from_secs(2);
 
-/// Our clock and the server's, at the moment of the response's headers.
+/// The local clock and the server's, at the arrival of the response headers.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Clocks {
-    /// Ours.
-    pub(super) now: SystemTime,
-    /// The server's, by its Date header; `None` where it sent none.
-    pub(super) date: Option<SystemTime>,
+pub(crate) struct Clocks {
+    /// The local time.
+    pub(crate) now: SystemTime,
+    /// The server's time, by its Date header. `None` if the header is absent or malformed.
+    pub(crate) date: Option<SystemTime>,
 }
 
 impl Clocks {
-    /// The Date header of RFC 9110, 6.6.1, beside our own time.
-    pub(super) fn read(now: SystemTime, headers: &HeaderMap) -> Self {
+    /// Reads the Date header (RFC 9110, 6.6.1).
+    pub(crate) fn read(now: SystemTime, headers: &HeaderMap) -> Self {
         Self { now, date: text(headers, "date").and_then(|date| httpdate::parse_http_date(date).ok()) }
     }
 
-    /// Ours minus the server's, in seconds.
-    pub(super) fn offset(&self) -> Option<f64> {
+    /// Returns the local time minus the server's, in seconds.
+    pub(crate) fn offset(&self) -> Option<f64> {
         let date = self.date?;
         Some(match self.now.duration_since(date) {
             Ok(ahead) => ahead.as_secs_f64(),
@@ -36,13 +37,15 @@ impl Clocks {
         })
     }
 
-    /// Seconds from now until a moment by the server's clock; 0 when it has passed, as Anthropic's resets often have.
-    pub(super) fn until(&self, moment: SystemTime) -> f64 {
+    /// Returns the seconds until a time of the server's clock. Returns 0 if it has passed, as
+    /// Anthropic's resets often have.
+    pub(crate) fn until(&self, moment: SystemTime) -> f64 {
         moment.duration_since(self.date.unwrap_or(self.now)).map_or(0.0, |wait| wait.as_secs_f64())
     }
 
-    /// A moment by the server's clock, by ours.
-    pub(super) fn ours(&self, moment: SystemTime) -> Option<SystemTime> {
+    /// Converts a time of the server's clock to the local clock. A past time becomes the current
+    /// one.
+    pub(crate) fn ours(&self, moment: SystemTime) -> Option<SystemTime> {
         let date = self.date.unwrap_or(self.now);
         let moment = moment.max(date);
         if self.offset().is_none_or(|offset| offset.abs() <= SAME_CLOCK.as_secs_f64()) {
@@ -51,16 +54,16 @@ impl Clocks {
         self.now.checked_add(moment.duration_since(date).ok()?)
     }
 
-    /// The moment that many seconds from now, by our clock.
-    pub(super) fn after(&self, seconds: f64) -> Option<SystemTime> {
+    /// Returns the local time in that many seconds.
+    pub(crate) fn after(&self, seconds: f64) -> Option<SystemTime> {
         self.now.checked_add(Duration::try_from_secs_f64(seconds).ok()?)
     }
 }
 
-/// `retry-after-ms` (Azure, `OpenAI`'s SDKs), then Retry-After of RFC 9110, 10.2.3, in seconds, then the one that `LiteLLM`
-/// hands on under a name of its own. A wait of nothing, or one that has passed, is none: openai-python goes by its own
-/// then, and so does our backoff.
-pub(super) fn retry_after(headers: &HeaderMap, clocks: &Clocks) -> Option<f64> {
+/// Returns the requested wait in seconds: of `retry-after-ms` (Azure, `OpenAI`'s SDKs), else of
+/// Retry-After (RFC 9110, 10.2.3), else of the header in which `LiteLLM` forwards it. A wait of 0
+/// or one that has passed is ignored, as by openai-python, and the prober's own backoff applies.
+pub(crate) fn retry_after(headers: &HeaderMap, clocks: &Clocks) -> Option<f64> {
     let some = |seconds: &f64| *seconds > 0.0;
     let milliseconds = |name| text(headers, name).and_then(decimal).map(|ms| ms / 1000.0).filter(some);
     let seconds = |name| text(headers, name).and_then(|value| delay(value, clocks)).filter(some);
@@ -70,10 +73,10 @@ pub(super) fn retry_after(headers: &HeaderMap, clocks: &Clocks) -> Option<f64> {
         .or_else(|| seconds("llm_provider-retry-after"))
 }
 
-/// A Retry-After as services write it: seconds, of which fractions (Groq's clients report them) are taken as they are, an
-/// HTTP date, a Go duration, RFC 3339, or seconds since the epoch, which as a wait would be decades.
+/// Parses a Retry-After as services write it: seconds, also with a fraction (Groq), an HTTP date, a
+/// Go duration, RFC 3339, or seconds since the epoch, which would be decades as a wait.
 fn delay(value: &str, clocks: &Clocks) -> Option<f64> {
-    /// Above it a number is no delay; the next numbers are those of 2001 on, as seconds since the epoch.
+    /// Maximum delay. Larger numbers are seconds since the epoch, from 2001 on.
     const MAX_DELAY: f64 = 1e8;
     match decimal(value) {
         Some(seconds) if seconds <= MAX_DELAY => Some(seconds),
@@ -86,14 +89,14 @@ fn delay(value: &str, clocks: &Clocks) -> Option<f64> {
     }
 }
 
-/// A header's value as text, if it is short and has nothing but visible ASCII.
-pub(super) fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+/// Returns the value of a header if it is short and visible ASCII.
+pub(crate) fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     let value = headers.get(name)?.to_str().ok()?.trim();
     (!value.is_empty() && value.len() <= MAX_LENGTH).then_some(value)
 }
 
-/// A plain decimal number: digits, perhaps a fraction. No sign, no exponent.
-pub(super) fn decimal(value: &str) -> Option<f64> {
+/// Parses a decimal number of digits with an optional fraction, without sign and exponent.
+pub(crate) fn decimal(value: &str) -> Option<f64> {
     let (whole, fraction) = value.split_once('.').unwrap_or((value, "0"));
     let digits = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
     if value.len() > MAX_LENGTH || !digits(whole) || !digits(fraction) {
@@ -102,9 +105,9 @@ pub(super) fn decimal(value: &str) -> Option<f64> {
     value.parse().ok()
 }
 
-/// A duration as Go prints it, in seconds: `1s`, `6m0s`, `2m59.56s`, `12ms`, `17.399999999s`. A bare number is none: its
-/// unit is disputed (Azure sends some).
-pub(super) fn go_duration(value: &str) -> Option<f64> {
+/// Parses a duration as Go prints it, in seconds: `1s`, `6m0s`, `2m59.56s`, `12ms`,
+/// `17.399999999s`. A number without unit (Azure) is ambiguous.
+pub(crate) fn go_duration(value: &str) -> Option<f64> {
     let mut rest = value;
     let mut seconds = 0.0;
     if value.is_empty() || value.len() > MAX_LENGTH {
@@ -124,20 +127,20 @@ pub(super) fn go_duration(value: &str) -> Option<f64> {
     Some(seconds)
 }
 
-/// The JSON form of protobuf's Duration, in seconds: `37s`, `0.123456789s`.
-pub(super) fn protobuf_duration(value: &str) -> Option<f64> {
+/// Parses the JSON form of protobuf's Duration, in seconds: `37s`, `0.123456789s`.
+pub(crate) fn protobuf_duration(value: &str) -> Option<f64> {
     decimal(value.strip_suffix('s')?)
 }
 
-/// RFC 3339, any offset.
-pub(super) fn rfc3339(value: &str) -> Option<SystemTime> {
+/// Parses RFC 3339 with any offset.
+pub(crate) fn rfc3339(value: &str) -> Option<SystemTime> {
     let moment: jiff::Timestamp = value.parse().ok()?;
     Some(moment.into())
 }
 
-/// A day on which something is announced, RFC 3339 or its date alone, which begins at midnight UTC. Dates that no
-/// announcement has are `None`.
-pub(super) fn date(value: &str) -> Option<SystemTime> {
+/// Parses an announced date: RFC 3339, or only its date, which begins at midnight UTC. Returns
+/// `None` for implausible dates.
+pub(crate) fn date(value: &str) -> Option<SystemTime> {
     const YEARS: std::ops::Range<i16> = 2000..2200;
     let day = || {
         let date: jiff::civil::Date = value.parse().ok()?;
@@ -153,16 +156,17 @@ pub(super) fn date(value: &str) -> Option<SystemTime> {
     moment().or_else(|| day().map(|day| day.timestamp().into()))
 }
 
-/// A count of a rate-limit header: `60`, `60.0`, and `60, 60;w=60`, of which the first is the limit in force.
-pub(super) fn count(value: &str) -> Option<u64> {
+/// Parses a count of a rate-limit header: `60`, `60.0`, and `60, 60;w=60`, of which the first is
+/// the current limit.
+pub(crate) fn count(value: &str) -> Option<u64> {
     let first = value.split([',', ';']).next()?.trim();
     let number = decimal(first)?;
     (number.fract() == 0.0 && number < 1e15).then_some(number as u64)
 }
 
-/// Seconds since the Unix epoch, or milliseconds where there are so many that seconds would be far in the future. Fewer
-/// than those of 2001, or more than those of 5138, are no moment but something else: seconds to wait, for one.
-pub(super) fn epoch(value: &str) -> Option<SystemTime> {
+/// Parses seconds since the Unix epoch, or milliseconds if the number is too large for seconds.
+/// Returns `None` before 2001 and after 5138: such numbers are something else, such as a wait.
+pub(crate) fn epoch(value: &str) -> Option<SystemTime> {
     let seconds = match decimal(value)? {
         seconds @ 1e9..1e11 => seconds,
         milliseconds @ 1e12..1e14 => milliseconds / 1000.0,
@@ -192,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn a_hostile_date_gives_a_bounded_offset_or_none() {
+    fn hostile_date_gives_bounded_offset_or_none() {
         let offset = |date: &[u8]| {
             let mut headers = HeaderMap::new();
             headers.insert("date", HeaderValue::from_bytes(date).unwrap());
@@ -213,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn retry_after_in_every_notation() {
+    fn retry_after_is_read_in_every_notation() {
         check_retry_after(&[], None);
         check_retry_after(&[("retry-after", "120")], Some(120.0));
         check_retry_after(&[("retry-after", " 0 ")], None);
@@ -225,7 +229,7 @@ mod tests {
         let date = ("date", "Sun, 22 Nov 2026 08:00:00 GMT");
         check_retry_after(&[date, ("retry-after", "Sun, 22 Nov 2026 08:00:30 GMT")], Some(30.0));
         check_retry_after(&[date, ("retry-after", "Sun, 22 Nov 2026 07:00:30 GMT")], None);
-        // Moments: seconds and milliseconds since the epoch, RFC 3339.
+        // Times: seconds and milliseconds since the epoch, RFC 3339.
         check_retry_after(&[date, ("retry-after", "1795334460")], Some(60.0));
         check_retry_after(&[date, ("retry-after", "1795334460000")], Some(60.0));
         check_retry_after(&[date, ("retry-after", "1795334340")], None);
@@ -238,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_wait_is_none() {
+    fn other_retry_after_values_are_ignored() {
         let long = "9".repeat(400);
         for value in [
             "-1",
@@ -253,7 +257,7 @@ mod tests {
             "5.",
             "60 s",
             "soon",
-            // Neither a wait nor a moment.
+            // Neither a wait nor a time.
             "500000000",
             "99999999999",
             &long,
@@ -274,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn go_durations() {
+    fn go_durations_are_read() {
         check_go("1s", Some(1.0));
         check_go("0s", Some(0.0));
         check_go("6m0s", Some(360.0));
@@ -293,7 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn moments() {
+    fn times_are_read() {
         let at = |seconds| Some(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds));
         assert_eq!(rfc3339("2026-11-22T08:01:00Z"), at(1_795_334_460));
         assert_eq!(rfc3339("2026-11-22T09:01:00+01:00"), at(1_795_334_460));
@@ -309,7 +313,7 @@ mod tests {
     }
 
     #[test]
-    fn shutdown_dates_are_days_or_moments() {
+    fn shutdown_dates_are_days_or_times() {
         let at = |seconds| Some(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds));
         assert_eq!(date("2026-12-11"), at(1_796_947_200));
         assert_eq!(date("2026-12-11T00:00:00Z"), at(1_796_947_200));
@@ -332,7 +336,7 @@ mod tests {
     }
 
     #[test]
-    fn counts_of_rate_limit_headers() {
+    fn counts_of_rate_limit_headers_are_read() {
         for (value, expected) in [
             ("60", Some(60)),
             ("0", Some(0)),
@@ -353,7 +357,7 @@ mod tests {
     }
 
     #[test]
-    fn the_servers_moments_are_moved_to_our_clock_and_never_into_the_past() {
+    fn server_times_are_converted_and_never_past() {
         let date = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000);
         let minute = Duration::from_secs(60);
         let same = Clocks { now: date + Duration::from_millis(700), date: Some(date) };

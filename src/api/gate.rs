@@ -1,43 +1,15 @@
-//! What of the network's words may enter a record or a label: codes and names from closed sets, ids of a plain form.
+//! Text from the network that may be put into records and labels: codes and names from closed sets,
+//! and IDs of a plain form.
 
 use std::{borrow::Cow, time::Duration};
 
 use serde_json::Value;
 
-use crate::{config::Chat, outcome::OTHER};
+use crate::outcome::{Api, OTHER};
 
-/// Codes, types and statuses that providers document (facts of each API's error page).
-const CODES: &[&str] = &[
-    // OpenAI and its imitators
-    "account_deactivated",
-    "billing_hard_limit_reached",
-    "billing_not_active",
-    "content_filter",
-    "context_length_exceeded",
-    "credit_balance_exhausted",
-    "insufficient_quota",
-    "internal_server_error",
-    "invalid_api_key",
-    "invalid_request_error",
-    "model_decommissioned",
-    "model_not_found",
-    "organization_restricted",
-    "organization_spend_limit_exceeded",
-    "organization_usage_limit_exceeded",
-    "project_spend_limit_exceeded",
-    "rate_limit_error",
-    "rate_limit_exceeded",
-    "requests",
-    "server_error",
-    "server_is_overloaded",
-    "service_unavailable_error",
-    "slow_down",
-    "tokens",
-    "unsupported_country_region_territory",
-    "unsupported_parameter",
-    "unsupported_value",
-    "DeploymentNotFound",
-    // Other OpenAI-compatible services
+/// Documented codes, types and statuses of imitators of `OpenAI`. Those of each API are in its
+/// file.
+const IMITATORS_CODES: &[&str] = &[
     "AccountOverdueError",
     "Arrearage",
     "NOT_ENOUGH_BALANCE",
@@ -55,51 +27,9 @@ const CODES: &[&str] = &[
     "too_many_requests",
     "too_many_requests_error",
     "unknown_model",
-    // Anthropic
-    "api_error",
-    "authentication_error",
-    "billing_error",
-    "conflict_error",
-    "contract_spend_limit_reached",
-    "enforced_spend_limit_reached",
-    "not_found_error",
-    "overloaded_error",
-    "permission_error",
-    "ramp_limit_exceeded",
-    "request_too_large",
-    "timeout_error",
-    // Google
-    "API_KEY_HTTP_REFERRER_BLOCKED",
-    "API_KEY_INVALID",
-    "API_KEY_IP_ADDRESS_BLOCKED",
-    "API_KEY_SERVICE_BLOCKED",
-    "BILLING_DISABLED",
-    "CONSUMER_SUSPENDED",
-    "DEADLINE_EXCEEDED",
-    "FAILED_PRECONDITION",
-    "INTERNAL",
-    "INVALID_ARGUMENT",
-    "NOT_FOUND",
-    "PERMISSION_DENIED",
-    "RATE_LIMIT_EXCEEDED",
-    "RESOURCE_EXHAUSTED",
-    "SERVICE_DISABLED",
-    "UNAUTHENTICATED",
-    "UNAVAILABLE",
-    // OpenRouter
-    "payment_required",
-    "permission_denied",
-    "provider_overloaded",
-    "provider_unavailable",
-    // LangMart, snake case
-    "expired_api_key",
-    "gateway_timeout",
-    "insufficient_credits",
-    "missing_api_key",
-    "service_unavailable",
 ];
 
-/// The areas of LangMart's `GATEWAY1_AREA_001` and `API_AREA_001`.
+/// Areas in LangMart's `GATEWAY1_AREA_001` and `API_AREA_001`.
 const AREAS: &[&str] = &[
     "AUTH",
     "BILLING",
@@ -116,7 +46,8 @@ const AREAS: &[&str] = &[
     "VALIDATION",
 ];
 
-/// Providers that stand behind gateways: as gateways spell them, without case and separators; and our name.
+/// Providers behind gateways: the gateways' spelling in lower case without separators, and the
+/// exported name.
 const PROVIDERS: &[(&str, &str)] = &[
     ("ai21", "ai21"),
     ("alibaba", "alibaba"),
@@ -159,9 +90,10 @@ const PROVIDERS: &[(&str, &str)] = &[
     ("xai", "xai"),
 ];
 
-/// The service's code as a record and a label may carry it.
-pub(super) fn error_code(code: &str) -> Cow<'static, str> {
-    if let Some(known) = CODES.iter().find(|known| **known == code) {
+/// Returns an error code as records and labels may contain it.
+pub(crate) fn error_code(code: &str) -> Cow<'static, str> {
+    let documented = Api::ALL.iter().flat_map(|api| api.profile().error_codes);
+    if let Some(known) = documented.chain(IMITATORS_CODES).find(|known| **known == code) {
         return Cow::Borrowed(known);
     }
     if langmart_provider(code).is_some_and(|provider| provider != OTHER) || langmart_area(code).is_some() {
@@ -170,11 +102,12 @@ pub(super) fn error_code(code: &str) -> Cow<'static, str> {
     Cow::Borrowed(OTHER)
 }
 
-/// The provider that `PROVIDER_<NAME>_<nnn>` names, [`OTHER`] where we do not know it; `None` for any other code.
-pub(super) fn langmart_provider(code: &str) -> Option<&'static str> {
+/// Returns the provider in `PROVIDER_<NAME>_<nnn>`, or [`OTHER`] if it is unknown. Returns `None`
+/// for any other code.
+pub(crate) fn langmart_provider(code: &str) -> Option<&'static str> {
     let (name, _) = provider_and_status(code)?;
     let spelled = |c: char| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_';
-    // Words of one letter and doubled separators are no provider's, but other spellings of one code.
+    // Words of one letter and doubled separators would be other spellings of one code.
     let words = name.split('_').all(|word| word.len() > 1);
     if !words || !name.chars().all(spelled) {
         return None;
@@ -182,8 +115,8 @@ pub(super) fn langmart_provider(code: &str) -> Option<&'static str> {
     Some(provider(name).unwrap_or(OTHER))
 }
 
-/// The status that `PROVIDER_<NAME>_<nnn>` says the provider answered with; `None` for any other code.
-pub(super) fn langmart_status(code: &str) -> Option<u16> {
+/// Returns the provider's status in `PROVIDER_<NAME>_<nnn>`. Returns `None` for any other code.
+pub(crate) fn langmart_status(code: &str) -> Option<u16> {
     let (_, status) = provider_and_status(code)?;
     status.parse().ok()
 }
@@ -192,8 +125,9 @@ fn provider_and_status(code: &str) -> Option<(&str, &str)> {
     code.strip_prefix("PROVIDER_")?.rsplit_once('_').filter(|(_, status)| three_digits(status))
 }
 
-/// The area of `GATEWAY_<AREA>_<nnn>`, `GATEWAY<digit>_<AREA>_<nnn>` or `API_<AREA>_<nnn>`, if we know it.
-pub(super) fn langmart_area(code: &str) -> Option<&'static str> {
+/// Returns the area in `GATEWAY_<AREA>_<nnn>`, `GATEWAY<digit>_<AREA>_<nnn>` or `API_<AREA>_<nnn>`.
+/// Returns `None` if it is unknown.
+pub(crate) fn langmart_area(code: &str) -> Option<&'static str> {
     let (plane, rest) = code.split_once('_')?;
     let (area, number) = rest.rsplit_once('_')?;
     let gateway = plane.strip_prefix("GATEWAY").is_some_and(|digit| {
@@ -205,10 +139,11 @@ pub(super) fn langmart_area(code: &str) -> Option<&'static str> {
     AREAS.iter().find(|known| **known == area).copied()
 }
 
-/// Our name for a provider as a gateway spells it; `None` where we do not know it.
-pub(super) fn provider(spelled: &str) -> Option<&'static str> {
-    const LONGEST: usize = 32;
-    if spelled.len() > LONGEST {
+/// Returns the exported name of a provider, by a gateway's spelling. Returns `None` if it is
+/// unknown.
+pub(crate) fn provider(spelled: &str) -> Option<&'static str> {
+    const MAX_NAME_BYTES: usize = 32;
+    if spelled.len() > MAX_NAME_BYTES {
         return None;
     }
     let plain: String =
@@ -216,28 +151,23 @@ pub(super) fn provider(spelled: &str) -> Option<&'static str> {
     PROVIDERS.iter().find(|(known, _)| *known == plain).map(|(_, name)| *name)
 }
 
-/// An id that names the request to the provider's support: 1 to 128 plain characters, else nothing.
-pub(super) fn request_id(id: &str) -> Option<String> {
+/// Returns a request ID of 1 to 128 plain characters. Returns `None` for any other text.
+pub(crate) fn request_id(id: &str) -> Option<String> {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._:-".contains(&byte);
     ((1..=128).contains(&id.len()) && id.bytes().all(plain)).then(|| id.to_owned())
 }
 
-/// A reported count of tokens, whatever its size: [`is_plausible`] is what keeps a hostile one out of sums. A number
-/// that is no count is the largest, so that it is refused as well.
-pub(super) fn tokens(value: &Value) -> Option<u64> {
+/// Returns a reported number of tokens of any size; [`is_plausible_for`] keeps hostile ones out of
+/// sums. A number that is not a count becomes the maximum, so that it is refused as well.
+pub(crate) fn tokens(value: &Value) -> Option<u64> {
     let number = value.as_f64()?;
     let whole = number >= 0.0 && number.fract() == 0.0 && number < 1e15;
     Some(value.as_u64().unwrap_or(if whole { number as u64 } else { u64::MAX }))
 }
 
-/// Whether a request with this prompt and budget can have taken so many tokens. Services count roles, marks and reasoning
-/// in ways of their own, for which there is room.
-pub(super) fn is_plausible(chat: &Chat, input: Option<u64>, output: Option<u64>) -> bool {
-    is_plausible_for(chat.estimated_input_tokens(), chat.max_tokens, input, output)
-}
-
-/// The same by the prompt's estimated tokens.
-pub(super) fn is_plausible_for(
+/// Returns whether a request with this prompt and limit can have consumed so many tokens. There is
+/// room for roles, marks and reasoning, which services count differently.
+pub(crate) fn is_plausible_for(
     prompt_tokens: u64,
     max_tokens: u32,
     input: Option<u64>,
@@ -249,16 +179,16 @@ pub(super) fn is_plausible_for(
     input.is_none_or(|tokens| tokens <= most_input) && output.is_none_or(|tokens| tokens <= most_output)
 }
 
-/// A processing time in seconds that a request can have taken.
-pub(super) fn processing(seconds: f64) -> Option<Duration> {
+/// Returns a processing time if it is plausible.
+pub(crate) fn processing(seconds: f64) -> Option<Duration> {
     const MAX_SECONDS: f64 = 86_400.0;
     (0.0..=MAX_SECONDS).contains(&seconds).then(|| Duration::from_secs_f64(seconds))
 }
 
-/// An amount of money that an account can have, in whatever currency; negative where it owes.
-pub(super) fn money(value: &Value) -> Option<f64> {
-    const MOST: f64 = 1e9;
-    value.as_f64().filter(|amount| amount.abs() <= MOST)
+/// Returns an amount of money if it is plausible, in any currency. A debt is negative.
+pub(crate) fn money(value: &Value) -> Option<f64> {
+    const MAX_AMOUNT: f64 = 1e9;
+    value.as_f64().filter(|amount| amount.abs() <= MAX_AMOUNT)
 }
 
 fn three_digits(text: &str) -> bool {
@@ -275,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn codes_pass_by_name_or_by_pattern_or_not_at_all() {
+    fn codes_pass_by_name_or_pattern_only() {
         for known in ["invalid_api_key", "overloaded_error", "RESOURCE_EXHAUSTED", "tokens"] {
             check_code(known, known);
         }
@@ -307,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn providers_are_known_however_they_are_spelled() {
+    fn providers_are_known_in_any_spelling() {
         assert_eq!(provider("OpenAI"), Some("openai"));
         assert_eq!(provider("Google AI Studio"), Some("google"));
         assert_eq!(provider("Amazon Bedrock"), Some("bedrock"));
@@ -319,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn money_is_a_number_that_an_account_can_have() {
+    fn implausible_money_is_refused() {
         let money = |text: &str| money(&serde_json::from_str(text).unwrap());
         assert_eq!(money("12.5"), Some(12.5));
         assert_eq!(money("-0.05"), Some(-0.05));

@@ -1,39 +1,41 @@
-//! What the codes and messages of APIs mean, whatever the status: money, capacity, keys, rights, models, lost routes.
+//! Meaning of the codes and messages of APIs, regardless of the status: money, capacity, keys,
+//! permissions, models, lost routes.
 //!
-//! Services spell the same failure in many ways, so that a list of whole codes is always behind. A code is therefore split
-//! into its words (`AccountOverdueError`: account, overdue, error), and a message into its sentences; a table names the
-//! words that together carry a meaning. Each table has exclusions, for sentences that use the same words otherwise.
-//! English and Chinese are the languages in which the APIs answer.
+//! Services spell the same failure in many ways, so a list of whole codes would always be
+//! incomplete. A code is therefore split into its words (`AccountOverdueError`: account, overdue,
+//! error), and a message into its sentences. A table lists the words that have a meaning together,
+//! with exclusions for sentences that use the same words differently. The APIs answer in English
+//! and Chinese.
 
 mod tables;
 
-pub(super) use self::tables::LOST_ROUTE_HEADERS;
+pub(crate) use self::tables::LOST_ROUTE_HEADERS;
 use self::tables::{
     BAD_CREDENTIALS, BAD_KEY, CAPACITY, CREDENTIALS, LOST_ROUTE, MONEY, NO_MODEL, NO_PATH, NOT_ALLOWED,
     NOT_CREDENTIALS, RATE, RETIRED, SHUT_OUT, TOO_LARGE, Table,
 };
 use super::body::ErrorBody;
 
-/// Longest code that is split; longer ones are sentences.
+/// Maximum size of a code in bytes; longer ones are sentences.
 const MAX_CODE_BYTES: usize = 96;
 
-/// Codes of one error that are considered; the rest repeats them.
+/// Maximum number of codes of one error; more are repetitions.
 const MAX_CODES: usize = 64;
 
-/// What an error says, prepared for the tables.
+/// Codes and sentences of an error, prepared for the tables.
 #[derive(Debug, Default)]
-pub(super) struct Words {
-    /// Each code, type or status as its words, in lower case.
+pub(crate) struct Words {
+    /// Words of each code, type or status, in lower case.
     codes: Vec<Vec<String>>,
     /// Sentences of the messages, in lower case.
     sentences: Vec<String>,
-    /// Whether Google wrote it, whose words for money are also those of a minute's limit.
+    /// Whether it is Google's, whose terms for exhausted credit also mean limits per minute.
     is_google: bool,
 }
 
 impl Words {
-    /// Prepares an error's codes and messages.
-    pub(super) fn of(error: &ErrorBody<'_>) -> Self {
+    /// Prepares the codes and messages of an error.
+    pub(crate) fn of(error: &ErrorBody<'_>) -> Self {
         let messages = error.messages();
         let identifiers = messages.iter().flat_map(|message| identifiers(message));
         let codes = error.codes().into_iter().chain(identifiers);
@@ -46,52 +48,52 @@ impl Words {
         Self { codes, sentences: lower.iter().flat_map(|message| sentences(message)).collect(), is_google }
     }
 
-    /// Prepares codes that are not an error's.
-    pub(super) fn of_codes<'a>(codes: impl IntoIterator<Item = &'a str>) -> Self {
+    /// Prepares codes that are not from an error.
+    pub(crate) fn of_codes<'a>(codes: impl IntoIterator<Item = &'a str>) -> Self {
         Self { codes: codes.into_iter().take(MAX_CODES).map(split).collect(), ..Self::default() }
     }
 
-    /// Adds what another error says, such as the one that a gateway hands on.
-    pub(super) fn join(&mut self, other: Self) {
+    /// Adds another error, such as the one that a gateway forwards.
+    pub(crate) fn join(&mut self, other: Self) {
         self.codes.extend(other.codes);
         self.sentences.extend(other.sentences);
         self.is_google |= other.is_google;
     }
 
-    /// Notes that Google wrote the error.
-    pub(super) fn by_google(&mut self) {
+    /// Marks the error as Google's.
+    pub(crate) fn by_google(&mut self) {
         self.is_google = true;
     }
 
-    /// Returns whether a sentence has one of these parts.
-    pub(super) fn say(&self, parts: &[&str]) -> bool {
+    /// Returns whether a sentence contains one of these parts.
+    pub(crate) fn say(&self, parts: &[&str]) -> bool {
         self.sentences.iter().any(|sentence| has_any(sentence, parts))
     }
 
-    /// Returns whether a code has all of these words.
-    pub(super) fn has_code(&self, words: &[&str]) -> bool {
+    /// Returns whether a code has all these words, in this order.
+    pub(crate) fn has_code(&self, words: &[&str]) -> bool {
         self.codes.iter().any(|code| has_all(code, words))
     }
 
-    pub(super) fn is_money(&self) -> bool {
-        // OpenAI's words for an empty wallet are Google's for any limit.
+    pub(crate) fn is_money(&self) -> bool {
+        // OpenAI's phrase for exhausted credit is Google's for any limit.
         self.mean(&MONEY) || !self.is_google && self.say(&["exceeded your current quota"])
     }
 
-    pub(super) fn is_capacity(&self) -> bool {
+    pub(crate) fn is_capacity(&self) -> bool {
         self.mean(&CAPACITY)
     }
 
     /// Returns whether a code alone means capacity.
-    pub(super) fn has_capacity_code(&self) -> bool {
+    pub(crate) fn has_capacity_code(&self) -> bool {
         self.codes_mean(&CAPACITY)
     }
 
-    pub(super) fn is_rate(&self) -> bool {
+    pub(crate) fn is_rate(&self) -> bool {
         self.mean(&RATE)
     }
 
-    pub(super) fn is_bad_key(&self) -> bool {
+    pub(crate) fn is_bad_key(&self) -> bool {
         let credential = |sentence: &String| {
             has_any(sentence, CREDENTIALS)
                 && has_any(sentence, BAD_CREDENTIALS)
@@ -100,35 +102,35 @@ impl Words {
         self.mean(&BAD_KEY) || self.sentences.iter().any(credential)
     }
 
-    pub(super) fn is_not_allowed(&self) -> bool {
+    pub(crate) fn is_not_allowed(&self) -> bool {
         self.mean(&NOT_ALLOWED)
     }
 
-    pub(super) fn is_shut_out(&self) -> bool {
+    pub(crate) fn is_shut_out(&self) -> bool {
         self.mean(&SHUT_OUT)
     }
 
-    pub(super) fn is_no_model(&self) -> bool {
+    pub(crate) fn is_no_model(&self) -> bool {
         self.mean(&NO_MODEL)
     }
 
-    pub(super) fn has_no_model_code(&self) -> bool {
+    pub(crate) fn has_no_model_code(&self) -> bool {
         self.codes_mean(&NO_MODEL)
     }
 
-    pub(super) fn is_retired(&self) -> bool {
+    pub(crate) fn is_retired(&self) -> bool {
         self.mean(&RETIRED)
     }
 
-    pub(super) fn is_too_large(&self) -> bool {
+    pub(crate) fn is_too_large(&self) -> bool {
         self.mean(&TOO_LARGE)
     }
 
-    pub(super) fn is_no_path(&self) -> bool {
+    pub(crate) fn is_no_path(&self) -> bool {
         self.mean(&NO_PATH)
     }
 
-    pub(super) fn is_lost_route(&self) -> bool {
+    pub(crate) fn is_lost_route(&self) -> bool {
         self.say(LOST_ROUTE)
     }
 
@@ -152,8 +154,9 @@ impl Words {
     }
 }
 
-/// Returns whether a text that is no JSON, such as a router's page, says that the application behind it is gone.
-pub(super) fn is_lost_route(text: &str) -> bool {
+/// Returns whether text that is not JSON, such as a router's page, reports that the application
+/// behind it is gone.
+pub(crate) fn is_lost_route(text: &str) -> bool {
     has_any(&text.to_lowercase(), LOST_ROUTE)
 }
 
@@ -161,13 +164,14 @@ fn has_any(sentence: &str, parts: &[&str]) -> bool {
     parts.iter().any(|part| sentence.contains(part))
 }
 
-/// Whether the words are in the code in this order.
+/// Returns whether a code has these words in this order.
 fn has_all(code: &[String], words: &[&str]) -> bool {
     let mut rest = code.iter();
     words.iter().all(|word| rest.any(|found| found == word))
 }
 
-/// Words of a message that are written as codes: `litellm.BudgetExceededError`, `"type":"overloaded_error"`.
+/// Returns the words of a message that have the form of codes: `litellm.BudgetExceededError`,
+/// `"type":"overloaded_error"`.
 fn identifiers(message: &str) -> impl Iterator<Item = &str> {
     let words = message.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'));
     words.filter(|word| {
@@ -178,7 +182,8 @@ fn identifiers(message: &str) -> impl Iterator<Item = &str> {
     })
 }
 
-/// The words of a code in lower case: `NOT_ENOUGH_BALANCE`, `AccountOverdueError`, `insufficient-quota`.
+/// Splits a code such as `NOT_ENOUGH_BALANCE`, `AccountOverdueError` or `insufficient-quota` into
+/// words in lower case.
 fn split(code: &str) -> Vec<String> {
     let mut words = vec![String::new()];
     let bytes = code.as_bytes();
@@ -202,8 +207,9 @@ fn split(code: &str) -> Vec<String> {
     words
 }
 
-/// Sentences end at a full stop before white space, at the marks of other scripts, and at the end of a line. The limit of
-/// 0 in Google's message may stand at the line's end, which is therefore kept.
+/// Splits a message into sentences. They end at a full stop before white space, at the marks of
+/// other scripts, and at the end of a line. The line feed is kept, because a phrase about Google's
+/// limit of 0 includes it.
 fn sentences(message: &str) -> Vec<String> {
     let mut sentences = vec![String::new()];
     let mut characters = message.chars().peekable();

@@ -1,4 +1,4 @@
-//! Rate limits: the headers that name no resource, and which limit a refused request has met.
+//! Rate limits: headers that name no resource, and the limit that a refused request exceeded.
 
 use std::time::Duration;
 
@@ -6,16 +6,18 @@ use reqwest::header::HeaderMap;
 use serde_json::Value;
 
 use super::{
+    Dialect,
     body::ErrorBody,
     hints::{self, Clocks},
     words::Words,
 };
-use crate::outcome::{Api, LimitedBy, RateLimit, Resource};
+use crate::outcome::{LimitedBy, RateLimit, Resource};
 
-/// From this window on a limit is one of the day.
+/// Window from which on a limit counts as a daily one.
 const DAY: Duration = Duration::from_secs(86_400);
 
-/// What a message says of each limit, the most specific first: a message about the input tokens of a minute says tokens.
+/// Phrases of messages about each limit, the most specific limit first: a message about input
+/// tokens contains "tokens" as well.
 const PHRASES: [(LimitedBy, &[&str]); 6] = [
     (
         LimitedBy::Day,
@@ -73,7 +75,7 @@ const PHRASES: [(LimitedBy, &[&str]); 6] = [
     ),
 ];
 
-/// The same by the words of codes, types and Google's quota ids.
+/// Words of codes, types and Google's quota IDs about each limit.
 const CODES: [(LimitedBy, &[&[&str]]); 6] = [
     (LimitedBy::Day, &[&["per", "day"], &["daily"], &["day"]]),
     (LimitedBy::Concurrency, &[&["concurrency"], &["concurrent"], &["parallel"], &["flight"]]),
@@ -83,22 +85,23 @@ const CODES: [(LimitedBy, &[&[&str]]); 6] = [
     (LimitedBy::Requests, &[&["requests", "per"], &["request", "quota"], &["request", "limit"]]),
 ];
 
-/// The limit that a refused request has met: by its codes, its words, else by the limit of which nothing is left.
-pub(super) fn limited_by(
-    api: Api,
+/// Returns the limit that a refused request exceeded: by codes and messages, else by the limit that
+/// is exhausted.
+pub(crate) fn limited_by(
+    dialect: &dyn Dialect,
     error: &ErrorBody<'_>,
     words: &Words,
     headers: &HeaderMap,
     limits: &[RateLimit],
 ) -> LimitedBy {
     let mut words_and_quotas = Words::of_codes(error.quotas());
-    // OpenRouter's name for the limit of what is being answered.
+    // OpenRouter names the limit here.
     let source = error.member("metadata").and_then(|metadata| metadata.get("limit_source"));
     words_and_quotas.join(Words::of_codes(source.and_then(Value::as_str)));
     let by_code = |(_, codes): &&(LimitedBy, &[&[&str]])| {
         codes.iter().any(|code| words_and_quotas.has_code(code) || words.has_code(code))
     };
-    // The type of OpenAI's and Groq's errors is the resource itself.
+    // The type of OpenAI's and Groq's errors is the resource.
     let types = || {
         let kind = error.text("type").or(error.text("code"));
         (kind == Some("requests")).then_some(LimitedBy::Requests)
@@ -107,25 +110,24 @@ pub(super) fn limited_by(
     let said = PHRASES.iter().find(by_phrase).map(|(limit, _)| *limit);
     let coded = CODES.iter().find(by_code).map(|(limit, _)| *limit).or_else(types);
     let named = match (said, coded) {
-        // Both name a limit: the one that says more, which stands earlier.
+        // Both name a limit: the more specific one, which is listed first.
         (Some(said), Some(coded)) => Some(if rank(said) <= rank(coded) { said } else { coded }),
         (said, coded) => said.or(coded),
     };
-    named.or_else(|| exhausted(api, headers, limits)).unwrap_or(LimitedBy::Unknown)
+    named.or_else(|| exhausted(dialect, headers, limits)).unwrap_or(LimitedBy::Unknown)
 }
 
 fn rank(limit: LimitedBy) -> usize {
     PHRASES.iter().position(|(named, _)| *named == limit).unwrap_or(PHRASES.len())
 }
 
-/// The limit of which nothing is left; a limit of 0 is a placeholder.
-fn exhausted(api: Api, headers: &HeaderMap, limits: &[RateLimit]) -> Option<LimitedBy> {
+/// Returns the limit that is exhausted. A limit of 0 is a placeholder.
+fn exhausted(dialect: &dyn Dialect, headers: &HeaderMap, limits: &[RateLimit]) -> Option<LimitedBy> {
     let order = [Resource::InputTokens, Resource::OutputTokens, Resource::Requests, Resource::Tokens];
     let is_spent = |limit: &&RateLimit| limit.remaining == Some(0) && limit.limit != Some(0);
     let spent = |resource| limits.iter().filter(is_spent).any(|limit| limit.resource == resource);
     let resource = order.into_iter().find(|resource| spent(*resource))?;
-    // Groq's requests are those of a day.
-    let of_a_day = api == Api::Groq && resource == Resource::Requests
+    let of_a_day = dialect.limits_requests_by_day() && resource == Resource::Requests
         || window(headers).is_some_and(|window| window >= DAY)
         || headers.iter().any(|(name, value)| {
             let name = name.as_str();
@@ -134,13 +136,14 @@ fn exhausted(api: Api, headers: &HeaderMap, limits: &[RateLimit]) -> Option<Limi
     Some(if of_a_day { LimitedBy::Day } else { resource.into() })
 }
 
-/// Limits of headers that name no resource: plain `X-RateLimit-*` (LangMart, Together, with its `x-tokenlimit-*`), the
-/// `RateLimit-*` triple of older drafts, and the `RateLimit` and `RateLimit-Policy` fields of the IETF.
-pub(super) fn without_family(headers: &HeaderMap, clocks: &Clocks) -> Vec<RateLimit> {
+/// Returns the limits of headers that name no resource: `X-RateLimit-*` (LangMart, Together) and
+/// `x-tokenlimit-*` (Together), the `RateLimit-*` headers of older IETF drafts, and the `RateLimit`
+/// and `RateLimit-Policy` fields of newer ones.
+pub(crate) fn without_family(headers: &HeaderMap, clocks: &Clocks) -> Vec<RateLimit> {
     let plain = |prefix: &str, resource| {
         let read = |name: &str| hints::text(headers, &format!("{prefix}{name}"));
         let (limit, remaining) = (read("limit"), read("remaining"));
-        // A bare number of seconds has no agreed meaning, but in the drafts of the IETF.
+        // Only in the drafts of the IETF does a bare number mean seconds.
         let reset = read("reset").and_then(|reset| {
             let moment = hints::rfc3339(reset).or_else(|| hints::epoch(reset));
             let delta = || {
@@ -163,8 +166,9 @@ pub(super) fn without_family(headers: &HeaderMap, clocks: &Clocks) -> Vec<RateLi
     requests.into_iter().chain(plain("x-tokenlimit-", Resource::Tokens)).collect()
 }
 
-/// `RateLimit: "api";r=0;t=231` and `RateLimit-Policy: "api";q=500;w=300`, or `limit=100, remaining=0, reset=5` of a draft
-/// before. Of several policies the one of the same name counts, else the first.
+/// Reads `RateLimit: "api";r=0;t=231` and `RateLimit-Policy: "api";q=500;w=300`, or the older
+/// `limit=100, remaining=0, reset=5`. Of several policies, the one of the same name counts, else
+/// the first.
 fn ietf(headers: &HeaderMap, clocks: &Clocks) -> Option<RateLimit> {
     let field = parameters(headers, "ratelimit")?;
     let policy = policy(headers);
@@ -181,14 +185,14 @@ fn ietf(headers: &HeaderMap, clocks: &Clocks) -> Option<RateLimit> {
     RateLimit::from_figures(resource, limit, number(&field, &["r", "remaining"]), reset)
 }
 
-/// The window of the policy in force.
+/// Returns the window of the current policy.
 fn window(headers: &HeaderMap) -> Option<Duration> {
     let policy = policy(headers)?;
     let (_, seconds) = policy.iter().find(|(name, _)| name == "w")?;
     hints::count(seconds).map(Duration::from_secs)
 }
 
-/// The parameters of the policy that the `RateLimit` field names, else of the first.
+/// Returns the parameters of the policy that the `RateLimit` field names, else of the first.
 fn policy(headers: &HeaderMap) -> Option<Vec<(String, String)>> {
     let text = text(headers, "ratelimit-policy")?;
     let name = text_name(headers);
@@ -196,7 +200,7 @@ fn policy(headers: &HeaderMap) -> Option<Vec<(String, String)>> {
     Some(split(named.unwrap_or(text.split(',').next()?)))
 }
 
-/// The quoted name of the `RateLimit` field.
+/// Returns the quoted name of the `RateLimit` field.
 fn text_name(headers: &HeaderMap) -> Option<String> {
     let text = text(headers, "ratelimit")?;
     Some(text.split(';').next()?.trim().to_owned()).filter(|name| name.starts_with('"') && name.len() > 2)
@@ -211,7 +215,7 @@ fn split(text: &str) -> Vec<(String, String)> {
     parts.map(|(name, value)| (name.trim().to_ascii_lowercase(), value.trim().to_owned())).collect()
 }
 
-/// A structured field of bounded length.
+/// Returns a structured field of bounded length.
 fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     const MAX_BYTES: usize = 512;
     headers.get(name)?.to_str().ok().filter(|value| value.len() <= MAX_BYTES)
@@ -232,7 +236,7 @@ mod tests {
             .collect()
     }
 
-    /// Resource, limit, remainder, seconds until the reset.
+    /// Resource, limit, remainder and seconds until the reset.
     type Row = (Resource, Option<u64>, Option<u64>, Option<u64>);
 
     #[track_caller]
@@ -251,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn headers_without_a_resource() {
+    fn headers_without_resource_are_read() {
         use Resource::{Requests, Tokens};
 
         let (limit, remaining, reset) = ("x-ratelimit-limit", "x-ratelimit-remaining", "x-ratelimit-reset");
@@ -280,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn headers_that_are_no_limit() {
+    fn other_headers_are_ignored() {
         for pairs in [
             &[][..],
             &[("x-ratelimit-limit", "many")],

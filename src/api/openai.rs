@@ -1,24 +1,70 @@
-//! OpenAI's dialect, as OpenAI, Groq, Azure, Mistral, `DeepSeek` and self-hosted imitators speak it.
+//! `OpenAI`'s dialect, which Groq, Azure, Mistral, `DeepSeek` and self-hosted servers use as well.
 
 use std::borrow::Cow;
 
 use reqwest::header::HeaderMap;
 use serde_json::{Value, json};
 
-use super::{Acceptance, Completion, Content, Dialect, Emptiness, Piece, Usage, count};
-use crate::{
-    config::{Chat, MaxTokensParameter, Provider, Stream},
-    outcome::{Api, RateLimit, Resource},
-    probe::{
-        body::{ErrorBody, is_failing_finish},
-        gate,
-        hints::{self, Clocks},
-        limits,
-    },
+use super::{
+    Acceptance, ChatRequest, Completion, Content, Dialect, Emptiness, MaxTokensParameter, Piece, Profile,
+    Usage,
+    body::{ErrorBody, is_failing_finish},
+    count, gate,
+    hints::{self, Clocks},
+    limits,
+};
+use crate::outcome::{Api, RateLimit, Resource};
+
+/// Facts about the API.
+pub(super) const PROFILE: Profile = Profile {
+    display_name: "OpenAI",
+    base_url: "https://api.openai.com/v1",
+    is_imitated: true,
+    may_be_keyless: true,
+    // The plain prefix `sk-` is used by many services.
+    key_prefixes: &["sk-proj-"],
+    keys_page: Some("https://platform.openai.com/api-keys"),
+    limits_page: Some("https://platform.openai.com/account/limits"),
+    status_page: Some("https://status.openai.com"),
+    status_data: Some("https://status.openai.com/api/v2/summary.json"),
+    deprecates_max_tokens: true,
+    reasoning_models: &["o1", "o3", "o4", "gpt-5", "gpt-oss"],
+    error_codes: &[
+        "account_deactivated",
+        "billing_hard_limit_reached",
+        "billing_not_active",
+        "content_filter",
+        "context_length_exceeded",
+        "credit_balance_exhausted",
+        "insufficient_quota",
+        "internal_server_error",
+        "invalid_api_key",
+        "invalid_request_error",
+        "model_decommissioned",
+        "model_not_found",
+        "organization_restricted",
+        "organization_spend_limit_exceeded",
+        "organization_usage_limit_exceeded",
+        "project_spend_limit_exceeded",
+        "rate_limit_error",
+        "rate_limit_exceeded",
+        "requests",
+        "server_error",
+        "server_is_overloaded",
+        "service_unavailable_error",
+        "slow_down",
+        "tokens",
+        "unsupported_country_region_territory",
+        "unsupported_parameter",
+        "unsupported_value",
+        "DeploymentNotFound",
+    ],
+    ..Profile::OPENAI
 };
 
-/// `LiteLLM`'s, which stands beside the upstream's; `OpenAI`'s own, Azure's, Mistral's, Kong's and `DeepSeek`'s.
-pub(super) const REQUEST_ID_HEADERS: &[&str] = &[
+/// Headers with the request ID, of `LiteLLM`, `OpenAI`, Azure, Mistral, Kong and `DeepSeek`.
+/// `LiteLLM` sends its own beside the upstream's.
+pub(crate) const REQUEST_ID_HEADERS: &[&str] = &[
     "x-litellm-call-id",
     "x-request-id",
     "request-id",
@@ -28,59 +74,54 @@ pub(super) const REQUEST_ID_HEADERS: &[&str] = &[
     "x-ds-trace-id",
 ];
 
-/// See the module.
+/// Dialect of the API.
 pub(super) struct Openai;
 
 impl Dialect for Openai {}
 
-pub(super) fn chat_body(provider: &Provider, model: &str, chat: &Chat) -> Value {
-    let parameter = match chat.max_tokens_parameter.unwrap_or_else(|| max_tokens_parameter(provider, model)) {
+pub(super) fn chat_body(request: &ChatRequest<'_>) -> Value {
+    let parameter = match request.max_tokens_parameter.unwrap_or_else(|| max_tokens_parameter(request)) {
         MaxTokensParameter::MaxTokens => "max_tokens",
         MaxTokensParameter::MaxCompletionTokens => "max_completion_tokens",
     };
-    // No temperature: reasoning models refuse any but their own.
-    json!({
-        "model": model,
-        "messages": [{ "role": "user", "content": chat.prompt }],
-        parameter: chat.max_tokens,
-        "stream": false,
-    })
-}
-
-pub(super) fn stream_body(provider: &Provider, model: &str, stream: &Stream) -> Value {
-    let mut body = chat_body(provider, model, &stream.chat);
-    body["stream"] = json!(true);
-    if stream.include_usage {
+    // No temperature: reasoning models reject all values but their default.
+    let mut body = json!({
+        "model": request.model,
+        "messages": [{ "role": "user", "content": request.prompt }],
+        parameter: request.max_tokens,
+        "stream": request.stream,
+    });
+    if request.stream && request.include_usage {
         body["stream_options"] = json!({ "include_usage": true });
     }
     body
 }
 
-/// `max_tokens` is deprecated at OpenAI and Groq, and OpenAI's reasoning models refuse it; imitators and gateways may
-/// know nothing else.
-fn max_tokens_parameter(provider: &Provider, model: &str) -> MaxTokensParameter {
-    let own_host = matches!(provider.host(), "api.openai.com" | "api.groq.com");
-    // LangMart takes `gpt-5`, `openai/gpt-5` and `HANDLE/openai/gpt-5`.
-    let mut parts = model.rsplit('/');
-    let family = parts.next().unwrap_or(model);
-    let openais = provider.api == Api::Openai || parts.next().is_none_or(|owner| owner == "openai");
+/// Returns the parameter by host and model. Some APIs deprecate `max_tokens`, and `OpenAI`'s
+/// reasoning models reject it; imitators and gateways may know no other.
+fn max_tokens_parameter(request: &ChatRequest<'_>) -> MaxTokensParameter {
+    let at_host = |api: &&Api| api.profile().deprecates_max_tokens && api.profile().is_at(request.host);
+    // LangMart accepts `gpt-5`, `openai/gpt-5` and `HANDLE/openai/gpt-5`.
+    let mut parts = request.model.rsplit('/');
+    let family = parts.next().unwrap_or(request.model);
+    let openais = request.api == Api::Openai || parts.next().is_none_or(|owner| owner == "openai");
     let reasons = ["o1", "o3", "o4", "gpt-5"].iter().any(|prefix| family.starts_with(prefix));
-    if own_host || openais && reasons {
+    if Api::ALL.iter().any(|api| at_host(&api)) || openais && reasons {
         MaxTokensParameter::MaxCompletionTokens
     } else {
         MaxTokensParameter::MaxTokens
     }
 }
 
-pub(super) fn accepted(answer: &Value) -> Acceptance {
-    // Together's list is a bare array; an empty one is null where Go writes it.
+pub(crate) fn accepted(answer: &Value) -> Acceptance {
+    // Together's list is a bare array; servers in Go write an empty one as null.
     let is_list = |list: &Value| list.is_array() || list.is_null();
     let listed =
         answer.is_array() || ["data", "models"].iter().any(|name| answer.get(*name).is_some_and(is_list));
     if listed { Acceptance::Accepted } else { Acceptance::Unclear }
 }
 
-pub(super) fn completion(answer: &Value) -> Completion {
+pub(crate) fn completion(answer: &Value) -> Completion {
     let Some(choice) = answer.pointer("/choices/0").filter(|choice| choice.is_object()) else {
         return Completion::missing();
     };
@@ -105,7 +146,8 @@ pub(super) fn completion(answer: &Value) -> Completion {
     Completion { content, usage: usage(answer.get("usage")), bytes, text }
 }
 
-/// Why an answer that ended so has no content, if it has none. Gateways hand on the words of other APIs.
+/// Returns the cause of an answer without content, by its finish reason. Gateways forward the
+/// reasons of other APIs.
 fn why_empty(finish_reason: &str) -> Emptiness {
     match finish_reason.to_ascii_lowercase().as_str() {
         "length" | "max_tokens" => Emptiness::Budget("max_tokens"),
@@ -117,11 +159,11 @@ fn why_empty(finish_reason: &str) -> Emptiness {
     }
 }
 
-/// The counts, and Groq's times beside them.
+/// Returns the token counts, and Groq's processing time.
 fn usage(usage: Option<&Value>) -> Usage {
     let tokens = |pointer| usage?.pointer(pointer).and_then(gate::tokens);
     let seconds = |name| usage?.get(name).and_then(Value::as_f64).and_then(gate::processing);
-    // OpenAI's name and those of its imitators; who sends several repeats itself.
+    // OpenAI's name and those of its imitators; if there are several, they are equal.
     let cached = [
         "/prompt_tokens_details/cached_tokens",
         "/input_tokens_details/cached_tokens",
@@ -139,21 +181,22 @@ fn usage(usage: Option<&Value>) -> Usage {
     }
 }
 
-pub(super) fn piece(event: &Value) -> Piece<'_> {
-    // Groq counts in a member of its own. Everyone's chunk with the counts may have no choice, or repeat the last one.
+pub(crate) fn piece(event: &Value) -> Piece<'_> {
+    // Groq has the counts in a member of its own. The chunk with the counts may have no choice, or
+    // repeat the last one.
     let counts = event.get("usage").filter(|usage| usage.is_object());
     let usage = usage(counts.or_else(|| event.pointer("/x_groq/usage")));
-    // And tells there, in its own words, why it stopped early.
+    // Groq reports there why it stopped early.
     let stopped_early = event.pointer("/x_groq/error").is_some_and(|error| !error.is_null());
     let Some(choice) = event.pointer("/choices/0") else {
-        // What stands in the place of choices may be an error by another name.
+        // A chunk without choices may be an error in another form.
         let failed =
             stopped_early || event.get("choices").is_none() && ErrorBody::read(event).is_error_event();
         return Piece { failed, usage, ..Piece::default() };
     };
     let delta = choice.get("delta").unwrap_or(&Value::Null);
     let (text, thinking) = delta.get("content").map_or_else(Default::default, content);
-    // Imitators write an empty reason where others write null.
+    // Some imitators write an empty reason instead of null.
     let finish = choice.get("finish_reason").and_then(Value::as_str).filter(|reason| !reason.is_empty());
     Piece {
         text,
@@ -168,14 +211,16 @@ pub(super) fn piece(event: &Value) -> Piece<'_> {
     }
 }
 
-/// The bytes of reasoning in a message or a part of one, beside those in its content.
+/// Returns the bytes of reasoning in a message or a part of one. `thinking` is the number in its
+/// content.
 fn reasoning(message: &Value, thinking: usize) -> usize {
     let length = |name: &str| message.get(name).and_then(Value::as_str).map_or(0, str::len);
-    // DeepSeek's name and Groq's; who sends both repeats itself.
+    // DeepSeek's name and Groq's; if there are both, they are equal.
     thinking.max(length("reasoning_content")).max(length("reasoning"))
 }
 
-/// Content as it is seen, and the bytes of thinking in it: a string, or Mistral's array of parts.
+/// Returns the visible content and the bytes of reasoning in it. Content is a string, or Mistral's
+/// array of parts.
 fn content(content: &Value) -> (Cow<'_, str>, usize) {
     let Value::Array(parts) = content else {
         return (content.as_str().unwrap_or_default().into(), 0);
@@ -186,7 +231,7 @@ fn content(content: &Value) -> (Cow<'_, str>, usize) {
     (texts.collect::<String>().into(), thinking)
 }
 
-/// Thinking is a string, or again an array of parts.
+/// Returns the bytes of reasoning, which is a string or an array of parts.
 fn thinking_bytes(thinking: &Value) -> usize {
     let text = |part: &Value| part.get("text").and_then(Value::as_str).map_or(0, str::len);
     match thinking {
@@ -196,17 +241,18 @@ fn thinking_bytes(thinking: &Value) -> usize {
     }
 }
 
-/// `code`, or `type` where the code is null, or Google's `status` behind the same dialect; a code that only repeats the
-/// status in digits (Azure, `OpenRouter`) is none.
-pub(super) fn error_code<'a>(error: &ErrorBody<'a>) -> Option<&'a str> {
-    let says_something = |code: &&str| !code.is_empty() && !code.bytes().all(|byte| byte.is_ascii_digit());
+/// Returns `code`, `type` if the code is null, or Google's `status`. A code that only repeats the
+/// HTTP status in digits (Azure, `OpenRouter`) is ignored.
+pub(crate) fn error_code<'a>(error: &ErrorBody<'a>) -> Option<&'a str> {
+    let is_specific = |code: &&str| !code.is_empty() && !code.bytes().all(|byte| byte.is_ascii_digit());
     let names = ["code", "type", "status", "reason", "error_type"];
-    names.into_iter().find_map(|name| error.text(name).filter(says_something))
+    names.into_iter().find_map(|name| error.text(name).filter(is_specific))
 }
 
-/// `x-ratelimit-{limit,remaining,reset}-{requests,tokens}` and the families of imitators: Mistral's, Cerebras', Fireworks'.
-/// Resets are Go durations; bare numbers (Azure, Cerebras) have no agreed unit and Mistral sends none.
-pub(super) fn rate_limits(headers: &HeaderMap, clocks: &Clocks) -> Vec<RateLimit> {
+/// Reads `x-ratelimit-{limit,remaining,reset}-{requests,tokens}` and the families of Mistral,
+/// Cerebras and Fireworks. Resets are Go durations; bare numbers (Azure, Cerebras) have no agreed
+/// unit and are ignored.
+pub(crate) fn rate_limits(headers: &HeaderMap, clocks: &Clocks) -> Vec<RateLimit> {
     const FAMILIES: [(&str, Resource); 12] = [
         ("requests", Resource::Requests),
         ("tokens", Resource::Tokens),

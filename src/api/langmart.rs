@@ -1,35 +1,50 @@
-//! LangMart's gateway: `OpenAI`'s dialect for models and completions, with errors of its own in three shapes.
+//! LangMart's gateway: `OpenAI`'s dialect for models and completions, with errors of its own in
+//! three shapes.
 
 use reqwest::header::HeaderMap;
 use serde_json::Value;
 
-use super::{Acceptance, Account, Dialect, Upstream};
-use crate::{
-    outcome::{RateLimit, Reason},
-    probe::{body::ErrorBody, gate, hints::Clocks, limits},
+use super::{
+    Acceptance, Account, ApiPaths, Dialect, Profile, Upstream, body::ErrorBody, gate, hints::Clocks, limits,
+};
+use crate::outcome::{RateLimit, Reason};
+
+/// Facts about the API.
+pub(super) const PROFILE: Profile = Profile {
+    display_name: "LangMart",
+    base_url: "https://api.langmart.ai",
+    // Its documentation has the base URL with the version that its paths already have.
+    drops_version: true,
+    keys_belong_to_api: true,
+    key_prefixes: &["sk-langmart-"],
+    key_remedy: Some(
+        "check the key under Settings > API Keys: active, complete, of this environment; create a new one",
+    ),
+    stored_key_remedy: "the provider key stored in the gateway is bad: replace it under Connections and press Test there",
+    error_log: Some("other requests' errors: Error Analytics in LangMart's dashboard"),
+    paths: ApiPaths {
+        health: Some("/health"),
+        auth: "/v1/auth/validate",
+        models: "/v1/models",
+        chat: "/v1/chat/completions",
+        stream: "/v1/chat/completions",
+        balance: Some("/api/account/balance"),
+    },
+    error_codes: &[
+        "expired_api_key",
+        "gateway_timeout",
+        "insufficient_credits",
+        "missing_api_key",
+        "service_unavailable",
+    ],
+    ..Profile::OPENAI
 };
 
-/// See the module.
+/// Dialect of the API.
 pub(super) struct Langmart;
 
 impl Dialect for Langmart {
-    fn auth_path(&self) -> &'static str {
-        "/v1/auth/validate"
-    }
-
-    fn models_path(&self) -> &'static str {
-        "/v1/models"
-    }
-
-    fn chat_path(&self, _model: &str) -> String {
-        "/v1/chat/completions".to_owned()
-    }
-
-    fn balance_path(&self) -> &'static str {
-        "/api/account/balance"
-    }
-
-    /// `{"balance":0.05,"currency":"USD","minimum_required":0.10}`.
+    /// Reads `{"balance":0.05,"currency":"USD","minimum_required":0.10}`.
     fn account(&self, answer: &Value) -> Option<Account> {
         let amount = gate::money(answer.get("balance")?)?;
         let minimum = match answer.get("minimum_required") {
@@ -52,7 +67,7 @@ impl Dialect for Langmart {
     }
 
     fn is_model(&self, listed: &str, model: &str) -> bool {
-        // LangMart's own examples name models bare as well: gpt-4o for openai/gpt-4o.
+        // LangMart's examples use short names as well: gpt-4o for openai/gpt-4o.
         listed == model || !model.contains('/') && listed.rsplit('/').next() == Some(model)
     }
 
@@ -66,10 +81,10 @@ impl Dialect for Langmart {
     }
 
     fn status(&self, status: u16, error: &ErrorBody<'_>) -> u16 {
-        // PROVIDER_OPENAI_429 is the provider's 429, also under the 502 or 503 of a gateway that cannot go on.
-        let told = error.text("code").and_then(gate::langmart_status);
-        // A 407 would be a matter of our own proxy.
-        told.filter(|told| status >= 500 && (400..=599).contains(told) && *told != 407).unwrap_or(status)
+        // PROVIDER_OPENAI_429 is the provider's 429, also in a 502 or 503 of the gateway.
+        let named = error.text("code").and_then(gate::langmart_status);
+        // A 407 can only come from the prober's own proxy.
+        named.filter(|named| status >= 500 && (400..=599).contains(named) && *named != 407).unwrap_or(status)
     }
 
     fn upstream(&self, error: &ErrorBody<'_>) -> Upstream {

@@ -1,60 +1,90 @@
 //! The Gemini developer API.
 
-use reqwest::header::{HeaderMap, HeaderName};
+use reqwest::header::HeaderMap;
 use serde_json::{Value, json};
 
-use super::{Acceptance, Completion, Content, Dialect, Emptiness, Piece, Usage};
-use crate::{
-    config::{Chat, Provider, Stream},
-    outcome::{RateLimit, Reason},
-    probe::{
-        body::{ErrorBody, is_failing_finish},
-        gate,
-        hints::Clocks,
+use super::{
+    Acceptance, ApiPaths, ChatRequest, Completion, Content, Dialect, Emptiness, Piece, Profile, Usage,
+    body::{ErrorBody, is_failing_finish},
+    gate,
+    hints::Clocks,
+};
+use crate::outcome::{RateLimit, Reason};
+
+/// Facts about the API.
+pub(super) const PROFILE: Profile = Profile {
+    display_name: "Google",
+    base_url: "https://generativelanguage.googleapis.com/v1beta",
+    // Not `?key=`, which is written to logs.
+    key_header: "x-goog-api-key",
+    key_scheme: "",
+    key_prefixes: &["AIza"],
+    keys_page: Some("https://aistudio.google.com/apikey"),
+    limits_page: Some("https://console.cloud.google.com/apis/quotas"),
+    // It covers Vertex, whose incidents the Gemini API shares.
+    status_page: Some("https://status.cloud.google.com"),
+    status_data: Some("https://status.cloud.google.com/incidents.json"),
+    paths: ApiPaths {
+        auth: "/models?pageSize=1",
+        // A page has 50 rows by default and 1,000 at most.
+        models: "/models?pageSize=1000",
+        chat: "/models/MODEL:generateContent",
+        // Without alt=sse, the response is one JSON array.
+        stream: "/models/MODEL:streamGenerateContent?alt=sse",
+        ..ApiPaths::OPENAI
     },
+    takes_openai_parameters: false,
+    reasoning_models: &[
+        "gemini-2.5-pro",
+        "gemini-2.5-flash",
+        "gemini-3",
+        "gemini-pro-latest",
+        "gemini-flash-latest",
+    ],
+    disables_reasoning: |model| bare(model) == FLASH,
+    error_codes: &[
+        "API_KEY_HTTP_REFERRER_BLOCKED",
+        "API_KEY_INVALID",
+        "API_KEY_IP_ADDRESS_BLOCKED",
+        "API_KEY_SERVICE_BLOCKED",
+        "BILLING_DISABLED",
+        "CONSUMER_SUSPENDED",
+        "DEADLINE_EXCEEDED",
+        "FAILED_PRECONDITION",
+        "INTERNAL",
+        "INVALID_ARGUMENT",
+        "NOT_FOUND",
+        "PERMISSION_DENIED",
+        "RATE_LIMIT_EXCEEDED",
+        "RESOURCE_EXHAUSTED",
+        "SERVICE_DISABLED",
+        "UNAUTHENTICATED",
+        "UNAVAILABLE",
+    ],
+    ..Profile::OPENAI
 };
 
-/// See the module.
+/// The model whose reasoning the request disables. Other models do not reason, cannot be switched,
+/// or have another parameter.
+const FLASH: &str = "gemini-2.5-flash";
+
+/// Dialect of the API.
 pub(super) struct Google;
 
 impl Dialect for Google {
-    fn key_header(&self) -> (HeaderName, &'static str) {
-        // Never `?key=`, which lands in logs.
-        (HeaderName::from_static("x-goog-api-key"), "")
+    fn path_of(&self, template: &'static str, model: &str) -> String {
+        template.replace("MODEL", &escaped(model))
     }
 
-    fn auth_path(&self) -> &'static str {
-        "/models?pageSize=1"
-    }
-
-    fn models_path(&self) -> &'static str {
-        // A page has 50 rows by default and 1,000 at the most.
-        "/models?pageSize=1000"
-    }
-
-    fn chat_path(&self, model: &str) -> String {
-        format!("/models/{}:generateContent", escaped(model))
-    }
-
-    fn chat_body(&self, _provider: &Provider, model: &str, chat: &Chat) -> Value {
-        let mut generation = json!({ "maxOutputTokens": chat.max_tokens });
-        if bare(model) == "gemini-2.5-flash" {
-            // It thinks by default, and may be told not to; the others either do not, or may not, or want other words.
+    fn chat_body(&self, request: &ChatRequest<'_>) -> Value {
+        let mut generation = json!({ "maxOutputTokens": request.max_tokens });
+        if bare(request.model) == FLASH {
             generation["thinkingConfig"] = json!({ "thinkingBudget": 0 });
         }
         json!({
-            "contents": [{ "role": "user", "parts": [{ "text": chat.prompt }] }],
+            "contents": [{ "role": "user", "parts": [{ "text": request.prompt }] }],
             "generationConfig": generation,
         })
-    }
-
-    fn stream_path(&self, model: &str) -> String {
-        // Without alt=sse it is one JSON array.
-        format!("/models/{}:streamGenerateContent?alt=sse", escaped(model))
-    }
-
-    fn stream_body(&self, provider: &Provider, model: &str, stream: &Stream) -> Value {
-        self.chat_body(provider, model, &stream.chat)
     }
 
     fn piece<'a>(&self, event: &'a Value) -> Piece<'a> {
@@ -115,7 +145,7 @@ impl Dialect for Google {
     fn reason(&self, status: u16, error: &ErrorBody<'_>) -> Option<Reason> {
         let state = error.text("status").unwrap_or_default();
         match status {
-            // A bad key is a 400.
+            // An invalid key is reported as 400.
             400 | 403 if detail_reason(error) == Some("API_KEY_INVALID") => Some(Reason::AuthFailed),
             403 if detail_reason(error) == Some("BILLING_DISABLED") => Some(Reason::Billing),
             400 if state == "FAILED_PRECONDITION" => Some(Reason::Permission),
@@ -133,24 +163,24 @@ impl Dialect for Google {
     }
 
     fn rate_limits(&self, _headers: &HeaderMap, _error: &ErrorBody<'_>, _clocks: &Clocks) -> Vec<RateLimit> {
-        Vec::new() // it tells none
+        Vec::new() // it reports none
     }
 }
 
-/// The reason in the error's `google.rpc.ErrorInfo`.
+/// Returns the reason in the error's `google.rpc.ErrorInfo`.
 fn detail_reason<'a>(error: &ErrorBody<'a>) -> Option<&'a str> {
     let details = error.member("details")?.as_array()?;
     details.iter().find_map(|detail| detail.get("reason")?.as_str())
 }
 
-/// The texts of a candidate's parts that are thoughts, or of those that are not.
+/// Returns the texts of a candidate's parts that are thoughts, or of the others.
 fn texts(candidate: &Value, thoughts: bool) -> impl Iterator<Item = &str> {
     let parts = candidate.pointer("/content/parts").and_then(Value::as_array).into_iter().flatten();
     let wanted = move |part: &&Value| (part.get("thought") == Some(&Value::Bool(true))) == thoughts;
     parts.filter(wanted).filter_map(|part| part.get("text")?.as_str())
 }
 
-/// Why an answer that ended so has no content, if it has none.
+/// Returns the cause of an answer without content, by its finish reason.
 fn why_empty(finish_reason: &str) -> Emptiness {
     match finish_reason {
         "MAX_TOKENS" => Emptiness::Budget("maxOutputTokens"),
@@ -161,7 +191,7 @@ fn why_empty(finish_reason: &str) -> Emptiness {
     }
 }
 
-/// Thoughts are counted beside the answer; where there is no answer, only they are.
+/// Returns the token counts. Thoughts are counted apart from the answer, also without an answer.
 fn usage(answer: &Value) -> Usage {
     let tokens = |name| answer.get("usageMetadata")?.get(name).and_then(gate::tokens);
     let (candidates, thoughts) = (tokens("candidatesTokenCount"), tokens("thoughtsTokenCount"));
@@ -176,12 +206,12 @@ fn usage(answer: &Value) -> Usage {
     }
 }
 
-/// A model's name without the collection that lists put before it.
+/// Returns the name of a model without the collection that lists put before it.
 fn bare(model: &str) -> &str {
     model.strip_prefix("models/").unwrap_or(model)
 }
 
-/// The same in a path, of which nothing in it is the end.
+/// Returns the name of a model, escaped for a path.
 fn escaped(model: &str) -> String {
     bare(model).replace('%', "%25").replace('?', "%3F").replace('#', "%23")
 }
@@ -191,11 +221,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nothing_in_a_models_name_ends_the_path() {
-        assert_eq!(Google.chat_path("models/a%b?c#d"), "/models/a%25b%3Fc%23d:generateContent");
-        assert_eq!(
-            Google.stream_path("models/a%b?c#d"),
-            "/models/a%25b%3Fc%23d:streamGenerateContent?alt=sse"
-        );
+    fn model_name_is_escaped_in_path() {
+        let path = |template| Google.path_of(template, "models/a%b?c#d");
+        assert_eq!(path(PROFILE.paths.chat), "/models/a%25b%3Fc%23d:generateContent");
+        assert_eq!(path(PROFILE.paths.stream), "/models/a%25b%3Fc%23d:streamGenerateContent?alt=sse");
     }
 }

@@ -1,26 +1,26 @@
-//! The words of each meaning, as the services write them.
+//! Words of each meaning, as the services write them.
 
-/// One meaning.
-pub(super) struct Table {
-    /// Words of a code that carry the meaning together.
-    pub(super) codes: &'static [&'static [&'static str]],
-    /// Words of a code that take the meaning away.
-    pub(super) not_codes: &'static [&'static str],
-    /// Parts of a sentence that carry the meaning alone.
-    pub(super) phrases: &'static [&'static str],
-    /// A word of `nouns` and a part of `states` in one sentence carry it together.
-    pub(super) nouns: &'static [&'static str],
-    pub(super) states: &'static [&'static str],
-    /// Parts of a sentence that take the meaning away.
-    pub(super) not_phrases: &'static [&'static str],
+/// Words of one meaning.
+pub(crate) struct Table {
+    /// Words of a code that have the meaning together.
+    pub(crate) codes: &'static [&'static [&'static str]],
+    /// Words of a code that exclude the meaning.
+    pub(crate) not_codes: &'static [&'static str],
+    /// Parts of a sentence that have the meaning alone.
+    pub(crate) phrases: &'static [&'static str],
+    /// A word of `nouns` and a part of `states` in one sentence have the meaning together.
+    pub(crate) nouns: &'static [&'static str],
+    pub(crate) states: &'static [&'static str],
+    /// Parts of a sentence that exclude the meaning.
+    pub(crate) not_phrases: &'static [&'static str],
 }
 
 const NONE: Table =
     Table { codes: &[], not_codes: &[], phrases: &[], nouns: &[], states: &[], not_phrases: &[] };
 
-/// An empty wallet: waiting does not help. `quota` alone is not among the words: Google, Cerebras and Azure use it for
-/// the limit of a minute.
-pub(super) const MONEY: Table = Table {
+/// Exhausted credit; waiting does not help. `quota` alone is not listed, because Google, Cerebras
+/// and Azure use it for limits per minute.
+pub(crate) const MONEY: Table = Table {
     codes: &[
         &["arrear"],
         &["arrears"],
@@ -46,7 +46,8 @@ pub(super) const MONEY: Table = Table {
         &["free", "tier", "only"],
         &["organization", "usage", "limit"],
     ],
-    // load_balancer_error, credit_card_detected, thinking_budget_exceeded, OpenRouter's openrouter_in_flight_budget.
+    // load_balancer_error, credit_card_detected, thinking_budget_exceeded, and OpenRouter's
+    // openrouter_in_flight_budget.
     not_codes: &["load", "card", "thinking", "reasoning", "rate", "flight"],
     phrases: &[
         "good standing",
@@ -55,7 +56,7 @@ pub(super) const MONEY: Table = Table {
         "free tier of the model has been exhausted",
         "billing to be enabled",
         "in arrears",
-        // Google's where a plan has nothing of a model.
+        // Google's for a model that the plan does not include.
         "limit: 0,",
         "limit: 0\n",
         "余额不足",
@@ -127,14 +128,13 @@ pub(super) const MONEY: Table = Table {
         "have access",
         "credit card",
         "load balanc",
-        // Of OpenAI's and Google's one sentence for everything that is used up.
+        // Part of OpenAI's and Google's sentence about any exhausted limit.
         "billing details",
     ],
 };
 
-/// The service's own capacity, also under a 429: the caller can do nothing about it. A sentence about `your` limits is
-/// the caller's matter.
-pub(super) const CAPACITY: Table = Table {
+/// Lack of capacity of the service, also under 429. Sentences about `your` limits are excluded.
+pub(crate) const CAPACITY: Table = Table {
     codes: &[&["overloaded"], &["overload"], &["capacity"], &["busy"]],
     not_codes: &["context", "provisioned", "rate"],
     phrases: &[
@@ -199,7 +199,7 @@ pub(super) const CAPACITY: Table = Table {
 };
 
 /// A limit that waiting resolves, reported under 400 or 403.
-pub(super) const RATE: Table = Table {
+pub(crate) const RATE: Table = Table {
     codes: &[
         &["rate", "limit"],
         &["rate", "limited"],
@@ -229,8 +229,9 @@ pub(super) const RATE: Table = Table {
     ..NONE
 };
 
-/// A key that is missing, wrong, expired or revoked, reported under 400 or 403 (Google, xAI, Bedrock).
-pub(super) const BAD_KEY: Table = Table {
+/// A key that is missing, wrong, expired or revoked, reported under 400 or 403 (Google, xAI,
+/// Bedrock).
+pub(crate) const BAD_KEY: Table = Table {
     codes: &[
         &["invalid", "api", "key"],
         &["api", "key", "invalid"],
@@ -249,9 +250,9 @@ pub(super) const BAD_KEY: Table = Table {
     ..NONE
 };
 
-/// What a sentence about a credential calls it, and how it says that it is bad. A bare `key` or `token` is a member of
-/// the request's JSON as often as a credential.
-pub(super) const CREDENTIALS: &[&str] = &[
+/// Terms for a credential in a sentence. `key` and `token` alone are not listed, because they are
+/// members of the request's JSON as well.
+pub(crate) const CREDENTIALS: &[&str] = &[
     "api key",
     "api-key",
     "api_key",
@@ -265,7 +266,7 @@ pub(super) const CREDENTIALS: &[&str] = &[
     "subscription key",
     "access key",
 ];
-pub(super) const BAD_CREDENTIALS: &[&str] = &[
+pub(crate) const BAD_CREDENTIALS: &[&str] = &[
     "invalid",
     "incorrect",
     "not valid",
@@ -281,11 +282,11 @@ pub(super) const BAD_CREDENTIALS: &[&str] = &[
     "was reported",
     "unknown",
 ];
-pub(super) const NOT_CREDENTIALS: &[&str] =
+pub(crate) const NOT_CREDENTIALS: &[&str] =
     &["argument:", "argument supplied", "parameter", "field", "not allowed", "model"];
 
-/// A good key that may not do this, reported under 401.
-pub(super) const NOT_ALLOWED: Table = Table {
+/// A valid key without permission, reported under 401.
+pub(crate) const NOT_ALLOWED: Table = Table {
     codes: &[
         &["access", "denied"],
         &["permission"],
@@ -312,12 +313,12 @@ pub(super) const NOT_ALLOWED: Table = Table {
     ..NONE
 };
 
-/// An account that is known and shut out: Groq's code, and Anthropic's words under one that serves for everything.
-pub(super) const SHUT_OUT: Table =
+/// A closed account: Groq's code, and Anthropic's message under a general code.
+pub(crate) const SHUT_OUT: Table =
     Table { codes: &[&["organization", "restricted"]], phrases: &["organization has been disabled"], ..NONE };
 
-/// A model that does not exist, or does not any more.
-pub(super) const NO_MODEL: Table = Table {
+/// A model that does not exist, or no longer exists.
+pub(crate) const NO_MODEL: Table = Table {
     codes: &[
         &["model", "not", "found"],
         &["model", "not", "available"],
@@ -369,25 +370,25 @@ pub(super) const NO_MODEL: Table = Table {
     ],
 };
 
-/// A model that did exist.
-pub(super) const RETIRED: Table = Table {
+/// A model that no longer exists.
+pub(crate) const RETIRED: Table = Table {
     codes: &[&["decommissioned"], &["model", "deprecated"], &["retired"], &["end", "of", "life"]],
     phrases: &["decommissioned", "been retired", "been shut down", "been deprecated", "no longer available"],
     ..NONE
 };
 
-/// A request that no wait makes room for (OpenAI, Groq).
-pub(super) const TOO_LARGE: Table = Table { phrases: &["request too large"], ..NONE };
+/// A request above the limit itself, so that waiting does not help (OpenAI, Groq).
+pub(crate) const TOO_LARGE: Table = Table { phrases: &["request too large"], ..NONE };
 
-/// Nothing is at the path, which may be that of the models: OpenAI, Groq, Fastify and Express.
-pub(super) const NO_PATH: Table = Table {
+/// An unknown path, which may be that of the models (OpenAI, Groq, Fastify, Express).
+pub(crate) const NO_PATH: Table = Table {
     phrases: &["invalid url", "unknown request url", "route get", "route post", "cannot get", "cannot post"],
     ..NONE
 };
 
-/// What routers, ingresses and tunnels answer when the application behind them is gone, in the order nginx' ingress,
-/// Go's mux and Traefik, APISIX, Kong, Heroku, Railway, Vercel, ngrok, Azure App Service.
-pub(super) const LOST_ROUTE: &[&str] = &[
+/// Responses of routers, ingresses and tunnels whose application is gone: nginx' ingress, Go's mux
+/// and Traefik, APISIX, Kong, Heroku, Railway, Vercel, ngrok, Azure App Service.
+pub(crate) const LOST_ROUTE: &[&str] = &[
     "default backend",
     "404 page not found",
     "404 route not found",
@@ -402,8 +403,8 @@ pub(super) const LOST_ROUTE: &[&str] = &[
     "tunnel not found",
 ];
 
-/// Headers by which the same are known: name, and value where not every value counts.
-pub(in crate::probe) const LOST_ROUTE_HEADERS: &[(&str, Option<&str>)] = &[
+/// Headers of such responses: name, and value unless any value counts.
+pub(crate) const LOST_ROUTE_HEADERS: &[(&str, Option<&str>)] = &[
     ("ngrok-error-code", None),
     ("x-vercel-error", None),
     ("x-render-routing", Some("no-server")),
