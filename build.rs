@@ -1,4 +1,4 @@
-//! Tells the program which compiler built it, for `langmart_prober_build_info`.
+//! Provides the version of the compiler for `langmart_prober_build_info`.
 
 use std::{env, process::Command};
 

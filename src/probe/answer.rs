@@ -141,7 +141,7 @@ fn without_thoughts(text: &str) -> &str {
 }
 
 /// Returns whether a text has the word "ok" or "okay". Case, punctuation and formatting do not
-/// count, nor does which alphabet the letters are from, where they look the same.
+/// count, nor does the alphabet of letters with the same shape.
 fn says_ok(text: &str) -> bool {
     let end = (0..=MAX_OK_SEARCH.min(text.len())).rev().find(|end| text.is_char_boundary(*end));
     let text = &text[..end.unwrap_or(0)];
@@ -171,8 +171,8 @@ fn is_formatting(c: char) -> bool {
     matches!(c, '*' | '_' | '~' | '`' | '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{2060}' | '\u{feff}' | '\u{fe00}'..='\u{fe0f}')
 }
 
-/// Lower case, with letters that look like those of "okay" as those: full width, Cyrillic, Greek,
-/// mathematical.
+/// Returns the lower case, and for full-width, Cyrillic, Greek and mathematical letters with the
+/// shape of those in "okay", the Latin letters.
 fn fold(c: char) -> char {
     let plain = match c {
         '\u{ff01}'..='\u{ff5e}' => char::from_u32(u32::from(c) - 0xfee0).unwrap_or(c),

@@ -1,24 +1,24 @@
-//! The verdict on an account: whether it is above its own minimum, and what of it may be told.
+//! The verdict on an account: whether its balance is above its minimum.
 
 use super::dialect::Account;
 use crate::outcome::{Balance, Reason};
 
-/// What an account comes to: the reason, the detail, and the balance where it is in US dollars.
+/// Returns reason, detail and, in US dollars, the balance of an account.
 pub(super) fn judge(account: Option<Account>) -> (Reason, &'static str, Option<Balance>) {
     let (amount, minimum, in_usd) = match account {
-        None => return (Reason::Malformed, "the answer does not tell the balance", None),
+        None => return (Reason::Malformed, "the response does not report the balance", None),
         Some(Account::Unlimited) => return (Reason::Ok, "no limit is set, so there is no balance", None),
         Some(Account::Left { amount, minimum, in_usd }) => (amount, minimum, in_usd),
     };
-    // Where no minimum is told, nothing left is too little.
+    // Without a reported minimum, a balance of 0 is too low.
     let low = minimum.map_or(amount <= 0.0, |minimum| amount < minimum);
     let (reason, detail) = match (low, in_usd) {
         (false, true) => (Reason::Ok, ""),
-        (false, false) => (Reason::Ok, "the balance is not in USD, so it is not told"),
+        (false, false) => (Reason::Ok, "the balance is not in USD, so it is not reported"),
         (true, true) => (Reason::Billing, "the balance is below what the account needs"),
         (true, false) => (
             Reason::Billing,
-            "the balance is below what the account needs, and not in USD, so it is not told",
+            "the balance is below what the account needs, and not in USD, so it is not reported",
         ),
     };
     (reason, detail, in_usd.then_some(Balance { usd: amount, minimum_usd: minimum }))
@@ -48,11 +48,11 @@ mod tests {
         check(r#"{"balance":0.1,"currency":"usd","minimum_required":0.1}"#, Reason::Ok, both(0.1));
         check(r#"{"balance":0.05,"currency":"USD","minimum_required":0.1}"#, Reason::Billing, both(0.05));
         check(r#"{"balance":-3,"minimum_required":0.1}"#, Reason::Billing, both(-3.0));
-        // An account that needs nothing; one that does not say what it needs.
+        // An account that needs nothing; one without a minimum.
         check(r#"{"balance":0,"minimum_required":0}"#, Reason::Ok, Some((0.0, Some(0.0))));
         check(r#"{"balance":0,"minimum_required":null}"#, Reason::Billing, Some((0.0, None)));
         check(r#"{"balance":7}"#, Reason::Ok, Some((7.0, None)));
-        // Another currency: judged, not told.
+        // Another currency: classified, but not reported.
         check(r#"{"balance":9,"currency":"EUR","minimum_required":1}"#, Reason::Ok, None);
         check(r#"{"balance":0.5,"currency":"EUR","minimum_required":1}"#, Reason::Billing, None);
     }

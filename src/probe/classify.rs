@@ -1,6 +1,6 @@
-//! The verdict on a whole response: reason, fault, and what of it may be told.
+//! The verdict on a whole response: reason, fault and sanitized details.
 //!
-//! The status decides first, then what the body says beyond it, then whom the body names.
+//! The status decides first, then the body, then the provider that the body names.
 
 use std::{
     borrow::Cow,
@@ -34,15 +34,15 @@ use crate::{
     outcome::{Balance, Check, Clue, Fault, LimitedBy, Outcome, RateLimit, Reason, StatusPage},
 };
 
-/// What is said of a limit that leaves nothing to wait for.
+/// Detail of a limit that is 0 by itself.
 const NO_ALLOWANCE: &str =
     "the limit itself is 0: the plan has no allowance for this, and waiting does not help";
 
-/// What is said of counts that no such request can have.
+/// Detail of implausible token counts.
 pub(super) const MALFORMED_USAGE: &str =
     "malformed usage: it counts more tokens than the request allowed, so that they are unknown";
 
-/// What is said of a status page's redirect that was not followed.
+/// Detail of a status page's redirect that was not followed.
 const NO_WAY: &str = "a redirect that is not followed: one too many, without an address, or away from https";
 
 /// What a response comes to.
@@ -130,7 +130,7 @@ impl Finding {
         Self::new(Reason::Ok, "")
     }
 
-    /// An answer without content: of a stated reason, else not what the API promises.
+    /// Returns the finding of an answer without content, by its stated cause if there is one.
     fn empty(why: Emptiness) -> Self {
         let (reason, clue) = match why {
             Emptiness::Unexplained => (Reason::Malformed, Some(Clue::EmptyAnswer)),
@@ -141,7 +141,7 @@ impl Finding {
     }
 }
 
-/// The verdict on a response that came whole.
+/// Returns the verdict on a complete response.
 pub(super) fn classify(probe: &Probe, response: &Response, clocks: &Clocks) -> Verdict {
     if let Task::Status(source) = &probe.task {
         return of_status_page(source, response, clocks);
@@ -174,7 +174,7 @@ pub(super) fn classify(probe: &Probe, response: &Response, clocks: &Clocks) -> V
     verdict(probe, response, clocks, dialect, &error, finding)
 }
 
-/// The verdict on a stream that came to some end.
+/// Returns the verdict on a stream that ended.
 pub(super) fn stream(probe: &Probe, response: &Response, clocks: &Clocks, listener: &Listener) -> Verdict {
     let ending = &listener.ending();
     let served = Served::new(probe, listener.model());
@@ -212,7 +212,7 @@ pub(super) fn stream(probe: &Probe, response: &Response, clocks: &Clocks, listen
     verdict(probe, response, clocks, dialect, &ErrorBody::read(event), finding)
 }
 
-/// What an answer with visible content comes to.
+/// Returns the finding of an answer with visible content.
 fn complete(probe: &Probe, text: &AnswerText, served: &Served) -> Finding {
     answer::unmet(probe, text, served).map_or_else(Finding::ok, |(reason, what)| Finding::new(reason, what))
 }
@@ -222,7 +222,7 @@ fn is_event_stream(headers: &HeaderMap) -> bool {
     content_type.is_some_and(|value| value.trim_start().to_ascii_lowercase().starts_with("text/event-stream"))
 }
 
-/// Adds to a finding whose part it is, and what of the response may be told.
+/// Adds the responsible party and sanitized details of the response to a finding.
 fn verdict(
     probe: &Probe,
     response: &Response,
@@ -279,8 +279,8 @@ fn verdict(
     }
 }
 
-/// Whether a plan has nothing of what was asked for, as Mistral says it of some models. A limit of 0 beside another that
-/// is more is a placeholder.
+/// Returns whether the plan does not include the request, as Mistral reports for some models. A
+/// limit of 0 beside a larger one is a placeholder.
 fn nothing_allowed(limits: &[RateLimit]) -> bool {
     let has_some = |limit: &RateLimit| limit.limit > Some(0) || limit.remaining > Some(0);
     limits.iter().any(|limit| limit.limit == Some(0)) && !limits.iter().any(has_some)
@@ -291,7 +291,8 @@ const fn asks_to_wait(status: u16) -> bool {
     matches!(status, 429 | 503 | 529)
 }
 
-/// The verdict on what a status page's host answered. It speaks no dialect: of its errors the status alone counts.
+/// Returns the verdict on the response of a status page's host. It has no dialect, so only the
+/// status of its errors counts.
 fn of_status_page(source: &StatusSource, response: &Response, clocks: &Clocks) -> Verdict {
     let (reason, detail, status_page) = match response.status {
         200..=299 => match status_page::read(&response.body, &source.components, clocks.now) {
@@ -327,7 +328,7 @@ fn of_status_page(source: &StatusSource, response: &Response, clocks: &Clocks) -
     }
 }
 
-/// What a body that was cut short still tells by its headers.
+/// Returns the verdict on a response with a truncated body, by its headers.
 pub(super) fn headers_only(
     probe: &Probe,
     response: &Response,
@@ -341,8 +342,8 @@ pub(super) fn headers_only(
     (request_id(probe, dialect, response, &error), dialect.rate_limits(&response.headers, &error, clocks))
 }
 
-/// Whether a bad answer is a page of the proxy: plain http goes through an HTTP proxy without a tunnel, so that the
-/// proxy's own errors look like the target's, but for the page that they are.
+/// Returns whether an invalid response is a page of the proxy: plain http passes an HTTP proxy
+/// without a tunnel, so the proxy's errors differ from the target's only in being a page.
 fn from_the_proxy(probe: &Probe, finding: &Finding, body: &Body) -> bool {
     let provider = &probe.provider;
     let untunnelled =
@@ -353,7 +354,7 @@ fn from_the_proxy(probe: &Probe, finding: &Finding, body: &Body) -> bool {
         && provider.proxy.as_ref().is_some_and(untunnelled)
 }
 
-/// What a 2xx comes to.
+/// Returns the finding of a 2xx response.
 fn answer(
     task: &Task,
     probe: &Probe,
@@ -365,12 +366,12 @@ fn answer(
     if matches!(task, Task::Health) {
         return Finding::ok();
     }
-    // A key that is told to be bad is so, whatever else the answer says of it.
+    // A key that is reported as invalid is invalid, regardless of the rest of the response.
     if matches!(task, Task::Auth) && dialect.accepted(body.json()) == Acceptance::Rejected {
-        return Finding::new(Reason::AuthFailed, "the answer says that the key is not valid");
+        return Finding::new(Reason::AuthFailed, "the response reports that the key is not valid");
     }
     if error.denies_success() {
-        // An empty wallet is one under whatever status.
+        // Exhausted credit counts under any status.
         if words_of(error, dialect).is_money() {
             return Finding::new(Reason::Billing, "a success status with an error about money in the body");
         }
@@ -390,7 +391,7 @@ fn answer(
         (Task::Auth, Body::Json(answer)) => match dialect.accepted(answer) {
             Acceptance::Accepted => Finding::ok(),
             Acceptance::Rejected | Acceptance::Unclear => {
-                Finding::new(Reason::Malformed, "the answer does not say whether the key is valid")
+                Finding::new(Reason::Malformed, "the response does not report whether the key is valid")
             }
         },
         (Task::Balance, Body::Json(answer)) => {
@@ -410,7 +411,7 @@ fn of_completion(probe: &Probe, completion: &Completion, served: Served) -> Find
         Content::Empty(why) => Finding::empty(why),
         Content::Missing => Finding::new(Reason::Malformed, "the answer is not a completion"),
         Content::Failed => {
-            Finding::new(Reason::ErrorIn200, "a finish reason that says that the answer failed")
+            Finding::new(Reason::ErrorIn200, "the finish reason reports that the answer failed")
         }
     };
     finding.served = served;
@@ -436,8 +437,8 @@ fn of_model_list(listed: Listed) -> Finding {
     }
 }
 
-/// How long the service asks to wait. Only failures that waiting can heal are listened to: Anthropic sends Retry-After
-/// with one success in thirteen.
+/// Returns the wait that the service requests. It is only read for failures that a wait may
+/// resolve: Anthropic sends Retry-After with one success in thirteen.
 fn wait(
     dialect: &dyn Dialect,
     reason: Reason,
@@ -446,8 +447,8 @@ fn wait(
     limits: &[RateLimit],
     clocks: &Clocks,
 ) -> Option<f64> {
-    // OpenRouter's 402 that waiting heals and a provider's own 429, 503 or 529 under a gateway's 502 count; what is the
-    // probe's own does not.
+    // OpenRouter's 402 that a wait resolves, and a provider's 429, 503 or 529 in a gateway's 502
+    // count; failures of the probe itself do not.
     let limited = reason == Reason::RateLimited;
     let heals = |status| asks_to_wait(status) && reason != Reason::InvalidRequest;
     let told = dialect.status(response.status, error);
@@ -466,8 +467,8 @@ fn wait(
     by_header.or_else(|| error.retry_delay().filter(some)).or_else(|| until_reset().filter(some))
 }
 
-/// Whether the judgement may take long, so that it is not for the thread that times probes: a large answer is taken apart,
-/// a configured pattern searches the body.
+/// Returns whether classification may take long, so that it must not run on the thread that times
+/// probes: a large response is parsed, or a configured pattern searches the body.
 pub(super) fn is_heavy(check: Check, body: &[u8]) -> bool {
     const SMALL: usize = 64 * 1024;
     const SMALL_SEARCH: usize = 1024;

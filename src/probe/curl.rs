@@ -1,5 +1,4 @@
-//! The `curl` line that asks what a probe asks, for a person to try by hand. Keys and whatever else may be secret stand in it as
-//! shell variables.
+//! The `curl` command of a probe's request. Keys and other possible secrets are shell variables.
 
 use std::fmt::Write;
 
@@ -11,7 +10,8 @@ use crate::config::{Key, KeySource, Probe, Task};
 /// A longer body is left to a file.
 const LONGEST_BODY: usize = 2000;
 
-/// One line for a POSIX shell. The key is `$NAME`, as its environment variable is called, or the provider with `_API_KEY`.
+/// Returns one line for a POSIX shell. The key is `$NAME`, after its environment variable or the
+/// provider with `_API_KEY`.
 pub fn curl(probe: &Probe) -> String {
     let mut line = format!("curl -sS --max-time {}", probe.timeout.as_secs_f64());
     if let Some(proxy) = &probe.provider.proxy {
@@ -72,7 +72,7 @@ fn write_request(line: &mut String, probe: &Probe, request: &Prepared) {
     let _ = write!(line, " {}", address(probe, request));
 }
 
-/// The address. A query that the operator wrote may hold a secret.
+/// Returns the URL. A configured query may contain a secret.
 fn address(probe: &Probe, request: &Prepared) -> String {
     let paths = &probe.provider.paths;
     let written = match &probe.task {
@@ -115,7 +115,7 @@ fn plain(value: &HeaderValue) -> &str {
     value.to_str().unwrap_or_default()
 }
 
-/// As one word of a shell, whatever is in it.
+/// Quotes text as one word of a shell.
 fn quoted(text: &str) -> String {
     format!("'{}'", text.replace('\'', r"'\''"))
 }

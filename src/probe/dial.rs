@@ -14,7 +14,8 @@ use tokio::{net::TcpStream, time::sleep};
 use super::failure::is_local_shortage;
 use crate::outcome::{AddressFailure, FailedAddress};
 
-/// How long an attempt has before the next address is tried beside it (RFC 8305, 8: Connection Attempt Delay).
+/// How long an attempt has before the next address is tried beside it (RFC 8305, 8: Connection
+/// Attempt Delay).
 const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
 
 /// `EADDRNOTAVAIL` of errno(3) on Linux.
@@ -36,7 +37,8 @@ pub(super) struct Dialer {
 pub(super) enum DialError {
     /// This machine has no IPv6 address, and the host has no IPv4 address.
     NoIpv6,
-    /// The error of the last attempt; of attempts that failed for lack of resources on this machine another one's.
+    /// The error of the last attempt; of attempts that failed for lack of resources on this machine
+    /// another one's.
     Io(io::Error),
 }
 
@@ -62,7 +64,8 @@ impl Dialer {
             let turn = self.pending.iter().position(|other| *other == address.ip()).unwrap_or_default();
             match result {
                 Ok(stream) => {
-                    // Addresses tried earlier had their time; those tried later did not, and have not failed.
+                    // Addresses tried earlier had their time; those tried later did not, and have
+                    // not failed.
                     self.pending.truncate(turn);
                     return Ok(stream);
                 }
@@ -76,7 +79,8 @@ impl Dialer {
         }
     }
 
-    /// Returns the addresses that failed, and those that had not answered when a later one did, or at the deadline.
+    /// Returns the addresses that failed, and those that had not answered when a later one did, or
+    /// at the deadline.
     pub(super) fn into_failed(mut self) -> Vec<FailedAddress> {
         let unanswered = self.pending.into_iter();
         self.failed
@@ -99,8 +103,8 @@ async fn first_ended(attempts: &mut Vec<(SocketAddr, Attempt)>) -> (SocketAddr, 
     .await
 }
 
-/// Where IPv6 is switched off, Linux has no source address for any IPv6 destination. The same error else means that all local
-/// ports to this destination are in use.
+/// Classifies an error. If IPv6 is disabled, Linux has no source address for any IPv6 destination.
+/// Otherwise the same error means that all local ports to this destination are in use.
 fn dial_error(address: SocketAddr, cause: io::Error) -> DialError {
     match cause.raw_os_error() {
         Some(ADDRESS_NOT_AVAILABLE) if address.is_ipv6() && !has_source(address) => DialError::NoIpv6,
@@ -108,14 +112,14 @@ fn dial_error(address: SocketAddr, cause: io::Error) -> DialError {
     }
 }
 
-/// Returns whether this machine has an address from which it can send to an IPv6 destination. A datagram socket shows that
-/// without a packet, and its ports are not those of TCP.
+/// Returns whether this machine has an address from which it can send to an IPv6 destination. A
+/// datagram socket shows that without a packet, and its ports are not those of TCP.
 fn has_source(destination: SocketAddr) -> bool {
     let socket = UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0));
     socket.and_then(|socket| socket.connect(destination)).is_ok()
 }
 
-/// Of two errors the one that explains more: not the lack of IPv6 beside another address's failure.
+/// Returns the error that explains more: not the lack of IPv6 if another address failed.
 fn more_specific(earlier: Option<DialError>, later: DialError) -> DialError {
     match (earlier, later) {
         (Some(earlier), DialError::NoIpv6) => earlier,
@@ -124,7 +128,8 @@ fn more_specific(earlier: Option<DialError>, later: DialError) -> DialError {
     }
 }
 
-/// Interleaves the address families, the first one's family first (RFC 8305, 4): a family without a route costs one delay.
+/// Interleaves the address families, the first one's family first (RFC 8305, 4): a family without a
+/// route costs one delay.
 fn interleave(addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
     let first = addresses.first().is_some_and(SocketAddr::is_ipv4);
     let (one, other): (Vec<_>, Vec<_>) =
@@ -203,7 +208,8 @@ mod tests {
         assert!(dial(&[], 1).await.0.is_err());
     }
 
-    /// A listener on 127.0.0.1 whose queue is full, with the connections in it: Linux drops a further attempt.
+    /// Returns a listener on 127.0.0.1 whose queue is full, with the connections in it: Linux drops
+    /// a further attempt.
     async fn full() -> (TcpListener, Vec<TcpStream>) {
         let socket = TcpSocket::new_v4().unwrap();
         socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();

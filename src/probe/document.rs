@@ -1,4 +1,5 @@
-//! Status pages: documents, fetched by a general HTTP client that follows redirects, with the resolver of the other checks.
+//! Status pages: documents, fetched by a general HTTP client that follows redirects, with the
+//! resolver of the other checks.
 
 use std::{
     future::pending,
@@ -175,7 +176,7 @@ impl Document {
         Ok(())
     }
 
-    /// The verdict on an error of the client, by the types in its chain.
+    /// Returns the verdict on an error of the client, by the types in its chain.
     fn failure(&self, error: &reqwest::Error) -> Failure {
         let Self { route, url, .. } = self;
         let mut failure = if !error.is_connect() {
@@ -216,7 +217,8 @@ fn document_thread() -> Option<&'static Handle> {
     THREAD.get_or_init(start).as_ref()
 }
 
-/// Follows up to three redirects, never from https to http, and to no URL with credentials. The client sends none of ours.
+/// Follows up to three redirects, never from https to http, and to no URL with credentials. The
+/// client sends none of ours.
 fn redirect(attempt: Attempt<'_>) -> reqwest::redirect::Action {
     let from = attempt.previous().last();
     let followed = attempt.previous().len();
@@ -248,7 +250,7 @@ impl From<reqwest::Error> for FetchError {
 #[error("no address")]
 struct LookupFailed(LookupFailure);
 
-/// Looks names up for the client.
+/// Resolver of the client.
 #[derive(Clone, Debug)]
 struct SystemResolver {
     resolver: Resolver,

@@ -23,7 +23,8 @@ use crate::outcome::{Api, Clock, ConnectionUse, Reason};
 /// Maximum number of bytes of a body that are read; a longer one is malformed.
 const MAX_BODY_BYTES: usize = 4 * 1024 * 1024;
 
-/// How long the rest of a body is waited for after a stream's end mark, so that its connection can be kept.
+/// How long the rest of a body is waited for after a stream's end mark, so that its connection can
+/// be kept.
 const DRAIN_TIMEOUT: Duration = Duration::from_millis(100);
 
 /// A response; the body may be incomplete.
@@ -36,7 +37,7 @@ pub(super) struct Response {
 }
 
 impl Response {
-    /// Whether it claims to be what was asked for.
+    /// Returns whether the status is a success.
     pub(super) fn is_success(&self) -> bool {
         (200..300).contains(&self.status)
     }
@@ -115,7 +116,8 @@ struct Attempt<'a> {
     connection: Option<ConnectionUse>,
 }
 
-/// Sends a request once and reads the response. `timeout` bounds everything from the lookup to the last byte.
+/// Sends a request once and reads the response. `timeout` bounds everything from the lookup to the
+/// last byte.
 pub(super) async fn exchange(
     call: &Call,
     timeout: Duration,
@@ -164,8 +166,8 @@ impl Attempt<'_> {
         self.request(http).await
     }
 
-    /// Whether a kept connection ended before the first byte of the response: its idle timeout crossed the request (RFC 9110,
-    /// 9.2.2), which no client of this service would report.
+    /// Returns whether a kept connection ended before the first byte of the response: its idle
+    /// timeout crossed the request (RFC 9110, 9.2.2), which no client of this service would report.
     fn is_replaceable(&self, error: &ExchangeError) -> bool {
         let silent = self.http.as_ref().is_some_and(Http::is_silent);
         match error {
@@ -243,7 +245,8 @@ impl Attempt<'_> {
         }
     }
 
-    /// Ends the run's time, and returns how the exchange ended and what failed. `ending`: `None` at the deadline.
+    /// Ends the run's time, and returns how the exchange ended and what failed. `ending` is `None`
+    /// at the deadline.
     fn conclude(
         &mut self,
         ending: Option<Result<End, ExchangeError>>,
@@ -255,7 +258,7 @@ impl Attempt<'_> {
         if self.head.is_none() {
             self.trace.timeline.restart(self.http.as_ref().and_then(Http::sent));
         }
-        // What came after a complete answer was our waiting for the last counts, or was not asked for.
+        // Time after a complete answer was spent waiting for the last counts.
         let complete = self.listener.as_deref().and_then(Listener::complete_since);
         let arrived = match (&ending, &self.http) {
             (Some(Ok(End::Whole | End::Enough)), Some(http)) => Some(http.arrived()),
@@ -305,8 +308,8 @@ impl Attempt<'_> {
         }
     }
 
-    /// Keeps the connection for the next run, if the response on it is complete. The rest of a stream after its end mark is
-    /// read first, which is no part of the run.
+    /// Keeps the connection for the next run, if the response on it is complete. The rest of a
+    /// stream after its end mark is read first, which is no part of the run.
     async fn keep_connection(&mut self, end: Option<End>, succeeded: bool) {
         let (Some(keep_alive), Some(response)) = (&self.call.keep_alive, &self.response) else { return };
         if !succeeded || !is_reusable(response.version, &response.headers) {

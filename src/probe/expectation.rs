@@ -13,15 +13,17 @@ use crate::{
     outcome::{Api, Fault, Reason},
 };
 
-/// The size of a compiled pattern times the bytes that it searches. The worst patterns take about a second for it.
+/// Maximum of the size of a compiled pattern times the bytes that it searches. The worst patterns
+/// take about a second for it.
 const MAX_SEARCH: usize = 1 << 33;
 
-/// Whether a response is searched for a pattern of the operator.
+/// Returns whether a response is searched for a pattern of the operator.
 pub(super) fn searches(task: &Task) -> bool {
     matches!(task, Task::Http(request) if request.expect.body_regex.is_some())
 }
 
-/// Returns the verdict on a search that the run's deadline ended. `begun`: it had a thread, and the body is what took so long.
+/// Returns the verdict on a search that the run's deadline ended. `begun` is true if it had a
+/// thread, so that the body took so long.
 pub(super) fn late_search(api: Api, begun: bool) -> Failure {
     if begun {
         let detail = "the search of the body for expect.body_regex was not over within the timeout";
@@ -70,8 +72,9 @@ fn unmet_json(expect: &Expect, response: &Response) -> Option<String> {
     None
 }
 
-/// Whether the search ends soon whatever the body is. Its time grows with the size of the compiled pattern times that of
-/// the body; the size is known to the compiler alone, which refuses a pattern above the limit given here.
+/// Returns whether the search ends soon for any body of this size. Its time grows with the size of
+/// the compiled pattern times that of the body. Only the compiler knows the size of a pattern, and
+/// refuses one above a given limit.
 fn is_bounded(pattern: &Regex, body: &[u8]) -> bool {
     is_searched_within(pattern, body.len(), MAX_SEARCH)
 }
@@ -82,7 +85,7 @@ pub(super) fn is_searched_within(pattern: &Regex, bytes: usize, limit: usize) ->
     bytes <= SMALL_TEXT || RegexBuilder::new(pattern.as_str()).size_limit(limit / bytes).build().is_ok()
 }
 
-/// JSON values as people compare them: 1 is 1.0.
+/// Compares JSON values as people do: 1 is 1.0.
 fn equal(found: &Value, expected: &Value) -> bool {
     match (found.as_f64(), expected.as_f64()) {
         (Some(found), Some(expected)) => (found - expected).abs() <= f64::EPSILON * expected.abs(),

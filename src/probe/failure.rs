@@ -1,4 +1,5 @@
-//! The verdict on a run without a complete response: transport errors and deadlines, by their types.
+//! The verdict on a run without a complete response: transport errors and deadlines, by their
+//! types.
 
 use std::{borrow::Cow, error::Error, io, time::Duration};
 
@@ -93,7 +94,8 @@ pub(super) fn path(error: &PathError, route: Route) -> Failure {
     }
 }
 
-/// Returns the verdict on an exchange that broke off. `handshake`: of a TLS connection on which no response has come.
+/// Returns the verdict on an exchange that broke off. `handshake` is that of a TLS connection
+/// without a response.
 pub(super) fn http(error: &(dyn Error + 'static), api: Api, handshake: Option<&Handshake>) -> Failure {
     let endpoint = api.endpoint();
     if let Some(error) = find::<io::Error>(error).find(|error| is_local_shortage(error)) {
@@ -117,7 +119,7 @@ pub(super) fn http(error: &(dyn Error + 'static), api: Api, handshake: Option<&H
     }
 }
 
-/// The kind of the innermost I/O error; h2's has lost what it wrapped.
+/// Returns the kind of the innermost I/O error. h2's errors do not have it.
 fn error_kind(error: &(dyn Error + 'static)) -> Option<io::ErrorKind> {
     find::<io::Error>(error).last().map(io::Error::kind)
 }
@@ -178,12 +180,13 @@ fn disconnected(error: Option<&io::Error>, endpoint: Fault) -> Failure {
     Failure::new(Reason::Disconnected, endpoint, detail)
 }
 
-/// Returns whether an error is that of a connection which its server had closed while it was idle, where no response has come.
-/// `silent`: of HTTP/1.1, no byte of one.
+/// Returns whether an error is that of a connection which its server had closed while it was idle,
+/// and no response was received. `silent` is true if no byte of one was, for HTTP/1.1.
 pub(super) fn is_closed_while_idle(error: &HttpError, silent: bool) -> bool {
     match error {
         HttpError::One(_) => silent,
-        // A stream gets a GOAWAY as its error only if the request was not processed (RFC 9113, 6.8 and 8.7).
+        // A stream gets a GOAWAY as its error only if the request was not processed (RFC 9113, 6.8
+        // and 8.7).
         HttpError::Two(error) => {
             error.reason() == Some(h2::Reason::REFUSED_STREAM)
                 || error.is_go_away() && error.is_remote()
@@ -218,8 +221,9 @@ fn internal(detail: &'static str) -> Failure {
     Failure::new(Reason::Internal, Fault::Prober, detail)
 }
 
-/// Whether the operating system refused this process something of its own: descriptors, memory, local ports. The numbers are
-/// those of errno(3) on Linux: `ENOMEM`, `ENFILE`, `EMFILE`, `EADDRNOTAVAIL`, `ENOBUFS`.
+/// Returns whether the operating system refused this process something of its own: descriptors,
+/// memory, local ports. The numbers are those of errno(3) on Linux: `ENOMEM`, `ENFILE`, `EMFILE`,
+/// `EADDRNOTAVAIL`, `ENOBUFS`.
 pub(super) fn is_local_shortage(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(12 | 23 | 24 | 99 | 105))
 }
@@ -379,12 +383,13 @@ fn certificate(failure: CertificateFailure, api: Api) -> Failure {
     Failure { hint, clue, ..Failure::new(Reason::Tls, fault, detail) }
 }
 
-/// The errors of one type in an error's chain.
+/// Returns the errors of one type in an error's chain.
 pub(super) fn find<'a, E: Error + 'static>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a E> {
     chain(error).filter_map(<dyn Error>::downcast_ref)
 }
 
-/// An error and its causes. `io::Error` hides what it wraps from `source`, so it is opened; h2's errors hide theirs.
+/// Returns an error and its causes. `io::Error` hides what it wraps from `source`, so it is opened;
+/// h2's errors hide theirs.
 fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
     let next = |error: &&'a (dyn Error + 'static)| -> Option<&'a (dyn Error + 'static)> {
         let error: &'a (dyn Error + 'static) = *error;

@@ -126,8 +126,8 @@ impl Flow {
 mod tests {
     use super::*;
 
-    /// A stream of so many pieces, of which `burst` are sent at a time, after the time in which
-    /// they were generated.
+    /// Returns a stream of that many pieces, of which `burst` are sent at a time, after the time in
+    /// which they were generated.
     fn flow(pieces: u32, burst: u32, token: Duration) -> Flow {
         let begun = Instant::now();
         let mut flow = Flow::default();

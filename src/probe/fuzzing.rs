@@ -1,4 +1,4 @@
-//! The way in for the fuzz targets: streams, answers and hints as a run meets them, without a network.
+//! Entry points of the fuzz targets: streams, responses and hints, without a network.
 
 use std::time::{Duration, Instant, SystemTime};
 
@@ -18,7 +18,7 @@ use crate::{
     outcome::{Api, Fault, Outcome, Reason, possible_failures},
 };
 
-/// What a stream of these chunks comes to, in words that depend on the bytes alone and not on how they are cut.
+/// Describes the end of a stream of these chunks, independently of how the bytes are split.
 pub fn stream<'a>(api: Api, chunks: impl IntoIterator<Item = &'a [u8]>) -> String {
     let chat = Chat { prompt: "Hi".to_owned(), max_tokens: 32, ..Chat::default() };
     let task = Stream { chat, stall_timeout: Duration::from_secs(1), include_usage: true };
@@ -40,8 +40,9 @@ pub fn stream<'a>(api: Api, chunks: impl IntoIterator<Item = &'a [u8]>) -> Strin
     )
 }
 
-/// Judges an answer: a status line, headers and, behind an empty line, a body, as the fixtures have them, newlines for
-/// CRLF. Panics where the verdict is none that this probe can have, or passes on what it must not.
+/// Classifies a response as in the fixtures: status line, headers and, after an empty line, a body,
+/// with newlines instead of CRLF. Panics if the verdict is impossible for this probe, or passes on
+/// what it must not.
 pub fn answer(probe: &Probe, bytes: &[u8]) {
     let end = bytes.windows(2).position(|two| two == b"\n\n");
     let (head, body) = end.map_or((bytes, &[][..]), |end| (&bytes[..end], &bytes[end + 2..]));
@@ -83,8 +84,8 @@ pub fn answer(probe: &Probe, bytes: &[u8]) {
     assert!(verdict.error_code.as_deref().is_none_or(code_is_short), "{verdict:?}");
 }
 
-/// Judges a completion and a stream, in every dialect at once, whose counts of tokens are made of these bytes. Panics where a
-/// count comes out that no request of this probe can have.
+/// Classifies a completion and a stream, in every dialect at once, with token counts made of these
+/// bytes. Panics on a count that no request of this probe can have.
 pub fn usage(probe: &Probe, bytes: &[u8]) {
     let Some(chat) = probe.chat() else { return };
     let counts = counts(bytes);
@@ -123,8 +124,8 @@ pub fn usage(probe: &Probe, bytes: &[u8]) {
     assert!(cost.is_finite() && cost >= 0.0, "{cost} of {body}");
 }
 
-/// Returns counts of tokens by the names of all dialects: of ten bytes each, the first is the name, the second the kind of the
-/// value.
+/// Returns counts of tokens by the names of all dialects: of ten bytes each, the first is the name,
+/// the second the kind of the value.
 fn counts(bytes: &[u8]) -> Value {
     const NAMES: [&str; 13] = [
         "prompt_tokens",
@@ -168,7 +169,7 @@ fn header(line: &[u8]) -> Option<(HeaderName, HeaderValue)> {
     Some((name, HeaderValue::from_bytes(line[colon + 1..].trim_ascii()).ok()?))
 }
 
-/// Reads a text in every way in which services write waits and moments. Panics at one that is no time to wait.
+/// Reads a text in every notation of waits and times. Panics on an invalid wait.
 pub fn hint(value: &str) {
     for parse in [hints::decimal, hints::go_duration, hints::protobuf_duration] {
         assert!(parse(value).is_none_or(|seconds| seconds.is_finite() && seconds >= 0.0), "{value:?}");

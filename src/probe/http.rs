@@ -78,7 +78,7 @@ pub(super) enum Arriving {
     Two { stream: h2::RecvStream, upload: Upload },
 }
 
-/// A connection's future, polled beside whatever waits for it.
+/// Future of a connection, polled together with the code that waits for it.
 struct Driver<C> {
     /// `None` once it has ended.
     connection: Option<C>,
@@ -93,14 +93,16 @@ impl<C: Future + Unpin> Driver<C> {
         self.connection.is_none()
     }
 
-    /// Polls the connection once, with one read at most. The end of one is dropped, since only that ends the streams of an
-    /// HTTP/2 connection on which a write failed; its error reaches the code that waits for the response.
+    /// Polls the connection once, with one read at most. The end of one is dropped, since only that
+    /// ends the streams of an HTTP/2 connection on which a write failed; its error reaches the code
+    /// that waits for the response.
     fn poll(&mut self, meter: &Meter, cx: &mut Context<'_>) {
         meter.grant();
         self.connection.take_if(|connection| Pin::new(connection).poll(cx).is_ready());
     }
 
-    /// Waits for `step`, while the connection is driven. What has arrived is taken before more is read.
+    /// Waits for `step`, while the connection is driven. What has arrived is taken before more is
+    /// read.
     async fn drive<T>(&mut self, meter: &Meter, mut step: impl FnMut(&mut Context<'_>) -> Poll<T>) -> T {
         poll_fn(|cx| {
             if let Poll::Ready(value) = step(cx) {
@@ -141,7 +143,8 @@ impl Http {
         Ok(Self { protocol, meter, absolute_form, remote_address, handshake })
     }
 
-    /// Sends a request and waits for the head of the final response. The request's URI is absolute, and it has no `Host`.
+    /// Sends a request and waits for the head of the final response. The request's URI is absolute,
+    /// and it has no `Host`.
     pub(super) async fn send(
         &mut self,
         mut request: Request<Bytes>,
@@ -201,7 +204,8 @@ impl Http {
                         let _ = stream.flow_control().release_capacity(data.len());
                         Ok(Some(data))
                     }
-                    // The response is complete, and the rest of the request is not wanted (RFC 9113, 8.1).
+                    // The response is complete, and the rest of the request is not wanted (RFC
+                    // 9113, 8.1).
                     Some(Err(error)) if error.is_reset() && error.reason() == Some(h2::Reason::NO_ERROR) => {
                         Ok(None)
                     }
@@ -249,17 +253,18 @@ impl Http {
         }
     }
 
-    /// When the request was handed to the kernel; `None` if it was not.
+    /// Returns the time at which the request was handed to the kernel. Returns `None` if it was
+    /// not.
     pub(super) fn sent(&self) -> Option<Instant> {
         self.meter.sent()
     }
 
-    /// When the bytes that were read last had arrived.
+    /// Returns the arrival time of the bytes that were read last.
     pub(super) fn arrived(&self) -> Instant {
         self.meter.arrived()
     }
 
-    /// The clock of the arrival times.
+    /// Returns the clock of the arrival times.
     pub(super) fn clock(&self) -> Clock {
         self.meter.clock()
     }
@@ -275,7 +280,8 @@ impl Http {
     }
 }
 
-/// Names the target as HTTP/1.1 needs it (RFC 9112, 3.2): in `Host`, and in the request line its path, for a proxy all of it.
+/// Names the target as HTTP/1.1 needs it (RFC 9112, 3.2): in `Host`, and in the request line its
+/// path, for a proxy all of it.
 fn set_target<B>(request: &mut Request<B>, absolute_form: bool) {
     let uri = request.uri();
     let host = uri.authority().and_then(|authority| HeaderValue::from_str(authority.as_str()).ok());
@@ -336,7 +342,7 @@ impl Pings {
         Self { handle, ticks: None, unanswered: false }
     }
 
-    /// Is ready once a ping was not answered in time.
+    /// Returns ready once a ping was not answered in time.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let Some(handle) = &mut self.handle else { return Poll::Pending };
         let ticks = self.ticks.get_or_insert_with(|| {
@@ -359,7 +365,7 @@ impl Pings {
     }
 }
 
-/// The head of a response without its body.
+/// Splits a response into head and body.
 pub(super) fn into_head(response: Response<Arriving>) -> (u16, &'static str, HeaderMap, Arriving) {
     let (Parts { status, version, headers, .. }, body) = response.into_parts();
     let version = match version {

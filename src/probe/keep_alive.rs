@@ -1,7 +1,8 @@
 //! The connection that a warm probe keeps from one run to the next.
 //!
-//! Between the runs a task drives it: the end of the connection is seen when it comes, and HTTP/2 answers and sends pings.
-//! A reload begins with new targets, so that no connection outlives its key.
+//! Between the runs a task drives it: the end of the connection is seen when it comes, and HTTP/2
+//! answers and sends pings. A reload begins with new targets, so that no connection outlives its
+//! key.
 
 use hyper::{
     HeaderMap,
@@ -22,7 +23,8 @@ struct Idle {
 }
 
 impl KeepAlive {
-    /// Takes the connection out. The flag is whether the last run left one; the connection is `None` if it has ended since.
+    /// Takes the connection out. The flag is whether the last run left one; the connection is
+    /// `None` if it has ended since.
     pub(super) async fn take(&self) -> (bool, Option<Http>) {
         let idle = self.0.lock().take();
         let Some(Idle { stop, task }) = idle else { return (false, None) };
@@ -47,8 +49,8 @@ impl KeepAlive {
     }
 }
 
-/// Returns whether a connection is good for another request after a complete response (RFC 9112, 9.3; an HTTP/2 connection
-/// outlives its requests).
+/// Returns whether a connection is good for another request after a complete response (RFC 9112,
+/// 9.3; an HTTP/2 connection outlives its requests).
 pub(super) fn is_reusable(version: &str, headers: &HeaderMap) -> bool {
     let closes = || {
         headers.get_all(CONNECTION).iter().any(|value| {

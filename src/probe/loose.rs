@@ -1,5 +1,5 @@
-//! Parts of large JSON documents, read without a tree: texts that may be anything, and lists of which as many rows are
-//! kept as real ones have.
+//! Parts of large JSON documents, read without a tree: values that may have any type, and lists
+//! with a maximum number of rows.
 
 use std::{borrow::Cow, fmt, marker::PhantomData};
 
@@ -16,7 +16,7 @@ const MAX_ROWS: usize = 16_384;
 pub(super) struct Text<'a>(pub(super) Option<Cow<'a, str>>);
 
 impl Text<'_> {
-    /// The text; `None` if there is none.
+    /// Returns the text. Returns `None` if there is none.
     pub(super) fn get(&self) -> Option<&str> {
         self.0.as_deref()
     }

@@ -1,30 +1,33 @@
-//! One attempt at one target, from the lookup to the verdict: who is at fault and what to do.
+//! One attempt at one target, from the lookup to the verdict with responsible party and remedy.
 //!
-//! Made ready at load, so that a run only uses it:
+//! Prepared at load:
 //! - `request`: the request of a probe in the dialect of its API, see [`crate::api`].
 //!
 //! The path to a host, one function for every check (`path`):
 //! - `resolver`: getaddrinfo on a pool of threads; `name_server` explains a failed lookup.
-//! - `dial`: TCP connections by RFC 8305; `socket` counts and times what arrives, by the kernel's clock.
+//! - `dial`: TCP connections by RFC 8305; `socket` counts and times received data, by the kernel's
+//!   clock.
 //! - `proxy`: CONNECT and SOCKS 5; `tls`: handshakes and verification.
 //! - `timeline`: the phases of a run.
 //!
 //! On a connection:
-//! - `http`: HTTP/1.1 and HTTP/2, driven in the run's own task; `keep_alive` holds a warm probe's connection between runs.
-//! - `exchange`: one request and its response, bounded; `network`: the check that sends none; `document`: status pages.
+//! - `http`: HTTP/1.1 and HTTP/2, driven in the run's own task; `keep_alive` holds a warm probe's
+//!   connection between runs.
+//! - `exchange`: one request and its response, bounded; `network`: the check without a request;
+//!   `document`: status pages.
 //! - `run` takes a run through these steps.
 //!
-//! From what came back to the verdict, without I/O:
-//! - `classify`: reason and fault of a whole response; `failure`: of a run that got none; `stream`, by the events of
-//!   `sse`: of a streamed one; `status_page` and `balance`: of those checks.
-//! - `answer`: what a completion must be, by the rules of `model_name` for the model that gave it; `flow`: whether a stream
-//!   was held back.
-//! - `refusal`: why a service refuses; `expectation`, `model_list`: of those checks; `reported`: the service's own
-//!   processing time.
-//! - `remedy`: what to do about it.
+//! From the response to the verdict, without I/O:
+//! - `classify`: reason and fault of a whole response; `failure`: of a run without one; `stream`:
+//!   of a streamed one, by the events of `sse`; `status_page` and `balance`: of those checks.
+//! - `answer`: the expectation of a completion, by the rules of `model_name` for the model that
+//!   answered; `flow`: whether a stream was held back.
+//! - `refusal`: the reason of a refusal; `expectation` and `model_list`: of those checks;
+//!   `reported`: the processing time that the service reports.
+//! - `remedy`: the remedies.
 //!
-//! For a person: `transcript` shows what was sent and received, `curl` how to ask the same. `fuzzing` is for the fuzz
-//! targets.
+//! For people: `transcript` shows the exchange, `curl` the same request as a command. `fuzzing` is
+//! for the fuzz targets.
 
 mod answer;
 mod balance;

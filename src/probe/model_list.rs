@@ -11,7 +11,7 @@ use super::{
     loose::{Rows, Text},
 };
 
-/// What a list says of a model.
+/// Entry of a model in a list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Listed {
     /// It is in the list, or no model was asked for. The time is its announced shutdown.
@@ -24,7 +24,8 @@ pub(super) enum Listed {
     NoList(&'static str),
 }
 
-/// `{"data":[…]}`, Google's `{"models":[…]}`, or Together's bare array. Go services write an empty list as null.
+/// `{"data":[…]}`, Google's `{"models":[…]}`, or Together's bare array. Go services write an empty
+/// list as null.
 #[derive(Deserialize)]
 struct List<'a> {
     #[serde(borrow, default, deserialize_with = "present")]
@@ -33,7 +34,7 @@ struct List<'a> {
     models: Option<Rows<Row<'a>>>,
 }
 
-/// A member that is there, if only as null.
+/// Reads a member that is present, even if it is null.
 fn present<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
     T::deserialize(deserializer).map(Some)
 }
@@ -45,7 +46,8 @@ struct Row<'a> {
     /// Google's id; a title for people elsewhere.
     #[serde(borrow, default)]
     name: Text<'a>,
-    /// Anthropic's; a date in the past on a model that is not retired means that its end is overdue.
+    /// Anthropic's; a date in the past on a model that is not retired means that its end is
+    /// overdue.
     #[serde(borrow, default)]
     lifecycle: Text<'a>,
     #[serde(borrow, default)]

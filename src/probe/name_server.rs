@@ -1,4 +1,5 @@
-//! Queries to single name servers: `dns_servers` of the network check, and why a lookup of the C library failed.
+//! Queries to single name servers: `dns_servers` of the network check, and why a lookup of the C
+//! library failed.
 //!
 //! Nothing here decides whether a name has an address; [`super::resolver`] does.
 
@@ -56,7 +57,7 @@ impl fmt::Debug for NameServer {
 }
 
 impl NameServer {
-    /// `only_tcp`: as the option `use-vc` of resolv.conf asks.
+    /// Creates a name server. `only_tcp` is the option `use-vc` of resolv.conf.
     pub(super) fn new(address: SocketAddr, only_tcp: bool) -> Self {
         let mut server = NameServerConfig::udp_and_tcp(address.ip());
         if only_tcp {
@@ -78,8 +79,8 @@ impl NameServer {
         self.name == answer.server
     }
 
-    /// Returns this server's answer for the name as written, not searched. A failure of either record type counts, by
-    /// [`rank`], only if neither has an address.
+    /// Returns this server's answer for the name as written, not searched. A failure of either
+    /// record type counts, by [`rank`], only if neither has an address.
     pub(super) async fn ask(&self, name: &str, deadline: Instant) -> DnsServer {
         let begun = Instant::now();
         let answer = match (&self.resolver, absolute(name)) {
@@ -99,7 +100,7 @@ impl NameServer {
     }
 }
 
-/// The name as the query carries it. Labels may have any character, an underscore too.
+/// Returns the name for a query. Labels may have any character, including underscores.
 fn absolute(name: &str) -> Option<Name> {
     let mut name = Name::from_ascii(name).ok()?;
     name.set_fqdn(true);
@@ -127,8 +128,8 @@ fn combine(six: Records, four: Records) -> Records {
     }
 }
 
-/// The order in which failures explain a lookup, the first one first: a server that could not answer explains more than one
-/// that answered that there is nothing.
+/// Ranks failures by how well they explain a lookup, the best first: a server that could not answer
+/// explains more than one that answered that there is nothing.
 fn rank(failure: LookupFailure) -> u8 {
     match failure {
         LookupFailure::OutOfResources => 0,
@@ -166,13 +167,13 @@ fn response_failure(code: ResponseCode) -> LookupFailure {
     }
 }
 
-/// Asks each name server of `/etc/resolv.conf` for the name, all at once, each for at most two seconds. Names below `localhost`
-/// are no matter of theirs.
+/// Asks each name server of `/etc/resolv.conf` for the name, all at once, each for at most two
+/// seconds. Names below `localhost` are not queried.
 pub async fn ask_system_servers(name: &str, deadline: Instant) -> Vec<DnsServer> {
     if is_localhost(name) {
         return Vec::new();
     }
-    // A file that hangs must not hold up the thread that times the runs.
+    // A blocked file must not delay the thread that times the runs.
     let deadline = deadline.min(Instant::now() + EXPLANATION_TIMEOUT);
     let reading = tokio::task::spawn_blocking(system_servers);
     let Ok(Ok(servers)) = tokio::time::timeout_at(deadline.into(), reading).await else { return Vec::new() };
@@ -189,10 +190,11 @@ pub async fn ask_system_servers(name: &str, deadline: Instant) -> Vec<DnsServer>
     answers.into_iter().map(|(_, answer)| answer).collect()
 }
 
-/// Returns why the lookup of a name failed, by what the C library returned and what its name servers answer now.
+/// Returns why the lookup of a name failed, by what the C library returned and what its name
+/// servers answer now.
 ///
-/// Where some source answered that there is no address, a server that answers the same explains it, whatever the others
-/// do; where no source could answer, the first by [`rank`] does.
+/// Where some source answered that there is no address, a server that answers the same explains it,
+/// regardless of the others; where no source could answer, the first by [`rank`] does.
 pub(super) fn explain(error: ResolveError, servers: &[DnsServer]) -> LookupFailure {
     let failures = || servers.iter().filter_map(|server| server.answer.as_ref().err().copied());
     let is_negative =
@@ -221,8 +223,8 @@ fn system_servers() -> Vec<NameServer> {
     addresses.into_iter().map(|address| NameServer::new(address, only_tcp)).collect()
 }
 
-/// Returns the name servers of a resolv.conf and whether `options use-vc` is set. Without a server the C library asks this
-/// machine (resolv.conf(5)).
+/// Returns the name servers of a resolv.conf and whether `options use-vc` is set. Without a server
+/// the C library asks this machine (resolv.conf(5)).
 fn parse_resolv_conf(text: &str) -> (Vec<SocketAddr>, bool) {
     const DNS_PORT: u16 = 53;
     let mut addresses = Vec::new();

@@ -25,7 +25,8 @@ use crate::{
     outcome::{Api, DnsServer, Fault, LookupFailure, Network, Outcome, Reason},
 };
 
-/// Remark on a plain http target behind an HTTP proxy, of which nothing can be seen without a request.
+/// Remark on a plain http target behind an HTTP proxy, of which nothing can be seen without a
+/// request.
 const UNTUNNELLED: &str = "only the proxy was reached: plain http goes through it without a tunnel";
 
 /// Remark on a public name with an address that means something on this network alone.
@@ -33,7 +34,8 @@ const PRIVATE_ADDRESS: &str = "the name resolves to a private address";
 
 const CHECK_PRIVATE_ADDRESS: &str = "the name resolves to a private address: check /etc/hosts and the resolver, ask another one: nslookup HOST 8.8.8.8";
 
-/// A lookup that took longer than this has the system's name servers asked one by one, to find the one at fault.
+/// A lookup that took longer than this has the system's name servers asked one by one, to find the
+/// one at fault.
 const SLOW_LOOKUP: Duration = Duration::from_secs(1);
 
 /// How long a server that asked for a client certificate has to refuse the connection without one.
@@ -53,8 +55,9 @@ impl NetworkCheck {
         Self { api: provider.api, path, name_servers }
     }
 
-    /// One attempt. `timeout` bounds everything but the queries that explain a lookup, which
-    /// take at most a second more; neither they nor those to other name servers are part of the duration.
+    /// Makes one attempt. `timeout` bounds everything but the queries that explain a lookup, which
+    /// take at most a second more; neither they nor those to other name servers are part of the
+    /// duration.
     pub(super) async fn run(&self, timeout: Duration) -> Outcome {
         let time = SystemTime::now();
         let deadline = Instant::now() + timeout;
@@ -91,7 +94,7 @@ impl NetworkCheck {
         outcome
     }
 
-    /// Asks each of `dns_servers` for the name that the run looks up first.
+    /// Queries each of `dns_servers` for the name that the run looks up first.
     fn ask_name_servers(&self, deadline: Instant) -> JoinSet<(usize, DnsServer)> {
         let mut asked = JoinSet::new();
         let Some((_, name)) = self.path.first_lookup() else { return asked };
@@ -102,7 +105,7 @@ impl NetworkCheck {
         asked
     }
 
-    /// The C library's answer; `None`: nothing was looked up.
+    /// Returns the answer of the C library. Returns `None` if nothing was looked up.
     fn system_answer(&self, trace: &Trace) -> Option<DnsServer> {
         self.path.first_lookup()?;
         let (answer, duration) = match &trace.lookup {
@@ -112,7 +115,8 @@ impl NetworkCheck {
         Some(DnsServer { server: DnsServer::SYSTEM.to_owned(), answer, duration })
     }
 
-    /// The answers of the system's name servers, each by itself, where the lookup failed, was slow or did not return.
+    /// Returns the answer of each of the system's name servers if the lookup failed, was slow or
+    /// did not return.
     async fn answers_of_system_servers(&self, trace: &mut Trace) -> Vec<DnsServer> {
         let Some((_, name)) = self.path.first_lookup() else { return Vec::new() };
         match &mut trace.lookup {
@@ -122,7 +126,7 @@ impl NetworkCheck {
         }
     }
 
-    /// The verdict, with what else is worth knowing.
+    /// Writes the verdict with further findings.
     fn decide(&self, outcome: &mut Outcome, failure: Option<Failure>) {
         let mut remarks: Vec<Cow<'static, str>> = Vec::new();
         (outcome.reason, outcome.fault) = (Reason::Ok, Fault::None);
@@ -149,8 +153,9 @@ impl NetworkCheck {
     }
 }
 
-/// Returns why a server refuses a connection whose handshake is complete: in TLS 1.3 it does so for want of a client certificate
-/// after our part (RFC 8446, 4.4.2.4). Then closes the connection as a client does that leaves.
+/// Returns why a server refuses a connection whose handshake is complete: in TLS 1.3 it does so for
+/// want of a client certificate after our part (RFC 8446, 4.4.2.4). Then closes the connection as a
+/// client does that leaves.
 async fn refusal(connection: Connection, deadline: Instant) -> Option<PathError> {
     let Connection { mut io, handshake, .. } = connection;
     let wait = deadline.min(Instant::now() + REFUSAL_WAIT).into();
@@ -164,8 +169,9 @@ async fn refusal(connection: Connection, deadline: Instant) -> Option<PathError>
     None
 }
 
-/// Whether a name belongs to the local network by its form: without a dot, or below a name that cannot be registered
-/// (RFC 2606, 6761, 6762, 8375; ICANN's `internal`) or that private networks commonly use.
+/// Returns whether a name belongs to the local network by its form: without a dot, or below a name
+/// that cannot be registered (RFC 2606, 6761, 6762, 8375; ICANN's `internal`) or that private
+/// networks commonly use.
 fn is_local(host: &str) -> bool {
     const DOMAINS: [&str; 10] =
         ["corp", "home", "home.arpa", "internal", "intranet", "lan", "local", "localhost", "private", "test"];
@@ -174,7 +180,7 @@ fn is_local(host: &str) -> bool {
     !host.contains('.') || DOMAINS.iter().any(within)
 }
 
-/// Whether an address means something on this machine or network alone.
+/// Returns whether an address is valid only on this machine or network.
 fn is_private(address: IpAddr) -> bool {
     match address.to_canonical() {
         IpAddr::V4(address) => {

@@ -74,7 +74,7 @@ impl Endpoint {
         format!("{}:{}", self.host, self.port)
     }
 
-    /// The name to look up; `None` if the host is an address.
+    /// Returns the name to look up. Returns `None` if the host is an address.
     pub(super) fn name(&self) -> Option<&str> {
         literal(&self.host).is_none().then_some(&*self.host)
     }
@@ -154,7 +154,7 @@ impl Trace {
         }
     }
 
-    /// The addresses that the first lookup returned.
+    /// Returns the addresses of the first lookup.
     pub(super) fn addresses(&self) -> Vec<IpAddr> {
         self.lookup.as_ref().and_then(|lookup| lookup.answer.clone().ok()).unwrap_or_default()
     }
@@ -166,13 +166,15 @@ impl Path {
         Ok(Self { resolver, target: Endpoint::new(&provider.base_url, provider)?, proxy, tls })
     }
 
-    /// Whether requests go to the proxy itself: plain http through an HTTP proxy has no tunnel (RFC 9112, 3.2.2).
+    /// Returns whether requests go to the proxy itself: plain http through an HTTP proxy has no
+    /// tunnel (RFC 9112, 3.2.2).
     pub(super) fn is_untunnelled(&self) -> bool {
         self.target.server_name.is_none()
             && self.proxy.as_ref().is_some_and(|proxy| proxy.kind == ProxyKind::Http)
     }
 
-    /// The name that a run looks up first, and whose it is; `None`: it looks none up.
+    /// Returns the name that a run looks up first, and its hop. Returns `None` if there is no
+    /// lookup.
     pub(super) fn first_lookup(&self) -> Option<(Hop, &str)> {
         let target = self.target.name().map(|name| (Hop::Target, name));
         let Some(proxy) = &self.proxy else { return target };
@@ -236,8 +238,8 @@ impl Path {
         Ok((Box::new(socket), meter))
     }
 
-    /// Returns the addresses of a host. A failed lookup is explained, which takes at most two seconds and is no part of the
-    /// run's duration.
+    /// Returns the addresses of a host. A failed lookup is explained, which takes at most two
+    /// seconds and is no part of the run's duration.
     async fn resolve(
         &self,
         hop: Hop,
@@ -298,7 +300,8 @@ impl Path {
     }
 }
 
-/// How a provider's connections speak TLS: with the system's roots, and the certificates of its `ca_file`.
+/// Returns the TLS configuration of a provider: the system's roots, and the certificates of its
+/// `ca_file`.
 pub(super) fn tls(
     provider: &Provider,
     system_roots: &[CertificateDer<'static>],

@@ -91,7 +91,8 @@ impl Proxy {
         })
     }
 
-    /// Has the proxy connect to a host. `address`: the target's, where this machine looks it up.
+    /// Connects to a host through the proxy. `address` is that of the target, if this machine looks
+    /// it up.
     pub(super) async fn tunnel(
         &self,
         io: BoxedIo,
@@ -166,7 +167,7 @@ impl Proxy {
         Ok(Box::new(tokio::io::join(Cursor::new(parts.read_buf).chain(read), write)))
     }
 
-    /// The credentials as HTTP carries them (RFC 7617); `None`: there are none.
+    /// Returns the credentials for HTTP (RFC 7617). Returns `None` if there are none.
     pub(super) fn authorization(&self) -> Option<HeaderValue> {
         let (user, password) = self.credentials.as_ref()?;
         let encoded = BASE64_STANDARD.encode(format!("{}:{}", user.expose(), password.expose()));
@@ -202,7 +203,7 @@ impl Proxy {
     }
 }
 
-/// The name that a host's certificate must have.
+/// Returns the name that the certificate of a host must have.
 pub(super) fn server_name(host: &str) -> Option<ServerName<'static>> {
     ServerName::try_from(host.trim_matches(['[', ']']).to_owned()).ok()
 }

@@ -1,4 +1,4 @@
-//! Why a service refuses: what its status says, and what codes and words say beyond it.
+//! The reason of a refusal, by status, codes and messages.
 
 use std::borrow::Cow;
 
@@ -53,7 +53,8 @@ pub(super) fn refusal(
     Refusal { reason, detail: refused.detail(reason, clue), clue }
 }
 
-/// What an error says, with that of the provider which a gateway hands on.
+/// Returns the codes and sentences of an error, including those of a provider's error that a
+/// gateway forwards.
 pub(super) fn words_of(error: &ErrorBody<'_>, dialect: &dyn Dialect) -> Words {
     let mut words = Words::of(error);
     words.join(Words::of(&ErrorBody::read(&dialect.wrapped(error))));
@@ -78,7 +79,8 @@ impl Refused<'_> {
             400 | 403 if words.is_rate() => Some(Reason::RateLimited),
             429 if words.is_too_large() => Some(Reason::InvalidRequest),
             429 | 503 if words.is_capacity() => Some(Reason::Overloaded),
-            // OpenAI's slow_down is the caller's ramp under 429; Google says UNAVAILABLE when a model is overloaded.
+            // OpenAI's slow_down under 429 is the caller's fault; Google reports an overloaded
+            // model as UNAVAILABLE.
             503 if words.has_code(&["slow", "down"]) || self.is_googles_unavailable() => {
                 Some(Reason::Overloaded)
             }
@@ -88,7 +90,8 @@ impl Refused<'_> {
         dialect.reason(status, error).or_else(by_words).unwrap_or_else(|| status_reason(status))
     }
 
-    /// Google's own status, beside its number as its imitations of other APIs have it.
+    /// Returns whether it is Google's status, alone or besides its number as in its imitations of
+    /// other APIs.
     fn is_googles_unavailable(&self) -> bool {
         let code = self.error.member("code").and_then(serde_json::Value::as_u64);
         self.error.text("status") == Some("UNAVAILABLE") && code == Some(503)
@@ -103,7 +106,8 @@ impl Refused<'_> {
         let through_gateway = || self.dialect.upstream(self.error).name.is_some();
         match status {
             410 => true,
-            // A wrong path is a 404 too; one about the model says so, or comes from beyond the path.
+            // A wrong path is a 404 too. One about the model mentions it, or the path is known to
+            // exist.
             404 => {
                 words.has_no_model_code()
                     || (through_gateway() || words.say(&["model", "deployment", "no endpoints"]))
@@ -113,8 +117,8 @@ impl Refused<'_> {
         }
     }
 
-    /// Whether the way to the application is lost: an ingress, a router or a tunnel says so by its own words, or nothing
-    /// that the API would say comes from a path that it promises. A path that is configured may be wrong itself.
+    /// Returns whether the route to the application is lost: an ingress, router or tunnel reports
+    /// it, or a documented path has no response of the API. A configured path may be wrong itself.
     fn is_lost_route(&self) -> bool {
         let Self { response, error, words, .. } = *self;
         if self.status != response.status {
@@ -132,7 +136,7 @@ impl Refused<'_> {
         LOST_ROUTE_HEADERS.iter().any(header) || words.is_lost_route() || prose() || silent()
     }
 
-    /// Whether the API itself says that something is at the path.
+    /// Returns whether the API documents the path.
     fn is_promised(&self) -> bool {
         let paths = &self.probe.provider.paths;
         match &self.probe.task {
@@ -145,8 +149,8 @@ impl Refused<'_> {
         }
     }
 
-    /// What answered in the API's place, in our own words; `None`: the API may have. APIs answer in JSON, of which health
-    /// paths and an operator's own may know nothing.
+    /// Describes what answered in place of the API. Returns `None` if it may have been the API.
+    /// APIs answer in JSON, except at health paths and paths of an operator.
     fn intermediary(&self) -> Option<&'static str> {
         let free = matches!(self.probe.task, Task::Health | Task::Http(_));
         let basic = |value: &reqwest::header::HeaderValue| {
@@ -179,7 +183,7 @@ impl Refused<'_> {
         }
     }
 
-    /// Whether the same host is to be asked by https.
+    /// Returns whether the response redirects to https on the same host.
     fn redirects_to_https(&self) -> bool {
         let base = &self.probe.provider.base_url;
         let target = location(&self.response.headers, base);
@@ -229,8 +233,9 @@ fn location(headers: &HeaderMap, base: &Url) -> Option<Url> {
     base.join(text).ok()
 }
 
-/// What a status says by itself (RFC 9110, 15; 498 is Groq's, 524 Cloudflare's, 529 Anthropic's). 424 is a generation that
-/// failed (TGI, Groq), 499 one that the service cancelled (Google): the prober cancels none.
+/// Returns the reason of a status alone (RFC 9110, 15; 498 is Groq's, 524 Cloudflare's, 529
+/// Anthropic's). 424 is a failed generation (TGI, Groq), 499 one that the service cancelled
+/// (Google): the prober cancels none.
 pub(super) fn status_reason(status: u16) -> Reason {
     match status {
         401 => Reason::AuthFailed,

@@ -1,4 +1,4 @@
-//! The processing time that a service itself reports. It is a claim, shown beside our own measurement.
+//! The processing time that a service reports. It is not verified.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ const MAX_METRICS: usize = 16;
 const EDGE_METRICS: &[&str] =
     &["cfl4", "cfedge", "cfcachestatus", "cfextpri", "edge", "cdn", "cdn-cache", "ak_p"];
 
-/// The time by the headers: `OpenAI`'s own, Envoy's, else Server-Timing.
+/// Returns the time in the headers of `OpenAI` or Envoy, else in Server-Timing.
 pub(super) fn processing(headers: &HeaderMap) -> Option<Duration> {
     let milliseconds = |name| {
         let milliseconds = hints::text(headers, name).and_then(hints::decimal)?;
@@ -24,7 +24,8 @@ pub(super) fn processing(headers: &HeaderMap) -> Option<Duration> {
         .or_else(|| server_timing(headers))
 }
 
-/// The metric named total, else the longest that is not an edge's own: `gfet4t7; dur=412`, `db;dur=53, total;dur=120.5`.
+/// Returns the metric `total`, else the longest one except those of an edge: `gfet4t7; dur=412`,
+/// `db;dur=53, total;dur=120.5`.
 fn server_timing(headers: &HeaderMap) -> Option<Duration> {
     const MAX_BYTES: usize = 1024;
     let texts = headers.get_all("server-timing").iter().filter_map(|value| value.to_str().ok());

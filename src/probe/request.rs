@@ -59,7 +59,8 @@ impl Prepared {
         Ok(Self { method, url, uri, headers, body: Bytes::new(), nonce: None })
     }
 
-    /// Sets the body, with its length: HTTP/2 has no other mark of it that a proxy could translate (RFC 9110, 8.6).
+    /// Sets the body, with its length: HTTP/2 has no other mark of it that a proxy could translate
+    /// (RFC 9110, 8.6).
     fn set_body(&mut self, body: Vec<u8>) {
         if !body.is_empty() || [Method::POST, Method::PUT, Method::PATCH].contains(&self.method) {
             self.headers.insert(CONTENT_LENGTH, body.len().into());
@@ -92,7 +93,7 @@ impl Prepared {
     }
 }
 
-/// The request that each run of the probe sends; `None`: its check sends none.
+/// Returns the request of the probe's runs. Returns `None` if its check sends none.
 pub(super) fn request(probe: &Probe) -> Result<Option<Prepared>, RequestError> {
     let error = |what| RequestError { probe: probe.name.clone(), what };
     let provider = &*probe.provider;

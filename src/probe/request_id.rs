@@ -3,8 +3,8 @@
 use super::{body::ErrorBody, dialect::Dialect, exchange::Response, gate};
 use crate::config::{Probe, Task};
 
-/// Returns the service's id of the request, by its headers or its error, gated. `None` if there is none, or if it echoes
-/// a secret.
+/// Returns the service's id of the request, by its headers or its error, gated. `None` if there is
+/// none, or if it echoes a secret.
 pub(super) fn request_id(
     probe: &Probe,
     dialect: &dyn Dialect,
@@ -23,10 +23,10 @@ pub(super) fn request_id(
         .filter(|id| !echoes_a_secret(probe, id))
 }
 
-/// Whether a service sends back what was sent to it in confidence: a key has the form of an id.
+/// Returns whether a service sends back a secret: a key has the form of an ID.
 fn echoes_a_secret(probe: &Probe, id: &str) -> bool {
-    /// Shorter ones, a version or a flag, are no secrets that could be told in an id.
-    const SHORTEST: usize = 6;
+    /// Minimum size of a secret. Shorter values, such as a version or a flag, are not secret.
+    const MIN_SECRET_BYTES: usize = 6;
     let provider = &probe.provider;
     let own = match &probe.task {
         Task::Http(request) => &request.headers[..],
@@ -38,6 +38,7 @@ fn echoes_a_secret(probe: &Probe, id: &str) -> bool {
     // Of `Token abc…` the last word is the secret.
     let mut words = key.chain(headers).chain(password).flat_map(str::split_whitespace);
     words.any(|secret| {
-        secret.len() >= SHORTEST && (id.contains(secret) || id.len() >= SHORTEST && secret.contains(id))
+        secret.len() >= MIN_SECRET_BYTES
+            && (id.contains(secret) || id.len() >= MIN_SECRET_BYTES && secret.contains(id))
     })
 }

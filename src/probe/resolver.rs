@@ -1,8 +1,10 @@
-//! Name lookups by getaddrinfo(3), as every other program on the machine does them, on a bounded pool of threads.
+//! Name lookups by getaddrinfo(3), as every other program on the machine does them, on a bounded
+//! pool of threads.
 //!
-//! The C library reads the hosts file, nsswitch.conf, the search list and the options of resolv.conf, and asks the name
-//! servers in turn; a lookup cannot be cancelled. So each name has at most one call outstanding, which all runs that
-//! need it share, and a silent name server occupies at most as many threads as there are names.
+//! The C library reads the hosts file, nsswitch.conf, the search list and the options of
+//! resolv.conf, and asks the name servers in turn; a lookup cannot be cancelled. So each name has
+//! at most one call outstanding, which all runs that need it share, and a silent name server
+//! occupies at most as many threads as there are names.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -23,13 +25,15 @@ use crate::sync::{Condvar, Mutex};
 /// Maximum number of addresses of one answer that are used and recorded.
 const MAX_ADDRESSES: usize = 16;
 
-/// Maximum number of threads, below `TasksMax` of the unit. More names than that wait for a thread, within their run's timeout.
+/// Maximum number of threads, below `TasksMax` of the unit. More names than that wait for a thread,
+/// within their run's timeout.
 const MAX_THREADS: usize = 128;
 
 /// How long a thread without work waits for more before it ends.
 const THREAD_IDLE: Duration = Duration::from_secs(60);
 
-/// How often a name that no thread has taken looks for one, and how many times before the lack is reported.
+/// Interval at which a name without a thread tries to start one, and number of attempts before the
+/// lack is reported.
 const THREAD_RETRY: Duration = Duration::from_millis(100);
 const MAX_THREAD_RETRIES: u32 = 5;
 
@@ -50,7 +54,7 @@ pub(super) enum ResolveError {
 /// A lookup's result, and when the C library returned it.
 pub(super) type Answer = (Result<Vec<SocketAddr>, ResolveError>, Instant);
 
-/// Looks names up. Clones share the threads.
+/// Resolver of names. Clones share the threads.
 #[derive(Clone)]
 pub(super) struct Resolver(Arc<Pool>);
 
@@ -60,7 +64,7 @@ impl fmt::Debug for Resolver {
     }
 }
 
-/// Looks one name up.
+/// Lookup of one name.
 type LookUp = fn(&str) -> Result<Vec<SocketAddr>, ResolveError>;
 
 /// Starts a thread that runs [`Pool::run_thread`].
@@ -111,13 +115,13 @@ impl Resolver {
     }
 }
 
-/// Names below `localhost` are this machine (RFC 6761, 6.3). curl and browsers treat them so; of the C libraries only those
-/// with nss-myhostname or systemd-resolved do.
+/// Maps names below `localhost` to this machine (RFC 6761, 6.3), as curl and browsers do. The C
+/// library does so only with nss-myhostname or systemd-resolved.
 fn lookup_name(name: &str) -> Arc<str> {
     if is_localhost(name) { "localhost".into() } else { name.into() }
 }
 
-/// Whether a name is `localhost` or below it.
+/// Returns whether a name is `localhost` or below it.
 pub(super) fn is_localhost(name: &str) -> bool {
     let name = name.trim_end_matches('.').to_ascii_lowercase();
     name == "localhost" || name.strip_suffix(".localhost").is_some_and(|rest| !rest.is_empty())
@@ -163,8 +167,8 @@ impl Pool {
             || self.start_thread(&mut state)
     }
 
-    /// Ends the wait for a thread: the runs that wait for the name see their senders dropped. A call that is under way by now
-    /// has its answer.
+    /// Ends the wait for a thread: the runs that wait for the name see their senders dropped. A
+    /// call that is under way by now has its answer.
     fn give_up(&self, name: &Arc<str>) {
         let mut state = self.lock();
         if let Some(place) = state.queue.iter().position(|other| other == name) {
@@ -205,7 +209,8 @@ fn start_thread(pool: Arc<Pool>) -> io::Result<()> {
     thread.spawn(move || pool.run_thread()).map(drop)
 }
 
-/// Calls getaddrinfo without flags, so that the answer does not depend on the addresses that this machine has.
+/// Calls getaddrinfo without flags, so that the answer does not depend on the addresses that this
+/// machine has.
 fn look_up(name: &str) -> Result<Vec<SocketAddr>, ResolveError> {
     let hints = AddrInfoHints { socktype: SockType::Stream.into(), ..AddrInfoHints::default() };
     let found = getaddrinfo(Some(name), None, Some(hints)).map_err(|error| resolve_error(&error))?;

@@ -1,4 +1,5 @@
-//! One run: an attempt at a target, from the first lookup to the verdict. It never fails: a failed probe is data.
+//! One run: an attempt at a target, from the first lookup to the verdict. It never fails: a failed
+//! probe is data.
 
 use std::{
     fmt,
@@ -72,7 +73,7 @@ pub struct Target {
 }
 
 impl fmt::Debug for Target {
-    /// Without the connection settings, which have the proxy's password.
+    /// Formats the target without the connection settings, which have the proxy's password.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Target").field(&self.probe.name).finish()
     }
@@ -230,9 +231,9 @@ impl Target {
         }
     }
 
-    /// Returns the verdict on a whole response. A large one is classified on a thread of its own, so that the thread that
-    /// times the other probes is not kept. A search for the operator's pattern counts in the run's timeout; other work on the
-    /// response is ours, and does not.
+    /// Returns the verdict on a whole response. A large one is classified on a thread of its own,
+    /// so that the thread that times the other probes is not kept. A search for the operator's
+    /// pattern counts in the run's timeout; other work on the response is ours, and does not.
     async fn judge(
         &self,
         mut response: Response,
@@ -301,7 +302,8 @@ fn work(probe: &Probe, tls: Tls, resolver: Resolver) -> Result<Work, TargetError
     Ok(Work::Exchange(Box::new(Call { api: provider.api, path, request, keep_alive })))
 }
 
-/// An outcome with what the path to the host showed. Its verdict is `internal` until there is one.
+/// Returns an outcome with the findings of the path to the host. Its verdict is `internal` until
+/// there is one.
 pub(super) fn path_findings(time: SystemTime, trace: Trace) -> Outcome {
     let mut outcome = Outcome::new(time, Reason::Internal, Fault::Prober);
     outcome.dns = trace.addresses();
@@ -313,7 +315,7 @@ pub(super) fn path_findings(time: SystemTime, trace: Trace) -> Outcome {
     outcome
 }
 
-/// The coding of a body, by a closed set of names; `None`: it has none.
+/// Returns the coding of a body, of a closed set. Returns `None` if it has none.
 fn content_coding(headers: &HeaderMap) -> Option<&'static str> {
     let value = headers.get(CONTENT_ENCODING)?.to_str().unwrap_or_default().trim().to_ascii_lowercase();
     match &*value {
@@ -348,7 +350,7 @@ fn apply_retirement(probe: &Probe, outcome: &mut Outcome) {
     }
 }
 
-/// What the run's tokens cost. A service that told one count alone has told nothing of the other's tokens.
+/// Returns the cost of the run's tokens. A count that is not reported costs nothing.
 fn cost(probe: &Probe, outcome: &Outcome) -> Option<f64> {
     let price = probe.chat()?.price?;
     let (input, output) = (outcome.input_tokens, outcome.output_tokens);

@@ -1,4 +1,5 @@
-//! A TCP socket that records when data arrived, by the kernel's clock, and bounds what a peer can send.
+//! A TCP socket that records when data arrived, by the kernel's clock, and bounds what a peer can
+//! send.
 
 use std::{
     fmt, io,
@@ -26,18 +27,19 @@ use tokio::{
 use super::path::BoxedIo;
 use crate::outcome::Clock;
 
-/// Maximum number of bytes that one read takes: the task yields between reads, so a peer that floods its connection
-/// cannot delay other runs.
+/// Maximum number of bytes that one read takes: the task yields between reads, so a peer that
+/// floods its connection cannot delay other runs.
 const MAX_READ_BYTES: usize = 16 * 1024;
 
-/// The same at the beginning of an exchange: segments that one read takes have the arrival time of the last of them, and the
-/// head and the first tokens need their own.
+/// The same at the beginning of an exchange: segments that one read takes have the arrival time of
+/// the last of them, and the head and the first tokens need their own.
 const MAX_FIRST_READ_BYTES: usize = 2 * 1024;
 
 /// Maximum number of bytes before the final response head, informational responses included.
 const MAX_HEAD_BYTES: u64 = 64 * 1024;
 
-/// Maximum number of bytes of one exchange. A body of 4 MiB in chunks of one byte has six times as many.
+/// Maximum number of bytes of one exchange. A body of 4 MiB in chunks of one byte has six times as
+/// many.
 const MAX_EXCHANGE_BYTES: u64 = 32 * 1024 * 1024;
 
 /// Maximum number of bytes outside an exchange: of handshakes, or of a connection that is idle.
@@ -46,10 +48,12 @@ const MAX_OTHER_BYTES: u64 = 1024 * 1024;
 /// Maximum number of informational responses (1xx) before the final one. Go's `net/http` accepts 5.
 const MAX_INFORMATIONAL: u32 = 16;
 
-/// Size of the control message that carries three timestamps: a header of 16 bytes and three `timespec`.
+/// Size of the control message that carries three timestamps: a header of 16 bytes and three
+/// `timespec`.
 const CONTROL_BYTES: usize = 64;
 
-/// Idle time before the kernel probes a kept connection, time between probes, and unanswered probes that end it.
+/// Idle time before the kernel probes a kept connection, time between probes, and unanswered probes
+/// that end it.
 const KEEPALIVE_SECONDS: u32 = 15;
 const KEEPALIVE_PROBES: u32 = 3;
 
@@ -64,8 +68,8 @@ pub(super) enum Excess {
 
 /// Keeps the kernel's timestamping switched on.
 ///
-/// The kernel switches it on when the first socket asks for it, a moment later, and off after the last one: a process whose
-/// sockets come and go would get segments without a timestamp.
+/// The kernel switches it on when the first socket asks for it, a moment later, and off after the
+/// last one: a process whose sockets come and go would get segments without a timestamp.
 #[derive(Debug)]
 pub(super) struct TimestampingGuard {
     _socket: Option<UdpSocket>,
@@ -86,7 +90,8 @@ fn timestamping() -> TimestampingFlag {
     TimestampingFlag::SOF_TIMESTAMPING_RX_SOFTWARE | TimestampingFlag::SOF_TIMESTAMPING_SOFTWARE
 }
 
-/// Times and counts of one connection's exchange, shared between the socket and the code that reads the response.
+/// Times and counts of one connection's exchange, shared between the socket and the code that reads
+/// the response.
 ///
 /// All of it is used by one thread; the atomics only satisfy `Send`.
 pub(super) struct Meter {
@@ -171,13 +176,14 @@ impl Meter {
         self.limit.store(MAX_OTHER_BYTES, Relaxed);
     }
 
-    /// Returns whether a read is to wait for the next poll of the task: other runs have their turn, and in an exchange each
-    /// read keeps its own arrival time.
+    /// Returns whether a read is to wait for the next poll of the task: other runs have their turn,
+    /// and in an exchange each read keeps its own arrival time.
     fn yields(&self) -> bool {
         if self.metered.load(Relaxed) { !self.granted.swap(false, Relaxed) } else { self.take_turn() }
     }
 
-    /// Returns whether the task has taken in so much that other tasks, and what has arrived for them, come first now.
+    /// Returns whether the task has taken in so much that other tasks, and what has arrived for
+    /// them, come first now.
     pub(super) fn take_turn(&self) -> bool {
         let received = self.received.load(Relaxed);
         let due = received - self.turn.load(Relaxed) >= MAX_READ_BYTES as u64;
@@ -203,7 +209,8 @@ impl Meter {
         self.epoch + Duration::from_nanos(self.arrived.load(Relaxed))
     }
 
-    /// Returns whether no byte of HTTP has arrived since the exchange began. The end of a TLS connection has records of its own.
+    /// Returns whether no byte of HTTP has arrived since the exchange began. The end of a TLS
+    /// connection has records of its own.
     pub(super) fn is_silent(&self) -> bool {
         self.plaintext.load(Relaxed) == 0
     }
@@ -229,7 +236,8 @@ impl Meter {
         }
     }
 
-    /// Records the arrival of bytes that were read just now. `age`: how long ago the kernel received the last of them.
+    /// Records the arrival of bytes that were read just now. `age`: how long ago the kernel
+    /// received the last of them.
     fn note_read(&self, bytes: usize, age: Option<Duration>) {
         if bytes == 0 {
             return; // the end of the connection has no timestamp, and ends no phase
@@ -250,8 +258,8 @@ impl Meter {
         Ok(())
     }
 
-    /// Returns what the peer sent too much of; `None` if it did not. The libraries between the socket and the reader of the
-    /// response pass on an error without its type.
+    /// Returns what the peer sent too much of; `None` if it did not. The libraries between the
+    /// socket and the reader of the response pass on an error without its type.
     pub(super) fn excess(&self) -> Option<Excess> {
         let excess = if self.head_seen.load(Relaxed) { Excess::Exchange } else { Excess::BeforeHead };
         self.check_limit().is_err().then_some(excess)
@@ -267,9 +275,10 @@ pub(super) struct Socket {
 }
 
 impl Socket {
-    /// `keep`: the connection outlives its first exchange, so the kernel probes it while it is idle.
+    /// Prepares a connected socket. With `keep`, the connection outlives its first exchange, so the
+    /// kernel probes it while it is idle.
     ///
-    /// A silent peer is for the run's deadline to end, not for the kernel: there is no `TCP_USER_TIMEOUT`.
+    /// The run's deadline ends a silent connection, not the kernel: there is no `TCP_USER_TIMEOUT`.
     pub(super) fn new(stream: TcpStream, keep: bool) -> io::Result<Self> {
         stream.set_nodelay(true)?;
         if keep {

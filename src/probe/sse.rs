@@ -1,4 +1,5 @@
-//! Bytes in, events out: the event-stream format of the WHATWG HTML standard (section 9.2.6), bounded, without I/O.
+//! Bytes in, events out: the event-stream format of the WHATWG HTML standard (section 9.2.6),
+//! bounded, without I/O.
 
 use std::ops::ControlFlow;
 
@@ -15,19 +16,19 @@ const MAX_DATA: usize = 512 * 1024;
 /// Bytes of bare JSON between events; errors have a thousand or two.
 const MAX_BARE: usize = 16 * 1024;
 
-/// How often an object that is not complete is looked at as a whole: once for each line that may be its last, of which
-/// Google's errors have some five.
-const MAX_LOOKS: u32 = 32;
+/// Maximum number of attempts to parse an incomplete object: one for each line that may be its
+/// last, of which Google's errors have about five.
+const MAX_PARSES: u32 = 32;
 
-/// One event. Its id and the stream's retry time say nothing to a probe, which never reconnects.
+/// One event. ID and retry time are ignored, because a probe never reconnects.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Event {
     /// Of its last `event:` line; empty without one.
     pub(super) name: String,
     /// Its `data:` lines, with a line feed between them.
     pub(super) data: String,
-    /// Whether it is none by the standard, but a JSON object on lines of its own: Google breaks a stream off by its error's
-    /// body as it is, which its own client reads so.
+    /// Whether it is not an event of the standard, but a JSON object on lines of its own: Google
+    /// ends a failed stream with the plain body of the error.
     pub(super) bare: bool,
 }
 
@@ -35,7 +36,8 @@ pub(super) struct Event {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct TooLong;
 
-/// Takes a stream apart, however its bytes are cut. An event that its blank line does not end is none, by the standard.
+/// Decoder of a stream, however its bytes are split. An event without its blank line is ignored, by
+/// the standard.
 #[derive(Debug, Default)]
 pub(super) struct Decoder {
     line: Vec<u8>,
@@ -54,7 +56,8 @@ pub(super) struct Decoder {
 }
 
 impl Decoder {
-    /// Calls `each` with every event that these bytes complete, until it breaks; then what follows is left unread.
+    /// Calls `each` with every event that these bytes complete, until it breaks. The rest is then
+    /// ignored.
     pub(super) fn feed(
         &mut self,
         mut bytes: &[u8],
@@ -81,15 +84,15 @@ impl Decoder {
         Ok(ControlFlow::Continue(()))
     }
 
-    /// Whether there was any line of this format yet, or the beginning of one: a comment or a field that the standard
-    /// knows.
+    /// Returns whether there was a line of this format, or the beginning of one: a comment or a
+    /// field of the standard.
     pub(super) fn recognised(&self) -> bool {
         const BEGINNINGS: [&[u8]; 5] = [b":", b"data:", b"event:", b"id:", b"retry:"];
         let begins = |known: &&[u8]| known.starts_with(&self.line) || self.line.starts_with(known);
         self.recognised || !self.line.is_empty() && BEGINNINGS.iter().any(begins)
     }
 
-    /// The data of an event, or of a line, that the end of the stream has left without its own end.
+    /// Returns the data of an incomplete event or line at the end of the stream.
     pub(super) fn unfinished(&self) -> String {
         let line = self.line.strip_prefix(b"data:").unwrap_or_default();
         let line = line.strip_prefix(b" ").unwrap_or(line);
@@ -154,19 +157,20 @@ impl Decoder {
         Ok(true)
     }
 
-    /// Takes in a line that is no field, where it may belong to a bare object. The value is the object that it completes.
+    /// Adds a line that is not a field to a bare object, if it may belong to one. Returns the
+    /// object that it completes.
     fn add_bare(&mut self, line: &[u8]) -> Option<Event> {
         if self.bare.is_empty() {
             self.looks = 0;
         }
         let begins = self.bare.is_empty() && line.starts_with(b"{");
-        let fits = self.bare.len() + line.len() <= MAX_BARE && self.looks < MAX_LOOKS;
+        let fits = self.bare.len() + line.len() <= MAX_BARE && self.looks < MAX_PARSES;
         if !self.recognised || !fits || self.bare.is_empty() && !begins {
             self.bare.clear();
             return None;
         }
         self.bare.extend_from_slice(line);
-        // Only a line that may be the last is worth a look at the whole.
+        // The object is only parsed after a line that may be the last.
         let ends = line.ends_with(b"}");
         self.looks += u32::from(ends);
         let whole = ends && serde_json::from_slice::<IgnoredAny>(&self.bare).is_ok();
@@ -182,8 +186,8 @@ impl Decoder {
     }
 }
 
-/// UTF-8, with U+FFFD for what is none. A line's end is never part of a character, so that each line decodes alone as it
-/// would within the stream.
+/// Decodes UTF-8, with U+FFFD for invalid bytes. A line end is never part of a character, so that
+/// lines can be decoded one by one.
 fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
@@ -194,7 +198,7 @@ mod tests {
 
     use super::*;
 
-    /// The events of these chunks.
+    /// Returns the events of these chunks.
     fn events<'a>(chunks: impl IntoIterator<Item = &'a [u8]>) -> Result<Vec<Event>, TooLong> {
         let mut decoder = Decoder::default();
         let mut events = Vec::new();
@@ -302,7 +306,7 @@ mod tests {
         }
         let long = [b"data: 1\n\n{\"a\":\"".to_vec(), vec![b'x'; MAX_BARE], b"\"}\n".to_vec()].concat();
         assert_eq!(bare(&long), Vec::<String>::new());
-        // Each of these lines may be the last, and costs a look at all before it.
+        // Each of these lines may be the last, and causes a parse of all before it.
         let nested = |count: usize| {
             [b"data: 1\n\n{\"a\":[{}\n".to_vec(), b",{}\n".repeat(count), b"]}\n".to_vec()].concat()
         };

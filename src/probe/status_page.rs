@@ -1,7 +1,8 @@
-//! What a status page says: Statuspage's summary, incident.io's imitation of it, Google's list of incidents.
+//! Status pages: Statuspage's summary, incident.io's imitation of it, and Google's list of
+//! incidents.
 //!
-//! Pure, and without a tree: Google's list has hundreds of kilobytes, of which a handful of words count. Of those only
-//! ones that we know come out.
+//! They are parsed without a tree, because Google's list has hundreds of kilobytes of which few
+//! words are needed. Only known words are passed on.
 
 use std::time::SystemTime;
 
@@ -13,7 +14,8 @@ use super::{
 };
 use crate::outcome::{ComponentStatus, Indicator, Maintenance, StatusPage};
 
-/// The page at that time, and a remark where something of it could not be told; the error says why it is none.
+/// Reads a page at that time, with a remark if something is unknown. The error is the cause why it
+/// is not a page.
 pub(super) fn read(
     body: &[u8],
     components: &[String],
@@ -38,8 +40,9 @@ pub(super) fn read(
     Ok((page, remark))
 }
 
-/// `{"status":{"indicator":…},"components":[…],"incidents":[…],"scheduled_maintenances":[…]}`. Where incident.io imitates
-/// it and all is quiet, the last two are null or missing; Statuspage's own `status.json` has neither them nor components.
+/// `{"status":{"indicator":…},"components":[…],"incidents":[…],"scheduled_maintenances":[…]}`. In
+/// incident.io's imitation the last two are null or missing if they are empty; Statuspage's
+/// `status.json` has neither them nor components.
 #[derive(Deserialize)]
 struct Summary<'a> {
     #[serde(borrow)]
@@ -92,7 +95,7 @@ struct Announcement<'a> {
     started_at: Text<'a>,
     #[serde(borrow, default)]
     scheduled_end_at: Text<'a>,
-    /// None, where it does not say what it affects.
+    /// Affected components; empty if they are not named.
     #[serde(borrow, default)]
     components: Rows<Component<'a>>,
 }
@@ -114,7 +117,7 @@ fn of_statuspage(body: &[u8], wanted: &[String], now: SystemTime) -> serde_json:
     })
 }
 
-/// Of several components of one name, as groups may have them, the worst counts.
+/// Returns the status of a component, the worst one if several have this name.
 fn status_of(name: &str, components: &[Component<'_>]) -> ComponentStatus {
     let named = components.iter().filter(|component| component.name.get() == Some(name));
     let status = |component: &Component<'_>| {
@@ -123,7 +126,7 @@ fn status_of(name: &str, components: &[Component<'_>]) -> ComponentStatus {
     named.map(status).max_by_key(|status| gravity(*status)).unwrap_or(ComponentStatus::Unknown)
 }
 
-/// The order of badness, in which what is not known is worse than nothing and better than any trouble.
+/// Orders statuses by severity. An unknown one is between operational and any outage.
 fn gravity(status: ComponentStatus) -> u8 {
     match status {
         ComponentStatus::Operational => 0,
@@ -136,8 +139,8 @@ fn gravity(status: ComponentStatus) -> u8 {
 }
 
 impl Summary<'_> {
-    /// The maintenance that is in progress, else the one that begins next. Where components are configured, one that
-    /// names others alone does not count.
+    /// Returns the maintenance in progress, else the next one. If components are configured,
+    /// maintenance of only other components does not count.
     fn maintenance(&self, wanted: &[String], now: SystemTime) -> Option<Maintenance> {
         let affects = |row: &&Announcement<'_>| {
             let mut names = row.components.rows.iter().filter_map(|component| component.name.get());
@@ -153,8 +156,8 @@ impl Summary<'_> {
 }
 
 impl Announcement<'_> {
-    /// `None`: it is over, or is announced without a time. One that is announced and whose time has come is in progress,
-    /// even if its state still says scheduled.
+    /// Returns `None` if it has ended, or is announced without a time. It is in progress once its
+    /// time has come, even if its state is still scheduled.
     fn maintenance(&self, begun: bool, now: SystemTime) -> Option<Maintenance> {
         let time = |names: [&Text<'_>; 3]| names.into_iter().filter_map(Text::get).find_map(hints::date);
         let start = time([&self.scheduled_for, &self.starts_at, &self.started_at]);
@@ -171,9 +174,9 @@ impl Announcement<'_> {
     }
 }
 
-/// A bare array of incidents, old ones included; one without an end is open. The page has no verdict of its own: it is
-/// that of the worst open incident. Configured components are titles of products, and then nothing else counts. A
-/// product that no open incident affects is operational: the list names none that are well.
+/// Reads an array of incidents, of which those without an end are open. The indicator is that of
+/// the worst open incident. Configured components are titles of products, and then no other counts.
+/// A product without an open incident is operational, because the list has no operational products.
 fn of_google(body: &[u8], wanted: &[String]) -> serde_json::Result<StatusPage> {
     let incidents: Rows<GoogleIncident<'_>> = serde_json::from_slice(body)?;
     let mut worst = Indicator::None;
@@ -228,8 +231,8 @@ struct Product<'a> {
 }
 
 impl GoogleIncident<'_> {
-    /// How bad it is; `None`: it is over. An outage is worse than a disruption, and either is one step worse where its
-    /// severity is high.
+    /// Returns the severity. Returns `None` if it has ended. An outage is worse than a disruption,
+    /// and both are one step worse if their severity is high.
     fn indicator(&self) -> Option<Indicator> {
         if self.end.get().is_some_and(|end| !end.is_empty()) {
             return None;
@@ -246,7 +249,7 @@ impl GoogleIncident<'_> {
     }
 }
 
-/// The worse of two verdicts; one that is not known is worse than nothing and better than any trouble.
+/// Returns the worse of two indicators. An unknown one is between none and any incident.
 fn worse(one: Indicator, other: Indicator) -> Indicator {
     let gravity = |indicator| match indicator {
         Indicator::None => 0,
@@ -263,7 +266,7 @@ fn worse(one: Indicator, other: Indicator) -> Indicator {
 mod tests {
     use super::*;
 
-    /// What a page comes to: indicator, open incidents and components, by name; the error's text where it is none.
+    /// Checks indicator, open incidents and components of a page, or the text of the error.
     #[track_caller]
     fn check(body: &str, wanted: &[&str], expected: Result<(&str, Option<u64>, &[&str]), &str>) {
         let wanted: Vec<String> = wanted.iter().map(ToString::to_string).collect();
@@ -428,7 +431,8 @@ mod tests {
         check(&format!(r#"{{"status":{{"indicator":"none"}},"deep":{deep}"#), &[], Err("neither"));
     }
 
-    /// The maintenance of a summary with these rows, at noon of the 22nd of November 2026: start, end, in progress.
+    /// Returns start, end and progress of the maintenance of a summary with these rows, at noon of
+    /// 22 November 2026.
     fn maintenance(rows: &str, wanted: &[&str]) -> Option<(Option<String>, Option<String>, bool)> {
         let now = hints::rfc3339("2026-11-22T12:00:00Z").unwrap();
         let wanted: Vec<String> = wanted.iter().map(ToString::to_string).collect();
@@ -451,7 +455,7 @@ mod tests {
         assert_eq!(of(&[row("scheduled", "23T10", "23T12")]), found("23T10", "23T12", false));
         assert_eq!(of(&[row("in_progress", "22T10", "22T14")]), found("22T10", "22T14", true));
         assert_eq!(of(&[row("verifying", "22T10", "22T11")]), found("22T10", "22T11", true));
-        // Its state still says scheduled, but its time has come.
+        // Its state is still scheduled, but its time has come.
         assert_eq!(of(&[row("scheduled", "22T11", "22T13")]), found("22T11", "22T13", true));
         // The one in progress before the next one, and that before a later one.
         let two = [row("scheduled", "22T20", "22T21"), row("in_progress", "22T10", "22T14")];

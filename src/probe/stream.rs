@@ -1,4 +1,4 @@
-//! What a streamed answer comes to, chunk by chunk: its content, its end, its counts and its moments. No I/O.
+//! A streamed answer, chunk by chunk: content, end, counts and times. No I/O.
 
 use std::{
     ops::ControlFlow,
@@ -29,8 +29,8 @@ const MAX_BYTES_PER_TOKEN: usize = 1024;
 /// White space before a stream's first byte that is looked through for what the body is.
 const MAX_BLANK: usize = 1024;
 
-/// How long to wait, once the content is complete, for counts, an error or the last end mark. They come at once or not
-/// at all.
+/// Time to wait for counts, an error or the last end mark after the content is complete. They
+/// arrive immediately or not at all.
 const GRACE: Duration = Duration::from_secs(1);
 
 /// Hears one answer.
@@ -55,7 +55,7 @@ enum Body {
     Foreign(Vec<u8>),
 }
 
-/// What the events of an answer have told so far.
+/// Facts from the events of an answer so far.
 #[derive(Debug, Default, PartialEq)]
 struct Heard {
     text: Flow,
@@ -73,7 +73,7 @@ struct Heard {
     done: bool,
     /// When the last event came that was complete.
     last: Option<Instant>,
-    /// The event that says that the answer failed.
+    /// The event that reports a failure of the answer.
     error: Option<Value>,
     malformed: Option<&'static str>,
     usage: Usage,
@@ -90,7 +90,7 @@ pub(super) enum Ending<'a> {
     Silent,
     /// Not one byte came.
     Nothing,
-    /// An event says that the answer failed.
+    /// An event reports a failure of the answer.
     Failed {
         /// The event.
         event: &'a Value,
@@ -107,7 +107,7 @@ pub(super) enum Ending<'a> {
 }
 
 impl Listener {
-    /// For one answer to this request.
+    /// Creates a listener for one answer to this request.
     pub(super) fn new(api: Api, stream: &Stream) -> Self {
         Self {
             dialect: dialect::of(api),
@@ -122,13 +122,13 @@ impl Listener {
         }
     }
 
-    /// How long to wait for the next byte.
+    /// Returns the maximum time to wait for the next byte.
     pub(super) fn patience(&self, now: Instant) -> Duration {
         let grace = |(since, _)| GRACE.saturating_sub(now.saturating_duration_since(since));
         self.heard.finish.map_or(self.stall_timeout, grace)
     }
 
-    /// What it was that did not come in time, in our own words.
+    /// Describes what did not arrive in time.
     pub(super) fn silence(&self) -> String {
         let when = match &self.heard {
             Heard { text: Flow { first: Some(_), .. }, .. } => "after content had begun",
@@ -168,7 +168,7 @@ impl Listener {
         }
     }
 
-    /// The body, where it is no stream.
+    /// Returns the body if it is not a stream.
     pub(super) fn foreign(&self) -> Option<&[u8]> {
         match &self.body {
             Body::Foreign(body) if self.heard.malformed.is_none() => Some(body),
@@ -176,12 +176,12 @@ impl Listener {
         }
     }
 
-    /// When a complete answer came to its end; `None`: there is none yet.
+    /// Returns the time at which the answer was complete. Returns `None` if it is not.
     pub(super) fn complete_since(&self) -> Option<Instant> {
         self.heard.last.filter(|_| self.heard.is_complete())
     }
 
-    /// What the stream comes to, if this was all of it.
+    /// Returns the end of the stream, if it ends here.
     pub(super) fn ending(&self) -> Ending<'_> {
         let Heard { text, visible, refused, finish, error, malformed, .. } = &self.heard;
         let late = text.first.is_some();
@@ -216,21 +216,22 @@ impl Listener {
         self.heard.model.as_deref()
     }
 
-    /// Whether the last end mark is there without the end of its line, with which some servers end the stream.
+    /// Returns whether the stream ends with its end mark without a line end, as some servers do.
     fn ends_in_its_mark(&self) -> bool {
         self.dialect.ends_with_done()
             && matches!(self.body, Body::Events)
             && self.decoder.unfinished() == "[DONE]"
     }
 
-    /// The counts, unless no such request can have taken so many.
+    /// Returns the counts if they are plausible.
     fn plausible_usage(&self) -> Option<Usage> {
         let usage = self.heard.usage;
         let fits = gate::is_plausible_for(self.prompt_tokens, self.max_tokens, usage.input, usage.output);
         fits.then_some(usage)
     }
 
-    /// Writes times and counts into the outcome of the run. `handed_over`: when the request went to the connection.
+    /// Writes times and counts into the outcome of the run. `handed_over` is the time at which the
+    /// request was handed to the connection.
     pub(super) fn measure(&self, outcome: &mut Outcome, handed_over: Option<Instant>) {
         let Heard { text, reasoning, .. } = &self.heard;
         let since = |first: Option<Instant>| Some(first?.saturating_duration_since(handed_over?));
@@ -258,8 +259,8 @@ impl Listener {
         }
     }
 
-    /// Returns the time between the visible tokens, on average. Pieces that all came at once say
-    /// nothing about it.
+    /// Returns the mean time between the visible tokens. It is unknown if all pieces arrived
+    /// together.
     fn time_per_token(&self) -> Option<Duration> {
         let taken = self.heard.text.taken().filter(|taken| !taken.is_zero())?;
         let gaps = u32::try_from(self.visible_tokens().checked_sub(1)?).ok()?;
@@ -339,7 +340,7 @@ impl Heard {
         if done { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     }
 
-    /// Of JSON that is no event an error alone counts.
+    /// Reads JSON that is not an event. Only an error counts.
     fn bare(&mut self, object: &str) -> ControlFlow<()> {
         match serde_json::from_str(object) {
             Ok(value) if ErrorBody::read(&value).denies_success() => {
@@ -351,13 +352,13 @@ impl Heard {
     }
 }
 
-/// Whether an event's own name says that the answer failed.
+/// Returns whether the name of an event reports a failure.
 fn is_error_name(name: &str) -> bool {
     matches!(name, "error" | "exception" | "failure" | "failed")
 }
 
 impl Usage {
-    /// The later count holds: each is of the whole answer so far.
+    /// Replaces counts by later ones, because each is of the whole answer so far.
     fn update(&mut self, later: Self) {
         self.input = later.input.or(self.input);
         self.cached = later.cached.or(self.cached);
@@ -367,7 +368,7 @@ impl Usage {
     }
 }
 
-/// What a body is that begins so, and what of it is to be decoded.
+/// Recognizes a body by its beginning, and returns the bytes to decode.
 fn recognise(begun: Vec<u8>) -> (Body, Vec<u8>) {
     let looked_at = &begun[..begun.len().min(MAX_BLANK)];
     let rest = looked_at.strip_prefix(BOM).unwrap_or(looked_at).trim_ascii_start();
@@ -375,7 +376,7 @@ fn recognise(begun: Vec<u8>) -> (Body, Vec<u8>) {
     let undecided = rest.is_empty() || BOM.starts_with(&begun);
     match rest.first() {
         _ if undecided && begun.len() < MAX_BLANK => (Body::Blank(begun), Vec::new()),
-        // No line of an event stream that says anything begins like JSON or a page.
+        // No meaningful line of an event stream begins like JSON or a page.
         Some(b'{' | b'[' | b'<') => (Body::Foreign(begun), Vec::new()),
         _ => (Body::Events, begun),
     }
@@ -419,7 +420,7 @@ mod tests {
         Listener::new(api, &Stream { chat, stall_timeout: Duration::from_secs(1), include_usage: true })
     }
 
-    /// The texts of a stream's pieces that have any.
+    /// Returns the texts of a stream's pieces.
     fn texts(api: Api, body: &str) -> Vec<String> {
         let mut texts = Vec::new();
         let flow = Decoder::default().feed(body.as_bytes(), |event| {

@@ -19,7 +19,8 @@ pub(super) enum Phase {
     Transfer,
 }
 
-/// The phases of a run, in their order. Time between two phases is the prober's own work and counts in none.
+/// The phases of a run, in their order. Time between two phases is the prober's own work and counts
+/// in none.
 #[derive(Debug)]
 pub(super) struct Timeline {
     durations: [Duration; 5],
@@ -53,7 +54,7 @@ impl Timeline {
         }
     }
 
-    /// The current phase, or the last one.
+    /// Returns the current phase, or the last one.
     pub(super) fn phase(&self) -> Phase {
         self.phase
     }

@@ -112,13 +112,14 @@ impl Handshake {
         note(&mut self.state.lock());
     }
 
-    /// Whether the server asked for a client certificate, which it was not given.
+    /// Returns whether the server requested a client certificate.
     pub(super) fn client_certificate_requested(&self) -> bool {
         self.client_certificate_requested.load(Ordering::Relaxed)
     }
 
-    /// Returns whether the first read after the handshake failed because the server requires a client certificate. `kind`: of the
-    /// I/O error, where the library's own error is lost.
+    /// Returns whether the first read after the handshake failed because the server requires a
+    /// client certificate. `kind` is that of the I/O error, for cases in which the library's error
+    /// is lost.
     pub(super) fn is_refusal(&self, error: Option<&Error>, kind: Option<io::ErrorKind>) -> bool {
         let by_alert = match error {
             Some(Error::AlertReceived(alert)) => refuses_client(*alert),
@@ -128,7 +129,7 @@ impl Handshake {
         self.client_certificate_requested() && by_alert
     }
 
-    /// The findings for the record. `cipher`: of a handshake that succeeded.
+    /// Returns the findings for the record. `cipher` is that of a successful handshake.
     pub(super) fn findings(&self, cipher: Option<&'static str>) -> outcome::Tls {
         let Presented { not_after, version, .. } = self.presented();
         outcome::Tls { version, cipher, not_after }
@@ -156,7 +157,7 @@ impl Handshake {
 }
 
 impl TlsError {
-    /// The kind of an error of the library, of which the certificate is not at hand.
+    /// Returns the kind of an error of the library without the certificate.
     pub(super) fn from_rustls(error: &Error) -> Self {
         match error {
             Error::InvalidCertificate(_) => Self::Certificate(certificate_failure(error, None)),
@@ -168,7 +169,8 @@ impl TlsError {
     }
 }
 
-/// Whether an alert after our empty certificate means that one is required (RFC 8446, 4.4.2.4; RFC 5246, 7.4.6).
+/// Returns whether an alert after an empty certificate means that one is required (RFC 8446,
+/// 4.4.2.4; RFC 5246, 7.4.6).
 fn refuses_client(alert: AlertDescription) -> bool {
     matches!(
         alert,
@@ -182,12 +184,15 @@ fn refuses_client(alert: AlertDescription) -> bool {
 }
 
 impl Tls {
-    /// Trusts `roots` and, as `curl --cacert` does, each certificate of `own` itself, whether it is a CA's or not.
+    /// Creates a configuration that trusts `roots` and each certificate of `own` itself, also if it
+    /// is not that of a CA, as `curl --cacert` does.
     ///
-    /// It offers HTTP/2 and HTTP/1.1, and never resumes a session: each run measures a whole handshake.
+    /// It offers HTTP/2 and HTTP/1.1, and never resumes a session: each run measures a whole
+    /// handshake.
     pub(super) fn new(roots: &RootCertStore, own: Vec<CertificateDer<'static>>) -> Result<Self, Error> {
         let provider = Arc::new(aws_lc_rs::default_provider());
-        // The first draw seeds the generator, which takes up to 30 ms: not in the first run's handshake.
+        // The first use seeds the generator, which takes up to 30 ms, here instead of in the first
+        // run.
         provider.secure_random.fill(&mut [0; 32]).map_err(Error::from)?;
         let webpki = if roots.is_empty() {
             None // the builder refuses an empty store; nothing is trusted then
@@ -208,14 +213,14 @@ impl Tls {
         Ok(Self { config: Arc::new(config), verifier })
     }
 
-    /// The same without an application protocol, for a proxy that speaks HTTP/1.1 inside.
+    /// Returns the configuration without an application protocol, for a proxy that uses HTTP/1.1.
     pub(super) fn for_proxy(&self) -> Self {
         let mut config = ClientConfig::clone(&self.config);
         config.alpn_protocols.clear();
         Self { config: Arc::new(config), verifier: self.verifier.clone() }
     }
 
-    /// The configuration for a library that makes its own connections.
+    /// Returns the configuration for a library that makes its own connections.
     pub(super) fn config(&self) -> ClientConfig {
         ClientConfig::clone(&self.config)
     }
@@ -282,7 +287,8 @@ impl Verifier {
     }
 }
 
-/// Verifies a certificate that the configuration names itself: its name and its validity, not its issuer.
+/// Verifies a certificate that the configuration names itself: its name and its validity, not its
+/// issuer.
 fn verify_pinned(
     certificate: &CertificateDer<'_>,
     server_name: &ServerName<'_>,
@@ -345,7 +351,7 @@ impl ServerCertVerifier for Verifier {
     }
 }
 
-/// `chain`: what the server presented, where it is at hand.
+/// Classifies an invalid certificate. `chain` is the presented one, if it is available.
 fn certificate_failure(
     error: &Error,
     chain: Option<(&CertificateDer<'_>, &[CertificateDer<'_>])>,
@@ -363,15 +369,15 @@ fn certificate_failure(
             }
             _ => CertificateFailure::WrongName,
         },
-        // webpki's own errors, of which rustls has none: about the form of a certificate, not about who issued it. A
-        // self-signed certificate with the CA flag has one of them.
+        // webpki's own errors, of which rustls has none: about the form of a certificate, not about
+        // who issued it. A self-signed certificate with the CA flag has one of them.
         CertificateError::Other(_) => match leaf {
             Some(leaf) if leaf.version == Version::V1 => CertificateFailure::VersionOne,
             Some(leaf) if leaf.issuer == leaf.subject => CertificateFailure::SelfSigned,
             Some(leaf) if is_authority(&leaf) => CertificateFailure::Authority,
             _ => CertificateFailure::Unusable,
         },
-        // A certificate that bears the name of a trusted issuer and is not signed by it has a bad signature.
+        // A certificate with the name of a trusted issuer that did not sign it has a bad signature.
         CertificateError::UnknownIssuer | CertificateError::BadSignature => match (leaf, chain) {
             (Some(leaf), _) if leaf.issuer == leaf.subject => CertificateFailure::SelfSigned,
             (Some(leaf), Some((_, intermediates))) if !is_issuer_among(&leaf.issuer, intermediates) => {
@@ -397,7 +403,7 @@ fn is_self_issued(certificate: &Certificate) -> bool {
     certificate.tbs_certificate.issuer == certificate.tbs_certificate.subject
 }
 
-/// Whether one of the certificates that a server sent is that of an issuer.
+/// Returns whether one of the sent certificates is that of the issuer.
 fn is_issuer_among(issuer: &Name, sent: &[CertificateDer<'_>]) -> bool {
     sent.iter().take(MAX_CHAIN).filter_map(decode).any(|sent| sent.tbs_certificate.subject == *issuer)
 }

@@ -1,4 +1,4 @@
-//! What was sent and received in a run, for a person's eyes: keys masked, control characters escaped, bounded.
+//! The exchange of a run, for display: keys masked, control characters escaped, bounded.
 
 use std::{
     collections::HashSet,
@@ -16,24 +16,27 @@ use crate::config::{Probe, Task};
 /// Bytes of a transcript.
 const MAX_SHOWN: usize = 64 * 1024;
 
-/// More than any key has. So much is kept beyond what can be shown, so that no key is shown whose end is cut off.
-const LONGEST_KEY: usize = 8 * 1024;
-const MAX_KEPT: usize = MAX_SHOWN + 2 * LONGEST_KEY;
+/// Maximum size of a key. That many bytes are kept in addition to those that are shown, so that a
+/// truncated key is masked as well.
+const MAX_KEY_BYTES: usize = 8 * 1024;
+const MAX_KEPT: usize = MAX_SHOWN + 2 * MAX_KEY_BYTES;
 
-/// So many characters of a secret in a row are masked wherever they are; of shorter ones all, down to the least.
-const TELLING: usize = 8;
+/// Number of consecutive characters of a secret that are masked anywhere. Shorter secrets are
+/// masked as a whole.
+const MASKED_RUN: usize = 8;
 const LEAST_TELLING: usize = 4;
 
-/// How keys begin by convention, which tells nothing of them, and may be a word of any text.
+/// Conventional prefixes of keys, which are not secret.
 const PREFIXES: [&str; 7] = ["sk-langmart-", "sk-ant-api03-", "sk-or-v1-", "sk-proj-", "gsk_", "aiza", "sk-"];
 
-/// What looks like a key, also another's, or like one that a server has masked itself and left the ends of.
+/// Pattern of keys, including those of other services and those that a server masked except for
+/// their ends.
 const KEY_LIKE: &str = r"(?x)
     \b(?i: sk-|sk_|gsk_|AIza|xai-|eyJ )[A-Za-z0-9_.*\-]{4,}
     | \b(?i:bearer|basic)\ +[A-Za-z0-9_.*+/=\-]{4,}
     | [A-Za-z0-9_.\-]*\*{3,}[A-Za-z0-9_.*\-]*";
 
-/// Headers whose values are credentials whoever sends them, beside those that are marked as sensitive.
+/// Headers with credentials, in addition to those that are marked as sensitive.
 const CREDENTIALS: [&str; 7] = [
     "authorization",
     "proxy-authorization",
@@ -83,7 +86,7 @@ impl Recording {
         self.add(Side::Received, chunk);
     }
 
-    /// What a person may see of it, without the secrets of the probe.
+    /// Returns the transcript without the secrets of the probe.
     pub(super) fn transcript(&self, probe: &Probe) -> Transcript {
         Transcript(show(self, &Secrets::of(probe)))
     }
@@ -105,12 +108,12 @@ impl Drop for Recording {
     }
 }
 
-/// Without the values of a query that are long enough to be tokens.
+/// Formats a URL without query values that are long enough to be tokens.
 fn shown_url(url: &Url) -> String {
     let mut shown = url[..url::Position::AfterPath].to_owned();
     for (number, pair) in url.query().into_iter().flat_map(|query| query.split('&')).enumerate() {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-        let value = if value.len() < TELLING { value } else { MASK };
+        let value = if value.len() < MASKED_RUN { value } else { MASK };
         let separator = if number == 0 { '?' } else { '&' };
         write!(shown, "{separator}{name}={value}").expect("a String takes every write");
     }
@@ -129,8 +132,8 @@ fn add_headers(text: &mut String, headers: &HeaderMap) {
     text.push('\n');
 }
 
-/// A run's exchange as a person may see it. Its Display has lines that begin with `> ` where they were sent, with `< `
-/// where they were received; it is empty where nothing was said.
+/// Exchange of a run for display. Its Display has lines with the prefix `> ` for sent and `< ` for
+/// received ones; it is empty without an exchange.
 #[derive(Debug)]
 pub struct Transcript(String);
 
@@ -142,7 +145,7 @@ impl fmt::Display for Transcript {
 
 fn show(recording: &Recording, secrets: &Secrets) -> String {
     // Where the rest is missing, its last bytes may be the beginning of a key.
-    let mut left = if recording.cut { MAX_KEPT - LONGEST_KEY } else { usize::MAX };
+    let mut left = if recording.cut { MAX_KEPT - MAX_KEY_BYTES } else { usize::MAX };
     let mut page = Page { text: String::new(), full: recording.cut };
     for (side, bytes) in &recording.parts {
         let mark = match side {
@@ -211,7 +214,7 @@ impl Page {
     }
 }
 
-/// What could move the cursor, change colours, turn the direction of text or be invisible stands there by its number.
+/// Appends a character. Control, direction and invisible characters are written as their number.
 fn push_escaped(line: &mut String, character: char) {
     let invisible = matches!(character,
         '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}'
@@ -223,9 +226,10 @@ fn push_escaped(line: &mut String, character: char) {
     }
 }
 
-/// What must not be shown, as sequences in lower case of as many bytes as tell it apart.
+/// Secrets that must not be shown, as sequences in lower case that are long enough to identify
+/// them.
 struct Secrets {
-    telling: [HashSet<u64>; TELLING + 1],
+    telling: [HashSet<u64>; MASKED_RUN + 1],
     key_like: Regex,
 }
 
@@ -244,14 +248,14 @@ impl Secrets {
             request.headers.iter().for_each(|(_, value)| secrets.add(value.as_bytes()));
             let query = request.path.split_once('?').map_or("", |(_, query)| query);
             let values = query.split('&').filter_map(|pair| Some(pair.split_once('=')?.1));
-            values.filter(|value| value.len() >= TELLING).for_each(|value| secrets.add(value.as_bytes()));
+            values.filter(|value| value.len() >= MASKED_RUN).for_each(|value| secrets.add(value.as_bytes()));
         }
         secrets
     }
 
     fn add(&mut self, secret: &[u8]) {
         let secret = Zeroizing::new(secret.to_ascii_lowercase());
-        let length = secret.len().min(TELLING);
+        let length = secret.len().min(MASKED_RUN);
         if length < LEAST_TELLING {
             return;
         }
@@ -264,7 +268,7 @@ impl Secrets {
         }
     }
 
-    /// For each byte of a text whether it is to be masked.
+    /// Returns for each byte of a text whether it must be masked.
     fn find(&self, text: &[u8]) -> Vec<bool> {
         let mut masked = vec![false; text.len()];
         let lower = Zeroizing::new(text.to_ascii_lowercase());
@@ -282,7 +286,7 @@ impl Secrets {
     }
 }
 
-/// Up to eight bytes as a number.
+/// Returns up to eight bytes as a number.
 fn packed(window: &[u8]) -> u64 {
     window.iter().fold(0, |number, byte| number << 8 | u64::from(*byte))
 }
@@ -338,7 +342,7 @@ mod tests {
             assert!((MAX_SHOWN - 128..=MAX_SHOWN).contains(&shown.len()), "{}", shown.len());
             assert!(shown.ends_with("\n… more is not shown\n"), "{}", &shown[shown.len() - 80..]);
         }
-        // The key's first bytes are the last that are kept, and all before them is masked to next to nothing.
+        // The key's first bytes are the last that are kept, and the bytes before them are masked.
         for kept in 1..KEY.len() {
             let mut text = KEY.repeat(MAX_KEPT / KEY.len() + 1);
             text.truncate(MAX_KEPT - kept);

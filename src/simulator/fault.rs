@@ -162,7 +162,7 @@ const SPECS: [Spec; 36] = [
     spec(Kind::Malformed, "malformed", &[], &[]),
     spec(Kind::Empty, "empty", &[], &[]),
     // `done`: with an end marker. `recorded`: as recorded from OpenRouter, unlike its
-    // documentation. `x_groq`: Groq's other format, a member of a chunk that looks like a regular
+    // documentation. `x_groq`: Groq's other format, a member of a chunk that resembles a regular
     // end.
     spec(Kind::StreamErrorFirst, "stream_error_first", &["variant", "upstream"], &["done", "x_groq"]),
     spec(Kind::StreamErrorMid, "stream_error_mid", &["variant", "upstream"], &["done", "recorded", "x_groq"]),

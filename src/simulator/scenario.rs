@@ -38,7 +38,7 @@ use super::{
 ///     calls = { from = 3, to = 8 }  # of the calls that match, counted from 1
 ///     probability = 0.2
 ///     fault = "rate_limited"
-///     retry_after = "30s"           # parameters of the fault: ms, retry_after, variant, status, upstream
+///     retry_after = "30s"           # of the fault: ms, retry_after, variant, status, upstream
 ///     [[rule]]
 ///     path = "/health"
 ///     respond = { status = 200, headers = { Content-Type = "text/plain" }, body = "OK" }
@@ -46,11 +46,12 @@ use super::{
 ///     provider = "langmart"
 ///     pace = { extra = "80ms" }     # the gateway's own share, before every answer
 ///     [[rule]]                      # how the models generate, whether streamed or in one piece
-///     pace = { processing = "5ms", first_token = "50ms", token = "10ms", tokens = 8, usage = true }
+///     pace = { processing = "5ms", first_token = "9ms", token = "1ms", tokens = 8, usage = true }
 ///     [[rule]]                      # another model answers, in words of its own
 ///     model = "gpt-4o"
 ///     pace = { answered_model = "gpt-4o-mini", text = "certainly not" }
-///     [[rule]]                      # a proxy collects the stream; prompts take time, unless the prompt cache has them
+///     [[rule]]                      # a proxy buffers the stream; prompts that are not cached take
+///                                   # time
 ///     pace = { buffer = 4096, prefill = "100ms" }
 ///     "#,
 /// );

@@ -91,7 +91,7 @@ fn ask(simulator: &Simulator, method: &str, path: &str, headers: &str, body: &st
 fn chat(provider: Provider) -> (String, &'static str, String) {
     let prefix = provider.prefix();
     let openai = |model: &str| {
-        json!({"model": model, "max_tokens": 32, "messages": [{"role": "user", "content": "Say OK."}]})
+        json!({"model": model, "max_tokens": 32, "messages": [{"role": "user", "content": "Type OK"}]})
             .to_string()
     };
     let bearer = "Content-Type: application/json\r\nAuthorization: Bearer sk-secret-canary\r\n";
@@ -110,7 +110,7 @@ fn chat(provider: Provider) -> (String, &'static str, String) {
         Provider::Google => (
             format!("{prefix}/models/gemini-2.5-flash-lite:generateContent"),
             "Content-Type: application/json\r\nx-goog-api-key: sk-secret-canary\r\n",
-            json!({"contents": [{"role": "user", "parts": [{"text": "Say OK."}]}]}).to_string(),
+            json!({"contents": [{"role": "user", "parts": [{"text": "Type OK"}]}]}).to_string(),
         ),
     }
 }

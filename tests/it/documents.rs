@@ -15,31 +15,6 @@ use regex::Regex;
 /// Documents that are generated: METRICS.md from the HELP texts.
 const GENERATED: &[&str] = &["METRICS.md"];
 
-/// Files and folders of src whose comments and texts must keep to the house style.
-const STYLED: &[&str] = &[
-    "src/api",
-    "src/cli.rs",
-    "src/commands",
-    "src/config",
-    "src/daemon",
-    "src/health",
-    "src/history",
-    "src/lib.rs",
-    "src/line_writer",
-    "src/logging",
-    "src/main.rs",
-    "src/metrics",
-    "src/outcome",
-    "src/page",
-    "src/records",
-    "src/schedule",
-    "src/server",
-    "src/signals.rs",
-    "src/state",
-    "src/sync.rs",
-    "src/systemd.rs",
-];
-
 /// Maximum length of a comment line.
 const MAX_COMMENT_CHARS: usize = 100;
 
@@ -335,15 +310,12 @@ fn documents_keep_to_the_house_style() {
     assert_eq!(discouraged_forms(&user_texts()), [""; 0]);
 }
 
-/// Returns the Rust files of [`STYLED`] with their text.
-fn styled_sources() -> Vec<(String, String)> {
+/// Returns the Rust files of src with their text.
+fn rust_sources() -> Vec<(String, String)> {
     let name = |path: &PathBuf| path.strip_prefix(root()).unwrap().display().to_string();
-    let sources = files_below(&["src"], "rs").into_iter().map(|path| (name(&path), path));
-    let is_below = |name: &str, place: &str| name == place || name.starts_with(&format!("{place}/"));
-    let is_styled = |name: &str| STYLED.iter().any(|place| is_below(name, place));
-    let sources: Vec<_> = sources.filter(|(name, _)| is_styled(name)).collect();
-    assert!(sources.len() > 60, "sources were not found: {sources:?}");
-    sources.into_iter().map(|(name, path)| (name, fs::read_to_string(path).unwrap())).collect()
+    let sources = files_below(&["src"], "rs");
+    assert!(sources.len() > 150, "sources were not found: {sources:?}");
+    sources.iter().map(|path| (name(path), fs::read_to_string(path).unwrap())).collect()
 }
 
 /// Returns the words of a source's comments and string literals.
@@ -363,7 +335,7 @@ fn source_texts(source: &str, literal: &Regex) -> String {
 #[test]
 fn sources_keep_to_the_house_style() {
     let literal = Regex::new(r#""((?:[^"\\]|\\.)*)""#).unwrap();
-    let sources = styled_sources();
+    let sources = rust_sources();
     let texts: Vec<_> =
         sources.iter().map(|(name, source)| (name.clone(), source_texts(source, &literal))).collect();
     assert_eq!(discouraged_forms(&texts), [""; 0]);
@@ -399,7 +371,7 @@ fn function_docs(source: &str) -> Vec<&str> {
 fn function_docs_begin_with_a_verb() {
     let verb = Regex::new("^([A-Z][a-z]+s|Like)\\b").unwrap();
     let mut count = 0;
-    for (name, source) in styled_sources() {
+    for (name, source) in rust_sources() {
         for doc in function_docs(&source) {
             assert!(verb.is_match(doc), "{name}: {doc}");
             count += 1;
