@@ -148,7 +148,7 @@ impl Pace {
         self.tokens
     }
 
-    /// Whether the scenario sets the text of the answer.
+    /// Returns whether the scenario sets the text of the answer.
     pub(super) fn has_text(&self) -> bool {
         self.text.is_some()
     }

@@ -183,7 +183,7 @@ fn unknown_provider_has_no_name() {
     let bench =
         Bench::new("[[rule]]\npath = \"/chat\"\nfault = \"provider_auth_failed\"\nupstream = \"newcomer\"\n");
     let seen = bench.seen(&bench.run("doctor", &with_chat(), &["--generate"]));
-    assert!(seen.contains("stored in LangMart for the provider is wrong"), "{seen}");
+    assert!(seen.contains("LangMart stores for the provider is wrong"), "{seen}");
 }
 
 #[test]
