@@ -551,7 +551,7 @@ fn empty_stop_is_malformed() {
         (Api::Anthropic, event(r#"{"type":"message_delta","delta":{"stop_reason":"end_turn"}}"#)),
     ] {
         let outcome = check(api, &body, Reason::Malformed, Fault::Provider);
-        assert_eq!(outcome.detail, "the answer is empty, and nothing in it says why");
+        assert_eq!(outcome.detail, "the answer is empty, and nothing in it explains why");
         assert!(!outcome.hint.contains("max_tokens"), "{}", outcome.hint);
     }
 }
