@@ -19,7 +19,7 @@ use langmart_prober::{
     metrics::Metrics,
     probe::fuzzing,
     records::{self, Entry},
-    server::{self, ControlHandles, Server, ServerState},
+    server::{self, ControlHandles, HttpServer, ServerState},
 };
 use tokio::sync::mpsc;
 
@@ -137,7 +137,7 @@ impl Drop for RecordFiles {
 
 /// A listener on loopback.
 pub struct Listener {
-    server: Server,
+    server: HttpServer,
     /// Kept, so that a reload is rejected as one too many rather than because of a stop.
     _reloads: mpsc::Receiver<server::ReloadRequest>,
     _run_requests: mpsc::Receiver<server::RunRequest>,
@@ -157,7 +157,7 @@ impl Listener {
             &settings,
         );
         let listener = server::bind(([127, 0, 0, 1], 0).into()).expect("loopback has free ports");
-        let server = Server::start(listener, Arc::new(state)).expect("a thread can be had");
+        let server = HttpServer::start(listener, Arc::new(state)).expect("a thread can be had");
         Self { server, _reloads: reloads, _run_requests: run_requests }
     }
 

@@ -2,7 +2,7 @@
 //!
 //! Data flows one way: configuration, schedule, probe, outcome, then metrics, records and pages.
 //!
-//! **Foundation**, which imports nothing of the crate:
+//! **Foundation**, which imports nothing of the crate but locks:
 //! - [`outcome`]: the vocabulary of all modules: closed types for APIs, checks, reasons and faults,
 //!   and the result record.
 //! - [`cli`]: the command line.

@@ -3,7 +3,7 @@
 
 use std::{error::Error, fmt::Write, fs, path::Path, process::Command};
 
-use langmart_prober::simulator::Provider;
+use langmart_prober::simulator::SimulatedService;
 
 use super::{
     account::{quantile, sorted},
@@ -19,13 +19,13 @@ const TOKENS: usize = 20;
 /// Number of repetitions of each dialect.
 const TIMES: usize = 10;
 
-const SERVICES: [(Provider, &str); 6] = [
-    (Provider::Langmart, "openai/gpt-4o-mini"),
-    (Provider::Openai, "gpt-4o-mini"),
-    (Provider::Anthropic, "claude-haiku-4-5-20251001"),
-    (Provider::Groq, "llama-3.1-8b-instant"),
-    (Provider::Google, "gemini-2.5-flash-lite"),
-    (Provider::Openrouter, "mistralai/mistral-nemo"),
+const SERVICES: [(SimulatedService, &str); 6] = [
+    (SimulatedService::Langmart, "openai/gpt-4o-mini"),
+    (SimulatedService::Openai, "gpt-4o-mini"),
+    (SimulatedService::Anthropic, "claude-haiku-4-5-20251001"),
+    (SimulatedService::Groq, "llama-3.1-8b-instant"),
+    (SimulatedService::Google, "gemini-2.5-flash-lite"),
+    (SimulatedService::Openrouter, "mistralai/mistral-nemo"),
 ];
 
 /// Prints a row for each dialect. Returns the number of broken guarantees.

@@ -4,12 +4,12 @@ use reqwest::header::HeaderMap;
 use serde_json::{Value, json};
 
 use super::{
-    ApiPaths, ChatRequest, Completion, Content, Dialect, Emptiness, Piece, Profile, Usage,
+    ApiPaths, ChatRequest, Completion, Content, Dialect, Piece, Profile, Usage,
     body::{ErrorBody, is_failing_finish},
     count, gate,
     hints::{self, Clocks},
 };
-use crate::outcome::{RateLimit, Resource};
+use crate::outcome::{Emptiness, RateLimit, Resource};
 
 /// Facts about the API.
 pub(super) const PROFILE: Profile = Profile {

@@ -4,12 +4,12 @@ use reqwest::header::HeaderMap;
 use serde_json::{Value, json};
 
 use super::{
-    Acceptance, ApiPaths, ChatRequest, Completion, Content, Dialect, Emptiness, Piece, Profile, Usage,
+    Acceptance, ApiPaths, ChatRequest, Completion, Content, Dialect, Piece, Profile, Usage,
     body::{ErrorBody, is_failing_finish},
     gate,
     hints::Clocks,
 };
-use crate::outcome::{RateLimit, Reason};
+use crate::outcome::{Emptiness, RateLimit, Reason};
 
 /// Facts about the API.
 pub(super) const PROFILE: Profile = Profile {

@@ -32,7 +32,7 @@ use serde_json::Value;
 pub(crate) use self::answer_text::AnswerText;
 pub use self::profile::{ApiPaths, MaxTokensParameter, Profile};
 use self::{body::ErrorBody, hints::Clocks};
-use crate::outcome::{Api, RateLimit, Reason};
+use crate::outcome::{Api, Emptiness, RateLimit, Reason};
 
 /// Returns the profile and the dialect of an API.
 fn entry(api: Api) -> (&'static Profile, &'static dyn Dialect) {
@@ -225,41 +225,6 @@ pub(crate) enum Content {
     Missing,
     /// The finish reason reports a failure of the service, with or without content.
     Failed,
-}
-
-/// Cause of an answer without content.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Emptiness {
-    /// `max_tokens`, by its name in this API, was exhausted.
-    Budget(&'static str),
-    /// Prompt and answer exceed the context window of the model.
-    ContextWindow,
-    /// The model refused.
-    Refusal,
-    /// A filter removed it.
-    Filter,
-    /// The prompt was blocked.
-    BlockedPrompt,
-    /// The model called a tool, although the request offers none.
-    ToolCall,
-    /// The answer ended normally, without a reason for being empty.
-    Unexplained,
-}
-
-impl Emptiness {
-    /// Returns the detail for records.
-    pub(crate) fn detail(self) -> &'static str {
-        match self {
-            Self::Budget("maxOutputTokens") => "maxOutputTokens was used up before any visible content",
-            Self::Budget(_) => "max_tokens was used up before any visible content",
-            Self::ContextWindow => "the model's context window was used up before any visible content",
-            Self::Refusal => "the model refused",
-            Self::Filter => "the answer was filtered",
-            Self::BlockedPrompt => "the prompt was blocked",
-            Self::ToolCall => "a tool call in place of an answer",
-            Self::Unexplained => "the answer is empty, and nothing in it explains why",
-        }
-    }
 }
 
 impl Completion {

@@ -6,14 +6,13 @@ use reqwest::header::HeaderMap;
 use serde_json::{Value, json};
 
 use super::{
-    Acceptance, ChatRequest, Completion, Content, Dialect, Emptiness, MaxTokensParameter, Piece, Profile,
-    Usage,
+    Acceptance, ChatRequest, Completion, Content, Dialect, MaxTokensParameter, Piece, Profile, Usage,
     body::{ErrorBody, is_failing_finish},
     count, gate,
     hints::{self, Clocks},
     limits,
 };
-use crate::outcome::{Api, RateLimit, Resource};
+use crate::outcome::{Api, Emptiness, RateLimit, Resource};
 
 /// Facts about the API.
 pub(super) const PROFILE: Profile = Profile {

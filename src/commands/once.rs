@@ -254,7 +254,7 @@ fn print_remedies(results: &[(&Target, &Outcome)], err: &mut impl Write) -> io::
         let Outcome { reason, fault, detail, hint, error_code, upstream, request_id, retry_after, .. } =
             outcome;
         write!(err, "\n{}: {reason}, {}", target.probe().name, fault_text(target.probe().check(), *fault))?;
-        if !detail.is_empty() {
+        if let Some(detail) = detail {
             write!(err, ": {detail}")?;
         }
         writeln!(err)?;
@@ -271,8 +271,8 @@ fn print_remedies(results: &[(&Target, &Outcome)], err: &mut impl Write) -> io::
         writeln!(err, "  {hint}")?;
     }
     for (target, outcome) in results.iter().filter(|(_, outcome)| outcome.success()) {
-        if !outcome.detail.is_empty() {
-            writeln!(err, "\n{}: note: {}", target.probe().name, outcome.detail)?;
+        if let Some(remark) = &outcome.detail {
+            writeln!(err, "\n{}: note: {remark}", target.probe().name)?;
         }
         if !outcome.hint.is_empty() {
             writeln!(err, "\n{}: note: {}", target.probe().name, outcome.hint)?;

@@ -10,7 +10,7 @@ use std::{
 use super::{EXIT_CONFIGURATION, EXIT_FAILED, EXIT_OK};
 use crate::{
     signals::{Signal, Signals},
-    simulator::{Options, Provider, Scenario, Simulator},
+    simulator::{Options, Scenario, SimulatedService, Simulator},
 };
 
 /// The arguments of the command.
@@ -79,7 +79,7 @@ fn unwritten(path: &Path, error: &io::Error) -> io::Error {
 
 /// Prints the URLs to configure.
 fn print_addresses(simulator: &Simulator, out: &mut impl Write) -> io::Result<()> {
-    for provider in Provider::ALL {
+    for provider in SimulatedService::ALL {
         let path = provider.prefix();
         writeln!(out, "{:<11} base_url = \"http://{}{path}\"", provider.name(), simulator.address())?;
         if let Some(address) = simulator.tls_address() {

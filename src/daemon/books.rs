@@ -21,7 +21,7 @@ use crate::{
     metrics::Metrics,
     probe::curl,
     records::Records,
-    schedule::Budget,
+    schedule::DailyBudget,
     server::{self, RunRequest},
 };
 
@@ -34,7 +34,7 @@ pub(super) struct Books {
     pub(super) metrics: Arc<Metrics>,
     pub(super) history: Arc<History>,
     pub(super) state_store: Arc<StateStore>,
-    pub(super) budget: Arc<Budget>,
+    pub(super) budget: Arc<DailyBudget>,
 }
 
 impl Books {

@@ -18,7 +18,7 @@ use crate::{
     metrics::{ComparisonSeries, Last, Metrics, Series},
     outcome::{Fault, Outcome, Reason, SkipCause, Subject, rfc3339},
     probe::Target,
-    schedule::{Budget, Event, Spent, Wait, Work},
+    schedule::{DailyBudget, Event, Spent, Wait, Work},
     state::Identity,
     sync::Mutex,
 };
@@ -76,7 +76,7 @@ fn longest_run(probe: &Probe) -> Duration {
 pub(super) struct Delivery {
     metrics: Arc<Metrics>,
     state_store: Arc<StateStore>,
-    budget: Arc<Budget>,
+    budget: Arc<DailyBudget>,
     restarts: Arc<AtomicU64>,
     offline: Offline,
 }
@@ -128,7 +128,7 @@ impl Delivery {
     pub(super) fn new(
         metrics: Arc<Metrics>,
         state_store: Arc<StateStore>,
-        budget: Arc<Budget>,
+        budget: Arc<DailyBudget>,
         restarts: Arc<AtomicU64>,
     ) -> Self {
         Self { metrics, state_store, budget, restarts, offline: Offline::default() }
@@ -160,7 +160,7 @@ impl Work for Delivery {
         target.target.probe()
     }
 
-    fn budget(&self) -> Option<&Budget> {
+    fn budget(&self) -> Option<&DailyBudget> {
         Some(&self.budget)
     }
 
@@ -239,7 +239,7 @@ fn log_change(probe: &Probe, before: Option<&Last>, outcome: &Outcome) {
     let Outcome { reason, fault, ref detail, hint, .. } = *outcome;
     let verdict = (reason, fault);
     // A `None` field is omitted from the line.
-    let detail = (!detail.is_empty()).then_some(&**detail);
+    let detail = detail.as_ref().map(tracing::field::display);
     match before.map(|last| (last.reason, last.fault)) {
         Some(last) if last == verdict => {}
         None if reason == Reason::Ok => info!(probe, provider, %check, "Probe succeeding"),

@@ -35,8 +35,8 @@ use crate::{
     outcome::rfc3339,
     probe::{NetworkStack, Target, curl},
     records::Records,
-    schedule::Budget,
-    server::{self, ControlHandles, ReloadRequest, Server, ServerState},
+    schedule::DailyBudget,
+    server::{self, ControlHandles, HttpServer, ReloadRequest, ServerState},
     signals::{Signal, Signals},
     systemd::{self, Notifier},
 };
@@ -142,11 +142,11 @@ struct Daemon {
     history: Arc<History>,
     records: Arc<Records>,
     state_store: Arc<StateStore>,
-    budget: Arc<Budget>,
+    budget: Arc<DailyBudget>,
     health: Arc<Health>,
     beat: Heartbeat,
     probing: Probing,
-    server: Server,
+    server: HttpServer,
     state: Arc<ServerState>,
     certificate: Certificate,
     file_watcher: FileWatcher,
@@ -201,7 +201,7 @@ impl Daemon {
             &config.server,
         ));
         let server =
-            Server::start(listener, state.clone()).map_err(Fatal::other("cannot start the listener"))?;
+            HttpServer::start(listener, state.clone()).map_err(Fatal::other("cannot start the listener"))?;
         metrics.count_restarts("server", server.restarts());
         let network = Arc::new(NetworkStack::new());
         let targets = Target::prepare(&config, &network).map_err(|error| Fatal::Other(error.to_string()))?;

@@ -15,7 +15,7 @@ use crate::{
     metrics::{BudgetNow, Metrics},
     outcome::Outcome,
     records::Records,
-    schedule::{Budget, Spent, Wait},
+    schedule::{DailyBudget, Spent, Wait},
     state::{
         self, AlreadyLocked, DirLock, Identity, PersistedBackoff, PersistedProbe, PersistedSpending,
         PersistedState, StateWriter,
@@ -57,9 +57,9 @@ pub(super) fn restore(config: &Config) -> PersistedState {
 }
 
 /// Returns the budget with the spending of the day before the restart.
-pub(super) fn budget(config: &Config, kept: &PersistedState) -> Arc<Budget> {
+pub(super) fn budget(config: &Config, kept: &PersistedState) -> Arc<DailyBudget> {
     let spent = kept.spending.map(|PersistedSpending { day, usd, tokens }| Spent { day, usd, tokens });
-    Arc::new(Budget::new(config.budget, spent, SystemTime::now))
+    Arc::new(DailyBudget::new(config.budget, spent, SystemTime::now))
 }
 
 /// Exports the times of the last runs before the restart.
@@ -72,7 +72,7 @@ pub(super) fn export_last_runs(config: &Config, kept: &PersistedState, metrics: 
 }
 
 /// Exports the state of the budget.
-pub(super) fn export_budget(budget: &Budget, metrics: &Metrics) {
+pub(super) fn export_budget(budget: &DailyBudget, metrics: &Metrics) {
     let Spent { day: _, usd, tokens } = budget.spent();
     metrics.set_budget(budget.limits().map(|limits| BudgetNow {
         limits,
@@ -140,7 +140,7 @@ impl StateStore {
     }
 
     /// Records the spending of the day.
-    pub(super) fn spent(&self, budget: &Budget) {
+    pub(super) fn spent(&self, budget: &DailyBudget) {
         if let Some(writer) = self.writer.as_ref().filter(|_| budget.limits().is_some()) {
             writer.set_spending(|| {
                 let Spent { day, usd, tokens } = budget.spent();

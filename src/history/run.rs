@@ -6,7 +6,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use crate::outcome::{Fault, Outcome, Phases, Reason};
+use crate::outcome::{Detail, Fault, Outcome, Phases, Reason};
 
 /// Microseconds. The maximum of 71 minutes is longer than any timeout.
 type Micros = u32;
@@ -41,8 +41,8 @@ pub struct Run {
 /// Details of a failed run.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Failure {
-    /// Details of the failure; empty if the reason is sufficient.
-    pub detail: Cow<'static, str>,
+    /// Detail of the failure. `None` if the reason is sufficient.
+    pub detail: Option<Detail>,
     /// Remedy.
     pub hint: &'static str,
     /// Error code of the service, from the allowlist.

@@ -104,7 +104,8 @@ pub(super) fn configured(
 }
 
 impl ComparisonSeries {
-    /// Returns the sum of times to first token; `None` if the comparison is not one of streams.
+    /// Returns the sum of times to first token. Returns `None` if the comparison is not one of
+    /// streams.
     pub(super) fn first_token(&self, sums: &Sums) -> Option<f64> {
         let [gateway, _] = &self.probes;
         (gateway.probe().check() == Check::Stream).then(|| sums.first_token.value())

@@ -172,7 +172,7 @@ pub(super) struct Values {
     last: Mutex<Option<Last>>,
     status_page: Mutex<Option<StatusPage>>,
     balance: Mutex<Option<Balance>>,
-    /// When a run that reported the limits of a resource began, and the limits.
+    /// Start of the run that reported the limits of a resource, and the limits.
     rate_limits: Mutex<[Option<(SystemTime, RateLimit)>; Resource::ALL.len()]>,
     error_codes: Mutex<BTreeMap<String, u64>>,
 }

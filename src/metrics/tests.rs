@@ -18,9 +18,9 @@ use crate::{
     line_writer::Counters,
     metrics::testing::{chat, config, probe, provider, stream},
     outcome::{
-        AddressFailure, Api, Balance, Clock, ComponentStatus, DnsServer, FailedAddress, Fault, Indicator,
-        LimitedBy, LookupFailure, Maintenance, Network, Outcome, Phases, RateLimit, Reason, Resource,
-        SkipCause, StatusPage, StreamShape, Tls,
+        AddressFailure, Api, Balance, Clock, ComponentStatus, Detail, DnsServer, FailedAddress, Fault,
+        Indicator, LimitedBy, LookupFailure, Maintenance, Network, Outcome, Phases, RateLimit, Reason,
+        Resource, SkipCause, StatusPage, StreamShape, Tls,
     },
 };
 
@@ -71,7 +71,7 @@ fn check(metrics: &Metrics, now: SystemTime, expected: &[(&str, Option<f64>)]) {
 /// Returns an outcome with a value in every field.
 pub(super) fn rich() -> Outcome {
     Outcome {
-        detail: "canary-detail".into(),
+        detail: Some(Detail::JsonDiffers("canary-detail".into())),
         hint: "canary-hint",
         http_status: Some(429),
         http_version: Some("1.1"),

@@ -10,6 +10,21 @@ use serde::{Serialize, Serializer, ser::SerializeMap};
 
 use super::time::{in_record, seconds};
 
+/// A phase of a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Phase {
+    /// Name lookup.
+    Resolve,
+    /// TCP connection, and a proxy's tunnel.
+    Connect,
+    /// TLS handshake with the target.
+    Tls,
+    /// Until the response headers.
+    Processing,
+    /// The rest of the body.
+    Transfer,
+}
+
 /// The five consecutive phases of a run. One that was not reached is zero.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Phases {
@@ -63,7 +78,7 @@ impl Serialize for Phases {
 }
 
 named! {
-    /// What a provider limits.
+    /// Resource that a provider limits.
     Resource {
         /// Requests in a window.
         Requests = "requests",
@@ -79,7 +94,7 @@ named! {
 /// A rate limit reported by the headers of a response.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct RateLimit {
-    /// What is limited.
+    /// The limited resource.
     pub resource: Resource,
     /// Maximum of a window. `None` if it was not reported.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -149,29 +164,6 @@ impl From<Resource> for LimitedBy {
             Resource::OutputTokens => Self::OutputTokens,
         }
     }
-}
-
-/// A detail of a failure that changes its remedy. It is in no record.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Clue {
-    /// The error is not the API's: a proxy, a CDN or a router answered before it.
-    Intermediary,
-    /// The response redirects to the same host by `https`.
-    RedirectToHttps,
-    /// The request is larger than the service, or a proxy before it, accepts.
-    RequestTooLarge,
-    /// The completion is empty without an explanation.
-    EmptyAnswer,
-    /// The model called a tool, of which the request offers none.
-    ToolCall,
-    /// The model has been shut down.
-    ModelRetired,
-    /// No process listens on the port, or a firewall rejects the connection.
-    ConnectionRefused,
-    /// The certificate is not valid now.
-    CertificateTime,
-    /// The certificate's issuer is not trusted.
-    UntrustedIssuer,
 }
 
 /// Arrival of the content of a stream.
@@ -246,10 +238,10 @@ fn as_map<S: Serializer>(pairs: &[(String, ComponentStatus)], serializer: S) -> 
 /// An announced maintenance.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Maintenance {
-    /// Announced start; `None` if the page names none.
+    /// Announced start. `None` if the page names none.
     #[serde(skip_serializing_if = "Option::is_none", serialize_with = "in_record")]
     pub start: Option<SystemTime>,
-    /// Announced end; `None` if the page names none.
+    /// Announced end. `None` if the page names none.
     #[serde(skip_serializing_if = "Option::is_none", serialize_with = "in_record")]
     pub end: Option<SystemTime>,
     /// Whether it has begun and is not over.

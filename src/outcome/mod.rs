@@ -4,7 +4,8 @@
 //! All types are closed, so that label values and names in records come from this code only.
 //!
 //! - `verdict`: API, check and fault; `reason`: the reasons, with the table of what each implies.
-//! - `findings`: details of a run: phases, rate limits, certificate, status page, balance.
+//! - `detail`: what was observed beyond the reason, for remedies and as a sentence.
+//! - `findings`: findings of a run: phases, rate limits, certificate, status page, balance.
 //! - `network`: findings of the network check.
 //! - `run`: the [`Outcome`].
 //! - `record`: the outcome as a line of `results.jsonl`.
@@ -15,6 +16,7 @@
 mod named;
 
 mod comparison;
+mod detail;
 mod findings;
 mod network;
 mod on_demand;
@@ -26,8 +28,9 @@ mod verdict;
 
 pub use self::{
     comparison::{Compared, Measure, Pair, PairVerdict, Side},
+    detail::{CertificateFailure, Detail, Emptiness, HandshakeFailure, Intermediary, ProxyFailure},
     findings::{
-        Balance, Clock, Clue, ComponentStatus, ConnectionUse, Indicator, LimitedBy, Maintenance, Phases,
+        Balance, Clock, ComponentStatus, ConnectionUse, Indicator, LimitedBy, Maintenance, Phase, Phases,
         RateLimit, Resource, StatusPage, StreamShape, Tls,
     },
     network::{AddressFailure, DnsServer, FailedAddress, LookupFailure, Network},

@@ -10,7 +10,7 @@ use std::{
 use serde::{Serialize, Serializer};
 
 use super::{
-    Balance, Clock, Clue, Compared, ConnectionUse, FailedAddress, Fault, LimitedBy, Network, Phases,
+    Balance, Clock, Compared, ConnectionUse, Detail, FailedAddress, Fault, LimitedBy, Network, Phases,
     RateLimit, Reason, StatusPage, StreamShape, Tls,
     time::{date, in_record},
 };
@@ -26,9 +26,9 @@ pub struct Outcome {
     pub reason: Reason,
     /// Party responsible for the failure.
     pub fault: Fault,
-    /// Details of the failure; empty if the reason is sufficient.
-    #[serde(skip_serializing_if = "str::is_empty")]
-    pub detail: Cow<'static, str>,
+    /// Detail of the failure, or a remark on a success. `None` if the reason is sufficient.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub detail: Option<Detail>,
     /// Remedy; empty on a success without a finding.
     #[serde(skip_serializing_if = "str::is_empty")]
     pub hint: &'static str,
@@ -53,9 +53,6 @@ pub struct Outcome {
     /// Limit exceeded by a rate-limited run. `None` for other results.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub limited_by: Option<LimitedBy>,
-    /// Detail of the failure that its remedy depends on. `None` if there is none.
-    #[serde(skip)]
-    pub clue: Option<Clue>,
     /// Processing time reported by the service. It is not verified and never subtracted from
     /// measurements. `None` if none is reported.
     #[serde(
@@ -67,10 +64,10 @@ pub struct Outcome {
     /// Date on which the requested model is announced to shut down. `None` if none is announced.
     #[serde(skip_serializing_if = "Option::is_none", serialize_with = "as_date")]
     pub model_shutdown: Option<SystemTime>,
-    /// The model that the response names, gated; `None` if it names none.
+    /// The model that the response names, gated. `None` if it names none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub answered_model: Option<Box<str>>,
-    /// Whether that is the requested model; `None` if it cannot be decided.
+    /// Whether that is the requested model. `None` if it cannot be decided.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub model_match: Option<bool>,
     /// Sum of the phases. It excludes the prober's own work between them.
@@ -191,7 +188,7 @@ impl Outcome {
             time,
             reason,
             fault,
-            detail: Cow::Borrowed(""),
+            detail: None,
             hint: "",
             http_status: None,
             http_version: None,
@@ -200,7 +197,6 @@ impl Outcome {
             request_id: None,
             retry_after: None,
             limited_by: None,
-            clue: None,
             reported_processing: None,
             model_shutdown: None,
             answered_model: None,
@@ -243,6 +239,11 @@ impl Outcome {
     pub fn token_time(&self) -> Option<Duration> {
         let is_long = self.output_tokens.is_some_and(|tokens| tokens >= MIN_SPEED_TOKENS);
         self.time_per_output_token.filter(|_| is_long)
+    }
+
+    /// Returns the detail without remarks.
+    pub fn cause(&self) -> Option<&Detail> {
+        self.detail.as_ref().map(Detail::cause)
     }
 
     /// Returns whether the run succeeded.

@@ -15,7 +15,7 @@ pub struct Answer<'a> {
     pub probe: &'a Probe,
     /// The outcome of the run.
     pub outcome: &'a Outcome,
-    /// Why the outcome is that of an earlier run. `None` if the run was made for this request.
+    /// Cause of returning the outcome of an earlier run. `None` if the run was made for this request.
     pub not_run: Option<SkipCause>,
     /// Whether to explain the result in words, in addition to the metrics.
     pub debug: bool,
@@ -139,10 +139,11 @@ fn explain(text: &mut String, answer: &Answer<'_>) {
         let _ = writeln!(text, "The probe was not run now, because of {cause}: this is its last result.");
     }
     let _ = writeln!(text, "Reason {}, fault {}.", outcome.reason, outcome.fault);
-    for (name, words) in [("Detail", &*outcome.detail), ("What to do", outcome.hint)] {
-        if !words.is_empty() {
-            let _ = writeln!(text, "{name}: {words}");
-        }
+    if let Some(detail) = &outcome.detail {
+        let _ = writeln!(text, "Detail: {detail}");
+    }
+    if !outcome.hint.is_empty() {
+        let _ = writeln!(text, "What to do: {}", outcome.hint);
     }
     for (name, phase) in Phases::NAMES.iter().zip(outcome.phases.durations()) {
         let _ = writeln!(text, "Phase {name}: {:.6} s", phase.as_secs_f64());

@@ -85,7 +85,7 @@ fn facts_of_failure(run: &Run) -> Markup {
     html! {
         @if let Some(status) = run.http_status() { div { dt { "Status" } dd { (status) } } }
         @if let Some(failure) = run.failure.as_deref() {
-            @if !failure.detail.is_empty() { div { dt { "Detail" } dd { (failure.detail) } } }
+            @if let Some(detail) = &failure.detail { div { dt { "Detail" } dd { (detail) } } }
             @if let Some(code) = &failure.error_code { div { dt { "Code" } dd { (code) } } }
             @if let Some(upstream) = failure.upstream { div { dt { "Upstream" } dd { (upstream) } } }
             @if let Some(id) = &failure.request_id { div { dt { "Request" } dd { (id) } } }
@@ -170,7 +170,7 @@ fn write_failure(run: &Run, now: SystemTime) -> Markup {
             td { (run.fault) }
             td {
                 @if let Some(failure) = failure {
-                    (failure.detail)
+                    @if let Some(detail) = &failure.detail { (detail) }
                     @if let Some(code) = &failure.error_code { span.sub { "code " (code) } }
                     @if let Some(id) = &failure.request_id { span.sub { "request " (id) } }
                 }

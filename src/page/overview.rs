@@ -101,7 +101,7 @@ struct Problem<'a> {
     provider: &'a str,
     reason: Option<Reason>,
     fault: Option<Fault>,
-    detail: &'a str,
+    detail: Option<String>,
     hint: &'a str,
     wait: Option<SkipCause>,
 }
@@ -114,7 +114,7 @@ fn problem(row: &Row) -> Problem<'_> {
         provider: &row.probe.provider.name,
         reason: last.map(|run| run.reason),
         fault: last.map(|run| run.fault),
-        detail: failure.map_or("", |failure| &failure.detail),
+        detail: failure.and_then(|failure| failure.detail.as_ref()).map(ToString::to_string),
         hint: failure.map_or("", |failure| failure.hint),
         wait: row.now.wait.map(|(cause, _)| cause),
     }
@@ -172,7 +172,7 @@ fn write_problem(problem: &Problem<'_>, rows: &[&Row], now: SystemTime) -> Marku
                 @if let Some((until, cause)) = until.zip(problem.wait) {
                     div { dt { "Waiting until" } dd { (time(until, now)) " UTC, because of " (wait(cause)) } }
                 }
-                @if !problem.detail.is_empty() { div { dt { "Detail" } dd { (problem.detail) } } }
+                @if let Some(detail) = &problem.detail { div { dt { "Detail" } dd { (detail) } } }
             }
             @if !problem.hint.is_empty() { p.remedy { strong { "What to do: " } (problem.hint) } }
         }

@@ -14,8 +14,8 @@ use crate::{
     history::{MAX_RUNS, Waiting},
     metrics::testing::{chat, config as configured, provider, stream},
     outcome::{
-        AddressFailure, Api, Balance, Clock, Compared, ConnectionUse, DnsServer, FailedAddress, Fault,
-        Indicator, LimitedBy, Maintenance, Measure, Network, Outcome, Pair, Phases, RateLimit, Reason,
+        AddressFailure, Api, Balance, Clock, Compared, ConnectionUse, Detail, DnsServer, FailedAddress,
+        Fault, Indicator, LimitedBy, Maintenance, Measure, Network, Outcome, Pair, Phases, RateLimit, Reason,
         Resource, Side, SkipCause, StatusPage, StreamShape, Tls, rfc3339,
     },
 };
@@ -278,7 +278,7 @@ fn full(reason: Reason, fault: Fault) -> Outcome {
         fault,
         duration: HOUR,
         phases: Phases::default(),
-        detail: "d".into(),
+        detail: Some(Detail::JsonDiffers("/d".into())),
         hint: "h",
         http_status: Some(200),
         http_version: Some("1.1"),
@@ -287,7 +287,6 @@ fn full(reason: Reason, fault: Fault) -> Outcome {
         request_id: Some("r".to_owned()),
         retry_after: Some(1.0),
         limited_by: Some(LimitedBy::Tokens),
-        clue: None,
         reported_processing: Some(HOUR),
         model_shutdown: Some(now()),
         answered_model: Some("m".into()),

@@ -1,8 +1,6 @@
 //! A completion's answer against what the probe expects of it: the text, and the model that gave
 //! it. Of the text nothing is passed on.
 
-use std::borrow::Cow;
-
 use regex::bytes::Regex;
 
 use super::{
@@ -12,7 +10,7 @@ use super::{
 };
 use crate::{
     config::{BYTES_PER_TOKEN, Chat, ExpectedAnswer, ModelPattern, Probe},
-    outcome::Reason,
+    outcome::{Detail, Reason},
 };
 
 /// The size of a compiled `expect.answer_regex` times the bytes that it searches, since the search
@@ -28,7 +26,7 @@ const MISSING_SHARE: u32 = 10;
 /// Letters beside the numbers of `workload = "speed"`: room for a sentence before and after them.
 const MAX_LETTERS: usize = 400;
 
-/// Tokens of a whole answer; `None` if it does not count them.
+/// Tokens of a whole answer. A count is `None` if it is not reported.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Tokens {
     pub(super) input: Option<u64>,
@@ -62,12 +60,12 @@ pub(super) fn is_plausible(chat: &Chat, input: Option<u64>, output: Option<u64>)
     gate::is_plausible_for(chat.estimated_input_tokens(), chat.max_tokens, input, output)
 }
 
-/// What the answer shows of the model.
+/// The model of an answer.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Served {
     /// The model that the response names, gated.
     pub(super) model: Option<Box<str>>,
-    /// Whether it is the requested one; `None` if that cannot be decided.
+    /// Whether it is the requested one. `None` if that cannot be decided.
     pub(super) matches: Option<bool>,
 }
 
@@ -89,44 +87,38 @@ fn expected_model(probe: &Probe) -> Option<&ModelPattern> {
     probe.chat()?.expected_model.as_ref()
 }
 
-/// Returns the reason and, in our own words, what of the expectation a complete answer does not
-/// meet; `None` if it meets all.
-pub(super) fn unmet(
-    probe: &Probe,
-    text: &AnswerText,
-    served: &Served,
-) -> Option<(Reason, Cow<'static, str>)> {
-    let unmet = |what| Some((Reason::UnmetExpectation, Cow::Borrowed(what)));
+/// Returns what of the expectation a complete answer does not meet. Returns `None` if it meets all.
+pub(super) fn unmet(probe: &Probe, text: &AnswerText, served: &Served) -> Option<(Reason, Detail)> {
+    let unmet = |what| Some((Reason::UnmetExpectation, what));
     if expected_model(probe).is_some() {
         match (&served.model, served.matches) {
-            (None, _) => return unmet("expect.model is set, and the answer names no model"),
-            (_, Some(false)) => return unmet("the model that answered does not match expect.model"),
+            (None, _) => return unmet(Detail::NoModelName),
+            (_, Some(false)) => return unmet(Detail::ModelDiffers),
             _ => {}
         }
     }
     unmet_text(probe.chat()?, text.as_str())
 }
 
-fn unmet_text(chat: &Chat, text: &str) -> Option<(Reason, Cow<'static, str>)> {
-    let wrong = |what: &'static str| Some((Reason::WrongAnswer, Cow::Borrowed(what)));
+fn unmet_text(chat: &Chat, text: &str) -> Option<(Reason, Detail)> {
+    let wrong = |what| Some((Reason::WrongAnswer, what));
     match &chat.expected_answer {
         ExpectedAnswer::Any => None,
         ExpectedAnswer::Ok if says_ok(without_thoughts(text)) => None,
-        ExpectedAnswer::Ok => wrong("the answer does not have the word \"ok\" that the prompt asks for"),
+        ExpectedAnswer::Ok => wrong(Detail::NoOk),
         ExpectedAnswer::Count(last) if counts_to(without_thoughts(text), *last) => None,
-        ExpectedAnswer::Count(_) => wrong("the answer does not have the numbers that the prompt asks for"),
+        ExpectedAnswer::Count(_) => wrong(Detail::NoCount),
         ExpectedAnswer::Matches(pattern) => unmet_pattern(pattern, text),
     }
 }
 
-fn unmet_pattern(pattern: &Regex, text: &str) -> Option<(Reason, Cow<'static, str>)> {
+fn unmet_pattern(pattern: &Regex, text: &str) -> Option<(Reason, Detail)> {
     let what = if !is_searched_within(pattern, text.len(), MAX_ANSWER_SEARCH) {
-        let size = text.len() >> 10;
-        format!("the answer of {size} KiB is too large for so complex an expect.answer_regex").into()
+        Detail::AnswerTooLargeForRegex(text.len() >> 10)
     } else if pattern.is_match(text.as_bytes()) {
         return None;
     } else {
-        "expect.answer_regex does not match the answer".into()
+        Detail::AnswerDiffers
     };
     Some((Reason::UnmetExpectation, what))
 }

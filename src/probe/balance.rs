@@ -1,25 +1,22 @@
 //! The verdict on an account: whether its balance is above its minimum.
 
 use super::dialect::Account;
-use crate::outcome::{Balance, Reason};
+use crate::outcome::{Balance, Detail, Reason};
 
 /// Returns reason, detail and, in US dollars, the balance of an account.
-pub(super) fn judge(account: Option<Account>) -> (Reason, &'static str, Option<Balance>) {
+pub(super) fn judge(account: Option<Account>) -> (Reason, Option<Detail>, Option<Balance>) {
     let (amount, minimum, in_usd) = match account {
-        None => return (Reason::Malformed, "the response does not report the balance", None),
-        Some(Account::Unlimited) => return (Reason::Ok, "no limit is set, so there is no balance", None),
+        None => return (Reason::Malformed, Some(Detail::NoBalance), None),
+        Some(Account::Unlimited) => return (Reason::Ok, Some(Detail::UnlimitedBalance), None),
         Some(Account::Left { amount, minimum, in_usd }) => (amount, minimum, in_usd),
     };
     // Without a reported minimum, a balance of 0 is too low.
     let low = minimum.map_or(amount <= 0.0, |minimum| amount < minimum);
     let (reason, detail) = match (low, in_usd) {
-        (false, true) => (Reason::Ok, ""),
-        (false, false) => (Reason::Ok, "the balance is not in USD, so it is not reported"),
-        (true, true) => (Reason::Billing, "the balance is below what the account needs"),
-        (true, false) => (
-            Reason::Billing,
-            "the balance is below what the account needs, and not in USD, so it is not reported",
-        ),
+        (false, true) => (Reason::Ok, None),
+        (false, false) => (Reason::Ok, Some(Detail::ForeignBalance)),
+        (true, true) => (Reason::Billing, Some(Detail::LowBalance)),
+        (true, false) => (Reason::Billing, Some(Detail::LowForeignBalance)),
     };
     (reason, detail, in_usd.then_some(Balance { usd: amount, minimum_usd: minimum }))
 }
@@ -37,11 +34,11 @@ mod tests {
         let (found, detail, told) = judge(dialect::of(api).account(&answer));
         assert_eq!(found, reason, "{answer}");
         assert_eq!(told.map(|balance| (balance.usd, balance.minimum_usd)), balance, "{answer}");
-        assert_eq!(detail.is_empty(), reason == Reason::Ok && balance.is_some(), "{answer}: {detail}");
+        assert_eq!(detail.is_none(), reason == Reason::Ok && balance.is_some(), "{answer}: {detail:?}");
     }
 
     #[test]
-    fn langmart_tells_balance_and_minimum() {
+    fn langmart_balance_and_minimum_are_read() {
         let check = |answer, reason, balance| check(Api::Langmart, answer, reason, balance);
         let both = |usd| Some((usd, Some(0.1)));
         check(r#"{"balance":12.5,"currency":"USD","minimum_required":0.1}"#, Reason::Ok, both(12.5));
@@ -58,7 +55,7 @@ mod tests {
     }
 
     #[test]
-    fn openrouter_tells_what_is_left_of_a_keys_limit() {
+    fn openrouter_limit_of_a_key_is_its_balance() {
         let check = |answer, reason, balance| check(Api::Openrouter, answer, reason, balance);
         check(r#"{"data":{"limit":null,"limit_remaining":null,"usage":2}}"#, Reason::Ok, None);
         check(r#"{"data":{"limit_remaining":null}}"#, Reason::Ok, None);
@@ -69,7 +66,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_balance_is_none() {
+    fn other_answers_are_no_balance() {
         for answer in [
             "null",
             "[]",

@@ -17,13 +17,14 @@ use super::{
     answer::{self, Served, Tokens},
     balance,
     body::{Body, ErrorBody},
-    dialect::{self, Acceptance, AnswerText, Completion, Content, Dialect, Emptiness},
+    dialect::{self, Acceptance, AnswerText, Completion, Content, Dialect},
     exchange::Response,
     expectation, gate,
     hints::{self, Clocks},
     limits,
     model_list::{self, Listed},
-    refusal::{Refusal, refusal, status_reason, words_of},
+    proxy::credentials_failure,
+    refusal::{refusal, status_reason, words_of},
     reported,
     request_id::request_id,
     status_page,
@@ -31,32 +32,20 @@ use super::{
 };
 use crate::{
     config::{Probe, StatusSource, Task},
-    outcome::{Balance, Check, Clue, Fault, LimitedBy, Outcome, RateLimit, Reason, StatusPage},
+    outcome::{Balance, Check, Detail, Emptiness, Fault, LimitedBy, Outcome, RateLimit, Reason, StatusPage},
 };
 
-/// Detail of a limit that is 0 by itself.
-const NO_ALLOWANCE: &str =
-    "the limit itself is 0: the plan has no allowance for this, and waiting does not help";
-
-/// Detail of implausible token counts.
-pub(super) const MALFORMED_USAGE: &str =
-    "malformed usage: it counts more tokens than the request allowed, so that they are unknown";
-
-/// Detail of a status page's redirect that was not followed.
-const NO_WAY: &str = "a redirect that is not followed: one too many, without an address, or away from https";
-
-/// What a response comes to.
+/// Result of a response.
 #[derive(Debug)]
 pub(super) struct Verdict {
     pub(super) reason: Reason,
     pub(super) fault: Fault,
-    pub(super) detail: Cow<'static, str>,
+    pub(super) detail: Option<Detail>,
     pub(super) error_code: Option<Cow<'static, str>>,
     pub(super) upstream: Option<&'static str>,
     pub(super) request_id: Option<String>,
     pub(super) retry_after: Option<f64>,
     pub(super) limited_by: Option<LimitedBy>,
-    pub(super) clue: Option<Clue>,
     pub(super) ratelimit: Vec<RateLimit>,
     pub(super) reported_processing: Option<Duration>,
     pub(super) model_shutdown: Option<SystemTime>,
@@ -78,7 +67,6 @@ impl Verdict {
             request_id,
             retry_after,
             limited_by,
-            clue,
             ratelimit,
             reported_processing,
             model_shutdown,
@@ -89,8 +77,7 @@ impl Verdict {
         } = self;
         (outcome.reason, outcome.fault, outcome.detail) = (reason, fault, detail);
         (outcome.error_code, outcome.upstream, outcome.request_id) = (error_code, upstream, request_id);
-        (outcome.retry_after, outcome.ratelimit) = (retry_after, ratelimit);
-        (outcome.limited_by, outcome.clue) = (limited_by, clue);
+        (outcome.retry_after, outcome.ratelimit, outcome.limited_by) = (retry_after, ratelimit, limited_by);
         (outcome.reported_processing, outcome.model_shutdown) = (reported_processing, model_shutdown);
         (outcome.answered_model, outcome.model_match) = (served.model, served.matches);
         (outcome.input_tokens, outcome.output_tokens) = (tokens.input, tokens.output);
@@ -100,11 +87,10 @@ impl Verdict {
     }
 }
 
-/// What one check finds in an answer, before faults and codes.
+/// Findings of one check in an answer, before faults and codes.
 struct Finding {
     reason: Reason,
-    detail: Cow<'static, str>,
-    clue: Option<Clue>,
+    detail: Option<Detail>,
     tokens: Tokens,
     balance: Option<Balance>,
     reported_processing: Option<Duration>,
@@ -113,11 +99,10 @@ struct Finding {
 }
 
 impl Finding {
-    fn new(reason: Reason, detail: impl Into<Cow<'static, str>>) -> Self {
+    fn new(reason: Reason, detail: impl Into<Option<Detail>>) -> Self {
         Self {
             reason,
             detail: detail.into(),
-            clue: None,
             tokens: Tokens::default(),
             balance: None,
             reported_processing: None,
@@ -127,24 +112,20 @@ impl Finding {
     }
 
     fn ok() -> Self {
-        Self::new(Reason::Ok, "")
+        Self::new(Reason::Ok, None)
     }
 
     /// Returns the finding of an answer without content, by its stated cause if there is one.
     fn empty(why: Emptiness) -> Self {
-        let (reason, clue) = match why {
-            Emptiness::Unexplained => (Reason::Malformed, Some(Clue::EmptyAnswer)),
-            Emptiness::ToolCall => (Reason::NoContent, Some(Clue::ToolCall)),
-            _ => (Reason::NoContent, None),
-        };
-        Self { clue, ..Self::new(reason, why.detail()) }
+        let reason = if why == Emptiness::Unexplained { Reason::Malformed } else { Reason::NoContent };
+        Self::new(reason, Detail::Empty(why))
     }
 }
 
 /// Returns the verdict on a complete response.
 pub(super) fn classify(probe: &Probe, response: &Response, clocks: &Clocks) -> Verdict {
     if let Task::Status(source) = &probe.task {
-        return of_status_page(source, response, clocks);
+        return of_status_page(probe, source, response, clocks);
     }
     let dialect = dialect::of(probe.provider.api);
     let body = Body::read(&response.body);
@@ -156,18 +137,12 @@ pub(super) fn classify(probe: &Probe, response: &Response, clocks: &Clocks) -> V
         }
         task if response.is_success() => answer(task, probe, response, &body, &error, dialect),
         _ => {
-            let Refusal { reason, detail, clue } = refusal(probe, response, &body, &error, dialect);
-            Finding { clue, ..Finding::new(reason, detail) }
+            let (reason, detail) = refusal(probe, response, &body, &error, dialect);
+            Finding::new(reason, detail)
         }
     };
     let finding = if from_the_proxy(probe, &finding, &body) {
-        let status = response.status;
-        Finding::new(
-            Reason::Proxy,
-            format!(
-                "a {status} with an HTML page in place of the API's answer, and a proxy that could send one"
-            ),
-        )
+        Finding::new(Reason::Proxy, Detail::ProxyPage(response.status))
     } else {
         finding
     };
@@ -182,26 +157,17 @@ pub(super) fn stream(probe: &Probe, response: &Response, clocks: &Clocks, listen
         Ending::Complete => complete(probe, listener.text(), &served),
         Ending::Empty(why) => Finding::empty(*why),
         Ending::Nothing if !is_event_stream(&response.headers) => {
-            Finding::new(Reason::Malformed, "an empty body in place of a stream")
+            Finding::new(Reason::Malformed, Detail::EmptyStream)
         }
-        Ending::Nothing => Finding::new(Reason::StreamTruncated, "the stream ended before its first byte"),
-        Ending::Silent => Finding::new(
-            Reason::StreamTruncated,
-            "the stream ended by its end mark, with neither content nor a finish reason",
-        ),
-        Ending::Malformed(how) => Finding::new(Reason::Malformed, *how),
-        Ending::Failed { late: false, .. } => {
-            Finding::new(Reason::StreamError, "an error inside the stream, before any content")
-        }
-        Ending::Failed { late: true, .. } => {
-            Finding::new(Reason::StreamError, "an error inside the stream, after content had begun")
-        }
+        Ending::Nothing => Finding::new(Reason::StreamTruncated, Detail::EndedBeforeFirstByte),
+        Ending::Silent => Finding::new(Reason::StreamTruncated, Detail::EndedWithoutContent),
+        Ending::Malformed(how) => Finding::new(Reason::Malformed, how.clone()),
+        Ending::Failed { late: false, .. } => Finding::new(Reason::StreamError, Detail::ErrorBeforeContent),
+        Ending::Failed { late: true, .. } => Finding::new(Reason::StreamError, Detail::ErrorAfterContent),
         Ending::Truncated { late: false } => {
-            Finding::new(Reason::StreamTruncated, "the stream ended before any content")
+            Finding::new(Reason::StreamTruncated, Detail::EndedBeforeContent)
         }
-        Ending::Truncated { late: true } => {
-            Finding::new(Reason::StreamTruncated, "the stream ended amid its content, without its end mark")
-        }
+        Ending::Truncated { late: true } => Finding::new(Reason::StreamTruncated, Detail::EndedAmidContent),
     };
     let event = match ending {
         Ending::Failed { event, .. } => event,
@@ -231,16 +197,8 @@ fn verdict(
     error: &ErrorBody<'_>,
     finding: Finding,
 ) -> Verdict {
-    let Finding {
-        mut reason,
-        mut detail,
-        clue,
-        tokens,
-        balance,
-        reported_processing,
-        model_shutdown,
-        served,
-    } = finding;
+    let Finding { mut reason, mut detail, tokens, balance, reported_processing, model_shutdown, served } =
+        finding;
     let failed = reason != Reason::Ok;
     // Where the answer is no error, its type is another's: Anthropic's "message".
     let is_error = !response.is_success() || reason == Reason::StreamError || error.denies_success();
@@ -249,15 +207,15 @@ fn verdict(
     let ratelimit = dialect.rate_limits(&response.headers, error, clocks);
     let retry_after = wait(dialect, reason, response, error, &ratelimit, clocks);
     if reason == Reason::RateLimited && retry_after.is_none() && nothing_allowed(&ratelimit) {
-        (reason, detail) = (Reason::Billing, NO_ALLOWANCE.into());
+        (reason, detail) = (Reason::Billing, Some(Detail::NoAllowance));
     }
     let limited_by = (reason == Reason::RateLimited).then(|| {
         let words = words_of(error, dialect);
         limits::limited_by(dialect, error, &words, &response.headers, &ratelimit)
     });
-    if limited_by == Some(LimitedBy::Day) && detail.is_empty() {
+    if limited_by == Some(LimitedBy::Day) && detail.is_none() {
         // Google asks for a wait of seconds all the same.
-        detail = "a limit of the day is reached, not one of the minute".into();
+        detail = Some(Detail::DailyLimit);
     }
     Verdict {
         reason,
@@ -268,7 +226,6 @@ fn verdict(
         request_id: request_id(probe, dialect, response, error),
         retry_after,
         limited_by,
-        clue,
         ratelimit,
         reported_processing: reported::processing(&response.headers).or(reported_processing),
         model_shutdown,
@@ -293,15 +250,15 @@ const fn asks_to_wait(status: u16) -> bool {
 
 /// Returns the verdict on the response of a status page's host. It has no dialect, so only the
 /// status of its errors counts.
-fn of_status_page(source: &StatusSource, response: &Response, clocks: &Clocks) -> Verdict {
+fn of_status_page(probe: &Probe, source: &StatusSource, response: &Response, clocks: &Clocks) -> Verdict {
     let (reason, detail, status_page) = match response.status {
         200..=299 => match status_page::read(&response.body, &source.components, clocks.now) {
             Ok((page, detail)) => (Reason::Ok, detail, Some(page)),
-            Err(why) => (Reason::Malformed, why, None),
+            Err(why) => (Reason::Malformed, Some(why), None),
         },
-        300..=399 => (Reason::UnexpectedStatus, NO_WAY, None),
-        407 => (Reason::Proxy, "the proxy wants credentials (407)", None),
-        status => (status_reason(status), "", None),
+        300..=399 => (Reason::UnexpectedStatus, Some(Detail::UnfollowedRedirect), None),
+        407 => (Reason::Proxy, Some(proxy_refusal(probe)), None),
+        status => (status_reason(status), None, None),
     };
     let waits = asks_to_wait(response.status);
     Verdict {
@@ -311,13 +268,12 @@ fn of_status_page(source: &StatusSource, response: &Response, clocks: &Clocks) -
             Reason::Proxy => Fault::Network,
             _ => Fault::Caller,
         },
-        detail: detail.into(),
+        detail,
         error_code: None,
         upstream: None,
         request_id: None,
         retry_after: waits.then(|| hints::retry_after(&response.headers, clocks)).flatten(),
         limited_by: (reason == Reason::RateLimited).then_some(LimitedBy::Unknown),
-        clue: None,
         ratelimit: Vec::new(),
         reported_processing: None,
         model_shutdown: None,
@@ -326,6 +282,11 @@ fn of_status_page(source: &StatusSource, response: &Response, clocks: &Clocks) -
         status_page,
         balance: None,
     }
+}
+
+/// Returns the detail of a 407.
+pub(super) fn proxy_refusal(probe: &Probe) -> Detail {
+    Detail::Proxy(credentials_failure(probe.provider.proxy_credentials().is_some(), Some(407)))
 }
 
 /// Returns the verdict on a response with a truncated body, by its headers.
@@ -368,30 +329,27 @@ fn answer(
     }
     // A key that is reported as invalid is invalid, regardless of the rest of the response.
     if matches!(task, Task::Auth) && dialect.accepted(body.json()) == Acceptance::Rejected {
-        return Finding::new(Reason::AuthFailed, "the response reports that the key is not valid");
+        return Finding::new(Reason::AuthFailed, Detail::KeyReportedInvalid);
     }
     if error.denies_success() {
         // Exhausted credit counts under any status.
         if words_of(error, dialect).is_money() {
-            return Finding::new(Reason::Billing, "a success status with an error about money in the body");
+            return Finding::new(Reason::Billing, Detail::MoneyErrorIn200);
         }
-        return Finding::new(Reason::ErrorIn200, "a success status with an error in the body");
+        return Finding::new(Reason::ErrorIn200, Detail::ErrorIn200);
     }
     match (task, body) {
-        (_, Body::Html) => Finding::new(
-            Reason::Malformed,
-            "an HTML page in place of the API's answer: a proxy, CDN or portal",
-        ),
-        (_, Body::Empty) => Finding::new(Reason::Malformed, "an empty body in place of the API's answer"),
+        (_, Body::Html) => Finding::new(Reason::Malformed, Detail::HtmlAnswer),
+        (_, Body::Empty) => Finding::new(Reason::Malformed, Detail::EmptyBody),
         (Task::Models, _) => of_model_list(model_list::find(dialect, &response.body, probe.model.as_deref())),
         (Task::Stream(_), Body::Json(_) | Body::Other) => {
-            Finding::new(Reason::Malformed, "the whole answer at once in place of a stream, or no answer")
+            Finding::new(Reason::Malformed, Detail::NotStreamed)
         }
-        (_, Body::Other) => Finding::new(Reason::Malformed, "the body is not JSON, or too much of it"),
+        (_, Body::Other) => Finding::new(Reason::Malformed, Detail::NotJson),
         (Task::Auth, Body::Json(answer)) => match dialect.accepted(answer) {
             Acceptance::Accepted => Finding::ok(),
             Acceptance::Rejected | Acceptance::Unclear => {
-                Finding::new(Reason::Malformed, "the response does not report whether the key is valid")
+                Finding::new(Reason::Malformed, Detail::KeyNotReported)
             }
         },
         (Task::Balance, Body::Json(answer)) => {
@@ -409,16 +367,14 @@ fn of_completion(probe: &Probe, completion: &Completion, served: Served) -> Find
     let mut finding = match completion.content {
         Content::Visible => complete(probe, &completion.text, &served),
         Content::Empty(why) => Finding::empty(why),
-        Content::Missing => Finding::new(Reason::Malformed, "the answer is not a completion"),
-        Content::Failed => {
-            Finding::new(Reason::ErrorIn200, "the finish reason reports that the answer failed")
-        }
+        Content::Missing => Finding::new(Reason::Malformed, Detail::NotACompletion),
+        Content::Failed => Finding::new(Reason::ErrorIn200, Detail::FinishedByFailure),
     };
     finding.served = served;
     finding.reported_processing = completion.usage.processing;
     match probe.chat().map(|chat| Tokens::new(chat, completion)) {
         Some(Some(tokens)) => finding.tokens = tokens,
-        Some(None) if finding.detail.is_empty() => finding.detail = MALFORMED_USAGE.into(),
+        Some(None) if finding.detail.is_none() => finding.detail = Some(Detail::MalformedUsage),
         Some(None) | None => {}
     }
     finding
@@ -427,12 +383,10 @@ fn of_completion(probe: &Probe, completion: &Completion, served: Served) -> Find
 fn of_model_list(listed: Listed) -> Finding {
     match listed {
         Listed::Found(model_shutdown) => Finding { model_shutdown, ..Finding::ok() },
-        Listed::Retired(model_shutdown) => Finding {
-            model_shutdown,
-            clue: Some(Clue::ModelRetired),
-            ..Finding::new(Reason::ModelNotFound, "the model is in the list, as one that is retired")
-        },
-        Listed::Missing => Finding::new(Reason::ModelNotFound, "the model is not in the list"),
+        Listed::Retired(model_shutdown) => {
+            Finding { model_shutdown, ..Finding::new(Reason::ModelNotFound, Detail::ModelListedAsRetired) }
+        }
+        Listed::Missing => Finding::new(Reason::ModelNotFound, Detail::ModelNotListed),
         Listed::NoList(how) => Finding::new(Reason::Malformed, how),
     }
 }

@@ -14,7 +14,7 @@ use tokio::{net::TcpStream, time::sleep};
 use super::failure::is_local_shortage;
 use crate::outcome::{AddressFailure, FailedAddress};
 
-/// How long an attempt has before the next address is tried beside it (RFC 8305, 8: Connection
+/// Delay of an attempt before the next address is tried beside it (RFC 8305, 8: Connection
 /// Attempt Delay).
 const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
 
@@ -32,7 +32,7 @@ pub(super) struct Dialer {
     pending: Vec<IpAddr>,
 }
 
-/// Why there is no connection.
+/// Cause of a missing connection.
 #[derive(Debug)]
 pub(super) enum DialError {
     /// This machine has no IPv6 address, and the host has no IPv4 address.

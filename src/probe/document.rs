@@ -32,13 +32,12 @@ use super::{
     path::{Hop, PathError, PrepareError},
     request::AGENT,
     resolver::{ResolveError, Resolver},
-    timeline::Phase,
     tls::{Tls, TlsError},
     transcript::Recording,
 };
 use crate::{
     config::Provider,
-    outcome::{Fault, LookupFailure, Phases, Reason},
+    outcome::{Detail, Fault, LookupFailure, Phase, Phases, ProxyFailure, Reason},
 };
 
 /// Maximum number of redirects that are followed.
@@ -56,11 +55,11 @@ pub(super) struct Document {
     in_lookup: Arc<AtomicBool>,
 }
 
-/// How fetching a page went.
+/// Result of fetching a page.
 pub(super) struct Fetched {
-    /// `None`: none came.
+    /// The response. `None` if there was none.
     pub(super) response: Option<Response>,
-    /// `None`: the response is complete.
+    /// The failure. `None` if the response is complete.
     pub(super) failure: Option<Failure>,
     pub(super) phases: Phases,
     /// From the start until the response's head had arrived.
@@ -125,7 +124,7 @@ impl Document {
         let failure = match ending {
             Ok(Ok(())) => None,
             Ok(Err(FetchError::TooLarge)) => {
-                let detail = format!("the response's body is larger than {} MiB", MAX_PAGE_BYTES >> 20);
+                let detail = Detail::BodyExceeded(MAX_PAGE_BYTES >> 20);
                 Some(Failure::new(Reason::Malformed, self.route.api.endpoint(), detail))
             }
             Ok(Err(FetchError::Client(error))) => Some(self.failure(&error)),
@@ -184,7 +183,7 @@ impl Document {
         } else if let Some(LookupFailed(failure)) = find(error).next() {
             failure::path(&PathError::Resolve(Hop::Target, *failure), *route)
         } else if route.proxied {
-            Failure::new(Reason::Proxy, Fault::Network, "the proxy made no connection")
+            Failure::new(Reason::Proxy, Fault::Network, Detail::Proxy(ProxyFailure::NoConnection))
         } else if let Some(error) = find::<rustls::Error>(error).next() {
             failure::path(&PathError::Tls(Hop::Target, TlsError::from_rustls(error)), *route)
         } else {
@@ -195,13 +194,14 @@ impl Document {
         };
         // The host that fails is not the configured one then.
         if error.url().is_some_and(|failed| failed != url) {
-            failure.detail = format!("{}, after a redirect", failure.detail).into();
+            failure.detail = Detail::AfterRedirect(Box::new(failure.detail));
         }
         failure
     }
 }
 
-/// Returns the runtime of the thread that fetches pages; `None` if it cannot be started.
+/// Returns the runtime of the thread that fetches pages. Returns `None` if it cannot
+/// be started.
 ///
 /// The client neither bounds what a server sends below HTTP nor yields while it reads it. On this
 /// thread it cannot delay the probes.
@@ -259,7 +259,7 @@ struct SystemResolver {
 
 impl Resolve for SystemResolver {
     fn resolve(&self, name: Name) -> Resolving {
-        /// How long the explanation of a failure may take.
+        /// Maximum duration of the explanation of a failure.
         const EXPLANATION: Duration = Duration::from_secs(2);
         let Self { resolver, in_lookup } = self.clone();
         Box::pin(async move {

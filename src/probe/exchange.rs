@@ -15,15 +15,15 @@ use super::{
     path::{Path, PathError, Trace},
     request::Prepared,
     stream::Listener,
-    timeline::{Phase, Timeline},
+    timeline::Timeline,
     transcript::Recording,
 };
-use crate::outcome::{Api, Clock, ConnectionUse, Reason};
+use crate::outcome::{Api, Clock, ConnectionUse, Detail, Phase, Reason};
 
 /// Maximum number of bytes of a body that are read; a longer one is malformed.
 const MAX_BODY_BYTES: usize = 4 * 1024 * 1024;
 
-/// How long the rest of a body is waited for after a stream's end mark, so that its connection can
+/// Maximum wait for the rest of a body after a stream's end mark, so that its connection can
 /// be kept.
 const DRAIN_TIMEOUT: Duration = Duration::from_millis(100);
 
@@ -43,33 +43,33 @@ impl Response {
     }
 }
 
-/// What a run sends, and where.
+/// A request and its destination.
 pub(super) struct Call {
     pub(super) api: Api,
     pub(super) path: Path,
     pub(super) request: Prepared,
-    /// `None`: each run has a connection of its own.
+    /// The connection kept between runs. `None` if each run has a connection of its own.
     pub(super) keep_alive: Option<KeepAlive>,
 }
 
-/// How an exchange went.
+/// Result of an exchange.
 pub(super) struct Exchange {
-    /// `None`: none came.
+    /// The response. `None` if there was none.
     pub(super) response: Option<Response>,
-    /// `None`: the response is complete, or its error status decides.
+    /// The failure. `None` if the response is complete, or its error status decides.
     pub(super) failure: Option<Failure>,
     pub(super) trace: Trace,
-    /// When the request was handed to the kernel; `None` if it was not.
+    /// Time at which the request was handed to the kernel. `None` if it was not.
     pub(super) sent: Option<Instant>,
-    /// When the response head had arrived.
+    /// Time at which the response head had arrived.
     pub(super) head: Option<Instant>,
-    /// `None`: there was no connection.
+    /// The clock of arrival times. `None` if there was no connection.
     pub(super) clock: Option<Clock>,
-    /// `None`: the probe keeps none.
+    /// Origin of the connection. `None` if the probe keeps none.
     pub(super) connection: Option<ConnectionUse>,
 }
 
-/// How the reading of a body ended, where no error ended it.
+/// End of reading a body without an error.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum End {
     /// There is no more.
@@ -84,7 +84,7 @@ enum End {
     Broken,
 }
 
-/// Why there is no complete response.
+/// Cause of a missing or incomplete response.
 enum ExchangeError {
     Path(PathError),
     Http(HttpError),
@@ -271,11 +271,11 @@ impl Attempt<'_> {
             None | Some(Ok(End::Silent)) if complete.is_some() && !late => None,
             Some(Ok(End::Whole | End::Enough | End::Broken)) if !late => None,
             Some(Ok(End::Silent)) => {
-                let silence = self.listener.as_deref().map_or_else(String::new, Listener::silence);
-                Some(Failure::new(Reason::StreamStalled, api.endpoint(), silence))
+                let silence = self.listener.as_deref().map(Listener::silence);
+                silence.map(|detail| Failure::new(Reason::StreamStalled, api.endpoint(), detail))
             }
             Some(Ok(End::Exceeded)) if !late => {
-                let detail = format!("the response's body is larger than {} MiB", MAX_BODY_BYTES >> 20);
+                let detail = Detail::BodyExceeded(MAX_BODY_BYTES >> 20);
                 Some(Failure::new(Reason::Malformed, api.endpoint(), detail))
             }
             Some(Err(error)) if !late => self.failure(error),

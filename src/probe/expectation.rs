@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     config::{Expect, Task},
-    outcome::{Api, Fault, Reason},
+    outcome::{Api, Detail, Fault, Reason},
 };
 
 /// Maximum of the size of a compiled pattern times the bytes that it searches. The worst patterns
@@ -26,47 +26,42 @@ pub(super) fn searches(task: &Task) -> bool {
 /// thread, so that the body took so long.
 pub(super) fn late_search(api: Api, begun: bool) -> Failure {
     if begun {
-        let detail = "the search of the body for expect.body_regex was not over within the timeout";
-        return Failure::new(Reason::Timeout, api.endpoint(), detail)
-            .hint("simplify expect.body_regex, or set a longer timeout");
+        return Failure::new(Reason::Timeout, api.endpoint(), Detail::SearchTooSlow);
     }
-    let detail = "the search for expect.body_regex did not start within the timeout: other searches occupy its threads";
-    Failure::new(Reason::Internal, Fault::Prober, detail)
-        .hint("simplify the regular expressions of http probes, or lengthen their intervals")
+    Failure::new(Reason::Internal, Fault::Prober, Detail::SearchNotStarted)
 }
 
-/// Returns what does not hold, in our own words; `None` if all does.
-pub(super) fn unmet(expect: &Expect, response: &Response) -> Option<String> {
+/// Returns what is not met. Returns `None` if all is met.
+pub(super) fn unmet(expect: &Expect, response: &Response) -> Option<Detail> {
     if !expect.status.is_empty() && !expect.status.contains(&response.status) {
-        return Some(format!("the status {} is not among those expected", response.status));
+        return Some(Detail::UnexpectedStatus(response.status));
     }
     if let Some(pattern) = &expect.body_regex {
         if !is_bounded(pattern, &response.body) {
-            let size = response.body.len() >> 10;
-            return Some(format!("the body of {size} KiB is too large for so complex an expect.body_regex"));
+            return Some(Detail::BodyTooLargeForRegex(response.body.len() >> 10));
         }
         if !pattern.is_match(&response.body) {
-            return Some("expect.body_regex does not match the body".into());
+            return Some(Detail::BodyDiffers);
         }
     }
     unmet_json(expect, response)
 }
 
-fn unmet_json(expect: &Expect, response: &Response) -> Option<String> {
+fn unmet_json(expect: &Expect, response: &Response) -> Option<Detail> {
     if expect.json.is_empty() {
         return None;
     }
     if response.body.len() > MAX_TREE {
-        return Some(format!("expect.json is set, and the body is larger than {} KiB", MAX_TREE >> 10));
+        return Some(Detail::BodyTooLargeForJson(MAX_TREE >> 10));
     }
     let Ok(body) = serde_json::from_slice::<Value>(body::text(&response.body)) else {
-        return Some("expect.json is set, and the body is not JSON".into());
+        return Some(Detail::BodyNotJson);
     };
     for (pointer, value) in &expect.json {
         match body.pointer(pointer) {
             Some(found) if equal(found, value) => {}
-            Some(_) => return Some(format!("expect.json: {pointer} has another value")),
-            None => return Some(format!("expect.json: the body has no {pointer}")),
+            Some(_) => return Some(Detail::JsonDiffers(pointer.as_str().into())),
+            None => return Some(Detail::JsonMissing(pointer.as_str().into())),
         }
     }
     None

@@ -1,4 +1,4 @@
-//! How the pieces of a stream arrived: one by one, as a model generates them, or held back and in
+//! Arrival of the pieces of a stream: one by one, as a model generates them, or held back and in
 //! bursts.
 
 use std::time::{Duration, Instant};
@@ -81,8 +81,8 @@ impl Flow {
         })
     }
 
-    /// Returns whether an intermediary held a stream of so many visible tokens back; `None` if that
-    /// cannot be decided.
+    /// Returns whether an intermediary held a stream of so many visible tokens back. Returns `None`
+    /// if that cannot be decided.
     pub(super) fn is_buffered(&self, tokens: u64) -> Option<bool> {
         let taken = self.taken()?;
         let bursts = self.bursts();

@@ -40,7 +40,7 @@ const WINDOW_BYTES: u32 = 4 * 1024 * 1024;
 /// Time between two pings of a kept HTTP/2 connection. One without an answer by the next ends it.
 const PING_INTERVAL: Duration = Duration::from_secs(15);
 
-/// Why an exchange failed.
+/// Error of an exchange.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum HttpError {
     #[error(transparent)]
@@ -56,7 +56,7 @@ pub(super) struct Http {
     /// Whether an HTTP/1.1 request names its target in whole, as a proxy needs it.
     absolute_form: bool,
     pub(super) remote_address: Option<SocketAddr>,
-    /// `None`: without TLS.
+    /// The handshake. `None` without TLS.
     pub(super) handshake: Option<Arc<Handshake>>,
 }
 
@@ -269,7 +269,7 @@ impl Http {
         self.meter.clock()
     }
 
-    /// Returns what the peer sent too much of; `None` if it did not.
+    /// Returns what the peer sent too much of. Returns `None` if it did not.
     pub(super) fn excess(&self) -> Option<Excess> {
         self.meter.excess()
     }

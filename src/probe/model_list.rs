@@ -10,9 +10,10 @@ use super::{
     hints,
     loose::{Rows, Text},
 };
+use crate::outcome::Detail;
 
 /// Entry of a model in a list.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Listed {
     /// It is in the list, or no model was asked for. The time is its announced shutdown.
     Found(Option<SystemTime>),
@@ -20,8 +21,8 @@ pub(super) enum Listed {
     Retired(Option<SystemTime>),
     /// It is not in the list.
     Missing,
-    /// There is no list; how, in our own words.
-    NoList(&'static str),
+    /// There is no list.
+    NoList(Detail),
 }
 
 /// `{"data":[…]}`, Google's `{"models":[…]}`, or Together's bare array. Go services write an empty
@@ -85,11 +86,11 @@ pub(super) fn find(dialect: &dyn Dialect, body: &[u8], model: Option<&str>) -> L
     };
     let rows = match rows {
         Ok(Some(rows)) => rows.rows,
-        Ok(None) => return Listed::NoList("the answer has no model list"),
-        Err(_) => return Listed::NoList("the answer is not a well-formed model list"),
+        Ok(None) => return Listed::NoList(Detail::NoModelList),
+        Err(_) => return Listed::NoList(Detail::BrokenModelList),
     };
     if !rows.is_empty() && rows.iter().all(|row| row.id().is_none()) {
-        return Listed::NoList("no row of the model list has an id");
+        return Listed::NoList(Detail::ModelsWithoutId);
     }
     let Some(model) = model else { return Listed::Found(None) };
     let ids = rows.iter().filter(|row| row.id().is_some_and(|id| dialect.is_model(id, model)));
@@ -144,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_list_is_none() {
+    fn other_answers_are_no_model_list() {
         for body in [
             "",
             "null",

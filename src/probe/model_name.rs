@@ -1,4 +1,4 @@
-//! Which model answered: the name in a response against the requested one.
+//! Comparison of the model's name in a response with the requested one.
 //!
 //! Services answer with a name of their own: the snapshot behind an alias, another prefix, another
 //! order. Both names are taken apart, and what the answer adds to them without naming another model
@@ -13,14 +13,15 @@ const OPEN_NAMES: &[&str] = &["auto", "default", "model", "none", "null", "route
 /// Words for the state of a release. An alias that ends in `-latest` may stand for a preview.
 const RELEASE_STATES: &[&str] = &["beta", "exp", "experimental", "preview", "rc"];
 
-/// Returns the name of a model as records may carry it; `None` if it has another form than names
-/// have.
+/// Returns the name of a model as records may carry it. Returns `None` if it has another form than
+/// names have.
 pub(super) fn gated(name: &str) -> Option<&str> {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._:/@+-".contains(&byte);
     ((1..=MAX_NAME).contains(&name.len()) && name.bytes().all(plain)).then_some(name)
 }
 
-/// Returns whether the answered name means the requested model; `None` if the two cannot decide it.
+/// Returns whether the answered name means the requested model. Returns `None` if that is
+/// undecided.
 pub(super) fn is_requested(requested: &str, answered: &str) -> Option<bool> {
     let (requested, answered) = (requested.to_ascii_lowercase(), answered.to_ascii_lowercase());
     if answered.is_empty() || is_open(&answered) {

@@ -39,14 +39,14 @@ const MAX_SYSTEM_SERVERS: usize = 3;
 /// Maximum size of a resolv.conf that is read.
 const MAX_RESOLV_CONF_BYTES: u64 = 64 * 1024;
 
-/// How long a server has to answer when the failure of a lookup is explained.
+/// Timeout of a server's answer when the failure of a lookup is explained.
 const EXPLANATION_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// A name server that is asked by itself.
 #[derive(Clone)]
 pub(super) struct NameServer {
     name: String,
-    /// `None`: no resolver could be made for it.
+    /// The resolver. `None` if none could be made for this server.
     resolver: Option<TokioResolver>,
 }
 

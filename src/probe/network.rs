@@ -1,7 +1,6 @@
 //! The network check: the path to the host as the other checks take it, and no request.
 
 use std::{
-    borrow::Cow,
     net::IpAddr,
     sync::Arc,
     time::{Duration, Instant, SystemTime},
@@ -22,23 +21,14 @@ use super::{
 };
 use crate::{
     config::Provider,
-    outcome::{Api, DnsServer, Fault, LookupFailure, Network, Outcome, Reason},
+    outcome::{Api, Detail, DnsServer, Fault, LookupFailure, Network, Outcome, Reason},
 };
-
-/// Remark on a plain http target behind an HTTP proxy, of which nothing can be seen without a
-/// request.
-const UNTUNNELLED: &str = "only the proxy was reached: plain http goes through it without a tunnel";
-
-/// Remark on a public name with an address that means something on this network alone.
-const PRIVATE_ADDRESS: &str = "the name resolves to a private address";
-
-const CHECK_PRIVATE_ADDRESS: &str = "the name resolves to a private address: check /etc/hosts and the resolver, ask another one: nslookup HOST 8.8.8.8";
 
 /// A lookup that took longer than this has the system's name servers asked one by one, to find the
 /// one at fault.
 const SLOW_LOOKUP: Duration = Duration::from_secs(1);
 
-/// How long a server that asked for a client certificate has to refuse the connection without one.
+/// Wait for a server that asked for a client certificate to refuse the connection without one.
 const REFUSAL_WAIT: Duration = Duration::from_secs(1);
 
 /// A network probe made ready to run.
@@ -128,28 +118,22 @@ impl NetworkCheck {
 
     /// Writes the verdict with further findings.
     fn decide(&self, outcome: &mut Outcome, failure: Option<Failure>) {
-        let mut remarks: Vec<Cow<'static, str>> = Vec::new();
+        let mut remarks = Vec::new();
         (outcome.reason, outcome.fault) = (Reason::Ok, Fault::None);
         if let Some(failure) = failure {
             failure.write_into(outcome);
-            remarks.push(std::mem::take(&mut outcome.detail));
+            remarks.extend(outcome.detail.take());
         } else if self.path.is_untunnelled() {
-            remarks.push(UNTUNNELLED.into());
+            remarks.push(Detail::OnlyProxyReached);
         }
         if let Some(other) = outcome.network.as_ref().and_then(|network| network.answers_instead()) {
-            remarks.push(format!("{other} answers").into());
+            remarks.push(Detail::ServerAnswers(other.into()));
         }
         let public = matches!(self.path.first_lookup(), Some((Hop::Target, name)) if !is_local(name));
         if public && outcome.dns.iter().copied().any(is_private) {
-            remarks.push(PRIVATE_ADDRESS.into());
-            if matches!(outcome.reason, Reason::Connect | Reason::Tls) {
-                outcome.hint = CHECK_PRIVATE_ADDRESS;
-            }
+            remarks.push(Detail::PrivateAddress);
         }
-        outcome.detail = match <[_; 1]>::try_from(remarks) {
-            Ok([remark]) => remark,
-            Err(remarks) => remarks.join("; ").into(),
-        };
+        outcome.detail = remarks.into_iter().reduce(Detail::with);
     }
 }
 

@@ -16,18 +16,18 @@ use url::Url;
 use super::{
     dial::{DialError, Dialer},
     name_server::{ask_system_servers, explain},
-    proxy::{Proxy, ProxyError, ProxyKind, server_name},
+    proxy::{Proxy, ProxyKind, server_name},
     resolver::{ResolveError, Resolver, literal},
     socket::{Meter, Socket},
-    timeline::{Phase, Timeline},
+    timeline::Timeline,
     tls::{Handshake, Tls, TlsError},
 };
 use crate::{
     config::Provider,
-    outcome::{DnsServer, LookupFailure},
+    outcome::{DnsServer, LookupFailure, Phase, ProxyFailure},
 };
 
-/// Why a provider's connections cannot be prepared.
+/// Error while preparing a provider's connections.
 #[derive(Debug, thiserror::Error)]
 #[error("provider {provider}: {cause}")]
 pub struct PrepareError {
@@ -53,7 +53,7 @@ pub(super) struct Endpoint {
     /// As a URL has it: an IPv6 address in brackets.
     pub(super) host: String,
     pub(super) port: u16,
-    /// The name that its certificate must have; `None`: it does not speak TLS.
+    /// The name that its certificate must have. `None` if it does not speak TLS.
     pub(super) server_name: Option<ServerName<'static>>,
 }
 
@@ -80,23 +80,23 @@ impl Endpoint {
     }
 }
 
-/// Which of two hosts a step concerns.
+/// Host of a step on the path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Hop {
     Target,
     Proxy,
 }
 
-/// Why there is no connection.
+/// Cause of a missing connection.
 #[derive(Debug)]
 pub(super) enum PathError {
     Resolve(Hop, LookupFailure),
     Dial(Hop, DialError),
-    Proxy(ProxyError),
+    Proxy(ProxyFailure),
     Tls(Hop, TlsError),
 }
 
-/// How to reach a provider.
+/// The path to a provider.
 pub(super) struct Path {
     resolver: Resolver,
     pub(super) target: Endpoint,
@@ -113,11 +113,11 @@ pub(super) struct Connection {
     /// Whether it leads to a proxy that takes requests for the target.
     pub(super) absolute_form: bool,
     pub(super) remote_address: Option<SocketAddr>,
-    /// `None`: without TLS.
+    /// The handshake. `None` without TLS.
     pub(super) handshake: Option<Arc<Handshake>>,
 }
 
-/// What a run has found so far. It is kept outside the future that the deadline drops.
+/// Findings of a run so far. They are kept outside the future that the deadline drops.
 #[derive(Debug)]
 pub(super) struct Trace {
     pub(super) timeline: Timeline,

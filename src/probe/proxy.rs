@@ -29,7 +29,10 @@ use super::{
     socket::Meter,
     tls::Tls,
 };
-use crate::config::{Provider, Secret};
+use crate::{
+    config::{Provider, Secret},
+    outcome::ProxyFailure,
+};
 
 /// Maximum size of the head that a proxy answers CONNECT with, and of its number of headers.
 const MAX_HEAD_BYTES: usize = 64 * 1024;
@@ -52,27 +55,6 @@ pub(super) enum ProxyKind {
     Socks,
     /// SOCKS 5 with the name of the target.
     SocksByName,
-}
-
-/// Why a proxy made no tunnel.
-#[derive(Debug)]
-pub(super) enum ProxyError {
-    /// It answered CONNECT with this status, which is neither 2xx nor 407.
-    Status(u16),
-    /// It requires credentials, or does not accept those that it was given. `status`: by a 407.
-    Credentials { given: bool, status: bool },
-    /// It closed the connection.
-    Closed,
-    /// It sent more before its answer than an answer has.
-    Excess,
-    /// It does not speak the protocol of a proxy of its kind.
-    Garbled,
-    /// It cannot reach the target: why, in SOCKS 5's terms.
-    Unreachable(&'static str),
-    /// Its rules forbid the target.
-    Forbidden,
-    /// It failed, or does not support what it was asked for.
-    Failed,
 }
 
 impl Proxy {
@@ -99,13 +81,13 @@ impl Proxy {
         target: &Endpoint,
         address: Option<IpAddr>,
         meter: &Arc<Meter>,
-    ) -> Result<BoxedIo, ProxyError> {
+    ) -> Result<BoxedIo, ProxyFailure> {
         if self.kind == ProxyKind::Http {
             meter.begin();
             let connected = self.connect(io, &target.authority(), meter).await;
             let excess = meter.excess();
             meter.end();
-            return connected.map_err(|error| if excess.is_some() { ProxyError::Excess } else { error });
+            return connected.map_err(|error| if excess.is_some() { ProxyFailure::Excess } else { error });
         }
         let name = target.host.trim_matches(['[', ']']);
         let target = match address.or_else(|| name.parse().ok()) {
@@ -122,20 +104,25 @@ impl Proxy {
         stream.map(Socks5Stream::into_inner).map_err(|error| self.socks_error(&error))
     }
 
-    async fn connect(&self, io: BoxedIo, authority: &str, meter: &Arc<Meter>) -> Result<BoxedIo, ProxyError> {
+    async fn connect(
+        &self,
+        io: BoxedIo,
+        authority: &str,
+        meter: &Arc<Meter>,
+    ) -> Result<BoxedIo, ProxyFailure> {
         let (mut sender, mut connection) = http1::Builder::new()
             .max_buf_size(MAX_HEAD_BYTES)
             .max_headers(MAX_HEADERS)
             .allow_obsolete_multiline_headers_in_responses(true)
             .handshake(TokioIo::new(io))
             .await
-            .map_err(|_| ProxyError::Closed)?;
+            .map_err(|_| ProxyFailure::Closed)?;
         let mut request = Request::builder().method(Method::CONNECT).uri(authority).header(HOST, authority);
         request = request.header(USER_AGENT, AGENT);
         if let Some(value) = self.authorization() {
             request = request.header(PROXY_AUTHORIZATION, value);
         }
-        let mut request = request.body(Empty::<Bytes>::new()).map_err(|_| ProxyError::Failed)?;
+        let mut request = request.body(Empty::<Bytes>::new()).map_err(|_| ProxyFailure::Failed)?;
         let counted = meter.clone();
         on_informational(&mut request, move |_| counted.note_informational());
         let mut answer = Box::pin(sender.send_request(request));
@@ -149,12 +136,11 @@ impl Proxy {
         })
         .await;
         let answer = answer
-            .map_err(|error| if error.is_parse() { ProxyError::Garbled } else { ProxyError::Closed })?;
-        let given = self.credentials.is_some();
+            .map_err(|error| if error.is_parse() { ProxyFailure::Garbled } else { ProxyFailure::Closed })?;
         match answer.status().as_u16() {
             200..=299 => {}
-            407 => return Err(ProxyError::Credentials { given, status: true }),
-            status => return Err(ProxyError::Status(status)),
+            407 => return Err(credentials_failure(self.credentials.is_some(), Some(407))),
+            status => return Err(ProxyFailure::Status(status)),
         }
         drop(answer);
         let parts = connection.into_parts();
@@ -176,29 +162,29 @@ impl Proxy {
         Some(value)
     }
 
-    fn socks_error(&self, error: &tokio_socks::Error) -> ProxyError {
+    fn socks_error(&self, error: &tokio_socks::Error) -> ProxyFailure {
         use tokio_socks::Error;
         match error {
             Error::NoAcceptableAuthMethods
             | Error::AuthorizationRequired
             | Error::InvalidAuthValues(_)
             | Error::PasswordAuthFailure(_) => {
-                ProxyError::Credentials { given: self.credentials.is_some(), status: false }
+                credentials_failure(self.credentials.is_some(), None)
             }
-            Error::Io(error) if error.kind() == io::ErrorKind::InvalidData => ProxyError::Garbled,
-            Error::Io(_) => ProxyError::Closed,
-            Error::ConnectionRefused => ProxyError::Unreachable("connection refused"),
-            Error::HostUnreachable => ProxyError::Unreachable("host unreachable"),
-            Error::NetworkUnreachable => ProxyError::Unreachable("network unreachable"),
-            Error::TtlExpired => ProxyError::Unreachable("no answer"),
-            Error::ConnectionNotAllowedByRuleset => ProxyError::Forbidden,
+            Error::Io(error) if error.kind() == io::ErrorKind::InvalidData => ProxyFailure::Garbled,
+            Error::Io(_) => ProxyFailure::Closed,
+            Error::ConnectionRefused => ProxyFailure::Unreachable("connection refused"),
+            Error::HostUnreachable => ProxyFailure::Unreachable("host unreachable"),
+            Error::NetworkUnreachable => ProxyFailure::Unreachable("network unreachable"),
+            Error::TtlExpired => ProxyFailure::Unreachable("no answer"),
+            Error::ConnectionNotAllowedByRuleset => ProxyFailure::Forbidden,
             Error::InvalidResponseVersion
             | Error::InvalidReservedByte
             | Error::UnknownAddressType
             | Error::UnknownError
             // Also of a reply code that is not in RFC 1928.
-            | Error::UnknownAuthMethod => ProxyError::Garbled,
-            _ => ProxyError::Failed,
+            | Error::UnknownAuthMethod => ProxyFailure::Garbled,
+            _ => ProxyFailure::Failed,
         }
     }
 }
@@ -206,6 +192,11 @@ impl Proxy {
 /// Returns the name that the certificate of a host must have.
 pub(super) fn server_name(host: &str) -> Option<ServerName<'static>> {
     ServerName::try_from(host.trim_matches(['[', ']']).to_owned()).ok()
+}
+
+/// Returns the failure of a proxy that asks for credentials. `given` is true if it was given some.
+pub(super) const fn credentials_failure(given: bool, status: Option<u16>) -> ProxyFailure {
+    if given { ProxyFailure::CredentialsRejected(status) } else { ProxyFailure::CredentialsRequired(status) }
 }
 
 #[cfg(test)]

@@ -1,7 +1,5 @@
 //! The reason of a refusal, by status, codes and messages.
 
-use std::borrow::Cow;
-
 use reqwest::{
     Url,
     header::{HeaderMap, LOCATION, WWW_AUTHENTICATE},
@@ -9,21 +7,15 @@ use reqwest::{
 
 use super::{
     body::{Body, ErrorBody},
+    classify::proxy_refusal,
     dialect::Dialect,
     exchange::Response,
     words::{self, LOST_ROUTE_HEADERS, Words},
 };
 use crate::{
     config::{Probe, Task},
-    outcome::{Clue, Reason},
+    outcome::{Detail, Emptiness, Intermediary, Reason},
 };
-
-/// What a status other than 2xx comes to.
-pub(super) struct Refusal {
-    pub(super) reason: Reason,
-    pub(super) detail: Cow<'static, str>,
-    pub(super) clue: Option<Clue>,
-}
 
 /// A refusal, and what it is judged by.
 struct Refused<'a> {
@@ -37,20 +29,19 @@ struct Refused<'a> {
     status: u16,
 }
 
-/// Judges a status other than 2xx.
+/// Returns reason and detail of a status other than 2xx.
 pub(super) fn refusal(
     probe: &Probe,
     response: &Response,
     body: &Body,
     error: &ErrorBody<'_>,
     dialect: &dyn Dialect,
-) -> Refusal {
+) -> (Reason, Option<Detail>) {
     let words = words_of(error, dialect);
     let status = dialect.status(response.status, error);
     let refused = Refused { probe, response, body, error, dialect, words: &words, status };
     let reason = refused.reason();
-    let clue = refused.clue(reason);
-    Refusal { reason, detail: refused.detail(reason, clue), clue }
+    (reason, refused.detail(reason))
 }
 
 /// Returns the codes and sentences of an error, including those of a provider's error that a
@@ -149,9 +140,9 @@ impl Refused<'_> {
         }
     }
 
-    /// Describes what answered in place of the API. Returns `None` if it may have been the API.
-    /// APIs answer in JSON, except at health paths and paths of an operator.
-    fn intermediary(&self) -> Option<&'static str> {
+    /// Returns what answered in place of the API. Returns `None` if it may have been the API. APIs
+    /// answer in JSON, except at health paths and paths of an operator.
+    fn intermediary(&self) -> Option<Detail> {
         let free = matches!(self.probe.task, Task::Health | Task::Http(_));
         let basic = |value: &reqwest::header::HeaderValue| {
             value.as_bytes().get(..5).is_some_and(|scheme| scheme.eq_ignore_ascii_case(b"basic"))
@@ -160,27 +151,14 @@ impl Refused<'_> {
             return None;
         }
         if self.status == 401 && self.response.headers.get_all(WWW_AUTHENTICATE).iter().any(basic) {
-            return Some("a proxy answers (Basic) in the API's place: it asks for a user and a password");
+            return Some(Detail::Intermediary(Intermediary::BasicAuthentication));
         }
-        match self.body {
-            Body::Html => Some("an HTML page in place of the API's error: a proxy or CDN answers"),
-            Body::Empty if !free => Some("an empty body in place of the API's error: a proxy may answer"),
-            Body::Other if !free => Some("a plain text in place of the API's error: a proxy may answer"),
-            Body::Empty | Body::Other | Body::Json(_) => None,
-        }
-    }
-
-    fn clue(&self, reason: Reason) -> Option<Clue> {
-        match reason {
-            Reason::UnexpectedStatus if self.redirects_to_https() => Some(Clue::RedirectToHttps),
-            Reason::ModelNotFound if self.status == 410 || self.words.is_retired() => {
-                Some(Clue::ModelRetired)
-            }
-            Reason::InvalidRequest if self.status == 413 || self.words.is_too_large() => {
-                Some(Clue::RequestTooLarge)
-            }
-            _ => self.intermediary().map(|_| Clue::Intermediary),
-        }
+        Some(Detail::Intermediary(match self.body {
+            Body::Html => Intermediary::Html,
+            Body::Empty if !free => Intermediary::Empty,
+            Body::Other if !free => Intermediary::Text,
+            Body::Empty | Body::Other | Body::Json(_) => return None,
+        }))
     }
 
     /// Returns whether the response redirects to https on the same host.
@@ -191,39 +169,27 @@ impl Refused<'_> {
             && target.is_some_and(|target| target.scheme() == "https" && target.host() == base.host())
     }
 
-    fn detail(&self, reason: Reason, clue: Option<Clue>) -> Cow<'static, str> {
+    fn detail(&self, reason: Reason) -> Option<Detail> {
         let Self { response, words, status, .. } = *self;
-        let intermediary = || self.intermediary().unwrap_or_default();
-        match (reason, status) {
-            _ if status != response.status => {
-                format!("the provider's {status} behind the gateway's {}", response.status).into()
-            }
-            (Reason::Billing, 402) => intermediary().into(),
-            (Reason::Billing, _) => format!("a {status} that is about money, not about time").into(),
-            (Reason::AuthFailed, 401) => intermediary().into(),
-            (Reason::AuthFailed, _) => format!("a {status} that is about the key").into(),
-            (Reason::RateLimited, 400 | 403) => format!("a {status} about a limit that waiting heals").into(),
-            (Reason::Overloaded, 429) => {
-                "a 429 about the service's own capacity, not about our limits".into()
-            }
-            (Reason::Unavailable, 403 | 404 | 405 | 410) => {
-                "a router answers that nothing is at this path: the service is gone, or base_url is wrong"
-                    .into()
-            }
-            (Reason::ModelNotFound, _) if clue == Some(Clue::ModelRetired) => "the model is retired".into(),
-            (Reason::InvalidRequest, 413 | 429) if words.is_too_large() => {
-                "this one request is larger than the limit of a whole window".into()
-            }
+        Some(match (reason, status) {
+            (Reason::ModelNotFound, _) if status == 410 || words.is_retired() => Detail::ModelRetired,
+            (Reason::InvalidRequest, 413 | 429) if words.is_too_large() => Detail::RequestAboveWindow,
+            (Reason::InvalidRequest, _) if status == 413 || words.is_too_large() => Detail::RequestTooLarge,
+            _ if status != response.status => Detail::ProviderStatus(status, response.status),
+            (Reason::Billing, 402) | (Reason::AuthFailed, 401) => return self.intermediary(),
+            (Reason::Billing, _) => Detail::AboutMoney(status),
+            (Reason::AuthFailed, _) => Detail::AboutKey(status),
+            (Reason::RateLimited, 400 | 403) => Detail::AboutLimit(status),
+            (Reason::Overloaded, 429) => Detail::AboutCapacity,
+            (Reason::Unavailable, 403 | 404 | 405 | 410) => Detail::NothingAtPath,
             (Reason::InvalidRequest, 400) if words.say(&["max_tokens or model output limit was reached"]) => {
-                "max_tokens was used up before any visible content".into()
+                Detail::Empty(Emptiness::Budget("max_tokens"))
             }
-            (Reason::Proxy, _) => "the proxy wants credentials (407)".into(),
-            (Reason::UnexpectedStatus, 300..=399) if clue == Some(Clue::RedirectToHttps) => {
-                "a redirect to the same host by https".into()
-            }
-            (Reason::UnexpectedStatus, 300..=399) => "a redirect, which a probe does not follow".into(),
-            _ => intermediary().into(),
-        }
+            (Reason::Proxy, _) => proxy_refusal(self.probe),
+            (Reason::UnexpectedStatus, 300..=399) if self.redirects_to_https() => Detail::RedirectToHttps,
+            (Reason::UnexpectedStatus, 300..=399) => Detail::Redirect,
+            _ => return self.intermediary(),
+        })
     }
 }
 

@@ -1,15 +1,17 @@
 //! Remedies for failures and findings, after LangMart's guide.
 
-use crate::outcome::{Api, Check, Clue, Fault, LimitedBy, Outcome, Reason};
+use crate::outcome::{
+    Api, CertificateFailure, Check, Detail, Emptiness, Fault, LimitedBy, Outcome, ProxyFailure, Reason,
+};
 
-/// Returns the general hint for an outcome, where its cause has none of its own; empty on a success
-/// without a finding.
+/// Returns the remedy for an outcome: by its detail, else by its findings, else by its reason.
+/// Empty on a success without a finding.
 pub(super) fn remedy(api: Api, check: Check, outcome: &Outcome) -> &'static str {
+    if let Some(hint) = by_detail(outcome) {
+        return hint;
+    }
     if check == Check::Status {
         return status_page(outcome.reason);
-    }
-    if let Some(hint) = by_clue(outcome) {
-        return hint;
     }
     refined(api, check, outcome).unwrap_or(outcome.reason.info().remedy)
 }
@@ -65,32 +67,81 @@ fn finding(outcome: &Outcome) -> &'static str {
     }
 }
 
-/// Returns the remedy of a failure with a clue. Returns `None` if the clue changes nothing.
-fn by_clue(outcome: &Outcome) -> Option<&'static str> {
-    Some(match (outcome.clue?, outcome.reason) {
-        (Clue::Intermediary, Reason::AuthFailed | Reason::Permission) => {
+/// Returns the remedy of a failure whose detail narrows the cause.
+fn by_detail(outcome: &Outcome) -> Option<&'static str> {
+    let detail = outcome.detail.as_ref()?;
+    let is_private = || detail.ends_with(&Detail::PrivateAddress);
+    Some(match (detail.cause(), outcome.reason) {
+        (_, Reason::Connect | Reason::Tls) if is_private() => {
+            "the name resolves to a private address: check /etc/hosts and the resolver, ask another one: nslookup HOST 8.8.8.8"
+        }
+        (Detail::Certificate(failure), _) => certificate(*failure),
+        (Detail::ClientCertificateRequired, _) => {
+            "probe through a gateway or proxy that presents the client certificate, or exempt the prober"
+        }
+        (Detail::Handshake(_), Reason::Tls) => Reason::Tls.info().remedy,
+        (Detail::Proxy(ProxyFailure::CredentialsRequired(_) | ProxyFailure::CredentialsRejected(_)), _) => {
+            "give the proxy's user:password by proxy_auth in the provider's section, or correct it where it is kept"
+        }
+        (Detail::Compressed(_), _) => {
+            "have the service, or the proxy before it, honour Accept-Encoding: identity (RFC 9110, 12.5.3)"
+        }
+        (Detail::SearchTooSlow, _) => "simplify expect.body_regex, or set a longer timeout",
+        (Detail::SearchNotStarted, _) => {
+            "simplify the regular expressions of http probes, or lengthen their intervals"
+        }
+        (Detail::Intermediary(_), Reason::AuthFailed | Reason::Permission) => {
             "the answer is not the API's, which may never have seen the request: check base_url, and the requirements of a proxy, CDN or firewall before the API; if it is the API's answer, check the key"
         }
-        (Clue::Intermediary, Reason::ServerError) => {
+        (Detail::Intermediary(_), Reason::ServerError) => {
             "a proxy or load balancer before the service answers in its place: check its log, and the service's status page"
         }
-        (Clue::ModelRetired, Reason::ModelNotFound) => {
+        (detail, Reason::ModelNotFound) if detail.is_retirement() => {
             "the model has been retired: set model to its successor in the provider's list of deprecations"
         }
-        (Clue::RequestTooLarge, Reason::InvalidRequest) => {
+        (Detail::RequestTooLarge | Detail::RequestAboveWindow, _) => {
             "the request is larger than the service, or a proxy before it, accepts: shorten the prompt, or raise the size limit there"
         }
-        (Clue::RedirectToHttps, Reason::UnexpectedStatus) => {
+        (Detail::RedirectToHttps, _) => {
             "write https:// in base_url: the server redirects plain http there, and a probe follows no redirect"
         }
-        (Clue::EmptyAnswer, Reason::Malformed) => {
+        (Detail::Empty(Emptiness::Unexplained), _) => {
             "the answer is empty, although it was neither cut off nor filtered: use another model or provider if this repeats"
         }
-        (Clue::ToolCall, Reason::NoContent) => {
+        (Detail::Empty(Emptiness::ToolCall), _) => {
             "the model called a tool that the request does not offer: change the prompt, or the gateway that adds tools"
         }
         _ => return None,
     })
+}
+
+/// Returns the remedy for a certificate that is not accepted.
+fn certificate(failure: CertificateFailure) -> &'static str {
+    match failure {
+        CertificateFailure::Expired => {
+            "the service must renew its certificate; if others accept it, check this machine's clock"
+        }
+        CertificateFailure::NotYetValid => "check this machine's clock: timedatectl",
+        CertificateFailure::WrongName => {
+            "base_url names a host that the certificate is not for: check it, and any proxy that intercepts TLS"
+        }
+        CertificateFailure::NoSubjectAltName => {
+            "have the certificate issued with the host as a DNS name in its subjectAltName (RFC 9525)"
+        }
+        CertificateFailure::SelfSigned | CertificateFailure::UntrustedRoot => {
+            "update the CA certificates (apt install --reinstall ca-certificates), or set ca_file for a private CA"
+        }
+        CertificateFailure::IncompleteChain | CertificateFailure::UnknownIssuer => {
+            "for a private CA set ca_file; else have the server send its intermediate certificates, or update the CA certificates here"
+        }
+        CertificateFailure::VersionOne => {
+            "have the certificate issued as X.509 version 3, with the host in its subjectAltName (RFC 9525)"
+        }
+        CertificateFailure::Authority => {
+            "have the server's certificate issued without the CA flag, or set ca_file to this certificate itself"
+        }
+        CertificateFailure::Unusable => Reason::Tls.info().remedy,
+    }
 }
 
 /// Returns the remedy for each limit.

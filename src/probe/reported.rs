@@ -58,7 +58,7 @@ mod tests {
     }
 
     #[test]
-    fn the_time_that_a_service_reports() {
+    fn processing_time_of_a_service_is_read() {
         for (pairs, expected) in [
             (&[("openai-processing-ms", "412")][..], 0.412),
             (&[("openai-processing-ms", "0")], 0.0),
@@ -80,7 +80,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_processing_time_is_none() {
+    fn other_header_values_are_no_processing_time() {
         let long = format!("app;dur={}", "9".repeat(2000));
         for pairs in [
             &[][..],

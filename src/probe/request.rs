@@ -21,7 +21,7 @@ use crate::{
     config::{Chat, PROMPT_NONCE, Probe, Provider, Task},
 };
 
-/// Why a probe's request cannot be built.
+/// Error while building a probe's request.
 #[derive(Debug, thiserror::Error)]
 #[error("probe {probe}: {what}")]
 pub struct RequestError {
@@ -39,7 +39,7 @@ pub(super) struct Prepared {
     uri: Uri,
     pub(super) headers: HeaderMap,
     pub(super) body: Bytes,
-    /// The digits of the prompt's nonce in the body; `None` if it has none.
+    /// The digits of the prompt's nonce in the body. `None` if it has none.
     nonce: Option<Range<usize>>,
 }
 
@@ -146,7 +146,7 @@ struct Call {
     key: bool,
 }
 
-/// What a probe sends.
+/// Content of a probe's request.
 enum RequestKind<'a> {
     /// No request.
     None,

@@ -29,7 +29,7 @@ const MAX_ADDRESSES: usize = 16;
 /// within their run's timeout.
 const MAX_THREADS: usize = 128;
 
-/// How long a thread without work waits for more before it ends.
+/// Time after which a thread without work ends.
 const THREAD_IDLE: Duration = Duration::from_secs(60);
 
 /// Interval at which a name without a thread tries to start one, and number of attempts before the
@@ -40,7 +40,7 @@ const MAX_THREAD_RETRIES: u32 = 5;
 /// Stack of a thread: the modules of nsswitch.conf run on it.
 const THREAD_STACK_BYTES: usize = 512 * 1024;
 
-/// Why the C library returned no address.
+/// Failure of the C library's lookup.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ResolveError {
     /// `EAI_NONAME`, `EAI_NODATA`: some source answered that there is none.
@@ -238,7 +238,7 @@ fn lacks_sockets() -> bool {
     UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).is_err_and(|error: io::Error| is_local_shortage(&error))
 }
 
-/// Returns the address that a URL's host is; `None` if it is a name.
+/// Returns the address that a URL's host is. Returns `None` if it is a name.
 pub(super) fn literal(host: &str) -> Option<IpAddr> {
     host.trim_matches(['[', ']']).parse().ok()
 }

@@ -34,17 +34,10 @@ use super::{
 };
 use crate::{
     config::{Config, Connection, Probe, Task},
-    outcome::{Clue, Fault, Outcome, Reason},
+    outcome::{Detail, Fault, Outcome, Reason},
 };
 
-/// Remark on a success whose times a prompt cache has shortened.
-const CACHED_PROMPT: &str =
-    "answered from the provider's prompt cache, so that the first token came earlier than for a new prompt";
-
-const HONOUR_ACCEPT_ENCODING: &str =
-    "have the service, or the proxy before it, honour Accept-Encoding: identity (RFC 9110, 12.5.3)";
-
-/// What all targets of a process share: lookups, and the kernel's timestamps switched on.
+/// Parts that all targets of a process share: lookups, and the kernel's timestamps switched on.
 #[derive(Debug)]
 pub struct NetworkStack {
     resolver: Resolver,
@@ -79,7 +72,7 @@ impl fmt::Debug for Target {
     }
 }
 
-/// What a run does.
+/// Work of a run.
 enum Work {
     /// Sends a request and judges the response.
     Exchange(Box<Call>),
@@ -89,7 +82,7 @@ enum Work {
     Document(Arc<Document>),
 }
 
-/// Why a configuration's probes cannot be made ready.
+/// Error while preparing a configuration's probes.
 #[derive(Debug, thiserror::Error)]
 pub enum TargetError {
     /// No connection settings for a provider.
@@ -153,12 +146,10 @@ impl Target {
         outcome.fault = probe.check().blame(outcome.fault);
         outcome.estimated_cost_usd = cost(probe, &outcome);
         apply_retirement(probe, &mut outcome);
-        if outcome.success() && outcome.detail.is_empty() && outcome.cached_input_tokens > Some(0) {
-            outcome.detail = CACHED_PROMPT.into();
+        if outcome.success() && outcome.detail.is_none() && outcome.cached_input_tokens > Some(0) {
+            outcome.detail = Some(Detail::CachedPrompt);
         }
-        if outcome.hint.is_empty() {
-            outcome.hint = remedy(probe.provider.api, probe.check(), &outcome);
-        }
+        outcome.hint = remedy(probe.provider.api, probe.check(), &outcome);
         // The readers of a stream wait for its first token.
         let took = outcome.time_to_first_token.unwrap_or(outcome.duration);
         outcome.slow = outcome.success() && probe.slow_after.is_some_and(|slow_after| took > slow_after);
@@ -223,10 +214,7 @@ impl Target {
                 Err(failure) => failure.write_into(outcome),
             }
             if let Some(coding) = coding.filter(|_| !outcome.success()) {
-                outcome.detail =
-                    format!("the body is compressed ({coding}), although the request accepts no coding")
-                        .into();
-                outcome.hint = HONOUR_ACCEPT_ENCODING;
+                outcome.detail = Some(Detail::Compressed(coding));
             }
         }
     }
@@ -266,19 +254,17 @@ impl Target {
             Err(_) => classifying.await,
             Ok(ended) => ended,
         };
-        ended.map_err(|_| {
-            Failure::new(Reason::Internal, Fault::Prober, "the response could not be taken apart")
-        })
+        ended.map_err(|_| Failure::new(Reason::Internal, Fault::Prober, Detail::ClassificationFailed))
     }
 }
 
-/// How the exchange of a run ended.
+/// End of the exchange of a run.
 struct ExchangeEnd {
-    /// `None`: none came.
+    /// The response. `None` if there was none.
     response: Option<Response>,
-    /// `None`: the response decides.
+    /// The failure. `None` if the response decides.
     failure: Option<Failure>,
-    /// When the response head had arrived, by our clock.
+    /// Time at which the response head had arrived, by our clock.
     arrived: SystemTime,
     deadline: Instant,
 }
@@ -344,9 +330,9 @@ fn head_facts(outcome: &mut Outcome, response: &Response, arrived: SystemTime) -
 fn apply_retirement(probe: &Probe, outcome: &mut Outcome) {
     outcome.model_shutdown = outcome.model_shutdown.or(probe.retires);
     let has_passed = outcome.model_shutdown.is_some_and(|shutdown| shutdown <= outcome.time);
-    if outcome.reason == Reason::ModelNotFound && has_passed && outcome.clue != Some(Clue::ModelRetired) {
-        outcome.clue = Some(Clue::ModelRetired);
-        outcome.detail = "the model is retired: its announced shutdown has passed".into();
+    let is_known = outcome.detail.as_ref().is_some_and(Detail::is_retirement);
+    if outcome.reason == Reason::ModelNotFound && has_passed && !is_known {
+        outcome.detail = Some(Detail::ModelShutDown);
     }
 }
 

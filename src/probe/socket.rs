@@ -57,7 +57,7 @@ const CONTROL_BYTES: usize = 64;
 const KEEPALIVE_SECONDS: u32 = 15;
 const KEEPALIVE_PROBES: u32 = 3;
 
-/// What a peer sent too much of.
+/// Excessive input of a peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Excess {
     /// Bytes or informational responses before the final response head.
@@ -258,7 +258,7 @@ impl Meter {
         Ok(())
     }
 
-    /// Returns what the peer sent too much of; `None` if it did not. The libraries between the
+    /// Returns what the peer sent too much of. Returns `None` if it did not. The libraries between the
     /// socket and the reader of the response pass on an error without its type.
     pub(super) fn excess(&self) -> Option<Excess> {
         let excess = if self.head_seen.load(Relaxed) { Excess::Exchange } else { Excess::BeforeHead };

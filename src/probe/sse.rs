@@ -50,7 +50,7 @@ pub(super) struct Decoder {
     data: Vec<u8>,
     /// The lines of a bare object that is not complete.
     bare: Vec<u8>,
-    /// How often it was looked at.
+    /// Number of times it was searched.
     looks: u32,
     recognised: bool,
 }
@@ -221,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn the_examples_of_the_standard() {
+    fn examples_of_the_standard_are_decoded() {
         check(b"data: YHOO\ndata: +2\ndata: 10\n\n", &[("", "YHOO\n+2\n10")]);
         let stream =
             b": test stream\n\ndata: first event\nid: 1\n\ndata:second event\nid\n\ndata:  third event\n\n";
@@ -241,12 +241,12 @@ mod tests {
     }
 
     #[test]
-    fn a_cr_ends_its_line_before_the_next_byte_is_there() {
+    fn cr_ends_its_line_before_the_next_byte() {
         assert_eq!(events([&b"data: a\r\n\r"[..]]).unwrap().len(), 1);
     }
 
     #[test]
-    fn what_is_no_event_is_passed_over() {
+    fn lines_outside_events_are_skipped() {
         check(b"", &[]);
         check(b"\n\n\r\n: \n:OPENROUTER PROCESSING\n\nretry: 5\n\nid: 7\n\nevent: lonely\n\n", &[]);
         check(b"event: lonely\n\ndata: nameless\n\n", &[("", "nameless")]);
@@ -256,14 +256,14 @@ mod tests {
     }
 
     #[test]
-    fn a_byte_order_mark_is_no_part_of_the_first_line_alone() {
+    fn byte_order_mark_is_removed_at_the_start_only() {
         check(b"\xef\xbb\xbfdata: a\n\n\xef\xbb\xbfdata: b\n\n", &[("", "a")]);
         check(b"\xef\xbb\xbf\xef\xbb\xbfdata: a\n\n", &[]);
         check(b"\xef\xbb\xbf\ndata: a\n\n", &[("", "a")]);
     }
 
     #[test]
-    fn what_is_no_utf_8_is_replaced() {
+    fn invalid_utf_8_is_replaced() {
         check("data: h\u{e9}llo \u{1f642}\n\n".as_bytes(), &[("", "h\u{e9}llo \u{1f642}")]);
         check(b"event: \xff\ndata: \xf0\x9f\ndata: \xe9\n\n", &[("\u{fffd}", "\u{fffd}\n\u{fffd}")]);
     }
@@ -282,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bare_object_between_events_is_told_as_such() {
+    fn bare_object_between_events_is_reported() {
         let bare = |stream: &[u8]| -> Vec<String> {
             [1, 7, stream.len()]
                 .map(|size| {
@@ -315,7 +315,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reader_that_has_enough_is_not_called_again() {
+    fn reader_that_has_enough_is_not_called_again() {
         let mut seen = 0;
         let end = Decoder::default().feed(b"data: 1\n\ndata: 2\n\n", |_| {
             seen += 1;
@@ -324,7 +324,7 @@ mod tests {
         assert_eq!((end, seen), (Ok(ControlFlow::Break(())), 1));
     }
 
-    /// What streams are made of.
+    /// Parts of generated streams.
     const PARTS: &[&[u8]] = &[
         b"data",
         b"event",
@@ -359,7 +359,7 @@ mod tests {
         }
 
         #[test]
-        fn no_bytes_panic(bytes in vec(any::<u8>(), 0..300)) {
+        fn arbitrary_bytes_do_not_panic(bytes in vec(any::<u8>(), 0..300)) {
             let _ = events(bytes.chunks(7));
         }
     }

@@ -9,15 +9,14 @@ use serde_json::Value;
 
 use super::{
     body::{BOM, ErrorBody},
-    classify::MALFORMED_USAGE,
-    dialect::{self, AnswerText, Dialect, Emptiness, Piece, Usage},
+    dialect::{self, AnswerText, Dialect, Piece, Usage},
     flow::Flow,
     gate, model_name,
     sse::{Decoder, Event, TooLong},
 };
 use crate::{
     config::Stream,
-    outcome::{Api, Outcome},
+    outcome::{Api, Detail, Emptiness, Outcome},
 };
 
 /// Bytes of a body that is no stream.
@@ -46,7 +45,7 @@ pub(super) struct Listener {
     heard: Heard,
 }
 
-/// What the body is, by its first byte that is not white space.
+/// Kind of a body, by its first byte that is not white space.
 enum Body {
     /// Nothing but white space so far, which is kept.
     Blank(Vec<u8>),
@@ -67,19 +66,19 @@ struct Heard {
     /// Whether any of the text can be seen: white space alone is no answer.
     visible: bool,
     refused: bool,
-    /// When the content was complete, and why there was none if there was none.
+    /// Time at which the content was complete, and the cause if there was none.
     finish: Option<(Instant, Emptiness)>,
     /// Whether the last end mark was there.
     done: bool,
-    /// When the last event came that was complete.
+    /// Arrival of the last complete event.
     last: Option<Instant>,
     /// The event that reports a failure of the answer.
     error: Option<Value>,
-    malformed: Option<&'static str>,
+    malformed: Option<Detail>,
     usage: Usage,
 }
 
-/// What a stream comes to.
+/// Result of a stream.
 #[derive(Debug, PartialEq)]
 pub(super) enum Ending<'a> {
     /// It ended as its protocol promises, with content.
@@ -97,8 +96,8 @@ pub(super) enum Ending<'a> {
         /// Whether there was content before it.
         late: bool,
     },
-    /// It is not what the API promises; how, in our own words.
-    Malformed(&'static str),
+    /// It is not what the API promises.
+    Malformed(Detail),
     /// It ended without its end mark.
     Truncated {
         /// Whether there was content.
@@ -128,14 +127,15 @@ impl Listener {
         self.heard.finish.map_or(self.stall_timeout, grace)
     }
 
-    /// Describes what did not arrive in time.
-    pub(super) fn silence(&self) -> String {
-        let when = match &self.heard {
-            Heard { text: Flow { first: Some(_), .. }, .. } => "after content had begun",
-            Heard { reasoning: Flow { first: Some(_), .. }, .. } => "while the model reasoned",
-            _ => "before any content",
-        };
-        format!("no byte for {:?}, {when}", self.stall_timeout)
+    /// Returns what did not arrive in time.
+    pub(super) fn silence(&self) -> Detail {
+        match &self.heard {
+            Heard { text: Flow { first: Some(_), .. }, .. } => Detail::SilentAfterContent(self.stall_timeout),
+            Heard { reasoning: Flow { first: Some(_), .. }, .. } => {
+                Detail::SilentWhileReasoning(self.stall_timeout)
+            }
+            _ => Detail::SilentBeforeContent(self.stall_timeout),
+        }
     }
 
     /// Takes a chunk in that arrived at that moment. It breaks when nothing more is wanted.
@@ -146,7 +146,7 @@ impl Listener {
         if beyond.is_empty() {
             return ControlFlow::Continue(());
         }
-        self.heard.is_malformed("the body is longer than max_tokens allow")
+        self.heard.is_malformed(Detail::StreamTooLong)
     }
 
     fn take(&mut self, chunk: &[u8], arrived: Instant) -> ControlFlow<()> {
@@ -154,7 +154,7 @@ impl Listener {
             Body::Events => self.decode(chunk, arrived),
             Body::Foreign(body) => {
                 if body.len() + chunk.len() > MAX_FOREIGN {
-                    return self.heard.is_malformed("the body is no stream, and too large");
+                    return self.heard.is_malformed(Detail::NotAStreamAndTooLarge);
                 }
                 body.extend_from_slice(chunk);
                 ControlFlow::Continue(())
@@ -189,13 +189,13 @@ impl Listener {
             return Ending::Failed { event, late };
         }
         if let Some(how) = malformed {
-            return Ending::Malformed(how);
+            return Ending::Malformed(how.clone());
         }
         match finish {
             _ if self.bytes == 0 => Ending::Nothing,
             _ if !self.heard.is_complete() && !self.ends_in_its_mark() => {
                 if self.bytes > 0 && !self.decoder.recognised() && matches!(self.body, Body::Events) {
-                    return Ending::Malformed("the body is not an event stream");
+                    return Ending::Malformed(Detail::NotAStream);
                 }
                 Ending::Truncated { late }
             }
@@ -211,7 +211,7 @@ impl Listener {
         &self.heard.answer
     }
 
-    /// Returns the model that the stream names; `None` if it names none.
+    /// Returns the model that the stream names. Returns `None` if it names none.
     pub(super) fn model(&self) -> Option<&str> {
         self.heard.model.as_deref()
     }
@@ -244,9 +244,7 @@ impl Listener {
         }
         outcome.reported_processing = outcome.reported_processing.or(self.heard.usage.processing);
         let Some(usage) = self.plausible_usage() else {
-            if outcome.detail.is_empty() {
-                outcome.detail = MALFORMED_USAGE.into();
-            }
+            outcome.detail.get_or_insert(Detail::MalformedUsage);
             return;
         };
         (outcome.input_tokens, outcome.output_tokens) = (usage.input, usage.output);
@@ -282,7 +280,7 @@ impl Listener {
         let Self { dialect, decoder, heard, .. } = self;
         match decoder.feed(bytes, |event| heard.event(*dialect, &event, arrived)) {
             Ok(flow) => flow,
-            Err(TooLong) => heard.is_malformed("a line or an event of the stream is longer than 512 KiB"),
+            Err(TooLong) => heard.is_malformed(Detail::EventTooLong),
         }
     }
 }
@@ -292,7 +290,7 @@ impl Heard {
         self.finish.is_some() || self.done
     }
 
-    fn is_malformed(&mut self, how: &'static str) -> ControlFlow<()> {
+    fn is_malformed(&mut self, how: Detail) -> ControlFlow<()> {
         // What follows a complete answer cannot spoil it, an error apart.
         if !self.is_complete() {
             self.malformed = Some(how);
@@ -318,7 +316,7 @@ impl Heard {
             return ControlFlow::Continue(());
         }
         let Ok(value) = serde_json::from_str::<Value>(data) else {
-            return self.is_malformed("an event of the stream is not JSON");
+            return self.is_malformed(Detail::EventNotJson);
         };
         let Piece { text, reasoning, refused, finish, done, failed, usage } = dialect.piece(&value);
         self.usage.update(usage);
@@ -435,7 +433,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_content_is_what_a_person_would_see_first() {
+    fn first_content_is_the_first_visible_text() {
         for case in cases() {
             if let Some(expected) = case.expect.get("first_content") {
                 let texts = texts(case.api, &case.body);
@@ -445,7 +443,7 @@ mod tests {
     }
 
     #[test]
-    fn every_fixture_is_as_complete_as_its_index_says() {
+    fn fixtures_are_as_complete_as_their_index() {
         for case in cases() {
             let mut listener = listener(case.api);
             let _ = listener.hear(case.body.as_bytes(), Instant::now());
@@ -455,7 +453,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cut_at_any_byte_changes_nothing() {
+    fn cut_at_any_byte_changes_nothing() {
         for Case { file, api, body, .. } in cases() {
             let whole = fuzzing::stream(api, [body.as_bytes()]);
             for cut in 0..=body.len() {
@@ -469,7 +467,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_body_is_does_not_depend_on_how_it_is_cut() {
+    fn kind_of_a_body_is_independent_of_its_chunks() {
         let blank = " ".repeat(MAX_BLANK);
         for body in
             ["\u{feff}\n\n{}", "\u{feff}: x\n\n", "\n  <html>", &format!("{blank}{{}}"), &blank, "\u{fe00}"]
@@ -482,7 +480,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stream_may_be_as_long_as_its_tokens_need() {
+    fn stream_may_be_as_long_as_its_tokens_need() {
         let event = format!("data: {{\"pad\":\"{}\"}}\n\n", "x".repeat(1 << 18));
         let chat = Chat { prompt: "Hi".to_owned(), max_tokens: 8192, ..Chat::default() };
         let task = Stream { chat, stall_timeout: Duration::from_secs(1), include_usage: true };

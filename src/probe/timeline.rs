@@ -1,23 +1,8 @@
-//! Where a run spent its time.
+//! Duration of each phase of a run.
 
 use std::time::{Duration, Instant};
 
-use crate::outcome::Phases;
-
-/// What a run waits for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Phase {
-    /// The lookup.
-    Resolve,
-    /// The TCP connection, and a proxy's tunnel.
-    Connect,
-    /// The TLS handshake with the target.
-    Tls,
-    /// The response head.
-    Processing,
-    /// The rest of the body.
-    Transfer,
-}
+use crate::outcome::{Phase, Phases};
 
 /// The phases of a run, in their order. Time between two phases is the prober's own work and counts
 /// in none.
@@ -25,7 +10,7 @@ pub(super) enum Phase {
 pub(super) struct Timeline {
     durations: [Duration; 5],
     phase: Phase,
-    /// When the current phase began; `None` between two phases.
+    /// Start of the current phase. `None` between two phases.
     since: Option<Instant>,
 }
 

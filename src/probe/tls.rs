@@ -31,53 +31,23 @@ use x509_cert::{
     name::Name,
 };
 
-use crate::{outcome, sync::Mutex};
+use crate::{
+    outcome::{self, CertificateFailure, HandshakeFailure},
+    sync::Mutex,
+};
 
 /// Maximum number of certificates of a presented chain that are read.
 const MAX_CHAIN: usize = 16;
 
-/// Why a server's certificate was not accepted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum CertificateFailure {
-    Expired,
-    NotYetValid,
-    WrongName,
-    /// It names no host in a subjectAltName, only a common name at most.
-    NoSubjectAltName,
-    /// It vouches for itself, and is not among the trusted ones.
-    SelfSigned,
-    /// The issuer is not trusted, and the server did not send its certificate.
-    IncompleteChain,
-    /// The last certificate that the server sent has an issuer which is neither trusted nor sent.
-    UnknownIssuer,
-    /// The server sent the certificate of its root, which is not trusted.
-    UntrustedRoot,
-    /// Of X.509 version 1, which has no subjectAltName.
-    VersionOne,
-    /// A CA's, where a server's is needed.
-    Authority,
-    /// Revoked, wrong purpose, bad signature or encoding.
-    Unusable,
-}
-
-/// Why there is no TLS connection.
+/// Cause of a missing TLS connection.
 #[derive(Debug)]
 pub(super) enum TlsError {
     Certificate(CertificateFailure),
     /// The server requires a client certificate.
     ClientCertificateRequired,
-    /// The peer does not speak TLS.
-    NotTls,
-    /// The peer refused the handshake by an alert.
-    Refused,
-    /// No protocol version or cipher suite in common.
-    NothingInCommon,
-    /// The connection was reset or closed during the handshake.
-    Reset,
-    Closed,
+    Handshake(HandshakeFailure),
     /// An error of this machine.
     Io(io::Error),
-    Other,
 }
 
 /// Makes TLS connections for one provider.
@@ -87,7 +57,7 @@ pub(super) struct Tls {
     verifier: Verifier,
 }
 
-/// What one handshake showed, whether it succeeded or not.
+/// Findings of one handshake, whether it succeeded or not.
 #[derive(Debug, Default)]
 pub(super) struct Handshake {
     state: Mutex<Presented>,
@@ -148,8 +118,10 @@ impl Handshake {
             }
             Some(error) => TlsError::from_rustls(error),
             None => match error.kind() {
-                io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => TlsError::Reset,
-                io::ErrorKind::UnexpectedEof => TlsError::Closed,
+                io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => {
+                    TlsError::Handshake(HandshakeFailure::Reset)
+                }
+                io::ErrorKind::UnexpectedEof => TlsError::Handshake(HandshakeFailure::Closed),
                 _ => TlsError::Io(error),
             },
         }
@@ -161,10 +133,10 @@ impl TlsError {
     pub(super) fn from_rustls(error: &Error) -> Self {
         match error {
             Error::InvalidCertificate(_) => Self::Certificate(certificate_failure(error, None)),
-            Error::AlertReceived(_) => Self::Refused,
-            Error::InvalidMessage(_) => Self::NotTls,
-            Error::PeerIncompatible(_) => Self::NothingInCommon,
-            _ => Self::Other,
+            Error::AlertReceived(_) => Self::Handshake(HandshakeFailure::Refused),
+            Error::InvalidMessage(_) => Self::Handshake(HandshakeFailure::NotTls),
+            Error::PeerIncompatible(_) => Self::Handshake(HandshakeFailure::NothingInCommon),
+            _ => Self::Handshake(HandshakeFailure::Other),
         }
     }
 }
@@ -262,7 +234,7 @@ impl ResolvesClientCert for NoClientCertificate {
 /// Verifies as webpki does, and records the chain and the verdict.
 #[derive(Clone, Debug)]
 struct Verifier {
-    /// `None`: there are no roots.
+    /// Verifier by the roots. `None` if there are none.
     webpki: Option<Arc<WebPkiServerVerifier>>,
     own: Arc<[CertificateDer<'static>]>,
     provider: Arc<CryptoProvider>,
@@ -415,7 +387,7 @@ fn decode(certificate: &CertificateDer<'_>) -> Option<Certificate> {
     Some(certificate)
 }
 
-/// Returns when the validity of a certificate ends; `None` if it cannot be read.
+/// Returns the end of a certificate's validity. Returns `None` if it cannot be read.
 fn not_after(certificate: &CertificateDer<'_>) -> Option<SystemTime> {
     let seconds = decode(certificate)?.tbs_certificate.validity.not_after.to_unix_duration().as_secs();
     SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds))

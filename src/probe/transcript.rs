@@ -336,7 +336,7 @@ mod tests {
     }
 
     #[test]
-    fn no_more_than_64_kib_are_shown_and_no_key_that_is_cut() {
+    fn transcript_is_cut_at_64_kib_without_a_key() {
         for text in [&b"x".repeat(100_000)[..], &b"\x1b".repeat(60_000), &b"x\n".repeat(60_000)] {
             let shown = shown(text);
             assert!((MAX_SHOWN - 128..=MAX_SHOWN).contains(&shown.len()), "{}", shown.len());
@@ -352,7 +352,7 @@ mod tests {
     }
 
     #[test]
-    fn a_secret_in_pieces_is_masked() {
+    fn secret_in_pieces_is_masked() {
         let mut recording = Recording::default();
         KEY.as_bytes().chunks(5).for_each(|chunk| recording.add(Side::Received, chunk));
         assert_eq!(show(&recording, &secrets()), "< ***\n");

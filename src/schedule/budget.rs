@@ -44,7 +44,7 @@ type Clock = Box<dyn Fn() -> SystemTime + Send + Sync>;
 
 /// Account of the current day, for all probes. It is charged on the scheduling thread and read by
 /// others.
-pub struct Budget {
+pub struct DailyBudget {
     clock: Clock,
     ledger: Mutex<Ledger>,
 }
@@ -90,14 +90,14 @@ struct Amount {
 
 /// Charge of one run. If it is dropped without [`Charge::settle`], the maximum remains charged.
 pub(super) struct Charge<'a> {
-    budget: &'a Budget,
+    budget: &'a DailyBudget,
     /// Number of the ledger's day.
     number: u64,
     most: Amount,
     taken: Amount,
 }
 
-impl Budget {
+impl DailyBudget {
     /// Creates a budget, with the amount spent before a restart. An amount that a wrong clock has
     /// dated later than today counts for today.
     pub fn new(
@@ -152,7 +152,7 @@ impl Budget {
         ledger.reached.then(|| ledger.end_of_day())
     }
 
-    /// Returns the same as [`Budget::resumes`], but only once per day.
+    /// Returns the same as [`DailyBudget::resumes`], but only once per day.
     pub fn announce(&self) -> Option<SystemTime> {
         let mut ledger = self.today();
         let news = ledger.reached && !ledger.announced;
@@ -192,9 +192,9 @@ impl Budget {
     }
 }
 
-impl fmt::Debug for Budget {
+impl fmt::Debug for DailyBudget {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Budget").field("ledger", &self.ledger).finish_non_exhaustive()
+        f.debug_struct("DailyBudget").field("ledger", &self.ledger).finish_non_exhaustive()
     }
 }
 

@@ -32,7 +32,7 @@ mod worker;
 mod tests;
 
 pub use self::{
-    budget::{Budget, Spent},
+    budget::{DailyBudget, Spent},
     on_demand::OnDemandRequest,
     plan::Anchor,
     scheduler::Scheduler,

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use super::budget::Budget;
+use super::budget::DailyBudget;
 use crate::{
     config::Probe,
     outcome::{Outcome, SkipCause},
@@ -21,7 +21,7 @@ pub trait Work: Send + Sync + 'static {
     fn probe(target: &Self::Target) -> &Arc<Probe>;
 
     /// Returns the account that generation checks are charged to. `None` if there is none.
-    fn budget(&self) -> Option<&Budget> {
+    fn budget(&self) -> Option<&DailyBudget> {
         None
     }
 

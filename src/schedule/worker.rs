@@ -25,7 +25,7 @@ use super::{
 };
 use crate::{
     health::catch_panic,
-    outcome::{Fault, Measure, Outcome, Reason, SkipCause},
+    outcome::{Detail, Fault, Measure, Outcome, Reason, SkipCause},
 };
 
 /// Pause after a panic of the loop.
@@ -486,7 +486,7 @@ pub(super) async fn attempt(run: impl Future<Output = Outcome>) -> Outcome {
     let (time, begun) = (SystemTime::now(), Instant::now());
     catch_panic(Box::pin(run)).await.unwrap_or_else(|_| {
         let mut outcome = Outcome::new(time, Reason::Internal, Fault::Prober);
-        outcome.detail = "the run panicked".into();
+        outcome.detail = Some(Detail::Panicked);
         outcome.duration = begun.elapsed();
         outcome
     })

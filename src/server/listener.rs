@@ -71,14 +71,14 @@ pub fn bind(listen: SocketAddr) -> io::Result<StdListener> {
 
 /// A running listener. Dropping it closes all connections immediately.
 #[derive(Debug)]
-pub struct Server {
+pub struct HttpServer {
     address: SocketAddr,
     stop: oneshot::Sender<Duration>,
     ended: std_mpsc::Receiver<Result<(), GaveUp>>,
     restarts: Arc<AtomicU64>,
 }
 
-impl Server {
+impl HttpServer {
     /// Starts the thread of the listener, with the heartbeat `server`.
     pub fn start(listener: StdListener, state: Arc<ServerState>) -> io::Result<Self> {
         Self::start_with(listener, state, Limits::DEFAULT)

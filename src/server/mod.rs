@@ -25,7 +25,7 @@ mod users;
 mod waiting;
 
 pub use self::{
-    listener::{Server, bind},
+    listener::{HttpServer, bind},
     on_demand::{MAX_RUN_REQUESTS, RunRequest},
     routes::{ControlHandles, ReloadRequest, ServerState},
 };

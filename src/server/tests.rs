@@ -15,7 +15,7 @@ use flate2::read::GzDecoder;
 use tokio::sync::mpsc;
 
 use super::{
-    ControlHandles, ReloadRequest, RunRequest, Server, ServerState, activity::Timeouts, bind,
+    ControlHandles, HttpServer, ReloadRequest, RunRequest, ServerState, activity::Timeouts, bind,
     listener::Limits,
 };
 use crate::{
@@ -49,7 +49,7 @@ fn configured(hostnames: &[&str]) -> config::Server {
 }
 
 struct Running {
-    server: Server,
+    server: HttpServer,
     state: Arc<ServerState>,
     metrics: Arc<Metrics>,
     history: Arc<History>,
@@ -74,7 +74,7 @@ impl Running {
             &configured(&[]),
         ));
         let listener = bind(([127, 0, 0, 1], 0).into()).unwrap();
-        let server = Server::start_with(listener, Arc::clone(&state), limits).unwrap();
+        let server = HttpServer::start_with(listener, Arc::clone(&state), limits).unwrap();
         let address = server.address();
         Self { server, state, metrics, history, health, reloads, run_requests, address }
     }

@@ -1,22 +1,20 @@
 //! Chooses the reaction to a request: header and scenario select a fault, the simulated service
 //! supplies the content.
 
-use std::{
-    sync::Mutex,
-    time::{Duration, Instant, SystemTime},
-};
+use std::time::{Duration, Instant, SystemTime};
 
 use percent_encoding::percent_decode_str;
 use serde_json::{Value, json};
 
 use super::{
-    api::{Call, Failure, Provider, failure, faulty_stream, status_page, success},
+    api::{Call, Failure, SimulatedService, failure, faulty_stream, status_page, success},
     exchange::{Action, Chunk, Ending, Reply, Request},
     fault::{Fault, Kind, Parameters},
     pace::Pace,
-    record::{Entry, lock},
+    record::Entry,
     scenario::{Effect, Reaction, RequestFacts, Script},
 };
+use crate::sync::Mutex;
 
 /// Header that selects fault and pace of one request instead of the scenario: `NAME; key=value`.
 const HEADER: &str = "x-simulate";
@@ -34,7 +32,7 @@ pub(super) fn answer(request: &Request, script: &Mutex<Script>, entry: &Entry) -
     entry.describe(request);
     // Decoded as the services do, because a model's name in the path may contain any character.
     let path = percent_decode_str(request.path()).decode_utf8_lossy();
-    let addressed = Provider::of_path(&path);
+    let addressed = SimulatedService::of_path(&path);
     let mut call = addressed.map(|(provider, rest)| Call::new(provider, rest, request));
     // The scenario counts the request even if the header overrides it.
     let (mut reaction, more_models) = consult(script, &path, call.as_ref());
@@ -88,7 +86,7 @@ fn consult(script: &Mutex<Script>, path: &str, call: Option<&Call<'_>>) -> (Reac
         key: call.and_then(|call| call.key),
         streams: call.is_some_and(Call::streams),
     };
-    let mut script = lock(script);
+    let mut script = script.lock();
     let reaction = script.for_request(&facts, Instant::now());
     (reaction, provider.map_or_else(Vec::new, |provider| script.scenario().models(provider).to_vec()))
 }
@@ -100,7 +98,7 @@ fn read_prompt(script: &Mutex<Script>, call: &mut Call<'_>) {
     if call.pace.prefill.is_none() {
         return;
     }
-    let mut script = lock(script);
+    let mut script = script.lock();
     call.cached_tokens = script.prompts.visit(&model, prompt).min(call.input_tokens());
     call.pace.read_prompt(call.input_tokens() - call.cached_tokens);
 }
@@ -246,7 +244,7 @@ fn malformed(mut reply: Reply) -> Reply {
 /// Returns an error for a 200 response: `LangMart`'s two flags, or another service's error object.
 fn error_in_200(call: Option<&Call<'_>>, parameters: &Parameters) -> Value {
     match call {
-        Some(call) if call.provider != Provider::Langmart => {
+        Some(call) if call.provider != SimulatedService::Langmart => {
             serde_json::from_slice(&failure(Failure::ServerError, call, parameters).content())
                 .unwrap_or_default()
         }

@@ -1,10 +1,11 @@
 //! A simulated LangMart and simulated providers on loopback, with scripted faults.
 //!
-//! The simulator uses nothing of the prober, so the two agree only if both follow the protocol. One
-//! port serves every API and status page, distinguished by the first part of the path
-//! ([`Provider::prefix`], [`Provider::status_path`]); a second port serves TLS, with HTTP/1.1 and
-//! HTTP/2 by ALPN. Pauses and the record of writes use threads of their own, because a tokio timer
-//! alone would be a millisecond late, and the prober's measurements are compared with them.
+//! The simulator uses nothing of the prober but its locks, so the two agree only if both follow the
+//! protocol. One port serves every API and status page, distinguished by the first part of the path
+//! ([`SimulatedService::prefix`], [`SimulatedService::status_path`]); a second port serves TLS,
+//! with HTTP/1.1 and HTTP/2 by ALPN. Pauses and the record of writes use threads of their own,
+//! because a tokio timer alone would be a millisecond late, and the prober's measurements are
+//! compared with them.
 //!
 //! In reading order: [`server`](Simulator) accepts connections, `http1` and `http2` implement the
 //! protocol, `answer` chooses the reaction, `scenario`, `fault` and `pace` script it, `api` holds
@@ -30,7 +31,7 @@ mod timer;
 mod tests;
 
 pub use self::{
-    api::Provider,
+    api::SimulatedService,
     queue::FullListener,
     record::{Recorded, Write},
     scenario::{Scenario, ScenarioError},

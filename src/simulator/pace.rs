@@ -26,15 +26,15 @@ pub(super) struct Pace {
     tokens: Option<usize>,
     /// Whether the service reports token usage. `None` if it does so as usual, or on request.
     pub(super) usage: Option<bool>,
-    /// The model that the answer names; `None`: the requested one.
+    /// The model that the answer names. `None` for the requested one.
     pub(super) answered_model: Option<String>,
     /// The text of the answer. `None` is "OK", repeated up to the number of tokens.
     text: Option<String>,
-    /// Bytes of a stream that a proxy collects before it passes them on; 0: all of it. `None`: each
-    /// at once.
+    /// Bytes of a stream that a proxy collects before it passes them on; 0 for all of it. `None` if
+    /// each at once.
     pub(super) buffer: Option<usize>,
     /// For each thousand tokens of the prompt that the prompt cache does not have, before the first
-    /// token. `None`: prompts take no time, and there is no cache.
+    /// token. `None` if prompts take no time, and there is no cache.
     pub(super) prefill: Option<Duration>,
 }
 

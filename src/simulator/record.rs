@@ -5,7 +5,7 @@ use std::{
     io,
     pin::Pin,
     sync::{
-        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+        Arc, MutexGuard, OnceLock,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     task::{Context, Poll},
@@ -17,7 +17,8 @@ use tokio::{
     net::TcpStream,
 };
 
-use super::{api::Provider, exchange::Request};
+use super::{api::SimulatedService, exchange::Request};
+use crate::sync::Mutex;
 
 /// Maximum number of recorded requests; the oldest are dropped.
 const MAX_RECORDS: usize = 10_000;
@@ -40,7 +41,7 @@ pub struct Recorded {
     /// First 256 bytes of the query, without a parameter `key`. `None` if there is no query.
     pub query: Option<String>,
     /// Service addressed by the path. `None` if there is none.
-    pub provider: Option<Provider>,
+    pub provider: Option<SimulatedService>,
     /// Model named in path or body.
     pub model: Option<String>,
     /// Header in which a key was sent, in lower case. `None` if there was no key. The key itself is
@@ -140,10 +141,10 @@ impl Recorder {
             complete: AtomicBool::new(false),
             first_token_next: AtomicBool::new(false),
         });
-        let mut active = lock(&connection.active);
+        let mut active = connection.active.lock();
         active.retain(|entry| !entry.is_over());
         active.push(Arc::clone(&entry));
-        let mut entries = lock(&self.entries);
+        let mut entries = self.entries.lock();
         if entries.len() >= MAX_RECORDS {
             entries.pop_front();
         }
@@ -152,7 +153,8 @@ impl Recorder {
     }
 
     pub(super) fn snapshot(&self) -> Vec<Recorded> {
-        lock(&self.entries)
+        self.entries
+            .lock()
             .iter()
             .map(|entry| Recorded { closed: entry.connection.closed.get().copied(), ..entry.lock().clone() })
             .collect()
@@ -202,7 +204,7 @@ impl Entry {
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, Recorded> {
-        lock(&self.recorded)
+        self.recorded.lock()
     }
 }
 
@@ -243,13 +245,13 @@ impl Connection {
 
     /// Detaches later writes from all requests.
     pub(super) fn flushed(&self) {
-        lock(&self.active).clear();
+        self.active.lock().clear();
     }
 
     /// Performs and records a write. The records are locked meanwhile, so that every byte that a
     /// client has seen is recorded.
     fn note(&self, write: impl FnOnce() -> Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
-        let active = lock(&self.active);
+        let active = self.active.lock();
         let mut records: Vec<_> = active.iter().map(|entry| (entry, entry.lock())).collect();
         let at = Instant::now();
         let result = write();
@@ -266,11 +268,6 @@ impl Connection {
         }
         result
     }
-}
-
-/// Locks a mutex. A poisoned one is safe to use, because no change is left half done.
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A socket that records its writes and its end.
@@ -293,7 +290,7 @@ impl Drop for Metered {
         }
         self.connection.closed.get_or_init(Instant::now);
         // Entries and connection refer to each other until here.
-        lock(&self.connection.active).clear();
+        self.connection.active.lock().clear();
     }
 }
 

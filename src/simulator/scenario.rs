@@ -8,7 +8,7 @@ use std::{
 use serde::Deserialize;
 
 use super::{
-    api::Provider,
+    api::SimulatedService,
     exchange::Reply,
     fault::{Fault, Kind, Parameters},
     pace::{Pace, RawPace},
@@ -67,7 +67,7 @@ use super::{
 #[derive(Clone, Debug, Default)]
 pub struct Scenario {
     seed: u64,
-    models: BTreeMap<Provider, Vec<String>>,
+    models: BTreeMap<SimulatedService, Vec<String>>,
     rules: Vec<Rule>,
 }
 
@@ -87,7 +87,7 @@ pub enum ScenarioError {
 
 #[derive(Clone, Debug)]
 struct Rule {
-    provider: Option<Provider>,
+    provider: Option<SimulatedService>,
     path: Option<String>,
     model: Option<String>,
     key_contains: Option<String>,
@@ -176,7 +176,7 @@ impl Scenario {
             toml::from_str(text).map_err(|error| ScenarioError::Toml(error.to_string()))?;
         let mut models = BTreeMap::new();
         for (name, list) in raw.models {
-            models.insert(Provider::from_name(&name).ok_or(ScenarioError::Models(name))?, list);
+            models.insert(SimulatedService::from_name(&name).ok_or(ScenarioError::Models(name))?, list);
         }
         let rules = raw.rules.into_iter().enumerate();
         let rules =
@@ -209,7 +209,7 @@ impl Scenario {
     }
 
     /// Returns the models that the scenario adds to the usual ones of a provider.
-    pub(super) fn models(&self, provider: Provider) -> &[String] {
+    pub(super) fn models(&self, provider: SimulatedService) -> &[String] {
         self.models.get(&provider).map_or(&[], Vec::as_slice)
     }
 }
@@ -217,7 +217,7 @@ impl Scenario {
 impl RawRule {
     fn check(self) -> Result<Rule, String> {
         let provider = self.provider.map(|name| {
-            Provider::from_name(&name).ok_or_else(|| format!("provider: unknown provider {name:?}"))
+            SimulatedService::from_name(&name).ok_or_else(|| format!("provider: unknown provider {name:?}"))
         });
         let duration = |key: &str, text: Option<String>| {
             text.map(|text| parse_duration(&text).map_err(|error| format!("{key}: {error}"))).transpose()
@@ -280,7 +280,7 @@ impl RawResponse {
 
 /// Properties of a request that rules can match.
 pub(super) struct RequestFacts<'a> {
-    pub(super) provider: Option<Provider>,
+    pub(super) provider: Option<SimulatedService>,
     pub(super) path: &'a str,
     pub(super) model: Option<&'a str>,
     pub(super) key: Option<&'a str>,

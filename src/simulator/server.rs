@@ -3,7 +3,7 @@
 use std::{
     io,
     net::SocketAddr,
-    sync::{Arc, Mutex},
+    sync::Arc,
     thread::{Builder, JoinHandle},
     time::{Duration, Instant},
 };
@@ -20,10 +20,11 @@ use super::{
     certificates::{Certificates, Greeting},
     fault::Kind,
     http1, http2,
-    record::{Connection, Metered, Recorded, Recorder, lock},
+    record::{Connection, Metered, Recorded, Recorder},
     scenario::{Scenario, Script},
     timer::{Clock, Timer},
 };
+use crate::sync::Mutex;
 
 /// Maximum number of connections; more wait in the listener's queue.
 const MAX_CONNECTIONS: usize = 4096;
@@ -124,7 +125,7 @@ impl Simulator {
 
     /// Replaces the scenario. Its time and its counts of requests start now.
     pub fn set_scenario(&self, scenario: Scenario) {
-        *lock(&self.shared.script) = Script::begin(scenario);
+        *self.shared.script.lock() = Script::begin(scenario);
     }
 
     /// Returns the requests so far, oldest first, at most the last 10,000.
@@ -215,7 +216,7 @@ async fn accept(
 
 /// Returns the scripted pause of a new connection.
 fn pause(shared: &Shared, kind: Kind) -> Option<Duration> {
-    let mut script = lock(&shared.script);
+    let mut script = shared.script.lock();
     script.for_connection(kind, Instant::now())?.parameters.pause
 }
 
@@ -235,7 +236,7 @@ async fn serve(
         shared.clock.until(Instant::now() + pause).await;
     }
     let resets = {
-        let mut script = lock(&shared.script);
+        let mut script = shared.script.lock();
         script.for_connection(Kind::ResetHandshake, Instant::now()).is_some()
     };
     let handshake = LazyConfigAcceptor::new(Acceptor::default(), stream).await?;

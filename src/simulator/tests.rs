@@ -88,7 +88,7 @@ fn ask(simulator: &Simulator, method: &str, path: &str, headers: &str, body: &st
 }
 
 /// Returns a valid call of each service: path, headers, body.
-fn chat(provider: Provider) -> (String, &'static str, String) {
+fn chat(provider: SimulatedService) -> (String, &'static str, String) {
     let prefix = provider.prefix();
     let openai = |model: &str| {
         json!({"model": model, "max_tokens": 32, "messages": [{"role": "user", "content": "Type OK"}]})
@@ -96,18 +96,22 @@ fn chat(provider: Provider) -> (String, &'static str, String) {
     };
     let bearer = "Content-Type: application/json\r\nAuthorization: Bearer sk-secret-canary\r\n";
     match provider {
-        Provider::Langmart => (format!("{prefix}/v1/chat/completions"), bearer, openai("openai/gpt-4o-mini")),
-        Provider::Openai => (format!("{prefix}/chat/completions"), bearer, openai("gpt-4o-mini")),
-        Provider::Groq => (format!("{prefix}/chat/completions"), bearer, openai("openai/gpt-oss-20b")),
-        Provider::Openrouter => {
+        SimulatedService::Langmart => {
+            (format!("{prefix}/v1/chat/completions"), bearer, openai("openai/gpt-4o-mini"))
+        }
+        SimulatedService::Openai => (format!("{prefix}/chat/completions"), bearer, openai("gpt-4o-mini")),
+        SimulatedService::Groq => {
+            (format!("{prefix}/chat/completions"), bearer, openai("openai/gpt-oss-20b"))
+        }
+        SimulatedService::Openrouter => {
             (format!("{prefix}/chat/completions"), bearer, openai("mistralai/mistral-nemo"))
         }
-        Provider::Anthropic => (
+        SimulatedService::Anthropic => (
             format!("{prefix}/v1/messages"),
             "Content-Type: application/json\r\nx-api-key: sk-secret-canary\r\nanthropic-version: 2023-06-01\r\n",
             openai("claude-haiku-4-5-20251001"),
         ),
-        Provider::Google => (
+        SimulatedService::Google => (
             format!("{prefix}/models/gemini-2.5-flash-lite:generateContent"),
             "Content-Type: application/json\r\nx-goog-api-key: sk-secret-canary\r\n",
             json!({"contents": [{"role": "user", "parts": [{"text": "Type OK"}]}]}).to_string(),
@@ -115,7 +119,7 @@ fn chat(provider: Provider) -> (String, &'static str, String) {
     }
 }
 
-fn ask_chat(simulator: &Simulator, provider: Provider, simulate: &str) -> Answer {
+fn ask_chat(simulator: &Simulator, provider: SimulatedService, simulate: &str) -> Answer {
     let (path, headers, body) = chat(provider);
     ask(simulator, "POST", &path, &format!("{headers}x-simulate: {simulate}\r\n"), &body)
 }
@@ -146,16 +150,16 @@ fn completions_have_the_format_of_their_service() {
         ("/usage/prompt_tokens", json!(7)),
         ("/usage/total_tokens", json!(8)),
     ];
-    check(Provider::Langmart, &openai);
-    let answer = check(Provider::Openai, &openai);
+    check(SimulatedService::Langmart, &openai);
+    let answer = check(SimulatedService::Openai, &openai);
     assert_eq!(answer.header("x-ratelimit-reset-requests"), Some("8.64s"));
     assert_eq!(answer.header("x-request-id").map(str::len), Some(36));
-    let answer = check(Provider::Groq, &openai);
+    let answer = check(SimulatedService::Groq, &openai);
     assert_eq!(answer.header("x-ratelimit-reset-requests"), Some("2m59.56s"));
-    let answer = check(Provider::Openrouter, &openai);
+    let answer = check(SimulatedService::Openrouter, &openai);
     assert!(answer.header("x-generation-id").unwrap().starts_with("gen-"));
     let answer = check(
-        Provider::Anthropic,
+        SimulatedService::Anthropic,
         &[
             ("/type", json!("message")),
             ("/content/0/text", json!("OK")),
@@ -166,7 +170,7 @@ fn completions_have_the_format_of_their_service() {
     assert!(answer.header("request-id").unwrap().starts_with("req_011C"));
     assert!(answer.header("anthropic-ratelimit-input-tokens-reset").unwrap().ends_with('Z'));
     check(
-        Provider::Google,
+        SimulatedService::Google,
         &[
             ("/candidates/0/content/parts/0/text", json!("OK")),
             ("/candidates/0/finishReason", json!("STOP")),
@@ -330,7 +334,7 @@ fn invalid_calls_are_distinguished() {
 #[test]
 fn body_needs_json_content_type_and_bounded_size() {
     let simulator = fair();
-    let (path, _, body) = chat(Provider::Openai);
+    let (path, _, body) = chat(SimulatedService::Openai);
     let answer = ask(&simulator, "POST", &path, "Authorization: Bearer k\r\n", &body);
     check_members(&answer, 400, &[("/error/type", json!("invalid_request_error"))]);
     let mut stream = connect(&simulator);
@@ -366,34 +370,34 @@ fn rate_limits_come_in_each_dialect() {
     let is_in_a_minute =
         |unix_seconds: f64| assert!((55.0..70.0).contains(&(unix_seconds - now)), "{unix_seconds}");
 
-    let answer = refused(Provider::Langmart, "rate_limited; retry_after=60s; upstream=anthropic");
+    let answer = refused(SimulatedService::Langmart, "rate_limited; retry_after=60s; upstream=anthropic");
     check_members(&answer, 429, &[("/error/code", json!("PROVIDER_ANTHROPIC_429"))]);
     assert_eq!(answer.header("Retry-After"), Some("60"));
     let reset: jiff::Timestamp = answer.header("X-RateLimit-Reset").unwrap().parse().unwrap();
     is_in_a_minute(reset.as_second() as f64);
 
-    let answer = refused(Provider::Openai, "rate_limited; retry_after=90s");
+    let answer = refused(SimulatedService::Openai, "rate_limited; retry_after=90s");
     assert_eq!(answer.header("x-ratelimit-reset-requests"), Some("1m30s"));
     assert_eq!(answer.header("x-ratelimit-remaining-requests"), Some("0"));
-    let answer = refused(Provider::Openai, "rate_limited; variant=retry_after_ms; retry_after=864ms");
+    let answer = refused(SimulatedService::Openai, "rate_limited; variant=retry_after_ms; retry_after=864ms");
     assert_eq!((answer.header("retry-after-ms"), answer.header("retry-after")), (Some("864"), None));
-    let answer = refused(Provider::Openai, "rate_limited; variant=http_date; retry_after=60s");
+    let answer = refused(SimulatedService::Openai, "rate_limited; variant=http_date; retry_after=60s");
     let date = httpdate::parse_http_date(answer.header("retry-after").unwrap()).unwrap();
     is_in_a_minute(date.duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs_f64());
-    let answer = refused(Provider::Openai, "rate_limited; variant=none");
+    let answer = refused(SimulatedService::Openai, "rate_limited; variant=none");
     assert!(!answer.head.to_lowercase().contains("ratelimit") && answer.header("retry-after").is_none());
 
-    let answer = refused(Provider::Groq, "rate_limited; variant=fractional");
+    let answer = refused(SimulatedService::Groq, "rate_limited; variant=fractional");
     assert_eq!(answer.header("retry-after"), Some("6.3525"));
-    let answer = refused(Provider::Anthropic, "rate_limited; retry_after=60s");
+    let answer = refused(SimulatedService::Anthropic, "rate_limited; retry_after=60s");
     assert_eq!(answer.header("retry-after"), Some("60"));
     let reset: jiff::Timestamp =
         answer.header("anthropic-ratelimit-requests-reset").unwrap().parse().unwrap();
     is_in_a_minute(reset.as_second() as f64);
-    let answer = refused(Provider::Google, "rate_limited; retry_after=37s");
+    let answer = refused(SimulatedService::Google, "rate_limited; retry_after=37s");
     check_members(&answer, 429, &[("/error/details/1/retryDelay", json!("37s"))]);
     assert_eq!(answer.header("retry-after"), None);
-    let answer = refused(Provider::Openrouter, "rate_limited; retry_after=60s");
+    let answer = refused(SimulatedService::Openrouter, "rate_limited; retry_after=60s");
     let reset = answer.header("x-ratelimit-reset").unwrap();
     let body = answer.json();
     let in_body = body.pointer("/error/metadata/headers/X-RateLimit-Reset").and_then(Value::as_str).unwrap();
@@ -402,14 +406,14 @@ fn rate_limits_come_in_each_dialect() {
         is_in_a_minute(reset.parse::<f64>().unwrap() / 1e3);
     }
     check_members(&answer, 429, &[]);
-    let answer = refused(Provider::Openrouter, "rate_limited; variant=body_only");
+    let answer = refused(SimulatedService::Openrouter, "rate_limited; variant=body_only");
     assert!(answer.header("x-ratelimit-reset").is_none() && answer.header("retry-after").is_none());
     assert!(answer.json().pointer("/error/metadata/headers/X-RateLimit-Reset").is_some());
 }
 
 #[test]
 fn failures_have_status_and_code_of_their_service() {
-    use Provider::{Anthropic, Google, Groq, Langmart, Openai, Openrouter};
+    use SimulatedService::{Anthropic, Google, Groq, Langmart, Openai, Openrouter};
     let simulator = fair();
     let check = |provider, simulate: &str, status: u16, pointer: &str, expected: Value| {
         check_members(&ask_chat(&simulator, provider, simulate), status, &[(pointer, expected)]);
@@ -452,33 +456,33 @@ fn failures_have_status_and_code_of_their_service() {
 #[test]
 fn status_200_can_carry_a_failure() {
     let simulator = fair();
-    let answer = ask_chat(&simulator, Provider::Langmart, "error_in_200");
+    let answer = ask_chat(&simulator, SimulatedService::Langmart, "error_in_200");
     check_members(&answer, 200, &[("/success", json!(false))]);
-    let answer = ask_chat(&simulator, Provider::Langmart, "error_in_200; variant=ok_false");
+    let answer = ask_chat(&simulator, SimulatedService::Langmart, "error_in_200; variant=ok_false");
     check_members(&answer, 200, &[("/ok", json!(false))]);
-    let answer = ask_chat(&simulator, Provider::Openrouter, "error_in_200");
+    let answer = ask_chat(&simulator, SimulatedService::Openrouter, "error_in_200");
     check_members(&answer, 200, &[("/error/code", json!(500))]);
-    let answer = ask_chat(&simulator, Provider::Openai, "malformed");
+    let answer = ask_chat(&simulator, SimulatedService::Openai, "malformed");
     assert_eq!(
         (answer.status, answer.header("content-length")),
         (200, Some(&*answer.body.len().to_string()))
     );
     assert!(serde_json::from_slice::<Value>(&answer.body).is_err() && !answer.body.is_empty());
-    let answer = ask_chat(&simulator, Provider::Openai, "empty");
+    let answer = ask_chat(&simulator, SimulatedService::Openai, "empty");
     assert_eq!((answer.status, answer.body.len(), answer.header("content-length")), (200, 0, Some("0")));
-    let answer = ask_chat(&simulator, Provider::Openai, "html; status=502");
+    let answer = ask_chat(&simulator, SimulatedService::Openai, "html; status=502");
     assert_eq!(answer.status, 502);
     assert!(answer.body.starts_with(b"<!DOCTYPE html>"));
-    let answer = ask_chat(&simulator, Provider::Openai, "redirect");
+    let answer = ask_chat(&simulator, SimulatedService::Openai, "redirect");
     assert_eq!((answer.status, answer.header("location")), (302, Some("/elsewhere")));
-    let answer = ask_chat(&simulator, Provider::Openai, "header_flood");
+    let answer = ask_chat(&simulator, SimulatedService::Openai, "header_flood");
     assert_eq!((answer.status, answer.head.len() > 400_000), (200, true));
-    let answer = ask_chat(&simulator, Provider::Openai, "oversized");
+    let answer = ask_chat(&simulator, SimulatedService::Openai, "oversized");
     assert_eq!((answer.header("transfer-encoding"), answer.body.len() > 5 << 20), (Some("chunked"), true));
-    let answer = ask_chat(&simulator, Provider::Openai, "no such thing");
+    let answer = ask_chat(&simulator, SimulatedService::Openai, "no such thing");
     assert_eq!(answer.status, 400);
     assert!(answer.body.starts_with(b"x-simulate: unknown fault"));
-    assert_eq!(ask_chat(&simulator, Provider::Openai, "reset_handshake").status, 400);
+    assert_eq!(ask_chat(&simulator, SimulatedService::Openai, "reset_handshake").status, 400);
 }
 
 #[test]
@@ -499,19 +503,19 @@ fn status_pages_and_balances_have_states() {
     };
     let (indicator, component) = ("/status/indicator", "/components/1/status");
     let incident = "x-simulate: incident; variant=critical\r\n";
-    let page = |provider: Provider| provider.status_path();
-    check(page(Provider::Anthropic), "", &[(indicator, json!("none")), ("/incidents", json!([]))]);
+    let page = |provider: SimulatedService| provider.status_path();
+    check(page(SimulatedService::Anthropic), "", &[(indicator, json!("none")), ("/incidents", json!([]))]);
     check(
-        page(Provider::Anthropic),
+        page(SimulatedService::Anthropic),
         incident,
         &[(indicator, json!("critical")), (component, json!("major_outage"))],
     );
-    check(page(Provider::Groq), "", &[(indicator, json!("maintenance")), ("/incidents", json!([]))]);
-    check(page(Provider::Openai), "", &[(indicator, json!("none")), ("/incidents", Value::Null)]);
-    check(page(Provider::Openai), incident, &[("/incidents/0/impact", json!("critical"))]);
+    check(page(SimulatedService::Groq), "", &[(indicator, json!("maintenance")), ("/incidents", json!([]))]);
+    check(page(SimulatedService::Openai), "", &[(indicator, json!("none")), ("/incidents", Value::Null)]);
+    check(page(SimulatedService::Openai), incident, &[("/incidents/0/impact", json!("critical"))]);
     let end = "/0/end";
-    check(page(Provider::Google), "", &[(end, json!("2026-11-20T01:00:00+00:00"))]);
-    check(page(Provider::Google), incident, &[("/0/status_impact", json!("SERVICE_OUTAGE"))]);
+    check(page(SimulatedService::Google), "", &[(end, json!("2026-11-20T01:00:00+00:00"))]);
+    check(page(SimulatedService::Google), incident, &[("/0/status_impact", json!("SERVICE_OUTAGE"))]);
     assert_eq!(ask(&simulator, "GET", "/status/groq/incidents.json", "", "").status, 404);
 
     let bearer = "Authorization: Bearer sk-good\r\n";
@@ -534,7 +538,7 @@ fn scripted_response_is_sent_unchanged() {
     let expected = "HTTP/1.1 429 Too Many Requests\r\nx-SECOND: 2\r\nDate: Sun, 22 Nov 2026 08:00:00 GMT\r\nA-first: 1\r\n\
                     Connection: close\r\nContent-Length: 8\r\n\r\n{\"a\": 1}";
     assert_eq!(String::from_utf8(bytes).unwrap(), expected);
-    let (path, headers, body) = chat(Provider::Openai);
+    let (path, headers, body) = chat(SimulatedService::Openai);
     assert_eq!(ask(&simulator, "POST", &path, headers, &body).status, 200, "another path");
     let faults: Vec<_> = simulator.requests().into_iter().map(|recorded| recorded.fault).collect();
     assert_eq!(faults, [Some("raw"), None]);
@@ -546,7 +550,7 @@ fn scenario_can_be_replaced() {
         "[[rule]]\nprovider = 'openai'\nmodel = 'gpt-4o-mini'\ncalls = { from = 2, to = 2 }\nfault = 'unavailable'\nretry_after = '5s'\n\
          [[rule]]\npath = '/teapot'\nrespond = { status = 418, headers = { X-Tea = 'green' }, body = 'short' }",
     );
-    let (path, headers, body) = chat(Provider::Openai);
+    let (path, headers, body) = chat(SimulatedService::Openai);
     let ask_once = || ask(&simulator, "POST", &path, headers, &body);
     assert_eq!(ask_once().status, 200);
     let second = ask_once();
@@ -562,7 +566,7 @@ fn scenario_can_be_replaced() {
 fn connections_end_as_scripted() {
     let simulator = fair();
     let broken = |simulate: &str| {
-        let (path, headers, body) = chat(Provider::Openai);
+        let (path, headers, body) = chat(SimulatedService::Openai);
         let (bytes, end) = exchange(
             &simulator,
             &request("POST", &path, &format!("{headers}x-simulate: {simulate}\r\n"), &body),
@@ -626,13 +630,13 @@ fn record_has_request_properties_but_no_key() {
             .unwrap();
         assert!(stream.read(&mut buffer).unwrap() > 0);
     }
-    let (path, headers, body) = chat(Provider::Google);
+    let (path, headers, body) = chat(SimulatedService::Google);
     ask(&simulator, "POST", &path, headers, &body);
     let records = simulator.requests();
     assert_eq!(simulator.connections(), 2);
     let [first, second, third] = records.as_slice() else { panic!("{records:?}") };
     assert_eq!((first.connection, second.connection, third.connection), (1, 1, 2));
-    assert_eq!((first.provider, first.key_header), (Some(Provider::Openai), Some("authorization")));
+    assert_eq!((first.provider, first.key_header), (Some(SimulatedService::Openai), Some("authorization")));
     assert_eq!(
         (second.path.as_str(), second.query.as_deref()),
         ("/google/v1beta/models", Some("pageSize=1"))
@@ -678,7 +682,7 @@ fn check_order(writes: &[Write], seen: &[(Instant, usize)]) {
 fn writes_are_paced_and_recorded_before_they_arrive() {
     let simulator = fair();
     let pause = Duration::from_millis(20);
-    let (path, headers, body) = chat(Provider::Openai);
+    let (path, headers, body) = chat(SimulatedService::Openai);
     let mut stream = connect(&simulator);
     let headers = format!("Connection: close\r\n{headers}x-simulate: slow_body; ms=20\r\n");
     stream.write_all(request("POST", &path, &headers, &body).as_bytes()).unwrap();

@@ -4,12 +4,14 @@ use std::{
     cmp::Ordering,
     collections::BinaryHeap,
     io,
-    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, MutexGuard},
     thread::{Builder, JoinHandle},
     time::Instant,
 };
 
 use tokio::sync::oneshot;
+
+use crate::sync::{Condvar, Mutex};
 
 /// Number of entries above which abandoned pauses are removed.
 const PRUNE_ABOVE: usize = 4096;
@@ -97,10 +99,8 @@ impl Clock {
         while !queue.stopped {
             let now = Instant::now();
             queue = match queue.entries.peek().map(|first| first.due) {
-                None => self.0.changed.wait(queue).unwrap_or_else(PoisonError::into_inner),
-                Some(due) if due > now => {
-                    self.0.changed.wait_timeout(queue, due - now).unwrap_or_else(PoisonError::into_inner).0
-                }
+                None => self.0.changed.wait(queue),
+                Some(due) if due > now => self.0.changed.wait_timeout(queue, due - now).0,
                 Some(_) => {
                     if let Some(entry) = queue.entries.pop() {
                         // It fails if the pause was abandoned.
@@ -114,7 +114,7 @@ impl Clock {
     }
 
     fn lock(&self) -> MutexGuard<'_, Queue> {
-        self.0.queue.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.queue.lock()
     }
 }
 
@@ -159,10 +159,10 @@ mod tests {
             let wait = async |ms: u64| {
                 clock.until(start + Duration::from_millis(ms)).await;
                 assert!(start.elapsed() >= Duration::from_millis(ms));
-                order.lock().unwrap().push(ms);
+                order.lock().push(ms);
             };
             tokio::join!(wait(9), wait(3), wait(6), wait(0));
-            assert_eq!(order.into_inner().unwrap(), [0, 3, 6, 9]);
+            assert_eq!(*order.lock(), [0, 3, 6, 9]);
         });
     }
 

@@ -98,7 +98,7 @@ pub struct PersistedBackoff {
 
 /// Result of reading the state file.
 #[derive(Debug, Default)]
-pub struct Loaded {
+pub struct RestoredState {
     /// The state; empty if there was no readable file.
     pub kept: PersistedState,
     /// Reason why the file could not be read, and its present name. `None` if there was no error.
@@ -106,14 +106,14 @@ pub struct Loaded {
 }
 
 /// Reads the state in a directory, as of `now`. A file that cannot be read is set aside.
-pub fn load(directory: &Path, now: SystemTime) -> Loaded {
+pub fn load(directory: &Path, now: SystemTime) -> RestoredState {
     let path = directory.join(NAME);
     let read = read(&path).and_then(|bytes| match bytes {
         Some(bytes) => parse(&bytes, now),
         None => Ok(PersistedState::default()),
     });
     match read {
-        Ok(kept) => Loaded { kept, warning: None },
+        Ok(kept) => RestoredState { kept, warning: None },
         Err(why) => {
             let path = path.display();
             let aside = match put_aside(directory, now) {
@@ -121,7 +121,7 @@ pub fn load(directory: &Path, now: SystemTime) -> Loaded {
                 Err(error) => format!("renaming it failed: {error}"),
             };
             let warning = format!("{path} {why}; {aside}; backoff and spending start from zero");
-            Loaded { kept: PersistedState::default(), warning: Some(warning) }
+            RestoredState { kept: PersistedState::default(), warning: Some(warning) }
         }
     }
 }

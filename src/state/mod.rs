@@ -12,7 +12,9 @@ mod lock;
 mod writer;
 
 pub use self::{
-    file::{Identity, Loaded, PersistedBackoff, PersistedProbe, PersistedSpending, PersistedState, load},
+    file::{
+        Identity, PersistedBackoff, PersistedProbe, PersistedSpending, PersistedState, RestoredState, load,
+    },
     lock::{AlreadyLocked, DirLock, lock_directory},
     writer::StateWriter,
 };

@@ -3,7 +3,7 @@
 
 use std::{fmt::Write, fs, net::SocketAddr, os::unix::fs::PermissionsExt, path::Path};
 
-use langmart_prober::simulator::Provider;
+use langmart_prober::simulator::SimulatedService;
 
 use super::{client::USER, faults::model};
 
@@ -119,7 +119,7 @@ pub fn text(constants: &Constants<'_>, manner: &Manner) -> String {
 }
 
 fn provider(text: &mut String, constants: &Constants<'_>, manner: &Manner, number: usize) {
-    let api = Provider::ALL[number % Provider::ALL.len()];
+    let api = SimulatedService::ALL[number % SimulatedService::ALL.len()];
     let directory = constants.directory.display();
     writeln!(
         text,
@@ -145,20 +145,20 @@ fn provider(text: &mut String, constants: &Constants<'_>, manner: &Manner, numbe
     }
     // The query identifies the probe in the services' record.
     let (auth, chat) = match api {
-        Provider::Langmart => ("/v1/auth/validate", Some("/v1/chat/completions")),
-        Provider::Anthropic => ("/v1/models", Some("/v1/messages")),
-        Provider::Openrouter => ("/key", Some("/chat/completions")),
-        Provider::Openai | Provider::Groq => ("/models", Some("/chat/completions")),
+        SimulatedService::Langmart => ("/v1/auth/validate", Some("/v1/chat/completions")),
+        SimulatedService::Anthropic => ("/v1/models", Some("/v1/messages")),
+        SimulatedService::Openrouter => ("/key", Some("/chat/completions")),
+        SimulatedService::Openai | SimulatedService::Groq => ("/models", Some("/chat/completions")),
         // Its path contains the model.
-        Provider::Google => ("/models", None),
+        SimulatedService::Google => ("/models", None),
     };
     writeln!(text, "auth_path = \"{auth}?p={number}&k=auth\"").unwrap();
     if let Some(chat) = chat {
         writeln!(text, "chat_path = \"{chat}?p={number}&k=chat\"").unwrap();
     }
     let further: &[&str] = match api {
-        Provider::Langmart => &["health", "balance"],
-        Provider::Openrouter => &["balance"],
+        SimulatedService::Langmart => &["health", "balance"],
+        SimulatedService::Openrouter => &["balance"],
         _ => &["status"],
     };
     if further == ["status"] {
@@ -184,7 +184,7 @@ fn base_url(Addresses { plain, tls, proxy: _ }: &Addresses, number: usize) -> St
     }
 }
 
-fn generating(text: &mut String, manner: &Manner, api: Provider, number: usize) {
+fn generating(text: &mut String, manner: &Manner, api: SimulatedService, number: usize) {
     let mut generation = |name: &str, check, times, rest: &str| {
         probe(text, manner, &format!("p{number}-{name}"), check, times);
         writeln!(

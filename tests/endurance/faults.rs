@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, fmt::Write};
 
-use langmart_prober::simulator::{Provider, Scenario};
+use langmart_prober::simulator::{Scenario, SimulatedService};
 
 use super::draw::Draw;
 use crate::harness::random::Random;
@@ -14,9 +14,9 @@ const MODELS: [&str; 4] = ["soak-chat", "soak-stream", "soak-warm", "soak-rechec
 const HINTS: [&str; 3] = ["rate_limited", "unavailable", "overloaded"];
 
 /// Returns the name of the model at that provider.
-pub fn model(provider: Provider, name: &str) -> String {
+pub fn model(provider: SimulatedService, name: &str) -> String {
     match provider {
-        Provider::Langmart | Provider::Openrouter => format!("openai/soak-{name}"),
+        SimulatedService::Langmart | SimulatedService::Openrouter => format!("openai/soak-{name}"),
         _ => format!("soak-{name}"),
     }
 }
@@ -61,7 +61,7 @@ impl Faults {
             writeln!(text, "probability = {}", random.pick(&["0.1", "0.3", "1.0"])).unwrap();
             let of_connection = matches!(name.as_str(), "slow_accept" | "slow_handshake" | "reset_handshake");
             if !of_connection && !random.one_in(3) {
-                writeln!(text, "provider = \"{}\"", random.pick(&Provider::ALL).name()).unwrap();
+                writeln!(text, "provider = \"{}\"", random.pick(&SimulatedService::ALL).name()).unwrap();
             }
             match name.as_str() {
                 // The listener itself is slow; with a longer delay no client would be served.
@@ -111,7 +111,7 @@ fn hint(fault: &str, random: &mut Random) -> Option<(&'static str, u32)> {
 
 fn models() -> String {
     let mut text = "[models]\n".to_owned();
-    for provider in Provider::ALL {
+    for provider in SimulatedService::ALL {
         let names =
             MODELS.map(|name| format!("\"{}\"", model(provider, name.strip_prefix("soak-").unwrap())));
         writeln!(text, "{} = [{}]", provider.name(), names.join(", ")).unwrap();

@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use langmart_prober::simulator::{Provider, Simulator};
+use langmart_prober::simulator::{SimulatedService, Simulator};
 
 use crate::harness::{
     daemon::{Daemon, KEY, LISTEN, Place},
@@ -98,7 +98,7 @@ fn config(simulator: &Simulator, place: &Place) -> String {
             "[provider.{name}]\napi = \"openai\"\nbase_url = \"{url}\"\nallow_plain_http = true\nchecks = []\n\
              ca_file = \"{}\"\nstatus_url = \"http://{plain}{}\"\n{KEY}",
             ca.display(),
-            Provider::Openai.status_path()
+            SimulatedService::Openai.status_path()
         )
         .unwrap();
     }

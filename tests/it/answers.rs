@@ -12,7 +12,7 @@ use langmart_prober::{
     config::{ExpectedAnswer, ModelPattern, PROMPT_NONCE, Probe, Task},
     outcome::{Api, Check, Fault, Outcome, Reason, Record},
     probe::{NetworkStack, Target},
-    simulator::{Provider, Simulator},
+    simulator::{SimulatedService, Simulator},
 };
 use serde_json::Value;
 use tempfile::TempDir;
@@ -20,7 +20,7 @@ use tempfile::TempDir;
 use crate::harness::{
     daemon::{KEY, LISTEN, Place, records},
     parts,
-    probes::{config, probe, provider},
+    probes::{config, detail_of, probe, provider},
     simulate::{play, simulator},
     wait::wait_for,
 };
@@ -30,15 +30,15 @@ const CANARY: &str = "zxqv";
 
 /// An API, the simulated service, a model of it, and the host at which the names of its models are
 /// compared.
-type Service = (Api, Provider, &'static str, &'static str);
+type Service = (Api, SimulatedService, &'static str, &'static str);
 
 const SERVICES: [Service; 6] = [
-    (Api::Langmart, Provider::Langmart, "openai/gpt-4o-mini", "api.langmart.ai"),
-    (Api::Openai, Provider::Openai, "gpt-4o-mini", "api.openai.com"),
-    (Api::Anthropic, Provider::Anthropic, "claude-haiku-4-5-20251001", "api.anthropic.com"),
-    (Api::Groq, Provider::Groq, "openai/gpt-oss-20b", "api.groq.com"),
-    (Api::Google, Provider::Google, "gemini-2.5-flash-lite", "generativelanguage.googleapis.com"),
-    (Api::Openrouter, Provider::Openrouter, "mistralai/mistral-nemo", "openrouter.ai"),
+    (Api::Langmart, SimulatedService::Langmart, "openai/gpt-4o-mini", "api.langmart.ai"),
+    (Api::Openai, SimulatedService::Openai, "gpt-4o-mini", "api.openai.com"),
+    (Api::Anthropic, SimulatedService::Anthropic, "claude-haiku-4-5-20251001", "api.anthropic.com"),
+    (Api::Groq, SimulatedService::Groq, "openai/gpt-oss-20b", "api.groq.com"),
+    (Api::Google, SimulatedService::Google, "gemini-2.5-flash-lite", "generativelanguage.googleapis.com"),
+    (Api::Openrouter, SimulatedService::Openrouter, "mistralai/mistral-nemo", "openrouter.ai"),
 ];
 
 const BOTH: [Check; 2] = [Check::Chat, Check::Stream];
@@ -258,7 +258,7 @@ fn shape(
 }
 
 #[test]
-fn buffered_streams_are_told_from_others() {
+fn buffered_streams_are_recognised() {
     let simulator = simulator("");
     for service in SERVICES {
         for (tokens, pause) in [(64, 10), (200, 2)] {
@@ -370,8 +370,8 @@ fn cached_tokens_are_reported_in_every_dialect() {
                 outcomes.iter().map(|outcome| outcome.cached_input_tokens.unwrap_or(0)).collect();
             assert!(cached[0] == 0 && (900..=1010).contains(&cached[1]), "{service:?} {check}: {cached:?}");
             assert_eq!(outcomes[0].input_tokens, outcomes[1].input_tokens, "{service:?} {check}");
-            assert!(outcomes[0].detail.is_empty(), "{:?}", outcomes[0]);
-            assert!(outcomes[1].detail.contains("prompt cache"), "{:?}", outcomes[1]);
+            assert!(detail_of(&outcomes[0]).is_empty(), "{:?}", outcomes[0]);
+            assert!(detail_of(&outcomes[1]).contains("prompt cache"), "{:?}", outcomes[1]);
             // With a nonce at its beginning it is another prompt.
             let fresh = runs(long(&format!("x{prompt}")).with_nonce(), 3);
             assert!(fresh.iter().all(|outcome| outcome.cached_input_tokens.unwrap_or(0) == 0), "{fresh:?}");

@@ -10,7 +10,7 @@ use std::{
 
 use langmart_prober::{
     config::{self, Environment, Keys},
-    simulator::{Provider, Scenario, Simulator},
+    simulator::{Scenario, SimulatedService, Simulator},
 };
 
 use crate::harness::{
@@ -64,13 +64,13 @@ fn config(simulator: &Simulator, place: &Place) -> String {
         place.path("state").display(),
         place.path("logs").display()
     );
-    for api in Provider::ALL {
+    for api in SimulatedService::ALL {
         let model = match api {
-            Provider::Langmart | Provider::Openrouter => "openai/gpt-4o-mini",
-            Provider::Openai => "gpt-4o-mini",
-            Provider::Anthropic => "claude-3-5-haiku-latest",
-            Provider::Groq => "llama-3.1-8b-instant",
-            Provider::Google => "gemini-2.0-flash",
+            SimulatedService::Langmart | SimulatedService::Openrouter => "openai/gpt-4o-mini",
+            SimulatedService::Openai => "gpt-4o-mini",
+            SimulatedService::Anthropic => "claude-3-5-haiku-latest",
+            SimulatedService::Groq => "llama-3.1-8b-instant",
+            SimulatedService::Google => "gemini-2.0-flash",
         };
         let faults = faults();
         let refused = ("REFUSED", String::new());

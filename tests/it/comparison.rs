@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use langmart_prober::simulator::{Provider, Recorded, Simulator};
+use langmart_prober::simulator::{Recorded, SimulatedService, Simulator};
 use serde_json::Value;
 
 use crate::harness::{
@@ -223,7 +223,7 @@ mod phases {
 
     /// Returns the mean time from the connection to the event that `what` selects, over the pairs,
     /// in seconds.
-    fn mean(requests: &[Recorded], provider: Provider, what: impl Fn(&Recorded) -> Instant) -> f64 {
+    fn mean(requests: &[Recorded], provider: SimulatedService, what: impl Fn(&Recorded) -> Instant) -> f64 {
         let of_provider = requests.iter().filter(|request| request.provider == Some(provider));
         let spans: Vec<Duration> =
             of_provider.take(PAIRS).map(|request| what(request) - request.accepted).collect();
@@ -248,7 +248,8 @@ mod phases {
         assert_eq!((runs("gateway"), runs("direct")), (pairs, pairs));
         let requests = simulator.requests();
         let overhead = |what: fn(&Recorded) -> Instant| {
-            mean(&requests, Provider::Langmart, what) - mean(&requests, Provider::Openai, what)
+            mean(&requests, SimulatedService::Langmart, what)
+                - mean(&requests, SimulatedService::Openai, what)
         };
         let written = overhead(|request| request.writes.last().unwrap().at);
         let first_token = overhead(|request| request.first_token.unwrap());
@@ -270,7 +271,7 @@ mod phases {
         let first = |pair: &[Recorded]| {
             assert_ne!(pair[0].provider, pair[1].provider);
             assert!(pair[0].writes.last().unwrap().at < pair[1].accepted);
-            pair[0].provider == Some(Provider::Langmart)
+            pair[0].provider == Some(SimulatedService::Langmart)
         };
         let gateway_first = requests.chunks_exact(2).map(first).filter(|first| *first).count();
         assert!((1..PAIRS).contains(&gateway_first), "{gateway_first} of {PAIRS}");

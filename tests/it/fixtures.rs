@@ -7,7 +7,7 @@ use langmart_prober::outcome::{Api, Check, Fault, LimitedBy, Outcome, RateLimit,
 use serde_json::Value;
 
 use crate::harness::{
-    probes::{probe, provider, run},
+    probes::{detail_of, probe, provider, run},
     raw::{RawServer, on_the_wire},
 };
 
@@ -145,7 +145,7 @@ fn fixture_has_its_verdict() {
                 "ratelimit" if !has_limits(&outcome, expected) => {
                     differ("rate limits", &outcome.ratelimit, expected);
                 }
-                "detail_says" if !outcome.detail.contains(text.unwrap()) => {
+                "detail_says" if !detail_of(&outcome).contains(text.unwrap()) => {
                     differ("detail", &outcome.detail, expected);
                 }
                 "hint_says" if !outcome.hint.contains(text.unwrap()) => {

@@ -47,7 +47,7 @@ fn config(simulator: &Simulator, place: &Place) -> String {
 }
 
 #[test]
-fn stopped_process_skips_its_slots_and_blames_nobody() {
+fn stopped_process_skips_its_slots_without_fault() {
     let simulator = simulator("");
     let place = Place::new("");
     place.write("config.toml", &config(&simulator, &place));

@@ -1,12 +1,13 @@
 //! Checks the direction of imports in the sources against ARCHITECTURE.md.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     fs,
     path::{Path, PathBuf},
 };
 
 use proc_macro2::{Delimiter, TokenStream, TokenTree};
+use regex::Regex;
 
 /// Each part of the crate and the parts that it may import, all of them above it. What is not here is forbidden.
 const MAY_IMPORT: &[(&str, &[&str])] = &[
@@ -17,7 +18,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("line_writer", &["sync"]),
     ("outcome", &[]),
     ("signals", &[]),
-    ("simulator", &[]),
+    ("simulator", &["sync"]),
     ("systemd", &[]),
     ("api", &["outcome"]),
     ("config", &["api", "outcome"]),
@@ -395,4 +396,23 @@ fn no_function_is_longer_than_a_page() {
         long_functions(&file.display().to_string(), source.parse().unwrap(), &mut found);
     }
     assert!(found.is_empty(), "at most {MAX_FUNCTION_LINES}:\n{}", found.join("\n"));
+}
+
+#[test]
+fn public_types_have_unique_names() {
+    let declared = Regex::new(
+        r"(?m)^\s*pub (?:struct|enum|trait|type) (\w+)|^\s*(?:named|sentences)! \{\n(?:\s*(?:///|#\[).*\n)*\s*(\w+) \{",
+    )
+    .unwrap();
+    let mut places: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for file in sources() {
+        let source = fs::read_to_string(repository().join("src").join(&file)).unwrap();
+        for found in declared.captures_iter(&source) {
+            let name = found.get(1).or(found.get(2)).expect("one of them matches").as_str();
+            places.entry(name.to_owned()).or_default().push(file.display().to_string());
+        }
+    }
+    assert!(places.contains_key("Outcome") && places.contains_key("Detail"), "types were not found");
+    places.retain(|_, files| files.len() > 1);
+    assert!(places.is_empty(), "{places:#?}");
 }

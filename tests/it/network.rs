@@ -21,7 +21,7 @@ use serde_json::Value;
 use crate::harness::{
     lab::{Lab, SERVER},
     parts,
-    probes::{config, probe, provider, run},
+    probes::{config, detail_of, probe, provider, run},
     raw::scripted,
     tunnel::{Chain, TlsServer},
 };
@@ -58,7 +58,8 @@ fn network(provider: Provider, timeout: Duration) -> Outcome {
 /// Prints the row of a fault, and compares verdict, detail and remedy.
 #[track_caller]
 fn row(fault: &str, outcome: &Outcome, reason: Reason, blamed: Fault, detail: &str, remedy: &str) {
-    let Outcome { reason: found, fault: whose, detail: said, hint, .. } = outcome;
+    let Outcome { reason: found, fault: whose, hint, .. } = outcome;
+    let said = detail_of(outcome);
     println!("{fault:<36} | {found:<8} | {whose:<8} | {said} | {hint}");
     assert_eq!((*found, *whose), (reason, blamed), "{fault}: {outcome:#?}");
     assert!(said.contains(detail), "{fault}: {detail:?} is not in the detail of {outcome:#?}");

@@ -21,7 +21,7 @@ use serde_json::Value;
 use crate::harness::{
     lab::{Lab, SERVER},
     parts,
-    probes::{config, probe, provider, run},
+    probes::{config, detail_of, probe, provider, run},
     raw::{RawServer, scripted},
     tunnel::{Chain, Manner, TlsServer},
 };
@@ -65,7 +65,8 @@ fn both(
 ) -> [Outcome; 2] {
     [Check::Network, Check::Auth].map(|check| {
         let outcome = run(Probe { timeout: TIMEOUT, ..probe(provider(), check) });
-        let Outcome { reason: found, fault: whose, detail: said, hint, .. } = &outcome;
+        let Outcome { reason: found, fault: whose, hint, .. } = &outcome;
+        let said = detail_of(&outcome);
         println!("{fault:<34} | {check:<7} | {found:<5} | {whose:<7} | {said} | {hint}");
         let blamed = if reason == Reason::Ok { Fault::None } else { Fault::Network };
         assert_eq!((*found, *whose), (reason, blamed), "{fault}, {check}: {outcome:#?}");

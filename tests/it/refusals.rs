@@ -4,7 +4,7 @@
 use langmart_prober::outcome::{Api, Check, Fault, LimitedBy, Outcome, Reason};
 
 use crate::harness::{
-    probes::{probe, provider, run},
+    probes::{detail_of, probe, provider, run},
     raw::{RawServer, on_the_wire},
 };
 
@@ -540,7 +540,7 @@ fn retired_model_is_model_not_found() {
     let server = RawServer::start();
     for row in [&rows[7], &rows[9], &rows[10]] {
         let outcome = play(&server, Check::Chat, row);
-        assert!(outcome.detail.contains("retired") && outcome.hint.contains("retired"), "{outcome:?}");
+        assert!(detail_of(&outcome).contains("retired") && outcome.hint.contains("retired"), "{outcome:?}");
     }
     check_none(
         Check::Chat,
@@ -825,7 +825,7 @@ fn refusal_of_a_proxy_is_named_as_such() {
         ("500 X", "<html>", "an HTML page"),
     ] {
         let outcome = play(&server, Check::Chat, &(OPENAI, head, body));
-        assert!(outcome.detail.contains(detail), "{head} {body}: {}", outcome.detail);
+        assert!(detail_of(&outcome).contains(detail), "{head} {body}: {}", detail_of(&outcome));
         for claim in ["key is known", "request ID", "request id"] {
             assert!(!outcome.hint.contains(claim), "{head} {body}: {}", outcome.hint);
         }
@@ -837,6 +837,6 @@ fn refusal_of_a_proxy_is_named_as_such() {
         ("500 X", r#"{"error":{"message":"x"}}"#),
     ] {
         let outcome = play(&server, Check::Chat, &(OPENAI, head, body));
-        assert!(!outcome.detail.contains("proxy"), "{head} {body}: {}", outcome.detail);
+        assert!(!detail_of(&outcome).contains("proxy"), "{head} {body}: {}", detail_of(&outcome));
     }
 }

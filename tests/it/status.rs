@@ -13,11 +13,14 @@ use std::{
 use langmart_prober::{
     config::{Probe, StatusSource, Task},
     outcome::{Api, Check, Fault, Indicator, Outcome, Reason, Record, possible_failures},
-    simulator::{Options, Provider, Scenario, Simulator},
+    simulator::{Options, Scenario, SimulatedService, Simulator},
 };
 use serde_json::{Value, json};
 
-use crate::harness::{probes, raw::on_the_wire};
+use crate::harness::{
+    probes::{self, detail_of},
+    raw::on_the_wire,
+};
 
 /// Text that must not appear in output, in everything that these servers send.
 const CANARY: &str = "cAnArY";
@@ -259,7 +262,7 @@ fn redirected_run_has_one_timeout_and_exact_phases() {
     assert_eq!(outcome.phases.total(), outcome.duration);
     assert!(outcome.duration + Duration::from_millis(2) >= timeout, "{outcome:?}");
     assert!(outcome.duration < 2 * timeout, "{outcome:?}");
-    assert!(outcome.detail.ends_with("within 3s"), "{}", outcome.detail);
+    assert!(detail_of(&outcome).ends_with("within 3s"), "{}", detail_of(&outcome));
 }
 
 fn simulator(scenario: &str) -> Simulator {
@@ -289,7 +292,7 @@ fn check_failure(url: &str, reason: Reason, fault: Fault) {
 #[test]
 fn failed_page_is_unknown_and_no_downtime() {
     let simulator = simulator("");
-    let page = Provider::Anthropic.status_path();
+    let page = SimulatedService::Anthropic.status_path();
     check_failure(
         &format!("http://{}/elsewhere", simulator.address()),
         Reason::InvalidRequest,
@@ -398,7 +401,7 @@ fn pointers(value: &Value) -> Vec<String> {
 #[test]
 fn simulated_pages_are_parsed_in_every_state() {
     let mut wrong = String::new();
-    for provider in Provider::ALL {
+    for provider in SimulatedService::ALL {
         for (variant, expected) in [
             (None, "none"),
             (Some("minor"), "minor"),
@@ -413,8 +416,11 @@ fn simulated_pages_are_parsed_in_every_state() {
             let url = format!("http://{}{}", simulator.address(), provider.status_path());
             let outcome = probes::run(status(Api::Google, &url, &[]));
             // Google has no status for maintenance, only for information.
-            let expected =
-                if (provider, expected) == (Provider::Google, "maintenance") { "none" } else { expected };
+            let expected = if (provider, expected) == (SimulatedService::Google, "maintenance") {
+                "none"
+            } else {
+                expected
+            };
             if indicator(&outcome).map(Indicator::name) != Some(expected) {
                 writeln!(wrong, "{url} {variant:?}: {outcome:?}").unwrap();
             }
@@ -426,7 +432,7 @@ fn simulated_pages_are_parsed_in_every_state() {
 #[test]
 fn balance_is_compared_with_the_accounts_minimum() {
     let simulator = simulator("[[rule]]\ncalls = { from = 3 }\nfault = \"low_balance\"");
-    let balance = |api, provider: Provider, path: Option<&str>| {
+    let balance = |api, provider: SimulatedService, path: Option<&str>| {
         let mut target =
             probes::provider(api, &format!("http://{}{}", simulator.address(), provider.prefix()));
         target.paths.balance = path.map(str::to_owned);
@@ -435,19 +441,19 @@ fn balance_is_compared_with_the_accounts_minimum() {
         assert!(matches!(probe.task, Task::Balance));
         record(&subject, &probes::run(probe))
     };
-    let langmart = balance(Api::Langmart, Provider::Langmart, None);
+    let langmart = balance(Api::Langmart, SimulatedService::Langmart, None);
     assert_eq!(langmart["balance"], json!({"usd": 12.5, "minimum_usd": 0.1}));
     assert_eq!(langmart["reason"], "ok");
-    let openrouter = balance(Api::Openrouter, Provider::Openrouter, None);
+    let openrouter = balance(Api::Openrouter, SimulatedService::Openrouter, None);
     assert_eq!((&openrouter["balance"], &openrouter["reason"]), (&json!({"usd": 7.25}), &json!("ok")));
 
-    let low = balance(Api::Langmart, Provider::Langmart, Some("/api/account/balance?of=me"));
+    let low = balance(Api::Langmart, SimulatedService::Langmart, Some("/api/account/balance?of=me"));
     assert_eq!(low["balance"], json!({"usd": 0.05, "minimum_usd": 0.1}));
     assert_eq!((&low["reason"], &low["fault"]), (&json!("billing"), &json!("caller")));
-    let low = balance(Api::Openrouter, Provider::Openrouter, None);
+    let low = balance(Api::Openrouter, SimulatedService::Openrouter, None);
     assert_eq!((&low["balance"], &low["reason"]), (&json!({"usd": 0.0}), &json!("billing")));
 
-    let wrong = balance(Api::Langmart, Provider::Langmart, Some("/v1/models"));
+    let wrong = balance(Api::Langmart, SimulatedService::Langmart, Some("/v1/models"));
     assert_eq!((&wrong["reason"], &wrong["fault"]), (&json!("malformed"), &json!("gateway")));
     let requests = simulator.requests();
     assert_eq!(requests[2].query.as_deref(), Some("of=me"));

@@ -15,7 +15,7 @@ use langmart_prober::{
 };
 use serde_json::Value;
 
-use crate::harness::probes::{probe, provider, run};
+use crate::harness::probes::{detail_of, probe, provider, run};
 
 const HEAD: &str = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n";
 
@@ -151,7 +151,7 @@ const DONE: &str = "data: [DONE]\n\n";
 #[track_caller]
 fn check(api: Api, body: &str, reason: Reason, fault: Fault) -> Outcome {
     let (outcome, _) = play(api, vec![send(HEAD), send(body)]);
-    assert_eq!((outcome.reason, outcome.fault), (reason, fault), "{api}: {body:?}: {}", outcome.detail);
+    assert_eq!((outcome.reason, outcome.fault), (reason, fault), "{api}: {body:?}: {}", detail_of(&outcome));
     outcome
 }
 
@@ -233,51 +233,6 @@ fn piece_size_changes_no_verdict() {
             }
         }
     }
-}
-
-#[test]
-fn first_token_and_pace_match_the_server() {
-    // A busy machine occasionally delays either side by some milliseconds; a clock that starts or
-    // stops at the wrong event, of which there is one every 20 ms, is wrong every time.
-    let apart: Vec<[Duration; 3]> = (0..7).map(|_| measured_apart()).collect();
-    for index in 0..3 {
-        let least = apart.iter().map(|apart| apart[index]).min().unwrap();
-        assert!(least < milliseconds(2), "{index}: {least:?} of {apart:?}");
-    }
-}
-
-/// Returns the differences of first reasoning, first token and pace from the times of the server's
-/// writes.
-fn measured_apart() -> [Duration; 3] {
-    let counts = r#"{"usage":{"prompt_tokens":9,"completion_tokens":5,"completion_tokens_details":{"reasoning_tokens":2}}}"#;
-    let steps = vec![
-        send(HEAD),
-        send(": waiting\n\n"),
-        Pause(milliseconds(20)),
-        send(ROLE),
-        Pause(milliseconds(20)),
-        send(event(r#"{"choices":[{"delta":{"reasoning_content":"Hm"}}]}"#)),
-        Pause(milliseconds(20)),
-        send(content("O")),
-        Pause(milliseconds(20)),
-        send(content("K")),
-        Pause(milliseconds(20)),
-        send(content("!")),
-        send(finish("stop")),
-        send(event(counts)),
-        send(DONE),
-    ];
-    let (outcome, seen) = play(Api::Openai, steps);
-    assert!(outcome.success(), "{outcome:?}");
-    assert_eq!((outcome.input_tokens, outcome.output_tokens), (Some(9), Some(5)));
-    assert!(!outcome.tokens_estimated);
-    assert!(outcome.duration >= milliseconds(100), "{outcome:?}");
-    let since_accept = |index: usize| seen.sent[index] - seen.accepted;
-    [
-        outcome.time_to_first_reasoning.unwrap().abs_diff(since_accept(3)),
-        outcome.time_to_first_token.unwrap().abs_diff(since_accept(4)),
-        outcome.time_per_output_token.unwrap().abs_diff((seen.sent[6] - seen.sent[4]) / 2),
-    ]
 }
 
 #[test]
@@ -524,12 +479,12 @@ fn answer_without_content_is_no_content() {
         (event(r#"{"choices":[{"delta":{"refusal":"No."}}]}"#) + &finish("stop") + DONE, "the model refused"),
     ] {
         let outcome = check(Api::Openai, &body, Reason::NoContent, Fault::Caller);
-        assert_eq!(outcome.detail, detail);
+        assert_eq!(detail_of(&outcome), detail);
     }
     let blocked =
         event(r#"{"promptFeedback":{"blockReason":"SAFETY"},"usageMetadata":{"promptTokenCount":9}}"#);
     assert_eq!(
-        check(Api::Google, &blocked, Reason::NoContent, Fault::Caller).detail,
+        detail_of(&check(Api::Google, &blocked, Reason::NoContent, Fault::Caller)),
         "the prompt was blocked"
     );
     let thoughts = event(
@@ -551,7 +506,7 @@ fn empty_stop_is_malformed() {
         (Api::Anthropic, event(r#"{"type":"message_delta","delta":{"stop_reason":"end_turn"}}"#)),
     ] {
         let outcome = check(api, &body, Reason::Malformed, Fault::Provider);
-        assert_eq!(outcome.detail, "the answer is empty, and nothing in it explains why");
+        assert_eq!(detail_of(&outcome), "the answer is empty, and nothing in it explains why");
         assert!(!outcome.hint.contains("max_tokens"), "{}", outcome.hint);
     }
 }
@@ -698,7 +653,11 @@ fn usage_beyond_the_request_is_unknown() {
         ("1e9", "1e9"),
     ] {
         let outcome = check(Api::Openai, &usage(input, output), Reason::Ok, Fault::None);
-        assert!(outcome.detail.starts_with("malformed usage"), "{input} {output}: {}", outcome.detail);
+        assert!(
+            detail_of(&outcome).starts_with("malformed usage"),
+            "{input} {output}: {}",
+            detail_of(&outcome)
+        );
         let counted = (outcome.input_tokens, outcome.output_tokens, outcome.tokens_estimated);
         assert_eq!(counted, (None, None, false), "{input} {output}");
     }
@@ -713,7 +672,7 @@ fn usage_beyond_the_request_is_unknown() {
         ("2e1", "2"),
     ] {
         let outcome = check(Api::Openai, &usage(input, output), Reason::Ok, Fault::None);
-        assert_eq!(outcome.detail, "", "{input} {output}");
+        assert_eq!(detail_of(&outcome), "", "{input} {output}");
         assert_eq!(outcome.output_tokens, output.parse().ok().map(|output: f64| output as u64));
     }
 }
@@ -768,5 +727,55 @@ fn refusal_is_no_stream() {
         let (outcome, _) = play(Api::Langmart, vec![send(head), send(body)]);
         assert_eq!(outcome.reason, reason, "{outcome:?}");
         assert_eq!(outcome.retry_after, matches!(status, 429 | 503).then_some(7.0));
+    }
+}
+
+/// Tests that measure time.
+mod phases {
+    use super::*;
+
+    #[test]
+    fn first_token_and_pace_match_the_server() {
+        // A busy machine occasionally delays either side by some milliseconds; a clock that starts or
+        // stops at the wrong event, of which there is one every 20 ms, is wrong every time.
+        let apart: Vec<[Duration; 3]> = (0..7).map(|_| measured_apart()).collect();
+        for index in 0..3 {
+            let least = apart.iter().map(|apart| apart[index]).min().unwrap();
+            assert!(least < milliseconds(2), "{index}: {least:?} of {apart:?}");
+        }
+    }
+
+    /// Returns the differences of first reasoning, first token and pace from the times of the server's
+    /// writes.
+    fn measured_apart() -> [Duration; 3] {
+        let counts = r#"{"usage":{"prompt_tokens":9,"completion_tokens":5,"completion_tokens_details":{"reasoning_tokens":2}}}"#;
+        let steps = vec![
+            send(HEAD),
+            send(": waiting\n\n"),
+            Pause(milliseconds(20)),
+            send(ROLE),
+            Pause(milliseconds(20)),
+            send(event(r#"{"choices":[{"delta":{"reasoning_content":"Hm"}}]}"#)),
+            Pause(milliseconds(20)),
+            send(content("O")),
+            Pause(milliseconds(20)),
+            send(content("K")),
+            Pause(milliseconds(20)),
+            send(content("!")),
+            send(finish("stop")),
+            send(event(counts)),
+            send(DONE),
+        ];
+        let (outcome, seen) = play(Api::Openai, steps);
+        assert!(outcome.success(), "{outcome:?}");
+        assert_eq!((outcome.input_tokens, outcome.output_tokens), (Some(9), Some(5)));
+        assert!(!outcome.tokens_estimated);
+        assert!(outcome.duration >= milliseconds(100), "{outcome:?}");
+        let since_accept = |index: usize| seen.sent[index] - seen.accepted;
+        [
+            outcome.time_to_first_reasoning.unwrap().abs_diff(since_accept(3)),
+            outcome.time_to_first_token.unwrap().abs_diff(since_accept(4)),
+            outcome.time_per_output_token.unwrap().abs_diff((seen.sent[6] - seen.sent[4]) / 2),
+        ]
     }
 }

@@ -7,19 +7,19 @@ use langmart_prober::{
     config::{Probe, Task},
     outcome::{Api, Check, Fault, Outcome, Reason},
     probe::{NetworkStack, Target},
-    simulator::{Options, Provider, Scenario, Simulator},
+    simulator::{Options, Scenario, SimulatedService, Simulator},
 };
 use rustls::pki_types::{CertificateDer, pem::PemObject};
 
 use crate::harness::probes::{config, probe, provider};
 
-const SERVICES: [(Api, Provider, &str); 6] = [
-    (Api::Langmart, Provider::Langmart, "openai/gpt-4o-mini"),
-    (Api::Openai, Provider::Openai, "gpt-4o-mini"),
-    (Api::Anthropic, Provider::Anthropic, "claude-haiku-4-5-20251001"),
-    (Api::Groq, Provider::Groq, "openai/gpt-oss-20b"),
-    (Api::Google, Provider::Google, "gemini-2.5-flash-lite"),
-    (Api::Openrouter, Provider::Openrouter, "mistralai/mistral-nemo"),
+const SERVICES: [(Api, SimulatedService, &str); 6] = [
+    (Api::Langmart, SimulatedService::Langmart, "openai/gpt-4o-mini"),
+    (Api::Openai, SimulatedService::Openai, "gpt-4o-mini"),
+    (Api::Anthropic, SimulatedService::Anthropic, "claude-haiku-4-5-20251001"),
+    (Api::Groq, SimulatedService::Groq, "openai/gpt-oss-20b"),
+    (Api::Google, SimulatedService::Google, "gemini-2.5-flash-lite"),
+    (Api::Openrouter, SimulatedService::Openrouter, "mistralai/mistral-nemo"),
 ];
 
 fn simulator(rule: &str) -> Simulator {
@@ -29,7 +29,7 @@ fn simulator(rule: &str) -> Simulator {
 }
 
 /// Returns a stream probe of that service, over TLS and so HTTP/2 if requested.
-fn stream(simulator: &Simulator, (api, service, model): (Api, Provider, &str), tls: bool) -> Probe {
+fn stream(simulator: &Simulator, (api, service, model): (Api, SimulatedService, &str), tls: bool) -> Probe {
     let base = if tls {
         let address = simulator.tls_address().unwrap();
         format!("https://localhost:{}{}", address.port(), service.prefix())
@@ -52,40 +52,6 @@ fn runs(probe: Probe, count: usize) -> Vec<Outcome> {
         }
         outcomes
     })
-}
-
-/// Returns the difference of the measured first token from the simulator's record. It is the
-/// minimum of some runs, because a busy machine delays either side, while a clock that stops at the
-/// wrong event is wrong every time.
-fn measured_apart(service: (Api, Provider, &str), tls: bool) -> Duration {
-    let simulator = simulator(
-        "pace = { processing = \"5ms\", first_token = \"30ms\", token = \"10ms\", tokens = 5, usage = true }",
-    );
-    let outcomes = runs(stream(&simulator, service, tls), 5);
-    let (mut apart, mut paces) = (Vec::new(), Vec::new());
-    for (outcome, request) in outcomes.iter().zip(simulator.requests()) {
-        assert!(outcome.success(), "{service:?}: {outcome:?}");
-        assert_eq!(outcome.http_version, Some(if tls { "2" } else { "1.1" }));
-        assert!(!outcome.tokens_estimated && outcome.output_tokens >= Some(5), "{service:?}: {outcome:?}");
-        paces.push(outcome.time_per_output_token.unwrap());
-        let own = request.first_token.unwrap() - request.received.unwrap();
-        apart.push(outcome.time_to_first_token.unwrap().checked_sub(own).expect("not before it was written"));
-    }
-    assert_eq!(apart.len(), 5);
-    // Five events with 10 ms between them; other tokens that the service counts make the pace
-    // faster.
-    let pace = paces.into_iter().min().unwrap();
-    assert!((Duration::from_millis(3)..Duration::from_millis(13)).contains(&pace), "{service:?}: {pace:?}");
-    apart.into_iter().min().unwrap()
-}
-
-#[test]
-fn first_token_time_matches_its_write() {
-    for service in SERVICES {
-        let apart = [measured_apart(service, false), measured_apart(service, true)];
-        println!("{:<12} {apart:?}", service.0);
-        assert!(apart.iter().all(|apart| *apart < Duration::from_millis(8)), "{service:?}: {apart:?}");
-    }
 }
 
 #[test]
@@ -161,10 +127,10 @@ fn rejected_max_tokens_is_no_downtime() {
     let simulator = simulator(&format!("pace = {{ tokens = 2 }}\n[models]\nlangmart = {names:?}"));
     for model in names.into_iter().chain(["anthropic/claude-haiku-4-5-20251001"]) {
         let outcome =
-            runs(stream(&simulator, (Api::Langmart, Provider::Langmart, model), false), 1).remove(0);
+            runs(stream(&simulator, (Api::Langmart, SimulatedService::Langmart, model), false), 1).remove(0);
         assert!(outcome.success(), "{model}: {outcome:?}");
     }
-    let luna = (Api::Openai, Provider::Openai, "gpt-5.6-luna");
+    let luna = (Api::Openai, SimulatedService::Openai, "gpt-5.6-luna");
     assert!(runs(stream(&simulator, luna, false), 1).remove(0).success());
 }
 
@@ -187,7 +153,7 @@ fn reasoning_is_no_first_token() {
 fn model_names_are_sent_verbatim() {
     let model = r#"a "b" <c>%22d?e#f+g"#;
     let simulator = simulator(&format!("pace = {{ tokens = 2 }}\n[models]\ngoogle = ['{model}']"));
-    let streamed = || stream(&simulator, (Api::Google, Provider::Google, model), false);
+    let streamed = || stream(&simulator, (Api::Google, SimulatedService::Google, model), false);
     let chat =
         Probe { task: probe(provider(Api::Google, "http://127.0.0.1"), Check::Chat).task, ..streamed() };
     for probe in [streamed(), chat] {
@@ -196,4 +162,51 @@ fn model_names_are_sent_verbatim() {
     }
     let asked: Vec<_> = simulator.requests().into_iter().filter_map(|request| request.model).collect();
     assert_eq!(asked, [model, model]);
+}
+
+/// Tests that measure time.
+mod phases {
+    use super::*;
+
+    /// Returns the difference of the measured first token from the simulator's record. It is the
+    /// minimum of some runs, because a busy machine delays either side, while a clock that stops at the
+    /// wrong event is wrong every time.
+    fn measured_apart(service: (Api, SimulatedService, &str), tls: bool) -> Duration {
+        let simulator = simulator(
+            "pace = { processing = \"5ms\", first_token = \"30ms\", token = \"10ms\", tokens = 5, usage = true }",
+        );
+        let outcomes = runs(stream(&simulator, service, tls), 5);
+        let (mut apart, mut paces) = (Vec::new(), Vec::new());
+        for (outcome, request) in outcomes.iter().zip(simulator.requests()) {
+            assert!(outcome.success(), "{service:?}: {outcome:?}");
+            assert_eq!(outcome.http_version, Some(if tls { "2" } else { "1.1" }));
+            assert!(
+                !outcome.tokens_estimated && outcome.output_tokens >= Some(5),
+                "{service:?}: {outcome:?}"
+            );
+            paces.push(outcome.time_per_output_token.unwrap());
+            let own = request.first_token.unwrap() - request.received.unwrap();
+            apart.push(
+                outcome.time_to_first_token.unwrap().checked_sub(own).expect("not before it was written"),
+            );
+        }
+        assert_eq!(apart.len(), 5);
+        // Five events with 10 ms between them; other tokens that the service counts make the pace
+        // faster.
+        let pace = paces.into_iter().min().unwrap();
+        assert!(
+            (Duration::from_millis(3)..Duration::from_millis(13)).contains(&pace),
+            "{service:?}: {pace:?}"
+        );
+        apart.into_iter().min().unwrap()
+    }
+
+    #[test]
+    fn first_token_time_matches_its_write() {
+        for service in SERVICES {
+            let apart = [measured_apart(service, false), measured_apart(service, true)];
+            println!("{:<12} {apart:?}", service.0);
+            assert!(apart.iter().all(|apart| *apart < Duration::from_millis(8)), "{service:?}: {apart:?}");
+        }
+    }
 }

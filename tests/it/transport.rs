@@ -15,7 +15,7 @@ use crate::harness::{
     daemon::{KEY, PROBER, Place, records},
     lab::{Lab, SERVER},
     parts,
-    probes::{probe, provider, run},
+    probes::{detail_of, probe, provider, run},
     raw::RawServer,
     simulate::simulator,
     wait::wait_for,
@@ -43,7 +43,7 @@ fn auth(provider: Provider, timeout: Duration) -> Outcome {
 #[track_caller]
 fn check(outcome: &Outcome, reason: Reason, fault: Fault, detail: &str) {
     assert_eq!((outcome.reason, outcome.fault), (reason, fault), "{outcome:#?}");
-    assert!(outcome.detail.contains(detail), "{detail:?} is not in the detail of {outcome:#?}");
+    assert!(detail_of(outcome).contains(detail), "{detail:?} is not in the detail of {outcome:#?}");
     assert_eq!(outcome.hint.is_empty(), reason == Reason::Ok, "{outcome:#?}");
     let sum: Duration = outcome.phases.durations().iter().sum();
     assert!(sum.abs_diff(outcome.duration) < Duration::from_millis(1), "phases sum to {sum:?}: {outcome:#?}");

@@ -5,7 +5,7 @@ use langmart_prober::outcome::{Api, Check, Fault, Outcome, Reason};
 use serde_json::Value;
 
 use crate::harness::{
-    probes::{probe, provider, run},
+    probes::{detail_of, probe, provider, run},
     raw::{RawServer, on_the_wire},
 };
 
@@ -86,7 +86,7 @@ fn limit_of_zero_is_permanent() {
         format!("429 X\nx-ratelimit-limit-req-minute: {limit}\nx-ratelimit-remaining-req-minute: 0{more}")
     };
     let none = bench.check(Api::Openai, &mistral(0, ""), body, (Reason::Billing, Fault::Caller));
-    assert!(none.detail.contains("the limit itself is 0"), "{}", none.detail);
+    assert!(detail_of(&none).contains("the limit itself is 0"), "{}", detail_of(&none));
     bench.check(Api::Openai, &mistral(60, ""), body, (Reason::RateLimited, Fault::Caller));
     // A hint for a retry shows that the limit is temporary.
     let later =
@@ -156,7 +156,7 @@ fn upstream_status_behind_a_gateway_decides() {
     let waits = r#"{"error":{"code":"PROVIDER_OPENAI_429","message":"x"}}"#;
     let outcome = bench.play(Api::Langmart, Check::Chat, "502 X\nRetry-After: 7", waits);
     assert_eq!(outcome.retry_after, Some(7.0));
-    assert_eq!(outcome.detail, "the provider's 429 behind the gateway's 502");
+    assert_eq!(detail_of(&outcome), "the provider's 429 behind the gateway's 502");
     let overloaded = r#"{"error":{"code":"PROVIDER_ANTHROPIC_529","message":"x"}}"#;
     let outcome = bench.play(Api::Langmart, Check::Chat, "502 X\nRetry-After: 7", overloaded);
     assert_eq!((outcome.reason, outcome.retry_after), (Reason::Overloaded, Some(7.0)));
@@ -282,7 +282,7 @@ fn daily_limit_is_reported() {
     ] {
         for (body, detail) in [(day, "a limit of the day is reached, not one of the minute"), (minute, "")] {
             let outcome = bench.check(api, "429 X", &body, (Reason::RateLimited, Fault::Caller));
-            assert_eq!(outcome.detail, detail, "{body}");
+            assert_eq!(detail_of(&outcome), detail, "{body}");
             assert_eq!(outcome.retry_after, (api == Api::Google).then_some(51.0), "{body}");
         }
     }
@@ -317,11 +317,15 @@ fn invalid_request_is_caller_fault() {
     for head in ["429 X\nRetry-After: 9", "413 X\nRetry-After: 9"] {
         let outcome = bench.check(Api::Openai, head, large, own);
         assert_eq!(outcome.retry_after, None, "{head}");
-        assert_eq!(outcome.detail, "this one request is larger than the limit of a whole window", "{head}");
+        assert_eq!(
+            detail_of(&outcome),
+            "this one request is larger than the limit of a whole window",
+            "{head}"
+        );
     }
     let thrift = r#"{"error":{"message":"Could not finish the message because max_tokens or model output limit was reached.","type":"invalid_request_error","code":null}}"#;
     let outcome = bench.check(Api::Openai, "400 X", thrift, own);
-    assert_eq!(outcome.detail, "max_tokens was used up before any visible content");
+    assert_eq!(detail_of(&outcome), "max_tokens was used up before any visible content");
     // The provider is named as the moderator, not as responsible.
     let flagged = r#"{"error":{"code":403,"message":"x requires moderation","metadata":{"reasons":["violence"],"flagged_input":"x","provider_name":"OpenAI"}}}"#;
     bench.check(Api::Openrouter, "403 X", flagged, own);

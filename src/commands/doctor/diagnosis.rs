@@ -1,15 +1,20 @@
 //! The most likely cause by the steps, with the remedies and the commands to carry them out.
 
+use std::io::ErrorKind;
+
 use serde::Serialize;
 
 use super::{
     places,
-    steps::{Reached, Step, Verdict, describe, host_and_port, looked_up, name_of, next_hop, reached},
+    steps::{
+        Reached, Step, Verdict, certificate_failure, describe, host_and_port, looked_up, name_of, next_hop,
+        reached,
+    },
 };
 use crate::{
     api::Profile,
     config::{KeySource, Provider},
-    outcome::{Api, Check, Clue, Fault, Outcome, Reason},
+    outcome::{Api, CertificateFailure, Check, Detail, Fault, Outcome, Reason},
 };
 
 /// Steps in the order in which a failure is diagnosed if several failed.
@@ -156,7 +161,7 @@ fn of_connection(provider: &Provider, outcome: &Outcome) -> Diagnosis {
                  environment",
                 provider.name
             ))
-    } else if outcome.clue == Some(Clue::ConnectionRefused) {
+    } else if outcome.cause() == Some(&Detail::Connection(ErrorKind::ConnectionRefused)) {
         let cause = format!("nothing listens on {place}, or a firewall rejects the connection ({what})");
         Diagnosis::new("Network Connectivity Issues: firewall blocking", cause).remedy(outcome.hint)
     } else {
@@ -178,13 +183,14 @@ fn of_handshake(provider: &Provider, outcome: &Outcome) -> Diagnosis {
         format!("no trusted connection to {place}: {what}")
     };
     let mut diagnosis = Diagnosis::new("Network Connectivity Issues: SSL error", cause).remedy(outcome.hint);
-    if outcome.clue == Some(Clue::CertificateTime) {
+    let certificate = certificate_failure(outcome);
+    if certificate.is_some_and(CertificateFailure::is_about_time) {
         diagnosis = diagnosis.command("timedatectl".to_owned());
     }
     let servername =
         if name_of(&provider.base_url).is_some() { format!(" -servername {host}") } else { String::new() };
     diagnosis = diagnosis.command(format!("openssl s_client -connect {place}{servername} </dev/null"));
-    if outcome.clue == Some(Clue::UntrustedIssuer) {
+    if certificate.is_some_and(CertificateFailure::is_about_trust) {
         diagnosis = diagnosis.command("sudo update-ca-certificates".to_owned());
     }
     diagnosis
@@ -197,7 +203,9 @@ fn of_service(provider: &Provider, check: Check, outcome: &Outcome) -> Diagnosis
     let hint = outcome.hint;
     match outcome.reason {
         Reason::AuthFailed if outcome.fault == Fault::Provider => of_stored_key(provider, outcome),
-        Reason::AuthFailed | Reason::Permission if outcome.clue == Some(Clue::Intermediary) => {
+        Reason::AuthFailed | Reason::Permission
+            if matches!(outcome.cause(), Some(Detail::Intermediary(_))) =>
+        {
             let cause = format!("something before {who} refuses the call: {}", describe(outcome));
             Diagnosis::new("Network Connectivity Issues: proxy issues", cause).remedy(hint)
         }
@@ -228,15 +236,7 @@ fn of_service(provider: &Provider, check: Check, outcome: &Outcome) -> Diagnosis
             };
             with_status_page(Diagnosis::new("Timeout Errors", cause).remedy(hint), provider, outcome)
         }
-        Reason::Unavailable | Reason::Overloaded => {
-            let cause = if outcome.reason == Reason::Overloaded {
-                format!("{who} has no capacity left")
-            } else {
-                format!("{who} is in maintenance, overloaded, or not connected to its upstream services")
-            };
-            let diagnosis = Diagnosis::new("Gateway Unavailable", cause).remedy(hint);
-            with_status_page(diagnosis, provider, outcome).command(places::own_curl(provider, Check::Health))
-        }
+        Reason::Unavailable | Reason::Overloaded => of_no_capacity(provider, outcome),
         Reason::ModelNotFound | Reason::InvalidRequest | Reason::NoContent => {
             let cause = format!("{who} refuses the request of the {check} check: {}", describe(outcome));
             Diagnosis::new("Still Having Issues", cause).remedy(hint)
@@ -250,6 +250,18 @@ fn of_service(provider: &Provider, check: Check, outcome: &Outcome) -> Diagnosis
             diagnosis.command("langmart-prober report --since 1h".to_owned())
         }
     }
+}
+
+/// Diagnoses a service that is unavailable or overloaded.
+fn of_no_capacity(provider: &Provider, outcome: &Outcome) -> Diagnosis {
+    let who = party(provider, outcome);
+    let cause = if outcome.reason == Reason::Overloaded {
+        format!("{who} has no capacity left")
+    } else {
+        format!("{who} is in maintenance, overloaded, or not connected to its upstream services")
+    };
+    let diagnosis = Diagnosis::new("Gateway Unavailable", cause).remedy(outcome.hint);
+    with_status_page(diagnosis, provider, outcome).command(places::own_curl(provider, Check::Health))
 }
 
 /// Diagnoses a rejected key of the configuration.

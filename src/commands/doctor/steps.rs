@@ -13,8 +13,8 @@ use url::Url;
 use crate::{
     config::{Probe, Provider, dns_server_name, duration},
     outcome::{
-        AddressFailure, Balance, Clue, ComponentStatus, DnsServer, FailedAddress, Indicator, LookupFailure,
-        Maintenance, Outcome, RateLimit, Reason, Record, rfc3339,
+        AddressFailure, Balance, CertificateFailure, ComponentStatus, Detail, DnsServer, FailedAddress,
+        Indicator, LookupFailure, Maintenance, Outcome, RateLimit, Reason, Record, rfc3339,
     },
 };
 
@@ -187,8 +187,8 @@ pub(super) fn dns(provider: &Provider, outcome: &Outcome, servers: &[DnsServer])
     }
     let took = milliseconds(outcome.phases.resolve);
     let text = named(format!("{name} is {}, in {took}", listed(&outcome.dns)));
-    if outcome.success() && !outcome.detail.is_empty() {
-        return Step::new("dns", Verdict::Note, format!("{text}; {}", outcome.detail));
+    if let Some(remark) = outcome.detail.as_ref().filter(|_| outcome.success()) {
+        return Step::new("dns", Verdict::Note, format!("{text}; {remark}"));
     }
     let verdict = if servers.iter().any(is_broken) { Verdict::Note } else { Verdict::Ok };
     Step::new("dns", verdict, text)
@@ -267,7 +267,7 @@ pub(super) fn tls(provider: &Provider, outcome: &Outcome, now: SystemTime) -> St
     let not_after = outcome.tls.and_then(|tls| tls.not_after);
     if reached(provider, outcome) == Reached::Handshake {
         let text = describe(outcome);
-        let text = if outcome.clue == Some(Clue::CertificateTime) {
+        let text = if certificate_failure(outcome).is_some_and(CertificateFailure::is_about_time) {
             let until = not_after.map_or_else(String::new, |end| format!("good until {}; ", rfc3339(end)));
             format!("{text} ({until}this machine's clock shows {})", rfc3339(now))
         } else {
@@ -315,8 +315,8 @@ pub(super) fn answer(name: &'static str, outcome: &Outcome) -> Step {
     if let Some(upstream) = outcome.upstream {
         let _ = write!(text, ", upstream {upstream}");
     }
-    if !outcome.detail.is_empty() {
-        let _ = write!(text, ": {}", outcome.detail);
+    if let Some(detail) = &outcome.detail {
+        let _ = write!(text, ": {detail}");
     }
     let _ = write!(text, ", in {took}");
     if let Some(seconds) = outcome.retry_after {
@@ -388,7 +388,15 @@ pub(super) fn limits(reported: &[RateLimit]) -> Step {
 
 /// Describes the result of a run.
 pub(super) fn describe(outcome: &Outcome) -> String {
-    if outcome.detail.is_empty() { outcome.reason.to_string() } else { outcome.detail.to_string() }
+    outcome.detail.as_ref().map_or_else(|| outcome.reason.to_string(), ToString::to_string)
+}
+
+/// Returns why the certificate was not accepted. Returns `None` if it was, or was not received.
+pub(super) fn certificate_failure(outcome: &Outcome) -> Option<CertificateFailure> {
+    match outcome.cause()? {
+        Detail::Certificate(failure) => Some(*failure),
+        _ => None,
+    }
 }
 
 fn listed(addresses: &[IpAddr]) -> String {

@@ -110,7 +110,7 @@ mod tests {
     use std::{ffi::OsString, fs, time::Duration};
 
     use super::*;
-    use crate::outcome::{Check, Fault, Outcome, Reason, Record, Subject};
+    use crate::outcome::{Check, Detail, Fault, Outcome, Reason, Record, Subject};
 
     const NOW: Duration = Duration::from_secs(1_795_334_460);
 
@@ -124,7 +124,7 @@ mod tests {
             http_status: Some(if failed { 429 } else { 200 }),
             request_id: failed.then(|| format!("req_{ago}")),
             error_code: failed.then(|| "rate_limit_exceeded".into()),
-            detail: if failed { "limited | by <tokens>".into() } else { "".into() },
+            detail: failed.then(|| Detail::JsonDiffers("limited | by <tokens>".into())),
             hint: if failed { "wait as asked" } else { "" },
             duration: Duration::from_millis(100 + ago),
             ..Outcome::new(now() - Duration::from_secs(ago), reason, fault)
@@ -185,7 +185,7 @@ mod tests {
 - Runs: 2, the first at 2026-11-22T07:59:00Z, the last at 2026-11-22T08:00:00Z
 - HTTP status: 429 (2)
 - Duration: median 0.19 s, longest 0.22 s
-- What happened: limited \\| by \\<tokens>
+- What happened: expect.json: limited \\| by \\<tokens> has another value
 - What to do: wait as asked
 
 | time | status | duration | request ID |

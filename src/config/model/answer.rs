@@ -1,4 +1,4 @@
-//! What a completion must be: its text, and the model that gave it.
+//! Expectation of a completion: its text, and the model that gave it.
 
 use regex::bytes::Regex;
 

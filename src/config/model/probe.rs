@@ -188,7 +188,7 @@ pub struct Chat {
     pub max_tokens_parameter: Option<MaxTokensParameter>,
     /// Price of the model's tokens, if known.
     pub price: Option<Price>,
-    /// What the answer's text must be.
+    /// Expected text of the answer.
     pub expected_answer: ExpectedAnswer,
     /// `expect.model`: what the name of the model that answers must be. `None` if any is accepted.
     pub expected_model: Option<ModelPattern>,

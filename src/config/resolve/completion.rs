@@ -1,4 +1,4 @@
-//! What a `chat` or `stream` probe asks, and what its answer must be.
+//! Prompt and expected answer of a `chat` or `stream` probe.
 
 use std::time::{Duration, SystemTime};
 

@@ -13,7 +13,7 @@ use super::harness::{
 use crate::{
     config::{self, Chat, Price, Probe, Recheck, Task},
     outcome::{Fault, Outcome, Reason},
-    schedule::{Anchor, Budget, Event, Spent, Wait, Work, budget::DAY},
+    schedule::{Anchor, DailyBudget, Event, Spent, Wait, Work, budget::DAY},
 };
 
 /// Noon of a day in 2027.
@@ -70,7 +70,7 @@ fn follows(anchor: Anchor) -> impl Fn() -> SystemTime + Send + Sync {
 #[test]
 fn charge_is_replaced_by_reported_usage() {
     let now = Arc::new(Mutex::new(NOON));
-    let budget = Budget::new(Some(limits(Some(1.0), Some(100))), None, clock(&now));
+    let budget = DailyBudget::new(Some(limits(Some(1.0), Some(100))), None, clock(&now));
     let probe = chat_probe("p", MINUTE);
     let charge = budget.charge(&probe).unwrap();
     assert_eq!(budget.spent(), Spent { day: 20_833, usd: 40e-5, tokens: 40 });
@@ -79,7 +79,7 @@ fn charge_is_replaced_by_reported_usage() {
     // The maximum of an aborted run remains charged.
     drop(budget.charge(&probe));
     assert_eq!(budget.spent().tokens, 53);
-    assert!(Budget::new(None, None, clock(&now)).charge(&target_probe()).is_none());
+    assert!(DailyBudget::new(None, None, clock(&now)).charge(&target_probe()).is_none());
 }
 
 fn target_probe() -> Probe {
@@ -90,7 +90,7 @@ fn target_probe() -> Probe {
 fn failed_run_is_charged_by_its_reason() {
     #[track_caller]
     fn check(change: impl Fn(&mut Outcome), tokens: u64) {
-        let budget = Budget::new(Some(limits(None, Some(100))), None, || wall(NOON));
+        let budget = DailyBudget::new(Some(limits(None, Some(100))), None, || wall(NOON));
         let probe = chat_probe("p", MINUTE);
         let mut outcome = Outcome::new(SystemTime::UNIX_EPOCH, Reason::Timeout, Fault::Provider);
         outcome.phases.processing = SECOND;
@@ -123,7 +123,7 @@ fn failed_run_is_charged_by_its_reason() {
 
 #[test]
 fn runs_in_flight_together_keep_the_limit() {
-    let budget = Budget::new(Some(limits(None, Some(100))), None, || wall(NOON));
+    let budget = DailyBudget::new(Some(limits(None, Some(100))), None, || wall(NOON));
     let probe = chat_probe("p", MINUTE);
     let charges: Vec<_> = (0..2).filter_map(|_| budget.charge(&probe)).collect();
     assert!(!budget.has_room(&probe), "80 of 100 tokens are charged");
@@ -142,7 +142,7 @@ fn runs_in_flight_together_keep_the_limit() {
 #[test]
 fn dollars_are_limited_too_and_reach_their_limit_exactly() {
     // Ten runs of 0.0004 with full usage; their sum has rounding errors.
-    let budget = Budget::new(Some(limits(Some(0.004), None)), None, || wall(NOON));
+    let budget = DailyBudget::new(Some(limits(Some(0.004), None)), None, || wall(NOON));
     let probe = chat_probe("p", MINUTE);
     for run in 0..10 {
         assert!(budget.has_room(&probe), "run {run}");
@@ -153,7 +153,7 @@ fn dollars_are_limited_too_and_reach_their_limit_exactly() {
 
 #[test]
 fn run_above_the_limit_does_not_exhaust_the_budget() {
-    let budget = Budget::new(Some(limits(None, Some(39))), None, || wall(NOON));
+    let budget = DailyBudget::new(Some(limits(None, Some(39))), None, || wall(NOON));
     assert!(!budget.has_room(&chat_probe("p", MINUTE)));
     assert_eq!(budget.resumes(), None);
     assert!(budget.pause(&chat_probe("p", MINUTE)).is_some());
@@ -161,7 +161,7 @@ fn run_above_the_limit_does_not_exhaust_the_budget() {
 
 /// A budget of 50 tokens with runs of 40, and its clocks.
 struct Clocks {
-    budget: Budget,
+    budget: DailyBudget,
     probe: Probe,
     /// Lead of the wall clock over the correct time, in seconds.
     ahead: Arc<Mutex<i64>>,
@@ -178,7 +178,7 @@ impl Clocks {
             let by = Duration::from_secs(ahead.unsigned_abs());
             if ahead < 0 { now - by } else { now + by }
         };
-        let budget = Budget::new(Some(limits(None, Some(50))), spent, clock);
+        let budget = DailyBudget::new(Some(limits(None, Some(50))), spent, clock);
         Self { budget, probe: chat_probe("p", MINUTE), ahead }
     }
 
@@ -313,7 +313,7 @@ fn spending_survives_a_restart() {
     #[track_caller]
     fn check(day: u64, usd: f64, expected: (u64, f64, u64)) {
         let spent = Some(Spent { day, usd, tokens: 7 });
-        let Spent { day, usd, tokens } = Budget::new(None, spent, || wall(NOON)).spent();
+        let Spent { day, usd, tokens } = DailyBudget::new(None, spent, || wall(NOON)).spent();
         assert_eq!((day, usd, tokens), expected);
     }
     check(20_833, 0.5, (20_833, 0.5, 7));
@@ -328,7 +328,7 @@ fn spending_survives_a_restart() {
 
 #[test]
 fn spending_survives_a_reload() {
-    let budget = Budget::new(Some(limits(None, Some(50))), None, || wall(NOON));
+    let budget = DailyBudget::new(Some(limits(None, Some(50))), None, || wall(NOON));
     let probe = chat_probe("p", MINUTE);
     budget.charge(&probe).unwrap().settle(&probe, &counted(9, 31));
     assert!(!budget.has_room(&probe) && budget.announce().is_some());
@@ -347,7 +347,7 @@ async fn exhausted_budget_pauses_runs_until_the_next_day() {
     // Ten minutes before midnight, with 200 tokens. Each run costs its maximum of 40, because no
     // usage is reported.
     let anchor = anchor(20_834 * DAY - 600);
-    let budget = Arc::new(Budget::new(Some(limits(None, Some(200))), None, follows(anchor)));
+    let budget = Arc::new(DailyBudget::new(Some(limits(None, Some(200))), None, follows(anchor)));
     let (spender, other) =
         (chat_target("spender", 10 * SECOND), target("auth", 10 * SECOND, |_| ok(SECOND / 100)));
     let targets = vec![Arc::clone(&spender), Arc::clone(&other)];
@@ -456,7 +456,7 @@ async fn recheck_without_budget_is_omitted() {
     let anchor = anchor(NOON);
     let begun = anchor.monotonic;
     let clock = move || wall(NOON) + begun.elapsed();
-    let budget = Arc::new(Budget::new(Some(limits(None, Some(79))), None, clock));
+    let budget = Arc::new(DailyBudget::new(Some(limits(None, Some(79))), None, clock));
     let harness = Harness::start_at(anchor, &UNLIMITED, vec![target], Some(Arc::clone(&budget)));
     harness.until(harness.first_due(&probe) + 30 * SECOND).await;
     // The run was refused, which is free; the recheck may have been answered.
@@ -480,7 +480,7 @@ async fn recheck_is_charged_before_it_begins() {
     let probe = Arc::new(Probe { recheck, ..chat_probe("p", MINUTE) });
     let target = Arc::new(Target { probe: Arc::clone(&probe), script: down, wait: None, last_run: None });
     let anchor = anchor(NOON);
-    let budget = Arc::new(Budget::new(Some(limits(None, Some(1000))), None, follows(anchor)));
+    let budget = Arc::new(DailyBudget::new(Some(limits(None, Some(1000))), None, follows(anchor)));
     let harness = Harness::start_at(anchor, &UNLIMITED, vec![target], Some(budget));
     harness.until(harness.first_due(&probe) + 10 * SECOND).await;
     let entries = harness.entries("p");

@@ -15,7 +15,7 @@ use crate::{
     config::{Key, KeySource, Probe, Provider, Schedule, Secret, Task, testing},
     outcome::{Api, Fault, Outcome, Phases, Reason, SkipCause},
     schedule::{
-        Anchor, Budget, Event, Scheduler, Wait, Work,
+        Anchor, DailyBudget, Event, Scheduler, Wait, Work,
         plan::{Plan, Timestamp},
     },
 };
@@ -76,7 +76,7 @@ pub(super) struct ScriptedWork {
     entries: Mutex<HashMap<String, Vec<Entry>>>,
     reported: AtomicUsize,
     runs: Mutex<HashMap<String, usize>>,
-    pub(super) budget: Option<Arc<Budget>>,
+    pub(super) budget: Option<Arc<DailyBudget>>,
 }
 
 impl Work for ScriptedWork {
@@ -86,7 +86,7 @@ impl Work for ScriptedWork {
         &target.probe
     }
 
-    fn budget(&self) -> Option<&Budget> {
+    fn budget(&self) -> Option<&DailyBudget> {
         self.budget.as_deref()
     }
 
@@ -191,7 +191,7 @@ impl Harness {
         anchor: Anchor,
         limits: &Schedule,
         targets: Vec<Arc<Target>>,
-        budget: Option<Arc<Budget>>,
+        budget: Option<Arc<DailyBudget>>,
     ) -> Self {
         let work = Arc::new(ScriptedWork { budget, ..ScriptedWork::new(anchor) });
         let mut scheduler = Scheduler::new(Arc::clone(&work), anchor, limits);

@@ -17,7 +17,7 @@ use super::harness::{
 };
 use crate::{
     config::{Probe, Schedule},
-    outcome::{Fault, Outcome, Reason},
+    outcome::{Detail, Fault, Outcome, Reason},
     schedule::{
         Event,
         plan::{Plan, Timestamp},
@@ -356,7 +356,7 @@ async fn panic_in_run_is_an_outcome() {
         .filter_map(|entry| if let Event::Finished(outcome) = entry.event { Some(outcome) } else { None })
         .collect();
     assert_eq!((outcomes[0].reason, outcomes[0].fault), (Reason::Internal, Fault::Prober));
-    assert_eq!(outcomes[0].detail, "the run panicked");
+    assert_eq!(outcomes[0].detail, Some(Detail::Panicked));
     assert!(outcomes[0].duration >= SECOND / 10);
     assert!(outcomes.len() >= 4 && outcomes[1..].iter().all(Outcome::success));
 }

@@ -11,7 +11,7 @@ use super::harness::{Harness, MINUTE, SECOND, Step, TIMER, UNLIMITED, ok, probe,
 use crate::{
     config::{self, Chat, Probe, Provider, Schedule, Task},
     outcome::{OnDemandResult, Reason, SkipCause},
-    schedule::{Anchor, Budget, Event, OnDemandRequest},
+    schedule::{Anchor, DailyBudget, Event, OnDemandRequest},
 };
 
 const LASTS: Duration = Duration::from_secs(2);
@@ -152,7 +152,7 @@ async fn request_before_slot_without_budget_is_answered() {
     let target = with(probe, good);
     let wall = std::time::UNIX_EPOCH + SECOND * 1_800_000_000;
     let anchor = Anchor { monotonic: Instant::now(), wall };
-    let budget = Arc::new(Budget::new(Some(limits), None, move || wall));
+    let budget = Arc::new(DailyBudget::new(Some(limits), None, move || wall));
     let harness = Harness::start_at(anchor, &UNLIMITED, vec![target.clone()], Some(budget));
     let due = harness.first_due(&target.probe);
     assert_eq!(ask_before_a_slot(&harness, due).await, (Some(SkipCause::Budget), Duration::ZERO));

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::{
-    Provider, langmart, openai,
+    SimulatedService, langmart, openai,
     service::{Call, Failure, request_number, unix_seconds},
     stream::{Events, Finish, Outline, Piece},
 };
@@ -29,9 +29,9 @@ enum Flavour {
 impl Flavour {
     fn of(call: &Call<'_>) -> Self {
         match call.provider {
-            Provider::Langmart => Self::Langmart,
-            Provider::Groq => Self::Groq,
-            Provider::Openrouter => Self::Openrouter,
+            SimulatedService::Langmart => Self::Langmart,
+            SimulatedService::Groq => Self::Groq,
+            SimulatedService::Openrouter => Self::Openrouter,
             _ => match call.model() {
                 Some(model) if model.starts_with("deepseek") => Self::Deepseek,
                 Some(model) if model.starts_with("magistral") => Self::Mistral,
@@ -196,7 +196,7 @@ impl Chunks<'_> {
         let mut chunk = self.chunk(json!({"content": ""}), if as_recorded { None } else { Some("error") });
         if !as_recorded {
             chunk["choices"][0]["native_finish_reason"] = Value::Null;
-            chunk["error"] = json!({"code": "server_error", "message": "Provider disconnected"});
+            chunk["error"] = json!({"code": "server_error", "message": "SimulatedService disconnected"});
             return vec![Piece::Data(chunk)];
         }
         chunk["error"] = json!({"code": 400, "message": "Token limit reached"});

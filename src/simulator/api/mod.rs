@@ -23,7 +23,7 @@ pub(super) use self::{
 
 /// A simulated service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Provider {
+pub enum SimulatedService {
     /// LangMart's gateway.
     Langmart,
     /// `OpenAI`, and Azure, with the key in `api-key`.
@@ -38,7 +38,7 @@ pub enum Provider {
     Openrouter,
 }
 
-impl Provider {
+impl SimulatedService {
     /// All services.
     pub const ALL: [Self; 6] =
         [Self::Langmart, Self::Openai, Self::Anthropic, Self::Groq, Self::Google, Self::Openrouter];
@@ -88,10 +88,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_path_addresses_a_service_by_whole_segments() {
-        assert_eq!(Provider::of_path("/openai/v1/models"), Some((Provider::Openai, "/models")));
-        assert_eq!(Provider::of_path("/groq/openai/v1"), Some((Provider::Groq, "")));
-        assert_eq!(Provider::of_path("/openai/v12/models"), None);
-        assert_eq!(Provider::of_path("/"), None);
+    fn path_addresses_a_service_by_whole_segments() {
+        assert_eq!(
+            SimulatedService::of_path("/openai/v1/models"),
+            Some((SimulatedService::Openai, "/models"))
+        );
+        assert_eq!(SimulatedService::of_path("/groq/openai/v1"), Some((SimulatedService::Groq, "")));
+        assert_eq!(SimulatedService::of_path("/openai/v12/models"), None);
+        assert_eq!(SimulatedService::of_path("/"), None);
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::{
-    Provider,
+    SimulatedService,
     limits::go_duration,
     service::{Call, Endpoint, Facts, Failure, Service, bearer, request_number, unix_seconds},
     status_page,
@@ -106,7 +106,7 @@ pub(super) fn models(call: &Call<'_>, owner: impl Fn(&str) -> &str) -> Value {
 /// Returns a completion.
 pub(super) fn completion(call: &Call<'_>) -> Value {
     let mut message = json!({"role": "assistant", "content": call.pace.texts().concat()});
-    if call.provider == Provider::Openai {
+    if call.provider == SimulatedService::Openai {
         message["refusal"] = Value::Null;
         message["annotations"] = json!([]);
     }
@@ -127,14 +127,14 @@ pub(super) fn usage(call: &Call<'_>, output: usize) -> Value {
     let mut usage =
         json!({"prompt_tokens": input, "completion_tokens": output, "total_tokens": input + output});
     match call.provider {
-        Provider::Openai => {
+        SimulatedService::Openai => {
             usage["prompt_tokens_details"] = json!({"cached_tokens": call.cached_tokens, "audio_tokens": 0});
             usage["completion_tokens_details"] = json!({
                 "reasoning_tokens": 0, "audio_tokens": 0,
                 "accepted_prediction_tokens": 0, "rejected_prediction_tokens": 0,
             });
         }
-        Provider::Groq => {
+        SimulatedService::Groq => {
             for (name, seconds) in [
                 ("queue_time", 0.02),
                 ("prompt_time", 0.003),
@@ -144,13 +144,13 @@ pub(super) fn usage(call: &Call<'_>, output: usize) -> Value {
                 usage[name] = json!(seconds);
             }
         }
-        Provider::Openrouter => {
+        SimulatedService::Openrouter => {
             usage["cost"] = json!(2e-7);
             usage["is_byok"] = json!(false);
         }
         _ => {}
     }
-    if call.cached_tokens > 0 && call.provider != Provider::Openai {
+    if call.cached_tokens > 0 && call.provider != SimulatedService::Openai {
         usage["prompt_tokens_details"] = json!({"cached_tokens": call.cached_tokens});
     }
     usage

@@ -8,7 +8,7 @@ use std::{
 use serde_json::Value;
 
 use super::{
-    Provider, chunks, limits, openai, status_page,
+    SimulatedService, chunks, limits, openai, status_page,
     stream::{self, Events, Outline},
 };
 use crate::simulator::{
@@ -152,7 +152,7 @@ pub(super) trait Service: Sync {
 
 /// A request to a service.
 pub(in crate::simulator) struct Call<'a> {
-    pub(in crate::simulator) provider: Provider,
+    pub(in crate::simulator) provider: SimulatedService,
     /// Path after the provider's prefix.
     pub(in crate::simulator) path: &'a str,
     pub(in crate::simulator) request: &'a Request,
@@ -209,7 +209,7 @@ impl<'a> Failure<'a> {
 }
 
 impl<'a> Call<'a> {
-    pub(in crate::simulator) fn new(provider: Provider, path: &'a str, request: &'a Request) -> Self {
+    pub(in crate::simulator) fn new(provider: SimulatedService, path: &'a str, request: &'a Request) -> Self {
         let body = Some(&request.body).filter(|_| is_json(request));
         let body = body.and_then(|body| serde_json::from_slice(body).ok());
         let key = provider.service().key(request).filter(|key| !key.is_empty());

@@ -3,13 +3,13 @@
 
 use serde_json::{Value, json};
 
-use super::Provider;
+use super::SimulatedService;
 use crate::simulator::exchange::Reply;
 
-/// Returns the page at a path ([`Provider::status_path`]). Returns `None` if there is none.
+/// Returns the page at a path ([`SimulatedService::status_path`]). Returns `None` if there is none.
 /// `incident` is `minor`, `major`, `critical` or `maintenance`.
 pub(in crate::simulator) fn status_page(path: &str, incident: Option<&str>) -> Option<Reply> {
-    let provider = Provider::ALL.into_iter().find(|provider| provider.status_path() == path)?;
+    let provider = SimulatedService::ALL.into_iter().find(|provider| provider.status_path() == path)?;
     Some(Reply::json(200, &provider.service().status_page(incident)))
 }
 

@@ -3,7 +3,7 @@
 use super::*;
 
 const CHAT: RequestFacts<'_> = RequestFacts {
-    provider: Some(Provider::Groq),
+    provider: Some(SimulatedService::Groq),
     path: "/groq/openai/v1/chat/completions",
     model: Some("m"),
     key: Some("sk-one"),

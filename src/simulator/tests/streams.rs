@@ -65,11 +65,15 @@ fn block(text: &str) -> Value {
 }
 
 /// Returns the call of a stream: path, headers, body.
-fn stream_call(provider: Provider, model: Option<&str>, more: &Value) -> (String, &'static str, String) {
+fn stream_call(
+    provider: SimulatedService,
+    model: Option<&str>,
+    more: &Value,
+) -> (String, &'static str, String) {
     let (path, headers, body) = chat(provider);
     let mut body: Value = serde_json::from_str(&body).unwrap();
     body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-    if provider == Provider::Google {
+    if provider == SimulatedService::Google {
         let model = model.unwrap_or("gemini-2.5-flash-lite");
         let path = format!("/google/v1beta/models/{model}:streamGenerateContent?alt=sse");
         return (path, headers, body.to_string());
@@ -97,7 +101,7 @@ fn ask_call(simulator: &Simulator, call: &(String, &'static str, String), simula
 }
 
 /// Sends a call and closes the sending side: a server that waits for the client's end closes then.
-fn ask_and_leave(simulator: &Simulator, provider: Provider, simulate: &str) -> Streamed {
+fn ask_and_leave(simulator: &Simulator, provider: SimulatedService, simulate: &str) -> Streamed {
     let call = stream_call(provider, None, &json!({}));
     let mut stream = send(simulator, &call, &format!("x-simulate: {simulate}\r\n"));
     stream.shutdown(Shutdown::Write).unwrap();
@@ -106,7 +110,7 @@ fn ask_and_leave(simulator: &Simulator, provider: Provider, simulate: &str) -> S
     Streamed::parse(&bytes, end)
 }
 
-fn ask_stream(simulator: &Simulator, provider: Provider, simulate: &str) -> Streamed {
+fn ask_stream(simulator: &Simulator, provider: SimulatedService, simulate: &str) -> Streamed {
     ask_call(simulator, &stream_call(provider, None, &json!({})), simulate)
 }
 
@@ -132,7 +136,7 @@ const OPENAI: [&str; 3] = ["/choices/0/delta", "/choices/0/finish_reason", "/usa
 #[test]
 fn openai_streams_with_and_without_usage() {
     let simulator = fair();
-    let plain = ask_stream(&simulator, Provider::Openai, "pace");
+    let plain = ask_stream(&simulator, SimulatedService::Openai, "pace");
     let role = json!({"role": "assistant", "content": "", "refusal": null});
     check_blocks(
         &plain,
@@ -144,13 +148,13 @@ fn openai_streams_with_and_without_usage() {
     assert_eq!(plain.text().matches("\"obfuscation\":\"a").count(), 4);
 
     let asked = json!({"stream_options": {"include_usage": true}});
-    let call = stream_call(Provider::Openai, None, &asked);
+    let call = stream_call(SimulatedService::Openai, None, &asked);
     let blocks = ask_call(&simulator, &call, "pace; tokens=1").blocks();
     assert_eq!(members(&blocks[..3], &["/usage"]), [json!([null]), json!([null]), json!([null])]);
     assert_eq!(blocks[3]["choices"], json!([]));
     assert_eq!((&blocks[3]["usage"]["completion_tokens"], &blocks[4]), (&json!(1), &json!(DONE)));
     assert!(!ask_call(&simulator, &call, "pace; usage=false").text().contains("usage"));
-    let unasked = ask_stream(&simulator, Provider::Langmart, "pace; usage=true");
+    let unasked = ask_stream(&simulator, SimulatedService::Langmart, "pace; usage=true");
     assert_eq!(unasked.blocks()[4]["usage"]["total_tokens"], json!(9));
 }
 
@@ -158,11 +162,11 @@ fn openai_streams_with_and_without_usage() {
 fn openai_compatible_streams_differ() {
     let simulator = fair();
     check_blocks(
-        &ask_stream(&simulator, Provider::Langmart, "pace; tokens=1"),
+        &ask_stream(&simulator, SimulatedService::Langmart, "pace; tokens=1"),
         &OPENAI,
         &json!([[{"role": "assistant", "content": ""}, null], [{"content": "OK"}, null], [{}, "stop"], DONE]),
     );
-    let groq = ask_stream(&simulator, Provider::Groq, "pace; tokens=1");
+    let groq = ask_stream(&simulator, SimulatedService::Groq, "pace; tokens=1");
     let role = json!({"role": "assistant", "content": ""});
     let thought = json!({"reasoning": "User wants OK."});
     check_blocks(
@@ -173,10 +177,10 @@ fn openai_compatible_streams_differ() {
     let blocks = groq.blocks();
     assert!(blocks[0]["x_groq"]["id"].is_string() && blocks[1].get("x_groq").is_none());
     assert_eq!(blocks[3]["x_groq"]["usage"]["completion_tokens"], json!(2));
-    let plain = stream_call(Provider::Groq, Some("llama-3.1-8b-instant"), &json!({}));
+    let plain = stream_call(SimulatedService::Groq, Some("llama-3.1-8b-instant"), &json!({}));
     assert!(!ask_call(&simulator, &plain, "pace").text().contains("reasoning"));
 
-    let openrouter = ask_stream(&simulator, Provider::Openrouter, "pace; tokens=1");
+    let openrouter = ask_stream(&simulator, SimulatedService::Openrouter, "pace; tokens=1");
     let processing = ":OPENROUTER PROCESSING";
     let blocks = openrouter.blocks();
     let usage = blocks[5]["usage"].clone();
@@ -191,7 +195,7 @@ fn openai_compatible_streams_differ() {
         ]),
     );
 
-    let deepseek = stream_call(Provider::Openai, Some("deepseek-reasoner"), &json!({}));
+    let deepseek = stream_call(SimulatedService::Openai, Some("deepseek-reasoner"), &json!({}));
     check_blocks(
         &ask_call(&simulator, &deepseek, "pace; tokens=1"),
         &OPENAI[..1],
@@ -201,7 +205,7 @@ fn openai_compatible_streams_differ() {
             [{"content": "OK", "reasoning_content": null}], [{"content": ""}], DONE
         ]),
     );
-    let mistral = stream_call(Provider::Openai, Some("magistral-small-latest"), &json!({}));
+    let mistral = stream_call(SimulatedService::Openai, Some("magistral-small-latest"), &json!({}));
     let thought = json!([{"type": "thinking", "thinking": [{"type": "text", "text": "User wants OK."}]}]);
     check_blocks(
         &ask_call(&simulator, &mistral, "pace"),
@@ -219,7 +223,7 @@ fn anthropic_streams_blocks() {
     let pointers = ["/type", "/index", "/content_block/type", "/delta", "/usage"];
     let text = |text: &str| json!(["content_block_delta", 0, {"type": "text_delta", "text": text}]);
     let ended = json!({"stop_reason": "end_turn", "stop_sequence": null});
-    let streamed = ask_stream(&simulator, Provider::Anthropic, "pace");
+    let streamed = ask_stream(&simulator, SimulatedService::Anthropic, "pace");
     check_blocks(
         &streamed,
         &pointers,
@@ -230,9 +234,11 @@ fn anthropic_streams_blocks() {
     );
     assert!(streamed.text().contains(" }\n\n"), "padded before the brace");
     assert_eq!(streamed.blocks()[0]["message"]["usage"]["input_tokens"], json!(7));
-    assert!(!ask_stream(&simulator, Provider::Anthropic, "pace; usage=false").text().contains("usage"));
+    assert!(
+        !ask_stream(&simulator, SimulatedService::Anthropic, "pace; usage=false").text().contains("usage")
+    );
 
-    let call = stream_call(Provider::Anthropic, Some("claude-haiku-5-5"), &json!({}));
+    let call = stream_call(SimulatedService::Anthropic, Some("claude-haiku-5-5"), &json!({}));
     let types = members(
         &ask_call(&simulator, &call, "pace; tokens=1").blocks(),
         &["/type", "/index", "/content_block/type", "/delta/type"],
@@ -252,7 +258,7 @@ fn anthropic_streams_blocks() {
     ]);
     assert_eq!(json!(types), expected);
     let disabled = json!({"thinking": {"type": "disabled"}});
-    let call = stream_call(Provider::Anthropic, Some("claude-haiku-5-5"), &disabled);
+    let call = stream_call(SimulatedService::Anthropic, Some("claude-haiku-5-5"), &disabled);
     assert!(!ask_call(&simulator, &call, "pace").text().contains("thinking"));
 }
 
@@ -261,11 +267,11 @@ fn google_streams_events_or_an_array() {
     let simulator = fair();
     let pointers =
         ["/candidates/0/content/parts", "/candidates/0/finishReason", "/usageMetadata/totalTokenCount"];
-    let streamed = ask_stream(&simulator, Provider::Google, "pace");
+    let streamed = ask_stream(&simulator, SimulatedService::Google, "pace");
     check_blocks(&streamed, &pointers, &json!([[[{"text": "O"}], 8], [[{"text": "K"}], "STOP", 9]]));
     assert!(streamed.head.contains("Content-Disposition: attachment"), "{}", streamed.head);
 
-    let thinking = stream_call(Provider::Google, Some("gemini-2.5-flash"), &json!({}));
+    let thinking = stream_call(SimulatedService::Google, Some("gemini-2.5-flash"), &json!({}));
     let thought = json!([{"text": "The user wants OK.", "thought": true}]);
     check_blocks(
         &ask_call(&simulator, &thinking, "pace; tokens=1"),
@@ -290,10 +296,10 @@ fn google_streams_events_or_an_array() {
 #[test]
 fn invalid_stream_call_is_rejected_before_the_stream() {
     let simulator = scripted("[[rule]]\nfault = 'stream_truncated'");
-    let (path, headers, body) = stream_call(Provider::Openai, Some("gone"), &json!({}));
+    let (path, headers, body) = stream_call(SimulatedService::Openai, Some("gone"), &json!({}));
     let answer = ask(&simulator, "POST", &path, headers, &body);
     check_members(&answer, 404, &[("/error/code", json!("model_not_found"))]);
-    let (path, headers, body) = chat(Provider::Openai);
+    let (path, headers, body) = chat(SimulatedService::Openai);
     let answer = ask(&simulator, "POST", &path, headers, &body);
     check_members(&answer, 200, &[("/choices/0/message/content", json!("OK"))]);
     let answer = ask(&simulator, "POST", &path, &format!("{headers}x-simulate: stream_empty\r\n"), &body);
@@ -311,51 +317,51 @@ fn stream_errors_have_the_format_of_their_service() {
         let mut blocks = streamed.blocks();
         (blocks.pop().unwrap(), blocks)
     };
-    let (error, before) = last(Provider::Openai, "stream_error_mid; tokens=1");
+    let (error, before) = last(SimulatedService::Openai, "stream_error_mid; tokens=1");
     assert_eq!((&error["error"]["type"], &error["error"]["code"]), (&json!("server_error"), &json!(null)));
     assert_eq!(members(&before, &["/choices/0/delta/content"]), [json!([""]), json!(["OK"])]);
-    let (done, before) = last(Provider::Openai, "stream_error_mid; variant=done");
+    let (done, before) = last(SimulatedService::Openai, "stream_error_mid; variant=done");
     assert_eq!((&done, before[3]["error"].is_object()), (&json!(DONE), true));
-    let (error, before) = last(Provider::Openai, "stream_error_first");
+    let (error, before) = last(SimulatedService::Openai, "stream_error_first");
     assert!(error["error"].is_object() && before.is_empty());
 
-    let (error, _) = last(Provider::Langmart, "stream_error_mid");
+    let (error, _) = last(SimulatedService::Langmart, "stream_error_mid");
     let expected = json!({"code": "GATEWAY_TIMEOUT_001", "message": "Gateway did not respond within 60s",
         "type": "gateway_timeout", "status": 504});
     assert_eq!(error, json!({"error": expected}));
-    let (error, _) = last(Provider::Langmart, "stream_error_mid; upstream=anthropic");
+    let (error, _) = last(SimulatedService::Langmart, "stream_error_mid; upstream=anthropic");
     assert_eq!(error["error"]["code"], json!("PROVIDER_ANTHROPIC_529"));
-    let (error, _) = last(Provider::Groq, "stream_error_mid");
+    let (error, _) = last(SimulatedService::Groq, "stream_error_mid");
     assert_eq!(error["error"]["type"], json!("internal_server_error"));
-    let (error, before) = last(Provider::Groq, "stream_error_mid; tokens=1; variant=x_groq");
+    let (error, before) = last(SimulatedService::Groq, "stream_error_mid; tokens=1; variant=x_groq");
     assert_eq!(error["x_groq"]["error"], json!("over_capacity"));
     assert_eq!((&error["choices"][0]["finish_reason"], before.is_empty()), (&json!("stop"), false));
 
-    let (error, before) = last(Provider::Anthropic, "stream_error_mid; tokens=1");
+    let (error, before) = last(SimulatedService::Anthropic, "stream_error_mid; tokens=1");
     assert_eq!((&error["type"], &error["error"]["type"]), (&json!("error"), &json!("overloaded_error")));
     assert_eq!(before.len(), 4);
-    let (error, before) = last(Provider::Anthropic, "stream_error_first");
+    let (error, before) = last(SimulatedService::Anthropic, "stream_error_first");
     assert_eq!((&error["type"], before.len()), (&json!("error"), 0));
-    let (error, before) = last(Provider::Google, "stream_error_mid; tokens=1");
+    let (error, before) = last(SimulatedService::Google, "stream_error_mid; tokens=1");
     assert_eq!((&error["error"]["code"], before.len()), (&json!(503), 1));
     assert!(before[0]["candidates"][0].get("finishReason").is_none());
 
-    let (error, before) = last(Provider::Openrouter, "stream_error_mid; tokens=1");
+    let (error, before) = last(SimulatedService::Openrouter, "stream_error_mid; tokens=1");
     assert_eq!((&error["error"]["code"], before.len()), (&json!("server_error"), 4));
     assert_eq!(error["choices"][0]["finish_reason"], json!("error"));
-    let (done, before) = last(Provider::Openrouter, "stream_error_mid; tokens=0; variant=recorded");
+    let (done, before) = last(SimulatedService::Openrouter, "stream_error_mid; tokens=0; variant=recorded");
     let reasons = members(&before[3..], &["/choices/0/finish_reason", "/error/code"]);
     assert_eq!((&done, json!(reasons)), (&json!(DONE), json!([["length"], [null, 400]])));
-    let (error, before) = last(Provider::Openrouter, "stream_error_first");
+    let (error, before) = last(SimulatedService::Openrouter, "stream_error_first");
     assert!(error["error"].is_object() && before.iter().all(Value::is_string) && before.len() == 3);
 }
 
 /// Returns the number of blocks after the last token in a stream of three tokens.
-fn closing(provider: Provider) -> usize {
+fn closing(provider: SimulatedService) -> usize {
     match provider {
-        Provider::Google => 0,
-        Provider::Langmart | Provider::Openai | Provider::Groq => 2,
-        Provider::Openrouter | Provider::Anthropic => 3,
+        SimulatedService::Google => 0,
+        SimulatedService::Langmart | SimulatedService::Openai | SimulatedService::Groq => 2,
+        SimulatedService::Openrouter | SimulatedService::Anthropic => 3,
     }
 }
 
@@ -378,7 +384,7 @@ fn comparable(streamed: &Streamed) -> Vec<Value> {
 #[test]
 fn streams_can_end_without_end_marker() {
     let simulator = fair();
-    for provider in Provider::ALL {
+    for provider in SimulatedService::ALL {
         let whole = comparable(&ask_stream(&simulator, provider, "pace; tokens=3"));
         let expected = &whole[..whole.len() - closing(provider)];
         let check = |streamed: Streamed, complete: bool, end: Result<(), io::ErrorKind>| {
@@ -393,19 +399,19 @@ fn streams_can_end_without_end_marker() {
         // Here the client ends the connection.
         check(ask_and_leave(&simulator, provider, "stream_stalled; tokens=3"), false, Ok(()));
     }
-    let comments = ask_stream(&simulator, Provider::Openrouter, "stream_comments_only");
+    let comments = ask_stream(&simulator, SimulatedService::Openrouter, "stream_comments_only");
     assert_eq!(
         (comments.text(), comments.complete),
         (": OPENROUTER PROCESSING\n\n".repeat(3).as_str(), true)
     );
-    let comments = ask_stream(&simulator, Provider::Openai, "stream_comments_only; variant=close");
+    let comments = ask_stream(&simulator, SimulatedService::Openai, "stream_comments_only; variant=close");
     assert_eq!((comments.text(), comments.complete), (": keep-alive\n\n".repeat(3).as_str(), false));
 }
 
 #[test]
 fn streams_can_continue_after_end_marker() {
     let simulator = fair();
-    for provider in Provider::ALL {
+    for provider in SimulatedService::ALL {
         let whole = comparable(&ask_stream(&simulator, provider, "pace; tokens=3"));
         let streamed = ask_and_leave(&simulator, provider, "stream_after_done; tokens=3; token=0ms");
         let blocks = comparable(&streamed);
@@ -417,7 +423,7 @@ fn streams_can_continue_after_end_marker() {
 }
 
 /// Reads that many bytes of the answer, as far as they are complete blocks.
-fn read_some(simulator: &Simulator, provider: Provider, simulate: &str, bytes: usize) -> Streamed {
+fn read_some(simulator: &Simulator, provider: SimulatedService, simulate: &str, bytes: usize) -> Streamed {
     let call = stream_call(provider, None, &json!({}));
     let mut stream = send(simulator, &call, &format!("x-simulate: {simulate}\r\n"));
     let mut read = vec![0; bytes];
@@ -431,7 +437,7 @@ fn read_some(simulator: &Simulator, provider: Provider, simulate: &str, bytes: u
 #[test]
 fn streams_can_be_endless() {
     let simulator = fair();
-    for provider in Provider::ALL {
+    for provider in SimulatedService::ALL {
         let streamed = read_some(&simulator, provider, "stream_endless; token=0ms", 1 << 18);
         let blocks = comparable(&streamed);
         assert!(blocks[20..].iter().all(|block| *block == blocks[20]), "{provider:?}");
@@ -440,8 +446,12 @@ fn streams_can_be_endless() {
                 && blocks.iter().all(|block| *block != DONE && block["type"] != "message_stop")
         );
     }
-    let streamed =
-        read_some(&simulator, Provider::Openai, "stream_endless; variant=after_done; token=0ms", 1 << 18);
+    let streamed = read_some(
+        &simulator,
+        SimulatedService::Openai,
+        "stream_endless; variant=after_done; token=0ms",
+        1 << 18,
+    );
     let blocks = comparable(&streamed);
     assert_eq!((&blocks[4], blocks.iter().filter(|block| **block == DONE).count()), (&json!(DONE), 1));
     assert!(blocks[5..].iter().all(|block| *block == blocks[5]));
@@ -453,10 +463,10 @@ fn streams_can_be_endless() {
 #[test]
 fn streams_can_be_empty_or_cut_inside_characters() {
     let simulator = fair();
-    let empty = ask_stream(&simulator, Provider::Openai, "stream_empty");
+    let empty = ask_stream(&simulator, SimulatedService::Openai, "stream_empty");
     let role = json!({"role": "assistant", "content": "", "refusal": null});
     check_blocks(&empty, &OPENAI, &json!([[role, null], [{}, "length"], DONE]));
-    let empty = ask_stream(&simulator, Provider::Anthropic, "stream_empty");
+    let empty = ask_stream(&simulator, SimulatedService::Anthropic, "stream_empty");
     check_blocks(
         &empty,
         &["/type", "/delta/stop_reason"],
@@ -469,14 +479,14 @@ fn streams_can_be_empty_or_cut_inside_characters() {
             ["message_stop"]
         ]),
     );
-    let empty = ask_stream(&simulator, Provider::Google, "stream_empty");
+    let empty = ask_stream(&simulator, SimulatedService::Google, "stream_empty");
     let content = json!({"role": "model"});
     check_blocks(
         &empty,
         &["/candidates/0/content", "/candidates/0/finishReason"],
         &json!([[content, "MAX_TOKENS"]]),
     );
-    for provider in Provider::ALL {
+    for provider in SimulatedService::ALL {
         let streamed = ask_stream(&simulator, provider, "stream_multibyte");
         assert!(streamed.complete && streamed.text().contains("\"héllo – 你好 🙂\""), "{streamed:?}");
         let recorded = simulator.requests().pop().unwrap();
@@ -489,7 +499,7 @@ fn streams_can_be_empty_or_cut_inside_characters() {
 #[test]
 fn stream_call_can_have_another_answer() {
     let simulator = fair();
-    let (path, headers, body) = stream_call(Provider::Openrouter, None, &json!({}));
+    let (path, headers, body) = stream_call(SimulatedService::Openrouter, None, &json!({}));
     let error = format!("{headers}x-simulate: error_in_200\r\n");
     let answer = ask(&simulator, "POST", &path, &error, &body);
     check_members(&answer, 200, &[("/error/code", json!(500))]);
@@ -510,11 +520,11 @@ const PACE: &str = "first_token=40ms; token=15ms; tokens=4";
 fn record_has_the_write_of_the_first_token() {
     let simulator = fair();
     for (provider, before) in [
-        (Provider::Openai, 1),
-        (Provider::Groq, 2),
-        (Provider::Openrouter, 1),
-        (Provider::Anthropic, 1),
-        (Provider::Google, 1),
+        (SimulatedService::Openai, 1),
+        (SimulatedService::Groq, 2),
+        (SimulatedService::Openrouter, 1),
+        (SimulatedService::Anthropic, 1),
+        (SimulatedService::Google, 1),
     ] {
         let (path, headers, body) = stream_call(provider, None, &json!({}));
         let headers = format!("{headers}x-simulate: pace; processing=10ms; {PACE}\r\n");
@@ -531,7 +541,7 @@ fn record_has_the_write_of_the_first_token() {
             let due = Duration::from_millis(50 + 15 * number as u64);
             assert!(*at - received >= due, "{provider:?}: token {number} after {:?}", *at - received);
         }
-        if provider == Provider::Groq {
+        if provider == SimulatedService::Groq {
             assert!(writes[1] - received >= Duration::from_millis(30), "a thought, halfway");
         }
     }
@@ -554,19 +564,19 @@ fn pace_applies_to_whole_answers_and_errors() {
         let recorded = simulator.requests().pop().unwrap();
         (answer, recorded.writes[0].at - recorded.received.unwrap())
     };
-    let (answer, took) = delay(Provider::Openai, "");
+    let (answer, took) = delay(SimulatedService::Openai, "");
     check_members(
         &answer,
         200,
         &[("/choices/0/message/content", json!("OK OK")), ("/usage/completion_tokens", json!(3))],
     );
     assert!(took >= Duration::from_millis(25), "{took:?}");
-    let (_, took) = delay(Provider::Langmart, "");
+    let (_, took) = delay(SimulatedService::Langmart, "");
     assert!(took >= Duration::from_millis(55), "{took:?}");
-    let (answer, took) = delay(Provider::Langmart, "rate_limited");
+    let (answer, took) = delay(SimulatedService::Langmart, "rate_limited");
     assert_eq!(answer.status, 429);
     assert!(took >= Duration::from_millis(30), "{took:?}");
-    let (answer, _) = delay(Provider::Google, "pace; tokens=1; usage=false");
+    let (answer, _) = delay(SimulatedService::Google, "pace; tokens=1; usage=false");
     assert_eq!(answer.json().get("usageMetadata"), None);
 }
 
@@ -574,7 +584,7 @@ fn pace_applies_to_whole_answers_and_errors() {
 fn first_token_is_recorded_through_tls() {
     let simulator = fair();
     let mut stream = handshake(&simulator, "localhost").unwrap();
-    let (path, headers, body) = stream_call(Provider::Openai, None, &json!({}));
+    let (path, headers, body) = stream_call(SimulatedService::Openai, None, &json!({}));
     let headers = format!("{headers}Connection: close\r\nx-simulate: pace; {PACE}\r\n");
     stream.write_all(request("POST", &path, &headers, &body).as_bytes()).unwrap();
     let (mut text, mut buffer) = (String::new(), [0; 4096]);
@@ -594,7 +604,7 @@ fn first_token_is_recorded_through_tls() {
 #[test]
 fn http_1_0_stream_ends_with_the_connection() {
     let simulator = fair();
-    let (path, headers, body) = stream_call(Provider::Openai, None, &json!({}));
+    let (path, headers, body) = stream_call(SimulatedService::Openai, None, &json!({}));
     let request = request("POST", &path, headers, &body).replace("HTTP/1.1", "HTTP/1.0");
     let (bytes, end) = exchange(&simulator, &request);
     let answer = Answer::parse(&bytes);
@@ -607,7 +617,7 @@ fn http2_stream_faults_and_first_token_are_recorded() {
     let simulator = fair();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let client = http2_client(&simulator);
-    let (path, _, body) = stream_call(Provider::Openai, None, &json!({}));
+    let (path, _, body) = stream_call(SimulatedService::Openai, None, &json!({}));
     let url = format!("https://{}{path}", simulator.tls_address().unwrap());
     let open = async |simulate: &str| {
         let request = client.post(&url).header("x-simulate", simulate).bearer_auth("sk-good");
@@ -652,7 +662,7 @@ fn http2_stream_faults_and_first_token_are_recorded() {
 fn concurrent_streams_keep_their_pace() {
     const STREAMS: usize = 400;
     let simulator = scripted("[[rule]]\npace = { first_token = '50ms', token = '5ms', tokens = 5 }");
-    let call = stream_call(Provider::Openai, None, &json!({}));
+    let call = stream_call(SimulatedService::Openai, None, &json!({}));
     let asked = Instant::now();
     let mut streams: Vec<_> =
         (0..STREAMS).map(|_| send(&simulator, &call, "Connection: close\r\n")).collect();

@@ -34,7 +34,7 @@ fn kept() -> PersistedState {
     }
 }
 
-fn load_bytes(bytes: &[u8]) -> Loaded {
+fn load_bytes(bytes: &[u8]) -> RestoredState {
     let directory = tempfile::tempdir().unwrap();
     fs::write(directory.path().join(NAME), bytes).unwrap();
     let loaded = load(directory.path(), at(NOW));

@@ -34,6 +34,11 @@ pub fn provider(api: Api, base_url: &str) -> Provider {
     }
 }
 
+/// Returns the sentence of an outcome's detail; empty if there is none.
+pub fn detail_of(outcome: &Outcome) -> String {
+    outcome.detail.as_ref().map(ToString::to_string).unwrap_or_default()
+}
+
 /// Returns a probe of that check.
 pub fn probe(provider: Provider, check: Check) -> Probe {
     let chat = Chat { prompt: "Say OK.".to_owned(), max_tokens: 32, ..Chat::default() };
