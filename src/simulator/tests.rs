@@ -345,6 +345,71 @@ fn body_needs_json_content_type_and_bounded_size() {
 }
 
 #[test]
+fn anthropic_key_may_be_a_bearer_token() {
+    let simulator = fair();
+    let models = |headers: &str| ask(&simulator, "GET", "/anthropic/v1/models", headers, "");
+    let version = "anthropic-version: 2026-10-21\r\n";
+    let answer = models(&format!("Authorization: Bearer k\r\n{version}"));
+    assert_eq!(answer.status, 200);
+    assert_eq!(answer.json()["data"][0]["lifecycle"], json!("active"));
+    assert_eq!(models(&format!("Authorization: Bearer invalid\r\n{version}")).status, 401);
+    assert_eq!(models(&format!("Authorization: k\r\n{version}")).status, 401);
+}
+
+#[test]
+fn anthropic_refuses_sampling_since_its_new_version() {
+    let simulator = fair();
+    let status = |version: &str, name: &str| {
+        let headers =
+            format!("Content-Type: application/json\r\nx-api-key: k\r\nanthropic-version: {version}\r\n");
+        let messages = json!([{"role": "user", "content": "Say OK."}]);
+        let body =
+            json!({"model": "claude-haiku-4-5-20251001", "max_tokens": 8, "messages": messages, name: 1});
+        ask(&simulator, "POST", "/anthropic/v1/messages", &headers, &body.to_string()).status
+    };
+    for name in ["temperature", "top_p", "top_k"] {
+        assert_eq!(status("2026-10-21", name), 400, "{name}");
+        assert_eq!(status("2023-06-01", name), 200, "{name}");
+    }
+    assert_eq!(status("2026-10-21", "metadata"), 200);
+}
+
+#[test]
+fn rows_have_the_members_that_sdks_require() {
+    let simulator = fair();
+    let get = |path: &str| ask(&simulator, "GET", path, "Authorization: Bearer k\r\n", "").json();
+    let listed = get("/openai/v1/models");
+    assert_eq!(listed.pointer("/data/0/shutdown_date"), Some(&Value::Null));
+    let listed = get("/openrouter/api/v1/models");
+    assert_eq!(listed["total_count"].as_u64(), listed["data"].as_array().map(|rows| rows.len() as u64));
+    for member in ["/links/next", "/data/0/architecture/modality", "/data/0/top_provider/is_moderated"] {
+        assert!(listed.pointer(member).is_some(), "{member}");
+    }
+    let key = get("/openrouter/api/v1/key");
+    for member in ["budgets", "byok_usage", "effective_budget", "free_model_daily_requests"] {
+        assert!(key["data"].get(member).is_some(), "{member}");
+    }
+}
+
+#[test]
+fn groq_completion_names_its_service_tier() {
+    let answer = ask_chat(&fair(), Provider::Groq, "pace");
+    assert_eq!(answer.json()["service_tier"], json!("on_demand"));
+}
+
+#[test]
+fn http_date_is_not_before_the_end_of_the_wait() {
+    let simulator = fair();
+    for milliseconds in [1000, 1250, 1500, 1750, 1999] {
+        let before = SystemTime::now();
+        let simulate = format!("rate_limited; variant=http_date; retry_after={milliseconds}ms");
+        let answer = ask_chat(&simulator, Provider::Openai, &simulate);
+        let date = httpdate::parse_http_date(answer.header("retry-after").unwrap()).unwrap();
+        assert!(date >= before + Duration::from_millis(milliseconds), "{milliseconds} ms");
+    }
+}
+
+#[test]
 fn requests_of_other_kinds_are_answered_or_refused() {
     let simulator = fair();
     let status = |text: &str| Answer::parse(&exchange(&simulator, text).0).status;

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::{
     limits::rfc3339,
-    service::{Call, Endpoint, Facts, Failure, Service, request_number},
+    service::{Call, Endpoint, Facts, Failure, Service, bearer, request_number},
     status_page,
     stream::{Events, Finish, Outline, Piece},
 };
@@ -32,8 +32,9 @@ impl Service for Anthropic {
         status_page::statuspage("Claude API (api.anthropic.com)", incident)
     }
 
+    /// Returns the key in its documented header, or in the one of its SDKs.
     fn key<'a>(&self, request: &'a Request) -> Option<&'a str> {
-        request.header("x-api-key")
+        request.header("x-api-key").or_else(|| bearer(request))
     }
 
     fn endpoint(&self, path: &str) -> Option<(&'static str, Endpoint)> {
@@ -52,11 +53,20 @@ impl Service for Anthropic {
         }
     }
 
-    fn check_chat(&self, _model: &str, body: &Value) -> Result<(), Failure<'static>> {
+    fn check_chat(&self, call: &Call<'_>, model: &str, body: &Value) -> Result<(), Failure<'static>> {
+        let is_current = call.request.header("anthropic-version") == Some("2026-10-21");
+        let removed = ["temperature", "top_p", "top_k"].into_iter().find(|name| body.get(name).is_some());
+        if is_current && removed.is_some() {
+            return Err(Failure::Invalid {
+                message: "is not supported in this API version",
+                parameter: removed,
+                code: None,
+            });
+        }
         if body["max_tokens"].as_u64().is_none_or(|tokens| tokens == 0) {
             return Err(Failure::invalid("max_tokens: Field required"));
         }
-        if body["model"].as_str().is_some_and(|model| model.starts_with("claude-haiku-5"))
+        if model.starts_with("claude-haiku-5")
             && body.get("temperature").is_some_and(|temperature| temperature != 1)
         {
             return Err(Failure::invalid("temperature: only 1 is supported by this model"));
@@ -262,7 +272,12 @@ fn models(call: &Call<'_>) -> Value {
     let after = call.request.query("after_id").and_then(|id| models.iter().position(|model| *model == id));
     let rest = &models[after.map_or(0, |position| position + 1)..];
     let page = &rest[..rest.len().min(limit)];
-    let row = |model: &&str| json!({"type": "model", "id": model, "display_name": model, "created_at": "2025-10-15T00:00:00Z"});
+    let row = |model: &&str| {
+        json!({
+            "type": "model", "id": model, "display_name": model, "created_at": "2025-10-15T00:00:00Z",
+            "lifecycle": "active", "deprecated_at": null, "retires_at": null,
+        })
+    };
     json!({
         "data": page.iter().map(row).collect::<Vec<_>>(),
         "has_more": page.len() < rest.len(),

@@ -26,7 +26,10 @@ impl Service for Groq {
 
     fn success(&self, endpoint: Endpoint, call: &Call<'_>) -> Value {
         if endpoint == Endpoint::Chat {
-            return openai::completion(call);
+            let mut body = openai::completion(call);
+            // LiteLLM fails without it.
+            body["service_tier"] = json!("on_demand");
+            return body;
         }
         let mut list = openai::models(call, |_| "Simulated");
         for row in list["data"].as_array_mut().into_iter().flatten() {

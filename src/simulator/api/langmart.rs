@@ -51,7 +51,7 @@ impl Service for Langmart {
         }
     }
 
-    fn check_chat(&self, model: &str, body: &Value) -> Result<(), Failure<'static>> {
+    fn check_chat(&self, _call: &Call<'_>, model: &str, body: &Value) -> Result<(), Failure<'static>> {
         openai::check_token_limit(model, body)
     }
 

@@ -23,7 +23,11 @@ pub(super) fn of_refusal(service: &dyn Service, parameters: &Parameters, reply: 
         return reply;
     }
     let reply = match variant {
-        Some("http_date") => reply.with("Retry-After", httpdate::fmt_http_date(SystemTime::now() + wait)),
+        Some("http_date") => {
+            // A date has whole seconds, of which none may be missing.
+            let end = SystemTime::now() + wait + Duration::from_nanos(999_999_999);
+            reply.with("Retry-After", httpdate::fmt_http_date(end))
+        }
         Some("retry_after_ms") => reply.with("retry-after-ms", wait.as_millis().to_string()),
         Some("fractional") => {
             let wait = parameters.retry_after.unwrap_or(FRACTIONAL_WAIT);

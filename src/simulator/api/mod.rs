@@ -76,8 +76,10 @@ impl SimulatedService {
 
     /// Returns the service that a path addresses, and the rest of the path.
     pub(in crate::simulator) fn of_path(path: &str) -> Option<(Self, &str)> {
-        Self::ALL.into_iter().find_map(|provider| {
-            let rest = path.strip_prefix(provider.prefix())?;
+        let prefixes = Self::ALL.into_iter().map(|provider| (provider, provider.prefix()));
+        // Google's SDK addresses the first version by default.
+        prefixes.chain([(Self::Google, "/google/v1")]).find_map(|(provider, prefix)| {
+            let rest = path.strip_prefix(prefix)?;
             (rest.is_empty() || rest.starts_with('/')).then_some((provider, rest))
         })
     }
@@ -94,6 +96,8 @@ mod tests {
             Some((SimulatedService::Openai, "/models"))
         );
         assert_eq!(SimulatedService::of_path("/groq/openai/v1"), Some((SimulatedService::Groq, "")));
+        assert_eq!(SimulatedService::of_path("/google/v1/models"), Some((SimulatedService::Google, "/models")));
+        assert_eq!(SimulatedService::of_path("/google/v1beta/models"), Some((SimulatedService::Google, "/models")));
         assert_eq!(SimulatedService::of_path("/openai/v12/models"), None);
         assert_eq!(SimulatedService::of_path("/"), None);
     }

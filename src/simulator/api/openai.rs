@@ -37,8 +37,18 @@ impl Service for Openai {
         bearer(request).or_else(|| request.header("api-key"))
     }
 
-    fn check_chat(&self, model: &str, body: &Value) -> Result<(), Failure<'static>> {
+    fn check_chat(&self, _call: &Call<'_>, model: &str, body: &Value) -> Result<(), Failure<'static>> {
         check_token_limit(model, body)
+    }
+
+    fn success(&self, endpoint: Endpoint, call: &Call<'_>) -> Value {
+        let mut body = success(endpoint, call);
+        if endpoint == Endpoint::Models {
+            for row in body["data"].as_array_mut().into_iter().flatten() {
+                row["shutdown_date"] = Value::Null;
+            }
+        }
+        body
     }
 
     fn dress(&self, _call: &Call<'_>, reply: Reply, id: u64, _request_id: Option<&str>) -> Reply {

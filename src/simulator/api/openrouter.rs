@@ -45,17 +45,10 @@ impl Service for Openrouter {
                 body
             }
             Endpoint::Models => {
-                let row = |model: &str| {
-                    json!({"id": model, "name": model, "created": 1_721_172_741, "context_length": 131_072,
-                        "pricing": {"prompt": "0.000000019", "completion": "0.00000003"}})
-                };
-                json!({"data": call.models().into_iter().map(row).collect::<Vec<_>>()})
+                let rows: Vec<_> = call.models().into_iter().map(model_row).collect();
+                json!({"total_count": rows.len(), "links": {"next": null}, "data": rows})
             }
-            _ => json!({"data": {
-                "label": "sk-or-v1-sim...000", "limit": 10.0, "limit_remaining": 7.25, "limit_reset": "monthly",
-                "usage": 2.75, "usage_daily": 0.25, "is_free_tier": false,
-                "rate_limit": {"requests": -1, "interval": "10s", "note": "This field is deprecated."},
-            }}),
+            _ => json!({"data": key_row()}),
         }
     }
 
@@ -95,7 +88,37 @@ impl Service for Openrouter {
     }
 }
 
-/// Adds its three headers, with the reset in milliseconds since the epoch.
+/// Returns a row of the model list, with every member that its SDK requires.
+fn model_row(model: &str) -> Value {
+    json!({
+        "id": model, "canonical_slug": model, "name": model, "created": 1_721_172_741,
+        "context_length": 131_072, "architecture": {
+            "modality": "text->text", "input_modalities": ["text"], "output_modalities": ["text"],
+        },
+        "pricing": {"prompt": "0.000000019", "completion": "0.00000003"},
+        "top_provider": {"is_moderated": false, "context_length": 131_072, "max_completion_tokens": null},
+        "supported_parameters": ["max_tokens", "temperature"], "default_parameters": null,
+        "per_request_limits": null, "supported_voices": null, "expiration_date": null,
+        "links": {"details": format!("/api/v1/models/{model}/endpoints")},
+    })
+}
+
+/// Returns the caller's key, with every member that its SDK requires.
+fn key_row() -> Value {
+    json!({
+        "label": "sk-or-v1-sim...000", "limit": 10.0, "limit_remaining": 7.25, "limit_reset": "monthly",
+        "include_byok_in_limit": false,
+        "usage": 2.75, "usage_daily": 0.25, "usage_weekly": 1.5, "usage_monthly": 2.75,
+        "byok_usage": 0.0, "byok_usage_daily": 0.0, "byok_usage_weekly": 0.0, "byok_usage_monthly": 0.0,
+        "is_free_tier": false, "is_management_key": false, "is_provisioning_key": false,
+        "creator_user_id": "user_simulated", "organization_id": null, "workspace_id": null,
+        "allowed_data_regions": [], "budgets": [], "effective_budget": null,
+        "free_model_daily_requests": {"limit": 50, "remaining": 50, "used": 0},
+        "rate_limit": {"requests": -1, "interval": "10s", "note": "This field is deprecated."},
+    })
+}
+
+/// Returns its three headers, with the reset in milliseconds since the epoch.
 fn limit_headers(wait: Duration) -> [(&'static str, Value); 3] {
     let reset =
         (SystemTime::now() + wait).duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_millis();

@@ -84,7 +84,7 @@ pub(super) trait Service: Sync {
     }
 
     /// Checks what only this service checks in a request for a completion.
-    fn check_chat(&self, _model: &str, _body: &Value) -> Result<(), Failure<'static>> {
+    fn check_chat(&self, _call: &Call<'_>, _model: &str, _body: &Value) -> Result<(), Failure<'static>> {
         Ok(())
     }
 
@@ -363,7 +363,7 @@ fn check_chat<'a>(call: &'a Call<'_>) -> Result<(), Failure<'a>> {
     if !call.knows(model) {
         return Err(Failure::UnknownModel(model));
     }
-    call.service().check_chat(model, body)
+    call.service().check_chat(call, model, body)
 }
 
 /// Returns the response of the service to a failure.
