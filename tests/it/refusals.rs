@@ -492,6 +492,11 @@ fn good_key_without_the_right_is_permission() {
             (OPENAI, "400 X", r#"{"detail":"Incorrect API-key"}"#),
             (OPENAI, "403 X", r#"{"msg":"the credentials were revoked"}"#),
             (OPENAI, "400 X", r#"{"error":{"message":"x","code":"expired_api_key"}}"#),
+            (
+                OPENAI,
+                "400 X",
+                r#"{"error":{"message":"No connected db.","type":"no_db_connection","param":null,"code":"400"}}"#,
+            ),
         ],
     );
     check_none(
@@ -512,6 +517,8 @@ fn good_key_without_the_right_is_permission() {
                 r#"{"error":{"message":"API key not allowed to access the model, or unknown model"}}"#,
             ),
             (OPENAI, "404 X", r#"{"error":{"message":"API key not found"}}"#),
+            (OPENAI, "400 X", r#"{"error":{"message":"x","type":"db_connection_error"}}"#),
+            (OPENAI, "500 X", r#"{"error":{"message":"x","type":"no_db_connection"}}"#),
         ],
     );
 }

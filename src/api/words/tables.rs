@@ -244,6 +244,8 @@ pub(crate) const BAD_KEY: Table = Table {
         &["invalid", "client", "token"],
         &["expired", "token"],
         &["invalid", "credentials"],
+        // LiteLLM's, which looks for a key that is not its own in a database that it does not have.
+        &["no", "db", "connection"],
     ],
     not_codes: &["parameter", "model"],
     phrases: &["unregistered callers", "no api key", "无效的令牌", "令牌已过期"],
