@@ -103,7 +103,10 @@ pub(super) fn request(probe: &Probe) -> Result<Option<Prepared>, RequestError> {
         RequestKind::StatusPage(url) => return Prepared::new(Method::GET, url.clone(), error).map(Some),
         RequestKind::Call(call) => call,
     };
-    let url = format!("{}{}", provider.base_url.as_str().trim_end_matches('/'), call.path);
+    let url = match call.path.strip_prefix("//") {
+        Some(rest) => format!("{}/{rest}", provider.base_url.origin().ascii_serialization()),
+        None => format!("{}{}", provider.base_url.as_str().trim_end_matches('/'), call.path),
+    };
     let url = Url::parse(&url).map_err(|_| error("its path and base_url make no URL"))?;
     let mut request = Prepared::new(call.method, url, error)?;
     let headers = &mut request.headers;

@@ -7,6 +7,7 @@ use serde_json::Value;
 use crate::harness::{
     probes::{detail_of, probe, provider, run},
     raw::{RawServer, on_the_wire},
+    simulate::simulator,
 };
 
 /// Results of answers (status line, headers and body) for a chat.
@@ -390,4 +391,17 @@ fn byte_order_mark_before_a_list_is_ignored() {
     let bench = Bench::new();
     let outcome = bench.play(Api::Openai, Check::Models, "200 OK", "\u{feff}{\"data\":[{\"id\":\"gpt\"}]}");
     assert_eq!(outcome.reason, Reason::Ok, "{outcome:?}");
+}
+
+#[test]
+fn path_with_two_slashes_counts_from_the_host() {
+    let simulator = simulator("");
+    let health = |path: &str| {
+        let mut gateway = provider(Api::Openai, &format!("http://{}/openai/v1", simulator.address()));
+        gateway.paths.health = Some(path.to_owned());
+        run(probe(gateway, Check::Health)).http_status
+    };
+    assert_eq!(health("//langmart/health"), Some(200));
+    assert_eq!(health("//langmart/health?full=1"), Some(200));
+    assert_eq!(health("/langmart/health"), Some(404));
 }
