@@ -54,7 +54,7 @@ fn refined(api: Api, check: Check, outcome: &Outcome) -> Option<&'static str> {
 const ANOTHER_MODEL: &str = "another model answered than the one requested: check the gateway's fallbacks, aliases and routing rules, and the model's list of deprecations";
 
 /// Remedy if a stream arrives in bursts.
-const HELD_BACK: &str = "a proxy or gateway holds the stream back: with nginx set proxy_buffering off, or send X-Accel-Buffering: no with the response; elsewhere switch off buffering, compression and response caching for text/event-stream";
+const HELD_BACK: &str = "a proxy or gateway holds the stream back: with nginx set proxy_buffering off, or send X-Accel-Buffering: no with the response; with HAProxy set option http-no-delay; elsewhere switch off buffering, compression and response caching for text/event-stream";
 
 /// Returns the hint for a success with a finding; empty without one.
 fn finding(outcome: &Outcome) -> &'static str {
