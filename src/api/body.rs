@@ -95,7 +95,8 @@ const MESSAGES: [&str; 10] = [
 ];
 
 /// Names of the members with an error's code.
-const CODES: [&str; 7] = ["code", "type", "status", "reason", "error_code", "error_type", "errorCode"];
+const CODES: [&str; 8] =
+    ["code", "type", "__type", "status", "reason", "error_code", "error_type", "errorCode"];
 
 impl<'a> ErrorBody<'a> {
     /// Finds the error in any of the shapes `{"error":{…}}`, `{"error":"…","code":…}`,
@@ -153,11 +154,11 @@ impl<'a> ErrorBody<'a> {
             Some(Value::Object(object)) => !object.is_empty(),
             _ => false,
         };
-        let code = ["code", "status", "status_code", "statusCode", "error_code"]
+        let code = ["code", "status", "status_code", "statusCode", "error_code", "errorCode"]
             .iter()
             .any(|name| members.get(*name).is_some_and(|code| code.is_string() || code.is_number()));
         let failed = members.get("status").and_then(Value::as_str).is_some_and(is_failing_finish);
-        let message = ["message", "msg", "error_msg"].iter().any(|name| {
+        let message = ["message", "msg", "error_msg", "error_message", "errorMessage"].iter().any(|name| {
             members.get(*name).and_then(Value::as_str).is_some_and(|message| !message.is_empty())
         });
         filled("detail") || filled("errors") || failed || message && code
@@ -237,7 +238,7 @@ impl<'a> ErrorBody<'a> {
 /// `insufficient_system_resource`, Z.AI's `network_error`, Google's `MALFORMED_RESPONSE` and vLLM's
 /// `abort`. It is recognized by words, because services add new ones.
 pub(crate) fn is_failing_finish(finish_reason: &str) -> bool {
-    const FAILURES: [&str; 12] = [
+    const FAILURES: [&str; 18] = [
         "error",
         "fail",
         "abort",
@@ -250,6 +251,13 @@ pub(crate) fn is_failing_finish(finish_reason: &str) -> bool {
         "exception",
         "malformed",
         "unexpected",
+        // No request of the prober is cancelled by its side.
+        "cancel",
+        "preempt",
+        "disconnect",
+        "memory",
+        "capacity",
+        "crash",
     ];
     finish_reason.len() <= MAX_FINISH && {
         let lower = finish_reason.to_ascii_lowercase();

@@ -182,11 +182,11 @@ fn texts(candidate: &Value, thoughts: bool) -> impl Iterator<Item = &str> {
 
 /// Returns the cause of an answer without content, by its finish reason.
 fn why_empty(finish_reason: &str) -> Emptiness {
+    // With prefixes for each kind of content, such as IMAGE_SAFETY.
+    const FILTERS: [&str; 6] = ["SAFETY", "PROHIBITED", "BLOCKLIST", "SPII", "RECITATION", "LANGUAGE"];
     match finish_reason {
         "MAX_TOKENS" => Emptiness::Budget("maxOutputTokens"),
-        "SAFETY" | "PROHIBITED_CONTENT" | "BLOCKLIST" | "SPII" | "RECITATION" | "LANGUAGE" => {
-            Emptiness::Filter
-        }
+        _ if FILTERS.iter().any(|filter| finish_reason.contains(filter)) => Emptiness::Filter,
         _ => Emptiness::Unexplained,
     }
 }

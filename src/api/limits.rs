@@ -21,7 +21,21 @@ const DAY: Duration = Duration::from_secs(86_400);
 const PHRASES: [(LimitedBy, &[&str]); 6] = [
     (
         LimitedBy::Day,
-        &["per day", "per-day", "/day", "daily", "(tpd)", "(rpd)", " tpd", " rpd", "每日", "每天", "当日"],
+        &[
+            "per day",
+            "per-day",
+            "/day",
+            "daily",
+            "(tpd)",
+            "(rpd)",
+            " tpd",
+            " rpd",
+            "per 1 day",
+            "86400s",
+            "每日",
+            "每天",
+            "当日",
+        ],
     ),
     (
         LimitedBy::Concurrency,
@@ -53,6 +67,8 @@ const PHRASES: [(LimitedBy, &[&str]); 6] = [
             "token rate",
             "token quota",
             "tokens/",
+            "too many tokens",
+            "limit type: tokens",
         ],
     ),
     (
@@ -71,18 +87,22 @@ const PHRASES: [(LimitedBy, &[&str]); 6] = [
             "queries per",
             "qps",
             "-per-min",
+            "requests rate",
+            "limit type: requests",
+            "请求过于频繁",
+            "频率过高",
         ],
     ),
 ];
 
 /// Words of codes, types and Google's quota IDs about each limit.
 const CODES: [(LimitedBy, &[&[&str]]); 6] = [
-    (LimitedBy::Day, &[&["per", "day"], &["daily"], &["day"]]),
+    (LimitedBy::Day, &[&["per", "day"], &["daily"], &["day"], &["rpd"], &["tpd"]]),
     (LimitedBy::Concurrency, &[&["concurrency"], &["concurrent"], &["parallel"], &["flight"]]),
     (LimitedBy::InputTokens, &[&["input", "tokens"], &["input", "token"]]),
     (LimitedBy::OutputTokens, &[&["output", "tokens"], &["output", "token"]]),
-    (LimitedBy::Tokens, &[&["tokens"], &["token", "quota"], &["token", "limit"]]),
-    (LimitedBy::Requests, &[&["requests", "per"], &["request", "quota"], &["request", "limit"]]),
+    (LimitedBy::Tokens, &[&["tokens"], &["token", "quota"], &["token", "limit"], &["tpm"]]),
+    (LimitedBy::Requests, &[&["requests", "per"], &["request", "quota"], &["request", "limit"], &["rpm"]]),
 ];
 
 /// Returns the limit that a refused request exceeded: by codes and messages, else by the limit that

@@ -2,7 +2,7 @@
 //! limits in epoch milliseconds.
 
 use reqwest::header::HeaderMap;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{
     Acceptance, Account, ApiPaths, Dialect, Profile, Upstream,
@@ -68,9 +68,10 @@ impl Dialect for Openrouter {
     }
 
     fn wrapped(&self, error: &ErrorBody<'_>) -> Value {
-        // It is a string, sometimes of JSON.
-        let raw = metadata(error, "raw").and_then(Value::as_str);
-        raw.and_then(|raw| serde_json::from_str(raw).ok()).unwrap_or_default()
+        // It is a string: JSON, or a sentence.
+        let raw = metadata(error, "raw").and_then(Value::as_str).filter(|raw| !raw.starts_with('<'));
+        let read = |raw: &str| serde_json::from_str(raw).unwrap_or_else(|_| json!({ "message": raw }));
+        raw.map(read).unwrap_or_default()
     }
 
     fn error_code<'a>(&self, error: &ErrorBody<'a>) -> Option<&'a str> {

@@ -331,7 +331,13 @@ fn answer(
     if matches!(task, Task::Auth) && dialect.accepted(body.json()) == Acceptance::Rejected {
         return Finding::new(Reason::AuthFailed, Detail::KeyReportedInvalid);
     }
-    if error.denies_success() {
+    // Errors without a flag, in place of a completion.
+    let replaces_completion = || {
+        matches!(task, Task::Chat(_))
+            && error.is_error_event()
+            && matches!(dialect.completion(body.json()).content, Content::Missing)
+    };
+    if error.denies_success() || replaces_completion() {
         // Exhausted credit counts under any status.
         if words_of(error, dialect).is_money() {
             return Finding::new(Reason::Billing, Detail::MoneyErrorIn200);

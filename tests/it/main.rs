@@ -60,4 +60,5 @@ mod stream_simulated;
 mod systemd;
 mod transport;
 mod variants;
+mod variations;
 mod warm;

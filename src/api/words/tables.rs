@@ -45,6 +45,7 @@ pub(crate) const MONEY: Table = Table {
         &["current", "quota"],
         &["free", "tier", "only"],
         &["organization", "usage", "limit"],
+        &["consume", "quota"],
     ],
     // load_balancer_error, credit_card_detected, thinking_budget_exceeded, and OpenRouter's
     // openrouter_in_flight_budget.
@@ -55,7 +56,14 @@ pub(crate) const MONEY: Table = Table {
         "workspace api usage limits",
         "free tier of the model has been exhausted",
         "billing to be enabled",
-        "in arrears",
+        "enable billing",
+        "arrears",
+        "top up",
+        "free quota",
+        "prepaid package",
+        "trial has ended",
+        "trial has expired",
+        "subscription has expired",
         // Google's for a model that the plan does not include.
         "limit: 0,",
         "limit: 0\n",
@@ -63,6 +71,7 @@ pub(crate) const MONEY: Table = Table {
         "额度不足",
         "额度已用",
         "配额不足",
+        "剩余额度",
         "欠费",
         "请充值",
     ],
@@ -121,6 +130,8 @@ pub(crate) const MONEY: Table = Table {
         "per minute",
         "per second",
         "per hour",
+        "requests per",
+        "context window",
         "thinking",
         "reasoning",
         "permission",
@@ -135,7 +146,14 @@ pub(crate) const MONEY: Table = Table {
 
 /// Lack of capacity of the service, also under 429. Sentences about `your` limits are excluded.
 pub(crate) const CAPACITY: Table = Table {
-    codes: &[&["overloaded"], &["overload"], &["capacity"], &["busy"]],
+    codes: &[
+        &["overloaded"],
+        &["overload"],
+        &["capacity"],
+        &["busy"],
+        &["queue", "full"],
+        &["queue", "exceeded"],
+    ],
     not_codes: &["context", "provisioned", "rate"],
     phrases: &[
         "overloaded",
@@ -143,6 +161,7 @@ pub(crate) const CAPACITY: Table = Table {
         "at capacity",
         "at full capacity",
         "at max capacity",
+        "at maximum capacity",
         "capacity exceeded",
         "capacity temporarily exceeded",
         "exceeded capacity",
@@ -157,19 +176,16 @@ pub(crate) const CAPACITY: Table = Table {
         "heavy traffic",
         "high traffic",
         "peak load",
-        "too busy",
-        "is busy",
-        "are busy",
-        "currently busy",
-        "server busy",
-        "model busy",
-        "system busy",
-        "engine busy",
+        "busy",
+        "queue is full",
+        "insufficient resources",
+        "no resources available",
         "no deployments available",
         "no available channel",
         "no available deployment",
         "no available server",
         "no available worker",
+        "无可用渠道",
         "过载",
         "负载已饱和",
         "负载过高",
@@ -209,6 +225,7 @@ pub(crate) const RATE: Table = Table {
         &["too", "many", "requests"],
         &["daily", "limit"],
         &["quota", "exceeded"],
+        &["resource", "exhausted"],
     ],
     not_codes: &["invalid", "storage", "parameter"],
     phrases: &[
@@ -220,6 +237,7 @@ pub(crate) const RATE: Table = Table {
         "exceeded your rate limit",
         "too many requests",
         "call volume quota",
+        "quota exceeded for",
         "be replenished",
         "throttled",
         "请求过于频繁",
@@ -237,7 +255,10 @@ pub(crate) const BAD_KEY: Table = Table {
         &["api", "key", "invalid"],
         &["incorrect", "api", "key"],
         &["expired", "api", "key"],
-        &["api", "key", "expired"],
+        &["key", "expired"],
+        &["key", "revoked"],
+        &["key", "disabled"],
+        &["key", "suspended"],
         &["missing", "api", "key"],
         &["api", "key", "not", "found"],
         &["unrecognized", "client"],
@@ -248,7 +269,18 @@ pub(crate) const BAD_KEY: Table = Table {
         &["no", "db", "connection"],
     ],
     not_codes: &["parameter", "model"],
-    phrases: &["unregistered callers", "no api key", "无效的令牌", "令牌已过期"],
+    phrases: &[
+        "unregistered callers",
+        "no api key",
+        "token is invalid",
+        "token invalid",
+        "token has expired",
+        "token expired",
+        "无效的令牌",
+        "令牌已过期",
+        "令牌状态不可用",
+    ],
+    not_phrases: &["stop token", "must be"],
     ..NONE
 };
 
@@ -283,6 +315,10 @@ pub(crate) const BAD_CREDENTIALS: &[&str] = &[
     "wrong",
     "was reported",
     "unknown",
+    "disabled",
+    "deactivated",
+    "suspended",
+    "not active",
 ];
 pub(crate) const NOT_CREDENTIALS: &[&str] =
     &["argument:", "argument supplied", "parameter", "field", "not allowed", "model"];
@@ -312,6 +348,8 @@ pub(crate) const NOT_ALLOWED: Table = Table {
         "allowlist",
         "whitelist",
     ],
+    nouns: &["permission", "permissions", "scope", "scopes", "privilege", "privileges"],
+    states: &["lack", "missing", "insufficient", "require", "not have", "n't have"],
     ..NONE
 };
 
@@ -345,6 +383,9 @@ pub(crate) const NO_MODEL: Table = Table {
         "not a valid model",
         "model identifier is invalid",
         "non-serverless model",
+        "model is not supported",
+        "model not supported",
+        "llm provider not provided",
         "模型不存在",
         "模型未找到",
     ],
@@ -361,8 +402,11 @@ pub(crate) const NO_MODEL: Table = Table {
         "been deprecated",
         "been removed",
         "been shut down",
+        "end of life",
+        "end of its life",
     ],
     not_phrases: &[
+        "in this model",
         "for this model",
         "with this model",
         "by this model",
@@ -375,7 +419,15 @@ pub(crate) const NO_MODEL: Table = Table {
 /// A model that no longer exists.
 pub(crate) const RETIRED: Table = Table {
     codes: &[&["decommissioned"], &["model", "deprecated"], &["retired"], &["end", "of", "life"]],
-    phrases: &["decommissioned", "been retired", "been shut down", "been deprecated", "no longer available"],
+    phrases: &[
+        "decommissioned",
+        "been retired",
+        "been shut down",
+        "been deprecated",
+        "no longer available",
+        "end of life",
+        "end of its life",
+    ],
     ..NONE
 };
 
