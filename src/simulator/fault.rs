@@ -323,7 +323,7 @@ mod tests {
     #[test]
     fn header_sets_pace_with_or_without_fault() {
         let (fault, pace) = Fault::parse("pace; tokens=3").unwrap();
-        assert_eq!((fault, pace.tokens()), (None, Some(3)));
+        assert_eq!((fault, pace.tokens), (None, Some(3)));
         let (fault, pace) = Fault::parse("stream_stalled; token=5ms").unwrap();
         assert_eq!(fault.unwrap().kind, Kind::StreamStalled);
         assert_eq!(pace.token(), Some(Duration::from_millis(5)));

@@ -23,7 +23,8 @@ pub(super) struct Pace {
     processing: Option<Duration>,
     first_token: Option<Duration>,
     token: Option<Duration>,
-    tokens: Option<usize>,
+    /// Number of tokens of the answer.
+    pub(super) tokens: Option<usize>,
     /// Whether the service reports token usage. `None` if it does so as usual, or on request.
     pub(super) usage: Option<bool>,
     /// The model that the answer names. `None` for the requested one.
@@ -143,16 +144,6 @@ impl Pace {
         self.token
     }
 
-    /// Returns the number of tokens. Returns `None` if it is not scripted.
-    pub(super) fn tokens(&self) -> Option<usize> {
-        self.tokens
-    }
-
-    /// Returns whether the scenario sets the text of the answer.
-    pub(super) fn has_text(&self) -> bool {
-        self.text.is_some()
-    }
-
     /// Has the model do what the prompt asks for, where nothing else is scripted: count to a
     /// number.
     pub(super) fn obey(&mut self, prompt: &str) {
@@ -170,9 +161,9 @@ impl Pace {
         self.first_token = Some(self.first_token().saturating_add(reading));
     }
 
-    /// Returns the time from the request to an answer in one piece.
-    pub(super) fn generation(&self) -> Duration {
-        let after_first = u32::try_from(self.texts().len().saturating_sub(1)).unwrap_or(u32::MAX);
+    /// Returns the time from the request to an answer of that many tokens in one piece.
+    pub(super) fn generation(&self, tokens: usize) -> Duration {
+        let after_first = u32::try_from(tokens.saturating_sub(1)).unwrap_or(u32::MAX);
         let further = self.token.unwrap_or_default().saturating_mul(after_first);
         self.processing().saturating_add(self.first_token()).saturating_add(further)
     }
@@ -233,8 +224,8 @@ mod tests {
         let gateway = pace(&[("extra", "80ms"), ("tokens", "3")]);
         let all = pace(&[("first_token", "50ms"), ("token", "10ms"), ("tokens", "8"), ("usage", "false")]);
         let both = gateway.or(&all);
-        assert_eq!((both.extra(), both.tokens()), (Duration::from_millis(80), Some(3)));
-        assert_eq!((both.generation(), both.usage), (Duration::from_millis(70), Some(false)));
+        assert_eq!((both.extra(), both.tokens), (Duration::from_millis(80), Some(3)));
+        assert_eq!((both.generation(3), both.usage), (Duration::from_millis(70), Some(false)));
     }
 
     #[test]
@@ -242,7 +233,7 @@ mod tests {
         let text = |tokens: &str| pace(&[("tokens", tokens)]).texts().concat();
         assert_eq!([text("0"), text("1"), text("2"), text("4")], ["", "OK", "OK", "OK OK OK"]);
         assert_eq!(Pace::default().texts(), ["O", "K"]);
-        assert_eq!(pace(&[("tokens", "0"), ("token", "1h")]).generation(), Duration::ZERO);
+        assert_eq!(pace(&[("token", "1h")]).generation(0), Duration::ZERO);
     }
 
     #[test]

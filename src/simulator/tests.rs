@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 
 use super::*;
 
+mod answers;
 mod streams;
 
 const LOOPBACK: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 0);
@@ -148,13 +149,14 @@ fn completions_have_the_format_of_their_service() {
         ("/choices/0/message/content", json!("OK")),
         ("/choices/0/finish_reason", json!("stop")),
         ("/usage/prompt_tokens", json!(7)),
-        ("/usage/total_tokens", json!(8)),
+        ("/usage/total_tokens", json!(9)),
     ];
     check(SimulatedService::Langmart, &openai);
     let answer = check(SimulatedService::Openai, &openai);
     assert_eq!(answer.header("x-ratelimit-reset-requests"), Some("8.64s"));
     assert_eq!(answer.header("x-request-id").map(str::len), Some(36));
-    let answer = check(SimulatedService::Groq, &openai);
+    let reasoned = [&openai[..4], &[("/usage/total_tokens", json!(10))]].concat();
+    let answer = check(SimulatedService::Groq, &reasoned);
     assert_eq!(answer.header("x-ratelimit-reset-requests"), Some("2m59.56s"));
     let answer = check(SimulatedService::Openrouter, &openai);
     assert!(answer.header("x-generation-id").unwrap().starts_with("gen-"));
@@ -164,7 +166,7 @@ fn completions_have_the_format_of_their_service() {
             ("/type", json!("message")),
             ("/content/0/text", json!("OK")),
             ("/stop_reason", json!("end_turn")),
-            ("/usage/output_tokens", json!(4)),
+            ("/usage/output_tokens", json!(2)),
         ],
     );
     assert!(answer.header("request-id").unwrap().starts_with("req_011C"));
@@ -174,7 +176,7 @@ fn completions_have_the_format_of_their_service() {
         &[
             ("/candidates/0/content/parts/0/text", json!("OK")),
             ("/candidates/0/finishReason", json!("STOP")),
-            ("/usageMetadata/totalTokenCount", json!(8)),
+            ("/usageMetadata/totalTokenCount", json!(9)),
         ],
     );
 }
@@ -362,7 +364,7 @@ fn anthropic_refuses_sampling_since_its_new_version() {
     let status = |version: &str, name: &str| {
         let headers =
             format!("Content-Type: application/json\r\nx-api-key: k\r\nanthropic-version: {version}\r\n");
-        let messages = json!([{"role": "user", "content": "Say OK."}]);
+        let messages = json!([{"role": "user", "content": "Type OK"}]);
         let body =
             json!({"model": "claude-haiku-4-5-20251001", "max_tokens": 8, "messages": messages, name: 1});
         ask(&simulator, "POST", "/anthropic/v1/messages", &headers, &body.to_string()).status
@@ -393,7 +395,7 @@ fn rows_have_the_members_that_sdks_require() {
 
 #[test]
 fn groq_completion_names_its_service_tier() {
-    let answer = ask_chat(&fair(), Provider::Groq, "pace");
+    let answer = ask_chat(&fair(), SimulatedService::Groq, "pace");
     assert_eq!(answer.json()["service_tier"], json!("on_demand"));
 }
 
@@ -403,7 +405,7 @@ fn http_date_is_not_before_the_end_of_the_wait() {
     for milliseconds in [1000, 1250, 1500, 1750, 1999] {
         let before = SystemTime::now();
         let simulate = format!("rate_limited; variant=http_date; retry_after={milliseconds}ms");
-        let answer = ask_chat(&simulator, Provider::Openai, &simulate);
+        let answer = ask_chat(&simulator, SimulatedService::Openai, &simulate);
         let date = httpdate::parse_http_date(answer.header("retry-after").unwrap()).unwrap();
         assert!(date >= before + Duration::from_millis(milliseconds), "{milliseconds} ms");
     }

@@ -63,6 +63,10 @@ def check_service(sdk: Sdk, make: Any, url: str, model: str, rows: list[Refusal]
     sdk.equal("completes", "OK", lambda: complete().choices[0].message.content)
     sdk.equal("names_the_model", model, lambda: complete().model)
     sdk.equal("ends_the_answer", "stop", lambda: complete().choices[0].finish_reason)
+    sdk.equal(
+        "ends_at_max_tokens", "length", lambda: complete(max_tokens=1).choices[0].finish_reason
+    )
+    sdk.equal("retrieves_the_model", model, lambda: client.models.retrieve(model).id)
     sdk.equal("streams", "OK", lambda: text_of(complete(stream=True)))
     sdk.equal(
         "streams_characters_of_several_bytes",
@@ -108,6 +112,8 @@ def check_openai(checks: Checks, base: str) -> None:
         return [chunk.usage.completion_tokens for chunk in chunks if chunk.usage]
 
     sdk.equal("counts_the_tokens_of_a_stream", [2], counted)
+    sdk.equal("counts_the_same_tokens_at_once", 2, lambda: complete().usage.completion_tokens)
+    sdk.equal("has_several_answers", 2, lambda: len(complete(n=2).choices))
     sdk.equal("finds_the_request_id", True, lambda: bool(complete()._request_id))
     models = make(api_key=KEY, base_url=url).models
     sdk.equal(

@@ -97,9 +97,9 @@ def check_anthropic(checks: Checks, base: str) -> None:
         with client.messages.stream(messages=PROMPT, **options) as events:
             return [block.type for block in events.get_final_message().content]
 
-    def request_ids() -> int:
+    def request_ids(call: Callable[[], Any]) -> int:
         try:
-            create("overloaded")
+            call()
         except module.APIStatusError as error:
             return len({error.request_id, error.body["request_id"]})
         return 0
@@ -110,6 +110,10 @@ def check_anthropic(checks: Checks, base: str) -> None:
     sdk.equal("completes", "OK", lambda: create().content[0].text)
     sdk.equal("streams", ["text"], lambda: streamed("pace", model))
     thinking = ["thinking", "text"]
+    reasoned = functools.partial(create, model="claude-haiku-5-5")
+    sdk.equal("reads_thoughts", thinking, lambda: [part.type for part in reasoned().content])
+    sdk.equal("ends_at_max_tokens", "max_tokens", lambda: create(max_tokens=1).stop_reason)
+    sdk.equal("retrieves_the_model", model, lambda: client.models.retrieve(model).id)
     sdk.equal("streams_thoughts", thinking, lambda: streamed("pace", "claude-haiku-5-5"))
     old = {"x-api-key": KEY, "anthropic-version": "2023-06-01"}
     older = module.Anthropic(api_key=KEY, base_url=url, max_retries=0, default_headers=old)
@@ -128,12 +132,16 @@ def check_anthropic(checks: Checks, base: str) -> None:
         sending = functools.partial(create, extra_body={name: 1})
         sdk.raises(f"may_not_send_{name}", "BadRequestError", {}, sending)
     sdk.refusals(ANTHROPIC, create)
-    sdk.equal("finds_one_request_id", 1, request_ids)
+    refused = functools.partial(create, "overloaded")
+    sdk.equal("finds_one_request_id", 1, lambda: request_ids(refused))
+    broken = functools.partial(streamed, "stream_error_mid", model)
+    sdk.equal("finds_one_request_id_in_a_stream", 1, lambda: request_ids(broken))
+    # Its class is that of the response's status.
     sdk.raises(
         "reports_an_error_in_a_stream",
-        "OverloadedError",
+        "APIStatusError",
         {"type": "overloaded_error"},
-        lambda: streamed("stream_error_mid", model),
+        broken,
     )
 
 

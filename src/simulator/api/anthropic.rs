@@ -37,6 +37,10 @@ impl Service for Anthropic {
         request.header("x-api-key").or_else(|| bearer(request))
     }
 
+    fn thinks(&self, call: &Call<'_>) -> bool {
+        thinks(call)
+    }
+
     fn endpoint(&self, path: &str) -> Option<(&'static str, Endpoint)> {
         match path {
             "/v1/models" => Some(("GET", Endpoint::Models)),
@@ -78,19 +82,19 @@ impl Service for Anthropic {
         match endpoint {
             Endpoint::Chat => json!({
                 "model": call.answered_model(),
-                "id": format!("msg_01Sim{}", request_number()),
+                "id": format!("msg_01Sim{}", call.number),
                 "type": "message",
                 "role": "assistant",
-                "content": [{"type": "text", "text": call.pace.texts().concat()}],
-                "stop_reason": "end_turn",
+                "content": content(call),
+                "stop_reason": stop_reason(call.finish()),
                 "stop_sequence": null,
-                "usage": usage(call, call.output_tokens(4)),
+                "usage": usage(call, call.output_tokens()),
             }),
             _ => models(call),
         }
     }
 
-    fn failure(&self, what: Failure<'_>, _call: &Call<'_>, parameters: &Parameters) -> (u16, Value) {
+    fn failure(&self, what: Failure<'_>, call: &Call<'_>, parameters: &Parameters) -> (u16, Value) {
         const REQUEST: &str = "invalid_request_error";
         let variant = parameters.variant.as_deref();
         let (status, kind, message) = match what {
@@ -139,11 +143,11 @@ impl Service for Anthropic {
         if what == Failure::Billing && variant == Some("spend_limit") {
             error["details"] = json!({"error_code": "enforced_spend_limit_reached"});
         }
-        (status, json!({"type": "error", "error": error, "request_id": new_request_id()}))
+        (status, json!({"type": "error", "error": error, "request_id": request_id(call)}))
     }
 
-    fn dress(&self, _call: &Call<'_>, reply: Reply, _id: u64, request_id: Option<&str>) -> Reply {
-        reply.with("request-id", request_id.map_or_else(new_request_id, str::to_owned))
+    fn dress(&self, call: &Call<'_>, reply: Reply) -> Reply {
+        reply.with("request-id", request_id(call))
     }
 
     fn with_limits(&self, reply: Reply) -> Reply {
@@ -192,18 +196,30 @@ fn usage(call: &Call<'_>, output: usize) -> Value {
     })
 }
 
+const THOUGHT: &str = "The user wants OK.";
+const SIGNATURE: &str = "c2ltdWxhdGVk";
+
+/// Returns the blocks of an answer in one piece.
+fn content(call: &Call<'_>) -> Vec<Value> {
+    let thought =
+        thinks(call).then(|| json!({"type": "thinking", "thinking": THOUGHT, "signature": SIGNATURE}));
+    let texts = call.texts();
+    let text = (!texts.is_empty()).then(|| json!({"type": "text", "text": texts.concat()}));
+    thought.into_iter().chain(text).collect()
+}
+
 fn events(call: &Call<'_>, outline: &Outline<'_>) -> Events {
     let thinks = thinks(call);
     let tells_usage = call.pace.usage.unwrap_or(true);
     let mut message = json!({
-        "model": call.answered_model(), "id": format!("msg_01Sim{}", request_number()), "type": "message",
+        "model": call.answered_model(), "id": format!("msg_01Sim{}", call.number), "type": "message",
         "role": "assistant", "content": [], "stop_reason": null, "stop_sequence": null,
     });
     let mut ending =
         json!({"delta": {"stop_reason": outline.finish.map(stop_reason), "stop_sequence": null}});
     if tells_usage {
         message["usage"] = usage(call, 1);
-        ending["usage"] = json!({"output_tokens": outline.texts.len() + usize::from(thinks)});
+        ending["usage"] = json!({"output_tokens": outline.tokens});
     }
     let block = |index: usize, block: Value| {
         event("content_block_start", json!({"index": index, "content_block": block}))
@@ -217,8 +233,8 @@ fn events(call: &Call<'_>, outline: &Outline<'_>) -> Events {
     if thinks {
         opening.push(block(0, json!({"type": "thinking", "thinking": "", "signature": ""})));
         reasoning = vec![
-            delta(0, json!({"type": "thinking_delta", "thinking": "The user wants OK."})),
-            delta(0, json!({"type": "signature_delta", "signature": "c2ltdWxhdGVk"})),
+            delta(0, json!({"type": "thinking_delta", "thinking": THOUGHT})),
+            delta(0, json!({"type": "signature_delta", "signature": SIGNATURE})),
             stop(0),
             block(text, json!({"type": "text", "text": ""})),
         ];
@@ -286,6 +302,6 @@ fn models(call: &Call<'_>) -> Value {
     })
 }
 
-fn new_request_id() -> String {
-    format!("req_011CSim{:017x}", request_number())
+fn request_id(call: &Call<'_>) -> String {
+    format!("req_011CSim{:017x}", call.number)
 }

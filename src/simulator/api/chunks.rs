@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::{
     SimulatedService, langmart, openai,
     service::{Call, Failure, request_number, unix_seconds},
-    stream::{Events, Finish, Outline, Piece},
+    stream::{Events, Outline, Piece},
 };
 
 /// `OpenRouter`'s comment while it waits for the provider behind it.
@@ -52,6 +52,38 @@ struct Chunks<'a> {
     tells_usage: bool,
 }
 
+/// Returns whether the model reasons.
+pub(super) fn thinks(call: &Call<'_>) -> bool {
+    match Flavour::of(call) {
+        Flavour::Deepseek | Flavour::Mistral => true,
+        Flavour::Groq | Flavour::Openrouter => call.model().is_some_and(|model| model.contains("gpt-oss")),
+        Flavour::Openai | Flavour::Langmart => false,
+    }
+}
+
+/// Returns the message of an answer in one piece.
+pub(super) fn message(call: &Call<'_>) -> Value {
+    let text = call.texts().concat();
+    let mut message = json!({"role": "assistant", "content": text});
+    match Flavour::of(call) {
+        Flavour::Openai => {
+            message["refusal"] = Value::Null;
+            message["annotations"] = json!([]);
+        }
+        Flavour::Deepseek => message["reasoning_content"] = json!(THOUGHT),
+        Flavour::Mistral => {
+            message["content"] = json!([mistral_thought(), {"type": "text", "text": text}]);
+        }
+        Flavour::Groq | Flavour::Openrouter if thinks(call) => message["reasoning"] = json!(THOUGHT),
+        Flavour::Langmart | Flavour::Groq | Flavour::Openrouter => {}
+    }
+    message
+}
+
+fn mistral_thought() -> Value {
+    json!({"type": "thinking", "thinking": [{"type": "text", "text": THOUGHT}]})
+}
+
 pub(super) fn events(call: &Call<'_>, outline: &Outline<'_>) -> Events {
     let flavour = Flavour::of(call);
     let asked = call.body.as_ref().and_then(|body| body.pointer("/stream_options/include_usage"));
@@ -60,15 +92,9 @@ pub(super) fn events(call: &Call<'_>, outline: &Outline<'_>) -> Events {
     let chunks = Chunks {
         call,
         flavour,
-        id: format!("chatcmpl-sim{}", request_number()),
+        id: format!("chatcmpl-sim{}", call.number),
         created: unix_seconds(),
-        thinks: match flavour {
-            Flavour::Deepseek | Flavour::Mistral => true,
-            Flavour::Groq | Flavour::Openrouter => {
-                call.model().is_some_and(|model| model.contains("gpt-oss"))
-            }
-            Flavour::Openai | Flavour::Langmart => false,
-        },
+        thinks: thinks(call),
         tells_usage: call.pace.usage.unwrap_or(habit),
     };
     Events {
@@ -80,7 +106,9 @@ pub(super) fn events(call: &Call<'_>, outline: &Outline<'_>) -> Events {
             .enumerate()
             .map(|(number, text)| Piece::Data(chunks.content(number == 0, text)))
             .collect(),
-        closing: outline.finish.map_or_else(Vec::new, |finish| chunks.closing(finish, outline.texts.len())),
+        closing: outline
+            .finish
+            .map_or_else(Vec::new, |finish| chunks.closing(openai::finish_reason(finish), outline.tokens)),
         error: chunks.error(outline),
         further: Piece::Data(chunks.content(false, " OK")),
     }
@@ -110,9 +138,7 @@ impl Chunks<'_> {
         let delta = match self.flavour {
             Flavour::Openrouter => json!({"role": "assistant", "content": "", "reasoning": THOUGHT}),
             Flavour::Deepseek => json!({"content": null, "reasoning_content": THOUGHT}),
-            Flavour::Mistral => {
-                json!({"content": [{"type": "thinking", "thinking": [{"type": "text", "text": THOUGHT}]}]})
-            }
+            Flavour::Mistral => json!({"content": [mistral_thought()]}),
             Flavour::Openai | Flavour::Langmart | Flavour::Groq => json!({"reasoning": THOUGHT}),
         };
         vec![Piece::Data(self.chunk(delta, None))]
@@ -129,11 +155,7 @@ impl Chunks<'_> {
         self.chunk(delta, None)
     }
 
-    fn closing(&self, finish: Finish, texts: usize) -> Vec<Piece> {
-        let reason = match finish {
-            Finish::Stop => "stop",
-            Finish::Length => "length",
-        };
+    fn closing(&self, reason: &str, tokens: usize) -> Vec<Piece> {
         let delta = match self.flavour {
             Flavour::Openai | Flavour::Langmart | Flavour::Groq => json!({}),
             Flavour::Openrouter | Flavour::Deepseek | Flavour::Mistral => json!({"content": ""}),
@@ -141,7 +163,7 @@ impl Chunks<'_> {
         let mut last = self.chunk(delta, Some(reason));
         let mut pieces = Vec::new();
         if self.tells_usage {
-            let usage = openai::usage(self.call, texts + usize::from(self.thinks));
+            let usage = openai::usage(self.call, tokens);
             match self.flavour {
                 Flavour::Groq => last["x_groq"] = json!({"id": self.groq_id(), "usage": usage}),
                 Flavour::Deepseek | Flavour::Mistral => last["usage"] = usage,
@@ -167,7 +189,7 @@ impl Chunks<'_> {
         let parameters = outline.parameters;
         let variant = parameters.variant.as_deref();
         let mut pieces = match self.flavour {
-            Flavour::Openrouter => self.openrouter_error(variant == Some("recorded"), outline.texts.len()),
+            Flavour::Openrouter => self.openrouter_error(variant == Some("recorded"), outline.tokens),
             Flavour::Langmart => {
                 let what = match parameters.upstream {
                     Some(_) => Failure::Overloaded,
@@ -192,31 +214,37 @@ impl Chunks<'_> {
 
     /// Returns a chunk with an error. Recordings differ from the documentation: the answer is
     /// finished before, the code is a number, and the chunk of the error has no finish reason.
-    fn openrouter_error(&self, as_recorded: bool, texts: usize) -> Vec<Piece> {
+    fn openrouter_error(&self, as_recorded: bool, tokens: usize) -> Vec<Piece> {
         let mut chunk = self.chunk(json!({"content": ""}), if as_recorded { None } else { Some("error") });
         if !as_recorded {
             chunk["choices"][0]["native_finish_reason"] = Value::Null;
-            chunk["error"] = json!({"code": "server_error", "message": "SimulatedService disconnected"});
+            chunk["error"] = json!({"code": "server_error", "message": "Provider disconnected"});
             return vec![Piece::Data(chunk)];
         }
         chunk["error"] = json!({"code": 400, "message": "Token limit reached"});
-        chunk["usage"] = openai::usage(self.call, texts + usize::from(self.thinks));
+        chunk["usage"] = openai::usage(self.call, tokens);
         let finished =
             self.chunk(json!({"role": "assistant", "content": "", "reasoning": null}), Some("length"));
         vec![Piece::Data(finished), Piece::Data(chunk)]
     }
 
     fn chunk(&self, delta: Value, finish: Option<&str>) -> Value {
-        let mut choice = json!({"index": 0, "finish_reason": finish});
+        let mut choice = json!({"finish_reason": finish});
         choice["delta"] = delta;
         match self.flavour {
             Flavour::Openai | Flavour::Groq => choice["logprobs"] = Value::Null,
             Flavour::Openrouter => choice["native_finish_reason"] = json!(finish),
             Flavour::Langmart | Flavour::Deepseek | Flavour::Mistral => {}
         }
+        // Several answers come in the same chunks.
+        let choices = (0..openai::choices(self.call)).map(|index| {
+            let mut choice = choice.clone();
+            choice["index"] = json!(index);
+            choice
+        });
         let mut chunk = json!({
             "id": self.id, "object": "chat.completion.chunk", "created": self.created, "model": self.call.answered_model(),
-            "choices": [choice],
+            "choices": choices.collect::<Vec<_>>(),
         });
         match self.flavour {
             Flavour::Openai => {

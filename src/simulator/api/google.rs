@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::{
     limits,
-    service::{Call, Endpoint, Facts, Failure, Service, request_number},
+    service::{Call, Endpoint, Facts, Failure, Service},
     status_page,
     stream::{Events, Finish, Outline, Piece},
 };
@@ -38,6 +38,14 @@ impl Service for Google {
         model(call.path)
     }
 
+    fn max_tokens(&self, body: &Value) -> Option<u64> {
+        body.pointer("/generationConfig/maxOutputTokens")?.as_u64()
+    }
+
+    fn thinks(&self, call: &Call<'_>) -> bool {
+        thinks(call)
+    }
+
     fn streams(&self, call: &Call<'_>) -> bool {
         call.path.ends_with(STREAM)
     }
@@ -61,10 +69,12 @@ impl Service for Google {
     fn success(&self, endpoint: Endpoint, call: &Call<'_>) -> Value {
         match endpoint {
             Endpoint::Chat => {
-                let parts = json!([{"text": call.pace.texts().concat()}]);
-                let mut body =
-                    response(call, &format!("simulated{}", request_number()), &parts, Some(Finish::Stop));
-                body["usageMetadata"] = usage(call, call.output_tokens(1), 0);
+                let texts = call.texts();
+                let thought = thinks(call).then(|| json!({"text": THOUGHT, "thought": true}));
+                let text = (!texts.is_empty()).then(|| json!({"text": texts.concat()}));
+                let parts: Value = thought.into_iter().chain(text).collect();
+                let mut body = response(call, &id(call), &parts, Some(call.finish()));
+                body["usageMetadata"] = usage(call, texts.len(), usize::from(thinks(call)));
                 body
             }
             _ => models(call),
@@ -75,7 +85,7 @@ impl Service for Google {
         failure(what, call, parameters)
     }
 
-    fn dress(&self, _call: &Call<'_>, reply: Reply, _id: u64, _request_id: Option<&str>) -> Reply {
+    fn dress(&self, _call: &Call<'_>, reply: Reply) -> Reply {
         reply.with("Server", "scaffolding on HTTPServer2").with("Server-Timing", "gfet4t7; dur=1")
     }
 
@@ -97,6 +107,8 @@ impl Service for Google {
     }
 }
 
+const THOUGHT: &str = "The user wants OK.";
+
 /// Suffix of a model's path for a stream.
 const STREAM: &str = ":streamGenerateContent";
 
@@ -104,6 +116,10 @@ const STREAM: &str = ":streamGenerateContent";
 fn model(path: &str) -> Option<&str> {
     let rest = path.strip_prefix("/models/")?;
     rest.strip_suffix(":generateContent").or_else(|| rest.strip_suffix(STREAM))
+}
+
+fn id(call: &Call<'_>) -> String {
+    format!("simulated{}", call.number)
 }
 
 fn response(call: &Call<'_>, id: &str, parts: &Value, finish: Option<Finish>) -> Value {
@@ -133,8 +149,8 @@ fn usage(call: &Call<'_>, output: usize, thoughts: usize) -> Value {
 }
 
 fn events(call: &Call<'_>, outline: &Outline<'_>) -> Events {
-    let thoughts = usize::from(thinks(call));
-    let id = format!("simulated{}", request_number());
+    let thoughts = outline.tokens - outline.texts.len();
+    let id = id(call);
     let object = |parts: Value, finish: Option<Finish>, output: usize| {
         let mut body = response(call, &id, &parts, finish);
         if call.pace.usage.unwrap_or(true) {
@@ -142,7 +158,7 @@ fn events(call: &Call<'_>, outline: &Outline<'_>) -> Events {
         }
         body
     };
-    let thought = || Piece::Data(object(json!([{"text": "The user wants OK.", "thought": true}]), None, 0));
+    let thought = || Piece::Data(object(json!([{"text": THOUGHT, "thought": true}]), None, 0));
     let content = |(index, text): (usize, &&str)| {
         let finish = outline.finish.filter(|_| index + 1 == outline.texts.len());
         Piece::Data(object(json!([{"text": text}]), finish, index + 1))
@@ -158,7 +174,7 @@ fn events(call: &Call<'_>, outline: &Outline<'_>) -> Events {
     }
     Events {
         opening: Vec::new(),
-        reasoning: (0..thoughts).map(|_| thought()).collect(),
+        reasoning: thinks(call).then(thought).into_iter().collect(),
         content: outline.texts.iter().enumerate().map(content).collect(),
         closing,
         error: vec![Piece::Data(failure(Failure::Overloaded, call, outline.parameters).1)],

@@ -50,8 +50,8 @@ impl Service for Groq {
         (status, json!({"error": error}))
     }
 
-    fn dress(&self, _call: &Call<'_>, reply: Reply, id: u64, _request_id: Option<&str>) -> Reply {
-        reply.with("x-request-id", format!("req_01simulated{id:014x}"))
+    fn dress(&self, call: &Call<'_>, reply: Reply) -> Reply {
+        reply.with("x-request-id", format!("req_01simulated{:014x}", call.number))
     }
 
     /// Adds limits of requests per day and tokens per minute.

@@ -96,8 +96,14 @@ mod tests {
             Some((SimulatedService::Openai, "/models"))
         );
         assert_eq!(SimulatedService::of_path("/groq/openai/v1"), Some((SimulatedService::Groq, "")));
-        assert_eq!(SimulatedService::of_path("/google/v1/models"), Some((SimulatedService::Google, "/models")));
-        assert_eq!(SimulatedService::of_path("/google/v1beta/models"), Some((SimulatedService::Google, "/models")));
+        assert_eq!(
+            SimulatedService::of_path("/google/v1/models"),
+            Some((SimulatedService::Google, "/models"))
+        );
+        assert_eq!(
+            SimulatedService::of_path("/google/v1beta/models"),
+            Some((SimulatedService::Google, "/models"))
+        );
         assert_eq!(SimulatedService::of_path("/openai/v12/models"), None);
         assert_eq!(SimulatedService::of_path("/"), None);
     }

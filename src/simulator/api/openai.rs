@@ -5,10 +5,11 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::{
-    SimulatedService,
+    SimulatedService, chunks,
     limits::go_duration,
-    service::{Call, Endpoint, Facts, Failure, Service, bearer, request_number, unix_seconds},
+    service::{Call, Endpoint, Facts, Failure, Service, bearer, unix_seconds},
     status_page,
+    stream::Finish,
 };
 use crate::simulator::{
     exchange::{Reply, Request},
@@ -51,12 +52,12 @@ impl Service for Openai {
         body
     }
 
-    fn dress(&self, _call: &Call<'_>, reply: Reply, id: u64, _request_id: Option<&str>) -> Reply {
+    fn dress(&self, call: &Call<'_>, reply: Reply) -> Reply {
         reply
             .with("openai-organization", "org-simulated")
             .with("openai-processing-ms", "1")
             .with("openai-version", "2020-10-01")
-            .with("x-request-id", format!("req_{id:032x}"))
+            .with("x-request-id", format!("req_{:032x}", call.number))
     }
 
     fn with_limits(&self, reply: Reply) -> Reply {
@@ -115,25 +116,36 @@ pub(super) fn models(call: &Call<'_>, owner: impl Fn(&str) -> &str) -> Value {
 
 /// Returns a completion.
 pub(super) fn completion(call: &Call<'_>) -> Value {
-    let mut message = json!({"role": "assistant", "content": call.pace.texts().concat()});
-    if call.provider == SimulatedService::Openai {
-        message["refusal"] = Value::Null;
-        message["annotations"] = json!([]);
-    }
+    let message = chunks::message(call);
+    let choice = |index| json!({"index": index, "message": message, "logprobs": null, "finish_reason": finish_reason(call.finish())});
     json!({
-        "id": format!("chatcmpl-sim{}", request_number()),
+        "id": format!("chatcmpl-sim{}", call.number),
         "object": "chat.completion",
         "created": unix_seconds(),
         "model": call.answered_model(),
-        "choices": [{"index": 0, "message": message, "logprobs": null, "finish_reason": "stop"}],
-        "usage": usage(call, call.output_tokens(1)),
+        "choices": (0..choices(call)).map(choice).collect::<Vec<_>>(),
+        "usage": usage(call, call.output_tokens()),
         "system_fingerprint": "fp_simulated",
     })
 }
 
-/// Returns the usage of an answer with that many tokens.
+/// Returns the number of requested answers.
+pub(super) fn choices(call: &Call<'_>) -> usize {
+    const MAX_CHOICES: usize = 8;
+    let asked = call.body.as_ref().and_then(|body| body.get("n")?.as_u64()).unwrap_or(1);
+    usize::try_from(asked).unwrap_or(MAX_CHOICES).clamp(1, MAX_CHOICES)
+}
+
+pub(super) fn finish_reason(finish: Finish) -> &'static str {
+    match finish {
+        Finish::Stop => "stop",
+        Finish::Length => "length",
+    }
+}
+
+/// Returns the usage of answers with that many tokens each.
 pub(super) fn usage(call: &Call<'_>, output: usize) -> Value {
-    let input = call.input_tokens();
+    let (input, output) = (call.input_tokens(), output * choices(call));
     let mut usage =
         json!({"prompt_tokens": input, "completion_tokens": output, "total_tokens": input + output});
     match call.provider {

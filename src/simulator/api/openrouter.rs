@@ -56,11 +56,11 @@ impl Service for Openrouter {
         failure(what, call, parameters)
     }
 
-    fn dress(&self, call: &Call<'_>, reply: Reply, id: u64, _request_id: Option<&str>) -> Reply {
+    fn dress(&self, call: &Call<'_>, reply: Reply) -> Reply {
         if call.path != "/chat/completions" {
             return reply;
         }
-        reply.with("X-Generation-Id", format!("gen-{}-{id:020x}", unix_seconds()))
+        reply.with("X-Generation-Id", format!("gen-{}-{:020x}", unix_seconds(), call.number))
     }
 
     fn hides_limit(&self, variant: Option<&str>) -> bool {

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::{
     SimulatedService, chunks, limits, openai, status_page,
-    stream::{self, Events, Outline},
+    stream::{self, Events, Finish, Outline},
 };
 use crate::simulator::{
     exchange::{Reply, Request},
@@ -51,6 +51,16 @@ pub(super) trait Service: Sync {
     /// Returns the model that a call names.
     fn model<'a>(&self, call: &'a Call<'_>) -> Option<&'a str> {
         call.body.as_ref()?.get("model")?.as_str()
+    }
+
+    /// Returns the maximum number of tokens of an answer. Returns `None` without a limit.
+    fn max_tokens(&self, body: &Value) -> Option<u64> {
+        body.get("max_completion_tokens").or(body.get("max_tokens"))?.as_u64()
+    }
+
+    /// Returns whether the model reasons before it answers.
+    fn thinks(&self, call: &Call<'_>) -> bool {
+        chunks::thinks(call)
     }
 
     /// Returns whether a call requests a stream.
@@ -98,9 +108,8 @@ pub(super) trait Service: Sync {
         openai::failure(what, call, parameters)
     }
 
-    /// Adds the headers of every response. `id` is a number that differs each time, `request_id`
-    /// the ID in the body.
-    fn dress(&self, _call: &Call<'_>, reply: Reply, _id: u64, _request_id: Option<&str>) -> Reply {
+    /// Adds the headers of every response.
+    fn dress(&self, _call: &Call<'_>, reply: Reply) -> Reply {
         reply
     }
 
@@ -165,6 +174,10 @@ pub(in crate::simulator) struct Call<'a> {
     pub(in crate::simulator) pace: Pace,
     /// Tokens of the prompt that the prompt cache serves.
     pub(in crate::simulator) cached_tokens: usize,
+    /// The number in its IDs.
+    pub(super) number: u64,
+    /// The only requested row of the model list.
+    row: Option<&'a str>,
 }
 
 /// Endpoint of a call.
@@ -213,7 +226,18 @@ impl<'a> Call<'a> {
         let body = Some(&request.body).filter(|_| is_json(request));
         let body = body.and_then(|body| serde_json::from_slice(body).ok());
         let key = provider.service().key(request).filter(|key| !key.is_empty());
-        Self { provider, path, request, key, body, more_models: &[], pace: Pace::default(), cached_tokens: 0 }
+        Self {
+            provider,
+            path,
+            request,
+            key,
+            body,
+            more_models: &[],
+            pace: Pace::default(),
+            cached_tokens: 0,
+            number: request_number(),
+            row: row(provider.service(), path),
+        }
     }
 
     /// Returns the model that the path or the body names.
@@ -235,15 +259,43 @@ impl<'a> Call<'a> {
         self.provider.service()
     }
 
-    /// Returns the reported number of tokens of an answer in one piece.
-    pub(super) fn output_tokens(&self, habit: usize) -> usize {
-        if self.pace.has_text() { self.pace.texts().len() } else { self.pace.tokens().unwrap_or(habit) }
+    /// Returns the maximum number of tokens of the answer. Returns `None` without a limit.
+    pub(super) fn max_tokens(&self) -> Option<usize> {
+        let tokens = self.service().max_tokens(self.body.as_ref()?)?;
+        Some(usize::try_from(tokens).unwrap_or(usize::MAX))
     }
 
-    /// Returns the models of the service, in the order of its list.
+    /// Returns the visible content of the answer, token by token. A thought counts as one token.
+    pub(super) fn texts(&self) -> Vec<&str> {
+        let mut texts = self.pace.texts();
+        texts.truncate(self.visible_tokens());
+        texts
+    }
+
+    /// Returns the number of tokens of the answer, with those of its thoughts.
+    pub(super) fn output_tokens(&self) -> usize {
+        self.texts().len() + self.thoughts()
+    }
+
+    /// Returns the end of the answer.
+    pub(super) fn finish(&self) -> Finish {
+        if self.pace.texts().len() > self.visible_tokens() { Finish::Length } else { Finish::Stop }
+    }
+
+    /// Returns the number of tokens before the visible content.
+    pub(super) fn thoughts(&self) -> usize {
+        usize::from(self.service().thinks(self))
+    }
+
+    fn visible_tokens(&self) -> usize {
+        self.max_tokens().map_or(usize::MAX, |tokens| tokens.saturating_sub(self.thoughts()))
+    }
+
+    /// Returns the models of the service, in the order of its list, or the requested one.
     pub(super) fn models(&self) -> Vec<&str> {
         let own = self.service().facts().models.iter().copied();
-        own.chain(self.more_models.iter().map(String::as_str)).collect()
+        let all = own.chain(self.more_models.iter().map(String::as_str));
+        all.filter(|known| self.row.is_none_or(|row| self.service().is_model(known, row))).collect()
     }
 
     fn knows(&self, model: &str) -> bool {
@@ -271,6 +323,13 @@ impl<'a> Call<'a> {
             || self.model().and_then(|model| model.split_once('/')).map(|(first, _)| first.to_owned());
         parameters.upstream.clone().or_else(of_model).unwrap_or_else(|| "openai".to_owned())
     }
+}
+
+/// Returns the model of a path below that of the model list.
+fn row<'a>(service: &dyn Service, path: &'a str) -> Option<&'a str> {
+    let (parent, model) = path.split_once("/models/")?;
+    let is_below_list = service.endpoint(&format!("{parent}/models")) == Some(("GET", Endpoint::Models));
+    (is_below_list && service.endpoint(path).is_none()).then_some(model)
 }
 
 fn is_json(request: &Request) -> bool {
@@ -302,14 +361,17 @@ pub(in crate::simulator) fn success(call: &Call<'_>) -> Reply {
         Ok(Endpoint::Chat) if call.streams() => streamed(call, None),
         Ok(endpoint) => {
             let mut body = call.service().success(endpoint, call);
+            if call.row.is_some() {
+                body = ["data", "models"].iter().find_map(|list| body[*list].get(0)).cloned().unwrap_or(body);
+            }
             if endpoint != Endpoint::Chat {
-                return dressed(call, Reply::json(200, &body), None);
+                return dressed(call, Reply::json(200, &body));
             }
             if let Some(members) = body.as_object_mut().filter(|_| call.pace.usage == Some(false)) {
                 members.retain(|name, _| name != "usage" && name != "usageMetadata");
             }
-            let reply = call.service().with_limits(dressed(call, Reply::json(200, &body), None));
-            Reply { delay: call.pace.generation(), ..reply }
+            let reply = call.service().with_limits(dressed(call, Reply::json(200, &body)));
+            Reply { delay: call.pace.generation(call.texts().len()), ..reply }
         }
         Err(refusal) => failure(refusal, call, &Parameters::default()),
     }
@@ -324,13 +386,14 @@ pub(in crate::simulator) fn faulty_stream(fault: &Fault, call: &Call<'_>) -> Rep
 }
 
 fn streamed(call: &Call<'_>, fault: Option<&Fault>) -> Reply {
-    call.service().with_limits(dressed(call, stream::stream(call, fault), None))
+    call.service().with_limits(dressed(call, stream::stream(call, fault)))
 }
 
 /// Returns the endpoint of a valid call.
 fn check<'a>(call: &'a Call<'_>) -> Result<Endpoint, Failure<'a>> {
     let service = call.service();
-    let (method, endpoint) = service.endpoint(call.path).ok_or(Failure::UnknownPath)?;
+    let of_row = call.row.map(|_| ("GET", Endpoint::Models));
+    let (method, endpoint) = service.endpoint(call.path).or(of_row).ok_or(Failure::UnknownPath)?;
     if call.request.method != method && !(method == "GET" && call.request.method == "HEAD") {
         return Err(Failure::WrongMethod);
     }
@@ -342,6 +405,9 @@ fn check<'a>(call: &'a Call<'_>) -> Result<Endpoint, Failure<'a>> {
         }
     }
     service.check(call)?;
+    if let Some(model) = call.row.filter(|_| call.models().is_empty()) {
+        return Err(Failure::UnknownModel(model));
+    }
     if endpoint == Endpoint::Chat {
         check_chat(call)?;
     }
@@ -371,8 +437,7 @@ pub(in crate::simulator) fn failure(what: Failure<'_>, call: &Call<'_>, paramete
     let service = call.service();
     let (status, body) = service.failure(what, call, parameters);
     let body = if service.answers_in_array(call) { Value::from(vec![body]) } else { body };
-    let request_id = body.get("request_id").and_then(Value::as_str);
-    let reply = dressed(call, Reply::json(status, &body), request_id);
+    let reply = dressed(call, Reply::json(status, &body));
     match what {
         Failure::WrongMethod => reply.with("Allow", "GET, POST"),
         Failure::RateLimited => limits::of_refusal(service, parameters, reply),
@@ -380,9 +445,8 @@ pub(in crate::simulator) fn failure(what: Failure<'_>, call: &Call<'_>, paramete
     }
 }
 
-/// Adds the headers of every response. `request_id` is the ID in the body.
-fn dressed(call: &Call<'_>, reply: Reply, request_id: Option<&str>) -> Reply {
-    call.service().dress(call, reply, request_number(), request_id)
+fn dressed(call: &Call<'_>, reply: Reply) -> Reply {
+    call.service().dress(call, reply)
 }
 
 /// Returns consecutive numbers for IDs, so that IDs differ and runs are reproducible.

@@ -26,6 +26,8 @@ pub(super) struct Outline<'a> {
     pub(super) texts: &'a [&'a str],
     /// End of the answer. `None` if it is aborted before.
     pub(super) finish: Option<Finish>,
+    /// Tokens of the answer, with those of its thoughts.
+    pub(super) tokens: usize,
     /// Parameters of the fault, for the error.
     pub(super) parameters: &'a Parameters,
 }
@@ -79,9 +81,14 @@ pub(super) fn stream(call: &Call<'_>, fault: Option<&Fault>) -> Reply {
     let texts = match kind {
         Some(Kind::StreamEmpty) => Vec::new(),
         Some(Kind::StreamMultibyte) => vec![MULTIBYTE],
-        _ => call.pace.texts(),
+        _ => call.texts(),
     };
-    let outline = Outline { texts: &texts, finish: finish(kind, parameters), parameters };
+    let tokens = match kind {
+        // Thoughts have used them up.
+        Some(Kind::StreamEmpty) => call.max_tokens().unwrap_or(1),
+        _ => texts.len() + call.thoughts(),
+    };
+    let outline = Outline { texts: &texts, finish: finish(kind, call, parameters), tokens, parameters };
     let service = call.service();
     let events = service.events(call, &outline);
     let framing = if service.answers_in_array(call) { Framing::Array } else { Framing::ServerSentEvents };
@@ -119,9 +126,10 @@ fn collected(chunks: Vec<Chunk>, bytes: usize) -> Vec<Chunk> {
 }
 
 /// Returns the end of the answer. Returns `None` if it is aborted.
-fn finish(kind: Option<Kind>, parameters: &Parameters) -> Option<Finish> {
+fn finish(kind: Option<Kind>, call: &Call<'_>, parameters: &Parameters) -> Option<Finish> {
     match kind {
-        None | Some(Kind::StreamAfterDone | Kind::StreamMultibyte) => Some(Finish::Stop),
+        None | Some(Kind::StreamAfterDone) => Some(call.finish()),
+        Some(Kind::StreamMultibyte) => Some(Finish::Stop),
         Some(Kind::StreamEndless) if parameters.variant.is_some() => Some(Finish::Stop),
         Some(Kind::StreamEmpty) => Some(Finish::Length),
         Some(_) => None,

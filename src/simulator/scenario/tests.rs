@@ -79,7 +79,7 @@ fn paces_combine_with_each_other_and_with_faults() {
     );
     let mut react = || {
         let Reaction { effect, pace } = script.for_request(&CHAT, Instant::now());
-        (name(effect), pace.tokens(), pace.extra().as_millis(), pace.first_token().as_millis())
+        (name(effect), pace.tokens, pace.extra().as_millis(), pace.first_token().as_millis())
     };
     assert_eq!(react(), (Some("stall"), Some(3), 80, 50));
     assert_eq!(react(), (None, Some(8), 80, 50));

@@ -497,6 +497,46 @@ fn streams_can_be_empty_or_cut_inside_characters() {
 }
 
 #[test]
+fn stream_ends_at_max_tokens() {
+    let simulator = fair();
+    let cut = |provider, more: Value, pointers: &[&str]| {
+        let call = stream_call(provider, None, &more);
+        members(&ask_call(&simulator, &call, "pace; tokens=5").blocks(), pointers)
+    };
+    let limit = json!({"max_tokens": 2, "stream_options": {"include_usage": true}});
+    let openai =
+        cut(SimulatedService::Openai, limit, &["/choices/0/finish_reason", "/usage/completion_tokens"]);
+    assert!(json!(openai).to_string().contains(r#"["length"],[2]"#), "{openai:?}");
+    let anthropic = cut(
+        SimulatedService::Anthropic,
+        json!({"max_tokens": 2}),
+        &["/delta/stop_reason", "/usage/output_tokens"],
+    );
+    assert!(anthropic.contains(&json!(["max_tokens", 2])), "{anthropic:?}");
+    let google = json!({"generationConfig": {"maxOutputTokens": 2}});
+    let google = cut(
+        SimulatedService::Google,
+        google,
+        &["/candidates/0/finishReason", "/usageMetadata/candidatesTokenCount"],
+    );
+    assert_eq!(google.last(), Some(&json!(["MAX_TOKENS", 2])));
+    // Thoughts have used up what was asked for.
+    let empty = ask_call(
+        &simulator,
+        &stream_call(SimulatedService::Anthropic, None, &json!({"max_tokens": 12})),
+        "stream_empty",
+    );
+    assert!(empty.blocks().iter().any(|block| block.pointer("/usage/output_tokens") == Some(&json!(12))));
+}
+
+#[test]
+fn error_in_a_stream_has_the_request_id_of_the_response() {
+    let streamed = ask_stream(&fair(), SimulatedService::Anthropic, "stream_error_mid");
+    let id = streamed.blocks().last().unwrap()["request_id"].as_str().unwrap().to_owned();
+    assert!(streamed.head.contains(&format!("request-id: {id}")), "{}", streamed.head);
+}
+
+#[test]
 fn stream_call_can_have_another_answer() {
     let simulator = fair();
     let (path, headers, body) = stream_call(SimulatedService::Openrouter, None, &json!({}));
