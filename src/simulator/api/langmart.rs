@@ -93,7 +93,7 @@ pub(super) fn failure(what: Failure<'_>, call: &Call<'_>, parameters: &Parameter
             401,
             &format!("PROVIDER_{upstream}_401"),
             "authentication_error",
-            "SimulatedService authentication failed",
+            "Provider authentication failed",
         ),
         Failure::UnknownModel(model) => {
             second(404, "model_not_found", "invalid_request_error", &format!("Model {model} not found"))

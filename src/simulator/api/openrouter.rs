@@ -130,7 +130,7 @@ fn limit_headers(wait: Duration) -> [(&'static str, Value); 3] {
 }
 
 fn failure(what: Failure<'_>, call: &Call<'_>, parameters: &Parameters) -> (u16, Value) {
-    const UPSTREAM_ERROR: &str = "SimulatedService returned error";
+    const UPSTREAM_ERROR: &str = "Provider returned error";
     let variant = parameters.variant.as_deref();
     match what {
         Failure::UnknownPath => error(404, "Not Found", Value::Null),
