@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Writes the tests of the alerting rules and the Grafana dashboards.
 
-Their sources are cases.py, kinds.py and dashboards.py.
+Their sources are cases.py, kinds.py and dashboards/.
 
     packaging/generate.py                   writes them
     packaging/generate.py --check           fails if the files differ from what would be written
@@ -41,7 +41,7 @@ def files(runbooks: str) -> dict[pathlib.Path, str]:
     found = {ALERTS: rules}
     for name, text in kinds.documents(severities(rules), runbooks).items():
         found[HERE / "prometheus/tests" / name] = text
-    for name, dashboard in dashboards.all_dashboards().items():
+    for name, dashboard in dashboards.all_dashboards(runbooks).items():
         found[HERE / f"grafana/{name}.json"] = (
             json.dumps(dashboard, indent=1, ensure_ascii=False) + "\n"
         )

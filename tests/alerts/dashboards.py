@@ -25,18 +25,29 @@ watch = __import__("try")
 Json = dict[str, Any]
 
 SPEED = 360
-# The demo writes no files, so that it has no lines to lose.
-EMPTY = ("langmart_prober_log_lines_dropped_total",)
+# The demo writes no files, so that it has no lines to lose, and announces no shutdown of a model.
+EMPTY = (
+    "langmart_prober_log_lines_dropped_total",
+    "langmart_prober_log_write_errors_total",
+    "min by (model) (langmart_probe_model_shutdown_timestamp_seconds",
+)
+# Options of Grafana 11 and the Prometheus data source's own members of annotations. The types, of
+# Grafana 10, do not have them.
+NEWER = re.compile(
+    r"\.annotations\.list\[\]\.(step|titleFormat|textFormat|useValueForTime)"
+    r"|\.panels\[\]\.options\.(maxVizHeight|namePlacement|sizing)"
+)
 
 
 def queries(dashboard: Json) -> Iterator[tuple[str, str]]:
     """Yields title and expression of each target and variable, with everything selected."""
     for panel in dashboard["panels"]:
         for target in panel.get("targets", []):
-            expression = target["expr"].replace("$__rate_interval", "5m")
-            for name in ("job", "instance", "provider", "model", "probe"):
-                expression = expression.replace(f'"${name}"', '".*"')
+            expression = re.sub(r"\$__(rate_interval|interval|range)", "15m", target["expr"])
+            expression = re.sub(r"\$(job|instance|provider|model|probe)\b", ".*", expression)
             assert "$" not in expression, expression
+            # What did not happen is not in the panel.
+            expression = expression.removesuffix(" > 0")
             yield panel["title"], watch.hastened(expression, SPEED)
     for variable in dashboard["templating"]["list"]:
         if variable["type"] == "query":
@@ -57,7 +68,7 @@ def parsed(dashboard: Json) -> list[str]:
 
     register_default_plugins()
     back = json.loads(json.dumps(Dashboard.from_json(dashboard), cls=JSONEncoder))
-    return sorted(lost(dashboard, back, ""))
+    return sorted(path for path in lost(dashboard, back, "") if not NEWER.fullmatch(path))
 
 
 def lost(before: Any, after: Any, path: str) -> list[str]:
