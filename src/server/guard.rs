@@ -1,11 +1,11 @@
-//! Protection against DNS rebinding and CSRF: requests must be addressed to this listener and come
-//! from its pages.
+//! Protection against DNS rebinding and CSRF: requests of browsers must be addressed to this
+//! listener and come from its pages.
 
 use std::net::{IpAddr, SocketAddr};
 
 use hyper::{
     Version,
-    header::{HOST, HeaderMap, HeaderName, ORIGIN},
+    header::{ACCEPT_LANGUAGE, HOST, HeaderMap, HeaderName, ORIGIN, REFERER},
     http::{request, uri::Authority},
 };
 
@@ -31,12 +31,26 @@ pub(super) struct ServedHosts<'a> {
     pub(super) default_port: u16,
 }
 
+/// Paths that scrapers and load balancers request.
+const MACHINE_PATHS: [&str; 3] = ["/metrics", "/-/healthy", "/-/ready"];
+
+/// Headers that browsers add. A page cannot suppress Accept-Language, unlike Referer, and browsers
+/// send Sec-Fetch only over TLS and to their own machine.
+const BROWSER_HEADERS: [HeaderName; 3] = [ORIGIN, REFERER, ACCEPT_LANGUAGE];
+
 /// Checks that a request is addressed to the listen address or one of the names, and was not sent
-/// by a page of another origin.
-pub(super) fn check_request(head: &request::Parts, hosts: &ServedHosts<'_>) -> Result<(), Refusal> {
+/// by a page of another origin. Another Host is accepted with `authenticated`, because DNS
+/// rebinding cannot send a password, and from programs other than browsers.
+pub(super) fn check_request(
+    head: &request::Parts,
+    hosts: &ServedHosts<'_>,
+    authenticated: bool,
+) -> Result<(), Refusal> {
+    let any_host = authenticated || is_from_machine(head);
+    let is_accepted = |authority: &Authority| any_host || is_addressable(authority, hosts);
     // A target in absolute form takes precedence over Host (RFC 9112, 3.2.2); here both must be
     // ours.
-    if head.uri.authority().is_some_and(|authority| !is_addressable(authority, hosts)) {
+    if head.uri.authority().is_some_and(|authority| !is_accepted(authority)) {
         return Err(Refusal::ForeignHost);
     }
     let host = match single(&head.headers, HOST) {
@@ -45,7 +59,7 @@ pub(super) fn check_request(head: &request::Parts, hosts: &ServedHosts<'_>) -> R
         Ok(None) if head.version == Version::HTTP_10 => None,
         Ok(None) | Err(Repeated) => return Err(Refusal::BadHost),
     };
-    if host.as_ref().is_some_and(|host| !is_addressable(host, hosts)) {
+    if host.as_ref().is_some_and(|host| !is_accepted(host)) {
         return Err(Refusal::ForeignHost);
     }
     match single(&head.headers, ORIGIN) {
@@ -53,6 +67,12 @@ pub(super) fn check_request(head: &request::Parts, hosts: &ServedHosts<'_>) -> R
         Ok(Some(origin)) if is_own_origin(origin, host.as_ref(), hosts) => Ok(()),
         Ok(Some(_)) | Err(Repeated) => Err(Refusal::ForeignOrigin),
     }
+}
+
+/// Returns whether a request for [`MACHINE_PATHS`] has no header that browsers add.
+fn is_from_machine(head: &request::Parts) -> bool {
+    let is_browsers = |name: &HeaderName| BROWSER_HEADERS.contains(name) || name.as_str().starts_with("sec-");
+    MACHINE_PATHS.contains(&head.uri.path()) && !head.headers.keys().any(is_browsers)
 }
 
 /// Returns whether browsers send Sec-Fetch-Site with requests like this: they do over TLS and to
@@ -136,7 +156,7 @@ mod tests {
 
     #[track_caller]
     fn check(listen: &str, headers: &[(&str, &str)], expected: Result<(), Refusal>) {
-        check_target(listen, "/metrics", Version::HTTP_11, headers, expected);
+        check_target(listen, "/", Version::HTTP_11, headers, expected);
     }
 
     #[track_caller]
@@ -154,7 +174,7 @@ mod tests {
         let (head, ()) = request.body(()).unwrap().into_parts();
         let hostnames = ["prober.example".to_owned()];
         let hosts = ServedHosts { listen: listen.parse().unwrap(), hostnames: &hostnames, default_port: 80 };
-        assert_eq!(check_request(&head, &hosts), expected, "{listen} {headers:?}");
+        assert_eq!(check_request(&head, &hosts, false), expected, "{listen} {target} {headers:?}");
     }
 
     #[test]
@@ -190,7 +210,7 @@ mod tests {
             ServedHosts { listen: "192.0.2.1:443".parse().unwrap(), hostnames: &[], default_port: 443 };
         let ask = |origin: &str| {
             let request = Request::builder().header("host", "192.0.2.1").header("origin", origin);
-            check_request(&request.body(()).unwrap().into_parts().0, &hosts)
+            check_request(&request.body(()).unwrap().into_parts().0, &hosts, false)
         };
         assert_eq!(ask("https://192.0.2.1"), Ok(()));
         assert_eq!(ask("https://192.0.2.1:443"), Ok(()));
@@ -215,6 +235,54 @@ mod tests {
         let own = [("host", "127.0.0.1:10429")];
         check_target(LOOPBACK, "http://127.0.0.1:10429/", Version::HTTP_11, &own, Ok(()));
         check_target(LOOPBACK, "http://evil.example/", Version::HTTP_11, &own, Err(Refusal::ForeignHost));
+    }
+
+    #[test]
+    fn scraper_may_use_any_host() {
+        let foreign = Err(Refusal::ForeignHost);
+        let named = ("host", "scraped.example:9999");
+        for (path, expected) in [
+            ("/metrics", Ok(())),
+            ("/metrics?name=a", Ok(())),
+            ("/-/healthy", Ok(())),
+            ("/-/ready", Ok(())),
+            ("/", foreign),
+            ("/-/reload", foreign),
+            ("/metrics/", foreign),
+            ("/probe?target=a", foreign),
+            ("/api/v1/results", foreign),
+        ] {
+            check_target(LOOPBACK, path, Version::HTTP_11, &[named], expected);
+        }
+        check_target(LOOPBACK, "http://a.example/metrics", Version::HTTP_11, &[named], Ok(()));
+        check_target(LOOPBACK, "/metrics", Version::HTTP_11, &[], Err(Refusal::BadHost));
+        for browser in [
+            ("origin", "http://scraped.example:9999"),
+            ("referer", "http://scraped.example:9999/"),
+            ("accept-language", ""),
+            ("sec-fetch-site", "same-origin"),
+            ("sec-fetch-mode", "navigate"),
+            ("sec-ch-ua", "x"),
+        ] {
+            for path in MACHINE_PATHS {
+                check_target(LOOPBACK, path, Version::HTTP_11, &[named, browser], foreign);
+            }
+        }
+    }
+
+    #[test]
+    fn authenticated_request_may_use_any_host() {
+        let hosts = ServedHosts { listen: LOOPBACK.parse().unwrap(), hostnames: &[], default_port: 80 };
+        let ask = |origin: Option<&str>| {
+            let mut request = Request::builder().header("host", "a.example").header("referer", "x");
+            if let Some(origin) = origin {
+                request = request.header("origin", origin);
+            }
+            check_request(&request.body(()).unwrap().into_parts().0, &hosts, true)
+        };
+        assert_eq!(ask(None), Ok(()));
+        assert_eq!(ask(Some("http://a.example")), Ok(()));
+        assert_eq!(ask(Some("http://evil.example")), Err(Refusal::ForeignOrigin));
     }
 
     #[test]

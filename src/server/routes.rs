@@ -3,7 +3,10 @@
 use std::{
     convert::Infallible,
     net::SocketAddr,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant, SystemTime},
 };
 
@@ -23,6 +26,7 @@ use tokio::{
     time::timeout,
 };
 use tokio_rustls::TlsAcceptor;
+use tracing::warn;
 
 use super::{
     access::Access,
@@ -94,6 +98,8 @@ pub struct ServerState {
     health: Arc<Health>,
     control: ControlHandles,
     access: RwLock<Access>,
+    /// Whether the refusal of a Host has been logged since the last configuration.
+    host_refusal_logged: AtomicBool,
 }
 
 impl ServerState {
@@ -105,13 +111,15 @@ impl ServerState {
         control: ControlHandles,
         server: &config::Server,
     ) -> Self {
-        Self { metrics, history, health, control, access: RwLock::new(Access::new(server, None)) }
+        let access = RwLock::new(Access::new(server, None));
+        Self { metrics, history, health, control, access, host_refusal_logged: AtomicBool::new(false) }
     }
 
     /// Applies host names, users and TLS of a new configuration.
     pub fn reconfigure(&self, server: &config::Server) {
         let access = Access::new(server, Some(&self.access()));
         self.replace(access);
+        self.host_refusal_logged.store(false, Ordering::Relaxed);
     }
 
     /// Sets the certificate of new connections.
@@ -130,6 +138,19 @@ impl ServerState {
 
     fn replace(&self, access: Access) {
         *self.access.write() = access;
+    }
+
+    /// Logs the first refusal of a Host, without its value, which is text from the network.
+    fn log_host_refusal(&self, activity: &Activity) {
+        if !self.host_refusal_logged.swap(true, Ordering::Relaxed) {
+            let client = activity.client().map(|client| client.to_canonical().to_string());
+            let client = client.as_deref().unwrap_or("unknown");
+            warn!(
+                client,
+                "Request refused: its Host is neither the listen address nor in server.hostnames; add the name by \
+                 which the client addresses the prober to server.hostnames"
+            );
+        }
     }
 }
 
@@ -197,13 +218,18 @@ impl Site {
         activity: &Activity,
     ) -> Result<(), Reply> {
         let Access { hostnames, users, .. } = self.state.access();
+        let authenticated = users.is_some();
         if let Some(users) = users {
             let wait = || self.login_waiters.enter(activity.client());
             users.authenticate(&head.headers, self.login_timeout, wait).await.map_err(rejected)?;
         }
         let default_port = if secure { 443 } else { 80 };
         let hosts = ServedHosts { listen: self.address, hostnames: &hostnames, default_port };
-        guard::check_request(head, &hosts).map_err(refused)
+        let checked = guard::check_request(head, &hosts, authenticated);
+        if checked == Err(Refusal::ForeignHost) {
+            self.state.log_host_refusal(activity);
+        }
+        checked.map_err(refused)
     }
 
     async fn route(&self, head: &request::Parts, work: &ActiveRequest, secure: bool) -> Reply {

@@ -236,7 +236,7 @@ fn foreign_host_is_refused_until_configured() {
     let running = Running::start(LIMITS);
     let ask = |host: &str, more: &str| {
         let mut stream = running.connect();
-        write!(stream, "GET /-/healthy HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n{more}\r\n").unwrap();
+        write!(stream, "GET / HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n{more}\r\n").unwrap();
         Reply::parse(&read_to_end(&mut stream))
     };
     let own = running.address.to_string();

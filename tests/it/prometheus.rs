@@ -1,18 +1,21 @@
 //! Tests of the metrics with promtool and a real Prometheus.
 
 use std::{
-    io::Write,
+    io::{Read, Write},
+    net::TcpStream,
     process::{Command, Stdio},
 };
 
 use langmart_prober::simulator::Simulator;
 
 use crate::harness::{
-    daemon::{Daemon, KEY, LISTEN, Place},
+    daemon::{Daemon, KEY, LISTEN, PROBER, Place},
+    host::Host,
     parts,
+    process::Process,
     prometheus::Prometheus,
     simulate::simulator,
-    wait::wait_for,
+    wait::{WAIT_TIMEOUT, wait_for},
 };
 
 /// Starts a daemon with probes that succeed, fail, back off and are slow.
@@ -110,4 +113,79 @@ fn real_prometheus_scrapes_the_daemon() {
     assert_eq!(value(&prometheus, dropped), Some(0.0));
     let log = prometheus.process.log();
     assert!(!log.contains("level=warn") && !log.contains("level=error"), "{log}");
+}
+
+/// Returns the code block behind the comment of that name on the page about Prometheus.
+#[track_caller]
+fn documented(name: &str) -> String {
+    let page = include_str!("../../docs/guides/prometheus.md");
+    let (_, rest) = page.split_once(&format!("<!-- {name} -->\n")).unwrap();
+    let (_, block) = rest.split_once('\n').unwrap();
+    block.split_once("```").unwrap().0.to_owned()
+}
+
+#[test]
+fn documented_remote_scrape_by_name_works() {
+    let Some(host) = parts::has(&["prometheus"], false).then(Host::new).flatten() else { return };
+    host.etc("hosts", "127.0.0.1 localhost\n10.77.0.65 prober.example\n");
+    let made = rcgen::generate_simple_self_signed(["prober.example".to_owned()]).unwrap();
+    let place = Place::new("");
+    place.write("tls.crt", &made.cert.pem());
+    place.write("tls.key", &made.signing_key.serialize_pem());
+    place.write("langmart-prober.password", "wonderland");
+    let here = |name: &str| place.path(name).display().to_string();
+    let config = documented("remote.toml")
+        .replace("/etc/langmart-prober", &here(""))
+        .replace("$2y$10$…", &bcrypt::hash("wonderland", 5).unwrap());
+    place.write("config.toml", &(config + "[provider.langmart]\nchecks = [\"network\"]\nproxy = \"none\"\n"));
+    let mut prober = host.on(PROBER);
+    prober.args(["run", "--config", &here("config.toml")]).env("SIM_KEY", "sk-test");
+    let mut daemon = Daemon::start(prober);
+
+    let scrape = documented("remote.yml").replace("/etc/prometheus", &here(""));
+    place.write("prometheus.yml", &format!("global: {{ scrape_interval: 1s }}\n{scrape}"));
+    let mut prometheus = host.on("prometheus");
+    prometheus.arg(format!("--config.file={}", here("prometheus.yml")));
+    prometheus.arg(format!("--storage.tsdb.path={}", here("tsdb")));
+    prometheus.arg("--web.listen-address=127.0.0.1:9090").env("SSL_CERT_FILE", here("tls.crt"));
+    let mut prometheus = Process::start(prometheus);
+    prometheus.logs("Prometheus to be ready", |log| log.contains("ready to receive").then_some(()));
+    let target = wait_for("a scrape", || {
+        let answer = host.on("curl").args(["-s", "http://127.0.0.1:9090/api/v1/targets"]).output().unwrap();
+        let targets: serde_json::Value = serde_json::from_slice(&answer.stdout).unwrap();
+        let target = targets["data"]["activeTargets"][0].clone();
+        (target["health"] != "unknown").then_some(target)
+    });
+    assert_eq!(target["scrapeUrl"], "https://prober.example:10429/metrics", "{target}");
+    assert_eq!((&target["health"], &target["lastError"]), (&"up".into(), &"".into()), "{target}");
+    let log = daemon.stop();
+    assert!(!log.contains("server.hostnames"), "{log}");
+}
+
+#[test]
+fn refused_host_is_logged_once_with_remedy() {
+    let place =
+        Place::new(&format!("{LISTEN}[provider.langmart]\nchecks = [\"network\"]\nproxy = \"none\"\n"));
+    let mut daemon = place.daemon();
+    let ask = |path: &str, headers: &str| {
+        let mut stream = TcpStream::connect(daemon.address).unwrap();
+        stream.set_read_timeout(Some(WAIT_TIMEOUT)).unwrap();
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: canary.example\r\nConnection: close\r\n{headers}\r\n")
+            .unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer[9..12].to_owned()
+    };
+    for path in ["/metrics", "/-/healthy", "/-/ready"] {
+        assert_eq!(ask(path, ""), "200", "{path}");
+        assert_eq!(ask(path, "Accept-Language: en\r\n"), "403", "{path}");
+    }
+    for _ in 0..3 {
+        assert_eq!(ask("/", ""), "403");
+    }
+    let log = daemon.stop();
+    let refusals: Vec<&str> = log.lines().filter(|line| line.contains("Request refused")).collect();
+    assert_eq!(refusals.len(), 1, "{log}");
+    assert!(refusals[0].contains("server.hostnames") && refusals[0].contains("client=127.0.0.1"), "{log}");
+    assert!(!log.contains("canary"), "{log}");
 }
