@@ -22,23 +22,39 @@ pub enum Command {
     /// Sends the configured probes on schedule and serves /metrics. Exits with 0 after SIGTERM or
     /// SIGINT, 1 if it cannot start or has to end, 78 if the configuration is invalid. SIGHUP
     /// reloads the configuration.
-    Run(ConfigFile),
+    Run {
+        /// Path to the configuration file
+        #[command(flatten)]
+        config: ConfigFile,
+        /// Level of the log, instead of log.level of the configuration
+        #[arg(long, value_name = "LEVEL", value_parser = ["error", "warn", "info", "debug", "trace"])]
+        log_level: Option<String>,
+    },
     /// Check the configuration and print the probes that `run` would schedule
     ///
     /// Exits with 0, or 78 if the configuration is invalid. A key that this shell cannot read is a
-    /// warning.
+    /// warning. As root, also checks what the service's user and sandbox can read, write and bind.
     CheckConfig {
         /// Path to the configuration file
         #[command(flatten)]
         config: ConfigFile,
         /// Do not read any key
-        #[arg(long)]
+        #[arg(long, conflicts_with = "strict")]
         no_secrets: bool,
+        /// Fail if this user cannot read a key file, write to a directory or bind the address
+        #[arg(long)]
+        strict: bool,
+        /// Print one JSON object instead of the table
+        #[arg(long)]
+        json: bool,
+        /// Print errors only
+        #[arg(long, conflicts_with = "json")]
+        quiet: bool,
     },
     /// Run probes once and print a table of the results
     ///
-    /// Exits with 0 if all succeeded, 1 if one failed, 78 if the configuration is invalid. The runs
-    /// consume tokens like scheduled ones, but do not count towards the budget.
+    /// Exits with 0 if all succeeded, 1 if one failed or there is no probe, 78 if the configuration is
+    /// invalid. The runs consume tokens like scheduled ones, but do not count towards the budget.
     Once {
         /// Path to the configuration file
         #[command(flatten)]
@@ -81,7 +97,7 @@ pub enum Command {
         /// Path to the configuration file
         #[command(flatten)]
         config: ConfigFile,
-        /// Length of the period up to now, such as 30m or 24h
+        /// Length of the period up to now, such as 30m, 24h or 7d
         #[arg(long, value_name = "DURATION", default_value = "1h")]
         since: String,
         /// Include only the runs of this probe
@@ -90,6 +106,22 @@ pub enum Command {
         /// Print JSON instead of Markdown
         #[arg(long)]
         json: bool,
+    },
+    /// Print what a reason means, who can be responsible, and what to do
+    ///
+    /// Exits with 0, or 2 if there is no such reason.
+    Explain {
+        /// Reason of a failed run, such as rate_limited
+        #[arg(value_name = "REASON")]
+        reason: String,
+    },
+    /// Print a commented starting configuration
+    ///
+    /// Exits with 0, or 2 if a provider is unknown.
+    Init {
+        /// Names of the providers: langmart, openai, anthropic, groq, google or openrouter
+        #[arg(value_name = "PROVIDER", default_value = "langmart")]
+        providers: Vec<String>,
     },
     /// Run the simulator of LangMart and the providers on loopback, with scripted faults
     Simulate {

@@ -3,6 +3,7 @@
 use std::{
     env,
     io::{self, IsTerminal, Write},
+    path::Path,
     process,
     time::SystemTime,
 };
@@ -10,7 +11,7 @@ use std::{
 use clap::{CommandFactory, Parser};
 use langmart_prober::{
     cli::{Cli, Command, Page},
-    commands::{self, EXIT_CONFIGURATION, EXIT_FAILED, EXIT_OK},
+    commands::{self, EXIT_CONFIGURATION, EXIT_FAILED, EXIT_OK, Form},
     config::Environment,
     daemon::{self, Fatal, Source},
 };
@@ -31,15 +32,23 @@ fn main() {
 fn run(command: Command) -> io::Result<u8> {
     let (out, err) = (&mut io::stdout().lock(), &mut io::stderr());
     match command {
-        Command::Run(config) => Ok(match daemon::run(&Source::File(config.path), |_| ()) {
-            Ok(()) => EXIT_OK,
-            Err(fatal) => {
-                fatal.print(err);
-                if matches!(fatal, Fatal::Configuration(_)) { EXIT_CONFIGURATION } else { EXIT_FAILED }
-            }
-        }),
-        Command::CheckConfig { config, no_secrets } => {
-            Ok(commands::check_config(&config.path, no_secrets, &Environment::from_process(), out, err))
+        Command::Run { config, log_level } => {
+            Ok(match daemon::run(&Source::File { path: config.path, log_level }, |_| ()) {
+                Ok(()) => EXIT_OK,
+                Err(fatal) => {
+                    fatal.print(err);
+                    if matches!(fatal, Fatal::Configuration(_)) { EXIT_CONFIGURATION } else { EXIT_FAILED }
+                }
+            })
+        }
+        Command::CheckConfig { config, no_secrets, strict, json, quiet } => {
+            let form = match (json, quiet) {
+                (true, _) => Form::Json,
+                (false, true) => Form::Errors,
+                (false, false) => Form::Table,
+            };
+            let request = commands::CheckConfig { path: &config.path, no_secrets, strict, form };
+            Ok(commands::check_config(&request, &Environment::from_process(), out, err))
         }
         Command::Once { config, json, verbose, probes } => {
             let terminal = io::stderr().is_terminal();
@@ -53,9 +62,12 @@ fn run(command: Command) -> io::Result<u8> {
         }
         Command::Report { config, since, probe, json } => {
             let (path, probe, now) = (&*config.path, probe.as_deref(), SystemTime::now());
-            let request = commands::Report { path, since: &since, probe, json, now };
+            let packaged_logs = Path::new(commands::PACKAGED_LOGS);
+            let request = commands::Report { path, since: &since, probe, json, now, packaged_logs };
             commands::report(&request, &Environment::from_process(), out, err)
         }
+        Command::Explain { reason } => commands::explain(&reason, out, err),
+        Command::Init { providers } => commands::init(&providers, out, err),
         Command::Simulate { listen, tls_listen, ca_file, scenario } => {
             let request = commands::Simulate {
                 listen,

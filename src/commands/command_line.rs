@@ -1,6 +1,23 @@
-//! The command line that repeats a command, such as behind `systemd-run`.
+//! The command line that repeats a command with the keys of the service.
 
 use std::path::{Path, absolute};
+
+use rustix::process::geteuid;
+
+use crate::config::{Environment, KeySource, Unit, systemd_run};
+
+/// Returns the hint that repeats a command with the keys of the service. `unread` are the sources
+/// that this process cannot read. Returns an empty text if the service has none of them, or if this
+/// process is the service.
+pub(super) fn service_hint(unread: &[KeySource], environment: &Environment<'_>, command: &str) -> String {
+    let has_keys = environment.is_service() || environment.credentials_directory().is_some();
+    if unread.is_empty() || has_keys {
+        return String::new();
+    }
+    let unit = Unit::read(Path::new("/"));
+    let line = systemd_run(&unit, unread, geteuid().is_root(), command);
+    line.map_or_else(String::new, |line| format!("To use the keys of the service, as root:\n  {line}\n"))
+}
 
 /// Returns `langmart-prober COMMAND` with the configuration, the flags that were set and the names,
 /// quoted for a shell. The path is absolute because a transient unit starts in the root directory.

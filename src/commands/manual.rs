@@ -1,10 +1,9 @@
-//! `man` and `completions`: manual pages and shell completions, generated from the types of the
-//! command line and from the example configuration.
+//! `man`: manual pages, generated from the types of the command line and from the example
+//! configuration.
 
 use std::io::{self, Write};
 
 use clap::Command;
-use clap_complete::Shell;
 use clap_mangen::{
     Man,
     roff::{Inline, Roff, bold, italic, roman},
@@ -21,17 +20,6 @@ const EXAMPLE: &str = include_str!("../../config.toml.example");
 
 /// The prefix of example values of keys without a default.
 const EXAMPLE_MARK: &str = "#e.g. ";
-
-/// Prints the completion script of `command` for `shell`. Returns the exit status.
-pub fn completions(shell: Shell, mut command: Command, out: &mut impl Write) -> io::Result<u8> {
-    let name = command.get_name().to_owned();
-    // Rendered into memory first, because clap_complete panics on write errors.
-    let mut script = Vec::new();
-    clap_complete::generate(shell, &mut command, name, &mut script);
-    out.write_all(&script)?;
-    out.flush()?;
-    Ok(EXIT_OK)
-}
 
 /// Prints langmart-prober(1): `command` with all its subcommands on one page. Returns the exit
 /// status.
@@ -180,13 +168,6 @@ fn words<'a>(lines: impl Iterator<Item = &'a str>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn completion_write_error_is_returned() {
-        let mut full = &mut [0_u8; 9][..];
-        let written = completions(Shell::Bash, Command::new("langmart-prober"), &mut full);
-        assert_eq!(written.unwrap_err().kind(), io::ErrorKind::WriteZero);
-    }
 
     #[test]
     fn configuration_page_has_every_key_of_the_example() {

@@ -3,8 +3,11 @@
 
 mod check_config;
 mod command_line;
+mod completions;
 mod demo;
 mod doctor;
+mod explain;
+mod init;
 mod manual;
 mod once;
 mod ranking;
@@ -17,12 +20,15 @@ use std::io;
 use crate::daemon;
 
 pub use self::{
-    check_config::check_config,
+    check_config::{CheckConfig, Form, check_config},
+    completions::completions,
     demo::demo,
     doctor::{Doctor, doctor},
-    manual::{completions, configuration_manual, manual},
+    explain::explain,
+    init::init,
+    manual::{configuration_manual, manual},
     once::{Once, once},
-    report::{Report, report},
+    report::{PACKAGED_LOGS, Report, report},
     simulate::{Simulate, simulate},
 };
 

@@ -12,12 +12,12 @@ use tokio::{sync::Semaphore, task::JoinSet};
 
 use super::{
     EXIT_CONFIGURATION, EXIT_FAILED, EXIT_OK, EXIT_USAGE,
-    command_line::command_line,
+    command_line::{command_line, service_hint},
     forbid_core_dumps, ranking,
     table::{self, milliseconds},
 };
 use crate::{
-    config::{self, Chat, Environment, Keys, Problems, Schedule, systemd_run},
+    config::{self, Chat, Environment, Keys, Problems, Schedule},
     outcome::{Check, Fault, Outcome, Phases, Record},
     probe::{NetworkStack, Target, Transcript},
 };
@@ -68,6 +68,10 @@ pub fn once(request: &Once<'_>, out: &mut impl Write, err: &mut impl Write) -> i
         writeln!(err, "no probe is named {name}; the configuration has: {known}")?;
         return Ok(EXIT_USAGE);
     }
+    if targets.is_empty() {
+        writeln!(err, "no probe is configured; add checks to a provider or a [[probe]]")?;
+        return Ok(EXIT_FAILED);
+    }
     let wanted =
         |target: &Arc<Target>| request.probes.is_empty() || request.probes.contains(&target.probe().name);
     let targets: Vec<Arc<Target>> = targets.into_iter().filter(wanted).collect();
@@ -94,25 +98,13 @@ pub fn once(request: &Once<'_>, out: &mut impl Write, err: &mut impl Write) -> i
 /// failure.
 fn print_problems(request: &Once<'_>, problems: &Problems, err: &mut impl Write) {
     let _ = writeln!(err, "{problems}");
-    if let Some(line) = with_credentials(request) {
-        let _ = writeln!(
-            err,
-            "To run with the credentials, as root, with the paths of the unit's LoadCredential=:\n  {line}"
-        );
-    }
-}
-
-/// Returns the command line that runs this command with all credentials of the file. Returns `None`
-/// if the file names none or has other problems, or if the process is the unit.
-fn with_credentials(request: &Once<'_>) -> Option<String> {
     let environment = Environment::from_process();
-    let loaded = config::load(request.path, Keys::Skipped, &environment).ok()?;
-    if loaded.credentials.is_empty() || environment.credentials_directory().is_some() {
-        return None;
+    // Without other problems, the keys are missing.
+    if let Ok(loaded) = config::load(request.path, Keys::Reported, &environment) {
+        let flags = [(request.json, "--json"), (request.verbose, "--verbose")];
+        let command = command_line("once", request.path, &flags, request.probes);
+        let _ = write!(err, "{}", service_hint(&loaded.unread, &environment, &command));
     }
-    let flags = [(request.json, "--json"), (request.verbose, "--verbose")];
-    let command = command_line("once", request.path, &flags, request.probes);
-    Some(systemd_run(loaded.credentials.iter().map(String::as_str), &command))
 }
 
 /// The outcome of a run, and its transcript if one was requested.

@@ -19,6 +19,28 @@ pub(super) fn render(rows: &[Vec<String>], words: usize) -> String {
     rows.iter().map(line).collect()
 }
 
+/// Width of a terminal that every output fits, if names are not longer.
+pub(super) const WIDTH: usize = 80;
+
+/// Wraps a text between words at `width`.
+pub(super) fn wrap(text: &str, width: usize) -> String {
+    let mut wrapped = String::new();
+    let mut column = 0;
+    for word in text.split(' ') {
+        let length = word.chars().count();
+        if column > 0 && column + 1 + length > width {
+            wrapped.push('\n');
+            column = 0;
+        } else if column > 0 {
+            wrapped.push(' ');
+            column += 1;
+        }
+        wrapped.push_str(word);
+        column += length;
+    }
+    wrapped
+}
+
 /// Formats a duration as milliseconds, to a tenth.
 pub(super) fn milliseconds(duration: Duration) -> String {
     format!("{:.1} ms", duration.as_secs_f64() * 1e3)

@@ -4,7 +4,8 @@
 use std::time::Duration;
 
 /// The units of a duration in their order, with the milliseconds of each.
-const DURATION_UNITS: [(&str, u64); 4] = [("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)];
+const DURATION_UNITS: [(&str, u64); 5] =
+    [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)];
 
 /// The units of a size, with the bytes of each.
 const SIZE_UNITS: [(&str, u64); 7] = [
@@ -23,7 +24,7 @@ pub fn parse(text: &str) -> Result<Duration, String> {
         return Err("has a fraction; use whole numbers of smaller units, such as \"1s500ms\"".to_owned());
     }
     let malformed =
-        || "is not a duration; use whole numbers with a unit: \"500ms\", \"30s\", \"5m\", \"1h30m\"";
+        || "is not a duration; use whole numbers with a unit: \"500ms\", \"30s\", \"5m\", \"1h30m\", \"7d\"";
     let mut rest = text;
     let mut milliseconds: u64 = 0;
     let mut units = DURATION_UNITS.iter();
@@ -97,6 +98,8 @@ mod tests {
         check("5m", Some(300_000));
         check("1h", Some(3_600_000));
         check("1h30m", Some(5_400_000));
+        check("7d", Some(604_800_000));
+        check("1d1h", Some(90_000_000));
         check("1m5ms", Some(60_005));
         check("0s", Some(0));
     }
@@ -118,7 +121,7 @@ mod tests {
             "5min",
             "30m1h",
             "5s5s",
-            "1d",
+            "1h1d",
             "0x5s",
             "٣s",
             "18446744073709551616s",

@@ -11,6 +11,7 @@ use std::{
     net::IpAddr,
     os::unix::fs::{MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
+    process,
 };
 
 use rustix::{fs::OFlags, process::geteuid};
@@ -18,7 +19,10 @@ use rustls::pki_types::{CertificateDer, pem::PemObject};
 use url::{Host, Url};
 use zeroize::Zeroizing;
 
-use super::model::KeySource;
+use super::{
+    model::KeySource,
+    service::{Service, hidden_message, missing_credential, missing_variable},
+};
 
 /// Maximum size of a key file or credential, in bytes.
 pub(super) const MAX_SECRET_BYTES: u64 = 64 << 10;
@@ -40,6 +44,12 @@ pub enum Keys<'a> {
     ReportedOf(&'a [String]),
     /// No key is read; all are empty in the configuration.
     Skipped,
+    /// As `Reported`, but a file that this process cannot read, a directory that it cannot write to
+    /// and an address that it may not bind are errors.
+    Strict,
+    /// As `Reported`, but keys are those that the service gets, and what it cannot read, write or
+    /// bind is a warning.
+    ReportedFor(&'a Service),
 }
 
 /// The environment of a load; tests provide their own.
@@ -68,19 +78,43 @@ impl Environment<'_> {
         match source {
             KeySource::Env(name) => {
                 let value = (self.variable)(name).ok_or_else(|| {
+                    if self.is_service() {
+                        return missing_variable(name, None);
+                    }
                     format!("environment variable {name} is not set; export it, or use a key file")
                 })?;
                 let text = value.into_string();
                 text.map(Zeroizing::new).map_err(|_| format!("environment variable {name} is not UTF-8"))
             }
-            KeySource::File(path) => secret_file(path),
-            KeySource::Credential(name) => {
-                let directory = self.credentials_directory().ok_or_else(|| {
-                    format!("credential {name} is available only inside the systemd unit: CREDENTIALS_DIRECTORY is not set")
-                })?;
-                secret_file(&directory.join(name))
-            }
+            KeySource::File(path) => secret_file(path).map_err(|message| {
+                let homes = ["/home", "/root"].into_iter().find(|root| path.starts_with(root));
+                match homes.filter(|_| self.is_service()) {
+                    Some(root) => hidden_message(path, root, "ProtectHome=yes"),
+                    None => message,
+                }
+            }),
+            KeySource::Credential(name) => match self.credentials_directory() {
+                _ if self.is_not_passed(name) => Err(missing_credential(name)),
+                Some(directory) => secret_file(&directory.join(name)),
+                None => Err(format!(
+                    "credential {name} is available only inside the systemd unit: CREDENTIALS_DIRECTORY is not set"
+                )),
+            },
         }
+    }
+
+    /// Returns whether systemd started this process, in the service or its `ExecReload=`.
+    pub fn is_service(&self) -> bool {
+        let started = (self.variable)("SYSTEMD_EXEC_PID");
+        started.is_some_and(|pid| pid.to_str().and_then(|pid| pid.parse().ok()) == Some(process::id()))
+    }
+
+    /// Returns whether this is the service, and its unit does not pass a credential. systemd 252
+    /// hides the files of others from `ExecReload=`, so that an unreadable directory counts as
+    /// having it.
+    pub(super) fn is_not_passed(&self, credential: &str) -> bool {
+        let is_absent = |directory: PathBuf| !directory.join(credential).try_exists().unwrap_or(true);
+        self.is_service() && self.credentials_directory().is_none_or(is_absent)
     }
 
     /// Returns the system's trusted roots. Fails if `SSL_CERT_FILE`, which replaces them, is not a
@@ -173,13 +207,6 @@ fn is_domain_of(entry: &str, host: &str) -> bool {
     let domain = entry.strip_prefix("*.").or_else(|| entry.strip_prefix('.')).unwrap_or(entry);
     let above = |rest: &str| rest.is_empty() || rest.ends_with('.');
     !domain.is_empty() && host.strip_suffix(domain).is_some_and(above)
-}
-
-/// Returns the command line that runs a command with the credentials of the unit.
-pub fn systemd_run<'a>(credentials: impl IntoIterator<Item = &'a str>, command: &str) -> String {
-    let property = |name| format!(" --property=LoadCredential={name}:/etc/credstore/{name}");
-    let properties: String = credentials.into_iter().map(property).collect();
-    format!("systemd-run --pipe --wait --collect --quiet{properties} {command}")
 }
 
 /// Returns a warning with a remedy if other users can read or replace a secret's file. Credentials
@@ -281,7 +308,8 @@ pub(super) fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, 
     Ok(certificates)
 }
 
-fn secret_file(path: &Path) -> Result<Zeroizing<String>, String> {
+/// Reads a secret from a file.
+pub(super) fn secret_file(path: &Path) -> Result<Zeroizing<String>, String> {
     let bytes = read_file(path, MAX_SECRET_BYTES).map_err(|error| {
         format!("{} cannot be read: {error}; provide a file that the prober's user can read", path.display())
     })?;

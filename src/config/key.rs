@@ -17,6 +17,9 @@ fn owners() -> impl Iterator<Item = (&'static str, Api)> {
 /// Length of an alphanumeric sequence that does not occur in names of variables or credentials.
 const MAX_NAME_WORD: usize = 24;
 
+/// Maximum length of a variable's name.
+const MAX_NAME_BYTES: usize = 128;
+
 /// Placeholders from documentation, in lower case.
 const PLACEHOLDERS: [&str; 7] =
     ["changeme", "change-me", "change_me", "replaceme", "replace-me", "replace_me", "xxx"];
@@ -27,6 +30,8 @@ pub(super) fn check(key: &str) -> Result<(), &'static str> {
     let lower = trimmed.to_ascii_lowercase();
     if trimmed.is_empty() {
         Err("the key is empty; store the provider's key in its place")
+    } else if is_assignment(trimmed) {
+        Err("the key is a line NAME=value; store only the value after the =")
     } else if ["\"", "'", "`"].iter().any(|quote| trimmed.starts_with(quote) || trimmed.ends_with(quote)) {
         Err("the key is in quotes; store it without them")
     } else if lower.starts_with("authorization:") || lower.starts_with("bearer ") || lower == "bearer" {
@@ -50,6 +55,16 @@ pub(super) fn check(key: &str) -> Result<(), &'static str> {
     } else {
         Ok(())
     }
+}
+
+/// Returns whether a text is a line of an environment file. Keys may end with `=`, which pads
+/// base64.
+fn is_assignment(text: &str) -> bool {
+    let line = text.strip_prefix("export ").unwrap_or(text);
+    let Some((name, value)) = line.split_once('=') else { return false };
+    let is_name = name.starts_with(|c: char| c.is_ascii_uppercase() || c == '_')
+        && name.chars().all(|c| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_');
+    is_name && name.len() < MAX_NAME_BYTES && value.contains(|c: char| c != '=')
 }
 
 /// Returns whether a text in place of a key's source is probably the key itself, and must not be
@@ -94,6 +109,10 @@ mod tests {
         rejected("<key>", "placeholder");
         rejected("sk-...", "placeholder");
         rejected("sk-1 ", "surrounded");
+        rejected("LANGMART_API_KEY=sk-1", "NAME=value");
+        rejected("export LANGMART_API_KEY=sk-1", "NAME=value");
+        rejected("LANGMART_API_KEY=\"sk-1\"", "NAME=value");
+        rejected("A=sk-1\nB=sk-2", "NAME=value");
         rejected("sk-1\nsk-2", "more than one line");
         rejected("sk-1 sk-2", "contains white space");
         rejected("sk-\u{200b}1", "non-ASCII");
@@ -103,7 +122,9 @@ mod tests {
 
     #[test]
     fn keys_of_any_format_are_accepted() {
-        for key in ["sk-langmart-abc123", "AIzaSyA-b_c", "gsk_1", "a", "a.b.c+/=", "test-key"] {
+        for key in
+            ["sk-langmart-abc123", "AIzaSyA-b_c", "gsk_1", "a", "a.b.c+/=", "test-key", "ABCDEF==", "Abc=d"]
+        {
             assert_eq!(check(key), Ok(()), "{key}");
         }
     }

@@ -1,54 +1,30 @@
 //! The entry points of the module: load a configuration from a file or from its text.
 
-use std::{
-    io::{self, ErrorKind},
-    path::Path,
-};
+use std::path::Path;
 
 use super::{
-    environment::{Environment, Keys, read_file},
-    model::Config,
-    problem::{Problem, Problems, Report},
+    environment::{Environment, Keys},
+    model::{Config, KeySource},
+    problem::{Place, Problem, Problems, Report},
     raw,
     resolve::{self, Context},
+    sources::Sources,
 };
-
-/// Maximum size of a configuration file, in bytes.
-const MAX_FILE_BYTES: u64 = 4 << 20;
 
 /// A configuration with its warnings.
 #[derive(Debug)]
 pub struct Loaded {
     /// The configuration.
     pub config: Config,
-    /// The warnings, in the order of the file.
+    /// The warnings, in the order of the files.
     pub warnings: Vec<Problem>,
-    /// The names of the systemd credentials in the file, sorted.
-    pub credentials: Vec<String>,
+    /// The sources of secrets that commands in this shell cannot read.
+    pub unread: Vec<KeySource>,
 }
 
-/// Loads the file at `path`, or returns all its problems.
+/// Loads the file at `path` and those that it includes, or returns all their problems.
 pub fn load(path: &Path, keys: Keys<'_>, environment: &Environment<'_>) -> Result<Loaded, Problems> {
-    let file = path.display().to_string();
-    let bytes = read_file(path, MAX_FILE_BYTES)
-        .map_err(|error| Problems::of_file(&file, format!("cannot be read: {error}; {}", remedy(&error))))?;
-    let text = str::from_utf8(&bytes).map_err(|error| {
-        let before = &bytes[..error.valid_up_to()];
-        let line = before.split(|byte| *byte == b'\n').count();
-        Problems::of_file(&file, format!("not UTF-8 text in line {line}; save the file as UTF-8"))
-    })?;
-    parse(text, &file, keys, environment)
-}
-
-/// Returns the remedy for a file that cannot be read.
-fn remedy(error: &io::Error) -> &'static str {
-    match error.kind() {
-        ErrorKind::NotFound => {
-            "set its path with --config, or create it as described in langmart-prober.toml(5)"
-        }
-        ErrorKind::PermissionDenied => "grant this user read permission, or set another path with --config",
-        _ => "set the path of a TOML file with --config",
-    }
+    resolve(&Sources::read(path)?, keys, environment)
 }
 
 /// Loads a configuration from its text. `file` is its name in messages.
@@ -58,12 +34,21 @@ pub fn parse(
     keys: Keys<'_>,
     environment: &Environment<'_>,
 ) -> Result<Loaded, Problems> {
-    let report = Report::new(file, text);
-    let Some(table) = raw::parse(text, &report) else {
+    resolve(&Sources::single(file, text), keys, environment)
+}
+
+fn resolve(sources: &Sources<'_>, keys: Keys<'_>, environment: &Environment<'_>) -> Result<Loaded, Problems> {
+    let report = Report::of(sources);
+    let Some(table) = raw::parse(&sources.text, &report) else {
         return Err(report.finish().expect_err("invalid TOML is reported"));
     };
     let context = Context::new(keys, environment, &report);
+    for (first_line, file) in &sources.files {
+        // The first file is the main one, whose problems have no line.
+        let line = if *first_line == 1 { 0 } else { *first_line };
+        context.check_readable(Path::new(file), &Place { line, ..Place::default() });
+    }
     let config = resolve::config(&table, &context);
-    let credentials = context.into_credentials();
-    report.finish().map(|warnings| Loaded { config, warnings, credentials })
+    let unread = context.into_unread();
+    report.finish().map(|warnings| Loaded { config, warnings, unread })
 }

@@ -1,9 +1,10 @@
 //! The configuration: from a TOML file to checked, immutable types. Reports every problem of a file
 //! at once.
 //!
-//! [`load`] reads the file, `raw` parses its text to tables, `resolve` turns those into the
-//! `model`, with one file per section, and `problem` has the error messages. Only `load`,
-//! `environment` (environment, key files, roots) and `certificate` (of the listener) perform I/O.
+//! `sources` reads the file and those that it includes, `raw` parses their text to tables, `resolve` turns those into the
+//! `model`, with one file per section, and `problem` has the error messages. Only `sources`,
+//! `environment` (environment, key files, roots), `certificate` (of the listener) and `service` (the
+//! systemd unit, and what it may access) perform I/O, and `resolve::context`, which checks access.
 //!
 //! [`duration`], `secret` and `key` are types of values. `long_prompt`, `reasoning` and `spending`
 //! have facts about prompts, about reasoning models, and about the consumption of probes.
@@ -20,16 +21,19 @@ mod raw;
 mod reasoning;
 mod resolve;
 mod secret;
+mod service;
+mod sources;
 mod spending;
 #[cfg(test)]
 pub(crate) mod testing;
 
 pub use self::{
     certificate::{CertificateFiles, Stamp},
-    environment::{Environment, Keys, open_regular, systemd_run},
+    environment::{Environment, Keys, open_regular},
     load::{Loaded, load, parse},
     model::*,
     problem::{Problem, Problems},
     secret::Secret,
+    service::{Service, Unit, systemd_run},
     spending::Spending,
 };

@@ -2,6 +2,10 @@
 
 use std::{cell::RefCell, fmt};
 
+use serde::{Serialize, Serializer, ser::SerializeMap};
+
+use super::sources::Sources;
+
 /// A problem and its place. Its `Display` is `FILE:LINE: KEY.PATH: problem, allowed values,
 /// remedy`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,6 +33,25 @@ impl fmt::Display for Problem {
     }
 }
 
+impl Serialize for Problem {
+    /// Serializes `file`, `message`, and `line`, `column` and `key` if they are known.
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let Self { file, place: Place { line, column, path }, message } = self;
+        let mut map = serializer.serialize_map(None)?;
+        map.serialize_entry("file", file)?;
+        for (name, number) in [("line", line), ("column", column)] {
+            if *number > 0 {
+                map.serialize_entry(name, number)?;
+            }
+        }
+        if !path.is_empty() {
+            map.serialize_entry("key", path)?;
+        }
+        map.serialize_entry("message", message)?;
+        map.end()
+    }
+}
+
 /// All problems of a file, in the order of its lines. The `Display` has one line per problem.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problems {
@@ -41,6 +64,15 @@ impl Problems {
     pub(super) fn of_file(file: &str, message: String) -> Self {
         let problem = Problem { file: file.to_owned(), place: Place::default(), message };
         Self { problems: vec![problem], warnings: Vec::new() }
+    }
+
+    /// Joins the problems of several files. Returns `None` if there are none.
+    pub(super) fn merged(all: Vec<Self>) -> Option<Self> {
+        all.into_iter().reduce(|mut sum, more| {
+            sum.problems.extend(more.problems);
+            sum.warnings.extend(more.warnings);
+            sum
+        })
     }
 
     /// Returns the problems, at least one, in the order of the file.
@@ -79,7 +111,8 @@ pub(super) struct Place {
 
 /// Collects the problems that the parts of the loader find, so that all are reported at once.
 pub(super) struct Report {
-    file: String,
+    /// First line, from 1, and name of each file of the text.
+    files: Vec<(usize, String)>,
     /// Offset of the first byte of each line.
     line_starts: Vec<usize>,
     errors: RefCell<Vec<Problem>>,
@@ -89,9 +122,14 @@ pub(super) struct Report {
 impl Report {
     /// Returns an empty report on `text`, the contents of `file`.
     pub(super) fn new(file: &str, text: &str) -> Self {
-        let after_newlines = text.match_indices('\n').map(|(offset, _)| offset + 1);
+        Self::of(&Sources::single(file, text))
+    }
+
+    /// Returns an empty report on the text of several files.
+    pub(super) fn of(sources: &Sources<'_>) -> Self {
+        let after_newlines = sources.text.match_indices('\n').map(|(offset, _)| offset + 1);
         Self {
-            file: file.to_owned(),
+            files: sources.files.clone(),
             line_starts: std::iter::once(0).chain(after_newlines).collect(),
             errors: RefCell::default(),
             warnings: RefCell::default(),
@@ -108,23 +146,49 @@ impl Report {
         offset - self.line_starts[self.line(offset) - 1] + 1
     }
 
+    /// Returns the file and the line there of a line of the text.
+    fn position(&self, line: usize) -> (&str, usize) {
+        let index = self.files.partition_point(|(first, _)| *first <= line).saturating_sub(1);
+        let (first, file) = &self.files[index];
+        (file, if line == 0 { 0 } else { line - first + 1 })
+    }
+
+    /// Returns the position of a line for a message: with its file if there are several.
+    pub(super) fn named_line(&self, line: usize) -> String {
+        match self.position(line) {
+            (file, line) if self.files.len() > 1 => format!("{file}:{line}"),
+            (_, line) => format!("line {line}"),
+        }
+    }
+
+    /// Returns whether two lines are in the same file.
+    pub(super) fn same_file(&self, one: usize, other: usize) -> bool {
+        self.position(one).0 == self.position(other).0
+    }
+
     /// Adds an error, which makes the configuration invalid.
     pub(super) fn error(&self, place: &Place, message: impl Into<String>) {
-        self.errors.borrow_mut().push(self.problem(place, message.into()));
+        Self::add(&self.errors, place, message.into());
     }
 
     /// Adds a warning.
     pub(super) fn warning(&self, place: &Place, message: impl Into<String>) {
-        self.warnings.borrow_mut().push(self.problem(place, message.into()));
+        Self::add(&self.warnings, place, message.into());
+    }
+
+    /// Adds a problem, unless it is there: a section with `models` is read for each model.
+    fn add(problems: &RefCell<Vec<Problem>>, place: &Place, message: String) {
+        // The file follows from the line in the end.
+        let problem = Problem { file: String::new(), place: place.clone(), message };
+        let mut problems = problems.borrow_mut();
+        if !problems.contains(&problem) {
+            problems.push(problem);
+        }
     }
 
     /// Returns whether there is an error at that place.
     pub(super) fn has_error_at(&self, place: &Place) -> bool {
         self.errors.borrow().iter().any(|problem| problem.place == *place)
-    }
-
-    fn problem(&self, place: &Place, message: String) -> Problem {
-        Problem { file: self.file.clone(), place: place.clone(), message }
     }
 
     /// Returns whether there is no error so far.
@@ -134,12 +198,15 @@ impl Report {
 
     /// Returns the warnings if there is no error, else both.
     pub(super) fn finish(self) -> Result<Vec<Problem>, Problems> {
-        let by_place = |mut problems: Vec<Problem>| {
+        let [problems, warnings] = [&self.errors, &self.warnings].map(|collected| {
+            let mut problems = collected.take();
             problems.sort_by(|a, b| a.place.cmp(&b.place));
+            for problem in &mut problems {
+                let (file, line) = self.position(problem.place.line);
+                (problem.file, problem.place.line) = (file.to_owned(), line);
+            }
             problems
-        };
-        let [problems, warnings] =
-            [self.errors, self.warnings].map(|collected| by_place(collected.into_inner()));
+        });
         if problems.is_empty() { Ok(warnings) } else { Err(Problems { problems, warnings }) }
     }
 }

@@ -31,12 +31,29 @@ pub(super) fn parse<'a>(text: &'a str, report: &Report) -> Option<DeTable<'a>> {
             let key = error.span().and_then(|span| text.get(span)).filter(|key| !looks_like_a_key(key));
             if let ("duplicate key", Some(key)) = (&*what, key) {
                 what = format!("duplicate key {}; keep one of the two", shown(key));
+                if let Some(first) = first_like(text, line).filter(|first| !report.same_file(*first, line)) {
+                    what = format!("{what}, the other is in {}", report.named_line(first));
+                }
+            }
+            let written = text.lines().nth(line - 1).unwrap_or_default();
+            if written.contains(['“', '”', '‘', '’', '„']) {
+                what = "typographic quotes; write straight ones: \" or '".to_owned();
+            } else if ["`inf`", "`nan`", "`true`", "`false`"].iter().any(|word| what.contains(word)) {
+                what = format!("{what}; string values must be quoted");
+            } else if what.contains("escape") {
+                what = format!("{what}; write paths with slashes, or in single quotes: 'C:\\path'");
             }
             report.error(&place, format!("not valid TOML: {what}"));
             last_line = line;
         }
     }
     errors.is_empty().then(|| table.into_inner())
+}
+
+/// Returns the number of the first line with the same text.
+fn first_like(text: &str, line: usize) -> Option<usize> {
+    let written = text.lines().nth(line.checked_sub(1)?)?.trim();
+    Some(text.lines().position(|other| other.trim() == written)? + 1)
 }
 
 /// A table of the file. Keys that were not requested before [`Section::finish`] are unknown.
@@ -113,6 +130,11 @@ impl<'a> Section<'a> {
     /// Reports a problem of the key.
     pub(super) fn problem(&self, key: &str, message: impl Into<String>) {
         self.report.error(&self.place_of(key), message);
+    }
+
+    /// Reports a problem at a place within the section.
+    pub(super) fn error_at(&self, place: &Place, message: impl Into<String>) {
+        self.report.error(place, message);
     }
 
     /// Returns the value of a key as parsed.

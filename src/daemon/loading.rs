@@ -23,7 +23,12 @@ const LOAD_REMEDY: &str =
 #[derive(Clone, Debug)]
 pub enum Source {
     /// A file, which every reload reads again.
-    File(PathBuf),
+    File {
+        /// Its path.
+        path: PathBuf,
+        /// Level of the log, instead of that of the file.
+        log_level: Option<String>,
+    },
     /// A text with its own environment and trusted roots, for `demo`.
     BuiltIn(String, fn(&str) -> Option<OsString>, Vec<CertificateDer<'static>>),
 }
@@ -32,7 +37,13 @@ impl Source {
     /// Loads the configuration with its keys and certificates.
     pub(super) fn load(&self) -> Result<Loaded, Problems> {
         match self {
-            Self::File(path) => config::load(path, Keys::Required, &Environment::from_process()),
+            Self::File { path, log_level } => {
+                let mut loaded = config::load(path, Keys::Required, &Environment::from_process())?;
+                if let Some(level) = log_level {
+                    level.clone_into(&mut loaded.config.log.filter);
+                }
+                Ok(loaded)
+            }
             Self::BuiltIn(text, variable, roots) => {
                 let environment = Environment { variable, system_roots: &|| roots.clone() };
                 config::parse(text, "built-in configuration", Keys::Required, &environment)

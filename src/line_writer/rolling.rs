@@ -50,13 +50,23 @@ pub enum Period {
 
 /// Failure to open a file during a reload.
 #[derive(Debug, thiserror::Error)]
-#[error(
-    "cannot open {}: {source}; grant the prober's user write access, or set log.directory to another directory",
-    path.display()
-)]
+#[error("cannot open {}: {source}; {}", path.display(), self.remedy())]
 pub struct OpenError {
     path: PathBuf,
     source: io::Error,
+}
+
+impl OpenError {
+    /// Returns the remedy. Under systemd, a read-only directory is one outside of the unit's sandbox.
+    fn remedy(&self) -> String {
+        match (self.source.kind(), self.path.parent()) {
+            (io::ErrorKind::ReadOnlyFilesystem, Some(directory)) => format!(
+                "under systemd, add ReadWritePaths={} under [Service] with: systemctl edit langmart-prober",
+                directory.display()
+            ),
+            _ => "grant the prober's user write access, or set log.directory to another directory".to_owned(),
+        }
+    }
 }
 
 /// The current file of one kind.

@@ -1,10 +1,12 @@
 //! Tests that the manual page and the completions match the command line.
 
-use std::process::Command;
+use std::{path::Path, process::Command};
 
 use clap::CommandFactory;
 use clap_complete::Shell;
 use langmart_prober::cli::Cli;
+
+use crate::harness::daemon::{PROBER, Place};
 
 /// Returns the output of the program.
 #[track_caller]
@@ -49,5 +51,41 @@ fn every_shell_has_completions() {
     for shell in [Shell::Bash, Shell::Zsh, Shell::Fish] {
         let script = printed(&["completions", &shell.to_string()]);
         assert!(script.contains("check-config") && script.contains("no-secrets"), "{shell}: {script}");
+    }
+}
+
+/// Returns what bash completes for a command line whose last word is unfinished.
+fn completed(place: &Place, line: &str) -> Vec<String> {
+    let words: Vec<&str> = line.split(' ').collect();
+    let prober = Path::new(PROBER).parent().unwrap().display();
+    let script = format!(
+        "PATH={prober}:$PATH\nsource <(langmart-prober completions bash)\nCOMP_WORDS=({})\nCOMP_CWORD={}\n\
+         _langmart-prober_with_names langmart-prober '{}' '{}'\nprintf '%s\\n' \"${{COMPREPLY[@]}}\"",
+        words.iter().map(|word| format!("'{word}'")).collect::<Vec<_>>().join(" "),
+        words.len() - 1,
+        words[words.len() - 1],
+        words[words.len() - 2],
+    );
+    let script = script.replace("CONFIG", &place.path("config.toml").display().to_string());
+    let output = Command::new("bash").args(["-c", &script]).output().unwrap();
+    assert!(output.status.success(), "{line}: {output:?}");
+    String::from_utf8(output.stdout).unwrap().lines().map(str::to_owned).collect()
+}
+
+#[test]
+fn bash_completes_names_of_the_configuration() {
+    let place = Place::new(
+        "[provider.langmart]\nchecks = [\"health\", \"network\"]\n[provider.groq]\nchecks = [\"status\"]\n",
+    );
+    for (line, expected) in [
+        ("langmart-prober once --config CONFIG l", &["langmart-health", "langmart-network"][..]),
+        ("langmart-prober once --config CONFIG --json groq", &["groq-status"]),
+        ("langmart-prober doctor --config CONFIG ", &["groq", "langmart"]),
+        ("langmart-prober report --config CONFIG --probe g", &["groq-status"]),
+        ("langmart-prober once --ver", &["--verbose"]),
+        ("langmart-prober explain stream_t", &["stream_truncated"]),
+        ("langmart-prober init op", &["openai", "openrouter"]),
+    ] {
+        assert_eq!(completed(&place, line), expected, "{line}");
     }
 }

@@ -14,9 +14,11 @@ use super::{
 };
 use crate::{
     commands::{
-        EXIT_CONFIGURATION, EXIT_FAILED, EXIT_OK, EXIT_USAGE, command_line::command_line, forbid_core_dumps,
+        EXIT_CONFIGURATION, EXIT_FAILED, EXIT_OK, EXIT_USAGE,
+        command_line::{command_line, service_hint},
+        forbid_core_dumps,
     },
-    config::{self, Config, Environment, Keys, systemd_run},
+    config::{self, Config, Environment, Keys},
     probe::NetworkStack,
 };
 
@@ -59,15 +61,9 @@ pub fn doctor(
     for warning in &loaded.warnings {
         writeln!(err, "warning: {warning}")?;
     }
-    if !loaded.credentials.is_empty() && environment.credentials_directory().is_none() {
-        let flags = [(request.json, "--json"), (request.generate, "--generate")];
-        let command = command_line("doctor", request.path, &flags, request.providers);
-        let line = systemd_run(loaded.credentials.iter().map(String::as_str), &command);
-        writeln!(
-            err,
-            "To run with the credentials, as root, with the paths of the unit's LoadCredential=:\n  {line}"
-        )?;
-    }
+    let flags = [(request.json, "--json"), (request.generate, "--generate")];
+    let command = command_line("doctor", request.path, &flags, request.providers);
+    write!(err, "{}", service_hint(&loaded.unread, environment, &command))?;
     if let Some(status) = print_refusal(request, &loaded.config, err)? {
         return Ok(status);
     }

@@ -26,7 +26,13 @@ pub struct Report<'a> {
     pub json: bool,
     /// End of the period.
     pub now: SystemTime,
+    /// The directory of the packaged service, which is read if neither the configuration nor the
+    /// environment has one.
+    pub packaged_logs: &'a Path,
 }
+
+/// The directory of the packaged service's records: its unit sets `LOGS_DIRECTORY` to it.
+pub const PACKAGED_LOGS: &str = "/var/log/langmart-prober";
 
 /// Runs the command. Writes the report to `out` and all else to `err`, and returns the exit status.
 pub fn report(
@@ -49,14 +55,19 @@ pub fn report(
             return Ok(EXIT_CONFIGURATION);
         }
     };
-    let Some(directory) = loaded.config.log.directory else {
+    let known = loaded.config.probes.iter().map(|probe| probe.name.as_str());
+    if let Some(probe) = request.probe.filter(|probe| known.clone().all(|name| name != *probe)) {
+        let known = Vec::from_iter(known).join(", ");
+        writeln!(err, "warning: no probe is named {probe}; the configuration has: {known}")?;
+    }
+    let packaged = || Some(request.packaged_logs.to_owned()).filter(|directory| directory.is_dir());
+    let Some(directory) = loaded.config.log.directory.or_else(packaged) else {
         writeln!(
             err,
-            "no records are kept by {path}: it has no log.directory, and this shell no LOGS_DIRECTORY\n\
-             set directory = \"/var/log/langmart-prober\" under [log]; where the daemon runs as a systemd unit, which \
-             sets LOGS_DIRECTORY for it:\n  \
-             LOGS_DIRECTORY=/var/log/langmart-prober langmart-prober report --config {path}",
-            path = request.path.display()
+            "no records are kept by {}: it has no log.directory, LOGS_DIRECTORY is not set, and {} does not exist; set \
+             log.directory to the directory of results.jsonl.*",
+            request.path.display(),
+            request.packaged_logs.display()
         )?;
         return Ok(EXIT_FAILED);
     };
@@ -90,7 +101,13 @@ fn summarize(
     match read {
         Ok(read) => summary.skipped_lines += read.skipped_lines,
         Err(error) => {
-            writeln!(err, "{error}; read it as a member of the prober's group, or as root")?;
+            let is_missing = !directory.exists();
+            let remedy = if is_missing {
+                "set log.directory to the directory of results.jsonl.*, and start the daemon"
+            } else {
+                "read it as root, or as a member of the prober's group"
+            };
+            writeln!(err, "{error}; {remedy}")?;
             return Ok(None);
         }
     }
@@ -125,7 +142,7 @@ mod tests {
             request_id: failed.then(|| format!("req_{ago}")),
             error_code: failed.then(|| "rate_limit_exceeded".into()),
             detail: failed.then(|| Detail::JsonDiffers("limited | by <tokens>".into())),
-            hint: if failed { "wait as asked" } else { "" },
+            hint: if failed { "wait as asked" } else { "" }.into(),
             duration: Duration::from_millis(100 + ago),
             ..Outcome::new(now() - Duration::from_secs(ago), reason, fault)
         };
@@ -155,7 +172,8 @@ mod tests {
         let variable = |_: &str| None::<OsString>;
         let environment = Environment { variable: &variable, system_roots: &Vec::new };
         let (mut out, mut err) = (Vec::new(), Vec::new());
-        let request = Report { path, since, probe, json, now: now() };
+        let packaged_logs = Path::new("/nonexistent");
+        let request = Report { path, since, probe, json, now: now(), packaged_logs };
         let status = report(&request, &environment, &mut out, &mut err).unwrap();
         (status, String::from_utf8(out).unwrap(), String::from_utf8(err).unwrap())
     }
@@ -222,6 +240,29 @@ mod tests {
         assert!(report.get("upstream").is_none());
     }
 
+    #[test]
+    fn records_of_the_package_are_found() {
+        let bench = records();
+        let config = bench.directory.path().join("config.toml");
+        fs::write(&config, "[provider.langmart]\nchecks = [\"health\"]\n").unwrap();
+        let environment = Environment { variable: &|_| None, system_roots: &Vec::new };
+        let request = Report {
+            path: &config,
+            since: "1d",
+            probe: Some("groq-chat"),
+            json: false,
+            now: now(),
+            packaged_logs: bench.directory.path(),
+        };
+        let (mut out, mut err) = (Vec::new(), Vec::new());
+        assert_eq!(report(&request, &environment, &mut out, &mut err).unwrap(), EXIT_OK);
+        assert!(String::from_utf8(out).unwrap().contains("2 of 3 runs failed"));
+        assert_eq!(
+            String::from_utf8(err).unwrap(),
+            "warning: no probe is named groq-chat; the configuration has: langmart-health\n"
+        );
+    }
+
     #[track_caller]
     fn check(since: &str, probe: Option<&str>, status: u8, message: &str) {
         let (actual, out, err) = records().run(since, probe, false);
@@ -241,11 +282,14 @@ mod tests {
         fs::write(&path, "[log]\ndirectory = \"/nonexistent\"\n").unwrap();
         let (status, _, err) = bench.run("1h", None, false);
         assert_eq!(status, EXIT_FAILED);
-        assert!(err.starts_with("cannot read /nonexistent: "), "{err}");
+        assert!(
+            err.starts_with("cannot read /nonexistent: ") && err.contains("; set log.directory"),
+            "{err}"
+        );
         fs::write(&path, "").unwrap();
         let (status, _, err) = bench.run("1h", None, false);
         assert_eq!(status, EXIT_FAILED);
-        assert!(err.contains("set directory = \"/var/log/langmart-prober\" under [log]"), "{err}");
+        assert!(err.contains("/nonexistent does not exist; set log.directory to"), "{err}");
         assert_eq!(run(Path::new("/nonexistent"), "1h", None, false).0, EXIT_CONFIGURATION);
     }
 }

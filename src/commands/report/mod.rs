@@ -7,4 +7,4 @@ mod command;
 mod markdown;
 mod summary;
 
-pub use self::command::{Report, report};
+pub use self::command::{PACKAGED_LOGS, Report, report};

@@ -53,9 +53,9 @@ impl ModelPattern {
     }
 }
 
-/// Matches in one pass: a star that does not fit takes one more byte, and only the last star is
-/// reconsidered.
-fn is_match(pattern: &[u8], text: &[u8]) -> bool {
+/// Returns whether a pattern with `*` and `?` matches a text, in one pass: a star that does not fit
+/// takes one more byte, and only the last star is reconsidered.
+pub(in crate::config) fn is_match(pattern: &[u8], text: &[u8]) -> bool {
     let (mut at, mut seen) = (0, 0);
     let mut star: Option<(usize, usize)> = None;
     while seen < text.len() {

@@ -8,7 +8,7 @@ mod probe;
 mod provider;
 mod sections;
 
-pub(super) use self::provider::DNS_PORT;
+pub(super) use self::{answer::is_match, provider::DNS_PORT};
 pub use self::{
     answer::{ExpectedAnswer, ModelPattern},
     groups::{Comparison, Pool, PoolMember},

@@ -1,7 +1,15 @@
 //! Shared inputs of a resolution: secrets, the report, and the default timing of probes.
 
-use std::{cell::RefCell, collections::BTreeSet, ops::RangeInclusive, time::Duration};
+use std::{
+    cell::RefCell,
+    io,
+    net::{SocketAddr, TcpListener},
+    ops::RangeInclusive,
+    path::Path,
+    time::Duration,
+};
 
+use rustix::fs::{Access, access};
 use zeroize::Zeroizing;
 
 use crate::config::{
@@ -9,6 +17,7 @@ use crate::config::{
     model::{KeySource, Probe},
     problem::{Place, Report},
     raw::Section,
+    service::first_free_port,
 };
 
 /// Range of intervals. A thousand probes at the minimum are supported; a week is still a schedule.
@@ -22,7 +31,7 @@ pub(in crate::config) struct Context<'a> {
     pub(super) keys: Keys<'a>,
     pub(super) environment: &'a Environment<'a>,
     pub(super) report: &'a Report,
-    credentials: RefCell<BTreeSet<String>>,
+    unread: RefCell<Vec<KeySource>>,
 }
 
 impl<'a> Context<'a> {
@@ -31,12 +40,12 @@ impl<'a> Context<'a> {
         environment: &'a Environment<'a>,
         report: &'a Report,
     ) -> Self {
-        Self { keys, environment, report, credentials: RefCell::default() }
+        Self { keys, environment, report, unread: RefCell::default() }
     }
 
-    /// Returns the names of the credentials in the configuration.
-    pub(in crate::config) fn into_credentials(self) -> Vec<String> {
-        self.credentials.into_inner().into_iter().collect()
+    /// Returns the sources of secrets that could not be read.
+    pub(in crate::config) fn into_unread(self) -> Vec<KeySource> {
+        self.unread.into_inner()
     }
 
     /// Returns whether the secret at that place is not needed, because only those of other
@@ -58,31 +67,121 @@ impl<'a> Context<'a> {
         place: &Place,
         check: impl FnOnce(&str) -> Result<(), &'static str>,
     ) -> Option<Zeroizing<String>> {
-        if self.is_idle(place) {
-            return None;
-        }
-        let credential = match source {
-            KeySource::Credential(name) => Some(name),
-            KeySource::Env(_) | KeySource::File(_) => None,
-        };
-        self.credentials.borrow_mut().extend(credential.cloned());
-        if self.keys == Keys::Skipped {
+        if self.is_idle(place) || self.keys == Keys::Skipped {
             return None;
         }
         if let Some(message) = exposure(source) {
             self.report.error(place, message);
             return None;
         }
-        match (self.environment.secret(source), self.keys) {
-            (Ok(text), _) => match check(&text) {
+        if let KeySource::File(path) = source {
+            self.check_readable(path, place);
+        }
+        let read = match self.keys {
+            Keys::ReportedFor(service) => {
+                // Commands in the same shell cannot read these.
+                if !matches!(source, KeySource::File(_)) {
+                    self.unread.borrow_mut().push(source.clone());
+                }
+                service.secret(source)
+            }
+            _ => self.environment.secret(source).map(Some),
+        };
+        match read {
+            Ok(Some(text)) => match check(&text) {
                 Ok(()) => return Some(text),
                 Err(message) => self.report.error(place, message),
             },
-            (Err(message), Keys::Required) => self.report.error(place, message),
-            (Err(message), _) => self.report.warning(place, message),
+            Ok(None) => {}
+            Err(message) => {
+                self.unread.borrow_mut().push(source.clone());
+                if self.is_required(source) {
+                    self.report.error(place, message);
+                } else {
+                    self.report.warning(place, message);
+                }
+            }
         }
         None
     }
+
+    /// Returns whether a secret that cannot be read is an error. With [`Keys::Strict`] it is one if
+    /// the daemon could not read it either: systemd 252 hides credentials from `ExecReload=`.
+    fn is_required(&self, source: &KeySource) -> bool {
+        match (self.keys, source) {
+            (Keys::Required, _) | (Keys::Strict, KeySource::File(_)) => true,
+            (Keys::Strict, KeySource::Env(_)) => self.environment.is_service(),
+            (Keys::Strict, KeySource::Credential(name)) => self.environment.is_not_passed(name),
+            _ => false,
+        }
+    }
+
+    /// Warns of a file that the service cannot read.
+    pub(in crate::config) fn check_readable(&self, path: &Path, place: &Place) {
+        if let Keys::ReportedFor(service) = self.keys
+            && let Some(message) = service.read_problem(path)
+        {
+            self.report.warning(place, message);
+        }
+    }
+
+    /// Reports a directory that the service, or this process, cannot write to.
+    pub(super) fn check_writable(&self, directory: &Path, place: &Place) {
+        match self.keys {
+            Keys::ReportedFor(service) => {
+                let problem = service.write_problem(directory);
+                problem.into_iter().for_each(|message| self.report.warning(place, message));
+            }
+            Keys::Strict => {
+                let problem = write_problem(directory);
+                problem.into_iter().for_each(|message| self.report.error(place, message));
+            }
+            _ => {}
+        }
+    }
+
+    /// Reports an address that the service, or this process, may not bind.
+    pub(super) fn check_listen(&self, address: SocketAddr, place: &Place) {
+        match self.keys {
+            Keys::ReportedFor(service) => {
+                let problem = service.listen_problem(address);
+                problem.into_iter().for_each(|message| self.report.warning(place, message));
+            }
+            Keys::Strict => {
+                let problem = listen_problem(address);
+                problem.into_iter().for_each(|message| self.report.error(place, message));
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Returns why this process cannot write to a directory, which it creates if necessary.
+fn write_problem(directory: &Path) -> Option<String> {
+    let existing = directory.ancestors().find(|path| path.exists())?;
+    let error = access(existing, Access::WRITE_OK | Access::EXEC_OK).err()?;
+    let remedy = if error == rustix::io::Errno::ROFS {
+        format!(
+            "under systemd, add ReadWritePaths={} under [Service] with: systemctl edit langmart-prober",
+            directory.display()
+        )
+    } else {
+        "grant the prober's user the permission to write there".to_owned()
+    };
+    let error = io::Error::from(error);
+    Some(format!("{} cannot be written: {error}; {remedy}", existing.display()))
+}
+
+/// Returns why this process may not bind an address. One that is in use is that of the daemon.
+fn listen_problem(address: SocketAddr) -> Option<String> {
+    let first = first_free_port();
+    let needs_privilege = address.port() != 0 && address.port() < first;
+    let error = needs_privilege.then(|| TcpListener::bind(address).err()).flatten()?;
+    (error.kind() == io::ErrorKind::PermissionDenied).then(|| {
+        format!(
+            "\"{address}\" may not be bound by this user: {error}; use a port from {first}, such as 10429"
+        )
+    })
 }
 
 /// Interval and timeout of a probe.

@@ -35,6 +35,7 @@ const MAX_PROBES: usize = 10_000;
 /// values are replaced by defaults, so that the rest can be checked.
 pub(super) fn config(table: &DeTable<'_>, context: &Context<'_>) -> Config {
     let mut root = Section::root(table, context.report);
+    root.texts("include", |_| Ok(()));
     let server = server::server(root.section("server"), context);
     let log = sections::log(root.section("log"), context);
     let state_directory = sections::state_directory(root.section("state"), context);
@@ -53,7 +54,7 @@ pub(super) fn config(table: &DeTable<'_>, context: &Context<'_>) -> Config {
     }
     let mut named = generated::names(&providers);
     for (value, place) in root.elements("probe", "an array of tables, each written under [[probe]]") {
-        named.extend(value.get("name").and_then(|name| name.get_ref().as_str()).map(str::to_owned));
+        named.extend(probe::names(value));
         let section = Section::from_value(value, place, context.report);
         probes.extend(probe::written(section, &mut providers, &defaults, context));
     }
@@ -168,10 +169,10 @@ fn distinct(probes: &[Placed], report: &Report) {
     for Placed { probe, place } in probes {
         if let Some(first) = seen.get(probe.name.as_str()) {
             let message = format!(
-                "the probe name {} is used by {} in line {}; names must be unique, generated ones included",
+                "the probe name {} is used by {} in {}; names must be unique, generated ones included",
                 shown(&probe.name),
                 first.path,
-                first.line
+                report.named_line(first.line)
             );
             report.error(place, message);
         } else {

@@ -2,6 +2,8 @@
 
 use std::{collections::BTreeMap, ops::RangeInclusive, sync::Arc, time::Duration};
 
+use toml::de::DeValue;
+
 use super::{
     budget::price,
     completion::{self, SPEED_INTERVAL, SPEED_TOKENS, Workload, question, workload},
@@ -40,13 +42,17 @@ const DEFAULT_REASONING_TOKENS: u32 = 2048;
 /// Below this, a reasoning model may not reach its answer.
 const MIN_REASONING_TOKENS: u32 = 1024;
 
+/// Names with which a gateway selects a model itself.
+const ROUTER_ALIASES: [&str; 2] = ["auto", "default"];
+
 /// Range and default of the maximum time between two chunks of a stream.
 const STALL_TIMEOUTS: RangeInclusive<Duration> = Duration::from_millis(10)..=Duration::from_secs(3_600);
 const DEFAULT_STALL_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Keys that only some checks have.
-const OWN_KEYS: [(&str, &[Check]); 17] = [
+const OWN_KEYS: [(&str, &[Check]); 18] = [
     ("model", &[Check::Chat, Check::Stream, Check::Models]),
+    ("models", &[Check::Chat, Check::Stream, Check::Models]),
     ("retires", &[Check::Chat, Check::Stream, Check::Models]),
     ("workload", &[Check::Chat, Check::Stream]),
     ("prompt", &[Check::Chat, Check::Stream]),
@@ -65,13 +71,14 @@ const OWN_KEYS: [(&str, &[Check]); 17] = [
     ("expect", &[Check::Chat, Check::Stream, Check::Http]),
 ];
 
-/// Reads the probe of a section. Returns `None` if a required part is missing, which is reported.
+/// Reads the probes of a section: one, or one for each of `models`. Returns none if a required part
+/// is missing, which is reported.
 pub(super) fn written(
     mut section: Section<'_>,
     providers: &mut BTreeMap<String, Draft>,
     defaults: &Defaults,
     context: &Context<'_>,
-) -> Option<Placed> {
+) -> Vec<Placed> {
     let title = section.value("name").and_then(|name| name.as_str());
     if let Some(title) = title {
         section = section.with_name(title);
@@ -87,18 +94,95 @@ pub(super) fn written(
         check_requirements(check, provider, draft.keyed || draft.keyless)
             .unwrap_or_else(|message| section.problem("check", message));
     }
-    let model = check.and_then(|check| model(&mut section, check));
+    let models = models(&mut section, check, name.as_deref());
     let retires = completion::retires(&mut section);
-    let task = check.and_then(|check| {
-        let timeout = timing.timeout.min(timing.interval);
-        let inputs = TaskInputs { provider, model: model.as_deref(), workload, timeout };
-        task(&mut section, check, drafted, &inputs, context)
-    });
     let options = RunOptions::from_section(&mut section, check, timing, context.report);
+    let timeout = timing.timeout.min(timing.interval);
+    let mut probes = Vec::new();
+    for (name, model) in models {
+        if let (Some(provider), Some(model)) = (provider, &model) {
+            check_model(&section, model, provider, context);
+        }
+        let inputs = TaskInputs { provider, model: model.as_deref(), workload, timeout };
+        let task = check.and_then(|check| task(&mut section, check, drafted, &inputs, context));
+        if let (Some(name), Some(provider), Some(task)) = (name, provider, task) {
+            let probe = Probe { retires, ..probe(name, provider, task, model, timing) };
+            probes.push(Placed { probe: options.apply_to(probe), place: place.clone() });
+        }
+    }
     section.mark_known(&OWN_KEYS.map(|(key, _)| key));
     section.finish();
-    let probe = Probe { retires, ..probe(name?, provider?, task?, model, timing) };
-    Some(Placed { probe: options.apply_to(probe), place })
+    probes
+}
+
+/// Returns the names of the probes of a section, valid or not.
+pub(super) fn names(section: &DeValue<'_>) -> Vec<String> {
+    let Some(name) = section.get("name").and_then(|name| name.get_ref().as_str()) else { return Vec::new() };
+    let models = section.get("models").and_then(|models| models.get_ref().as_array());
+    match models {
+        Some(models) => {
+            let models = models.iter().filter_map(|model| model.get_ref().as_str());
+            models.map(|model| name_with_model(name, model)).collect()
+        }
+        None => vec![name.to_owned()],
+    }
+}
+
+/// Returns the name of a probe of `models`: other characters than those of a name become hyphens.
+fn name_with_model(name: &str, model: &str) -> String {
+    let fits = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '.' | '_' | '-');
+    let model = model.to_ascii_lowercase().replace(|c: char| !fits(c), "-");
+    format!("{name}-{model}")
+}
+
+/// Reads `model` or `models`. Returns each model with the name of its probe, at least one.
+fn models(
+    section: &mut Section<'_>,
+    check: Option<Check>,
+    name: Option<&str>,
+) -> Vec<(Option<String>, Option<String>)> {
+    let own_name = || name.map(str::to_owned);
+    if !section.has("models") {
+        return vec![(own_name(), check.and_then(|check| model(section, check)))];
+    }
+    if section.has("model") {
+        section.problem("models", "cannot be combined with model; remove one of them");
+        section.mark_known(&["model"]);
+    }
+    let written = section.texts("models", parse_model);
+    if section.value("models").and_then(DeValue::as_array).is_some_and(|models| models.is_empty()) {
+        section.problem("models", "must have at least one model; add one, or use model");
+    }
+    let mut models: Vec<(Option<String>, Option<String>)> = Vec::new();
+    for (model, place) in written {
+        let full = name.map(|name| name_with_model(name, &model));
+        if full.is_some() && models.iter().any(|(other, _)| *other == full) {
+            section
+                .error_at(&place, "results in the name of another entry; write it as a [[probe]] of its own");
+        } else if let Some(Err(message)) = full.as_deref().map(self::name) {
+            section.error_at(&place, format!("results in the name {message}; shorten name"));
+        } else {
+            models.push((full, Some(model)));
+        }
+    }
+    if models.is_empty() { vec![(own_name(), None)] } else { models }
+}
+
+/// Warns of a model that the service probably does not have.
+fn check_model(section: &Section<'_>, model: &str, provider: &Provider, context: &Context<'_>) {
+    let key = if section.has("models") { "models" } else { "model" };
+    let gateway = provider.api == Api::Langmart && provider.is_on_own_host();
+    let message = if model.contains('*') {
+        format!(
+            "{} has a wildcard, which no service expands; list the models: models = [\"…\", \"…\"]",
+            shown(model)
+        )
+    } else if gateway && !model.contains('/') && !ROUTER_ALIASES.contains(&model) {
+        format!("{} has no provider; LangMart's models are named as in \"openai/gpt-4o-mini\"", shown(model))
+    } else {
+        return;
+    };
+    context.report.warning(&section.place_of(key), message);
 }
 
 /// Returns a probe of these parts. The timeout is limited to the interval.
@@ -198,17 +282,18 @@ fn timing(
     own
 }
 
+fn parse_model(text: &str) -> Result<String, String> {
+    if (1..=MAX_MODEL_BYTES).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic()) {
+        Ok(text.to_owned())
+    } else {
+        Err(format!("{} is not a model ID; it must be printable ASCII without white space", shown(text)))
+    }
+}
+
 fn model(section: &mut Section<'_>, check: Check) -> Option<String> {
-    let parse = |text: &str| {
-        if (1..=MAX_MODEL_BYTES).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic()) {
-            Ok(text.to_owned())
-        } else {
-            Err(format!("{} is not a model ID; it must be printable ASCII without white space", shown(text)))
-        }
-    };
     match check {
-        Check::Chat | Check::Stream => section.required("model", parse),
-        Check::Models => section.text("model", parse),
+        Check::Chat | Check::Stream => section.required("model", parse_model),
+        Check::Models => section.text("model", parse_model),
         Check::Network | Check::Health | Check::Auth | Check::Status | Check::Balance | Check::Http => None,
     }
 }

@@ -95,6 +95,9 @@ pub(super) fn provider(
     let own_url = section.has("base_url") && url != default_url;
     let url = url.unwrap_or_else(|| profile.default_url());
     let url = if profile.drops_version && api.is_some() { without_version(url) } else { url };
+    if let Some(api) = api {
+        check_path(&url, api, &section, report);
+    }
 
     let key = key(&mut section, context);
     check_key(key.as_ref(), api, &url, &mut section, report);
@@ -111,7 +114,7 @@ pub(super) fn provider(
         proxy,
         proxy_auth,
         dns_servers: dns_servers(&mut section, report),
-        ca_certificates: ca_certificates(&mut section),
+        ca_certificates: ca_certificates(&mut section, context),
         headers,
         labels: labels(&section.section("labels"), report),
         paths: paths(&mut section),
@@ -136,6 +139,20 @@ pub(super) fn provider(
 fn pace(section: &mut Section<'_>, shard: Option<Shard>, report: &Report) -> Option<u32> {
     let place = section.place_of("requests_per_minute");
     of_rate_limit(shard, section.number("requests_per_minute", &REQUESTS_PER_MINUTE), &place, report)
+}
+
+/// Warns of a base URL on the API's own host with another path, unless paths are configured.
+fn check_path(url: &Url, api: Api, section: &Section<'_>, report: &Report) {
+    const PATHS: [&str; 5] = ["health_path", "auth_path", "models_path", "chat_path", "balance_path"];
+    let default = api.profile().default_url();
+    let is_own = url.host_str() == default.host_str() && url.port_or_known_default() == Some(443);
+    if is_own && url.path() != default.path() && !PATHS.iter().any(|key| section.has(key)) {
+        let message = format!(
+            "the API of {api} is not at this path of its host; use \"{}\", or remove base_url",
+            default.as_str().trim_end_matches('/')
+        );
+        report.warning(&section.place_of("base_url"), message);
+    }
 }
 
 /// Reports a key of another service, and a key that plain HTTP would expose.
@@ -310,10 +327,15 @@ fn dns_server(text: &str) -> Result<SocketAddr, String> {
     })
 }
 
-fn ca_certificates(section: &mut Section<'_>) -> Vec<rustls::pki_types::CertificateDer<'static>> {
+fn ca_certificates(
+    section: &mut Section<'_>,
+    context: &Context<'_>,
+) -> Vec<rustls::pki_types::CertificateDer<'static>> {
+    let place = section.place_of("ca_file");
     let read = |text: &str| {
         let path = std::path::Path::new(text);
         if path.is_absolute() {
+            context.check_readable(path, &place);
             certificates(path).map_err(|message| format!("{} {message}", shown(text)))
         } else {
             Err(format!("{} is not an absolute path; write one that begins with a slash", shown(text)))

@@ -55,8 +55,8 @@ impl RunOptions {
     }
 
     /// Returns the probe with these options.
-    pub(super) fn apply_to(self, probe: Probe) -> Probe {
-        let Self { connection, slow_after, recheck } = self;
+    pub(super) fn apply_to(&self, probe: Probe) -> Probe {
+        let &Self { connection, slow_after, recheck } = self;
         Probe { connection, slow_after, recheck, ..probe }
     }
 }

@@ -17,6 +17,9 @@ use crate::config::{
 
 pub(super) fn state_directory(mut section: Section<'_>, context: &Context<'_>) -> Option<PathBuf> {
     let directory = section.text("directory", absolute).or_else(|| context.environment.state_directory());
+    if let Some(directory) = &directory {
+        context.check_writable(directory, &section.place_of("directory"));
+    }
     section.finish();
     directory
 }
@@ -58,6 +61,9 @@ pub(super) fn log(mut section: Section<'_>, context: &Context<'_>) -> Log {
         max_files: section.number("max_files", &(2..=10_000)).unwrap_or(14) as usize,
         max_file_size: section.text("max_file_size", log_size).unwrap_or(100 << 20),
     };
+    if let Some(directory) = &log.directory {
+        context.check_writable(directory, &section.place_of("directory"));
+    }
     if !log.stderr && log.directory.is_none() {
         let message = "nothing will be logged; set log.directory, or leave log.stderr true";
         context.report.warning(&section.place_of("stderr"), message);

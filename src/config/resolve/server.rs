@@ -35,6 +35,7 @@ pub(super) fn server(mut section: Section<'_>, context: &Context<'_>) -> Server 
         })
     });
     let listen = listen.unwrap_or(SocketAddr::from(([127, 0, 0, 1], 10_429)));
+    context.check_listen(listen, &section.place_of("listen"));
     let hostnames = section.texts("hostnames", hostname).into_iter().map(|(name, _)| name).collect();
     let tls = section.has("tls").then(|| tls(section.section("tls"), context)).flatten();
     section.mark_known(&["tls"]);
@@ -90,6 +91,7 @@ fn tls(mut section: Section<'_>, context: &Context<'_>) -> Option<ServerTls> {
     section.finish();
     let files = CertificateFiles { certificate: certificate?, key: key? };
     let stamp = files.stamp();
+    context.check_readable(&files.certificate, &certificate_place);
     if let Err(message) = read_chain(&files.certificate) {
         context.report.error(&certificate_place, message);
         return None;
@@ -101,9 +103,10 @@ fn tls(mut section: Section<'_>, context: &Context<'_>) -> Option<ServerTls> {
         context.report.error(&key_place, message);
         return None;
     }
+    context.check_readable(&files.key, &key_place);
     let certified = match files.read() {
         Ok(certified) => Some(certified),
-        Err(message) if context.keys == Keys::Required => {
+        Err(message) if matches!(context.keys, Keys::Required | Keys::Strict) => {
             context.report.error(&key_place, message);
             None
         }

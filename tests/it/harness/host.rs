@@ -135,6 +135,11 @@ impl Host {
         fs::write(self.etc_directory().join(file), text).unwrap();
     }
 
+    /// Returns the path of a file of /etc, as other machines see it.
+    pub fn etc_path(&self, file: &str) -> PathBuf {
+        self.etc_directory().join(file)
+    }
+
     /// Returns the path of a file in a directory of the machine.
     pub fn path(&self, file: &str) -> PathBuf {
         self.directory.path().join(file)

@@ -75,7 +75,7 @@ fn clock_offset_determines_the_verdict() {
     check_clock(-1.9, Verdict::Ok, "agrees with the service's");
     check_clock(12.3, Verdict::Note, "this machine's is 12s ahead of the service's");
     check_clock(-100.0, Verdict::Failed, "this machine's is 1m40s behind the service's");
-    check_clock(86_401.2, Verdict::Failed, "this machine's is 24h ahead of the service's");
+    check_clock(86_401.2, Verdict::Failed, "this machine's is 1d ahead of the service's");
     assert_eq!(clock(&outcome(Reason::Ok, Phases::default())).verdict, Verdict::Skipped);
 }
 
