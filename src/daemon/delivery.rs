@@ -236,7 +236,8 @@ impl Work for Delivery {
 /// Logs a change of the probe's state. Other results are in metrics and records only.
 fn log_change(probe: &Probe, before: Option<&Last>, outcome: &Outcome) {
     let Subject { probe, provider, check, model: _ } = probe.subject();
-    let Outcome { reason, fault, ref detail, hint, .. } = *outcome;
+    let Outcome { reason, fault, ref detail, ref hint, .. } = *outcome;
+    let hint = &**hint;
     let verdict = (reason, fault);
     // A `None` field is omitted from the line.
     let detail = detail.as_ref().map(tracing::field::display);
@@ -261,7 +262,8 @@ fn log_change(probe: &Probe, before: Option<&Last>, outcome: &Outcome) {
 /// held back.
 fn log_findings(probe: &Probe, before: Option<&Last>, outcome: &Outcome) {
     let Subject { probe, provider, check, model } = probe.subject();
-    let Outcome { hint, answered_model: ref answered, model_match, buffered, .. } = *outcome;
+    let Outcome { ref hint, answered_model: ref answered, model_match, buffered, .. } = *outcome;
+    let hint = &**hint;
     let answered = answered.as_deref();
     let was = before.and_then(|last| last.model_match).unwrap_or(true);
     match model_match {

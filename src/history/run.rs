@@ -44,7 +44,7 @@ pub struct Failure {
     /// Detail of the failure. `None` if the reason is sufficient.
     pub detail: Option<Detail>,
     /// Remedy.
-    pub hint: &'static str,
+    pub hint: Cow<'static, str>,
     /// Error code of the service, from the allowlist.
     pub error_code: Option<Cow<'static, str>>,
     /// Provider named in a gateway's error, from the allowlist.
@@ -61,7 +61,7 @@ impl Run {
         let failure = (!outcome.success()).then(|| {
             Box::new(Failure {
                 detail: outcome.detail.clone(),
-                hint: outcome.hint,
+                hint: outcome.hint.clone(),
                 error_code: outcome.error_code.clone(),
                 upstream: outcome.upstream,
                 retry_after: outcome.retry_after,

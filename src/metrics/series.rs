@@ -108,8 +108,6 @@ pub struct Last {
     pub reason: Reason,
     /// Responsible party.
     pub fault: Fault,
-    /// Remedy; empty on a success without a finding.
-    pub hint: &'static str,
     /// Duration of the run.
     pub duration: Duration,
     pub(super) phases: Phases,
@@ -215,7 +213,7 @@ impl Series {
 
     /// Observes a finished run.
     pub fn observe(&self, outcome: &Outcome) {
-        let &Outcome { time, reason, fault, hint, duration, phases, http_status, retry_after, .. } = outcome;
+        let &Outcome { time, reason, fault, duration, phases, http_status, retry_after, .. } = outcome;
         let values = &*self.values;
         values.count_run(outcome);
         values.count_answer(outcome);
@@ -228,7 +226,6 @@ impl Series {
             ended: Instant::now(),
             reason,
             fault,
-            hint,
             duration,
             phases,
             http_status,

@@ -72,7 +72,7 @@ fn check(metrics: &Metrics, now: SystemTime, expected: &[(&str, Option<f64>)]) {
 pub(super) fn rich() -> Outcome {
     Outcome {
         detail: Some(Detail::JsonDiffers("canary-detail".into())),
-        hint: "canary-hint",
+        hint: "canary-hint".into(),
         http_status: Some(429),
         http_version: Some("1.1"),
         error_code: Some("PROVIDER_OPENAI_429".into()),

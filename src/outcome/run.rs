@@ -31,7 +31,7 @@ pub struct Outcome {
     pub detail: Option<Detail>,
     /// Remedy; empty on a success without a finding.
     #[serde(skip_serializing_if = "str::is_empty")]
-    pub hint: &'static str,
+    pub hint: Cow<'static, str>,
     /// HTTP status of the response. `None` if there was no response.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub http_status: Option<u16>,
@@ -189,7 +189,7 @@ impl Outcome {
             reason,
             fault,
             detail: None,
-            hint: "",
+            hint: Cow::Borrowed(""),
             http_status: None,
             http_version: None,
             error_code: None,

@@ -171,7 +171,7 @@ fn probe(view: &View<'_>, history: &ProbeHistory) -> Value {
         "state": now.state.name(),
         "reason": last.map(|run| run.reason),
         "fault": last.map(|run| run.fault),
-        "hint": failure.map(|failure| failure.hint),
+        "hint": failure.map(|failure| &failure.hint),
         "failing_since": time(kept.failing_since),
         "waits_for": now.wait.map(|(cause, _)| cause),
         "waits_until": time(now.wait.map(|(_, until)| until)),

@@ -115,7 +115,7 @@ fn problem(row: &Row) -> Problem<'_> {
         reason: last.map(|run| run.reason),
         fault: last.map(|run| run.fault),
         detail: failure.and_then(|failure| failure.detail.as_ref()).map(ToString::to_string),
-        hint: failure.map_or("", |failure| failure.hint),
+        hint: failure.map_or("", |failure| &failure.hint),
         wait: row.now.wait.map(|(cause, _)| cause),
     }
 }

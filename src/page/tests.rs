@@ -53,7 +53,7 @@ fn run(history: &History, probe: &Arc<Probe>, ago: u64, reason: Reason) -> Outco
     let outcome = Outcome {
         duration,
         phases: Phases { processing: duration, ..Phases::default() },
-        hint: if reason == Reason::Ok { "" } else { "<b>look</b>" },
+        hint: if reason == Reason::Ok { "" } else { "<b>look</b>" }.into(),
         ..Outcome::new(now() - Duration::from_secs(ago), reason, fault)
     };
     history.for_probe(probe).observe(&Arc::new(outcome.clone()), false);
@@ -279,7 +279,7 @@ fn full(reason: Reason, fault: Fault) -> Outcome {
         duration: HOUR,
         phases: Phases::default(),
         detail: Some(Detail::JsonDiffers("/d".into())),
-        hint: "h",
+        hint: "h".into(),
         http_status: Some(200),
         http_version: Some("1.1"),
         error_code: Some("other".into()),

@@ -37,6 +37,9 @@ use crate::{
     outcome::{Detail, Fault, Outcome, Reason},
 };
 
+/// The word in remedies that stands for the host of the probe.
+const HOST: &str = "HOST";
+
 /// Parts that all targets of a process share: lookups, and the kernel's timestamps switched on.
 #[derive(Debug)]
 pub struct NetworkStack {
@@ -149,7 +152,9 @@ impl Target {
         if outcome.success() && outcome.detail.is_none() && outcome.cached_input_tokens > Some(0) {
             outcome.detail = Some(Detail::CachedPrompt);
         }
-        outcome.hint = remedy(probe.provider.api, probe.check(), &outcome);
+        let hint = remedy(probe.provider.api, probe.check(), &outcome);
+        outcome.hint =
+            if hint.contains(HOST) { hint.replace(HOST, probe.host()).into() } else { hint.into() };
         // The readers of a stream wait for its first token.
         let took = outcome.time_to_first_token.unwrap_or(outcome.duration);
         outcome.slow = outcome.success() && probe.slow_after.is_some_and(|slow_after| took > slow_after);

@@ -22,7 +22,7 @@ fn outcome(seconds: u64, reason: Reason) -> Arc<Outcome> {
     let fault = if reason == Reason::Ok { Fault::None } else { Fault::Gateway };
     Arc::new(Outcome {
         duration: Duration::from_micros(1_234_567),
-        hint: if reason == Reason::Ok { "" } else { "wait" },
+        hint: if reason == Reason::Ok { "" } else { "wait" }.into(),
         ..Outcome::new(at(seconds), reason, fault)
     })
 }
@@ -59,7 +59,7 @@ fn history_is_bounded_and_keeps_failing_since() {
     assert_eq!((now.failing_since, now.skipped), (Some(at(10)), None));
     let last = &now.runs[MAX_RUNS - 1];
     assert_eq!((last.duration(), last.reason), (Duration::from_micros(1_234_567), Reason::Unavailable));
-    assert_eq!(last.failure.as_deref().map(|failure| failure.hint), Some("wait"));
+    assert_eq!(last.failure.as_deref().map(|failure| &*failure.hint), Some("wait"));
     kept.observe(&outcome(200, Reason::Ok), false);
     assert_eq!(kept.snapshot().failing_since, None);
 }

@@ -126,7 +126,14 @@ fn failed_connections_have_their_reason() {
     row("TCP refused", &refused, Reason::Connect, Fault::Network, "connection refused", "firewalls");
     assert_eq!(refused.failed_addresses[0].error, AddressFailure::Refused);
     let unknown = network(provider(Api::Openai, "https://nothing.invalid"), TIMEOUT);
-    row("no such name", &unknown, Reason::Dns, Fault::Network, "NXDOMAIN", "nslookup HOST 8.8.8.8");
+    row(
+        "no such name",
+        &unknown,
+        Reason::Dns,
+        Fault::Network,
+        "NXDOMAIN",
+        "nslookup nothing.invalid 8.8.8.8",
+    );
 
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let full = runtime.block_on(FullListener::start()).unwrap();

@@ -110,6 +110,7 @@ fn certificates_and_handshakes() {
     // The alert of a TLS server is not HTTP.
     let swapped = auth(provider(Api::Openai, &format!("http://{tls}/openai/v1")), TIMEOUT);
     check(&swapped, Reason::Malformed, Fault::Provider, "not HTTP");
+    assert!(swapped.hint.contains("write https://"), "{}", swapped.hint);
 }
 
 #[test]

@@ -107,7 +107,7 @@ fn of_clock(text: &str) -> Diagnosis {
 }
 
 fn of_run(provider: &Provider, check: Check, outcome: &Outcome) -> Diagnosis {
-    let hint = outcome.hint;
+    let hint = &*outcome.hint;
     match (outcome.reason, reached(provider, outcome)) {
         (Reason::Internal, _) => {
             Diagnosis::new("none", format!("the prober itself failed: {}", describe(outcome))).remedy(hint)
@@ -125,7 +125,7 @@ fn of_proxy(provider: &Provider, outcome: &Outcome) -> Diagnosis {
     let target = &provider.base_url;
     let cause = format!("no connection through the proxy {proxy}: {}", describe(outcome));
     Diagnosis::new("Network Connectivity Issues: proxy issues", cause)
-        .remedy(outcome.hint)
+        .remedy(&*outcome.hint)
         .remedy(format!(
             "if none is needed: proxy = \"none\" under [provider.{}], which overrides the environment",
             provider.name
@@ -137,7 +137,7 @@ fn of_lookup(provider: &Provider, outcome: &Outcome) -> Diagnosis {
     let name = looked_up(provider).unwrap_or_default();
     let cause = format!("{name} has no address here: {}", describe(outcome));
     Diagnosis::new("Network Connectivity Issues: DNS failure", cause)
-        .remedy(outcome.hint)
+        .remedy(&*outcome.hint)
         .command(format!("nslookup {name}"))
         .command(format!("nslookup {name} 8.8.8.8"))
 }
@@ -163,10 +163,10 @@ fn of_connection(provider: &Provider, outcome: &Outcome) -> Diagnosis {
             ))
     } else if outcome.cause() == Some(&Detail::Connection(ErrorKind::ConnectionRefused)) {
         let cause = format!("nothing listens on {place}, or a firewall rejects the connection ({what})");
-        Diagnosis::new("Network Connectivity Issues: firewall blocking", cause).remedy(outcome.hint)
+        Diagnosis::new("Network Connectivity Issues: firewall blocking", cause).remedy(&*outcome.hint)
     } else {
         let cause = format!("this machine cannot reach {place} ({what})");
-        Diagnosis::new("Network Connectivity Issues: firewall blocking", cause).remedy(outcome.hint)
+        Diagnosis::new("Network Connectivity Issues: firewall blocking", cause).remedy(&*outcome.hint)
     };
     let target = places::own_curl(provider, Check::Health)
         .unwrap_or_else(|| format!("curl -v \"{}\"", provider.base_url));
@@ -182,7 +182,8 @@ fn of_handshake(provider: &Provider, outcome: &Outcome) -> Diagnosis {
     } else {
         format!("no trusted connection to {place}: {what}")
     };
-    let mut diagnosis = Diagnosis::new("Network Connectivity Issues: SSL error", cause).remedy(outcome.hint);
+    let mut diagnosis =
+        Diagnosis::new("Network Connectivity Issues: SSL error", cause).remedy(&*outcome.hint);
     let certificate = certificate_failure(outcome);
     if certificate.is_some_and(CertificateFailure::is_about_time) {
         diagnosis = diagnosis.command("timedatectl".to_owned());
@@ -200,7 +201,7 @@ fn of_handshake(provider: &Provider, outcome: &Outcome) -> Diagnosis {
 fn of_service(provider: &Provider, check: Check, outcome: &Outcome) -> Diagnosis {
     let api = provider.api;
     let who = party(provider, outcome);
-    let hint = outcome.hint;
+    let hint = &*outcome.hint;
     match outcome.reason {
         Reason::AuthFailed if outcome.fault == Fault::Provider => of_stored_key(provider, outcome),
         Reason::AuthFailed | Reason::Permission
@@ -260,7 +261,7 @@ fn of_no_capacity(provider: &Provider, outcome: &Outcome) -> Diagnosis {
     } else {
         format!("{who} is in maintenance, overloaded, or not connected to its upstream services")
     };
-    let diagnosis = Diagnosis::new("Gateway Unavailable", cause).remedy(outcome.hint);
+    let diagnosis = Diagnosis::new("Gateway Unavailable", cause).remedy(&*outcome.hint);
     with_status_page(diagnosis, provider, outcome).command(places::own_curl(provider, Check::Health))
 }
 
@@ -282,7 +283,7 @@ fn of_stored_key(provider: &Provider, outcome: &Outcome) -> Diagnosis {
     let cause = format!(
         "the configured key is valid; the key that {gateway} stores for {whose} is wrong, expired or revoked"
     );
-    let diagnosis = Diagnosis::new("Provider Connection Failures", cause).remedy(outcome.hint);
+    let diagnosis = Diagnosis::new("Provider Connection Failures", cause).remedy(&*outcome.hint);
     with_status_page(diagnosis, provider, outcome).command(outcome.upstream.and_then(places::direct_curl))
 }
 
