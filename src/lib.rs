@@ -8,6 +8,7 @@
 //! - [`cli`]: the command line.
 //! - [`health`]: liveness of the daemon's parts, restarts, and readiness.
 //! - [`line_writer`]: log files written by a thread: bounded queue, rotation.
+//! - [`pieces`]: large pages, whose memory returns to the system.
 //! - [`signals`], [`systemd`]: commands of the operator, notifications to the service manager.
 //! - [`sync`]: locks that ignore poisoning.
 //! - [`simulator`]: a simulated LangMart and simulated providers with scripted faults.
@@ -48,6 +49,7 @@ pub mod logging;
 pub mod metrics;
 pub mod outcome;
 pub mod page;
+pub mod pieces;
 pub mod probe;
 pub mod records;
 pub mod schedule;

@@ -121,7 +121,7 @@ mod tests {
         config::Probe,
         metrics::{
             Metrics,
-            testing::{chat, config, provider, stream},
+            testing::{self, chat, config, provider, stream},
         },
         outcome::{Api, Fault},
     };
@@ -140,7 +140,7 @@ mod tests {
 
     /// Returns the samples of comparisons, without their common prefix.
     fn samples(metrics: &Metrics) -> Vec<String> {
-        let page = String::from_utf8(metrics.render(SystemTime::UNIX_EPOCH)).unwrap();
+        let page = testing::page(metrics, SystemTime::UNIX_EPOCH);
         page.lines().filter_map(|line| Some(line.strip_prefix("langmart_comparison_")?.to_owned())).collect()
     }
 

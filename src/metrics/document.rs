@@ -11,7 +11,7 @@ use super::{
     Metrics,
     budget::BudgetNow,
     families::{FAMILIES, Family, Samples},
-    testing::{chat, config, probe, provider, stream},
+    testing::{chat, config, page, probe, provider, stream},
     tests::{acme, rich, status},
     text::Header,
 };
@@ -89,7 +89,7 @@ fn whole_page() -> String {
         series.observe(&Outcome { reason: Reason::Ok, fault: Fault::None, ..rich() });
         series.observe(&rich());
     }
-    String::from_utf8(metrics.render(NOW)).expect("a page is UTF-8")
+    page(&metrics, NOW)
 }
 
 /// Returns the labels that every sample of the family has for its subject.

@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    io::{self, Write},
     sync::{
         Arc,
         atomic::{AtomicU64, AtomicUsize, Ordering},
@@ -35,8 +36,6 @@ pub struct Metrics {
     series: RwLock<Arc<BTreeMap<String, Arc<Series>>>>,
     budget: RwLock<Option<BudgetNow>>,
     groups: RwLock<Arc<Groups>>,
-    /// Length of the last page in bytes, which the next one is expected to have.
-    length: AtomicUsize,
     /// Number of successful and failed configuration loads.
     loads: AtomicUsize,
 }
@@ -59,7 +58,6 @@ impl Metrics {
             series: RwLock::default(),
             budget: RwLock::default(),
             groups: RwLock::default(),
-            length: AtomicUsize::new(0),
             loads: AtomicUsize::new(0),
         }
     }
@@ -194,8 +192,8 @@ impl Metrics {
         offline::offline(runs)
     }
 
-    /// Renders the page in the text format 0.0.4.
-    pub fn render(&self, now: SystemTime) -> Vec<u8> {
+    /// Renders the page in the text format 0.0.4. Fails only if the output does.
+    pub fn render(&self, now: SystemTime, out: &mut dyn Write) -> io::Result<()> {
         let (all, groups) = (self.all(), self.groups());
         let prober = Prober {
             own: &self.own,
@@ -207,7 +205,7 @@ impl Metrics {
         };
         let mut pools: Vec<_> = groups.pools.iter().map(|pool| PoolState::new(pool, &all)).collect();
         pools.sort_by(|one, other| one.labels.cmp(&other.labels));
-        let mut page = Page::new(now, self.length.load(Ordering::Relaxed) + 4096);
+        let mut page = Page::new(now, out);
         for family in FAMILIES {
             page.family(&family.header);
             match family.samples {
@@ -232,9 +230,7 @@ impl Metrics {
                 }
             }
         }
-        let bytes = page.into_bytes();
-        self.length.store(bytes.len(), Ordering::Relaxed);
-        bytes
+        page.finish()
     }
 }
 

@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     sync::Arc,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use super::Metrics;
@@ -73,6 +73,13 @@ pub(crate) fn config(probes: Vec<Arc<Probe>>) -> Config {
         state_directory: None,
         system_roots: Arc::default(),
     }
+}
+
+/// Renders the page as text.
+pub(crate) fn page(metrics: &Metrics, now: SystemTime) -> String {
+    let mut page = Vec::new();
+    metrics.render(now, &mut page).expect("a Vec takes every write");
+    String::from_utf8(page).expect("a page is UTF-8")
 }
 
 /// Makes the write of a file appear blocked for that long.

@@ -16,7 +16,7 @@ use super::{Metrics, OwnNow, Series};
 use crate::{
     config::{Probe, Provider, Recheck, StatusSource, Task},
     line_writer::Counters,
-    metrics::testing::{chat, config, probe, provider, stream},
+    metrics::testing::{self, chat, config, probe, provider, stream},
     outcome::{
         AddressFailure, Api, Balance, Clock, ComponentStatus, Detail, DnsServer, FailedAddress, Fault,
         Indicator, LimitedBy, LookupFailure, Maintenance, Network, Outcome, Phases, RateLimit, Reason,
@@ -33,7 +33,7 @@ fn later(seconds: u64) -> SystemTime {
 
 /// Returns the samples of a page, by name and labels.
 fn samples(metrics: &Metrics, now: SystemTime) -> BTreeMap<String, f64> {
-    let page = String::from_utf8(metrics.render(now)).unwrap();
+    let page = testing::page(metrics, now);
     let samples = page.lines().filter(|line| !line.starts_with('#'));
     samples
         .map(|line| {
@@ -388,7 +388,7 @@ fn failed_run_is_exported_in_every_family() {
         ("last_success_timestamp_seconds", None),
     ];
     check(&metrics, NOW, &expected);
-    let page = String::from_utf8(metrics.render(NOW)).unwrap();
+    let page = testing::page(&metrics, NOW);
     assert!(!page.contains("canary") && !page.contains("192.0.2.77"), "{page}");
 }
 
@@ -734,7 +734,7 @@ fn page_conforms_to_the_text_format() {
         metrics.series(probe).observe(&rich());
         metrics.series(probe).waiting(later(90), None);
     }
-    let page = String::from_utf8(metrics.render(NOW)).unwrap();
+    let page = testing::page(&metrics, NOW);
     assert!(page.ends_with('\n'));
     let mut families = HashSet::new();
     let mut seen = HashSet::new();
@@ -786,7 +786,7 @@ fn histogram_is_consistent_during_updates() {
         });
         let mut before = 0.0;
         for _ in 0..200 {
-            let page = String::from_utf8(metrics.render(NOW)).unwrap();
+            let page = testing::page(&metrics, NOW);
             let of = |suffix: &str| -> Vec<f64> {
                 let name = format!("langmart_probe_duration_seconds_{suffix}{{");
                 let lines = page.lines().filter(|line| line.starts_with(&name));

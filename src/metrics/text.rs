@@ -1,6 +1,9 @@
 //! The Prometheus text format 0.0.4.
 
-use std::{io::Write, time::SystemTime};
+use std::{
+    io::{self, Write},
+    time::SystemTime,
+};
 
 use super::values::Histogram;
 
@@ -33,12 +36,18 @@ pub(super) struct Header {
     pub(super) help: &'static str,
 }
 
+/// Size from which the bytes of a page are passed on.
+const BUFFER_BYTES: usize = 64 << 10;
+
 /// A page being written. The samples of a family follow its [`Page::family`].
-#[derive(Debug)]
 pub(super) struct Page<'a> {
     /// Time of the page.
     pub(super) now: SystemTime,
+    out: &'a mut dyn Write,
+    /// The bytes that have not been passed on.
     bytes: Vec<u8>,
+    /// The first error of `out`.
+    result: io::Result<()>,
     family: Option<&'static Header>,
     /// Whether the family has a sample. The header is written before the first one, so that a
     /// family without samples is omitted.
@@ -48,9 +57,10 @@ pub(super) struct Page<'a> {
 }
 
 impl<'a> Page<'a> {
-    /// Creates an empty page with a capacity in bytes.
-    pub(super) fn new(now: SystemTime, capacity: usize) -> Self {
-        Self { now, bytes: Vec::with_capacity(capacity), family: None, begun: false, subject: "" }
+    /// Creates an empty page.
+    pub(super) fn new(now: SystemTime, out: &'a mut dyn Write) -> Self {
+        let bytes = Vec::with_capacity(2 * BUFFER_BYTES);
+        Self { now, out, bytes, result: Ok(()), family: None, begun: false, subject: "" }
     }
 
     /// Begins a family.
@@ -93,8 +103,17 @@ impl<'a> Page<'a> {
         self.line("_count", self.subject, [], count as f64);
     }
 
-    pub(super) fn into_bytes(self) -> Vec<u8> {
-        self.bytes
+    /// Passes the rest on. Returns the first error of the output.
+    pub(super) fn finish(mut self) -> io::Result<()> {
+        self.flush();
+        self.result
+    }
+
+    fn flush(&mut self) {
+        if self.result.is_ok() {
+            self.result = self.out.write_all(&self.bytes);
+        }
+        self.bytes.clear();
     }
 
     fn line<'b>(
@@ -129,6 +148,9 @@ impl<'a> Page<'a> {
         bytes.push(b' ');
         write_number(bytes, value);
         bytes.push(b'\n');
+        if bytes.len() >= BUFFER_BYTES {
+            self.flush();
+        }
     }
 
     fn head(&mut self, Header { name, kind, help, .. }: &Header) {
@@ -221,7 +243,8 @@ mod tests {
 
     #[test]
     fn family_without_samples_is_omitted() {
-        let mut page = Page::new(SystemTime::UNIX_EPOCH, 0);
+        let mut text = Vec::new();
+        let mut page = Page::new(SystemTime::UNIX_EPOCH, &mut text);
         page.family(&Header { name: "silent", kind: Kind::Gauge, labels: &[], help: "Nothing." });
         page.value(None);
         page.family(&Header { name: "spoken", kind: Kind::Counter, labels: &["a"], help: "Something." });
@@ -229,7 +252,8 @@ mod tests {
         page.each(["b"], 2.0);
         page.subject("x=\"y\"");
         page.each(["b"], 3.0);
-        let text = String::from_utf8(page.into_bytes()).unwrap();
+        page.finish().unwrap();
+        let text = String::from_utf8(text).unwrap();
         assert_eq!(
             text,
             "# HELP spoken Something.\n# TYPE spoken counter\nspoken 1\nspoken{a=\"b\"} 2\nspoken{x=\"y\",a=\"b\"} 3\n"
@@ -241,10 +265,12 @@ mod tests {
         let histogram = Histogram::new(&[(1.0, "1")]);
         histogram.observe(0.5);
         histogram.observe(2.0);
-        let mut page = Page::new(SystemTime::UNIX_EPOCH, 0);
+        let mut text = Vec::new();
+        let mut page = Page::new(SystemTime::UNIX_EPOCH, &mut text);
         page.family(&Header { name: "h", kind: Kind::Histogram, labels: &[], help: "H." });
         page.histogram(&histogram);
-        let text = String::from_utf8(page.into_bytes()).unwrap();
+        page.finish().unwrap();
+        let text = String::from_utf8(text).unwrap();
         let samples: Vec<_> = text.lines().skip(2).collect();
         assert_eq!(samples, ["h_bucket{le=\"1\"} 1", "h_bucket{le=\"+Inf\"} 2", "h_sum 2.5", "h_count 2"]);
     }

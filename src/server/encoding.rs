@@ -1,9 +1,11 @@
 //! Content codings (RFC 9110, 12.5.3): gzip if the client accepts it.
 
-use std::io::Write;
+use std::io::{self, Write};
 
 use flate2::{Compression, write::GzEncoder};
 use hyper::header::{ACCEPT_ENCODING, HeaderMap};
+
+use crate::pieces::Pieces;
 
 /// Returns whether the response should be compressed: gzip is accepted with at least the weight of
 /// `identity`.
@@ -36,11 +38,19 @@ fn weight(parameters: &str) -> u16 {
     }
 }
 
-/// Compresses with the fastest level, which reduces pages of samples to a few per cent.
-pub(super) fn gzip(bytes: &[u8]) -> Vec<u8> {
-    let mut encoder = GzEncoder::new(Vec::with_capacity(bytes.len() / 16), Compression::fast());
-    encoder.write_all(bytes).expect("a Vec takes every write");
-    encoder.finish().expect("a Vec takes every write")
+/// Collects what is written.
+pub(super) fn plain(write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<Pieces> {
+    let mut pieces = Pieces::default();
+    write(&mut pieces)?;
+    Ok(pieces)
+}
+
+/// Compresses what is written, with the fastest level, which reduces pages of samples to a few per
+/// cent.
+pub(super) fn gzip(write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<Pieces> {
+    let mut encoder = GzEncoder::new(Pieces::default(), Compression::fast());
+    write(&mut encoder)?;
+    encoder.finish()
 }
 
 #[cfg(test)]

@@ -8,8 +8,8 @@
 //! - `waiting` limits the number of connections that wait for the same resource.
 //! - `access` is the access configuration; `users` checks passwords, `guard` checks Host and
 //!   Origin.
-//! - `routes` answers requests. `response_cache` shares rendered pages, `encoding` compresses them,
-//!   and `on_demand` runs a probe for `/probe`.
+//! - `routes` answers requests; a `reply` becomes a response. `response_cache` shares rendered
+//!   pages, `encoding` compresses them, and `on_demand` runs a probe for `/probe`.
 
 mod access;
 mod activity;
@@ -17,6 +17,7 @@ mod encoding;
 mod guard;
 mod listener;
 mod on_demand;
+mod reply;
 mod response_cache;
 mod routes;
 #[cfg(test)]

@@ -3,18 +3,18 @@
 
 use std::{
     collections::BTreeMap,
-    hash::{DefaultHasher, Hasher},
     sync::{Arc, MutexGuard, Weak},
     time::Duration,
 };
 
+use flate2::Crc;
 use tokio::{
     sync,
     time::{Instant, sleep_until},
 };
 
 use super::activity::Activity;
-use crate::sync::Mutex;
+use crate::{pieces::Pieces, sync::Mutex};
 
 /// A page is reused for this many times its rendering time, so that rendering takes at most a fifth
 /// of the thread's time, and pages of small configurations are only milliseconds old.
@@ -30,20 +30,18 @@ const MIN_READ_TIME: Duration = Duration::from_secs(2);
 /// A rendered page with its readers.
 #[derive(Debug)]
 pub(super) struct CachedResponse {
-    bytes: Vec<u8>,
+    pieces: Pieces,
     tag: String,
     rendered_at: Instant,
     readers: Mutex<Vec<Weak<Activity>>>,
 }
 
-impl AsRef<[u8]> for CachedResponse {
-    fn as_ref(&self) -> &[u8] {
-        &self.bytes
-    }
-}
-
 impl CachedResponse {
-    /// Returns the entity tag (RFC 9110, 8.8.3), a hash of the bytes.
+    pub(super) fn pieces(&self) -> &Pieces {
+        &self.pieces
+    }
+
+    /// Returns the entity tag (RFC 9110, 8.8.3), a checksum of the bytes.
     pub(super) fn tag(&self) -> &str {
         &self.tag
     }
@@ -88,7 +86,7 @@ impl ResponseCache {
         compressed: bool,
         edition: usize,
         reader: &Arc<Activity>,
-        make_page: impl FnOnce() -> Vec<u8>,
+        make_page: impl FnOnce() -> Pieces,
     ) -> Arc<CachedResponse> {
         let mut entries = self.lock();
         let begun = Instant::now();
@@ -96,21 +94,26 @@ impl ResponseCache {
             entries.edition = edition;
             entries.latest.clear();
         }
-        let known = entries.latest.get(&(name.to_owned(), compressed)).cloned();
-        let page = match known {
-            Some((page, until)) if begun < until || !entries.make_room(begun) => page,
-            Some(_) | None => {
-                let bytes = make_page();
+        let key = (name.to_owned(), compressed);
+        let page = match entries.latest.remove(&key) {
+            Some((page, until)) if begun < until || !entries.make_room(begun) => {
+                entries.latest.insert(key, (Arc::clone(&page), until));
+                page
+            }
+            outdated => {
+                // Before the next page needs memory.
+                drop(outdated);
+                let pieces = make_page();
                 let page = Arc::new(CachedResponse {
-                    tag: tag(&bytes),
-                    bytes,
+                    tag: tag(&pieces),
+                    pieces,
                     rendered_at: begun,
                     readers: Mutex::default(),
                 });
                 let ended = Instant::now();
                 let until = ended + (ended - begun) * REUSE_FACTOR;
                 entries.rendered.push(Arc::downgrade(&page));
-                entries.latest.insert((name.to_owned(), compressed), (Arc::clone(&page), until));
+                entries.latest.insert(key, (Arc::clone(&page), until));
                 page
             }
         };
@@ -127,7 +130,7 @@ impl ResponseCache {
         compressed: bool,
         edition: usize,
         reader: &Arc<Activity>,
-        make_page: impl FnOnce() -> Vec<u8>,
+        make_page: impl FnOnce() -> Pieces,
     ) -> Option<Arc<CachedResponse>> {
         let mut next = self.next_rendering.lock().await;
         if let Some(time) = *next {
@@ -152,11 +155,11 @@ impl ResponseCache {
     }
 }
 
-/// Returns a hash of the bytes, the same in every process.
-fn tag(bytes: &[u8]) -> String {
-    let mut hasher = DefaultHasher::new();
-    hasher.write(bytes);
-    format!("\"{:016x}-{:x}\"", hasher.finish(), bytes.len())
+/// Returns a checksum of the bytes, the same in every process, which takes less time than a hash.
+fn tag(pieces: &Pieces) -> String {
+    let mut crc = Crc::new();
+    pieces.iter().for_each(|piece| crc.update(piece));
+    format!("\"{:08x}-{:x}\"", crc.sum(), pieces.bytes())
 }
 
 impl ResponseCache {
@@ -171,7 +174,7 @@ impl Entries {
     fn make_room(&mut self, now: Instant) -> bool {
         self.rendered.retain(|page| page.strong_count() > 0);
         let pages: Vec<Arc<CachedResponse>> = self.rendered.iter().filter_map(Weak::upgrade).collect();
-        let mut bytes: usize = pages.iter().map(|page| page.bytes.len()).sum();
+        let mut bytes: usize = pages.iter().map(|page| page.pieces.bytes()).sum();
         for page in pages {
             if bytes <= MAX_CACHED_BYTES {
                 return true;
@@ -180,7 +183,7 @@ impl Entries {
                 return false;
             }
             page.disconnect_readers();
-            bytes -= page.bytes.len();
+            bytes -= page.pieces.bytes();
         }
         true
     }
@@ -188,33 +191,49 @@ impl Entries {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
+
     use super::*;
 
     const NAME: &str = "/";
+
+    fn page(bytes: &[u8]) -> Pieces {
+        let mut pieces = Pieces::default();
+        pieces.write_all(bytes).unwrap();
+        pieces
+    }
+
+    fn large() -> Pieces {
+        page(&vec![0; MAX_CACHED_BYTES / 2 + 1])
+    }
+
+    fn bytes(page: &CachedResponse) -> Vec<u8> {
+        page.pieces().iter().collect::<Vec<_>>().concat()
+    }
 
     #[tokio::test(start_paused = true)]
     async fn page_is_reused_until_it_is_outdated() {
         let (pages, reader) = (ResponseCache::default(), Activity::new(None));
         // The rendering time is measured with the real clock, so the test sets the end of the
         // reuse.
-        let first = pages.get_or_render(NAME, false, 0, &reader, || vec![1]);
+        let first = pages.get_or_render(NAME, false, 0, &reader, || page(&[1]));
         let reuse_until = |until| {
             pages.entries.lock().latest.get_mut(&(NAME.to_owned(), false)).unwrap().1 = until;
         };
         reuse_until(Instant::now() + Duration::from_millis(80));
         tokio::time::advance(Duration::from_millis(79)).await;
-        let again = pages.get_or_render(NAME, false, 0, &reader, || vec![2]);
+        let again = pages.get_or_render(NAME, false, 0, &reader, || page(&[2]));
         assert!(Arc::ptr_eq(&first, &again));
         assert_eq!(
-            pages.get_or_render(NAME, true, 0, &reader, || vec![3]).bytes,
+            bytes(&pages.get_or_render(NAME, true, 0, &reader, || page(&[3]))),
             [3],
             "the compressed page is another"
         );
         tokio::time::advance(Duration::from_millis(1)).await;
-        assert_eq!(pages.get_or_render(NAME, false, 0, &reader, || vec![4]).bytes, [4]);
+        assert_eq!(bytes(&pages.get_or_render(NAME, false, 0, &reader, || page(&[4]))), [4]);
         reuse_until(Instant::now() + Duration::from_secs(1));
         assert_eq!(
-            pages.get_or_render(NAME, false, 1, &reader, || vec![5]).bytes,
+            bytes(&pages.get_or_render(NAME, false, 1, &reader, || page(&[5]))),
             [5],
             "a reload outdates the page"
         );
@@ -223,7 +242,6 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn readers_of_oldest_page_are_disconnected_for_room() {
         let pages = ResponseCache::default();
-        let large = || vec![0; MAX_CACHED_BYTES / 2 + 1];
         let stalled = [Activity::new(None), Activity::new(None)];
         let tasks = stalled.each_ref().map(|reader| {
             let task = tokio::spawn(std::future::pending::<()>());
@@ -234,10 +252,10 @@ mod tests {
         pages.remove_unused();
         let second = pages.get_or_render(NAME, false, 0, &stalled[1], large);
         tokio::time::advance(MIN_READ_TIME / 2).await;
-        let latest = pages.get_or_render(NAME, false, 0, &Activity::new(None), || vec![1]);
+        let latest = pages.get_or_render(NAME, false, 0, &Activity::new(None), || page(&[1]));
         assert!(Arc::ptr_eq(&second, &latest), "no page is old enough, so the latest is reused");
         tokio::time::advance(MIN_READ_TIME / 2).await;
-        assert_eq!(pages.get_or_render(NAME, false, 0, &Activity::new(None), || vec![1]).bytes, [1]);
+        assert_eq!(bytes(&pages.get_or_render(NAME, false, 0, &Activity::new(None), || page(&[1]))), [1]);
         tokio::task::yield_now().await;
         assert_eq!(
             tasks.each_ref().map(tokio::task::JoinHandle::is_finished),
@@ -254,14 +272,13 @@ mod tests {
         // Rendering takes no time on the paused clock, so the test sets the time of the next
         // rendering.
         *pages.next_rendering.lock().await = Some(begun + Duration::from_millis(80));
-        let large = || vec![0; MAX_CACHED_BYTES / 2 + 1];
         let first = pages.get_or_render_throttled("/?1", false, 0, &reader, large).await;
         assert!(first.is_some() && begun.elapsed() == Duration::from_millis(80), "{:?}", begun.elapsed());
         let _second = pages.get_or_render_throttled("/?2", false, 0, &reader, large).await.unwrap();
-        assert!(pages.get_or_render_throttled("/?3", false, 0, &reader, || vec![1]).await.is_none());
+        assert!(pages.get_or_render_throttled("/?3", false, 0, &reader, || page(&[1])).await.is_none());
         tokio::time::advance(MIN_READ_TIME).await;
         assert!(
-            pages.get_or_render_throttled("/?3", false, 0, &reader, || vec![1]).await.is_some(),
+            pages.get_or_render_throttled("/?3", false, 0, &reader, || page(&[1])).await.is_some(),
             "the oldest page makes room"
         );
     }
@@ -269,7 +286,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn page_without_readers_is_removed() {
         let pages = ResponseCache::default();
-        let page = Arc::downgrade(&pages.get_or_render(NAME, false, 0, &Activity::new(None), || vec![1]));
+        let page = Arc::downgrade(&pages.get_or_render(NAME, false, 0, &Activity::new(None), || page(&[1])));
         tokio::time::advance(Duration::from_secs(60)).await;
         pages.remove_unused();
         assert_eq!(page.strong_count(), 0);

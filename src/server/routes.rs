@@ -2,6 +2,7 @@
 
 use std::{
     convert::Infallible,
+    io::{self, Write},
     net::SocketAddr,
     sync::{
         Arc,
@@ -10,11 +11,10 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use http_body_util::Full;
 use hyper::{
     Method, Request, Response, StatusCode,
-    body::{Bytes, Incoming},
-    header::{self, HeaderMap, HeaderName, HeaderValue},
+    body::Incoming,
+    header::{self, HeaderMap},
     http::request,
 };
 use rustls::sign::CertifiedKey;
@@ -31,10 +31,11 @@ use tracing::warn;
 use super::{
     access::Access,
     activity::{ActiveRequest, Activity},
-    encoding::{gzip, prefers_gzip},
+    encoding::{gzip, plain, prefers_gzip},
     guard::{self, Refusal, ServedHosts},
     listener::Limits,
     on_demand::{self, RunRequest},
+    reply::{Body, Reply, ResponseBody},
     response_cache::{CachedResponse, ResponseCache},
     users::Rejection,
     waiting::Waiters,
@@ -45,29 +46,15 @@ use crate::{
     history::{History, ProbeHistory},
     metrics::Metrics,
     page::{self, Filter, Listing, Prober, View},
+    pieces::Pieces,
     sync::RwLock,
 };
 
-const TEXT: &str = "text/plain; charset=utf-8";
 const METRICS_TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
 const JSON: &str = "application/json";
 const HTML: &str = "text/html; charset=utf-8";
-/// Headers of every response: no inline code, no resources of other sites, no embedding.
-const SECURITY_HEADERS: [(HeaderName, &str); 5] = [
-    (
-        header::CONTENT_SECURITY_POLICY,
-        "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; img-src 'self'; base-uri 'none'; \
-         form-action 'none'; frame-ancestors 'none'",
-    ),
-    (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
-    (header::REFERRER_POLICY, "no-referrer"),
-    (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
-    (HeaderName::from_static("permissions-policy"), "camera=(), geolocation=(), microphone=()"),
-];
 /// The challenge of basic authentication (RFC 7617, 2).
 const CHALLENGE: &str = "Basic realm=\"langmart-prober\", charset=\"UTF-8\"";
-/// Retry-After of a response that was refused because of the load.
-const BUSY_RETRY_AFTER_SECONDS: &str = "5";
 /// Duration after which a write is reported as blocked.
 const BLOCKED_WRITE_AFTER: Duration = Duration::from_secs(10);
 /// Timeout of a reload, below that of a request.
@@ -201,7 +188,7 @@ impl Site {
         request: Request<Incoming>,
         work: ActiveRequest,
         secure: bool,
-    ) -> Result<Response<Full<Bytes>>, Infallible> {
+    ) -> Result<Response<ResponseBody>, Infallible> {
         let (head, _) = request.into_parts();
         let reply = match self.check_access(&head, secure, work.activity()).await {
             Ok(()) => self.route(&head, &work, secure).await,
@@ -252,7 +239,9 @@ impl Site {
             Resource::Ready => self.ready(),
             Resource::Page(name, content_type, render) => self.page(name, content_type, head, work, render),
             Resource::Probe(history) => {
-                let render = |view: &View<'_>, _: &Metrics| page::detail(view, &history).into_bytes();
+                let render = |view: &View<'_>, _: &Metrics, out: &mut dyn Write| {
+                    out.write_all(page::detail(view, &history).as_bytes())
+                };
                 self.throttled_page(path, HTML, head, work, render).await
             }
             Resource::Json(listing) => self.json(listing, head, work).await,
@@ -265,15 +254,19 @@ impl Site {
     /// Returns the resource of a path.
     fn resource(&self, path: &str) -> Option<Resource> {
         Some(match path {
-            "/" => Resource::Page("/", HTML, |view, _| page::overview(view).into_bytes()),
-            "/metrics" => Resource::Page("/metrics", METRICS_TEXT, |view, metrics| metrics.render(view.now)),
-            "/style.css" => {
-                Resource::Page("/style.css", "text/css; charset=utf-8", |_, _| page::STYLE.into())
+            "/" => Resource::Page("/", HTML, |view, _, out| out.write_all(page::overview(view).as_bytes())),
+            "/metrics" => {
+                Resource::Page("/metrics", METRICS_TEXT, |view, metrics, out| metrics.render(view.now, out))
             }
-            "/page.js" => {
-                Resource::Page("/page.js", "text/javascript; charset=utf-8", |_, _| page::SCRIPT.into())
+            "/style.css" => Resource::Page("/style.css", "text/css; charset=utf-8", |_, _, out| {
+                out.write_all(page::STYLE.as_bytes())
+            }),
+            "/page.js" => Resource::Page("/page.js", "text/javascript; charset=utf-8", |_, _, out| {
+                out.write_all(page::SCRIPT.as_bytes())
+            }),
+            "/icon.svg" => {
+                Resource::Page("/icon.svg", "image/svg+xml", |_, _, out| out.write_all(page::ICON.as_bytes()))
             }
-            "/icon.svg" => Resource::Page("/icon.svg", "image/svg+xml", |_, _| page::ICON.into()),
             "/api/v1/results" => Resource::Json(Listing::Results),
             "/api/v1/probes" => Resource::Json(Listing::Probes),
             "/probe" => Resource::Run,
@@ -312,7 +305,8 @@ impl Site {
             Listing::Results => page::results,
             Listing::Probes => page::probes,
         };
-        self.throttled_page(name, JSON, head, work, |view, _| render(view, &filter)).await
+        self.throttled_page(name, JSON, head, work, |view, _, out| out.write_all(&render(view, &filter)))
+            .await
     }
 
     /// Answers with a page from the cache, shared by requests for the same `name`.
@@ -322,7 +316,7 @@ impl Site {
         content_type: &'static str,
         head: &request::Parts,
         work: &ActiveRequest,
-        render: impl FnOnce(&View<'_>, &Metrics) -> Vec<u8>,
+        render: impl FnOnce(&View<'_>, &Metrics, &mut dyn Write) -> io::Result<()>,
     ) -> Reply {
         let compressed = prefers_gzip(&head.headers);
         let edition = self.state.metrics.edition();
@@ -343,7 +337,7 @@ impl Site {
         content_type: &'static str,
         head: &request::Parts,
         work: &ActiveRequest,
-        render: impl FnOnce(&View<'_>, &Metrics) -> Vec<u8>,
+        render: impl FnOnce(&View<'_>, &Metrics, &mut dyn Write) -> io::Result<()>,
     ) -> Reply {
         let compressed = prefers_gzip(&head.headers);
         let edition = self.state.metrics.edition();
@@ -360,8 +354,8 @@ impl Site {
     fn rendering(
         &self,
         compressed: bool,
-        render: impl FnOnce(&View<'_>, &Metrics) -> Vec<u8>,
-    ) -> impl FnOnce() -> Vec<u8> {
+        render: impl FnOnce(&View<'_>, &Metrics, &mut dyn Write) -> io::Result<()>,
+    ) -> impl FnOnce() -> Pieces {
         let ServerState { metrics, history, health, .. } = &*self.state;
         move || {
             let now = SystemTime::now();
@@ -373,8 +367,9 @@ impl Site {
                 own: metrics.own(),
             };
             let view = View { history, budget: metrics.budget(), prober, now };
-            let page = render(&view, metrics);
-            if compressed { gzip(&page) } else { page }
+            let write = |out: &mut dyn Write| render(&view, metrics, out);
+            let written = if compressed { gzip(write) } else { plain(write) };
+            written.expect("writing to memory fails only without memory")
         }
     }
 
@@ -431,7 +426,7 @@ enum Resource {
     Healthy,
     Ready,
     /// A page with its name, content type and renderer.
-    Page(&'static str, &'static str, fn(&View<'_>, &Metrics) -> Vec<u8>),
+    Page(&'static str, &'static str, fn(&View<'_>, &Metrics, &mut dyn Write) -> io::Result<()>),
     Probe(Arc<ProbeHistory>),
     /// Records or probes as JSON.
     Json(Listing),
@@ -487,86 +482,5 @@ fn refused(refusal: Refusal) -> Reply {
             StatusCode::FORBIDDEN,
             "This Origin is not allowed: add its host to `hostnames` in [server] of the configuration.\n",
         ),
-    }
-}
-
-/// A response before conversion.
-#[derive(Debug)]
-struct Reply {
-    status: StatusCode,
-    content_type: &'static str,
-    /// An additional header.
-    header: Option<(HeaderName, &'static str)>,
-    body: Body,
-}
-
-#[derive(Debug)]
-enum Body {
-    Text(String),
-    Page { page: Arc<CachedResponse>, compressed: bool },
-}
-
-impl Reply {
-    fn text(status: StatusCode, text: impl Into<String>) -> Self {
-        Self { status, content_type: TEXT, header: None, body: Body::Text(text.into()) }
-    }
-
-    /// Returns the response to a request that is refused because of the load.
-    fn busy(text: &'static str) -> Self {
-        let reply = Self::text(StatusCode::SERVICE_UNAVAILABLE, text);
-        Self { header: Some((header::RETRY_AFTER, BUSY_RETRY_AFTER_SECONDS)), ..reply }
-    }
-
-    fn not_allowed(allow: &'static str) -> Self {
-        let reply = Self::text(StatusCode::METHOD_NOT_ALLOWED, format!("Method not allowed; use {allow}.\n"));
-        Self { header: Some((header::ALLOW, allow)), ..reply }
-    }
-
-    fn into_response(self, work: ActiveRequest) -> Response<Full<Bytes>> {
-        let Self { status, content_type, header, body } = self;
-        let (compressed, tag) = match &body {
-            Body::Text(_) => (None, None),
-            Body::Page { page, compressed } => (Some(*compressed), HeaderValue::from_str(page.tag()).ok()),
-        };
-        let body = if status == StatusCode::NOT_MODIFIED { Body::Text(String::new()) } else { body };
-        let mut response = Response::new(Full::new(Bytes::from_owner(ResponseBody { body, _work: work })));
-        *response.status_mut() = status;
-        let headers = response.headers_mut();
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
-        // Only the client's browser may store pages, and must revalidate them.
-        let caching = if tag.is_some() { "private, no-cache" } else { "no-store" };
-        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static(caching));
-        for (name, value) in SECURITY_HEADERS {
-            headers.insert(name, HeaderValue::from_static(value));
-        }
-        if let Some(tag) = tag {
-            headers.insert(header::ETAG, tag);
-        }
-        if compressed.is_some() {
-            headers.insert(header::VARY, HeaderValue::from_static("Accept-Encoding"));
-        }
-        if compressed == Some(true) {
-            headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
-        }
-        if let Some((name, value)) = header {
-            headers.insert(name, HeaderValue::from_static(value));
-        }
-        response
-    }
-}
-
-/// A body that holds the request until its last byte has been sent.
-#[derive(Debug)]
-struct ResponseBody {
-    body: Body,
-    _work: ActiveRequest,
-}
-
-impl AsRef<[u8]> for ResponseBody {
-    fn as_ref(&self) -> &[u8] {
-        match &self.body {
-            Body::Text(text) => text.as_bytes(),
-            Body::Page { page, .. } => (**page).as_ref(),
-        }
     }
 }

@@ -17,6 +17,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("lib", &[]),
     ("line_writer", &["sync"]),
     ("outcome", &[]),
+    ("pieces", &[]),
     ("signals", &[]),
     ("simulator", &["sync"]),
     ("systemd", &[]),
@@ -30,7 +31,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("state", &["line_writer", "outcome", "sync"]),
     ("history", &["config", "outcome", "sync"]),
     ("page", &["config", "history", "metrics", "outcome"]),
-    ("server", &["config", "health", "history", "metrics", "outcome", "page", "sync"]),
+    ("server", &["config", "health", "history", "metrics", "outcome", "page", "pieces", "sync"]),
     (
         "daemon",
         &[

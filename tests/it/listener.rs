@@ -20,10 +20,40 @@ use crate::harness::{
     simulate::simulator,
     wait::{WAIT_TIMEOUT, wait_for},
 };
+use crate::path_fairness::resident;
 
 fn limit_descriptors(daemon: &Daemon, limit: u64) {
     let limit = Rlimit { current: Some(limit), maximum: Some(20_000) };
     prlimit(Some(daemon.pid()), Resource::Nofile, limit).unwrap();
+}
+
+#[test]
+fn memory_of_pages_returns_to_the_system() {
+    let simulator = simulator("");
+    let probes: String = (0..1000)
+        .map(|number| format!("[[probe]]\nname = \"p{number}\"\nprovider = \"openai\"\ncheck = \"auth\"\n"))
+        .collect();
+    let place = Place::new(&format!(
+        "{LISTEN}[defaults]\ninterval = \"5m\"\n[provider.openai]\nbase_url = \"http://{}/openai/v1\"\n{KEY}\n\
+         checks = []\n{probes}",
+        simulator.address()
+    ));
+    // With the defaults of the C library, not with the settings of the unit.
+    let daemon = Daemon::start(place.command("run"));
+    let before = resident(daemon.pid(), "VmRSS:");
+    let mut latest = String::new();
+    // Cached pages are reused for a while.
+    let pages = [(); 4].map(|()| {
+        latest =
+            wait_for("another page", || Some(daemon.get("/metrics").body).filter(|page| *page != latest));
+        latest.len() as f64 / f64::from(1 << 20)
+    });
+    assert!(pages[0] > 8.0, "{pages:?} MiB");
+    wait_for("the memory of the pages", || {
+        (resident(daemon.pid(), "VmRSS:") < before + pages[0] / 2.0).then_some(())
+    });
+    let peak = resident(daemon.pid(), "VmHWM:") - before;
+    assert!(peak < 1.5 * pages[0], "{peak} MiB for pages of {pages:?} MiB");
 }
 
 #[test]

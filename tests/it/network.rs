@@ -213,7 +213,9 @@ fn invalid_certificate_expiry_is_exported() {
         metrics.series(target.probe()).observe(&runtime.block_on(target.run()));
     }
     let known = ("localhost", 0).to_socket_addrs().unwrap().count().to_string();
-    let page = String::from_utf8(metrics.render(SystemTime::now())).unwrap();
+    let mut page = Vec::new();
+    metrics.render(SystemTime::now(), &mut page).unwrap();
+    let page = String::from_utf8(page).unwrap();
     for (family, name, more, value) in [
         ("success", "localhost", "", "1"),
         ("success", "expired.localhost", "", "0"),

@@ -153,7 +153,7 @@ fn reasons(place: &Place, prefix: &str) -> BTreeSet<String> {
 }
 
 /// Returns a line of the process's status (`proc_pid_status(5)`) in mebibytes.
-fn resident(pid: Pid, key: &str) -> f64 {
+pub fn resident(pid: Pid, key: &str) -> f64 {
     let status = fs::read_to_string(format!("/proc/{}/status", pid.as_raw_nonzero())).unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix(key)).unwrap();
     line.split_whitespace().next().unwrap().parse::<f64>().unwrap() / 1024.0
