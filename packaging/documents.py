@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
-"""Writes the documents of the Debian package: changelog, copyright and licences.
+"""Writes the documents of the packages: changelog, copyright, licences and links.
 
 documents.py changelog VERSION MAINTAINER   CHANGELOG.md as debian/changelog has it
 documents.py copyright                      DEP-5, a stanza for each crate that is compiled in
 documents.py licences                       the licence files of those crates, each text once
+documents.py links DIRECTORY                adapts the links of the pages that are staged there
 
-All print to standard output, from cargo's metadata for this machine's target. SOURCE_DATE_EPOCH is
-the date of an unreleased version.
+All but the last print to standard output, from cargo's metadata for this machine's target.
+SOURCE_DATE_EPOCH is the date of an unreleased version.
 """
 
 import calendar
@@ -25,6 +26,9 @@ from typing import Any
 Package = dict[str, Any]
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
+REPOSITORY = "https://github.com/langmartai/langmart-prober"
+# The path and the anchor of a link to a file of the repository, relative or on GitHub.
+LINK = re.compile(rf"\]\((?:({REPOSITORY}/blob/main/)|(?![a-z]+:|#))([^)#\s]+)(#[^)\s]*)?\)")
 LICENCE_FILES = re.compile(r"(licen[cs]e|copying|notice|copyright|unlicense)", re.IGNORECASE)
 # Copyright lines of templates with placeholders are ignored.
 COPYRIGHT = re.compile(
@@ -134,7 +138,7 @@ def licence(package: Package) -> str:
 def copyright_() -> None:
     """Prints the copyright file in DEP-5 format."""
     print("Format: https://www.debian.org/doc/packaging-manuals/copyright-format/1.0/")
-    print("Upstream-Name: langmart-prober\nSource: https://github.com/langmartai/langmart-prober")
+    print(f"Upstream-Name: langmart-prober\nSource: {REPOSITORY}")
     print(
         "Comment: The crates below are compiled into the program. Their licences as they have"
         " them\n are in /usr/share/doc/langmart-prober/licences.txt.gz.\n"
@@ -185,10 +189,33 @@ def licences() -> None:
         print("=" * 78 + f"\n\n{text}\n")
 
 
+def links(directory: str) -> None:
+    """Adapts relative links of pages to the package.
+
+    The page of a runbook is beside the documents. A file that is not packaged is on GitHub.
+    """
+    root = pathlib.Path(directory).resolve()
+    for page in sorted(root.rglob("*.md")):
+
+        def adapted(match: re.Match[str], page: pathlib.Path = page) -> str:
+            absolute, name, anchor = match[1], match[2], match[3] or ""
+            # Runbooks have left packaging/; every other page is where the repository has it.
+            folder = page.parent.relative_to(root)
+            folder = "packaging" / folder if folder.parts[:1] == ("runbooks",) else folder
+            path = os.path.normpath(name if absolute else folder / name)
+            packaged = root / path.removeprefix("packaging/")
+            if packaged.exists():
+                return f"]({os.path.relpath(packaged, page.parent)}{anchor})"
+            return f"]({REPOSITORY}/blob/main/{path}{anchor})"
+
+        page.write_text(LINK.sub(adapted, page.read_text()))
+
+
 if __name__ == "__main__":
     commands: dict[str, Callable[..., None]] = {
         "changelog": changelog,
         "copyright": copyright_,
         "licences": licences,
+        "links": links,
     }
     commands[sys.argv[1]](*sys.argv[2:])

@@ -1,7 +1,10 @@
 #!/usr/bin/env python3
 """Checks the links of all Markdown files of the repository, without the network.
 
-    tests/links.py
+    tests/links.py [DIRECTORY]
+
+With a directory, it checks the relative links of the pages below it instead, for example those of
+an unpacked package.
 
 A relative link must name a file or directory of the repository, and its anchor a heading of that
 page. A link to this repository's main branch on GitHub is checked like a relative link; pages of
@@ -104,8 +107,29 @@ def unreachable(pages: list[Path]) -> Iterator[str]:
             yield f"{place}: is not in SUMMARY.md"
 
 
+def packaged(directory: Path) -> Iterator[str]:
+    """Yields a message for each broken relative link of the pages below a directory."""
+    pages = sorted(directory.rglob("*.md"))
+    if not pages:
+        yield f"{directory} has no pages"
+    for page in pages:
+        for number, link in links(page):
+            if re.match(r"[a-z][a-z0-9+.-]*:", link):
+                continue
+            name, _, anchor = link.partition("#")
+            path = page.parent / unquote(name) if name else page
+            if not path.exists():
+                yield f"{page}:{number}: {link}: no such file"
+            elif anchor and path.suffix == ".md" and anchor not in anchors(path):
+                yield f"{page}:{number}: {link}: no such heading"
+
+
 def main() -> None:
     """Prints every problem; exits with 1 if there is one."""
+    if len(sys.argv) > 1:
+        broken = list(packaged(Path(sys.argv[1])))
+        print("\n".join(broken))
+        sys.exit(1 if broken else 0)
     command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "*.md"]
     names = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True).stdout
     pages = [ROOT / name for name in names.splitlines() if (ROOT / name).exists()]
