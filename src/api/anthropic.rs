@@ -185,7 +185,7 @@ fn usage(usage: Option<&Value>) -> Usage {
 fn why_empty(stop_reason: &str) -> Emptiness {
     match stop_reason {
         "refusal" => Emptiness::Refusal,
-        "max_tokens" => Emptiness::Budget("max_tokens"),
+        "max_tokens" => Emptiness::MaxTokens,
         "model_context_window_exceeded" => Emptiness::ContextWindow,
         "tool_use" => Emptiness::ToolCall,
         _ => Emptiness::Unexplained,

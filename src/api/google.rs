@@ -185,7 +185,7 @@ fn why_empty(finish_reason: &str) -> Emptiness {
     // With prefixes for each kind of content, such as IMAGE_SAFETY.
     const FILTERS: [&str; 6] = ["SAFETY", "PROHIBITED", "BLOCKLIST", "SPII", "RECITATION", "LANGUAGE"];
     match finish_reason {
-        "MAX_TOKENS" => Emptiness::Budget("maxOutputTokens"),
+        "MAX_TOKENS" => Emptiness::MaxOutputTokens,
         _ if FILTERS.iter().any(|filter| finish_reason.contains(filter)) => Emptiness::Filter,
         _ => Emptiness::Unexplained,
     }

@@ -149,7 +149,7 @@ pub(crate) fn completion(answer: &Value) -> Completion {
 /// reasons of other APIs.
 fn why_empty(finish_reason: &str) -> Emptiness {
     match finish_reason.to_ascii_lowercase().as_str() {
-        "length" | "max_tokens" => Emptiness::Budget("max_tokens"),
+        "length" | "max_tokens" => Emptiness::MaxTokens,
         "model_context_window_exceeded" => Emptiness::ContextWindow,
         "content_filter" | "safety" | "sensitive" => Emptiness::Filter,
         "refusal" => Emptiness::Refusal,

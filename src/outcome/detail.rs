@@ -172,7 +172,7 @@ sentences! {
         Excess => "the proxy's answer is too large: more than 64 KiB, or more than 16 informational responses";
         Closed => "the proxy closed the connection";
         Garbled => "the proxy's answer could not be understood";
-        Unreachable(cause: &'static str) => "the proxy cannot reach the target: {cause}";
+        Unreachable(cause: io::ErrorKind) => "the proxy cannot reach the target: {}", connection(*cause);
         NoConnection => "the proxy made no connection";
         Forbidden => "the proxy does not allow the target";
         Failed => "the proxy failed, or does not support this kind of tunnel";
@@ -225,7 +225,8 @@ sentences! {
     /// Cause of an answer without content.
     #[derive(Copy)]
     Emptiness {
-        Budget(parameter: &'static str) => "{parameter} was used up before any visible content";
+        MaxTokens => "max_tokens was used up before any visible content";
+        MaxOutputTokens => "maxOutputTokens was used up before any visible content";
         ContextWindow => "the model's context window was used up before any visible content";
         Refusal => "the model refused";
         Filter => "the answer was filtered";

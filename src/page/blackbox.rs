@@ -15,7 +15,8 @@ pub struct Answer<'a> {
     pub probe: &'a Probe,
     /// The outcome of the run.
     pub outcome: &'a Outcome,
-    /// Cause of returning the outcome of an earlier run. `None` if the run was made for this request.
+    /// Cause of returning the outcome of an earlier run. `None` if the run was made for this
+    /// request.
     pub not_run: Option<SkipCause>,
     /// Whether to explain the result in words, in addition to the metrics.
     pub debug: bool,

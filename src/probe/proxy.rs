@@ -173,10 +173,10 @@ impl Proxy {
             }
             Error::Io(error) if error.kind() == io::ErrorKind::InvalidData => ProxyFailure::Garbled,
             Error::Io(_) => ProxyFailure::Closed,
-            Error::ConnectionRefused => ProxyFailure::Unreachable("connection refused"),
-            Error::HostUnreachable => ProxyFailure::Unreachable("host unreachable"),
-            Error::NetworkUnreachable => ProxyFailure::Unreachable("network unreachable"),
-            Error::TtlExpired => ProxyFailure::Unreachable("no answer"),
+            Error::ConnectionRefused => ProxyFailure::Unreachable(io::ErrorKind::ConnectionRefused),
+            Error::HostUnreachable => ProxyFailure::Unreachable(io::ErrorKind::HostUnreachable),
+            Error::NetworkUnreachable => ProxyFailure::Unreachable(io::ErrorKind::NetworkUnreachable),
+            Error::TtlExpired => ProxyFailure::Unreachable(io::ErrorKind::TimedOut),
             Error::ConnectionNotAllowedByRuleset => ProxyFailure::Forbidden,
             Error::InvalidResponseVersion
             | Error::InvalidReservedByte

@@ -183,7 +183,7 @@ impl Refused<'_> {
             (Reason::Overloaded, 429) => Detail::AboutCapacity,
             (Reason::Unavailable, 403 | 404 | 405 | 410) => Detail::NothingAtPath,
             (Reason::InvalidRequest, 400) if words.say(&["max_tokens or model output limit was reached"]) => {
-                Detail::Empty(Emptiness::Budget("max_tokens"))
+                Detail::Empty(Emptiness::MaxTokens)
             }
             (Reason::Proxy, _) => proxy_refusal(self.probe),
             (Reason::UnexpectedStatus, 300..=399) if self.redirects_to_https() => Detail::RedirectToHttps,

@@ -258,8 +258,8 @@ impl Meter {
         Ok(())
     }
 
-    /// Returns what the peer sent too much of. Returns `None` if it did not. The libraries between the
-    /// socket and the reader of the response pass on an error without its type.
+    /// Returns what the peer sent too much of. Returns `None` if it did not. The libraries between
+    /// the socket and the reader of the response pass on an error without its type.
     pub(super) fn excess(&self) -> Option<Excess> {
         let excess = if self.head_seen.load(Relaxed) { Excess::Exchange } else { Excess::BeforeHead };
         self.check_limit().is_err().then_some(excess)

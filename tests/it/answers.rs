@@ -217,26 +217,6 @@ fn built_in_prompts_are_verified_as_configured() {
     }
 }
 
-#[test]
-fn speed_workload_has_enough_tokens_to_measure() {
-    // The simulated model counts as it is asked to.
-    let simulator = simulator("[[rule]]\npace = { first_token = \"20ms\", token = \"2ms\" }");
-    for service in SERVICES {
-        let mut probe = elsewhere(&simulator, service, Check::Stream);
-        ask(&mut probe, |chat| {
-            chat.prompt = "Write the whole numbers from 1 to 200 in order.".to_owned();
-            chat.expected_answer = ExpectedAnswer::Count(200);
-            chat.max_tokens = 1024;
-        });
-        let outcome = run(probe);
-        assert!(outcome.success(), "{service:?}: {outcome:?}");
-        assert!(outcome.output_tokens >= Some(200), "{service:?}: {outcome:?}");
-        assert_eq!(outcome.buffered, Some(false), "{service:?}: {outcome:?}");
-        let each = outcome.token_time().unwrap();
-        assert!((Duration::from_millis(1)..Duration::from_millis(4)).contains(&each), "{each:?}");
-    }
-}
-
 /// A stream of so many tokens with a pause before each, through a proxy with such a buffer.
 fn shape(
     simulator: &Simulator,
@@ -255,29 +235,6 @@ fn shape(
     let outcome = run(probe);
     assert!(outcome.success(), "{outcome:?}");
     outcome
-}
-
-#[test]
-fn buffered_streams_are_recognised() {
-    let simulator = simulator("");
-    for service in SERVICES {
-        for (tokens, pause) in [(64, 10), (200, 2)] {
-            let open = shape(&simulator, service, tokens, pause, None);
-            assert_eq!(open.buffered, Some(false), "{service:?} {tokens}: {:?}", open.stream);
-            assert!(open.hint.is_empty() && open.time_per_output_token.is_some());
-            assert_eq!(open.stream.unwrap().pieces, tokens as u64, "{service:?}");
-            for buffer in [0, 4096, 16384] {
-                let held = shape(&simulator, service, tokens, pause, Some(buffer));
-                assert_eq!(held.buffered, Some(true), "{service:?} {tokens} {buffer}: {:?}", held.stream);
-                assert_eq!(held.time_per_output_token, None);
-                assert!(held.hint.contains("proxy_buffering") && held.hint.contains("X-Accel-Buffering"));
-            }
-        }
-        for buffer in [None, Some(0)] {
-            let short = shape(&simulator, service, 5, 5, buffer);
-            assert_eq!(short.buffered, None, "{service:?}");
-        }
-    }
 }
 
 /// nginx before the simulator, until it is dropped.
@@ -313,44 +270,6 @@ impl Drop for Nginx {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
-    }
-}
-
-#[test]
-fn nginx_is_seen_to_buffer_or_not() {
-    if !parts::has(&["nginx"], false) {
-        return;
-    }
-    let simulator = simulator("");
-    let buffered = |version: &str, size: &str| {
-        format!(
-            "proxy_http_version {version}; proxy_buffering on; proxy_buffer_size {size}; proxy_buffers 8 {size}; proxy_busy_buffers_size {size};"
-        )
-    };
-    let mut settings = vec![
-        ("proxy_http_version 1.0; proxy_buffering off;".to_owned(), false),
-        ("proxy_http_version 1.1; proxy_buffering off;".to_owned(), false),
-    ];
-    settings.extend(
-        ["1k", "2k", "4k", "8k", "16k", "32k", "64k", "256k"].map(|size| (buffered("1.0", size), true)),
-    );
-    // The chunks of an upstream that speaks HTTP/1.1 are passed on as they arrive, regardless of the
-    // buffers are.
-    settings.extend(["2k", "256k"].map(|size| (buffered("1.1", size), false)));
-    for (settings, expected) in settings {
-        let nginx = Nginx::start(&simulator, &settings);
-        for (tokens, pause) in [(64, 50), (64, 1), (200, 5), (500, 1)] {
-            play(
-                &simulator,
-                &format!("[[rule]]\npace = {{ token = \"{pause}ms\", tokens = {tokens}, usage = true }}"),
-            );
-            let provider = provider(Api::Openai, &format!("http://127.0.0.1:{}/openai/v1", nginx.port));
-            let mut probe = Probe { model: Some("gpt-4o-mini".to_owned()), ..probe(provider, Check::Stream) };
-            ask(&mut probe, |chat| chat.max_tokens = 1024);
-            let outcome = run(probe);
-            println!("{expected} {settings} {tokens} tokens, {pause} ms: {:?}", outcome.stream);
-            assert_eq!(outcome.buffered, Some(expected), "{settings}, {tokens} at {pause} ms: {outcome:?}");
-        }
     }
 }
 
@@ -484,4 +403,95 @@ fn swap_is_logged_counted_shown_and_compared_with_nothing() {
     play(&simulator, "");
     daemon.scrape_until("the requested model", |scrape| scrape.find(matches, &of("gateway")) == Some(1.0));
     assert_eq!(daemon.logged("Requested model answers again"), 1, "{}", daemon.log());
+}
+
+/// Tests that measure time.
+mod phases {
+    use super::*;
+
+    #[test]
+    fn speed_workload_has_enough_tokens_to_measure() {
+        // The simulated model counts as it is asked to.
+        let simulator = simulator("[[rule]]\npace = { first_token = \"20ms\", token = \"2ms\" }");
+        for service in SERVICES {
+            let mut probe = elsewhere(&simulator, service, Check::Stream);
+            ask(&mut probe, |chat| {
+                chat.prompt = "Write the whole numbers from 1 to 200 in order.".to_owned();
+                chat.expected_answer = ExpectedAnswer::Count(200);
+                chat.max_tokens = 1024;
+            });
+            let outcome = run(probe);
+            assert!(outcome.success(), "{service:?}: {outcome:?}");
+            assert!(outcome.output_tokens >= Some(200), "{service:?}: {outcome:?}");
+            assert_eq!(outcome.buffered, Some(false), "{service:?}: {outcome:?}");
+            let each = outcome.token_time().unwrap();
+            assert!((Duration::from_millis(1)..Duration::from_millis(4)).contains(&each), "{each:?}");
+        }
+    }
+
+    #[test]
+    fn buffered_streams_are_recognised() {
+        let simulator = simulator("");
+        for service in SERVICES {
+            for (tokens, pause) in [(64, 10), (200, 2)] {
+                let open = shape(&simulator, service, tokens, pause, None);
+                assert_eq!(open.buffered, Some(false), "{service:?} {tokens}: {:?}", open.stream);
+                assert!(open.hint.is_empty() && open.time_per_output_token.is_some());
+                assert_eq!(open.stream.unwrap().pieces, tokens as u64, "{service:?}");
+                for buffer in [0, 4096, 16384] {
+                    let held = shape(&simulator, service, tokens, pause, Some(buffer));
+                    assert_eq!(held.buffered, Some(true), "{service:?} {tokens} {buffer}: {:?}", held.stream);
+                    assert_eq!(held.time_per_output_token, None);
+                    assert!(held.hint.contains("proxy_buffering") && held.hint.contains("X-Accel-Buffering"));
+                }
+            }
+            for buffer in [None, Some(0)] {
+                let short = shape(&simulator, service, 5, 5, buffer);
+                assert_eq!(short.buffered, None, "{service:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn nginx_is_seen_to_buffer_or_not() {
+        if !parts::has(&["nginx"], false) {
+            return;
+        }
+        let simulator = simulator("");
+        let buffered = |version: &str, size: &str| {
+            format!(
+                "proxy_http_version {version}; proxy_buffering on; proxy_buffer_size {size}; proxy_buffers 8 {size}; proxy_busy_buffers_size {size};"
+            )
+        };
+        let mut settings = vec![
+            ("proxy_http_version 1.0; proxy_buffering off;".to_owned(), false),
+            ("proxy_http_version 1.1; proxy_buffering off;".to_owned(), false),
+        ];
+        settings.extend(
+            ["1k", "2k", "4k", "8k", "16k", "32k", "64k", "256k"].map(|size| (buffered("1.0", size), true)),
+        );
+        // The chunks of an upstream that speaks HTTP/1.1 are passed on as they arrive, regardless of the
+        // buffers.
+        settings.extend(["2k", "256k"].map(|size| (buffered("1.1", size), false)));
+        for (settings, expected) in settings {
+            let nginx = Nginx::start(&simulator, &settings);
+            for (tokens, pause) in [(64, 50), (64, 1), (200, 5), (500, 1)] {
+                play(
+                    &simulator,
+                    &format!("[[rule]]\npace = {{ token = \"{pause}ms\", tokens = {tokens}, usage = true }}"),
+                );
+                let provider = provider(Api::Openai, &format!("http://127.0.0.1:{}/openai/v1", nginx.port));
+                let mut probe =
+                    Probe { model: Some("gpt-4o-mini".to_owned()), ..probe(provider, Check::Stream) };
+                ask(&mut probe, |chat| chat.max_tokens = 1024);
+                let outcome = run(probe);
+                println!("{expected} {settings} {tokens} tokens, {pause} ms: {:?}", outcome.stream);
+                assert_eq!(
+                    outcome.buffered,
+                    Some(expected),
+                    "{settings}, {tokens} at {pause} ms: {outcome:?}"
+                );
+            }
+        }
+    }
 }
