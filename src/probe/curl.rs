@@ -1,4 +1,5 @@
-//! The `curl` command of a probe's request. Keys and other possible secrets are shell variables.
+//! The `curl` command of a probe's request. Keys and other possible secrets are expressions of the
+//! shell.
 
 use std::fmt::Write;
 
@@ -10,8 +11,8 @@ use crate::config::{Key, KeySource, Probe, Task};
 /// A longer body is left to a file.
 const LONGEST_BODY: usize = 2000;
 
-/// Returns one line for a POSIX shell. The key is `$NAME`, after its environment variable or the
-/// provider with `_API_KEY`.
+/// Returns one line for a POSIX shell. The key is read from its file or environment variable, else
+/// from one named after the provider.
 pub fn curl(probe: &Probe) -> String {
     let mut line = format!("curl -sS --max-time {}", probe.timeout.as_secs_f64());
     if let Some(proxy) = &probe.provider.proxy {
@@ -50,9 +51,8 @@ fn write_request(line: &mut String, probe: &Probe, request: &Prepared) {
     for (name, value) in request.headers.iter().filter(|(name, _)| !own.contains(name)) {
         let operators = provider.headers.iter().any(|(other, _)| other == name);
         if name == key_header && !operators {
-            let variable =
-                provider.key.as_ref().map_or_else(String::new, |key| variable(key, &provider.name));
-            let _ = write!(line, " -H \"{name}: {prefix}${variable}\"");
+            let key = provider.key.as_ref().map_or_else(String::new, |key| key_in_shell(key, &provider.name));
+            let _ = write!(line, " -H \"{name}: {prefix}{key}\"");
         } else if value.is_sensitive() {
             let _ = write!(line, " -H \"{name}: ${}\"", upper(name.as_str()));
         } else {
@@ -92,12 +92,12 @@ fn address(probe: &Probe, request: &Prepared) -> String {
     quoted(url.as_str())
 }
 
-fn variable(key: &Key, provider: &str) -> String {
+/// Returns the expression by which a shell reads the key.
+fn key_in_shell(key: &Key, provider: &str) -> String {
     match &key.source {
-        KeySource::Env(name) if is_name(name) => name.clone(),
-        KeySource::Env(_) | KeySource::File(_) | KeySource::Credential(_) => {
-            format!("{}_API_KEY", upper(provider))
-        }
+        KeySource::Env(name) if is_name(name) => format!("${name}"),
+        KeySource::File(path) => format!("$(cat {})", quoted(&path.to_string_lossy())),
+        KeySource::Env(_) | KeySource::Credential(_) => format!("${}_API_KEY", upper(provider)),
     }
 }
 

@@ -13,8 +13,9 @@ use super::{
 };
 use crate::{
     api::Profile,
-    config::{KeySource, Provider},
-    outcome::{Api, CertificateFailure, Check, Detail, Fault, Outcome, Reason},
+    config::{KeySource, Probe, Provider},
+    outcome::{Api, CertificateFailure, Detail, Fault, Outcome, Reason},
+    probe::curl,
 };
 
 /// Steps in the order in which a failure is diagnosed if several failed.
@@ -40,7 +41,7 @@ pub(super) fn diagnose(provider: &Provider, steps: &[Step]) -> Option<Diagnosis>
     let step = DIAGNOSED_STEPS.iter().find_map(failed)?;
     Some(match (&step.run, step.name) {
         (Some((probe, outcome)), _) => {
-            let diagnosis = of_run(provider, probe.check(), outcome);
+            let diagnosis = of_run(probe, outcome);
             let known = matches!(outcome.fault, Fault::Gateway | Fault::Provider) && is_known(steps);
             if known {
                 diagnosis
@@ -106,23 +107,24 @@ fn of_clock(text: &str) -> Diagnosis {
         .command("sudo timedatectl set-ntp true".to_owned())
 }
 
-fn of_run(provider: &Provider, check: Check, outcome: &Outcome) -> Diagnosis {
+fn of_run(probe: &Probe, outcome: &Outcome) -> Diagnosis {
+    let provider = &*probe.provider;
     let hint = &*outcome.hint;
     match (outcome.reason, reached(provider, outcome)) {
         (Reason::Internal, _) => {
             Diagnosis::new("none", format!("the prober itself failed: {}", describe(outcome))).remedy(hint)
         }
-        (Reason::Proxy, _) => of_proxy(provider, outcome),
+        (Reason::Proxy, _) => of_proxy(probe, outcome),
         (_, Reached::Lookup) => of_lookup(provider, outcome),
-        (_, Reached::Connection) => of_connection(provider, outcome),
+        (_, Reached::Connection) => of_connection(probe, outcome),
         (_, Reached::Handshake) => of_handshake(provider, outcome),
-        (_, Reached::Service) => of_service(provider, check, outcome),
+        (_, Reached::Service) => of_service(probe, outcome),
     }
 }
 
-fn of_proxy(provider: &Provider, outcome: &Outcome) -> Diagnosis {
+fn of_proxy(probe: &Probe, outcome: &Outcome) -> Diagnosis {
+    let provider = &*probe.provider;
     let proxy = host_and_port(next_hop(provider));
-    let target = &provider.base_url;
     let cause = format!("no connection through the proxy {proxy}: {}", describe(outcome));
     Diagnosis::new("Network Connectivity Issues: proxy issues", cause)
         .remedy(&*outcome.hint)
@@ -130,7 +132,7 @@ fn of_proxy(provider: &Provider, outcome: &Outcome) -> Diagnosis {
             "if none is needed: proxy = \"none\" under [provider.{}], which overrides the environment",
             provider.name
         ))
-        .command(format!("curl -v -x \"{}\" \"{target}\"", next_hop(provider)))
+        .command(curl(probe))
 }
 
 fn of_lookup(provider: &Provider, outcome: &Outcome) -> Diagnosis {
@@ -142,7 +144,8 @@ fn of_lookup(provider: &Provider, outcome: &Outcome) -> Diagnosis {
         .command(format!("nslookup {name} 8.8.8.8"))
 }
 
-fn of_connection(provider: &Provider, outcome: &Outcome) -> Diagnosis {
+fn of_connection(probe: &Probe, outcome: &Outcome) -> Diagnosis {
+    let provider = &*probe.provider;
     let place = host_and_port(next_hop(provider));
     let what = describe(outcome);
     let port = next_hop(provider).port_or_known_default().unwrap_or_default();
@@ -168,9 +171,7 @@ fn of_connection(provider: &Provider, outcome: &Outcome) -> Diagnosis {
         let cause = format!("this machine cannot reach {place} ({what})");
         Diagnosis::new("Network Connectivity Issues: firewall blocking", cause).remedy(&*outcome.hint)
     };
-    let target = places::own_curl(provider, Check::Health)
-        .unwrap_or_else(|| format!("curl -v \"{}\"", provider.base_url));
-    diagnosis.command(target)
+    diagnosis.command(curl(probe))
 }
 
 fn of_handshake(provider: &Provider, outcome: &Outcome) -> Diagnosis {
@@ -198,19 +199,20 @@ fn of_handshake(provider: &Provider, outcome: &Outcome) -> Diagnosis {
 }
 
 /// Diagnoses a response of the service, or of something before it.
-fn of_service(provider: &Provider, check: Check, outcome: &Outcome) -> Diagnosis {
+fn of_service(probe: &Probe, outcome: &Outcome) -> Diagnosis {
+    let provider = &*probe.provider;
     let api = provider.api;
     let who = party(provider, outcome);
     let hint = &*outcome.hint;
     match outcome.reason {
-        Reason::AuthFailed if outcome.fault == Fault::Provider => of_stored_key(provider, outcome),
+        Reason::AuthFailed if outcome.fault == Fault::Provider => of_stored_key(probe, outcome),
         Reason::AuthFailed | Reason::Permission
             if matches!(outcome.cause(), Some(Detail::Intermediary(_))) =>
         {
             let cause = format!("something before {who} refuses the call: {}", describe(outcome));
             Diagnosis::new("Network Connectivity Issues: proxy issues", cause).remedy(hint)
         }
-        Reason::AuthFailed => of_own_key(provider, hint),
+        Reason::AuthFailed => of_own_key(probe, hint),
         Reason::Permission => {
             let cause = format!("{who} accepts the key, but does not permit the call");
             Diagnosis::new("Provider Connection Failures", cause).remedy(hint)
@@ -237,9 +239,10 @@ fn of_service(provider: &Provider, check: Check, outcome: &Outcome) -> Diagnosis
             };
             with_status_page(Diagnosis::new("Timeout Errors", cause).remedy(hint), provider, outcome)
         }
-        Reason::Unavailable | Reason::Overloaded => of_no_capacity(provider, outcome),
+        Reason::Unavailable | Reason::Overloaded => of_no_capacity(probe, outcome),
         Reason::ModelNotFound | Reason::InvalidRequest | Reason::NoContent => {
-            let cause = format!("{who} refuses the request of the {check} check: {}", describe(outcome));
+            let cause =
+                format!("{who} refuses the request of the {} check: {}", probe.check(), describe(outcome));
             Diagnosis::new("Still Having Issues", cause).remedy(hint)
         }
         _ => {
@@ -254,7 +257,8 @@ fn of_service(provider: &Provider, check: Check, outcome: &Outcome) -> Diagnosis
 }
 
 /// Diagnoses a service that is unavailable or overloaded.
-fn of_no_capacity(provider: &Provider, outcome: &Outcome) -> Diagnosis {
+fn of_no_capacity(probe: &Probe, outcome: &Outcome) -> Diagnosis {
+    let provider = &*probe.provider;
     let who = party(provider, outcome);
     let cause = if outcome.reason == Reason::Overloaded {
         format!("{who} has no capacity left")
@@ -262,29 +266,31 @@ fn of_no_capacity(provider: &Provider, outcome: &Outcome) -> Diagnosis {
         format!("{who} is in maintenance, overloaded, or not connected to its upstream services")
     };
     let diagnosis = Diagnosis::new("Gateway Unavailable", cause).remedy(&*outcome.hint);
-    with_status_page(diagnosis, provider, outcome).command(places::own_curl(provider, Check::Health))
+    with_status_page(diagnosis, provider, outcome).command(curl(probe))
 }
 
 /// Diagnoses a rejected key of the configuration.
-fn of_own_key(provider: &Provider, hint: &str) -> Diagnosis {
+fn of_own_key(probe: &Probe, hint: &str) -> Diagnosis {
+    let provider = &*probe.provider;
     let cause = "the key is wrong, incomplete, expired, revoked, or of another environment";
     let source = provider.key.as_ref().map(|key| key.source.to_string()).unwrap_or_default();
     let diagnosis =
         Diagnosis::new("Invalid API Key Errors", cause).remedy(format!("{hint}; it was read from {source}"));
     let page = places::account(provider).and_then(|api| api.keys_page).into_iter();
-    page.fold(diagnosis, |diagnosis, page| diagnosis.remedy(format!("keys: {page}")))
-        .command(places::own_curl(provider, Check::Auth))
+    page.fold(diagnosis, |diagnosis, page| diagnosis.remedy(format!("keys: {page}"))).command(curl(probe))
 }
 
 /// Diagnoses a rejected key that the gateway stores for a provider.
-fn of_stored_key(provider: &Provider, outcome: &Outcome) -> Diagnosis {
+fn of_stored_key(probe: &Probe, outcome: &Outcome) -> Diagnosis {
+    let provider = &*probe.provider;
     let whose = outcome.known_upstream().unwrap_or("the provider");
     let gateway = provider.api.profile().display_name;
     let cause = format!(
         "the configured key is valid; the key that {gateway} stores for {whose} is wrong, expired or revoked"
     );
     let diagnosis = Diagnosis::new("Provider Connection Failures", cause).remedy(&*outcome.hint);
-    with_status_page(diagnosis, provider, outcome).command(outcome.upstream.and_then(places::direct_curl))
+    let upstream = outcome.upstream.and_then(|upstream| places::upstream_probe(probe, upstream));
+    with_status_page(diagnosis, provider, outcome).command(upstream.map(|upstream| curl(&upstream)))
 }
 
 /// Returns the responsible service, for a sentence.

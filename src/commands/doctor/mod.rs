@@ -3,7 +3,7 @@
 //!
 //! `plan` creates the targets of a diagnosis, regardless of the schedule. `walk` takes the steps in
 //! the guide's order and stops when the next one cannot succeed. `steps` turns each outcome into a
-//! line, `diagnosis` turns the steps into a cause, with the commands and pages of `places`. `show`
+//! line, `diagnosis` turns the steps into a cause, with the pages of `places`. `show`
 //! prints them. [`doctor`] is the command.
 
 mod command;

@@ -47,7 +47,7 @@ pub(super) fn plans(
     for provider in providers {
         let of_it = |probe: &&Arc<Probe>| probe.provider.name == provider.name;
         let scheduled: Vec<&Arc<Probe>> = scheduled.iter().filter(of_it).collect();
-        let doctor = Doctor::of(&provider, &scheduled);
+        let doctor = ProbeFactory::of(&provider, &scheduled);
         let calls = doctor.calls(&scheduled, generate);
         let status = provider.status_source.clone();
         let status = status.map(|page| doctor.probe("status", Task::Status(page), None));
@@ -66,19 +66,19 @@ pub(super) fn plans(
 }
 
 /// Creates the probes of one provider.
-struct Doctor<'a> {
-    provider: &'a Arc<Provider>,
-    timeout: Duration,
+pub(super) struct ProbeFactory<'a> {
+    pub(super) provider: &'a Arc<Provider>,
+    pub(super) timeout: Duration,
 }
 
-impl<'a> Doctor<'a> {
+impl<'a> ProbeFactory<'a> {
     /// Takes the longest timeout of the configured probes.
     fn of(provider: &'a Arc<Provider>, scheduled: &[&Arc<Probe>]) -> Self {
         let plain = scheduled.iter().filter(|probe| !probe.check().generates());
         Self { provider, timeout: plain.map(|probe| probe.timeout).max().unwrap_or(DEFAULT_TIMEOUT) }
     }
 
-    fn probe(&self, check: &str, task: Task, model: Option<String>) -> Arc<Probe> {
+    pub(super) fn probe(&self, check: &str, task: Task, model: Option<String>) -> Arc<Probe> {
         let Self { provider, timeout } = *self;
         let name = format!("{}-{check}", provider.name);
         Arc::new(Probe {

@@ -12,7 +12,7 @@ use crate::{config::secret::Secret, outcome::Api};
 pub(in crate::config) const DNS_PORT: u16 = 53;
 
 /// `[provider.NAME]`: a service to probe.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Provider {
     /// `NAME`.
     pub name: String,
