@@ -3,8 +3,8 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use super::{
+    page::Labels,
     series::Series,
-    text,
     values::{Counter, Gauge, Sum},
 };
 use crate::{
@@ -19,7 +19,7 @@ pub struct ComparisonSeries {
     /// The probes' series. If a reload replaces one of them, the comparison starts again.
     probes: [Arc<Series>; 2],
     /// Label `comparison`, rendered once.
-    pub(super) labels: String,
+    pub(super) labels: Labels,
     pub(super) values: Arc<ComparisonValues>,
 }
 
@@ -94,7 +94,7 @@ pub(super) fn configured(
             },
             |before| Arc::clone(&before.values),
         );
-        let labels = text::labels([("comparison", comparison.name.as_str())]);
+        let labels = Labels::new([("comparison", comparison.name.as_str())]);
         Some(Arc::new(ComparisonSeries { comparison: Arc::clone(comparison), probes, labels, values }))
     };
     // Sorted by name, as the probes are, so that the order of the file does not matter.

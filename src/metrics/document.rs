@@ -11,9 +11,9 @@ use super::{
     Metrics,
     budget::BudgetNow,
     families::{FAMILIES, Family, Samples},
+    page::Header,
     testing::{chat, config, page, probe, provider, stream},
     tests::{acme, rich, status},
-    text::Header,
 };
 use crate::{
     config::{Budget, Comparison, Pool, PoolMember, Probe, Provider, Recheck, Shard, Task},
@@ -39,8 +39,8 @@ Recording rules, alerts and dashboards are in [packaging](packaging/README.md).
 |---|---|---|---|
 ";
 
-/// Renders a page with samples in every family.
-fn whole_page() -> String {
+/// Returns metrics with samples in every family.
+pub(super) fn whole() -> Metrics {
     let metrics = Metrics::new(NOW);
     let acme = acme(Api::Langmart);
     let other = Arc::new(Provider {
@@ -89,7 +89,7 @@ fn whole_page() -> String {
         series.observe(&Outcome { reason: Reason::Ok, fault: Fault::None, ..rich() });
         series.observe(&rich());
     }
-    page(&metrics, NOW)
+    metrics
 }
 
 /// Returns the labels that every sample of the family has for its subject.
@@ -151,7 +151,7 @@ fn metrics_md_is_the_table_of_families() {
 
 #[test]
 fn page_has_every_family_with_its_labels() {
-    let page = whole_page();
+    let page = page(&whole(), NOW);
     let mut families = FAMILIES.iter();
     let mut samples = 1;
     let mut family = None;

@@ -5,12 +5,12 @@
 use super::{
     comparison::ComparisonSeries,
     own,
+    page::{Header, Kind, Page},
     pool::PoolState,
     process::Process,
     registry::Prober,
     samples,
     series::Series,
-    text::{Header, Kind, Page},
 };
 use crate::{
     config::Budget,

@@ -4,11 +4,11 @@
 //! family over all series. The labels of a series are rendered once, so that observing a run needs
 //! no lookup.
 //!
-//! - `families` is the table of all families. `samples` writes those that need more than a line,
-//!   `text` the format.
+//! - `families` is the table of all families. `samples` writes those that need more than a line.
+//! - `page` writes them in the format of the scraper, by `text` or `protobuf`.
 //! - `registry` holds all series and renders the page.
-//! - `series` holds the values of one probe, with `streak` for consecutive failures; `values` are
-//!   the atomic values.
+//! - `series` holds the values of one probe, with `streak` for consecutive failures; `values` and
+//!   `histogram` are the values.
 //! - `comparison`, `pool`, `budget` and `offline` are metrics of several probes.
 //! - `own` are the daemon's own metrics, `process` the `process_*` metrics.
 //! - `document` generates METRICS.md.
@@ -18,10 +18,15 @@ mod comparison;
 #[cfg(test)]
 mod document;
 mod families;
+#[cfg(test)]
+mod formats;
+mod histogram;
 mod offline;
 mod own;
+mod page;
 mod pool;
 mod process;
+mod protobuf;
 mod registry;
 mod samples;
 mod series;
@@ -37,6 +42,7 @@ pub use self::{
     budget::BudgetNow,
     comparison::ComparisonSeries,
     own::OwnNow,
+    page::Format,
     registry::Metrics,
     series::{Last, Series},
 };

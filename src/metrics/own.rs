@@ -8,7 +8,10 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use super::values::{Bound, Gauge, Histogram};
+use super::{
+    histogram::{Bound, Histogram},
+    values::Gauge,
+};
 use crate::{line_writer::Counters, outcome::unix_seconds, sync::Mutex};
 
 /// Version, revision and compiler of this build.
@@ -168,9 +171,10 @@ impl Own {
     /// Returns the upper bound of the bucket of a percentile of the schedule lag. Returns `None`
     /// without runs, and above the highest bound.
     fn lag_percentile(&self, share: f64) -> Option<Duration> {
-        let buckets: Vec<_> = self.lag.cumulative().collect();
-        let (_, count) = *buckets.last()?;
-        let mut above = buckets.iter().filter(|(_, runs)| count > 0 && *runs as f64 >= share * count as f64);
-        Duration::try_from_secs_f64(above.next()?.0.parse().ok()?).ok()
+        let lag = self.lag.snapshot();
+        let count = lag.count();
+        let mut above =
+            lag.buckets().filter(|bucket| count > 0 && bucket.cumulative as f64 >= share * count as f64);
+        Duration::try_from_secs_f64(above.next()?.bound).ok()
     }
 }

@@ -2,14 +2,14 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use super::{series::Series, text};
+use super::{page::Labels, series::Series};
 use crate::{config::Pool, outcome::Reason};
 
 /// Members of a pool by the result of their last run.
 #[derive(Debug)]
 pub(super) struct PoolState {
     /// Label `pool`, rendered.
-    pub(super) labels: String,
+    pub(super) labels: Labels,
     pub(super) up: u32,
     pub(super) down: u32,
     pub(super) unknown: u32,
@@ -22,7 +22,7 @@ pub(super) struct PoolState {
 impl PoolState {
     pub(super) fn new(pool: &Pool, series: &BTreeMap<String, Arc<Series>>) -> Self {
         let mut state = Self {
-            labels: text::labels([("pool", pool.name.as_str())]),
+            labels: Labels::new([("pool", pool.name.as_str())]),
             up: 0,
             down: 0,
             unknown: 0,

@@ -16,10 +16,10 @@ use super::{
     families::{FAMILIES, Samples},
     offline::{self, LastRun},
     own::{Own, OwnNow},
+    page::{Format, Page},
     pool::PoolState,
     process::Process,
     series::Series,
-    text::Page,
 };
 use crate::{
     config::{Budget, Comparison, Config, Pool, Probe, Shard},
@@ -134,7 +134,7 @@ impl Metrics {
 
     /// Records the delay between the scheduled and the actual start of a run.
     pub fn lag(&self, lag: Duration) {
-        self.own.lag.observe(lag.as_secs_f64());
+        self.own.lag.observe(lag.as_secs_f64(), self.started, None);
     }
 
     /// Counts a run in progress.
@@ -192,8 +192,8 @@ impl Metrics {
         offline::offline(runs)
     }
 
-    /// Renders the page in the text format 0.0.4. Fails only if the output does.
-    pub fn render(&self, now: SystemTime, out: &mut dyn Write) -> io::Result<()> {
+    /// Renders the page in a format. Fails only if the output does.
+    pub fn render(&self, now: SystemTime, format: Format, out: &mut dyn Write) -> io::Result<()> {
         let (all, groups) = (self.all(), self.groups());
         let prober = Prober {
             own: &self.own,
@@ -205,7 +205,7 @@ impl Metrics {
         };
         let mut pools: Vec<_> = groups.pools.iter().map(|pool| PoolState::new(pool, &all)).collect();
         pools.sort_by(|one, other| one.labels.cmp(&other.labels));
-        let mut page = Page::new(now, out);
+        let mut page = Page::new(now, format, out);
         for family in FAMILIES {
             page.family(&family.header);
             match family.samples {

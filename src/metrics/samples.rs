@@ -3,12 +3,8 @@
 use std::{fmt::Write, time::SystemTime};
 
 use super::{
-    comparison::ComparisonSeries,
-    families::flag,
-    pool::PoolState,
-    series::Series,
-    text::Page,
-    values::{Counter, Histogram},
+    comparison::ComparisonSeries, families::flag, histogram::Histogram, page::Page, pool::PoolState,
+    series::Series, values::Counter,
 };
 use crate::{
     config::{Task, dns_server_name},

@@ -11,9 +11,10 @@ use tokio::time::Instant;
 
 use super::{
     families::flag,
+    histogram::{Bound, Histogram},
+    page::Labels,
     streak::Streak,
-    text,
-    values::{Bound, Counter, Gauge, Histogram, Sum},
+    values::{Counter, Gauge, Sum},
 };
 use crate::{
     config::Probe,
@@ -27,58 +28,81 @@ use crate::{
 /// Maximum number of error codes of a probe with a series of their own; further ones share `other`.
 const MAX_ERROR_CODES: usize = 64;
 
+/// Bounds of durations and times to first token. From 50 ms to 30 s each is at most 1.24 times the
+/// one before, so that a value in the middle of a bucket is at most 12 % off.
 const DURATION_BOUNDS: &[Bound] = &[
     (0.01, "0.01"),
     (0.025, "0.025"),
     (0.05, "0.05"),
+    (0.06, "0.06"),
+    (0.071, "0.071"),
+    (0.084, "0.084"),
     (0.1, "0.1"),
-    (0.25, "0.25"),
-    (0.5, "0.5"),
+    (0.123, "0.123"),
+    (0.152, "0.152"),
+    (0.187, "0.187"),
+    (0.23, "0.23"),
+    (0.285, "0.285"),
+    (0.35, "0.35"),
+    (0.43, "0.43"),
+    (0.53, "0.53"),
+    (0.655, "0.655"),
+    (0.81, "0.81"),
     (1.0, "1"),
-    (2.0, "2"),
-    (5.0, "5"),
+    (1.23, "1.23"),
+    (1.52, "1.52"),
+    (1.87, "1.87"),
+    (2.3, "2.3"),
+    (2.85, "2.85"),
+    (3.5, "3.5"),
+    (4.3, "4.3"),
+    (5.3, "5.3"),
+    (6.55, "6.55"),
+    (8.1, "8.1"),
     (10.0, "10"),
-    (15.0, "15"),
+    (12.0, "12"),
+    (14.4, "14.4"),
+    (17.3, "17.3"),
+    (20.8, "20.8"),
+    (25.0, "25"),
     (30.0, "30"),
     (60.0, "60"),
-    (90.0, "90"),
     (120.0, "120"),
 ];
 
-const FIRST_TOKEN_BOUNDS: &[Bound] = &[
-    (0.01, "0.01"),
-    (0.025, "0.025"),
-    (0.05, "0.05"),
-    (0.1, "0.1"),
-    (0.25, "0.25"),
-    (0.5, "0.5"),
-    (0.75, "0.75"),
-    (1.0, "1"),
-    (1.5, "1.5"),
-    (2.0, "2"),
-    (3.0, "3"),
-    (5.0, "5"),
-    (7.5, "7.5"),
-    (10.0, "10"),
-    (20.0, "20"),
-    (30.0, "30"),
-    (60.0, "60"),
-];
-
+/// Bounds of times per output token, as fine from 4 ms to 1 s: 250 to 1 tokens per second.
 const PER_TOKEN_BOUNDS: &[Bound] = &[
-    (0.01, "0.01"),
-    (0.025, "0.025"),
-    (0.05, "0.05"),
-    (0.075, "0.075"),
+    (0.002, "0.002"),
+    (0.004, "0.004"),
+    (0.0049, "0.0049"),
+    (0.006, "0.006"),
+    (0.0074, "0.0074"),
+    (0.009, "0.009"),
+    (0.011, "0.011"),
+    (0.0135, "0.0135"),
+    (0.0165, "0.0165"),
+    (0.02, "0.02"),
+    (0.0245, "0.0245"),
+    (0.03, "0.03"),
+    (0.037, "0.037"),
+    (0.045, "0.045"),
+    (0.055, "0.055"),
+    (0.067, "0.067"),
+    (0.082, "0.082"),
     (0.1, "0.1"),
-    (0.15, "0.15"),
-    (0.2, "0.2"),
-    (0.3, "0.3"),
-    (0.4, "0.4"),
-    (0.5, "0.5"),
-    (0.75, "0.75"),
+    (0.123, "0.123"),
+    (0.152, "0.152"),
+    (0.187, "0.187"),
+    (0.23, "0.23"),
+    (0.285, "0.285"),
+    (0.35, "0.35"),
+    (0.43, "0.43"),
+    (0.53, "0.53"),
+    (0.655, "0.655"),
+    (0.81, "0.81"),
     (1.0, "1"),
     (2.5, "2.5"),
+    (5.0, "5"),
 ];
 
 /// Maximum number of seconds that one hint adds to the sum of hints: a month.
@@ -89,9 +113,9 @@ const MAX_HINT_SECONDS: f64 = 31.0 * 86_400.0;
 pub struct Series {
     probe: Arc<Probe>,
     /// `probe`, `provider`, `check` and `model`, rendered once.
-    pub(super) labels: String,
+    pub(super) labels: Labels,
     /// All labels of `langmart_probe_info`: the same four, then the description of the probe.
-    pub(super) info: String,
+    pub(super) info: Labels,
     /// The failures that have a series from the start.
     pub(super) expected: Vec<(Reason, Fault)>,
     pub(super) values: Arc<Values>,
@@ -184,19 +208,20 @@ impl Series {
     /// Creates the series of a probe in a new configuration, with its previous values.
     pub(super) fn over(probe: &Arc<Probe>, values: Arc<Values>) -> Self {
         let Subject { probe: name, provider, check, model } = probe.subject();
-        let labels = text::labels([
+        let subject = [
             ("probe", name),
             ("provider", provider),
             ("check", check.name()),
             ("model", model.unwrap_or_default()),
-        ]);
+        ];
         let own = [
             ("host", probe.host()),
             ("api", probe.provider.api.name()),
             ("connection", probe.connection.name()),
         ];
         let configured = probe.provider.labels.iter().map(|(name, value)| (name.as_str(), value.as_str()));
-        let info = format!("{labels},{}", text::labels(own.into_iter().chain(configured)));
+        let info = Labels::new(subject.into_iter().chain(own).chain(configured));
+        let labels = Labels::new(subject);
         let expected = possible_failures(probe.provider.api, check);
         Self { probe: Arc::clone(probe), labels, info, expected, values }
     }
@@ -300,7 +325,7 @@ impl Values {
             next_run: Gauge::absent(),
             backoff_until: Gauge::absent(),
             skipped: Default::default(),
-            time_to_first_token: Histogram::new(FIRST_TOKEN_BOUNDS),
+            time_to_first_token: Histogram::new(DURATION_BOUNDS),
             time_per_output_token: Histogram::new(PER_TOKEN_BOUNDS),
             input_tokens: Counter::default(),
             cached_input_tokens: Counter::default(),
@@ -367,7 +392,7 @@ impl Values {
             self.failures.of(reason, fault).add(1);
         }
         if reason.info().is_timed {
-            self.duration.observe(duration.as_secs_f64());
+            self.duration.observe(duration.as_secs_f64(), outcome.time, outcome.request_id.as_deref());
         }
         for (sum, phase) in self.phases.iter().zip(phases.durations()) {
             sum.add(phase.as_secs_f64());
@@ -394,10 +419,14 @@ impl Values {
         let processing = outcome.reported_processing;
         self.reported_processing.set(processing.map_or(f64::NAN, |time| time.as_secs_f64()));
         if let Some(time) = outcome.time_to_first_token {
-            self.time_to_first_token.observe(time.as_secs_f64());
+            self.time_to_first_token.observe(time.as_secs_f64(), outcome.time, outcome.request_id.as_deref());
         }
         if let Some(time) = outcome.time_per_output_token {
-            self.time_per_output_token.observe(time.as_secs_f64());
+            self.time_per_output_token.observe(
+                time.as_secs_f64(),
+                outcome.time,
+                outcome.request_id.as_deref(),
+            );
         }
     }
 
@@ -521,5 +550,30 @@ impl Responses {
     pub(super) fn iter(&self) -> impl Iterator<Item = (Option<u16>, u64)> {
         let statuses = STATUSES.into_iter().map(Some).chain([None]);
         statuses.zip(&self.0).map(|(status, counter)| (status, counter.value()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(bounds: &[Bound], start: f64, end: f64) {
+        for (bound, label) in bounds {
+            assert_eq!(label.parse(), Ok(*bound));
+        }
+        let bounds: Vec<f64> = bounds.iter().map(|(bound, _)| *bound).collect();
+        assert!(bounds.contains(&start) && bounds.contains(&end) && bounds.len() < 40);
+        for pair in bounds.windows(2) {
+            let ratio = pair[1] / pair[0];
+            let most = if (start..end).contains(&pair[0]) { 1.24 } else { 3.0 };
+            assert!(ratio > 1.0 && ratio <= most, "{pair:?}");
+        }
+    }
+
+    #[test]
+    fn values_in_the_middle_of_buckets_are_12_per_cent_off() {
+        check(DURATION_BOUNDS, 0.05, 30.0);
+        check(PER_TOKEN_BOUNDS, 0.004, 1.0);
     }
 }

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use super::Metrics;
+use super::{Format, Metrics};
 use crate::{
     config::{
         Chat, Config, Log, LogFormat, Price, Probe, Provider, Rotation, Schedule, Server, Stream, Task,
@@ -75,10 +75,15 @@ pub(crate) fn config(probes: Vec<Arc<Probe>>) -> Config {
     }
 }
 
-/// Renders the page as text.
+/// Renders the page as text 0.0.4.
 pub(crate) fn page(metrics: &Metrics, now: SystemTime) -> String {
+    page_in(metrics, now, Format::Text)
+}
+
+/// Renders the page in a text format.
+pub(crate) fn page_in(metrics: &Metrics, now: SystemTime, format: Format) -> String {
     let mut page = Vec::new();
-    metrics.render(now, &mut page).expect("a Vec takes every write");
+    metrics.render(now, format, &mut page).expect("a Vec takes every write");
     String::from_utf8(page).expect("a page is UTF-8")
 }
 

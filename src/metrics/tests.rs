@@ -449,7 +449,8 @@ fn successes_and_timeouts_count_as_durations() {
     series.observe(&of(Reason::Connect, Fault::Network, 1));
     let expected = [
         ("duration_seconds_bucket{le=\"0.1\"}", Some(0.0)),
-        ("duration_seconds_bucket{le=\"0.25\"}", Some(1.0)),
+        ("duration_seconds_bucket{le=\"0.23\"}", Some(0.0)),
+        ("duration_seconds_bucket{le=\"0.285\"}", Some(1.0)),
         ("duration_seconds_bucket{le=\"30\"}", Some(2.0)),
         ("duration_seconds_bucket{le=\"+Inf\"}", Some(2.0)),
         ("duration_seconds_sum", Some(30.25)),
@@ -479,8 +480,8 @@ fn stream_exports_first_token_and_time_per_token() {
         time_per_output_token: Some(Duration::from_millis(80)),
         ..Outcome::new(NOW, Reason::Ok, Fault::None)
     });
-    assert_eq!(value("time_to_first_token_seconds_bucket", ",le=\"0.5\""), Some(0.0));
-    assert_eq!(value("time_to_first_token_seconds_bucket", ",le=\"0.75\""), Some(1.0));
+    assert_eq!(value("time_to_first_token_seconds_bucket", ",le=\"0.655\""), Some(0.0));
+    assert_eq!(value("time_to_first_token_seconds_bucket", ",le=\"0.81\""), Some(1.0));
     assert_eq!(value("last_time_to_first_token_seconds", ""), Some(0.75));
     assert_eq!(value("time_per_output_token_seconds_bucket", ",le=\"0.1\""), Some(1.0));
     assert_eq!(value("time_per_output_token_seconds_sum", ""), Some(0.08));

@@ -57,61 +57,9 @@ impl Gauge {
     }
 }
 
-/// Upper bound of a bucket in seconds, as number and as label.
-pub(super) type Bound = (f64, &'static str);
-
-/// A histogram. Its count is the sum of the buckets, so that they cannot disagree.
-#[derive(Debug)]
-pub(super) struct Histogram {
-    bounds: &'static [Bound],
-    /// One bucket per bound, not cumulative, and one for values above all bounds.
-    buckets: Box<[Counter]>,
-    sum: Sum,
-}
-
-impl Histogram {
-    pub(super) fn new(bounds: &'static [Bound]) -> Self {
-        Self {
-            bounds,
-            buckets: (0..=bounds.len()).map(|_| Counter::default()).collect(),
-            sum: Sum::default(),
-        }
-    }
-
-    pub(super) fn observe(&self, seconds: f64) {
-        let bucket = self.bounds.partition_point(|(bound, _)| *bound < seconds);
-        self.buckets[bucket].add(1);
-        self.sum.add(seconds);
-    }
-
-    /// Returns the cumulative buckets by the label of their bound, ending with `+Inf`.
-    pub(super) fn cumulative(&self) -> impl Iterator<Item = (&'static str, u64)> {
-        let labels = self.bounds.iter().map(|(_, label)| *label).chain(["+Inf"]);
-        labels.zip(&self.buckets).scan(0, |total, (label, bucket)| {
-            *total += bucket.value();
-            Some((label, *total))
-        })
-    }
-
-    pub(super) fn sum(&self) -> f64 {
-        self.sum.value()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn bound_belongs_to_its_bucket() {
-        let histogram = Histogram::new(&[(0.1, "0.1"), (1.0, "1")]);
-        for seconds in [0.05, 0.1, 0.100_001, 1.0, 7.0] {
-            histogram.observe(seconds);
-        }
-        let buckets: Vec<_> = histogram.cumulative().collect();
-        assert_eq!(buckets, [("0.1", 2), ("1", 4), ("+Inf", 5)]);
-        assert!((histogram.sum() - 8.250_001).abs() < 1e-9);
-    }
 
     #[test]
     fn sum_of_several_threads_is_exact() {

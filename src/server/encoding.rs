@@ -5,17 +5,18 @@ use std::io::{self, Write};
 use flate2::{Compression, write::GzEncoder};
 use hyper::header::{ACCEPT_ENCODING, HeaderMap};
 
+use super::accept::{Member, members};
 use crate::pieces::Pieces;
 
 /// Returns whether the response should be compressed: gzip is accepted with at least the weight of
 /// `identity`.
 pub(super) fn prefers_gzip(headers: &HeaderMap) -> bool {
     let (mut gzip, mut identity, mut any) = (None, None, None);
-    let lines = headers.get_all(ACCEPT_ENCODING).iter().filter_map(|value| value.to_str().ok());
-    for item in lines.flat_map(|line| line.split(',')) {
-        let (coding, parameters) = item.split_once(';').unwrap_or((item, ""));
-        let weight = weight(parameters);
-        match coding.trim().to_ascii_lowercase().as_str() {
+    // No coding has parameters.
+    for Member { name, weight, .. } in
+        members(headers, ACCEPT_ENCODING).filter(|member| member.parameters.is_empty())
+    {
+        match name.to_ascii_lowercase().as_str() {
             "gzip" | "x-gzip" => gzip = Some(weight),
             "identity" => identity = Some(weight),
             "*" => any = Some(weight),
@@ -24,18 +25,6 @@ pub(super) fn prefers_gzip(headers: &HeaderMap) -> bool {
     }
     let gzip = gzip.or(any).unwrap_or(0);
     gzip > 0 && gzip >= identity.unwrap_or(0)
-}
-
-/// Returns the weight in thousandths: 1000 if there is none, 0 if it is invalid.
-fn weight(parameters: &str) -> u16 {
-    let Some((name, value)) = parameters.trim().split_once('=') else { return 1000 };
-    let weight = value.trim().parse::<f32>();
-    match weight {
-        Ok(weight) if name.trim().eq_ignore_ascii_case("q") && (0.0..=1.0).contains(&weight) => {
-            (weight * 1000.0) as u16
-        }
-        Ok(_) | Err(_) => 0,
-    }
 }
 
 /// Collects what is written.

@@ -9,8 +9,10 @@
 //! - `access` is the access configuration; `users` checks passwords, `guard` checks Host and
 //!   Origin.
 //! - `routes` answers requests; a `reply` becomes a response. `response_cache` shares rendered
-//!   pages, `encoding` compresses them, and `on_demand` runs a probe for `/probe`.
+//!   pages, `accept` selects their format, `encoding` compresses them, and `on_demand` runs a probe
+//!   for `/probe`.
 
+mod accept;
 mod access;
 mod activity;
 mod encoding;

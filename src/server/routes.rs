@@ -29,6 +29,7 @@ use tokio_rustls::TlsAcceptor;
 use tracing::warn;
 
 use super::{
+    accept::preferred_format,
     access::Access,
     activity::{ActiveRequest, Activity},
     encoding::{gzip, plain, prefers_gzip},
@@ -44,13 +45,12 @@ use crate::{
     config,
     health::{Health, Readiness},
     history::{History, ProbeHistory},
-    metrics::Metrics,
+    metrics::{Format, Metrics},
     page::{self, Filter, Listing, Prober, View},
     pieces::Pieces,
     sync::RwLock,
 };
 
-const METRICS_TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
 const JSON: &str = "application/json";
 const HTML: &str = "text/html; charset=utf-8";
 /// The challenge of basic authentication (RFC 7617, 2).
@@ -238,6 +238,15 @@ impl Site {
             Resource::Healthy => self.healthy(),
             Resource::Ready => self.ready(),
             Resource::Page(name, content_type, render) => self.page(name, content_type, head, work, render),
+            Resource::Metrics => {
+                let format = preferred_format(&head.headers);
+                let name = format.content_type();
+                let render = |view: &View<'_>, metrics: &Metrics, out: &mut dyn Write| {
+                    metrics.render(view.now, format, out)
+                };
+                let reply = self.page(name, name, head, work, render);
+                Reply { header: Some((header::VARY, "Accept, Accept-Encoding")), ..reply }
+            }
             Resource::Probe(history) => {
                 let render = |view: &View<'_>, _: &Metrics, out: &mut dyn Write| {
                     out.write_all(page::detail(view, &history).as_bytes())
@@ -255,9 +264,7 @@ impl Site {
     fn resource(&self, path: &str) -> Option<Resource> {
         Some(match path {
             "/" => Resource::Page("/", HTML, |view, _, out| out.write_all(page::overview(view).as_bytes())),
-            "/metrics" => {
-                Resource::Page("/metrics", METRICS_TEXT, |view, metrics, out| metrics.render(view.now, out))
-            }
+            "/metrics" => Resource::Metrics,
             "/style.css" => Resource::Page("/style.css", "text/css; charset=utf-8", |_, _, out| {
                 out.write_all(page::STYLE.as_bytes())
             }),
@@ -288,7 +295,9 @@ impl Site {
         };
         let _pinned = work.pin();
         match on_demand::run(head, history, &control.runs, allowed, secure).await {
-            Ok(answer) => Reply { content_type: METRICS_TEXT, ..Reply::text(StatusCode::OK, answer) },
+            Ok(answer) => {
+                Reply { content_type: Format::Text.content_type(), ..Reply::text(StatusCode::OK, answer) }
+            }
             Err((status, text)) => Reply::text(status, text),
         }
     }
@@ -425,6 +434,8 @@ impl Site {
 enum Resource {
     Healthy,
     Ready,
+    /// `/metrics`, in the format that the client prefers.
+    Metrics,
     /// A page with its name, content type and renderer.
     Page(&'static str, &'static str, fn(&View<'_>, &Metrics, &mut dyn Write) -> io::Result<()>),
     Probe(Arc<ProbeHistory>),

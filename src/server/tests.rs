@@ -23,7 +23,7 @@ use crate::{
     health::{Health, Readiness},
     history::History,
     metrics::{
-        Metrics,
+        Format, Metrics,
         testing::{block_write, chat, config, probe, provider},
     },
     outcome::{Api, Fault, OnDemandResult, Outcome, Reason, SkipCause},
@@ -168,10 +168,44 @@ fn metrics_are_served() {
     let reply = running.ask("GET /metrics?ignored=1", "");
     assert_eq!(reply.status, 200);
     assert_eq!(reply.header("content-type"), Some("text/plain; version=0.0.4; charset=utf-8"));
-    assert_eq!(reply.header("vary"), Some("Accept-Encoding"));
+    assert_eq!(reply.header("vary"), Some("Accept, Accept-Encoding"));
     assert_eq!(reply.header("content-encoding"), None);
     assert_eq!(reply.header("content-length"), Some(&*reply.body.len().to_string()));
     assert!(reply.text().contains("langmart_prober_build_info{"), "{}", reply.text());
+}
+
+#[test]
+fn metrics_have_the_format_that_is_accepted() {
+    let running = Running::start(LIMITS);
+    let protobuf = Format::Protobuf.content_type();
+    let open = Format::OpenMetrics.content_type();
+    let text = Format::Text.content_type();
+    // Twice, because pages are cached.
+    for _ in 0..2 {
+        for (accept, expected) in [(protobuf, protobuf), (open, open), (text, text), ("*/*", text)] {
+            for encoding in ["identity", "gzip"] {
+                let headers = format!("accept: {accept}\r\naccept-encoding: {encoding}\r\n");
+                let reply = running.ask("GET /metrics", &headers);
+                assert_eq!((reply.status, reply.header("content-type")), (200, Some(expected)));
+                assert_eq!(reply.header("vary"), Some("Accept, Accept-Encoding"));
+                let body = match reply.header("content-encoding") {
+                    Some("gzip") => {
+                        let mut body = Vec::new();
+                        GzDecoder::new(&*reply.body).read_to_end(&mut body).unwrap();
+                        body
+                    }
+                    other => {
+                        assert_eq!((other, encoding), (None, "identity"));
+                        reply.body
+                    }
+                };
+                let is_open = body.ends_with(b"\n# EOF\n");
+                let is_text = body.starts_with(b"# HELP ");
+                let expected = [expected == open, expected != protobuf];
+                assert_eq!([is_open, is_text], expected, "{accept}");
+            }
+        }
+    }
 }
 
 #[test]

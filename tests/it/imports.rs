@@ -24,7 +24,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("api", &["outcome"]),
     ("config", &["api", "outcome"]),
     ("logging", &["config", "line_writer", "outcome", "sync"]),
-    ("metrics", &["config", "line_writer", "outcome", "sync"]),
+    ("metrics", &["config", "line_writer", "outcome", "pieces", "sync"]),
     ("probe", &["api", "config", "outcome", "sync"]),
     ("records", &["config", "line_writer", "outcome", "sync"]),
     ("schedule", &["config", "health", "outcome", "sync"]),

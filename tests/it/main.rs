@@ -50,6 +50,7 @@ mod path_schedule;
 mod path_status;
 mod path_tls;
 mod path_warm;
+mod percentiles;
 mod phases;
 mod prometheus;
 mod proxies;

@@ -214,7 +214,7 @@ fn invalid_certificate_expiry_is_exported() {
     }
     let known = ("localhost", 0).to_socket_addrs().unwrap().count().to_string();
     let mut page = Vec::new();
-    metrics.render(SystemTime::now(), &mut page).unwrap();
+    metrics.render(SystemTime::now(), langmart_prober::metrics::Format::Text, &mut page).unwrap();
     let page = String::from_utf8(page).unwrap();
     for (family, name, more, value) in [
         ("success", "localhost", "", "1"),

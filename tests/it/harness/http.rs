@@ -32,5 +32,21 @@ fn parse(text: &str) -> Option<Response> {
         return None;
     }
     let status = head.strip_prefix("HTTP/1.1 ")?.get(..3)?.parse().ok()?;
-    Some(Response { status, body: body.to_owned() })
+    let is_chunked = head.to_ascii_lowercase().contains("\r\ntransfer-encoding: chunked");
+    let body = if is_chunked { joined(body)? } else { body.to_owned() };
+    Some(Response { status, body })
+}
+
+/// Returns the content of chunks, or `None` if they are incomplete.
+fn joined(mut chunks: &str) -> Option<String> {
+    let mut content = String::new();
+    loop {
+        let (size, rest) = chunks.split_once("\r\n")?;
+        let size = usize::from_str_radix(size, 16).ok()?;
+        content.push_str(rest.get(..size)?);
+        chunks = rest.get(size..)?.strip_prefix("\r\n")?;
+        if size == 0 {
+            return Some(content);
+        }
+    }
 }

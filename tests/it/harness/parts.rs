@@ -1,6 +1,6 @@
 //! External programs that tests need. If one is missing, the test reports that it is skipped.
 
-use std::{env, process::Command};
+use std::{env, path::PathBuf, process::Command};
 
 /// Returns whether all of these programs are installed, and whether this is root if required. If CI
 /// is set, a missing program is a failure; otherwise the test is skipped with a line that the
@@ -28,11 +28,17 @@ pub fn has(programs: &[&str], root: bool) -> bool {
 /// it is missing, and reports that as above.
 #[track_caller]
 pub fn tool(path: &str) -> Option<String> {
-    let path = format!("{}/target/tools/{path}", env!("CARGO_MANIFEST_DIR"));
-    if let Ok(text) = std::fs::read_to_string(&path) {
-        return Some(text);
+    tool_path(path).map(|path| std::fs::read_to_string(path).unwrap())
+}
+
+/// Returns the path of such a file.
+#[track_caller]
+pub fn tool_path(path: &str) -> Option<PathBuf> {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("target/tools").join(path);
+    if path.exists() {
+        return Some(path);
     }
-    assert!(env::var_os("CI").is_none(), "missing here: {path}");
-    println!("SKIPPED: {path} is missing");
+    assert!(env::var_os("CI").is_none(), "missing here: {}", path.display());
+    println!("SKIPPED: {} is missing", path.display());
     None
 }

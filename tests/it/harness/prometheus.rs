@@ -1,6 +1,6 @@
 //! A real Prometheus next to the daemon.
 
-use std::{net::SocketAddr, process::Command};
+use std::{net::SocketAddr, path::Path, process::Command};
 
 use serde_json::Value;
 
@@ -15,8 +15,15 @@ impl Prometheus {
     /// Starts it with that configuration, and waits until it is ready.
     #[track_caller]
     pub fn start(place: &Place, configuration: &str) -> Self {
+        Self::start_program(Path::new("prometheus"), place, configuration, &[])
+    }
+
+    /// Starts that program with these features.
+    #[track_caller]
+    pub fn start_program(program: &Path, place: &Place, configuration: &str, features: &[&str]) -> Self {
         place.write("prometheus.yml", configuration);
-        let mut command = Command::new("prometheus");
+        let mut command = Command::new(program);
+        command.args(features.iter().map(|feature| format!("--enable-feature={feature}")));
         command.arg(format!("--config.file={}", place.path("prometheus.yml").display()));
         command.arg(format!("--storage.tsdb.path={}", place.path("tsdb").display()));
         command.arg("--web.listen-address=127.0.0.1:0");
