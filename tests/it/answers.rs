@@ -310,42 +310,6 @@ impl WithNonce for Probe {
 }
 
 #[test]
-fn latency_by_prompt_size_is_that_of_an_uncached_prompt() {
-    let simulator = simulator("[[rule]]\npace = { prefill = \"300ms\", usage = true }");
-    let mut times = BTreeMap::new();
-    for cache in ["avoid", "allow"] {
-        let lines = format!("check = \"stream\"\nprompt_words = 800\nprompt_cache = \"{cache}\"");
-        let address = simulator.address();
-        let probe = |name: &str| {
-            format!(
-                "[[probe]]\nname = \"{name}\"\nprovider = \"openai\"\nmodel = \"gpt-4o-mini\"\n{lines}\nprice = {{ input_usd_per_mtok = 1.0, cached_input_usd_per_mtok = 0.1, output_usd_per_mtok = 0.0 }}\n"
-            )
-        };
-        let place = Place::new(&format!(
-            "[schedule]\nmax_concurrent = 1\n[provider.openai]\nbase_url = \"http://{address}/openai/v1\"\n{KEY}\n{}{}",
-            probe("first"),
-            probe("second")
-        ));
-        let output = place.run("once", &["--json"]);
-        let found = records(&output.stdout);
-        assert!(found.iter().all(|record| record["success"] == true), "{found:#?}");
-        times.insert(cache, found);
-    }
-    let seconds = |record: &Value| record["time_to_first_token_seconds"].as_f64().unwrap();
-    let cost = |record: &Value| record["estimated_cost_usd"].as_f64().unwrap();
-    for record in &times["avoid"] {
-        let truth = record["input_tokens"].as_f64().unwrap() * 0.3 / 1000.0;
-        assert!(seconds(record) >= truth && seconds(record) < truth * 1.02 + 0.02, "{truth}: {record:#}");
-        assert!((cost(record) - record["input_tokens"].as_f64().unwrap() / 1e6).abs() < 1e-9, "{record:#}");
-    }
-    let flattered = &times["allow"][1];
-    assert!(seconds(flattered) < 0.1, "{flattered:#}");
-    let (input, cached) =
-        (flattered["input_tokens"].as_f64().unwrap(), flattered["cached_input_tokens"].as_f64().unwrap());
-    assert!((cost(flattered) - (input - cached + cached * 0.1) / 1e6).abs() < 1e-9, "{flattered:#}");
-}
-
-#[test]
 fn retirement_is_shown_and_named_once_it_has_passed() {
     let simulator = simulator("");
     let (records, _) = once(&simulator, "check = \"chat\"\nretires = \"2099-12-11\"");
@@ -493,5 +457,44 @@ mod phases {
                 );
             }
         }
+    }
+
+    #[test]
+    fn latency_by_prompt_size_is_that_of_an_uncached_prompt() {
+        let simulator = simulator("[[rule]]\npace = { prefill = \"300ms\", usage = true }");
+        let mut times = BTreeMap::new();
+        for cache in ["avoid", "allow"] {
+            let lines = format!("check = \"stream\"\nprompt_words = 800\nprompt_cache = \"{cache}\"");
+            let address = simulator.address();
+            let probe = |name: &str| {
+                format!(
+                    "[[probe]]\nname = \"{name}\"\nprovider = \"openai\"\nmodel = \"gpt-4o-mini\"\n{lines}\nprice = {{ input_usd_per_mtok = 1.0, cached_input_usd_per_mtok = 0.1, output_usd_per_mtok = 0.0 }}\n"
+                )
+            };
+            let place = Place::new(&format!(
+                "[schedule]\nmax_concurrent = 1\n[provider.openai]\nbase_url = \"http://{address}/openai/v1\"\n{KEY}\n{}{}",
+                probe("first"),
+                probe("second")
+            ));
+            let output = place.run("once", &["--json"]);
+            let found = records(&output.stdout);
+            assert!(found.iter().all(|record| record["success"] == true), "{found:#?}");
+            times.insert(cache, found);
+        }
+        let seconds = |record: &Value| record["time_to_first_token_seconds"].as_f64().unwrap();
+        let cost = |record: &Value| record["estimated_cost_usd"].as_f64().unwrap();
+        for record in &times["avoid"] {
+            let truth = record["input_tokens"].as_f64().unwrap() * 0.3 / 1000.0;
+            assert!(seconds(record) >= truth && seconds(record) < truth * 1.02 + 0.02, "{truth}: {record:#}");
+            assert!(
+                (cost(record) - record["input_tokens"].as_f64().unwrap() / 1e6).abs() < 1e-9,
+                "{record:#}"
+            );
+        }
+        let flattered = &times["allow"][1];
+        assert!(seconds(flattered) < 0.1, "{flattered:#}");
+        let (input, cached) =
+            (flattered["input_tokens"].as_f64().unwrap(), flattered["cached_input_tokens"].as_f64().unwrap());
+        assert!((cost(flattered) - (input - cached + cached * 0.1) / 1e6).abs() < 1e-9, "{flattered:#}");
     }
 }

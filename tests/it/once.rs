@@ -181,60 +181,6 @@ fn exit_status_is_the_worst_result() {
 }
 
 #[test]
-fn models_are_ranked_by_what_was_measured() {
-    // So different that the load of the machine cannot change the order.
-    let simulator = simulator(
-        "[[rule]]\nprovider = \"groq\"\npace = { first_token = \"5ms\", token = \"2ms\", tokens = 100 }\n\
-         [[rule]]\nprovider = \"openai\"\npace = { first_token = \"3s\" }\n\
-         [[rule]]\nmodel = \"llama-3.1-8b-instant\"\nfault = \"unavailable\"",
-    );
-    let address = simulator.address();
-    let probe = |name: &str, provider: &str, check: &str, model: &str| {
-        format!(
-            "[[probe]]\nname = \"{name}\"\nprovider = \"{provider}\"\ncheck = \"{check}\"\nmodel = \"{model}\"\n"
-        )
-    };
-    let place = Place::new(&format!(
-        "[provider.openai]\nbase_url = \"http://{address}/openai/v1\"\n{KEY}\n\
-         [provider.groq]\nbase_url = \"http://{address}/groq/openai/v1\"\n{KEY}\n{}{}{}",
-        probe("slow", "openai", "chat", "gpt-4o"),
-        probe("fast", "groq", "stream", "openai/gpt-oss-20b"),
-        probe("gone", "groq", "stream", "llama-3.1-8b-instant"),
-    ));
-    let output = place.run("once", &[]);
-    assert_eq!(output.status.code(), Some(1), "{output:?}");
-    let printed = String::from_utf8(output.stdout).unwrap();
-    let (table, ranking) = printed.split_once("\n\n").expect("a blank line before the ranking");
-    let words: Vec<Vec<&str>> = ranking.lines().map(|line| line.split_whitespace().collect()).collect();
-    assert_eq!(words[0], ["MODEL", "PROVIDER", "RUNS", "FIRST", "TOKEN", "TOKENS/S", "TOTAL"], "{ranking}");
-    assert_eq!((words.len(), &words[1][..3]), (3, &["openai/gpt-oss-20b", "groq", "1"][..]), "{ranking}");
-    // Time to first token, tokens per second and total, two of them with a unit; a chat has only
-    // the total.
-    assert_eq!((words[1].len(), words[1][4], words[1][7]), (8, "ms", "ms"), "{ranking}");
-    assert_eq!((&words[2][..3], words[2].len()), (&["gpt-4o", "openai", "1"][..], 5), "{ranking}");
-
-    // The table has a column for the first token, which only a stream fills.
-    let column = table.lines().next().unwrap().find("FIRST TOKEN").unwrap();
-    let cells: Vec<&str> =
-        table.lines().skip(1).map(|line| line[column..column + "FIRST TOKEN".len()].trim()).collect();
-    assert_eq!((cells[0], cells[2]), ("", ""), "{table}");
-    assert!(cells[1].ends_with(" ms"), "{table}");
-
-    play(
-        &simulator,
-        "[[rule]]\nprovider = \"groq\"\npace = { token = \"2ms\", tokens = 9 }\n\
-         [[rule]]\nmodel = \"llama-3.1-8b-instant\"\nfault = \"unavailable\"",
-    );
-    let short = String::from_utf8(place.run("once", &[]).stdout).unwrap();
-    assert!(short.ends_with("use workload = \"speed\" in the probe.\n"), "{short}");
-
-    let alone = place.run("once", &["fast"]);
-    assert_eq!(String::from_utf8(alone.stdout).unwrap().lines().count(), 2, "a single model is not ranked");
-    let records = place.run("once", &["--json"]);
-    assert_eq!(self::records(&records.stdout).len(), 3, "records alone");
-}
-
-#[test]
 fn all_credentials_are_had_by_one_line() {
     let provider =
         |name| format!("[provider.{name}]\napi_key = {{ credential = \"{name}\" }}\nchecks = [\"auth\"]\n");
@@ -268,4 +214,71 @@ fn body_of_stream_request_is_shown() {
     let output = place.run("once", &["--verbose"]);
     let said = String::from_utf8(output.stderr).unwrap();
     assert!(output.status.success() && said.contains("\"stream\":true"), "{said}");
+}
+
+/// Tests that measure time.
+mod phases {
+    use super::*;
+
+    #[test]
+    fn models_are_ranked_by_what_was_measured() {
+        // So different that the load of the machine cannot change the order.
+        let simulator = simulator(
+            "[[rule]]\nprovider = \"groq\"\npace = { first_token = \"5ms\", token = \"2ms\", tokens = 100 }\n\
+             [[rule]]\nprovider = \"openai\"\npace = { first_token = \"3s\" }\n\
+             [[rule]]\nmodel = \"llama-3.1-8b-instant\"\nfault = \"unavailable\"",
+        );
+        let address = simulator.address();
+        let probe = |name: &str, provider: &str, check: &str, model: &str| {
+            format!(
+                "[[probe]]\nname = \"{name}\"\nprovider = \"{provider}\"\ncheck = \"{check}\"\nmodel = \"{model}\"\n"
+            )
+        };
+        let place = Place::new(&format!(
+            "[provider.openai]\nbase_url = \"http://{address}/openai/v1\"\n{KEY}\n\
+             [provider.groq]\nbase_url = \"http://{address}/groq/openai/v1\"\n{KEY}\n{}{}{}",
+            probe("slow", "openai", "chat", "gpt-4o"),
+            probe("fast", "groq", "stream", "openai/gpt-oss-20b"),
+            probe("gone", "groq", "stream", "llama-3.1-8b-instant"),
+        ));
+        let output = place.run("once", &[]);
+        assert_eq!(output.status.code(), Some(1), "{output:?}");
+        let printed = String::from_utf8(output.stdout).unwrap();
+        let (table, ranking) = printed.split_once("\n\n").expect("a blank line before the ranking");
+        let words: Vec<Vec<&str>> = ranking.lines().map(|line| line.split_whitespace().collect()).collect();
+        assert_eq!(
+            words[0],
+            ["MODEL", "PROVIDER", "RUNS", "FIRST", "TOKEN", "TOKENS/S", "TOTAL"],
+            "{ranking}"
+        );
+        assert_eq!((words.len(), &words[1][..3]), (3, &["openai/gpt-oss-20b", "groq", "1"][..]), "{ranking}");
+        // Time to first token, tokens per second and total, two of them with a unit; a chat has only
+        // the total.
+        assert_eq!((words[1].len(), words[1][4], words[1][7]), (8, "ms", "ms"), "{ranking}");
+        assert_eq!((&words[2][..3], words[2].len()), (&["gpt-4o", "openai", "1"][..], 5), "{ranking}");
+
+        // The table has a column for the first token, which only a stream fills.
+        let column = table.lines().next().unwrap().find("FIRST TOKEN").unwrap();
+        let cells: Vec<&str> =
+            table.lines().skip(1).map(|line| line[column..column + "FIRST TOKEN".len()].trim()).collect();
+        assert_eq!((cells[0], cells[2]), ("", ""), "{table}");
+        assert!(cells[1].ends_with(" ms"), "{table}");
+
+        play(
+            &simulator,
+            "[[rule]]\nprovider = \"groq\"\npace = { token = \"2ms\", tokens = 9 }\n\
+             [[rule]]\nmodel = \"llama-3.1-8b-instant\"\nfault = \"unavailable\"",
+        );
+        let short = String::from_utf8(place.run("once", &[]).stdout).unwrap();
+        assert!(short.ends_with("use workload = \"speed\" in the probe.\n"), "{short}");
+
+        let alone = place.run("once", &["fast"]);
+        assert_eq!(
+            String::from_utf8(alone.stdout).unwrap().lines().count(),
+            2,
+            "a single model is not ranked"
+        );
+        let records = place.run("once", &["--json"]);
+        assert_eq!(self::records(&records.stdout).len(), 3, "records alone");
+    }
 }

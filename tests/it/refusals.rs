@@ -40,77 +40,71 @@ fn check_none(check: Check, reason: Reason, rows: &[Row]) {
     assert!(wrong.is_empty(), "{reason} in:\n{}", wrong.join("\n"));
 }
 
+/// Answers to a request without credit.
+const EMPTY_WALLETS: &[Row] = &[
+    (OPENAI, "401 X", r#"{"error":{"message":"x","code":"insufficient_quota"}}"#),
+    (OPENAI, "404 X", r#"{"error":{"message":"x","type":"insufficient_quota"}}"#),
+    (OPENAI, "422 X", r#"{"error":{"message":"x","type":"insufficient_quota"}}"#),
+    (OPENAI, "500 X", r#"{"error":{"message":"x","type":"insufficient_quota"}}"#),
+    (OPENAI, "503 X", r#"{"error":{"message":"x","type":"insufficient_quota"}}"#),
+    (
+        OPENAI,
+        "412 X",
+        r#"{"error":{"message":"Account is suspended: unpaid invoices","code":"PRECONDITION_FAILED"}}"#,
+    ),
+    (OPENAI, "403 X", r#"{"code":"x","error":"Your team doesn't have any credits yet."}"#),
+    (OPENAI, "403 X", r#"{"error":{"code":"AccountBalanceNotEnough","message":"x"}}"#),
+    (OPENAI, "400 X", r#"{"error":{"code":"ACCOUNT_IN_ARREARS","message":"x"}}"#),
+    (OPENAI, "403 X", r#"{"code":403,"reason":"PAYMENT_OVERDUE","message":"x"}"#),
+    (OPENAI, "403 X", r#"{"msg":"Insufficient funds in your wallet"}"#),
+    (OPENAI, "403 X", r#"{"error_msg":"Your balance is negative, please top up"}"#),
+    (OPENAI, "400 X", r#"{"detail":"Budget exceeded for key: spend 10.2, limit 10.0"}"#),
+    (OPENAI, "429 X", r#"{"errors":[{"message":"You have run out of credits","code":7}]}"#),
+    (OPENAI, "403 X", r#"{"error":{"message":"用户余额不足","type":"new_api_error","code":"x"}}"#),
+    (OPENAI, "403 X", r#"{"error":{"message":"账户欠费，请充值","code":"x"}}"#),
+    (OPENAI, "429 X", r#"{"error":{"code":"1113","message":"余额不足或无可用资源包,请充值。"}}"#),
+    (OPENAI, "400 X", r#"{"error":{"message":"litellm.BudgetExceededError: x","type":"x","code":"400"}}"#),
+    (
+        OPENAI,
+        "429 X",
+        r#"{"error":{"message":"litellm.RateLimitError: OpenAIException - You exceeded your current quota, please check your plan and billing details.","type":"throttling_error","code":"429"}}"#,
+    ),
+    (
+        OPENAI,
+        "403 X",
+        r#"{"error":{"code":"AllocationQuota.FreeTierOnly","message":"The free tier of the model has been exhausted."}}"#,
+    ),
+    (
+        OPENAI,
+        "400 X",
+        r#"{"object":"error","message":"Your monthly spending limit has been reached","code":"x"}"#,
+    ),
+    (OPENAI, "402 X", r#"{"error":"x"}"#),
+    (
+        OPENAI,
+        "200 X",
+        r#"{"choices":null,"base_resp":{"status_code":1008,"status_msg":"insufficient balance"}}"#,
+    ),
+    (
+        Api::Anthropic,
+        "429 X",
+        r#"{"type":"error","error":{"type":"rate_limit_error","message":"x","details":{"error_code":"workspace_spend_limit_reached"}}}"#,
+    ),
+    (
+        Api::Anthropic,
+        "403 X",
+        r#"{"type":"error","error":{"type":"permission_error","message":"x","details":{"error_code":"account_not_billable"}}}"#,
+    ),
+    (
+        Api::Google,
+        "403 X",
+        r#"{"error":{"code":403,"status":"PERMISSION_DENIED","message":"This API method requires billing to be enabled."}}"#,
+    ),
+];
+
 #[test]
 fn empty_wallet_is_billing_under_any_status() {
-    check_all(
-        Check::Chat,
-        Reason::Billing,
-        Fault::Caller,
-        &[
-            (OPENAI, "401 X", r#"{"error":{"message":"x","code":"insufficient_quota"}}"#),
-            (OPENAI, "404 X", r#"{"error":{"message":"x","type":"insufficient_quota"}}"#),
-            (OPENAI, "422 X", r#"{"error":{"message":"x","type":"insufficient_quota"}}"#),
-            (OPENAI, "500 X", r#"{"error":{"message":"x","type":"insufficient_quota"}}"#),
-            (OPENAI, "503 X", r#"{"error":{"message":"x","type":"insufficient_quota"}}"#),
-            (
-                OPENAI,
-                "412 X",
-                r#"{"error":{"message":"Account is suspended: unpaid invoices","code":"PRECONDITION_FAILED"}}"#,
-            ),
-            (OPENAI, "403 X", r#"{"code":"x","error":"Your team doesn't have any credits yet."}"#),
-            (OPENAI, "403 X", r#"{"error":{"code":"AccountBalanceNotEnough","message":"x"}}"#),
-            (OPENAI, "400 X", r#"{"error":{"code":"ACCOUNT_IN_ARREARS","message":"x"}}"#),
-            (OPENAI, "403 X", r#"{"code":403,"reason":"PAYMENT_OVERDUE","message":"x"}"#),
-            (OPENAI, "403 X", r#"{"msg":"Insufficient funds in your wallet"}"#),
-            (OPENAI, "403 X", r#"{"error_msg":"Your balance is negative, please top up"}"#),
-            (OPENAI, "400 X", r#"{"detail":"Budget exceeded for key: spend 10.2, limit 10.0"}"#),
-            (OPENAI, "429 X", r#"{"errors":[{"message":"You have run out of credits","code":7}]}"#),
-            (OPENAI, "403 X", r#"{"error":{"message":"用户余额不足","type":"new_api_error","code":"x"}}"#),
-            (OPENAI, "403 X", r#"{"error":{"message":"账户欠费，请充值","code":"x"}}"#),
-            (OPENAI, "429 X", r#"{"error":{"code":"1113","message":"余额不足或无可用资源包,请充值。"}}"#),
-            (
-                OPENAI,
-                "400 X",
-                r#"{"error":{"message":"litellm.BudgetExceededError: x","type":"x","code":"400"}}"#,
-            ),
-            (
-                OPENAI,
-                "429 X",
-                r#"{"error":{"message":"litellm.RateLimitError: OpenAIException - You exceeded your current quota, please check your plan and billing details.","type":"throttling_error","code":"429"}}"#,
-            ),
-            (
-                OPENAI,
-                "403 X",
-                r#"{"error":{"code":"AllocationQuota.FreeTierOnly","message":"The free tier of the model has been exhausted."}}"#,
-            ),
-            (
-                OPENAI,
-                "400 X",
-                r#"{"object":"error","message":"Your monthly spending limit has been reached","code":"x"}"#,
-            ),
-            (OPENAI, "402 X", r#"{"error":"x"}"#),
-            (
-                OPENAI,
-                "200 X",
-                r#"{"choices":null,"base_resp":{"status_code":1008,"status_msg":"insufficient balance"}}"#,
-            ),
-            (
-                Api::Anthropic,
-                "429 X",
-                r#"{"type":"error","error":{"type":"rate_limit_error","message":"x","details":{"error_code":"workspace_spend_limit_reached"}}}"#,
-            ),
-            (
-                Api::Anthropic,
-                "403 X",
-                r#"{"type":"error","error":{"type":"permission_error","message":"x","details":{"error_code":"account_not_billable"}}}"#,
-            ),
-            (
-                Api::Google,
-                "403 X",
-                r#"{"error":{"code":403,"status":"PERMISSION_DENIED","message":"This API method requires billing to be enabled."}}"#,
-            ),
-        ],
-    );
+    check_all(Check::Chat, Reason::Billing, Fault::Caller, EMPTY_WALLETS);
     check_all(
         Check::Chat,
         Reason::Billing,
@@ -140,134 +134,123 @@ fn empty_wallet_is_billing_under_any_status() {
     );
 }
 
+/// Answers with words of money that are about something else.
+const WORDS_OF_MONEY: &[Row] = &[
+    (
+        OPENAI,
+        "429 X",
+        r#"{"message":"Requests per minute limit exceeded","code":"request_quota_exceeded","param":"quota"}"#,
+    ),
+    (OPENAI, "429 X", r#"{"message":"Tokens per minute limit exceeded","code":"token_quota_exceeded"}"#),
+    (
+        OPENAI,
+        "429 X",
+        r#"{"error":{"message":"Rate limit exceeded: free-models-per-day. Add 10 credits to unlock 1000 free model requests per day"}}"#,
+    ),
+    (
+        OPENAI,
+        "429 X",
+        r#"{"error":{"message":"Rate limit reached, purchase credits to raise it","code":"rate_limit_exceeded"}}"#,
+    ),
+    (OPENAI, "502 X", r#"{"error":{"message":"x","code":"load_balancer_error"}}"#),
+    (OPENAI, "503 X", r#"{"error":{"message":"The load balancer has failed","code":"x"}}"#),
+    (
+        OPENAI,
+        "400 X",
+        r#"{"error":{"message":"`max_tokens` must be greater than `thinking.budget_tokens`"}}"#,
+    ),
+    (
+        OPENAI,
+        "400 X",
+        r#"{"error":{"message":"The thinking budget exceeded the maximum","code":"thinking_budget_exceeded"}}"#,
+    ),
+    (
+        OPENAI,
+        "400 X",
+        r#"{"error":{"message":"The prompt has a credit card number, which is required to be removed","code":"credit_card_detected"}}"#,
+    ),
+    (
+        OPENAI,
+        "403 X",
+        r#"{"error":{"message":"You have insufficient permissions to read the balance","code":"x"}}"#,
+    ),
+    (
+        OPENAI,
+        "401 X",
+        r#"{"error":{"message":"Incorrect API key provided. See the billing page.","code":"invalid_api_key"}}"#,
+    ),
+    (
+        OPENAI,
+        "429 X",
+        r#"[{"error":{"code":429,"message":"You exceeded your current quota, please check your plan and billing details. * Quota exceeded for metric: x, limit: 20, model: y","status":"RESOURCE_EXHAUSTED"}}]"#,
+    ),
+    (
+        OPENAI,
+        "429 X",
+        r#"{"error":{"message":"litellm.RateLimitError: geminiException - You exceeded your current quota, please check your plan and billing details","code":"429"}}"#,
+    ),
+    (
+        Api::Google,
+        "429 X",
+        r#"{"error":{"code":429,"message":"You exceeded your current quota, please check your plan and billing details.","status":"RESOURCE_EXHAUSTED"}}"#,
+    ),
+    (
+        Api::Langmart,
+        "429 X",
+        r#"{"error":{"code":"PROVIDER_GOOGLE_429","message":"You exceeded your current quota, please check your plan and billing details."}}"#,
+    ),
+    (
+        Api::Openrouter,
+        "402 X",
+        r#"{"error":{"code":402,"message":"x","metadata":{"limit_source":"openrouter_in_flight_budget"}}}"#,
+    ),
+    (OPENAI, "500 X", "credit balance is too low"),
+    (OPENAI, "503 X", "<html>insufficient_quota</html>"),
+];
+
 #[test]
 fn words_of_money_alone_are_not_billing() {
-    check_none(
-        Check::Chat,
-        Reason::Billing,
-        &[
-            (
-                OPENAI,
-                "429 X",
-                r#"{"message":"Requests per minute limit exceeded","code":"request_quota_exceeded","param":"quota"}"#,
-            ),
-            (
-                OPENAI,
-                "429 X",
-                r#"{"message":"Tokens per minute limit exceeded","code":"token_quota_exceeded"}"#,
-            ),
-            (
-                OPENAI,
-                "429 X",
-                r#"{"error":{"message":"Rate limit exceeded: free-models-per-day. Add 10 credits to unlock 1000 free model requests per day"}}"#,
-            ),
-            (
-                OPENAI,
-                "429 X",
-                r#"{"error":{"message":"Rate limit reached, purchase credits to raise it","code":"rate_limit_exceeded"}}"#,
-            ),
-            (OPENAI, "502 X", r#"{"error":{"message":"x","code":"load_balancer_error"}}"#),
-            (OPENAI, "503 X", r#"{"error":{"message":"The load balancer has failed","code":"x"}}"#),
-            (
-                OPENAI,
-                "400 X",
-                r#"{"error":{"message":"`max_tokens` must be greater than `thinking.budget_tokens`"}}"#,
-            ),
-            (
-                OPENAI,
-                "400 X",
-                r#"{"error":{"message":"The thinking budget exceeded the maximum","code":"thinking_budget_exceeded"}}"#,
-            ),
-            (
-                OPENAI,
-                "400 X",
-                r#"{"error":{"message":"The prompt has a credit card number, which is required to be removed","code":"credit_card_detected"}}"#,
-            ),
-            (
-                OPENAI,
-                "403 X",
-                r#"{"error":{"message":"You have insufficient permissions to read the balance","code":"x"}}"#,
-            ),
-            (
-                OPENAI,
-                "401 X",
-                r#"{"error":{"message":"Incorrect API key provided. See the billing page.","code":"invalid_api_key"}}"#,
-            ),
-            (
-                OPENAI,
-                "429 X",
-                r#"[{"error":{"code":429,"message":"You exceeded your current quota, please check your plan and billing details. * Quota exceeded for metric: x, limit: 20, model: y","status":"RESOURCE_EXHAUSTED"}}]"#,
-            ),
-            (
-                OPENAI,
-                "429 X",
-                r#"{"error":{"message":"litellm.RateLimitError: geminiException - You exceeded your current quota, please check your plan and billing details","code":"429"}}"#,
-            ),
-            (
-                Api::Google,
-                "429 X",
-                r#"{"error":{"code":429,"message":"You exceeded your current quota, please check your plan and billing details.","status":"RESOURCE_EXHAUSTED"}}"#,
-            ),
-            (
-                Api::Langmart,
-                "429 X",
-                r#"{"error":{"code":"PROVIDER_GOOGLE_429","message":"You exceeded your current quota, please check your plan and billing details."}}"#,
-            ),
-            (
-                Api::Openrouter,
-                "402 X",
-                r#"{"error":{"code":402,"message":"x","metadata":{"limit_source":"openrouter_in_flight_budget"}}}"#,
-            ),
-            (OPENAI, "500 X", "credit balance is too low"),
-            (OPENAI, "503 X", "<html>insufficient_quota</html>"),
-        ],
-    );
+    check_none(Check::Chat, Reason::Billing, WORDS_OF_MONEY);
 }
+
+/// Answers of a service without capacity.
+const NO_CAPACITY: &[Row] = &[
+    (OPENAI, "429 X", r#"{"error":{"message":"x","type":"server_is_overloaded"}}"#),
+    (OPENAI, "429 X", r#"{"error":{"message":"x","code":"overloaded_error"}}"#),
+    (OPENAI, "429 X", r#"{"error":{"message":"x","code":"ServerOverloaded"}}"#),
+    (OPENAI, "429 X", r#"{"error":{"message":"x","code":"NO_CAPACITY"}}"#),
+    (OPENAI, "429 X", r#"{"error":{"message":"The model is at capacity, try again","code":null}}"#),
+    (OPENAI, "429 X", r#"{"message":"The service is too busy right now"}"#),
+    (OPENAI, "429 X", r#"{"error":"Model busy"}"#),
+    (OPENAI, "429 X", r#"{"detail":"We are experiencing high demand. Your request was dropped."}"#),
+    (OPENAI, "429 X", r#"{"error":{"message":"No deployments available for selected model","code":"429"}}"#),
+    (OPENAI, "429 X", r#"{"error":{"code":"1305","message":"该模型当前访问量过大，请您稍后再试"}}"#),
+    (OPENAI, "429 X", r#"{"error":{"message":"当前分组上游负载已饱和，请稍后再试","code":"x"}}"#),
+    (OPENAI, "503 X", r#"{"error":{"message":"服务器繁忙","code":"x"}}"#),
+    (OPENAI, "503 X", r#"{"error":{"message":"x","code":"slow_down"}}"#),
+    (OPENAI, "503 X", r#"{"errors":["The engine is overloaded"]}"#),
+    (OPENAI, "503 X", r#"{"error":{"code":503,"message":"x","status":"UNAVAILABLE"}}"#),
+    (OPENAI, "500 X", r#"{"error":{"message":"x","type":"overloaded_error"}}"#),
+    (
+        Api::Anthropic,
+        "429 X",
+        r#"{"type":"error","error":{"type":"overloaded_error","message":"Overloaded"}}"#,
+    ),
+    (
+        Api::Langmart,
+        "429 X",
+        r#"{"error":{"code":"PROVIDER_MISTRAL_429","message":"Service tier capacity exceeded for this model."}}"#,
+    ),
+    (
+        Api::Openrouter,
+        "429 X",
+        r#"{"error":{"code":429,"message":"x","metadata":{"provider_name":"Chutes","raw":"{\"detail\":\"engine overloaded\"}"}}}"#,
+    ),
+];
 
 #[test]
 fn own_capacity_is_overloaded_under_429_and_503() {
-    check_all(
-        Check::Chat,
-        Reason::Overloaded,
-        Fault::Provider,
-        &[
-            (OPENAI, "429 X", r#"{"error":{"message":"x","type":"server_is_overloaded"}}"#),
-            (OPENAI, "429 X", r#"{"error":{"message":"x","code":"overloaded_error"}}"#),
-            (OPENAI, "429 X", r#"{"error":{"message":"x","code":"ServerOverloaded"}}"#),
-            (OPENAI, "429 X", r#"{"error":{"message":"x","code":"NO_CAPACITY"}}"#),
-            (OPENAI, "429 X", r#"{"error":{"message":"The model is at capacity, try again","code":null}}"#),
-            (OPENAI, "429 X", r#"{"message":"The service is too busy right now"}"#),
-            (OPENAI, "429 X", r#"{"error":"Model busy"}"#),
-            (OPENAI, "429 X", r#"{"detail":"We are experiencing high demand. Your request was dropped."}"#),
-            (
-                OPENAI,
-                "429 X",
-                r#"{"error":{"message":"No deployments available for selected model","code":"429"}}"#,
-            ),
-            (OPENAI, "429 X", r#"{"error":{"code":"1305","message":"该模型当前访问量过大，请您稍后再试"}}"#),
-            (OPENAI, "429 X", r#"{"error":{"message":"当前分组上游负载已饱和，请稍后再试","code":"x"}}"#),
-            (OPENAI, "503 X", r#"{"error":{"message":"服务器繁忙","code":"x"}}"#),
-            (OPENAI, "503 X", r#"{"error":{"message":"x","code":"slow_down"}}"#),
-            (OPENAI, "503 X", r#"{"errors":["The engine is overloaded"]}"#),
-            (OPENAI, "503 X", r#"{"error":{"code":503,"message":"x","status":"UNAVAILABLE"}}"#),
-            (OPENAI, "500 X", r#"{"error":{"message":"x","type":"overloaded_error"}}"#),
-            (
-                Api::Anthropic,
-                "429 X",
-                r#"{"type":"error","error":{"type":"overloaded_error","message":"Overloaded"}}"#,
-            ),
-            (
-                Api::Langmart,
-                "429 X",
-                r#"{"error":{"code":"PROVIDER_MISTRAL_429","message":"Service tier capacity exceeded for this model."}}"#,
-            ),
-            (
-                Api::Openrouter,
-                "429 X",
-                r#"{"error":{"code":429,"message":"x","metadata":{"provider_name":"Chutes","raw":"{\"detail\":\"engine overloaded\"}"}}}"#,
-            ),
-        ],
-    );
+    check_all(Check::Chat, Reason::Overloaded, Fault::Provider, NO_CAPACITY);
     check_none(
         Check::Chat,
         Reason::Overloaded,
@@ -369,21 +352,24 @@ fn failures_of_the_service_under_4xx_are_its_own() {
     );
 }
 
+/// Upstreams of OpenRouter that are not on the allowlist.
+const UPSTREAMS: &[&str] = &[
+    "Chutes",
+    "OpenInference",
+    "Venice",
+    "Parasail",
+    "AtlasCloud",
+    "GMICloud",
+    "Z.AI",
+    "Phala",
+    "WandB",
+    "X",
+];
+
 #[test]
 fn unknown_upstreams_of_openrouter_are_blamed() {
     let server = RawServer::start();
-    for name in [
-        "Chutes",
-        "OpenInference",
-        "Venice",
-        "Parasail",
-        "AtlasCloud",
-        "GMICloud",
-        "Z.AI",
-        "Phala",
-        "WandB",
-        "X",
-    ] {
+    for name in UPSTREAMS {
         for (status, reason) in [
             (401, Reason::AuthFailed),
             (402, Reason::Billing),
@@ -432,37 +418,39 @@ fn unknown_upstreams_of_openrouter_are_blamed() {
     );
 }
 
+/// Answers to a valid key that lacks a permission.
+const NO_PERMISSION: &[Row] = &[
+    (
+        OPENAI,
+        "401 X",
+        r#"{"error":{"message":"key not allowed to access model","type":"key_model_access_denied","code":"401"}}"#,
+    ),
+    (
+        OPENAI,
+        "401 X",
+        r#"{"error":{"code":"PermissionDenied","message":"Principal does not have access to API/Operation."}}"#,
+    ),
+    (OPENAI, "401 X", r#"{"error":{"message":"x","code":"ip_not_authorized"}}"#),
+    (
+        OPENAI,
+        "401 X",
+        r#"{"error":{"message":"You have insufficient permissions for this operation","code":null}}"#,
+    ),
+    (OPENAI, "401 X", r#"{"detail":"This key can only access models=['x']"}"#),
+    (OPENAI, "401 X", r#"{"error":"Your IP address is not on the allowlist"}"#),
+    (OPENAI, "401 X", r#"{"error":{"message":"x","type":"team_access_denied"}}"#),
+    (OPENAI, "401 X", r#"{"error":{"message":"You do not have access to this project","code":"x"}}"#),
+    (OPENAI, "401 X", r#"{"error":{"message":"x","code":"insufficient_scope"}}"#),
+    (OPENAI, "403 X", r#"{"error":{"message":"x","code":"unsupported_country_region_territory"}}"#),
+];
+
 #[test]
 fn good_key_without_the_right_is_permission() {
-    check_all(
-        Check::Chat,
-        Reason::Permission,
-        Fault::Caller,
-        &[
-            (
-                OPENAI,
-                "401 X",
-                r#"{"error":{"message":"key not allowed to access model","type":"key_model_access_denied","code":"401"}}"#,
-            ),
-            (
-                OPENAI,
-                "401 X",
-                r#"{"error":{"code":"PermissionDenied","message":"Principal does not have access to API/Operation."}}"#,
-            ),
-            (OPENAI, "401 X", r#"{"error":{"message":"x","code":"ip_not_authorized"}}"#),
-            (
-                OPENAI,
-                "401 X",
-                r#"{"error":{"message":"You have insufficient permissions for this operation","code":null}}"#,
-            ),
-            (OPENAI, "401 X", r#"{"detail":"This key can only access models=['x']"}"#),
-            (OPENAI, "401 X", r#"{"error":"Your IP address is not on the allowlist"}"#),
-            (OPENAI, "401 X", r#"{"error":{"message":"x","type":"team_access_denied"}}"#),
-            (OPENAI, "401 X", r#"{"error":{"message":"You do not have access to this project","code":"x"}}"#),
-            (OPENAI, "401 X", r#"{"error":{"message":"x","code":"insufficient_scope"}}"#),
-            (OPENAI, "403 X", r#"{"error":{"message":"x","code":"unsupported_country_region_territory"}}"#),
-        ],
-    );
+    check_all(Check::Chat, Reason::Permission, Fault::Caller, NO_PERMISSION);
+}
+
+#[test]
+fn words_of_bad_keys_are_auth_failed() {
     check_all(
         Check::Chat,
         Reason::AuthFailed,
