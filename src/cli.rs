@@ -53,8 +53,9 @@ pub enum Command {
     },
     /// Run probes once and print a table of the results
     ///
-    /// Exits with 0 if all succeeded, 1 if one failed or there is no probe, 78 if the configuration is
-    /// invalid. The runs consume tokens like scheduled ones, but do not count towards the budget.
+    /// Exits with 0 if all succeeded, 1 if one failed or there is no probe, 78 if the configuration
+    /// is invalid. The runs consume tokens like scheduled ones, but do not count towards the
+    /// budget.
     Once {
         /// Path to the configuration file
         #[command(flatten)]

@@ -1,10 +1,11 @@
 //! The configuration: from a TOML file to checked, immutable types. Reports every problem of a file
 //! at once.
 //!
-//! `sources` reads the file and those that it includes, `raw` parses their text to tables, `resolve` turns those into the
-//! `model`, with one file per section, and `problem` has the error messages. Only `sources`,
-//! `environment` (environment, key files, roots), `certificate` (of the listener) and `service` (the
-//! systemd unit, and what it may access) perform I/O, and `resolve::context`, which checks access.
+//! `sources` reads the file and those that it includes, `raw` parses their text to tables,
+//! `resolve` turns those into the `model`, with one file per section, and `problem` has the error
+//! messages. Only `sources`, `environment` (environment, key files, roots), `certificate` (of the
+//! listener) and `service` (the systemd unit, and what it may access) perform I/O, and
+//! `resolve::context`, which checks access.
 //!
 //! [`duration`], `secret` and `key` are types of values. `long_prompt`, `reasoning` and `spending`
 //! have facts about prompts, about reasoning models, and about the consumption of probes.

@@ -57,7 +57,8 @@ pub struct OpenError {
 }
 
 impl OpenError {
-    /// Returns the remedy. Under systemd, a read-only directory is one outside of the unit's sandbox.
+    /// Returns the remedy. Under systemd, a read-only directory is one outside of the unit's
+    /// sandbox.
     fn remedy(&self) -> String {
         match (self.source.kind(), self.path.parent()) {
             (io::ErrorKind::ReadOnlyFilesystem, Some(directory)) => format!(
