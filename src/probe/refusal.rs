@@ -174,7 +174,9 @@ impl Refused<'_> {
         Some(match (reason, status) {
             (Reason::ModelNotFound, _) if status == 410 || words.is_retired() => Detail::ModelRetired,
             (Reason::InvalidRequest, 413 | 429) if words.is_too_large() => Detail::RequestAboveWindow,
-            (Reason::InvalidRequest, _) if status == 413 || words.is_too_large() => Detail::RequestTooLarge,
+            (Reason::InvalidRequest, _) if status == 413 || words.is_too_large() => {
+                self.intermediary().unwrap_or(Detail::RequestTooLarge)
+            }
             _ if status != response.status => Detail::ProviderStatus(status, response.status),
             (Reason::Billing, 402) | (Reason::AuthFailed, 401) => return self.intermediary(),
             (Reason::Billing, _) => Detail::AboutMoney(status),

@@ -56,6 +56,9 @@ fn refined(api: Api, check: Check, outcome: &Outcome) -> Option<&'static str> {
 /// Remedy if another model answers.
 const ANOTHER_MODEL: &str = "another model answered than the one requested: check the gateway's fallbacks, aliases and routing rules, and the model's list of deprecations";
 
+/// Remedy if a request is refused for its size.
+const TOO_LARGE: &str = "the request is larger than the service, or a proxy before it, accepts: shorten the prompt, or raise the size limit there";
+
 /// Remedy if a stream arrives in bursts.
 const HELD_BACK: &str = "a proxy or gateway holds the stream back: with nginx set proxy_buffering off, or send X-Accel-Buffering: no with the response; with HAProxy set option http-no-delay; elsewhere switch off buffering, compression and response caching for text/event-stream";
 
@@ -105,9 +108,8 @@ fn by_detail(outcome: &Outcome) -> Option<&'static str> {
         (detail, Reason::ModelNotFound) if detail.is_retirement() => {
             "the model has been retired: set model to its successor in the provider's list of deprecations"
         }
-        (Detail::RequestTooLarge | Detail::RequestAboveWindow, _) => {
-            "the request is larger than the service, or a proxy before it, accepts: shorten the prompt, or raise the size limit there"
-        }
+        (Detail::RequestTooLarge | Detail::RequestAboveWindow, _) => TOO_LARGE,
+        (Detail::Intermediary(_), Reason::InvalidRequest) if outcome.http_status == Some(413) => TOO_LARGE,
         (Detail::RedirectToHttps, _) => {
             "write https:// in base_url: the server redirects plain http there, and a probe follows no redirect"
         }

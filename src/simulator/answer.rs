@@ -1,8 +1,12 @@
 //! Chooses the reaction to a request: header and scenario select a fault, the simulated service
 //! supplies the content.
 
-use std::time::{Duration, Instant, SystemTime};
+use std::{
+    io::Write as _,
+    time::{Duration, Instant, SystemTime},
+};
 
+use flate2::{Compression, write::GzEncoder};
 use percent_encoding::percent_decode_str;
 use serde_json::{Value, json};
 
@@ -18,6 +22,8 @@ use crate::sync::Mutex;
 
 /// Header that selects fault and pace of one request instead of the scenario: `NAME; key=value`.
 const HEADER: &str = "x-simulate";
+/// Tokens that `wrong_usage` reports in addition; no request allows so many.
+const SURPLUS_TOKENS: usize = 1_000_000;
 /// Number of pieces in which `slow_body` sends a body.
 const SLOW_PIECES: usize = 4;
 /// Size of the body of `oversized`: 80 pieces of 64 KiB, 5 MiB; a prober reads at most 4 MiB.
@@ -48,6 +54,9 @@ pub(super) fn answer(request: &Request, script: &Mutex<Script>, entry: &Entry) -
     let extra = reaction.pace.extra();
     if let Some(call) = &mut call {
         call.more_models = &more_models;
+        if matches!(&reaction.effect, Some(Effect::Fault(fault)) if fault.kind == Kind::WrongUsage) {
+            call.surplus_tokens = SURPLUS_TOKENS;
+        }
         call.pace = reaction.pace;
         read_prompt(script, call);
     }
@@ -159,6 +168,8 @@ fn apply_fault(fault: &Fault, call: Option<&Call<'_>>, path: &str) -> Action {
         Kind::ErrorIn200 => Reply::json(200, &error_in_200(call, parameters)),
         Kind::Malformed => malformed(fair()),
         Kind::Empty => Reply { body: Vec::new(), ..fair() },
+        Kind::Compressed => compressed(fair()),
+        Kind::WrongUsage => fair(),
         Kind::Incident => {
             let incident = parameters.variant.as_deref().unwrap_or("major");
             status_page(path, Some(incident)).unwrap_or_else(fair)
@@ -208,6 +219,18 @@ fn html(parameters: &Parameters) -> Reply {
         "text/html; charset=utf-8",
         "<!DOCTYPE html>\n<html><head><title>Gateway</title></head><body><h1>Please sign in</h1></body></html>\n",
     )
+}
+
+/// Compresses each part of the body at its time.
+fn compressed(mut reply: Reply) -> Reply {
+    const INFALLIBLE: &str = "a Vec takes every byte";
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+    for chunk in &mut reply.body {
+        encoder.write_all(&chunk.bytes).and_then(|()| encoder.flush()).expect(INFALLIBLE);
+        chunk.bytes = std::mem::take(encoder.get_mut()).into();
+    }
+    reply.body.push(Chunk::at_once(encoder.finish().expect(INFALLIBLE)));
+    reply.with("Content-Encoding", "gzip")
 }
 
 /// Prepends white space to the reply, so that only its size is wrong.

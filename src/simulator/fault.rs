@@ -50,6 +50,10 @@ pub(super) enum Kind {
     Malformed,
     /// Sends the head of the successful answer only.
     Empty,
+    /// Compresses the successful answer, which the client did not ask for.
+    Compressed,
+    /// Reports more tokens than the request allows.
+    WrongUsage,
     /// A stream whose first event is an error.
     StreamErrorFirst,
     /// A stream that ends with an error in the service's format.
@@ -109,7 +113,7 @@ const fn spec(
 /// Other ways in which a stream without an end marker may end: closed or reset inside the body.
 const BREAKS: &[&str] = &["close", "reset"];
 
-const SPECS: [Spec; 36] = [
+const SPECS: [Spec; 38] = [
     spec(Kind::AuthFailed, "auth_failed", &[], &[]),
     spec(Kind::ProviderAuthFailed, "provider_auth_failed", &["upstream"], &[]),
     spec(
@@ -161,6 +165,8 @@ const SPECS: [Spec; 36] = [
     spec(Kind::ErrorIn200, "error_in_200", &["variant"], &["ok_false"]),
     spec(Kind::Malformed, "malformed", &[], &[]),
     spec(Kind::Empty, "empty", &[], &[]),
+    spec(Kind::Compressed, "compressed", &[], &[]),
+    spec(Kind::WrongUsage, "wrong_usage", &[], &[]),
     // `done`: with an end marker. `recorded`: as recorded from OpenRouter, unlike its
     // documentation. `x_groq`: Groq's other format, a member of a chunk that resembles a regular
     // end.

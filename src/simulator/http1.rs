@@ -268,6 +268,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
             }
         }
         if chunked && reply.ending == Ending::Complete {
+            if reply.streamed {
+                // As most servers do, which learn of the end after the last part.
+                self.write(out).await?;
+                out.clear();
+            }
             out.extend_from_slice(b"0\r\n\r\n");
         }
         Ok(())

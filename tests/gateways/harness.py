@@ -19,7 +19,7 @@ Record = dict[str, Any]
 
 KEY = "sk-gateways-0123456789abcdef"
 WRONG_KEY = "sk-gateways-wrong-0123456789"
-START_TIMEOUT = 120.0
+START_TIMEOUT = 300.0
 ONCE_TIMEOUT = 150.0
 # The simulated service is never on it.
 REFUSING_PORT = 1

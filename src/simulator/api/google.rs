@@ -74,7 +74,7 @@ impl Service for Google {
                 let text = (!texts.is_empty()).then(|| json!({"text": texts.concat()}));
                 let parts: Value = thought.into_iter().chain(text).collect();
                 let mut body = response(call, &id(call), &parts, Some(call.finish()));
-                body["usageMetadata"] = usage(call, texts.len(), usize::from(thinks(call)));
+                body["usageMetadata"] = usage(call, texts.len(), call.output_tokens() - texts.len());
                 body
             }
             _ => models(call),

@@ -174,6 +174,8 @@ pub(in crate::simulator) struct Call<'a> {
     pub(in crate::simulator) pace: Pace,
     /// Tokens of the prompt that the prompt cache serves.
     pub(in crate::simulator) cached_tokens: usize,
+    /// Tokens that are reported, but not generated.
+    pub(in crate::simulator) surplus_tokens: usize,
     /// The number in its IDs.
     pub(super) number: u64,
     /// The only requested row of the model list.
@@ -235,6 +237,7 @@ impl<'a> Call<'a> {
             more_models: &[],
             pace: Pace::default(),
             cached_tokens: 0,
+            surplus_tokens: 0,
             number: request_number(),
             row: row(provider.service(), path),
         }
@@ -272,9 +275,9 @@ impl<'a> Call<'a> {
         texts
     }
 
-    /// Returns the number of tokens of the answer, with those of its thoughts.
+    /// Returns the reported number of tokens of the answer, with those of its thoughts.
     pub(super) fn output_tokens(&self) -> usize {
-        self.texts().len() + self.thoughts()
+        self.texts().len() + self.thoughts() + self.surplus_tokens
     }
 
     /// Returns the end of the answer.

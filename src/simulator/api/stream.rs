@@ -26,7 +26,7 @@ pub(super) struct Outline<'a> {
     pub(super) texts: &'a [&'a str],
     /// End of the answer. `None` if it is aborted before.
     pub(super) finish: Option<Finish>,
-    /// Tokens of the answer, with those of its thoughts.
+    /// Reported tokens of the answer, with those of its thoughts.
     pub(super) tokens: usize,
     /// Parameters of the fault, for the error.
     pub(super) parameters: &'a Parameters,
@@ -86,7 +86,7 @@ pub(super) fn stream(call: &Call<'_>, fault: Option<&Fault>) -> Reply {
     let tokens = match kind {
         // Thoughts have used them up.
         Some(Kind::StreamEmpty) => call.max_tokens().unwrap_or(1),
-        _ => texts.len() + call.thoughts(),
+        _ => texts.len() + call.thoughts() + call.surplus_tokens,
     };
     let outline = Outline { texts: &texts, finish: finish(kind, call, parameters), tokens, parameters };
     let service = call.service();

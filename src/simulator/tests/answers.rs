@@ -115,6 +115,28 @@ fn model_reasons_in_whole_answers_too() {
 }
 
 #[test]
+fn wrong_usage_counts_what_no_request_allows() {
+    let simulator = fair();
+    for (service, pointer) in [
+        (SimulatedService::Langmart, "/usage/completion_tokens"),
+        (SimulatedService::Anthropic, "/usage/output_tokens"),
+        (SimulatedService::Google, "/usageMetadata/totalTokenCount"),
+    ] {
+        let answer = ask_chat(&simulator, service, "wrong_usage").json();
+        assert!(answer.pointer(pointer).unwrap().as_u64() > Some(1_000_000), "{answer}");
+    }
+}
+
+#[test]
+fn compressed_answer_is_gzip() {
+    let answer = ask_chat(&fair(), SimulatedService::Openai, "compressed");
+    assert_eq!((answer.status, answer.header("content-encoding")), (200, Some("gzip")));
+    // The magic number, after the size of the first chunk.
+    let begin = answer.body.windows(2).position(|window| window == b"\r\n").unwrap() + 2;
+    assert_eq!(answer.body[begin..begin + 2], [0x1f, 0x8b]);
+}
+
+#[test]
 fn row_of_a_model_can_be_asked_for() {
     let simulator = fair();
     let get = |path: &str| {
