@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 
 use langmart_prober::{
     config::{Probe, Task},
-    outcome::{Api, Check, Fault, Outcome, Reason},
+    outcome::{Api, Check, Detail, Fault, Outcome, Reason},
     probe::{NetworkStack, Target},
     simulator::{Options, Scenario, SimulatedService, Simulator},
 };
@@ -146,6 +146,26 @@ fn reasoning_is_no_first_token() {
         assert!(outcome.time_to_first_token.unwrap() >= Duration::from_millis(40), "{model}: {outcome:?}");
         assert!(outcome.time_to_first_reasoning < outcome.time_to_first_token, "{model}: {outcome:?}");
         assert!(outcome.time_to_first_reasoning.is_some(), "{model}: {outcome:?}");
+    }
+}
+
+#[test]
+fn compressed_stream_is_malformed() {
+    let simulator = simulator("fault = \"compressed\"");
+    for tls in [false, true] {
+        let outcome = runs(stream(&simulator, SERVICES[1], tls), 1).remove(0);
+        assert_eq!((outcome.reason, outcome.fault), (Reason::Malformed, Fault::Provider), "{outcome:?}");
+        assert_eq!(outcome.detail, Some(Detail::Compressed("gzip")));
+    }
+}
+
+#[test]
+fn implausible_usage_is_not_counted() {
+    let simulator = simulator("pace = { usage = true }\nfault = \"wrong_usage\"");
+    for service in SERVICES {
+        let outcome = runs(stream(&simulator, service, false), 1).remove(0);
+        assert!(outcome.success() && outcome.output_tokens < Some(100), "{service:?}: {outcome:?}");
+        assert_eq!(outcome.detail, Some(Detail::MalformedUsage), "{service:?}");
     }
 }
 
