@@ -26,6 +26,7 @@ OUTCOMES = {
     "R": ("rate_limited", "caller"),
     "M": ("model_not_found", "caller"),
     "I": ("internal", "prober"),
+    "W": ("wrong_answer", "gateway"),
 }
 FAULTS = ["none", "network", "gateway", "provider", "caller", "prober"]
 DOWN = {"gateway", "provider", "network"}
@@ -99,11 +100,12 @@ class Series:
         restart: int | None = None,
         instance: str = "a",
         slow: Sequence[int] = (),
+        **more: str,
     ) -> Self:
         """Adds the series of a probe.
 
         It runs every so many minutes, from the minute in which it begins. At `restart` its counters
-        start at 0.
+        start at 0. Further labels are those of its target.
         """
         labels = {
             "probe": name,
@@ -111,6 +113,7 @@ class Series:
             "check": check,
             "model": model,
             "instance": instance,
+            **more,
         }
         names, rows = {}, []
         for pair in sorted(set(OUTCOMES.values()) - {("ok", "none")}):
@@ -151,14 +154,14 @@ class Series:
                 else None
             )
 
-        def put(metric: str, value: Callable[[Any], Value], **more: str) -> None:
+        def put(metric: str, value: Callable[[Any], Value], **own: str) -> None:
             values = [None if row is None else value(row) for row in rows]
             if any(isinstance(entry, (int, float)) for entry in values):
                 # A series that ends is marked as stale at the next scrape.
                 for at in range(1, len(values)):
                     if values[at] is None and isinstance(values[at - 1], (int, float)):
                         values[at] = "stale"
-                self.add(metric, values, **labels, **more)
+                self.add(metric, values, **labels, **own)
 
         def failures(pair: tuple[str, str]) -> Callable[[Any], Value]:
             return lambda row: row[1][pair]
@@ -384,8 +387,8 @@ def burns() -> None:
         (medium, 217),
         (medium, 230),
     )
-    two = Series(120).probe("." * 60 + "G" * 60).probe("." * 120, instance="b")
-    case("two probers: only the one that sees it", two, (fast, 80, {**ME, "instance": "a"}))
+    two = Series(120).probe("." * 60 + "G" * 60).probe("." * 120, instance="b", name="q")
+    case("two probers with other probes", two, (fast, 80, {**ME, "instance": "a"}))
 
 
 def downs() -> None:
@@ -469,7 +472,8 @@ def callers() -> None:
     case(
         "our key is bad",
         one("." * 10 + "A" * 10 + "." * 5),
-        (key, 12),
+        (key, 11),
+        (key, 12, {"provider": "acme"}),
         (key, 15, {"provider": "acme"}),
         (stored, 15),
         (key, 22),
@@ -503,7 +507,8 @@ def callers() -> None:
     case(
         "a model is gone",
         one("." * 10 + "M" * 20),
-        ("LangmartProbeRefused", 15),
+        ("LangmartProbeRefused", 11),
+        ("LangmartProbeRefused", 12, {"probe": "p", "reason": "model_not_found"}),
         ("LangmartProbeRefused", 20, {"probe": "p", "reason": "model_not_found"}),
     )
     case("a model is gone once", one("." * 10 + "M" + "." * 20), ("LangmartProbeRefused", 20))
@@ -749,7 +754,6 @@ def services() -> None:
         kinds=["thin traffic"],
     )
     case("both sides succeed", compared(0, "gateway_fault"), (gateway, 60), (gateway, 110))
-    first_token()
     certificate = {"probe": "n", "provider": "acme", "check": "network", "model": ""}
     for days, fires in (
         (30, []),
@@ -926,83 +930,78 @@ def pooled(*members: str, every: int = 1, waits: dict[int, int] | None = None) -
     )
 
 
-def first_token() -> None:
-    """Cases of LangmartSlowFirstToken: each kind on its own instance.
-
-    A stream every five minutes for a day takes 0.4 s to the first token, and 2.5 s at the end.
-    """
-    slow, minutes = "LangmartSlowFirstToken", 1530
-    name, end = "langmart_probe_time_to_first_token_seconds", minutes - 90
-    series = Series(minutes)
-
-    def streams(
-        instance: str,
-        later: float = 2.5,
-        begins: int = 0,
-        every: int = 5,
-        counted_anew: int | None = None,
-        unseen: range = range(0),
-        removed: int | None = None,
-    ) -> None:
-        labels = {
-            "probe": "p",
-            "provider": "acme",
-            "check": "stream",
-            "model": "m",
-            "instance": instance,
-        }
-        rows: dict[str, list[Value]] = {
-            bound: [] for bound in ("0.25", "0.5", "1", "2", "3", "5", "+Inf")
-        }
-        for bound, values in rows.items():
-            total = 0
-            for minute in range(minutes):
-                total = 0 if minute == counted_anew else total
-                if minute >= begins and minute % (every if minute >= end else 5) == 0:
-                    total += (later if minute >= end else 0.4) <= float(bound)
-                gone = minute in unseen or removed and minute >= removed
-                values.append(None if minute < begins else "stale" if gone else total)
-            series.add(f"{name}_bucket", values, **labels, le=bound)
-        series.add(f"{name}_count", rows["+Inf"], **labels)
-
-    streams("slow")
-    streams("slow too")
-    streams("as ever", later=0.4)
-    streams("new", begins=end)
-    streams("restarted", counted_anew=minutes - 40, unseen=range(minutes - 40, minutes - 39))
-    streams(
-        "restarted, as ever",
-        later=0.4,
-        counted_anew=minutes - 40,
-        unseen=range(minutes - 40, minutes - 39),
-    )
-    streams("reset", counted_anew=minutes - 40)
-    streams("gap", unseen=range(minutes - 40, minutes - 35))
-    streams("seldom", every=30)
-    streams("removed", removed=minutes - 70)
-    case(
-        "four times as slow as yesterday",
-        series,
-        (slow, end - 2),
+def findings() -> None:
+    """Cases of findings that are no failures, of wrong answers, and of maintenance."""
+    model, buffered = "LangmartWrongModel", "LangmartStreamBuffered"
+    probe = {"probe": "p", "provider": "acme", "check": "stream", "model": "m"}
+    for alert, counter, name, found, enough in (
         (
-            slow,
-            minutes - 6,
-            *(
-                {"instance": instance}
-                for instance in ("slow", "slow too", "restarted", "reset", "gap")
-            ),
+            model,
+            "langmart_probe_model_mismatches_total",
+            "langmart_probe_answered_model_match",
+            0,
+            3,
         ),
-        kinds=[
-            "fires",
-            "calm",
-            "thin traffic",
-            "restart",
-            "reload",
-            "scrape gap",
-            "counter reset",
-            "new probe",
-            "several probers",
-        ],
+        (buffered, "langmart_probe_buffered_streams_total", "langmart_probe_stream_buffered", 1, 2),
+    ):
+        for every in (1, 5, 60):
+            for times in (enough - 1, enough):
+                begin, end = 60, 60 + times * every
+                series = Series(end + 90).add(
+                    counter,
+                    [
+                        min(max(0, minute - begin) // every + (minute >= begin), times)
+                        for minute in range(end + 90)
+                    ],
+                    **probe,
+                )
+                series.add(
+                    name, [1 - found] * begin + [found] * (end - begin) + [1 - found] * 90, **probe
+                )
+                fires = [ME] if times == enough else []
+                case(
+                    f"{alert}: {times} runs, one in {every} minutes",
+                    series,
+                    (alert, begin - 1),
+                    (alert, end - 1, *fires),
+                    (alert, end + 80),
+                    kinds=[] if fires else ["thin traffic"],
+                )
+    wrong = "LangmartWrongAnswer"
+    case("one wrong answer in six", one("." * 30 + "W....." * 10), (wrong, 40), (wrong, 60, ME))
+    case(
+        "one wrong answer in six, every five minutes",
+        one("." * 24 + "W....." * 4, every=5),
+        (wrong, 149),
+        (wrong, 190, ME),
+    )
+    case("one wrong answer in fifty", one(("." * 49 + "W") * 7), (wrong, 340))
+    window = "langmart_probe_status_page_maintenance"
+    page = {"probe": "s", "provider": "acme", "check": "status", "model": ""}
+    series = (
+        Series(180)
+        .add(f"{window}_start_timestamp_seconds", 3600, **page)
+        .add(f"{window}_end_timestamp_seconds", 7200, **page)
+        .add(f"{window}_in_progress", [0] * 70 + [1] * 110, **page)
+    )
+    maintenance = "LangmartMaintenance"
+    case(
+        "a maintenance lasts longer than announced",
+        series,
+        (maintenance, 59),
+        (maintenance, 60, {"provider": "acme"}),
+        (maintenance, 119, {"provider": "acme"}),
+        (maintenance, 120),
+    )
+    case(
+        "a sharded prober without a probe is none, its fleet is",
+        Series(60)
+        .add("langmart_prober_build_info", 1, instance="empty", version="v")
+        .add("langmart_prober_shard_info", 1, instance="empty", index="0", total="2")
+        .add("langmart_prober_build_info", 1, instance="b", version="v")
+        .add("langmart_probe_interval_seconds", [60] * 20 + ["stale"] + [None] * 39, **probe),
+        ("LangmartProberNoProbes", 19, {"instance": "b"}),
+        ("LangmartProberNoProbes", 50, {"instance": "b"}, {"instance": "empty"}),
     )
 
 
@@ -1168,6 +1167,7 @@ def probers() -> None:
     )
     series.add("langmart_prober_log_lines_dropped_total", 0, file="results")
     case("lines are lost", series, (lost, 19), (lost, 22, {"file": "results"}), (lost, 50))
+    blocked = "LangmartProberWriterBlocked"
     for file in ("log", "results", "state"):
         series = Series(60).add(
             "langmart_prober_log_write_in_progress_seconds",
@@ -1177,22 +1177,30 @@ def probers() -> None:
         case(
             f"the disk of {file} hangs",
             series,
-            (lost, 19),
-            (lost, 20, {"file": file}),
-            (lost, 39, {"file": file}),
-            (lost, 45),
+            (blocked, 19),
+            (blocked, 20, {"file": file}),
+            (blocked, 39, {"file": file}),
+            (blocked, 45),
         )
     series = Series(60).add(
         "langmart_prober_log_write_in_progress_seconds", [0, 9] * 30, file="log"
     )
-    case("writes are slow", series, (lost, 21), (lost, 41))
+    case("writes are slow", series, (blocked, 21), (blocked, 41))
     offline = "LangmartProberOffline"
     case(
         "offline",
-        Series(60).add("langmart_prober_offline", [0] * 20 + [1] * 20 + [0] * 20),
-        (offline, 19),
+        one("." * 20 + "N" * 20 + "." * 20).add(
+            "langmart_prober_offline", [0] * 20 + [1] * 20 + [0] * 20
+        ),
+        (offline, 20),
         (offline, 22, {"instance": "a"}),
         (offline, 45),
+    )
+    case(
+        "one failed run of each provider, every five minutes",
+        one("..N..", every=5).add("langmart_prober_offline", [0] * 10 + [1] * 5 + [0] * 10),
+        (offline, 12),
+        (offline, 14),
     )
     failing, restarts = "LangmartProberFailing", "LangmartProberRestarts"
     case(
@@ -1393,5 +1401,5 @@ def head(name: str, series: Series) -> str:
     return out
 
 
-for part in (burns, downs, callers, services, probers):
+for part in (burns, downs, callers, services, findings, probers):
     part()

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Writes the tests of the alerting rules and the Grafana dashboards.
 
-Their sources are cases.py, kinds.py and dashboards/.
+Their sources are cases.py, speed_cases.py, quorum_cases.py, kinds.py and dashboards/.
 
     packaging/generate.py                   writes them
     packaging/generate.py --check           fails if the files differ from what would be written

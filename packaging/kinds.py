@@ -9,6 +9,8 @@ with the argument `kinds`. A kind that does not apply to an alert is in NOT_SHOW
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+import quorum_cases
+import speed_cases
 from cases import BY_HAND, CASES, Series, Value, head, quoted, tests, texts
 
 # Adds the series of an alert to an input: with or without its cause, on an instance.
@@ -53,7 +55,10 @@ def run(letter: str, **options: Any) -> Story:
 
     def story(series: Series, bad: bool, instance: str) -> None:
         series.probe(
-            "." * CALM + (letter if bad else ".") * (END - CALM), instance=instance, **options
+            "." * CALM + (letter if bad else ".") * (END - CALM),
+            instance=instance,
+            # Another probe per alert: several instances with the same probe are vantage points.
+            **{"name": instance.split("/")[0], **options},
         )
 
     return story
@@ -208,7 +213,27 @@ def restarting(series: Series, bad: bool, instance: str) -> None:
     series.add("langmart_prober_build_info", 1, instance=instance, version="v")
 
 
+def idle(series: Series, bad: bool, instance: str) -> None:
+    """A prober whose last probe is removed."""
+    series.add("langmart_prober_build_info", 1, instance=instance, version="v")
+    intervals: list[Value] = [60] * CALM
+    if bad:
+        intervals += ["stale", *[None] * (END - CALM - 1)]
+    series.add("langmart_probe_interval_seconds", intervals, instance=instance, **PROBE)
+
+
+def found(counter: str, gauge_name: str, calm: int, troubled: int) -> Story:
+    """Returns the story of a finding: a counter of runs, and a gauge of the last one."""
+
+    def story(series: Series, bad: bool, instance: str) -> None:
+        series.add(counter, counted(bad, 5), instance=instance, **PROBE)
+        series.add(gauge_name, since(calm, troubled, bad), instance=instance, **PROBE)
+
+    return story
+
+
 NOT_AFTER = "langmart_probe_tls_certificate_not_after_timestamp_seconds"
+SHUTDOWN = "langmart_probe_model_shutdown_timestamp_seconds"
 # What is about the reason of a probe's runs: the letter of its cause.
 LETTERS = {
     "LangmartKeyRejected": "A",
@@ -224,6 +249,7 @@ LETTERS = {
     "LangmartErrorBudgetBurn": "G",
     "LangmartErrorBudgetBurnSlow": "G",
     "LangmartProberFailing": "I",
+    "LangmartWrongAnswer": "W",
     "LangmartStatusPageUnreadable": "N",
 }
 STORIES = {
@@ -248,6 +274,19 @@ STORIES = {
         "langmart_probe_status_page_indicator", 0, 1, **PROBE, indicator="major"
     ),
     "LangmartStatusPageUnreadable": run("N", check="status"),
+    "LangmartMaintenance": together(
+        gauge("langmart_probe_status_page_maintenance_start_timestamp_seconds", 60, 60, **PROBE),
+        gauge("langmart_probe_status_page_maintenance_end_timestamp_seconds", 90, 9e5, **PROBE),
+    ),
+    "LangmartWrongModel": found(
+        "langmart_probe_model_mismatches_total", "langmart_probe_answered_model_match", 1, 0
+    ),
+    "LangmartStreamBuffered": found(
+        "langmart_probe_buffered_streams_total", "langmart_probe_stream_buffered", 0, 1
+    ),
+    "LangmartModelRetiresIn60Days": gauge(SHUTDOWN, 90 * 86400, 50 * 86400, **PROBE),
+    "LangmartModelRetiresIn14Days": gauge(SHUTDOWN, 90 * 86400, 12 * 86400, **PROBE),
+    "LangmartModelRetiresIn3Days": gauge(SHUTDOWN, 90 * 86400, 2 * 86400, **PROBE),
     "LangmartPoolDegraded": pooled(1, 0),
     "LangmartPoolDown": pooled(1, 1),
     "LangmartProberDown": gone,
@@ -257,7 +296,11 @@ STORIES = {
     "LangmartProberSkipsRuns": skipped,
     "LangmartProberReloadFailed": gauge("langmart_prober_config_last_reload_successful", 1, 0),
     "LangmartProberLogWritesFailing": lost,
-    "LangmartProberOffline": gauge("langmart_prober_offline", 0, 1),
+    "LangmartProberNoProbes": idle,
+    "LangmartProberWriterBlocked": gauge(
+        "langmart_prober_log_write_in_progress_seconds", 0, 60, file="results"
+    ),
+    "LangmartProberOffline": together(gauge("langmart_prober_offline", 0, 1), run("N")),
     "LangmartProberTaskRestarts": tasks,
     "LangmartProberRestarts": restarting,
 }
@@ -278,6 +321,12 @@ GAUGE = "the alert uses no counter"
 NO_PROBE = "the alert does not concern a probe"
 NOT_SHOWN = {
     ("thin traffic", STATE): [
+        "LangmartMaintenance",
+        "LangmartModelRetiresIn60Days",
+        "LangmartModelRetiresIn14Days",
+        "LangmartModelRetiresIn3Days",
+        "LangmartProberNoProbes",
+        "LangmartProberWriterBlocked",
         "LangmartRateLimitHeadroomLow",
         "LangmartBalanceLow",
         "LangmartBudgetUsedUp",
@@ -298,6 +347,12 @@ NOT_SHOWN = {
         "LangmartProberRestarts",
     ],
     ("counter reset", GAUGE): [
+        "LangmartMaintenance",
+        "LangmartModelRetiresIn60Days",
+        "LangmartModelRetiresIn14Days",
+        "LangmartModelRetiresIn3Days",
+        "LangmartProberNoProbes",
+        "LangmartProberWriterBlocked",
         "LangmartKeyRejected",
         "LangmartStoredKeyRejected",
         "LangmartBilling",
@@ -323,8 +378,10 @@ NOT_SHOWN = {
     ],
     ("scrape gap", "this is the alert's own cause"): ["LangmartProberDown", "LangmartProberAbsent"],
     ("restart", "this is the alert's own cause"): ["LangmartProberRestarts"],
-    ("new probe", NO_PROBE): ["LangmartProberRestarts"],
+    ("new probe", NO_PROBE): ["LangmartProberRestarts", "LangmartProberNoProbes"],
     ("reload", NO_PROBE): [
+        "LangmartProberNoProbes",
+        "LangmartProberWriterBlocked",
         "LangmartProberAbsent",
         "LangmartProberDown",
         "LangmartProberRestarts",
@@ -335,6 +392,8 @@ NOT_SHOWN = {
         "LangmartProberScheduleLagHigh",
     ],
 }
+# Several probers with the same probe are vantage points, of which more than one must agree.
+BY_HAND_ONLY = {(alert, "several probers"): "quorum_cases.py" for alert in quorum_cases.ALONE}
 REASONS = {(alert, kind): why for (kind, why), alerts in NOT_SHOWN.items() for alert in alerts}
 
 
@@ -343,6 +402,8 @@ def documents(severities: dict[str, str], runbooks: str) -> dict[str, str]:
 
     Every alert must be covered in every kind, or be listed in NOT_SHOWN.
     """
+    speed_cases.add_cases()
+    quorum_cases.add_cases()
     played, covered = kinds()
     covered |= BY_HAND
     wanted = {(alert, kind) for alert in severities for kind in ALL}
@@ -399,7 +460,8 @@ def kinds() -> tuple[list[str], set[tuple[str, str]]]:
         alerts = [
             alert
             for alert in STORIES
-            if (alert, kind) not in REASONS and (kind != "thin traffic" or alert in LETTERS)
+            if (alert, kind) not in REASONS | BY_HAND_ONLY
+            and (kind != "thin traffic" or alert in LETTERS)
         ]
         covered.update((alert, kind) for alert in alerts)
         cases.append(

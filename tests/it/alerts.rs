@@ -14,8 +14,19 @@ use crate::harness::parts;
 
 const PROBE: &[&str] = &["probe", "provider", "check", "model"];
 
-/// Labels and names that Prometheus and the rules add.
-const ADDED: &[&str] = &["job", "instance", "le", "quantile", "alertname", "alertstate", "severity"];
+/// Labels and names that Prometheus, its targets and the rules add.
+const ADDED: &[&str] = &[
+    "job",
+    "instance",
+    "vantage",
+    "le",
+    "quantile",
+    "measure",
+    "day",
+    "alertname",
+    "alertstate",
+    "severity",
+];
 
 fn packaging(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("packaging").join(name)

@@ -1,0 +1,100 @@
+"""Cases of the alerts that compare a service's speed with its own history.
+
+A service is measured for three days, and changes for the last two and a half hours.
+"""
+
+from collections.abc import Sequence
+
+from cases import Series, Value, case
+
+SLOW = {
+    "LangmartSlowFirstToken": "stream",
+    "LangmartSlowResponse": "chat",
+    "LangmartSlowOutput": "stream",
+    "LangmartGatewayOverheadHigh": "",
+}
+CHANGE = 76 * 60
+END = CHANGE + 150
+RESET = CHANGE + 90
+
+
+def counter(step: float, changed_step: float, reset: bool, gone: Sequence[int]) -> list[Value]:
+    """Returns a counter that rises every minute, by another step after the change."""
+    values: list[Value] = []
+    total = 0.0
+    for minute in range(END):
+        total += changed_step if minute >= CHANGE else step
+        total = 0.0 if reset and minute == RESET else total
+        values.append("stale" if minute in gone else total)
+    return values
+
+
+def service(
+    series: Series,
+    instance: str,
+    factor: float,
+    every: int = 5,
+    begins: int = 0,
+    reset: bool = False,
+    gone: Sequence[int] = (),
+) -> None:
+    """Adds a stream, a chat probe and a comparison whose times change by a factor."""
+    usual, changed_rate = 1 / 5, 1 / every
+
+    def put(name: str, values: list[Value], **labels: str) -> None:
+        values[:begins] = [None] * begins
+        series.add(name, values, instance=instance, **labels)
+
+    def gauge(name: str, value: float, times: float, **labels: str) -> None:
+        values: list[Value] = [value] * CHANGE + [value * times] * (END - CHANGE)
+        put(name, ["stale" if at in gone else one for at, one in enumerate(values)], **labels)
+
+    def count(name: str, value: float, times: float, **labels: str) -> None:
+        put(name, counter(usual * value, changed_rate * value * times, reset, gone), **labels)
+
+    stream = {"probe": f"s {instance}", "provider": "acme", "check": "stream", "model": "m"}
+    chat = {**stream, "probe": f"c {instance}", "check": "chat"}
+    for probe in (stream, chat):
+        gauge("langmart_probe_interval_seconds", 300, 1, **probe)
+    gauge("langmart_probe_last_time_to_first_token_seconds", 0.4, factor, **stream)
+    count("langmart_probe_time_to_first_token_seconds_count", 1, 1, **stream)
+    count("langmart_probe_time_per_output_token_seconds_count", 1, 1, **stream)
+    count("langmart_probe_time_per_output_token_seconds_sum", 0.02, factor, **stream)
+    gauge("langmart_probe_last_duration_seconds", 1.5, factor, **chat)
+    gauge("langmart_probe_success", 1, 1, **chat)
+    count("langmart_probe_runs_total", 1, 1, **chat)
+    count("langmart_comparison_pairs_total", 1, 1, comparison="c")
+    count("langmart_comparison_gateway_seconds_total", 1.8, factor, comparison="c")
+    count("langmart_comparison_direct_seconds_total", 1.5, 1, comparison="c")
+
+
+def add_cases() -> None:
+    """Adds the cases: each kind on its own instance."""
+    series = Series(END)
+    service(series, "slow", 1.3)
+    service(series, "slow too", 2)
+    service(series, "as ever", 1)
+    service(series, "a little slower", 1.1)
+    service(series, "faster", 0.5)
+    service(series, "new", 2, begins=CHANGE)
+    service(series, "restarted", 2, reset=True, gone=[RESET - 1])
+    service(series, "restarted, as ever", 1, reset=True, gone=[RESET - 1])
+    service(series, "reset", 2, reset=True)
+    service(series, "gap", 2, gone=range(RESET, RESET + 5))
+    service(series, "seldom", 2, every=150)
+    service(series, "removed", 2, gone=range(END - 20, END))
+    slow = ("slow", "slow too", "restarted", "reset", "gap")
+    expected = [
+        (alert, minute, *({"instance": instance} for instance in instances))
+        for alert in SLOW
+        for minute, instances in ((CHANGE - 2, ()), (END - 30, (*slow, "removed")), (END - 2, slow))
+    ]
+    kinds = (
+        "fires/calm/thin traffic/restart/reload/scrape gap/counter reset/new probe/several probers"
+    )
+    case(
+        "slower than at this hour of three days: by 1.3 within two hours",
+        series,
+        *expected,
+        kinds=kinds.split("/"),
+    )
