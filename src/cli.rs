@@ -112,7 +112,7 @@ pub enum Command {
     ///
     /// Exits with 0, or 2 if there is no such reason.
     Explain {
-        /// Reason of a failed run, such as rate_limited
+        /// Reason of a failed run, such as timeout
         #[arg(value_name = "REASON")]
         reason: String,
     },

@@ -129,8 +129,12 @@ mod tests {
             .filter(|line| !line.starts_with("api_key"))
             .collect();
         let with_chat = with_chat.join("\n").replace("model = \"MODEL\"", "model = \"a/b\"");
-        for source in ["credential = \"k\"", "env = \"K\""] {
-            let text = with_chat.replace("checks = [", &format!("api_key = {{ {source} }}\nchecks = ["));
+        for kind in ["credential", "env"] {
+            let mut parts = with_chat.split("checks = [");
+            let first = parts.next().unwrap().to_owned();
+            let text = parts.enumerate().fold(first, |text, (number, part)| {
+                format!("{text}api_key = {{ {kind} = \"K{number}\" }}\nchecks = [{part}")
+            });
             assert_eq!(probes(&text).0, all + names.len());
         }
     }

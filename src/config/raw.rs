@@ -37,7 +37,7 @@ pub(super) fn parse<'a>(text: &'a str, report: &Report) -> Option<DeTable<'a>> {
             }
             let written = text.lines().nth(line - 1).unwrap_or_default();
             if written.contains(['“', '”', '‘', '’', '„']) {
-                what = "typographic quotes; write straight ones: \" or '".to_owned();
+                what = String::from("typographic quotes; write straight ones: \" or '");
             } else if ["`inf`", "`nan`", "`true`", "`false`"].iter().any(|word| what.contains(word)) {
                 what = format!("{what}; string values must be quoted");
             } else if what.contains("escape") {

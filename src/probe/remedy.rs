@@ -44,6 +44,9 @@ fn refined(api: Api, check: Check, outcome: &Outcome) -> Option<&'static str> {
         Reason::ServerError if outcome.request_id.is_none() => {
             "the service failed: check its status page; contact support with the timestamps"
         }
+        Reason::Malformed if matches!(outcome.detail, Some(Detail::NotHttp)) => {
+            "if base_url begins with http://, the port may expect TLS: write https://; else check what answers at this port"
+        }
         Reason::InvalidRequest if check.generates() && matches!(outcome.http_status, Some(404 | 405)) => {
             "the service has nothing at this path: check base_url, which includes the version where the default has one, and chat_path; if both are right, check model"
         }
@@ -91,9 +94,6 @@ fn by_detail(outcome: &Outcome) -> Option<&'static str> {
         }
         (Detail::Compressed(_), _) => {
             "have the service, or the proxy before it, honour Accept-Encoding: identity (RFC 9110, 12.5.3)"
-        }
-        (Detail::NotHttp, _) => {
-            "if base_url begins with http://, the port may expect TLS: write https://; else check what answers at this port"
         }
         (Detail::SearchTooSlow, _) => "simplify expect.body_regex, or set a longer timeout",
         (Detail::SearchNotStarted, _) => {

@@ -130,8 +130,7 @@ impl ServerState {
     /// Logs the first refusal of a Host, without its value, which is text from the network.
     fn log_host_refusal(&self, activity: &Activity) {
         if !self.host_refusal_logged.swap(true, Ordering::Relaxed) {
-            let client = activity.client().map(|client| client.to_canonical().to_string());
-            let client = client.as_deref().unwrap_or("unknown");
+            let client = activity.client().map(|client| tracing::field::display(client.to_canonical()));
             warn!(
                 client,
                 "Request refused: its Host is neither the listen address nor in server.hostnames; add the name by \

@@ -112,5 +112,5 @@ fn complete_runs_are_shared_among_probes() {
 #[test]
 fn run_has_bounded_size() {
     assert!(size_of::<Run>() <= 64, "{}", size_of::<Run>());
-    assert!(size_of::<Outcome>() <= 736, "{}", size_of::<Outcome>());
+    assert!(size_of::<Outcome>() <= 752, "{}", size_of::<Outcome>());
 }

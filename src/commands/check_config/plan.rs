@@ -45,7 +45,7 @@ fn probes(config: &Config) -> String {
         }
         text.push_str(&layout.line(row));
         if let Some(model) = &probe.model {
-            text.push_str(&format!("    {model}\n"));
+            text.extend(["    ", model, "\n"]);
         }
     }
     text + &totals.map(|total| layout.line(&total)).concat()
@@ -95,16 +95,14 @@ impl Layout {
 
     /// Returns a row as a line. A name that does not fit has a line of its own.
     fn line(&self, row: &Cells) -> String {
-        let mut text = String::new();
-        for (column, (cell, width)) in row.iter().zip(self.0).enumerate() {
-            match column {
-                0 if cell.chars().count() > width => text.push_str(&format!("{cell}\n{:width$}", "")),
-                0 => text.push_str(&format!("{cell:<width$}")),
-                1 => text.push_str(&format!("  {cell:<width$}")),
-                _ => text.push_str(&format!("  {cell:>width$}")),
-            }
-        }
-        format!("{}\n", text.trim_end())
+        let cell = |(column, (cell, width)): (usize, (&String, usize))| match column {
+            0 if cell.chars().count() > width => format!("{cell}\n{:width$}", ""),
+            0 => format!("{cell:<width$}"),
+            1 => format!("  {cell:<width$}"),
+            _ => format!("  {cell:>width$}"),
+        };
+        let cells: Vec<String> = row.iter().zip(self.0).enumerate().map(cell).collect();
+        format!("{}\n", cells.concat().trim_end())
     }
 }
 
@@ -163,6 +161,6 @@ fn notes(config: &Config) -> String {
         let limits = if limits.is_empty() { "no limit".to_owned() } else { limits.join(", ") };
         notes.push(format!("Budget per UTC day: {limits}."));
     }
-    let lines: String = notes.iter().map(|note| format!("{}\n", wrap(note, WIDTH))).collect();
-    format!("\n{lines}")
+    let lines: Vec<_> = notes.iter().map(|note| wrap(note, WIDTH)).collect();
+    format!("\n{}\n", lines.join("\n"))
 }

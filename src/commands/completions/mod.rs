@@ -26,7 +26,8 @@ pub fn completions(shell: Shell, command: Command, out: &mut impl Write) -> io::
     clap_complete::generate(shell, &mut command, name, &mut script);
     let script = String::from_utf8_lossy(&script);
     let script = match shell {
-        Shell::Bash => format!("{script}{BASH}"),
+        // clap_complete 4.6 takes the hyphen of the name for a subcommand in half of its labels.
+        Shell::Bash => script.replace("langmart__subcmd__prober", "langmart__prober") + BASH,
         Shell::Zsh => with_zsh_names(&script),
         Shell::Fish => format!("{script}{FISH}"),
         _ => script.into_owned(),

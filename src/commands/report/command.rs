@@ -57,7 +57,7 @@ pub fn report(
     };
     let known = loaded.config.probes.iter().map(|probe| probe.name.as_str());
     if let Some(probe) = request.probe.filter(|probe| known.clone().all(|name| name != *probe)) {
-        let known = Vec::from_iter(known).join(", ");
+        let known = known.collect::<Vec<_>>().join(", ");
         writeln!(err, "warning: no probe is named {probe}; the configuration has: {known}")?;
     }
     let packaged = || Some(request.packaged_logs.to_owned()).filter(|directory| directory.is_dir());

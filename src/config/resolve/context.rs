@@ -17,7 +17,7 @@ use crate::config::{
     model::{KeySource, Probe},
     problem::{Place, Report},
     raw::Section,
-    service::first_free_port,
+    service::{Service, first_free_port},
 };
 
 /// Range of intervals. A thousand probes at the minimum are supported; a week is still a schedule.
@@ -127,29 +127,31 @@ impl<'a> Context<'a> {
 
     /// Reports a directory that the service, or this process, cannot write to.
     pub(super) fn check_writable(&self, directory: &Path, place: &Place) {
-        match self.keys {
-            Keys::ReportedFor(service) => {
-                let problem = service.write_problem(directory);
-                problem.into_iter().for_each(|message| self.report.warning(place, message));
-            }
-            Keys::Strict => {
-                let problem = write_problem(directory);
-                problem.into_iter().for_each(|message| self.report.error(place, message));
-            }
-            _ => {}
-        }
+        self.check_access(place, |service| service.write_problem(directory), || write_problem(directory));
     }
 
     /// Reports an address that the service, or this process, may not bind.
     pub(super) fn check_listen(&self, address: SocketAddr, place: &Place) {
+        self.check_access(place, |service| service.listen_problem(address), || listen_problem(address));
+    }
+
+    /// Reports a problem of the service as a warning, or of this process as an error.
+    fn check_access(
+        &self,
+        place: &Place,
+        of_service: impl Fn(&Service) -> Option<String>,
+        of_process: impl Fn() -> Option<String>,
+    ) {
         match self.keys {
             Keys::ReportedFor(service) => {
-                let problem = service.listen_problem(address);
-                problem.into_iter().for_each(|message| self.report.warning(place, message));
+                if let Some(message) = of_service(service) {
+                    self.report.warning(place, message);
+                }
             }
             Keys::Strict => {
-                let problem = listen_problem(address);
-                problem.into_iter().for_each(|message| self.report.error(place, message));
+                if let Some(message) = of_process() {
+                    self.report.error(place, message);
+                }
             }
             _ => {}
         }

@@ -308,7 +308,7 @@ mod tests {
         );
         assert_eq!(line(&[KeySource::Env("A".to_owned())], true).unwrap(), format!("{run} {environment} c"));
         let file = KeySource::File("/k".into());
-        assert_eq!(line(&[file.clone()], false).unwrap(), format!("{run} {environment} c"));
+        assert_eq!(line(std::slice::from_ref(&file), false).unwrap(), format!("{run} {environment} c"));
         assert_eq!((line(&[file], true), line(&[], false)), (None, None));
     }
 }
