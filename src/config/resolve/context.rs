@@ -106,12 +106,12 @@ impl<'a> Context<'a> {
     }
 
     /// Returns whether a secret that cannot be read is an error. With [`Keys::Strict`] it is one if
-    /// the daemon could not read it either: systemd 252 hides credentials from `ExecReload=`.
+    /// the daemon could not read it either. systemd hides credentials from `ExecReload=`, so that
+    /// nothing is known about them there.
     fn is_required(&self, source: &KeySource) -> bool {
         match (self.keys, source) {
             (Keys::Required, _) | (Keys::Strict, KeySource::File(_)) => true,
             (Keys::Strict, KeySource::Env(_)) => self.environment.is_service(),
-            (Keys::Strict, KeySource::Credential(name)) => self.environment.is_not_passed(name),
             _ => false,
         }
     }
