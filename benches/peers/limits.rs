@@ -110,6 +110,32 @@ fn rates(bench: &mut Bench<'_>) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
+/// Scrapes plainly and with gzip. Returns the median times in milliseconds.
+fn scrapes(ours: &Ours) -> Result<[f64; 2], Box<dyn Error>> {
+    let id = ours.running.id();
+    let mut page_times = [0.0; 2];
+    for (page_time, (name, gzip)) in page_times.iter_mut().zip([("plain", false), ("gzip", true)]) {
+        let (mut bytes, mut times, mut used) = (0, Vec::new(), 0.0);
+        for _ in 0..TIMES {
+            // A page rendered for another reader would be cached.
+            thread::sleep(Duration::from_millis(400));
+            let start = cpu(id)?;
+            let (length, time) = ours.scrape(gzip)?;
+            used += cpu(id)? - start;
+            bytes = length;
+            times.push(time);
+        }
+        *page_time = median(times);
+        println!(
+            "  scrape, {name}: {:.1} ms, {:.2} MB, {:.1} CPU-ms with the probes' own",
+            *page_time,
+            bytes as f64 / 1e6,
+            used / TIMES as f64 * 1e3
+        );
+    }
+    Ok(page_times)
+}
+
 fn rest(bench: &mut Bench<'_>, probes: u32) -> Result<(), Box<dyn Error>> {
     let load = bench.load(Manner::Http, probes);
     let mut starts = Vec::new();
@@ -125,26 +151,7 @@ fn rest(bench: &mut Bench<'_>, probes: u32) -> Result<(), Box<dyn Error>> {
     let quiet = Told::by(&ours)?;
     thread::sleep(Duration::from_secs(5));
     let before = Told::renewed(&ours, &quiet)?;
-    let mut page_times = Vec::new();
-    for (name, gzip) in [("plain", false), ("gzip", true)] {
-        let (mut bytes, mut times, mut used) = (0, Vec::new(), 0.0);
-        for _ in 0..TIMES {
-            // A page rendered for another reader would be cached.
-            thread::sleep(Duration::from_millis(400));
-            let start = cpu(id)?;
-            let (length, time) = ours.scrape(gzip)?;
-            used += cpu(id)? - start;
-            bytes = length;
-            times.push(time);
-        }
-        page_times.push(median(times));
-        println!(
-            "  scrape, {name}: {:.1} ms, {:.2} MB, {:.1} CPU-ms with the probes' own",
-            page_times[page_times.len() - 1],
-            bytes as f64 / 1e6,
-            used / TIMES as f64 * 1e3
-        );
-    }
+    let page_times = scrapes(&ours)?;
     // After the compressed scrapes, which are Prometheus'. A plain page is resident while it is cached.
     let resident = mebibytes(id)?;
     let after = Told::renewed(&ours, &before)?;

@@ -107,6 +107,21 @@ fn lag(page: &Page) -> String {
     parts.join(", ")
 }
 
+/// Returns the share of a core of each of the daemon's threads, the largest first.
+fn threads(observed: &Observed, seconds: f64) -> String {
+    let Observed { first, last, .. } = observed;
+    let mut threads: Vec<_> = last
+        .daemon
+        .threads
+        .iter()
+        .map(|(name, used)| (used - first.daemon.threads.get(name).copied().unwrap_or_default(), name))
+        .collect();
+    threads.sort_by(|one, other| other.0.total_cmp(&one.0));
+    let threads: Vec<_> =
+        threads.iter().map(|(used, name)| format!("{name} {:.1} %", used / seconds * 100.0)).collect();
+    threads.join(", ")
+}
+
 fn processor(observed: &Observed, seconds: f64) {
     let Observed { scheme, first, last, account, scrapes, page, bare, .. } = observed;
     let runs_a_second = account.begun as f64 / seconds;
@@ -139,16 +154,7 @@ fn processor(observed: &Observed, seconds: f64) {
             share / runs_a_second / bare_cost
         ),
     );
-    let mut threads: Vec<_> = last
-        .daemon
-        .threads
-        .iter()
-        .map(|(name, used)| (used - first.daemon.threads.get(name).copied().unwrap_or_default(), name))
-        .collect();
-    threads.sort_by(|one, other| other.0.total_cmp(&one.0));
-    let threads: Vec<_> =
-        threads.iter().map(|(used, name)| format!("{name} {:.1} %", used / seconds * 100.0)).collect();
-    row("daemon, by thread", threads.join(", "));
+    row("daemon, by thread", threads(observed, seconds));
     let slowest = scrapes.iter().max().copied().unwrap_or_default();
     row(
         "scrapes",

@@ -42,6 +42,21 @@ fn ask(daemon: &Daemon, request_line: &str, headers: &str) -> String {
     answer
 }
 
+/// Requests that need a user, whether their path exists or not.
+const REQUESTS: [&str; 11] = [
+    "GET /metrics",
+    "GET /",
+    "GET /-/healthy",
+    "GET /-/ready",
+    "GET /nowhere",
+    "HEAD /metrics",
+    "POST /-/reload",
+    "DELETE /metrics",
+    "OPTIONS *",
+    "BREW /",
+    "GET http://elsewhere.example/",
+];
+
 #[test]
 fn request_without_user_gets_401_on_every_path() {
     let place = Place::new("");
@@ -56,19 +71,7 @@ fn request_without_user_gets_401_on_every_path() {
     let credentials =
         wrong.iter().map(String::as_str).chain(["", &twice, "Authorization: Bearer alice:wonderland\r\n"]);
     for credentials in credentials {
-        for request in [
-            "GET /metrics",
-            "GET /",
-            "GET /-/healthy",
-            "GET /-/ready",
-            "GET /nowhere",
-            "HEAD /metrics",
-            "POST /-/reload",
-            "DELETE /metrics",
-            "OPTIONS *",
-            "BREW /",
-            "GET http://elsewhere.example/",
-        ] {
+        for request in REQUESTS {
             for foreign in ["", "Host: elsewhere.example\r\n", "Origin: https://elsewhere.example\r\n"] {
                 let host = if foreign.starts_with("Host") { "" } else { &host };
                 let answer = ask(&daemon, request, &format!("{host}{foreign}{credentials}"));

@@ -2,10 +2,11 @@
 
 use std::{net::SocketAddr, process::Command};
 
+use langmart_prober::simulator::Simulator;
 use serde_json::Value;
 
 use crate::harness::{
-    daemon::{KEY, Place},
+    daemon::{Daemon, KEY, Place},
     parts,
     process::Process,
     prometheus::{Prometheus, listening},
@@ -50,18 +51,8 @@ fn job(name: &str, exporter: SocketAddr, targets: &[(&str, &str)]) -> String {
     )
 }
 
-#[test]
-fn blackbox_queries_give_the_same_results() {
-    if !parts::has(&["prometheus", EXPORTER], false) {
-        return;
-    }
-    let simulator = simulator(
-        "[[rule]]\nprovider = \"langmart\"\npath = \"/health\"\nfault = \"slow_headers\"\nms = 600\n\
-         [[rule]]\nprovider = \"openai\"\npath = \"/models\"\nfault = \"unavailable\"\n",
-    );
-    let tls = simulator.tls_address().unwrap();
-    let base = format!("https://{}:{}", "localhost", tls.port());
-    let place = Place::new("");
+/// Writes the simulator's root and a configuration with two probes. Returns the daemon.
+fn prober(simulator: &Simulator, place: &Place, base: &str) -> Daemon {
     place.write("ca.pem", simulator.ca_pem());
     let ca = place.path("ca.pem");
     let provider = |name: &str, path: &str, checks: &str| {
@@ -78,8 +69,12 @@ fn blackbox_queries_give_the_same_results() {
             provider("openai", "openai/v1", "\"auth\"")
         ),
     );
-    let daemon = place.daemon();
+    place.daemon()
+}
 
+/// Starts blackbox_exporter. Returns it with its address.
+fn exporter(place: &Place) -> (Process, SocketAddr) {
+    let ca = place.path("ca.pem");
     place.write(
         "blackbox.yml",
         &format!(
@@ -93,7 +88,42 @@ fn blackbox_queries_give_the_same_results() {
     command.arg(format!("--config.file={}", place.path("blackbox.yml").display()));
     command.arg("--web.listen-address=127.0.0.1:0");
     let mut exporter = Process::start(command);
-    let exporter_address = exporter.logs("blackbox_exporter to be ready", listening);
+    let address = exporter.logs("blackbox_exporter to be ready", listening);
+    (exporter, address)
+}
+
+/// Compares a duration. The quickest of several scrapes is free of other load: both exporters
+/// measure the delay completely, in the same phase and in no other.
+#[track_caller]
+fn check_duration(prometheus: &Prometheus, metric: &str) {
+    let [ours, theirs] = ["job=\"ours\"", "job=\"theirs\""].map(|job| {
+        let quickest = format!("min by (instance, phase) (min_over_time({metric}{{{job}}}[5m]))");
+        by_target(prometheus, &quickest)
+    });
+    let names = |values: &[(String, f64)]| values.iter().map(|(name, _)| name.clone()).collect::<Vec<_>>();
+    assert_eq!(names(&ours), names(&theirs), "{metric}");
+    for ((name, ours), (_, theirs)) in ours.iter().zip(&theirs) {
+        let told = format!("{metric} of {name}: ours {ours}, theirs {theirs}");
+        let held = matches!(name.as_str(), "slow" | "slow processing");
+        let band = if held { ANSWER_DELAY..ANSWER_DELAY + NOISE } else { 0.0..NOISE };
+        assert!(band.contains(ours) && band.contains(theirs), "{told}, not in {band:?}");
+    }
+}
+
+#[test]
+fn blackbox_queries_give_the_same_results() {
+    if !parts::has(&["prometheus", EXPORTER], false) {
+        return;
+    }
+    let simulator = simulator(
+        "[[rule]]\nprovider = \"langmart\"\npath = \"/health\"\nfault = \"slow_headers\"\nms = 600\n\
+         [[rule]]\nprovider = \"openai\"\npath = \"/models\"\nfault = \"unavailable\"\n",
+    );
+    let tls = simulator.tls_address().unwrap();
+    let base = format!("https://{}:{}", "localhost", tls.port());
+    let place = Place::new("");
+    let daemon = prober(&simulator, &place, &base);
+    let (_exporter, exporter_address) = exporter(&place);
 
     let jobs = [
         job("ours", daemon.address, &[("slow", "langmart-health"), ("down", "openai-auth")]),
@@ -124,25 +154,8 @@ fn blackbox_queries_give_the_same_results() {
     same("probe_ip_protocol{JOB}");
     same("probe_ssl_earliest_cert_expiry{JOB}");
     same("count by (instance, phase) (probe_http_duration_seconds{JOB})");
-    // The quickest of several scrapes is free of other load: both exporters measure the delay
-    // completely, in the same phase and in no other.
-    let close = |metric: &str, jobs: [&str; 2]| {
-        let [ours, theirs] = jobs.map(|job| {
-            let quickest = format!("min by (instance, phase) (min_over_time({metric}{{{job}}}[5m]))");
-            by_target(&prometheus, &quickest)
-        });
-        let names =
-            |values: &[(String, f64)]| values.iter().map(|(name, _)| name.clone()).collect::<Vec<_>>();
-        assert_eq!(names(&ours), names(&theirs), "{metric}");
-        for ((name, ours), (_, theirs)) in ours.iter().zip(&theirs) {
-            let told = format!("{metric} of {name}: ours {ours}, theirs {theirs}");
-            let held = matches!(name.as_str(), "slow" | "slow processing");
-            let band = if held { ANSWER_DELAY..ANSWER_DELAY + NOISE } else { 0.0..NOISE };
-            assert!(band.contains(ours) && band.contains(theirs), "{told}, not in {band:?}");
-        }
-    };
-    close("probe_duration_seconds", ["job=\"ours\"", "job=\"theirs\""]);
-    close("probe_http_duration_seconds", ["job=\"ours\"", "job=\"theirs\""]);
+    check_duration(&prometheus, "probe_duration_seconds");
+    check_duration(&prometheus, "probe_http_duration_seconds");
     same("avg_over_time(probe_success{JOB}[1m])");
     // Runs for /probe are not counted as runs of the probe.
     assert_eq!(daemon.scrape().sum("langmart_probe_runs_total"), 0.0);

@@ -210,7 +210,12 @@ fn repository() -> &'static Path {
 
 /// Returns every source file, relative to src/.
 fn sources() -> Vec<PathBuf> {
-    let root = repository().join("src");
+    rust_files("src")
+}
+
+/// Returns the Rust files of a folder, relative to it.
+fn rust_files(folder: &str) -> Vec<PathBuf> {
+    let root = repository().join(folder);
     let mut files = Vec::new();
     let mut directories = vec![root.clone()];
     while let Some(directory) = directories.pop() {
@@ -392,9 +397,12 @@ fn long_functions(file: &str, stream: TokenStream, found: &mut Vec<String>) {
 #[test]
 fn no_function_is_longer_than_a_page() {
     let mut found = Vec::new();
-    for file in sources() {
-        let source = fs::read_to_string(repository().join("src").join(&file)).unwrap();
-        long_functions(&file.display().to_string(), source.parse().unwrap(), &mut found);
+    for folder in ["src", "tests", "benches", "fuzz"] {
+        for file in rust_files(folder) {
+            let file = Path::new(folder).join(file);
+            let source = fs::read_to_string(repository().join(&file)).unwrap();
+            long_functions(&file.display().to_string(), source.parse().unwrap(), &mut found);
+        }
     }
     assert!(found.is_empty(), "at most {MAX_FUNCTION_LINES}:\n{}", found.join("\n"));
 }

@@ -99,6 +99,44 @@ fn today() -> String {
     rfc3339(SystemTime::now())[..10].to_owned()
 }
 
+/// Configures a probe that spends tokens, and one that is rate limited.
+fn configure_spender(simulator: &Simulator, place: &Place, tokens: u64) {
+    let (address, state) = (simulator.address(), place.path("state"));
+    place.write(
+        "config.toml",
+        &format!(
+            "{LISTEN}[budget]\ndaily_tokens = {tokens}\n[state]\ndirectory = \"{}\"\n\
+             [defaults]\ninterval = \"1s\"\n[defaults.generation]\ninterval = \"1s\"\n\
+             [provider.openai]\nbase_url = \"http://{address}/openai/v1\"\n{KEY}\nchecks = []\n\
+             [[probe]]\nname = \"spender\"\nprovider = \"openai\"\ncheck = \"chat\"\nmodel = \"gpt-4o-mini\"\n\
+             [provider.groq]\nbase_url = \"http://{address}/groq/openai/v1\"\n{KEY}\nchecks = [\"auth\"]\n",
+            state.display()
+        ),
+    );
+}
+
+/// Starts the daemon with the clock of the file `clock`.
+fn start_with_clock(place: &Place) -> Daemon {
+    let mut command = place.command("run");
+    command.env("LD_PRELOAD", faketime_library()).env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
+    command.env("FAKETIME_TIMESTAMP_FILE", place.path("clock")).env("FAKETIME_NO_CACHE", "1");
+    Daemon::start(command)
+}
+
+/// Returns the remaining backoff in seconds, by a clock that is wrong by so many.
+fn backoff(daemon: &Daemon, clock: i64) -> f64 {
+    let name = "langmart_probe_backoff_until_timestamp_seconds";
+    daemon.scrape().value(name, &[("probe", "groq-auth")]) - (unix_now() + clock as f64)
+}
+
+/// Waits until the backoff follows the clock.
+#[track_caller]
+fn check_backoff(daemon: &Daemon, clock: i64) {
+    wait_for("the wait to follow the clock", || {
+        (2800.0..=3302.0).contains(&backoff(daemon, clock)).then_some(())
+    });
+}
+
 #[test]
 fn clock_error_keeps_budget_backoff_and_state() {
     const DAY: i64 = 86_400;
@@ -109,27 +147,9 @@ fn clock_error_keeps_budget_backoff_and_state() {
     let simulator = simulator(limited);
     let place = Place::new("");
     place.write("clock", "+0\n");
-    let configure = |tokens: u64| {
-        let (address, state) = (simulator.address(), place.path("state"));
-        place.write(
-            "config.toml",
-            &format!(
-                "{LISTEN}[budget]\ndaily_tokens = {tokens}\n[state]\ndirectory = \"{}\"\n\
-                 [defaults]\ninterval = \"1s\"\n[defaults.generation]\ninterval = \"1s\"\n\
-                 [provider.openai]\nbase_url = \"http://{address}/openai/v1\"\n{KEY}\nchecks = []\n\
-                 [[probe]]\nname = \"spender\"\nprovider = \"openai\"\ncheck = \"chat\"\nmodel = \"gpt-4o-mini\"\n\
-                 [provider.groq]\nbase_url = \"http://{address}/groq/openai/v1\"\n{KEY}\nchecks = [\"auth\"]\n",
-                state.display()
-            ),
-        );
-    };
+    let configure = |tokens| configure_spender(&simulator, &place, tokens);
     configure(1_000_000);
-    let start = || {
-        let mut command = place.command("run");
-        command.env("LD_PRELOAD", faketime_library()).env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
-        command.env("FAKETIME_TIMESTAMP_FILE", place.path("clock")).env("FAKETIME_NO_CACHE", "1");
-        Daemon::start(command)
-    };
+    let start = || start_with_clock(&place);
     let mut daemon = start();
     let spent = |daemon: &Daemon| daemon.scrape().value("langmart_budget_spent_tokens", &[]);
     let until_it_spends = |daemon: &Daemon| {
@@ -137,23 +157,14 @@ fn clock_error_keeps_budget_backoff_and_state() {
         wait_for("tokens to be spent", || (spent(daemon) > before).then_some(()));
         before
     };
-    let wait = |daemon: &Daemon, clock: i64| {
-        let name = "langmart_probe_backoff_until_timestamp_seconds";
-        daemon.scrape().value(name, &[("probe", "groq-auth")]) - (unix_now() + clock as f64)
-    };
-    let waits = |daemon: &Daemon, clock: i64| {
-        wait_for("the wait to follow the clock", || {
-            (2800.0..=3302.0).contains(&wait(daemon, clock)).then_some(())
-        });
-    };
-    waits(&daemon, 0);
+    check_backoff(&daemon, 0);
     let mut least = until_it_spends(&daemon);
     for (clock, jumps) in [366 * DAY, 0, -30 * DAY, 0].into_iter().zip(1..) {
         place.write("clock", &format!("{clock:+}\n"));
         wait_for("the clock step to be detected", || {
             (daemon.logged("System clock stepped") == jumps).then_some(())
         });
-        waits(&daemon, clock);
+        check_backoff(&daemon, clock);
         let before = until_it_spends(&daemon);
         assert!(before >= least, "{before} after {least}: a clock step frees no budget");
         least = before;
@@ -170,7 +181,7 @@ fn clock_error_keeps_budget_backoff_and_state() {
     // It is killed while its clock is wrong, and restarts with a correct clock.
     place.write("clock", &format!("{:+}\n", 366 * DAY));
     wait_for("the clock step to be detected", || (daemon.logged("System clock stepped") == 5).then_some(()));
-    waits(&daemon, 366 * DAY);
+    check_backoff(&daemon, 366 * DAY);
     configure(1_000_000);
     daemon.reload();
     until_it_spends(&daemon);
@@ -181,7 +192,7 @@ fn clock_error_keeps_budget_backoff_and_state() {
     assert!(spent(&daemon) >= least, "spending survives");
     until_it_spends(&daemon);
     // A backoff written by a clock that was ahead is limited to `max_backoff`.
-    assert!((2800.0..=3962.0).contains(&wait(&daemon, 0)), "{}", wait(&daemon, 0));
+    assert!((2800.0..=3962.0).contains(&backoff(&daemon, 0)), "{}", backoff(&daemon, 0));
     let state = || fs::read_to_string(place.path("state/state.json")).unwrap();
     wait_for("the state of this day", || state().contains(&format!("\"day\":\"{}\"", today())).then_some(()));
 }

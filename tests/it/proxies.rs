@@ -397,58 +397,53 @@ fn once(lab: &Lab, ca: &str, proxy: &str, credentials: Option<&str>, base_url: &
     records
 }
 
+const HTTPS: &str = "https://api.sim.test:8443/openai/v1";
+const HTTP: &str = "http://api.sim.test:8080/openai/v1";
+const CLOSED: &str = "https://api.sim.test:1/openai/v1";
+const UNLISTED: &str = "https://api.sim.test:2/openai/v1";
+const ADDRESS: &str = "https://10.77.0.2:8443/openai/v1";
+const GOOD: Option<&str> = Some("user:canary-pass");
+const BAD: Option<&str> = Some("user:canary-wrong");
+
+/// Proxy, credentials, target, verdict and a part of the detail.
+type Proxied = (&'static str, Option<&'static str>, &'static str, &'static str, &'static str);
+
+const PROXIED: &[Proxied] = &[
+    ("http://proxy.sim.test:8888", None, HTTPS, "ok none", ""),
+    ("http://proxy.sim.test:8888", None, HTTP, "ok none", ""),
+    ("http://proxy.sim.test:8888", None, CLOSED, "proxy network", "the proxy answered CONNECT with "),
+    ("http://proxy.sim.test:8888", None, UNLISTED, "proxy network", "the proxy answered CONNECT with "),
+    ("http://proxy.sim.test:8889", None, HTTPS, "proxy network", "the proxy requires credentials (407)"),
+    // tinyproxy answers 401 to bad credentials, and the client distinguishes no status of
+    // CONNECT except 407.
+    ("http://proxy.sim.test:8889", BAD, HTTPS, "proxy network", "the proxy answered CONNECT with "),
+    ("http://proxy.sim.test:8889", GOOD, HTTPS, "ok none", ""),
+    ("socks5://proxy.sim.test:1080", None, HTTPS, "ok none", ""),
+    ("socks5://proxy.sim.test:1080", None, HTTP, "ok none", ""),
+    ("socks5h://proxy.sim.test:1080", None, HTTPS, "ok none", ""),
+    ("socks5h://10.77.0.2:1080", None, HTTP, "ok none", ""),
+    ("socks5h://10.77.0.2:1080", None, ADDRESS, "tls provider", "wrong name"),
+    ("socks5://10.77.0.2:1080", None, CLOSED, "proxy network", "cannot reach the target: connection refused"),
+    (
+        "socks5h://10.77.0.2:1080",
+        None,
+        CLOSED,
+        "proxy network",
+        "cannot reach the target: connection refused",
+    ),
+    ("socks5h://10.77.0.2:1081", None, HTTPS, "proxy network", "the proxy requires credentials"),
+    ("socks5h://10.77.0.2:1081", BAD, HTTPS, "proxy network", "the proxy does not accept the credentials"),
+    ("socks5h://10.77.0.2:1081", GOOD, HTTPS, "ok none", ""),
+    ("socks5://10.77.0.2:1081", GOOD, HTTPS, "ok none", ""),
+    ("http://10.77.0.2:1080", None, HTTPS, "proxy network", ""),
+    // tinyproxy waits for the rest of an apparent request.
+    ("socks5://10.77.0.2:8888", None, HTTPS, "timeout network", "no connection was made within 5s"),
+];
+
 #[test]
 fn real_proxies_in_the_lab() {
     let Some((lab, ca)) = lab() else { return };
-    let (https, http) = ("https://api.sim.test:8443/openai/v1", "http://api.sim.test:8080/openai/v1");
-    let closed = "https://api.sim.test:1/openai/v1";
-    let unlisted = "https://api.sim.test:2/openai/v1";
-    let address = format!("https://{SERVER}:8443/openai/v1");
-    let good = Some("user:canary-pass");
-    let bad = Some("user:canary-wrong");
-    for (proxy, credentials, target, verdict, detail) in [
-        ("http://proxy.sim.test:8888", None, https, "ok none", ""),
-        ("http://proxy.sim.test:8888", None, http, "ok none", ""),
-        ("http://proxy.sim.test:8888", None, closed, "proxy network", "the proxy answered CONNECT with "),
-        ("http://proxy.sim.test:8888", None, unlisted, "proxy network", "the proxy answered CONNECT with "),
-        ("http://proxy.sim.test:8889", None, https, "proxy network", "the proxy requires credentials (407)"),
-        // tinyproxy answers 401 to bad credentials, and the client distinguishes no status of
-        // CONNECT except 407.
-        ("http://proxy.sim.test:8889", bad, https, "proxy network", "the proxy answered CONNECT with "),
-        ("http://proxy.sim.test:8889", good, https, "ok none", ""),
-        ("socks5://proxy.sim.test:1080", None, https, "ok none", ""),
-        ("socks5://proxy.sim.test:1080", None, http, "ok none", ""),
-        ("socks5h://proxy.sim.test:1080", None, https, "ok none", ""),
-        ("socks5h://10.77.0.2:1080", None, http, "ok none", ""),
-        ("socks5h://10.77.0.2:1080", None, &address, "tls provider", "wrong name"),
-        (
-            "socks5://10.77.0.2:1080",
-            None,
-            closed,
-            "proxy network",
-            "cannot reach the target: connection refused",
-        ),
-        (
-            "socks5h://10.77.0.2:1080",
-            None,
-            closed,
-            "proxy network",
-            "cannot reach the target: connection refused",
-        ),
-        ("socks5h://10.77.0.2:1081", None, https, "proxy network", "the proxy requires credentials"),
-        (
-            "socks5h://10.77.0.2:1081",
-            bad,
-            https,
-            "proxy network",
-            "the proxy does not accept the credentials",
-        ),
-        ("socks5h://10.77.0.2:1081", good, https, "ok none", ""),
-        ("socks5://10.77.0.2:1081", good, https, "ok none", ""),
-        ("http://10.77.0.2:1080", None, https, "proxy network", ""),
-        // tinyproxy waits for the rest of an apparent request.
-        ("socks5://10.77.0.2:8888", None, https, "timeout network", "no connection was made within 5s"),
-    ] {
+    for &(proxy, credentials, target, verdict, detail) in PROXIED {
         for record in once(&lab, &ca, proxy, credentials, target) {
             let text = |member: &str| record[member].as_str().unwrap_or_default();
             let found = format!("{} {}", text("reason"), text("fault"));
@@ -466,7 +461,7 @@ fn real_proxies_in_the_lab() {
                 assert_eq!(text("remote_address"), format!("{SERVER}:{port}"));
                 assert_eq!(
                     said.contains("only the proxy was reached"),
-                    target == http && proxy.starts_with("http")
+                    target == HTTP && proxy.starts_with("http")
                 );
             }
         }

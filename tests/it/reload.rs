@@ -293,26 +293,37 @@ impl Held {
     }
 }
 
-#[test]
-fn hundred_reloads_under_load_leak_nothing() {
-    const MIB: f64 = 1024.0 * 1024.0;
-    const BYTES_A_RUN: f64 = 300.0;
-
-    let simulator = simulator("[[rule]]\nfault = \"server_error\"\nprobability = 0.2");
-    let provider = |number| {
-        provider(&simulator, &format!("p{number}"), "openai/v1", &format!("api = \"openai\"\n{KEY}"))
-    };
+/// Returns a configuration of 175 probes that run once a second, with a log file.
+fn many_probes(simulator: &Simulator, place: &Place) -> String {
+    let provider =
+        |number| provider(simulator, &format!("p{number}"), "openai/v1", &format!("api = \"openai\"\n{KEY}"));
     let probe = |number| {
         let provider = number % 25;
         format!("[[probe]]\nname = \"q{number}\"\nprovider = \"p{provider}\"\ncheck = \"models\"\n")
     };
     let providers = (0..25).map(provider).collect::<Vec<_>>().concat();
     let probes = (0..175).map(probe).collect::<Vec<_>>().concat();
-    let extra = "[[probe]]\nname = \"extra\"\nprovider = \"p1\"\ncheck = \"models\"\n";
-    let place = Place::new("");
     let fast = "[defaults]\ninterval = \"1s\"\n";
     let log = format!("[log]\ndirectory = \"{}\"\n", place.path("logs").display());
-    let config = format!("{LISTEN}{fast}{log}{providers}{probes}");
+    format!("{LISTEN}{fast}{log}{providers}{probes}")
+}
+
+/// Returns what the daemon holds with the same probes and an interval of a week.
+fn held_at_rest(daemon: &Daemon, place: &Place, config: &str) -> Held {
+    place.write("config.toml", &config.replace("\"1s\"", "\"168h\""));
+    daemon.reload();
+    Held::by(daemon)
+}
+
+#[test]
+fn hundred_reloads_under_load_leak_nothing() {
+    const MIB: f64 = 1024.0 * 1024.0;
+    const BYTES_A_RUN: f64 = 300.0;
+
+    let simulator = simulator("[[rule]]\nfault = \"server_error\"\nprobability = 0.2");
+    let extra = "[[probe]]\nname = \"extra\"\nprovider = \"p1\"\ncheck = \"models\"\n";
+    let place = Place::new("");
+    let config = many_probes(&simulator, &place);
     place.write("config.toml", &config);
     let daemon = place.daemon();
     daemon.scrape_until("a run of each probe", |scrape| {
@@ -332,12 +343,7 @@ fn hundred_reloads_under_load_leak_nothing() {
         assert_eq!(now.mentions(("probe", "extra")), number % 2 == 1);
         last = now;
     };
-    let held = || {
-        // The same probes with an interval of a week.
-        place.write("config.toml", &config.replace("\"1s\"", "\"168h\""));
-        daemon.reload();
-        Held::by(&daemon)
-    };
+    let held = || held_at_rest(&daemon, &place, &config);
     (0..20).for_each(&mut reload);
     let early = held();
     (20..100).for_each(&mut reload);
