@@ -126,7 +126,7 @@ pub(crate) fn limited_by(
         let kind = error.text("type").or(error.text("code"));
         (kind == Some("requests")).then_some(LimitedBy::Requests)
     };
-    let by_phrase = |(_, phrases): &&(LimitedBy, &[&str])| words.say(phrases);
+    let by_phrase = |(_, phrases): &&(LimitedBy, &[&str])| words.contain(phrases);
     let said = PHRASES.iter().find(by_phrase).map(|(limit, _)| *limit);
     let coded = CODES.iter().find(by_code).map(|(limit, _)| *limit).or_else(types);
     let named = match (said, coded) {

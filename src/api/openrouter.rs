@@ -59,7 +59,7 @@ impl Dialect for Openrouter {
             402 if text("limit_source") == Some("openrouter_in_flight_budget") => Some(Reason::RateLimited),
             // The key's budget is exhausted; its permissions are not the cause.
             403 if text("resets_at").is_some() => Some(Reason::Billing),
-            403 if Words::of(error).say(&["key limit exceeded"]) => Some(Reason::Billing),
+            403 if Words::of(error).contain(&["key limit exceeded"]) => Some(Reason::Billing),
             // The named provider was not asked yet.
             403 if metadata("flagged_input").is_some() => Some(Reason::InvalidRequest),
             503 if text("error_type") == Some("provider_overloaded") => Some(Reason::Overloaded),

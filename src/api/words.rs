@@ -66,7 +66,7 @@ impl Words {
     }
 
     /// Returns whether a sentence contains one of these parts.
-    pub(crate) fn say(&self, parts: &[&str]) -> bool {
+    pub(crate) fn contain(&self, parts: &[&str]) -> bool {
         self.sentences.iter().any(|sentence| has_any(sentence, parts))
     }
 
@@ -77,7 +77,7 @@ impl Words {
 
     pub(crate) fn is_money(&self) -> bool {
         // OpenAI's phrase for exhausted credit is Google's for any limit.
-        self.mean(&MONEY) || !self.is_google && self.say(&["exceeded your current quota"])
+        self.mean(&MONEY) || !self.is_google && self.contain(&["exceeded your current quota"])
     }
 
     pub(crate) fn is_capacity(&self) -> bool {
@@ -131,7 +131,7 @@ impl Words {
     }
 
     pub(crate) fn is_lost_route(&self) -> bool {
-        self.say(LOST_ROUTE)
+        self.contain(LOST_ROUTE)
     }
 
     fn mean(&self, table: &Table) -> bool {

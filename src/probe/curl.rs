@@ -8,8 +8,8 @@ use hyper::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_LENGTH, HeaderValue, USER_A
 use super::request::{self, Prepared};
 use crate::config::{Key, KeySource, Probe, Task};
 
-/// A longer body is left to a file.
-const LONGEST_BODY: usize = 2000;
+/// Length above which a body is left to a file.
+const MAX_SHOWN_BODY_BYTES: usize = 2000;
 
 /// Returns one line for a POSIX shell. The key is read from its file or environment variable, else
 /// from one named after the provider.
@@ -64,7 +64,7 @@ fn write_request(line: &mut String, probe: &Probe, request: &Prepared) {
         (_, None) => {}
         // It may hold credentials.
         (Task::Http(_), Some(_)) => line.push_str(" --data \"$BODY\""),
-        (_, Some(body)) if body.len() <= LONGEST_BODY => {
+        (_, Some(body)) if body.len() <= MAX_SHOWN_BODY_BYTES => {
             let _ = write!(line, " --data {}", quoted(&String::from_utf8_lossy(body)));
         }
         (_, Some(_)) => line.push_str(" --data @body.json"),

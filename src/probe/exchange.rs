@@ -215,7 +215,8 @@ impl Attempt<'_> {
             let chunk = match &listener {
                 None => http.chunk(body).await,
                 Some(listener) => {
-                    let Ok(chunk) = timeout(listener.patience(Instant::now()), http.chunk(body)).await else {
+                    let Ok(chunk) = timeout(listener.byte_timeout(Instant::now()), http.chunk(body)).await
+                    else {
                         return Ok(End::Silent);
                     };
                     chunk
@@ -234,7 +235,7 @@ impl Attempt<'_> {
                 recording.received(&chunk);
             }
             if let Some(listener) = &mut listener {
-                if listener.hear(&chunk, arrived).is_break() {
+                if listener.receive(&chunk, arrived).is_break() {
                     return Ok(End::Enough);
                 }
             } else if response.body.len() + chunk.len() > MAX_BODY_BYTES {

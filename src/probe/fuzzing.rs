@@ -25,7 +25,7 @@ pub fn stream<'a>(api: Api, chunks: impl IntoIterator<Item = &'a [u8]>) -> Strin
     let mut listener = Listener::new(api, &task);
     let now = Instant::now();
     for chunk in chunks {
-        if listener.hear(chunk, now).is_break() {
+        if listener.receive(chunk, now).is_break() {
             break;
         }
     }
@@ -113,7 +113,7 @@ pub fn usage(probe: &Probe, bytes: &[u8]) {
     let now = Instant::now();
     // The counts of an event may add to those before it.
     let event = format!("data: {body}\n\n").repeat(3);
-    let _ = listener.hear(event.as_bytes(), now);
+    let _ = listener.receive(event.as_bytes(), now);
     let mut outcome = Outcome::new(SystemTime::UNIX_EPOCH, Reason::Ok, Fault::None);
     listener.measure(&mut outcome, Some(now));
     let (input, output) = (outcome.input_tokens, outcome.output_tokens);

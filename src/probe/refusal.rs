@@ -101,7 +101,7 @@ impl Refused<'_> {
             // exist.
             404 => {
                 words.has_no_model_code()
-                    || (through_gateway() || words.say(&["model", "deployment", "no endpoints"]))
+                    || (through_gateway() || words.contain(&["model", "deployment", "no endpoints"]))
                         && !words.is_no_path()
             }
             _ => words.is_no_model(),
@@ -184,7 +184,9 @@ impl Refused<'_> {
             (Reason::RateLimited, 400 | 403) => Detail::AboutLimit(status),
             (Reason::Overloaded, 429) => Detail::AboutCapacity,
             (Reason::Unavailable, 403 | 404 | 405 | 410) => Detail::NothingAtPath,
-            (Reason::InvalidRequest, 400) if words.say(&["max_tokens or model output limit was reached"]) => {
+            (Reason::InvalidRequest, 400)
+                if words.contain(&["max_tokens or model output limit was reached"]) =>
+            {
                 Detail::Empty(Emptiness::MaxTokens)
             }
             (Reason::Proxy, _) => proxy_refusal(self.probe),

@@ -25,24 +25,24 @@ const MAX_FOREIGN: usize = 4 * 1024 * 1024;
 /// Bytes of a stream, for each token that it may have: real ones have some 300, padding included.
 const MAX_BYTES_PER_TOKEN: usize = 1024;
 
-/// White space before a stream's first byte that is looked through for what the body is.
+/// Maximum white space before the first byte of a stream.
 const MAX_BLANK: usize = 1024;
 
 /// Time to wait for counts, an error or the last end mark after the content is complete. They
 /// arrive immediately or not at all.
-const GRACE: Duration = Duration::from_secs(1);
+const USAGE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Hears one answer.
+/// Receiver of one streamed answer.
 pub(super) struct Listener {
     dialect: &'static dyn Dialect,
     stall_timeout: Duration,
     prompt_tokens: u64,
     max_tokens: u32,
-    most_bytes: usize,
+    max_bytes: usize,
     bytes: usize,
     body: Body,
     decoder: Decoder,
-    heard: Heard,
+    state: StreamState,
 }
 
 /// Kind of a body, by its first byte that is not white space.
@@ -56,7 +56,7 @@ enum Body {
 
 /// Facts from the events of an answer so far.
 #[derive(Debug, Default, PartialEq)]
-struct Heard {
+struct StreamState {
     text: Flow,
     reasoning: Flow,
     /// The text itself.
@@ -113,40 +113,42 @@ impl Listener {
             stall_timeout: stream.stall_timeout,
             prompt_tokens: stream.chat.estimated_input_tokens(),
             max_tokens: stream.chat.max_tokens,
-            most_bytes: MAX_FOREIGN.max(stream.chat.max_tokens as usize * MAX_BYTES_PER_TOKEN),
+            max_bytes: MAX_FOREIGN.max(stream.chat.max_tokens as usize * MAX_BYTES_PER_TOKEN),
             bytes: 0,
             body: Body::Blank(Vec::new()),
             decoder: Decoder::default(),
-            heard: Heard::default(),
+            state: StreamState::default(),
         }
     }
 
     /// Returns the maximum time to wait for the next byte.
-    pub(super) fn patience(&self, now: Instant) -> Duration {
-        let grace = |(since, _)| GRACE.saturating_sub(now.saturating_duration_since(since));
-        self.heard.finish.map_or(self.stall_timeout, grace)
+    pub(super) fn byte_timeout(&self, now: Instant) -> Duration {
+        let remaining = |(since, _)| USAGE_TIMEOUT.saturating_sub(now.saturating_duration_since(since));
+        self.state.finish.map_or(self.stall_timeout, remaining)
     }
 
     /// Returns what did not arrive in time.
     pub(super) fn silence(&self) -> Detail {
-        match &self.heard {
-            Heard { text: Flow { first: Some(_), .. }, .. } => Detail::SilentAfterContent(self.stall_timeout),
-            Heard { reasoning: Flow { first: Some(_), .. }, .. } => {
+        match &self.state {
+            StreamState { text: Flow { first: Some(_), .. }, .. } => {
+                Detail::SilentAfterContent(self.stall_timeout)
+            }
+            StreamState { reasoning: Flow { first: Some(_), .. }, .. } => {
                 Detail::SilentWhileReasoning(self.stall_timeout)
             }
             _ => Detail::SilentBeforeContent(self.stall_timeout),
         }
     }
 
-    /// Takes a chunk in that arrived at that moment. It breaks when nothing more is wanted.
-    pub(super) fn hear(&mut self, chunk: &[u8], arrived: Instant) -> ControlFlow<()> {
-        let (wanted, beyond) = chunk.split_at(chunk.len().min(self.most_bytes - self.bytes));
+    /// Receives a chunk that arrived at that time. Breaks when nothing more is wanted.
+    pub(super) fn receive(&mut self, chunk: &[u8], arrived: Instant) -> ControlFlow<()> {
+        let (wanted, beyond) = chunk.split_at(chunk.len().min(self.max_bytes - self.bytes));
         self.bytes += wanted.len();
         self.take(wanted, arrived)?;
         if beyond.is_empty() {
             return ControlFlow::Continue(());
         }
-        self.heard.is_malformed(Detail::StreamTooLong)
+        self.state.reject(Detail::StreamTooLong)
     }
 
     fn take(&mut self, chunk: &[u8], arrived: Instant) -> ControlFlow<()> {
@@ -154,7 +156,7 @@ impl Listener {
             Body::Events => self.decode(chunk, arrived),
             Body::Foreign(body) => {
                 if body.len() + chunk.len() > MAX_FOREIGN {
-                    return self.heard.is_malformed(Detail::NotAStreamAndTooLarge);
+                    return self.state.reject(Detail::NotAStreamAndTooLarge);
                 }
                 body.extend_from_slice(chunk);
                 ControlFlow::Continue(())
@@ -171,19 +173,19 @@ impl Listener {
     /// Returns the body if it is not a stream.
     pub(super) fn foreign(&self) -> Option<&[u8]> {
         match &self.body {
-            Body::Foreign(body) if self.heard.malformed.is_none() => Some(body),
+            Body::Foreign(body) if self.state.malformed.is_none() => Some(body),
             _ => None,
         }
     }
 
     /// Returns the time at which the answer was complete. Returns `None` if it is not.
     pub(super) fn complete_since(&self) -> Option<Instant> {
-        self.heard.last.filter(|_| self.heard.is_complete())
+        self.state.last.filter(|_| self.state.is_complete())
     }
 
     /// Returns the end of the stream, if it ends here.
     pub(super) fn ending(&self) -> Ending<'_> {
-        let Heard { text, visible, refused, finish, error, malformed, .. } = &self.heard;
+        let StreamState { text, visible, refused, finish, error, malformed, .. } = &self.state;
         let late = text.first.is_some();
         if let Some(event) = error {
             return Ending::Failed { event, late };
@@ -193,7 +195,7 @@ impl Listener {
         }
         match finish {
             _ if self.bytes == 0 => Ending::Nothing,
-            _ if !self.heard.is_complete() && !self.ends_in_its_mark() => {
+            _ if !self.state.is_complete() && !self.ends_in_its_mark() => {
                 if self.bytes > 0 && !self.decoder.recognised() && matches!(self.body, Body::Events) {
                     return Ending::Malformed(Detail::NotAStream);
                 }
@@ -208,12 +210,12 @@ impl Listener {
 
     /// Returns the visible text so far.
     pub(super) fn text(&self) -> &AnswerText {
-        &self.heard.answer
+        &self.state.answer
     }
 
     /// Returns the model that the stream names. Returns `None` if it names none.
     pub(super) fn model(&self) -> Option<&str> {
-        self.heard.model.as_deref()
+        self.state.model.as_deref()
     }
 
     /// Returns whether the stream ends with its end mark without a line end, as some servers do.
@@ -225,7 +227,7 @@ impl Listener {
 
     /// Returns the counts if they are plausible.
     fn plausible_usage(&self) -> Option<Usage> {
-        let usage = self.heard.usage;
+        let usage = self.state.usage;
         let fits = gate::is_plausible_for(self.prompt_tokens, self.max_tokens, usage.input, usage.output);
         fits.then_some(usage)
     }
@@ -233,7 +235,7 @@ impl Listener {
     /// Writes times and counts into the outcome of the run. `handed_over` is the time at which the
     /// request was handed to the connection.
     pub(super) fn measure(&self, outcome: &mut Outcome, handed_over: Option<Instant>) {
-        let Heard { text, reasoning, .. } = &self.heard;
+        let StreamState { text, reasoning, .. } = &self.state;
         let since = |first: Option<Instant>| Some(first?.saturating_duration_since(handed_over?));
         outcome.time_to_first_token = since(text.first);
         outcome.time_to_first_reasoning = since(reasoning.first);
@@ -242,7 +244,7 @@ impl Listener {
             outcome.buffered = text.is_buffered(self.visible_tokens());
             outcome.time_per_output_token = self.time_per_token().filter(|_| outcome.buffered != Some(true));
         }
-        outcome.reported_processing = outcome.reported_processing.or(self.heard.usage.processing);
+        outcome.reported_processing = outcome.reported_processing.or(self.state.usage.processing);
         let Some(usage) = self.plausible_usage() else {
             outcome.detail.get_or_insert(Detail::MalformedUsage);
             return;
@@ -260,14 +262,14 @@ impl Listener {
     /// Returns the mean time between the visible tokens. It is unknown if all pieces arrived
     /// together.
     fn time_per_token(&self) -> Option<Duration> {
-        let taken = self.heard.text.taken().filter(|taken| !taken.is_zero())?;
+        let taken = self.state.text.taken().filter(|taken| !taken.is_zero())?;
         let gaps = u32::try_from(self.visible_tokens().checked_sub(1)?).ok()?;
         taken.checked_div(gaps)
     }
 
     /// Returns the number of visible tokens, estimated where the service does not count them apart.
     fn visible_tokens(&self) -> u64 {
-        let Heard { text, reasoning, .. } = &self.heard;
+        let StreamState { text, reasoning, .. } = &self.state;
         match self.plausible_usage().unwrap_or_default() {
             Usage { output: Some(output), reasoning: Some(hidden), .. } => output.saturating_sub(hidden),
             // Where there was reasoning that is not counted apart, the count includes it.
@@ -277,23 +279,23 @@ impl Listener {
     }
 
     fn decode(&mut self, bytes: &[u8], arrived: Instant) -> ControlFlow<()> {
-        let Self { dialect, decoder, heard, .. } = self;
-        match decoder.feed(bytes, |event| heard.event(*dialect, &event, arrived)) {
+        let Self { dialect, decoder, state, .. } = self;
+        match decoder.feed(bytes, |event| state.event(*dialect, &event, arrived)) {
             Ok(flow) => flow,
-            Err(TooLong) => heard.is_malformed(Detail::EventTooLong),
+            Err(TooLong) => state.reject(Detail::EventTooLong),
         }
     }
 }
 
-impl Heard {
+impl StreamState {
     fn is_complete(&self) -> bool {
         self.finish.is_some() || self.done
     }
 
-    fn is_malformed(&mut self, how: Detail) -> ControlFlow<()> {
+    fn reject(&mut self, detail: Detail) -> ControlFlow<()> {
         // What follows a complete answer cannot spoil it, an error apart.
         if !self.is_complete() {
-            self.malformed = Some(how);
+            self.malformed = Some(detail);
         }
         ControlFlow::Break(())
     }
@@ -316,7 +318,7 @@ impl Heard {
             return ControlFlow::Continue(());
         }
         let Ok(value) = serde_json::from_str::<Value>(data) else {
-            return self.is_malformed(Detail::EventNotJson);
+            return self.reject(Detail::EventNotJson);
         };
         let Piece { text, reasoning, refused, finish, done, failed, usage } = dialect.piece(&value);
         self.usage.update(usage);
@@ -446,7 +448,7 @@ mod tests {
     fn fixtures_are_as_complete_as_their_index() {
         for case in cases() {
             let mut listener = listener(case.api);
-            let _ = listener.hear(case.body.as_bytes(), Instant::now());
+            let _ = listener.receive(case.body.as_bytes(), Instant::now());
             let complete = matches!(listener.ending(), Ending::Complete | Ending::Empty(_));
             assert_eq!(Some(complete), case.expect["complete"].as_bool(), "{}", case.file);
         }
@@ -487,8 +489,8 @@ mod tests {
         for (mut listener, longest) in
             [(listener(Api::Openai), 4 << 20), (Listener::new(Api::Openai, &task), 8 << 20)]
         {
-            let heard = std::iter::repeat_with(|| listener.hear(event.as_bytes(), Instant::now()));
-            let chunks = heard.take_while(ControlFlow::is_continue).count();
+            let received = std::iter::repeat_with(|| listener.receive(event.as_bytes(), Instant::now()));
+            let chunks = received.take_while(ControlFlow::is_continue).count();
             assert_eq!(chunks, longest / event.len());
             assert!(matches!(listener.ending(), Ending::Malformed(_)));
         }

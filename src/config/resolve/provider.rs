@@ -226,8 +226,10 @@ fn checks(section: &mut Section<'_>, report: &Report) -> Vec<(Check, Place)> {
     checks
 }
 
+/// Sources of a key, as they are written.
+const KEY_SOURCES: &str = "{ env = \"VARIABLE\" }, { file = \"/path\" } or { credential = \"name\" }";
+
 fn key(section: &mut Section<'_>, context: &Context<'_>) -> Option<Key> {
-    const WAYS: &str = "{ env = \"VARIABLE\" }, { file = \"/path\" } or { credential = \"name\" }";
     let place = section.place_of("api_key");
     let value = section.value("api_key")?;
     match value {
@@ -237,11 +239,12 @@ fn key(section: &mut Section<'_>, context: &Context<'_>) -> Option<Key> {
             return Some(Key { value: Secret::from(text), source });
         }
         DeValue::String(_) => {
-            context
-                .report
-                .error(&place, format!("a key must not be in this file; write where it is kept: {WAYS}"));
+            context.report.error(
+                &place,
+                format!("a key must not be in this file; write where it is kept: {KEY_SOURCES}"),
+            );
         }
-        _ => context.report.error(&place, wrong_type(WAYS, value)),
+        _ => context.report.error(&place, wrong_type(KEY_SOURCES, value)),
     }
     None
 }
@@ -286,11 +289,10 @@ fn proxied(section: &mut Section<'_>, target: &Url, context: &Context<'_>) -> (O
 /// Reads the credentials for the proxy. They have no effect without a proxy, which is only a
 /// warning, because the proxy may depend on the environment.
 fn proxy_auth(section: &mut Section<'_>, proxy: Option<&Url>, context: &Context<'_>) -> Option<Key> {
-    const WAYS: &str = "{ env = \"VARIABLE\" }, { file = \"/path\" } or { credential = \"name\" }";
     let place = section.place_of("proxy_auth");
     let value = section.value("proxy_auth")?;
     if value.as_table().is_none() {
-        let message = format!("must be where user:password of the proxy is kept: {WAYS}");
+        let message = format!("must be where user:password of the proxy is kept: {KEY_SOURCES}");
         context.report.error(&place, message);
         return None;
     }
