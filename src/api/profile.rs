@@ -4,6 +4,7 @@ use url::Url;
 
 /// Facts about one API.
 #[derive(Clone, Copy, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "independent facts")]
 pub struct Profile {
     /// Name for display.
     pub display_name: &'static str,

@@ -8,6 +8,7 @@ use super::{Api, Check, Fault};
 
 /// Implications of a reason.
 #[derive(Clone, Copy, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "independent facts")]
 pub struct ReasonInfo {
     /// The reason in a few words.
     pub summary: &'static str,

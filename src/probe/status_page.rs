@@ -268,7 +268,7 @@ mod tests {
 
     /// Checks indicator, open incidents and components of a page, or the error.
     #[track_caller]
-    fn check(body: &str, wanted: &[&str], expected: Result<(&str, Option<u64>, &[&str]), Detail>) {
+    fn check(body: &str, wanted: &[&str], expected: Result<(&str, Option<u64>, &[&str]), &Detail>) {
         let wanted: Vec<String> = wanted.iter().map(ToString::to_string).collect();
         let found = read(body.as_bytes(), &wanted, SystemTime::UNIX_EPOCH).map(|(page, _)| page);
         let components = found.as_ref().map_or(vec![], |page| {
@@ -279,7 +279,7 @@ mod tests {
             page.components.iter().map(|(_, status)| status.name()).collect()
         });
         let found = found.as_ref().map(|page| (page.indicator.name(), page.open_incidents, &*components));
-        assert_eq!(found, expected.as_ref().copied(), "{body}");
+        assert_eq!(found, expected, "{body}");
     }
 
     #[test]
@@ -379,9 +379,9 @@ mod tests {
 
     #[test]
     fn other_bodies_are_no_status_page() {
-        check("", &[], Err(Detail::EmptyStatusPage));
-        check(" \n", &[], Err(Detail::EmptyStatusPage));
-        check("<!DOCTYPE html><html></html>", &[], Err(Detail::HtmlStatusPage));
+        check("", &[], Err(&Detail::EmptyStatusPage));
+        check(" \n", &[], Err(&Detail::EmptyStatusPage));
+        check("<!DOCTYPE html><html></html>", &[], Err(&Detail::HtmlStatusPage));
         for body in [
             "null",
             "1",
@@ -404,7 +404,7 @@ mod tests {
             "[{\"affected_products\":{}}]",
             "[{}",
         ] {
-            check(body, &["API"], Err(Detail::NotAStatusPage));
+            check(body, &["API"], Err(&Detail::NotAStatusPage));
         }
     }
 
@@ -428,7 +428,7 @@ mod tests {
         check(
             &format!(r#"{{"status":{{"indicator":"none"}},"deep":{deep}"#),
             &[],
-            Err(Detail::NotAStatusPage),
+            Err(&Detail::NotAStatusPage),
         );
     }
 
