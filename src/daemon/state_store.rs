@@ -219,6 +219,7 @@ mod tests {
             rotation: Rotation::Daily,
             max_files: 2,
             max_file_size: 1,
+            compress: false,
         };
         let mut kept = PersistedState::default();
         let backoff = PersistedBackoff { until: None, step: 2 };

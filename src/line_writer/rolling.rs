@@ -17,7 +17,10 @@ use std::{
 
 use tracing_appender::rolling::{RollingFileAppender, Rotation};
 
-use super::queue::WriteResult;
+use super::{
+    compress::{Compressor, EXTENSION},
+    queue::WriteResult,
+};
 
 /// Delay before a failed file is retried, and interval at which an open file is checked for
 /// replacement.
@@ -37,6 +40,8 @@ pub struct LogFiles {
     pub max_files: usize,
     /// Maximum size of a file in bytes. Further lines of the period are dropped.
     pub max_size: u64,
+    /// Whether files of earlier periods are compressed.
+    pub compress: bool,
 }
 
 /// Rotation period, in UTC.
@@ -79,6 +84,7 @@ pub struct RollingFile {
     retry_at: Option<Instant>,
     /// Whether the last write succeeded.
     healthy: bool,
+    compressor: Compressor,
 }
 
 /// An open file.
@@ -103,7 +109,7 @@ impl RollingFile {
     /// Creates a file that is opened with the first line, so that an unwritable directory loses
     /// lines but does not prevent the start.
     pub fn new(files: LogFiles) -> Self {
-        Self { files, current: None, retry_at: None, healthy: true }
+        Self { files, current: None, retry_at: None, healthy: true, compressor: Compressor::default() }
     }
 
     /// Opens the file of the current period, so that a reload fails early. Old files are removed
@@ -163,6 +169,9 @@ impl RollingFile {
         let current = self.current.as_mut().expect("opened just above where it was not");
         if !mem::replace(&mut current.old_removed, true) {
             current.remove_old(&self.files);
+            if self.files.compress {
+                self.compressor.start(current.earlier_files(&self.files));
+            }
         }
         current.write(line, self.files.max_size)
     }
@@ -183,10 +192,11 @@ impl LogFiles {
         format!("{}.{}", self.prefix, time.strftime(format))
     }
 
-    /// Returns whether a file name belongs to this kind of file, with hourly or daily rotation.
+    /// Returns whether a file name belongs to this kind of file, with hourly or daily rotation,
+    /// compressed or not.
     fn matches(&self, name: &str) -> bool {
         let date = name.strip_prefix(self.prefix).and_then(|rest| rest.strip_prefix('.'));
-        date.is_some_and(|date| {
+        date.map(|date| date.strip_suffix(EXTENSION).unwrap_or(date)).is_some_and(|date| {
             let shape: String = date.chars().map(|c| if c.is_ascii_digit() { '0' } else { c }).collect();
             shape == "0000-00-00" || shape == "0000-00-00-00"
         })
@@ -289,14 +299,7 @@ impl Current {
     /// creation time, counts the current file as an old one (so that with one file a restart erases
     /// it), and reports errors with `eprintln!`.
     fn remove_old(&self, files: &LogFiles) {
-        let Ok(entries) = fs::read_dir(&files.directory) else { return };
-        let mut names: Vec<String> = entries
-            .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
-            .filter(|name| files.matches(name) && Path::new(name).file_name() != self.path.file_name())
-            .collect();
-        names.sort_unstable();
-        let (earlier, later): (Vec<_>, Vec<_>) =
-            names.into_iter().partition(|name| Some(OsStr::new(name)) < self.path.file_name());
+        let (earlier, later) = self.other_names(files);
         let surplus = |names: &[String]| (names.len() + 1).saturating_sub(files.max_files);
         for name in earlier.iter().take(surplus(&earlier)).chain(later.iter().take(surplus(&later))) {
             let path = files.directory.join(name);
@@ -305,10 +308,29 @@ impl Current {
             }
         }
     }
+
+    /// Returns the names of the other files of the kind, in order: those before this file, and those
+    /// after it.
+    fn other_names(&self, files: &LogFiles) -> (Vec<String>, Vec<String>) {
+        let Ok(entries) = fs::read_dir(&files.directory) else { return (Vec::new(), Vec::new()) };
+        let mut names: Vec<String> = entries
+            .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+            .filter(|name| files.matches(name) && Path::new(name).file_name() != self.path.file_name())
+            .collect();
+        names.sort_unstable();
+        names.into_iter().partition(|name| Some(OsStr::new(name)) < self.path.file_name())
+    }
+
+    /// Returns the paths of the uncompressed files before this one.
+    fn earlier_files(&self, files: &LogFiles) -> Vec<PathBuf> {
+        let (earlier, _) = self.other_names(files);
+        let uncompressed = earlier.into_iter().filter(|name| !name.ends_with(EXTENSION));
+        uncompressed.map(|name| files.directory.join(name)).collect()
+    }
 }
 
 /// Returns the device and inode, which are unique while the file is open.
-fn identity(metadata: &Metadata) -> (u64, u64) {
+pub(super) fn identity(metadata: &Metadata) -> (u64, u64) {
     (metadata.dev(), metadata.ino())
 }
 

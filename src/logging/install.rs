@@ -296,6 +296,7 @@ fn files(log: &Log) -> Option<LogFiles> {
         },
         max_files: log.max_files,
         max_size: log.max_file_size,
+        compress: log.compress,
     })
 }
 

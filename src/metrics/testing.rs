@@ -58,6 +58,7 @@ pub(crate) fn config(probes: Vec<Arc<Probe>>) -> Config {
             rotation: Rotation::Daily,
             max_files: 2,
             max_file_size: 1 << 20,
+            compress: false,
         },
         schedule: Schedule {
             max_concurrent: 64,

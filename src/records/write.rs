@@ -152,6 +152,7 @@ fn files(log: &Log) -> Option<LogFiles> {
         },
         max_files: log.max_files,
         max_size: log.max_file_size,
+        compress: log.compress,
     })
 }
 
@@ -186,6 +187,7 @@ mod tests {
             rotation: Rotation::Daily,
             max_files: 2,
             max_file_size: 1 << 20,
+            compress: false,
         }
     }
 

@@ -90,6 +90,8 @@ pub struct Log {
     pub max_files: usize,
     /// Maximum size of a file in bytes; further lines of the period are dropped and counted.
     pub max_file_size: u64,
+    /// Whether files of earlier periods are compressed by gzip.
+    pub compress: bool,
 }
 
 /// The format of a log line.

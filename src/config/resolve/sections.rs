@@ -60,6 +60,7 @@ pub(super) fn log(mut section: Section<'_>, context: &Context<'_>) -> Log {
         rotation: section.text("rotation", |text| choice(text, &rotations)).unwrap_or(Rotation::Daily),
         max_files: section.number("max_files", &(2..=10_000)).unwrap_or(14) as usize,
         max_file_size: section.text("max_file_size", log_size).unwrap_or(100 << 20),
+        compress: section.flag("compress").unwrap_or(false),
     };
     if let Some(directory) = &log.directory {
         context.check_writable(directory, &section.place_of("directory"));

@@ -25,6 +25,7 @@ fn files(directory: &Path) -> LogFiles {
         period: Period::Day,
         max_files: 2,
         max_size: 1 << 20,
+        compress: false,
     }
 }
 
@@ -94,7 +95,7 @@ fn file_names_have_the_period_in_utc() {
 #[test]
 fn new_period_starts_a_file_and_removes_the_oldest() {
     let mut fixture = Fixture::new(|_| ());
-    let others = ["prober.log.2020-01-01.gz", "prober.log.notes", "results.jsonl.2020-01-01"];
+    let others = ["prober.log.2020-01-01.xz", "prober.log.notes", "results.jsonl.2020-01-01"];
     for other in others {
         fs::write(fixture.logs().join(other), "").unwrap();
     }
@@ -356,4 +357,33 @@ fn lines_of_many_threads_are_counted_once() {
         [&counters.written, &counters.dropped, &counters.errors].map(|c| c.load(Ordering::Relaxed));
     assert_eq!(written + dropped + errors, 12_000, "{counters:?}");
     assert!(written > 0 && dropped > 0, "{counters:?}");
+}
+
+/// Waits for the compressor of the file.
+fn wait_for_compression(file: &RollingFile) {
+    while file.compressor.is_running() {
+        thread::yield_now();
+    }
+}
+
+#[test]
+fn files_of_earlier_periods_are_compressed() {
+    let mut fixture = Fixture::new(|files| (files.compress, files.max_files) = (true, 3));
+    fixture.check("first\n", WriteResult::Written);
+    for day in ["23", "24", "25", "26"] {
+        fixture.time = time(&format!("2026-11-{day}T12:00:00Z"));
+        fixture.check("next\n", WriteResult::Written);
+        wait_for_compression(&fixture.file);
+    }
+    let expected = ["prober.log.2026-11-24.gz", "prober.log.2026-11-25.gz", "prober.log.2026-11-26"];
+    assert_eq!(names(&fixture.logs()), expected);
+}
+
+#[test]
+fn files_are_left_alone_without_compression() {
+    let mut fixture = Fixture::new(|_| ());
+    fixture.check("first\n", WriteResult::Written);
+    fixture.time = time("2026-11-23T12:00:00Z");
+    fixture.check("next\n", WriteResult::Written);
+    assert_eq!(names(&fixture.logs()), ["prober.log.2026-11-22", "prober.log.2026-11-23"]);
 }

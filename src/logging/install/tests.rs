@@ -29,6 +29,7 @@ fn log(filter: &str, directory: Option<PathBuf>) -> Log {
         rotation: Rotation::Daily,
         max_files: 2,
         max_file_size: 1 << 20,
+        compress: false,
     }
 }
 

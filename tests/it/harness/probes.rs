@@ -94,6 +94,7 @@ pub fn config(probes: Vec<Probe>) -> Config {
             rotation: Rotation::Daily,
             max_files: 2,
             max_file_size: 1 << 20,
+            compress: false,
         },
         schedule: Schedule {
             max_concurrent: 64,
