@@ -89,25 +89,14 @@ pub enum Command {
         #[arg(value_name = "PROVIDER")]
         providers: Vec<String>,
     },
-    /// Print a failure report for a support ticket, from the daemon's records
+    /// Print a failure report for a support ticket, or a ledger of outages
     ///
-    /// Lists each failure with times, codes, durations, request IDs and remedy, and the success
-    /// rate of each probe, as Markdown. Exits with 0, 1 if there are no records, 78 if the
-    /// configuration is invalid.
-    Report {
-        /// Path to the configuration file
-        #[command(flatten)]
-        config: ConfigFile,
-        /// Length of the period up to now, such as 30m, 24h or 7d
-        #[arg(long, value_name = "DURATION", default_value = "1h")]
-        since: String,
-        /// Include only the runs of this probe
-        #[arg(long, value_name = "NAME")]
-        probe: Option<String>,
-        /// Print JSON instead of Markdown
-        #[arg(long)]
-        json: bool,
-    },
+    /// Reads the daemon's records. Lists each failure with times, codes, durations, request IDs and
+    /// remedy, and the success rate of each probe, as Markdown. With --incidents, lists each outage
+    /// with start, end, fault, requests and what the status page reported, and the availability of
+    /// each provider and month. Exits with 0, 1 if there are no records, 78 if the configuration is
+    /// invalid.
+    Report(ReportArguments),
     /// Print what a reason means, who can be responsible, and what to do
     ///
     /// Exits with 0, or 2 if there is no such reason.
@@ -176,4 +165,42 @@ pub struct ConfigFile {
     /// Path to the configuration file
     #[arg(long = "config", value_name = "FILE", default_value = "/etc/langmart-prober/config.toml")]
     pub path: PathBuf,
+}
+
+/// Arguments of `report`.
+#[derive(Args, Debug)]
+pub struct ReportArguments {
+    /// Path to the configuration file
+    #[command(flatten)]
+    pub config: ConfigFile,
+    /// Print a ledger of outages instead of the failures
+    #[arg(long)]
+    pub incidents: bool,
+    /// Length of the period up to now, such as 30m or 7d; 1h by default, 31d with --incidents
+    #[arg(long, value_name = "DURATION")]
+    pub since: Option<String>,
+    /// Include only the runs of this probe
+    #[arg(long, value_name = "NAME")]
+    pub probe: Option<String>,
+    /// Print JSON instead of Markdown
+    #[arg(long)]
+    pub json: bool,
+    /// Print a table of the outages, or of the availability, as CSV instead of Markdown
+    #[arg(
+        long, value_name = "TABLE", value_enum, num_args = 0..=1, require_equals = true,
+        default_missing_value = "outages", requires = "incidents", conflicts_with = "json"
+    )]
+    pub csv: Option<CsvTable>,
+    /// Compare with the records of another prober, in a directory on this machine; may be repeated
+    #[arg(long, value_name = "NAME=DIRECTORY", requires = "incidents")]
+    pub vantage: Vec<String>,
+}
+
+/// A table of the ledger.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum CsvTable {
+    /// A line for each outage.
+    Outages,
+    /// A line for each provider and month.
+    Availability,
 }

@@ -25,6 +25,7 @@
 //! - [`probe`]: one attempt at one target, from DNS lookup to classification.
 //! - [`metrics`]: everything that is exported.
 //! - [`history`]: the last hundred runs of each probe, in memory, for the pages.
+//! - [`incidents`]: outages, from the runs of all probes in order.
 //! - [`records`]: `results.jsonl`, one line per run.
 //! - [`state`]: what survives a restart: backoff, the day's spending, last runs.
 //! - [`logging`]: the daemon's own log.
@@ -44,6 +45,7 @@ pub mod config;
 pub mod daemon;
 pub mod health;
 pub mod history;
+pub mod incidents;
 pub mod line_writer;
 pub mod logging;
 pub mod metrics;

@@ -10,8 +10,8 @@ use std::{
 
 use clap::{CommandFactory, Parser};
 use langmart_prober::{
-    cli::{Cli, Command, Page},
-    commands::{self, EXIT_CONFIGURATION, EXIT_FAILED, EXIT_OK, Form},
+    cli::{Cli, Command, CsvTable, Page, ReportArguments},
+    commands::{self, EXIT_CONFIGURATION, EXIT_FAILED, EXIT_OK, Form, ReportFormat},
     config::Environment,
     daemon::{self, Fatal, Source},
 };
@@ -60,10 +60,25 @@ fn run(command: Command) -> io::Result<u8> {
             let request = commands::Doctor { path, json, generate, providers, colour };
             commands::doctor(&request, &Environment::from_process(), out, err)
         }
-        Command::Report { config, since, probe, json } => {
-            let (path, probe, now) = (&*config.path, probe.as_deref(), SystemTime::now());
-            let packaged_logs = Path::new(commands::PACKAGED_LOGS);
-            let request = commands::Report { path, since: &since, probe, json, now, packaged_logs };
+        Command::Report(arguments) => {
+            let ReportArguments { config, incidents, since, probe, json, csv, vantage } = arguments;
+            let format = match csv {
+                Some(CsvTable::Outages) => ReportFormat::OutagesCsv,
+                Some(CsvTable::Availability) => ReportFormat::AvailabilityCsv,
+                None if json => ReportFormat::Json,
+                None => ReportFormat::Markdown,
+            };
+            let request = commands::Report {
+                path: &config.path,
+                incidents,
+                since: since.as_deref(),
+                probe: probe.as_deref(),
+                format,
+                vantages: &vantage,
+                terminal: io::stderr().is_terminal(),
+                now: SystemTime::now(),
+                packaged_logs: Path::new(commands::PACKAGED_LOGS),
+            };
             commands::report(&request, &Environment::from_process(), out, err)
         }
         Command::Explain { reason } => commands::explain(&reason, out, err),

@@ -28,7 +28,7 @@ pub use self::{
     init::init,
     manual::{configuration_manual, manual},
     once::{Once, once},
-    report::{PACKAGED_LOGS, Report, report},
+    report::{PACKAGED_LOGS, Report, ReportFormat, report},
     simulate::{Simulate, simulate},
 };
 

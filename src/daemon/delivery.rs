@@ -201,13 +201,14 @@ impl Work for Delivery {
             }
             Event::Charged => self.spent(target),
             Event::PersistWait(wait) => self.state_store.set_backoff(&target.identity, wait),
-            Event::Finished(outcome) => {
+            Event::Finished(mut outcome) => {
                 let last = target.series.last();
                 log_change(target.target.probe(), last.as_ref(), &outcome);
                 log_findings(target.target.probe(), last.as_ref(), &outcome);
                 target.series.observe(&outcome);
+                outcome.offline = self.offline.at(&outcome, &self.metrics);
                 let outcome = Arc::new(outcome);
-                target.history.observe(&outcome, self.offline.at(&outcome, &self.metrics));
+                target.history.observe(&outcome);
                 let pair = outcome.compared.as_deref().and_then(|compared| compared.pair);
                 if let Some((comparison, pair)) = target.comparison.as_ref().zip(pair) {
                     comparison.observe(&pair);

@@ -158,10 +158,10 @@ pub fn whole_per_probe(probes: usize) -> usize {
 }
 
 impl ProbeHistory {
-    /// Adds a finished run. `offline` is whether the prober itself was offline.
-    pub fn observe(&self, outcome: &Arc<Outcome>, offline: bool) {
+    /// Adds a finished run.
+    pub fn observe(&self, outcome: &Arc<Outcome>) {
         // Built outside of the lock, which the listener's thread may hold briefly.
-        let run = Arc::new(Run::new(outcome, offline));
+        let run = Arc::new(Run::new(outcome));
         let mut kept = self.kept();
         kept.failing_since = if run.success() { None } else { Some(kept.failing_since.unwrap_or(run.time)) };
         push(&mut kept.runs, run, MAX_RUNS);

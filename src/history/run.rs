@@ -56,8 +56,8 @@ pub struct Failure {
 }
 
 impl Run {
-    /// Converts an outcome. `offline` is whether the prober itself was offline.
-    pub fn new(outcome: &Outcome, offline: bool) -> Self {
+    /// Converts an outcome.
+    pub fn new(outcome: &Outcome) -> Self {
         let failure = (!outcome.success()).then(|| {
             Box::new(Failure {
                 detail: outcome.detail.clone(),
@@ -75,7 +75,7 @@ impl Run {
             slow: outcome.slow,
             is_of_another_model: outcome.model_match == Some(false),
             buffered: outcome.buffered == Some(true),
-            offline: offline && outcome.fault == Fault::Network,
+            offline: outcome.offline,
             status: outcome.http_status.and_then(NonZero::new),
             failure,
             duration: micros(outcome.duration),

@@ -23,11 +23,10 @@ impl Streak {
             return Self::default();
         }
         let same = if self.of == Some((reason, fault)) { self.same + 1 } else { 1 };
-        let down = match fault {
-            _ if is_of_service && fault.is_downtime() => self.down + 1,
-            // A failure of the prober shows nothing of the service.
-            Fault::Prober => self.down,
-            _ => 0,
+        let down = match fault.shows_downtime() {
+            Some(true) if is_of_service => self.down + 1,
+            Some(_) => 0,
+            None => self.down,
         };
         Self { same, down, failed: self.failed + 1, of: Some((reason, fault)) }
     }

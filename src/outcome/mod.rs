@@ -38,6 +38,6 @@ pub use self::{
     reason::{BackoffClass, Reason, ReasonInfo, possible_failures},
     record::{Record, Subject},
     run::{MIN_SPEED_TOKENS, OTHER, Outcome},
-    time::{date, rfc3339, unix_seconds},
+    time::{InRecord, date, in_record, rfc3339, unix_seconds},
     verdict::{Api, Check, Fault, SkipCause},
 };

@@ -163,6 +163,10 @@ pub struct Outcome {
     /// Whether it succeeded, but took longer than the probe's `slow_after`.
     #[serde(skip_serializing_if = "Not::not")]
     pub slow: bool,
+    /// Whether it failed on the network while the prober itself was offline, so that it is no evidence
+    /// about the service.
+    #[serde(skip_serializing_if = "Not::not")]
+    pub offline: bool,
     /// Comparison that the run belongs to. `None` if there is none, or if it was run by hand.
     #[serde(flatten)]
     pub compared: Option<Box<Compared>>,
@@ -226,6 +230,7 @@ impl Outcome {
             recheck: None,
             connection: None,
             slow: false,
+            offline: false,
             compared: None,
         }
     }

@@ -33,7 +33,7 @@ pub(super) fn seconds(duration: Duration) -> f64 {
 }
 
 /// A time or a duration as a record writes it, or its absence; for serde's `serialize_with`.
-pub(super) trait InRecord {
+pub trait InRecord {
     /// Returns the value to write.
     fn in_record(&self) -> impl Serialize;
 }
@@ -57,7 +57,7 @@ impl<T: InRecord> InRecord for Option<T> {
 }
 
 /// Serializes a time or a duration as a record writes it.
-pub(super) fn in_record<S: Serializer>(value: &impl InRecord, serializer: S) -> Result<S::Ok, S::Error> {
+pub fn in_record<S: Serializer>(value: &impl InRecord, serializer: S) -> Result<S::Ok, S::Error> {
     value.in_record().serialize(serializer)
 }
 

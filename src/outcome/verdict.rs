@@ -98,6 +98,15 @@ named! {
 }
 
 impl Fault {
+    /// Returns whether a run with this fault shows the service to be down. Returns `None` if the
+    /// prober failed, because nothing was requested then.
+    pub const fn shows_downtime(self) -> Option<bool> {
+        match self {
+            Self::Prober => None,
+            fault => Some(fault.is_downtime()),
+        }
+    }
+
     /// Returns whether a failure counts as downtime of the service. Failures of the caller and of
     /// the prober do not.
     pub const fn is_downtime(self) -> bool {

@@ -4,7 +4,7 @@
 //! All of them render the contents of [`crate::history`]. maud escapes all values. Style, script
 //! and icon are separate files, so that the content security policy can forbid inline code.
 //!
-//! - `overview` is the status page, `detail` the page of one probe. `layout` frames both, `charts`
+//! - `overview` is the status page with `outages`, `detail` the page of one probe. `layout` frames both, `charts`
 //!   draws the SVG.
 //! - `state` derives the state of a probe, `figures` the statistics of its runs, `words` formats
 //!   values for people.
@@ -16,6 +16,7 @@ mod charts;
 mod detail;
 mod figures;
 mod layout;
+mod outages;
 mod overview;
 mod state;
 #[cfg(test)]

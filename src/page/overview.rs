@@ -9,6 +9,7 @@ use super::{
     View, charts,
     figures::{Figures, Overhead, availability},
     layout::{badge, page},
+    outages::outages,
     state::{Now, State},
     words::{between, clock, fault, share, span, took, took_or_none, wait},
 };
@@ -56,6 +57,7 @@ pub fn overview(view: &View<'_>) -> String {
         (prober_problems(view))
         (problems(&rows, view.now))
         (providers(&rows, view.now))
+        (outages(view))
         div.pair {
             (comparisons(view.history, &rows))
             (pools(view.history, &rows))

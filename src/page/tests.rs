@@ -56,7 +56,7 @@ fn run(history: &History, probe: &Arc<Probe>, ago: u64, reason: Reason) -> Outco
         hint: if reason == Reason::Ok { "" } else { "<b>look</b>" }.into(),
         ..Outcome::new(now() - Duration::from_secs(ago), reason, fault)
     };
-    history.for_probe(probe).observe(&Arc::new(outcome.clone()), false);
+    history.for_probe(probe).observe(&Arc::new(outcome.clone()));
     outcome
 }
 
@@ -80,7 +80,7 @@ fn every_state() -> History {
     history.for_probe(&probes[1]).set_waiting(waits);
     history.for_probe(&probes[2]).add_skipped(SkipCause::Budget, 1);
     let slow = Outcome { slow: true, ..run(&history, &probes[3], 60, Reason::Ok) };
-    history.for_probe(&probes[3]).observe(&Arc::new(slow), false);
+    history.for_probe(&probes[3]).observe(&Arc::new(slow));
     history
 }
 
@@ -162,7 +162,8 @@ fn failure_while_offline_is_not_downtime() {
     let probes = probes();
     let history = of(&probes[..1]);
     let ends = |reason, fault, offline| {
-        history.for_probe(&probes[0]).observe(&Arc::new(Outcome::new(now(), reason, fault)), offline);
+        let outcome = Outcome { offline, ..Outcome::new(now(), reason, fault) };
+        history.for_probe(&probes[0]).observe(&Arc::new(outcome));
     };
     let available = || -> Value {
         let json: Value =
@@ -174,7 +175,7 @@ fn failure_while_offline_is_not_downtime() {
     ends(Reason::Ok, Fault::None, false);
     ends(Reason::Connect, Fault::Network, true);
     assert_eq!(available(), 1.0);
-    ends(Reason::Unavailable, Fault::Gateway, true);
+    ends(Reason::Unavailable, Fault::Gateway, false);
     assert_eq!(available(), 0.5, "the gateway was reached");
     ends(Reason::Connect, Fault::Network, false);
     assert_eq!(available(), 1.0 / 3.0);
@@ -257,6 +258,16 @@ fn filters_select_records() {
     }
 }
 
+/// Returns a status page with maintenance in progress.
+fn maintained() -> StatusPage {
+    StatusPage {
+        indicator: Indicator::None,
+        open_incidents: None,
+        components: Vec::new(),
+        maintenance: Some(Maintenance { start: Some(now()), end: Some(now() + HOUR), in_progress: true }),
+    }
+}
+
 /// Returns an outcome with every member, so that a new one does not compile until it is added here.
 fn full(reason: Reason, fault: Fault) -> Outcome {
     let address: IpAddr = [192, 0, 2, 7].into();
@@ -266,12 +277,6 @@ fn full(reason: Reason, fault: Fault) -> Outcome {
     let pair = Some(Pair::new(Side::Direct, measure, measure));
     let compared = Compared { comparison: "c".to_owned(), side: Side::Direct, pair };
     let limit = RateLimit { resource: Resource::Tokens, limit: Some(1), remaining: None, reset: None };
-    let status_page = StatusPage {
-        indicator: Indicator::None,
-        open_incidents: None,
-        components: Vec::new(),
-        maintenance: Some(Maintenance { start: Some(now()), end: Some(now() + HOUR), in_progress: true }),
-    };
     Outcome {
         time: now(),
         reason,
@@ -309,11 +314,12 @@ fn full(reason: Reason, fault: Fault) -> Outcome {
         output_tokens: Some(1),
         tokens_estimated: true,
         estimated_cost_usd: Some(0.5),
-        status_page: Some(status_page),
+        status_page: Some(maintained()),
         balance: Some(Balance { usd: 1.0, minimum_usd: None }),
         recheck: Some(1),
         connection: Some(ConnectionUse::New),
         slow: reason == Reason::Ok,
+        offline: reason != Reason::Ok,
         compared: Some(Box::new(compared)),
     }
 }
@@ -331,8 +337,8 @@ fn api_members_are_documented() {
     let acme = Arc::new(provider("acme", Api::Langmart));
     let probe = stream("p", &acme, "m");
     let history = of(std::slice::from_ref(&probe));
-    history.for_probe(&probe).observe(&Arc::new(full(Reason::Ok, Fault::None)), false);
-    history.for_probe(&probe).observe(&Arc::new(full(Reason::Timeout, Fault::Gateway)), false);
+    history.for_probe(&probe).observe(&Arc::new(full(Reason::Ok, Fault::None)));
+    history.for_probe(&probe).observe(&Arc::new(full(Reason::Timeout, Fault::Gateway)));
     history
         .for_probe(&probe)
         .set_waiting(Waiting { next_run: Some(now()), backoff_until: Some(now() + HOUR) });
@@ -425,4 +431,45 @@ fn ranking_shows_prompt_sizes_if_they_differ() {
     assert!(!page(std::slice::from_ref(&short)).contains("prompt of"));
     let both = page(&[short, long]);
     assert!(both.contains("prompt of 2 words") && both.contains("prompt of 400 words"), "{both}");
+}
+
+#[test]
+fn outages_in_memory_are_listed_with_their_evidence() {
+    let probes = probes();
+    let history = of(&probes);
+    let failing = |ago: u64, reason| {
+        let mut outcome = run(&history, &probes[0], ago, reason);
+        if reason != Reason::Ok {
+            outcome.request_id = Some(format!("req_{ago}"));
+            outcome.time = now() - Duration::from_secs(ago - 30);
+            history.for_probe(&probes[0]).observe(&Arc::new(outcome));
+        }
+    };
+    run(&history, &probes[5], 600, Reason::Ok);
+    assert!(overview(&view(&history)).contains("None in the last 100 runs"));
+    failing(600, Reason::Ok);
+    failing(540, Reason::Unavailable);
+    failing(480, Reason::Unavailable);
+    for ago in [420, 360, 300] {
+        failing(ago, Reason::Ok);
+    }
+    let page = overview(&view(&history));
+    let outages = page.split("id=\"outages\"").nth(1).unwrap();
+    let outages = outages.split("</section>").next().unwrap();
+    assert_eq!(outages.matches("<details").count(), 1, "{outages}");
+    for part in [
+        "acme",
+        "unavailable",
+        "the gateway",
+        "4 of 4",
+        "req_540",
+        "req_480",
+        "/probes/failing",
+        "2 min",
+        "report --incidents",
+    ] {
+        assert!(outages.contains(part), "{part} in {outages}");
+    }
+    assert!(!outages.contains("/probes/up"), "{outages}");
+    assert!(!outages.contains("<m>"), "escaped: {outages}");
 }

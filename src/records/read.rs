@@ -1,68 +1,46 @@
 //! Reads the records of a period. Lines that are not valid records are skipped and counted.
 
 use std::{
+    cell::Cell,
     collections::BTreeMap,
-    fs,
+    fs::{self, File},
     io::{self, BufRead, BufReader, Read as _},
     path::{Path, PathBuf},
     time::{Duration, SystemTime},
 };
 
 use jiff::civil::Date;
-use serde::{Deserialize, de::IgnoredAny};
 
-use super::PREFIX;
-use crate::{
-    config::open_regular,
-    outcome::{Check, Fault, Reason},
-};
+use super::{COMPRESSED, PREFIX, entry::Entry, gzip::GzipReader};
+use crate::config::open_regular;
 
 /// Maximum length of a line in bytes. A record has one or two thousand.
 const MAX_LINE_BYTES: usize = 64 << 10;
 
-/// One record. Its strings are validated to be printable and short, because the files can be edited
-/// and the strings reach a terminal.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Entry {
-    /// Start of the run.
-    pub time: SystemTime,
-    /// The probe's name.
-    pub probe: String,
-    /// The provider's name.
-    pub provider: String,
-    /// The probe's check.
-    pub check: Check,
-    /// The model. `None` if the probe has none.
-    pub model: Option<String>,
-    /// Reason of the result.
-    pub reason: Reason,
-    /// Party responsible for the failure.
-    pub fault: Fault,
-    /// Details of the failure; empty if the reason is sufficient.
-    pub detail: String,
-    /// Remedy; empty on success.
-    pub hint: String,
-    /// HTTP status of the response. `None` if there was no response.
-    pub http_status: Option<u16>,
-    /// Error code of the service.
-    pub error_code: Option<String>,
-    /// Provider named in a gateway's error.
-    pub upstream: Option<String>,
-    /// Request ID assigned by the service.
-    pub request_id: Option<String>,
-    /// Duration of the run.
-    pub duration: Duration,
-    /// Whether the run was a recheck after a failure. Rechecks do not count for availability.
-    pub recheck: bool,
-}
+/// Size of the read buffer of a file.
+const BUFFER_BYTES: usize = 64 << 10;
+
+/// Number of lines between two reports of the progress.
+const LINES_PER_REPORT: u64 = 1_024;
 
 /// Summary of a read.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Read {
     /// Number of files that could hold records of the period.
     pub files: usize,
     /// Lines that are not records: incomplete, too long or foreign.
     pub skipped_lines: u64,
+    /// Names of the compressed files that are damaged. Their readable parts were read.
+    pub damaged_files: Vec<String>,
+}
+
+/// Progress of a read, in bytes of the files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Progress {
+    /// Bytes that were read.
+    pub read: u64,
+    /// Bytes of all files of the period.
+    pub total: u64,
 }
 
 /// Failure to read the records.
@@ -74,23 +52,60 @@ pub struct ReadError {
 }
 
 /// Calls `visit` with the records of the runs that started at `since` or later, file by file in
-/// chronological order. Files whose period ended before `since` are not opened.
-pub fn read(directory: &Path, since: SystemTime, mut visit: impl FnMut(Entry)) -> Result<Read, ReadError> {
+/// chronological order. Files whose period ended before `since` are not opened. `report` is called
+/// with the progress every thousand lines.
+pub fn read(
+    directory: &Path,
+    since: SystemTime,
+    mut visit: impl FnMut(&Entry<'_>),
+    mut report: impl FnMut(Progress),
+) -> Result<Read, ReadError> {
     let error = |path: &Path| {
         let path = path.to_owned();
         move |source| ReadError { path, source }
     };
     let mut read = Read::default();
-    for path in files(directory, since).map_err(error(directory))? {
+    let files = files(directory, since).map_err(error(directory))?;
+    let total = files.iter().filter_map(|path| fs::metadata(path).ok()).map(|metadata| metadata.len()).sum();
+    let bytes = Cell::new(0);
+    for path in files {
         let file = match open_regular(&path) {
             // The daemon removes old files whenever it starts a new one.
             Err(gone) if gone.kind() == io::ErrorKind::NotFound => continue,
             opened => opened.map_err(error(&path))?,
         };
         read.files += 1;
-        read.skipped_lines += read_file(BufReader::new(file), since, &mut visit).map_err(error(&path))?;
+        let mut lines = Lines { since, visit: &mut visit, skipped: 0 };
+        let mut progress = || report(Progress { read: bytes.get(), total });
+        let source = BufReader::with_capacity(BUFFER_BYTES, Counted { file, bytes: &bytes });
+        let done = if path.extension().is_some_and(|extension| extension == COMPRESSED) {
+            let mut source = BufReader::with_capacity(BUFFER_BYTES, GzipReader::new(source));
+            let done = lines.read(&mut source, &mut progress);
+            if source.get_ref().is_damaged() {
+                read.damaged_files.extend(path.file_name().map(|name| name.to_string_lossy().into_owned()));
+            }
+            done
+        } else {
+            lines.read(source, &mut progress)
+        };
+        read.skipped_lines += lines.skipped;
+        done.map_err(error(&path))?;
     }
     Ok(read)
+}
+
+/// A file that counts the bytes read.
+struct Counted<'a> {
+    file: File,
+    bytes: &'a Cell<u64>,
+}
+
+impl io::Read for Counted<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.file.read(buffer)?;
+        self.bytes.set(self.bytes.get() + read as u64);
+        Ok(read)
+    }
 }
 
 /// Returns the files that can hold records of the period, oldest first.
@@ -105,7 +120,10 @@ fn files(directory: &Path, since: SystemTime) -> io::Result<Vec<PathBuf>> {
         if end > since {
             // After a change of rotation, a daily file sorts before the hourly files of the same
             // day.
-            files.insert((begin, std::cmp::Reverse(end), name), entry.path());
+            let path = entry.path();
+            // A day has two files if it was written to again after it had been compressed.
+            let is_later = path.extension().is_none_or(|extension| extension != COMPRESSED);
+            files.insert((begin, std::cmp::Reverse(end), is_later, name), path);
         }
     }
     Ok(files.into_values().collect())
@@ -115,6 +133,8 @@ fn files(directory: &Path, since: SystemTime) -> io::Result<Vec<PathBuf>> {
 /// records file.
 fn period(name: &str) -> Option<(SystemTime, SystemTime)> {
     let written = name.strip_prefix(PREFIX)?.strip_prefix('.')?;
+    let uncompressed = written.strip_suffix(COMPRESSED).and_then(|name| name.strip_suffix('.'));
+    let written = uncompressed.unwrap_or(written);
     let shape: String = written.chars().map(|c| if c.is_ascii_digit() { '0' } else { c }).collect();
     let (date, hour, hours) = match shape.as_str() {
         "0000-00-00" => (written, 0, 24),
@@ -127,88 +147,40 @@ fn period(name: &str) -> Option<(SystemTime, SystemTime)> {
     Some((begin, begin + Duration::from_secs(hours * 3_600)))
 }
 
-/// Visits the records of the period in one file. Returns the number of lines skipped.
-fn read_file(mut file: impl BufRead, since: SystemTime, visit: &mut impl FnMut(Entry)) -> io::Result<u64> {
-    let mut skipped = 0;
-    let mut line = Vec::new();
-    loop {
-        line.clear();
-        let limit = MAX_LINE_BYTES as u64 + 1;
-        if file.by_ref().take(limit).read_until(b'\n', &mut line)? == 0 {
-            return Ok(skipped);
-        }
-        if line.len() > MAX_LINE_BYTES {
-            if line.last() != Some(&b'\n') {
-                file.skip_until(b'\n')?;
+/// Reads lines and passes on the records of the period.
+struct Lines<V> {
+    since: SystemTime,
+    visit: V,
+    skipped: u64,
+}
+
+impl<V: FnMut(&Entry<'_>)> Lines<V> {
+    fn read(&mut self, mut file: impl BufRead, report: &mut impl FnMut()) -> io::Result<()> {
+        let mut line = Vec::new();
+        for number in 1_u64.. {
+            line.clear();
+            let limit = MAX_LINE_BYTES as u64 + 1;
+            if file.by_ref().take(limit).read_until(b'\n', &mut line)? == 0 {
+                break;
             }
-            skipped += 1;
-            continue;
+            if number.is_multiple_of(LINES_PER_REPORT) {
+                report();
+            }
+            if line.len() > MAX_LINE_BYTES {
+                if line.last() != Some(&b'\n') {
+                    file.skip_until(b'\n')?;
+                }
+                self.skipped += 1;
+                continue;
+            }
+            match Entry::parse(line.trim_ascii()) {
+                Some(entry) if entry.time >= self.since => (self.visit)(&entry),
+                Some(_) => {}
+                None => self.skipped += 1,
+            }
         }
-        match entry(line.trim_ascii()) {
-            Some(entry) if entry.time >= since => visit(entry),
-            Some(_) => {}
-            None => skipped += 1,
-        }
+        Ok(())
     }
-}
-
-/// A record as written. Members that are not needed are omitted.
-#[derive(Deserialize)]
-struct Line {
-    time: String,
-    probe: String,
-    provider: String,
-    check: String,
-    model: Option<String>,
-    reason: String,
-    fault: String,
-    #[serde(default)]
-    detail: String,
-    #[serde(default)]
-    hint: String,
-    http_status: Option<u16>,
-    error_code: Option<String>,
-    upstream: Option<String>,
-    request_id: Option<String>,
-    duration_seconds: f64,
-    recheck: Option<IgnoredAny>,
-}
-
-/// Parses one line. Returns `None` if it is not a record of this version.
-fn entry(line: &[u8]) -> Option<Entry> {
-    let line: Line = serde_json::from_slice(line).ok()?;
-    let name = |text: &String| {
-        let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"._:-".contains(&byte);
-        (1..=128).contains(&text.len()) && text.bytes().all(fits)
-    };
-    let model = |text: &String| text.len() <= 256 && text.bytes().all(|byte| byte.is_ascii_graphic());
-    let sentence = |text: &String| text.len() <= 1_024 && !text.contains(|c: char| c.is_control());
-    let names = [&line.probe, &line.provider];
-    let codes = [&line.error_code, &line.upstream, &line.request_id];
-    if !names.into_iter().all(name)
-        || !codes.into_iter().flatten().all(name)
-        || !line.model.iter().all(model)
-        || ![&line.detail, &line.hint].into_iter().all(sentence)
-    {
-        return None;
-    }
-    Some(Entry {
-        time: line.time.parse::<jiff::Timestamp>().ok()?.into(),
-        check: Check::from_name(&line.check)?,
-        reason: Reason::from_name(&line.reason)?,
-        fault: Fault::from_name(&line.fault)?,
-        duration: Duration::try_from_secs_f64(line.duration_seconds).ok()?,
-        probe: line.probe,
-        provider: line.provider,
-        model: line.model,
-        detail: line.detail,
-        hint: line.hint,
-        http_status: line.http_status,
-        error_code: line.error_code,
-        upstream: line.upstream,
-        request_id: line.request_id,
-        recheck: line.recheck.is_some(),
-    })
 }
 
 #[cfg(test)]
@@ -216,7 +188,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::outcome::{Outcome, Record, Subject};
+    use crate::outcome::{Check, Fault, Outcome, Reason, Record, Subject};
 
     fn time(text: &str) -> SystemTime {
         text.parse::<jiff::Timestamp>().unwrap().into()
@@ -236,32 +208,41 @@ mod tests {
     /// Returns the probes of the records read, and the number of lines skipped.
     fn read_text(text: &[u8], since: &str) -> (Vec<String>, u64) {
         let mut probes = Vec::new();
-        let skipped = read_file(text, time(since), &mut |entry| probes.push(entry.probe)).unwrap();
+        let visit = |entry: &Entry<'_>| probes.push(entry.probe.to_owned());
+        let mut lines = Lines { since: time(since), visit, skipped: 0 };
+        lines.read(text, &mut || ()).unwrap();
+        let skipped = lines.skipped;
         (probes, skipped)
     }
 
     #[test]
     fn written_record_is_read_back() {
         let written = line("2026-11-22T08:00:00.123Z", "openai-chat");
-        let entry = entry(written.as_bytes()).unwrap();
+        let entry = Entry::parse(written.as_bytes()).unwrap();
         assert_eq!(
             entry,
             Entry {
                 time: time("2026-11-22T08:00:00.123Z"),
-                probe: "openai-chat".to_owned(),
-                provider: "openai".to_owned(),
+                probe: "openai-chat",
+                provider: "openai",
                 check: Check::Chat,
-                model: Some("gpt/x:1".to_owned()),
+                model: Some("gpt/x:1"),
                 reason: Reason::RateLimited,
                 fault: Fault::Caller,
-                detail: String::new(),
-                hint: String::new(),
+                detail: "".into(),
+                hint: "".into(),
                 http_status: Some(429),
                 error_code: None,
                 upstream: None,
-                request_id: Some("req_1".to_owned()),
+                request_id: Some("req_1"),
+                retry_after: None,
+                limited_by: None,
+                remote_address: None,
                 duration: Duration::from_millis(1_250),
+                status_page: None,
                 recheck: false,
+                offline: false,
+                comparison: None,
             }
         );
     }
@@ -279,14 +260,15 @@ mod tests {
         let exact = format!("{}{good}\n", " ".repeat(MAX_LINE_BYTES - good.len() - 1));
         assert_eq!(read_text(exact.as_bytes(), "2026-11-22T00:00:00Z").1, 0);
         assert_eq!(read_text(format!(" {exact}{good}").as_bytes(), "2026-11-22T00:00:00Z").1, 1);
-        let reader = BufReader::with_capacity(7, text.as_bytes());
-        assert_eq!(read_file(reader, SystemTime::UNIX_EPOCH, &mut |_| {}).unwrap(), 6, "in small pieces");
+        let mut lines = Lines { since: SystemTime::UNIX_EPOCH, visit: |_: &Entry<'_>| (), skipped: 0 };
+        lines.read(BufReader::with_capacity(7, text.as_bytes()), &mut || ()).unwrap();
+        assert_eq!(lines.skipped, 6, "in small pieces");
     }
 
     #[test]
     fn record_with_deceptive_text_is_rejected() {
         let good = line("2026-11-22T08:00:00Z", "good");
-        assert!(entry(good.as_bytes()).is_some());
+        assert!(Entry::parse(good.as_bytes()).is_some());
         for (what, by) in [
             ("req_1", "req 1"),
             ("req_1", "\\u001b[31m"),
@@ -297,7 +279,7 @@ mod tests {
             ("2026-11-22T08", "then"),
             ("\"success\"", "\"detail\":\"\\u0007\",\"success\""),
         ] {
-            assert!(entry(good.replacen(what, by, 1).as_bytes()).is_none(), "{what} {by}");
+            assert!(Entry::parse(good.replacen(what, by, 1).as_bytes()).is_none(), "{what} {by}");
         }
     }
 
@@ -316,17 +298,21 @@ mod tests {
         write("results.jsonl.2026-11-22-07", &["garbage of an earlier hour".to_owned()]);
         write("results.jsonl.2026-11-21", &["garbage of an earlier day".to_owned()]);
         write("prober.log.2026-11-22", &["garbage of another kind".to_owned()]);
-        write("results.jsonl.2026-11-22.gz", &["garbage of another program".to_owned()]);
+        write("results.jsonl.2026-11-22.xz", &["garbage of another program".to_owned()]);
         write("results.jsonl.2026-13-41", &["garbage without a date".to_owned()]);
         let mut probes = Vec::new();
-        let read = read(directory.path(), time("2026-11-22T08:00:00Z"), |entry| probes.push(entry.probe));
-        assert_eq!(read.unwrap(), Read { files: 3, skipped_lines: 0 });
+        let mut last = None;
+        let visit = |entry: &Entry<'_>| probes.push(entry.probe.to_owned());
+        let read =
+            read(directory.path(), time("2026-11-22T08:00:00Z"), visit, |progress| last = Some(progress));
+        assert_eq!(read.unwrap(), Read { files: 3, ..Read::default() });
+        assert_eq!(last, None, "too few lines for a report of progress");
         assert_eq!(probes, ["b", "c", "d"]);
     }
 
     #[test]
     fn missing_directory_is_named() {
-        let error = read(Path::new("/nonexistent"), SystemTime::now(), |_| {}).unwrap_err();
+        let error = read(Path::new("/nonexistent"), SystemTime::now(), |_| (), |_| ()).unwrap_err();
         assert!(error.to_string().starts_with("cannot read /nonexistent: "), "{error}");
     }
 
@@ -334,8 +320,7 @@ mod tests {
         #[test]
         fn arbitrary_bytes_do_not_panic(bytes in prop::collection::vec(any::<u8>(), 0..400)) {
             let lines = bytes.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).count() as u64;
-            let skipped = read_file(bytes.as_slice(), SystemTime::UNIX_EPOCH, &mut |_| {}).unwrap();
-            prop_assert!(skipped >= lines.saturating_sub(1));
+            prop_assert!(read_text(&bytes, "1970-01-01T00:00:00Z").1 >= lines.saturating_sub(1));
         }
     }
 }

@@ -396,6 +396,45 @@ fn impossible_walk_has_its_exit_status() {
     }
 }
 
+/// Checks the text that a user would paste into a ticket, for each chapter of the guide.
+#[test]
+fn ticket_of_each_chapter_is_complete() {
+    let rule = |path: &str, fault: &str| format!("[[rule]]\npath = \"{path}\"\nfault = \"{fault}\"\n");
+    let auth = || LANGMART.replace("health", "auth");
+    let bad_key = || auth().replace("\"KEY\"", "\"BAD_KEY\"");
+    let upstream = rule("/chat", "provider_auth_failed") + "upstream = \"openai\"\n";
+    let limited = rule("/chat", "rate_limited") + "upstream = \"openai\"\nretry_after = \"60s\"\n";
+    let chapters = [
+        ("invalid_api_key", String::new(), bad_key()),
+        ("provider_connection_failures", upstream, with_chat()),
+        ("rate_limiting", limited, with_chat()),
+        ("timeout_errors", rule("/chat", "gateway_timeout"), with_chat()),
+        ("gateway_unavailable", rule("/", "unavailable"), LANGMART.to_owned()),
+        ("network_connectivity", String::new(), LANGMART.replace("http://SIMULATOR", "https://llm.invalid")),
+        ("still_having_issues", rule("/chat", "server_error"), with_chat()),
+    ];
+    for (chapter, scenario, config) in chapters {
+        let bench = Bench::new(&scenario);
+        let record = bench.run("once", &config, &["--json"]);
+        let today = jiff::Timestamp::now().strftime("%Y-%m-%d");
+        let records = bench.directory.path().join(format!("results.jsonl.{today}"));
+        fs::write(records, record.stdout).unwrap();
+        let config = format!("log.directory = \"DIRECTORY\"\n{config}");
+        let output = bench.run("report", &config, &["--since", "1h"]);
+        let seen = bench.seen(&output);
+        let seen = Regex::new(r"\b[\d.]+ s\b").unwrap().replace_all(&seen, "N s");
+        let seen = seen.replace(env!("CARGO_PKG_VERSION"), "VERSION");
+        let path =
+            Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/doctor/tickets").join(format!("{chapter}.md"));
+        let expected = fs::read_to_string(&path).unwrap_or_default();
+        if seen != expected {
+            let actual = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("{chapter}.md"));
+            fs::write(&actual, &seen).unwrap();
+            panic!("{}, expected:\n{expected}--- {} has:\n{seen}", path.display(), actual.display());
+        }
+    }
+}
+
 #[test]
 fn report_has_the_failures_of_its_records() {
     let bench = Bench::new("");

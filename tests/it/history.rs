@@ -52,7 +52,7 @@ fn history_is_bounded_and_keeps_failing_since() {
     kept.add_skipped(SkipCause::Budget, 1);
     assert_eq!(kept.snapshot().skipped, Some(SkippedRuns { cause: SkipCause::Budget, runs: 3 }));
     for second in 0..=MAX_RUNS as u64 {
-        kept.observe(&outcome(second, if second < 10 { Reason::Ok } else { Reason::Unavailable }), false);
+        kept.observe(&outcome(second, if second < 10 { Reason::Ok } else { Reason::Unavailable }));
     }
     let now = kept.snapshot();
     assert_eq!((now.runs.len(), now.runs[0].time), (MAX_RUNS, at(1)));
@@ -60,7 +60,7 @@ fn history_is_bounded_and_keeps_failing_since() {
     let last = &now.runs[MAX_RUNS - 1];
     assert_eq!((last.duration(), last.reason), (Duration::from_micros(1_234_567), Reason::Unavailable));
     assert_eq!(last.failure.as_deref().map(|failure| &*failure.hint), Some("wait"));
-    kept.observe(&outcome(200, Reason::Ok), false);
+    kept.observe(&outcome(200, Reason::Ok));
     assert_eq!(kept.snapshot().failing_since, None);
 }
 
@@ -70,12 +70,12 @@ fn reload_keeps_history_of_unchanged_probe() {
     let before = config(&[("stays", "m"), ("changes", "m")]);
     history.configure(&before, no_curl);
     for probe in &before.probes {
-        history.for_probe(probe).observe(&outcome(1, Reason::Ok), false);
+        history.for_probe(probe).observe(&outcome(1, Reason::Ok));
     }
     history.configure(&config(&[("stays", "m"), ("changes", "another")]), no_curl);
     let runs = history.all().values().map(|kept| kept.snapshot().runs.len()).collect::<Vec<_>>();
     assert_eq!(runs, [0, 1], "in the order of names");
-    history.for_probe(&before.probes[1]).observe(&outcome(2, Reason::Ok), false);
+    history.for_probe(&before.probes[1]).observe(&outcome(2, Reason::Ok));
     assert_eq!(history.all()["changes"].snapshot().runs.len(), 0, "the run of a removed probe");
 }
 
@@ -89,12 +89,12 @@ fn complete_runs_are_shared_among_probes() {
     let kept = history.for_probe(&few.probes[0]);
     let whole = |kept: &ProbeHistory| kept.whole().iter().map(|outcome| outcome.time).collect::<Vec<_>>();
     for second in 0..=MAX_RUNS as u64 {
-        kept.observe(&outcome(second, Reason::Ok), false);
+        kept.observe(&outcome(second, Reason::Ok));
     }
     assert_eq!(whole(&kept), (1..=100).map(at).collect::<Vec<_>>(), "all runs with fifty probes");
     history.configure(&many, no_curl);
     assert_eq!(whole(&kept), (96..=100).map(at).collect::<Vec<_>>(), "an equal share with a thousand probes");
-    kept.observe(&outcome(200, Reason::Ok), false);
+    kept.observe(&outcome(200, Reason::Ok));
     let expected: Vec<_> = (97..=100).chain([200]).map(at).collect();
     assert_eq!(
         whole(&kept),

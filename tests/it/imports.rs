@@ -22,6 +22,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("simulator", &["sync"]),
     ("systemd", &[]),
     ("api", &["outcome"]),
+    ("incidents", &["outcome"]),
     ("config", &["api", "outcome"]),
     ("logging", &["config", "line_writer", "outcome", "sync"]),
     ("metrics", &["config", "line_writer", "outcome", "pieces", "sync"]),
@@ -30,7 +31,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("schedule", &["config", "health", "outcome", "sync"]),
     ("state", &["line_writer", "outcome", "sync"]),
     ("history", &["config", "outcome", "sync"]),
-    ("page", &["config", "history", "metrics", "outcome"]),
+    ("page", &["config", "history", "incidents", "metrics", "outcome"]),
     ("server", &["config", "health", "history", "metrics", "outcome", "page", "pieces", "sync"]),
     (
         "daemon",
@@ -39,7 +40,10 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "server", "signals", "state", "sync", "systemd",
         ],
     ),
-    ("commands", &["api", "config", "daemon", "outcome", "probe", "records", "signals", "simulator"]),
+    (
+        "commands",
+        &["api", "config", "daemon", "incidents", "outcome", "probe", "records", "signals", "simulator"],
+    ),
     ("main", &["cli", "commands", "config", "daemon"]),
 ];
 

@@ -13,7 +13,7 @@ _langmart-prober_with_names() {
     _langmart__prober "$@"
     local word=${COMP_WORDS[COMP_CWORD]} kind=
     case ${COMP_WORDS[1]}:${COMP_WORDS[COMP_CWORD - 1]} in
-        *:--config | *:--since) ;;
+        *:--config | *:--since | *:--vantage) ;;
         report:--probe | once:*) kind=probe ;;
         doctor:*) kind=provider ;;
     esac

@@ -1,29 +1,35 @@
-//! The command: reads configuration and records, and writes one of the two formats.
+//! The command: reads configuration and records, and writes one of the formats.
 
 use std::{
     io::{self, Write},
-    path::Path,
+    path::{Path, PathBuf},
     time::{Duration, SystemTime},
 };
 
-use super::{markdown::markdown, summary::Summary};
+use super::{incidents::incidents, markdown::markdown, summary::Summary};
 use crate::{
     commands::{EXIT_CONFIGURATION, EXIT_FAILED, EXIT_OK, EXIT_USAGE},
     config::{self, Environment, Keys, duration},
     records,
 };
 
-/// Arguments of the command.
+/// The command with its surroundings.
 #[derive(Clone, Copy, Debug)]
 pub struct Report<'a> {
     /// The configuration.
     pub path: &'a Path,
-    /// Length of the period, as a duration of the configuration.
-    pub since: &'a str,
+    /// Whether to print the ledger of outages instead of the failures.
+    pub incidents: bool,
+    /// Length of the period, as a duration of the configuration. `None` for the default.
+    pub since: Option<&'a str>,
     /// Name of the only probe. `None` for all.
     pub probe: Option<&'a str>,
-    /// Whether to write JSON instead of Markdown.
-    pub json: bool,
+    /// The format.
+    pub format: ReportFormat,
+    /// Other vantage points of the ledger, as `NAME=DIRECTORY`.
+    pub vantages: &'a [String],
+    /// Whether standard error is a terminal, which shows the progress.
+    pub terminal: bool,
     /// End of the period.
     pub now: SystemTime,
     /// The directory of the packaged service, which is read if neither the configuration nor the
@@ -34,6 +40,30 @@ pub struct Report<'a> {
 /// The directory of the packaged service's records: its unit sets `LOGS_DIRECTORY` to it.
 pub const PACKAGED_LOGS: &str = "/var/log/langmart-prober";
 
+/// A format of the report.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReportFormat {
+    /// For people and tickets.
+    Markdown,
+    /// For scripts.
+    Json,
+    /// The outages of the ledger, for a spreadsheet.
+    OutagesCsv,
+    /// The availability of the ledger, for a spreadsheet.
+    AvailabilityCsv,
+}
+
+/// The records to read.
+#[derive(Debug)]
+pub(super) struct Period<'a> {
+    /// The directory of the files.
+    pub(super) directory: PathBuf,
+    /// The length as written.
+    pub(super) length: &'a str,
+    /// Start of the period.
+    pub(super) since: SystemTime,
+}
+
 /// Runs the command. Writes the report to `out` and all else to `err`, and returns the exit status.
 pub fn report(
     request: &Report<'_>,
@@ -41,27 +71,29 @@ pub fn report(
     out: &mut impl Write,
     err: &mut impl Write,
 ) -> io::Result<u8> {
-    let length = match duration::parse(request.since) {
-        Ok(length) => length,
+    let default = if request.incidents { "31d" } else { "1h" };
+    let length = request.since.unwrap_or(default);
+    let since = match duration::parse(length) {
+        Ok(length) => begin(request.now, length),
         Err(message) => {
-            writeln!(err, "--since {:?} {message}", request.since)?;
+            writeln!(err, "--since {length:?} {message}")?;
             return Ok(EXIT_USAGE);
         }
     };
-    let loaded = match config::load(request.path, Keys::Skipped, environment) {
-        Ok(loaded) => loaded,
+    let config = match config::load(request.path, Keys::Skipped, environment) {
+        Ok(loaded) => loaded.config,
         Err(problems) => {
             writeln!(err, "{problems}")?;
             return Ok(EXIT_CONFIGURATION);
         }
     };
-    let known = loaded.config.probes.iter().map(|probe| probe.name.as_str());
+    let known = config.probes.iter().map(|probe| probe.name.as_str());
     if let Some(probe) = request.probe.filter(|probe| known.clone().all(|name| name != *probe)) {
         let known = known.collect::<Vec<_>>().join(", ");
         writeln!(err, "warning: no probe is named {probe}; the configuration has: {known}")?;
     }
     let packaged = || Some(request.packaged_logs.to_owned()).filter(|directory| directory.is_dir());
-    let Some(directory) = loaded.config.log.directory.or_else(packaged) else {
+    let Some(directory) = config.log.directory.clone().or_else(packaged) else {
         writeln!(
             err,
             "no records are kept by {}: it has no log.directory, LOGS_DIRECTORY is not set, and {} does not exist; set \
@@ -71,8 +103,13 @@ pub fn report(
         )?;
         return Ok(EXIT_FAILED);
     };
-    let Some(summary) = summarize(request, &directory, length, err)? else { return Ok(EXIT_FAILED) };
-    if request.json {
+    let period = Period { directory, length, since };
+    if request.incidents {
+        return incidents(request, &period, out, err);
+    }
+    let Some(mut summary) = summarize(request, &period, err)? else { return Ok(EXIT_FAILED) };
+    summary.add_base_urls(&config);
+    if request.format == ReportFormat::Json {
         writeln!(out, "{}", serde_json::to_string(&summary)?)?;
     } else {
         out.write_all(markdown(&summary).as_bytes())?;
@@ -81,45 +118,62 @@ pub fn report(
     Ok(EXIT_OK)
 }
 
+/// Returns the begin of a period up to now. There are no records from before the epoch.
+fn begin(now: SystemTime, length: Duration) -> SystemTime {
+    let earliest = SystemTime::UNIX_EPOCH;
+    now.checked_sub(length).unwrap_or(earliest).max(earliest)
+}
+
 /// Returns the summary of the period. Returns `None` if there is none, and writes the cause to
 /// `err`.
-fn summarize(
-    request: &Report<'_>,
-    directory: &Path,
-    length: Duration,
-    err: &mut impl Write,
-) -> io::Result<Option<Summary>> {
-    // There are no records from before the epoch.
-    let earliest = SystemTime::UNIX_EPOCH;
-    let since = request.now.checked_sub(length).unwrap_or(earliest).max(earliest);
-    let mut summary = Summary::new(since, request.now);
-    let read = records::read(directory, since, |entry| {
+fn summarize(request: &Report<'_>, period: &Period<'_>, err: &mut impl Write) -> io::Result<Option<Summary>> {
+    let mut summary = Summary::new(period.since, request.now);
+    let visit = |entry: &records::Entry<'_>| {
         if request.probe.is_none_or(|probe| entry.probe == probe) {
             summary.add(entry);
         }
-    });
-    match read {
-        Ok(read) => summary.skipped_lines += read.skipped_lines,
+    };
+    match records::read(&period.directory, period.since, visit, |_| ()) {
+        Ok(read) => summary.add_damage(&read),
         Err(error) => {
-            let is_missing = !directory.exists();
-            let remedy = if is_missing {
-                "set log.directory to the directory of results.jsonl.*, and start the daemon"
-            } else {
-                "read it as root, or as a member of the prober's group"
-            };
-            writeln!(err, "{error}; {remedy}")?;
+            write_unreadable(&error, &period.directory, err)?;
             return Ok(None);
         }
     }
     if summary.is_empty() {
-        let whose = request.probe.map_or_else(String::new, |probe| format!(" of a probe named {probe}"));
-        writeln!(err, "no record{whose} of the last {} in {}", request.since, directory.display())?;
-        if summary.skipped_lines > 0 {
-            writeln!(err, "{} lines there are no records", summary.skipped_lines)?;
-        }
+        write_empty(request, period, summary.skipped_lines, err)?;
         return Ok(None);
     }
     Ok(Some(summary))
+}
+
+/// Writes why the records cannot be read, with the remedy.
+pub(super) fn write_unreadable(
+    error: &records::ReadError,
+    directory: &Path,
+    err: &mut impl Write,
+) -> io::Result<()> {
+    let remedy = if directory.exists() {
+        "read it as root, or as a member of the prober's group"
+    } else {
+        "set log.directory to the directory of results.jsonl.*, and start the daemon"
+    };
+    writeln!(err, "{error}; {remedy}")
+}
+
+/// Writes that the period has no records.
+pub(super) fn write_empty(
+    request: &Report<'_>,
+    period: &Period<'_>,
+    skipped_lines: u64,
+    err: &mut impl Write,
+) -> io::Result<()> {
+    let whose = request.probe.map_or_else(String::new, |probe| format!(" of a probe named {probe}"));
+    writeln!(err, "no record{whose} of the last {} in {}", period.length, period.directory.display())?;
+    if skipped_lines > 0 {
+        writeln!(err, "{skipped_lines} lines there are no records")?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -173,7 +227,18 @@ mod tests {
         let environment = Environment { variable: &variable, system_roots: &Vec::new };
         let (mut out, mut err) = (Vec::new(), Vec::new());
         let packaged_logs = Path::new("/nonexistent");
-        let request = Report { path, since, probe, json, now: now(), packaged_logs };
+        let format = if json { ReportFormat::Json } else { ReportFormat::Markdown };
+        let request = Report {
+            path,
+            incidents: false,
+            since: Some(since),
+            probe,
+            format,
+            vantages: &[],
+            terminal: false,
+            now: now(),
+            packaged_logs,
+        };
         let status = report(&request, &environment, &mut out, &mut err).unwrap();
         (status, String::from_utf8(out).unwrap(), String::from_utf8(err).unwrap())
     }
@@ -248,9 +313,12 @@ mod tests {
         let environment = Environment { variable: &|_| None, system_roots: &Vec::new };
         let request = Report {
             path: &config,
-            since: "1d",
+            incidents: false,
+            since: Some("1d"),
             probe: Some("groq-chat"),
-            json: false,
+            format: ReportFormat::Markdown,
+            vantages: &[],
+            terminal: false,
             now: now(),
             packaged_logs: bench.directory.path(),
         };

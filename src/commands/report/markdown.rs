@@ -32,11 +32,20 @@ fn write(summary: &Summary, text: &mut String) -> std::fmt::Result {
         let share = share(total.succeeded, total.runs);
         writeln!(text, "| {} | {} | {} | {share} % |", total.probe, total.runs, total.succeeded)?;
     }
-    match summary.skipped_lines {
-        0 => Ok(()),
-        1 => writeln!(text, "\n1 line of the files is not a record and was skipped."),
-        lines => writeln!(text, "\n{lines} lines of the files are not records and were skipped."),
+    write_damage(summary.skipped_lines, &summary.damaged_files, text)
+}
+
+/// Writes what could not be read of the files.
+pub(super) fn write_damage(skipped: u64, damaged: &[String], text: &mut String) -> std::fmt::Result {
+    match skipped {
+        0 => {}
+        1 => writeln!(text, "\n1 line of the files is not a record and was skipped.")?,
+        lines => writeln!(text, "\n{lines} lines of the files are not records and were skipped.")?,
     }
+    for file in damaged {
+        writeln!(text, "\n{file} is damaged; only a part of its records was read.")?;
+    }
+    Ok(())
 }
 
 fn write_failure(failure: &Failure, text: &mut String) -> std::fmt::Result {
@@ -51,8 +60,9 @@ fn write_failure(failure: &Failure, text: &mut String) -> std::fmt::Result {
     if let Some(model) = &failure.model {
         write!(text, ", model `{}`", model.replace('`', "'"))?;
     }
+    write_endpoint(failure, text)?;
     let (first, last) = (rfc3339(failure.first), rfc3339(failure.last));
-    writeln!(text, "\n- Runs: {}, the first at {first}, the last at {last}", failure.count)?;
+    writeln!(text, "- Runs: {}, the first at {first}, the last at {last}", failure.count)?;
     let statuses: Vec<String> =
         failure.http_status.iter().map(|(status, runs)| format!("{status} ({runs})")).collect();
     let statuses = if statuses.is_empty() { "no response".to_owned() } else { statuses.join(", ") };
@@ -75,20 +85,38 @@ fn write_failure(failure: &Failure, text: &mut String) -> std::fmt::Result {
     writeln!(text)
 }
 
+/// Writes where the requests went, and the limit that they exceeded.
+fn write_endpoint(failure: &Failure, text: &mut String) -> std::fmt::Result {
+    writeln!(text)?;
+    if let Some(url) = &failure.base_url {
+        write!(text, "- Endpoint: {url}")?;
+        match failure.remote_address {
+            Some(address) => writeln!(text, ", connected to {address}")?,
+            None => writeln!(text, ", not connected")?,
+        }
+    }
+    match (failure.limited_by, failure.retry_after) {
+        (Some(limit), Some(wait)) => writeln!(text, "- Limit: {limit}; requested wait: {} s", figure(wait)),
+        (Some(limit), None) => writeln!(text, "- Limit: {limit}"),
+        (None, Some(wait)) => writeln!(text, "- Requested wait: {} s", figure(wait)),
+        (None, None) => Ok(()),
+    }
+}
+
 /// Formats seconds with three decimals, without trailing zeros.
-fn figure(seconds: f64) -> String {
+pub(super) fn figure(seconds: f64) -> String {
     let text = format!("{seconds:.3}");
     text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
 /// Returns a share in per cent with one decimal, rounded down.
-fn share(part: u64, whole: u64) -> f64 {
+pub(super) fn share(part: u64, whole: u64) -> f64 {
     let share = (part as f64 * 1_000.0 / whole as f64).floor() / 10.0;
     if part == whole { 100.0 } else { share }
 }
 
 /// Escapes the characters that are markup in Markdown.
-fn escaped(text: &str) -> String {
+pub(super) fn escaped(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for c in text.chars() {
         if matches!(c, '\\' | '`' | '<' | '|' | '*') {

@@ -1,10 +1,13 @@
-//! `report`: what a support ticket needs, from the records of a period.
+//! `report`: what a support ticket needs, and a ledger of outages, from the records of a period.
 //!
-//! `summary` aggregates the records, `markdown` formats the summary for people, [`report`] is the
-//! command.
+//! `summary` aggregates the records, `markdown` formats the summary for people. `incidents` reads
+//! the ledger, `ledger` formats it for people, `csv` for a spreadsheet. [`report`] is the command.
 
 mod command;
+mod csv;
+mod incidents;
+mod ledger;
 mod markdown;
 mod summary;
 
-pub use self::command::{PACKAGED_LOGS, Report, report};
+pub use self::command::{PACKAGED_LOGS, Report, ReportFormat, report};

@@ -2,14 +2,16 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
+    net::SocketAddr,
     time::{Duration, SystemTime},
 };
 
 use serde::{Serialize, Serializer};
 
 use crate::{
-    outcome::{Check, Fault, Reason, rfc3339},
-    records::Entry,
+    config::Config,
+    outcome::{Check, Fault, LimitedBy, Reason, in_record},
+    records::{Entry, Read},
 };
 
 /// Number of failing runs that are listed per failure.
@@ -25,12 +27,15 @@ const MAX_DURATIONS: usize = 1_024;
 #[derive(Debug, Serialize)]
 pub(super) struct Summary {
     version: &'static str,
-    #[serde(serialize_with = "time")]
+    #[serde(serialize_with = "in_record")]
     pub(super) since: SystemTime,
-    #[serde(serialize_with = "time")]
+    #[serde(serialize_with = "in_record")]
     pub(super) until: SystemTime,
     /// Lines that are not records, or that exceed [`MAX_GROUPS`].
     pub(super) skipped_lines: u64,
+    /// Names of the compressed files that could be read in part only.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) damaged_files: Vec<String>,
     #[serde(serialize_with = "values")]
     failures: BTreeMap<FailureKey, Failure>,
     #[serde(serialize_with = "values")]
@@ -62,12 +67,24 @@ pub(super) struct Failure {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) upstream: Option<String>,
     pub(super) count: u64,
-    #[serde(serialize_with = "time")]
+    #[serde(serialize_with = "in_record")]
     pub(super) first: SystemTime,
-    #[serde(serialize_with = "time")]
+    #[serde(serialize_with = "in_record")]
     pub(super) last: SystemTime,
     /// Number of runs by HTTP status, without runs that had no response.
     pub(super) http_status: BTreeMap<u16, u64>,
+    /// Base URL of the provider, as configured now.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) base_url: Option<String>,
+    /// Address of the last connection.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) remote_address: Option<SocketAddr>,
+    /// Limit that the last run exceeded.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) limited_by: Option<LimitedBy>,
+    /// Wait that the service requested in the last run.
+    #[serde(rename = "retry_after_seconds", skip_serializing_if = "Option::is_none")]
+    pub(super) retry_after: Option<f64>,
     #[serde(rename = "duration_seconds")]
     pub(super) durations: Durations,
     /// Detail of the last run.
@@ -81,11 +98,11 @@ pub(super) struct Failure {
 /// A failing run.
 #[derive(Debug, Serialize)]
 pub(super) struct Instance {
-    #[serde(serialize_with = "time")]
+    #[serde(serialize_with = "in_record")]
     pub(super) time: SystemTime,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) http_status: Option<u16>,
-    #[serde(serialize_with = "seconds", rename = "duration_seconds")]
+    #[serde(serialize_with = "in_record", rename = "duration_seconds")]
     pub(super) duration: Duration,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) request_id: Option<String>,
@@ -106,13 +123,28 @@ impl Summary {
             since,
             until,
             skipped_lines: 0,
+            damaged_files: Vec::new(),
             failures: BTreeMap::new(),
             probes: BTreeMap::new(),
         }
     }
 
+    /// Adds what could not be read.
+    pub(super) fn add_damage(&mut self, read: &Read) {
+        self.skipped_lines += read.skipped_lines;
+        self.damaged_files.clone_from(&read.damaged_files);
+    }
+
+    /// Adds the base URLs of the providers.
+    pub(super) fn add_base_urls(&mut self, config: &Config) {
+        for failure in self.failures.values_mut() {
+            failure.base_url =
+                config.providers.get(&failure.provider).map(|provider| provider.base_url.to_string());
+        }
+    }
+
     /// Adds a record.
-    pub(super) fn add(&mut self, entry: Entry) {
+    pub(super) fn add(&mut self, entry: &Entry<'_>) {
         if entry.recheck {
             return;
         }
@@ -120,8 +152,8 @@ impl Summary {
             self.skipped_lines += 1;
             return;
         }
-        let total = self.probes.entry(entry.probe.clone()).or_insert_with(|| Total {
-            probe: entry.probe.clone(),
+        let total = self.probes.entry(entry.probe.to_owned()).or_insert_with(|| Total {
+            probe: entry.probe.to_owned(),
             runs: 0,
             succeeded: 0,
         });
@@ -131,13 +163,13 @@ impl Summary {
             return;
         }
         let key = FailureKey {
-            probe: entry.probe.clone(),
+            probe: entry.probe.to_owned(),
             reason: entry.reason,
             fault: entry.fault,
-            error_code: entry.error_code.clone(),
-            upstream: entry.upstream.clone(),
+            error_code: entry.error_code.map(str::to_owned),
+            upstream: entry.upstream.map(str::to_owned),
         };
-        self.failures.entry(key).or_insert_with(|| Failure::new(&entry)).add(entry);
+        self.failures.entry(key).or_insert_with(|| Failure::new(entry)).add(entry);
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -154,20 +186,24 @@ impl Summary {
 
 impl Failure {
     /// Returns a failure with the key of this record and without runs.
-    fn new(entry: &Entry) -> Self {
+    fn new(entry: &Entry<'_>) -> Self {
         Self {
-            probe: entry.probe.clone(),
-            provider: entry.provider.clone(),
+            probe: entry.probe.to_owned(),
+            provider: entry.provider.to_owned(),
             check: entry.check,
-            model: entry.model.clone(),
+            model: entry.model.map(str::to_owned),
             reason: entry.reason,
             fault: entry.fault,
-            error_code: entry.error_code.clone(),
-            upstream: entry.upstream.clone(),
+            error_code: entry.error_code.map(str::to_owned),
+            upstream: entry.upstream.map(str::to_owned),
             count: 0,
             first: entry.time,
             last: entry.time,
             http_status: BTreeMap::new(),
+            base_url: None,
+            remote_address: None,
+            limited_by: None,
+            retry_after: None,
             durations: Durations::default(),
             detail: String::new(),
             hint: String::new(),
@@ -175,7 +211,7 @@ impl Failure {
         }
     }
 
-    fn add(&mut self, entry: Entry) {
+    fn add(&mut self, entry: &Entry<'_>) {
         self.count += 1;
         // Records are in the order in which runs ended, which is not exactly the order of their
         // starts.
@@ -185,12 +221,14 @@ impl Failure {
             *self.http_status.entry(status).or_default() += 1;
         }
         self.durations.add(entry.duration);
-        (self.detail, self.hint) = (entry.detail, entry.hint);
+        self.remote_address = entry.remote_address.or(self.remote_address);
+        (self.limited_by, self.retry_after) = (entry.limited_by, entry.retry_after);
+        (self.detail, self.hint) = (entry.detail.clone().into_owned(), entry.hint.clone().into_owned());
         self.latest.push_front(Instance {
             time: entry.time,
             http_status: entry.http_status,
             duration: entry.duration,
-            request_id: entry.request_id,
+            request_id: entry.request_id.map(str::to_owned),
         });
         self.latest.truncate(MAX_LISTED_RUNS);
     }
@@ -246,22 +284,13 @@ impl Serialize for Durations {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         #[derive(Serialize)]
         struct Form {
-            #[serde(serialize_with = "seconds")]
+            #[serde(serialize_with = "in_record")]
             median: Duration,
-            #[serde(serialize_with = "seconds")]
+            #[serde(serialize_with = "in_record")]
             max: Duration,
         }
         Form { median: self.median(), max: self.longest }.serialize(serializer)
     }
-}
-
-fn time<S: Serializer>(time: &SystemTime, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_str(&rfc3339(*time))
-}
-
-/// Serializes seconds with microsecond precision.
-fn seconds<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_f64((duration.as_secs_f64() * 1e6).round() / 1e6)
 }
 
 fn values<K, V: Serialize, S: Serializer>(map: &BTreeMap<K, V>, serializer: S) -> Result<S::Ok, S::Error> {

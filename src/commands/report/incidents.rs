@@ -1,0 +1,197 @@
+//! The ledger of outages: reads the records of this prober, then those of other vantage points.
+
+use std::{
+    io::{self, Write},
+    path::Path,
+    time::{Duration, Instant, SystemTime},
+};
+
+use serde::Serialize;
+
+use super::{
+    command::{Period, Report, ReportFormat, write_empty, write_unreadable},
+    csv, ledger,
+};
+use crate::{
+    commands::{EXIT_FAILED, EXIT_OK, EXIT_USAGE},
+    incidents::{Incidents, Ledger, Observed, Outage, ProviderMonth, Vantage},
+    outcome::in_record,
+    records::{self, Entry, Progress, Read, ReadError},
+};
+
+/// Interval between two updates of the progress line.
+const PROGRESS_INTERVAL: Duration = Duration::from_millis(200);
+
+/// Maximum number of other vantage points.
+const MAX_VANTAGES: usize = 16;
+
+/// The ledger as the formats need it. Its JSON is the report with `--json`.
+#[derive(Debug, Serialize)]
+pub(super) struct Listing {
+    version: &'static str,
+    #[serde(serialize_with = "in_record")]
+    pub(super) since: SystemTime,
+    #[serde(serialize_with = "in_record")]
+    pub(super) until: SystemTime,
+    /// Lines that are not records of the period.
+    pub(super) skipped_lines: u64,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) damaged_files: Vec<String>,
+    /// Number of outages that are not listed.
+    pub(super) omitted_outages: u64,
+    pub(super) outages: Vec<Outage>,
+    pub(super) availability: Vec<ProviderMonth>,
+}
+
+/// Prints the ledger. Returns the exit status.
+pub(super) fn incidents(
+    request: &Report<'_>,
+    period: &Period<'_>,
+    out: &mut impl Write,
+    err: &mut impl Write,
+) -> io::Result<u8> {
+    let mut vantages = Vec::new();
+    for argument in request.vantages {
+        match vantage(argument).filter(|_| vantages.len() < MAX_VANTAGES) {
+            Some(named) => vantages.push(named),
+            None => {
+                writeln!(
+                    err,
+                    "--vantage {argument:?} is not NAME=DIRECTORY, or is one of more than {MAX_VANTAGES}"
+                )?;
+                return Ok(EXIT_USAGE);
+            }
+        }
+    }
+    let listing = match listing(request, period, &vantages, err) {
+        Ok(listing) => listing,
+        Err(error) => {
+            write_unreadable(&error, &period.directory, err)?;
+            return Ok(EXIT_FAILED);
+        }
+    };
+    if listing.availability.is_empty() {
+        write_empty(request, period, listing.skipped_lines, err)?;
+        return Ok(EXIT_FAILED);
+    }
+    match request.format {
+        ReportFormat::Markdown => out.write_all(ledger::markdown(&listing).as_bytes())?,
+        ReportFormat::Json => writeln!(out, "{}", serde_json::to_string(&listing)?)?,
+        ReportFormat::OutagesCsv => out.write_all(csv::outages(&listing).as_bytes())?,
+        ReportFormat::AvailabilityCsv => out.write_all(csv::availability(&listing).as_bytes())?,
+    }
+    out.flush()?;
+    Ok(EXIT_OK)
+}
+
+/// Parses `NAME=DIRECTORY`.
+fn vantage(argument: &str) -> Option<(&str, &Path)> {
+    let (name, directory) = argument.split_once('=')?;
+    let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"._:-".contains(&byte);
+    let is_name = (1..=128).contains(&name.len()) && name.bytes().all(fits);
+    (is_name && !directory.is_empty()).then(|| (name, Path::new(directory)))
+}
+
+fn listing(
+    request: &Report<'_>,
+    period: &Period<'_>,
+    vantages: &[(&str, &Path)],
+    err: &mut impl Write,
+) -> Result<Listing, ReadError> {
+    let mut ledger = Ledger::default();
+    let add = |run: &Observed<'_>| ledger.add(run);
+    let read = visit(request, (&period.directory, period.since), add, err)?;
+    let Incidents { mut outages, omitted_outages, months, ignored_runs } = ledger.finish(request.now);
+    for (name, directory) in vantages {
+        let mut vantage = Vantage::new(name, &outages, request.now);
+        visit(request, (directory, period.since), |run| vantage.add(run, &outages), err)?;
+        vantage.finish(&mut outages);
+    }
+    Ok(Listing {
+        version: env!("CARGO_PKG_VERSION"),
+        since: period.since,
+        until: request.now,
+        skipped_lines: read.skipped_lines + ignored_runs,
+        damaged_files: read.damaged_files,
+        omitted_outages,
+        outages,
+        availability: months,
+    })
+}
+
+/// Reads the records of a directory since that time, up to now and without rechecks.
+fn visit(
+    request: &Report<'_>,
+    (directory, since): (&Path, SystemTime),
+    mut add: impl FnMut(&Observed<'_>),
+    err: &mut impl Write,
+) -> Result<Read, ReadError> {
+    let is_wanted = |entry: &Entry<'_>| {
+        let is_probe =
+            !entry.check.addresses_service() || request.probe.is_none_or(|probe| probe == entry.probe);
+        is_probe && !entry.recheck && entry.time <= request.now
+    };
+    let mut line = ProgressLine { shown: None, terminal: request.terminal };
+    let visit = |entry: &Entry<'_>| {
+        if is_wanted(entry) {
+            add(&observed(entry));
+        }
+    };
+    let read = records::read(directory, since, visit, |progress| line.show(progress, err));
+    line.clear(err);
+    read
+}
+
+fn observed<'a>(entry: &'a Entry<'_>) -> Observed<'a> {
+    Observed {
+        time: entry.time,
+        probe: entry.probe,
+        provider: entry.provider,
+        check: entry.check,
+        model: entry.model,
+        reason: entry.reason,
+        fault: entry.fault,
+        offline: entry.offline,
+        detail: &entry.detail,
+        http_status: entry.http_status,
+        error_code: entry.error_code,
+        upstream: entry.upstream,
+        request_id: entry.request_id,
+        retry_after: entry.retry_after,
+        comparison: entry.comparison,
+        status_page: entry.status_page.as_ref(),
+    }
+}
+
+/// A line on a terminal that shows how much has been read.
+struct ProgressLine {
+    shown: Option<Instant>,
+    terminal: bool,
+}
+
+impl ProgressLine {
+    fn show(&mut self, progress: Progress, err: &mut impl Write) {
+        if !self.terminal || self.shown.is_some_and(|shown| shown.elapsed() < PROGRESS_INTERVAL) {
+            return;
+        }
+        self.shown = Some(Instant::now());
+        let Progress { read, total } = progress;
+        let percent = (read.min(total) * 100).checked_div(total).unwrap_or(100);
+        let megabytes = |bytes: u64| bytes / 1_000_000;
+        // Write errors of standard error are ignored.
+        let _ = write!(
+            err,
+            "\rReading records: {percent} %, {} of {} MB\x1b[K",
+            megabytes(read),
+            megabytes(total)
+        );
+        let _ = err.flush();
+    }
+
+    fn clear(&self, err: &mut impl Write) {
+        if self.shown.is_some() {
+            let _ = write!(err, "\r\x1b[K");
+            let _ = err.flush();
+        }
+    }
+}
