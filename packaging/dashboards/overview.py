@@ -247,10 +247,10 @@ def availability() -> list[Json]:
             8,
             9,
             "percentunit",
-            min=0.001,
+            min=0,
             max=1,
             custom={
-                "scaleDistribution": {"type": "log", "log": 10},
+                "scaleDistribution": {"type": "symlog", "log": 10, "linearThreshold": 0.001},
             },
             overrides=[
                 override(
