@@ -121,8 +121,8 @@ fn compare<'a>(outcome: &'a Outcome, member: &str, expected: &Value) -> (bool, B
         "indicator" => (text == page.map(|page| page.indicator.name()), Box::new(page)),
         "open_incidents" => (expected.as_u64() == page.and_then(|page| page.open_incidents), Box::new(page)),
         "detail_says" => (detail_of(outcome).contains(text.unwrap()), Box::new(&outcome.detail)),
-        "hint_says" => (outcome.hint.contains(text.unwrap()), Box::new(outcome.hint)),
-        "hint_not" => (!outcome.hint.contains(text.unwrap()), Box::new(outcome.hint)),
+        "hint_says" => (outcome.hint.contains(text.unwrap()), Box::new(&outcome.hint)),
+        "hint_not" => (!outcome.hint.contains(text.unwrap()), Box::new(&outcome.hint)),
         "balance" => (balance.map(|balance| balance.usd) == expected.as_f64(), Box::new(balance)),
         "minimum" => {
             (balance.and_then(|balance| balance.minimum_usd) == expected.as_f64(), Box::new(balance))
