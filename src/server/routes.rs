@@ -132,7 +132,7 @@ impl ServerState {
         if !self.host_refusal_logged.swap(true, Ordering::Relaxed) {
             let client = activity.client().map(|client| tracing::field::display(client.to_canonical()));
             warn!(
-                %client,
+                client,
                 "Request refused: its Host is neither the listen address nor in server.hostnames; add the name by \
                  which the client addresses the prober to server.hostnames"
             );
