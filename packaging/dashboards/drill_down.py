@@ -16,6 +16,7 @@ from .parts import (
     gauges,
     lines,
     now,
+    painted,
     quantile,
     row,
     stat,
@@ -219,6 +220,7 @@ def failures() -> list[Json]:
             "Number of responses.",
             [target(count("langmart_probe_http_responses_total", "code"), "{{code}}")],
             12,
+            overrides=[painted("^2", "green"), painted("^3", "orange")],
         ),
         bars(
             "Error codes of the API",
@@ -309,6 +311,11 @@ def findings() -> list[Json]:
                 )
             ],
             12,
+            overrides=[
+                painted(": ok$", "green"),
+                painted(": provider_fault$", "purple"),
+                painted(": inconclusive$", GREY),
+            ],
         ),
     ]
 

@@ -425,7 +425,7 @@ def overview(runbooks: str) -> Json:
         variables(),
         [
             *state_now(),
-            failing_now(runbooks, 24, 7),
+            failing_now(runbooks, 24, 8),
             firing_alerts(runbooks, 15, 7),
             findings(),
             timeline(

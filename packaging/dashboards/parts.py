@@ -137,6 +137,8 @@ def bars(
         "axisSoftMax": 1,
     }
     more.setdefault("noValue", "none recorded")
+    # Most of what is counted is a failure, which must not be green.
+    more.setdefault("color", {"mode": "shades", "fixedColor": "red"})
     return lines(
         title, description, targets, width, height,
         custom=custom, legend="sum", interval="5m", decimals=0, **more,
@@ -277,6 +279,14 @@ def steps(*pairs: tuple[float | None, str]) -> Json:
     return {
         "mode": "absolute",
         "steps": [{"color": color, "value": value} for value, color in pairs],
+    }
+
+
+def painted(pattern: str, color: str) -> Json:
+    """Returns the colour of the series whose names match a pattern."""
+    return {
+        "matcher": {"id": "byRegexp", "options": f"/{pattern}/"},
+        "properties": [{"id": "color", "value": {"mode": "fixed", "fixedColor": color}}],
     }
 
 

@@ -74,12 +74,12 @@ def state_now() -> list[Json]:
                 )
             ],
             3,
-            mappings=states(("0", "failed", "red"), ("1", "successful", "green")),
+            mappings=states(("0", "failed", "red"), ("1", "ok", "green")),
             thresholds=grey,
             text="value",
         ),
         stat(
-            "Configuration loaded",
+            "Loaded since",
             "Time since the last successful load.",
             [
                 now(
@@ -127,7 +127,7 @@ def state_now() -> list[Json]:
             text="name",
         ),
         recent(
-            "Failed in the prober, 1 h",
+            "Prober failures, 1 h",
             "Runs that failed for lack of descriptors, memory or local ports.",
             f'langmart_probe_failures_total{{{PROBER},fault="prober"}}',
         ),
