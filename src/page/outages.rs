@@ -67,7 +67,9 @@ fn in_memory(view: &View<'_>) -> Vec<Outage> {
     let mut runs: Vec<_> = of_service.chain(of_pages).collect();
     runs.sort_by_key(|run| run.time);
     let mut ledger = Ledger::default();
-    runs.iter().for_each(|run| ledger.add(run));
+    for run in &runs {
+        ledger.add(run);
+    }
     ledger.finish(view.now).outages
 }
 

@@ -72,7 +72,7 @@ fn prober(simulator: &Simulator, place: &Place, base: &str) -> Daemon {
     place.daemon()
 }
 
-/// Starts blackbox_exporter. Returns it with its address.
+/// Starts `blackbox_exporter`. Returns it with its address.
 fn exporter(place: &Place) -> (Process, SocketAddr) {
     let ca = place.path("ca.pem");
     place.write(

@@ -413,6 +413,7 @@ fn ticket_of_each_chapter_is_complete() {
         ("network_connectivity", String::new(), LANGMART.replace("http://SIMULATOR", "https://llm.invalid")),
         ("still_having_issues", rule("/chat", "server_error"), with_chat()),
     ];
+    let duration = Regex::new(r"\b[\d.]+ s\b").unwrap();
     for (chapter, scenario, config) in chapters {
         let bench = Bench::new(&scenario);
         let record = bench.run("once", &config, &["--json"]);
@@ -422,7 +423,7 @@ fn ticket_of_each_chapter_is_complete() {
         let config = format!("log.directory = \"DIRECTORY\"\n{config}");
         let output = bench.run("report", &config, &["--since", "1h"]);
         let seen = bench.seen(&output);
-        let seen = Regex::new(r"\b[\d.]+ s\b").unwrap().replace_all(&seen, "N s");
+        let seen = duration.replace_all(&seen, "N s");
         let seen = seen.replace(env!("CARGO_PKG_VERSION"), "VERSION");
         let path =
             Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/doctor/tickets").join(format!("{chapter}.md"));

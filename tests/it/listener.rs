@@ -30,9 +30,10 @@ fn limit_descriptors(daemon: &Daemon, limit: u64) {
 #[test]
 fn memory_of_pages_returns_to_the_system() {
     let simulator = simulator("");
-    let probes: String = (0..1000)
+    let probes: Vec<_> = (0..1000)
         .map(|number| format!("[[probe]]\nname = \"p{number}\"\nprovider = \"openai\"\ncheck = \"auth\"\n"))
         .collect();
+    let probes = probes.concat();
     let place = Place::new(&format!(
         "{LISTEN}[defaults]\ninterval = \"5m\"\n[provider.openai]\nbase_url = \"http://{}/openai/v1\"\n{KEY}\n\
          checks = []\n{probes}",

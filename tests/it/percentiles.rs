@@ -178,13 +178,17 @@ fn percentiles_by(program: &Path) {
     let place = Place::new("");
     let native = served.scraped_by(program, &place, &["native-histograms", "exemplar-storage"]);
     for quantile in [0.5, 0.95, 0.99] {
-        families.iter().for_each(|family| served.check(&native, family, quantile, 0.05));
+        for family in families {
+            served.check(&native, family, quantile, 0.05);
+        }
     }
     // Of a family of native histograms, 3.5 reads exemplars of the first series only.
     check_exemplars(&native, families[0], 1);
     let place = Place::new("");
     let classic = served.scraped_by(program, &place, &["exemplar-storage"]);
-    families.iter().for_each(|family| served.check(&classic, &format!("{family}_bucket"), 0.5, 0.12));
+    for family in families {
+        served.check(&classic, &format!("{family}_bucket"), 0.5, 0.12);
+    }
     check_exemplars(&classic, "langmart_probe_duration_seconds_bucket", DISTRIBUTIONS.len());
     for prometheus in [native, classic] {
         let log = prometheus.process.log().to_lowercase();

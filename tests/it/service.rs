@@ -86,8 +86,8 @@ impl Machine {
 fn shown(output: &Output) -> Shown {
     let text = String::from_utf8_lossy(&output.stderr);
     // `ip netns exec` reports files of the machine that /etc lacks.
-    let text =
-        text.lines().filter(|line| !line.starts_with("Bind ")).map(|line| format!("{line}\n")).collect();
+    let lines = text.split_inclusive('\n').filter(|line| !line.starts_with("Bind "));
+    let text = lines.collect();
     Shown { status: output.status.code(), text }
 }
 

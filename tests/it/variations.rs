@@ -13,7 +13,7 @@ use crate::harness::{
 /// Answers around one rule.
 #[derive(Deserialize)]
 struct Rule {
-    rule: String,
+    name: String,
     /// Part of the verdicts on answers that the rule applies to.
     meaning: String,
     rows: Vec<Row>,
@@ -56,11 +56,11 @@ fn verdict(outcome: &Outcome) -> String {
 fn variation_has_its_verdict() {
     let server = RawServer::start();
     let mut wrong = Vec::new();
-    for Rule { rule, rows, .. } in rules() {
+    for Rule { name, rows, .. } in rules() {
         for row in rows {
             let found = verdict(&play(&server, &row));
             if found != row.verdict {
-                wrong.push(format!("{rule}: {found}, not {}: {} {}", row.verdict, row.head, row.body));
+                wrong.push(format!("{name}: {found}, not {}: {} {}", row.verdict, row.head, row.body));
             }
         }
     }
@@ -69,10 +69,10 @@ fn variation_has_its_verdict() {
 
 #[test]
 fn rule_has_ten_variations_and_ten_near_misses() {
-    for Rule { rule, meaning, rows } in rules() {
+    for Rule { name, meaning, rows } in rules() {
         let (variations, near_misses): (Vec<&Row>, Vec<&Row>) =
             rows.iter().partition(|row| row.verdict.contains(&meaning));
         let counts = (variations.len(), near_misses.len());
-        assert!(counts.0 >= 10 && counts.1 >= 10, "{rule}: {counts:?}");
+        assert!(counts.0 >= 10 && counts.1 >= 10, "{name}: {counts:?}");
     }
 }

@@ -52,16 +52,14 @@ pub(super) fn incidents(
 ) -> io::Result<u8> {
     let mut vantages = Vec::new();
     for argument in request.vantages {
-        match vantage(argument).filter(|_| vantages.len() < MAX_VANTAGES) {
-            Some(named) => vantages.push(named),
-            None => {
-                writeln!(
-                    err,
-                    "--vantage {argument:?} is not NAME=DIRECTORY, or is one of more than {MAX_VANTAGES}"
-                )?;
-                return Ok(EXIT_USAGE);
-            }
-        }
+        let Some(named) = vantage(argument).filter(|_| vantages.len() < MAX_VANTAGES) else {
+            writeln!(
+                err,
+                "--vantage {argument:?} is not NAME=DIRECTORY, or is one of more than {MAX_VANTAGES}"
+            )?;
+            return Ok(EXIT_USAGE);
+        };
+        vantages.push(named);
     }
     let listing = match listing(request, period, &vantages, err) {
         Ok(listing) => listing,
