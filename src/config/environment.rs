@@ -112,7 +112,7 @@ impl Environment<'_> {
     /// Returns whether this is the service, and its unit does not pass a credential. systemd 252
     /// hides the files of others from `ExecReload=`, so that an unreadable directory counts as
     /// having it.
-    pub(super) fn is_not_passed(&self, credential: &str) -> bool {
+    fn is_not_passed(&self, credential: &str) -> bool {
         let is_absent = |directory: PathBuf| !directory.join(credential).try_exists().unwrap_or(true);
         self.is_service() && self.credentials_directory().is_none_or(is_absent)
     }
