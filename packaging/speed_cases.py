@@ -46,7 +46,8 @@ def service(
         series.add(name, values, instance=instance, **labels)
 
     def gauge(name: str, value: float, times: float, **labels: str) -> None:
-        values: list[Value] = [value] * CHANGE + [value * times] * (END - CHANGE)
+        changed: list[Value] = [value * times] * (END - CHANGE)
+        values = [value] * CHANGE + changed
         put(name, ["stale" if at in gone else one for at, one in enumerate(values)], **labels)
 
     def count(name: str, value: float, times: float, **labels: str) -> None:

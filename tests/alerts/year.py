@@ -129,7 +129,7 @@ class Database:
         path.unlink()
 
     def record(self, rules: list[dict[str, Any]], end: int) -> None:
-        """Writes what recording rules make of the samples."""
+        """Writes the results of recording rules."""
         parts = []
         for number in range(2):
             by_interval: dict[str, list[dict[str, Any]]] = defaultdict(list)
@@ -143,15 +143,17 @@ class Database:
             ]
             path.write_text(yaml.safe_dump({"groups": made}))
             out = self.directory / f"recorded-{number}"
-            parts.append((str(path), str(out)) if made else None)
+            if made:
+                parts.append((str(path), str(out)))
         with concurrent.futures.ThreadPoolExecutor() as pool:
-            list(pool.map(lambda part: part and self.backfill(*part, end), parts))
+            for done in [pool.submit(self.backfill, *part, end) for part in parts]:
+                done.result()
         self.stop()
-        for part in filter(None, parts):
-            for block in pathlib.Path(part[1]).iterdir():
+        for _, written in parts:
+            for block in pathlib.Path(written).iterdir():
                 if block.is_dir():
                     block.rename(self.data / block.name)
-            shutil.rmtree(part[1])
+            shutil.rmtree(written)
         self.start()
 
     def backfill(self, rules: str, out: str, end: int) -> None:
