@@ -38,18 +38,17 @@ class Incident:
 
 
 DOWN = ("LangmartProbeDown",)
-# The error budget of an outage can page once more when it ends.
 BURNS = ("LangmartErrorBudgetBurnFast", "LangmartErrorBudgetBurn")
 INCIDENTS = (
     Incident("key revoked", 4, ("LangmartKeyRejected",), True),
     Incident("provider slow by 1.3", 8, ("LangmartSlowFirstToken",)),
-    Incident("stored key revoked", 4, ("LangmartStoredKeyRejected",), True, pages=(*DOWN, *BURNS)),
+    Incident("stored key revoked", 4, ("LangmartStoredKeyRejected",), True, pages=DOWN),
     Incident("billing", 6, ("LangmartBilling",), True),
     Incident("gateway slow", 6, ("LangmartGatewayOverheadHigh", "LangmartSlowFirstToken")),
     Incident("429 storm", 3, ("LangmartRateLimited", "LangmartRateLimitedForLong"), True),
-    Incident("regional DNS failure", 2, DOWN, True, pages=BURNS),
+    Incident("regional DNS failure", 2, DOWN, True),
     Incident("half speed", 6, ("LangmartSlowOutput",)),
-    Incident("gateway down", 1.5, DOWN, True, pages=BURNS),
+    Incident("gateway down", 1.5, DOWN, True),
     Incident("model swapped", 12, ("LangmartWrongModel",)),
     Incident("provider slow by 2", 6, ("LangmartSlowFirstToken",)),
     Incident(
@@ -59,7 +58,7 @@ INCIDENTS = (
         pages=(*BURNS, *DOWN),
     ),
     Incident("buffering proxy", 24, ("LangmartStreamBuffered",)),
-    Incident("status page late", 2, DOWN, True, pages=BURNS),
+    Incident("status page late", 2, DOWN, True),
     Incident("prober offline", 1, ("LangmartProberOffline",), True),
     Incident("one of three probers blind", 8, ("LangmartQuorumNotReached",), True),
     Incident("disk hung", 2, ("LangmartProberWriterBlocked",), True),
