@@ -60,27 +60,7 @@ fn run(command: Command) -> io::Result<u8> {
             let request = commands::Doctor { path, json, generate, providers, colour };
             commands::doctor(&request, &Environment::from_process(), out, err)
         }
-        Command::Report(arguments) => {
-            let ReportArguments { config, incidents, since, probe, json, csv, vantage } = arguments;
-            let format = match csv {
-                Some(CsvTable::Outages) => ReportFormat::OutagesCsv,
-                Some(CsvTable::Availability) => ReportFormat::AvailabilityCsv,
-                None if json => ReportFormat::Json,
-                None => ReportFormat::Markdown,
-            };
-            let request = commands::Report {
-                path: &config.path,
-                incidents,
-                since: since.as_deref(),
-                probe: probe.as_deref(),
-                format,
-                vantages: &vantage,
-                terminal: io::stderr().is_terminal(),
-                now: SystemTime::now(),
-                packaged_logs: Path::new(commands::PACKAGED_LOGS),
-            };
-            commands::report(&request, &Environment::from_process(), out, err)
-        }
+        Command::Report(arguments) => report(&arguments, out, err),
         Command::Explain { reason } => commands::explain(&reason, out, err),
         Command::Init { providers } => commands::init(&providers, out, err),
         Command::Simulate { listen, tls_listen, ca_file, scenario } => {
@@ -97,6 +77,27 @@ fn run(command: Command) -> io::Result<u8> {
         Command::Man { page: Page::Program } => commands::manual(Cli::command(), out),
         Command::Man { page: Page::Configuration } => commands::configuration_manual(out),
     }
+}
+
+fn report(arguments: &ReportArguments, out: &mut impl Write, err: &mut impl Write) -> io::Result<u8> {
+    let format = match arguments.csv {
+        Some(CsvTable::Outages) => ReportFormat::OutagesCsv,
+        Some(CsvTable::Availability) => ReportFormat::AvailabilityCsv,
+        None if arguments.json => ReportFormat::Json,
+        None => ReportFormat::Markdown,
+    };
+    let request = commands::Report {
+        path: &arguments.config.path,
+        incidents: arguments.incidents,
+        since: arguments.since.as_deref(),
+        probe: arguments.probe.as_deref(),
+        format,
+        vantages: &arguments.vantage,
+        terminal: io::stderr().is_terminal(),
+        now: SystemTime::now(),
+        packaged_logs: Path::new(commands::PACKAGED_LOGS),
+    };
+    commands::report(&request, &Environment::from_process(), out, err)
 }
 
 /// Returns whether standard output is a terminal that may be coloured (no-color.org).

@@ -101,17 +101,8 @@ fn full() -> Outcome {
         duration: second,
         phases: Phases::default(),
         remote_address: Some((address, 443).into()),
-        ratelimit: vec![RateLimit {
-            resource: Resource::Tokens,
-            limit: Some(10),
-            remaining: Some(0),
-            reset: Some(now),
-        }],
-        tls: Some(Tls {
-            version: Some("1.3"),
-            cipher: Some("TLS13_AES_128_GCM_SHA256"),
-            not_after: Some(now),
-        }),
+        ratelimit: vec![rate_limit(now)],
+        tls: Some(tls(now)),
         dns: vec![address],
         failed_addresses: vec![FailedAddress { address, error: AddressFailure::Refused }],
         clock: Some(Clock::Kernel),
@@ -129,12 +120,7 @@ fn full() -> Outcome {
         output_tokens: Some(80),
         tokens_estimated: true,
         estimated_cost_usd: Some(0.001),
-        status_page: Some(StatusPage {
-            indicator: Indicator::Minor,
-            open_incidents: Some(1),
-            components: vec![("API".to_owned(), ComponentStatus::PartialOutage)],
-            maintenance: Some(Maintenance { start: Some(now), end: Some(now), in_progress: true }),
-        }),
+        status_page: Some(status_page(now)),
         balance: Some(Balance { usd: -1.0, minimum_usd: Some(0.1) }),
         recheck: Some(1),
         connection: Some(ConnectionUse::Replaced),
@@ -145,6 +131,23 @@ fn full() -> Outcome {
             side: Side::Gateway,
             pair: Some(Pair { gateway: measure, direct: measure }),
         })),
+    }
+}
+
+fn rate_limit(reset: SystemTime) -> RateLimit {
+    RateLimit { resource: Resource::Tokens, limit: Some(10), remaining: Some(0), reset: Some(reset) }
+}
+
+fn tls(not_after: SystemTime) -> Tls {
+    Tls { version: Some("1.3"), cipher: Some("TLS13_AES_128_GCM_SHA256"), not_after: Some(not_after) }
+}
+
+fn status_page(now: SystemTime) -> StatusPage {
+    StatusPage {
+        indicator: Indicator::Minor,
+        open_incidents: Some(1),
+        components: vec![("API".to_owned(), ComponentStatus::PartialOutage)],
+        maintenance: Some(Maintenance { start: Some(now), end: Some(now), in_progress: true }),
     }
 }
 

@@ -217,8 +217,8 @@ the runs. The cost is an upper estimate from both and the price of each probe.
             err.lines().filter(|line| !line.starts_with("warning: ")).count()
         };
         assert_eq!(strict(&|_| None), 1);
-        // A variable that the shell lacks may be in the service's environment; a credential is hidden
-        // from ExecReload=.
+        // The service lacks variables that the shell need not have; credentials are hidden from
+        // ExecReload=.
         let pid = std::process::id().to_string();
         assert_eq!(strict(&|name| (name == "SYSTEMD_EXEC_PID").then(|| pid.clone().into())), 2);
         assert_eq!(run(text, false, &|_| None).0, EXIT_OK);
