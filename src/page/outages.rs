@@ -173,29 +173,33 @@ fn write_outage(outage: &Outage, now: SystemTime) -> Markup {
 
 fn write_reasons(outage: &Outage, now: SystemTime) -> Markup {
     html! {
-        table {
-            thead { tr { th scope="col" { "Reason" } th scope="col" { "Code" } th.n scope="col" { "Status" } th scope="col" { "First" } th scope="col" { "Last" } th.n scope="col" { "Runs" } } }
-            tbody { @for kind in &outage.reasons {
-                tr {
-                    td { (kind.reason.info().summary) @if !kind.detail.is_empty() { span.sub { (kind.detail) } } }
-                    td { (kind.error_code.as_deref().unwrap_or("–")) }
-                    td.n { (kind.http_status.map_or_else(|| "–".to_owned(), |status| status.to_string())) }
-                    td { (time(kind.first, now)) }
-                    td { (time(kind.last, now)) }
-                    td.n { (kind.runs) }
-                }
-            } }
+        div.scroll tabindex="0" role="group" aria-label="Reasons" {
+            table {
+                thead { tr { th scope="col" { "Reason" } th scope="col" { "Code" } th.n scope="col" { "Status" } th scope="col" { "First" } th scope="col" { "Last" } th.n scope="col" { "Runs" } } }
+                tbody { @for kind in &outage.reasons {
+                    tr {
+                        td { (kind.reason.info().summary) @if !kind.detail.is_empty() { span.sub { (kind.detail) } } }
+                        td { (kind.error_code.as_deref().unwrap_or("–")) }
+                        td.n { (kind.http_status.map_or_else(|| "–".to_owned(), |status| status.to_string())) }
+                        td { (time(kind.first, now)) }
+                        td { (time(kind.last, now)) }
+                        td.n { (kind.runs) }
+                    }
+                } }
+            }
         }
     }
 }
 
 fn write_requests<'a>(requests: impl Iterator<Item = &'a FailedRequest>, now: SystemTime) -> Markup {
     html! {
-        table {
-            thead { tr { th scope="col" { "Time" } th scope="col" { "Probe" } th scope="col" { "Request ID" } } }
-            tbody { @for request in requests {
-                tr { td { (time(request.time, now)) } td { (request.probe) } td { (request.request_id.as_deref().unwrap_or("–")) } }
-            } }
+        div.scroll tabindex="0" role="group" aria-label="Failed requests" {
+            table {
+                thead { tr { th scope="col" { "Time" } th scope="col" { "Probe" } th scope="col" { "Request ID" } } }
+                tbody { @for request in requests {
+                    tr { td { (time(request.time, now)) } td { (request.probe) } td { (request.request_id.as_deref().unwrap_or("–")) } }
+                } }
+            }
         }
     }
 }
