@@ -1,8 +1,8 @@
 //! The benchmark of the ledger: gigabytes of records in bounded time and memory.
 //!
 //! `cargo bench --bench records [-- --gigabytes N] [--compressed]` writes the records of 31 days,
-//! runs `report --incidents` on them, and prints its duration and its largest memory. It fails above
-//! 100 MiB, or if the ledger has other outages than the records.
+//! runs `report --incidents` on them, and prints its duration and its largest memory. It fails
+//! above 100 MiB, or if the ledger has other outages than the records.
 
 #![expect(clippy::unwrap_used, reason = "a benchmark that panics has failed")]
 

@@ -1,8 +1,8 @@
 //! Outages, from the runs of all probes in order: when each began and ended, who was responsible,
 //! what failed, and what the status page and the other path reported meanwhile.
 //!
-//! `report --incidents` feeds it with records, the status page with the runs in memory. Its memory is
-//! bounded by the number of probes and of listed outages, not by the number of runs.
+//! `report --incidents` feeds it with records, the status page with the runs in memory. Its memory
+//! is bounded by the number of probes and of listed outages, not by the number of runs.
 //!
 //! - `run` is one run as its input, `name` a shared name.
 //! - `ledger` follows each probe and assigns its failures to outages.

@@ -42,8 +42,8 @@ pub struct Outage {
     /// Start of the run that showed the last probe up again. `None` if the outage continues.
     #[serde(skip_serializing_if = "Option::is_none", serialize_with = "in_record")]
     pub end: Option<SystemTime>,
-    /// Whether a run showed the end. If not, there were no further runs, and `end` is the time up to
-    /// which the last failed run counts.
+    /// Whether a run showed the end. If not, there were no further runs, and `end` is the time up
+    /// to which the last failed run counts.
     pub end_observed: bool,
     /// Time from start to end.
     #[serde(rename = "duration_seconds", serialize_with = "in_record")]
@@ -276,7 +276,8 @@ impl Outage {
         Some(self.probes.len() - 1)
     }
 
-    /// Counts a failed run of a probe with that index, after that many successes which did not last.
+    /// Counts a failed run of a probe with that index, after that many successes which did not
+    /// last.
     pub(super) fn add_failure(&mut self, probe: (&Name, Option<usize>), run: &Observed<'_>, successes: u64) {
         self.runs += 1 + successes;
         self.failed_runs += 1;

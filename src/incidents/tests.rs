@@ -41,8 +41,8 @@ fn run(probe: &'static str, model: Option<&'static str>, minute: u64, fault: Fau
 }
 
 /// Adds a run each minute: `.` succeeds, `g`, `p` and `n` fail by the fault of gateway, provider or
-/// network, `c` by the caller's, `i` by the prober's, `o` while the prober is offline, and in a blank
-/// there is no run.
+/// network, `c` by the caller's, `i` by the prober's, `o` while the prober is offline, and in a
+/// blank there is no run.
 fn play(ledger: &mut Ledger, begin: u64, probes: &[(&'static str, Option<&'static str>, &str)]) {
     let length = probes.iter().map(|(_, _, runs)| runs.len()).max().unwrap_or_default();
     for minute in 0..length {

@@ -309,8 +309,8 @@ impl Current {
         }
     }
 
-    /// Returns the names of the other files of the kind, in order: those before this file, and those
-    /// after it.
+    /// Returns the names of the other files of the kind, in order: those before this file, and
+    /// those after it.
     fn other_names(&self, files: &LogFiles) -> (Vec<String>, Vec<String>) {
         let Ok(entries) = fs::read_dir(&files.directory) else { return (Vec::new(), Vec::new()) };
         let mut names: Vec<String> = entries

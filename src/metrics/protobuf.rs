@@ -1,9 +1,9 @@
 //! The Prometheus protobuf format: delimited messages `io.prometheus.client.MetricFamily`.
 //!
 //! The messages have the fields that are used of `io/prometheus/client/metrics.proto` in
-//! <https://github.com/prometheus/client_model>. Labels and the list of metrics are written by hand,
-//! because the labels of a series are encoded once, and a family is larger than a message should be
-//! in memory.
+//! <https://github.com/prometheus/client_model>. Labels and the list of metrics are written by
+//! hand, because the labels of a series are encoded once, and a family is larger than a message
+//! should be in memory.
 
 use std::{
     io::{self, Write},
@@ -201,8 +201,8 @@ impl From<&Snapshot> for HistogramValue {
     fn from(snapshot: &Snapshot) -> Self {
         let native = snapshot.native();
         let (positive_span, positive_delta) = spans(native);
-        // Prometheus requires the exemplars of a native histogram in order of time, and 2.42 does not
-        // sort them.
+        // Prometheus requires the exemplars of a native histogram in order of time, and 2.42 does
+        // not sort them.
         let latest = snapshot.latest_exemplar();
         Self {
             sample_count: Some(snapshot.count()),

@@ -163,8 +163,8 @@ pub struct Outcome {
     /// Whether it succeeded, but took longer than the probe's `slow_after`.
     #[serde(skip_serializing_if = "Not::not")]
     pub slow: bool,
-    /// Whether it failed on the network while the prober itself was offline, so that it is no evidence
-    /// about the service.
+    /// Whether it failed on the network while the prober itself was offline, so that it is no
+    /// evidence about the service.
     #[serde(skip_serializing_if = "Not::not")]
     pub offline: bool,
     /// Comparison that the run belongs to. `None` if there is none, or if it was run by hand.

@@ -4,8 +4,8 @@
 //! All of them render the contents of [`crate::history`]. maud escapes all values. Style, script
 //! and icon are separate files, so that the content security policy can forbid inline code.
 //!
-//! - `overview` is the status page with `outages`, `detail` the page of one probe. `layout` frames both, `charts`
-//!   draws the SVG.
+//! - `overview` is the status page with `outages`, `detail` the page of one probe. `layout` frames
+//!   both, `charts` draws the SVG.
 //! - `state` derives the state of a probe, `figures` the statistics of its runs, `words` formats
 //!   values for people.
 //! - `api` is the JSON, `blackbox` the response of `/probe`.

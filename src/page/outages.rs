@@ -1,4 +1,5 @@
-//! The outages in memory: the same ledger as `report --incidents`, from the last runs of each probe.
+//! The outages in memory: the same ledger as `report --incidents`, from the last runs of each
+//! probe.
 
 use std::{
     sync::Arc,

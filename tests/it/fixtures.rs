@@ -130,8 +130,8 @@ fn compare<'a>(outcome: &'a Outcome, member: &str, expected: &Value) -> (bool, B
         "completion_tokens" | "output_tokens" => {
             (outcome.output_tokens == expected.as_u64(), Box::new(outcome.output_tokens))
         }
-        // Parsed but not kept: the number of rows of a list, the first words of a stream (covered by
-        // the tests of streams), and whether it was complete, which the reason shows.
+        // Parsed but not kept: the number of rows of a list, the first words of a stream (covered
+        // by the tests of streams), and whether it was complete, which the reason shows.
         "models" | "first_content" | "complete" => (true, Box::new(())),
         unknown => panic!("the index expects {unknown}, which nothing checks"),
     }

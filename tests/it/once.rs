@@ -252,8 +252,8 @@ mod phases {
             "{ranking}"
         );
         assert_eq!((words.len(), &words[1][..3]), (3, &["openai/gpt-oss-20b", "groq", "1"][..]), "{ranking}");
-        // Time to first token, tokens per second and total, two of them with a unit; a chat has only
-        // the total.
+        // Time to first token, tokens per second and total, two of them with a unit; a chat has
+        // only the total.
         assert_eq!((words[1].len(), words[1][4], words[1][7]), (8, "ms", "ms"), "{ranking}");
         assert_eq!((&words[2][..3], words[2].len()), (&["gpt-4o", "openai", "1"][..], 5), "{ranking}");
 

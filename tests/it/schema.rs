@@ -26,8 +26,8 @@ fn schema() -> Value {
     serde_json::from_str(include_str!("../../docs/reference/record.v1.schema.json")).unwrap()
 }
 
-/// Returns the first contradiction of a value to a schema. Members that the schema does not have are
-/// contradictions as well. Panics at keywords that it does not know.
+/// Returns the first contradiction of a value to a schema. Members that the schema does not have
+/// are contradictions as well. Panics at keywords that it does not know.
 fn contradiction(schema: &Value, value: &Value, root: &Value) -> Option<String> {
     let keywords = schema.as_object().expect("a schema is an object");
     let rejects = |(keyword, rule): (&String, &Value)| match keyword.as_str() {
