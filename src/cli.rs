@@ -191,6 +191,9 @@ pub struct ReportArguments {
         default_missing_value = "outages", requires = "incidents", conflicts_with = "json"
     )]
     pub csv: Option<CsvTable>,
+    /// Also ask LangMart's account API about the failed requests, with the provider's key
+    #[arg(long, conflicts_with = "csv")]
+    pub account: bool,
     /// Compare with the records of another prober, in a directory on this machine; may be repeated
     #[arg(long, value_name = "NAME=DIRECTORY", requires = "incidents")]
     pub vantage: Vec<String>,

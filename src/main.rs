@@ -92,6 +92,7 @@ fn report(arguments: &ReportArguments, out: &mut impl Write, err: &mut impl Writ
         since: arguments.since.as_deref(),
         probe: arguments.probe.as_deref(),
         format,
+        account: arguments.account,
         vantages: &arguments.vantage,
         terminal: io::stderr().is_terminal(),
         now: SystemTime::now(),

@@ -1,5 +1,5 @@
-//! Status pages: documents, fetched by a general HTTP client that follows redirects, with the
-//! resolver of the other checks.
+//! Status pages and LangMart's account: documents, fetched by a general HTTP client with the
+//! resolver of the other checks. Redirects of a status page are followed.
 
 use std::{
     future::pending,
@@ -16,7 +16,7 @@ use std::{
 use reqwest::{
     Client, Proxy, Url,
     dns::{Addrs, Name, Resolve, Resolving},
-    header::{ACCEPT_ENCODING, HeaderValue},
+    header::{ACCEPT_ENCODING, HeaderMap, HeaderValue},
     redirect::{Attempt, Policy},
 };
 use tokio::{
@@ -46,10 +46,12 @@ const MAX_REDIRECTS: usize = 3;
 /// Maximum number of bytes of a page.
 const MAX_PAGE_BYTES: usize = 4 * 1024 * 1024;
 
-/// Fetches a provider's status page.
+/// Fetches a document.
 pub(super) struct Document {
     client: Client,
     url: Url,
+    /// Headers of the request, which can have a key; none for a status page.
+    headers: HeaderMap,
     route: Route,
     /// Whether a lookup is not answered.
     in_lookup: Arc<AtomicBool>,
@@ -67,9 +69,11 @@ pub(super) struct Fetched {
 }
 
 impl Document {
+    /// Prepares a document. With headers, which reach no other host, no redirect is followed.
     pub(super) fn new(
         provider: &Provider,
         url: Url,
+        headers: HeaderMap,
         tls: &Tls,
         resolver: Resolver,
     ) -> Result<Self, PrepareError> {
@@ -80,7 +84,7 @@ impl Document {
             .dns_resolver(SystemResolver { resolver, in_lookup: in_lookup.clone() })
             .user_agent(AGENT)
             .pool_max_idle_per_host(0)
-            .redirect(Policy::custom(redirect))
+            .redirect(if headers.is_empty() { Policy::custom(redirect) } else { Policy::none() })
             .retry(reqwest::retry::never())
             .referer(false)
             .no_proxy();
@@ -92,9 +96,9 @@ impl Document {
             }
             builder = builder.proxy(proxy);
         }
-        let client = builder.build().map_err(|_| error("no HTTP client for its status page"))?;
+        let client = builder.build().map_err(|_| error("no HTTP client can be built"))?;
         let route = Route { api: provider.api, proxied: provider.proxy.is_some() };
-        Ok(Self { client, url, route, in_lookup })
+        Ok(Self { client, url, headers, route, in_lookup })
     }
 
     /// Fetches the page, on a thread of its own. `timeout` bounds everything.
@@ -149,7 +153,7 @@ impl Document {
         head: &mut Option<Instant>,
         mut recording: Option<&mut Recording>,
     ) -> Result<(), FetchError> {
-        let request = self.client.get(self.url.clone());
+        let request = self.client.get(self.url.clone()).headers(self.headers.clone());
         let identity = HeaderValue::from_static("identity");
         let mut incoming = request.header(ACCEPT_ENCODING, identity).send().await?;
         *head = Some(Instant::now());

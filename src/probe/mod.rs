@@ -14,7 +14,7 @@
 //! - `http`: HTTP/1.1 and HTTP/2, driven in the run's own task; `keep_alive` holds a warm probe's
 //!   connection between runs.
 //! - `exchange`: one request and its response, bounded; `network`: the check without a request;
-//!   `document`: status pages.
+//!   `document`: status pages and LangMart's account.
 //! - `run` takes a run through these steps.
 //!
 //! From the response to the verdict, without I/O:
@@ -26,9 +26,11 @@
 //!   `reported`: the processing time that the service reports.
 //! - `remedy`: the remedies.
 //!
-//! For people: `transcript` shows the exchange, `curl` the same request as a command. `fuzzing` is
+//! For people: `account` reads LangMart's own account of requests, for `report --account`;
+//! `transcript` shows the exchange, `curl` the same request as a command. `fuzzing` is
 //! for the fuzz targets.
 
+mod account;
 mod answer;
 mod balance;
 mod classify;
@@ -69,6 +71,7 @@ mod transcript;
 use crate::api::{self as dialect, body, gate, hints, limits, words};
 
 pub use self::{
+    account::{AccountApi, AccountError, AccountFailure, AccountRequest},
     curl::curl,
     name_server::ask_system_servers,
     path::PrepareError,

@@ -207,13 +207,13 @@ impl<'a> RequestKind<'a> {
     }
 }
 
-fn insert_all(headers: &mut HeaderMap, more: &[(HeaderName, HeaderValue)]) {
+pub(super) fn insert_all(headers: &mut HeaderMap, more: &[(HeaderName, HeaderValue)]) {
     for (name, value) in more {
         headers.insert(name, value.clone());
     }
 }
 
-fn insert_key(headers: &mut HeaderMap, provider: &Provider) -> Result<(), &'static str> {
+pub(super) fn insert_key(headers: &mut HeaderMap, provider: &Provider) -> Result<(), &'static str> {
     let Some(key) = &provider.key else { return Ok(()) };
     let api = provider.api.profile();
     let (name, prefix) = match &provider.key_header {

@@ -52,6 +52,10 @@ impl NetworkStack {
     pub fn new() -> Self {
         Self { resolver: Resolver::new(), _timestamping: TimestampingGuard::new() }
     }
+
+    pub(super) fn resolver(&self) -> &Resolver {
+        &self.resolver
+    }
 }
 
 impl Default for NetworkStack {
@@ -278,7 +282,7 @@ struct ExchangeEnd {
 fn work(probe: &Probe, tls: Tls, resolver: Resolver) -> Result<Work, TargetError> {
     let provider = &*probe.provider;
     if let Task::Status(source) = &probe.task {
-        let document = Document::new(provider, source.url.clone(), &tls, resolver)?;
+        let document = Document::new(provider, source.url.clone(), HeaderMap::new(), &tls, resolver)?;
         return Ok(Work::Document(Arc::new(document)));
     }
     let path = Path::new(provider, tls, resolver)?;

@@ -211,6 +211,7 @@ fn ledger(directory: &Path, format: ReportFormat) -> String {
         since: None,
         probe: None,
         format,
+        account: false,
         vantages: &[],
         terminal: false,
         now: at(DAYS * DAY),

@@ -5,6 +5,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that panics has failed, in its helpers too")]
 
 mod access;
+mod account;
 mod alerts;
 mod answers;
 mod attack;

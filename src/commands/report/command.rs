@@ -6,10 +6,10 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use super::{incidents::incidents, markdown::markdown, summary::Summary};
+use super::{account::AccountQuery, incidents::incidents, markdown::markdown, summary::Summary};
 use crate::{
     commands::{EXIT_CONFIGURATION, EXIT_FAILED, EXIT_OK, EXIT_USAGE},
-    config::{self, Environment, Keys, duration},
+    config::{self, Config, Environment, Keys, duration},
     records,
 };
 
@@ -26,6 +26,8 @@ pub struct Report<'a> {
     pub probe: Option<&'a str>,
     /// The format.
     pub format: ReportFormat,
+    /// Whether to ask LangMart's account API about the failed requests.
+    pub account: bool,
     /// Other vantage points of the ledger, as `NAME=DIRECTORY`.
     pub vantages: &'a [String],
     /// Whether standard error is a terminal, which shows the progress.
@@ -104,11 +106,27 @@ pub fn report(
         return Ok(EXIT_FAILED);
     };
     let period = Period { directory, length, since };
+    let query = request.account.then(|| AccountQuery::new(request, environment, &config, since));
     if request.incidents {
-        return incidents(request, &period, out, err);
+        incidents(request, &period, query.as_ref(), out, err)
+    } else {
+        failures(request, &period, (&config, query.as_ref()), out, err)
     }
-    let Some(mut summary) = summarize(request, &period, err)? else { return Ok(EXIT_FAILED) };
-    summary.add_base_urls(&config);
+}
+
+/// Prints the failures. Returns the exit status.
+fn failures(
+    request: &Report<'_>,
+    period: &Period<'_>,
+    (config, query): (&Config, Option<&AccountQuery<'_>>),
+    out: &mut impl Write,
+    err: &mut impl Write,
+) -> io::Result<u8> {
+    let Some(mut summary) = summarize(request, period, err)? else { return Ok(EXIT_FAILED) };
+    summary.add_base_urls(config);
+    if let Some(query) = query {
+        summary.account = query.run(|provider| summary.requests(provider), err)?;
+    }
     if request.format == ReportFormat::Json {
         writeln!(out, "{}", serde_json::to_string(&summary)?)?;
     } else {
@@ -234,6 +252,7 @@ mod tests {
             since: Some(since),
             probe,
             format,
+            account: false,
             vantages: &[],
             terminal: false,
             now: now(),
@@ -317,6 +336,7 @@ mod tests {
             since: Some("1d"),
             probe: Some("groq-chat"),
             format: ReportFormat::Markdown,
+            account: false,
             vantages: &[],
             terminal: false,
             now: now(),

@@ -9,6 +9,7 @@ use std::{
 use serde::Serialize;
 
 use super::{
+    account::{AccountQuery, AccountReport, FailedRequest},
     command::{Period, Report, ReportFormat, write_empty, write_unreadable},
     csv, ledger,
 };
@@ -41,12 +42,16 @@ pub(super) struct Listing {
     pub(super) omitted_outages: u64,
     pub(super) outages: Vec<Outage>,
     pub(super) availability: Vec<ProviderMonth>,
+    /// What LangMart reports, if it was asked.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) account: Vec<AccountReport>,
 }
 
 /// Prints the ledger. Returns the exit status.
 pub(super) fn incidents(
     request: &Report<'_>,
     period: &Period<'_>,
+    query: Option<&AccountQuery<'_>>,
     out: &mut impl Write,
     err: &mut impl Write,
 ) -> io::Result<u8> {
@@ -61,7 +66,7 @@ pub(super) fn incidents(
         };
         vantages.push(named);
     }
-    let listing = match listing(request, period, &vantages, err) {
+    let mut listing = match listing(request, period, &vantages, err) {
         Ok(listing) => listing,
         Err(error) => {
             write_unreadable(&error, &period.directory, err)?;
@@ -72,6 +77,9 @@ pub(super) fn incidents(
         write_empty(request, period, listing.skipped_lines, err)?;
         return Ok(EXIT_FAILED);
     }
+    if let Some(query) = query {
+        listing.account = query.run(|provider| listing.requests(provider), err)?;
+    }
     match request.format {
         ReportFormat::Markdown => out.write_all(ledger::markdown(&listing).as_bytes())?,
         ReportFormat::Json => writeln!(out, "{}", serde_json::to_string(&listing)?)?,
@@ -80,6 +88,16 @@ pub(super) fn incidents(
     }
     out.flush()?;
     Ok(EXIT_OK)
+}
+
+impl Listing {
+    /// Returns the listed requests of a provider that have an ID.
+    fn requests(&self, provider: &str) -> Vec<FailedRequest> {
+        let outages = self.outages.iter().filter(|outage| *outage.provider == *provider);
+        let requests = outages.flat_map(Outage::requests);
+        let with_id = requests.filter_map(|request| Some((request.time, request.request_id.as_deref()?)));
+        with_id.map(|(time, id)| (time, id.to_owned())).collect()
+    }
 }
 
 /// Parses `NAME=DIRECTORY`.
@@ -114,6 +132,7 @@ fn listing(
         omitted_outages,
         outages,
         availability: months,
+        account: Vec::new(),
     })
 }
 

@@ -6,6 +6,7 @@ use std::{
 };
 
 use super::{
+    account::write_accounts,
     incidents::Listing,
     markdown::{escaped, figure, share, write_damage},
 };
@@ -60,6 +61,7 @@ fn write(listing: &Listing, text: &mut String) -> fmt::Result {
         write_outage(number + 1, outage, text)?;
     }
     write_months(&listing.availability, text)?;
+    write_accounts(&listing.account, text)?;
     write_damage(listing.skipped_lines, &listing.damaged_files, text)
 }
 
@@ -203,6 +205,7 @@ fn joined(items: impl Iterator<Item = String>) -> String {
     items.collect::<Vec<_>>().join(", ")
 }
 
-fn or_dash(value: Option<impl Display>) -> String {
+/// Formats a value, or a dash if there is none.
+pub(super) fn or_dash(value: Option<impl Display>) -> String {
     value.map_or_else(|| "-".to_owned(), |value| value.to_string())
 }

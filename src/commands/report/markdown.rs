@@ -2,7 +2,10 @@
 
 use std::fmt::Write as _;
 
-use super::summary::{Failure, Summary};
+use super::{
+    account::write_accounts,
+    summary::{Failure, Summary},
+};
 use crate::outcome::rfc3339;
 
 /// Formats the report as Markdown.
@@ -32,6 +35,7 @@ fn write(summary: &Summary, text: &mut String) -> std::fmt::Result {
         let share = share(total.succeeded, total.runs);
         writeln!(text, "| {} | {} | {} | {share} % |", total.probe, total.runs, total.succeeded)?;
     }
+    write_accounts(&summary.account, text)?;
     write_damage(summary.skipped_lines, &summary.damaged_files, text)
 }
 

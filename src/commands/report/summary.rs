@@ -8,6 +8,7 @@ use std::{
 
 use serde::{Serialize, Serializer};
 
+use super::account::{AccountReport, FailedRequest};
 use crate::{
     config::Config,
     outcome::{Check, Fault, LimitedBy, Reason, in_record},
@@ -36,6 +37,9 @@ pub(super) struct Summary {
     /// Names of the compressed files that could be read in part only.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(super) damaged_files: Vec<String>,
+    /// What LangMart reports, if it was asked.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) account: Vec<AccountReport>,
     #[serde(serialize_with = "values")]
     failures: BTreeMap<FailureKey, Failure>,
     #[serde(serialize_with = "values")]
@@ -124,6 +128,7 @@ impl Summary {
             until,
             skipped_lines: 0,
             damaged_files: Vec::new(),
+            account: Vec::new(),
             failures: BTreeMap::new(),
             probes: BTreeMap::new(),
         }
@@ -133,6 +138,13 @@ impl Summary {
     pub(super) fn add_damage(&mut self, read: &Read) {
         self.skipped_lines += read.skipped_lines;
         self.damaged_files.clone_from(&read.damaged_files);
+    }
+
+    /// Returns the listed runs of a provider that have a request ID.
+    pub(super) fn requests(&self, provider: &str) -> Vec<FailedRequest> {
+        let failures = self.failures.values().filter(|failure| failure.provider == provider);
+        let runs = failures.flat_map(|failure| &failure.latest);
+        runs.filter_map(|run| Some((run.time, run.request_id.clone()?))).collect()
     }
 
     /// Adds the base URLs of the providers.
