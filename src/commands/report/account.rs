@@ -200,7 +200,7 @@ impl AccountReport {
             match self.find(api, &mut known, *time, id).await {
                 Ok(true) => {}
                 Ok(false) => {
-                    self.failures.push(format!("request {id}: LangMart lists no request with this ID"))
+                    self.failures.push(format!("request {id}: LangMart lists no request with this ID"));
                 }
                 Err(error) => {
                     self.failures.push(format!("request {id}: {error}"));
