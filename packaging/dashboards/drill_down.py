@@ -150,6 +150,7 @@ def time() -> list[Json]:
             12,
             9,
             "s",
+            noValue="no stream",
             overrides=[points],
         ),
         lines(
@@ -179,6 +180,7 @@ def time() -> list[Json]:
             8,
             9,
             "none",
+            noValue="no stream",
         ),
         lines(
             "Processing, measured and reported",
@@ -248,12 +250,14 @@ def findings() -> list[Json]:
             "langmart_probe_answered_model_match",
             [("0", "another model", "orange"), ("1", "requested model", "green")],
             "Of the last run that could decide it.",
+            "no run decided it",
         ),
         (
             "Streams held back",
             "langmart_probe_stream_buffered",
             [("0", "streamed", "green"), ("1", "buffered", "orange")],
             "Whether an intermediary collected the stream before it passed it on.",
+            "no stream",
         ),
     ]
     return [
@@ -266,8 +270,9 @@ def findings() -> list[Json]:
                 7,
                 mappings=states(*texts),
                 thresholds=steps((None, GREY)),
+                noValue=without,
             )
-            for title, metric, texts, description in yes_no
+            for title, metric, texts, description, without in yes_no
         ],
         stat(
             "Model shuts down in",
@@ -341,6 +346,7 @@ def limits() -> list[Json]:
             max=1,
             decimals=0,
             thresholds=steps((None, "red"), (0.1, "orange"), (0.25, "green")),
+            noValue="none reported",
         ),
         lines(
             "Requested wait",
@@ -353,6 +359,7 @@ def limits() -> list[Json]:
             "Balance of the account, as last reported.",
             [target(f"min by (provider) (langmart_probe_balance_usd{{{PROBE}}})", "{{provider}}")],
             unit="currencyUSD",
+            noValue="none reported",
         ),
         lines(
             "Cost per day",
@@ -365,6 +372,7 @@ def limits() -> list[Json]:
                 )
             ],
             unit="currencyUSD",
+            noValue="no generation check with a price",
         ),
         lines(
             "Tokens per hour",
@@ -379,6 +387,7 @@ def limits() -> list[Json]:
                     "input from the prompt cache",
                 ),
             ],
+            noValue="no generation check",
         ),
         lines(
             "Slow runs",
@@ -386,6 +395,7 @@ def limits() -> list[Json]:
             [target(by_probe("max", "langmart_probe:slow_runs:ratio1h"), BY_PROBE)],
             unit="percentunit",
             max=1,
+            noValue="no slow_after configured",
         ),
     ]
 
@@ -446,6 +456,7 @@ def network() -> list[Json]:
             7,
             mappings=states(*indicators),
             thresholds=steps((None, GREY)),
+            noValue="no status page",
         ),
     ]
 

@@ -184,12 +184,13 @@ def findings() -> Json:
                 "backing off",
             ),
         ],
-        9,
+        7,
         7,
         thresholds=DOUBTFUL_IF_ANY,
         colored="value",
         orientation="auto",
         size=26,
+        names=12,
     )
 
 
@@ -215,7 +216,7 @@ def availability() -> list[Json]:
                     "{{provider}} {{model}}",
                 )
             ],
-            8,
+            11,
             9,
             unit="percentunit",
             min=0.98,
@@ -228,7 +229,7 @@ def availability() -> list[Json]:
             "Share left of the failures that the objective allows in 30 days; below zero it is"
             " overspent.",
             [now(budget, "{{provider}}")],
-            8,
+            5,
             9,
             unit="percentunit",
             min=0,
@@ -249,6 +250,11 @@ def availability() -> list[Json]:
             "percentunit",
             min=0,
             max=1,
+            legend=None,
+            # The mark of the axis below zero.
+            mappings=[
+                {"type": "range", "options": {"from": -1, "to": -1e-9, "result": {"text": " "}}}
+            ],
             custom={
                 "scaleDistribution": {"type": "symlog", "log": 10, "linearThreshold": 0.001},
             },
@@ -269,7 +275,9 @@ def speed() -> list[Json]:
     of = f"{PROBE},{GENERATION}"
 
     def values(expr: str) -> Json:
-        return target(expr, table=True)
+        # Not those of probes that were removed.
+        there = f"langmart_probe_info{{{of}}}"
+        return target(f"({expr})\nand on (job, instance, probe) {there}", table=True)
 
     per_second = (
         f"sum by ({by}) (increase({PER_TOKEN}_count{{{of}}}[1h]))\n"
@@ -298,14 +306,14 @@ def speed() -> list[Json]:
             8,
             [
                 column("probe", "Probe", links=[link("Details of this probe", drill_down)]),
-                column("provider", "Provider", 100),
-                column("model", "Model"),
+                column("provider", "Provider", 90),
+                column("model", "Model", 205),
                 column(
-                    "Value #C", "Against usual", 120, unit="×", decimals=2, thresholds=slow,
+                    "Value #C", "Against usual", 115, unit="×", decimals=2, thresholds=slow,
                     custom_cellOptions={"type": "color-text"},
                 ),
-                column("Value #A", "Duration, median", 140, unit="s", decimals=2),
-                column("Value #B", "Duration, 95 %", 130, unit="s", decimals=2),
+                column("Value #A", "Duration, median", 135, unit="s", decimals=2),
+                column("Value #B", "Duration, 95 %", 120, unit="s", decimals=2),
                 column("Value #D", "First token, median", 150, unit="s", decimals=2),
                 column("Value #E", "First token, 95 %", 130, unit="s", decimals=2),
                 column("Value #F", "Tokens per second", 140, unit="none", decimals=0),
@@ -362,25 +370,27 @@ def limits() -> list[Json]:
                     "{{provider}} {{resource}}",
                 )
             ],
-            6,
-            8,
+            12,
+            7,
             unit="percentunit",
             min=0,
             max=1,
             decimals=0,
             thresholds=steps((None, "red"), (0.1, "orange"), (0.25, "green")),
+            noValue="none reported",
         ),
         gauges(
             "Pools",
             "Available share of each pool, by weight.",
             [now(f"langmart_pool_available_ratio{{{PROBER}}}", "{{pool}}")],
-            6,
-            8,
+            12,
+            7,
             unit="percentunit",
             min=0,
             max=1,
             decimals=0,
             thresholds=steps((None, "red"), (0.5, "orange"), (1, "green")),
+            noValue="no pool configured",
         ),
         lines(
             "Cost per day",
@@ -392,8 +402,8 @@ def limits() -> list[Json]:
                     "{{provider}} {{model}}",
                 )
             ],
-            6,
-            8,
+            12,
+            7,
             "currencyUSD",
         ),
         lines(
@@ -408,8 +418,8 @@ def limits() -> list[Json]:
                     "{{provider}} {{model}}",
                 )
             ],
-            6,
-            8,
+            12,
+            7,
             "percentunit",
             max=1,
         ),
@@ -426,7 +436,7 @@ def overview(runbooks: str) -> Json:
         [
             *state_now(),
             failing_now(runbooks, 24, 8),
-            firing_alerts(runbooks, 15, 7),
+            firing_alerts(runbooks, 17, 7),
             findings(),
             timeline(
                 "State by provider and model",

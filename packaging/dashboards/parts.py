@@ -92,7 +92,7 @@ def lines(
     unit: str = "short",
     *,
     custom: Json | None = None,
-    legend: str = "lastNotNull",
+    legend: str | None = "lastNotNull",
     **more: Any,
 ) -> Json:
     """Returns a panel of lines over time."""
@@ -105,14 +105,15 @@ def lines(
         "showPoints": "auto",
         # A probe with an interval of some minutes leaves gaps between its samples.
         "spanNulls": 900_000,
-        "axisSoftMin": 0,
+        # Beside a soft minimum, Grafana ignores `min`.
+        **({} if "min" in more else {"axisSoftMin": 0}),
         **(custom or {}),
     }
     options = {
         "legend": {
             "displayMode": "list",
             "placement": "bottom",
-            "calcs": [legend],
+            "calcs": [legend] if legend else [],
             "showLegend": True,
         },
         "tooltip": {"mode": "multi", "sort": "desc"},
@@ -165,7 +166,7 @@ def stat(
         "colorMode": more.pop("colored", "background_solid"),
         "textMode": more.pop("text", "auto"),
         "justifyMode": "center",
-        "text": {"titleSize": 14, "valueSize": more.pop("size", 34)},
+        "text": {"titleSize": more.pop("names", 14), "valueSize": more.pop("size", 34)},
     }
     return panel("stat", title, description, targets, width, height, options=options, **more)
 
@@ -182,6 +183,7 @@ def gauges(
         "valueMode": "color",
         "namePlacement": "left",
         "showUnfilled": True,
+        "text": {"titleSize": 12},
         "sizing": "manual",
         "minVizHeight": 18,
         "maxVizHeight": 28,

@@ -112,6 +112,15 @@ function frames(panel) {
   });
 }
 
+/** Replaces the variables of a link that are values of its row. */
+function replaceVariables(template, scopedVars) {
+  const { frame, field, rowIndex } = scopedVars?.__dataContext?.value ?? {};
+  return template.replace(/\$\{__data\.fields\.(\w+)\}|\$\{__value\.raw\}/g, (variable, name) => {
+    const found = name ? frame?.fields.find((other) => other.name === name) : field;
+    return found && rowIndex !== undefined ? found.values[rowIndex] : variable;
+  });
+}
+
 function configured(panel, data) {
   const defaults = structuredClone(panel.fieldConfig.defaults);
   defaults.thresholds ??= { mode: 'absolute', steps: [{ color: 'green', value: null }, { color: 'red', value: 80 }] };
@@ -129,7 +138,7 @@ function configured(panel, data) {
     data,
     fieldConfig: { defaults, overrides },
     fieldConfigRegistry: registry,
-    replaceVariables: (text) => text,
+    replaceVariables,
     theme,
     timeZone: 'utc',
   });

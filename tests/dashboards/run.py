@@ -33,9 +33,8 @@ PROBES = {
 }
 # The pictures of the documentation, by the name of the file.
 DOCUMENTED = {
-    "overview.png": "gateway-down.overview.1440",
+    "dashboard.png": "gateway-down.overview.1440.top",
     "drill-down.png": "gateway-down.drill-down.1440",
-    "prober.png": "gateway-down.prober.1440",
 }
 
 
@@ -99,7 +98,8 @@ def main() -> None:
         finally:
             recorded.stop()
     for name, content in evaluated.items():
-        (pictures / f"{name}.json").write_text(json.dumps(content))
+        top = f"{name}.top" in DOCUMENTED.values()
+        (pictures / f"{name}.json").write_text(json.dumps({**content, "top": top}))
     step("evaluated")
     subprocess.run(
         ["node", "shoot.mjs", str(pictures), arguments.chromium, *evaluated],

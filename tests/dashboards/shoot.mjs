@@ -2,7 +2,8 @@
 //
 //     node shoot.mjs DIRECTORY CHROMIUM NAME…
 //
-// DIRECTORY has render.js, render.css and NAME.json; NAME.png and NAME.seen.json are written.
+// DIRECTORY has render.js, render.css and NAME.json; NAME.png and NAME.seen.json are written, and
+// NAME.top.png, the part above the first row, where the dashboard's `top` is true.
 
 import { readFileSync, writeFileSync } from 'node:fs';
 import { pathToFileURL } from 'node:url';
@@ -58,7 +59,7 @@ function look() {
 const browser = await chromium.launch({ executablePath, args: ['--no-sandbox', '--disable-gpu'] });
 for (const name of names) {
   const dashboard = readFileSync(`${directory}/${name}.json`, 'utf8');
-  const { width } = JSON.parse(dashboard);
+  const { width, top } = JSON.parse(dashboard);
   const page = await browser.newPage({ viewport: { width, height: 900 } });
   const errors = [];
   page.on('pageerror', (error) => errors.push(String(error)));
@@ -84,6 +85,10 @@ for (const name of names) {
   // Canvases are drawn in the next frame.
   await page.evaluate(() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done))));
   await page.screenshot({ path: `${directory}/${name}.png` });
+  if (top) {
+    const end = await page.evaluate(() => document.querySelector('[data-kind=row]').getBoundingClientRect().top);
+    await page.screenshot({ path: `${directory}/${name}.top.png`, clip: { x: 0, y: 0, width, height: end } });
+  }
   writeFileSync(`${directory}/${name}.seen.json`, JSON.stringify({ errors, panels: await page.evaluate(look) }));
   await page.close();
 }
