@@ -255,7 +255,13 @@ LETTERS = {
 STORIES = {
     **{alert: run(letter) for alert, letter in LETTERS.items()},
     "LangmartRateLimitedForLong": together(
-        run("R"), gauge("langmart_probe_backoff_until_timestamp_seconds", 0, 3600 * 5, **PROBE)
+        run("R"),
+        gauge(
+            "langmart_probe_backoff_until_timestamp_seconds",
+            0,
+            3600 * 5,
+            **{**PROBE, "probe": "LangmartRateLimitedForLong"},
+        ),
     ),
     "LangmartRateLimitHeadroomLow": together(
         gauge("langmart_probe_ratelimit_remaining", 50, 2, **PROBE, resource="requests"),
@@ -416,11 +422,13 @@ def documents(severities: dict[str, str], runbooks: str) -> dict[str, str]:
         f" {sorted(needless)}"
     )
     # Those that take days are evaluated less often.
-    long = [entry for entry in CASES if entry[1].minutes > 1000]
+    long = [entry for entry in CASES if 1000 < entry[1].minutes < speed_cases.END]
+    speed = [entry for entry in CASES if entry[1].minutes == speed_cases.END]
     short = [entry for entry in CASES if entry[1].minutes <= 1000]
     return {
         "alerts.test.yml": tests(short, "1m") + texts(severities, runbooks),
         "days.test.yml": tests(long, "2m"),
+        "speed.test.yml": tests(speed, "5m"),
         "kinds.test.yml": tests([], "1m") + "".join(played),
         "README.md": table(severities),
     }

@@ -16,6 +16,9 @@ SLOW = {
 CHANGE = 76 * 60
 END = CHANGE + 150
 RESET = CHANGE + 90
+# Runs are counted for the last hours only: promtool loads at most 10,000 samples for the windows of
+# three days.
+RUNS = CHANGE - 10 * 60
 
 
 def counter(step: float, changed_step: float, reset: bool, gone: Sequence[int]) -> list[Value]:
@@ -53,6 +56,12 @@ def service(
     def count(name: str, value: float, times: float, **labels: str) -> None:
         put(name, counter(usual * value, changed_rate * value * times, reset, gone), **labels)
 
+    def runs(**labels: str) -> None:
+        values = counter(usual, changed_rate, reset, gone)
+        first = max(begins, RUNS)
+        values[:first] = [None] * first
+        series.add("langmart_probe_runs_total", values, instance=instance, **labels)
+
     stream = {"probe": f"s {instance}", "provider": "acme", "check": "stream", "model": "m"}
     chat = {**stream, "probe": f"c {instance}", "check": "chat"}
     for probe in (stream, chat):
@@ -63,7 +72,7 @@ def service(
     count("langmart_probe_time_per_output_token_seconds_sum", 0.02, factor, **stream)
     gauge("langmart_probe_last_duration_seconds", 1.5, factor, **chat)
     gauge("langmart_probe_success", 1, 1, **chat)
-    count("langmart_probe_runs_total", 1, 1, **chat)
+    runs(**chat)
     count("langmart_comparison_pairs_total", 1, 1, comparison="c")
     count("langmart_comparison_gateway_seconds_total", 1.8, factor, comparison="c")
     count("langmart_comparison_direct_seconds_total", 1.5, 1, comparison="c")
