@@ -50,8 +50,7 @@ use super::{
 ///     [[rule]]                      # another model answers, in words of its own
 ///     model = "gpt-4o"
 ///     pace = { answered_model = "gpt-4o-mini", text = "certainly not" }
-///     [[rule]]                      # a proxy buffers the stream; prompts that are not cached take
-///                                   # time
+///     [[rule]]                      # a proxy buffers the stream; new prompts take time
 ///     pace = { buffer = 4096, prefill = "100ms" }
 ///     "#,
 /// );
