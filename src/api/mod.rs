@@ -1,8 +1,8 @@
 //! APIs: one file for each, with all facts about it.
 //!
 //! Each file has a [`Profile`], which configuration, doctor, remedies, curl commands and the
-//! reference page read, and a [`Dialect`]: requests, responses, errors and rate-limit headers. To
-//! add an API, add its file, and its line in [`entry`]. This module does no I/O.
+//! reference page read, and a `Dialect`: requests, responses, errors and rate-limit headers. To
+//! add an API, add its file, and its line in `entry`. This module does no I/O.
 //!
 //! Shared by the dialects:
 //! - `answer_text`: the visible text of an answer, bounded.

@@ -1,7 +1,7 @@
 //! The HTTP listener on its own thread and runtime, so that scrapes do not disturb the timing of
 //! probes.
 //!
-//! [`Server`] accepts connections, optionally with TLS, and limits them. Requests pass
+//! [`HttpServer`] accepts connections, optionally with TLS, and limits them. Requests pass
 //! authentication, then the checks against DNS rebinding and CSRF, then the routes.
 //!
 //! - `listener` accepts and limits connections, using the `activity` of each.
