@@ -39,14 +39,15 @@ const MACHINE_PATHS: [&str; 3] = ["/metrics", "/-/healthy", "/-/ready"];
 const BROWSER_HEADERS: [HeaderName; 3] = [ORIGIN, REFERER, ACCEPT_LANGUAGE];
 
 /// Checks that a request is addressed to the listen address or one of the names, and was not sent
-/// by a page of another origin. Another Host is accepted with `authenticated`, because DNS
-/// rebinding cannot send a password, and from programs other than browsers.
+/// by a page of another origin. Another Host is accepted with `authenticated`, unless a page sends
+/// the request, because DNS rebinding cannot send a password, and from programs other than
+/// browsers.
 pub(super) fn check_request(
     head: &request::Parts,
     hosts: &ServedHosts<'_>,
     authenticated: bool,
 ) -> Result<(), Refusal> {
-    let any_host = authenticated || is_from_machine(head);
+    let any_host = authenticated && !head.headers.contains_key(ORIGIN) || is_from_machine(head);
     let is_accepted = |authority: &Authority| any_host || is_addressable(authority, hosts);
     // A target in absolute form takes precedence over Host (RFC 9112, 3.2.2); here both must be
     // ours.
@@ -281,8 +282,8 @@ mod tests {
             check_request(&request.body(()).unwrap().into_parts().0, &hosts, true)
         };
         assert_eq!(ask(None), Ok(()));
-        assert_eq!(ask(Some("http://a.example")), Ok(()));
-        assert_eq!(ask(Some("http://evil.example")), Err(Refusal::ForeignOrigin));
+        assert_eq!(ask(Some("http://a.example")), Err(Refusal::ForeignHost));
+        assert_eq!(ask(Some("http://evil.example")), Err(Refusal::ForeignHost));
     }
 
     #[test]
