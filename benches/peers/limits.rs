@@ -28,7 +28,7 @@ pub(crate) fn print(bench: &mut Bench<'_>) -> Result<(), Box<dyn Error>> {
 }
 
 /// The daemon's own counters of its runs.
-struct Told {
+struct Exported {
     at: Instant,
     cpu: f64,
     lag: Vec<(f64, f64)>,
@@ -36,7 +36,7 @@ struct Told {
     skipped: f64,
 }
 
-impl Told {
+impl Exported {
     fn by(ours: &Ours) -> Result<Self, Box<dyn Error>> {
         let (at, cpu) = (Instant::now(), cpu(ours.running.id())?);
         let page = Page::fetch(ours.address)?;
@@ -55,9 +55,9 @@ impl Told {
     fn renewed(ours: &Ours, before: &Self) -> Result<Self, Box<dyn Error>> {
         let begin = Instant::now();
         loop {
-            let told = Self::by(ours)?;
-            if told.runs > before.runs {
-                return Ok(told);
+            let now = Self::by(ours)?;
+            if now.runs > before.runs {
+                return Ok(now);
             }
             if begin.elapsed() > Duration::from_secs(60) {
                 return Err(
@@ -87,9 +87,9 @@ fn rates(bench: &mut Bench<'_>) -> Result<(), Box<dyn Error>> {
     for rate in RATES {
         let ours = Ours::start(&bench.load(Manner::Http, rate))?;
         thread::sleep(Duration::from_secs(2));
-        let first = Told::by(&ours)?;
+        let first = Exported::by(&ours)?;
         thread::sleep(Duration::from_secs(bench.seconds.into()));
-        let last = Told::renewed(&ours, &first)?;
+        let last = Exported::renewed(&ours, &first)?;
         let seconds = (last.at - first.at).as_secs_f64();
         let (runs, cpu) = (last.runs - first.runs, last.cpu - first.cpu);
         let lag = last.lag(&first, 0.99);
@@ -148,13 +148,13 @@ fn rest(bench: &mut Bench<'_>, probes: u32) -> Result<(), Box<dyn Error>> {
     let (ready, resting) = (median(starts), mebibytes(id)?);
     let noun = if probes == 1 { "probe" } else { "probes" };
     println!("{probes} {noun}: READY after {ready:.1} ms, then {resting:.1} MiB");
-    let quiet = Told::by(&ours)?;
+    let quiet = Exported::by(&ours)?;
     thread::sleep(Duration::from_secs(5));
-    let before = Told::renewed(&ours, &quiet)?;
+    let before = Exported::renewed(&ours, &quiet)?;
     let page_times = scrapes(&ours)?;
     // After the compressed scrapes, which are Prometheus'. A plain page is resident while it is cached.
     let resident = mebibytes(id)?;
-    let after = Told::renewed(&ours, &before)?;
+    let after = Exported::renewed(&ours, &before)?;
     let (unscraped, scraped, plain) = (before.lag(&quiet, 0.99), after.lag(&before, 0.99), mebibytes(id)?);
     println!(
         "  lag p99 ≤ {unscraped} ms unscraped, ≤ {scraped} ms scraped; {resident:.1} MiB, with a plain page {plain:.1} MiB"
@@ -178,7 +178,7 @@ fn rest(bench: &mut Bench<'_>, probes: u32) -> Result<(), Box<dyn Error>> {
     for _ in 0..TIMES {
         reloads.push(ours.reload()?);
     }
-    let reloaded = Told::renewed(&ours, &after)?;
+    let reloaded = Exported::renewed(&ours, &after)?;
     println!(
         "  reload: {:.1} ms; lag p99 of the runs meanwhile ≤ {} ms, skipped {}",
         median(reloads),

@@ -1,7 +1,7 @@
 """The dashboard of single probes: why does this probe or provider fail, or is it slow?"""
 
 from .failures import failing_now
-from .overview import DURATION, FIRST_TOKEN, PER_TOKEN
+from .overview import DURATION, FIRST_TOKEN, PER_TOKEN, gateway_overhead
 from .parts import (
     GREY,
     PLAIN,
@@ -291,21 +291,7 @@ def findings() -> list[Json]:
             noValue="none announced",
             thresholds=steps((None, "red"), (14 * 86400, "orange"), (60 * 86400, "green")),
         ),
-        lines(
-            "Gateway overhead, mean of an hour",
-            "Gateway minus direct, over pairs in which both succeeded.",
-            [
-                target(
-                    f"langmart_comparison:overhead_seconds:mean1h{{{PROBER}}}", "{{comparison}}"
-                ),
-                target(
-                    f"langmart_comparison:first_token_overhead_seconds:mean1h{{{PROBER}}}",
-                    "{{comparison}}: first token",
-                ),
-            ],
-            12,
-            unit="s",
-        ),
+        gateway_overhead(12, 8),
         bars(
             "Verdicts of comparisons",
             "Number of pairs of runs, by responsible party.",

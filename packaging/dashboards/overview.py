@@ -338,23 +338,26 @@ def speed() -> list[Json]:
             9,
             "s",
         ),
-        lines(
-            "Gateway overhead, mean of an hour",
-            "Gateway minus direct, over pairs in which both succeeded.",
-            [
-                target(
-                    f"langmart_comparison:overhead_seconds:mean1h{{{PROBER}}}", "{{comparison}}"
-                ),
-                target(
-                    f"langmart_comparison:first_token_overhead_seconds:mean1h{{{PROBER}}}",
-                    "{{comparison}}: first token",
-                ),
-            ],
-            8,
-            9,
-            "s",
-        ),
+        gateway_overhead(8, 9),
     ]  # fmt: skip
+
+
+def gateway_overhead(width: int, height: int) -> Json:
+    """Returns the panel of the time that the gateway adds."""
+    return lines(
+        "Gateway overhead, mean of an hour",
+        "Gateway minus direct, over pairs in which both succeeded.",
+        [
+            target(f"langmart_comparison:overhead_seconds:mean1h{{{PROBER}}}", "{{comparison}}"),
+            target(
+                f"langmart_comparison:first_token_overhead_seconds:mean1h{{{PROBER}}}",
+                "{{comparison}}: first token",
+            ),
+        ],
+        width,
+        height,
+        "s",
+    )
 
 
 def limits() -> list[Json]:

@@ -252,9 +252,9 @@ impl Detail {
         }
     }
 
-    /// Returns whether the last remark is this one.
-    pub fn ends_with(&self, remark: &Self) -> bool {
-        matches!(self, Self::With(parts) if parts.1 == *remark)
+    /// Returns whether it has that remark.
+    pub fn has_remark(&self, remark: &Self) -> bool {
+        matches!(self, Self::With(parts) if parts.1 == *remark || parts.0.has_remark(remark))
     }
 
     /// Returns whether the model has been shut down.
@@ -342,7 +342,8 @@ mod tests {
         let detail =
             refused.clone().with(Detail::ServerAnswers("8.8.8.8".into())).with(Detail::PrivateAddress);
         assert_eq!(detail.cause(), &refused);
-        assert!(detail.ends_with(&Detail::PrivateAddress) && !refused.ends_with(&Detail::PrivateAddress));
+        assert!(detail.has_remark(&Detail::PrivateAddress) && !refused.has_remark(&Detail::PrivateAddress));
+        assert!(detail.has_remark(&Detail::ServerAnswers("8.8.8.8".into())));
         let text = "connection refused; 8.8.8.8 answers; the name resolves to a private address";
         assert_eq!(detail.to_string(), text);
         assert_eq!(Detail::AfterRedirect(Box::new(refused.clone())).cause(), &refused);

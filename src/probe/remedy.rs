@@ -79,7 +79,7 @@ fn finding(outcome: &Outcome) -> &'static str {
 /// Returns the remedy of a failure whose detail narrows the cause.
 fn by_detail(outcome: &Outcome) -> Option<&'static str> {
     let detail = outcome.detail.as_ref()?;
-    let is_private = || detail.ends_with(&Detail::PrivateAddress);
+    let is_private = || detail.has_remark(&Detail::PrivateAddress);
     Some(match (detail.cause(), outcome.reason) {
         (_, Reason::Connect | Reason::Tls) if is_private() => {
             "the name resolves to a private address: check /etc/hosts and the resolver, ask another one: nslookup HOST 8.8.8.8"

@@ -197,7 +197,7 @@ class Case:
     model: str = ""
     key: str = KEY
     fault: str = ""
-    """Value of the header by which the simulator is told what to play."""
+    """Value of the header that selects what the simulator plays."""
     probe: str = ""
     """Further lines of the probe."""
     provider: str = ""

@@ -108,7 +108,7 @@ def cases(base: str) -> list[Case]:
         ("stream", "truncated", OK),
         ("chat", "unknown", {"reason": "model_not_found", **caller}),
         ("chat", "not-configured", {"reason": "model_not_found", **caller}),
-        # Without expect.model a deployment's name says nothing.
+        # Without expect.model a deployment's name is not compared.
         ("chat", "primary", {**OK, "model_match": None}),
         ("chat", "swapped", {**OK, "model_match": None}),
     ]  # fmt: skip
@@ -150,7 +150,7 @@ def check(checks: Checks, place: Place, simulator: int) -> None:
     port = free_port()
     base = f"http://127.0.0.1:{port}"
     config = place.write("litellm.yaml", configuration(simulator))
-    # Whatever it wants from elsewhere is refused: it has all it needs.
+    # Its requests to other hosts are refused; it needs none of them.
     offline = {
         **LITELLM_OFFLINE,
         "https_proxy": f"http://127.0.0.1:{REFUSING_PORT}",

@@ -1,4 +1,4 @@
-"""The prober behind nginx, HAProxy, Caddy and lighttpd: what it says of each refusal and stream."""
+"""The prober behind nginx, HAProxy, Caddy and lighttpd: its verdict on each refusal and stream."""
 
 import re
 import subprocess
@@ -23,7 +23,7 @@ from harness import (
 MODEL = "gpt-4o-mini"
 HTML, EMPTY, PLAIN = has("an HTML page"), has("an empty body"), has("a plain text")
 OK = {"reason": "ok", "fault": "none", "detail": None}
-# Refusals of a proxy. Nobody has seen the key, so that no hint may speak of it.
+# Refusals of a proxy. The API has not seen the key, so that no hint may mention it.
 DENIED = {
     "reason": "permission",
     "fault": "caller",
@@ -179,7 +179,7 @@ def silence(checks: Checks, place: Place, name: str, cases: list[Case]) -> None:
     """Checks that the doctor claims nothing of a key that no API has seen."""
     text = doctor(place, name, cases)
     claims = ("knows the key", "the key is wrong", "the key is known")
-    wrong = [f"the doctor says: {claim}" for claim in claims if claim in text]
+    wrong = [f"the doctor claims: {claim}" for claim in claims if claim in text]
     if text.count("something before") != len(cases):
         wrong.append("the doctor does not name what stands before the API")
     checks.report(f"{name}::doctor_claims_nothing_of_the_key", wrong)

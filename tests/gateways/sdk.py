@@ -31,7 +31,7 @@ def is_installed(module: str) -> bool:
 
 
 def simulate(fault: str) -> dict[str, str]:
-    """Returns the header by which the simulator is told what to play."""
+    """Returns the header that selects what the simulator plays."""
     return {"x-simulate": fault}
 
 

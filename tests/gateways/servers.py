@@ -10,7 +10,7 @@ USER, PASSWORD = "someone", "something"
 
 
 def nginx(directory: pathlib.Path, port: int, simulator: int) -> str:
-    """Returns a configuration of nginx, which answers `/NAME/…` as NAME says."""
+    """Returns a configuration of nginx, which answers `/NAME/…` as the name requires."""
     upstream = f"http://127.0.0.1:{simulator}/"
     proxied = {
         "ok": "",
@@ -62,7 +62,7 @@ http {{
 
 
 def haproxy(port: int, simulator: int) -> str:
-    """Returns a configuration of HAProxy, which answers `/NAME/…` as NAME says."""
+    """Returns a configuration of HAProxy, which answers `/NAME/…` as the name requires."""
     proxied = {
         "ok": "",
         "delayless": "option http-no-delay",
@@ -94,13 +94,13 @@ frontend all
     use_backend %[path,field(2,/)]
 {backends}
 backend dead
-    server nobody 127.0.0.1:{REFUSING_PORT}
+    server unused 127.0.0.1:{REFUSING_PORT}
 backend empty
 """
 
 
 def caddy(port: int, other_port: int, simulator: int, password_hash: str) -> str:
-    """Returns a configuration of Caddy, which answers `/NAME/…` as NAME says.
+    """Returns a configuration of Caddy, which answers `/NAME/…` as the name requires.
 
     At the other port it serves another host only.
     """
@@ -136,7 +136,7 @@ http://other.test:{other_port} {{
 
 
 def lighttpd(directory: pathlib.Path, port: int, simulator: int) -> str:
-    """Returns a configuration of lighttpd, which answers `/NAME/…` as NAME says."""
+    """Returns a configuration of lighttpd, which answers `/NAME/…` as the name requires."""
 
     def at(name: str, how: str, upstream: int = simulator) -> str:
         return (

@@ -103,10 +103,10 @@ fn check_duration(prometheus: &Prometheus, metric: &str) {
     let names = |values: &[(String, f64)]| values.iter().map(|(name, _)| name.clone()).collect::<Vec<_>>();
     assert_eq!(names(&ours), names(&theirs), "{metric}");
     for ((name, ours), (_, theirs)) in ours.iter().zip(&theirs) {
-        let told = format!("{metric} of {name}: ours {ours}, theirs {theirs}");
+        let difference = format!("{metric} of {name}: ours {ours}, theirs {theirs}");
         let held = matches!(name.as_str(), "slow" | "slow processing");
         let band = if held { ANSWER_DELAY..ANSWER_DELAY + NOISE } else { 0.0..NOISE };
-        assert!(band.contains(ours) && band.contains(theirs), "{told}, not in {band:?}");
+        assert!(band.contains(ours) && band.contains(theirs), "{difference}, not in {band:?}");
     }
 }
 
