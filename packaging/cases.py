@@ -976,6 +976,13 @@ def findings() -> None:
         (wrong, 190, ME),
     )
     case("one wrong answer in fifty", one(("." * 49 + "W") * 7), (wrong, 340))
+    retires = "LangmartModelRetiresIn3Days"
+    case(
+        "a model is past its announced date",
+        Series(60).add("langmart_probe_model_shutdown_timestamp_seconds", 1800, **probe),
+        (retires, 20, {"provider": "acme"}),
+        (retires, 40),
+    )
     window = "langmart_probe_status_page_maintenance"
     page = {"probe": "s", "provider": "acme", "check": "status", "model": ""}
     series = (

@@ -1,6 +1,6 @@
 //! The benchmark of the ledger: gigabytes of records in bounded time and memory.
 //!
-//! `cargo bench --bench records [-- --gigabytes N] [--compressed]` writes the records of 31 days,
+//! `cargo bench --bench records [-- --gigabytes N] [--compressed]` writes the records of 30 days,
 //! runs `report --incidents` on them, and prints its duration and its largest memory. It fails
 //! above 100 MiB, or if the ledger has other outages than the records.
 

@@ -5,9 +5,9 @@
 
 year_world.py simulates probers. promtool writes their samples, and the results of the recording
 rules, into blocks; a Prometheus answers the expression of each alert for every minute. Only `for`
-and the inhibition of alertmanager.yml are applied here. It prints the table of
-docs/operations/error-rate.md, and fails if an incident is missed, more than one page is false, or
-hard failures take more than three intervals in the median.
+and the inhibition of alertmanager.yml are applied here. It prints a table, and fails if an incident
+is missed, more than one page is false, or hard failures take more than three intervals in the
+median.
 """
 
 import argparse
@@ -275,7 +275,8 @@ def notified(alerts: list[Alert]) -> list[Alert]:
                 continue
             for other in alerts:
                 equal = all(
-                    alert.labels.get(name) == other.labels.get(name) for name in rule["equal"]
+                    alert.labels.get(name) == other.labels.get(name)
+                    for name in rule.get("equal", [])
                 )
                 overlap = other.begin <= alert.end and other.end >= alert.begin
                 if (

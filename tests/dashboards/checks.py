@@ -48,8 +48,14 @@ EMPTY_BY_DESIGN = {
 
 # Fault, failing provider and colour of the situations in which something fails.
 FAULTS = {
-    "key-rejected": ("our side", "anthropic", YELLOW, "auth_failed", "LangmartKeyRejected"),
-    "gateway-down": ("gateway", "langmart", RED, "unavailable", "LangmartProbeDown"),
+    "key-rejected": (
+        ("our side", "anthropic", YELLOW, "auth_failed"),
+        ("LangmartKeyRejected", "LangmartKeyRejected"),
+    ),
+    "gateway-down": (
+        ("gateway", "langmart", RED, "unavailable"),
+        ("LangmartProbeDown", "LangmartServiceUnavailable"),
+    ),
 }
 
 
@@ -174,8 +180,8 @@ def well(picture: Seen, _: str) -> Iterator[str]:
 
 
 def failing(picture: Seen, job: str) -> Iterator[str]:
-    """Checks a picture in which a service fails since forty minutes."""
-    party, provider, color, reason, alert = FAULTS[job]
+    """Checks a picture in which a service has failed for forty minutes."""
+    (party, provider, color, reason), (alert, runbook) = FAULTS[job]
     rows = picture.rows("What fails now")
     if not rows:
         yield "What fails now is empty"
@@ -192,8 +198,8 @@ def failing(picture: Seen, job: str) -> Iterator[str]:
         if not row["What to do"][0] or row["What to do"][0] in ("–", reason):
             yield f"{row['Probe'][0]}: no remedy"
     links = [link for cell in picture.panels["What fails now"]["cells"] for link in cell["links"]]
-    for part in ("/d/langmart-prober-probe?", f"/runbooks/{alert}.md", "/probes/"):
-        if alert != "LangmartProbeDown" and not any(part in link for link in links):
+    for part in ("/d/langmart-prober-probe?", f"/runbooks/{runbook}.md", "/probes/"):
+        if not any(part in link for link in links):
             yield f"What fails now has no link with {part}: {links}"
     firing = [row for row in picture.rows("Alerts and their runbooks") if row["Alert"][0] == alert]
     if not firing or {row["Severity"] for row in firing} != {("critical", RED)}:
@@ -215,7 +221,7 @@ def failing(picture: Seen, job: str) -> Iterator[str]:
 
 
 def slow(picture: Seen, _: str) -> Iterator[str]:
-    """Checks a picture in which OpenAI answers slowly since forty minutes."""
+    """Checks a picture in which OpenAI has answered slowly for forty minutes."""
     value, color = picture.values("Slower than usual")["Value"]
     if value == "0" or color != ORANGE:
         yield f"Slower than usual: {value} in {color}"

@@ -233,6 +233,14 @@ class Situation:
             process.wait()
 
 
+def wait_until(moment: float) -> None:
+    """Waits until a time. Exits if it has passed, because the situations are then wrong."""
+    left = moment - time.time()
+    if left < 0:
+        raise SystemExit(f"the machine is too slow for the situations: {-left:.1f} s late")
+    time.sleep(left)
+
+
 def used() -> set[str]:
     """Returns the metrics that the dashboards query."""
     texts = [path.read_text() for path in (ROOT / "packaging/grafana").glob("*.json")]
@@ -309,13 +317,13 @@ class Recorded:
                     scrape(situation)
             address = self.start(prometheus, "recording", "--query.lookback-delta=5s")
             retire = threading.Timer(
-                began + FAULT_AT - time.time(), situations["probe-retired"].retire
+                max(0, began + FAULT_AT - time.time()), situations["probe-retired"].retire
             )
             retire.start()
             # Eight minutes, stretched, before the end.
-            time.sleep(began + SECONDS - 8 - time.time())
+            wait_until(began + SECONDS - 8)
             scrape(situations["just-started"])
-            time.sleep(began + SECONDS - time.time())
+            wait_until(began + SECONDS)
             end = time.time()
             for name, situation in situations.items():
                 self.probes[name] = json.loads(watch.ask(situation.address, "/api/v1/probes"))[

@@ -210,9 +210,9 @@ fn level_of_the_command_line_outlasts_a_reload() {
 fn once_without_probes_fails() {
     let place = Place::new("[provider.langmart]\n");
     let output = place.run("once", &["--json"]);
-    let said = String::from_utf8(output.stderr).unwrap();
-    assert_eq!((output.status.code(), records(output.stdout).len()), (Some(1), 0), "{said}");
-    assert!(said.ends_with("no probe is configured; add checks to a provider or a [[probe]]\n"), "{said}");
+    let errors = String::from_utf8(output.stderr).unwrap();
+    assert_eq!((output.status.code(), records(output.stdout).len()), (Some(1), 0), "{errors}");
+    assert!(errors.ends_with("no probe is configured; add checks to a provider or a [[probe]]\n"), "{errors}");
 }
 
 #[test]
@@ -225,7 +225,7 @@ fn init_writes_a_configuration_that_passes() {
     let key = place.path("key").display().to_string();
     place.write("config.toml", &text.replace("/etc/langmart-prober/keys/groq\" }", &format!("{key}\" }}")));
     let checked = place.run("check-config", &["--strict"]);
-    let said = String::from_utf8(checked.stderr).unwrap();
-    assert_eq!((checked.status.code(), said.as_str()), (Some(0), ""));
+    let errors = String::from_utf8(checked.stderr).unwrap();
+    assert_eq!((checked.status.code(), errors.as_str()), (Some(0), ""));
     assert!(Path::new(&key).exists());
 }

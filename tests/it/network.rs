@@ -59,10 +59,10 @@ fn network(provider: Provider, timeout: Duration) -> Outcome {
 #[track_caller]
 fn row(fault: &str, outcome: &Outcome, reason: Reason, blamed: Fault, detail: &str, remedy: &str) {
     let Outcome { reason: found, fault: whose, hint, .. } = outcome;
-    let said = detail_of(outcome);
-    println!("{fault:<36} | {found:<8} | {whose:<8} | {said} | {hint}");
+    let text = detail_of(outcome);
+    println!("{fault:<36} | {found:<8} | {whose:<8} | {text} | {hint}");
     assert_eq!((*found, *whose), (reason, blamed), "{fault}: {outcome:#?}");
-    assert!(said.contains(detail), "{fault}: {detail:?} is not in the detail of {outcome:#?}");
+    assert!(text.contains(detail), "{fault}: {detail:?} is not in the detail of {outcome:#?}");
     assert!(hint.contains(remedy), "{fault}: {remedy:?} is not in the hint of {outcome:#?}");
     assert_eq!(hint.is_empty(), reason == Reason::Ok, "{fault}: {outcome:#?}");
     let sum: Duration = outcome.phases.durations().iter().sum();
