@@ -212,7 +212,10 @@ fn once_without_probes_fails() {
     let output = place.run("once", &["--json"]);
     let errors = String::from_utf8(output.stderr).unwrap();
     assert_eq!((output.status.code(), records(output.stdout).len()), (Some(1), 0), "{errors}");
-    assert!(errors.ends_with("no probe is configured; add checks to a provider or a [[probe]]\n"), "{errors}");
+    assert!(
+        errors.ends_with("no probe is configured; add checks to a provider or a [[probe]]\n"),
+        "{errors}"
+    );
 }
 
 #[test]

@@ -165,7 +165,10 @@ fn tls_config(simulator: &Simulator, alpn: &[&str]) -> ClientConfig {
 }
 
 /// Performs a handshake as a client that requests this name.
-fn handshake(simulator: &Simulator, name: &str) -> io::Result<StreamOwned<ClientConnection, TcpStream>> {
+pub(super) fn handshake(
+    simulator: &Simulator,
+    name: &str,
+) -> io::Result<StreamOwned<ClientConnection, TcpStream>> {
     let config = Arc::new(tls_config(simulator, &["http/1.1"]));
     let name = ServerName::try_from(name.to_owned()).unwrap();
     let connection = ClientConnection::new(config, name).unwrap();
@@ -220,7 +223,7 @@ fn handshakes_can_be_slow_or_reset() {
 }
 
 /// Creates a client with one connection per request and without retries.
-fn http2_client(simulator: &Simulator) -> reqwest::Client {
+pub(super) fn http2_client(simulator: &Simulator) -> reqwest::Client {
     reqwest::Client::builder()
         .no_proxy()
         .tls_backend_preconfigured(tls_config(simulator, &["h2"]))

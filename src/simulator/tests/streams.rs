@@ -2,7 +2,10 @@
 
 use std::net::Shutdown;
 
-use super::*;
+use super::{
+    connections::{handshake, http2_client},
+    *,
+};
 
 const DONE: &str = "[DONE]";
 
