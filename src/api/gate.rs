@@ -153,8 +153,13 @@ pub(crate) fn provider(spelled: &str) -> Option<&'static str> {
 
 /// Returns a request ID of 1 to 128 plain characters. Returns `None` for any other text.
 pub(crate) fn request_id(id: &str) -> Option<String> {
+    is_plain_name(id).then(|| id.to_owned())
+}
+
+/// Returns whether a text is a name of 1 to 128 plain characters.
+pub(crate) fn is_plain_name(text: &str) -> bool {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._:-".contains(&byte);
-    ((1..=128).contains(&id.len()) && id.bytes().all(plain)).then(|| id.to_owned())
+    (1..=128).contains(&text.len()) && text.bytes().all(plain)
 }
 
 /// Returns a reported number of tokens of any size; [`is_plausible_for`] keeps hostile ones out of

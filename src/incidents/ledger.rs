@@ -41,6 +41,8 @@ const GAPS: usize = 5;
 pub struct Ledger {
     tracks: HashMap<Name, Track>,
     comparisons: HashMap<Name, [Option<Name>; Side::ALL.len()]>,
+    /// Time up to which no failing probe falls silent. `None` if no probe is failing.
+    sight_until: Option<SystemTime>,
     books: Books,
 }
 
@@ -102,6 +104,9 @@ struct Failing {
 impl Ledger {
     /// Adds a run. Rechecks and on-demand runs must be left out.
     pub fn add(&mut self, run: &Observed<'_>) {
+        if self.sight_until.is_some_and(|until| until < run.time) {
+            self.lose_sight_of_silent(run.time);
+        }
         if !run.check.addresses_service() {
             self.books.pages.add(run, &mut self.books.outages);
             return;
@@ -110,7 +115,9 @@ impl Ledger {
         let track = match self.tracks.get_mut(run.probe) {
             Some(track) if track.is_of(run) => track,
             Some(track) => {
-                // A reload changed what the name stands for.
+                // A reload changed what the name stands for. Nothing is known of the old probe since
+                // the new one began.
+                track.valid_until = track.valid_until.min(run.time.max(track.last_run));
                 self.books.lose_sight(track);
                 *track = Track::new(run);
                 track
@@ -122,8 +129,24 @@ impl Ledger {
             None => self.tracks.entry(run.probe.into()).or_insert_with(|| Track::new(run)),
         };
         self.books.observe(track, run);
+        if track.is_failing() {
+            let until = track.valid_until;
+            self.sight_until = Some(self.sight_until.map_or(until, |known| known.min(until)));
+        }
         if let Some((comparison, side, verdict)) = run.comparison {
             self.compare(comparison, (run.probe, side), verdict);
+        }
+    }
+
+    /// Ends the outages of the probes whose last run no longer counts at that time. They may have no
+    /// further run, so that runs of others show that time has passed.
+    fn lose_sight_of_silent(&mut self, time: SystemTime) {
+        let failing = self.tracks.values_mut().filter(|track| track.is_failing());
+        let (mut silent, seen): (Vec<_>, Vec<_>) = failing.partition(|track| track.valid_until < time);
+        self.sight_until = seen.iter().map(|track| track.valid_until).min();
+        silent.sort_unstable_by(|a, b| (a.valid_until, &a.probe).cmp(&(b.valid_until, &b.probe)));
+        for track in silent {
+            self.books.lose_sight(track);
         }
     }
 
@@ -320,6 +343,10 @@ impl Track {
             last_up: [None; LAYERS.len()],
             failing: [None; LAYERS.len()],
         }
+    }
+
+    fn is_failing(&self) -> bool {
+        self.failing.iter().any(Option::is_some)
     }
 
     fn is_of(&self, run: &Observed<'_>) -> bool {

@@ -337,6 +337,11 @@ impl Outage {
         self.open_probes == 0
     }
 
+    /// Returns whether the last probe recovered before that time.
+    pub(super) fn has_ended_before(&self, time: SystemTime) -> bool {
+        self.open_probes == 0 && self.end.is_some_and(|end| end < time)
+    }
+
     /// Counts a verdict of a comparison.
     pub(super) fn compare(&mut self, comparison: &Name, verdict: PairVerdict) {
         if self.comparisons.len() < MAX_COMPARISONS || self.comparisons.contains_key(comparison) {

@@ -47,8 +47,10 @@ impl StatusPages {
         } else if page.incident_since.is_none() {
             page.incident_since = Some(run.time);
             let concerned = |outage: &&mut Outage| {
-                let over = outage.end.is_some_and(|end| end + LATE_ADMISSION < run.time);
-                !over && outage.status_page.is_none() && outage.is_of(run.provider)
+                let limit = run.time.checked_sub(LATE_ADMISSION);
+                limit.is_none_or(|limit| !outage.has_ended_before(limit))
+                    && outage.status_page.is_none()
+                    && outage.is_of(run.provider)
             };
             for outage in outages.iter_mut().rev().take(MAX_CANDIDATES).filter(concerned) {
                 outage.status_page = Some(StatusPageReport::new(outage.start, Some(run.time)));

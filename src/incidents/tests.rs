@@ -139,6 +139,48 @@ fn silence_ends_what_can_be_claimed() {
     assert_eq!((outage.end, outage.end_observed), (Some(at(66 * MINUTE)), true));
 }
 
+/// Returns start, end and downtime of each outage in minutes.
+fn times(ledger: Ledger, now: u64) -> Vec<(u64, Option<u64>, u64)> {
+    let minutes = |time: SystemTime| time.duration_since(at(0)).unwrap().as_secs() / MINUTE;
+    let outages = ledger.finish(at(now * MINUTE)).outages;
+    let times =
+        |outage: &Outage| (minutes(outage.start), outage.end.map(minutes), outage.down.as_secs() / MINUTE);
+    outages.iter().map(times).collect()
+}
+
+#[test]
+fn silence_of_all_probes_ends_their_outage() {
+    for gap in [7, 60] {
+        let mut ledger = Ledger::default();
+        let runs = format!("......gg{}gg....", " ".repeat(gap));
+        play(&mut ledger, 0, &[("a", None, &runs), ("b", None, &runs)]);
+        let again = 8 + gap as u64;
+        assert_eq!(times(ledger, again + 5), [(6, Some(13), 7), (again, Some(again + 2), 2)], "{gap}");
+    }
+}
+
+#[test]
+fn removed_probe_joins_no_later_outage() {
+    let (mut ledger, day) = (Ledger::default(), 24 * 60);
+    let model = Some("m");
+    play(&mut ledger, 0, &[("removed", model, "..gg"), ("other", model, "....")]);
+    for hour in 1..20 * 24 {
+        play(&mut ledger, hour * 60, &[("other", model, "...")]);
+    }
+    play(&mut ledger, 20 * day, &[("other", model, "...gg....")]);
+    let start = 20 * day + 3;
+    assert_eq!(times(ledger, 21 * day), [(2, Some(9), 7), (start, Some(start + 2), 2)]);
+}
+
+#[test]
+fn read_of_the_status_page_shows_silence() {
+    let mut ledger = Ledger::default();
+    play(&mut ledger, 0, &[("p", None, "......gg")]);
+    reads(&mut ledger, 13 + 7 * 60, &page(Indicator::Major));
+    let outage = &ledger.finish(at(24 * 3600)).outages[0];
+    assert_eq!(outage.status_page.unwrap().first_admission, None, "too late");
+}
+
 /// Returns the probes of each outage.
 fn groups(probes: &[(&'static str, Option<&'static str>, &str)]) -> Vec<Vec<String>> {
     let mut ledger = Ledger::default();
@@ -196,6 +238,17 @@ fn first_admission_of_the_status_page_has_its_lag() {
     let lag = |outage: &Outage| outage.status_page.map(|page| page.lag_seconds);
     let lags: Vec<_> = ledger.finish(at(7200)).outages.iter().map(lag).collect();
     assert_eq!(lags, [Some(Some(7 * 60)), Some(Some(-13 * 60)), Some(None)]);
+}
+
+#[test]
+fn late_admission_counts_while_a_probe_is_down() {
+    let mut ledger = Ledger::default();
+    let long = "g".repeat(8 * 60);
+    play(&mut ledger, 0, &[("a", None, "..gg...."), ("b", None, &format!("..{long}"))]);
+    reads(&mut ledger, 8 * 60 + 2, &page(Indicator::Major));
+    play(&mut ledger, 8 * 60 + 3, &[("b", None, "....")]);
+    let outage = &ledger.finish(at(24 * 3600)).outages[0];
+    assert_eq!(outage.status_page.unwrap().lag_seconds, Some(8 * 3600));
 }
 
 #[test]
@@ -286,6 +339,7 @@ fn changed_probe_begins_anew() {
     play(&mut ledger, 0, &[("p", Some("old"), "..gg")]);
     play(&mut ledger, 4, &[("p", Some("new"), "....")]);
     let incidents = ledger.finish(at(8 * MINUTE));
-    assert!(!incidents.outages[0].end_observed);
-    assert!(incidents.outages[0].end.is_some(), "{:?}", incidents.outages);
+    let outage = &incidents.outages[0];
+    assert_eq!((outage.end, outage.end_observed), (Some(at(4 * MINUTE)), false));
+    assert_eq!(outage.down, Duration::from_secs(2 * MINUTE), "not after the replacement");
 }

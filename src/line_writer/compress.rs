@@ -19,6 +19,7 @@ use std::{
 use flate2::{Compression, write::GzEncoder};
 use rustix::{
     fs::{FlockOperation, OFlags, flock},
+    io::Errno,
     process::setpriority_process,
 };
 
@@ -28,7 +29,7 @@ use super::rolling::identity;
 pub(super) const EXTENSION: &str = ".gz";
 
 /// Extension of compressed files that are not complete.
-const PARTIAL: &str = ".gz.tmp";
+pub const PARTIAL: &str = ".gz.tmp";
 
 /// Number of bytes of the original that a member of a compressed file has at least. It ends with a
 /// line.
@@ -92,6 +93,14 @@ fn with_extension(path: &Path, extension: &str) -> PathBuf {
 /// Replaces a file by a compressed one. If the original has been removed, a compressed file that
 /// was complete gets its final name. Does nothing if the compressed file exists.
 pub fn compress(path: &Path) -> io::Result<()> {
+    match replace(path) {
+        // The oldest file is removed at a rotation, with what was written of its compressed one.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        result => result,
+    }
+}
+
+fn replace(path: &Path) -> io::Result<()> {
     let [complete, partial] = [EXTENSION, PARTIAL].map(|extension| with_extension(path, extension));
     if complete.symlink_metadata().is_ok() {
         return Ok(());
@@ -104,8 +113,7 @@ pub fn compress(path: &Path) -> io::Result<()> {
             let compressed = original.and_then(|_| write(path, &target)).and_then(|()| fs::remove_file(path));
             if let Err(error) = compressed {
                 fs::remove_file(&partial)?;
-                // The oldest file is removed at a rotation.
-                return if error.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(error) };
+                return Err(error);
             }
         }
     }
@@ -118,7 +126,7 @@ fn claim(partial: &Path) -> io::Result<Option<File>> {
     let mut options = OpenOptions::new();
     options.append(true).create(true).mode(0o640).custom_flags(flags(OFlags::NOFOLLOW));
     let file = options.open(partial)?;
-    if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
+    if is_locked_elsewhere(flock(&file, FlockOperation::NonBlockingLockExclusive))? {
         return Ok(None);
     }
     // The other one may have renamed it before it released the lock.
@@ -126,6 +134,15 @@ fn claim(partial: &Path) -> io::Result<Option<File>> {
     let is_ours =
         there.is_ok_and(|there| file.metadata().is_ok_and(|own| identity(&own) == identity(&there)));
     Ok(is_ours.then_some(file))
+}
+
+/// Returns whether another process has the lock. Some file systems have no locks.
+fn is_locked_elsewhere(locked: Result<(), Errno>) -> io::Result<bool> {
+    match locked {
+        Ok(()) => Ok(false),
+        Err(Errno::WOULDBLOCK) => Ok(true),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// Writes the compressed content of a file. Fails if the original is still being written.
@@ -250,6 +267,15 @@ mod tests {
         drop(other);
         compress(&path).unwrap();
         assert!(!path.exists());
+    }
+
+    #[test]
+    fn file_system_without_locks_is_an_error() {
+        assert!(!is_locked_elsewhere(Ok(())).unwrap());
+        assert!(is_locked_elsewhere(Err(Errno::WOULDBLOCK)).unwrap());
+        for error in [Errno::NOLCK, Errno::NOTSUP, Errno::NOSYS, Errno::IO] {
+            assert_eq!(is_locked_elsewhere(Err(error)).unwrap_err().kind(), io::Error::from(error).kind());
+        }
     }
 
     #[test]

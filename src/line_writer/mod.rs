@@ -17,7 +17,7 @@ mod rolling;
 mod writer;
 
 pub use self::{
-    compress::compress,
+    compress::{PARTIAL, compress},
     draining::DrainingWriters,
     queue::{Counters, LineWriter, WriteResult},
     rolling::{LogFiles, OpenError, Period, RollingFile},

@@ -6,19 +6,20 @@
 //! limits and recovery are also done here.
 
 use std::{
+    collections::BTreeSet,
     ffi::OsStr,
     fs::{self, DirBuilder, Metadata, OpenOptions},
     io::{self, Write},
     mem,
     os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt},
-    path::{Path, PathBuf},
+    path::PathBuf,
     time::{Duration, Instant, SystemTime},
 };
 
 use tracing_appender::rolling::{RollingFileAppender, Rotation};
 
 use super::{
-    compress::{Compressor, EXTENSION},
+    compress::{Compressor, EXTENSION, PARTIAL},
     queue::WriteResult,
 };
 
@@ -193,10 +194,11 @@ impl LogFiles {
     }
 
     /// Returns whether a file name belongs to this kind of file, with hourly or daily rotation,
-    /// compressed or not.
+    /// compressed or not, or partly.
     fn matches(&self, name: &str) -> bool {
         let date = name.strip_prefix(self.prefix).and_then(|rest| rest.strip_prefix('.'));
-        date.map(|date| date.strip_suffix(EXTENSION).unwrap_or(date)).is_some_and(|date| {
+        let original = |date| str::strip_suffix(date, EXTENSION).or_else(|| date.strip_suffix(PARTIAL));
+        date.map(|date| original(date).unwrap_or(date)).is_some_and(|date| {
             let shape: String = date.chars().map(|c| if c.is_ascii_digit() { '0' } else { c }).collect();
             shape == "0000-00-00" || shape == "0000-00-00-00"
         })
@@ -302,30 +304,46 @@ impl Current {
         let (earlier, later) = self.other_names(files);
         let surplus = |names: &[String]| (names.len() + 1).saturating_sub(files.max_files);
         for name in earlier.iter().take(surplus(&earlier)).chain(later.iter().take(surplus(&later))) {
-            let path = files.directory.join(name);
-            if let Err(error) = fs::remove_file(&path) {
-                tracing::warn!(file = %path.display(), %error, "Failed to remove old file");
+            // With what a compression that was interrupted left of it.
+            for (name, is_left) in [(name.clone(), false), (format!("{name}{PARTIAL}"), true)] {
+                let path = files.directory.join(name);
+                match fs::remove_file(&path) {
+                    Err(error) if is_left && error.kind() == io::ErrorKind::NotFound => {}
+                    Err(error) => {
+                        tracing::warn!(file = %path.display(), %error, "Failed to remove old file");
+                    }
+                    Ok(()) => {}
+                }
             }
         }
     }
 
     /// Returns the names of the other files of the kind, in order: those before this file, and
-    /// those after it.
+    /// those after it. A partly compressed file is one of them only if its original is gone.
     fn other_names(&self, files: &LogFiles) -> (Vec<String>, Vec<String>) {
         let Ok(entries) = fs::read_dir(&files.directory) else { return (Vec::new(), Vec::new()) };
-        let mut names: Vec<String> = entries
+        let names: BTreeSet<String> = entries
             .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
-            .filter(|name| files.matches(name) && Path::new(name).file_name() != self.path.file_name())
+            .filter(|name| files.matches(name))
             .collect();
-        names.sort_unstable();
-        names.into_iter().partition(|name| Some(OsStr::new(name)) < self.path.file_name())
+        let is_other = |name: &&String| {
+            let original = name.strip_suffix(PARTIAL);
+            Some(OsStr::new(name)) != self.path.file_name()
+                && original.is_none_or(|original| !names.contains(original))
+        };
+        names
+            .iter()
+            .filter(is_other)
+            .cloned()
+            .partition(|name| Some(OsStr::new(name)) < self.path.file_name())
     }
 
-    /// Returns the paths of the uncompressed files before this one.
+    /// Returns the paths of the files before this one that are not compressed, or whose compression
+    /// was interrupted after they had been removed.
     fn earlier_files(&self, files: &LogFiles) -> Vec<PathBuf> {
         let (earlier, _) = self.other_names(files);
         let uncompressed = earlier.into_iter().filter(|name| !name.ends_with(EXTENSION));
-        uncompressed.map(|name| files.directory.join(name)).collect()
+        uncompressed.map(|name| files.directory.join(name.trim_end_matches(PARTIAL))).collect()
     }
 }
 

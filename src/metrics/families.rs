@@ -256,8 +256,8 @@ pub(super) const FAMILIES: &[Family] = &[
         "langmart_probe_api_errors_total",
         "Errors by the API's own error code; unknown codes share one series.",
         Probe(|series, page| {
-            for (code, count) in &*series.values.error_codes() {
-                page.each([code], *count as f64);
+            for (code, count) in series.values.error_codes() {
+                page.each([&code], count as f64);
             }
         }),
     )

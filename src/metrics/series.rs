@@ -3,7 +3,7 @@
 use std::{
     array,
     collections::BTreeMap,
-    sync::{Arc, MutexGuard},
+    sync::Arc,
     time::{Duration, SystemTime},
 };
 
@@ -346,8 +346,8 @@ impl Values {
     }
 
     /// Returns the status page of the last run. It is `None` if it is unknown.
-    pub(super) fn status_page(&self) -> MutexGuard<'_, Option<StatusPage>> {
-        self.status_page.lock()
+    pub(super) fn status_page(&self) -> Option<StatusPage> {
+        self.status_page.lock().clone()
     }
 
     /// Returns the balance, as last reported.
@@ -363,13 +363,13 @@ impl Values {
 
     /// Returns the answers of the name servers in the last run of a network check, that of the
     /// system's resolver first.
-    pub(super) fn dns_servers(&self) -> MutexGuard<'_, Vec<DnsServer>> {
-        self.dns_servers.lock()
+    pub(super) fn dns_servers(&self) -> Vec<DnsServer> {
+        self.dns_servers.lock().clone()
     }
 
     /// Returns the error codes so far, with their counts.
-    pub(super) fn error_codes(&self) -> MutexGuard<'_, BTreeMap<String, u64>> {
-        self.error_codes.lock()
+    pub(super) fn error_codes(&self) -> BTreeMap<String, u64> {
+        self.error_codes.lock().clone()
     }
 
     /// Returns the limits of runs that began at most `max_age` ago. A reset that has passed does

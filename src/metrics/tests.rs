@@ -6,12 +6,13 @@ use std::{
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
+        mpsc,
     },
     thread,
     time::{Duration, SystemTime},
 };
 
-use super::{Metrics, OwnNow, Series};
+use super::{Format, Metrics, OwnNow, Series};
 
 use crate::{
     config::{Probe, Provider, Recheck, StatusSource, Task},
@@ -832,4 +833,50 @@ fn own_state_equals_the_exported_metrics() {
     assert_eq!(metrics.own(), expected);
     metrics.lag(Duration::from_secs(60));
     assert_eq!(metrics.own().lag, None, "more than one percent is above the highest bound");
+}
+
+/// A client to which runs of the series are entered while it takes the page.
+struct Observing(Vec<Arc<Series>>);
+
+impl std::io::Write for Observing {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        for series in self.0.iter().map(Arc::clone) {
+            let (entered, is_entered) = mpsc::channel();
+            thread::spawn(move || {
+                series.observe(&Outcome {
+                    error_code: Some("late".into()),
+                    ..Outcome::new(NOW, Reason::Unavailable, Fault::Provider)
+                });
+                entered.send(())
+            });
+            is_entered.recv_timeout(Duration::from_secs(60)).expect("no lock is held");
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn page_is_written_without_the_locks_of_a_probe() {
+    // Each list alone is longer than what is passed on at once.
+    let names: Vec<String> = (0..50).map(|number| format!("{number:02000}")).collect();
+    let components: Vec<&str> = names.iter().map(String::as_str).collect();
+    let provider = acme(Api::Openai);
+    let probes = [chat("p", &provider, "m"), status("s", &provider, &components)];
+    let metrics = Metrics::new(NOW);
+    metrics.configure(&config(probes.to_vec()));
+    let series = probes.each_ref().map(|probe| metrics.series(probe));
+    for code in &names {
+        let failed = Outcome::new(NOW, Reason::Unavailable, Fault::Provider);
+        series[0].observe(&Outcome { error_code: Some(code.clone().into()), ..failed });
+    }
+    let operational: Vec<_> = components.iter().map(|name| (*name, ComponentStatus::Operational)).collect();
+    series[1].observe(&Outcome {
+        status_page: Some(page(Indicator::None, None, &operational)),
+        ..Outcome::new(NOW, Reason::Ok, Fault::None)
+    });
+    metrics.render(NOW, Format::Text, &mut Observing(series.to_vec())).unwrap();
 }

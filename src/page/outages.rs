@@ -2,6 +2,7 @@
 //! probe.
 
 use std::{
+    collections::BTreeSet,
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -14,8 +15,9 @@ use super::{
     words::{fault, span},
 };
 use crate::{
-    history::{MAX_RUNS, ProbeHistory, Run},
-    incidents::{FailedRequest, Ledger, Observed, Outage},
+    config::Probe,
+    history::{MAX_RUNS, Run},
+    incidents::{FailedRequest, Ledger, Observed, Outage, StatusPageReport},
     outcome::{Outcome, rfc3339},
 };
 
@@ -25,9 +27,12 @@ const MAX_SHOWN: usize = 20;
 /// Maximum number of probes that an outage lists by name.
 const MAX_NAMES: usize = 12;
 
-/// Shows the outages in memory.
-pub(super) fn outages(view: &View<'_>) -> Markup {
-    let outages = in_memory(view);
+/// Shows the outages of these runs of each probe.
+pub(super) fn outages<'a>(
+    view: &View<'_>,
+    runs: impl Iterator<Item = (&'a Probe, &'a [Arc<Run>])>,
+) -> Markup {
+    let outages = in_memory(view, runs);
     html! {
         section #outages aria-labelledby="outages-title" {
             h2 #outages-title { "Outages" }
@@ -42,36 +47,62 @@ pub(super) fn outages(view: &View<'_>) -> Markup {
     }
 }
 
+/// A run by reference: of a check of the service, or of a status page.
+#[derive(Clone, Copy)]
+enum Source<'a> {
+    Service(&'a Probe, &'a Run),
+    Page(&'a Probe, &'a Outcome),
+}
+
+impl Source<'_> {
+    fn time(self) -> SystemTime {
+        match self {
+            Self::Service(_, run) => run.time,
+            Self::Page(_, outcome) => outcome.time,
+        }
+    }
+
+    fn add_to(self, ledger: &mut Ledger) {
+        match self {
+            Self::Service(probe, run) => ledger.add(&observed(probe, run, &detail(run))),
+            Self::Page(probe, outcome) => ledger.add(&page_read(probe, outcome)),
+        }
+    }
+}
+
 /// Returns the outages by start.
-fn in_memory(view: &View<'_>) -> Vec<Outage> {
-    let all = view.history.all();
-    let snapshots: Vec<_> = all.values().map(|history| (history, history.snapshot().runs)).collect();
+fn in_memory<'a>(view: &View<'_>, runs: impl Iterator<Item = (&'a Probe, &'a [Arc<Run>])>) -> Vec<Outage> {
     let has_failed = |runs: &[Arc<Run>]| runs.iter().any(|run| run.is_downtime() == Some(true));
-    let is_failing = |history: &ProbeHistory, runs: &[Arc<Run>]| {
-        history.probe.check().addresses_service() && has_failed(runs)
-    };
+    let of_service = runs.filter(|(probe, runs)| probe.check().addresses_service() && has_failed(runs));
+    let mut sources: Vec<Source<'_>> = of_service
+        .flat_map(|(probe, runs)| runs.iter().map(move |run| Source::Service(probe, run)))
+        .collect();
     // Most of the time there is nothing to sort.
-    if !snapshots.iter().any(|(history, runs)| is_failing(history, runs)) {
+    if sources.is_empty() {
         return Vec::new();
     }
-    let pages: Vec<_> = all
-        .values()
-        .filter(|history| !history.probe.check().addresses_service())
-        .map(|history| (history, history.whole()))
-        .collect();
-    let of_service = snapshots.iter().filter(|(history, runs)| is_failing(history, runs));
-    let of_service: Vec<_> = of_service
-        .flat_map(|(history, runs)| runs.iter().map(|run| (&***history, &**run, detail(run))))
-        .collect();
-    let of_service = of_service.iter().map(|(history, run, detail)| observed(history, run, detail));
-    let of_pages = pages.iter().flat_map(|(history, runs)| runs.iter().map(|run| page_read(history, run)));
-    let mut runs: Vec<_> = of_service.chain(of_pages).collect();
-    runs.sort_by_key(|run| run.time);
-    let mut ledger = Ledger::default();
-    for run in &runs {
-        ledger.add(run);
+    let all = view.history.all();
+    let of_pages = all.values().filter(|history| !history.probe.check().addresses_service());
+    let pages: Vec<_> = of_pages.map(|history| (&*history.probe, history.whole())).collect();
+    for (probe, reads) in &pages {
+        sources.extend(reads.iter().map(|outcome| Source::Page(probe, outcome)));
     }
-    ledger.finish(view.now).outages
+    sources.sort_by_key(|source| source.time());
+    let mut ledger = Ledger::default();
+    for source in sources {
+        source.add_to(&mut ledger);
+    }
+    let mut outages = ledger.finish(view.now).outages;
+    // An incident of the oldest read in memory may have been admitted before it.
+    let oldest = |(_, reads): &(_, Vec<Arc<Outcome>>)| {
+        reads.iter().find(|outcome| outcome.status_page.is_some()).map(|outcome| outcome.time)
+    };
+    let oldest: BTreeSet<SystemTime> = pages.iter().filter_map(oldest).collect();
+    for outage in &mut outages {
+        let is_known = |page: &StatusPageReport| page.first_admission.is_none_or(|at| !oldest.contains(&at));
+        outage.status_page = outage.status_page.filter(is_known);
+    }
+    outages
 }
 
 fn detail(run: &Run) -> String {
@@ -79,8 +110,8 @@ fn detail(run: &Run) -> String {
     detail.map(ToString::to_string).unwrap_or_default()
 }
 
-fn observed<'a>(history: &'a ProbeHistory, run: &'a Run, detail: &'a str) -> Observed<'a> {
-    let subject = history.probe.subject();
+fn observed<'a>(probe: &'a Probe, run: &'a Run, detail: &'a str) -> Observed<'a> {
+    let subject = probe.subject();
     let failure = run.failure.as_deref();
     Observed {
         time: run.time,
@@ -103,8 +134,8 @@ fn observed<'a>(history: &'a ProbeHistory, run: &'a Run, detail: &'a str) -> Obs
 }
 
 /// Converts a run of a status check.
-fn page_read<'a>(history: &'a ProbeHistory, outcome: &'a Outcome) -> Observed<'a> {
-    let subject = history.probe.subject();
+fn page_read<'a>(probe: &'a Probe, outcome: &'a Outcome) -> Observed<'a> {
+    let subject = probe.subject();
     Observed {
         time: outcome.time,
         probe: subject.probe,

@@ -57,7 +57,7 @@ pub fn overview(view: &View<'_>) -> String {
         (prober_problems(view))
         (problems(&rows, view.now))
         (providers(&rows, view.now))
-        (outages(view))
+        (outages(view, rows.iter().map(|row| (&*row.probe, &*row.kept.runs))))
         div.pair {
             (comparisons(view.history, &rows))
             (pools(view.history, &rows))

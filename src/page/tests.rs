@@ -10,9 +10,9 @@ use serde_json::Value;
 
 use super::*;
 use crate::{
-    config::{self, Config, Pool, PoolMember, Probe, Task},
+    config::{self, Config, Pool, PoolMember, Probe, StatusSource, Task},
     history::{MAX_RUNS, Waiting},
-    metrics::testing::{chat, config as configured, provider, stream},
+    metrics::testing::{chat, config as configured, probe, provider, stream},
     outcome::{
         AddressFailure, Api, Balance, Clock, Compared, ConnectionUse, Detail, DnsServer, FailedAddress,
         Fault, Indicator, LimitedBy, Maintenance, Measure, Network, Outcome, Pair, Phases, RateLimit, Reason,
@@ -472,4 +472,31 @@ fn outages_in_memory_are_listed_with_their_evidence() {
     }
     assert!(!outages.contains("/probes/up"), "{outages}");
     assert!(!outages.contains("<m>"), "escaped: {outages}");
+}
+
+#[test]
+fn incident_of_the_oldest_read_is_no_first_admission() {
+    let mut probes = probes();
+    let url = "https://status.example/api/v2/summary.json".parse().unwrap();
+    let task = Task::Status(StatusSource { url, components: Vec::new() });
+    let status_probe = Arc::new(probe("status", &probes[0].provider, task));
+    probes.push(Arc::clone(&status_probe));
+    let history = of(&probes);
+    let reads = |ago, indicator| {
+        let mut outcome = Outcome::new(now() - Duration::from_secs(ago), Reason::Ok, Fault::None);
+        outcome.status_page = Some(StatusPage { indicator, ..maintained() });
+        history.for_probe(&status_probe).observe(&Arc::new(outcome));
+    };
+    run(&history, &probes[0], 600, Reason::Unavailable);
+    reads(540, Indicator::Major);
+    reads(480, Indicator::Major);
+    assert!(!overview(&view(&history)).contains("first incident seen at"));
+    reads(420, Indicator::None);
+    reads(360, Indicator::Major);
+    run(&history, &probes[0], 300, Reason::Unavailable);
+    for ago in [240, 180, 120] {
+        run(&history, &probes[0], ago, Reason::Ok);
+    }
+    run(&history, &probes[0], 60, Reason::Unavailable);
+    assert!(overview(&view(&history)).contains("first incident seen at"), "of the second outage");
 }

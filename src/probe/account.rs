@@ -110,6 +110,15 @@ pub struct AccountRequest {
     pub candidates_tried: Option<u64>,
 }
 
+/// Logs of requests as LangMart lists them.
+#[derive(Debug, Default)]
+pub struct AccountRequests {
+    /// The logs.
+    pub requests: Vec<AccountRequest>,
+    /// Whether these are all. A list is read up to a limit.
+    pub is_complete: bool,
+}
+
 /// Failure to read the account.
 #[derive(Debug, thiserror::Error)]
 pub enum AccountFailure {
@@ -172,10 +181,10 @@ impl AccountApi {
     }
 
     /// Returns the logs of the account's requests around that time.
-    pub async fn requests_around(&self, time: SystemTime) -> Result<Vec<AccountRequest>, AccountFailure> {
+    pub async fn requests_around(&self, time: SystemTime) -> Result<AccountRequests, AccountFailure> {
         let begin = time.checked_sub(MAX_DISTANCE).unwrap_or(SystemTime::UNIX_EPOCH);
         let end = time.checked_add(MAX_DISTANCE).unwrap_or(time);
-        let mut requests = Vec::new();
+        let mut listed = AccountRequests { requests: Vec::new(), is_complete: true };
         for page in 0..MAX_PAGES {
             let query = [
                 ("limit", PAGE_ROWS.to_string()),
@@ -186,13 +195,17 @@ impl AccountApi {
             let answer = self.get(&["request-logs"], &query).await?;
             let rows =
                 list(&answer, "logs").ok_or_else(|| undocumented(&answer, "it has no list of requests"))?;
-            requests.extend(rows.iter().take(PAGE_ROWS).filter_map(request));
+            listed.requests.extend(rows.iter().take(PAGE_ROWS).filter_map(request));
             let has_more = answer.pointer("/pagination/hasMore").and_then(Value::as_bool);
+            if rows.len() > PAGE_ROWS {
+                listed.is_complete = false;
+            }
             if rows.is_empty() || !has_more.unwrap_or(rows.len() >= PAGE_ROWS) {
-                break;
+                return Ok(listed);
             }
         }
-        Ok(requests)
+        listed.is_complete = false;
+        Ok(listed)
     }
 
     /// Adds the number of tried connections, which only the details of a log have. They have none

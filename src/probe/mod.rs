@@ -71,7 +71,7 @@ mod transcript;
 use crate::api::{self as dialect, body, gate, hints, limits, words};
 
 pub use self::{
-    account::{AccountApi, AccountError, AccountFailure, AccountRequest},
+    account::{AccountApi, AccountError, AccountFailure, AccountRequest, AccountRequests},
     curl::curl,
     name_server::ask_system_servers,
     path::PrepareError,

@@ -26,7 +26,7 @@ pub struct Entry<'a> {
     /// The probe's check.
     pub check: Check,
     /// The model. `None` if the probe has none.
-    pub model: Option<&'a str>,
+    pub model: Option<Cow<'a, str>>,
     /// Reason of the result.
     pub reason: Reason,
     /// Party responsible for the failure.
@@ -61,6 +61,13 @@ pub struct Entry<'a> {
     pub comparison: Option<(&'a str, Side, Option<PairVerdict>)>,
 }
 
+/// Maximum duration of a run. A record with a longer one was not written by the prober.
+const MAX_DURATION: Duration = Duration::from_secs(86_400);
+
+/// A string that may need escapes, such as a model with a quotation mark.
+#[derive(Deserialize)]
+struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
+
 /// A record as written. Members that are not needed are omitted. Names need no escapes.
 #[derive(Deserialize)]
 struct Line<'a> {
@@ -68,7 +75,8 @@ struct Line<'a> {
     probe: &'a str,
     provider: &'a str,
     check: &'a str,
-    model: Option<&'a str>,
+    #[serde(borrow)]
+    model: Option<Text<'a>>,
     reason: &'a str,
     fault: &'a str,
     #[serde(borrow, default)]
@@ -124,7 +132,8 @@ impl<'a> Line<'a> {
             let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"._:-".contains(&byte);
             (1..=128).contains(&text.len()) && text.bytes().all(fits)
         };
-        let model = |text: &&str| text.len() <= 256 && text.bytes().all(|byte| byte.is_ascii_graphic());
+        let model =
+            |Text(text): &Text<'_>| text.len() <= 256 && text.bytes().all(|byte| byte.is_ascii_graphic());
         let sentence = |text: &Cow<'_, str>| text.len() <= 1_024 && !text.contains(|c: char| c.is_control());
         let codes = [self.error_code, self.upstream, self.request_id, self.comparison];
         [self.probe, self.provider].iter().all(name)
@@ -141,10 +150,12 @@ impl<'a> Line<'a> {
             check: Check::from_name(self.check)?,
             reason: Reason::from_name(self.reason)?,
             fault: Fault::from_name(self.fault)?,
-            duration: Duration::try_from_secs_f64(self.duration_seconds).ok()?,
+            duration: Duration::try_from_secs_f64(self.duration_seconds)
+                .ok()
+                .filter(|duration| *duration <= MAX_DURATION)?,
             probe: self.probe,
             provider: self.provider,
-            model: self.model,
+            model: self.model.map(|Text(model)| model),
             detail: self.detail,
             hint: self.hint,
             http_status: self.http_status,

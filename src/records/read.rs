@@ -12,7 +12,7 @@ use std::{
 use jiff::civil::Date;
 
 use super::{COMPRESSED, PREFIX, entry::Entry, gzip::GzipReader};
-use crate::config::open_regular;
+use crate::{config::open_regular, line_writer::PARTIAL};
 
 /// Maximum length of a line in bytes. A record has one or two thousand.
 const MAX_LINE_BYTES: usize = 64 << 10;
@@ -68,17 +68,13 @@ pub fn read(
     let files = files(directory, since).map_err(error(directory))?;
     let total = files.iter().filter_map(|path| fs::metadata(path).ok()).map(|metadata| metadata.len()).sum();
     let bytes = Cell::new(0);
-    for path in files {
-        let file = match open_regular(&path) {
-            // The daemon removes old files whenever it starts a new one.
-            Err(gone) if gone.kind() == io::ErrorKind::NotFound => continue,
-            opened => opened.map_err(error(&path))?,
-        };
+    for path in &files {
+        let Some((file, path)) = open(path, &files).map_err(error(path))? else { continue };
         read.files += 1;
         let mut lines = Lines { since, visit: &mut visit, skipped: 0 };
         let mut progress = || report(Progress { read: bytes.get(), total });
         let source = BufReader::with_capacity(BUFFER_BYTES, Counted { file, bytes: &bytes });
-        let done = if path.extension().is_some_and(|extension| extension == COMPRESSED) {
+        let done = if is_compressed(&path) {
             let mut source = BufReader::with_capacity(BUFFER_BYTES, GzipReader::new(source));
             let done = lines.read(&mut source, &mut progress);
             if source.get_ref().is_damaged() {
@@ -92,6 +88,34 @@ pub fn read(
         done.map_err(error(&path))?;
     }
     Ok(read)
+}
+
+/// Opens a listed file, and returns the path at which it was found: the daemon may have compressed
+/// it meanwhile. Returns `None` if it is gone: the daemon removes old files whenever it starts a new
+/// one.
+fn open(path: &Path, listed: &[PathBuf]) -> io::Result<Option<(File, PathBuf)>> {
+    let with = |extension: &str| {
+        let mut name = path.as_os_str().to_owned();
+        name.push(extension);
+        PathBuf::from(name)
+    };
+    let compressed = with(&format!(".{COMPRESSED}"));
+    // The partial file is complete if the original is gone. It is renamed at any time.
+    let places = [path.to_owned(), compressed.clone(), with(PARTIAL), compressed.clone()];
+    let is_only_here = is_compressed(path) || listed.contains(&compressed);
+    for place in places.into_iter().take(if is_only_here { 1 } else { 4 }) {
+        match open_regular(&place) {
+            Err(gone) if gone.kind() == io::ErrorKind::NotFound => {}
+            opened => return opened.map(|file| Some((file, place))),
+        }
+    }
+    Ok(None)
+}
+
+/// Returns whether a file is compressed, complete or not, by its name.
+fn is_compressed(path: &Path) -> bool {
+    let name = path.as_os_str().as_encoded_bytes();
+    path.extension().is_some_and(|extension| extension == COMPRESSED) || name.ends_with(PARTIAL.as_bytes())
 }
 
 /// A file that counts the bytes read.
@@ -108,19 +132,21 @@ impl io::Read for Counted<'_> {
     }
 }
 
-/// Returns the files that can hold records of the period, oldest first.
+/// Returns the files that can hold records of the period, oldest first. One that is being
+/// compressed is returned under the name of its original, which may be gone.
 fn files(directory: &Path, since: SystemTime) -> io::Result<Vec<PathBuf>> {
     let mut files = BTreeMap::new();
     for entry in fs::read_dir(directory)? {
         let entry = entry?;
-        let name = entry.file_name();
-        let Some((begin, end)) = name.to_str().and_then(period) else { continue };
+        let Ok(name) = entry.file_name().into_string() else { continue };
+        let name = name.strip_suffix(PARTIAL).unwrap_or(&name).to_owned();
+        let Some((begin, end)) = period(&name) else { continue };
         // A record is written when its run ends, so never to a file that ended before the run
         // began.
         if end > since {
             // After a change of rotation, a daily file sorts before the hourly files of the same
             // day.
-            let path = entry.path();
+            let path = directory.join(&name);
             // A day has two files if it was written to again after it had been compressed.
             let is_later = path.extension().is_none_or(|extension| extension != COMPRESSED);
             files.insert((begin, std::cmp::Reverse(end), is_later, name), path);
@@ -226,7 +252,7 @@ mod tests {
                 probe: "openai-chat",
                 provider: "openai",
                 check: Check::Chat,
-                model: Some("gpt/x:1"),
+                model: Some("gpt/x:1".into()),
                 reason: Reason::RateLimited,
                 fault: Fault::Caller,
                 detail: "".into(),
@@ -308,6 +334,80 @@ mod tests {
         assert_eq!(read.unwrap(), Read { files: 3, ..Read::default() });
         assert_eq!(last, None, "too few lines for a report of progress");
         assert_eq!(probes, ["b", "c", "d"]);
+    }
+
+    /// Returns the probes and the summary of all records of a directory.
+    fn read_all(directory: &Path) -> (Vec<String>, Read) {
+        let mut probes = Vec::new();
+        let visit = |entry: &Entry<'_>| probes.push(entry.probe.to_owned());
+        let read = read(directory, SystemTime::UNIX_EPOCH, visit, |_| ()).unwrap();
+        (probes, read)
+    }
+
+    #[test]
+    fn file_compressed_during_the_read_is_read() {
+        let directory = tempfile::tempdir().unwrap();
+        let [first, second] =
+            ["21", "22"].map(|day| directory.path().join(format!("{PREFIX}.2026-11-{day}")));
+        fs::write(&first, line("2026-11-21T08:00:00Z", "first")).unwrap();
+        fs::write(&second, line("2026-11-22T08:00:00Z", "second")).unwrap();
+        let mut probes = Vec::new();
+        let visit = |entry: &Entry<'_>| {
+            probes.push(entry.probe.to_owned());
+            if entry.probe == "first" {
+                crate::line_writer::compress(&second).unwrap();
+            }
+        };
+        let summary = read(directory.path(), SystemTime::UNIX_EPOCH, visit, |_| ()).unwrap();
+        assert_eq!(
+            (probes, summary),
+            (vec!["first".into(), "second".into()], Read { files: 2, ..Read::default() })
+        );
+    }
+
+    #[test]
+    fn partial_file_counts_only_without_its_original() {
+        let directory = tempfile::tempdir().unwrap();
+        let original = directory.path().join(format!("{PREFIX}.2026-11-22"));
+        let [complete, partial] =
+            [".gz", PARTIAL].map(|end| directory.path().join(format!("{PREFIX}.2026-11-22{end}")));
+        let text = line("2026-11-22T08:00:00Z", "p") + "\n";
+        fs::write(&original, &text).unwrap();
+        fs::write(&partial, "incomplete").unwrap();
+        let whole = Read { files: 1, ..Read::default() };
+        assert_eq!(read_all(directory.path()), (vec!["p".into()], whole.clone()));
+        // The daemon ended between the removal of the original and the new name.
+        crate::line_writer::compress(&original).unwrap();
+        fs::rename(&complete, &partial).unwrap();
+        assert_eq!(read_all(directory.path()), (vec!["p".into()], whole.clone()));
+        // It ended before, and the original was removed by its age.
+        let bytes = fs::read(&partial).unwrap();
+        fs::write(&partial, &bytes[..bytes.len() - 9]).unwrap();
+        let damaged = vec![format!("{PREFIX}.2026-11-22.gz.tmp")];
+        assert_eq!(read_all(directory.path()).1.damaged_files, damaged);
+        // Nothing is read twice.
+        fs::write(&complete, &bytes).unwrap();
+        assert_eq!(read_all(directory.path()), (vec!["p".into()], whole));
+    }
+
+    #[test]
+    fn model_with_escapes_is_read() {
+        for model in ["a\"b", "a\\b", "\"", "plain/x:1"] {
+            let outcome = Outcome::new(time("2026-11-22T08:00:00Z"), Reason::Ok, Fault::None);
+            let subject = Subject { probe: "p", provider: "openai", check: Check::Chat, model: Some(model) };
+            let written = serde_json::to_string(&Record { subject, outcome: &outcome }).unwrap();
+            let entry = Entry::parse(written.as_bytes()).unwrap_or_else(|| panic!("{written}"));
+            assert_eq!(entry.model.as_deref(), Some(model));
+        }
+    }
+
+    #[test]
+    fn record_of_an_impossible_duration_is_rejected() {
+        let good = line("2026-11-22T08:00:00Z", "good");
+        for duration in ["1e19", "1e300", "86400.001"] {
+            assert!(Entry::parse(good.replace("1.25", duration).as_bytes()).is_none(), "{duration}");
+        }
+        assert!(Entry::parse(good.replace("1.25", "86400").as_bytes()).is_some());
     }
 
     #[test]

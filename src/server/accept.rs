@@ -43,8 +43,8 @@ impl<'a> Member<'a> {
     }
 
     /// Returns how specific the range is if it matches the media type (RFC 9110, 12.5.1). A
-    /// parameter matches if the type has it with another value, so that parameters which the type
-    /// does not have, such as Prometheus' `escaping`, exclude nothing.
+    /// parameter excludes the type only if the type has it with another value. Parameters which the
+    /// type does not have, such as Prometheus' `escaping`, exclude nothing.
     fn specificity(&self, media_type: &Member<'_>) -> Option<(u8, usize)> {
         let (range, own) = (self.media(), media_type.media());
         let is_same = |one: &str, other: &str| one.eq_ignore_ascii_case(other);

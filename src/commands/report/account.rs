@@ -22,7 +22,7 @@ use crate::{
     },
     config::{self, Config, Environment, Keys},
     outcome::{Api, rfc3339},
-    probe::{AccountApi, AccountError, AccountFailure, AccountRequest, NetworkStack},
+    probe::{AccountApi, AccountError, AccountFailure, AccountRequest, AccountRequests, NetworkStack},
 };
 
 /// Maximum number of requests that are asked about per provider.
@@ -139,12 +139,13 @@ impl<'a> AccountQuery<'a> {
 
     /// Returns the command line that repeats the query.
     fn command(&self) -> String {
-        let Report { path, incidents, since, probe, format, .. } = self.request;
+        let Report { path, incidents, since, probe, format, vantages, .. } = self.request;
         let flags =
             [(true, "--account"), (incidents, "--incidents"), (format == ReportFormat::Json, "--json")];
         let options = [("--since", since), ("--probe", probe)];
         let given = options.into_iter().filter_map(|(name, value)| Some([name, value?]));
-        let words: Vec<String> = given.flatten().map(str::to_owned).collect();
+        let vantages = vantages.iter().map(|vantage| ["--vantage", vantage]);
+        let words: Vec<String> = given.chain(vantages).flatten().map(str::to_owned).collect();
         command_line("report", path, &flags, &words)
     }
 }
@@ -198,10 +199,8 @@ impl AccountReport {
                 return;
             }
             match self.find(api, &mut known, *time, id).await {
-                Ok(true) => {}
-                Ok(false) => {
-                    self.failures.push(format!("request {id}: LangMart lists no request with this ID"));
-                }
+                Ok(None) => {}
+                Ok(Some(missing)) => self.failures.push(format!("request {id}: {missing}")),
                 Err(error) => {
                     self.failures.push(format!("request {id}: {error}"));
                     if error.is_lasting() {
@@ -212,25 +211,33 @@ impl AccountReport {
         }
     }
 
-    /// Adds the log of a request. Returns whether LangMart lists it. `known` are logs that were
-    /// listed for other requests.
+    /// Adds the log of a request. Returns that LangMart does not list it, if so. `known` are logs
+    /// that were listed for other requests.
     async fn find(
         &mut self,
         api: &AccountApi,
         known: &mut Vec<AccountRequest>,
         time: SystemTime,
         id: &str,
-    ) -> Result<bool, AccountFailure> {
+    ) -> Result<Option<String>, AccountFailure> {
         let is_it = |log: &AccountRequest| log.request_id == id || log.log_id.as_deref() == Some(id);
+        let mut missing = String::new();
         if !known.iter().any(is_it) {
             tokio::time::sleep(PAUSE).await;
-            known.extend(api.requests_around(time).await?);
+            let AccountRequests { requests, is_complete } = api.requests_around(time).await?;
+            missing = if is_complete {
+                "LangMart lists no request with this ID".to_owned()
+            } else {
+                let count = requests.len();
+                format!("not among the {count} listed requests around that time; LangMart has more")
+            };
+            known.extend(requests);
         }
-        let Some(position) = known.iter().position(is_it) else { return Ok(false) };
+        let Some(position) = known.iter().position(is_it) else { return Ok(Some(missing)) };
         let mut log = known.swap_remove(position);
         let details = api.add_details(&mut log).await;
         self.requests.push(log);
-        details.map(|()| true)
+        details.map(|()| None)
     }
 }
 
@@ -301,7 +308,7 @@ mod tests {
             probe: None,
             format: ReportFormat::Json,
             account: true,
-            vantages: &[],
+            vantages: &["fra=/srv/fra".to_owned(), "nyc=/srv/n y".to_owned()],
             terminal: false,
             now: SystemTime::UNIX_EPOCH,
             packaged_logs: Path::new("/nonexistent"),
@@ -311,7 +318,8 @@ mod tests {
         let query = AccountQuery { request, environment: &environment, providers: Vec::new(), since };
         assert_eq!(
             query.command(),
-            "langmart-prober report --config /etc/a.toml --account --incidents --json --since 7d"
+            "langmart-prober report --config /etc/a.toml --account --incidents --json --since 7d \
+             --vantage 'fra=/srv/fra' --vantage 'nyc=/srv/n y'"
         );
     }
 

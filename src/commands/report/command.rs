@@ -6,7 +6,9 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use super::{account::AccountQuery, incidents::incidents, markdown::markdown, summary::Summary};
+use super::{
+    account::AccountQuery, damage::Damage, incidents::incidents, markdown::markdown, summary::Summary,
+};
 use crate::{
     commands::{EXIT_CONFIGURATION, EXIT_FAILED, EXIT_OK, EXIT_USAGE},
     config::{self, Config, Environment, Keys, duration},
@@ -152,46 +154,43 @@ fn summarize(request: &Report<'_>, period: &Period<'_>, err: &mut impl Write) ->
         }
     };
     match records::read(&period.directory, period.since, visit, |_| ()) {
-        Ok(read) => summary.add_damage(&read),
+        Ok(read) => summary.damage.add(read),
         Err(error) => {
-            write_unreadable(&error, &period.directory, err)?;
+            writeln!(err, "{error}; {}", remedy(&period.directory))?;
             return Ok(None);
         }
     }
     if summary.is_empty() {
-        write_empty(request, period, summary.skipped_lines, err)?;
+        write_empty(request, period, &summary.damage, err)?;
         return Ok(None);
     }
     Ok(Some(summary))
 }
 
-/// Writes why the records cannot be read, with the remedy.
-pub(super) fn write_unreadable(
-    error: &records::ReadError,
-    directory: &Path,
-    err: &mut impl Write,
-) -> io::Result<()> {
-    let remedy = if directory.exists() {
+/// Returns the remedy if the own records cannot be read.
+pub(super) fn remedy(directory: &Path) -> &'static str {
+    if directory.exists() {
         "read it as root, or as a member of the prober's group"
     } else {
         "set log.directory to the directory of results.jsonl.*, and start the daemon"
-    };
-    writeln!(err, "{error}; {remedy}")
+    }
 }
 
 /// Writes that the period has no records.
 pub(super) fn write_empty(
     request: &Report<'_>,
     period: &Period<'_>,
-    skipped_lines: u64,
+    damage: &Damage,
     err: &mut impl Write,
 ) -> io::Result<()> {
+    writeln!(err, "{}", none(request, period, &period.directory))?;
+    damage.sentences().iter().try_for_each(|sentence| writeln!(err, "{sentence}"))
+}
+
+/// Returns that a directory has no record of the period.
+pub(super) fn none(request: &Report<'_>, period: &Period<'_>, directory: &Path) -> String {
     let whose = request.probe.map_or_else(String::new, |probe| format!(" of a probe named {probe}"));
-    writeln!(err, "no record{whose} of the last {} in {}", period.length, period.directory.display())?;
-    if skipped_lines > 0 {
-        writeln!(err, "{skipped_lines} lines there are no records")?;
-    }
-    Ok(())
+    format!("no record{whose} of the last {} in {}", period.length, directory.display())
 }
 
 #[cfg(test)]
@@ -238,26 +237,34 @@ mod tests {
         fn run(&self, since: &str, probe: Option<&str>, json: bool) -> (u8, String, String) {
             run(&self.directory.path().join("config.toml"), since, probe, json)
         }
+
+        fn run_ledger(&self, incidents: bool, vantages: &[String]) -> (u8, String, String) {
+            let path = self.directory.path().join("config.toml");
+            run_as(&path, |request| Report { incidents, vantages, ..request })
+        }
     }
 
     fn run(path: &Path, since: &str, probe: Option<&str>, json: bool) -> (u8, String, String) {
+        let format = if json { ReportFormat::Json } else { ReportFormat::Markdown };
+        run_as(path, |request| Report { since: Some(since), probe, format, ..request })
+    }
+
+    fn run_as<'a>(path: &'a Path, change: impl FnOnce(Report<'a>) -> Report<'a>) -> (u8, String, String) {
         let variable = |_: &str| None::<OsString>;
         let environment = Environment { variable: &variable, system_roots: &Vec::new };
         let (mut out, mut err) = (Vec::new(), Vec::new());
-        let packaged_logs = Path::new("/nonexistent");
-        let format = if json { ReportFormat::Json } else { ReportFormat::Markdown };
-        let request = Report {
+        let request = change(Report {
             path,
             incidents: false,
-            since: Some(since),
-            probe,
-            format,
+            since: Some("1h"),
+            probe: None,
+            format: ReportFormat::Markdown,
             account: false,
             vantages: &[],
             terminal: false,
             now: now(),
-            packaged_logs,
-        };
+            packaged_logs: Path::new("/nonexistent"),
+        });
         let status = report(&request, &environment, &mut out, &mut err).unwrap();
         (status, String::from_utf8(out).unwrap(), String::from_utf8(err).unwrap())
     }
@@ -356,6 +363,59 @@ mod tests {
         let (actual, out, err) = records().run(since, probe, false);
         assert_eq!((actual, out.as_str()), (status, ""), "{err}");
         assert!(err.contains(message), "{err}");
+    }
+
+    /// Writes a compressed file that is damaged at its beginning.
+    fn write_damaged(directory: &Path) {
+        fs::write(directory.join("results.jsonl.2026-11-22.gz"), "not gzip").unwrap();
+    }
+
+    #[test]
+    fn damage_is_named_if_nothing_can_be_read() {
+        for incidents in [false, true] {
+            let bench = Bench::new(&["torn".to_owned()]);
+            write_damaged(bench.directory.path());
+            let (status, out, err) = bench.run_ledger(incidents, &[]);
+            assert_eq!((status, out.as_str()), (EXIT_FAILED, ""));
+            for sentence in
+                ["\nresults.jsonl.2026-11-22.gz is damaged; ", "\n2 lines of the files are not records"]
+            {
+                assert!(err.contains(sentence), "{err}");
+            }
+        }
+        let (_, _, err) = Bench::new(&["torn".to_owned()]).run_ledger(true, &[]);
+        assert!(err.contains("\n1 line of the files is not a record"), "{err}");
+    }
+
+    #[test]
+    fn vantage_point_without_records_is_named() {
+        let outage = [line("groq-chat", 60, Reason::Unavailable, Fault::Provider)];
+        let (bench, other) = (Bench::new(&outage), Bench::new(&outage));
+        let given = |directory: &Path| vec![format!("fra={}", directory.display())];
+        let good = given(other.directory.path());
+        let (status, out, err) = bench.run_ledger(true, &good);
+        assert_eq!((status, err.as_str()), (EXIT_OK, ""));
+        assert!(out.contains("- Vantage point fra: 1 of 1 runs failed"), "{out}");
+
+        write_damaged(other.directory.path());
+        let (_, out, err) = bench.run_ledger(true, &good);
+        assert!(out.contains("- Vantage point fra: 1 of 1 runs failed"), "{out}");
+        assert!(err.contains("warning: --vantage fra: results.jsonl.2026-11-22.gz is damaged"), "{err}");
+
+        let empty = tempfile::tempdir().unwrap();
+        let (status, out, err) = bench.run_ledger(true, &given(empty.path()));
+        assert!(status == EXIT_OK && !out.contains("Vantage point"), "{out}");
+        let expected =
+            format!("warning: --vantage fra: no record of the last 1h in {}\n", empty.path().display());
+        assert_eq!(err, expected);
+
+        let (status, out, err) = bench.run_ledger(true, &given(Path::new("/nonexistent")));
+        assert_eq!((status, out.as_str()), (EXIT_FAILED, ""));
+        assert!(err.starts_with("--vantage fra: cannot read /nonexistent: "), "{err}");
+        assert!(
+            err.contains("; copy the records of that prober there") && !err.contains("log.directory"),
+            "{err}"
+        );
     }
 
     #[test]

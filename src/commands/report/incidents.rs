@@ -10,10 +10,13 @@ use serde::Serialize;
 
 use super::{
     account::{AccountQuery, AccountReport, FailedRequest},
-    command::{Period, Report, ReportFormat, write_empty, write_unreadable},
-    csv, ledger,
+    command::{Period, Report, ReportFormat, none, remedy, write_empty},
+    csv,
+    damage::Damage,
+    ledger,
 };
 use crate::{
+    api::gate,
     commands::{EXIT_FAILED, EXIT_OK, EXIT_USAGE},
     incidents::{Incidents, Ledger, Observed, Outage, ProviderMonth, Vantage},
     outcome::in_record,
@@ -34,10 +37,8 @@ pub(super) struct Listing {
     pub(super) since: SystemTime,
     #[serde(serialize_with = "in_record")]
     pub(super) until: SystemTime,
-    /// Lines that are not records of the period.
-    pub(super) skipped_lines: u64,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub(super) damaged_files: Vec<String>,
+    #[serde(flatten)]
+    pub(super) damage: Damage,
     /// Number of outages that are not listed.
     pub(super) omitted_outages: u64,
     pub(super) outages: Vec<Outage>,
@@ -66,16 +67,25 @@ pub(super) fn incidents(
         };
         vantages.push(named);
     }
-    let mut listing = match listing(request, period, &vantages, err) {
+    let mut listing = match listing(request, period, err) {
         Ok(listing) => listing,
         Err(error) => {
-            write_unreadable(&error, &period.directory, err)?;
+            writeln!(err, "{error}; {}", remedy(&period.directory))?;
             return Ok(EXIT_FAILED);
         }
     };
     if listing.availability.is_empty() {
-        write_empty(request, period, listing.skipped_lines, err)?;
+        write_empty(request, period, &listing.damage, err)?;
         return Ok(EXIT_FAILED);
+    }
+    for (name, directory) in vantages {
+        if let Err(error) = listing.add_vantage(request, period, (name, directory), err)? {
+            writeln!(
+                err,
+                "--vantage {name}: {error}; copy the records of that prober there, readable for you"
+            )?;
+            return Ok(EXIT_FAILED);
+        }
     }
     if let Some(query) = query {
         listing.account = query.run(|provider| listing.requests(provider), err)?;
@@ -91,6 +101,37 @@ pub(super) fn incidents(
 }
 
 impl Listing {
+    /// Adds the runs of another prober, and warns of what could not be read of them. One without any
+    /// record is left out: it did not see that nothing failed.
+    fn add_vantage(
+        &mut self,
+        request: &Report<'_>,
+        period: &Period<'_>,
+        (name, directory): (&str, &Path),
+        err: &mut impl Write,
+    ) -> io::Result<Result<(), ReadError>> {
+        let mut vantage = Vantage::new(name, &self.outages, request.now);
+        let mut is_empty = true;
+        let add = |run: &Observed<'_>| {
+            is_empty = false;
+            vantage.add(run, &self.outages);
+        };
+        let mut damage = Damage::default();
+        match visit(request, (directory, period.since), add, err) {
+            Ok(read) => damage.add(read),
+            Err(error) => return Ok(Err(error)),
+        }
+        if is_empty {
+            writeln!(err, "warning: --vantage {name}: {}", none(request, period, directory))?;
+        } else {
+            vantage.finish(&mut self.outages);
+        }
+        for sentence in damage.sentences() {
+            writeln!(err, "warning: --vantage {name}: {sentence}")?;
+        }
+        Ok(Ok(()))
+    }
+
     /// Returns the listed requests of a provider that have an ID.
     fn requests(&self, provider: &str) -> Vec<FailedRequest> {
         let outages = self.outages.iter().filter(|outage| *outage.provider == *provider);
@@ -103,32 +144,22 @@ impl Listing {
 /// Parses `NAME=DIRECTORY`.
 fn vantage(argument: &str) -> Option<(&str, &Path)> {
     let (name, directory) = argument.split_once('=')?;
-    let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"._:-".contains(&byte);
-    let is_name = (1..=128).contains(&name.len()) && name.bytes().all(fits);
-    (is_name && !directory.is_empty()).then(|| (name, Path::new(directory)))
+    (gate::is_plain_name(name) && !directory.is_empty()).then(|| (name, Path::new(directory)))
 }
 
-fn listing(
-    request: &Report<'_>,
-    period: &Period<'_>,
-    vantages: &[(&str, &Path)],
-    err: &mut impl Write,
-) -> Result<Listing, ReadError> {
+fn listing(request: &Report<'_>, period: &Period<'_>, err: &mut impl Write) -> Result<Listing, ReadError> {
     let mut ledger = Ledger::default();
     let add = |run: &Observed<'_>| ledger.add(run);
     let read = visit(request, (&period.directory, period.since), add, err)?;
-    let Incidents { mut outages, omitted_outages, months, ignored_runs } = ledger.finish(request.now);
-    for (name, directory) in vantages {
-        let mut vantage = Vantage::new(name, &outages, request.now);
-        visit(request, (directory, period.since), |run| vantage.add(run, &outages), err)?;
-        vantage.finish(&mut outages);
-    }
+    let Incidents { outages, omitted_outages, months, ignored_runs } = ledger.finish(request.now);
+    let mut damage = Damage::default();
+    damage.add(read);
+    damage.omitted_runs = ignored_runs;
     Ok(Listing {
         version: env!("CARGO_PKG_VERSION"),
         since: period.since,
         until: request.now,
-        skipped_lines: read.skipped_lines + ignored_runs,
-        damaged_files: read.damaged_files,
+        damage,
         omitted_outages,
         outages,
         availability: months,
@@ -165,7 +196,7 @@ fn observed<'a>(entry: &'a Entry<'_>) -> Observed<'a> {
         probe: entry.probe,
         provider: entry.provider,
         check: entry.check,
-        model: entry.model,
+        model: entry.model.as_deref(),
         reason: entry.reason,
         fault: entry.fault,
         offline: entry.offline,

@@ -62,7 +62,7 @@ fn write(listing: &Listing, text: &mut String) -> fmt::Result {
     }
     write_months(&listing.availability, text)?;
     write_accounts(&listing.account, text)?;
-    write_damage(listing.skipped_lines, &listing.damaged_files, text)
+    write_damage(&listing.damage, text)
 }
 
 /// Returns the duration, or that the outage continues.

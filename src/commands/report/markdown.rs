@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use super::{
     account::write_accounts,
+    damage::Damage,
     summary::{Failure, Summary},
 };
 use crate::outcome::rfc3339;
@@ -36,20 +37,12 @@ fn write(summary: &Summary, text: &mut String) -> std::fmt::Result {
         writeln!(text, "| {} | {} | {} | {share} % |", total.probe, total.runs, total.succeeded)?;
     }
     write_accounts(&summary.account, text)?;
-    write_damage(summary.skipped_lines, &summary.damaged_files, text)
+    write_damage(&summary.damage, text)
 }
 
 /// Writes what could not be read of the files.
-pub(super) fn write_damage(skipped: u64, damaged: &[String], text: &mut String) -> std::fmt::Result {
-    match skipped {
-        0 => {}
-        1 => writeln!(text, "\n1 line of the files is not a record and was skipped.")?,
-        lines => writeln!(text, "\n{lines} lines of the files are not records and were skipped.")?,
-    }
-    for file in damaged {
-        writeln!(text, "\n{file} is damaged; only a part of its records was read.")?;
-    }
-    Ok(())
+pub(super) fn write_damage(damage: &Damage, text: &mut String) -> std::fmt::Result {
+    damage.sentences().iter().try_for_each(|sentence| writeln!(text, "\n{sentence}"))
 }
 
 fn write_failure(failure: &Failure, text: &mut String) -> std::fmt::Result {

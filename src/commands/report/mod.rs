@@ -2,11 +2,12 @@
 //!
 //! `summary` aggregates the records, `markdown` formats the summary for people. `incidents` reads
 //! the ledger, `ledger` formats it for people, `csv` for a spreadsheet.
-//! `account` adds what LangMart's account API reports. [`report`] is the command.
+//! `damage` is what could not be read. `account` adds what LangMart's account API reports. [`report`] is the command.
 
 mod account;
 mod command;
 mod csv;
+mod damage;
 mod incidents;
 mod ledger;
 mod markdown;

@@ -8,11 +8,14 @@ use std::{
 
 use serde::{Serialize, Serializer};
 
-use super::account::{AccountReport, FailedRequest};
+use super::{
+    account::{AccountReport, FailedRequest},
+    damage::Damage,
+};
 use crate::{
     config::Config,
     outcome::{Check, Fault, LimitedBy, Reason, in_record},
-    records::{Entry, Read},
+    records::Entry,
 };
 
 /// Number of failing runs that are listed per failure.
@@ -32,11 +35,8 @@ pub(super) struct Summary {
     pub(super) since: SystemTime,
     #[serde(serialize_with = "in_record")]
     pub(super) until: SystemTime,
-    /// Lines that are not records, or that exceed [`MAX_GROUPS`].
-    pub(super) skipped_lines: u64,
-    /// Names of the compressed files that could be read in part only.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub(super) damaged_files: Vec<String>,
+    #[serde(flatten)]
+    pub(super) damage: Damage,
     /// What LangMart reports, if it was asked.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(super) account: Vec<AccountReport>,
@@ -126,18 +126,11 @@ impl Summary {
             version: env!("CARGO_PKG_VERSION"),
             since,
             until,
-            skipped_lines: 0,
-            damaged_files: Vec::new(),
+            damage: Damage::default(),
             account: Vec::new(),
             failures: BTreeMap::new(),
             probes: BTreeMap::new(),
         }
-    }
-
-    /// Adds what could not be read.
-    pub(super) fn add_damage(&mut self, read: &Read) {
-        self.skipped_lines += read.skipped_lines;
-        self.damaged_files.clone_from(&read.damaged_files);
     }
 
     /// Returns the listed runs of a provider that have a request ID.
@@ -161,7 +154,7 @@ impl Summary {
             return;
         }
         if self.probes.len().max(self.failures.len()) >= MAX_GROUPS {
-            self.skipped_lines += 1;
+            self.damage.omitted_runs += 1;
             return;
         }
         let total = self.probes.entry(entry.probe.to_owned()).or_insert_with(|| Total {
@@ -203,7 +196,7 @@ impl Failure {
             probe: entry.probe.to_owned(),
             provider: entry.provider.to_owned(),
             check: entry.check,
-            model: entry.model.map(str::to_owned),
+            model: entry.model.as_deref().map(str::to_owned),
             reason: entry.reason,
             fault: entry.fault,
             error_code: entry.error_code.map(str::to_owned),
@@ -312,6 +305,21 @@ fn values<K, V: Serialize, S: Serializer>(map: &BTreeMap<K, V>, serializer: S) -
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn runs_beyond_the_limit_are_no_foreign_lines() {
+        let line = r#"{"time":"2026-11-22T08:00:00Z","probe":"p","provider":"groq","check":"chat","reason":"ok",
+            "fault":"none","duration_seconds":1}"#;
+        let entry = Entry::parse(line.as_bytes()).unwrap();
+        let mut summary = Summary::new(SystemTime::UNIX_EPOCH, SystemTime::UNIX_EPOCH);
+        for number in 0..MAX_GROUPS + 2 {
+            summary.add(&Entry { probe: &number.to_string(), ..entry.clone() });
+        }
+        let json = serde_json::to_value(&summary.damage).unwrap();
+        assert_eq!(json, serde_json::json!({"skipped_lines": 0, "omitted_runs": 2}));
+        let expected = ["2 runs are not counted: there are too many probes or failures."];
+        assert_eq!(summary.damage.sentences(), expected);
+    }
 
     #[test]
     fn median_is_exact_for_few_and_close_for_many() {

@@ -2,6 +2,7 @@
 
 use std::{
     os::unix::fs::symlink,
+    path::Path,
     process::Command,
     sync::{Arc, atomic::Ordering},
     thread,
@@ -383,6 +384,38 @@ fn files_of_earlier_periods_are_compressed() {
 fn files_are_left_alone_without_compression() {
     let mut fixture = Fixture::new(|_| ());
     fixture.check("first\n", WriteResult::Written);
+    fixture.time = time("2026-11-23T12:00:00Z");
+    fixture.check("next\n", WriteResult::Written);
+    assert_eq!(names(&fixture.logs()), ["prober.log.2026-11-22", "prober.log.2026-11-23"]);
+}
+
+/// Writes a compressed file of a text, as a crash leaves it before it gets its name.
+fn partial(logs: &Path, name: &str, text: &str) {
+    let original = logs.join(name);
+    fs::write(&original, text).unwrap();
+    crate::line_writer::compress(&original).unwrap();
+    fs::rename(logs.join(format!("{name}.gz")), logs.join(format!("{name}.gz.tmp"))).unwrap();
+}
+
+#[test]
+fn interrupted_compression_is_finished() {
+    let mut fixture = Fixture::new(|files| (files.compress, files.max_files) = (true, 3));
+    partial(&fixture.logs(), "prober.log.2026-11-21", "first\n");
+    fixture.check("next\n", WriteResult::Written);
+    wait_for_compression(&fixture.file);
+    assert_eq!(names(&fixture.logs()), ["prober.log.2026-11-21.gz", "prober.log.2026-11-22"]);
+}
+
+#[test]
+fn partial_file_is_removed_by_its_age() {
+    // One that was complete when the daemon ended counts as the file that it replaces.
+    let mut fixture = Fixture::new(|_| ());
+    partial(&fixture.logs(), "prober.log.2026-11-20", "first\n");
+    fs::write(fixture.logs().join("prober.log.2026-11-21"), "second\n").unwrap();
+    fixture.check("next\n", WriteResult::Written);
+    assert_eq!(names(&fixture.logs()), ["prober.log.2026-11-21", "prober.log.2026-11-22"]);
+    // One that was not is removed with its original.
+    fs::write(fixture.logs().join("prober.log.2026-11-21.gz.tmp"), "half").unwrap();
     fixture.time = time("2026-11-23T12:00:00Z");
     fixture.check("next\n", WriteResult::Written);
     assert_eq!(names(&fixture.logs()), ["prober.log.2026-11-22", "prober.log.2026-11-23"]);
