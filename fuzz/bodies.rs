@@ -117,7 +117,7 @@ impl RecordFiles {
         let visit = |entry: &Entry<'_>| {
             entries += 1;
             let Entry { probe, provider, model, detail, hint, error_code, upstream, request_id, .. } = entry;
-            let texts = [Some(*probe), Some(*provider), *model, Some(detail), Some(hint)];
+            let texts = [Some(*probe), Some(*provider), model.as_deref(), Some(detail), Some(hint)];
             for text in texts.into_iter().chain([*error_code, *upstream, *request_id]).flatten() {
                 assert!(text.len() <= 1024 && !text.contains(char::is_control), "{text:?}");
             }

@@ -9,6 +9,9 @@ use reqwest::header::{HeaderMap, RETRY_AFTER};
 /// Maximum length of a value; real ones have about 30 characters.
 const MAX_LENGTH: usize = 64;
 
+/// Maximum wait, in seconds. Larger numbers are seconds since the epoch, from 2001 on.
+const MAX_WAIT: f64 = 1e8;
+
 /// Difference below which two clocks count as equal: the Date header has a resolution of a second,
 /// and the response took time.
 const SAME_CLOCK: Duration = Duration::from_secs(2);
@@ -60,13 +63,18 @@ impl Clocks {
     }
 }
 
+/// Returns whether it is a plausible wait, in seconds.
+pub(crate) fn is_wait(seconds: &f64) -> bool {
+    *seconds > 0.0 && *seconds <= MAX_WAIT
+}
+
 /// Returns the requested wait in seconds: of `retry-after-ms` (Azure, `OpenAI`'s SDKs), else of
 /// Retry-After (RFC 9110, 10.2.3), else of the header in which `LiteLLM` forwards it. A wait of 0
-/// or one that has passed is ignored, as by openai-python, and the prober's own backoff applies.
+/// or one that has passed is ignored, as by openai-python, as are waits of years; the prober's own
+/// backoff applies.
 pub(crate) fn retry_after(headers: &HeaderMap, clocks: &Clocks) -> Option<f64> {
-    let some = |seconds: &f64| *seconds > 0.0;
-    let milliseconds = |name| text(headers, name).and_then(decimal).map(|ms| ms / 1000.0).filter(some);
-    let seconds = |name| text(headers, name).and_then(|value| delay(value, clocks)).filter(some);
+    let milliseconds = |name| text(headers, name).and_then(decimal).map(|ms| ms / 1000.0).filter(is_wait);
+    let seconds = |name| text(headers, name).and_then(|value| delay(value, clocks)).filter(is_wait);
     milliseconds("retry-after-ms")
         .or_else(|| milliseconds("x-ms-retry-after-ms"))
         .or_else(|| seconds(RETRY_AFTER.as_str()))
@@ -76,11 +84,9 @@ pub(crate) fn retry_after(headers: &HeaderMap, clocks: &Clocks) -> Option<f64> {
 /// Parses a Retry-After as services write it: seconds, also with a fraction (Groq), an HTTP date, a
 /// Go duration, RFC 3339, or seconds since the epoch, which would be decades as a wait.
 fn delay(value: &str, clocks: &Clocks) -> Option<f64> {
-    /// Maximum delay. Larger numbers are seconds since the epoch, from 2001 on.
-    const MAX_DELAY: f64 = 1e8;
     match decimal(value) {
-        Some(seconds) if seconds <= MAX_DELAY => Some(seconds),
-        Some(_) => epoch(value).map(|moment| clocks.until(moment)).filter(|seconds| *seconds <= MAX_DELAY),
+        Some(seconds) if seconds <= MAX_WAIT => Some(seconds),
+        Some(_) => epoch(value).map(|moment| clocks.until(moment)),
         None => {
             let date = httpdate::parse_http_date(value).ok();
             let moment = date.or_else(|| rfc3339(value)).map(|moment| clocks.until(moment));
@@ -264,6 +270,23 @@ mod tests {
         ] {
             check_retry_after(&[("retry-after", value)], None);
         }
+    }
+
+    #[test]
+    fn wait_of_years_is_ignored_in_every_notation() {
+        let date = ("date", "Sun, 22 Nov 2026 08:00:00 GMT");
+        for (name, value) in [
+            ("retry-after-ms", "200000000000"),
+            ("x-ms-retry-after-ms", "200000000000"),
+            ("llm_provider-retry-after", "100000h"),
+            ("retry-after", "100000h"),
+            ("retry-after", "Fri, 22 Nov 2030 08:00:00 GMT"),
+            ("retry-after", "2030-11-22T08:00:00Z"),
+            ("retry-after", "1921564800"),
+        ] {
+            check_retry_after(&[date, (name, value)], None);
+        }
+        check_retry_after(&[("retry-after-ms", "200000000000"), ("retry-after", "9")], Some(9.0));
     }
 
     #[track_caller]

@@ -27,7 +27,7 @@ pub(super) const PROFILE: Profile = Profile {
     status_page: Some("https://status.openai.com"),
     status_data: Some("https://status.openai.com/api/v2/summary.json"),
     deprecates_max_tokens: true,
-    reasoning_models: &["o1", "o3", "o4", "gpt-5", "gpt-oss"],
+    reasoning_models: &["o1", "o3", "o4", "gpt-5"],
     error_codes: &[
         "account_deactivated",
         "billing_hard_limit_reached",
@@ -104,7 +104,7 @@ fn max_tokens_parameter(request: &ChatRequest<'_>) -> MaxTokensParameter {
     let mut parts = request.model.rsplit('/');
     let family = parts.next().unwrap_or(request.model);
     let openais = request.api == Api::Openai || parts.next().is_none_or(|owner| owner == "openai");
-    let reasons = ["o1", "o3", "o4", "gpt-5"].iter().any(|prefix| family.starts_with(prefix));
+    let reasons = PROFILE.reasoning_models.iter().any(|prefix| family.starts_with(prefix));
     if Api::ALL.iter().any(|api| at_host(&api)) || openais && reasons {
         MaxTokensParameter::MaxCompletionTokens
     } else {

@@ -4,7 +4,7 @@ use std::path::{Path, absolute};
 
 use rustix::process::geteuid;
 
-use crate::config::{Environment, KeySource, Unit, systemd_run};
+use crate::config::{Environment, KeySource, Unit, quoted, systemd_run};
 
 /// Returns the hint that repeats a command with the keys of the service. `unread` are the sources
 /// that this process cannot read. Returns an empty text if the service has none of them, or if this
@@ -28,11 +28,6 @@ pub(super) fn command_line(command: &str, config: &Path, flags: &[(bool, &str)],
     let words: Vec<_> = given.chain(names.iter().map(|name| quoted(name))).collect();
     let separator = if words.is_empty() { "" } else { " " };
     format!("langmart-prober {command} --config {config}{separator}{}", words.join(" "))
-}
-
-fn quoted(word: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '/' | '.' | '_' | '-');
-    if word.chars().all(plain) { word.to_owned() } else { format!("'{}'", word.replace('\'', r"'\''")) }
 }
 
 #[cfg(test)]

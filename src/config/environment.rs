@@ -21,7 +21,8 @@ use zeroize::Zeroizing;
 
 use super::{
     model::KeySource,
-    service::{Service, hidden_message, missing_credential, missing_variable},
+    service::{Service, Usage, hidden_message, home_of, missing_credential, missing_variable},
+    shell::quoted,
 };
 
 /// Maximum size of a key file or credential, in bytes.
@@ -86,13 +87,12 @@ impl Environment<'_> {
                 let text = value.into_string();
                 text.map(Zeroizing::new).map_err(|_| format!("environment variable {name} is not UTF-8"))
             }
-            KeySource::File(path) => secret_file(path).map_err(|message| {
-                let homes = ["/home", "/root"].into_iter().find(|root| path.starts_with(root));
-                match homes.filter(|_| self.is_service()) {
-                    Some(root) => hidden_message(path, root, "ProtectHome=yes"),
+            KeySource::File(path) => {
+                secret_file(path).map_err(|message| match home_of(path).filter(|_| self.is_service()) {
+                    Some(root) => hidden_message(path, root, "ProtectHome=yes", Usage::Key),
                     None => message,
-                }
-            }),
+                })
+            }
             KeySource::Credential(name) => match self.credentials_directory() {
                 _ if self.is_not_passed(name) => Err(missing_credential(name)),
                 Some(directory) => secret_file(&directory.join(name)),
@@ -211,19 +211,28 @@ fn is_domain_of(entry: &str, host: &str) -> bool {
 
 /// Returns a warning with a remedy if other users can read or replace a secret's file. Credentials
 /// are protected by systemd, and files that cannot be checked are reported when they are read.
-pub(super) fn exposure(source: &KeySource) -> Option<String> {
+/// `service_group` is the group of the service for which the file is checked.
+pub(super) fn exposure(source: &KeySource, service_group: Option<&str>) -> Option<String> {
     let KeySource::File(path) = source else { return None };
-    readable_by_others(path).or_else(|| replaceable_by_others(path))
+    readable_by_others(path, service_group).or_else(|| replaceable_by_others(path))
 }
 
 /// Returns a warning with a remedy if other users can replace the file or a link to it.
 fn replaceable_by_others(path: &Path) -> Option<String> {
     let target = path.canonicalize().ok()?;
     let (directory, mode) = open_directory(path).or_else(|| open_directory(&target))?;
-    let directory = directory.display();
+    // Others need the directories of the system.
+    let is_ours = directory.starts_with(Usage::Configuration.place()) && mode & 0o1000 == 0;
+    let remedy = if is_ours {
+        format!("run: chmod go-w {}", quoted(&directory.to_string_lossy()))
+    } else {
+        let place = Usage::Key.place();
+        format!("move the file to {place}, or to another directory in which only its owner can write")
+    };
     Some(format!(
-        "other users can replace {}: the mode of {directory} is {mode:04o}; run: chmod go-w {directory}",
-        path.display()
+        "other users can replace {}: the mode of {} is {mode:04o}; {remedy}",
+        path.display(),
+        directory.display()
     ))
 }
 
@@ -242,25 +251,27 @@ fn open_directory(path: &Path) -> Option<(&Path, u32)> {
     })
 }
 
-fn readable_by_others(path: &Path) -> Option<String> {
+fn readable_by_others(path: &Path, service_group: Option<&str>) -> Option<String> {
     let metadata = path.metadata().ok().filter(Metadata::is_file)?;
     // Packages install keys like this: owned by root, readable by the group of the service.
     let of_root = metadata.uid() == 0;
     let forbidden = if of_root { 0o037 } else { 0o077 };
     let mode = metadata.mode() & 0o777;
     (mode & forbidden != 0).then(|| {
-        let remedy = chmod_command(path, metadata.uid(), metadata.gid(), geteuid().is_root());
+        let remedy =
+            chmod_command(path, (metadata.uid(), metadata.gid()), geteuid().is_root(), service_group);
         format!("other users can access {}, whose mode is {mode:04o}; run: {remedy}", path.display())
     })
 }
 
 /// Returns the command that removes the permissions of others. The group is kept unless it is
 /// root's, because the service may read the file through it.
-fn chmod_command(path: &Path, owner: u32, group: u32, by_root: bool) -> String {
-    let path = path.display();
-    match (owner, group, by_root) {
-        (0, _, false) => format!("chmod 640 {path} && chgrp langmart-prober {path}"),
-        (0, 1.., true) => format!("chmod 640 {path}"),
+fn chmod_command(path: &Path, owner: (u32, u32), by_root: bool, service_group: Option<&str>) -> String {
+    let path = quoted(&path.to_string_lossy());
+    let group = if by_root { service_group } else { Some("langmart-prober") };
+    match (owner, group) {
+        ((0, 1..), _) if by_root => format!("chmod 640 {path}"),
+        ((0, _), Some(group)) => format!("chmod 640 {path} && chgrp {group} {path}"),
         _ => format!("chmod 600 {path}"),
     }
 }

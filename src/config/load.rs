@@ -8,6 +8,7 @@ use super::{
     problem::{Place, Problem, Problems, Report},
     raw,
     resolve::{self, Context},
+    service::Usage,
     sources::Sources,
 };
 
@@ -46,7 +47,11 @@ fn resolve(sources: &Sources<'_>, keys: Keys<'_>, environment: &Environment<'_>)
     for (first_line, file) in &sources.files {
         // The first file is the main one, whose problems have no line.
         let line = if *first_line == 1 { 0 } else { *first_line };
-        context.check_readable(Path::new(file), &Place { line, ..Place::default() });
+        let place = Place { line, ..Place::default() };
+        context.check_readable(Path::new(file), Usage::Configuration, &place);
+    }
+    for (directory, place) in &sources.listed {
+        context.check_readable(directory, Usage::Configuration, place);
     }
     let config = resolve::config(&table, &context);
     let unread = context.into_unread();

@@ -7,8 +7,9 @@
 //! listener) and `service` (the systemd unit, and what it may access) perform I/O, and
 //! `resolve::context`, which checks access.
 //!
-//! [`duration`], `secret` and `key` are types of values. `long_prompt`, `reasoning` and `spending`
-//! have facts about prompts, about reasoning models, and about the consumption of probes.
+//! [`duration`], `secret` and `key` are types of values; `shell` quotes words of printed commands.
+//! `long_prompt`, `reasoning` and `spending` have facts about prompts, about reasoning models, and
+//! about the consumption of probes.
 
 mod certificate;
 pub mod duration;
@@ -23,6 +24,7 @@ mod reasoning;
 mod resolve;
 mod secret;
 mod service;
+mod shell;
 mod sources;
 mod spending;
 #[cfg(test)]
@@ -36,5 +38,6 @@ pub use self::{
     problem::{Problem, Problems},
     secret::Secret,
     service::{Service, Unit, systemd_run},
+    shell::quoted,
     spending::Spending,
 };

@@ -8,6 +8,7 @@ use crate::outcome::Api;
 
 /// Prefixes of the names of other services' models that reason by default.
 const FAMILIES: &[&str] = &[
+    "gpt-oss",
     "deepseek-reasoner",
     "deepseek-r1",
     "qwen3",

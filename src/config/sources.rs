@@ -35,25 +35,27 @@ pub(super) struct Sources<'a> {
     pub(super) text: Cow<'a, str>,
     /// First line, from 1, and name of each file.
     pub(super) files: Vec<(usize, String)>,
+    /// The directories that wildcards list, with the places of those.
+    pub(super) listed: Vec<(PathBuf, Place)>,
 }
 
 impl<'a> Sources<'a> {
     /// Returns a text that includes no file.
     pub(super) fn single(file: &str, text: &'a str) -> Self {
-        Self { text: text.into(), files: vec![(1, file.to_owned())] }
+        Self { text: text.into(), files: vec![(1, file.to_owned())], listed: Vec::new() }
     }
 
     /// Reads a file and those that it includes.
     pub(super) fn read(path: &Path) -> Result<Self, Problems> {
         let file = path.display().to_string();
-        let text = read_text(path).map_err(|message| Problems::of_file(&file, message))?;
+        let text = read_text(path, remedy).map_err(|message| Problems::of_file(&file, message))?;
         let report = Report::new(&file, &text);
-        let included = match raw::parse(&text, &report) {
+        let (included, listed) = match raw::parse(&text, &report) {
             Some(table) => included(path, &mut Section::root(&table, &report), &report),
-            None => Vec::new(),
+            None => Included::default(),
         };
         report.finish()?;
-        let mut sources = Sources { text: text.into(), files: vec![(1, file)] };
+        let mut sources = Sources { text: text.into(), files: vec![(1, file)], listed };
         let mut problems = Vec::new();
         for (name, text) in included {
             problems.extend(check(&name, &text).err());
@@ -72,16 +74,23 @@ impl<'a> Sources<'a> {
     }
 }
 
+/// The names and texts of included files, and the directories that wildcards list.
+type Included = (Vec<(String, String)>, Vec<(PathBuf, Place)>);
+
 /// Returns name and text of each file that `include` names, without repetitions.
-fn included(main: &Path, root: &mut Section<'_>, report: &Report) -> Vec<(String, String)> {
+fn included(main: &Path, root: &mut Section<'_>, report: &Report) -> Included {
     let base = main.parent().unwrap_or_else(|| Path::new(""));
     let is_main = |path: &Path| {
         path.canonicalize().is_ok_and(|path| main.canonicalize().is_ok_and(|main| main == path))
     };
     let mut paths: Vec<PathBuf> = Vec::new();
-    let mut texts = Vec::new();
+    let (mut texts, mut listed) = Included::default();
     for (pattern, place) in root.texts("include", |text| Ok(text.to_owned())) {
-        match expand(&base.join(&pattern)) {
+        let path = base.join(&pattern);
+        if wildcard(&path).is_some() {
+            listed.push((folder(&path).to_owned(), place.clone()));
+        }
+        match expand(&path) {
             Ok(found) => {
                 for path in found.into_iter().filter(|path| !is_main(path)) {
                     if !paths.contains(&path) {
@@ -93,7 +102,7 @@ fn included(main: &Path, root: &mut Section<'_>, report: &Report) -> Vec<(String
             Err(error) => report.error(&place, format!("{} cannot be listed: {error}", shown(&pattern))),
         }
     }
-    texts
+    (texts, listed)
 }
 
 fn read_included(path: &Path, place: &Place, report: &Report, texts: &mut Vec<(String, String)>) {
@@ -104,7 +113,7 @@ fn read_included(path: &Path, place: &Place, report: &Report, texts: &mut Vec<(S
         return;
     }
     let name = path.display().to_string();
-    match read_text(path) {
+    match read_text(path, remedy_of_included) {
         // A mark of byte order is allowed at the start of a text only.
         Ok(text) => texts.push((name, text.strip_prefix('\u{feff}').unwrap_or(&text).to_owned())),
         Err(message) => report.error(place, format!("{name} {message}")),
@@ -114,12 +123,8 @@ fn read_included(path: &Path, place: &Place, report: &Report, texts: &mut Vec<(S
 /// Returns the files of a path whose last part may have the wildcards `*` and `?`, sorted. Hidden
 /// files must be named.
 fn expand(path: &Path) -> io::Result<Vec<PathBuf>> {
-    let pattern = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-    if !pattern.contains(['*', '?']) {
-        return Ok(vec![path.to_owned()]);
-    }
-    let folder = path.parent().unwrap_or_else(|| Path::new(""));
-    let entries = match fs::read_dir(if folder.as_os_str().is_empty() { Path::new(".") } else { folder }) {
+    let Some(pattern) = wildcard(path) else { return Ok(vec![path.to_owned()]) };
+    let entries = match fs::read_dir(folder(path)) {
         // As if it were empty.
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
         entries => entries?,
@@ -129,11 +134,21 @@ fn expand(path: &Path) -> io::Result<Vec<PathBuf>> {
         let name = entry?.file_name();
         let text = name.to_str().unwrap_or_default();
         if !text.starts_with('.') && is_match(pattern.as_bytes(), text.as_bytes()) {
-            found.push(folder.join(name));
+            found.push(path.with_file_name(name));
         }
     }
     found.sort();
     Ok(found)
+}
+
+/// Returns the last part of a path if it has a wildcard.
+fn wildcard(path: &Path) -> Option<&str> {
+    path.file_name()?.to_str().filter(|name| name.contains(['*', '?']))
+}
+
+/// Returns the directory of a file.
+fn folder(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."))
 }
 
 /// Checks that an included file is valid TOML of sections only.
@@ -157,7 +172,7 @@ fn check(name: &str, text: &str) -> Result<(), Problems> {
     report.finish().map(|_| ())
 }
 
-fn read_text(path: &Path) -> Result<String, String> {
+fn read_text(path: &Path, remedy: fn(&io::Error) -> &'static str) -> Result<String, String> {
     let bytes = read_file(path, MAX_FILE_BYTES)
         .map_err(|error| format!("cannot be read: {error}; {}", remedy(&error)))?;
     String::from_utf8(bytes.to_vec()).map_err(|error| {
@@ -167,7 +182,16 @@ fn read_text(path: &Path) -> Result<String, String> {
     })
 }
 
-/// Returns the remedy for a file that cannot be read.
+/// Returns the remedy for an included file that cannot be read.
+fn remedy_of_included(error: &io::Error) -> &'static str {
+    match error.kind() {
+        ErrorKind::NotFound => "correct include, or create the file",
+        ErrorKind::PermissionDenied => "grant this user read permission, or correct include",
+        _ => "correct include: it names TOML files",
+    }
+}
+
+/// Returns the remedy for a main file that cannot be read.
 fn remedy(error: &io::Error) -> &'static str {
     match error.kind() {
         ErrorKind::NotFound => {

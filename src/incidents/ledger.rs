@@ -115,8 +115,8 @@ impl Ledger {
         let track = match self.tracks.get_mut(run.probe) {
             Some(track) if track.is_of(run) => track,
             Some(track) => {
-                // A reload changed what the name stands for. Nothing is known of the old probe since
-                // the new one began.
+                // A reload changed what the name stands for. Nothing is known of the old probe
+                // since the new one began.
                 track.valid_until = track.valid_until.min(run.time.max(track.last_run));
                 self.books.lose_sight(track);
                 *track = Track::new(run);
@@ -138,8 +138,8 @@ impl Ledger {
         }
     }
 
-    /// Ends the outages of the probes whose last run no longer counts at that time. They may have no
-    /// further run, so that runs of others show that time has passed.
+    /// Ends the outages of the probes whose last run no longer counts at that time. They may have
+    /// no further run, so that runs of others show that time has passed.
     fn lose_sight_of_silent(&mut self, time: SystemTime) {
         let failing = self.tracks.values_mut().filter(|track| track.is_failing());
         let (mut silent, seen): (Vec<_>, Vec<_>) = failing.partition(|track| track.valid_until < time);

@@ -421,10 +421,8 @@ fn wait(
         let server_now = clocks.ours(clocks.date.unwrap_or(clocks.now))?;
         Some(reset.duration_since(server_now).map_or(0.0, |wait| wait.as_secs_f64()))
     };
-    // See `hints::retry_after`.
-    let some = |seconds: &f64| *seconds > 0.0;
     let by_header = hints::retry_after(&response.headers, clocks);
-    by_header.or_else(|| error.retry_delay().filter(some)).or_else(|| until_reset().filter(some))
+    by_header.or_else(|| error.retry_delay()).or_else(|| until_reset().filter(hints::is_wait))
 }
 
 /// Returns whether classification may take long, so that it must not run on the thread that times

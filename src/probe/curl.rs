@@ -6,7 +6,7 @@ use std::fmt::Write;
 use hyper::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_LENGTH, HeaderValue, USER_AGENT};
 
 use super::request::{self, Prepared};
-use crate::config::{Key, KeySource, Probe, Task};
+use crate::config::{Key, KeySource, Probe, Task, quoted};
 
 /// Length above which a body is left to a file.
 const MAX_SHOWN_BODY_BYTES: usize = 2000;
@@ -20,6 +20,11 @@ pub fn curl(probe: &Probe) -> String {
         if probe.provider.proxy_auth.is_some() {
             line.push_str(" --proxy-user \"$PROXY_AUTH\"");
         }
+    } else if probe.provider.ignores_environment_proxy {
+        line.push_str(" --noproxy '*'");
+    }
+    if let Some(path) = &probe.provider.ca_file {
+        let _ = write!(line, " --cacert {}", quoted(&path.to_string_lossy()));
     }
     if let Ok(Some(request)) = request::request(probe) {
         write_request(&mut line, probe, &request);
@@ -32,12 +37,14 @@ pub fn curl(probe: &Probe) -> String {
 }
 
 fn write_request(line: &mut String, probe: &Probe, request: &Prepared) {
-    if matches!(probe.task, Task::Stream(_)) {
-        line.push_str(" -N");
-    } else {
-        line.push_str(" -i");
-    }
-    if request.method != "GET" {
+    let is_head = request.method == "HEAD";
+    line.push_str(match probe.task {
+        Task::Stream(_) => " -N",
+        // With -X HEAD, curl would wait for a body.
+        _ if is_head => " -I",
+        _ => " -i",
+    });
+    if request.method != "GET" && !is_head {
         let _ = write!(line, " -X {}", request.method);
     }
     let provider = &*probe.provider;
@@ -106,16 +113,13 @@ fn is_name(name: &str) -> bool {
         && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
 }
 
+/// Returns the name as that of a variable, which does not begin with a digit.
 fn upper(name: &str) -> String {
     let letter = |c: char| if c.is_ascii_alphanumeric() { c.to_ascii_uppercase() } else { '_' };
-    name.chars().map(letter).collect()
+    let mark = name.starts_with(|c: char| c.is_ascii_digit()).then_some('_');
+    mark.into_iter().chain(name.chars().map(letter)).collect()
 }
 
 fn plain(value: &HeaderValue) -> &str {
     value.to_str().unwrap_or_default()
-}
-
-/// Quotes text as one word of a shell.
-fn quoted(text: &str) -> String {
-    format!("'{}'", text.replace('\'', r"'\''"))
 }

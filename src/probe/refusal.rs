@@ -96,7 +96,15 @@ impl Refused<'_> {
         let Self { words, status, .. } = *self;
         let through_gateway = || self.dialect.upstream(self.error).name.is_some();
         match status {
-            410 => true,
+            // Another path than that of a model may be gone.
+            410 => {
+                let names_model = match self.probe.task {
+                    Task::Chat(_) | Task::Stream(_) => true,
+                    Task::Models => self.probe.model.is_some(),
+                    _ => false,
+                };
+                names_model || words.is_no_model()
+            }
             // A wrong path is a 404 too. One about the model mentions it, or the path is known to
             // exist.
             404 => {

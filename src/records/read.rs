@@ -91,8 +91,8 @@ pub fn read(
 }
 
 /// Opens a listed file, and returns the path at which it was found: the daemon may have compressed
-/// it meanwhile. Returns `None` if it is gone: the daemon removes old files whenever it starts a new
-/// one.
+/// it meanwhile. Returns `None` if it is gone: the daemon removes old files whenever it starts a
+/// new one.
 fn open(path: &Path, listed: &[PathBuf]) -> io::Result<Option<(File, PathBuf)>> {
     let with = |extension: &str| {
         let mut name = path.as_os_str().to_owned();

@@ -4,7 +4,7 @@
 use std::process::Command;
 
 use langmart_prober::{
-    config::{HttpRequest, Probe, Provider, Task},
+    config::{HttpRequest, Key, KeySource, Probe, Provider, Secret, Task},
     outcome::{Api, Check},
     probe::curl,
     simulator::Recorded,
@@ -75,6 +75,50 @@ fn curl_commands_run_in_a_shell() {
             assert_eq!(asked(by_hand), asked(by_probe), "{api} {check}");
         }
     }
+}
+
+/// Returns a probe that sends a HEAD request.
+fn head(provider: Provider) -> Probe {
+    let mut probe = probes::probe(provider, Check::Http);
+    if let Task::Http(request) = &mut probe.task {
+        request.method = "HEAD".parse().unwrap();
+    }
+    probe
+}
+
+#[test]
+fn curl_options_are_those_of_the_provider() {
+    let provider = Provider {
+        name: "01ai".to_owned(),
+        key: Some(Key {
+            value: Secret::new(String::new()),
+            source: KeySource::Credential("01ai".to_owned()),
+        }),
+        ignores_environment_proxy: true,
+        ca_file: Some("/etc/own ca.pem".into()),
+        ..probes::provider(Api::Openai, "https://127.0.0.1:9/v1")
+    };
+    let head = head(provider.clone());
+    assert_eq!(
+        curl(&head),
+        "curl -sS --max-time 10 --noproxy '*' --cacert '/etc/own ca.pem' -I \
+         -H \"authorization: Bearer $_01AI_API_KEY\" 'https://127.0.0.1:9/v1/x'"
+    );
+    let proxy = Some("http://127.0.0.1:8/".parse().unwrap());
+    let line = curl(&probes::probe(Provider { proxy, ..provider }, Check::Auth));
+    assert!(line.contains(" --proxy 'http://127.0.0.1:8/'") && !line.contains("--noproxy"), "{line}");
+}
+
+#[test]
+fn curl_of_a_head_request_runs_in_a_shell() {
+    if !parts::has(&["curl", "sh"], false) {
+        return;
+    }
+    let simulator = simulator("");
+    let provider = probes::provider(Api::Openai, &format!("http://{}/openai/v1", simulator.address()));
+    let said = ask(&head(provider));
+    assert!(said.starts_with("HTTP/1.1 "), "{said}");
+    assert_eq!(simulator.requests().last().unwrap().method, "HEAD");
 }
 
 #[test]

@@ -107,8 +107,11 @@ fn included_file_must_consist_of_sections() {
 #[test]
 fn include_that_names_no_file_is_an_error_or_empty() {
     let place = Place::new("include = [\"missing.toml\"]\n");
+    let missing = problems(&place);
     assert!(
-        problems(&place).starts_with("config.toml:1: include[1]: missing.toml cannot be read: No such file")
+        missing.starts_with("config.toml:1: include[1]: missing.toml cannot be read: No such file")
+            && missing.ends_with("; correct include, or create the file"),
+        "{missing}"
     );
     place.write("config.toml", "include = [\"conf.d/*.toml\"]\n[provider.langmart]\nchecks = [\"health\"]\n");
     assert_eq!(names(&read(&place).unwrap()), ["langmart-health"]);

@@ -6,7 +6,10 @@ use clap::CommandFactory;
 use clap_complete::Shell;
 use langmart_prober::cli::Cli;
 
-use crate::harness::daemon::{PROBER, Place};
+use crate::harness::{
+    daemon::{PROBER, Place},
+    parts,
+};
 
 /// Returns the output of the program.
 #[track_caller]
@@ -67,21 +70,55 @@ fn completed(place: &Place, line: &str) -> Vec<String> {
         words[words.len() - 2],
     );
     let script = script.replace("CONFIG", &place.path("config.toml").display().to_string());
-    let output = Command::new("bash").args(["-c", &script]).output().unwrap();
+    let output = Command::new("bash").args(["-c", &script]).env("HOME", place.path("")).output().unwrap();
     assert!(output.status.success(), "{line}: {output:?}");
     String::from_utf8(output.stdout).unwrap().lines().map(str::to_owned).collect()
 }
 
+const PROVIDERS: &str =
+    "[provider.langmart]\nchecks = [\"health\", \"network\"]\n[provider.groq]\nchecks = [\"status\"]\n";
+
+#[test]
+fn other_shells_read_the_configuration_of_the_option() {
+    let place = Place::new(PROVIDERS);
+    let zsh = "compdef() { }\nsource <(langmart-prober completions zsh)\ncompadd() { print -l -- ${(P)2} }\n\
+               words=(langmart-prober once WORDS l)\n_langmart-prober_probes";
+    let fish = "langmart-prober completions fish | source\n\
+                complete -C 'langmart-prober once WORDS groq' | string split -f 1 \\t";
+    for (shell, script) in [("zsh", zsh), ("fish", fish)] {
+        if !parts::has(&[shell], false) {
+            continue;
+        }
+        for option in ["--config CONFIG", "--config=CONFIG", "--config=~/config.toml"] {
+            let quoted = option.replace('~', if shell == "zsh" { "\\~" } else { "~" });
+            let script = script.replace("WORDS", &quoted);
+            let script = script.replace("CONFIG", place.path("config.toml").to_str().unwrap());
+            let path = format!(
+                "{}:{}",
+                Path::new(PROBER).parent().unwrap().display(),
+                std::env::var("PATH").unwrap()
+            );
+            let mut command = Command::new(shell);
+            command.args(["-c", &script]).env("PATH", path).env("HOME", place.path(""));
+            let output = command.output().unwrap();
+            let names = String::from_utf8_lossy(&output.stdout);
+            assert!(names.lines().any(|name| name == "groq-status"), "{shell} {option}: {output:?}");
+        }
+    }
+}
+
 #[test]
 fn bash_completes_names_of_the_configuration() {
-    let place = Place::new(
-        "[provider.langmart]\nchecks = [\"health\", \"network\"]\n[provider.groq]\nchecks = [\"status\"]\n",
-    );
+    let place = Place::new(PROVIDERS);
     for (line, expected) in [
         ("langmart-prober once --config CONFIG l", &["langmart-health", "langmart-network"][..]),
         ("langmart-prober once --config CONFIG --json groq", &["groq-status"]),
         ("langmart-prober doctor --config CONFIG ", &["groq", "langmart"]),
         ("langmart-prober report --config CONFIG --probe g", &["groq-status"]),
+        ("langmart-prober once --config = CONFIG l", &["langmart-health", "langmart-network"]),
+        ("langmart-prober once --config=CONFIG groq", &["groq-status"]),
+        ("langmart-prober once --config = ~/config.toml groq", &["groq-status"]),
+        ("langmart-prober report --config CONFIG --probe = g", &["groq-status"]),
         ("langmart-prober once --ver", &["--verbose"]),
         ("langmart-prober explain stream_t", &["stream_truncated"]),
         ("langmart-prober init op", &["openai", "openrouter"]),

@@ -572,6 +572,25 @@ fn retired_model_is_model_not_found() {
 }
 
 #[test]
+fn gone_path_without_a_model_is_no_missing_model() {
+    let gone: &[Row] = &[
+        (OPENAI, "410 X", r#"{"error":{"message":"Gone"}}"#),
+        (OPENAI, "410 X", r#"{"error":{"message":"This version of the API has been removed"}}"#),
+    ];
+    check_none(Check::Models, Reason::ModelNotFound, gone);
+    check_none(Check::Http, Reason::ModelNotFound, gone);
+    check_all(
+        Check::Http,
+        Reason::ModelNotFound,
+        Fault::Caller,
+        &[
+            (OPENAI, "410 X", r#"{"error":{"message":"x","code":"model_not_found"}}"#),
+            (OPENAI, "410 X", r#"{"error":{"message":"The model x has been retired"}}"#),
+        ],
+    );
+}
+
+#[test]
 fn temporary_limit_is_rate_limited() {
     check_all(
         Check::Chat,

@@ -2,7 +2,7 @@
 
 use std::{
     fs::{self, Permissions},
-    os::unix::fs::{PermissionsExt, chown},
+    os::unix::fs::{MetadataExt, PermissionsExt, chown},
     path::PathBuf,
     process::Output,
 };
@@ -165,7 +165,57 @@ fn sandbox_of_the_unit_is_warned_of_as_root() {
         machine.configure(before, key);
         let Shown { status, text } = machine.by_root();
         assert!(status == Some(0) && text.contains(message), "{key} {before}: {text}");
+        assert!(!text.contains("systemd-run"), "the keys are those of the service already: {text}");
     }
+}
+
+#[test]
+fn exposed_key_of_root_is_readable_after_the_remedy() {
+    let Some(machine) = Machine::new() else { return };
+    machine.write("keys/it's $HOME", KEY, 0o644, 0);
+    machine.configure("", "file = \"DIR/keys/it's $HOME\"");
+    let Shown { status, text } = machine.by_root();
+    assert!(status == Some(78) && text.contains("other users can access"), "{text}");
+    machine.follow(&text);
+    for followed in [machine.by_root(), machine.before_reload()] {
+        assert_eq!((followed.status, followed.text.as_str()), (Some(0), ""));
+    }
+}
+
+#[test]
+fn unlistable_directory_of_a_wildcard_is_warned_of() {
+    let Some(machine) = Machine::new() else { return };
+    machine.configure("include = [\"conf.d/*.toml\"]", FILE);
+    let directory = machine.path("conf.d");
+    fs::create_dir(&directory).unwrap();
+    fs::set_permissions(&directory, Permissions::from_mode(0o700)).unwrap();
+    let Shown { status, text } = machine.by_root();
+    let message = format!("the service's user langmart-prober cannot read {directory}; run: ");
+    assert!(status == Some(0) && text.contains(&message), "{text}");
+    assert_eq!(machine.before_reload().status, Some(78));
+    machine.follow(&text);
+    for followed in [machine.by_root(), machine.before_reload()] {
+        assert_eq!((followed.status, followed.text.as_str()), (Some(0), ""));
+    }
+}
+
+#[test]
+fn file_of_another_group_is_copied_by_the_remedy() {
+    let Some(machine) = Machine::new() else { return };
+    machine.configure("", FILE);
+    fs::set_permissions(machine.path("config.toml"), Permissions::from_mode(0o640)).unwrap();
+    chown(machine.path("config.toml"), Some(0), Some(4_243)).unwrap();
+    let Shown { status, text } = machine.by_root();
+    assert!(status == Some(0) && text.contains("; use /etc/langmart-prober/"), "{text}");
+    machine.follow(&text.replace("/etc/langmart-prober", &machine.path("etc")));
+    let copies: Vec<_> =
+        fs::read_dir(machine.path("etc")).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let [copy] = &copies[..] else { panic!("{copies:?}") };
+    assert_eq!(fs::read(copy).unwrap(), fs::read(machine.path("config.toml")).unwrap());
+    let output = machine.host.on("stat").args(["-c", "%a:%U:%G"]).arg(copy).output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "640:root:langmart-prober\n");
+    let original = fs::metadata(machine.path("config.toml")).unwrap();
+    assert_eq!(original.gid(), 4_243, "the other group keeps its access");
 }
 
 #[test]

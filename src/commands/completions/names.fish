@@ -3,9 +3,15 @@
 function __langmart_prober_names
     set -l words (commandline -opc)
     set -l config
-    if set -l at (contains -i -- --config $words)
-        set config --config $words[(math $at + 1)]
+    for index in (seq (count $words))
+        switch $words[$index]
+            case --config
+                set config --config $words[(math $index + 1)]
+            case '--config=*'
+                set config --config (string replace -- --config= '' $words[$index])
+        end
     end
+    set config (string replace -r '^~/' "$HOME/" -- $config)
     langmart-prober check-config --no-secrets --json $config 2>/dev/null |
         grep -o "\"$argv[1]\":\"[^\"]*\"" | cut -d '"' -f 4 | sort -u
 end

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     api::Profile,
-    config::{KeySource, Probe, Provider},
+    config::{KeySource, Probe, Provider, quoted},
     outcome::{Api, CertificateFailure, Detail, Fault, Outcome, Reason},
     probe::curl,
 };
@@ -92,7 +92,7 @@ fn of_unread_key(provider: &Provider) -> Diagnosis {
             .remedy(
                 "permit the user that runs this command to read the file; the warning above has the cause",
             )
-            .command(format!("ls -l '{}'", path.display())),
+            .command(format!("ls -l {}", quoted(&path.to_string_lossy()))),
         None => diagnosis,
     }
 }
@@ -137,11 +137,12 @@ fn of_proxy(probe: &Probe, outcome: &Outcome) -> Diagnosis {
 
 fn of_lookup(provider: &Provider, outcome: &Outcome) -> Diagnosis {
     let name = looked_up(provider).unwrap_or_default();
+    let word = quoted(&name);
     let cause = format!("{name} has no address here: {}", describe(outcome));
     Diagnosis::new("Network Connectivity Issues: DNS failure", cause)
         .remedy(&*outcome.hint)
-        .command(format!("nslookup {name}"))
-        .command(format!("nslookup {name} 8.8.8.8"))
+        .command(format!("nslookup {word}"))
+        .command(format!("nslookup {word} 8.8.8.8"))
 }
 
 fn of_connection(probe: &Probe, outcome: &Outcome) -> Diagnosis {

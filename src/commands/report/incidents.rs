@@ -101,8 +101,8 @@ pub(super) fn incidents(
 }
 
 impl Listing {
-    /// Adds the runs of another prober, and warns of what could not be read of them. One without any
-    /// record is left out: it did not see that nothing failed.
+    /// Adds the runs of another prober, and warns of what could not be read of them. One without
+    /// any record is left out: it did not see that nothing failed.
     fn add_vantage(
         &mut self,
         request: &Report<'_>,

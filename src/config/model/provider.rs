@@ -27,11 +27,15 @@ pub struct Provider {
     /// The proxy as `SCHEME://host:port` without userinfo; the scheme is http, https, socks5 or
     /// socks5h. `None` connects directly.
     pub proxy: Option<Url>,
+    /// Whether the proxy of the environment is not used either (`proxy = "none"`).
+    pub ignores_environment_proxy: bool,
     /// The proxy's credentials `user:password`, from the file or from the URL of the environment's
     /// proxy. `None` if there are none.
     pub proxy_auth: Option<Key>,
     /// DNS servers that the network check queries in addition to the system's resolver.
     pub dns_servers: Vec<SocketAddr>,
+    /// The file of `ca_certificates`.
+    pub ca_file: Option<PathBuf>,
     /// Trusted in addition to the system's roots.
     pub ca_certificates: Vec<CertificateDer<'static>>,
     /// Headers of each request; the values are marked sensitive.

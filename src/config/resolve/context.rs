@@ -17,7 +17,7 @@ use crate::config::{
     model::{KeySource, Probe},
     problem::{Place, Report},
     raw::Section,
-    service::{Service, first_free_port},
+    service::{Service, Usage, first_free_port},
 };
 
 /// Range of intervals. A thousand probes at the minimum are supported; a week is still a schedule.
@@ -70,21 +70,15 @@ impl<'a> Context<'a> {
         if self.is_idle(place) || self.keys == Keys::Skipped {
             return None;
         }
-        if let Some(message) = exposure(source) {
+        if let Some(message) = exposure(source, self.service_group()) {
             self.report.error(place, message);
             return None;
         }
         if let KeySource::File(path) = source {
-            self.check_readable(path, place);
+            self.check_readable(path, Usage::Key, place);
         }
         let read = match self.keys {
-            Keys::ReportedFor(service) => {
-                // Commands in the same shell cannot read these.
-                if !matches!(source, KeySource::File(_)) {
-                    self.unread.borrow_mut().push(source.clone());
-                }
-                service.secret(source)
-            }
+            Keys::ReportedFor(service) => service.secret(source),
             _ => self.environment.secret(source).map(Some),
         };
         match read {
@@ -116,18 +110,27 @@ impl<'a> Context<'a> {
         }
     }
 
-    /// Warns of a file that the service cannot read.
-    pub(in crate::config) fn check_readable(&self, path: &Path, place: &Place) {
+    /// Returns the group of the service for which keys are reported.
+    pub(super) fn service_group(&self) -> Option<&'a str> {
+        match self.keys {
+            Keys::ReportedFor(service) => Some(service.group()),
+            _ => None,
+        }
+    }
+
+    /// Warns of a file or listed directory that the service cannot read.
+    pub(in crate::config) fn check_readable(&self, path: &Path, usage: Usage, place: &Place) {
         if let Keys::ReportedFor(service) = self.keys
-            && let Some(message) = service.read_problem(path)
+            && let Some(message) = service.read_problem(path, usage)
         {
             self.report.warning(place, message);
         }
     }
 
     /// Reports a directory that the service, or this process, cannot write to.
-    pub(super) fn check_writable(&self, directory: &Path, place: &Place) {
-        self.check_access(place, |service| service.write_problem(directory), || write_problem(directory));
+    pub(super) fn check_writable(&self, directory: &Path, usage: Usage, place: &Place) {
+        let of_service = |service: &Service| service.write_problem(directory, usage);
+        self.check_access(place, of_service, || write_problem(directory));
     }
 
     /// Reports an address that the service, or this process, may not bind.

@@ -4,10 +4,12 @@ use std::{
     collections::BTreeMap,
     net::{IpAddr, SocketAddr},
     ops::RangeInclusive,
+    path::{Path, PathBuf},
     sync::Arc,
 };
 
 use reqwest::header::HeaderName;
+use rustls::pki_types::CertificateDer;
 use toml::de::DeValue;
 use url::Url;
 use zeroize::Zeroizing;
@@ -21,6 +23,7 @@ use super::{
     values::source,
 };
 use crate::{
+    api::Profile,
     config::{
         environment::certificates,
         key,
@@ -28,6 +31,7 @@ use crate::{
         problem::{Place, Report, not_one_of, shown},
         raw::{Section, wrong_type},
         secret::Secret,
+        service::Usage,
     },
     outcome::{Api, Check},
 };
@@ -89,22 +93,18 @@ pub(super) fn provider(
     }
     let api = api(name, &mut section);
     let checks = checks(&mut section, report);
-    let url = section.text("base_url", base_url);
     let profile = api.unwrap_or(Api::Langmart).profile();
-    let default_url = api.map(|_| profile.default_url());
-    let own_url = section.has("base_url") && url != default_url;
-    let url = url.unwrap_or_else(|| profile.default_url());
-    let url = if profile.drops_version && api.is_some() { without_version(url) } else { url };
-    if let Some(api) = api {
-        check_path(&url, api, &section, report);
-    }
-
+    let (url, own_url) = url(&mut section, api, profile, report);
     let key = key(&mut section, context);
     check_key(key.as_ref(), api, &url, &mut section, report);
     let headers = headers(&section.section("headers"), context);
     let key_header = own_key_header(&mut section, &headers);
+    let ignores_environment_proxy = section.has("proxy");
     let (proxy, environment_auth) = proxied(&mut section, &url, context);
     let proxy_auth = proxy_auth(&mut section, proxy.as_ref(), context).or(environment_auth);
+    let dns_servers = dns_servers(&mut section, report);
+    let (ca_file, ca_certificates) = ca_file(&mut section, context).unzip();
+    let ca_certificates = ca_certificates.unwrap_or_default();
     let pace_place = section.place_of("requests_per_minute");
     let resolved = Provider {
         name: name.to_owned(),
@@ -112,9 +112,11 @@ pub(super) fn provider(
         key_header,
         key,
         proxy,
+        ignores_environment_proxy,
         proxy_auth,
-        dns_servers: dns_servers(&mut section, report),
-        ca_certificates: ca_certificates(&mut section, context),
+        dns_servers,
+        ca_file,
+        ca_certificates,
         headers,
         labels: labels(&section.section("labels"), report),
         paths: paths(&mut section),
@@ -134,6 +136,19 @@ pub(super) fn provider(
         keyless: api.is_some() && profile.may_be_keyless && own_url,
         checks,
     }
+}
+
+/// Returns the base URL, and whether it is another one than the API's default.
+fn url(section: &mut Section<'_>, api: Option<Api>, profile: &Profile, report: &Report) -> (Url, bool) {
+    let url = section.text("base_url", base_url);
+    let default_url = api.map(|_| profile.default_url());
+    let own_url = section.has("base_url") && url != default_url;
+    let url = url.unwrap_or_else(|| profile.default_url());
+    let url = if profile.drops_version && api.is_some() { without_version(url) } else { url };
+    if let Some(api) = api {
+        check_path(&url, api, section, report);
+    }
+    (url, own_url)
 }
 
 fn pace(section: &mut Section<'_>, shard: Option<Shard>, report: &Report) -> Option<u32> {
@@ -329,21 +344,23 @@ fn dns_server(text: &str) -> Result<SocketAddr, String> {
     })
 }
 
-fn ca_certificates(
+/// Returns the file of additional roots, and its certificates.
+fn ca_file(
     section: &mut Section<'_>,
     context: &Context<'_>,
-) -> Vec<rustls::pki_types::CertificateDer<'static>> {
+) -> Option<(PathBuf, Vec<CertificateDer<'static>>)> {
     let place = section.place_of("ca_file");
-    let read = |text: &str| {
-        let path = std::path::Path::new(text);
-        if path.is_absolute() {
-            context.check_readable(path, &place);
-            certificates(path).map_err(|message| format!("{} {message}", shown(text)))
-        } else {
-            Err(format!("{} is not an absolute path; write one that begins with a slash", shown(text)))
+    section.text("ca_file", |text| {
+        let path = Path::new(text);
+        if !path.is_absolute() {
+            let message =
+                format!("{} is not an absolute path; write one that begins with a slash", shown(text));
+            return Err(message);
         }
-    };
-    section.text("ca_file", read).unwrap_or_default()
+        context.check_readable(path, Usage::Configuration, &place);
+        let certificates = certificates(path).map_err(|message| format!("{} {message}", shown(text)))?;
+        Ok((path.to_owned(), certificates))
+    })
 }
 
 fn labels(section: &Section<'_>, report: &Report) -> BTreeMap<String, String> {

@@ -13,12 +13,13 @@ use crate::config::{
     model::{Log, LogFormat, Rotation, Schedule},
     problem::{not_one_of, shown},
     raw::Section,
+    service::Usage,
 };
 
 pub(super) fn state_directory(mut section: Section<'_>, context: &Context<'_>) -> Option<PathBuf> {
     let directory = section.text("directory", absolute).or_else(|| context.environment.state_directory());
     if let Some(directory) = &directory {
-        context.check_writable(directory, &section.place_of("directory"));
+        context.check_writable(directory, Usage::State, &section.place_of("directory"));
     }
     section.finish();
     directory
@@ -63,7 +64,7 @@ pub(super) fn log(mut section: Section<'_>, context: &Context<'_>) -> Log {
         compress: section.flag("compress").unwrap_or(false),
     };
     if let Some(directory) = &log.directory {
-        context.check_writable(directory, &section.place_of("directory"));
+        context.check_writable(directory, Usage::Logs, &section.place_of("directory"));
     }
     if !log.stderr && log.directory.is_none() {
         let message = "nothing will be logged; set log.directory, or leave log.stderr true";

@@ -14,6 +14,7 @@ use crate::config::{
     problem::shown,
     raw::{Section, wrong_type},
     secret::Secret,
+    service::Usage,
 };
 
 /// Range of the cost of a bcrypt hash: lower values protect little, higher ones take seconds per
@@ -91,7 +92,7 @@ fn tls(mut section: Section<'_>, context: &Context<'_>) -> Option<ServerTls> {
     section.finish();
     let files = CertificateFiles { certificate: certificate?, key: key? };
     let stamp = files.stamp();
-    context.check_readable(&files.certificate, &certificate_place);
+    context.check_readable(&files.certificate, Usage::Configuration, &certificate_place);
     if let Err(message) = read_chain(&files.certificate) {
         context.report.error(&certificate_place, message);
         return None;
@@ -99,11 +100,11 @@ fn tls(mut section: Section<'_>, context: &Context<'_>) -> Option<ServerTls> {
     if matches!(context.keys, Keys::Skipped | Keys::ReportedOf(_)) {
         return Some(ServerTls { files, stamp, certified: None });
     }
-    if let Some(message) = exposure(&KeySource::File(files.key.clone())) {
+    if let Some(message) = exposure(&KeySource::File(files.key.clone()), context.service_group()) {
         context.report.error(&key_place, message);
         return None;
     }
-    context.check_readable(&files.key, &key_place);
+    context.check_readable(&files.key, Usage::Key, &key_place);
     let certified = match files.read() {
         Ok(certified) => Some(certified),
         Err(message) if matches!(context.keys, Keys::Required | Keys::Strict) => {

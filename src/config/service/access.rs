@@ -13,6 +13,7 @@ use super::unit::{CredentialFile, Unit};
 use crate::config::{
     environment::{read_file, secret_file},
     model::KeySource,
+    shell::quoted,
 };
 
 /// Bits of a mode, for one of owner, group and others.
@@ -31,6 +32,31 @@ const HOMES: [&str; 3] = ["/home", "/root", "/run/user"];
 
 /// Directories that `PrivateTmp=yes` replaces.
 const TEMPORARY: [&str; 2] = ["/tmp", "/var/tmp"];
+
+/// The use of a path, on which its place depends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::config) enum Usage {
+    /// A key.
+    Key,
+    /// A file of the configuration, or of certificates.
+    Configuration,
+    /// The directory of logs.
+    Logs,
+    /// The directory of the state.
+    State,
+}
+
+impl Usage {
+    /// Returns the directory for such paths.
+    pub(in crate::config) fn place(self) -> &'static str {
+        match self {
+            Self::Key => "/etc/langmart-prober/keys",
+            Self::Configuration => "/etc/langmart-prober",
+            Self::Logs => "/var/log/langmart-prober",
+            Self::State => "/var/lib/langmart-prober",
+        }
+    }
+}
 
 /// The service as another user sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -77,82 +103,105 @@ impl Service {
             },
             KeySource::File(path) => secret_file(path).map(Some),
             KeySource::Credential(name) => match self.unit.credentials.get(name) {
-                None => Err(missing_credential(name)),
-                Some(CredentialFile { path, .. }) if !path.exists() => Err(format!(
+                Some(CredentialFile { path, is_encrypted }) if path.exists() => {
+                    if *is_encrypted {
+                        Ok(None)
+                    } else {
+                        secret_file(path).map(Some)
+                    }
+                }
+                _ if self.unit.sets_credential(name) => Ok(None),
+                Some(CredentialFile { path, .. }) => Err(format!(
                     "credential {name}: {} does not exist, so that the unit cannot start; store the key there",
                     path.display()
                 )),
-                Some(CredentialFile { path, is_encrypted: false }) => secret_file(path).map(Some),
-                Some(CredentialFile { is_encrypted: true, .. }) => Ok(None),
+                None => Err(missing_credential(name)),
             },
         }
     }
 
-    /// Returns why the service cannot read a file, with the remedy. Returns `None` if it can, or if
-    /// the file does not exist.
-    pub(in crate::config) fn read_problem(&self, path: &Path) -> Option<String> {
-        if let Some(problem) = self.hidden(path) {
+    /// Returns the group of the service.
+    pub(in crate::config) fn group(&self) -> &str {
+        &self.unit.group
+    }
+
+    /// Returns why the service cannot read a file or list a directory, with the remedy. Returns
+    /// `None` if it can, or if the path does not exist.
+    pub(in crate::config) fn read_problem(&self, path: &Path, usage: Usage) -> Option<String> {
+        if let Some(problem) = self.hidden(path, usage) {
             return Some(problem);
         }
         let target = path.canonicalize().ok()?;
-        if let Some(problem) = self.hidden(&target) {
+        if let Some(problem) = self.hidden(&target, usage) {
             return Some(problem);
         }
-        let Unit { user, group, .. } = &self.unit;
-        let mut remedies: Vec<String> = self
-            .closed_directories(path, &target)
-            .map(|directory| {
-                let directory = directory.display();
-                format!("chgrp {group} {directory} && chmod g+x {directory}")
-            })
-            .collect();
         let metadata = target.metadata().ok()?;
-        if !self.may(&target, &metadata, READ) {
-            let target = target.display();
-            remedies.push(format!("chown root:{group} {target} && chmod 640 {target}"));
+        let bits = if metadata.is_dir() { READ | ENTER } else { READ };
+        let closed = self.closed_directories(path, &target).map(|directory| (directory, ENTER));
+        let closed: Vec<_> =
+            closed.chain((!self.may(&target, &metadata, bits)).then_some((&*target, bits))).collect();
+        if closed.is_empty() {
+            return None;
         }
-        (!remedies.is_empty()).then(|| {
-            format!(
-                "the service's user {user} cannot read {}; run: {}",
-                path.display(),
-                remedies.join(" && ")
-            )
-        })
+        let commands: Option<Vec<_>> =
+            closed.into_iter().map(|(path, bits)| self.opening(path, bits)).collect();
+        let remedy = match commands {
+            Some(commands) => format!("run: {}", commands.join(" && ")),
+            None if metadata.is_dir() => format!("move the files to a directory in {}", usage.place()),
+            None => self.copy(path, &target, usage),
+        };
+        Some(format!("the service's user {} cannot read {}; {remedy}", self.unit.user, path.display()))
     }
 
     /// Returns why the service cannot write to a directory, which it creates if necessary, with the
     /// remedy. Returns `None` if it can.
-    pub(in crate::config) fn write_problem(&self, directory: &Path) -> Option<String> {
-        let Unit { user, group, writable, logs_directory, state_directory, .. } = &self.unit;
-        // systemd creates these for the user.
-        let mut own = logs_directory.iter().chain(state_directory);
-        if own.any(|own| directory.starts_with(own)) {
-            return None;
-        }
-        if let Some(problem) = self.hidden(directory) {
+    pub(in crate::config) fn write_problem(&self, directory: &Path, usage: Usage) -> Option<String> {
+        if let Some(problem) = self.hidden(directory, usage) {
             return Some(problem);
         }
-        let is_read_only = self.unit.is_read_only && !writable.iter().any(|path| directory.starts_with(path));
         let existing = directory.ancestors().find(|path| path.exists())?;
-        let metadata = existing.metadata().ok()?;
-        let is_closed = !self.may(existing, &metadata, WRITE | ENTER)
-            || self.closed_directories(existing, existing).next().is_some();
-        let directory = directory.display();
-        let create = format!("install -d -o {user} -g {group} -m 0750 {directory}");
-        let allow =
-            format!("add ReadWritePaths={directory} under [Service] with: systemctl edit langmart-prober");
-        match (is_read_only, is_closed) {
-            (true, true) => Some(format!(
-                "{directory} is read-only for the service (ProtectSystem=strict); run: {create}; then {allow}"
-            )),
-            (true, false) => {
-                Some(format!("{directory} is read-only for the service (ProtectSystem=strict); {allow}"))
-            }
-            (false, true) => {
-                Some(format!("the service's user {user} cannot write to {directory}; run: {create}"))
-            }
-            (false, false) => None,
+        let own = self.own(directory);
+        // systemd creates it for the user.
+        if own.is_some_and(|own| own.starts_with(existing)) {
+            return None;
         }
+        let is_writable = self.may(existing, &existing.metadata().ok()?, WRITE | ENTER);
+        let is_read_only = self.unit.is_read_only && own.is_none() && !self.is_opened(directory);
+        let real = existing.canonicalize().ok()?.join(directory.strip_prefix(existing).ok()?);
+        let parents = self.closed_directories(directory, &real);
+        let commands: Option<Vec<_>> = parents.map(|parent| self.opening(parent, ENTER)).collect();
+        if is_writable && !is_read_only && commands.as_ref().is_some_and(Vec::is_empty) {
+            return None;
+        }
+        let Unit { user, group, .. } = &self.unit;
+        let mut message = if is_read_only {
+            format!("{} is read-only for the service (ProtectSystem=strict)", directory.display())
+        } else {
+            format!("the service's user {user} cannot write to {}", directory.display())
+        };
+        // A directory of others keeps its owner and mode.
+        let is_foreign = !is_writable && existing == directory && own.is_none();
+        let advised = if is_foreign { directory.join("langmart-prober") } else { directory.to_owned() };
+        let Some(mut commands) = commands.filter(|_| own.is_some() || self.own(&advised).is_none()) else {
+            return Some(format!("{message}; use {} instead", usage.place()));
+        };
+        if is_foreign {
+            message += &format!("; use {} instead", advised.display());
+        }
+        if is_read_only && !self.is_opened(&advised) {
+            message += &format!(
+                "; add ReadWritePaths={} under [Service] with: systemctl edit langmart-prober",
+                advised.display()
+            );
+        }
+        // The unit does not start without a directory in ReadWritePaths=.
+        if !is_writable || is_read_only && existing != directory {
+            commands.push(format!("install -d -o {user} -g {group} -m 0750 {}", word(&advised)));
+        }
+        if !commands.is_empty() {
+            message += &format!("; run: {}", commands.join(" && "));
+        }
+        Some(message)
     }
 
     /// Returns why the service cannot listen on an address, with the remedy. Returns `None` if it
@@ -160,7 +209,7 @@ impl Service {
     pub(in crate::config) fn listen_problem(&self, address: SocketAddr) -> Option<String> {
         let first = first_free_port();
         let needs_privilege = address.port() != 0 && address.port() < first;
-        (needs_privilege && !self.unit.binds_any_port).then(|| {
+        (needs_privilege && !self.unit.binds_any_port()).then(|| {
             let mut free = address;
             free.set_port(10_429);
             format!("the service may not listen on ports below {first}; use a higher one, such as \"{free}\"")
@@ -168,13 +217,61 @@ impl Service {
     }
 
     /// Returns that the sandbox hides a path, and where to put it.
-    fn hidden(&self, path: &Path) -> Option<String> {
-        let within = |roots: &[&'static str]| roots.iter().find(|root| path.starts_with(root)).copied();
-        let homes = within(&HOMES).filter(|_| self.unit.hides.home).map(|root| (root, "ProtectHome=yes"));
-        let temporary =
-            within(&TEMPORARY).filter(|_| self.unit.hides.tmp).map(|root| (root, "PrivateTmp=yes"));
-        let (root, setting) = homes.or(temporary)?;
-        Some(hidden_message(path, root, setting))
+    fn hidden(&self, path: &Path, usage: Usage) -> Option<String> {
+        let home = home_of(path).filter(|_| self.unit.hides.home).map(|root| (root, "ProtectHome=yes"));
+        let temporary = TEMPORARY.into_iter().find(|root| self.unit.hides.tmp && path.starts_with(root));
+        let (root, setting) = home.or(temporary.map(|root| (root, "PrivateTmp=yes")))?;
+        Some(hidden_message(path, root, setting, usage))
+    }
+
+    /// Returns the directory of the service that contains a path.
+    fn own(&self, path: &Path) -> Option<&Path> {
+        let Unit { logs_directory, state_directory, .. } = &self.unit;
+        let mut own = logs_directory.iter().chain(state_directory).map(PathBuf::as_path);
+        own.find(|own| path.starts_with(own))
+    }
+
+    /// Returns whether the unit makes a path writable.
+    fn is_opened(&self, path: &Path) -> bool {
+        self.unit.writable.iter().any(|writable| path.starts_with(writable))
+    }
+
+    /// Returns the command that grants the service access to an existing path. Returns `None` if
+    /// it would remove the access of others, whose group the path has.
+    fn opening(&self, path: &Path, bits: u32) -> Option<String> {
+        let metadata = path.metadata().ok()?;
+        let (group, path_word) = (&self.unit.group, word(path));
+        let added: String =
+            [(READ, 'r'), (ENTER, 'x')].iter().filter(|(bit, _)| bits & bit != 0).map(|(_, c)| c).collect();
+        if metadata.uid() == self.user {
+            return Some(format!("chmod u+{added} {path_word}"));
+        }
+        if self.groups.contains(&metadata.gid()) {
+            return Some(format!("chmod g+{added} {path_word}"));
+        }
+        let is_ours = path.starts_with(Usage::Configuration.place());
+        if metadata.is_dir() {
+            let is_free = is_ours || metadata.gid() == 0;
+            return is_free.then(|| format!("chgrp {group} {path_word} && chmod g+{added} {path_word}"));
+        }
+        let is_free = is_ours || (metadata.uid(), metadata.gid()) == (0, 0);
+        is_free.then(|| format!("chown root:{group} {path_word} && chmod 640 {path_word}"))
+    }
+
+    /// Returns the remedy for a file of others: a copy for the service.
+    fn copy(&self, path: &Path, target: &Path, usage: Usage) -> String {
+        let name = path.file_name().unwrap_or_default();
+        let mut copy = Path::new(usage.place()).join(name);
+        if copy.exists() {
+            copy.set_file_name(format!("copy-{}", name.display()));
+        }
+        format!(
+            "use {} instead, and run: install -D -m 0640 -o root -g {} {} {}",
+            copy.display(),
+            self.unit.group,
+            word(target),
+            word(&copy)
+        )
     }
 
     /// Returns the directories above a path and its target that the user may not enter, from the
@@ -208,13 +305,27 @@ impl Service {
     }
 }
 
+/// Returns the directory of homes that contains a path.
+pub(in crate::config) fn home_of(path: &Path) -> Option<&'static str> {
+    HOMES.into_iter().find(|root| path.starts_with(root))
+}
+
 /// Returns the message for a path that the sandbox hides from the service.
-pub(in crate::config) fn hidden_message(path: &Path, root: &str, setting: &str) -> String {
-    format!(
-        "the unit hides {root} from the service ({setting}); move {} to /etc/langmart-prober/keys, or to /var/log or \
-         /var/lib/langmart-prober if the service writes it",
-        path.display()
-    )
+pub(in crate::config) fn hidden_message(path: &Path, root: &str, setting: &str, usage: Usage) -> String {
+    let (path, place) = (path.display(), usage.place());
+    match usage {
+        Usage::Key | Usage::Configuration => {
+            format!("the unit hides {root} from the service ({setting}); move {path} to {place}")
+        }
+        Usage::Logs | Usage::State => {
+            format!("the unit hides {root} from the service ({setting}); use {place} instead of {path}")
+        }
+    }
+}
+
+/// Returns a path as one word of a shell.
+fn word(path: &Path) -> String {
+    quoted(&path.to_string_lossy())
 }
 
 /// Returns the message for a variable that the service does not have.
@@ -261,127 +372,4 @@ fn groups_of(groups: &str, user: &str, own: &str) -> Vec<u32> {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::os::unix::fs::PermissionsExt;
-
-    use super::*;
-    use crate::config::service::unit::Hidden;
-
-    /// Returns a service whose user and group own none of the files.
-    fn service(unit: Unit) -> Service {
-        Service { unit, user: 4_000_001, groups: vec![4_000_001] }
-    }
-
-    fn packaged() -> Unit {
-        Unit { hides: Hidden { home: true, tmp: false }, ..Unit::read(Path::new("/nonexistent")) }
-    }
-
-    fn set_mode(path: &Path, mode: u32) {
-        fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
-    }
-
-    #[test]
-    fn unreadable_file_has_commands_for_every_obstacle() {
-        let directory = tempfile::tempdir().unwrap();
-        set_mode(directory.path(), 0o755);
-        let keys = directory.path().canonicalize().unwrap().join("keys");
-        fs::create_dir(&keys).unwrap();
-        let key = keys.join("langmart");
-        fs::write(&key, "k").unwrap();
-        let problem = |directory, file| {
-            set_mode(&keys, directory);
-            set_mode(&key, file);
-            service(packaged()).read_problem(&key)
-        };
-        assert_eq!(problem(0o755, 0o644), None);
-        let (keys, key) = (keys.display(), key.display());
-        assert_eq!(
-            problem(0o755, 0o640).unwrap(),
-            format!(
-                "the service's user langmart-prober cannot read {key}; run: chown root:langmart-prober {key} && \
-                 chmod 640 {key}"
-            )
-        );
-        assert_eq!(
-            problem(0o700, 0o600).unwrap(),
-            format!(
-                "the service's user langmart-prober cannot read {key}; run: chgrp langmart-prober {keys} && \
-                 chmod g+x {keys} && chown root:langmart-prober {key} && chmod 640 {key}"
-            )
-        );
-        assert_eq!(service(packaged()).read_problem(Path::new("/nonexistent")), None);
-    }
-
-    #[test]
-    fn home_is_hidden_unless_the_unit_shows_it() {
-        let hidden = service(packaged());
-        assert!(hidden.hidden(Path::new("/home/alice/key")).unwrap().contains("ProtectHome=yes"));
-        assert!(hidden.write_problem(Path::new("/root/logs")).unwrap().contains("ProtectHome=yes"));
-        let open = service(Unit { hides: Hidden::default(), ..packaged() });
-        assert_eq!(open.hidden(Path::new("/home/alice/key")), None);
-        assert_eq!(hidden.hidden(Path::new("/homes/key")), None);
-    }
-
-    #[test]
-    fn directory_outside_the_sandbox_needs_read_write_paths() {
-        let directory = tempfile::tempdir().unwrap();
-        set_mode(directory.path(), 0o777);
-        let logs = directory.path().join("logs");
-        let read_only = service(packaged()).write_problem(&logs).unwrap();
-        assert!(read_only.contains(&format!("add ReadWritePaths={}", logs.display())), "{read_only}");
-        let allowed = Unit { writable: vec![directory.path().to_owned()], ..packaged() };
-        assert_eq!(service(allowed.clone()).write_problem(&logs), None);
-        set_mode(directory.path(), 0o755);
-        let closed = service(allowed).write_problem(&logs).unwrap();
-        assert!(closed.contains("run: install -d -o langmart-prober"), "{closed}");
-        assert_eq!(service(packaged()).write_problem(Path::new("/var/log/langmart-prober/a")), None);
-    }
-
-    #[test]
-    fn low_port_needs_a_capability() {
-        let listen = |unit, address: &str| service(unit).listen_problem(address.parse().unwrap());
-        if first_free_port() > 80 {
-            assert!(listen(packaged(), "0.0.0.0:80").unwrap().contains("\"0.0.0.0:10429\""));
-        }
-        assert_eq!(listen(packaged(), "127.0.0.1:10429"), None);
-        assert_eq!(listen(packaged(), "127.0.0.1:0"), None);
-        assert_eq!(listen(Unit { binds_any_port: true, ..packaged() }, "0.0.0.0:80"), None);
-    }
-
-    #[test]
-    fn keys_are_read_as_the_unit_passes_them() {
-        let root = tempfile::tempdir().unwrap();
-        let plain = root.path().join("plain");
-        fs::write(&plain, "k\n").unwrap();
-        let drop_in = root.path().join("etc/systemd/system/langmart-prober.service.d");
-        fs::create_dir_all(&drop_in).unwrap();
-        let text = format!(
-            "[Service]\nEnvironment=A=a\nLoadCredential=plain:{}\nLoadCredential=lost:/nonexistent\n\
-             LoadCredentialEncrypted=sealed:/dev/null\n",
-            plain.display()
-        );
-        fs::write(drop_in.join("a.conf"), text).unwrap();
-        let service = service(Unit::read(root.path()));
-        let secret =
-            |source: KeySource| service.secret(&source).map(|text| text.map(|text| text.to_string()));
-        let credential = |name: &str| KeySource::Credential(name.to_owned());
-        assert_eq!(secret(KeySource::Env("A".to_owned())), Ok(Some("a".to_owned())));
-        assert_eq!(secret(credential("plain")), Ok(Some("k".to_owned())));
-        assert_eq!(secret(credential("sealed")), Ok(None));
-        assert!(secret(credential("lost")).unwrap_err().contains("/nonexistent does not exist"));
-        assert!(secret(credential("other")).unwrap_err().contains("LoadCredential=other:"));
-        assert!(secret(KeySource::Env("B".to_owned())).unwrap_err().contains("B=… without export"));
-    }
-
-    #[test]
-    fn user_has_its_groups() {
-        assert_eq!(
-            user("root:x:0:0::\nlangmart-prober:x:997:996::/:/x\n", "langmart-prober"),
-            Some((997, 996))
-        );
-        assert_eq!(user("root:x:0:0::\n", "langmart-prober"), None);
-        let groups =
-            "root:x:0:\nssl-cert:x:110:www,langmart-prober\nlangmart-prober:x:996:\nother:x:5:prober\n";
-        assert_eq!(groups_of(groups, "langmart-prober", "langmart-prober"), [110, 996]);
-    }
-}
+mod tests;

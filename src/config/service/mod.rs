@@ -3,7 +3,9 @@
 mod access;
 mod unit;
 
-pub(super) use self::access::{first_free_port, hidden_message, missing_credential, missing_variable};
+pub(super) use self::access::{
+    Usage, first_free_port, hidden_message, home_of, missing_credential, missing_variable,
+};
 pub use self::{
     access::Service,
     unit::{Unit, systemd_run},

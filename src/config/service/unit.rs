@@ -8,7 +8,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::config::{environment::read_file, model::KeySource};
+use crate::config::{
+    environment::read_file,
+    model::{KeySource, is_match},
+    shell::quoted,
+};
 
 /// The unit that the packages install.
 const PACKAGED: &str = include_str!("../../../systemd/langmart-prober.service");
@@ -45,6 +49,10 @@ pub(super) struct Hidden {
     pub(super) tmp: bool,
 }
 
+/// Whether a set of capabilities has the one that binds any port. `None` if the set has its initial
+/// value.
+type BindsPorts = Option<bool>;
+
 /// The unit.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Unit {
@@ -58,9 +66,15 @@ pub struct Unit {
     pub(super) writable: Vec<PathBuf>,
     pub(super) logs_directory: Option<PathBuf>,
     pub(super) state_directory: Option<PathBuf>,
-    /// Whether ports that need a privilege can be bound.
-    pub(super) binds_any_port: bool,
+    pub(super) bounding: BindsPorts,
+    pub(super) ambient: BindsPorts,
+    /// Whether capabilities have no effect outside of the unit's own users.
+    pub(super) has_private_users: bool,
     pub(super) credentials: BTreeMap<String, CredentialFile>,
+    /// Names of the credentials whose values are in the unit.
+    pub(super) set_credentials: Vec<String>,
+    /// Patterns of the names of credentials that systemd finds in its stores.
+    pub(super) imported_credentials: Vec<String>,
     /// As written: a leading hyphen makes a file optional.
     pub(super) environment_files: Vec<String>,
     pub(super) environment: BTreeMap<String, String>,
@@ -86,6 +100,17 @@ impl Unit {
     /// Returns the value of a variable in the environment of the service.
     pub(super) fn variable(&self, name: &str) -> Option<&str> {
         self.environment.get(name).map(String::as_str)
+    }
+
+    /// Returns whether the unit may pass a credential that this process does not read.
+    pub(super) fn sets_credential(&self, name: &str) -> bool {
+        self.set_credentials.iter().any(|set| set == name)
+            || self.imported_credentials.iter().any(|glob| is_match(glob.as_bytes(), name.as_bytes()))
+    }
+
+    /// Returns whether the service can bind ports that need a privilege.
+    pub(super) fn binds_any_port(&self) -> bool {
+        self.ambient.unwrap_or(false) && self.bounding.unwrap_or(true) && !self.has_private_users
     }
 
     /// Returns the paths of the environment files, of which the first is for keys.
@@ -118,7 +143,9 @@ impl Unit {
             "ProtectHome" => self.hides.home = matches!(value, "yes" | "true" | "on" | "1" | "tmpfs"),
             "PrivateTmp" => self.hides.tmp = matches!(value, "yes" | "true" | "on" | "1" | "disconnected"),
             "ProtectSystem" => self.is_read_only = value == "strict",
-            "AmbientCapabilities" => self.binds_any_port = value.contains("CAP_NET_BIND_SERVICE"),
+            "AmbientCapabilities" => self.ambient = merged(self.ambient, false, value),
+            "CapabilityBoundingSet" => self.bounding = merged(self.bounding, true, value),
+            "PrivateUsers" => self.has_private_users = !matches!(value, "" | "no" | "false" | "off" | "0"),
             "LogsDirectory" => self.logs_directory = below("/var/log"),
             "StateDirectory" => self.state_directory = below("/var/lib"),
             "ReadWritePaths" if value.is_empty() => self.writable.clear(),
@@ -131,6 +158,16 @@ impl Unit {
                 value.split_whitespace().filter_map(|word| assignment(word.trim_matches(['"', '\'']))),
             ),
             "LoadCredential" | "LoadCredentialEncrypted" => self.load_credential(key, value),
+            "SetCredential" | "SetCredentialEncrypted" if value.is_empty() => self.set_credentials.clear(),
+            "SetCredential" | "SetCredentialEncrypted" => {
+                self.set_credentials.extend(value.split(':').next().map(str::to_owned));
+            }
+            "ImportCredential" if value.is_empty() => self.imported_credentials.clear(),
+            // A second part replaces the beginning of the name.
+            "ImportCredential" => self.imported_credentials.push(match value.split_once(':') {
+                Some((_, renamed)) => format!("{renamed}*"),
+                None => value.to_owned(),
+            }),
             _ => {}
         }
     }
@@ -159,6 +196,22 @@ impl Unit {
             self.environment.extend(text.lines().filter_map(|line| assignment(line.trim())));
         }
     }
+}
+
+/// Merges an assignment of capabilities as systemd does: the first one replaces the initial set,
+/// all or none, others add to it, or remove from it after a tilde. Without a name, they reset it.
+fn merged(set: BindsPorts, initial: bool, value: &str) -> BindsPorts {
+    let (names, is_inverted) = value.strip_prefix('~').map_or((value, false), |names| (names, true));
+    let mut names = names.split_whitespace().peekable();
+    if names.peek().is_none() {
+        return (is_inverted != initial).then_some(is_inverted);
+    }
+    let is_named = names.any(|name| name.eq_ignore_ascii_case("CAP_NET_BIND_SERVICE"));
+    Some(match set {
+        None => is_named != is_inverted,
+        Some(has) if is_inverted => has && !is_named,
+        Some(has) => has || is_named,
+    })
 }
 
 /// Returns the drop-ins by their file names, which is the order in which they apply. One of a
@@ -199,7 +252,7 @@ pub fn systemd_run(unit: &Unit, sources: &[KeySource], is_root: bool, command: &
             KeySource::Credential(name) => {
                 let file = unit.credentials.get(name).cloned().unwrap_or_else(|| default_file(name));
                 let kind = if file.is_encrypted { "LoadCredentialEncrypted" } else { "LoadCredential" };
-                let property = format!("--property={kind}={name}:{}", file.path.display());
+                let property = format!("--property={kind}={name}:{}", quoted(&file.path.to_string_lossy()));
                 if !properties.contains(&property) {
                     properties.push(property);
                 }
@@ -209,7 +262,7 @@ pub fn systemd_run(unit: &Unit, sources: &[KeySource], is_root: bool, command: &
             KeySource::File(path) => is_useful |= !is_root && (!path.exists() || unit.is_installed),
         }
     }
-    properties.extend(files.map(|path| format!("--property=EnvironmentFile={path}")));
+    properties.extend(files.map(|path| format!("--property=EnvironmentFile={}", quoted(path))));
     let words = ["systemd-run --pipe --wait --collect --quiet".to_owned()].into_iter().chain(properties);
     is_useful.then(|| words.chain([command.to_owned()]).collect::<Vec<_>>().join(" "))
 }
@@ -246,7 +299,7 @@ mod tests {
         assert_eq!(unit.logs_directory.as_deref(), Some(Path::new("/var/log/langmart-prober")));
         assert_eq!(unit.state_directory.as_deref(), Some(Path::new("/var/lib/langmart-prober")));
         assert_eq!(unit.environment_files().collect::<Vec<_>>(), ["/etc/default/langmart-prober"]);
-        assert!(!unit.binds_any_port && unit.credentials.is_empty());
+        assert!(!unit.binds_any_port() && unit.credentials.is_empty());
     }
 
     #[test]
@@ -268,7 +321,7 @@ mod tests {
             ),
             ("etc/systemd/system/langmart-prober.service.d/ignored", "[Service]\nUser=no\n"),
         ]);
-        assert!(unit.is_installed && unit.binds_any_port && !unit.hides.home);
+        assert!(unit.is_installed && unit.binds_any_port() && !unit.hides.home);
         assert_eq!(unit.user, "a");
         assert_eq!(unit.writable, ["/a", "/b", "/c"].map(PathBuf::from));
         let file = |path: &str, is_encrypted| CredentialFile { path: path.into(), is_encrypted };
@@ -279,6 +332,33 @@ mod tests {
                 ("two".to_owned(), file("/etc/credstore/two", false))
             ]
         );
+    }
+
+    #[test]
+    fn low_port_needs_ambient_and_bounding_capability() {
+        let binds = |text: &str| {
+            let file = ("lib/systemd/system/langmart-prober.service", format!("[Service]\n{text}\n"));
+            unit(&[(file.0, &file.1)]).binds_any_port()
+        };
+        let ambient = "AmbientCapabilities=CAP_NET_BIND_SERVICE";
+        for (others, expected) in [
+            ("", true),
+            ("CapabilityBoundingSet=", false),
+            ("CapabilityBoundingSet=~", true),
+            ("CapabilityBoundingSet=CAP_KILL", false),
+            ("CapabilityBoundingSet=CAP_KILL\nCapabilityBoundingSet=cap_net_bind_service", true),
+            ("CapabilityBoundingSet=~CAP_NET_BIND_SERVICE CAP_KILL", false),
+            ("CapabilityBoundingSet=~CAP_KILL", true),
+            ("PrivateUsers=yes", false),
+            ("PrivateUsers=yes\nPrivateUsers=no", true),
+            ("AmbientCapabilities=CAP_KILL", true),
+            ("AmbientCapabilities=", false),
+            ("AmbientCapabilities=~CAP_NET_BIND_SERVICE", false),
+        ] {
+            assert_eq!(binds(&format!("{ambient}\n{others}")), expected, "{others}");
+        }
+        assert!(!binds("AmbientCapabilities=CAP_NET_BIND_SERVICE_OTHER"));
+        assert!(binds("AmbientCapabilities=~CAP_KILL"));
     }
 
     #[test]

@@ -4,8 +4,8 @@ use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 
 use langmart_prober::{
     config::{
-        Chat, Config, Connection, Key, KeySource, Log, LogFormat, Paths, Probe, Provider, Rotation, Schedule,
-        Secret, Server, StatusSource, Stream, Task,
+        Chat, Config, Connection, Expect, HttpRequest, Key, KeySource, Log, LogFormat, Paths, Probe,
+        Provider, Rotation, Schedule, Secret, Server, StatusSource, Stream, Task,
     },
     outcome::{Api, Check, Outcome},
     probe::{NetworkStack, Target},
@@ -23,8 +23,10 @@ pub fn provider(api: Api, base_url: &str) -> Provider {
         }),
         key_header: None,
         proxy: None,
+        ignores_environment_proxy: false,
         proxy_auth: None,
         dns_servers: Vec::new(),
+        ca_file: None,
         ca_certificates: Vec::new(),
         headers: Vec::new(),
         labels: BTreeMap::new(),
@@ -58,7 +60,14 @@ pub fn probe(provider: Provider, check: Check) -> Probe {
             )
         }
         Check::Balance => Task::Balance,
-        Check::Http => panic!("an http check needs its request: set the task"),
+        Check::Http => Task::Http(Box::new(HttpRequest {
+            method: "GET".parse().unwrap(),
+            path: "/x".to_owned(),
+            body: None,
+            headers: Vec::new(),
+            send_key: true,
+            expect: Expect::default(),
+        })),
     };
     Probe {
         name: format!("{}-{check}", provider.name),
