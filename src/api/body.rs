@@ -230,7 +230,7 @@ impl<'a> ErrorBody<'a> {
     pub(crate) fn retry_delay(&self) -> Option<f64> {
         let details = self.member("details")?.as_array()?;
         let delay = details.iter().find_map(|detail| detail.get("retryDelay")?.as_str())?;
-        hints::protobuf_duration(delay).filter(hints::is_wait)
+        hints::protobuf_duration(delay).and_then(hints::plausible_wait)
     }
 }
 

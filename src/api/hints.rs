@@ -63,9 +63,9 @@ impl Clocks {
     }
 }
 
-/// Returns whether it is a plausible wait, in seconds.
-pub(crate) fn is_wait(seconds: &f64) -> bool {
-    *seconds > 0.0 && *seconds <= MAX_WAIT
+/// Returns a wait in seconds if it is plausible: above 0, and less than years.
+pub(crate) fn plausible_wait(seconds: f64) -> Option<f64> {
+    (seconds > 0.0 && seconds <= MAX_WAIT).then_some(seconds)
 }
 
 /// Returns the requested wait in seconds: of `retry-after-ms` (Azure, `OpenAI`'s SDKs), else of
@@ -73,8 +73,9 @@ pub(crate) fn is_wait(seconds: &f64) -> bool {
 /// or one that has passed is ignored, as by openai-python, as are waits of years; the prober's own
 /// backoff applies.
 pub(crate) fn retry_after(headers: &HeaderMap, clocks: &Clocks) -> Option<f64> {
-    let milliseconds = |name| text(headers, name).and_then(decimal).map(|ms| ms / 1000.0).filter(is_wait);
-    let seconds = |name| text(headers, name).and_then(|value| delay(value, clocks)).filter(is_wait);
+    let milliseconds =
+        |name| text(headers, name).and_then(decimal).map(|ms| ms / 1000.0).and_then(plausible_wait);
+    let seconds = |name| text(headers, name).and_then(|value| delay(value, clocks)).and_then(plausible_wait);
     milliseconds("retry-after-ms")
         .or_else(|| milliseconds("x-ms-retry-after-ms"))
         .or_else(|| seconds(RETRY_AFTER.as_str()))

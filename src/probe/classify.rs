@@ -422,7 +422,7 @@ fn wait(
         Some(reset.duration_since(server_now).map_or(0.0, |wait| wait.as_secs_f64()))
     };
     let by_header = hints::retry_after(&response.headers, clocks);
-    by_header.or_else(|| error.retry_delay()).or_else(|| until_reset().filter(hints::is_wait))
+    by_header.or_else(|| error.retry_delay()).or_else(|| until_reset().and_then(hints::plausible_wait))
 }
 
 /// Returns whether classification may take long, so that it must not run on the thread that times

@@ -137,7 +137,7 @@ fn of_proxy(probe: &Probe, outcome: &Outcome) -> Diagnosis {
 
 fn of_lookup(provider: &Provider, outcome: &Outcome) -> Diagnosis {
     let name = looked_up(provider).unwrap_or_default();
-    let word = quoted(&name);
+    let word = quoted(name);
     let cause = format!("{name} has no address here: {}", describe(outcome));
     Diagnosis::new("Network Connectivity Issues: DNS failure", cause)
         .remedy(&*outcome.hint)

@@ -1,6 +1,7 @@
 //! What the service's user and sandbox may read, write and bind, judged by another user: root.
 
 use std::{
+    fmt::Write,
     fs::{self, Metadata},
     net::SocketAddr,
     os::unix::fs::MetadataExt,
@@ -186,10 +187,11 @@ impl Service {
             return Some(format!("{message}; use {} instead", usage.place()));
         };
         if is_foreign {
-            message += &format!("; use {} instead", advised.display());
+            let _ = write!(message, "; use {} instead", advised.display());
         }
         if is_read_only && !self.is_opened(&advised) {
-            message += &format!(
+            let _ = write!(
+                message,
                 "; add ReadWritePaths={} under [Service] with: systemctl edit langmart-prober",
                 advised.display()
             );
@@ -199,7 +201,7 @@ impl Service {
             commands.push(format!("install -d -o {user} -g {group} -m 0750 {}", word(&advised)));
         }
         if !commands.is_empty() {
-            message += &format!("; run: {}", commands.join(" && "));
+            let _ = write!(message, "; run: {}", commands.join(" && "));
         }
         Some(message)
     }
