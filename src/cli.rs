@@ -109,7 +109,7 @@ pub enum Command {
     ///
     /// Exits with 0, or 2 if a provider is unknown.
     Init {
-        /// Names of the providers: langmart, openai, anthropic, groq, google or openrouter
+        /// Names of the providers, such as openai; an unknown name prints all of them
         #[arg(value_name = "PROVIDER", default_value = "langmart")]
         providers: Vec<String>,
     },

@@ -20,10 +20,10 @@
 //! - [`config`]: from a TOML file to checked, immutable types; reports every problem of a file at
 //!   once.
 //!
-//! **Probing**, each module knowing only configuration and outcome:
+//! **Probing**, independent of each other; ARCHITECTURE.md lists what each imports:
 //! - [`schedule`]: when to run; knows neither HTTP nor Prometheus.
 //! - [`probe`]: one attempt at one target, from DNS lookup to classification.
-//! - [`metrics`]: everything that is exported.
+//! - [`metrics`]: `/metrics`: names, values and formats.
 //! - [`history`]: the last hundred runs of each probe, in memory, for the pages.
 //! - [`incidents`]: outages, from the runs of all probes in order.
 //! - [`records`]: `results.jsonl`, one line per run.

@@ -1,6 +1,6 @@
 //! Scheduling of probes: phase-locked slots, backoff, budget and limits.
 //!
-//! The room knows neither HTTP nor Prometheus: running a probe and reporting events are behind
+//! This module knows neither HTTP nor Prometheus: running a probe and reporting events are behind
 //! [`Work`].
 //!
 //! - `plan` computes the slots of a probe, and converts between clocks. It is pure.
