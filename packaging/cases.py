@@ -219,7 +219,7 @@ def case(name: str, series: Series, *expected: Any, kinds: Sequence[str] = ()) -
     """Adds a case.
 
     Each expectation is an alert, a minute, and the labels of the alerts that fire then; without
-    labels it is silent. `kinds` are the kinds of kinds.py that the case covers for its alerts.
+    labels it is silent. Or it is an expression, a minute and its value. `kinds` are the kinds of kinds.py that the case covers for its alerts.
     """
     CASES.append((name, series, expected))
     BY_HAND.update((entry[0], kind) for entry in expected for kind in kinds)
@@ -347,6 +347,13 @@ def burns() -> None:
         (medium, 4000),
         (slow, 4000, ME),
     )
+    # The counters always increase in the same minute of five, between two ranges of that length.
+    for phase in range(5):
+        case(
+            f"one in ten of the runs of every five minutes, in minute {phase} of these",
+            one("....G....." * 6, every=5, begins=phase),
+            ("round(20 * sum(langmart_probe:availability_by_run:ratio3d))", 300, 18.0),
+        )
     offline = (
         Series(240)
         .probe("." * 60 + "N" * 60 + "." * 120)
@@ -1362,6 +1369,11 @@ def tests(entries: list[Case], interval: str) -> str:
     for name, series, expectations in entries:
         out += head(name, series) + "    promql_expr_test:\n"
         for alert, minute, *labels in expectations:
+            if labels and isinstance(labels[0], float):
+                sample = f"{{ labels: '{{}}', value: {labels[0]:g} }}"
+                out += f"      - expr: {quoted(alert)}\n        eval_time: {minute}m\n"
+                out += f"        exp_samples: [{sample}]\n"
+                continue
             names = sorted({key for entry in labels for key in entry})
             by = f"count by ({', '.join(names)}) " if labels else ""
             firing = "(ALERTS{alertname=" + quoted(alert) + ',alertstate="firing"})'

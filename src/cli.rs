@@ -116,10 +116,10 @@ pub enum Command {
     /// Run the simulator of LangMart and the providers on loopback, with scripted faults
     Simulate {
         /// Address to listen on for HTTP
-        #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:10430")]
+        #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:10430", value_parser = address)]
         listen: SocketAddr,
         /// Address to listen on for HTTPS, with a certificate of the simulator's own CA
-        #[arg(long, value_name = "ADDRESS", requires = "ca_file")]
+        #[arg(long, value_name = "ADDRESS", requires = "ca_file", value_parser = address)]
         tls_listen: Option<SocketAddr>,
         /// File to write the CA certificate to, for `ca_file` in a configuration
         #[arg(long, value_name = "FILE", requires = "tls_listen")]
@@ -131,7 +131,7 @@ pub enum Command {
     /// Run the simulator and the daemon in one process: no key, internet or file needed
     Demo {
         /// Address to serve /metrics on
-        #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:10429")]
+        #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:10429", value_parser = address)]
         listen: SocketAddr,
     },
     /// Print the completion script of a shell
@@ -194,7 +194,8 @@ pub struct ReportArguments {
     /// Also ask LangMart's account API about the failed requests, with the provider's key
     #[arg(long, conflicts_with = "csv")]
     pub account: bool,
-    /// Compare with the records of another prober, in a directory on this machine; may be repeated
+    /// With --incidents: compare with the records of another prober, in a directory on this machine;
+    /// may be repeated
     #[arg(long, value_name = "NAME=DIRECTORY", requires = "incidents")]
     pub vantage: Vec<String>,
 }
@@ -206,4 +207,22 @@ pub enum CsvTable {
     Outages,
     /// A line for each provider and month.
     Availability,
+}
+
+/// Parses an address to listen on.
+fn address(text: &str) -> Result<SocketAddr, &'static str> {
+    text.parse().map_err(|_| "use an IP address and a port, such as 127.0.0.1:10430")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn address_without_port_names_the_form() {
+        assert_eq!(address("127.0.0.1:1").unwrap().port(), 1);
+        for text in ["21430", "localhost:21430", "127.0.0.1", ""] {
+            assert!(address(text).unwrap_err().contains("an IP address and a port"), "{text}");
+        }
+    }
 }

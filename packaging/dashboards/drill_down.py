@@ -29,6 +29,15 @@ from .parts import (
 
 BY_PROBE = "{{probe}}"
 
+# Colours of the phases, none of which means that something is wrong.
+PHASES = [
+    ("resolve", "#8ab8ff"),
+    ("connect", "#3274d9"),
+    ("tls", "#1f60c4"),
+    ("processing", "#6ed0e0"),
+    ("transfer", "#a352cc"),
+]
+
 
 def by_probe(function: str, metric: str) -> str:
     """Returns one value for each probe, of several probers the one that a function selects."""
@@ -86,7 +95,7 @@ def state_now() -> list[Json]:
             **ago,
         ),
         stat(
-            "Last run",
+            "Last run, ago",
             "Time since the start of the last finished run.",
             [
                 now(
@@ -166,6 +175,7 @@ def time() -> list[Json]:
             9,
             "s",
             custom={"fillOpacity": 60, "stacking": {"mode": "normal", "group": "A"}},
+            overrides=[painted(f"^{phase}$", color) for phase, color in PHASES],
         ),
         lines(
             "Output speed, tokens per second",
@@ -348,7 +358,7 @@ def limits() -> list[Json]:
             noValue="none reported",
         ),
         lines(
-            "Cost per day",
+            "Cost per day, at the last hour's rate",
             "Estimated from the configured prices, at the rate of the last hour.",
             [
                 target(

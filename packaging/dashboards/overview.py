@@ -95,7 +95,10 @@ def state_now() -> list[Json]:
             ],
             8,
             thresholds=WRONG_IF_ANY,
-            overrides=[override(name, displayName=text) for name, text, _ in FAULTS],
+            overrides=[
+                override(name, displayName=text, thresholds=steps((None, "green"), (1, color)))
+                for name, text, color in FAULTS
+            ],
         ),
         stat(
             "Slower than usual",
@@ -206,9 +209,10 @@ def availability() -> list[Json]:
     dashed = {"lineStyle": {"fill": "dash", "dash": [10, 10]}, "lineWidth": 2}
     return [
         gauges(
-            "Availability, 3 days",
-            "Share of runs without fault gateway, provider or network, excluding time offline."
-            " Green from 99 %; the scale begins at 98 %.",
+            "Availability of services, 3 days",
+            "Share of runs without fault gateway, provider or network, excluding time offline; a"
+            " rejected key or exhausted credit is our side's. Green from 99 %; the scale begins at"
+            " 98 %.",
             [
                 now(
                     "avg by (provider, model)"
@@ -383,8 +387,8 @@ def limits() -> list[Json]:
             noValue="none reported",
         ),
         gauges(
-            "Pools",
-            "Available share of each pool, by weight.",
+            "Available share of pools",
+            "Share of the pool's members that work, by weight.",
             [now(f"langmart_pool_available_ratio{{{PROBER}}}", "{{pool}}")],
             12,
             7,
@@ -396,7 +400,7 @@ def limits() -> list[Json]:
             noValue="no pool configured",
         ),
         lines(
-            "Cost per day",
+            "Cost per day, at the last hour's rate",
             "Estimated from the configured prices, at the rate of the last hour.",
             [
                 target(

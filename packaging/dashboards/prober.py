@@ -79,7 +79,7 @@ def state_now() -> list[Json]:
             text="value",
         ),
         stat(
-            "Loaded since",
+            "Configuration loaded, ago",
             "Time since the last successful load.",
             [
                 now(

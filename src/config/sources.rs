@@ -194,9 +194,7 @@ fn remedy_of_included(error: &io::Error) -> &'static str {
 /// Returns the remedy for a main file that cannot be read.
 fn remedy(error: &io::Error) -> &'static str {
     match error.kind() {
-        ErrorKind::NotFound => {
-            "set its path with --config, or create it as described in langmart-prober.toml(5)"
-        }
+        ErrorKind::NotFound => "set its path with --config, or create it: `langmart-prober init` prints one",
         ErrorKind::PermissionDenied => "grant this user read permission, or set another path with --config",
         _ => "set the path of a TOML file with --config",
     }

@@ -46,14 +46,12 @@ impl Fatal {
     /// Returns the error of a listener that cannot bind its address, with a remedy.
     pub(super) fn cannot_listen(listen: SocketAddr, error: &io::Error) -> Self {
         let remedy = match error.kind() {
-            io::ErrorKind::AddrInUse => {
-                "the address is in use (find the process with ss -ltnp); stop that process or change server.listen"
-            }
+            io::ErrorKind::AddrInUse => "find the process with ss -ltnp, and stop it or change server.listen",
             io::ErrorKind::AddrNotAvailable => {
                 "this machine does not have that address; change server.listen"
             }
             io::ErrorKind::PermissionDenied => {
-                "permission denied for this user; use a port of 1024 or more in server.listen"
+                "this user may not use the port; use a port of 1024 or more in server.listen"
             }
             _ => "change server.listen",
         };

@@ -424,7 +424,8 @@ impl Daemon {
 
     /// Returns whether no provider has a key, as after the installation of the package.
     fn lacks_keys(&self) -> bool {
-        self.config.providers.values().all(|provider| provider.key.is_none())
+        let providers = &self.config.providers;
+        !providers.is_empty() && providers.values().all(|provider| provider.key.is_none())
     }
 
     /// Returns the status line for `systemctl status`.

@@ -41,7 +41,7 @@ pub(super) fn outages<'a>(
             }
             @for outage in outages.iter().rev().take(MAX_SHOWN) { (write_outage(outage, view.now)) }
             p.note { "From the last " (MAX_RUNS) " runs of each probe, since the start of the daemon. For more, "
-                "with the status page's admissions, availability by month, Markdown and CSV: "
+                "with what the status page reported, availability by month, Markdown and CSV: "
                 code { "langmart-prober report --incidents" } "." }
         }
     }

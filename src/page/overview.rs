@@ -195,8 +195,8 @@ fn providers(rows: &[Row], now: SystemTime) -> Markup {
         section #providers aria-labelledby="providers-title" {
             h2 #providers-title { "Providers" }
             p.note { "Over the last " (MAX_RUNS) " runs of each probe at most, since the start of the daemon. "
-                "In the strips the latest run is on the right: low marks are successes, tall ones are failures. "
-                "Available is the share of runs without a fault of gateway, provider or network: a rejected key of ours is not downtime, nor are failures "
+                "In the rows of marks the latest run is on the right: low marks are successes, tall ones are failures. "
+                "Available is the share of runs without a fault of gateway, provider or network: your own rejected key is not downtime, nor are failures "
                 "while the prober was offline." }
             @for (name, rows) in &providers { (provider(name, rows, now)) }
         }

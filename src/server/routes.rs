@@ -228,7 +228,12 @@ impl Site {
             return self.reload().await;
         }
         let Some(resource) = self.resource(path) else {
-            return Reply::text(StatusCode::NOT_FOUND, "Not found.\n");
+            let text = if path.starts_with("/probes/") {
+                "No probe has this name; the page / lists all.\n"
+            } else {
+                "Not found.\n"
+            };
+            return Reply::text(StatusCode::NOT_FOUND, text);
         };
         if !matches!(head.method, Method::GET | Method::HEAD) {
             return Reply::not_allowed("GET, HEAD");

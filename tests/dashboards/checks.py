@@ -39,7 +39,7 @@ EMPTY_BY_DESIGN = {
     "Streams held back": "no stream",
     "Requested model answers": "no run decided it",
     "Tokens per hour": "no generation check",
-    "Cost per day": "no generation check with a price",
+    "Cost per day, at the last hour's rate": "no generation check with a price",
     "Rate limit left": "none reported",
     "Balance": "none reported",
     "Slow runs": "no slow_after configured",
@@ -144,13 +144,13 @@ def numbers(picture: Seen, probes: list[Json]) -> Iterator[str]:
     }
     yield from different("Probes", picture.values("Probes"), expected)
     parties = {
-        name: (str(faults.count(fault)), RED if fault in faults else GREEN)
-        for name, fault in (
-            ("gateway", "gateway"),
-            ("provider", "provider"),
-            ("network", "network"),
-            ("our side", "caller"),
-            ("prober", "prober"),
+        name: (str(faults.count(fault)), color if fault in faults else GREEN)
+        for name, fault, color in (
+            ("gateway", "gateway", RED),
+            ("provider", "provider", PURPLE),
+            ("network", "network", ORANGE),
+            ("our side", "caller", YELLOW),
+            ("prober", "prober", BLUE),
         )
     }
     title = "Failing probes by responsible party"
@@ -172,7 +172,7 @@ def well(picture: Seen, _: str) -> Iterator[str]:
     alerts = {"critical": ("0", GREEN), "warning": ("0", GREEN)}
     yield from different("Alerts firing", picture.values("Alerts firing"), alerts)
     yield from different("slower", picture.values("Slower than usual"), {"Value": ("0", GREEN)})
-    for title in ("Availability, 3 days", "Error budget left of 30 days"):
+    for title in ("Availability of services, 3 days", "Error budget left of 30 days"):
         for name, (value, color) in picture.values(title).items():
             if color != GREEN:
                 yield f"{title}: {name}: {value} is in {color}"
@@ -214,10 +214,10 @@ def failing(picture: Seen, job: str) -> Iterator[str]:
     if not is_drawn(color, picture, "Failed runs by responsible party"):
         yield f"Failed runs by responsible party: no bar in {color}"
     down = party == "gateway"
-    for name, (value, shown) in picture.values("Availability, 3 days").items():
+    for name, (value, shown) in picture.values("Availability of services, 3 days").items():
         expected = RED if down and name.startswith(provider) else GREEN
         if shown != expected:
-            yield f"Availability, 3 days: {name}: {value} is in {shown}"
+            yield f"Availability of services, 3 days: {name}: {value} is in {shown}"
 
 
 def slow(picture: Seen, _: str) -> Iterator[str]:
@@ -253,9 +253,9 @@ def retired(picture: Seen, job: str) -> Iterator[str]:
 
 def started(picture: Seen, _: str) -> Iterator[str]:
     """Checks a picture of a prober that started some minutes ago."""
-    for name, (value, color) in picture.values("Availability, 3 days").items():
+    for name, (value, color) in picture.values("Availability of services, 3 days").items():
         if color == RED:
-            yield f"Availability, 3 days: {name}: {value} is in {color}"
+            yield f"Availability of services, 3 days: {name}: {value} is in {color}"
     known = {("ok", GREEN), ("not run yet", GREY)}
     for item in picture.items("State by provider and model"):
         if (item["value"], item.get("color", "").lower()) not in known:
