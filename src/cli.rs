@@ -91,8 +91,8 @@ pub enum Command {
     },
     /// Print a failure report for a support ticket, or a ledger of outages
     ///
-    /// Reads the daemon's records. Lists each failure with times, codes, durations, request IDs and
-    /// remedy, and the success rate of each probe, as Markdown. With --incidents, lists each outage
+    /// Reads the daemon's records. Lists each failure with its request, state, times, codes,
+    /// durations and request IDs, and the success rate of each probe, as Markdown. With --incidents, lists each outage
     /// with start, end, fault, requests and what the status page reported, and the availability of
     /// each provider and month. Exits with 0, 1 if there are no records, 78 if the configuration is
     /// invalid.
@@ -182,6 +182,9 @@ pub struct ReportArguments {
     /// Include only the runs of this probe
     #[arg(long, value_name = "NAME")]
     pub probe: Option<String>,
+    /// Include only the runs of the probes of this provider
+    #[arg(long, value_name = "NAME")]
+    pub provider: Option<String>,
     /// Print JSON instead of Markdown
     #[arg(long)]
     pub json: bool,

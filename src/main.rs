@@ -91,6 +91,7 @@ fn report(arguments: &ReportArguments, out: &mut impl Write, err: &mut impl Writ
         incidents: arguments.incidents,
         since: arguments.since.as_deref(),
         probe: arguments.probe.as_deref(),
+        provider: arguments.provider.as_deref(),
         format,
         account: arguments.account,
         vantages: &arguments.vantage,

@@ -82,6 +82,8 @@ struct Track {
     gaps: Gaps,
     /// Time up to which the last run that shows anything counts.
     valid_until: SystemTime,
+    /// Time of that run, plus the wait that the service requested.
+    valid_from: SystemTime,
     /// Last run that showed a layer up.
     last_up: [Option<SystemTime>; LAYERS.len()],
     failing: [Option<Failing>; LAYERS.len()],
@@ -201,8 +203,13 @@ impl Books {
             self.lose_sight(track);
         }
         self.account(&track.provider).count(run);
-        let Some(is_down) = run.shows_downtime() else { return };
-        track.valid_until = run.time + track.gaps.validity() + wait(run.retry_after);
+        let Some(is_down) = run.shows_downtime() else {
+            // It shows the interval, which the last run that shows anything may not have known.
+            track.valid_until = track.valid_until.min(track.valid_from + track.gaps.validity());
+            return;
+        };
+        track.valid_from = run.time + wait(run.retry_after);
+        track.valid_until = track.valid_from + track.gaps.validity();
         for (layer, fault) in LAYERS.into_iter().enumerate() {
             if !is_down || run.fault > fault {
                 self.up(track, layer, run.time);
@@ -340,6 +347,7 @@ impl Track {
             last_run: run.time,
             gaps: Gaps::default(),
             valid_until: run.time,
+            valid_from: run.time,
             last_up: [None; LAYERS.len()],
             failing: [None; LAYERS.len()],
         }

@@ -125,6 +125,13 @@ fn offline_prober_is_no_evidence() {
 }
 
 #[test]
+fn first_failure_counts_for_the_interval_of_later_runs() {
+    // The first run counts for an hour, until an offline run after it shows the interval.
+    check("nooooooooooo", &[(Fault::Network, 0, Some(6), 6)]);
+    check("gooo", &[(Fault::Gateway, 0, None, 3)]);
+}
+
+#[test]
 fn silence_ends_what_can_be_claimed() {
     let silent = format!("......gg{}.....", " ".repeat(60));
     check(&silent, &[(Fault::Gateway, 6, Some(13), 7)]);

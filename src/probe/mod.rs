@@ -27,8 +27,8 @@
 //! - `remedy`: the remedies.
 //!
 //! For people: `account` reads LangMart's own account of requests, for `report --account`;
-//! `transcript` shows the exchange, `curl` the same request as a command. `fuzzing` is
-//! for the fuzz targets.
+//! `transcript` shows the exchange, `curl` the same request as a command,
+//! `request_summary` in a sentence. `fuzzing` is for the fuzz targets.
 
 mod account;
 mod answer;
@@ -57,6 +57,7 @@ mod remedy;
 mod reported;
 mod request;
 mod request_id;
+mod request_summary;
 mod resolver;
 mod run;
 mod socket;
@@ -76,6 +77,7 @@ pub use self::{
     name_server::ask_system_servers,
     path::PrepareError,
     request::RequestError,
+    request_summary::RequestSummary,
     run::{NetworkStack, Target, TargetError},
     transcript::Transcript,
 };

@@ -1,32 +1,64 @@
 //! Remedies for failures and findings, after LangMart's guide.
 
-use crate::outcome::{
-    Api, CertificateFailure, Check, Detail, Emptiness, Fault, LimitedBy, Outcome, ProxyFailure, Reason,
+use crate::{
+    config::{Probe, Task},
+    outcome::{
+        CertificateFailure, Check, Detail, Emptiness, Fault, LimitedBy, Outcome, ProxyFailure, Reason,
+    },
 };
 
 /// Returns the remedy for an outcome: by its detail, else by its findings, else by its reason.
 /// Empty on a success without a finding.
-pub(super) fn remedy(api: Api, check: Check, outcome: &Outcome) -> &'static str {
-    if let Some(hint) = by_detail(outcome) {
+pub(super) fn remedy(probe: &Probe, outcome: &Outcome) -> &'static str {
+    if let Some(hint) = by_detail(probe, outcome) {
         return hint;
     }
-    if check == Check::Status {
+    if probe.check() == Check::Status {
         return status_page(outcome.reason);
     }
-    refined(api, check, outcome).unwrap_or(outcome.reason.info().remedy)
+    refined(probe, outcome).unwrap_or(outcome.reason.info().remedy)
+}
+
+/// Returns whether the request has no key. Headers and the query of the operator may have one.
+fn is_keyless(probe: &Probe) -> bool {
+    let sends_key = match &probe.task {
+        Task::Http(request) => request.send_key || !request.headers.is_empty() || request.path.contains('?'),
+        Task::Health | Task::Network | Task::Status(_) => false,
+        _ => probe.provider.key.is_some(),
+    };
+    !sends_key && probe.provider.headers.is_empty()
+}
+
+/// Returns the remedy for a rejected request without a key.
+fn without_key(check: Check) -> &'static str {
+    match check {
+        Check::Http => {
+            "the request was sent without a key: set send_key = true in the probe, and api_key in the provider's section"
+        }
+        Check::Health => {
+            "the request was sent without a key, as a health check is: set health_path to one that needs none, or use the auth check"
+        }
+        _ => "the request was sent without a key: set api_key in the provider's section",
+    }
 }
 
 /// Returns the hint for an outcome of which fault, status, limits or findings narrow the cause.
-fn refined(api: Api, check: Check, outcome: &Outcome) -> Option<&'static str> {
+fn refined(probe: &Probe, outcome: &Outcome) -> Option<&'static str> {
+    let (api, check) = (probe.provider.api, probe.check());
     Some(match outcome.reason {
         Reason::Ok => finding(outcome),
         Reason::Dns | Reason::Timeout if answers_instead(outcome) => {
             "the system's resolver fails where another one answers: check /etc/resolv.conf, or use the other, such as 8.8.8.8"
         }
+        // The name may be an internal one, which is no business of a public resolver.
+        Reason::Dns if !probe.provider.is_on_own_host() => {
+            "check /etc/resolv.conf and the name in base_url; ask a name server of the network that the name belongs to"
+        }
         Reason::Timeout if outcome.fault == Fault::Network => {
             "packets are lost on the network path: check firewall, proxy and DNS of this machine"
         }
         Reason::AuthFailed if outcome.fault == Fault::Provider => api.profile().stored_key_remedy,
+        Reason::AuthFailed if is_keyless(probe) => without_key(check),
         Reason::AuthFailed => return api.profile().key_remedy,
         Reason::Billing if outcome.fault == Fault::Provider => {
             "the provider account behind the gateway has no credit or quota: top it up or switch the connection"
@@ -77,10 +109,13 @@ fn finding(outcome: &Outcome) -> &'static str {
 }
 
 /// Returns the remedy of a failure whose detail narrows the cause.
-fn by_detail(outcome: &Outcome) -> Option<&'static str> {
+fn by_detail(probe: &Probe, outcome: &Outcome) -> Option<&'static str> {
     let detail = outcome.detail.as_ref()?;
     let is_private = || detail.has_remark(&Detail::PrivateAddress);
     Some(match (detail.cause(), outcome.reason) {
+        (_, Reason::Connect | Reason::Tls) if is_private() && !probe.provider.is_on_own_host() => {
+            "the name resolves to a private address: check /etc/hosts and the resolver, unless that address is meant"
+        }
         (_, Reason::Connect | Reason::Tls) if is_private() => {
             "the name resolves to a private address: check /etc/hosts and the resolver, ask another one: nslookup HOST 8.8.8.8"
         }
@@ -215,4 +250,49 @@ fn invalid_request(check: Check) -> Option<&'static str> {
         Check::Http => "the probe's request is refused: check method, path, headers and body",
         _ => return None,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{sync::Arc, time::SystemTime};
+
+    use super::*;
+    use crate::{
+        config::{Expect, HttpRequest, testing},
+        outcome::Api,
+    };
+
+    fn hint(base_url: &str, task: Task, reason: Reason, detail: Option<Detail>) -> &'static str {
+        let provider = Arc::new(testing::provider("langmart", Api::Langmart, base_url));
+        let probe = testing::probe("probe", &provider, task);
+        let outcome = Outcome { detail, ..Outcome::new(SystemTime::UNIX_EPOCH, reason, Fault::Caller) };
+        remedy(&probe, &outcome)
+    }
+
+    #[test]
+    fn public_resolver_is_for_the_own_host_only() {
+        let private = || Some(Detail::Connection(std::io::ErrorKind::TimedOut).with(Detail::PrivateAddress));
+        for (reason, detail) in [(Reason::Dns, None), (Reason::Connect, private())] {
+            let own = hint("https://api.langmart.ai", Task::Health, reason, detail.clone());
+            assert!(own.ends_with("nslookup HOST 8.8.8.8"), "{own}");
+            let other = hint("https://llm.corp.internal", Task::Health, reason, detail);
+            assert!(!other.contains("nslookup") && !other.is_empty(), "{other}");
+        }
+    }
+
+    #[test]
+    fn rejected_request_without_key_has_its_own_remedy() {
+        let request = HttpRequest {
+            method: hyper::Method::GET,
+            path: "/".to_owned(),
+            body: None,
+            headers: Vec::new(),
+            send_key: false,
+            expect: Expect::default(),
+        };
+        for task in [Task::Auth, Task::Health, Task::Http(Box::new(request))] {
+            let text = hint("https://api.langmart.ai", task, Reason::AuthFailed, None);
+            assert!(text.starts_with("the request was sent without a key"), "{text}");
+        }
+    }
 }

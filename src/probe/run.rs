@@ -156,7 +156,7 @@ impl Target {
         if outcome.success() && outcome.detail.is_none() && outcome.cached_input_tokens > Some(0) {
             outcome.detail = Some(Detail::CachedPrompt);
         }
-        let hint = remedy(probe.provider.api, probe.check(), &outcome);
+        let hint = remedy(probe, &outcome);
         outcome.hint =
             if hint.contains(HOST) { hint.replace(HOST, probe.host()).into() } else { hint.into() };
         // The readers of a stream wait for its first token.

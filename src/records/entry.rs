@@ -3,14 +3,15 @@
 use std::{
     borrow::Cow,
     collections::BTreeMap,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     time::{Duration, SystemTime},
 };
 
 use serde::{Deserialize, de::IgnoredAny};
 
 use crate::outcome::{
-    Check, ComponentStatus, Fault, Indicator, LimitedBy, Maintenance, PairVerdict, Reason, Side, StatusPage,
+    AddressFailure, Check, ComponentStatus, FailedAddress, Fault, Indicator, LimitedBy, Maintenance,
+    PairVerdict, Phases, RateLimit, Reason, Resource, Side, StatusPage,
 };
 
 /// One record. Its strings are validated to be printable and short, because the files can be edited
@@ -49,8 +50,18 @@ pub struct Entry<'a> {
     pub limited_by: Option<LimitedBy>,
     /// Address of the connection. `None` if there was none.
     pub remote_address: Option<SocketAddr>,
+    /// Addresses that could not be connected to, at most [`MAX_ITEMS`].
+    pub failed_addresses: Vec<FailedAddress>,
+    /// Rate limits reported by the response, at most [`MAX_ITEMS`].
+    pub ratelimit: Vec<RateLimit>,
+    /// Earliest expiry in the presented certificate chain. `None` if none is known.
+    pub certificate_end: Option<SystemTime>,
+    /// Local clock minus the service's, in seconds. `None` if the response has no Date.
+    pub clock_offset: Option<f64>,
     /// Duration of the run.
     pub duration: Duration,
+    /// Duration of each phase.
+    pub phases: Phases,
     /// Content of the status page. `None` for other checks, and if the page could not be read.
     pub status_page: Option<StatusPage>,
     /// Whether the run was a recheck after a failure. Rechecks do not count for availability.
@@ -63,6 +74,9 @@ pub struct Entry<'a> {
 
 /// Maximum duration of a run. A record with a longer one was not written by the prober.
 const MAX_DURATION: Duration = Duration::from_secs(86_400);
+
+/// Maximum number of failed addresses, and of rate limits, that are read of a record.
+const MAX_ITEMS: usize = 8;
 
 /// A string that may need escapes, such as a model with a quotation mark.
 #[derive(Deserialize)]
@@ -90,7 +104,15 @@ struct Line<'a> {
     retry_after_seconds: Option<f64>,
     limited_by: Option<&'a str>,
     remote_address: Option<&'a str>,
+    #[serde(default)]
+    failed_addresses: Vec<Address<'a>>,
+    #[serde(default)]
+    ratelimit: Vec<Limit<'a>>,
+    tls: Option<Handshake<'a>>,
+    clock_offset_seconds: Option<f64>,
     duration_seconds: f64,
+    #[serde(default)]
+    phases: Seconds,
     status_page: Option<Page>,
     recheck: Option<IgnoredAny>,
     #[serde(default)]
@@ -98,6 +120,36 @@ struct Line<'a> {
     comparison: Option<&'a str>,
     side: Option<&'a str>,
     verdict: Option<&'a str>,
+}
+
+#[derive(Deserialize)]
+struct Address<'a> {
+    address: &'a str,
+    error: &'a str,
+}
+
+#[derive(Deserialize)]
+struct Limit<'a> {
+    resource: &'a str,
+    limit: Option<u64>,
+    remaining: Option<u64>,
+    reset: Option<&'a str>,
+}
+
+#[derive(Deserialize)]
+struct Handshake<'a> {
+    not_after: Option<&'a str>,
+}
+
+/// The phases in seconds.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Seconds {
+    resolve: f64,
+    connect: f64,
+    tls: f64,
+    processing: f64,
+    transfer: f64,
 }
 
 #[derive(Deserialize)]
@@ -150,9 +202,8 @@ impl<'a> Line<'a> {
             check: Check::from_name(self.check)?,
             reason: Reason::from_name(self.reason)?,
             fault: Fault::from_name(self.fault)?,
-            duration: Duration::try_from_secs_f64(self.duration_seconds)
-                .ok()
-                .filter(|duration| *duration <= MAX_DURATION)?,
+            duration: duration(self.duration_seconds)?,
+            phases: self.phases.into_phases()?,
             probe: self.probe,
             provider: self.provider,
             model: self.model.map(|Text(model)| model),
@@ -165,10 +216,45 @@ impl<'a> Line<'a> {
             retry_after: self.retry_after_seconds,
             limited_by: self.limited_by.and_then(LimitedBy::from_name),
             remote_address: self.remote_address.and_then(|address| address.parse().ok()),
+            failed_addresses: first(self.failed_addresses, Address::into_failed),
+            ratelimit: first(self.ratelimit, Limit::into_limit),
+            certificate_end: self.tls.and_then(|handshake| time(handshake.not_after?)),
+            clock_offset: self.clock_offset_seconds.filter(|offset| offset.is_finite()),
             status_page: self.status_page.map(Page::into_status_page),
             recheck: self.recheck.is_some(),
             offline: self.offline,
             comparison: self.comparison.zip(side).map(|(name, side)| (name, side, verdict)),
+        })
+    }
+}
+
+/// Returns the first items. Those of unknown names are left out.
+fn first<A, B>(items: Vec<A>, convert: impl Fn(A) -> Option<B>) -> Vec<B> {
+    items.into_iter().filter_map(convert).take(MAX_ITEMS).collect()
+}
+
+impl Address<'_> {
+    fn into_failed(self) -> Option<FailedAddress> {
+        let address: IpAddr = self.address.parse().ok()?;
+        Some(FailedAddress { address, error: AddressFailure::from_name(self.error)? })
+    }
+}
+
+impl Limit<'_> {
+    fn into_limit(self) -> Option<RateLimit> {
+        let resource = Resource::from_name(self.resource)?;
+        RateLimit::from_figures(resource, self.limit, self.remaining, self.reset.and_then(time))
+    }
+}
+
+impl Seconds {
+    fn into_phases(self) -> Option<Phases> {
+        Some(Phases {
+            resolve: duration(self.resolve)?,
+            connect: duration(self.connect)?,
+            tls: duration(self.tls)?,
+            processing: duration(self.processing)?,
+            transfer: duration(self.transfer)?,
         })
     }
 }
@@ -191,4 +277,31 @@ impl Page {
 
 fn time(text: &str) -> Option<SystemTime> {
     text.parse::<jiff::Timestamp>().ok().map(SystemTime::from)
+}
+
+fn duration(seconds: f64) -> Option<Duration> {
+    Duration::try_from_secs_f64(seconds).ok().filter(|duration| *duration <= MAX_DURATION)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lists_are_bounded_and_unknown_names_left_out() {
+        let address = r#"{"address":"192.0.2.1","error":"refused"}"#;
+        let addresses = vec![address; 2 * MAX_ITEMS].join(",");
+        let line = format!(
+            r#"{{"time":"2026-11-22T08:00:00Z","probe":"p","provider":"groq","check":"chat","reason":"dns",
+            "fault":"network","duration_seconds":1,"clock_offset_seconds":-1.5,
+            "failed_addresses":[{{"address":"192.0.2.1","error":"new"}},{addresses}],
+            "ratelimit":[{{"resource":"new","limit":1}},{{"resource":"tokens","remaining":2}}]}}"#
+        );
+        let entry = Entry::parse(line.as_bytes()).unwrap();
+        assert_eq!(entry.failed_addresses.len(), MAX_ITEMS);
+        assert_eq!(entry.ratelimit.len(), 1);
+        assert_eq!((entry.ratelimit[0].remaining, entry.clock_offset), (Some(2), Some(-1.5)));
+        let negative = line.replace("\"clock", "\"phases\":{\"tls\":-1},\"clock");
+        assert_eq!(Entry::parse(negative.as_bytes()), None);
+    }
 }

@@ -214,7 +214,10 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::outcome::{Check, Fault, Outcome, Reason, Record, Subject};
+    use crate::outcome::{
+        AddressFailure, Check, FailedAddress, Fault, Outcome, Phases, RateLimit, Reason, Record, Resource,
+        Subject, Tls,
+    };
 
     fn time(text: &str) -> SystemTime {
         text.parse::<jiff::Timestamp>().unwrap().into()
@@ -225,6 +228,19 @@ mod tests {
             request_id: Some("req_1".to_owned()),
             duration: Duration::from_millis(1_250),
             http_status: Some(429),
+            failed_addresses: vec![FailedAddress {
+                address: [203, 0, 113, 7].into(),
+                error: AddressFailure::Refused,
+            }],
+            ratelimit: vec![RateLimit {
+                resource: Resource::Requests,
+                limit: Some(60),
+                remaining: Some(0),
+                reset: Some(time("2026-11-22T08:01:00Z")),
+            }],
+            tls: Some(Tls { not_after: Some(time("2026-12-24T00:00:00Z")), ..Tls::default() }),
+            clock_offset: Some(-0.5),
+            phases: Phases { connect: Duration::from_millis(30), ..Phases::default() },
             ..Outcome::new(time(at), Reason::RateLimited, Fault::Caller)
         };
         let subject = Subject { probe, provider: "openai", check: Check::Chat, model: Some("gpt/x:1") };
@@ -264,7 +280,20 @@ mod tests {
                 retry_after: None,
                 limited_by: None,
                 remote_address: None,
+                failed_addresses: vec![FailedAddress {
+                    address: [203, 0, 113, 7].into(),
+                    error: AddressFailure::Refused,
+                }],
+                ratelimit: vec![RateLimit {
+                    resource: Resource::Requests,
+                    limit: Some(60),
+                    remaining: Some(0),
+                    reset: Some(time("2026-11-22T08:01:00Z")),
+                }],
+                certificate_end: Some(time("2026-12-24T00:00:00Z")),
+                clock_offset: Some(-0.5),
                 duration: Duration::from_millis(1_250),
+                phases: Phases { connect: Duration::from_millis(30), ..Phases::default() },
                 status_page: None,
                 recheck: false,
                 offline: false,

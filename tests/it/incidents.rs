@@ -210,6 +210,7 @@ fn ledger(directory: &Path, format: ReportFormat) -> String {
         incidents: true,
         since: None,
         probe: None,
+        provider: None,
         format,
         account: false,
         vantages: &[],

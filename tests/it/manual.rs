@@ -115,6 +115,7 @@ fn bash_completes_names_of_the_configuration() {
         ("langmart-prober once --config CONFIG --json groq", &["groq-status"]),
         ("langmart-prober doctor --config CONFIG ", &["groq", "langmart"]),
         ("langmart-prober report --config CONFIG --probe g", &["groq-status"]),
+        ("langmart-prober report --config CONFIG --provider g", &["groq"]),
         ("langmart-prober once --config = CONFIG l", &["langmart-health", "langmart-network"]),
         ("langmart-prober once --config=CONFIG groq", &["groq-status"]),
         ("langmart-prober once --config = ~/config.toml groq", &["groq-status"]),

@@ -54,7 +54,8 @@ fn with_zsh_names(script: &str) -> String {
             in_doctor = line == "(doctor)";
         }
         let is_probe = line.contains("::probes -- ") || line.contains("--probe=[");
-        let function = match (is_probe, line.contains("::providers -- ") && in_doctor) {
+        let is_provider = line.contains("::providers -- ") && in_doctor || line.contains("--provider=[");
+        let function = match (is_probe, is_provider) {
             (true, _) => "_langmart-prober_probes",
             (_, true) => "_langmart-prober_providers",
             _ => "_default",

@@ -23,7 +23,7 @@ _langmart-prober_with_names() {
     case ${COMP_WORDS[1]}:$option in
         *:--config | *:--since | *:--vantage) ;;
         report:--probe | once:*) kind=probe ;;
-        doctor:*) kind=provider ;;
+        report:--provider | doctor:*) kind=provider ;;
     esac
     if [[ -n $kind && $word != -* ]]; then
         COMPREPLY=($(compgen -W "$(_langmart-prober_names "$kind")" -- "$word"))

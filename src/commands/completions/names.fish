@@ -18,4 +18,5 @@ end
 
 complete -c langmart-prober -n "__fish_seen_subcommand_from once" -f -a "(__langmart_prober_names probe)"
 complete -c langmart-prober -n "__fish_seen_subcommand_from report" -l probe -x -a "(__langmart_prober_names probe)"
+complete -c langmart-prober -n "__fish_seen_subcommand_from report" -l provider -x -a "(__langmart_prober_names provider)"
 complete -c langmart-prober -n "__fish_seen_subcommand_from doctor" -f -a "(__langmart_prober_names provider)"

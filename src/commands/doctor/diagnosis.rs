@@ -139,10 +139,15 @@ fn of_lookup(provider: &Provider, outcome: &Outcome) -> Diagnosis {
     let name = looked_up(provider).unwrap_or_default();
     let word = quoted(name);
     let cause = format!("{name} has no address here: {}", describe(outcome));
-    Diagnosis::new("Network Connectivity Issues: DNS failure", cause)
+    let diagnosis = Diagnosis::new("Network Connectivity Issues: DNS failure", cause)
         .remedy(&*outcome.hint)
-        .command(format!("nslookup {word}"))
-        .command(format!("nslookup {word} 8.8.8.8"))
+        .command(format!("nslookup {word}"));
+    // An internal name is no business of a public resolver.
+    if provider.api.profile().is_at(name) {
+        diagnosis.command(format!("nslookup {word} 8.8.8.8"))
+    } else {
+        diagnosis
+    }
 }
 
 fn of_connection(probe: &Probe, outcome: &Outcome) -> Diagnosis {
@@ -252,7 +257,8 @@ fn of_service(probe: &Probe, outcome: &Outcome) -> Diagnosis {
             let diagnosis = with_status_page(diagnosis, provider, outcome);
             let log = api.profile().error_log.into_iter();
             let diagnosis = log.fold(diagnosis, Diagnosis::remedy);
-            diagnosis.command("langmart-prober report --since 1h".to_owned())
+            diagnosis
+                .command(format!("langmart-prober report --since 1h --provider {}", quoted(&provider.name)))
         }
     }
 }

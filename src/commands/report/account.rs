@@ -72,7 +72,7 @@ impl<'a> AccountQuery<'a> {
         config: &Config,
         since: SystemTime,
     ) -> Self {
-        let probes = config.probes.iter().filter(|probe| request.probe.is_none_or(|name| name == probe.name));
+        let probes = config.probes.iter().filter(|probe| request.includes(&probe.name, &probe.provider.name));
         let providers = probes.map(|probe| &probe.provider).filter(|provider| provider.api == Api::Langmart);
         let names: BTreeSet<String> = providers.map(|provider| provider.name.clone()).collect();
         let providers = names.into_iter().collect();
@@ -139,10 +139,10 @@ impl<'a> AccountQuery<'a> {
 
     /// Returns the command line that repeats the query.
     fn command(&self) -> String {
-        let Report { path, incidents, since, probe, format, vantages, .. } = self.request;
+        let Report { path, incidents, since, probe, provider, format, vantages, .. } = self.request;
         let flags =
             [(true, "--account"), (incidents, "--incidents"), (format == ReportFormat::Json, "--json")];
-        let options = [("--since", since), ("--probe", probe)];
+        let options = [("--since", since), ("--probe", probe), ("--provider", provider)];
         let given = options.into_iter().filter_map(|(name, value)| Some([name, value?]));
         let vantages = vantages.iter().map(|vantage| ["--vantage", vantage]);
         let words: Vec<String> = given.chain(vantages).flatten().map(str::to_owned).collect();
@@ -306,6 +306,7 @@ mod tests {
             incidents: true,
             since: Some("7d"),
             probe: None,
+            provider: Some("langmart"),
             format: ReportFormat::Json,
             account: true,
             vantages: &["fra=/srv/fra".to_owned(), "nyc=/srv/n y".to_owned()],
@@ -318,7 +319,7 @@ mod tests {
         let query = AccountQuery { request, environment: &environment, providers: Vec::new(), since };
         assert_eq!(
             query.command(),
-            "langmart-prober report --config /etc/a.toml --account --incidents --json --since 7d \
+            "langmart-prober report --config /etc/a.toml --account --incidents --json --since 7d --provider langmart \
              --vantage 'fra=/srv/fra' --vantage 'nyc=/srv/n y'"
         );
     }

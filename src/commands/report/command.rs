@@ -26,6 +26,8 @@ pub struct Report<'a> {
     pub since: Option<&'a str>,
     /// Name of the only probe. `None` for all.
     pub probe: Option<&'a str>,
+    /// Name of the only provider. `None` for all.
+    pub provider: Option<&'a str>,
     /// The format.
     pub format: ReportFormat,
     /// Whether to ask LangMart's account API about the failed requests.
@@ -39,6 +41,13 @@ pub struct Report<'a> {
     /// The directory of the packaged service, which is read if neither the configuration nor the
     /// environment has one.
     pub packaged_logs: &'a Path,
+}
+
+impl Report<'_> {
+    /// Returns whether the runs of a probe are reported.
+    pub(super) fn includes(&self, probe: &str, provider: &str) -> bool {
+        self.probe.is_none_or(|name| name == probe) && self.provider.is_none_or(|name| name == provider)
+    }
 }
 
 /// The directory of the packaged service's records: its unit sets `LOGS_DIRECTORY` to it.
@@ -91,11 +100,7 @@ pub fn report(
             return Ok(EXIT_CONFIGURATION);
         }
     };
-    let known = config.probes.iter().map(|probe| probe.name.as_str());
-    if let Some(probe) = request.probe.filter(|probe| known.clone().all(|name| name != *probe)) {
-        let known = known.collect::<Vec<_>>().join(", ");
-        writeln!(err, "warning: no probe is named {probe}; the configuration has: {known}")?;
-    }
+    warn_of_unknown(request, &config, err)?;
     let packaged = || Some(request.packaged_logs.to_owned()).filter(|directory| directory.is_dir());
     let Some(directory) = config.log.directory.clone().or_else(packaged) else {
         writeln!(
@@ -116,6 +121,21 @@ pub fn report(
     }
 }
 
+/// Warns of a name that the configuration does not have. Its records may be older.
+fn warn_of_unknown(request: &Report<'_>, config: &Config, err: &mut impl Write) -> io::Result<()> {
+    let probes = config.probes.iter().map(|probe| probe.name.as_str()).collect();
+    let providers = config.providers.keys().map(String::as_str).collect();
+    let names: [(_, _, Vec<&str>); 2] =
+        [("probe", request.probe, probes), ("provider", request.provider, providers)];
+    for (kind, name, known) in names {
+        if let Some(name) = name.filter(|name| !known.contains(name)) {
+            let known = known.join(", ");
+            writeln!(err, "warning: no {kind} is named {name}; the configuration has: {known}")?;
+        }
+    }
+    Ok(())
+}
+
 /// Prints the failures. Returns the exit status.
 fn failures(
     request: &Report<'_>,
@@ -125,7 +145,7 @@ fn failures(
     err: &mut impl Write,
 ) -> io::Result<u8> {
     let Some(mut summary) = summarize(request, period, err)? else { return Ok(EXIT_FAILED) };
-    summary.add_base_urls(config);
+    summary.complete(config);
     if let Some(query) = query {
         summary.account = query.run(|provider| summary.requests(provider), err)?;
     }
@@ -149,7 +169,7 @@ fn begin(now: SystemTime, length: Duration) -> SystemTime {
 fn summarize(request: &Report<'_>, period: &Period<'_>, err: &mut impl Write) -> io::Result<Option<Summary>> {
     let mut summary = Summary::new(period.since, request.now);
     let visit = |entry: &records::Entry<'_>| {
-        if request.probe.is_none_or(|probe| entry.probe == probe) {
+        if request.includes(entry.probe, entry.provider) {
             summary.add(entry);
         }
     };
@@ -189,255 +209,11 @@ pub(super) fn write_empty(
 
 /// Returns that a directory has no record of the period.
 pub(super) fn none(request: &Report<'_>, period: &Period<'_>, directory: &Path) -> String {
-    let whose = request.probe.map_or_else(String::new, |probe| format!(" of a probe named {probe}"));
+    let named = [(" of a probe", request.probe), (" of a provider", request.provider)];
+    let named = named.iter().filter_map(|(kind, name)| Some(format!("{kind} named {}", (*name)?)));
+    let whose: String = named.collect();
     format!("no record{whose} of the last {} in {}", period.length, directory.display())
 }
 
 #[cfg(test)]
-mod tests {
-    use std::{ffi::OsString, fs, time::Duration};
-
-    use super::*;
-    use crate::outcome::{Check, Detail, Fault, Outcome, Reason, Record, Subject};
-
-    const NOW: Duration = Duration::from_secs(1_795_334_460);
-
-    fn now() -> SystemTime {
-        SystemTime::UNIX_EPOCH + NOW
-    }
-
-    fn line(probe: &str, ago: u64, reason: Reason, fault: Fault) -> String {
-        let failed = reason != Reason::Ok;
-        let outcome = Outcome {
-            http_status: Some(if failed { 429 } else { 200 }),
-            request_id: failed.then(|| format!("req_{ago}")),
-            error_code: failed.then(|| "rate_limit_exceeded".into()),
-            detail: failed.then(|| Detail::JsonDiffers("limited | by <tokens>".into())),
-            hint: if failed { "wait as asked" } else { "" }.into(),
-            duration: Duration::from_millis(100 + ago),
-            ..Outcome::new(now() - Duration::from_secs(ago), reason, fault)
-        };
-        let subject = Subject { probe, provider: "groq", check: Check::Chat, model: Some("a|b") };
-        serde_json::to_string(&Record { subject, outcome: &outcome }).unwrap()
-    }
-
-    struct Bench {
-        directory: tempfile::TempDir,
-    }
-
-    impl Bench {
-        fn new(lines: &[String]) -> Self {
-            let directory = tempfile::tempdir().unwrap();
-            fs::write(directory.path().join("results.jsonl.2026-11-22"), lines.join("\n")).unwrap();
-            let config = format!("[log]\ndirectory = \"{}\"\n", directory.path().display());
-            fs::write(directory.path().join("config.toml"), config).unwrap();
-            Self { directory }
-        }
-
-        fn run(&self, since: &str, probe: Option<&str>, json: bool) -> (u8, String, String) {
-            run(&self.directory.path().join("config.toml"), since, probe, json)
-        }
-
-        fn run_ledger(&self, incidents: bool, vantages: &[String]) -> (u8, String, String) {
-            let path = self.directory.path().join("config.toml");
-            run_as(&path, |request| Report { incidents, vantages, ..request })
-        }
-    }
-
-    fn run(path: &Path, since: &str, probe: Option<&str>, json: bool) -> (u8, String, String) {
-        let format = if json { ReportFormat::Json } else { ReportFormat::Markdown };
-        run_as(path, |request| Report { since: Some(since), probe, format, ..request })
-    }
-
-    fn run_as<'a>(path: &'a Path, change: impl FnOnce(Report<'a>) -> Report<'a>) -> (u8, String, String) {
-        let variable = |_: &str| None::<OsString>;
-        let environment = Environment { variable: &variable, system_roots: &Vec::new };
-        let (mut out, mut err) = (Vec::new(), Vec::new());
-        let request = change(Report {
-            path,
-            incidents: false,
-            since: Some("1h"),
-            probe: None,
-            format: ReportFormat::Markdown,
-            account: false,
-            vantages: &[],
-            terminal: false,
-            now: now(),
-            packaged_logs: Path::new("/nonexistent"),
-        });
-        let status = report(&request, &environment, &mut out, &mut err).unwrap();
-        (status, String::from_utf8(out).unwrap(), String::from_utf8(err).unwrap())
-    }
-
-    fn records() -> Bench {
-        Bench::new(&[
-            line("early", 3_700, Reason::RateLimited, Fault::Caller),
-            line("groq-chat", 3_000, Reason::Ok, Fault::None),
-            line("groq-chat", 120, Reason::RateLimited, Fault::Caller),
-            line("groq-chat", 60, Reason::RateLimited, Fault::Caller),
-            "torn".to_owned(),
-            line("groq-auth", 30, Reason::Ok, Fault::None),
-        ])
-    }
-
-    #[test]
-    fn report_lists_failures_and_runs() {
-        let (status, out, err) = records().run("1h", None, false);
-        let expected = "\
-# Failures from 2026-11-22T07:01:00Z to 2026-11-22T08:01:00Z
-
-2 of 4 runs failed, of 1 of 2 probes. Recorded by langmart-prober VERSION.
-
-## groq-chat: rate_limited, fault caller, code rate_limit_exceeded
-
-- Probe: chat at provider groq, model `a|b`
-- Runs: 2, the first at 2026-11-22T07:59:00Z, the last at 2026-11-22T08:00:00Z
-- HTTP status: 429 (2)
-- Duration: median 0.19 s, longest 0.22 s
-- What happened: expect.json: limited \\| by \\<tokens> has another value
-- What to do: wait as asked
-
-| time | status | duration | request ID |
-|---|---|---|---|
-| 2026-11-22T08:00:00Z | 429 | 0.16 s | req_60 |
-| 2026-11-22T07:59:00Z | 429 | 0.22 s | req_120 |
-
-## Runs
-
-| probe | runs | succeeded | share |
-|---|---|---|---|
-| groq-auth | 1 | 1 | 100 % |
-| groq-chat | 3 | 1 | 33.3 % |
-
-1 line of the files is not a record and was skipped.
-";
-        assert_eq!(out, expected.replace("VERSION", env!("CARGO_PKG_VERSION")));
-        assert_eq!((status, err.as_str()), (EXIT_OK, ""));
-    }
-
-    #[test]
-    fn json_report_has_the_same_facts() {
-        let (status, out, _) = records().run("1h", Some("groq-chat"), true);
-        let report: serde_json::Value = serde_json::from_str(&out).unwrap();
-        let failure = &report["failures"][0];
-        assert_eq!(
-            (status, report["skipped_lines"].as_u64(), failure["count"].as_u64()),
-            (EXIT_OK, Some(1), Some(2))
-        );
-        assert_eq!(failure["latest"][0]["request_id"], "req_60");
-        assert_eq!(failure["duration_seconds"], serde_json::json!({"median": 0.19, "max": 0.22}));
-        assert_eq!(failure["http_status"], serde_json::json!({"429": 2}));
-        assert_eq!(report["probes"].as_array().unwrap().len(), 1);
-        assert!(report.get("upstream").is_none());
-    }
-
-    #[test]
-    fn records_of_the_package_are_found() {
-        let bench = records();
-        let config = bench.directory.path().join("config.toml");
-        fs::write(&config, "[provider.langmart]\nchecks = [\"health\"]\n").unwrap();
-        let environment = Environment { variable: &|_| None, system_roots: &Vec::new };
-        let request = Report {
-            path: &config,
-            incidents: false,
-            since: Some("1d"),
-            probe: Some("groq-chat"),
-            format: ReportFormat::Markdown,
-            account: false,
-            vantages: &[],
-            terminal: false,
-            now: now(),
-            packaged_logs: bench.directory.path(),
-        };
-        let (mut out, mut err) = (Vec::new(), Vec::new());
-        assert_eq!(report(&request, &environment, &mut out, &mut err).unwrap(), EXIT_OK);
-        assert!(String::from_utf8(out).unwrap().contains("2 of 3 runs failed"));
-        assert_eq!(
-            String::from_utf8(err).unwrap(),
-            "warning: no probe is named groq-chat; the configuration has: langmart-health\n"
-        );
-    }
-
-    #[track_caller]
-    fn check(since: &str, probe: Option<&str>, status: u8, message: &str) {
-        let (actual, out, err) = records().run(since, probe, false);
-        assert_eq!((actual, out.as_str()), (status, ""), "{err}");
-        assert!(err.contains(message), "{err}");
-    }
-
-    /// Writes a compressed file that is damaged at its beginning.
-    fn write_damaged(directory: &Path) {
-        fs::write(directory.join("results.jsonl.2026-11-22.gz"), "not gzip").unwrap();
-    }
-
-    #[test]
-    fn damage_is_named_if_nothing_can_be_read() {
-        for incidents in [false, true] {
-            let bench = Bench::new(&["torn".to_owned()]);
-            write_damaged(bench.directory.path());
-            let (status, out, err) = bench.run_ledger(incidents, &[]);
-            assert_eq!((status, out.as_str()), (EXIT_FAILED, ""));
-            for sentence in
-                ["\nresults.jsonl.2026-11-22.gz is damaged; ", "\n2 lines of the files are not records"]
-            {
-                assert!(err.contains(sentence), "{err}");
-            }
-        }
-        let (_, _, err) = Bench::new(&["torn".to_owned()]).run_ledger(true, &[]);
-        assert!(err.contains("\n1 line of the files is not a record"), "{err}");
-    }
-
-    #[test]
-    fn vantage_point_without_records_is_named() {
-        let outage = [line("groq-chat", 60, Reason::Unavailable, Fault::Provider)];
-        let (bench, other) = (Bench::new(&outage), Bench::new(&outage));
-        let given = |directory: &Path| vec![format!("fra={}", directory.display())];
-        let good = given(other.directory.path());
-        let (status, out, err) = bench.run_ledger(true, &good);
-        assert_eq!((status, err.as_str()), (EXIT_OK, ""));
-        assert!(out.contains("- Vantage point fra: 1 of 1 runs failed"), "{out}");
-
-        write_damaged(other.directory.path());
-        let (_, out, err) = bench.run_ledger(true, &good);
-        assert!(out.contains("- Vantage point fra: 1 of 1 runs failed"), "{out}");
-        assert!(err.contains("warning: --vantage fra: results.jsonl.2026-11-22.gz is damaged"), "{err}");
-
-        let empty = tempfile::tempdir().unwrap();
-        let (status, out, err) = bench.run_ledger(true, &given(empty.path()));
-        assert!(status == EXIT_OK && !out.contains("Vantage point"), "{out}");
-        let expected =
-            format!("warning: --vantage fra: no record of the last 1h in {}\n", empty.path().display());
-        assert_eq!(err, expected);
-
-        let (status, out, err) = bench.run_ledger(true, &given(Path::new("/nonexistent")));
-        assert_eq!((status, out.as_str()), (EXIT_FAILED, ""));
-        assert!(err.starts_with("--vantage fra: cannot read /nonexistent: "), "{err}");
-        assert!(
-            err.contains("; copy the records of that prober there") && !err.contains("log.directory"),
-            "{err}"
-        );
-    }
-
-    #[test]
-    fn report_without_records_names_the_cause() {
-        check("1s", None, EXIT_FAILED, "no record of the last 1s in /");
-        check("1h", Some("other"), EXIT_FAILED, "no record of a probe named other of the last 1h in /");
-        let (_, out, _) = records().run("99999999h", None, false);
-        assert!(out.starts_with("# Failures from 1970-01-01T00:00:00Z to "), "{out}");
-        check("yesterday", None, EXIT_USAGE, "--since \"yesterday\" ");
-        let bench = records();
-        let path = bench.directory.path().join("config.toml");
-        fs::write(&path, "[log]\ndirectory = \"/nonexistent\"\n").unwrap();
-        let (status, _, err) = bench.run("1h", None, false);
-        assert_eq!(status, EXIT_FAILED);
-        assert!(
-            err.starts_with("cannot read /nonexistent: ") && err.contains("; set log.directory"),
-            "{err}"
-        );
-        fs::write(&path, "").unwrap();
-        let (status, _, err) = bench.run("1h", None, false);
-        assert_eq!(status, EXIT_FAILED);
-        assert!(err.contains("/nonexistent does not exist; set log.directory to"), "{err}");
-        assert_eq!(run(Path::new("/nonexistent"), "1h", None, false).0, EXIT_CONFIGURATION);
-    }
-}
+mod tests;

@@ -175,8 +175,9 @@ fn visit(
     err: &mut impl Write,
 ) -> Result<Read, ReadError> {
     let is_wanted = |entry: &Entry<'_>| {
-        let is_probe =
-            !entry.check.addresses_service() || request.probe.is_none_or(|probe| probe == entry.probe);
+        // Without the runs of a status check, the ledger would lack what its page reported.
+        let probe = request.probe.filter(|_| entry.check.addresses_service());
+        let is_probe = Report { probe, ..*request }.includes(entry.probe, entry.provider);
         is_probe && !entry.recheck && entry.time <= request.now
     };
     let mut line = ProgressLine { shown: None, terminal: request.terminal };

@@ -34,6 +34,7 @@ fn write(listing: &Listing, text: &mut String) -> fmt::Result {
     let count = listing.outages.len();
     let plural = if count == 1 { "outage" } else { "outages" };
     writeln!(text, "{count} {plural}. Recorded by langmart-prober {version}.")?;
+    writeln!(text, "Failures with fault caller or prober are no outages of a service and are not listed.")?;
     if listing.omitted_outages > 0 {
         writeln!(text, "{} more after the first {MAX_OUTAGES} are not listed.", listing.omitted_outages)?;
     }
@@ -117,7 +118,7 @@ fn start(outage: &Outage) -> String {
     let start = rfc3339(outage.start);
     match outage.last_up_before {
         Some(up) => format!("{start}, last success before it at {}", rfc3339(up)),
-        None => format!("{start} or earlier: there is no successful run before it"),
+        None => format!("{start} or earlier: the records have no success before it"),
     }
 }
 

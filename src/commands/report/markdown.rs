@@ -1,13 +1,17 @@
 //! The report as Markdown that is readable as plain text and can be pasted into a ticket.
 
-use std::fmt::Write as _;
+use std::{
+    fmt::{self, Write as _},
+    time::Duration,
+};
 
 use super::{
     account::write_accounts,
     damage::Damage,
-    summary::{Failure, Summary},
+    failure::write_failure,
+    summary::{Failure, Summary, Total},
 };
-use crate::outcome::rfc3339;
+use crate::outcome::{Api, rfc3339};
 
 /// Formats the report as Markdown.
 pub(super) fn markdown(summary: &Summary) -> String {
@@ -17,93 +21,105 @@ pub(super) fn markdown(summary: &Summary) -> String {
     text
 }
 
-fn write(summary: &Summary, text: &mut String) -> std::fmt::Result {
-    let runs: u64 = summary.probes.values().map(|total| total.runs).sum();
-    let failed: u64 = summary.probes.values().map(|total| total.runs - total.succeeded).sum();
-    let failing = summary.probes.values().filter(|total| total.succeeded < total.runs).count();
-    writeln!(text, "# Failures from {} to {}\n", rfc3339(summary.since), rfc3339(summary.until))?;
-    writeln!(
-        text,
-        "{failed} of {runs} runs failed, of {failing} of {} probes. Recorded by langmart-prober {}.\n",
-        summary.probes.len(),
-        env!("CARGO_PKG_VERSION")
-    )?;
+fn write(summary: &Summary, text: &mut String) -> fmt::Result {
+    let (since, until) = (rfc3339(summary.since), rfc3339(summary.until));
+    writeln!(text, "# Failed requests from {since} to {until} (UTC)\n\n{}", overview(summary))?;
     for failure in summary.failures() {
         write_failure(failure, text)?;
     }
-    writeln!(text, "## Runs\n\n| probe | runs | succeeded | share |\n|---|---|---|---|")?;
-    for total in summary.probes.values() {
-        let share = share(total.succeeded, total.runs);
-        writeln!(text, "| {} | {} | {} | {share} % |", total.probe, total.runs, total.succeeded)?;
-    }
+    write_totals(summary, text)?;
     write_accounts(&summary.account, text)?;
-    write_damage(&summary.damage, text)
+    write_damage(&summary.damage, text)?;
+    write_form(summary, text)
+}
+
+/// Returns the first paragraph.
+fn overview(summary: &Summary) -> String {
+    let sum = |count: fn(&Total) -> u64| summary.probes.values().map(count).sum::<u64>();
+    let (runs, offline) = (sum(|total| total.runs), sum(|total| total.offline_runs));
+    let failed = runs - sum(|total| total.succeeded);
+    let affected = summary.probes.values().filter(|total| total.succeeded < total.runs).count();
+    let offline = match offline {
+        0 => String::new(),
+        runs => format!(", {runs} of them while this machine was offline"),
+    };
+    format!(
+        "{failed} of {runs} runs failed{offline}; {affected} of {} probes affected. Recorded by \
+         langmart-prober {}.{}\n",
+        summary.probes.len(),
+        env!("CARGO_PKG_VERSION"),
+        summary.clock_offset.map(clock).unwrap_or_default()
+    )
+}
+
+/// Returns how the clock differs from the service's, whose Date header has whole seconds.
+fn clock(offset: f64) -> String {
+    let order = if offset < 0.0 { "behind" } else { "ahead of" };
+    if offset.abs() < 2.0 {
+        " Its clock agrees with the service's within 2 s.".to_owned()
+    } else {
+        format!(" Its clock is {:.0} s {order} the service's.", offset.abs())
+    }
+}
+
+fn write_totals(summary: &Summary, text: &mut String) -> fmt::Result {
+    let is_offline = summary.probes.values().any(|total| total.offline_runs > 0);
+    let (title, rule) = if is_offline { (" while offline |", "---|") } else { ("", "") };
+    writeln!(text, "## Runs\n\n| probe | runs | succeeded |{title} share |\n|---|---|---|{rule}---|")?;
+    for total in summary.probes.values() {
+        let Total { probe, runs, succeeded, offline_runs, .. } = total;
+        let share = match runs - offline_runs {
+            0 => "-".to_owned(),
+            evident => format!("{} %", share(*succeeded, evident)),
+        };
+        let offline = if is_offline { format!(" {offline_runs} |") } else { String::new() };
+        writeln!(text, "| {probe} | {runs} | {succeeded} |{offline} {share} |")?;
+    }
+    Ok(())
+}
+
+/// Writes what support asks for and records do not have.
+fn write_form(summary: &Summary, text: &mut String) -> fmt::Result {
+    let failures = summary.failures();
+    if failures.is_empty() {
+        return Ok(());
+    }
+    let is_langmart = |failure: &&Failure| {
+        failure.service.is_some_and(|service| service.name == Api::Langmart.profile().display_name)
+    };
+    let console = if failures.iter().all(is_langmart) {
+        "under Settings > API Keys"
+    } else {
+        "in the provider's console"
+    };
+    writeln!(
+        text,
+        "\n## To be completed before sending (never paste a key)\n\n\
+         - Name of the key {console}:\n\
+         - Public source address, network and region; proxy, yes or no:\n\
+         - Other clients affected:\n\
+         - Already tried, with result:"
+    )
 }
 
 /// Writes what could not be read of the files.
-pub(super) fn write_damage(damage: &Damage, text: &mut String) -> std::fmt::Result {
+pub(super) fn write_damage(damage: &Damage, text: &mut String) -> fmt::Result {
     damage.sentences().iter().try_for_each(|sentence| writeln!(text, "\n{sentence}"))
-}
-
-fn write_failure(failure: &Failure, text: &mut String) -> std::fmt::Result {
-    write!(text, "## {}: {}, fault {}", failure.probe, failure.reason, failure.fault)?;
-    if let Some(code) = &failure.error_code {
-        write!(text, ", code {code}")?;
-    }
-    if let Some(upstream) = &failure.upstream {
-        write!(text, ", upstream {upstream}")?;
-    }
-    write!(text, "\n\n- Probe: {} at provider {}", failure.check, failure.provider)?;
-    if let Some(model) = &failure.model {
-        write!(text, ", model `{}`", model.replace('`', "'"))?;
-    }
-    write_endpoint(failure, text)?;
-    let (first, last) = (rfc3339(failure.first), rfc3339(failure.last));
-    writeln!(text, "- Runs: {}, the first at {first}, the last at {last}", failure.count)?;
-    let statuses: Vec<String> =
-        failure.http_status.iter().map(|(status, runs)| format!("{status} ({runs})")).collect();
-    let statuses = if statuses.is_empty() { "no response".to_owned() } else { statuses.join(", ") };
-    writeln!(text, "- HTTP status: {statuses}")?;
-    let [median, longest] =
-        [failure.durations.median(), failure.durations.longest()].map(|d| figure(d.as_secs_f64()));
-    writeln!(text, "- Duration: median {median} s, longest {longest} s")?;
-    for (title, content) in [("What happened", &failure.detail), ("What to do", &failure.hint)] {
-        if !content.is_empty() {
-            writeln!(text, "- {title}: {}", escaped(content))?;
-        }
-    }
-    writeln!(text, "\n| time | status | duration | request ID |\n|---|---|---|---|")?;
-    for run in &failure.latest {
-        let status = run.http_status.map_or_else(|| "-".to_owned(), |status| status.to_string());
-        let (time, duration) = (rfc3339(run.time), figure(run.duration.as_secs_f64()));
-        let id = run.request_id.as_deref().unwrap_or("-");
-        writeln!(text, "| {time} | {status} | {duration} s | {id} |")?;
-    }
-    writeln!(text)
-}
-
-/// Writes where the requests went, and the limit that they exceeded.
-fn write_endpoint(failure: &Failure, text: &mut String) -> std::fmt::Result {
-    writeln!(text)?;
-    if let Some(url) = &failure.base_url {
-        write!(text, "- Endpoint: {url}")?;
-        match failure.remote_address {
-            Some(address) => writeln!(text, ", connected to {address}")?,
-            None => writeln!(text, ", not connected")?,
-        }
-    }
-    match (failure.limited_by, failure.retry_after) {
-        (Some(limit), Some(wait)) => writeln!(text, "- Limit: {limit}; requested wait: {} s", figure(wait)),
-        (Some(limit), None) => writeln!(text, "- Limit: {limit}"),
-        (None, Some(wait)) => writeln!(text, "- Requested wait: {} s", figure(wait)),
-        (None, None) => Ok(()),
-    }
 }
 
 /// Formats seconds with three decimals, without trailing zeros.
 pub(super) fn figure(seconds: f64) -> String {
     let text = format!("{seconds:.3}");
     text.trim_end_matches('0').trim_end_matches('.').to_owned()
+}
+
+/// Formats a duration, of which records have microseconds and a report milliseconds.
+pub(super) fn length(duration: Duration) -> String {
+    if !duration.is_zero() && duration < Duration::from_millis(1) {
+        "<0.001 s".to_owned()
+    } else {
+        format!("{} s", figure(duration.as_secs_f64()))
+    }
 }
 
 /// Returns a share in per cent with one decimal, rounded down.
@@ -131,6 +147,15 @@ mod tests {
     #[test]
     fn figures_are_short() {
         assert_eq!((figure(0.0), figure(0.1234), figure(20.0)), ("0".into(), "0.123".into(), "20".into()));
+        let durations = [0, 400, 1_000, 250_000].map(|us| length(Duration::from_micros(us)));
+        assert_eq!(durations, ["0 s", "<0.001 s", "0.001 s", "0.25 s"]);
         assert_eq!((share(9_999, 10_000), share(1, 1), share(0, 3)), (99.9, 100.0, 0.0));
+    }
+
+    #[test]
+    fn clock_is_compared_with_the_service() {
+        assert_eq!(clock(-1.2), " Its clock agrees with the service's within 2 s.");
+        assert_eq!(clock(-61.4), " Its clock is 61 s behind the service's.");
+        assert_eq!(clock(2.6), " Its clock is 3 s ahead of the service's.");
     }
 }

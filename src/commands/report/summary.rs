@@ -1,7 +1,8 @@
 //! Aggregates records by failure and by probe.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, HashMap, VecDeque},
+    mem,
     net::SocketAddr,
     time::{Duration, SystemTime},
 };
@@ -11,10 +12,12 @@ use serde::{Serialize, Serializer};
 use super::{
     account::{AccountReport, FailedRequest},
     damage::Damage,
+    durations::Durations,
 };
 use crate::{
-    config::Config,
-    outcome::{Check, Fault, LimitedBy, Reason, in_record},
+    config::{Config, Probe},
+    outcome::{Check, FailedAddress, Fault, LimitedBy, RateLimit, Reason, in_record},
+    probe::RequestSummary,
     records::Entry,
 };
 
@@ -24,9 +27,6 @@ const MAX_LISTED_RUNS: usize = 5;
 /// Maximum number of different failures, and of probes. No configuration has that many in use.
 const MAX_GROUPS: usize = 50_000;
 
-/// Maximum number of durations in memory per failure.
-const MAX_DURATIONS: usize = 1_024;
-
 /// The runs of a period. Its JSON is the report with `--json`.
 #[derive(Debug, Serialize)]
 pub(super) struct Summary {
@@ -35,6 +35,9 @@ pub(super) struct Summary {
     pub(super) since: SystemTime,
     #[serde(serialize_with = "in_record")]
     pub(super) until: SystemTime,
+    /// Local clock minus that of a service in seconds, by the last response with a Date.
+    #[serde(rename = "clock_offset_seconds", skip_serializing_if = "Option::is_none")]
+    pub(super) clock_offset: Option<f64>,
     #[serde(flatten)]
     pub(super) damage: Damage,
     /// What LangMart reports, if it was asked.
@@ -71,6 +74,18 @@ pub(super) struct Failure {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) upstream: Option<String>,
     pub(super) count: u64,
+    /// Number of runs while the prober itself was offline. Beyond the first and last time, these
+    /// count for the rest only if there are no others.
+    pub(super) offline_runs: u64,
+    /// Start of the probe's first failed run since its last success. `None` if it has recovered.
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "in_record")]
+    pub(super) failing_since: Option<SystemTime>,
+    /// The probe's last success in the period.
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "in_record")]
+    pub(super) last_success: Option<SystemTime>,
+    /// The probe's first success after the last of these runs.
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "in_record")]
+    pub(super) recovered_at: Option<SystemTime>,
     #[serde(serialize_with = "in_record")]
     pub(super) first: SystemTime,
     #[serde(serialize_with = "in_record")]
@@ -80,9 +95,30 @@ pub(super) struct Failure {
     /// Base URL of the provider, as configured now.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) base_url: Option<String>,
-    /// Address of the last connection.
+    /// Name of the service for display, as configured now.
+    #[serde(skip)]
+    pub(super) service: Option<ServiceName>,
+    /// The request, as configured now. `None` if the probe is no longer configured like that.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) request: Option<RequestSummary>,
+    /// Whether the last run sent a request.
+    pub(super) is_request_sent: bool,
+    /// Address of the last connection; of the proxy, if one is used.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) remote_address: Option<SocketAddr>,
+    /// Addresses that the last run could not connect to.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) failed_addresses: Vec<FailedAddress>,
+    /// Rate limits reported in the last run.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) ratelimit: Vec<RateLimit>,
+    /// Earliest expiry in the certificate chain of the last run.
+    #[serde(
+        rename = "certificate_not_after",
+        skip_serializing_if = "Option::is_none",
+        serialize_with = "in_record"
+    )]
+    pub(super) certificate_end: Option<SystemTime>,
     /// Limit that the last run exceeded.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) limited_by: Option<LimitedBy>,
@@ -95,8 +131,20 @@ pub(super) struct Failure {
     pub(super) detail: String,
     /// Remedy of the last run.
     pub(super) hint: String,
+    /// Number of rechecks after these runs, and of those that succeeded.
+    pub(super) rechecks: u64,
+    pub(super) succeeded_rechecks: u64,
     /// The last runs, newest first.
     pub(super) latest: VecDeque<Instance>,
+}
+
+/// A service as configured now.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct ServiceName {
+    /// Name for display.
+    pub(super) name: &'static str,
+    /// Whether it forwards requests to providers.
+    pub(super) is_gateway: bool,
 }
 
 /// A failing run.
@@ -118,6 +166,22 @@ pub(super) struct Total {
     pub(super) probe: String,
     pub(super) runs: u64,
     pub(super) succeeded: u64,
+    /// Number of runs that failed while the prober itself was offline.
+    pub(super) offline_runs: u64,
+    #[serde(skip)]
+    state: State,
+}
+
+/// Whether a probe fails. Runs while the prober itself was offline are left out.
+#[derive(Debug, Default)]
+struct State {
+    last_success: Option<SystemTime>,
+    /// Start of the first failed run since then.
+    failing_since: Option<SystemTime>,
+    /// Failures without a success since.
+    open: Vec<FailureKey>,
+    /// Failure of the last failed run, to which rechecks belong.
+    last_failure: Option<FailureKey>,
 }
 
 impl Summary {
@@ -126,6 +190,7 @@ impl Summary {
             version: env!("CARGO_PKG_VERSION"),
             since,
             until,
+            clock_offset: None,
             damage: Damage::default(),
             account: Vec::new(),
             failures: BTreeMap::new(),
@@ -140,52 +205,104 @@ impl Summary {
         runs.filter_map(|run| Some((run.time, run.request_id.clone()?))).collect()
     }
 
-    /// Adds the base URLs of the providers.
-    pub(super) fn add_base_urls(&mut self, config: &Config) {
+    /// Completes the failures by the configuration and by the state of their probes.
+    pub(super) fn complete(&mut self, config: &Config) {
+        let probes: HashMap<&str, &Probe> =
+            config.probes.iter().map(|probe| (probe.name.as_str(), &**probe)).collect();
         for failure in self.failures.values_mut() {
-            failure.base_url =
-                config.providers.get(&failure.provider).map(|provider| provider.base_url.to_string());
+            if let Some(provider) = config.providers.get(&failure.provider) {
+                failure.base_url = Some(provider.base_url.to_string());
+                let is_gateway = provider.api.endpoint() == Fault::Gateway;
+                failure.service = Some(ServiceName { name: provider.api.profile().display_name, is_gateway });
+            }
+            let probe = probes.get(failure.probe.as_str()).filter(|probe| failure.is_of(probe));
+            failure.request = probe.and_then(|probe| RequestSummary::of(probe));
+            if let Some(Total { state, .. }) = self.probes.get(&failure.probe) {
+                failure.last_success = state.last_success;
+                failure.failing_since = state.failing_since.filter(|_| failure.recovered_at.is_none());
+            }
         }
     }
 
     /// Adds a record.
     pub(super) fn add(&mut self, entry: &Entry<'_>) {
+        self.clock_offset = entry.clock_offset.or(self.clock_offset);
         if entry.recheck {
+            self.add_recheck(entry);
             return;
         }
         if self.probes.len().max(self.failures.len()) >= MAX_GROUPS {
             self.damage.omitted_runs += 1;
             return;
         }
-        let total = self.probes.entry(entry.probe.to_owned()).or_insert_with(|| Total {
-            probe: entry.probe.to_owned(),
-            runs: 0,
-            succeeded: 0,
-        });
+        let total = self.probes.entry(entry.probe.to_owned()).or_insert_with(|| Total::new(entry.probe));
         total.runs += 1;
         if entry.reason == Reason::Ok {
             total.succeeded += 1;
+            for key in total.state.recover(entry.time) {
+                let failure = self.failures.get_mut(&key);
+                failure.expect("it is added before it is open").recovered_at = Some(entry.time);
+            }
             return;
         }
-        let key = FailureKey {
-            probe: entry.probe.to_owned(),
-            reason: entry.reason,
-            fault: entry.fault,
-            error_code: entry.error_code.map(str::to_owned),
-            upstream: entry.upstream.map(str::to_owned),
-        };
-        self.failures.entry(key).or_insert_with(|| Failure::new(entry)).add(entry);
+        let key = FailureKey::of(entry);
+        let failure = self.failures.entry(key.clone()).or_insert_with(|| Failure::new(entry));
+        failure.add(entry);
+        total.offline_runs += u64::from(entry.offline);
+        total.state.last_failure = Some(key.clone());
+        if !entry.offline {
+            total.state.failing_since.get_or_insert(entry.time);
+            if failure.recovered_at.take().is_some() || failure.evident_runs() == 1 {
+                total.state.open.push(key);
+            }
+        }
+    }
+
+    /// Adds a recheck to the failure that it followed.
+    fn add_recheck(&mut self, entry: &Entry<'_>) {
+        let last = self.probes.get(entry.probe).and_then(|total| total.state.last_failure.as_ref());
+        if let Some(failure) = last.and_then(|key| self.failures.get_mut(key)) {
+            failure.rechecks += 1;
+            failure.succeeded_rechecks += u64::from(entry.reason == Reason::Ok);
+        }
     }
 
     pub(super) fn is_empty(&self) -> bool {
         self.probes.is_empty()
     }
 
-    /// Returns the failures, the most frequent first.
+    /// Returns the failures, the most frequent first. Runs while the prober was offline count last.
     pub(super) fn failures(&self) -> Vec<&Failure> {
         let mut failures: Vec<&Failure> = self.failures.values().collect();
-        failures.sort_by_key(|failure| std::cmp::Reverse(failure.count));
+        failures.sort_by_key(|failure| std::cmp::Reverse((failure.evident_runs(), failure.count)));
         failures
+    }
+}
+
+impl FailureKey {
+    fn of(entry: &Entry<'_>) -> Self {
+        Self {
+            probe: entry.probe.to_owned(),
+            reason: entry.reason,
+            fault: entry.fault,
+            error_code: entry.error_code.map(str::to_owned),
+            upstream: entry.upstream.map(str::to_owned),
+        }
+    }
+}
+
+impl Total {
+    fn new(probe: &str) -> Self {
+        Self { probe: probe.to_owned(), runs: 0, succeeded: 0, offline_runs: 0, state: State::default() }
+    }
+}
+
+impl State {
+    /// Enters a success. Returns the failures that it ends.
+    fn recover(&mut self, time: SystemTime) -> Vec<FailureKey> {
+        self.last_success = Some(time);
+        self.failing_since = None;
+        mem::take(&mut self.open)
     }
 }
 
@@ -202,18 +319,40 @@ impl Failure {
             error_code: entry.error_code.map(str::to_owned),
             upstream: entry.upstream.map(str::to_owned),
             count: 0,
+            offline_runs: 0,
+            failing_since: None,
+            last_success: None,
+            recovered_at: None,
             first: entry.time,
             last: entry.time,
             http_status: BTreeMap::new(),
             base_url: None,
+            service: None,
+            request: None,
+            is_request_sent: false,
             remote_address: None,
+            failed_addresses: Vec::new(),
+            ratelimit: Vec::new(),
+            certificate_end: None,
             limited_by: None,
             retry_after: None,
             durations: Durations::default(),
             detail: String::new(),
             hint: String::new(),
+            rechecks: 0,
+            succeeded_rechecks: 0,
             latest: VecDeque::new(),
         }
+    }
+
+    /// Returns the number of runs that are evidence about the service.
+    pub(super) fn evident_runs(&self) -> u64 {
+        self.count - self.offline_runs
+    }
+
+    /// Returns whether a probe of the configuration is the one that failed.
+    fn is_of(&self, probe: &Probe) -> bool {
+        self.provider == probe.provider.name && self.check == probe.check() && self.model == probe.model
     }
 
     fn add(&mut self, entry: &Entry<'_>) {
@@ -225,8 +364,22 @@ impl Failure {
         if let Some(status) = entry.http_status {
             *self.http_status.entry(status).or_default() += 1;
         }
-        self.durations.add(entry.duration);
+        self.offline_runs += u64::from(entry.offline);
+        match (entry.offline, self.evident_runs()) {
+            (true, 1..) => return,
+            (false, 1) => {
+                self.durations = Durations::default();
+                self.latest.clear();
+            }
+            _ => {}
+        }
+        self.durations.add(entry.duration, &entry.phases);
         self.remote_address = entry.remote_address.or(self.remote_address);
+        self.is_request_sent = entry.check != Check::Network
+            && (entry.http_status.is_some() || !entry.phases.processing.is_zero());
+        self.failed_addresses.clone_from(&entry.failed_addresses);
+        self.ratelimit.clone_from(&entry.ratelimit);
+        self.certificate_end = entry.certificate_end;
         (self.limited_by, self.retry_after) = (entry.limited_by, entry.retry_after);
         (self.detail, self.hint) = (entry.detail.clone().into_owned(), entry.hint.clone().into_owned());
         self.latest.push_front(Instance {
@@ -236,65 +389,6 @@ impl Failure {
             request_id: entry.request_id.map(str::to_owned),
         });
         self.latest.truncate(MAX_LISTED_RUNS);
-    }
-}
-
-/// A bounded sample of durations: all of them at first, then every second one, every fourth, and so
-/// on.
-#[derive(Debug, Default)]
-pub(super) struct Durations {
-    sample: Vec<Duration>,
-    /// One of so many durations is added to the sample; 0 means 1.
-    stride: u64,
-    count: u64,
-    longest: Duration,
-}
-
-impl Durations {
-    fn add(&mut self, duration: Duration) {
-        self.longest = self.longest.max(duration);
-        if self.sample.len() == MAX_DURATIONS {
-            let mut index = 0;
-            self.sample.retain(|_| {
-                index += 1;
-                index % 2 == 1
-            });
-            self.stride = self.stride.max(1) * 2;
-        }
-        if self.count.is_multiple_of(self.stride.max(1)) {
-            self.sample.push(duration);
-        }
-        self.count += 1;
-    }
-
-    /// Returns the median of the sample, which is exact for up to [`MAX_DURATIONS`].
-    pub(super) fn median(&self) -> Duration {
-        let mut sorted = self.sample.clone();
-        sorted.sort_unstable();
-        let middle = |index: usize| sorted.get(index).copied().unwrap_or_default();
-        let half = sorted.len() / 2;
-        if sorted.len().is_multiple_of(2) {
-            (middle(half.saturating_sub(1)) + middle(half)) / 2
-        } else {
-            middle(half)
-        }
-    }
-
-    pub(super) fn longest(&self) -> Duration {
-        self.longest
-    }
-}
-
-impl Serialize for Durations {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        #[derive(Serialize)]
-        struct Form {
-            #[serde(serialize_with = "in_record")]
-            median: Duration,
-            #[serde(serialize_with = "in_record")]
-            max: Duration,
-        }
-        Form { median: self.median(), max: self.longest }.serialize(serializer)
     }
 }
 
@@ -319,23 +413,5 @@ mod tests {
         assert_eq!(json, serde_json::json!({"skipped_lines": 0, "omitted_runs": 2}));
         let expected = ["2 runs are not counted: there are too many probes or failures."];
         assert_eq!(summary.damage.sentences(), expected);
-    }
-
-    #[test]
-    fn median_is_exact_for_few_and_close_for_many() {
-        let mut durations = Durations::default();
-        assert_eq!(durations.median(), Duration::ZERO);
-        for (milliseconds, median) in [(30, 30), (10, 20), (20, 20)] {
-            durations.add(Duration::from_millis(milliseconds));
-            assert_eq!(durations.median(), Duration::from_millis(median));
-        }
-        let mut durations = Durations::default();
-        for milliseconds in 1..=100_000 {
-            durations.add(Duration::from_millis(milliseconds));
-            assert!(durations.sample.len() <= MAX_DURATIONS);
-        }
-        let median = durations.median().as_secs_f64();
-        assert!((49.0..51.0).contains(&median), "{median}");
-        assert_eq!(durations.longest(), Duration::from_secs(100));
     }
 }
