@@ -32,8 +32,8 @@ pub(super) fn write_failure(failure: &Failure, text: &mut String) -> fmt::Result
     if offline > 0 {
         let runs =
             if count == 1 { "this run".to_owned() } else { format!("{offline} of these {count} runs") };
-        let they = if offline == 1 { "it says" } else { "they say" };
-        writeln!(text, "- While this machine was offline: {runs}; {they} nothing about the service")?;
+        let they = if offline == 1 { "it is" } else { "they are" };
+        writeln!(text, "- While this machine was offline: {runs}; {they} no evidence about the service")?;
     }
     write_request(failure, text)?;
     let (first, last) = (rfc3339(failure.first), rfc3339(failure.last));

@@ -299,7 +299,7 @@ fn ticket_excludes_runs_while_offline() {
         &text,
         &[
             "- State: failing since 2026-11-22T07:46:00Z; no success in this period",
-            "- While this machine was offline: 2 of these 3 runs; they say nothing about the service",
+            "- While this machine was offline: 2 of these 3 runs; they are no evidence about the service",
             "- Runs: 3, the first at 2026-11-22T07:46:00Z, the last at 2026-11-22T07:56:00Z",
             "| 2026-11-22T07:46:00Z | - | 0 s |",
             "| langmart-chat | 3 | 0 | 2 | 0 % |",
@@ -312,7 +312,7 @@ fn ticket_excludes_runs_while_offline() {
         &[
             "## dns: no response, responsible: this machine, which was offline (probe langmart-chat)",
             "- State: unknown, because this machine was offline",
-            "- While this machine was offline: this run; it says nothing about the service",
+            "- While this machine was offline: this run; it is no evidence about the service",
             "| langmart-chat | 1 | 0 | 1 | - |",
         ],
     );
