@@ -92,10 +92,10 @@ pub enum Command {
     /// Print a failure report for a support ticket, or a ledger of outages
     ///
     /// Reads the daemon's records. Lists each failure with its request, state, times, codes,
-    /// durations and request IDs, and the success rate of each probe, as Markdown. With --incidents, lists each outage
-    /// with start, end, fault, requests and what the status page reported, and the availability of
-    /// each provider and month. Exits with 0, 1 if there are no records, 78 if the configuration is
-    /// invalid.
+    /// durations and request IDs, and the success rate of each probe, as Markdown. With
+    /// --incidents, lists each outage with start, end, fault, requests and what the status page
+    /// reported, and the availability of each provider and month. Exits with 0, 1 if there are no
+    /// records, 78 if the configuration is invalid.
     Report(ReportArguments),
     /// Print what a reason means, who can be responsible, and what to do
     ///

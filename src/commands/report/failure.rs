@@ -145,8 +145,8 @@ fn is_proxied(failure: &Failure) -> bool {
         || port.is_some_and(|port| request.port != Some(port))
 }
 
-/// Returns the addresses that could not be connected to. Those of a proxy are not shown: they belong
-/// to the caller's network.
+/// Returns the addresses that could not be connected to. Those of a proxy are not shown, because
+/// they belong to the caller's network.
 fn tried(failure: &Failure, is_proxied: bool) -> String {
     let port = failure.request.as_ref().and_then(|request| request.port);
     let tried = failure.failed_addresses.iter().take(MAX_LISTED).map(|failed| {
