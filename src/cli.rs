@@ -197,8 +197,8 @@ pub struct ReportArguments {
     /// Also ask LangMart's account API about the failed requests, with the provider's key
     #[arg(long, conflicts_with = "csv")]
     pub account: bool,
-    /// With --incidents: compare with the records of another prober, in a directory on this machine;
-    /// may be repeated
+    /// With --incidents: compare with the records of another prober, in a directory on this
+    /// machine; may be repeated
     #[arg(long, value_name = "NAME=DIRECTORY", requires = "incidents")]
     pub vantage: Vec<String>,
 }

@@ -107,7 +107,7 @@ struct Line<'a> {
     #[serde(default)]
     failed_addresses: Vec<Address<'a>>,
     #[serde(default)]
-    ratelimit: Vec<Limit<'a>>,
+    ratelimit: Vec<Allowance<'a>>,
     tls: Option<Handshake<'a>>,
     clock_offset_seconds: Option<f64>,
     duration_seconds: f64,
@@ -129,7 +129,7 @@ struct Address<'a> {
 }
 
 #[derive(Deserialize)]
-struct Limit<'a> {
+struct Allowance<'a> {
     resource: &'a str,
     limit: Option<u64>,
     remaining: Option<u64>,
@@ -217,7 +217,7 @@ impl<'a> Line<'a> {
             limited_by: self.limited_by.and_then(LimitedBy::from_name),
             remote_address: self.remote_address.and_then(|address| address.parse().ok()),
             failed_addresses: first(self.failed_addresses, Address::into_failed),
-            ratelimit: first(self.ratelimit, Limit::into_limit),
+            ratelimit: first(self.ratelimit, Allowance::into_limit),
             certificate_end: self.tls.and_then(|handshake| time(handshake.not_after?)),
             clock_offset: self.clock_offset_seconds.filter(|offset| offset.is_finite()),
             status_page: self.status_page.map(Page::into_status_page),
@@ -240,7 +240,7 @@ impl Address<'_> {
     }
 }
 
-impl Limit<'_> {
+impl Allowance<'_> {
     fn into_limit(self) -> Option<RateLimit> {
         let resource = Resource::from_name(self.resource)?;
         RateLimit::from_figures(resource, self.limit, self.remaining, self.reset.and_then(time))

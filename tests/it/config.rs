@@ -635,7 +635,7 @@ fn unreadable_file_error_has_its_cause() {
     assert!(
         why().ends_with(
             "config.toml: cannot be read: No such file or directory (os error 2); set its path with --config, or \
-             create it as described in langmart-prober.toml(5)"
+             create it: `langmart-prober init` prints one"
         ),
         "{}",
         why()

@@ -113,18 +113,17 @@ fn state(failure: &Failure) -> String {
 
 /// Writes the request and where it went.
 fn write_request(failure: &Failure, text: &mut String) -> fmt::Result {
-    match &failure.request {
-        Some(request) => writeln!(text, "- Request: {} (as configured now)", escaped(&request.to_string()))?,
-        None => {
-            write!(text, "- Request: check {} of provider {}", failure.check, failure.provider)?;
-            if let Some(model) = &failure.model {
-                write!(text, ", model {}", escaped(model))?;
-            }
-            if let Some(url) = &failure.base_url {
-                write!(text, ", at {}", escaped(url))?;
-            }
-            writeln!(text, "; the configuration has no such probe now")?;
+    if let Some(request) = &failure.request {
+        writeln!(text, "- Request: {} (as configured now)", escaped(&request.to_string()))?;
+    } else {
+        write!(text, "- Request: check {} of provider {}", failure.check, failure.provider)?;
+        if let Some(model) = &failure.model {
+            write!(text, ", model {}", escaped(model))?;
         }
+        if let Some(url) = &failure.base_url {
+            write!(text, ", at {}", escaped(url))?;
+        }
+        writeln!(text, "; the configuration has no such probe now")?;
     }
     let is_proxied = is_proxied(failure);
     match failure.remote_address {
