@@ -50,9 +50,9 @@ pub struct Entry<'a> {
     pub limited_by: Option<LimitedBy>,
     /// Address of the connection. `None` if there was none.
     pub remote_address: Option<SocketAddr>,
-    /// Addresses that could not be connected to, at most [`MAX_ITEMS`].
+    /// Addresses that could not be connected to, at most 8.
     pub failed_addresses: Vec<FailedAddress>,
-    /// Rate limits reported by the response, at most [`MAX_ITEMS`].
+    /// Rate limits reported by the response, at most 8.
     pub ratelimit: Vec<RateLimit>,
     /// Earliest expiry in the presented certificate chain. `None` if none is known.
     pub certificate_end: Option<SystemTime>,
