@@ -270,7 +270,7 @@ fn chmod_command(path: &Path, owner: (u32, u32), by_root: bool, service_group: O
     let path = quoted(&path.to_string_lossy());
     let group = if by_root { service_group } else { Some("langmart-prober") };
     match (owner, group) {
-        ((0, 1..), _) if by_root => format!("chmod 640 {path}"),
+        ((0, 1..), _) => format!("chmod 640 {path}"),
         ((0, _), Some(group)) => format!("chmod 640 {path} && chgrp {group} {path}"),
         _ => format!("chmod 600 {path}"),
     }

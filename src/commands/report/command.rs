@@ -169,7 +169,7 @@ fn begin(now: SystemTime, length: Duration) -> SystemTime {
 fn summarize(request: &Report<'_>, period: &Period<'_>, err: &mut impl Write) -> io::Result<Option<Summary>> {
     let mut summary = Summary::new(period.since, request.now);
     let visit = |entry: &records::Entry<'_>| {
-        if request.includes(entry.probe, entry.provider) {
+        if entry.time <= request.now && request.includes(entry.probe, entry.provider) {
             summary.add(entry);
         }
     };

@@ -124,6 +124,8 @@ fn write_request(failure: &Failure, text: &mut String) -> fmt::Result {
             write!(text, ", at {}", escaped(url))?;
         }
         writeln!(text, "; the configuration has no such probe now")?;
+        // The addresses may be those of a proxy.
+        return Ok(());
     }
     let is_proxied = is_proxied(failure);
     match failure.remote_address {

@@ -176,9 +176,8 @@ fn visit(
 ) -> Result<Read, ReadError> {
     let is_wanted = |entry: &Entry<'_>| {
         // Without the runs of a status check, the ledger would lack what its page reported.
-        let probe = request.probe.filter(|_| entry.check.addresses_service());
-        let is_probe = Report { probe, ..*request }.includes(entry.probe, entry.provider);
-        is_probe && !entry.recheck && entry.time <= request.now
+        let is_included = !entry.check.addresses_service() || request.includes(entry.probe, entry.provider);
+        is_included && !entry.recheck && entry.time <= request.now
     };
     let mut line = ProgressLine { shown: None, terminal: request.terminal };
     let visit = |entry: &Entry<'_>| {

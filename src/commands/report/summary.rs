@@ -49,10 +49,30 @@ pub(super) struct Summary {
     pub(super) probes: BTreeMap<String, Total>,
 }
 
+/// What was probed. A reload can change what a probe's name stands for.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Subject {
+    probe: String,
+    provider: String,
+    check: &'static str,
+    model: Option<String>,
+}
+
+impl Subject {
+    fn of(entry: &Entry<'_>) -> Self {
+        Self {
+            probe: entry.probe.to_owned(),
+            provider: entry.provider.to_owned(),
+            check: entry.check.name(),
+            model: entry.model.as_deref().map(str::to_owned),
+        }
+    }
+}
+
 /// Identifies a failure: runs that agree in these fields are counted together.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct FailureKey {
-    probe: String,
+    subject: Subject,
     reason: Reason,
     fault: Fault,
     error_code: Option<String>,
@@ -172,9 +192,11 @@ pub(super) struct Total {
     state: State,
 }
 
-/// Whether a probe fails. Runs while the prober itself was offline are left out.
-#[derive(Debug, Default)]
+/// Whether a probe fails, as it was configured last. Runs while the prober itself was offline are
+/// left out.
+#[derive(Debug)]
 struct State {
+    subject: Subject,
     last_success: Option<SystemTime>,
     /// Start of the first failed run since then.
     failing_since: Option<SystemTime>,
@@ -217,7 +239,8 @@ impl Summary {
             }
             let probe = probes.get(failure.probe.as_str()).filter(|probe| failure.is_of(probe));
             failure.request = probe.and_then(|probe| RequestSummary::of(probe));
-            if let Some(Total { state, .. }) = self.probes.get(&failure.probe) {
+            let total = self.probes.get(&failure.probe);
+            if let Some(Total { state, .. }) = total.filter(|total| total.state.is_of(failure)) {
                 failure.last_success = state.last_success;
                 failure.failing_since = state.failing_since.filter(|_| failure.recovered_at.is_none());
             }
@@ -235,8 +258,12 @@ impl Summary {
             self.damage.omitted_runs += 1;
             return;
         }
-        let total = self.probes.entry(entry.probe.to_owned()).or_insert_with(|| Total::new(entry.probe));
+        let total = self.probes.entry(entry.probe.to_owned()).or_insert_with(|| Total::new(entry));
         total.runs += 1;
+        let subject = Subject::of(entry);
+        if total.state.subject != subject {
+            total.state = State::new(subject);
+        }
         if entry.reason == Reason::Ok {
             total.succeeded += 1;
             for key in total.state.recover(entry.time) {
@@ -282,7 +309,7 @@ impl Summary {
 impl FailureKey {
     fn of(entry: &Entry<'_>) -> Self {
         Self {
-            probe: entry.probe.to_owned(),
+            subject: Subject::of(entry),
             reason: entry.reason,
             fault: entry.fault,
             error_code: entry.error_code.map(str::to_owned),
@@ -292,12 +319,22 @@ impl FailureKey {
 }
 
 impl Total {
-    fn new(probe: &str) -> Self {
-        Self { probe: probe.to_owned(), runs: 0, succeeded: 0, offline_runs: 0, state: State::default() }
+    fn new(entry: &Entry<'_>) -> Self {
+        let state = State::new(Subject::of(entry));
+        Self { probe: entry.probe.to_owned(), runs: 0, succeeded: 0, offline_runs: 0, state }
     }
 }
 
 impl State {
+    fn new(subject: Subject) -> Self {
+        Self { subject, last_success: None, failing_since: None, open: Vec::new(), last_failure: None }
+    }
+
+    fn is_of(&self, failure: &Failure) -> bool {
+        let Subject { provider, check, model, .. } = &self.subject;
+        *provider == failure.provider && *check == failure.check.name() && *model == failure.model
+    }
+
     /// Enters a success. Returns the failures that it ends.
     fn recover(&mut self, time: SystemTime) -> Vec<FailureKey> {
         self.last_success = Some(time);
@@ -375,8 +412,11 @@ impl Failure {
         }
         self.durations.add(entry.duration, &entry.phases);
         self.remote_address = entry.remote_address.or(self.remote_address);
+        // All time until the response of a status page is processing.
+        let is_connected =
+            !matches!(entry.reason, Reason::Dns | Reason::Connect | Reason::Tls | Reason::Proxy);
         self.is_request_sent = entry.check != Check::Network
-            && (entry.http_status.is_some() || !entry.phases.processing.is_zero());
+            && (entry.http_status.is_some() || is_connected && !entry.phases.processing.is_zero());
         self.failed_addresses.clone_from(&entry.failed_addresses);
         self.ratelimit.clone_from(&entry.ratelimit);
         self.certificate_end = entry.certificate_end;

@@ -79,7 +79,7 @@ fn chmod_command_keeps_the_service_group() {
     assert_eq!(command((0, group), true), "chmod 640 /k", "the group may be the service's");
     assert_eq!(command((0, 0), true), "chmod 600 /k");
     assert_eq!(command((0, 0), false), "chmod 640 /k && chgrp langmart-prober /k");
-    assert_eq!(command((0, group), false), "chmod 640 /k && chgrp langmart-prober /k");
+    assert_eq!(command((0, group), false), "chmod 640 /k");
     assert_eq!(command((service, group), true), "chmod 600 /k");
     assert_eq!(command((service, group), false), "chmod 600 /k");
     let for_service = |owner| chmod_command(Path::new("/a k"), owner, true, Some("g"));

@@ -64,21 +64,26 @@ impl Usage {
 pub struct Service {
     unit: Unit,
     user: u32,
+    /// Its main group.
+    group: u32,
     groups: Vec<u32>,
 }
 
 impl Service {
     /// Returns the service of this machine. Returns `None` if its user does not exist.
-    pub fn find(unit: Unit) -> Option<Self> {
+    pub fn find(mut unit: Unit) -> Option<Self> {
         let read = |path: &str| {
             let bytes = read_file(Path::new(path), MAX_USERS_BYTES).ok()?;
             Some(String::from_utf8_lossy(&bytes).into_owned())
         };
         let (users, groups) = (read("/etc/passwd")?, read("/etc/group")?);
-        let (user, group) = user(&users, &unit.user)?;
-        let mut groups = groups_of(&groups, &unit.user, &unit.group);
+        let (user, primary) = user(&users, &unit.user)?;
+        let group = if unit.group.is_empty() { primary } else { group(&groups, &unit.group)? };
+        // Commands accept a number as well.
+        unit.group = if unit.group.is_empty() { group.to_string() } else { unit.group };
+        let mut groups = groups_of(&groups, &unit.user, &unit.supplementary_groups);
         groups.push(group);
-        Some(Self { unit, user, groups })
+        Some(Self { unit, user, group, groups })
     }
 
     /// Returns the value of a variable in the environment of the service.
@@ -248,7 +253,8 @@ impl Service {
         if metadata.uid() == self.user {
             return Some(format!("chmod u+{added} {path_word}"));
         }
-        if self.groups.contains(&metadata.gid()) {
+        // The members of its other groups gain no access.
+        if metadata.gid() == self.group {
             return Some(format!("chmod g+{added} {path_word}"));
         }
         let is_ours = path.starts_with(Usage::Configuration.place());
@@ -262,11 +268,8 @@ impl Service {
 
     /// Returns the remedy for a file of others: a copy for the service.
     fn copy(&self, path: &Path, target: &Path, usage: Usage) -> String {
-        let name = path.file_name().unwrap_or_default();
-        let mut copy = Path::new(usage.place()).join(name);
-        if copy.exists() {
-            copy.set_file_name(format!("copy-{}", name.display()));
-        }
+        // Of the whole path, because keys of several providers may have one name.
+        let copy = Path::new(usage.place()).join(path.to_string_lossy().trim_matches('/').replace('/', "-"));
         format!(
             "use {} instead, and run: install -D -m 0640 -o root -g {} {} {}",
             copy.display(),
@@ -362,13 +365,21 @@ fn user(users: &str, name: &str) -> Option<(u32, u32)> {
     Some((fields.get(2)?.parse().ok()?, fields.get(3)?.parse().ok()?))
 }
 
-/// Returns the IDs of the groups of a user from the text of `/etc/group`, that of its unit
-/// included.
-fn groups_of(groups: &str, user: &str, own: &str) -> Vec<u32> {
+/// Returns the ID of a group, which may be given by it, from the text of `/etc/group`.
+fn group(groups: &str, name: &str) -> Option<u32> {
+    let mut lines = groups.lines().map(|line| line.split(':').collect::<Vec<_>>());
+    let named = lines.find(|fields| fields.first() == Some(&name));
+    named.map_or(name, |fields| fields.get(2).copied().unwrap_or_default()).parse().ok()
+}
+
+/// Returns the IDs of the supplementary groups of a user from the text of `/etc/group`, those of
+/// its unit included.
+fn groups_of(groups: &str, user: &str, own: &[String]) -> Vec<u32> {
     let fields = groups.lines().map(|line| line.split(':').collect::<Vec<_>>());
     let is_member = |fields: &Vec<&str>| {
         let members = fields.get(3).copied().unwrap_or_default();
-        fields.first() == Some(&own) || members.split(',').any(|member| member == user)
+        own.iter().any(|own| fields.first() == Some(&own.as_str()) || fields.get(2) == Some(&own.as_str()))
+            || members.split(',').any(|member| member == user)
     };
     fields.filter(is_member).filter_map(|fields| fields.get(2)?.parse().ok()).collect()
 }

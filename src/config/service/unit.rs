@@ -59,7 +59,9 @@ pub struct Unit {
     /// Whether a unit file is installed. If not, the values are those of the packaged unit.
     pub(super) is_installed: bool,
     pub(super) user: String,
+    /// Empty if it is the user's.
     pub(super) group: String,
+    pub(super) supplementary_groups: Vec<String>,
     pub(super) hides: Hidden,
     /// Whether all other directories are read-only.
     pub(super) is_read_only: bool,
@@ -140,6 +142,10 @@ impl Unit {
         match key {
             "User" => value.clone_into(&mut self.user),
             "Group" => value.clone_into(&mut self.group),
+            "SupplementaryGroups" if value.is_empty() => self.supplementary_groups.clear(),
+            "SupplementaryGroups" => {
+                self.supplementary_groups.extend(value.split_whitespace().map(str::to_owned));
+            }
             "ProtectHome" => self.hides.home = matches!(value, "yes" | "true" | "on" | "1" | "tmpfs"),
             "PrivateTmp" => self.hides.tmp = matches!(value, "yes" | "true" | "on" | "1" | "disconnected"),
             "ProtectSystem" => self.is_read_only = value == "strict",

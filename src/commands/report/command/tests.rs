@@ -341,6 +341,21 @@ fn ticket_has_the_state_of_each_failure() {
 }
 
 #[test]
+fn success_of_a_changed_probe_is_no_recovery() {
+    let success = line("p", 60, Reason::Ok, Fault::None);
+    let failure = line("p", 120, Reason::RateLimited, Fault::Caller);
+    let state = |success: &str| {
+        let (_, out, _) = Bench::new(&[failure.clone(), success.to_owned()]).run("1h", None, false);
+        out.lines().find(|line| line.starts_with("- State: ")).unwrap().to_owned()
+    };
+    assert_eq!(state(&success), "- State: recovered at 2026-11-22T08:00:00Z");
+    assert_eq!(state(&success.replace("a|b", "another")), "- State: unknown");
+    assert_eq!(state(&success.replace("groq", "openai")), "- State: unknown");
+    let later = state(&success.replace("2026-11-22T08:00", "2026-11-23T08:00"));
+    assert_eq!(later, "- State: failing since 2026-11-22T07:59:00Z; no success in this period", "a clock");
+}
+
+#[test]
 fn ticket_has_the_figures_of_the_limit() {
     let limited = |limited_by, resource| Outcome {
         http_status: Some(429),

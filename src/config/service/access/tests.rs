@@ -9,7 +9,7 @@ use crate::config::service::unit::Hidden;
 
 /// Returns a service whose user and group own none of the files.
 fn service(unit: Unit) -> Service {
-    Service { unit, user: 4_000_001, groups: vec![4_000_001] }
+    Service { unit, user: 4_000_001, group: 4_000_001, groups: vec![4_000_001] }
 }
 
 fn packaged() -> Unit {
@@ -125,7 +125,12 @@ fn user_has_its_groups() {
     assert_eq!(user("root:x:0:0::\nlangmart-prober:x:997:996::/:/x\n", "langmart-prober"), Some((997, 996)));
     assert_eq!(user("root:x:0:0::\n", "langmart-prober"), None);
     let groups = "root:x:0:\nssl-cert:x:110:www,langmart-prober\nlangmart-prober:x:996:\nother:x:5:prober\n";
-    assert_eq!(groups_of(groups, "langmart-prober", "langmart-prober"), [110, 996]);
+    assert_eq!(groups_of(groups, "langmart-prober", &[]), [110]);
+    assert_eq!(groups_of(groups, "langmart-prober", &["other".to_owned(), "0".to_owned()]), [0, 110, 5]);
+    assert_eq!(
+        (group(groups, "ssl-cert"), group(groups, "7"), group(groups, "x")),
+        (Some(110), Some(7), None)
+    );
 }
 
 /// Returns a directory that everyone can enter, at its real path.
@@ -147,9 +152,10 @@ fn path_of_another_group_is_copied() {
     let key = private.join("tls.key");
     fs::write(&key, "k").unwrap();
     let copy = format!(
-        "the service's user langmart-prober cannot read {0}; use /etc/langmart-prober/tls.key instead, and run: \
-         install -D -m 0640 -o root -g langmart-prober '{0}' /etc/langmart-prober/tls.key",
-        key.display()
+        "the service's user langmart-prober cannot read {0}; use /etc/langmart-prober/{1} instead, and run: \
+         install -D -m 0640 -o root -g langmart-prober '{0}' '/etc/langmart-prober/{1}'",
+        key.display(),
+        key.display().to_string()[1..].replace('/', "-")
     );
     for (directory_mode, directory_group, owner, group) in
         [(0o710, 4_000_002, 0, 0), (0o755, 0, 0, 4_000_002), (0o755, 0, 4_000_002, 0)]
