@@ -14,9 +14,10 @@ use crate::{
     simulator::{Options, Scenario, Simulator},
 };
 
-/// The simulated faults: Groq is rate limited from the start, and LangMart's gateway fails after
-/// some calls. It answers with another model for a while, and a proxy in front of it buffers long
-/// streams.
+/// The simulated faults: Groq is rate limited from the start, and LangMart's gateway fails for some
+/// calls to a model. It answers for another with a third for a while, and a proxy in front of it
+/// buffers long streams. Faults are by model, because the order of the probes depends on the time
+/// of the start.
 const SCENARIO: &str = r#"
 [[rule]]
 provider = "groq"
@@ -24,10 +25,11 @@ path = "/chat"
 fault = "rate_limited"
 retry_after = "40s"
 
+# Of a chat and a stream probe in turns.
 [[rule]]
 provider = "langmart"
-path = "/chat"
-calls = { from = 4, to = 6 }
+model = "openai/gpt-4o-mini"
+calls = { from = 3, to = 6 }
 fault = "unavailable"
 
 [[rule]]
