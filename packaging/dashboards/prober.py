@@ -79,7 +79,7 @@ def state_now() -> list[Json]:
             text="value",
         ),
         stat(
-            "Configuration loaded, ago",
+            "Loaded, ago",
             "Time since the last successful load.",
             [
                 now(
