@@ -69,14 +69,11 @@ pub fn check_config(
         None => (Keys::Reported, *environment),
     };
     let loaded = load(request.path, keys, &environment);
-    // For root, the keys are those of the service already.
-    let repeats = !matches!(keys, Keys::ReportedFor(_));
     let (results, messages) = match &loaded {
         _ if request.form == Form::Json => (json::render(&loaded), String::new()),
         Err(problems) => (String::new(), format!("{problems}\n{}", warning_lines(problems.warnings()))),
         Ok(_) if request.form == Form::Errors => (String::new(), String::new()),
-        Ok(loaded) if repeats => (plan::render(&loaded.config), messages(loaded, request, &environment)),
-        Ok(loaded) => (plan::render(&loaded.config), warning_lines(&loaded.warnings)),
+        Ok(loaded) => (plan::render(&loaded.config), messages(loaded, request, &environment)),
     };
     let written = out.write_all(results.as_bytes()).and_then(|()| out.flush());
     // Write errors of standard error are ignored.

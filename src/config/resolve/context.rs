@@ -78,7 +78,13 @@ impl<'a> Context<'a> {
             self.check_readable(path, Usage::Key, place);
         }
         let read = match self.keys {
-            Keys::ReportedFor(service) => service.secret(source),
+            Keys::ReportedFor(service) => {
+                // Commands in the same shell, such as once, cannot read these.
+                if !matches!(source, KeySource::File(_)) {
+                    self.unread.borrow_mut().push(source.clone());
+                }
+                service.secret(source)
+            }
             _ => self.environment.secret(source).map(Some),
         };
         match read {
