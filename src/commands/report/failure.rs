@@ -10,7 +10,10 @@ use super::{
     markdown::{escaped, figure, length},
     summary::Failure,
 };
-use crate::outcome::{Fault, LimitedBy, OTHER, Phases, RateLimit, Reason, Resource, rfc3339};
+use crate::{
+    outcome::{Fault, LimitedBy, OTHER, Phases, RateLimit, Reason, Resource, rfc3339},
+    probe::RequestSummary,
+};
 
 /// Number of addresses, and of statuses in a title, that are listed.
 const MAX_LISTED: usize = 4;
@@ -113,9 +116,7 @@ fn state(failure: &Failure) -> String {
 
 /// Writes the request and where it went.
 fn write_request(failure: &Failure, text: &mut String) -> fmt::Result {
-    if let Some(request) = &failure.request {
-        writeln!(text, "- Request: {} (as configured now)", escaped(&request.to_string()))?;
-    } else {
+    let Some(request) = &failure.request else {
         write!(text, "- Request: check {} of provider {}", failure.check, failure.provider)?;
         if let Some(model) = &failure.model {
             write!(text, ", model {}", escaped(model))?;
@@ -123,39 +124,34 @@ fn write_request(failure: &Failure, text: &mut String) -> fmt::Result {
         if let Some(url) = &failure.base_url {
             write!(text, ", at {}", escaped(url))?;
         }
-        writeln!(text, "; the configuration has no such probe now")?;
-        // The addresses may be those of a proxy.
-        return Ok(());
-    }
-    let is_proxied = is_proxied(failure);
+        // Its addresses may be those of a proxy.
+        return writeln!(text, "; the configuration has no such probe now");
+    };
+    writeln!(text, "- Request: {} (as configured now)", escaped(&request.to_string()))?;
+    let is_proxied = is_proxied(failure, request);
     match failure.remote_address {
         Some(_) if is_proxied => writeln!(text, "- Connected through a proxy"),
         Some(address) => writeln!(text, "- Connected to: {address}"),
         None if !failure.http_status.is_empty() => Ok(()),
-        None => writeln!(text, "- Not connected{}", tried(failure, is_proxied)),
+        None => writeln!(text, "- Not connected{}", tried(failure, request.port.filter(|_| !is_proxied))),
     }
 }
 
 /// Returns whether the connection was to a proxy. That of the service's environment may differ from
 /// that of this command, so that a connection to another port than the URL's was not direct either.
-fn is_proxied(failure: &Failure) -> bool {
-    let Some(request) = &failure.request else { return failure.reason == Reason::Proxy };
+fn is_proxied(failure: &Failure, request: &RequestSummary) -> bool {
     let port = failure.remote_address.map(|address| address.port());
     request.is_proxied
         || failure.reason == Reason::Proxy
         || port.is_some_and(|port| request.port != Some(port))
 }
 
-/// Returns the addresses that could not be connected to. Those of a proxy are not shown, because
-/// they belong to the caller's network.
-fn tried(failure: &Failure, is_proxied: bool) -> String {
-    let port = failure.request.as_ref().and_then(|request| request.port);
+/// Returns the addresses that could not be connected to. Those of a proxy, which have no port here,
+/// are not shown, because they belong to the caller's network.
+fn tried(failure: &Failure, port: Option<u16>) -> String {
     let tried = failure.failed_addresses.iter().take(MAX_LISTED).map(|failed| {
-        let address = match port {
-            _ if is_proxied => "a proxy".to_owned(),
-            Some(port) => SocketAddr::new(failed.address, port).to_string(),
-            None => failed.address.to_string(),
-        };
+        let service = |port| SocketAddr::new(failed.address, port).to_string();
+        let address = port.map_or_else(|| "a proxy".to_owned(), service);
         format!("{address} ({})", in_words(failed.error.name()))
     });
     let tried = tried.collect::<Vec<_>>().join(", ");
