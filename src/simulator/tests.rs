@@ -85,36 +85,10 @@ fn ask(simulator: &Simulator, method: &str, path: &str, headers: &str, body: &st
     Answer::parse(&bytes)
 }
 
-/// Returns a valid call of each service: path, headers, body.
+/// Returns a valid chat of a service: path, headers, body.
 fn chat(provider: SimulatedService) -> (String, &'static str, String) {
-    let prefix = provider.prefix();
-    let openai = |model: &str| {
-        json!({"model": model, "max_tokens": 32, "messages": [{"role": "user", "content": "Type OK"}]})
-            .to_string()
-    };
-    let bearer = "Content-Type: application/json\r\nAuthorization: Bearer sk-secret-canary\r\n";
-    match provider {
-        SimulatedService::Langmart => {
-            (format!("{prefix}/v1/chat/completions"), bearer, openai("openai/gpt-4o-mini"))
-        }
-        SimulatedService::Openai => (format!("{prefix}/chat/completions"), bearer, openai("gpt-4o-mini")),
-        SimulatedService::Groq => {
-            (format!("{prefix}/chat/completions"), bearer, openai("openai/gpt-oss-20b"))
-        }
-        SimulatedService::Openrouter => {
-            (format!("{prefix}/chat/completions"), bearer, openai("mistralai/mistral-nemo"))
-        }
-        SimulatedService::Anthropic => (
-            format!("{prefix}/v1/messages"),
-            "Content-Type: application/json\r\nx-api-key: sk-secret-canary\r\nanthropic-version: 2023-06-01\r\n",
-            openai("claude-haiku-4-5-20251001"),
-        ),
-        SimulatedService::Google => (
-            format!("{prefix}/models/gemini-2.5-flash-lite:generateContent"),
-            "Content-Type: application/json\r\nx-goog-api-key: sk-secret-canary\r\n",
-            json!({"contents": [{"role": "user", "parts": [{"text": "Type OK"}]}]}).to_string(),
-        ),
-    }
+    let chat = provider.sample_chat();
+    (format!("{}{}", provider.prefix(), chat.path), chat.headers, chat.body.to_string())
 }
 
 fn ask_chat(simulator: &Simulator, provider: SimulatedService, simulate: &str) -> Answer {

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+#[cfg(test)]
+use super::service::SampleChat;
 use super::{
     limits::rfc3339,
     service::{Call, Endpoint, Facts, Failure, Service, bearer, request_number},
@@ -178,6 +180,20 @@ impl Service for Anthropic {
 
     fn stream_type(&self) -> &'static str {
         "text/event-stream; charset=utf-8"
+    }
+
+    #[cfg(test)]
+    fn sample_chat(&self) -> SampleChat {
+        SampleChat {
+            path: "/v1/messages".to_owned(),
+            headers: "Content-Type: application/json\r\nx-api-key: sk-secret-canary\r\nanthropic-version: 2023-06-01\r\n",
+            ..SampleChat::of_openai(self.facts().models[0])
+        }
+    }
+
+    #[cfg(test)]
+    fn blocks_after_tokens(&self) -> usize {
+        3
     }
 }
 

@@ -2,6 +2,8 @@
 
 use serde_json::{Value, json};
 
+#[cfg(test)]
+use super::service::SampleChat;
 use super::{
     limits,
     service::{Call, Endpoint, Facts, Failure, Service},
@@ -104,6 +106,20 @@ impl Service for Google {
 
     fn stream_header(&self) -> Option<(&'static str, &'static str)> {
         Some(("Content-Disposition", "attachment"))
+    }
+
+    #[cfg(test)]
+    fn sample_chat(&self) -> SampleChat {
+        SampleChat {
+            path: format!("/models/{}:generateContent", self.facts().models[0]),
+            headers: "Content-Type: application/json\r\nx-goog-api-key: sk-secret-canary\r\n",
+            body: json!({"contents": [{"role": "user", "parts": [{"text": "Type OK"}]}]}),
+        }
+    }
+
+    #[cfg(test)]
+    fn blocks_after_tokens(&self) -> usize {
+        0
     }
 }
 

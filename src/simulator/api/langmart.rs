@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+#[cfg(test)]
+use super::service::SampleChat;
 use super::{
     limits::rfc3339,
     openai,
@@ -78,6 +80,14 @@ impl Service for Langmart {
             .with("X-RateLimit-Limit", "60")
             .with("X-RateLimit-Remaining", "0")
             .with("X-RateLimit-Reset", rfc3339(wait))
+    }
+
+    #[cfg(test)]
+    fn sample_chat(&self) -> SampleChat {
+        SampleChat {
+            path: "/v1/chat/completions".to_owned(),
+            ..SampleChat::of_openai(self.facts().models[0])
+        }
     }
 }
 

@@ -15,6 +15,8 @@ mod service;
 mod status_page;
 mod stream;
 
+#[cfg(test)]
+use self::service::SampleChat;
 use self::service::Service;
 pub(super) use self::{
     service::{Call, Failure, failure, faulty_stream, success},
@@ -72,6 +74,18 @@ impl SimulatedService {
     /// Returns the path of the status page of this service.
     pub fn status_path(self) -> &'static str {
         self.service().facts().status_path
+    }
+
+    /// Returns a valid chat of the tests, with their key.
+    #[cfg(test)]
+    pub(super) fn sample_chat(self) -> SampleChat {
+        self.service().sample_chat()
+    }
+
+    /// Returns the number of blocks after the last token in a stream of three tokens.
+    #[cfg(test)]
+    pub(super) fn blocks_after_tokens(self) -> usize {
+        self.service().blocks_after_tokens()
     }
 
     /// Returns the service that a path addresses, and the rest of the path.

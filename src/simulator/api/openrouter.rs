@@ -86,6 +86,11 @@ impl Service for Openrouter {
     fn comment(&self) -> &'static str {
         chunks::PROCESSING
     }
+
+    #[cfg(test)]
+    fn blocks_after_tokens(&self) -> usize {
+        3
+    }
 }
 
 /// Returns a row of the model list, with every member that its SDK requires.

@@ -6,6 +6,8 @@ use std::{
 };
 
 use serde_json::Value;
+#[cfg(test)]
+use serde_json::json;
 
 use super::{
     SimulatedService, chunks, limits, openai, status_page,
@@ -156,6 +158,43 @@ pub(super) trait Service: Sync {
     /// Returns the header of a stream besides its content type.
     fn stream_header(&self) -> Option<(&'static str, &'static str)> {
         Some(("Cache-Control", "no-cache"))
+    }
+
+    /// Returns a valid chat of the tests, with their key.
+    #[cfg(test)]
+    fn sample_chat(&self) -> SampleChat {
+        SampleChat::of_openai(self.facts().models[0])
+    }
+
+    /// Returns the number of blocks after the last token in a stream of three tokens.
+    #[cfg(test)]
+    fn blocks_after_tokens(&self) -> usize {
+        2
+    }
+}
+
+/// A valid chat of the tests.
+#[cfg(test)]
+pub(in crate::simulator) struct SampleChat {
+    /// Path after the service's prefix.
+    pub(in crate::simulator) path: String,
+    /// The content type, the header with the key, and others that the service requires.
+    pub(in crate::simulator) headers: &'static str,
+    pub(in crate::simulator) body: Value,
+}
+
+#[cfg(test)]
+impl SampleChat {
+    /// Returns one in `OpenAI`'s dialect.
+    pub(super) fn of_openai(model: &str) -> Self {
+        Self {
+            path: "/chat/completions".to_owned(),
+            headers: "Content-Type: application/json\r\nAuthorization: Bearer sk-secret-canary\r\n",
+            body: json!({
+                "model": model, "max_tokens": 32,
+                "messages": [{"role": "user", "content": "Type OK"}],
+            }),
+        }
     }
 }
 

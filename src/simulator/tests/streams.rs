@@ -359,15 +359,6 @@ fn stream_errors_have_the_format_of_their_service() {
     assert!(error["error"].is_object() && before.iter().all(Value::is_string) && before.len() == 3);
 }
 
-/// Returns the number of blocks after the last token in a stream of three tokens.
-fn closing(provider: SimulatedService) -> usize {
-    match provider {
-        SimulatedService::Google => 0,
-        SimulatedService::Langmart | SimulatedService::Openai | SimulatedService::Groq => 2,
-        SimulatedService::Openrouter | SimulatedService::Anthropic => 3,
-    }
-}
-
 /// Returns the blocks without values that differ between streams, and without Google's end marker,
 /// which is part of its content.
 fn comparable(streamed: &Streamed) -> Vec<Value> {
@@ -389,7 +380,7 @@ fn streams_can_end_without_end_marker() {
     let simulator = fair();
     for provider in SimulatedService::ALL {
         let whole = comparable(&ask_stream(&simulator, provider, "pace; tokens=3"));
-        let expected = &whole[..whole.len() - closing(provider)];
+        let expected = &whole[..whole.len() - provider.blocks_after_tokens()];
         let check = |streamed: Streamed, complete: bool, end: Result<(), io::ErrorKind>| {
             assert_eq!(comparable(&streamed), expected);
             assert!(!streamed.text().contains("finishReason"));
