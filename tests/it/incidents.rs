@@ -1,4 +1,5 @@
-//! Tests of `report --incidents` on a month of records whose outages are known.
+//! Tests of `report --incidents` on a month of records whose outages are known, and on the records of
+//! a daemon whose simulated services fail as often in a minute and a half.
 
 use std::{
     ffi::OsString,
@@ -6,6 +7,7 @@ use std::{
     fs,
     ops::Range,
     path::Path,
+    thread,
     time::{Duration, SystemTime},
 };
 
@@ -14,11 +16,16 @@ use langmart_prober::{
     config::Environment,
     line_writer::compress,
     outcome::{Check, Fault, Outcome, Reason, Record, Subject, rfc3339},
-    records,
+    records as record_files,
+    simulator::Simulator,
 };
 use serde_json::Value;
 
-use crate::harness::random::Random;
+use crate::harness::{
+    daemon::{KEY, LISTEN, Place, records},
+    random::Random,
+    simulate::{play, simulator},
+};
 
 /// Begin of the month: 2026-10-01.
 const BEGIN: u64 = 1_790_812_800;
@@ -296,11 +303,11 @@ fn ledger_of_a_month_agrees_with_its_script() {
         let length = fs::metadata(&cut).unwrap().len();
         fs::File::options().write(true).open(&cut).unwrap().set_len(length / 2).unwrap();
         let mut last = 0;
-        let visit = |entry: &records::Entry<'_>| {
+        let visit = |entry: &record_files::Entry<'_>| {
             let second = entry.time.duration_since(at(0)).unwrap().as_secs();
             last = if second < (day + 1) * DAY { last.max(second) } else { last };
         };
-        records::read(directory, at(0), visit, |_| ()).unwrap();
+        record_files::read(directory, at(0), visit, |_| ()).unwrap();
         assert!((day * DAY..(day + 1) * DAY).contains(&last), "a part of the day is readable: {last}");
         let damaged = listing(directory);
         check(&damaged, &script, &(last - INTERVAL..(day + 1) * DAY + INTERVAL));
@@ -352,4 +359,143 @@ fn formats_of_the_ledger_have_the_same_outages() {
     assert!(csv.lines().all(|line| line.split(',').count() == columns), "{csv}");
     let availability = ledger(directory.path(), ReportFormat::AvailabilityCsv);
     assert_eq!(availability.lines().count(), 4, "a month of three providers: {availability}");
+}
+
+/// The providers of the accelerated month: name, path of the base URL, model, and whether it is a
+/// gateway.
+const SERVICES: [(&str, &str, &str, bool); 6] = [
+    ("langmart", "/langmart", "openai/gpt-4o-mini", true),
+    ("openai", "/openai/v1", "gpt-4o-mini", false),
+    ("anthropic", "/anthropic", "claude-haiku-4-5-20251001", false),
+    ("groq", "/groq/openai/v1", "openai/gpt-oss-20b", false),
+    ("google", "/google/v1beta", "gemini-2.5-flash-lite", false),
+    ("openrouter", "/openrouter/api/v1", "mistralai/mistral-nemo", true),
+];
+
+/// The simulator's faults of the accelerated month, and their reasons.
+const FAULTS: [(&str, Reason); 4] = [
+    ("unavailable", Reason::Unavailable),
+    ("server_error", Reason::ServerError),
+    ("gateway_timeout", Reason::GatewayTimeout),
+    ("cut_before_headers", Reason::Disconnected),
+];
+
+/// An outage of the accelerated month, in milliseconds since the scenario began.
+struct Played {
+    provider: usize,
+    reason: Reason,
+    time: Range<u64>,
+}
+
+/// Returns the scenario, and its outages: five of each provider, of which one in three recovers for a
+/// second in between, and a rejected key after each, which is no outage.
+fn scenario(random: &mut Random) -> (String, Vec<Played>) {
+    let (mut text, mut outages) = (String::new(), Vec::new());
+    let mut rule = |provider: usize, fault: &str, time: Range<u64>| {
+        let (name, Range { start, end }) = (SERVICES[provider].0, time);
+        let times = format!("after = \"{start}ms\"\nuntil = \"{end}ms\"");
+        writeln!(text, "[[rule]]\nprovider = \"{name}\"\nfault = \"{fault}\"\n{times}\n").unwrap();
+    };
+    for provider in 0..SERVICES.len() {
+        let mut end = 0;
+        for number in 0..OUTAGES / SERVICES.len() {
+            let (fault, reason) = FAULTS[(provider + number) % FAULTS.len()];
+            let start = end + 9_000 + random.draw() % 2_000;
+            end = start + 5_000 + random.draw() % 3_000;
+            if number % 3 == 1 {
+                rule(provider, fault, start..start + 2_000);
+                rule(provider, fault, start + 3_000..end);
+            } else {
+                rule(provider, fault, start..end);
+            }
+            rule(provider, "auth_failed", end + 4_000..end + 5_000);
+            outages.push(Played { provider, reason, time: start..end });
+        }
+    }
+    (text, outages)
+}
+
+/// Returns the configuration of the accelerated month: a probe of each service.
+fn services(place: &Place, simulator: &Simulator) -> String {
+    let mut config = format!("{LISTEN}[log]\ndirectory = \"{}\"\n", place.path("logs").display());
+    for (name, path, model, _) in SERVICES {
+        let url = format!("http://{}{path}", simulator.address());
+        write!(
+            config,
+            "[provider.{name}]\nbase_url = \"{url}\"\n{KEY}\n\
+             [[probe]]\nname = \"{name}\"\nprovider = \"{name}\"\ncheck = \"chat\"\n\
+             model = \"{model}\"\ninterval = \"1s\"\n"
+        )
+        .unwrap();
+    }
+    config
+}
+
+#[test]
+fn ledger_of_a_daemon_agrees_with_its_simulated_services() {
+    let (scenario, outages) = scenario(&mut Random(30));
+    let simulator = simulator("");
+    let place = Place::new("");
+    place.write("config.toml", &services(&place, &simulator));
+    let mut daemon = place.daemon();
+    let began = SystemTime::now();
+    play(&simulator, &scenario);
+    let end = outages.iter().map(|outage| outage.time.end).max().unwrap() + 8_000;
+    let is_over = || began.elapsed().unwrap() > Duration::from_millis(end);
+    while !is_over() {
+        // The time of the script, not of the test: the ledger is compared with it.
+        thread::sleep(Duration::from_secs(1));
+    }
+    daemon.stop();
+
+    let runs: Vec<_> = records(place.files("logs", "results.jsonl"))
+        .iter()
+        .map(|run| (run["probe"].as_str().unwrap().to_owned(), millisecond(&run["time"], began)))
+        .collect();
+    let ledger = || -> Value {
+        let output = place.run("report", &["--incidents", "--since", "1h", "--json"]);
+        assert_eq!(str::from_utf8(&output.stderr), Ok(""));
+        serde_json::from_slice(&output.stdout).unwrap()
+    };
+    let listing = ledger();
+    check_played(&listing, &outages, &runs, began);
+
+    // As after a rotation on another day.
+    let written = fs::read_dir(place.path("logs")).unwrap().map(|entry| entry.unwrap().path());
+    for path in written.filter(|path| path.to_str().unwrap().contains("results.jsonl")) {
+        compress(&path).unwrap();
+    }
+    assert_eq!(ledger()["outages"], listing["outages"], "compressed");
+}
+
+/// Checks that the ledger has the outages of the scenario, to one run of the probe, and no other.
+/// `runs` are probe and millisecond of all runs.
+#[track_caller]
+fn check_played(listing: &Value, outages: &[Played], runs: &[(String, i64)], began: SystemTime) {
+    let mut listed: Vec<&Value> = listing["outages"].as_array().unwrap().iter().collect();
+    for Played { provider, reason, time } in outages {
+        let (name, .., is_gateway) = SERVICES[*provider];
+        let fault = if is_gateway { Fault::Gateway } else { Fault::Provider };
+        // At most one run of the probe between the script and the ledger.
+        let is_near = |listed: &Value, scripted: u64| {
+            let listed = millisecond(listed, began);
+            let between = listed.min(scripted as i64)..listed.max(scripted as i64);
+            runs.iter().filter(|(probe, time)| probe == name && between.contains(time)).count() <= 1
+        };
+        let found = listed.iter().position(|outage| {
+            outage["provider"] == name
+                && outage["fault"] == fault.name()
+                && outage["reasons"][0]["reason"] == reason.name()
+                && is_near(&outage["start"], time.start)
+                && is_near(&outage["end"], time.end)
+        });
+        listed.remove(found.unwrap_or_else(|| panic!("{name} {reason} {time:?} is not in {listed:#?}")));
+    }
+    assert_eq!(listed, [&Value::Null; 0], "not in the script");
+}
+
+/// Returns the milliseconds from `began` to a time of a record.
+fn millisecond(time: &Value, began: SystemTime) -> i64 {
+    let time: jiff::Timestamp = time.as_str().expect("a time").parse().unwrap();
+    time.as_millisecond() - jiff::Timestamp::try_from(began).unwrap().as_millisecond()
 }
