@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::request::{self, AGENT};
 use crate::{
-    config::{Probe, Task},
+    config::{Probe, Task, duration},
     outcome::in_record,
 };
 
@@ -31,6 +31,8 @@ pub struct RequestSummary {
     is_streamed: bool,
     #[serde(rename = "timeout_seconds", serialize_with = "in_record")]
     timeout: Duration,
+    #[serde(rename = "interval_seconds", serialize_with = "in_record")]
+    interval: Duration,
     /// `None` if the operator has replaced it: the values of headers are not shown.
     #[serde(skip_serializing_if = "Option::is_none")]
     user_agent: Option<&'static str>,
@@ -55,6 +57,7 @@ impl RequestSummary {
             max_tokens: probe.chat().map(|chat| chat.max_tokens),
             is_streamed: matches!(probe.task, Task::Stream(_)),
             timeout: probe.timeout,
+            interval: probe.interval,
             user_agent: is_own.then_some(AGENT),
             is_proxied: probe.provider.proxy.is_some(),
         })
@@ -63,9 +66,9 @@ impl RequestSummary {
 
 impl fmt::Display for RequestSummary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let timeout = self.timeout.as_secs_f64();
+        let [timeout, interval] = [self.timeout, self.interval].map(duration::format);
         let Some(method) = &self.method else {
-            return write!(f, "none, only a connection to {}, timeout {timeout} s", self.url);
+            return write!(f, "none, only a connection to {}, timeout {timeout}, every {interval}", self.url);
         };
         write!(f, "{method} {}", self.url)?;
         if let Some(model) = &self.model {
@@ -75,7 +78,7 @@ impl fmt::Display for RequestSummary {
             let streamed = if self.is_streamed { "streamed" } else { "not streamed" };
             write!(f, ", at most {tokens} tokens, {streamed}")?;
         }
-        write!(f, ", timeout {timeout} s, ")?;
+        write!(f, ", timeout {timeout}, every {interval}, ")?;
         match self.user_agent {
             Some(agent) => write!(f, "User-Agent {agent}"),
             None => f.write_str("a User-Agent of the operator's own"),
@@ -114,10 +117,18 @@ mod tests {
             provider(),
             Task::Chat(chat),
             "POST https://api.langmart.ai/v1/chat/completions, model openai/gpt-4o-mini, at most 32 tokens, \
-             not streamed, timeout 30 s, User-Agent AGENT",
+             not streamed, timeout 30s, every 1m, User-Agent AGENT",
         );
-        check(provider(), Task::Health, "GET https://api.langmart.ai/health, timeout 30 s, User-Agent AGENT");
-        check(provider(), Task::Network, "none, only a connection to https://api.langmart.ai/, timeout 30 s");
+        check(
+            provider(),
+            Task::Health,
+            "GET https://api.langmart.ai/health, timeout 30s, every 1m, User-Agent AGENT",
+        );
+        check(
+            provider(),
+            Task::Network,
+            "none, only a connection to https://api.langmart.ai/, timeout 30s, every 1m",
+        );
     }
 
     #[test]
@@ -128,7 +139,7 @@ mod tests {
         check(
             provider,
             Task::Health,
-            "GET https://api.langmart.ai/up, timeout 30 s, a User-Agent of the operator's own",
+            "GET https://api.langmart.ai/up, timeout 30s, every 1m, a User-Agent of the operator's own",
         );
     }
 }

@@ -67,7 +67,7 @@ fn title(failure: &Failure) -> String {
     let mut statuses: Vec<_> = failure.http_status.iter().collect();
     statuses.sort_by_key(|(_, runs)| std::cmp::Reverse(**runs));
     let statuses = statuses.iter().take(MAX_LISTED).map(|(status, _)| status.to_string());
-    let mut title = format!("{}: {}", failure.reason, or_none(statuses, "no response"));
+    let mut title = format!("{}: {}", failure.reason, or_none(statuses, "no HTTP response"));
     if let Some(code) = &failure.error_code {
         let _ = write!(title, ", {}", code_in_words(code));
     }
@@ -88,6 +88,10 @@ fn responsible(failure: &Failure) -> String {
     let gateway = failure.service.filter(|service| service.is_gateway).map(|service| service.name);
     let behind = |provider: &str| format!("{provider} behind {}", gateway.unwrap_or("the gateway"));
     match (failure.fault, failure.upstream.as_deref()) {
+        (Fault::Provider, Some(upstream)) if failure.reason == Reason::AuthFailed => {
+            let owner = if upstream == OTHER { "a provider" } else { upstream };
+            format!("the key of {owner} that is stored in {}", gateway.unwrap_or("the gateway"))
+        }
         (Fault::Provider, Some(OTHER)) => behind("a provider"),
         (Fault::Provider, Some(upstream)) => behind(upstream),
         (Fault::Provider, None) if gateway.is_some() => behind("a provider"),
@@ -247,7 +251,7 @@ fn write_runs(failure: &Failure, text: &mut String) -> fmt::Result {
         writeln!(text, "- Request IDs: {cause}")?;
     }
     let (title, rule) = if has_ids { (" request ID |", "---|") } else { ("", "") };
-    writeln!(text, "\n| time | status | duration |{title}\n|---|---|---|{rule}")?;
+    writeln!(text, "\n| start (UTC) | status | duration |{title}\n|---|---|---|{rule}")?;
     for run in &failure.latest {
         let (time, status, duration) = (rfc3339(run.time), or_dash(run.http_status), length(run.duration));
         let id = if has_ids { format!(" {} |", or_dash(run.request_id.as_deref())) } else { String::new() };

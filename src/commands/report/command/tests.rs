@@ -113,7 +113,7 @@ fn report_lists_failures_and_runs() {
 - What happened: expect.json: limited \\| by \\<tokens> has another value
 - Suggested to the caller: wait as asked
 
-| time | status | duration | request ID |
+| start (UTC) | status | duration | request ID |
 |---|---|---|---|
 | 2026-11-22T08:00:00Z | 429 | 0.16 s | req_60 |
 | 2026-11-22T07:59:00Z | 429 | 0.22 s | req_120 |
@@ -235,7 +235,7 @@ fn ticket_of_a_request_has_what_support_asks_for() {
     let recheck = Outcome { recheck: Some(1), ..failed.clone() };
     let request = format!(
         "- Request: POST https://api.langmart.ai/v1/chat/completions, model openai/gpt-4o-mini, at most 32 tokens, \
-         not streamed, timeout 20 s, User-Agent langmart-prober/{} (as configured now)",
+         not streamed, timeout 20s, every 5m, User-Agent langmart-prober/{} (as configured now)",
         env!("CARGO_PKG_VERSION")
     );
     let text = ticket("", &[failed, recheck.clone(), recheck]);
@@ -250,7 +250,7 @@ fn ticket_of_a_request_has_what_support_asks_for() {
             "- Time spent: connecting 0.03 s, waiting for the response 60.01 s",
             "- Rechecks: 2 after the failed run, none succeeded",
             "- Request IDs: none in the responses; find these requests by time (UTC) and User-Agent",
-            "| time | status | duration |",
+            "| start (UTC) | status | duration |",
             "| 2026-11-22T08:00:00Z | 504 | 60.04 s |",
             "- Name of the key under Settings > API Keys:",
         ],
@@ -310,7 +310,7 @@ fn ticket_excludes_runs_while_offline() {
     contains(
         &ticket("", &[offline(300)]),
         &[
-            "## dns: no response, responsible: this machine, which was offline (probe langmart-chat)",
+            "## dns: no HTTP response, responsible: this machine, which was offline (probe langmart-chat)",
             "- State: unknown, because this machine was offline",
             "- While this machine was offline: this run; it is no evidence about the service",
             "| langmart-chat | 1 | 0 | 1 | - |",
