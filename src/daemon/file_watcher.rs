@@ -6,7 +6,7 @@ use std::{future::pending, mem};
 use tokio::task::{JoinHandle, spawn_blocking};
 use tracing::{info, warn};
 
-use super::certificate::{Certificate, CheckResult};
+use super::listener_certificate::{Certificate, CheckResult};
 
 /// Maximum number of blocked checks of earlier configurations, each of which occupies a thread.
 const MAX_ABANDONED_CHECKS: usize = 4;

@@ -10,14 +10,14 @@
 //! - `core_dumps` protects the memory of the process.
 
 mod books;
-mod certificate;
 mod core_dumps;
 mod delivery;
 mod fatal;
 mod file_watcher;
+mod listener_certificate;
 mod loading;
 mod probing;
-mod reload;
+mod reload_checks;
 mod service;
 mod state_store;
 

@@ -16,14 +16,14 @@ use tracing::{error, info, warn};
 
 use super::{
     books::Books,
-    certificate::Certificate,
     core_dumps::forbid_core_dumps,
     delivery::ProbeTarget,
     fatal::{Fatal, surroundings},
     file_watcher::FileWatcher,
+    listener_certificate::Certificate,
     loading::{Loader, Prepared, Source},
     probing::{CommandError, Probing},
-    reload::Running,
+    reload_checks::Running,
     state_store::{self, StateStore},
 };
 use crate::{

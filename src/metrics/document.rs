@@ -9,7 +9,7 @@ use std::{
 
 use super::{
     Metrics,
-    budget::BudgetNow,
+    budget_state::BudgetNow,
     families::{FAMILIES, Family, Samples},
     page::Header,
     testing::{chat, config, page, probe, provider, stream},

@@ -13,7 +13,7 @@
 //! - `own` are the daemon's own metrics, `process` the `process_*` metrics.
 //! - `document` generates METRICS.md.
 
-mod budget;
+mod budget_state;
 mod comparison;
 #[cfg(test)]
 mod document;
@@ -39,7 +39,7 @@ mod text;
 mod values;
 
 pub use self::{
-    budget::BudgetNow,
+    budget_state::BudgetNow,
     comparison::ComparisonSeries,
     own::OwnNow,
     page::Format,

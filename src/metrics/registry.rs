@@ -11,7 +11,7 @@ use std::{
 };
 
 use super::{
-    budget::BudgetNow,
+    budget_state::BudgetNow,
     comparison::{self, ComparisonSeries},
     families::{FAMILIES, Samples},
     offline::{self, LastRun},

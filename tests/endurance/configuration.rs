@@ -148,9 +148,9 @@ fn provider(text: &mut String, constants: &Constants<'_>, manner: &Manner, numbe
         SimulatedService::Langmart => ("/v1/auth/validate", Some("/v1/chat/completions")),
         SimulatedService::Anthropic => ("/v1/models", Some("/v1/messages")),
         SimulatedService::Openrouter => ("/key", Some("/chat/completions")),
-        SimulatedService::Openai | SimulatedService::Groq => ("/models", Some("/chat/completions")),
         // Its path contains the model.
         SimulatedService::Google => ("/models", None),
+        _ => ("/models", Some("/chat/completions")),
     };
     writeln!(text, "auth_path = \"{auth}?p={number}&k=auth\"").unwrap();
     if let Some(chat) = chat {

@@ -6,7 +6,7 @@ use rustls::{pki_types::CertificateDer, sign::CertifiedKey};
 
 use super::{Comparison, Pool, Probe, Provider};
 use crate::config::{
-    certificate::{CertificateFiles, Stamp},
+    listener_certificate::{CertificateFiles, Stamp},
     secret::Secret,
 };
 

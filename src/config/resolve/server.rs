@@ -7,9 +7,9 @@ use url::Host;
 
 use super::{context::Context, values::absolute};
 use crate::config::{
-    certificate::{CertificateFiles, read_chain},
     environment::Keys,
     environment::exposure,
+    listener_certificate::{CertificateFiles, read_chain},
     model::{KeySource, Server, ServerTls},
     problem::shown,
     raw::{Section, wrong_type},

@@ -1,4 +1,4 @@
-//! Metrics of the daily budget.
+//! State of the daily budget, as the metrics show it.
 
 use std::time::SystemTime;
 
