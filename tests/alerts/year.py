@@ -30,6 +30,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import yaml
+from rules import groups, needed, reads
 from year_world import BEGIN, DAY, INCIDENTS, WARM_UP, Incident, World
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
@@ -51,13 +52,6 @@ def seconds(text: str) -> int:
     )
 
 
-def groups(name: str) -> list[dict[str, Any]]:
-    """Returns the groups of a rule file."""
-    text = (PACKAGING / f"prometheus/langmart-prober.{name}.yml").read_text()
-    found: list[dict[str, Any]] = yaml.safe_load(text)["groups"]
-    return found
-
-
 def levels() -> list[list[dict[str, Any]]]:
     """Returns the recording rules that the alerts need, each level after those it reads."""
     alerts = [rule["expr"] for group in groups("alerts") for rule in group["rules"]]
@@ -66,21 +60,11 @@ def levels() -> list[list[dict[str, Any]]]:
         for group in groups("rules")
         for rule in group["rules"]
     ]
-    names = {rule["record"] for rule in records}
-
-    def reads(expression: str) -> set[str]:
-        return set(re.findall(r"[a-z_]+:[a-z0-9_:]+", expression)) & names
-
-    needed = set[str]().union(*map(reads, alerts))
-    while True:
-        more = needed.union(*(reads(rule["expr"]) for rule in records if rule["record"] in needed))
-        if more == needed:
-            break
-        needed = more
+    chosen = needed(alerts, records)
     found: list[list[dict[str, Any]]] = []
-    left, known = [rule for rule in records if rule["record"] in needed], set[str]()
+    left, known = [rule for rule in records if rule["record"] in chosen], set[str]()
     while left:
-        now = [rule for rule in left if reads(rule["expr"]) <= known]
+        now = [rule for rule in left if reads(rule["expr"], chosen) <= known]
         assert now, f"rules that read each other: {left}"
         found.append(now)
         left = [rule for rule in left if rule not in now]
