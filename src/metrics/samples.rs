@@ -3,8 +3,13 @@
 use std::{fmt::Write, time::SystemTime};
 
 use super::{
-    comparison::ComparisonSeries, families::flag, histogram::Histogram, page::Page, pool::PoolState,
-    series::Series, values::Counter,
+    comparison::ComparisonSeries,
+    families::flag,
+    histogram::Histogram,
+    page::Page,
+    pool::PoolState,
+    series::{Failures, Series},
+    values::Counter,
 };
 use crate::{
     config::{Task, dns_server_name},
@@ -29,7 +34,7 @@ pub(super) fn failures(series: &Series, page: &mut Page<'_>) {
     for &reason in Reason::ALL {
         for &fault in Fault::ALL {
             let count = series.values.failures.of(reason, fault).value();
-            if count > 0 || series.expected.contains(&(reason, fault)) {
+            if count > 0 || series.expected[Failures::index(reason, fault)] {
                 page.each([reason.name(), fault.name()], count as f64);
             }
         }

@@ -116,8 +116,8 @@ pub struct Series {
     pub(super) labels: Labels,
     /// All labels of `langmart_probe_info`: the same four, then the description of the probe.
     pub(super) info: Labels,
-    /// The failures that have a series from the start.
-    pub(super) expected: Vec<(Reason, Fault)>,
+    /// Whether a failure has a series from the start, by [`Failures::index`].
+    pub(super) expected: [bool; Failures::COUNT],
     pub(super) values: Arc<Values>,
 }
 
@@ -222,7 +222,10 @@ impl Series {
         let configured = probe.provider.labels.iter().map(|(name, value)| (name.as_str(), value.as_str()));
         let info = Labels::new(subject.into_iter().chain(own).chain(configured));
         let labels = Labels::new(subject);
-        let expected = possible_failures(probe.provider.api, check);
+        let mut expected = [false; Failures::COUNT];
+        for (reason, fault) in possible_failures(probe.provider.api, check) {
+            expected[Failures::index(reason, fault)] = true;
+        }
         Self { probe: Arc::clone(probe), labels, info, expected, values }
     }
 
@@ -520,11 +523,19 @@ fn share_left(limit: &RateLimit) -> f64 {
 
 /// Counters of each pair of reason and fault, including those that should not occur.
 #[derive(Debug)]
-pub(super) struct Failures([Counter; Reason::ALL.len() * Fault::ALL.len()]);
+pub(super) struct Failures([Counter; Self::COUNT]);
 
 impl Failures {
+    /// Number of combinations.
+    pub(super) const COUNT: usize = Reason::ALL.len() * Fault::ALL.len();
+
+    /// Returns the place of a combination.
+    pub(super) fn index(reason: Reason, fault: Fault) -> usize {
+        reason as usize * Fault::ALL.len() + fault as usize
+    }
+
     pub(super) fn of(&self, reason: Reason, fault: Fault) -> &Counter {
-        &self.0[reason as usize * Fault::ALL.len() + fault as usize]
+        &self.0[Self::index(reason, fault)]
     }
 }
 
