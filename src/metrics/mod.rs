@@ -9,7 +9,7 @@
 //! - `registry` holds all series and renders the page.
 //! - `series` holds the values of one probe, with `streak` for consecutive failures; `values` and
 //!   `histogram` are the values.
-//! - `comparison`, `pool`, `budget` and `offline` are metrics of several probes.
+//! - `comparison`, `pool`, `budget_state` and `offline` are metrics of several probes.
 //! - `own` are the daemon's own metrics, `process` the `process_*` metrics.
 //! - `document` generates METRICS.md.
 

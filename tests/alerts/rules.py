@@ -26,7 +26,11 @@ def name_of(rule: Json) -> str:
 
 
 def reads(text: str, names: Set[str]) -> set[str]:
-    """Returns which of the names a text mentions."""
+    """Returns which of the names a text mentions.
+
+    `ALERTS` without a name of an alert would mention all of them.
+    """
+    assert not re.search(r'ALERTS(?!{alertname=")', text), text
     return set(re.findall(r"[A-Za-z_][\w:]*", text)) & names
 
 

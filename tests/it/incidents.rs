@@ -1,5 +1,5 @@
 //! Tests of `report --incidents` on a month of records whose outages are known, and on the records of
-//! a daemon whose simulated services fail as often in a minute and a half.
+//! a daemon whose simulated services fail as often in two minutes.
 
 use std::{
     ffi::OsString,
@@ -361,18 +361,21 @@ fn formats_of_the_ledger_have_the_same_outages() {
     assert_eq!(availability.lines().count(), 4, "a month of three providers: {availability}");
 }
 
-/// The providers of the accelerated month: name, path of the base URL, model, and whether it is a
-/// gateway.
-const SERVICES: [(&str, &str, &str, bool); 6] = [
-    ("langmart", "/langmart", "openai/gpt-4o-mini", true),
-    ("openai", "/openai/v1", "gpt-4o-mini", false),
-    ("anthropic", "/anthropic", "claude-haiku-4-5-20251001", false),
-    ("groq", "/groq/openai/v1", "openai/gpt-oss-20b", false),
-    ("google", "/google/v1beta", "gemini-2.5-flash-lite", false),
-    ("openrouter", "/openrouter/api/v1", "mistralai/mistral-nemo", true),
+/// The simulated services whose outages a daemon records: name, path of the base URL, and whether it
+/// is a gateway.
+const SERVICES: [(&str, &str, bool); 6] = [
+    ("langmart", "/langmart", true),
+    ("openai", "/openai/v1", false),
+    ("anthropic", "/anthropic", false),
+    ("groq", "/groq/openai/v1", false),
+    ("google", "/google/v1beta", false),
+    ("openrouter", "/openrouter/api/v1", true),
 ];
 
-/// The simulator's faults of the accelerated month, and their reasons.
+/// Number of providers, each with one probe of a model of its own.
+const PROVIDERS: usize = 10;
+
+/// The simulator's faults, and their reasons.
 const FAULTS: [(&str, Reason); 4] = [
     ("unavailable", Reason::Unavailable),
     ("server_error", Reason::ServerError),
@@ -380,51 +383,63 @@ const FAULTS: [(&str, Reason); 4] = [
     ("cut_before_headers", Reason::Disconnected),
 ];
 
-/// An outage of the accelerated month, in milliseconds since the scenario began.
+/// An outage of the scenario, in milliseconds since it began.
 struct Played {
     provider: usize,
     reason: Reason,
-    time: Range<u64>,
+    time: Range<i64>,
+    flaps: bool,
 }
 
-/// Returns the scenario, and its outages: five of each provider, of which one in three recovers for a
-/// second in between, and a rejected key after each, which is no outage.
+/// Returns the scenario, and its thirty outages: three of each provider, of which the second recovers
+/// for two seconds in between, and a rejected key after each, which is no outage.
 fn scenario(random: &mut Random) -> (String, Vec<Played>) {
-    let (mut text, mut outages) = (String::new(), Vec::new());
-    let mut rule = |provider: usize, fault: &str, time: Range<u64>| {
-        let (name, Range { start, end }) = (SERVICES[provider].0, time);
-        let times = format!("after = \"{start}ms\"\nuntil = \"{end}ms\"");
-        writeln!(text, "[[rule]]\nprovider = \"{name}\"\nfault = \"{fault}\"\n{times}\n").unwrap();
+    let (mut rules, mut outages) = (String::new(), Vec::new());
+    let mut rule = |provider: usize, fault: &str, time: Range<i64>| {
+        let Range { start, end } = time;
+        writeln!(
+            rules,
+            "[[rule]]\nmodel = \"m{provider}\"\nfault = \"{fault}\"\nafter = \"{start}ms\"\nuntil = \"{end}ms\""
+        )
+        .unwrap();
     };
-    for provider in 0..SERVICES.len() {
+    for provider in 0..PROVIDERS {
         let mut end = 0;
-        for number in 0..OUTAGES / SERVICES.len() {
+        for number in 0..OUTAGES / PROVIDERS {
             let (fault, reason) = FAULTS[(provider + number) % FAULTS.len()];
-            let start = end + 9_000 + random.draw() % 2_000;
-            end = start + 5_000 + random.draw() % 3_000;
-            if number % 3 == 1 {
-                rule(provider, fault, start..start + 2_000);
-                rule(provider, fault, start + 3_000..end);
+            let mut about = |least: i64| least + (random.draw() % 4_000).cast_signed();
+            let start = end + about(18_000);
+            end = start + about(12_000);
+            let flaps = number == 1;
+            if flaps {
+                rule(provider, fault, start..start + 5_000);
+                rule(provider, fault, start + 7_000..end);
             } else {
                 rule(provider, fault, start..end);
             }
-            rule(provider, "auth_failed", end + 4_000..end + 5_000);
-            outages.push(Played { provider, reason, time: start..end });
+            rule(provider, "auth_failed", end + 8_000..end + 10_000);
+            outages.push(Played { provider, reason, time: start..end, flaps });
         }
     }
-    (text, outages)
+    let mut models = "[models]\n".to_owned();
+    for (number, (service, ..)) in SERVICES.iter().enumerate() {
+        let names: Vec<_> = (number..PROVIDERS).step_by(SERVICES.len()).map(|n| format!("m{n}")).collect();
+        writeln!(models, "{service} = {names:?}").unwrap();
+    }
+    (models + &rules, outages)
 }
 
-/// Returns the configuration of the accelerated month: a probe of each service.
-fn services(place: &Place, simulator: &Simulator) -> String {
+/// Returns the configuration: a probe of each provider, every two seconds.
+fn providers(place: &Place, simulator: &Simulator) -> String {
     let mut config = format!("{LISTEN}[log]\ndirectory = \"{}\"\n", place.path("logs").display());
-    for (name, path, model, _) in SERVICES {
+    for number in 0..PROVIDERS {
+        let (service, path, _) = SERVICES[number % SERVICES.len()];
         let url = format!("http://{}{path}", simulator.address());
         write!(
             config,
-            "[provider.{name}]\nbase_url = \"{url}\"\n{KEY}\n\
-             [[probe]]\nname = \"{name}\"\nprovider = \"{name}\"\ncheck = \"chat\"\n\
-             model = \"{model}\"\ninterval = \"1s\"\n"
+            "[provider.p{number}]\napi = \"{service}\"\nbase_url = \"{url}\"\nchecks = []\n{KEY}\n\
+             [[probe]]\nname = \"p{number}\"\nprovider = \"p{number}\"\ncheck = \"chat\"\n\
+             model = \"m{number}\"\ninterval = \"2s\"\n"
         )
         .unwrap();
     }
@@ -436,16 +451,13 @@ fn ledger_of_a_daemon_agrees_with_its_simulated_services() {
     let (scenario, outages) = scenario(&mut Random(30));
     let simulator = simulator("");
     let place = Place::new("");
-    place.write("config.toml", &services(&place, &simulator));
+    place.write("config.toml", &providers(&place, &simulator));
     let mut daemon = place.daemon();
     let began = SystemTime::now();
     play(&simulator, &scenario);
-    let end = outages.iter().map(|outage| outage.time.end).max().unwrap() + 8_000;
-    let is_over = || began.elapsed().unwrap() > Duration::from_millis(end);
-    while !is_over() {
-        // The time of the script, not of the test: the ledger is compared with it.
-        thread::sleep(Duration::from_secs(1));
-    }
+    // The scenario has times, so that it cannot end earlier.
+    let end = outages.iter().map(|outage| outage.time.end).max().unwrap() + 16_000;
+    thread::sleep(Duration::from_millis(end.unsigned_abs()));
     daemon.stop();
 
     let runs: Vec<_> = records(place.files("logs", "results.jsonl"))
@@ -473,14 +485,16 @@ fn ledger_of_a_daemon_agrees_with_its_simulated_services() {
 #[track_caller]
 fn check_played(listing: &Value, outages: &[Played], runs: &[(String, i64)], began: SystemTime) {
     let mut listed: Vec<&Value> = listing["outages"].as_array().unwrap().iter().collect();
-    for Played { provider, reason, time } in outages {
-        let (name, .., is_gateway) = SERVICES[*provider];
+    let mut relapses = 0;
+    for Played { provider, reason, time, flaps } in outages {
+        let (.., is_gateway) = SERVICES[provider % SERVICES.len()];
+        let name = format!("p{provider}");
         let fault = if is_gateway { Fault::Gateway } else { Fault::Provider };
         // At most one run of the probe between the script and the ledger.
-        let is_near = |listed: &Value, scripted: u64| {
+        let is_near = |listed: &Value, scripted: i64| {
             let listed = millisecond(listed, began);
-            let between = listed.min(scripted as i64)..listed.max(scripted as i64);
-            runs.iter().filter(|(probe, time)| probe == name && between.contains(time)).count() <= 1
+            let between = listed.min(scripted)..listed.max(scripted);
+            runs.iter().filter(|(probe, time)| *probe == name && between.contains(time)).count() <= 1
         };
         let found = listed.iter().position(|outage| {
             outage["provider"] == name
@@ -489,9 +503,14 @@ fn check_played(listing: &Value, outages: &[Played], runs: &[(String, i64)], beg
                 && is_near(&outage["start"], time.start)
                 && is_near(&outage["end"], time.end)
         });
-        listed.remove(found.unwrap_or_else(|| panic!("{name} {reason} {time:?} is not in {listed:#?}")));
+        let found = found.unwrap_or_else(|| panic!("{name} {reason} {time:?} is not in {listed:#?}"));
+        let outage = listed.remove(found);
+        let relapsed = outage["relapses"].as_u64().unwrap();
+        assert!(*flaps || relapsed == 0, "{outage}");
+        relapses += relapsed;
     }
     assert_eq!(listed, [&Value::Null; 0], "not in the script");
+    assert!(relapses > 0, "no run of ten saw a recovery of two seconds");
 }
 
 /// Returns the milliseconds from `began` to a time of a record.

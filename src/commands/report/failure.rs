@@ -46,7 +46,7 @@ pub(super) fn write_failure(failure: &Failure, text: &mut String) -> fmt::Result
         writeln!(text, "- Runs: {count}, the first at {first}, the last at {last}")?;
     }
     let statuses = failure.http_status.iter().map(|(status, runs)| format!("{status} ({runs})"));
-    writeln!(text, "- HTTP status: {}", or_none(statuses, "no response"))?;
+    writeln!(text, "- HTTP status: {}", or_none(statuses, "none"))?;
     write_times(failure, text)?;
     write_limit(failure, text)?;
     if let Some(end) = failure.certificate_end.filter(|_| failure.reason == Reason::Tls) {
@@ -88,8 +88,9 @@ fn responsible(failure: &Failure) -> String {
     let gateway = failure.service.filter(|service| service.is_gateway).map(|service| service.name);
     let behind = |provider: &str| format!("{provider} behind {}", gateway.unwrap_or("the gateway"));
     match (failure.fault, failure.upstream.as_deref()) {
-        (Fault::Provider, Some(upstream)) if failure.reason == Reason::AuthFailed => {
-            let owner = if upstream == OTHER { "a provider" } else { upstream };
+        // A provider is at fault for a key only if a gateway stores it.
+        (Fault::Provider, upstream) if failure.reason == Reason::AuthFailed => {
+            let owner = upstream.filter(|name| *name != OTHER).unwrap_or("a provider");
             format!("the key of {owner} that is stored in {}", gateway.unwrap_or("the gateway"))
         }
         (Fault::Provider, Some(OTHER)) => behind("a provider"),
