@@ -505,9 +505,9 @@ fn check_played(listing: &Value, outages: &[Played], runs: &[(String, i64)], beg
         });
         let found = found.unwrap_or_else(|| panic!("{name} {reason} {time:?} is not in {listed:#?}"));
         let outage = listed.remove(found);
-        let relapsed = outage["relapses"].as_u64().unwrap();
-        assert!(*flaps || relapsed == 0, "{outage}");
-        relapses += relapsed;
+        let count = outage["relapses"].as_u64().unwrap();
+        assert!(*flaps || count == 0, "{outage}");
+        relapses += count;
     }
     assert_eq!(listed, [&Value::Null; 0], "not in the script");
     assert!(relapses > 0, "no run of ten saw a recovery of two seconds");
