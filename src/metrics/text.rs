@@ -44,20 +44,17 @@ pub(super) fn write_labels<'a>(
 pub(super) fn write_label(bytes: &mut Vec<u8>, name: &str, value: &str) {
     bytes.extend_from_slice(name.as_bytes());
     bytes.extend_from_slice(b"=\"");
-    // Nearly every value is plain: copied as a whole, it costs a fraction.
-    let is_special = |byte: u8| matches!(byte, b'\\' | b'"' | b'\n');
-    if value.bytes().any(is_special) {
-        for &byte in value.as_bytes() {
-            match byte {
-                b'\\' => bytes.extend_from_slice(br"\\"),
-                b'"' => bytes.extend_from_slice(br#"\""#),
-                b'\n' => bytes.extend_from_slice(br"\n"),
-                _ => bytes.push(byte),
-            }
-        }
-    } else {
-        bytes.extend_from_slice(value.as_bytes());
+    let mut rest = value.as_bytes();
+    while let Some(at) = rest.iter().position(|byte| matches!(byte, b'\\' | b'"' | b'\n')) {
+        bytes.extend_from_slice(&rest[..at]);
+        bytes.extend_from_slice(match rest[at] {
+            b'\\' => br"\\",
+            b'"' => br#"\""#,
+            _ => br"\n",
+        });
+        rest = &rest[at + 1..];
     }
+    bytes.extend_from_slice(rest);
     bytes.push(b'"');
 }
 

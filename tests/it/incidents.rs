@@ -15,9 +15,9 @@ use langmart_prober::{
     commands::{self, EXIT_OK, Report, ReportFormat},
     config::Environment,
     line_writer::compress,
-    outcome::{Check, Fault, Outcome, Reason, Record, Subject, rfc3339},
+    outcome::{Api, Check, Fault, Outcome, Reason, Record, Subject, rfc3339},
     records as record_files,
-    simulator::Simulator,
+    simulator::{SimulatedService, Simulator},
 };
 use serde_json::Value;
 
@@ -361,19 +361,13 @@ fn formats_of_the_ledger_have_the_same_outages() {
     assert_eq!(availability.lines().count(), 4, "a month of three providers: {availability}");
 }
 
-/// The simulated services whose outages a daemon records: name, path of the base URL, and whether it
-/// is a gateway.
-const SERVICES: [(&str, &str, bool); 6] = [
-    ("langmart", "/langmart", true),
-    ("openai", "/openai/v1", false),
-    ("anthropic", "/anthropic", false),
-    ("groq", "/groq/openai/v1", false),
-    ("google", "/google/v1beta", false),
-    ("openrouter", "/openrouter/api/v1", true),
-];
-
 /// Number of providers, each with one probe of a model of its own.
 const PROVIDERS: usize = 10;
+
+/// Returns the simulated service of a provider.
+fn service(provider: usize) -> SimulatedService {
+    SimulatedService::ALL[provider % SimulatedService::ALL.len()]
+}
 
 /// The simulator's faults, and their reasons.
 const FAULTS: [(&str, Reason); 4] = [
@@ -422,9 +416,15 @@ fn scenario(random: &mut Random) -> (String, Vec<Played>) {
         }
     }
     let mut models = "[models]\n".to_owned();
-    for (number, (service, ..)) in SERVICES.iter().enumerate() {
-        let names: Vec<_> = (number..PROVIDERS).step_by(SERVICES.len()).map(|n| format!("m{n}")).collect();
-        writeln!(models, "{service} = {names:?}").unwrap();
+    for known in SimulatedService::ALL {
+        let own = (0..PROVIDERS).filter(|provider| service(*provider) == known);
+        writeln!(
+            models,
+            "{} = {:?}",
+            known.name(),
+            own.map(|provider| format!("m{provider}")).collect::<Vec<_>>()
+        )
+        .unwrap();
     }
     (models + &rules, outages)
 }
@@ -433,13 +433,14 @@ fn scenario(random: &mut Random) -> (String, Vec<Played>) {
 fn providers(place: &Place, simulator: &Simulator) -> String {
     let mut config = format!("{LISTEN}[log]\ndirectory = \"{}\"\n", place.path("logs").display());
     for number in 0..PROVIDERS {
-        let (service, path, _) = SERVICES[number % SERVICES.len()];
-        let url = format!("http://{}{path}", simulator.address());
+        let service = service(number);
+        let url = format!("http://{}{}", simulator.address(), service.prefix());
         write!(
             config,
-            "[provider.p{number}]\napi = \"{service}\"\nbase_url = \"{url}\"\nchecks = []\n{KEY}\n\
+            "[provider.p{number}]\napi = \"{}\"\nbase_url = \"{url}\"\nchecks = []\n{KEY}\n\
              [[probe]]\nname = \"p{number}\"\nprovider = \"p{number}\"\ncheck = \"chat\"\n\
-             model = \"m{number}\"\ninterval = \"2s\"\n"
+             model = \"m{number}\"\ninterval = \"2s\"\n",
+            service.name()
         )
         .unwrap();
     }
@@ -487,9 +488,8 @@ fn check_played(listing: &Value, outages: &[Played], runs: &[(String, i64)], beg
     let mut listed: Vec<&Value> = listing["outages"].as_array().unwrap().iter().collect();
     let mut relapses = 0;
     for Played { provider, reason, time, flaps } in outages {
-        let (.., is_gateway) = SERVICES[provider % SERVICES.len()];
         let name = format!("p{provider}");
-        let fault = if is_gateway { Fault::Gateway } else { Fault::Provider };
+        let fault = Api::from_name(service(*provider).name()).unwrap().endpoint();
         // At most one run of the probe between the script and the ledger.
         let is_near = |listed: &Value, scripted: i64| {
             let listed = millisecond(listed, began);
