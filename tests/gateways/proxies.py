@@ -257,11 +257,12 @@ def check_caddy(checks: Checks, place: Place, simulator: int) -> None:
         checks.skip("caddy", "Caddy")
         return
     port, other_port = free_port(), free_port()
-    hashed = subprocess.run(
-        [command, "hash-password", "--plaintext", servers.PASSWORD],
-        capture_output=True, text=True, check=True,
-    ).stdout.strip()  # fmt: skip
-    config = place.write("Caddyfile", servers.caddy(port, other_port, simulator, hashed))
+    version, hashed = (
+        subprocess.run([command, *arguments], capture_output=True, text=True, check=True).stdout
+        for arguments in (["version"], ["hash-password", "--plaintext", servers.PASSWORD])
+    )
+    text = servers.caddy(version, port, other_port, simulator, hashed.strip())
+    config = place.write("Caddyfile", text)
     proxy = Proxy("caddy", port)
     for path in ("ok", "gzip"):
         proxy.add_common(path)
