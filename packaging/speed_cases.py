@@ -79,7 +79,44 @@ def service(
 
 
 def add_cases() -> None:
-    """Adds the cases: each kind on its own instance."""
+    """Adds all cases."""
+    add_kinds()
+    add_week()
+
+
+def add_week() -> None:
+    """Adds a case of services that are slower on one day of each week, or are not."""
+    day, hour = 24 * 60, 60
+    slow_day, same_day = 4 * day, 11 * day
+    end = same_day + 10 * hour
+    change = end - 150
+    series = Series(end)
+
+    def stream(instance: str, usual: float, changed: float) -> None:
+        values: list[Value] = [0.4] * end
+        for begin in (slow_day, same_day):
+            values[begin : begin + 16 * hour] = [0.4 * usual] * min(16 * hour, end - begin)
+        values[change:] = [0.4 * changed] * (end - change)
+        labels = {"instance": instance, "probe": "s", "check": "stream"}
+        series.add("langmart_probe_last_time_to_first_token_seconds", values, **labels)
+        series.add("langmart_probe_interval_seconds", [300] * end, **labels)
+        counted: list[Value] = [None if at < change - 600 else at // 5 for at in range(end)]
+        series.add("langmart_probe_time_to_first_token_seconds_count", counted, **labels)
+
+    stream("every week", 1.12, 1.2)
+    stream("every week, now more", 1.12, 1.5)
+    stream("never before", 1, 1.2)
+    found = ({"instance": "every week, now more"}, {"instance": "never before"})
+    case(
+        "slower than at this hour, but not than on this day of the last week",
+        series,
+        ("LangmartSlowFirstToken", change - 2),
+        ("LangmartSlowFirstToken", end - 2, *found),
+    )
+
+
+def add_kinds() -> None:
+    """Adds the kinds of services, each on its own instance, by 1.3 slower and by 2."""
     series = Series(END)
     service(series, "slow", 1.3)
     service(series, "slow too", 2)
