@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::{
-    histogram::{Exemplar, Histogram, Snapshot},
+    histogram::{Histogram, Snapshot},
     protobuf, text,
 };
 use crate::{outcome::unix_seconds, pieces::Pieces};
@@ -114,14 +114,6 @@ pub(super) struct Page<'a> {
     subject: &'a Labels,
 }
 
-/// A line of a text format, without its labels.
-#[derive(Clone, Copy)]
-struct Line<'a> {
-    suffix: &'static str,
-    value: f64,
-    exemplar: Option<&'a Exemplar>,
-}
-
 impl<'a> Page<'a> {
     /// Creates an empty page.
     pub(super) fn new(now: SystemTime, format: Format, out: &'a mut dyn Write) -> Self {
@@ -180,16 +172,27 @@ impl<'a> Page<'a> {
     }
 
     fn classic_histogram(&mut self, snapshot: &Snapshot) {
+        let Some(family) = self.begun_family() else { return };
         let is_open = self.format == Format::OpenMetrics;
+        let bytes = &mut self.bytes;
+        // The lines of buckets, which are most of a page, differ only behind this.
+        let mut start = Vec::new();
+        text::write_bucket_start(&mut start, family.name, &self.subject.text);
         for bucket in snapshot.buckets() {
+            bytes.extend_from_slice(&start);
+            bytes.extend_from_slice(bucket.label.as_bytes());
             // OpenMetrics writes the bound 1 as 1.0.
-            let is_whole = bucket.label.bytes().all(|byte| byte.is_ascii_digit());
-            let label = if is_open && is_whole { &format!("{}.0", bucket.label) } else { bucket.label };
-            let exemplar = bucket.exemplar.filter(|_| is_open);
-            let line = Line { suffix: "_bucket", value: bucket.cumulative as f64, exemplar };
-            self.line(self.subject, [("le", label)], line);
+            if is_open && bucket.label.bytes().all(|byte| byte.is_ascii_digit()) {
+                bytes.extend_from_slice(b".0");
+            }
+            bytes.extend_from_slice(b"\"} ");
+            text::write_integer(bytes, bucket.cumulative);
+            if let Some(exemplar) = bucket.exemplar.filter(|_| is_open) {
+                text::write_exemplar(bytes, exemplar);
+            }
+            bytes.push(b'\n');
         }
-        let mut line = |suffix, value| self.line(self.subject, [], Line { suffix, value, exemplar: None });
+        let mut line = |suffix, value| self.line(self.subject, [], suffix, value);
         line("_sum", snapshot.sum());
         line("_count", snapshot.count() as f64);
         if is_open {
@@ -218,35 +221,40 @@ impl<'a> Page<'a> {
                 self.metric(subject, labels, |bytes, kind| protobuf::write_number(bytes, kind, value));
             }
             Format::Text | Format::OpenMetrics => {
-                self.line(subject, labels, Line { suffix: "", value, exemplar: None });
+                self.line(subject, labels, "", value);
             }
         }
     }
 
+    /// Writes a line of a text format.
     fn line<'b>(
         &mut self,
         subject: &Labels,
         labels: impl IntoIterator<Item = (&'b str, &'b str)>,
-        line: Line<'_>,
+        suffix: &'static str,
+        value: f64,
     ) {
-        let Some(family) = self.family else { return };
+        let Some(family) = self.begun_family() else { return };
         let bytes = &mut self.bytes;
-        if !self.begun {
-            self.begun = true;
-            text::write_head(bytes, family, self.format);
-        }
         bytes.extend_from_slice(family.name.as_bytes());
-        bytes.extend_from_slice(line.suffix.as_bytes());
+        bytes.extend_from_slice(suffix.as_bytes());
         text::write_labels(bytes, &subject.text, labels);
         bytes.push(b' ');
-        text::write_number(bytes, line.value);
-        if let Some(exemplar) = line.exemplar {
-            text::write_exemplar(bytes, exemplar);
-        }
+        text::write_number(bytes, value);
         bytes.push(b'\n');
         if bytes.len() >= BUFFER_BYTES {
             self.flush();
         }
+    }
+
+    /// Returns the family, whose head is written before its first line in a text format.
+    fn begun_family(&mut self) -> Option<&'static Header> {
+        let family = self.family?;
+        if !self.begun {
+            self.begun = true;
+            text::write_head(&mut self.bytes, family, self.format);
+        }
+        Some(family)
     }
 
     /// Adds a metric to those of the family.

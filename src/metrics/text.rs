@@ -58,6 +58,17 @@ pub(super) fn write_label(bytes: &mut Vec<u8>, name: &str, value: &str) {
     bytes.push(b'"');
 }
 
+/// Writes the start of a bucket's line, up to the value of `le`.
+pub(super) fn write_bucket_start(bytes: &mut Vec<u8>, family: &str, subject: &str) {
+    bytes.extend_from_slice(family.as_bytes());
+    bytes.extend_from_slice(b"_bucket{");
+    if !subject.is_empty() {
+        bytes.extend_from_slice(subject.as_bytes());
+        bytes.push(b',');
+    }
+    bytes.extend_from_slice(b"le=\"");
+}
+
 /// Writes an exemplar behind a sample of `OpenMetrics`.
 pub(super) fn write_exemplar(bytes: &mut Vec<u8>, exemplar: &Exemplar) {
     bytes.extend_from_slice(b" # ");
@@ -72,23 +83,27 @@ pub(super) fn write_exemplar(bytes: &mut Vec<u8>, exemplar: &Exemplar) {
 pub(super) fn write_number(bytes: &mut Vec<u8>, value: f64) {
     const EXACT: f64 = 9_007_199_254_740_992.0; // 2^53: smaller integers are exact
     if value.fract() == 0.0 && (0.0..EXACT).contains(&value) {
-        let mut digits = [0; 16];
-        let mut start = digits.len();
-        let mut rest = value as u64;
-        loop {
-            start -= 1;
-            digits[start] = b'0' + (rest % 10) as u8;
-            rest /= 10;
-            if rest == 0 {
-                break;
-            }
-        }
-        bytes.extend_from_slice(&digits[start..]);
+        write_integer(bytes, value as u64);
     } else if value.is_infinite() {
         bytes.extend_from_slice(if value > 0.0 { b"+Inf" } else { b"-Inf" });
     } else {
         write!(bytes, "{value}").expect("a Vec takes every write");
     }
+}
+
+pub(super) fn write_integer(bytes: &mut Vec<u8>, value: u64) {
+    const MAX_DIGITS: usize = u64::MAX.ilog10() as usize + 1;
+    let mut digits = [0; MAX_DIGITS];
+    let (mut start, mut rest) = (MAX_DIGITS, value);
+    loop {
+        start -= 1;
+        digits[start] = b'0' + (rest % 10) as u8;
+        rest /= 10;
+        if rest == 0 {
+            break;
+        }
+    }
+    bytes.extend_from_slice(&digits[start..]);
 }
 
 #[cfg(test)]
