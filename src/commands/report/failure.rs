@@ -52,7 +52,7 @@ pub(super) fn write_failure(failure: &Failure, text: &mut String) -> fmt::Result
     if let Some(end) = failure.certificate_end.filter(|_| failure.reason == Reason::Tls) {
         writeln!(text, "- Certificate: a certificate of the chain is valid until {}", rfc3339(end))?;
     }
-    let suggestion = suggestion(&failure.hint);
+    let suggestion = if is_for_caller(failure) { suggestion(&failure.hint) } else { String::new() };
     for (title, content) in [("What happened", &failure.detail), ("Suggested to the caller", &suggestion)] {
         if !content.is_empty() {
             writeln!(text, "- {title}: {}", escaped(content))?;
@@ -218,6 +218,16 @@ fn figures(limit: &RateLimit) -> (Resource, String) {
         let _ = write!(text, ", full again at {}", rfc3339(reset));
     }
     (limit.resource, text)
+}
+
+/// Returns whether the caller can act on the cause: support knows what its own service needs.
+fn is_for_caller(failure: &Failure) -> bool {
+    let is_account = matches!(failure.reason, Reason::AuthFailed | Reason::Billing | Reason::RateLimited);
+    match failure.fault {
+        Fault::Gateway => false,
+        Fault::Provider => is_account,
+        Fault::Caller | Fault::Network | Fault::Prober | Fault::None => true,
+    }
 }
 
 /// Returns the remedy without its advice to contact support, who read this.

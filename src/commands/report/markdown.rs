@@ -9,9 +9,10 @@ use super::{
     account::write_accounts,
     damage::Damage,
     failure::write_failure,
+    ledger::or_dash,
     summary::{Failure, Summary, Total},
 };
-use crate::outcome::{Api, rfc3339};
+use crate::outcome::{Api, Fault, Reason, rfc3339};
 
 /// Formats the report as Markdown.
 pub(super) fn markdown(summary: &Summary) -> String {
@@ -65,7 +66,10 @@ fn clock(offset: f64) -> String {
 fn write_totals(summary: &Summary, text: &mut String) -> fmt::Result {
     let is_offline = summary.probes.values().any(|total| total.offline_runs > 0);
     let (title, rule) = if is_offline { (" while offline |", "---|") } else { ("", "") };
-    writeln!(text, "## Runs\n\n| probe | runs | succeeded |{title} share |\n|---|---|---|{rule}---|")?;
+    writeln!(
+        text,
+        "## Runs\n\n| probe | runs | succeeded |{title} share | mean duration of a success |\n|---|---|---|{rule}---|---|"
+    )?;
     for total in summary.probes.values() {
         let Total { probe, runs, succeeded, offline_runs, .. } = total;
         let share = match runs - offline_runs {
@@ -73,7 +77,8 @@ fn write_totals(summary: &Summary, text: &mut String) -> fmt::Result {
             evident => format!("{} %", share(*succeeded, evident)),
         };
         let offline = if is_offline { format!(" {offline_runs} |") } else { String::new() };
-        writeln!(text, "| {probe} | {runs} | {succeeded} |{offline} {share} |")?;
+        let mean = or_dash(total.mean_success().map(length));
+        writeln!(text, "| {probe} | {runs} | {succeeded} |{offline} {share} | {mean} |")?;
     }
     Ok(())
 }
@@ -87,19 +92,23 @@ fn write_form(summary: &Summary, text: &mut String) -> fmt::Result {
     let is_langmart = |failure: &&Failure| {
         failure.service.is_some_and(|service| service.name == Api::Langmart.profile().display_name)
     };
-    let console = if failures.iter().all(is_langmart) {
-        "under Settings > API Keys"
+    let is_answered = |failure: &&Failure| !failure.http_status.is_empty();
+    let is_stored_key =
+        |failure: &&Failure| (failure.reason, failure.fault) == (Reason::AuthFailed, Fault::Provider);
+    writeln!(text, "\n## To be completed before sending (never paste a key)\n")?;
+    if failures.iter().any(is_stored_key) {
+        writeln!(text, "- Name of the connection that has the stored key, and the result of its test:")?;
+    }
+    if failures.iter().all(is_langmart) {
+        writeln!(text, "- Name of the key under Settings > API Keys:")?;
     } else {
-        "in the provider's console"
-    };
-    writeln!(
-        text,
-        "\n## To be completed before sending (never paste a key)\n\n\
-         - Name of the key {console}:\n\
-         - Public source address, network and region; proxy, yes or no:\n\
-         - Other clients affected:\n\
-         - Already tried, with result:"
-    )
+        writeln!(text, "- Name of the key in the provider's console:")?;
+    }
+    writeln!(text, "- Public source address, network and region; proxy, yes or no:")?;
+    if !failures.iter().all(is_answered) {
+        writeln!(text, "- Other hosts reached from this machine, yes or no:")?;
+    }
+    writeln!(text, "- Other clients affected:\n- Already tried, with result:")
 }
 
 /// Writes what could not be read of the files.

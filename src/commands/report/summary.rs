@@ -188,6 +188,9 @@ pub(super) struct Total {
     pub(super) succeeded: u64,
     /// Number of runs that failed while the prober itself was offline.
     pub(super) offline_runs: u64,
+    /// Sum of the durations of the successes.
+    #[serde(skip)]
+    success_time: Duration,
     #[serde(skip)]
     state: State,
 }
@@ -266,6 +269,7 @@ impl Summary {
         }
         if entry.reason == Reason::Ok {
             total.succeeded += 1;
+            total.success_time = total.success_time.saturating_add(entry.duration);
             for key in total.state.recover(entry.time) {
                 let failure = self.failures.get_mut(&key);
                 failure.expect("it is added before it is open").recovered_at = Some(entry.time);
@@ -320,8 +324,19 @@ impl FailureKey {
 
 impl Total {
     fn new(entry: &Entry<'_>) -> Self {
-        let state = State::new(Subject::of(entry));
-        Self { probe: entry.probe.to_owned(), runs: 0, succeeded: 0, offline_runs: 0, state }
+        Self {
+            probe: entry.probe.to_owned(),
+            runs: 0,
+            succeeded: 0,
+            offline_runs: 0,
+            success_time: Duration::ZERO,
+            state: State::new(Subject::of(entry)),
+        }
+    }
+
+    /// Returns the mean duration of the successes. Returns `None` without one.
+    pub(super) fn mean_success(&self) -> Option<Duration> {
+        (self.succeeded > 0).then(|| self.success_time.div_f64(self.succeeded as f64))
     }
 }
 

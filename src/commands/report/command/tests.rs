@@ -120,10 +120,10 @@ fn report_lists_failures_and_runs() {
 
 ## Runs
 
-| probe | runs | succeeded | share |
-|---|---|---|---|
-| groq-auth | 1 | 1 | 100 % |
-| groq-chat | 3 | 1 | 33.3 % |
+| probe | runs | succeeded | share | mean duration of a success |
+|---|---|---|---|---|
+| groq-auth | 1 | 1 | 100 % | 0.13 s |
+| groq-chat | 3 | 1 | 33.3 % | 3.1 s |
 
 1 line of the files is not a record and was skipped.
 
@@ -302,7 +302,7 @@ fn ticket_excludes_runs_while_offline() {
             "- While this machine was offline: 2 of these 3 runs; they are no evidence about the service",
             "- Runs: 3, the first at 2026-11-22T07:46:00Z, the last at 2026-11-22T07:56:00Z",
             "| 2026-11-22T07:46:00Z | - | 0 s |",
-            "| langmart-chat | 3 | 0 | 2 | 0 % |",
+            "| langmart-chat | 3 | 0 | 2 | 0 % | - |",
         ],
     );
     assert!(text.contains("3 of 3 runs failed, 2 of them while this machine was offline; 1 of"), "{text}");
@@ -313,7 +313,8 @@ fn ticket_excludes_runs_while_offline() {
             "## dns: no HTTP response, responsible: this machine, which was offline (probe langmart-chat)",
             "- State: unknown, because this machine was offline",
             "- While this machine was offline: this run; it is no evidence about the service",
-            "| langmart-chat | 1 | 0 | 1 | - |",
+            "| langmart-chat | 1 | 0 | 1 | - | - |",
+            "- Other hosts reached from this machine, yes or no:",
         ],
     );
 }
