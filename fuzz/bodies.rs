@@ -17,6 +17,7 @@ use langmart_prober::{
     config::{self, Config, Environment, Keys, Probe, Task},
     health::Health,
     metrics::Metrics,
+    outcome::{Api, Check},
     probe::fuzzing,
     records::{self, Entry},
     server::{self, ControlHandles, HttpServer, ServerState},
@@ -42,36 +43,31 @@ pub fn hints(bytes: &[u8]) {
     }
 }
 
-/// Returns a probe of every check of every API.
+/// Returns a probe of every check of every API that has a response.
 pub fn probes() -> Vec<Arc<Probe>> {
     configured().probes
 }
 
 fn configured() -> Config {
-    let mut parts = Vec::new();
-    for (api, checks) in [
-        ("langmart", "auth models chat balance health"),
-        ("openai", "auth models chat status"),
-        ("anthropic", "auth models chat"),
-        ("groq", "auth chat"),
-        ("google", "auth models chat status"),
-        ("openrouter", "auth models chat balance"),
-    ] {
-        parts.push(format!("[provider.{api}]\napi_key = {{ env = \"KEY\" }}\nchecks = []\n"));
+    let parse = |text: &str| config::parse(text, "probes", Keys::Skipped, &NOWHERE);
+    let mut text = String::new();
+    for api in Api::ALL {
         // A page's components are read one by one where some are named.
-        parts.push(if api == "google" {
-            "components = [\"API\", \"Chat\"]\n".to_owned()
-        } else {
-            String::new()
-        });
-        for check in checks.split(' ') {
-            let name =
-                format!("[[probe]]\nname = \"{api}-{check}\"\nprovider = \"{api}\"\ncheck = \"{check}\"\n");
-            parts.push(name + if check == "chat" { "model = \"m\"\n" } else { "" });
+        let components = if *api == Api::Google { "components = [\"API\", \"Chat\"]\n" } else { "" };
+        let provider = format!("[provider.{api}]\napi_key = {{ env = \"KEY\" }}\nchecks = []\n{components}");
+        text += &provider;
+        for check in Check::ALL.iter().filter(|check| **check != Check::Network) {
+            let model = if check.generates() { "model = \"m\"\n" } else { "" };
+            let probe = format!(
+                "[[probe]]\nname = \"{api}-{check}\"\nprovider = \"{api}\"\ncheck = \"{check}\"\n{model}"
+            );
+            // The configuration knows which API has which check.
+            if parse(&(provider.clone() + &probe)).is_ok() {
+                text += &probe;
+            }
         }
     }
-    let loaded = config::parse(&parts.concat(), "probes", Keys::Skipped, &NOWHERE);
-    loaded.unwrap_or_else(|problems| panic!("{problems}")).config
+    parse(&text).unwrap_or_else(|problems| panic!("{problems}")).config
 }
 
 /// Passes the bytes as an answer to each of the probes.

@@ -46,13 +46,12 @@ const AREAS: &[&str] = &[
     "VALIDATION",
 ];
 
-/// Providers behind gateways: the gateways' spelling in lower case without separators, and the
-/// exported name.
+/// Providers behind gateways besides those of [`Api`]: the gateways' spelling in lower case without
+/// separators, and the exported name.
 const PROVIDERS: &[(&str, &str)] = &[
     ("ai21", "ai21"),
     ("alibaba", "alibaba"),
     ("amazonbedrock", "bedrock"),
-    ("anthropic", "anthropic"),
     ("azure", "azure"),
     ("azureopenai", "azure"),
     ("baseten", "baseten"),
@@ -65,10 +64,8 @@ const PROVIDERS: &[(&str, &str)] = &[
     ("fireworks", "fireworks"),
     ("friendli", "friendli"),
     ("gemini", "google"),
-    ("google", "google"),
     ("googleaistudio", "google"),
     ("googlevertex", "vertex"),
-    ("groq", "groq"),
     ("huggingface", "huggingface"),
     ("hyperbolic", "hyperbolic"),
     ("meta", "meta"),
@@ -80,8 +77,6 @@ const PROVIDERS: &[(&str, &str)] = &[
     ("novitaai", "novita"),
     ("nvidia", "nvidia"),
     ("ollama", "ollama"),
-    ("openai", "openai"),
-    ("openrouter", "openrouter"),
     ("perplexity", "perplexity"),
     ("replicate", "replicate"),
     ("sambanova", "sambanova"),
@@ -148,7 +143,8 @@ pub(crate) fn provider(spelled: &str) -> Option<&'static str> {
     }
     let plain: String =
         spelled.chars().filter(char::is_ascii_alphanumeric).map(|c| c.to_ascii_lowercase()).collect();
-    PROVIDERS.iter().find(|(known, _)| *known == plain).map(|(_, name)| *name)
+    let ours = Api::ALL.iter().map(|api| api.name()).find(|name| *name == plain);
+    ours.or_else(|| PROVIDERS.iter().find(|(known, _)| *known == plain).map(|(_, name)| *name))
 }
 
 /// Returns a request ID of 1 to 128 plain characters. Returns `None` for any other text.

@@ -8,7 +8,7 @@ use std::{
 use tokio::sync::mpsc;
 
 use super::{
-    delivery::Delivery,
+    delivery::{Delivery, export_budget},
     fatal::Fatal,
     probing::Probing,
     state_store::{self, StateStore},
@@ -51,7 +51,7 @@ impl Books {
         history.configure(config, curl);
         let kept = state_store::restore(config);
         let budget = state_store::budget(config, &kept);
-        state_store::export_budget(&budget, &metrics);
+        export_budget(&budget, &metrics);
         state_store::export_last_runs(config, &kept, &metrics);
         let directory = config.state_directory.as_deref();
         let state_store = StateStore::start(directory, lock, kept, records.clone());

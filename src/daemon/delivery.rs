@@ -10,12 +10,12 @@ use std::{
 
 use tracing::{error, info, warn};
 
-use super::state_store::{self, StateStore};
+use super::state_store::StateStore;
 use crate::{
     config::Probe,
     health::{Health, Liveness},
     history::{History, ProbeHistory, Waiting},
-    metrics::{ComparisonSeries, Last, Metrics, Series},
+    metrics::{BudgetNow, ComparisonSeries, Last, Metrics, Series},
     outcome::{Fault, Outcome, Reason, SkipCause, Subject, rfc3339},
     probe::Target,
     schedule::{DailyBudget, Event, Spent, Wait, Work},
@@ -137,7 +137,7 @@ impl Delivery {
     /// Exports and stores the spending after a change by a generation check.
     fn spent(&self, target: &ProbeTarget) {
         if target.target.probe().check().generates() {
-            state_store::export_budget(&self.budget, &self.metrics);
+            export_budget(&self.budget, &self.metrics);
             self.state_store.spent(&self.budget);
         }
     }
@@ -147,10 +147,21 @@ impl Delivery {
         if let Some(resumes) = self.budget.announce() {
             let Spent { day: _, usd, tokens } = self.budget.spent();
             let resumes = rfc3339(resumes);
-            state_store::export_budget(&self.budget, &self.metrics);
+            export_budget(&self.budget, &self.metrics);
             warn!(spent_usd = usd, spent_tokens = tokens, %resumes, "Budget reached; generation checks paused");
         }
     }
+}
+
+/// Exports the state of the budget.
+pub(super) fn export_budget(budget: &DailyBudget, metrics: &Metrics) {
+    let Spent { day: _, usd, tokens } = budget.spent();
+    metrics.set_budget(budget.limits().map(|limits| BudgetNow {
+        limits,
+        spent_usd: usd,
+        spent_tokens: tokens,
+        resumes: budget.resumes(),
+    }));
 }
 
 impl Work for Delivery {
@@ -177,7 +188,7 @@ impl Work for Delivery {
         target.target.run().await
     }
 
-    async fn recheck(&self, target: Arc<ProbeTarget>, within: Duration) -> Outcome {
+    async fn run_within(&self, target: Arc<ProbeTarget>, within: Duration) -> Outcome {
         target.target.run_within(within).await
     }
 

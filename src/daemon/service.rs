@@ -17,14 +17,14 @@ use tracing::{error, info, warn};
 use super::{
     books::Books,
     core_dumps::forbid_core_dumps,
-    delivery::ProbeTarget,
+    delivery::{ProbeTarget, export_budget},
     fatal::{Fatal, surroundings},
     file_watcher::FileWatcher,
     listener_certificate::Certificate,
     loading::{Loader, Prepared, Source},
     probing::{CommandError, Probing},
     reload_checks::Running,
-    state_store::{self, StateStore},
+    state_store::StateStore,
 };
 use crate::{
     config::{Config, Loaded},
@@ -366,7 +366,7 @@ impl Daemon {
         self.metrics.configure(&config);
         self.history.configure(&config, curl);
         self.budget.set_limits(config.budget);
-        state_store::export_budget(&self.budget, &self.metrics);
+        export_budget(&self.budget, &self.metrics);
         self.state_store.retain(&config);
         // A new budget may already be exhausted, in which case no run would export its spending.
         self.state_store.spent(&self.budget);
@@ -412,7 +412,7 @@ impl Daemon {
             Some(_) | None => {}
         }
         // A new day resets the spending even without a run.
-        state_store::export_budget(&self.budget, &self.metrics);
+        export_budget(&self.budget, &self.metrics);
         let paused = self.budget.resumes().is_some();
         if self.paused && !paused {
             info!("Budget available again; generation checks resumed");

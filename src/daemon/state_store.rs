@@ -12,7 +12,7 @@ use tracing::warn;
 
 use crate::{
     config::{Config, Probe},
-    metrics::{BudgetNow, Metrics},
+    metrics::Metrics,
     outcome::Outcome,
     records::Records,
     schedule::{DailyBudget, Spent, Wait},
@@ -69,17 +69,6 @@ pub(super) fn export_last_runs(config: &Config, kept: &PersistedState, metrics: 
             metrics.series(probe).restore(kept.last_run, kept.last_success);
         }
     }
-}
-
-/// Exports the state of the budget.
-pub(super) fn export_budget(budget: &DailyBudget, metrics: &Metrics) {
-    let Spent { day: _, usd, tokens } = budget.spent();
-    metrics.set_budget(budget.limits().map(|limits| BudgetNow {
-        limits,
-        spent_usd: usd,
-        spent_tokens: tokens,
-        resumes: budget.resumes(),
-    }));
 }
 
 impl StateStore {

@@ -18,13 +18,13 @@ use serde_json::Value;
 
 use super::{
     document::Document,
-    gate, hints,
     path::{self, PrepareError},
     request::{insert_all, insert_key},
     run::NetworkStack,
     tls::Tls,
 };
 use crate::{
+    api::{gate, hints},
     config::Provider,
     outcome::{date, in_record, rfc3339},
 };

@@ -3,12 +3,9 @@
 
 use regex::bytes::Regex;
 
-use super::{
-    dialect::{AnswerText, Completion},
-    expectation::is_searched_within,
-    gate, model_name,
-};
+use super::{expectation::is_searched_within, model_name};
 use crate::{
+    api::{AnswerText, Completion, gate},
     config::{BYTES_PER_TOKEN, Chat, ExpectedAnswer, ModelPattern, Probe},
     outcome::{Detail, Reason},
 };

@@ -1,7 +1,9 @@
 //! The verdict on an account: whether its balance is above its minimum.
 
-use super::dialect::Account;
-use crate::outcome::{Balance, Detail, Reason};
+use crate::{
+    api::Account,
+    outcome::{Balance, Detail, Reason},
+};
 
 /// Returns reason, detail and, in US dollars, the balance of an account.
 pub(super) fn judge(account: Option<Account>) -> (Reason, Option<Detail>, Option<Balance>) {
@@ -26,12 +28,12 @@ mod tests {
     use serde_json::from_str;
 
     use super::*;
-    use crate::{api as dialect, outcome::Api};
+    use crate::{api, outcome::Api};
 
     #[track_caller]
     fn check(api: Api, answer: &str, reason: Reason, balance: Option<(f64, Option<f64>)>) {
         let answer = from_str(answer).unwrap();
-        let (found, detail, told) = judge(dialect::of(api).account(&answer));
+        let (found, detail, told) = judge(api::of(api).account(&answer));
         assert_eq!(found, reason, "{answer}");
         assert_eq!(told.map(|balance| (balance.usd, balance.minimum_usd)), balance, "{answer}");
         assert_eq!(detail.is_none(), reason == Reason::Ok && balance.is_some(), "{answer}: {detail:?}");

@@ -16,12 +16,8 @@ use serde_json::Value;
 use super::{
     answer::{self, Served, Tokens},
     balance,
-    body::{Body, ErrorBody},
-    dialect::{self, Acceptance, AnswerText, Completion, Content, Dialect},
     exchange::Response,
-    expectation, gate,
-    hints::{self, Clocks},
-    limits,
+    expectation,
     model_list::{self, Listed},
     proxy::credentials_failure,
     refusal::{refusal, status_reason, words_of},
@@ -31,6 +27,13 @@ use super::{
     stream::{Ending, Listener},
 };
 use crate::{
+    api::{
+        self, Acceptance, AnswerText, Completion, Content, Dialect,
+        body::{Body, ErrorBody},
+        gate,
+        hints::{self, Clocks},
+        limits,
+    },
     config::{Probe, StatusSource, Task},
     outcome::{Balance, Check, Detail, Emptiness, Fault, LimitedBy, Outcome, RateLimit, Reason, StatusPage},
 };
@@ -127,7 +130,7 @@ pub(super) fn classify(probe: &Probe, response: &Response, clocks: &Clocks) -> V
     if let Task::Status(source) = &probe.task {
         return of_status_page(probe, source, response, clocks);
     }
-    let dialect = dialect::of(probe.provider.api);
+    let dialect = api::of(probe.provider.api);
     let body = Body::read(&response.body);
     let error = ErrorBody::read(body.json());
     let finding = match &probe.task {
@@ -173,7 +176,7 @@ pub(super) fn stream(probe: &Probe, response: &Response, clocks: &Clocks, listen
         Ending::Failed { event, .. } => event,
         _ => &Value::Null,
     };
-    let dialect = dialect::of(probe.provider.api);
+    let dialect = api::of(probe.provider.api);
     let finding = Finding { served, ..finding };
     verdict(probe, response, clocks, dialect, &ErrorBody::read(event), finding)
 }
@@ -298,7 +301,7 @@ pub(super) fn headers_only(
     if !probe.check().addresses_service() {
         return (None, Vec::new());
     }
-    let dialect = dialect::of(probe.provider.api);
+    let dialect = api::of(probe.provider.api);
     let error = ErrorBody::read(&Value::Null);
     (request_id(probe, dialect, response, &error), dialect.rate_limits(&response.headers, &error, clocks))
 }

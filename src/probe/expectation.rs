@@ -3,12 +3,9 @@
 use regex::bytes::{Regex, RegexBuilder};
 use serde_json::Value;
 
-use super::{
-    body::{self, MAX_TREE},
-    exchange::Response,
-    failure::Failure,
-};
+use super::{exchange::Response, failure::Failure};
 use crate::{
+    api::body::{self, MAX_TREE},
     config::{Expect, Task},
     outcome::{Api, Detail, Fault, Reason},
 };

@@ -9,11 +9,14 @@ use super::{
     answer::is_plausible,
     classify::classify,
     exchange::Response,
-    hints::{self, Clocks},
-    limits, reported,
+    reported,
     stream::{Ending, Listener},
 };
 use crate::{
+    api::{
+        hints::{self, Clocks},
+        limits,
+    },
     config::{Chat, Probe, Stream, Task},
     outcome::{Api, Fault, Outcome, Reason, possible_failures},
 };

@@ -68,9 +68,6 @@ mod timeline;
 mod tls;
 mod transcript;
 
-// The modules here read dialects, errors and headers by these.
-use crate::api::{self as dialect, body, gate, hints, limits, words};
-
 pub use self::{
     account::{AccountApi, AccountError, AccountFailure, AccountRequest, AccountRequests},
     curl::curl,

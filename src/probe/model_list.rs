@@ -4,13 +4,11 @@ use std::time::SystemTime;
 
 use serde::{Deserialize, Deserializer};
 
-use super::{
-    body,
-    dialect::Dialect,
-    hints,
-    loose::{Rows, Text},
+use super::loose::{Rows, Text};
+use crate::{
+    api::{Dialect, body, hints},
+    outcome::Detail,
 };
-use crate::outcome::Detail;
 
 /// Entry of a model in a list.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -109,10 +107,10 @@ mod tests {
     use std::time::{Duration, SystemTime};
 
     use super::*;
-    use crate::{api as dialect, outcome::Api};
+    use crate::{api, outcome::Api};
 
     fn find_in(api: Api, body: &str, model: &str) -> Listed {
-        find(dialect::of(api), body.as_bytes(), (!model.is_empty()).then_some(model))
+        find(api::of(api), body.as_bytes(), (!model.is_empty()).then_some(model))
     }
 
     fn at(seconds: u64) -> SystemTime {

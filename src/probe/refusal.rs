@@ -5,14 +5,13 @@ use reqwest::{
     header::{HeaderMap, LOCATION, WWW_AUTHENTICATE},
 };
 
-use super::{
-    body::{Body, ErrorBody},
-    classify::proxy_refusal,
-    dialect::Dialect,
-    exchange::Response,
-    words::{self, LOST_ROUTE_HEADERS, Words},
-};
+use super::{classify::proxy_refusal, exchange::Response};
 use crate::{
+    api::{
+        Dialect,
+        body::{Body, ErrorBody},
+        words::{self, LOST_ROUTE_HEADERS, Words},
+    },
     config::{Probe, Task},
     outcome::{Detail, Emptiness, Intermediary, Reason},
 };

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use reqwest::header::HeaderMap;
 
-use super::{gate, hints};
+use crate::api::{gate, hints};
 
 /// Metrics of a Server-Timing header that are considered; real ones have a handful.
 const MAX_METRICS: usize = 16;

@@ -15,9 +15,9 @@ use hyper::{
 };
 use url::Url;
 
-use super::dialect::{self, Dialect};
 use crate::{
     api::ChatRequest,
+    api::{self, Dialect},
     config::{Chat, PROMPT_NONCE, Probe, Provider, Task},
 };
 
@@ -97,7 +97,7 @@ impl Prepared {
 pub(super) fn request(probe: &Probe) -> Result<Option<Prepared>, RequestError> {
     let error = |what| RequestError { probe: probe.name.clone(), what };
     let provider = &*probe.provider;
-    let dialect = dialect::of(provider.api);
+    let dialect = api::of(provider.api);
     let call = match RequestKind::of(probe, dialect) {
         RequestKind::None => return Ok(None),
         RequestKind::StatusPage(url) => return Prepared::new(Method::GET, url.clone(), error).map(Some),

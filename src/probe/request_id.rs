@@ -1,7 +1,10 @@
 //! The service's own id of a request, which its support asks for.
 
-use super::{body::ErrorBody, dialect::Dialect, exchange::Response, gate};
-use crate::config::{Probe, Task};
+use super::exchange::Response;
+use crate::{
+    api::{Dialect, body::ErrorBody, gate},
+    config::{Probe, Task},
+};
 
 /// Returns the service's id of the request, by its headers or its error, gated. `None` if there is
 /// none, or if it echoes a secret.

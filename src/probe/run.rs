@@ -19,7 +19,6 @@ use super::{
     exchange::{Call, Exchange, Response, exchange},
     expectation,
     failure::Failure,
-    hints::Clocks,
     keep_alive::KeepAlive,
     network::NetworkCheck,
     path::{self, Path, PrepareError, Trace},
@@ -33,6 +32,7 @@ use super::{
     transcript::{Recording, Transcript},
 };
 use crate::{
+    api::hints::Clocks,
     config::{Config, Connection, Probe, Task},
     outcome::{Detail, Fault, Outcome, Reason},
 };

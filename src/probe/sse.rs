@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 
 use serde::de::IgnoredAny;
 
-use super::body::BOM;
+use crate::api::body::BOM;
 
 /// Bytes of a line, its end left out.
 const MAX_LINE: usize = 512 * 1024;

@@ -8,11 +8,11 @@ use std::time::SystemTime;
 
 use serde::{Deserialize, de};
 
-use super::{
-    body, hints,
-    loose::{Rows, Text},
+use super::loose::{Rows, Text};
+use crate::{
+    api::{body, hints},
+    outcome::{ComponentStatus, Detail, Indicator, Maintenance, StatusPage},
 };
-use crate::outcome::{ComponentStatus, Detail, Indicator, Maintenance, StatusPage};
 
 /// Reads a page at that time, with a remark if something is unknown. The error is the cause why it
 /// is not a page.

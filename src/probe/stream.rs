@@ -8,13 +8,16 @@ use std::{
 use serde_json::Value;
 
 use super::{
-    body::{BOM, ErrorBody},
-    dialect::{self, AnswerText, Dialect, Piece, Usage},
     flow::Flow,
-    gate, model_name,
+    model_name,
     sse::{Decoder, Event, TooLong},
 };
 use crate::{
+    api::{
+        self, AnswerText, Dialect, Piece, Usage,
+        body::{BOM, ErrorBody},
+        gate,
+    },
     config::Stream,
     outcome::{Api, Detail, Emptiness, Outcome},
 };
@@ -109,7 +112,7 @@ impl Listener {
     /// Creates a listener for one answer to this request.
     pub(super) fn new(api: Api, stream: &Stream) -> Self {
         Self {
-            dialect: dialect::of(api),
+            dialect: api::of(api),
             stall_timeout: stream.stall_timeout,
             prompt_tokens: stream.chat.estimated_input_tokens(),
             max_tokens: stream.chat.max_tokens,
@@ -425,7 +428,7 @@ mod tests {
         let mut texts = Vec::new();
         let flow = Decoder::default().feed(body.as_bytes(), |event| {
             if let Ok(value) = serde_json::from_str::<Value>(&event.data) {
-                texts.push(dialect::of(api).piece(&value).text.into_owned());
+                texts.push(api::of(api).piece(&value).text.into_owned());
             }
             ControlFlow::Continue(())
         });

@@ -114,7 +114,7 @@ impl<W: Work> Worker<W> {
         }
         admission.permit.begin();
         let runner = Arc::clone(&work);
-        let outcome = attempt(async move { runner.recheck(target, within).await }).await;
+        let outcome = attempt(async move { runner.run_within(target, within).await }).await;
         admission.permit.end(&outcome);
         if let Some(charge) = charge {
             charge.settle(&probe, &outcome);

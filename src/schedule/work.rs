@@ -41,9 +41,10 @@ pub trait Work: Send + Sync + 'static {
     /// Performs one run. It may panic, and is dropped if the scheduler stops.
     fn run(&self, target: Arc<Self::Target>) -> impl Future<Output = Outcome> + Send;
 
-    /// Makes an extra attempt after a failed run, limited to `within`. The same applies as for a
-    /// run.
-    fn recheck(&self, target: Arc<Self::Target>, within: Duration) -> impl Future<Output = Outcome> + Send;
+    /// Makes an attempt between slots, a recheck or on demand, limited to `within`. The same
+    /// applies as for a run.
+    fn run_within(&self, target: Arc<Self::Target>, within: Duration)
+    -> impl Future<Output = Outcome> + Send;
 
     /// Returns the wall-clock time. It affects reported times only, not when runs start.
     fn wall_clock(&self) -> SystemTime {

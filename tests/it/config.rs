@@ -12,6 +12,7 @@ use std::{
 use langmart_prober::{
     commands::{CheckConfig, check_config},
     config::{Config, Environment, KeySource, Keys, Loaded, Problems, Task, dns_server_name, load, parse},
+    outcome::Api,
 };
 use proptest::prelude::*;
 
@@ -300,16 +301,22 @@ fn certificate_and_key_are_judged_at_load() {
     load("one.crt", "open.key", Keys::Reported).unwrap_err();
 }
 
+fn api_names() -> Vec<&'static str> {
+    Api::ALL.iter().map(|api| api.name()).collect()
+}
+
 #[test]
 fn every_api_has_its_base_url() {
-    for (api, expected) in [
+    let base_urls = [
         ("langmart", "https://api.langmart.ai/"),
         ("openai", "https://api.openai.com/v1"),
         ("anthropic", "https://api.anthropic.com/"),
         ("groq", "https://api.groq.com/openai/v1"),
         ("google", "https://generativelanguage.googleapis.com/v1beta"),
         ("openrouter", "https://openrouter.ai/api/v1"),
-    ] {
+    ];
+    assert_eq!(base_urls.map(|(api, _)| api).as_slice(), api_names());
+    for (api, expected) in base_urls {
         assert_eq!(good(&format!("[provider.{api}]")).providers[api].base_url.as_str(), expected);
         let other = good(&format!("[provider.x]\napi = \"{api}\""));
         assert_eq!(other.providers["x"].base_url.as_str(), expected);
@@ -318,14 +325,16 @@ fn every_api_has_its_base_url() {
 
 #[test]
 fn default_status_page_needs_default_base_url() {
-    for (api, expected) in [
+    let status_pages = [
         ("langmart", None),
         ("openai", Some("https://status.openai.com/api/v2/summary.json")),
         ("anthropic", Some("https://status.claude.com/api/v2/summary.json")),
         ("groq", Some("https://groqstatus.com/api/v2/summary.json")),
         ("google", Some("https://status.cloud.google.com/incidents.json")),
         ("openrouter", None),
-    ] {
+    ];
+    assert_eq!(status_pages.map(|(api, _)| api).as_slice(), api_names());
+    for (api, expected) in status_pages {
         let url = |rest: &str| {
             let config = good(&format!("[provider.x]\napi = \"{api}\"\n{rest}"));
             config.providers["x"].status_source.as_ref().map(|source| source.url.to_string())

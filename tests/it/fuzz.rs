@@ -1,6 +1,6 @@
 //! Runs the bodies of the fuzz targets on damaged examples, within an ordinary test run.
 
-use std::fs;
+use std::{fs, path::Path};
 
 use proptest::{
     collection::vec,
@@ -55,8 +55,9 @@ fn play(cases: u32, examples: &[Vec<u8>], body: impl Fn(&[u8])) {
 /// Reads the files of these folders of the repository.
 fn examples(folders: &[&str]) -> Vec<Vec<u8>> {
     let root = env!("CARGO_MANIFEST_DIR");
-    let files = folders.iter().flat_map(|folder| fs::read_dir(format!("{root}/{folder}")).unwrap());
-    let examples: Vec<_> = files.map(|file| fs::read(file.unwrap().path()).unwrap()).collect();
+    let files = folders.iter().flat_map(|folder| fs::read_dir(Path::new(root).join(folder)).unwrap());
+    let files = files.map(|file| file.unwrap().path()).filter(|path| path.is_file());
+    let examples: Vec<_> = files.map(|file| fs::read(file).unwrap()).collect();
     assert!(examples.len() > 5);
     examples
 }
@@ -91,9 +92,11 @@ fn damaged_hints() {
 #[test]
 fn damaged_answers() {
     let probes = bodies::probes();
-    let folders =
-        ["anthropic", "deepseek", "google", "groq", "langmart", "mistral", "openai", "openrouter", "status"]
-            .map(|folder| format!("tests/fixtures/{folder}"));
+    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
+    let parents = [fixtures.join("real"), fixtures];
+    let entries = parents.iter().flat_map(|parent| fs::read_dir(parent).unwrap());
+    let folders = entries.map(|entry| entry.unwrap().path()).filter(|path| path.is_dir());
+    let folders: Vec<_> = folders.map(|path| path.to_str().unwrap().to_owned()).collect();
     let folders: Vec<_> = folders.iter().map(String::as_str).collect();
     play(1500, &examples(&folders), |bytes| bodies::answers(&probes, bytes));
 }

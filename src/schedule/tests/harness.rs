@@ -114,7 +114,7 @@ impl Work for ScriptedWork {
         Outcome { retry_after, duration: lasts, phases, ..nothing }
     }
 
-    async fn recheck(&self, target: Arc<Target>, within: Duration) -> Outcome {
+    async fn run_within(&self, target: Arc<Target>, within: Duration) -> Outcome {
         let cut = timeout(within, self.run(target)).await;
         cut.unwrap_or_else(|_| Outcome::new(SystemTime::UNIX_EPOCH, Reason::Timeout, Fault::Caller))
     }
