@@ -105,9 +105,9 @@ def caddy(version: str, port: int, other_port: int, simulator: int, password_has
 
     At the other port it serves another host only.
     """
-    # It reads a request before it passes it on. If a service answers while Caddy still expects the end
-    # of the request, as the fast simulator does, Caddy 2.6 now and then closes that connection, and
-    # cuts the answer off.
+    # It reads a request before it passes it on. If a service answers while Caddy still expects the
+    # end of the request, as the fast simulator does, Caddy 2.6 now and then closes that connection,
+    # and cuts the answer off.
     whole = "buffer_requests" if re.match(r"v?2\.[0-6]\.", version) else "request_buffers 64KiB"
     proxy = f"reverse_proxy 127.0.0.1:{simulator} {{\n {whole}\n }}"
     slow = proxy.replace("}", "transport http {\n response_header_timeout 1s\n }\n }")
