@@ -48,11 +48,7 @@ fn write_request(line: &mut String, probe: &Probe, request: &Prepared) {
         let _ = write!(line, " -X {}", request.method);
     }
     let provider = &*probe.provider;
-    let api = provider.api.profile();
-    let (key_header, prefix) = match &provider.key_header {
-        Some(name) => (name.as_str(), ""),
-        None => (api.key_header, api.key_scheme),
-    };
+    let (key_header, prefix) = request::key_header(provider);
     // curl has its own, and the coding makes no difference to a person.
     let own = [ACCEPT, ACCEPT_ENCODING, CONTENT_LENGTH, USER_AGENT];
     for (name, value) in request.headers.iter().filter(|(name, _)| !own.contains(name)) {

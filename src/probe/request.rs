@@ -213,13 +213,18 @@ pub(super) fn insert_all(headers: &mut HeaderMap, more: &[(HeaderName, HeaderVal
     }
 }
 
-pub(super) fn insert_key(headers: &mut HeaderMap, provider: &Provider) -> Result<(), &'static str> {
-    let Some(key) = &provider.key else { return Ok(()) };
+/// Returns the header of a provider's key, and what precedes the key in it.
+pub(super) fn key_header(provider: &Provider) -> (HeaderName, &'static str) {
     let api = provider.api.profile();
-    let (name, prefix) = match &provider.key_header {
+    match &provider.key_header {
         Some(name) => (name.clone(), ""),
         None => (HeaderName::from_static(api.key_header), api.key_scheme),
-    };
+    }
+}
+
+pub(super) fn insert_key(headers: &mut HeaderMap, provider: &Provider) -> Result<(), &'static str> {
+    let Some(key) = &provider.key else { return Ok(()) };
+    let (name, prefix) = key_header(provider);
     let mut value = HeaderValue::from_str(&format!("{prefix}{}", key.value.expose()))
         .map_err(|_| "its key has characters that no header can carry")?;
     // Debug prints it as "Sensitive", and HTTP/2 keeps it out of the compression table.

@@ -29,6 +29,10 @@ pub struct RequestSummary {
     #[serde(skip_serializing_if = "Option::is_none")]
     max_tokens: Option<u32>,
     is_streamed: bool,
+    /// The header of the key with its scheme, if any, such as `authorization: Bearer`. `None` if the
+    /// request has no key.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key_header: Option<String>,
     #[serde(rename = "timeout_seconds", serialize_with = "in_record")]
     timeout: Duration,
     #[serde(rename = "interval_seconds", serialize_with = "in_record")]
@@ -49,6 +53,9 @@ impl RequestSummary {
         url.set_fragment(None);
         let agent = request.as_ref().and_then(|request| request.headers.get(USER_AGENT));
         let is_own = agent.is_none_or(|agent| agent == AGENT);
+        let (key_header, scheme) = request::key_header(&probe.provider);
+        let sends_key = probe.provider.key.is_some()
+            && request.as_ref().is_some_and(|request| request.headers.contains_key(&key_header));
         Some(Self {
             method: request.map(|request| request.method.to_string()),
             port: url.port_or_known_default(),
@@ -56,6 +63,10 @@ impl RequestSummary {
             model: probe.model.clone(),
             max_tokens: probe.chat().map(|chat| chat.max_tokens),
             is_streamed: matches!(probe.task, Task::Stream(_)),
+            key_header: sends_key.then(|| match scheme.trim_end() {
+                "" => key_header.to_string(),
+                scheme => format!("{key_header}: {scheme}"),
+            }),
             timeout: probe.timeout,
             interval: probe.interval,
             user_agent: is_own.then_some(AGENT),
@@ -78,6 +89,10 @@ impl fmt::Display for RequestSummary {
             let streamed = if self.is_streamed { "streamed" } else { "not streamed" };
             write!(f, ", at most {tokens} tokens, {streamed}")?;
         }
+        match &self.key_header {
+            Some(header) => write!(f, ", key in \"{header}\"")?,
+            None => f.write_str(", without a key")?,
+        }
         write!(f, ", timeout {timeout}, every {interval}, ")?;
         match self.user_agent {
             Some(agent) => write!(f, "User-Agent {agent}"),
@@ -94,12 +109,14 @@ mod tests {
 
     use super::*;
     use crate::{
-        config::{Chat, Provider, testing},
+        config::{Chat, Key, KeySource, Provider, Secret, testing},
         outcome::Api,
     };
 
     fn provider() -> Provider {
-        testing::provider("acme", Api::Langmart, "https://api.langmart.ai")
+        let value = Secret::new("sk-secret".to_owned());
+        let key = Some(Key { value, source: KeySource::Env("KEY".to_owned()) });
+        Provider { key, ..testing::provider("acme", Api::Langmart, "https://api.langmart.ai") }
     }
 
     #[track_caller]
@@ -117,12 +134,12 @@ mod tests {
             provider(),
             Task::Chat(chat),
             "POST https://api.langmart.ai/v1/chat/completions, model openai/gpt-4o-mini, at most 32 tokens, \
-             not streamed, timeout 30s, every 1m, User-Agent AGENT",
+             not streamed, key in \"authorization: Bearer\", timeout 30s, every 1m, User-Agent AGENT",
         );
         check(
             provider(),
             Task::Health,
-            "GET https://api.langmart.ai/health, timeout 30s, every 1m, User-Agent AGENT",
+            "GET https://api.langmart.ai/health, without a key, timeout 30s, every 1m, User-Agent AGENT",
         );
         check(
             provider(),
@@ -139,7 +156,7 @@ mod tests {
         check(
             provider,
             Task::Health,
-            "GET https://api.langmart.ai/up, timeout 30s, every 1m, a User-Agent of the operator's own",
+            "GET https://api.langmart.ai/up, without a key, timeout 30s, every 1m, a User-Agent of the operator's own",
         );
     }
 }

@@ -11,7 +11,10 @@ use url::Url;
 use zeroize::{Zeroize, Zeroizing};
 
 use super::request::Prepared;
-use crate::config::{Probe, Task};
+use crate::{
+    config::{Probe, Task},
+    outcome::Api,
+};
 
 /// Bytes of a transcript.
 const MAX_SHOWN: usize = 64 * 1024;
@@ -26,26 +29,13 @@ const MAX_KEPT: usize = MAX_SHOWN + 2 * MAX_KEY_BYTES;
 const MASKED_RUN: usize = 8;
 const LEAST_TELLING: usize = 4;
 
-/// Conventional prefixes of keys, which are not secret.
-const PREFIXES: [&str; 7] = ["sk-langmart-", "sk-ant-api03-", "sk-or-v1-", "sk-proj-", "gsk_", "aiza", "sk-"];
+/// Conventional prefixes of keys in lower case, which are not secret, in addition to those of the
+/// APIs.
+const PREFIXES: [&str; 3] = ["sk-ant-api03-", "sk-or-v1-", "sk-"];
 
-/// Pattern of keys, including those of other services and those that a server masked except for
-/// their ends.
-const KEY_LIKE: &str = r"(?x)
-    \b(?i: sk-|sk_|gsk_|AIza|xai-|eyJ )[A-Za-z0-9_.*\-]{4,}
-    | \b(?i:bearer|basic)\ +[A-Za-z0-9_.*+/=\-]{4,}
-    | [A-Za-z0-9_.\-]*\*{3,}[A-Za-z0-9_.*\-]*";
-
-/// Headers with credentials, in addition to those that are marked as sensitive.
-const CREDENTIALS: [&str; 7] = [
-    "authorization",
-    "proxy-authorization",
-    "cookie",
-    "set-cookie",
-    "x-api-key",
-    "api-key",
-    "x-goog-api-key",
-];
+/// Headers with credentials, in addition to those of the APIs' keys and those that are marked as
+/// sensitive.
+const CREDENTIALS: [&str; 4] = ["proxy-authorization", "cookie", "set-cookie", "api-key"];
 
 const MASK: &str = "***";
 
@@ -121,7 +111,8 @@ fn shown_url(url: &Url) -> String {
 }
 
 fn add_headers(text: &mut String, headers: &HeaderMap) {
-    let secret = |name: &HeaderName| CREDENTIALS.contains(&name.as_str());
+    let of_api = |name: &str| Api::ALL.iter().any(|api| api.profile().key_header == name);
+    let secret = |name: &HeaderName| CREDENTIALS.contains(&name.as_str()) || of_api(name.as_str());
     for (name, value) in headers {
         let value = match String::from_utf8_lossy(value.as_bytes()) {
             _ if value.is_sensitive() || secret(name) => MASK.into(),
@@ -226,6 +217,22 @@ fn push_escaped(line: &mut String, character: char) {
     }
 }
 
+/// Returns a pattern of keys, including those of other services and those that a server masked
+/// except for their ends.
+fn key_like() -> Regex {
+    let prefixes: Vec<String> = key_prefixes().map(regex::escape).collect();
+    let pattern = format!(
+        r"\b(?i:sk-|sk_|xai-|eyJ|{})[A-Za-z0-9_.*\-]{{4,}}|\b(?i:bearer|basic) +[A-Za-z0-9_.*+/=\-]{{4,}}|[A-Za-z0-9_.\-]*\*{{3,}}[A-Za-z0-9_.*\-]*",
+        prefixes.join("|")
+    );
+    Regex::new(&pattern).expect("the pattern is constant, and used in every test below")
+}
+
+/// Returns the prefixes of the APIs' keys.
+fn key_prefixes() -> impl Iterator<Item = &'static str> {
+    Api::ALL.iter().flat_map(|api| api.profile().key_prefixes).copied()
+}
+
 /// Secrets that must not be shown, as sequences in lower case that are long enough to identify
 /// them.
 struct Secrets {
@@ -236,8 +243,7 @@ struct Secrets {
 impl Secrets {
     fn of(probe: &Probe) -> Self {
         let provider = &probe.provider;
-        let key_like = Regex::new(KEY_LIKE).expect("the pattern is constant, and used in every test below");
-        let mut secrets = Self { telling: Default::default(), key_like };
+        let mut secrets = Self { telling: Default::default(), key_like: key_like() };
         let keys = [&provider.key, &provider.proxy_auth].into_iter().flatten();
         keys.for_each(|key| secrets.add(key.value.expose().as_bytes()));
         if let Some((_, password)) = provider.proxy_credentials() {
@@ -259,8 +265,9 @@ impl Secrets {
         if length < LEAST_TELLING {
             return;
         }
-        let prefix = PREFIXES.iter().find(|prefix| secret.starts_with(prefix.as_bytes()));
-        let convention = prefix.map_or(0, |prefix| prefix.len());
+        let known = PREFIXES.into_iter().chain(key_prefixes());
+        let begun = known.filter(|prefix| secret.starts_with(prefix.to_ascii_lowercase().as_bytes()));
+        let convention = begun.map(str::len).max().unwrap_or(0);
         for (start, window) in secret.windows(length).enumerate() {
             if start + length > convention {
                 self.telling[length].insert(packed(window));
@@ -298,7 +305,7 @@ mod tests {
     const KEY: &str = "sk-langmart-0123456789abcdef";
 
     fn secrets() -> Secrets {
-        let mut secrets = Secrets { telling: Default::default(), key_like: Regex::new(KEY_LIKE).unwrap() };
+        let mut secrets = Secrets { telling: Default::default(), key_like: key_like() };
         for secret in [KEY, "tenant-7", "four", "sre"] {
             secrets.add(secret.as_bytes());
         }

@@ -12,7 +12,10 @@ use super::{
     ledger::or_dash,
     summary::{Failure, Summary, Total},
 };
-use crate::outcome::{Api, Fault, Reason, rfc3339};
+use crate::{
+    config::quoted,
+    outcome::{Api, Fault, OTHER, Reason, rfc3339},
+};
 
 /// Formats the report as Markdown.
 pub(super) fn markdown(summary: &Summary) -> String {
@@ -92,19 +95,34 @@ fn write_form(summary: &Summary, text: &mut String) -> fmt::Result {
     let is_langmart = |failure: &&Failure| {
         failure.service.is_some_and(|service| service.name == Api::Langmart.profile().display_name)
     };
-    let is_answered = |failure: &&Failure| !failure.http_status.is_empty();
+    let sends_key =
+        |failure: &&Failure| failure.request.as_ref().is_none_or(|request| request.key_header.is_some());
     let is_stored_key =
         |failure: &&Failure| (failure.reason, failure.fault) == (Reason::AuthFailed, Fault::Provider);
-    writeln!(text, "\n## To be completed before sending (never paste a key)\n")?;
+    let is_answered = |failure: &&Failure| !failure.http_status.is_empty();
+    let is_unnamed = |failure: &&Failure| {
+        is_answered(failure) && failure.error_code.as_deref().is_none_or(|code| code == OTHER)
+    };
+    let key = match failures.iter().all(is_langmart) {
+        _ if !failures.iter().any(sends_key) => "",
+        true => ", and name of the key under Settings > API Keys",
+        false => ", and name of the key in the provider's console",
+    };
+    writeln!(
+        text,
+        "\n## To be completed before sending (never paste a key or its header)\n\n- Account{key}:"
+    )?;
     if failures.iter().any(is_stored_key) {
         writeln!(text, "- Name of the connection that has the stored key, and the result of its test:")?;
     }
-    if failures.iter().all(is_langmart) {
-        writeln!(text, "- Name of the key under Settings > API Keys:")?;
-    } else {
-        writeln!(text, "- Name of the key in the provider's console:")?;
+    if let Some(failure) = failures.iter().find(is_unnamed) {
+        let probe = quoted(&failure.probe);
+        writeln!(text, "- Full error, from the body that `langmart-prober once --verbose {probe}` prints:")?;
     }
     writeln!(text, "- Public source address, network and region; proxy, yes or no:")?;
+    if failures.iter().any(|failure| failure.reason == Reason::Dns) {
+        writeln!(text, "- Answer of another resolver for the same name, such as that of 8.8.8.8:")?;
+    }
     if !failures.iter().all(is_answered) {
         writeln!(text, "- Other hosts reached from this machine, yes or no:")?;
     }

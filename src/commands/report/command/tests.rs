@@ -129,7 +129,7 @@ fn report_lists_failures_and_runs() {
 
 ## To be completed before sending (never paste a key)
 
-- Name of the key in the provider's console:
+- Account, and name of the key in the provider's console:
 - Public source address, network and region; proxy, yes or no:
 - Other clients affected:
 - Already tried, with result:
@@ -235,7 +235,7 @@ fn ticket_of_a_request_has_what_support_asks_for() {
     let recheck = Outcome { recheck: Some(1), ..failed.clone() };
     let request = format!(
         "- Request: POST https://api.langmart.ai/v1/chat/completions, model openai/gpt-4o-mini, at most 32 tokens, \
-         not streamed, timeout 20s, every 5m, User-Agent langmart-prober/{} (as configured now)",
+         not streamed, key in \"authorization: Bearer\", timeout 20s, every 5m, User-Agent langmart-prober/{} (as configured now)",
         env!("CARGO_PKG_VERSION")
     );
     let text = ticket("", &[failed, recheck.clone(), recheck]);
@@ -252,7 +252,7 @@ fn ticket_of_a_request_has_what_support_asks_for() {
             "- Request IDs: none in the responses; find these requests by time (UTC) and User-Agent",
             "| start (UTC) | status | duration |",
             "| 2026-11-22T08:00:00Z | 504 | 60.04 s |",
-            "- Name of the key under Settings > API Keys:",
+            "- Account, and name of the key under Settings > API Keys:",
         ],
     );
     assert!(text.contains("Its clock agrees with the service's within 2 s."), "{text}");
