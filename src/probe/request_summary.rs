@@ -29,8 +29,8 @@ pub struct RequestSummary {
     #[serde(skip_serializing_if = "Option::is_none")]
     max_tokens: Option<u32>,
     is_streamed: bool,
-    /// The header of the key with its scheme, if any, such as `authorization: Bearer`. `None` if the
-    /// request has no key.
+    /// The header of the key with its scheme, if any, such as `authorization: Bearer`. `None`
+    /// without a key.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub key_header: Option<String>,
     #[serde(rename = "timeout_seconds", serialize_with = "in_record")]

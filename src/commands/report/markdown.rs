@@ -115,7 +115,7 @@ fn write_form(summary: &Summary, text: &mut String) -> fmt::Result {
     if failures.iter().any(is_stored_key) {
         writeln!(text, "- Name of the connection that has the stored key, and the result of its test:")?;
     }
-    if let Some(failure) = failures.iter().find(is_unnamed) {
+    if let Some(failure) = failures.iter().find(|failure| is_unnamed(failure)) {
         let probe = quoted(&failure.probe);
         writeln!(text, "- Full error, from the body that `langmart-prober once --verbose {probe}` prints:")?;
     }

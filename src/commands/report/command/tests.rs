@@ -127,7 +127,7 @@ fn report_lists_failures_and_runs() {
 
 1 line of the files is not a record and was skipped.
 
-## To be completed before sending (never paste a key)
+## To be completed before sending (never paste a key or its header)
 
 - Account, and name of the key in the provider's console:
 - Public source address, network and region; proxy, yes or no:
