@@ -85,17 +85,17 @@ def add_cases() -> None:
 
 
 def add_week() -> None:
-    """Adds a case of services that are slower on one day of each week, or are not."""
+    """Adds a case of services that differ on one day of each week, or did once."""
     day, hour = 24 * 60, 60
-    slow_day, same_day = 4 * day, 11 * day
-    end = same_day + 10 * hour
+    days = [4 * day, 11 * day, 18 * day]
+    end = days[-1] + 10 * hour
     change = end - 150
     series = Series(end)
 
-    def stream(instance: str, usual: float, changed: float) -> None:
+    def stream(instance: str, usual: Sequence[float], changed: float) -> None:
         values: list[Value] = [0.4] * end
-        for begin in (slow_day, same_day):
-            values[begin : begin + 16 * hour] = [0.4 * usual] * min(16 * hour, end - begin)
+        for begin, factor in zip(days, usual, strict=True):
+            values[begin : begin + 16 * hour] = [0.4 * factor] * min(16 * hour, end - begin)
         values[change:] = [0.4 * changed] * (end - change)
         labels = {"instance": instance, "probe": "s", "check": "stream"}
         series.add("langmart_probe_last_time_to_first_token_seconds", values, **labels)
@@ -103,15 +103,17 @@ def add_week() -> None:
         counted: list[Value] = [None if at < change - 600 else at // 5 for at in range(end)]
         series.add("langmart_probe_time_to_first_token_seconds_count", counted, **labels)
 
-    stream("every week", 1.12, 1.2)
-    stream("every week, now more", 1.12, 1.5)
-    stream("never before", 1, 1.2)
-    found = ({"instance": "every week, now more"}, {"instance": "never before"})
+    stream("each week", (1.12, 1.12, 1.12), 1.2)
+    stream("each week, now more", (1.12, 1.12, 1.12), 1.5)
+    stream("never before", (1, 1, 1), 1.2)
+    stream("last week only", (1, 1.12, 1), 1.2)
+    stream("once faster", (1, 0.8, 1), 1.05)
+    found = ("each week, now more", "never before", "last week only")
     case(
-        "slower than at this hour, but not than on this day of the last week",
+        "slower than at this hour, but not than on this day of the last two weeks",
         series,
         ("LangmartSlowFirstToken", change - 2),
-        ("LangmartSlowFirstToken", end - 2, *found),
+        ("LangmartSlowFirstToken", end - 2, *({"instance": instance} for instance in found)),
     )
 
 
