@@ -222,10 +222,9 @@ fn figures(limit: &RateLimit) -> (Resource, String) {
 
 /// Returns whether the caller can act on the cause: support knows what its own service needs.
 fn is_for_caller(failure: &Failure) -> bool {
-    let is_account = matches!(failure.reason, Reason::AuthFailed | Reason::Billing | Reason::RateLimited);
     match failure.fault {
         Fault::Gateway => false,
-        Fault::Provider => is_account,
+        Fault::Provider => failure.is_of_account(),
         Fault::Caller | Fault::Network | Fault::Prober | Fault::None => true,
     }
 }

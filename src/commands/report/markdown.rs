@@ -97,8 +97,10 @@ fn write_form(summary: &Summary, text: &mut String) -> fmt::Result {
     };
     let sends_key =
         |failure: &&Failure| failure.request.as_ref().is_none_or(|request| request.key_header.is_some());
-    let is_stored_key =
-        |failure: &&Failure| (failure.reason, failure.fault) == (Reason::AuthFailed, Fault::Provider);
+    let is_behind_gateway = |failure: &&Failure| {
+        let is_gateway = failure.service.is_some_and(|service| service.is_gateway);
+        is_gateway && failure.fault == Fault::Provider && failure.is_of_account()
+    };
     let is_answered = |failure: &&Failure| !failure.http_status.is_empty();
     let is_unnamed = |failure: &&Failure| {
         is_answered(failure) && failure.error_code.as_deref().is_none_or(|code| code == OTHER)
@@ -112,12 +114,18 @@ fn write_form(summary: &Summary, text: &mut String) -> fmt::Result {
         text,
         "\n## To be completed before sending (never paste a key or its header)\n\n- Account{key}:"
     )?;
-    if failures.iter().any(is_stored_key) {
-        writeln!(text, "- Name of the connection that has the stored key, and the result of its test:")?;
+    if failures.iter().any(is_behind_gateway) {
+        writeln!(
+            text,
+            "- Name of the connection or pool, whose provider key it has, and the result of its test:"
+        )?;
     }
     if let Some(failure) = failures.iter().find(|failure| is_unnamed(failure)) {
         let probe = quoted(&failure.probe);
-        writeln!(text, "- Full error, from the body that `langmart-prober once --verbose {probe}` prints:")?;
+        writeln!(
+            text,
+            "- Full error, from the body that `langmart-prober once --verbose {probe}` prints, and the time of that run:"
+        )?;
     }
     writeln!(text, "- Public source address, network and region; proxy, yes or no:")?;
     if failures.iter().any(|failure| failure.reason == Reason::Dns) {

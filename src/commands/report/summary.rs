@@ -402,6 +402,11 @@ impl Failure {
         self.count - self.offline_runs
     }
 
+    /// Returns whether the cause is the key, the credit or the limits of an account.
+    pub(super) fn is_of_account(&self) -> bool {
+        matches!(self.reason, Reason::AuthFailed | Reason::Billing | Reason::RateLimited)
+    }
+
     /// Returns whether a probe of the configuration is the one that failed.
     fn is_of(&self, probe: &Probe) -> bool {
         self.provider == probe.provider.name && self.check == probe.check() && self.model == probe.model
