@@ -61,13 +61,22 @@ fn configured() -> Config {
             let probe = format!(
                 "[[probe]]\nname = \"{api}-{check}\"\nprovider = \"{api}\"\ncheck = \"{check}\"\n{model}"
             );
-            // The configuration knows which API has which check.
-            if parse(&(provider.clone() + &probe)).is_ok() {
+            // The configuration knows which API has which check; all of them have these.
+            let parsed = parse(&(provider.clone() + &probe));
+            assert!(
+                parsed.is_ok() || !matches!(check, Check::Auth | Check::Chat | Check::Stream),
+                "{api} {check}"
+            );
+            if parsed.is_ok() {
                 text += &probe;
             }
         }
     }
-    parse(&text).unwrap_or_else(|problems| panic!("{problems}")).config
+    let config = parse(&text).unwrap_or_else(|problems| panic!("{problems}")).config;
+    for check in [Check::Models, Check::Health, Check::Balance, Check::Status] {
+        assert!(config.probes.iter().any(|probe| probe.check() == check), "{check}");
+    }
+    config
 }
 
 /// Passes the bytes as an answer to each of the probes.

@@ -107,8 +107,10 @@ def add_week() -> None:
     stream("each week, now more", (1.12, 1.12, 1.12), 1.5)
     stream("never before", (1, 1, 1), 1.2)
     stream("last week only", (1, 1.12, 1), 1.2)
-    stream("once faster", (1, 0.8, 1), 1.05)
-    found = ("each week, now more", "never before", "last week only")
+    stream("two weeks ago only", (1.12, 1, 1), 1.2)
+    stream("faster last week", (1, 0.8, 1), 1.05)
+    stream("faster two weeks ago", (0.8, 1, 1), 1.05)
+    found = ("each week, now more", "never before", "last week only", "two weeks ago only")
     case(
         "slower than at this hour, but not than on this day of the last two weeks",
         series,

@@ -5,7 +5,7 @@ use std::{borrow::Cow, time::Duration};
 
 use serde_json::Value;
 
-use crate::outcome::{Api, OTHER};
+use crate::outcome::{Api, Fault, OTHER};
 
 /// Documented codes, types and statuses of imitators of `OpenAI`. Those of each API are in its
 /// file.
@@ -46,8 +46,8 @@ const AREAS: &[&str] = &[
     "VALIDATION",
 ];
 
-/// Providers behind gateways besides those of [`Api`]: the gateways' spelling in lower case without
-/// separators, and the exported name.
+/// Providers behind gateways besides those of [`Api`] that are none: the gateways' spelling in
+/// lower case without separators, and the exported name.
 const PROVIDERS: &[(&str, &str)] = &[
     ("ai21", "ai21"),
     ("alibaba", "alibaba"),
@@ -77,6 +77,7 @@ const PROVIDERS: &[(&str, &str)] = &[
     ("novitaai", "novita"),
     ("nvidia", "nvidia"),
     ("ollama", "ollama"),
+    ("openrouter", "openrouter"),
     ("perplexity", "perplexity"),
     ("replicate", "replicate"),
     ("sambanova", "sambanova"),
@@ -143,7 +144,8 @@ pub(crate) fn provider(spelled: &str) -> Option<&'static str> {
     }
     let plain: String =
         spelled.chars().filter(char::is_ascii_alphanumeric).map(|c| c.to_ascii_lowercase()).collect();
-    let ours = Api::ALL.iter().map(|api| api.name()).find(|name| *name == plain);
+    let direct = Api::ALL.iter().filter(|api| api.endpoint() == Fault::Provider);
+    let ours = direct.map(|api| api.name()).find(|name| *name == plain);
     ours.or_else(|| PROVIDERS.iter().find(|(known, _)| *known == plain).map(|(_, name)| *name))
 }
 
@@ -243,6 +245,10 @@ mod tests {
         assert_eq!(provider("Google AI Studio"), Some("google"));
         assert_eq!(provider("Amazon Bedrock"), Some("bedrock"));
         assert_eq!(provider("Example"), None);
+        assert_eq!(provider("LangMart"), None);
+        for api in Api::ALL.iter().filter(|api| **api != Api::Langmart) {
+            assert_eq!(provider(api.name()), Some(api.name()));
+        }
         assert_eq!(provider(&"openai".repeat(100)), None);
         assert_eq!(langmart_provider("PROVIDER_ANTHROPIC_401"), Some("anthropic"));
         assert_eq!(langmart_provider("PROVIDER_NEWCOMER_500"), Some(OTHER));

@@ -175,7 +175,7 @@ impl<'a> Page<'a> {
         let Some(family) = self.begun_family() else { return };
         let is_open = self.format == Format::OpenMetrics;
         let bytes = &mut self.bytes;
-        // The lines of buckets, which are most of a page, differ only behind this.
+        // The lines of buckets, which are most of a page, begin with this.
         let mut start = Vec::new();
         text::write_bucket_start(&mut start, family.name, &self.subject.text);
         for bucket in snapshot.buckets() {

@@ -91,6 +91,7 @@ pub(super) fn write_number(bytes: &mut Vec<u8>, value: f64) {
     }
 }
 
+/// Writes an integer in decimal.
 pub(super) fn write_integer(bytes: &mut Vec<u8>, value: u64) {
     const MAX_DIGITS: usize = u64::MAX.ilog10() as usize + 1;
     let mut digits = [0; MAX_DIGITS];

@@ -16,8 +16,7 @@ use hyper::{
 use url::Url;
 
 use crate::{
-    api::ChatRequest,
-    api::{self, Dialect},
+    api::{self, ChatRequest, Dialect},
     config::{Chat, PROMPT_NONCE, Probe, Provider, Task},
 };
 

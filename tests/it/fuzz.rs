@@ -1,6 +1,6 @@
 //! Runs the bodies of the fuzz targets on damaged examples, within an ordinary test run.
 
-use std::{fs, path::Path};
+use std::{collections::BTreeSet, fs, path::Path};
 
 use proptest::{
     collection::vec,
@@ -53,11 +53,12 @@ fn play(cases: u32, examples: &[Vec<u8>], body: impl Fn(&[u8])) {
 }
 
 /// Reads the files of these folders of the repository.
-fn examples(folders: &[&str]) -> Vec<Vec<u8>> {
-    let root = env!("CARGO_MANIFEST_DIR");
-    let files = folders.iter().flat_map(|folder| fs::read_dir(Path::new(root).join(folder)).unwrap());
+fn examples(folders: &[impl AsRef<Path>]) -> Vec<Vec<u8>> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let files = folders.iter().flat_map(|folder| fs::read_dir(root.join(folder)).unwrap());
     let files = files.map(|file| file.unwrap().path()).filter(|path| path.is_file());
-    let examples: Vec<_> = files.map(|file| fs::read(file).unwrap()).collect();
+    let files: BTreeSet<_> = files.collect();
+    let examples: Vec<_> = files.iter().map(|file| fs::read(file).unwrap()).collect();
     assert!(examples.len() > 5);
     examples
 }
@@ -95,9 +96,7 @@ fn damaged_answers() {
     let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
     let parents = [fixtures.join("real"), fixtures];
     let entries = parents.iter().flat_map(|parent| fs::read_dir(parent).unwrap());
-    let folders = entries.map(|entry| entry.unwrap().path()).filter(|path| path.is_dir());
-    let folders: Vec<_> = folders.map(|path| path.to_str().unwrap().to_owned()).collect();
-    let folders: Vec<_> = folders.iter().map(String::as_str).collect();
+    let folders: Vec<_> = entries.map(|entry| entry.unwrap().path()).filter(|path| path.is_dir()).collect();
     play(1500, &examples(&folders), |bytes| bodies::answers(&probes, bytes));
 }
 

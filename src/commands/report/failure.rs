@@ -220,13 +220,14 @@ fn figures(limit: &RateLimit) -> (Resource, String) {
     (limit.resource, text)
 }
 
-/// Returns whether the caller can act on the cause: support knows what its own service needs.
+/// Returns whether the remedy is for the caller. Of a service that fails, it is to wait or to use
+/// another, which support need not read.
 fn is_for_caller(failure: &Failure) -> bool {
-    match failure.fault {
-        Fault::Gateway => false,
-        Fault::Provider => failure.is_of_account(),
-        Fault::Caller | Fault::Network | Fault::Prober | Fault::None => true,
-    }
+    let service_fails = matches!(
+        failure.reason,
+        Reason::Unavailable | Reason::GatewayTimeout | Reason::Overloaded | Reason::ServerError
+    );
+    !(service_fails && matches!(failure.fault, Fault::Gateway | Fault::Provider))
 }
 
 /// Returns the remedy without its advice to contact support, who read this.

@@ -80,7 +80,7 @@ fn write_totals(summary: &Summary, text: &mut String) -> fmt::Result {
             evident => format!("{} %", share(*succeeded, evident)),
         };
         let offline = if is_offline { format!(" {offline_runs} |") } else { String::new() };
-        let mean = or_dash(total.mean_success().map(length));
+        let mean = or_dash(total.mean_success.map(Duration::from_secs_f64).map(length));
         writeln!(text, "| {probe} | {runs} | {succeeded} |{offline} {share} | {mean} |")?;
     }
     Ok(())

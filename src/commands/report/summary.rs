@@ -188,9 +188,9 @@ pub(super) struct Total {
     pub(super) succeeded: u64,
     /// Number of runs that failed while the prober itself was offline.
     pub(super) offline_runs: u64,
-    /// Sum of the durations of the successes.
-    #[serde(skip)]
-    success_time: Duration,
+    /// Mean duration of the successes in seconds. `None` without one.
+    #[serde(rename = "mean_success_duration_seconds", skip_serializing_if = "Option::is_none")]
+    pub(super) mean_success: Option<f64>,
     #[serde(skip)]
     state: State,
 }
@@ -269,7 +269,9 @@ impl Summary {
         }
         if entry.reason == Reason::Ok {
             total.succeeded += 1;
-            total.success_time = total.success_time.saturating_add(entry.duration);
+            let seconds = entry.duration.as_secs_f64();
+            let mean = total.mean_success.get_or_insert(seconds);
+            *mean += (seconds - *mean) / total.succeeded as f64;
             for key in total.state.recover(entry.time) {
                 let failure = self.failures.get_mut(&key);
                 failure.expect("it is added before it is open").recovered_at = Some(entry.time);
@@ -329,14 +331,9 @@ impl Total {
             runs: 0,
             succeeded: 0,
             offline_runs: 0,
-            success_time: Duration::ZERO,
+            mean_success: None,
             state: State::new(Subject::of(entry)),
         }
-    }
-
-    /// Returns the mean duration of the successes. Returns `None` without one.
-    pub(super) fn mean_success(&self) -> Option<Duration> {
-        (self.succeeded > 0).then(|| self.success_time.div_f64(self.succeeded as f64))
     }
 }
 
@@ -402,9 +399,9 @@ impl Failure {
         self.count - self.offline_runs
     }
 
-    /// Returns whether the cause is the key, the credit or the limits of an account.
+    /// Returns whether the cause is an account: its key, permissions, credit or limits.
     pub(super) fn is_of_account(&self) -> bool {
-        matches!(self.reason, Reason::AuthFailed | Reason::Billing | Reason::RateLimited)
+        matches!(self.reason, Reason::AuthFailed | Reason::Permission | Reason::Billing | Reason::RateLimited)
     }
 
     /// Returns whether a probe of the configuration is the one that failed.

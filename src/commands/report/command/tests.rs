@@ -151,6 +151,7 @@ fn json_report_has_the_same_facts() {
     assert_eq!(failure["duration_seconds"], serde_json::json!({"median": 0.19, "max": 0.22}));
     assert_eq!(failure["http_status"], serde_json::json!({"429": 2}));
     assert_eq!(report["probes"].as_array().unwrap().len(), 1);
+    assert_eq!(report["probes"][0]["mean_success_duration_seconds"], 3.1);
     assert!(report.get("upstream").is_none());
 }
 
@@ -317,6 +318,24 @@ fn ticket_excludes_runs_while_offline() {
             "- Other hosts reached from this machine, yes or no:",
         ],
     );
+}
+
+#[test]
+fn ticket_has_no_advice_to_wait_for_the_service() {
+    for (reason, fault, has_advice) in [
+        (Reason::Unavailable, Fault::Gateway, false),
+        (Reason::GatewayTimeout, Fault::Provider, false),
+        (Reason::ServerError, Fault::Gateway, false),
+        (Reason::Overloaded, Fault::Provider, false),
+        (Reason::Permission, Fault::Provider, true),
+        (Reason::Malformed, Fault::Gateway, true),
+        (Reason::StreamStalled, Fault::Provider, true),
+        (Reason::Tls, Fault::Gateway, true),
+    ] {
+        let failed = Outcome { hint: "do this".into(), ..outcome(60, reason, fault) };
+        let text = ticket("", &[failed]);
+        assert_eq!(text.contains("- Suggested to the caller: do this\n"), has_advice, "{reason}: {text}");
+    }
 }
 
 #[test]
