@@ -33,9 +33,9 @@ mod tests {
     #[track_caller]
     fn check(api: Api, answer: &str, reason: Reason, balance: Option<(f64, Option<f64>)>) {
         let answer = from_str(answer).unwrap();
-        let (found, detail, told) = judge(api::of(api).account(&answer));
+        let (found, detail, reported) = judge(api::of(api).account(&answer));
         assert_eq!(found, reason, "{answer}");
-        assert_eq!(told.map(|balance| (balance.usd, balance.minimum_usd)), balance, "{answer}");
+        assert_eq!(reported.map(|balance| (balance.usd, balance.minimum_usd)), balance, "{answer}");
         assert_eq!(detail.is_none(), reason == Reason::Ok && balance.is_some(), "{answer}: {detail:?}");
     }
 

@@ -103,7 +103,8 @@ fn write_form(summary: &Summary, text: &mut String) -> fmt::Result {
     };
     let is_answered = |failure: &&Failure| !failure.http_status.is_empty();
     let is_unnamed = |failure: &&Failure| {
-        is_answered(failure) && failure.error_code.as_deref().is_none_or(|code| code == OTHER)
+        let is_error = failure.http_status.keys().any(|status| *status >= 400);
+        is_error && failure.error_code.as_deref().is_none_or(|code| code == OTHER)
     };
     let key = match failures.iter().all(is_langmart) {
         _ if !failures.iter().any(sends_key) => "",

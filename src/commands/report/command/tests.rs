@@ -339,6 +339,24 @@ fn ticket_has_no_advice_to_wait_for_the_service() {
 }
 
 #[test]
+fn ticket_asks_for_errors_that_have_no_code() {
+    for (status, error_code, asks) in [
+        (500, None, true),
+        (500, Some("other"), true),
+        (500, Some("internal_error"), false),
+        (200, None, false),
+    ] {
+        let failed = Outcome {
+            http_status: Some(status),
+            error_code: error_code.map(Into::into),
+            ..outcome(60, Reason::Malformed, Fault::Gateway)
+        };
+        let text = ticket("", &[failed]);
+        assert_eq!(text.contains("once --verbose langmart-chat` prints"), asks, "{status}: {text}");
+    }
+}
+
+#[test]
 fn ticket_has_the_state_of_each_failure() {
     let failed = |ago, reason| outcome(ago, reason, Fault::Gateway);
     let ok = |ago| outcome(ago, Reason::Ok, Fault::None);
