@@ -377,3 +377,65 @@ pub(super) fn into_head(response: Response<Arriving>) -> (u16, &'static str, Hea
     };
     (status.as_u16(), version, headers, body)
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::{TcpListener, TcpStream},
+    };
+
+    use super::*;
+    use crate::probe::socket::Socket;
+
+    /// Empty SETTINGS (RFC 9113, 6.5), and the head of an unknown frame, which is to be ignored
+    /// (4.1).
+    const SETTINGS_AND_UNKNOWN: &[u8] = b"\0\0\0\x04\0\0\0\0\0\0\x08\0\xbb\0\0\0\0\0";
+    const UNKNOWN_LENGTH: usize = 2048;
+
+    /// The head of a 200, and DATA.
+    const RESPONSE: &[u8] = b"\0\0\x01\x01\x04\0\0\0\x01\x88\0\0\x02\0\0\0\0\0\x01{}";
+
+    /// Opens HTTP/2 to a listener, without TLS.
+    async fn open(listener: &TcpListener) -> Http {
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let socket = Socket::new(stream, false).unwrap();
+        let meter = socket.meter();
+        let connection = Connection {
+            io: Box::new(socket),
+            meter,
+            is_http2: true,
+            absolute_form: false,
+            remote_address: None,
+            handshake: None,
+        };
+        Http::open(connection).await.unwrap()
+    }
+
+    /// Answers the first request and resets the connection, in one turn of the runtime. The first
+    /// read of the client ends before the response, and it can no longer acknowledge SETTINGS.
+    async fn answer_and_reset(listener: &TcpListener) {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut received = Vec::new();
+        while !received.windows(4).any(|bytes| bytes == b"\x01\x05\0\0") {
+            stream.read_buf(&mut received).await.unwrap();
+        }
+        let answer = [SETTINGS_AND_UNKNOWN, &[0; UNKNOWN_LENGTH], RESPONSE].concat();
+        stream.write_all(&answer).await.unwrap();
+        stream.set_zero_linger().unwrap();
+    }
+
+    #[tokio::test]
+    async fn response_before_a_reset_is_read_although_writing_fails() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let client = async {
+            let mut http = open(&listener).await;
+            let request = Request::get("http://localhost/").body(Bytes::new()).unwrap();
+            let (status, _, _, mut body) = into_head(http.send(request).await.unwrap());
+            assert_eq!(status, 200);
+            assert_eq!(http.chunk(&mut body).await.unwrap().as_deref(), Some(&b"{}"[..]));
+            http.chunk(&mut body).await.unwrap_err();
+        };
+        tokio::join!(client, answer_and_reset(&listener));
+    }
+}

@@ -272,6 +272,8 @@ pub(super) struct Socket {
     stream: TcpStream,
     control: [u8; CONTROL_BYTES],
     meter: Arc<Meter>,
+    /// Error of a write to a peer that has left.
+    write_error: Option<io::Error>,
 }
 
 impl Socket {
@@ -289,7 +291,7 @@ impl Socket {
         }
         // Where it is refused, each read is stamped by the process, which the meter records.
         let _ = setsockopt(&stream, Timestamping, &timestamping());
-        Ok(Self { stream, control: [0; CONTROL_BYTES], meter: Arc::new(Meter::new()) })
+        Ok(Self { stream, control: [0; CONTROL_BYTES], meter: Arc::new(Meter::new()), write_error: None })
     }
 
     pub(super) fn meter(&self) -> Arc<Meter> {
@@ -313,6 +315,20 @@ impl Socket {
             Ok((message.bytes, age))
         })
     }
+
+    /// Keeps the error of a write to a peer that has left, and reports success: the response may
+    /// have arrived before, and what reads it meets the end of the connection next.
+    fn defer_error(&mut self, length: usize, written: io::Result<usize>) -> io::Result<usize> {
+        use io::ErrorKind::{BrokenPipe, ConnectionReset};
+
+        written.or_else(|error| {
+            if !matches!(error.kind(), BrokenPipe | ConnectionReset) {
+                return Err(error);
+            }
+            self.write_error.get_or_insert(error);
+            Ok(length)
+        })
+    }
 }
 
 impl AsyncRead for Socket {
@@ -332,6 +348,11 @@ impl AsyncRead for Socket {
             let size = buffer.remaining().min(this.meter.read_size());
             match this.receive(buffer.initialize_unfilled_to(size)) {
                 Ok((bytes, age)) => {
+                    if bytes == 0
+                        && let Some(error) = this.write_error.take()
+                    {
+                        return Poll::Ready(Err(error));
+                    }
                     this.meter.note_read(bytes, age);
                     buffer.advance(bytes);
                     return Poll::Ready(Ok(()));
@@ -346,7 +367,8 @@ impl AsyncRead for Socket {
 impl AsyncWrite for Socket {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         self.meter.note_write();
-        Pin::new(&mut self.stream).poll_write(cx, bytes)
+        let written = ready!(Pin::new(&mut self.stream).poll_write(cx, bytes));
+        Poll::Ready(self.defer_error(bytes.len(), written))
     }
 
     fn poll_write_vectored(
@@ -355,7 +377,9 @@ impl AsyncWrite for Socket {
         parts: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         self.meter.note_write();
-        Pin::new(&mut self.stream).poll_write_vectored(cx, parts)
+        let written = ready!(Pin::new(&mut self.stream).poll_write_vectored(cx, parts));
+        let length = parts.iter().map(|part| part.len()).sum();
+        Poll::Ready(self.defer_error(length, written))
     }
 
     fn is_write_vectored(&self) -> bool {

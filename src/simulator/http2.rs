@@ -10,7 +10,7 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use http_body_util::{BodyExt, Limited};
@@ -34,8 +34,6 @@ use super::{
     server::Shared,
 };
 
-/// Interval at which a connection to be cut is checked for unsent bytes.
-const FLUSH_CHECK: Duration = Duration::from_millis(1);
 /// Maximum number of requests in flight on one connection.
 const MAX_STREAMS: u32 = 100;
 
@@ -54,9 +52,10 @@ where
         .max_concurrent_streams(MAX_STREAMS)
         .serve_connection(TokioIo::new(stream), service);
     tokio::select! {
+        // In this order: what was answered before the cut is written first.
         biased;
-        () = cut.notified() => Ok(()),
         result = served => result.map_err(io::Error::other),
+        () = cut.notified() => Ok(()),
     }
 }
 
@@ -115,7 +114,6 @@ fn response(reply: Reply, is_head: bool, due: Instant, delivery: Delivery) -> Re
             Ending::Complete | Ending::Silent | Ending::Endless => None,
         },
         ending: reply.ending,
-        expected: delivery.connection.written(),
         due,
         waiting: None,
         delivery,
@@ -153,31 +151,10 @@ struct Paced {
     /// Number of bytes until the cut. `None` if there is no cut.
     left: Option<usize>,
     ending: Ending,
-    /// Number of bytes that the connection must have written before it is cut.
-    expected: u64,
     /// Time at which the previous part was due.
     due: Instant,
     waiting: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
     delivery: Delivery,
-}
-
-impl Paced {
-    /// Waits until the socket has accepted all bytes, then ends the connection.
-    fn cut(&self) -> Pin<Box<dyn Future<Output = ()> + Send>> {
-        let Delivery { connection, shared, cut, .. } = &self.delivery;
-        let (connection, clock, cut) = (Arc::clone(connection), shared.clock.clone(), Arc::clone(cut));
-        let (expected, resets) = (self.expected, matches!(self.ending, Ending::ResetAfter(_)));
-        Box::pin(async move {
-            while connection.written() < expected {
-                clock.until(Instant::now() + FLUSH_CHECK).await;
-            }
-            if resets {
-                connection.reset_at_end();
-            }
-            cut.notify_one();
-            std::future::pending::<()>().await;
-        })
-    }
 }
 
 impl Body for Paced {
@@ -205,10 +182,11 @@ impl Body for Paced {
             }
         }
         if self.left == Some(0) {
-            let mut waiting = self.cut();
-            let polled = waiting.as_mut().poll(cx);
-            self.waiting = Some(waiting);
-            ready!(polled);
+            if matches!(self.ending, Ending::ResetAfter(_)) {
+                self.delivery.connection.reset_at_end();
+            }
+            self.delivery.cut.notify_one();
+            return Poll::Pending; // until the connection is dropped
         }
         let again = if self.ending == Ending::Endless && self.chunks.len() == 1 {
             self.chunks.front().cloned()
@@ -229,7 +207,6 @@ impl Body for Paced {
             chunk.bytes.truncate(left);
             self.left = Some(left - chunk.bytes.len());
         }
-        self.expected += chunk.bytes.len() as u64;
         Poll::Ready(Some(Ok(Frame::data(chunk.bytes))))
     }
 }

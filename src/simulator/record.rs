@@ -99,7 +99,6 @@ impl Recorder {
             tls_done: OnceLock::new(),
             closed: OnceLock::new(),
             reset: AtomicBool::new(false),
-            written: AtomicU64::new(0),
             active: Mutex::default(),
         })
     }
@@ -224,7 +223,6 @@ pub(super) struct Connection {
     tls_done: OnceLock<Instant>,
     closed: OnceLock<Instant>,
     reset: AtomicBool,
-    written: AtomicU64,
     active: Mutex<Vec<Arc<Entry>>>,
 }
 
@@ -236,11 +234,6 @@ impl Connection {
     /// Makes the connection end with a reset.
     pub(super) fn reset_at_end(&self) {
         self.reset.store(true, Ordering::Relaxed);
-    }
-
-    /// Returns the number of bytes written.
-    pub(super) fn written(&self) -> u64 {
-        self.written.load(Ordering::Relaxed)
     }
 
     /// Detaches later writes from all requests.
@@ -256,7 +249,6 @@ impl Connection {
         let at = Instant::now();
         let result = write();
         if let Poll::Ready(Ok(bytes)) = result {
-            self.written.fetch_add(bytes as u64, Ordering::Relaxed);
             for (entry, recorded) in &mut records {
                 if entry.first_token_next.swap(false, Ordering::Relaxed) {
                     recorded.first_token = Some(at);
@@ -349,7 +341,6 @@ mod tests {
             assert!(write().is_ready());
         }
         assert_eq!((first.lock().writes.len(), second.lock().writes.len()), (2, MAX_WRITES));
-        assert_eq!(connection.written(), 3 + MAX_WRITES as u64);
     }
 
     #[test]
