@@ -445,3 +445,35 @@ impl AsyncWrite for Plaintext {
         Pin::new(&mut self.io).poll_shutdown(cx)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::TcpListener,
+    };
+
+    use super::*;
+
+    #[tokio::test]
+    async fn error_of_a_write_ends_the_reading_of_what_arrived_before() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let mut socket = Socket::new(stream, false).unwrap();
+        let (mut peer, _) = listener.accept().await.unwrap();
+        peer.write_all(b"answer").await.unwrap();
+        peer.set_zero_linger().unwrap();
+        drop(peer);
+        for _ in 0..2 {
+            assert_eq!(socket.write(b"request").await.unwrap(), 7);
+        }
+        let mut received = [0; 6];
+        socket.read_exact(&mut received).await.unwrap();
+        assert_eq!(&received, b"answer");
+        let error = socket.read(&mut received).await.unwrap_err();
+        assert!(
+            matches!(error.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe),
+            "{error}"
+        );
+    }
+}
