@@ -1,6 +1,6 @@
 //! Histograms with classic and native buckets, and exemplars.
 
-use std::time::SystemTime;
+use std::{sync::MutexGuard, time::SystemTime};
 
 use crate::sync::Mutex;
 
@@ -48,7 +48,7 @@ pub(super) struct Histogram {
 }
 
 /// What a histogram has observed.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 struct Observations {
     /// One bucket per bound, not cumulative, and one for values above all bounds.
     classic: Vec<u64>,
@@ -58,12 +58,12 @@ struct Observations {
     exemplars: Vec<(usize, Exemplar)>,
 }
 
-/// A histogram at one moment.
+/// A histogram at one moment: it takes no observation until this is dropped.
 #[derive(Debug)]
-pub(super) struct Snapshot {
+pub(super) struct Snapshot<'a> {
     bounds: &'static [Bound],
     pub(super) created: SystemTime,
-    observations: Observations,
+    observations: MutexGuard<'a, Observations>,
 }
 
 impl Histogram {
@@ -96,9 +96,8 @@ impl Histogram {
         }
     }
 
-    pub(super) fn snapshot(&self) -> Snapshot {
-        let observations = self.observations.lock().clone();
-        Snapshot { bounds: self.bounds, created: self.created, observations }
+    pub(super) fn snapshot(&self) -> Snapshot<'_> {
+        Snapshot { bounds: self.bounds, created: self.created, observations: self.observations.lock() }
     }
 }
 
@@ -113,11 +112,11 @@ pub(super) struct Bucket<'a> {
     pub(super) exemplar: Option<&'a Exemplar>,
 }
 
-impl Snapshot {
+impl Snapshot<'_> {
     /// Returns the cumulative buckets, ending with `+Inf`.
     pub(super) fn buckets(&self) -> impl Iterator<Item = Bucket<'_>> {
         let bounds = self.bounds.iter().copied().chain([(f64::INFINITY, "+Inf")]);
-        let Observations { classic, exemplars, .. } = &self.observations;
+        let Observations { classic, exemplars, .. } = &*self.observations;
         bounds.zip(classic).enumerate().scan(0, move |total, (index, ((bound, label), count))| {
             *total += count;
             let exemplar = exemplars.iter().find(|(of, _)| *of == index).map(|(_, exemplar)| exemplar);
@@ -194,7 +193,7 @@ mod tests {
 
     const NOW: SystemTime = SystemTime::UNIX_EPOCH;
 
-    fn observed(histogram: &Histogram, values: &[f64]) -> Snapshot {
+    fn observed<'a>(histogram: &'a Histogram, values: &[f64]) -> Snapshot<'a> {
         for value in values {
             histogram.observe(*value, NOW, None);
         }
@@ -221,7 +220,8 @@ mod tests {
     fn native_bucket_contains_its_values_within_5_per_cent() {
         for step in 0..5000 {
             let value = 2e-6 * 1.004_f64.powi(step);
-            let snapshot = observed(&Histogram::new(&[]), &[value]);
+            let histogram = Histogram::new(&[]);
+            let snapshot = observed(&histogram, &[value]);
             let [(index, 1)] = snapshot.native().counts[..] else { panic!("{snapshot:?}") };
             let (start, end) = range(snapshot.native().schema, index);
             assert!(start < value * (1.0 + 1e-12) && value <= end * (1.0 + 1e-12), "{value}: {start}, {end}");
@@ -232,7 +232,8 @@ mod tests {
     #[test]
     fn values_up_to_the_threshold_are_in_the_zero_bucket() {
         let values = [0.0, -0.0, -1.0, ZERO_THRESHOLD, ZERO_THRESHOLD * 1.000_001];
-        let snapshot = observed(&Histogram::new(&[]), &values);
+        let histogram = Histogram::new(&[]);
+        let snapshot = observed(&histogram, &values);
         assert_eq!((snapshot.native().zero, snapshot.native().counts.as_slice()), (4, &[(-319, 1)][..]));
     }
 
@@ -259,7 +260,8 @@ mod tests {
     #[test]
     fn extreme_values_are_counted() {
         let values = [f64::MIN_POSITIVE, f64::MAX, f64::INFINITY, 1e300, 5e-324];
-        let snapshot = observed(&Histogram::new(&[(1.0, "1")]), &values);
+        let histogram = Histogram::new(&[(1.0, "1")]);
+        let snapshot = observed(&histogram, &values);
         let native = snapshot.native();
         assert_eq!(native.zero + native.counts.iter().map(|(_, count)| count).sum::<u64>(), 5);
         assert_eq!(snapshot.count(), 5);
@@ -274,7 +276,7 @@ mod tests {
         {
             histogram.observe(value, NOW, Some(id));
         }
-        let ids = |snapshot: &Snapshot| {
+        let ids = |snapshot: &Snapshot<'_>| {
             let exemplars = snapshot.observations.exemplars.iter();
             exemplars.map(|(_, exemplar)| exemplar.request_id.to_string()).collect::<Vec<_>>()
         };
@@ -290,6 +292,7 @@ mod tests {
             };
             assert_eq!(bucket.exemplar.map(|exemplar| &*exemplar.request_id), expected, "{bucket:?}");
         }
+        drop(snapshot);
         // By OpenMetrics, at most 128 characters with the name.
         histogram.observe(5.5, NOW, Some(&"ü".repeat(118)));
         histogram.observe(5.5, NOW, Some(&"x".repeat(119)));

@@ -5,10 +5,7 @@ use std::{
     time::SystemTime,
 };
 
-use super::{
-    histogram::{Histogram, Snapshot},
-    protobuf, text,
-};
+use super::{histogram::Histogram, protobuf, text};
 use crate::{outcome::unix_seconds, pieces::Pieces};
 
 /// Format of the page.
@@ -162,22 +159,22 @@ impl<'a> Page<'a> {
 
     /// Writes the samples of a histogram.
     pub(super) fn histogram(&mut self, histogram: &Histogram) {
-        let snapshot = histogram.snapshot();
         match self.format {
-            Format::Protobuf => {
-                self.metric(self.subject, [], |bytes, _| protobuf::write_histogram(bytes, &snapshot));
-            }
-            Format::Text | Format::OpenMetrics => self.classic_histogram(&snapshot),
+            Format::Protobuf => self.metric(self.subject, [], |bytes, _| {
+                protobuf::write_histogram(bytes, &histogram.snapshot());
+            }),
+            Format::Text | Format::OpenMetrics => self.classic_histogram(histogram),
         }
     }
 
-    fn classic_histogram(&mut self, snapshot: &Snapshot) {
+    fn classic_histogram(&mut self, histogram: &Histogram) {
         let Some(family) = self.begun_family() else { return };
         let is_open = self.format == Format::OpenMetrics;
         let bytes = &mut self.bytes;
         // The lines of buckets, which are most of a page, begin with this.
         let mut start = Vec::new();
         text::write_bucket_start(&mut start, family.name, &self.subject.text);
+        let snapshot = histogram.snapshot();
         for bucket in snapshot.buckets() {
             bytes.extend_from_slice(&start);
             bytes.extend_from_slice(bucket.label.as_bytes());
@@ -192,11 +189,14 @@ impl<'a> Page<'a> {
             }
             bytes.push(b'\n');
         }
+        let (sum, count, created) = (snapshot.sum(), snapshot.count(), snapshot.created);
+        // Observations do not wait for the output of the lines.
+        drop(snapshot);
         let mut line = |suffix, value| self.line(self.subject, [], suffix, value);
-        line("_sum", snapshot.sum());
-        line("_count", snapshot.count() as f64);
+        line("_sum", sum);
+        line("_count", count as f64);
         if is_open {
-            line("_created", unix_seconds(snapshot.created));
+            line("_created", unix_seconds(created));
         }
     }
 

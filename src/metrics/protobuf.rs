@@ -166,7 +166,7 @@ pub(super) fn write_number(bytes: &mut Vec<u8>, kind: Kind, value: f64) {
 }
 
 /// Writes a histogram as a field of a metric.
-pub(super) fn write_histogram(bytes: &mut Vec<u8>, snapshot: &Snapshot) {
+pub(super) fn write_histogram(bytes: &mut Vec<u8>, snapshot: &Snapshot<'_>) {
     let histogram = Some(HistogramValue::from(snapshot));
     MetricValue { histogram, ..MetricValue::default() }.encode(bytes).expect("a Vec takes every write");
 }
@@ -197,8 +197,8 @@ pub(super) fn write_family(out: &mut dyn Write, header: &Header, metrics: &Piece
     metrics.iter().try_for_each(|piece| out.write_all(piece))
 }
 
-impl From<&Snapshot> for HistogramValue {
-    fn from(snapshot: &Snapshot) -> Self {
+impl From<&Snapshot<'_>> for HistogramValue {
+    fn from(snapshot: &Snapshot<'_>) -> Self {
         let native = snapshot.native();
         let (positive_span, positive_delta) = spans(native);
         // Prometheus requires the exemplars of a native histogram in order of time, and 2.42 does
