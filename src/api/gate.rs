@@ -46,8 +46,8 @@ const AREAS: &[&str] = &[
     "VALIDATION",
 ];
 
-/// Providers behind gateways besides those of [`Api`] that are none: the gateways' spelling in
-/// lower case without separators, and the exported name.
+/// Spellings of providers behind gateways, in lower case without separators, and the exported name.
+/// The names of the [`Api`]s that are providers are known without it.
 const PROVIDERS: &[(&str, &str)] = &[
     ("ai21", "ai21"),
     ("alibaba", "alibaba"),

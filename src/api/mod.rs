@@ -53,6 +53,11 @@ impl Api {
     }
 }
 
+/// Returns whether a header, in lower case, carries the key of an API or of Azure.
+pub(crate) fn is_key_header(name: &str) -> bool {
+    name == "api-key" || Api::ALL.iter().any(|api| api.profile().key_header == name)
+}
+
 /// Returns the dialect of an API.
 pub(crate) fn of(api: Api) -> &'static dyn Dialect {
     entry(api).1

@@ -12,6 +12,7 @@ use zeroize::{Zeroize, Zeroizing};
 
 use super::request::Prepared;
 use crate::{
+    api::is_key_header,
     config::{Probe, Task},
     outcome::Api,
 };
@@ -33,9 +34,8 @@ const LEAST_TELLING: usize = 4;
 /// APIs.
 const PREFIXES: [&str; 3] = ["sk-ant-api03-", "sk-or-v1-", "sk-"];
 
-/// Headers with credentials, in addition to those of the APIs' keys and those that are marked as
-/// sensitive.
-const CREDENTIALS: [&str; 4] = ["proxy-authorization", "cookie", "set-cookie", "api-key"];
+/// Headers with credentials, in addition to those of keys and those that are marked as sensitive.
+const CREDENTIALS: [&str; 3] = ["proxy-authorization", "cookie", "set-cookie"];
 
 const MASK: &str = "***";
 
@@ -111,8 +111,7 @@ fn shown_url(url: &Url) -> String {
 }
 
 fn add_headers(text: &mut String, headers: &HeaderMap) {
-    let of_api = |name: &str| Api::ALL.iter().any(|api| api.profile().key_header == name);
-    let secret = |name: &HeaderName| CREDENTIALS.contains(&name.as_str()) || of_api(name.as_str());
+    let secret = |name: &HeaderName| CREDENTIALS.contains(&name.as_str()) || is_key_header(name.as_str());
     for (name, value) in headers {
         let value = match String::from_utf8_lossy(value.as_bytes()) {
             _ if value.is_sensitive() || secret(name) => MASK.into(),

@@ -14,15 +14,15 @@ use super::{
     context::Context,
     values::{choice, source},
 };
-use crate::config::{
-    environment::is_loopback,
-    model::{Expect, HttpRequest},
-    problem::{Place, Report, shown},
-    raw::{self, Section, wrong_type},
+use crate::{
+    api::is_key_header,
+    config::{
+        environment::is_loopback,
+        model::{Expect, HttpRequest},
+        problem::{Place, Report, shown},
+        raw::{self, Section, wrong_type},
+    },
 };
-
-/// Headers that carry a key, which is configured separately.
-const KEY_HEADERS: [&str; 4] = ["authorization", "x-api-key", "api-key", "x-goog-api-key"];
 
 /// Headers of the connection, which the client sets.
 const CONNECTION_HEADERS: [&str; 9] = [
@@ -267,7 +267,7 @@ fn own_header(name: HeaderName) -> Result<HeaderName, String> {
         Err("is derived from base_url; change that instead".to_owned())
     } else if name == header::PROXY_AUTHORIZATION {
         Err("belongs to the proxy; set proxy_auth to user:password".to_owned())
-    } else if KEY_HEADERS.contains(&name.as_str()) {
+    } else if is_key_header(name.as_str()) {
         Err("carries a key; use api_key, and key_header for another header than the API's own".to_owned())
     } else if CONNECTION_HEADERS.contains(&name.as_str()) {
         Err("belongs to the connection and cannot be set; remove it".to_owned())
