@@ -97,14 +97,15 @@ fn write_form(summary: &Summary, text: &mut String) -> fmt::Result {
     };
     let sends_key =
         |failure: &&Failure| failure.request.as_ref().is_none_or(|request| request.key_header.is_some());
-    let is_behind_gateway = |failure: &&Failure| {
-        let is_gateway = failure.service.is_some_and(|service| service.is_gateway);
-        is_gateway && failure.fault == Fault::Provider && failure.is_of_account()
+    let has_connection = |failure: &&Failure| {
+        is_langmart(failure) && failure.fault == Fault::Provider && failure.is_of_account()
     };
     let is_answered = |failure: &&Failure| !failure.http_status.is_empty();
     let is_unnamed = |failure: &&Failure| {
         let is_error = failure.http_status.keys().any(|status| *status >= 400);
-        is_error && failure.error_code.as_deref().is_none_or(|code| code == OTHER)
+        failure.request.is_some()
+            && is_error
+            && failure.error_code.as_deref().is_none_or(|code| code == OTHER)
     };
     let key = match failures.iter().all(is_langmart) {
         _ if !failures.iter().any(sends_key) => "",
@@ -115,10 +116,10 @@ fn write_form(summary: &Summary, text: &mut String) -> fmt::Result {
         text,
         "\n## To be completed before sending (never paste a key or its header)\n\n- Account{key}:"
     )?;
-    if failures.iter().any(is_behind_gateway) {
+    if failures.iter().any(has_connection) {
         writeln!(
             text,
-            "- Name of the connection or pool, whose provider key it has, and the result of its test:"
+            "- Name of the connection or pool, owner of its provider key, result of its connection test:"
         )?;
     }
     if let Some(failure) = failures.iter().find(|failure| is_unnamed(failure)) {
