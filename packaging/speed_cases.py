@@ -1,7 +1,4 @@
-"""Cases of the alerts that compare a service's speed with its own history.
-
-A service is measured for three days, and changes for the last two and a half hours.
-"""
+"""Cases of the alerts that compare a service's speed with its own history."""
 
 from collections.abc import Sequence
 
@@ -110,7 +107,14 @@ def add_week() -> None:
     stream("two weeks ago only", (1.12, 1, 1), 1.2)
     stream("faster last week", (1, 0.8, 1), 1.05)
     stream("faster two weeks ago", (0.8, 1, 1), 1.05)
-    found = ("each week, now more", "never before", "last week only", "two weeks ago only")
+    stream("faster each week", (0.8, 0.8, 1), 1.05)
+    found = (
+        "each week, now more",
+        "never before",
+        "last week only",
+        "two weeks ago only",
+        "faster each week",
+    )
     case(
         "slower than at this hour, but not than on this day of the last two weeks",
         series,
@@ -120,7 +124,10 @@ def add_week() -> None:
 
 
 def add_kinds() -> None:
-    """Adds the kinds of services, each on its own instance, by 1.3 slower and by 2."""
+    """Adds the kinds of services, each on its own instance, by 1.3 slower and by 2.
+
+    A service is measured for three days, and changes for the last two and a half hours.
+    """
     series = Series(END)
     service(series, "slow", 1.3)
     service(series, "slow too", 2)
