@@ -22,6 +22,21 @@ impl AnswerText {
         &self.0
     }
 
+    /// Returns the text without reasoning that a server leaves in it: what precedes `</think>`, and
+    /// what follows a `<think>` that is not closed. Some templates open it in the prompt.
+    pub(crate) fn without_thoughts(&self) -> &str {
+        match self.0.split_once("</think>") {
+            Some((_, answer)) => answer,
+            None if self.0.trim_start().starts_with("<think>") => "",
+            None => &self.0,
+        }
+    }
+
+    /// Returns whether any of the text is an answer: white space and reasoning are none.
+    pub(crate) fn is_visible(&self) -> bool {
+        !self.without_thoughts().trim().is_empty()
+    }
+
     /// Appends as much of a piece as there is room for.
     pub(crate) fn push(&mut self, text: &str) {
         let room = MAX_ANSWER.saturating_sub(self.0.len());
@@ -41,6 +56,22 @@ impl FromIterator<String> for AnswerText {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn reasoning_in_the_text_is_no_answer() {
+        for (text, answer) in [
+            ("ok", "ok"),
+            ("<think>say ok</think>hello", "hello"),
+            (" <think>\nsay ok", ""),
+            ("say ok</think>hello", "hello"),
+            ("a <think> in the text", "a <think> in the text"),
+            ("<think></think> ", " "),
+        ] {
+            let kept: AnswerText = [text.to_owned()].into_iter().collect();
+            assert_eq!(kept.without_thoughts(), answer, "{text:?}");
+            assert_eq!(kept.is_visible(), !answer.trim().is_empty(), "{text:?}");
+        }
+    }
 
     #[test]
     fn answer_is_kept_to_its_bound_and_not_shown() {

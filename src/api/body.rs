@@ -221,9 +221,18 @@ impl<'a> ErrorBody<'a> {
 
     /// Returns the quotas that a `google.rpc.QuotaFailure` in its details names.
     pub(crate) fn quotas(&self) -> Vec<&'a str> {
+        self.violations("quotaId").collect()
+    }
+
+    /// Returns whether a quota of a `google.rpc.QuotaFailure` allows nothing.
+    pub(crate) fn has_zero_quota(&self) -> bool {
+        self.violations("quotaValue").any(|value| value == "0")
+    }
+
+    fn violations(&self, member: &'static str) -> impl Iterator<Item = &'a str> {
         let details = self.member("details").and_then(Value::as_array).into_iter().flatten();
         let violations = details.filter_map(|detail| detail.get("violations")?.as_array()).flatten();
-        violations.filter_map(|violation| violation.get("quotaId")?.as_str()).take(MAX_ITEMS).collect()
+        violations.filter_map(move |violation| violation.get(member)?.as_str()).take(MAX_ITEMS)
     }
 
     /// Returns the wait in a `google.rpc.RetryInfo` in its details, in seconds.

@@ -91,7 +91,7 @@ impl Dialect for Google {
         let candidate = event.pointer("/candidates/0").unwrap_or(&Value::Null);
         let blocked = event.pointer("/promptFeedback/blockReason").is_some_and(Value::is_string);
         let reason = candidate.get("finishReason").and_then(Value::as_str);
-        let finish = reason.map(why_empty);
+        let finish = reason.map(|reason| why_empty(candidate, reason));
         Piece {
             text: texts(candidate, false).collect::<String>().into(),
             reasoning: texts(candidate, true).map(str::len).sum(),
@@ -127,7 +127,7 @@ impl Dialect for Google {
             Some(candidate) if texts(candidate, false).any(|text| !text.trim().is_empty()) => {
                 Content::Visible
             }
-            Some(_) => Content::Empty(why_empty(reason.unwrap_or_default())),
+            Some(candidate) => Content::Empty(why_empty(candidate, reason.unwrap_or_default())),
             None if blocked => Content::Empty(Emptiness::BlockedPrompt),
             None => Content::Missing,
         };
@@ -180,12 +180,15 @@ fn texts(candidate: &Value, thoughts: bool) -> impl Iterator<Item = &str> {
     parts.filter(wanted).filter_map(|part| part.get("text")?.as_str())
 }
 
-/// Returns the cause of an answer without content, by its finish reason.
-fn why_empty(finish_reason: &str) -> Emptiness {
+/// Returns the cause of an answer without content, by its parts and its finish reason.
+fn why_empty(candidate: &Value, finish_reason: &str) -> Emptiness {
     // With prefixes for each kind of content, such as IMAGE_SAFETY.
     const FILTERS: [&str; 6] = ["SAFETY", "PROHIBITED", "BLOCKLIST", "SPII", "RECITATION", "LANGUAGE"];
+    let mut parts = candidate.pointer("/content/parts").and_then(Value::as_array).into_iter().flatten();
     match finish_reason {
         "MAX_TOKENS" => Emptiness::MaxOutputTokens,
+        "TOO_MANY_TOOL_CALLS" => Emptiness::ToolCall,
+        _ if parts.any(|part| part.get("functionCall").is_some()) => Emptiness::ToolCall,
         _ if FILTERS.iter().any(|filter| finish_reason.contains(filter)) => Emptiness::Filter,
         _ => Emptiness::Unexplained,
     }

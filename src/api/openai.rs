@@ -6,7 +6,8 @@ use reqwest::header::HeaderMap;
 use serde_json::{Value, json};
 
 use super::{
-    Acceptance, ChatRequest, Completion, Content, Dialect, MaxTokensParameter, Piece, Profile, Usage,
+    Acceptance, AnswerText, ChatRequest, Completion, Content, Dialect, MaxTokensParameter, Piece, Profile,
+    Usage,
     body::{ErrorBody, is_failing_finish},
     count, gate,
     hints::{self, Clocks},
@@ -130,19 +131,28 @@ pub(crate) fn completion(answer: &Value) -> Completion {
     let finish = choice.get("finish_reason").and_then(Value::as_str).unwrap_or_default();
     let (text, thinking) = message.get("content").map_or_else(Default::default, content);
     let bytes = text.len() + reasoning(message, thinking);
+    let text: AnswerText = std::iter::once(text.into_owned()).collect();
     let content = if is_failing_finish(finish) {
         Content::Failed
-    } else if !text.trim().is_empty() {
+    } else if text.is_visible() {
         Content::Visible
-    } else if message.get("refusal").and_then(Value::as_str).is_some_and(|refusal| !refusal.is_empty()) {
+    } else if refuses(message) {
         Content::Empty(Emptiness::Refusal)
     } else if message.get("tool_calls").and_then(Value::as_array).is_some_and(|calls| !calls.is_empty()) {
         Content::Empty(Emptiness::ToolCall)
     } else {
         Content::Empty(why_empty(finish))
     };
-    let text = std::iter::once(text.into_owned()).collect();
     Completion { content, usage: usage(answer.get("usage")), bytes, text }
+}
+
+/// Returns whether a message or a part of one is a refusal, in a member or among the parts of its
+/// content.
+fn refuses(message: &Value) -> bool {
+    let parts = message.get("content").and_then(Value::as_array).into_iter().flatten();
+    parts
+        .chain([message])
+        .any(|part| part.get("refusal").and_then(Value::as_str).is_some_and(|refusal| !refusal.is_empty()))
 }
 
 /// Returns the cause of an answer without content, by its finish reason. Gateways forward the
@@ -200,7 +210,7 @@ pub(crate) fn piece(event: &Value) -> Piece<'_> {
     Piece {
         text,
         reasoning: reasoning(delta, thinking),
-        refused: delta.get("refusal").and_then(Value::as_str).is_some_and(|refusal| !refusal.is_empty()),
+        refused: refuses(delta),
         finish: finish.map(why_empty),
         done: false,
         failed: stopped_early

@@ -12,7 +12,7 @@ mod tables;
 pub(crate) use self::tables::LOST_ROUTE_HEADERS;
 use self::tables::{
     BAD_CREDENTIALS, BAD_KEY, CAPACITY, CREDENTIALS, LOST_ROUTE, MONEY, NO_MODEL, NO_PATH, NOT_ALLOWED,
-    NOT_CREDENTIALS, RATE, RETIRED, SHUT_OUT, TOO_LARGE, Table,
+    NOT_CREDENTIALS, RATE, REGION, RETIRED, SHUT_OUT, TOO_LARGE, Table,
 };
 use super::body::ErrorBody;
 
@@ -48,6 +48,16 @@ impl Words {
         Self { codes, sentences: lower.iter().flat_map(|message| sentences(message)).collect(), is_google }
     }
 
+    /// Prepares text in place of an error.
+    pub(crate) fn of_prose(text: &str) -> Self {
+        let codes = identifiers(text).filter(|code| code.len() <= MAX_CODE_BYTES).take(MAX_CODES);
+        Self {
+            codes: codes.map(split).collect(),
+            sentences: sentences(&text.to_lowercase()),
+            is_google: false,
+        }
+    }
+
     /// Prepares codes that are not from an error.
     pub(crate) fn of_codes<'a>(codes: impl IntoIterator<Item = &'a str>) -> Self {
         Self { codes: codes.into_iter().take(MAX_CODES).map(split).collect(), ..Self::default() }
@@ -77,7 +87,10 @@ impl Words {
 
     pub(crate) fn is_money(&self) -> bool {
         // OpenAI's phrase for exhausted credit is Google's for any limit.
-        self.mean(&MONEY) || !self.is_google && self.contain(&["exceeded your current quota"])
+        let allows_nothing = |sentence: &String| sentence.trim_end().ends_with("limit: 0");
+        self.mean(&MONEY)
+            || !self.is_google && self.contain(&["exceeded your current quota"])
+            || self.sentences.iter().any(allows_nothing)
     }
 
     pub(crate) fn is_capacity(&self) -> bool {
@@ -104,6 +117,10 @@ impl Words {
 
     pub(crate) fn is_not_allowed(&self) -> bool {
         self.mean(&NOT_ALLOWED)
+    }
+
+    pub(crate) fn is_region(&self) -> bool {
+        self.mean(&REGION)
     }
 
     pub(crate) fn is_shut_out(&self) -> bool {

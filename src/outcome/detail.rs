@@ -109,7 +109,7 @@ sentences! {
         NotACompletion => "the answer is not a completion";
         FinishedByFailure => "the finish reason reports that the answer failed";
         Empty(cause: Emptiness) => "{cause}";
-        MalformedUsage => "malformed usage: it counts more tokens than the request allowed, so that they are unknown";
+        MalformedUsage => "malformed usage: its counts are negative, fractional or above what the request allowed, so that the tokens are unknown";
         CachedPrompt => "answered from the provider's prompt cache, so that the first token came earlier than for a new prompt";
         NoOk => "the answer does not have the word \"ok\" that the prompt asks for";
         NoCount => "the answer does not have the numbers that the prompt asks for";

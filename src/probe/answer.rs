@@ -94,18 +94,18 @@ pub(super) fn unmet(probe: &Probe, text: &AnswerText, served: &Served) -> Option
             _ => {}
         }
     }
-    unmet_text(probe.chat()?, text.as_str())
+    unmet_text(probe.chat()?, text)
 }
 
-fn unmet_text(chat: &Chat, text: &str) -> Option<(Reason, Detail)> {
+fn unmet_text(chat: &Chat, text: &AnswerText) -> Option<(Reason, Detail)> {
     let wrong = |what| Some((Reason::WrongAnswer, what));
     match &chat.expected_answer {
         ExpectedAnswer::Any => None,
-        ExpectedAnswer::Ok if says_ok(without_thoughts(text)) => None,
+        ExpectedAnswer::Ok if says_ok(text.without_thoughts()) => None,
         ExpectedAnswer::Ok => wrong(Detail::NoOk),
-        ExpectedAnswer::Count(last) if counts_to(without_thoughts(text), *last) => None,
+        ExpectedAnswer::Count(last) if counts_to(text.without_thoughts(), *last) => None,
         ExpectedAnswer::Count(_) => wrong(Detail::NoCount),
-        ExpectedAnswer::Matches(pattern) => unmet_pattern(pattern, text),
+        ExpectedAnswer::Matches(pattern) => unmet_pattern(pattern, text.as_str()),
     }
 }
 
@@ -118,15 +118,6 @@ fn unmet_pattern(pattern: &Regex, text: &str) -> Option<(Reason, Detail)> {
         Detail::AnswerDiffers
     };
     Some((Reason::UnmetExpectation, what))
-}
-
-/// Removes reasoning that a server leaves in the answer: `<think>…</think>` before it.
-fn without_thoughts(text: &str) -> &str {
-    let begun = text.trim_start();
-    match begun.split_once("</think>") {
-        Some((thoughts, answer)) if thoughts.starts_with("<think>") => answer,
-        _ => text,
-    }
 }
 
 /// Returns whether a text has the word "ok" or "okay". Case, punctuation and formatting do not
@@ -209,6 +200,10 @@ mod tests {
 
     use super::*;
 
+    fn kept(text: &str) -> AnswerText {
+        std::iter::once(text.to_owned()).collect()
+    }
+
     /// Words before the answer.
     const INTRODUCTIONS: &[&str] = &[
         "",
@@ -290,7 +285,7 @@ mod tests {
         let answers = good_answers();
         assert!(answers.len() >= 1000);
         let refused: Vec<&String> =
-            answers.iter().filter(|answer| !says_ok(without_thoughts(answer))).collect();
+            answers.iter().filter(|answer| !says_ok(kept(answer).without_thoughts())).collect();
         assert!(refused.is_empty(), "{} of {}: {refused:#?}", refused.len(), answers.len());
     }
 
@@ -382,7 +377,7 @@ mod tests {
             "ol",
             "oK3",
         ] {
-            assert!(!says_ok(without_thoughts(answer)), "{answer:?}");
+            assert!(!says_ok(kept(answer).without_thoughts()), "{answer:?}");
         }
     }
 
@@ -432,7 +427,7 @@ mod tests {
 
         #[test]
         fn random_text_panics_nowhere(text in ".{0,200}", last in 1..500_u32) {
-            says_ok(without_thoughts(&text));
+            says_ok(kept(&text).without_thoughts());
             counts_to(&text, last);
         }
     }

@@ -155,6 +155,7 @@ pub(super) fn classify(probe: &Probe, response: &Response, clocks: &Clocks) -> V
 /// Returns the verdict on a stream that ended.
 pub(super) fn stream(probe: &Probe, response: &Response, clocks: &Clocks, listener: &Listener) -> Verdict {
     let ending = &listener.ending();
+    let dialect = api::of(probe.provider.api);
     let served = Served::new(probe, listener.model());
     let finding = match ending {
         Ending::Complete => complete(probe, listener.text(), &served),
@@ -165,6 +166,10 @@ pub(super) fn stream(probe: &Probe, response: &Response, clocks: &Clocks, listen
         Ending::Nothing => Finding::new(Reason::StreamTruncated, Detail::EndedBeforeFirstByte),
         Ending::Silent => Finding::new(Reason::StreamTruncated, Detail::EndedWithoutContent),
         Ending::Malformed(how) => Finding::new(Reason::Malformed, how.clone()),
+        // Exhausted credit counts under any status.
+        Ending::Failed { event, .. } if words_of(&ErrorBody::read(event), dialect).is_money() => {
+            Finding::new(Reason::Billing, Detail::MoneyErrorIn200)
+        }
         Ending::Failed { late: false, .. } => Finding::new(Reason::StreamError, Detail::ErrorBeforeContent),
         Ending::Failed { late: true, .. } => Finding::new(Reason::StreamError, Detail::ErrorAfterContent),
         Ending::Truncated { late: false } => {
@@ -176,7 +181,6 @@ pub(super) fn stream(probe: &Probe, response: &Response, clocks: &Clocks, listen
         Ending::Failed { event, .. } => event,
         _ => &Value::Null,
     };
-    let dialect = api::of(probe.provider.api);
     let finding = Finding { served, ..finding };
     verdict(probe, response, clocks, dialect, &ErrorBody::read(event), finding)
 }
@@ -209,7 +213,9 @@ fn verdict(
     let upstream = dialect.upstream(error);
     let ratelimit = dialect.rate_limits(&response.headers, error, clocks);
     let retry_after = wait(dialect, reason, response, error, &ratelimit, clocks);
-    if reason == Reason::RateLimited && retry_after.is_none() && nothing_allowed(&ratelimit) {
+    if reason == Reason::RateLimited
+        && (error.has_zero_quota() || retry_after.is_none() && nothing_allowed(&ratelimit))
+    {
         (reason, detail) = (Reason::Billing, Some(Detail::NoAllowance));
     }
     let limited_by = (reason == Reason::RateLimited).then(|| {

@@ -36,7 +36,11 @@ pub(super) fn refusal(
     error: &ErrorBody<'_>,
     dialect: &dyn Dialect,
 ) -> (Reason, Option<Detail>) {
-    let words = words_of(error, dialect);
+    let mut words = words_of(error, dialect);
+    // Under 5xx, text is more often a proxy's than the API's.
+    if matches!(body, Body::Other) && response.status < 500 {
+        words.join(Words::of_prose(&Body::prose(&response.body)));
+    }
     let status = dialect.status(response.status, error);
     let refused = Refused { probe, response, body, error, dialect, words: &words, status };
     let reason = refused.reason();
@@ -61,7 +65,7 @@ impl Refused<'_> {
             _ if words.is_money() => Some(Reason::Billing),
             403 | 404 | 405 | 410 if self.is_lost_route() => Some(Reason::Unavailable),
             400 | 403 if words.is_bad_key() => Some(Reason::AuthFailed),
-            400 if words.is_shut_out() => Some(Reason::Permission),
+            400 if words.is_shut_out() || words.is_region() => Some(Reason::Permission),
             401 if words.is_not_allowed() && !words.is_bad_key() => Some(Reason::Permission),
             400 | 403 | 404 | 410 | 422 if self.asks_for_model() && self.is_no_model() => {
                 Some(Reason::ModelNotFound)
@@ -217,7 +221,8 @@ pub(super) fn status_reason(status: u16) -> Reason {
     match status {
         401 => Reason::AuthFailed,
         402 => Reason::Billing,
-        403 => Reason::Permission,
+        // 451 is for legal reasons: a region, mostly (RFC 7725).
+        403 | 451 => Reason::Permission,
         407 => Reason::Proxy,
         408 | 504 | 524 => Reason::GatewayTimeout,
         429 => Reason::RateLimited,

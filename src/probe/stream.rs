@@ -66,8 +66,6 @@ struct StreamState {
     answer: AnswerText,
     /// The model that the first event with a name names, gated.
     model: Option<String>,
-    /// Whether any of the text can be seen: white space alone is no answer.
-    visible: bool,
     refused: bool,
     /// Time at which the content was complete, and the cause if there was none.
     finish: Option<(Instant, Emptiness)>,
@@ -188,7 +186,7 @@ impl Listener {
 
     /// Returns the end of the stream, if it ends here.
     pub(super) fn ending(&self) -> Ending<'_> {
-        let StreamState { text, visible, refused, finish, error, malformed, .. } = &self.state;
+        let StreamState { text, answer, refused, finish, error, malformed, .. } = &self.state;
         let late = text.first.is_some();
         if let Some(event) = error {
             return Ending::Failed { event, late };
@@ -204,7 +202,7 @@ impl Listener {
                 }
                 Ending::Truncated { late }
             }
-            _ if *visible => Ending::Complete,
+            _ if answer.is_visible() => Ending::Complete,
             _ if *refused => Ending::Empty(Emptiness::Refusal),
             Some((_, why)) => Ending::Empty(*why),
             None => Ending::Silent,
@@ -275,8 +273,11 @@ impl Listener {
         let StreamState { text, reasoning, .. } = &self.state;
         match self.plausible_usage().unwrap_or_default() {
             Usage { output: Some(output), reasoning: Some(hidden), .. } => output.saturating_sub(hidden),
-            // Where there was reasoning that is not counted apart, the count includes it.
-            Usage { output: Some(output), .. } if reasoning.pieces == 0 => output,
+            // Where there was reasoning that is not counted apart, the count includes it. No token
+            // is shorter than a byte: a larger count includes what is not shown, too.
+            Usage { output: Some(output), .. } if reasoning.pieces == 0 && output <= text.bytes as u64 => {
+                output
+            }
             _ => text.tokens(),
         }
     }
@@ -336,7 +337,6 @@ impl StreamState {
         self.answer.push(&text);
         self.text.add(text.len(), arrived);
         self.reasoning.add(reasoning, arrived);
-        self.visible |= !text.trim().is_empty();
         self.refused |= refused;
         self.finish = self.finish.or(finish.map(|why| (arrived, why)));
         self.done = done;

@@ -100,6 +100,22 @@ const EMPTY_WALLETS: &[Row] = &[
         "403 X",
         r#"{"error":{"code":403,"status":"PERMISSION_DENIED","message":"This API method requires billing to be enabled."}}"#,
     ),
+    (OPENAI, "429 X", "You exceeded your current quota, please check your plan and billing details."),
+    (
+        OPENAI,
+        "429 X",
+        "event: error\ndata: {\"error\":{\"message\":\"x\",\"code\":\"insufficient_quota\"}}\n\n",
+    ),
+    (
+        Api::Google,
+        "429 X",
+        r#"{"error":{"code":429,"status":"RESOURCE_EXHAUSTED","message":"You exceeded your current quota.\n* Quota exceeded for metric: x, limit: 0"}}"#,
+    ),
+    (
+        Api::Google,
+        "429 X",
+        r#"{"error":{"code":429,"status":"RESOURCE_EXHAUSTED","message":"x","details":[{"violations":[{"quotaId":"y","quotaValue":"0"}]}]}}"#,
+    ),
 ];
 
 #[test]
@@ -319,17 +335,24 @@ fn lost_route_is_unavailable() {
                 r#"{"error":{"code":"DeploymentNotFound","message":"The API deployment for this resource does not exist."}}"#,
             ),
             (OPENAI, "404 X", r#"{"error":{"message":"Invalid URL (POST /chat/completions)","code":null}}"#),
+            // An application without such a path: base_url is wrong.
             (OPENAI, "404 X", r#"{"detail":"Not Found"}"#),
+            (OPENAI, "404 X", r#"{"error":"Cannot POST /chat/completions"}"#),
             (
                 OPENAI,
                 "404 X",
                 r#"{"message":"Route POST:/chat/completions not found","error":"Not Found","statusCode":404}"#,
             ),
+            (OPENAI, "404 X", r#"{"error":{"message":"Not Found","code":"x"}}"#),
+            (
+                Api::Anthropic,
+                "404 X",
+                r#"{"type":"error","error":{"type":"not_found_error","message":"Not Found"}}"#,
+            ),
             (OPENAI, "403 X", "<html><h1>403 Forbidden</h1></html>"),
             (OPENAI, "403 X", ""),
             (OPENAI, "400 X", "default backend - 404"),
             (OPENAI, "401 X", "404 page not found"),
-            (OPENAI, "404 X", r#"{"error":"Cannot POST /chat/completions"}"#),
             (Api::Langmart, "404 X", r#"{"error":{"code":"PROVIDER_OPENAI_404","message":"x"}}"#),
         ],
     );
@@ -442,6 +465,13 @@ const NO_PERMISSION: &[Row] = &[
     (OPENAI, "401 X", r#"{"error":{"message":"You do not have access to this project","code":"x"}}"#),
     (OPENAI, "401 X", r#"{"error":{"message":"x","code":"insufficient_scope"}}"#),
     (OPENAI, "403 X", r#"{"error":{"message":"x","code":"unsupported_country_region_territory"}}"#),
+    (OPENAI, "451 X", r#"{"detail":"Unavailable in your region"}"#),
+    (
+        Api::Anthropic,
+        "400 X",
+        r#"{"type":"error","error":{"type":"invalid_request_error","message":"Access to Anthropic models is not allowed from unsupported countries, regions, or territories."}}"#,
+    ),
+    (OPENAI, "400 X", r#"{"error":{"message":"User location is not supported for the API use."}}"#),
 ];
 
 #[test]
@@ -480,6 +510,11 @@ fn words_of_bad_keys_are_auth_failed() {
             (OPENAI, "400 X", r#"{"detail":"Incorrect API-key"}"#),
             (OPENAI, "403 X", r#"{"msg":"the credentials were revoked"}"#),
             (OPENAI, "400 X", r#"{"error":{"message":"x","code":"expired_api_key"}}"#),
+            (
+                OPENAI,
+                "400 X",
+                r#"{"error":{"message":"Authentication Error - Expired Key.","type":"expired_key","param":"x","code":"400"}}"#,
+            ),
             (
                 OPENAI,
                 "400 X",

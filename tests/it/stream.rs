@@ -476,6 +476,11 @@ fn answer_without_content_is_no_content() {
         (ROLE.to_owned() + &finish("length") + DONE, "max_tokens was used up before any visible content"),
         (ROLE.to_owned() + &finish("content_filter") + DONE, "the answer was filtered"),
         (ROLE.to_owned() + &finish("tool_calls") + DONE, "a tool call in place of an answer"),
+        // Reasoning that a server leaves in the text, and that the budget cut off.
+        (
+            content("<think>The user wants ") + &content("an ok") + &finish("length") + DONE,
+            "max_tokens was used up before any visible content",
+        ),
         (event(r#"{"choices":[{"delta":{"refusal":"No."}}]}"#) + &finish("stop") + DONE, "the model refused"),
     ] {
         let outcome = check(Api::Openai, &body, Reason::NoContent, Fault::Caller);
@@ -487,6 +492,13 @@ fn answer_without_content_is_no_content() {
         detail_of(&check(Api::Google, &blocked, Reason::NoContent, Fault::Caller)),
         "the prompt was blocked"
     );
+    let call = event(
+        r#"{"candidates":[{"content":{"parts":[{"functionCall":{"name":"f","args":{}}}]},"finishReason":"STOP"}]}"#,
+    );
+    assert_eq!(
+        detail_of(&check(Api::Google, &call, Reason::NoContent, Fault::Caller)),
+        "a tool call in place of an answer"
+    );
     let thoughts = event(
         r#"{"candidates":[{"content":{"parts":[{"text":"Hm","thought":true}]},"finishReason":"MAX_TOKENS"}]}"#,
     );
@@ -495,6 +507,40 @@ fn answer_without_content_is_no_content() {
     let refused =
         event(r#"{"type":"message_delta","delta":{"stop_reason":"refusal"},"usage":{"output_tokens":1}}"#);
     check(Api::Anthropic, &refused, Reason::NoContent, Fault::Caller);
+}
+
+#[test]
+fn exhausted_credit_in_a_stream_is_billing() {
+    for (api, body) in [
+        (Api::Openai, event(r#"{"error":{"message":"x","code":"insufficient_quota"}}"#)),
+        (Api::Openai, content("o") + &event(r#"{"error":{"message":"x","type":"insufficient_quota"}}"#)),
+        (
+            Api::Anthropic,
+            "event: error\ndata: {\"type\":\"error\",\"error\":{\"type\":\"billing_error\",\"message\":\"x\"}}\n\n"
+                .to_owned(),
+        ),
+        (Api::Openrouter, event(r#"{"error":{"code":402,"message":"Insufficient credits"},"choices":[]}"#)),
+    ] {
+        check(api, &body, Reason::Billing, Fault::Caller);
+    }
+}
+
+#[test]
+fn hidden_tokens_are_no_part_of_the_speed() {
+    // 300 tokens in two bytes: the rest is reasoning that is neither shown nor counted apart.
+    let usage = event(r#"{"choices":[],"usage":{"prompt_tokens":9,"completion_tokens":300}}"#);
+    let short = content("o") + &content("k") + &finish("stop") + &usage + DONE;
+    let (outcome, _) = play(Api::Openai, vec![send(HEAD), send(short)]);
+    assert_eq!((outcome.reason, outcome.output_tokens), (Reason::Ok, Some(300)), "{outcome:?}");
+    assert_eq!(outcome.buffered, None);
+    let mut steps = vec![send(HEAD)];
+    for _ in 0..21 {
+        steps.extend([send(content("ok ")), Pause(milliseconds(10))]);
+    }
+    steps.push(send(finish("stop") + &usage + DONE));
+    let (outcome, _) = play(Api::Openai, steps);
+    let per_token = outcome.time_per_output_token.unwrap();
+    assert!(per_token >= milliseconds(5), "{per_token:?}");
 }
 
 #[test]

@@ -256,6 +256,7 @@ pub(crate) const BAD_KEY: Table = Table {
         &["incorrect", "api", "key"],
         &["expired", "api", "key"],
         &["key", "expired"],
+        &["expired", "key"],
         &["key", "revoked"],
         &["key", "disabled"],
         &["key", "suspended"],
@@ -350,6 +351,24 @@ pub(crate) const NOT_ALLOWED: Table = Table {
     ],
     nouns: &["permission", "permissions", "scope", "scopes", "privilege", "privileges"],
     states: &["lack", "missing", "insufficient", "require", "not have", "n't have"],
+    ..NONE
+};
+
+/// A country or region in which the service is not offered, reported under 400 (Anthropic, Google,
+/// `OpenAI`).
+pub(crate) const REGION: Table = Table {
+    codes: &[&["unsupported", "country"], &["unsupported", "region"]],
+    phrases: &[
+        "unsupported countries",
+        "unsupported country",
+        "unsupported region",
+        "region, or territory not supported",
+        "available in your region",
+        "available in your country",
+        "supported in your region",
+        "supported in your country",
+        "user location is not supported",
+    ],
     ..NONE
 };
 
