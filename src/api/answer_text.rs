@@ -61,9 +61,9 @@ mod tests {
     fn reasoning_in_the_text_is_no_answer() {
         for (text, answer) in [
             ("ok", "ok"),
-            ("<think>say ok</think>hello", "hello"),
-            (" <think>\nsay ok", ""),
-            ("say ok</think>hello", "hello"),
+            ("<think>reply ok</think>hello", "hello"),
+            (" <think>\nreply ok", ""),
+            ("reply ok</think>hello", "hello"),
             ("a <think> in the text", "a <think> in the text"),
             ("<think></think> ", " "),
         ] {

@@ -82,6 +82,7 @@ sentences! {
         NothingAtPath => "a router answers that nothing is at this path: the service is gone, or base_url is wrong";
         RequestAboveWindow => "this one request is larger than the limit of a whole window";
         RequestTooLarge => "the request is larger than what is accepted";
+        PlainHttpToTls => "plain http, to a port that speaks TLS";
         RedirectToHttps => "a redirect to the same host by https";
         Redirect => "a redirect, which a probe does not follow";
         Intermediary(kind: Intermediary) => "{kind}";

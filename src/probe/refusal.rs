@@ -180,8 +180,27 @@ impl Refused<'_> {
             && target.is_some_and(|target| target.scheme() == "https" && target.host() == base.host())
     }
 
+    /// Returns what the server lacks of the connection, by the pages of nginx, Apache and Go.
+    fn of_the_connection(&self) -> Option<Detail> {
+        if self.response.status != 400 || !matches!(self.body, Body::Html | Body::Other) {
+            return None;
+        }
+        let page = Body::prose(&self.response.body).to_lowercase();
+        let has = |parts: &[&str]| parts.iter().any(|part| page.contains(part));
+        let plain =
+            ["sent to https port", "http request to an https server", "http to an ssl-enabled server"];
+        if self.probe.provider.base_url.scheme() == "http" && has(&plain) {
+            Some(Detail::PlainHttpToTls)
+        } else {
+            has(&["no required ssl certificate was sent"]).then_some(Detail::ClientCertificateRequired)
+        }
+    }
+
     fn detail(&self, reason: Reason) -> Option<Detail> {
         let Self { response, words, status, .. } = *self;
+        if let Some(detail) = self.of_the_connection() {
+            return Some(detail);
+        }
         Some(match (reason, status) {
             (Reason::ModelNotFound, _) if status == 410 || words.is_retired() => Detail::ModelRetired,
             (Reason::InvalidRequest, 413 | 429) if words.is_too_large() => Detail::RequestAboveWindow,

@@ -145,6 +145,7 @@ fn by_detail(probe: &Probe, outcome: &Outcome) -> Option<&'static str> {
         }
         (Detail::RequestTooLarge | Detail::RequestAboveWindow, _) => TOO_LARGE,
         (Detail::Intermediary(_), Reason::InvalidRequest) if outcome.http_status == Some(413) => TOO_LARGE,
+        (Detail::PlainHttpToTls, _) => "write https:// in base_url: the port speaks TLS",
         (Detail::RedirectToHttps, _) => {
             "write https:// in base_url: the server redirects plain http there, and a probe follows no redirect"
         }
@@ -243,9 +244,11 @@ fn answers_instead(outcome: &Outcome) -> bool {
 
 fn invalid_request(check: Check) -> Option<&'static str> {
     Some(match check {
-        Check::Chat => "the probe's request is refused: check model, max_tokens and max_tokens_parameter",
+        Check::Chat => {
+            "the probe's request is refused: check model, length of the prompt, max_tokens and max_tokens_parameter"
+        }
         Check::Stream => {
-            "the probe's request is refused: check model, max_tokens, max_tokens_parameter and include_usage"
+            "the probe's request is refused: check model, length of the prompt, max_tokens, max_tokens_parameter and include_usage"
         }
         Check::Http => "the probe's request is refused: check method, path, headers and body",
         _ => return None,

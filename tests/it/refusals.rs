@@ -889,3 +889,21 @@ fn refusal_of_a_proxy_is_named_as_such() {
         assert!(!detail_of(&outcome).contains("proxy"), "{head} {body}: {}", detail_of(&outcome));
     }
 }
+
+#[test]
+fn refusal_of_the_connection_is_named_as_such() {
+    let server = RawServer::start();
+    let tls = ("a port that speaks TLS", "write https:// in base_url");
+    let certificate = ("client certificate", "presents the client certificate");
+    for (head, body, (detail, hint)) in [
+        ("400 X", "<html><center>The plain HTTP request was sent to HTTPS port</center></html>", tls),
+        ("400 X", "Client sent an HTTP request to an HTTPS server.\n", tls),
+        ("400 X", "<p>You're speaking plain HTTP to an SSL-enabled server port.</p>", tls),
+        ("400 X", "<html><center>No required SSL certificate was sent</center></html>", certificate),
+    ] {
+        let outcome = play(&server, Check::Chat, &(OPENAI, head, body));
+        assert_eq!((outcome.reason, outcome.fault), (Reason::InvalidRequest, Fault::Caller), "{body}");
+        assert!(detail_of(&outcome).contains(detail), "{body}: {}", detail_of(&outcome));
+        assert!(outcome.hint.contains(hint), "{body}: {}", outcome.hint);
+    }
+}
