@@ -42,11 +42,14 @@ impl Tokens {
         if !is_plausible(chat, usage.input, usage.output) {
             return None;
         }
-        let estimated = bytes > 0 && (usage.input.is_none() || usage.output.is_none());
+        // 0 beside an answer is no count.
+        let counted = |count: Option<u64>| count.filter(|count| *count > 0 || bytes == 0);
+        let (input, output) = (counted(usage.input), counted(usage.output));
+        let estimated = bytes > 0 && (input.is_none() || output.is_none());
         Some(Self {
-            input: usage.input.or_else(|| estimated.then(|| chat.estimated_input_tokens())),
-            cached: usage.cached.filter(|cached| Some(*cached) <= usage.input),
-            output: usage.output.or_else(|| estimated.then(|| bytes.div_ceil(BYTES_PER_TOKEN) as u64)),
+            input: input.or_else(|| estimated.then(|| chat.estimated_input_tokens())),
+            cached: usage.cached.filter(|cached| Some(*cached) <= input),
+            output: output.or_else(|| estimated.then(|| bytes.div_ceil(BYTES_PER_TOKEN) as u64)),
             estimated,
         })
     }

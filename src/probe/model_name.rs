@@ -30,7 +30,10 @@ pub(super) fn is_requested(requested: &str, answered: &str) -> Option<bool> {
     if requested == answered {
         return Some(true);
     }
-    if is_open(&requested) || requested.starts_with("openrouter/") {
+    // Collections of LangMart, presets and routers of OpenRouter.
+    let is_choice =
+        ["collection/", "@preset/", "openrouter/"].iter().any(|begin| requested.starts_with(begin));
+    if is_open(&requested) || is_choice {
         return None;
     }
     let (asked, named) = (Name::parse(&requested), Name::parse(&answered));
@@ -145,8 +148,9 @@ fn without_vendor(name: &str) -> &str {
 }
 
 /// Removes what a gateway appends to choose among offers of a model: `:free`, `:nitro`, Bedrock's
-/// `-v1:0`. A size, as Ollama appends it, stays.
+/// `-v1:0`, Vertex' `@default`. A size, as Ollama appends it, stays.
 fn without_variant(name: &str) -> &str {
+    let name = name.strip_suffix("@default").unwrap_or(name);
     match name.rsplit_once(':') {
         Some((bare, "0")) => match bare.rsplit_once("-v") {
             Some((before, number)) if is_number(number) => before,
@@ -271,6 +275,7 @@ mod tests {
             ("meta-llama/llama-3.3-70b-instruct:free", "meta-llama/llama-3.3-70b-instruct", SAME),
             ("mistralai/mistral-nemo:nitro", "mistralai/mistral-nemo", SAME),
             ("claude-sonnet-4-5@20250929", "claude-sonnet-4-5-20250929", SAME),
+            ("claude-haiku-4-5@default", "claude-haiku-4-5-20251001", SAME),
             ("claude-sonnet-4-5-20250929", "us.anthropic.claude-sonnet-4-5-20250929-v1:0", SAME),
             ("anthropic.claude-3-5-sonnet-20241022-v2:0", "claude-3-5-sonnet-20241022", SAME),
             ("claude-3-5-sonnet", "anthropic.claude-3-5-sonnet-20241022-v2:0", SAME),
@@ -323,6 +328,8 @@ mod tests {
             ("openrouter/auto", "anthropic/claude-sonnet-4.5", None),
             ("openrouter/horizon-alpha", "openai/gpt-5", None),
             ("auto", "gpt-4o", None),
+            ("collection/fast", "gpt-4o", None),
+            ("@preset/mine", "openai/gpt-5", None),
             ("default", "qwen2.5-7b", None),
             ("azure/model-router", "gpt-4.1-nano-2025-04-14", None),
             ("gpt-4o", "", None),

@@ -250,13 +250,16 @@ impl Listener {
             outcome.detail.get_or_insert(Detail::MalformedUsage);
             return;
         };
-        (outcome.input_tokens, outcome.output_tokens) = (usage.input, usage.output);
-        outcome.cached_input_tokens = usage.cached.filter(|cached| Some(*cached) <= usage.input);
         let spent = text.pieces + reasoning.pieces > 0;
-        if spent && (usage.input.is_none() || usage.output.is_none()) {
+        // 0 beside an answer is no count.
+        let counted = |count: Option<u64>| count.filter(|count| *count > 0 || !spent);
+        let (input, output) = (counted(usage.input), counted(usage.output));
+        (outcome.input_tokens, outcome.output_tokens) = (input, output);
+        outcome.cached_input_tokens = usage.cached.filter(|cached| Some(*cached) <= input);
+        if spent && (input.is_none() || output.is_none()) {
             outcome.tokens_estimated = true;
-            outcome.input_tokens = usage.input.or(Some(self.prompt_tokens));
-            outcome.output_tokens = usage.output.or(Some(text.tokens() + reasoning.tokens()));
+            outcome.input_tokens = input.or(Some(self.prompt_tokens));
+            outcome.output_tokens = output.or(Some(text.tokens() + reasoning.tokens()));
         }
     }
 
@@ -275,7 +278,9 @@ impl Listener {
             Usage { output: Some(output), reasoning: Some(hidden), .. } => output.saturating_sub(hidden),
             // Where there was reasoning that is not counted apart, the count includes it. No token
             // is shorter than a byte: a larger count includes what is not shown, too.
-            Usage { output: Some(output), .. } if reasoning.pieces == 0 && output <= text.bytes as u64 => {
+            Usage { output: Some(output @ 1..), .. }
+                if reasoning.pieces == 0 && output <= text.bytes as u64 =>
+            {
                 output
             }
             _ => text.tokens(),

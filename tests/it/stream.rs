@@ -533,6 +533,11 @@ fn hidden_tokens_are_no_part_of_the_speed() {
     let (outcome, _) = play(Api::Openai, vec![send(HEAD), send(short)]);
     assert_eq!((outcome.reason, outcome.output_tokens), (Reason::Ok, Some(300)), "{outcome:?}");
     assert_eq!(outcome.buffered, None);
+    // 0 tokens beside an answer are no count.
+    let none = event(r#"{"choices":[],"usage":{"prompt_tokens":0,"completion_tokens":0}}"#);
+    let (outcome, _) =
+        play(Api::Openai, vec![send(HEAD), send(content("ok") + &finish("stop") + &none + DONE)]);
+    assert_eq!((outcome.output_tokens, outcome.tokens_estimated), (Some(1), true), "{outcome:?}");
     let mut steps = vec![send(HEAD)];
     for _ in 0..21 {
         steps.extend([send(content("ok ")), Pause(milliseconds(10))]);
@@ -707,16 +712,9 @@ fn usage_beyond_the_request_is_unknown() {
         let counted = (outcome.input_tokens, outcome.output_tokens, outcome.tokens_estimated);
         assert_eq!(counted, (None, None, false), "{input} {output}");
     }
-    for (input, output) in [
-        ("9", "2"),
-        ("0", "0"),
-        ("9", "32"),
-        ("9", "33"),
-        ("9", "128"),
-        ("1000", "2"),
-        ("9.0", "2.0"),
-        ("2e1", "2"),
-    ] {
+    for (input, output) in
+        [("9", "2"), ("9", "32"), ("9", "33"), ("9", "128"), ("1000", "2"), ("9.0", "2.0"), ("2e1", "2")]
+    {
         let outcome = check(Api::Openai, &usage(input, output), Reason::Ok, Fault::None);
         assert_eq!(detail_of(&outcome), "", "{input} {output}");
         assert_eq!(outcome.output_tokens, output.parse().ok().map(|output: f64| output as u64));

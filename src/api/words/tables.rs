@@ -64,6 +64,7 @@ pub(crate) const MONEY: Table = Table {
         "trial has ended",
         "trial has expired",
         "subscription has expired",
+        "inactive subscription",
         // Google's for a model that the plan does not include.
         "limit: 0,",
         "limit: 0\n",
