@@ -43,9 +43,9 @@ pub(super) enum DialError {
 }
 
 impl Dialer {
-    /// Returns a connection to the first address that answers.
+    /// Returns a connection to the first address that answers. They are tried in this order.
     pub(super) async fn dial(&mut self, addresses: Vec<SocketAddr>) -> Result<TcpStream, DialError> {
-        let mut rest = interleave(addresses).into_iter();
+        let mut rest = addresses.into_iter();
         // Dropping it ends the attempts that are still pending.
         let mut attempts: Vec<(SocketAddr, Attempt)> = Vec::new();
         let mut error = None;
@@ -128,24 +128,6 @@ fn more_specific(earlier: Option<DialError>, later: DialError) -> DialError {
     }
 }
 
-/// Interleaves the address families, the first one's family first (RFC 8305, 4): a family without a
-/// route costs one delay.
-fn interleave(addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
-    let first = addresses.first().is_some_and(SocketAddr::is_ipv4);
-    let (one, other): (Vec<_>, Vec<_>) =
-        addresses.into_iter().partition(|address| address.is_ipv4() == first);
-    let (mut one, mut other) = (one.into_iter(), other.into_iter());
-    let mut turns = Vec::new();
-    loop {
-        let before = turns.len();
-        turns.extend(one.next());
-        turns.extend(other.next());
-        if turns.len() == before {
-            return turns;
-        }
-    }
-}
-
 fn address_failure(error: &DialError) -> AddressFailure {
     let DialError::Io(error) = error else { return AddressFailure::Unreachable };
     match error.kind() {
@@ -167,19 +149,6 @@ mod tests {
 
     fn addresses(written: &[&str], port: u16) -> Vec<SocketAddr> {
         written.iter().map(|address| SocketAddr::new(address.parse().unwrap(), port)).collect()
-    }
-
-    #[track_caller]
-    fn check(given: &[&str], expected: &[&str]) {
-        assert_eq!(interleave(addresses(given, 1)), addresses(expected, 1));
-    }
-
-    #[test]
-    fn families_are_interleaved_in_their_order() {
-        check(&[], &[]);
-        check(&["192.0.2.1", "192.0.2.2"], &["192.0.2.1", "192.0.2.2"]);
-        check(&["::1", "::2", "::3", "192.0.2.1"], &["::1", "192.0.2.1", "::2", "::3"]);
-        check(&["192.0.2.1", "::1", "192.0.2.2", "::2"], &["192.0.2.1", "::1", "192.0.2.2", "::2"]);
     }
 
     /// Dials these addresses, and returns the one that answered and those that failed.

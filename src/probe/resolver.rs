@@ -22,8 +22,9 @@ use tokio::{sync::oneshot, time::timeout};
 use super::failure::is_local_shortage;
 use crate::sync::{Condvar, Mutex};
 
-/// Maximum number of addresses of one answer that are used and recorded.
-const MAX_ADDRESSES: usize = 16;
+/// Maximum number of addresses of one answer that are dialed and recorded. With a head start of a
+/// quarter of a second each, all of them have been tried after 16 seconds.
+const MAX_ADDRESSES: usize = 64;
 
 /// Maximum number of threads, below `TasksMax` of the unit. More names than that wait for a thread,
 /// within their run's timeout.
@@ -214,13 +215,29 @@ fn start_thread(pool: Arc<Pool>) -> io::Result<()> {
 fn look_up(name: &str) -> Result<Vec<SocketAddr>, ResolveError> {
     let hints = AddrInfoHints { socktype: SockType::Stream.into(), ..AddrInfoHints::default() };
     let found = getaddrinfo(Some(name), None, Some(hints)).map_err(|error| resolve_error(&error))?;
-    let mut addresses = Vec::new();
-    for entry in found.flatten() {
-        if addresses.len() < MAX_ADDRESSES && !addresses.contains(&entry.sockaddr) {
-            addresses.push(entry.sockaddr);
+    let addresses = dial_order(found.flatten().map(|entry| entry.sockaddr));
+    if addresses.is_empty() { Err(ResolveError::NotFound) } else { Ok(addresses) }
+}
+
+/// Returns the addresses in the order in which they are dialed, each once: the address families
+/// alternate, the first one's family first (RFC 8305, 4), so that a family without a route costs
+/// one delay. The bound comes last: many addresses of one family do not displace the other.
+fn dial_order(addresses: impl Iterator<Item = SocketAddr>) -> Vec<SocketAddr> {
+    let mut families: [Vec<SocketAddr>; 2] = Default::default();
+    let mut first = None;
+    for address in addresses {
+        let family = &mut families[usize::from(address.is_ipv4() != *first.get_or_insert(address.is_ipv4()))];
+        if family.len() < MAX_ADDRESSES && !family.contains(&address) {
+            family.push(address);
         }
     }
-    if addresses.is_empty() { Err(ResolveError::NotFound) } else { Ok(addresses) }
+    let mut families = families.map(Vec::into_iter);
+    let mut order = Vec::new();
+    while families.iter().any(|family| family.len() > 0) {
+        order.extend(families.iter_mut().filter_map(Iterator::next));
+    }
+    order.truncate(MAX_ADDRESSES);
+    order
 }
 
 fn resolve_error(error: &LookupError) -> ResolveError {
@@ -338,6 +355,31 @@ mod tests {
         THREADS_LEFT.store(1, Ordering::Relaxed);
         assert_eq!(resolver.resolve("other.test").await.0, Ok(here()));
         silent.abort();
+    }
+
+    #[track_caller]
+    fn check_order(given: &[&str], expected: &[&str]) {
+        let parse = |written: &[&str]| -> Vec<SocketAddr> {
+            written.iter().map(|address| SocketAddr::new(address.parse().unwrap(), 0)).collect()
+        };
+        assert_eq!(dial_order(parse(given).into_iter()), parse(expected));
+    }
+
+    #[test]
+    fn families_are_interleaved_in_their_order() {
+        check_order(&[], &[]);
+        check_order(&["192.0.2.1", "192.0.2.2", "192.0.2.1"], &["192.0.2.1", "192.0.2.2"]);
+        check_order(&["::1", "::2", "::3", "192.0.2.1"], &["::1", "192.0.2.1", "::2", "::3"]);
+        check_order(&["192.0.2.1", "::1", "192.0.2.2", "::2"], &["192.0.2.1", "::1", "192.0.2.2", "::2"]);
+    }
+
+    #[test]
+    fn bound_of_addresses_keeps_both_families() {
+        let six = |number: u16| SocketAddr::new([0xfd00, 0, 0, 0, 0, 0, 0, number].into(), 0);
+        let four = SocketAddr::new([192, 0, 2, 1].into(), 0);
+        let order = dial_order((1..=200).map(six).chain([four]));
+        assert_eq!(order.len(), MAX_ADDRESSES);
+        assert_eq!(order[..3], [six(1), four, six(2)]);
     }
 
     #[tokio::test]

@@ -94,6 +94,59 @@ const CASES: &[Case] = &[
     },
 ];
 
+/// Seventeen addresses on the link that no machine has, and one that answers.
+const MANY_DEAD: &[&str] = &[
+    "fd00:77::101",
+    "fd00:77::102",
+    "fd00:77::103",
+    "fd00:77::104",
+    "fd00:77::105",
+    "fd00:77::106",
+    "fd00:77::107",
+    "fd00:77::108",
+    "fd00:77::109",
+    "fd00:77::110",
+    "fd00:77::111",
+    "fd00:77::112",
+    "fd00:77::113",
+    "fd00:77::114",
+    "fd00:77::115",
+    "fd00:77::116",
+    "fd00:77::117",
+    ALIVE,
+];
+
+/// Twenty addresses that refuse, and one that answers. glibc sorts loopback's first, because their
+/// scope is smaller.
+const MANY_REFUSE: &[&str] = &[
+    "127.0.1.1",
+    "127.0.1.2",
+    "127.0.1.3",
+    "127.0.1.4",
+    "127.0.1.5",
+    "127.0.1.6",
+    "127.0.1.7",
+    "127.0.1.8",
+    "127.0.1.9",
+    "127.0.1.10",
+    "127.0.1.11",
+    "127.0.1.12",
+    "127.0.1.13",
+    "127.0.1.14",
+    "127.0.1.15",
+    "127.0.1.16",
+    "127.0.1.17",
+    "127.0.1.18",
+    "127.0.1.19",
+    "127.0.1.20",
+    ALIVE,
+];
+
+const MANY: &[Case] = &[
+    Case { name: "seventeen of IPv6 drop, IPv4 answers", addresses: MANY_DEAD, ..REACHED },
+    Case { name: "twenty refuse, the last answers", addresses: MANY_REFUSE, ..REACHED },
+];
+
 /// Probes of further kinds, and the port of their server.
 const PROBES: [(u16, &[&str], &str); 4] = [
     (8081, &[], "[[probe]]\nname = \"chat\"\nprovider = \"p\"\ncheck = \"chat\"\nmodel = \"m\"\n"),
@@ -179,6 +232,18 @@ fn checks_reach_the_address_that_answers() {
     name_all(&mut host, CASES);
     let mut table = Table::default();
     for (number, case) in CASES.iter().enumerate() {
+        check(&mut table, &host, number, case, &[(8080, &["network", "auth"], "")]);
+    }
+    table.finish();
+}
+
+#[test]
+fn many_dead_addresses_hide_no_working_one() {
+    let Some(mut host) = host() else { return };
+    serve(&mut host);
+    name_all(&mut host, MANY);
+    let mut table = Table::default();
+    for (number, case) in MANY.iter().enumerate() {
         check(&mut table, &host, number, case, &[(8080, &["network", "auth"], "")]);
     }
     table.finish();
