@@ -207,6 +207,15 @@ sentences! {
         UntrustedRoot => "certificate of an untrusted issuer: its root is not trusted here";
         VersionOne => "certificate unusable for this server: it is of X.509 version 1, which names no host";
         Authority => "certificate unusable for this server: it is a certificate authority's (CA:TRUE)";
+        ShortKey => "certificate unusable: an RSA key in its chain is shorter than 2048 bits";
+        UnsupportedAlgorithm => "certificate unusable: a signature in its chain is of an algorithm that is not accepted, such as SHA-1";
+        WrongPurpose => "certificate unusable: it is not for servers (extendedKeyUsage lacks serverAuth)";
+        IssuerNotAuthority => "certificate unusable: an issuer in its chain is not a certificate authority (CA:FALSE)";
+        NameConstraints => "certificate unusable: its CA may not issue certificates for this name (nameConstraints)";
+        ChainTooLong => "certificate unusable: its chain is longer than a CA in it permits (pathLenConstraint)";
+        CriticalExtension => "certificate unusable: it has a critical extension that is not supported";
+        Malformed => "certificate unusable: a certificate in its chain is malformed";
+        NoPrivateKey => "certificate unusable: the server's signature in the handshake is not by its key";
         Unusable => "certificate unusable for this server";
     }
 }
@@ -274,6 +283,24 @@ impl CertificateFailure {
     /// Returns whether it depends on the clock.
     pub const fn is_about_time(self) -> bool {
         matches!(self, Self::Expired | Self::NotYetValid)
+    }
+
+    /// Returns whether the service must have its certificate issued anew.
+    pub const fn is_defect(self) -> bool {
+        matches!(
+            self,
+            Self::Expired
+                | Self::WrongName
+                | Self::NoSubjectAltName
+                | Self::ShortKey
+                | Self::UnsupportedAlgorithm
+                | Self::WrongPurpose
+                | Self::IssuerNotAuthority
+                | Self::NameConstraints
+                | Self::ChainTooLong
+                | Self::CriticalExtension
+                | Self::Malformed
+        )
     }
 
     /// Returns whether the issuer is not trusted.

@@ -240,12 +240,7 @@ fn client_certificate_required() -> Failure {
 }
 
 fn certificate(failure: CertificateFailure, api: Api) -> Failure {
-    let fault = match failure {
-        CertificateFailure::Expired
-        | CertificateFailure::WrongName
-        | CertificateFailure::NoSubjectAltName => api.endpoint(),
-        _ => Fault::Network,
-    };
+    let fault = if failure.is_defect() { api.endpoint() } else { Fault::Network };
     Failure::new(Reason::Tls, fault, Detail::Certificate(failure))
 }
 

@@ -184,7 +184,28 @@ fn certificate(failure: CertificateFailure) -> &'static str {
         CertificateFailure::Authority => {
             "have the server's certificate issued without the CA flag, or set ca_file to this certificate itself"
         }
-        CertificateFailure::Unusable => Reason::Tls.info().remedy,
+        CertificateFailure::ShortKey => {
+            "the server's certificate must be reissued with a key of at least 2048 bits (RSA) or 256 bits (ECDSA), by a CA that has such a key"
+        }
+        CertificateFailure::UnsupportedAlgorithm => {
+            "the server's certificate must be reissued with signatures by SHA-256 or better"
+        }
+        CertificateFailure::WrongPurpose => {
+            "the server's certificate must be reissued for servers: serverAuth in its extendedKeyUsage"
+        }
+        CertificateFailure::IssuerNotAuthority => {
+            "the server's certificate must be reissued by a CA: one of its issuers has a certificate without CA:TRUE"
+        }
+        CertificateFailure::NameConstraints => {
+            "the server's certificate must be reissued by a CA that may issue for this host; check the host in base_url"
+        }
+        CertificateFailure::ChainTooLong => {
+            "the server's certificate must be reissued by a CA with fewer CAs above it: one of them limits the length of the chain"
+        }
+        CertificateFailure::CriticalExtension | CertificateFailure::Malformed => {
+            "the server's certificate must be reissued in the form of RFC 5280, without critical extensions of its own"
+        }
+        CertificateFailure::NoPrivateKey | CertificateFailure::Unusable => Reason::Tls.info().remedy,
     }
 }
 

@@ -10,8 +10,8 @@ use std::{
 };
 
 use rustls::{
-    AlertDescription, CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore,
-    SignatureScheme,
+    AlertDescription, CertificateError, ClientConfig, DigitallySignedStruct, Error, OtherError,
+    RootCertStore, SignatureScheme,
     client::{
         ResolvesClientCert, Resumption, WebPkiServerVerifier,
         danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
@@ -26,8 +26,11 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::{TlsConnector, client::TlsStream};
 use x509_cert::{
     Certificate, TbsCertificate, Version,
-    der::{Decode, Reader, SliceReader},
-    ext::pkix::{BasicConstraints, SubjectAltName},
+    der::{
+        Decode, Reader, SliceReader,
+        asn1::{ObjectIdentifier, UintRef},
+    },
+    ext::pkix::SubjectAltName,
     name::Name,
 };
 
@@ -257,6 +260,14 @@ impl Verifier {
             None => Err(CertificateError::UnknownIssuer.into()),
         }
     }
+
+    /// Records the version of a handshake whose signature was checked, and why it is not accepted.
+    fn note_signature(&self, version: &'static str, certificate: &CertificateDer<'_>, error: Option<&Error>) {
+        let failure = error.and_then(|error| signature_failure(error, certificate));
+        self.handshake.note(|presented| {
+            (presented.version, presented.failure) = (Some(version), presented.failure.or(failure));
+        });
+    }
 }
 
 /// Verifies a certificate that the configuration names itself: its name and its validity, not its
@@ -302,9 +313,10 @@ impl ServerCertVerifier for Verifier {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.handshake.note(|presented| presented.version = Some("1.2"));
         let algorithms = &self.provider.signature_verification_algorithms;
-        rustls::crypto::verify_tls12_signature(message, cert, dss, algorithms)
+        let verdict = rustls::crypto::verify_tls12_signature(message, cert, dss, algorithms);
+        self.note_signature("1.2", cert, verdict.as_ref().err());
+        verdict
     }
 
     fn verify_tls13_signature(
@@ -313,9 +325,10 @@ impl ServerCertVerifier for Verifier {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.handshake.note(|presented| presented.version = Some("1.3"));
         let algorithms = &self.provider.signature_verification_algorithms;
-        rustls::crypto::verify_tls13_signature(message, cert, dss, algorithms)
+        let verdict = rustls::crypto::verify_tls13_signature(message, cert, dss, algorithms);
+        self.note_signature("1.3", cert, verdict.as_ref().err());
+        verdict
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
@@ -323,14 +336,17 @@ impl ServerCertVerifier for Verifier {
     }
 }
 
+/// A presented certificate, and the others that were sent with it.
+type Chain<'a> = (&'a CertificateDer<'a>, &'a [CertificateDer<'a>]);
+
 /// Classifies an invalid certificate. `chain` is the presented one, if it is available.
-fn certificate_failure(
-    error: &Error,
-    chain: Option<(&CertificateDer<'_>, &[CertificateDer<'_>])>,
-) -> CertificateFailure {
+fn certificate_failure(error: &Error, chain: Option<Chain<'_>>) -> CertificateFailure {
     let Error::InvalidCertificate(error) = error else { return CertificateFailure::Unusable };
     let leaf = chain.and_then(|(end_entity, _)| decode(end_entity)).map(|leaf| leaf.tbs_certificate);
     match error {
+        CertificateError::Other(_) if leaf.as_ref().is_some_and(|leaf| leaf.version == Version::V1) => {
+            CertificateFailure::VersionOne
+        }
         CertificateError::Expired | CertificateError::ExpiredContext { .. } => CertificateFailure::Expired,
         CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
             CertificateFailure::NotYetValid
@@ -341,38 +357,106 @@ fn certificate_failure(
             }
             _ => CertificateFailure::WrongName,
         },
+        CertificateError::InvalidPurpose
+        | CertificateError::InvalidPurposeContext { .. }
+        | CertificateError::Other(_)
+            if leaf.as_ref().is_some_and(is_self_issued) =>
+        {
+            CertificateFailure::SelfSigned
+        }
+        CertificateError::UnsupportedSignatureAlgorithmContext { .. }
+        | CertificateError::UnsupportedSignatureAlgorithmForPublicKeyContext { .. } => {
+            CertificateFailure::UnsupportedAlgorithm
+        }
+        CertificateError::InvalidPurpose | CertificateError::InvalidPurposeContext { .. } => {
+            CertificateFailure::WrongPurpose
+        }
+        CertificateError::BadEncoding => CertificateFailure::Malformed,
         // webpki's own errors, of which rustls has none: about the form of a certificate, not about
-        // who issued it. A self-signed certificate with the CA flag has one of them.
-        CertificateError::Other(_) => match leaf {
-            Some(leaf) if leaf.version == Version::V1 => CertificateFailure::VersionOne,
-            Some(leaf) if leaf.issuer == leaf.subject => CertificateFailure::SelfSigned,
-            Some(leaf) if is_authority(&leaf) => CertificateFailure::Authority,
-            _ => CertificateFailure::Unusable,
-        },
-        // A certificate with the name of a trusted issuer that did not sign it has a bad signature.
-        CertificateError::UnknownIssuer | CertificateError::BadSignature => match (leaf, chain) {
-            (Some(leaf), _) if leaf.issuer == leaf.subject => CertificateFailure::SelfSigned,
-            (Some(leaf), Some((_, intermediates))) if !is_issuer_among(&leaf.issuer, intermediates) => {
-                CertificateFailure::IncompleteChain
-            }
-            (_, Some((_, intermediates)))
-                if intermediates.iter().filter_map(decode).any(|sent| is_self_issued(&sent)) =>
-            {
-                CertificateFailure::UntrustedRoot
-            }
-            _ => CertificateFailure::UnknownIssuer,
-        },
+        // who issued it.
+        CertificateError::Other(OtherError(error)) => {
+            error.downcast_ref().map_or(CertificateFailure::Unusable, form_failure)
+        }
+        CertificateError::BadSignature if chain.is_some_and(|(_, sent)| sent.iter().any(has_short_key)) => {
+            CertificateFailure::ShortKey
+        }
+        CertificateError::UnknownIssuer | CertificateError::BadSignature => {
+            trust_failure(leaf.as_ref(), chain)
+        }
         _ => CertificateFailure::Unusable,
     }
 }
 
-/// Returns whether a certificate has the CA flag (RFC 5280, 4.2.1.9).
-fn is_authority(certificate: &TbsCertificate) -> bool {
-    matches!(certificate.get::<BasicConstraints>(), Ok(Some((_, BasicConstraints { ca: true, .. }))))
+/// Returns why the issuer of a certificate is not trusted. A certificate with the name of a trusted
+/// issuer that did not sign it has a bad signature.
+fn trust_failure(leaf: Option<&TbsCertificate>, chain: Option<Chain<'_>>) -> CertificateFailure {
+    match (leaf, chain) {
+        (Some(leaf), _) if is_self_issued(leaf) => CertificateFailure::SelfSigned,
+        (Some(leaf), Some((_, intermediates))) if !is_issuer_among(&leaf.issuer, intermediates) => {
+            CertificateFailure::IncompleteChain
+        }
+        (_, Some((_, intermediates)))
+            if intermediates.iter().filter_map(decode).any(|sent| is_self_issued(&sent.tbs_certificate)) =>
+        {
+            CertificateFailure::UntrustedRoot
+        }
+        _ => CertificateFailure::UnknownIssuer,
+    }
 }
 
-fn is_self_issued(certificate: &Certificate) -> bool {
-    certificate.tbs_certificate.issuer == certificate.tbs_certificate.subject
+/// Classifies an error about the form of a certificate.
+fn form_failure(error: &webpki::Error) -> CertificateFailure {
+    use webpki::Error;
+    match error {
+        Error::CaUsedAsEndEntity => CertificateFailure::Authority,
+        Error::EndEntityUsedAsCa => CertificateFailure::IssuerNotAuthority,
+        Error::EmptyEkuExtension => CertificateFailure::WrongPurpose,
+        Error::NameConstraintViolation => CertificateFailure::NameConstraints,
+        Error::PathLenConstraintViolated => CertificateFailure::ChainTooLong,
+        Error::UnsupportedCriticalExtension => CertificateFailure::CriticalExtension,
+        Error::ExtensionValueInvalid
+        | Error::InvalidSerialNumber
+        | Error::MalformedDnsIdentifier
+        | Error::MalformedExtensions
+        | Error::MalformedNameConstraint
+        | Error::SignatureAlgorithmMismatch => CertificateFailure::Malformed,
+        _ => CertificateFailure::Unusable,
+    }
+}
+
+/// Returns why the certificate's key did not sign the handshake. Returns `None` if the failure is
+/// not the certificate's.
+fn signature_failure(error: &Error, certificate: &CertificateDer<'_>) -> Option<CertificateFailure> {
+    match error {
+        Error::InvalidCertificate(CertificateError::BadSignature) if has_short_key(certificate) => {
+            Some(CertificateFailure::ShortKey)
+        }
+        Error::InvalidCertificate(CertificateError::BadSignature) => Some(CertificateFailure::NoPrivateKey),
+        Error::InvalidCertificate(_) => Some(certificate_failure(error, Some((certificate, &[])))),
+        _ => None,
+    }
+}
+
+/// Returns whether a certificate has an RSA key of fewer than 2048 bits, by which no signature is
+/// accepted.
+fn has_short_key(certificate: &CertificateDer<'_>) -> bool {
+    const RSA: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.1");
+    const MIN_MODULUS_BYTES: usize = 2048 / 8;
+    let Some(certificate) = decode(certificate) else { return false };
+    let key = certificate.tbs_certificate.subject_public_key_info;
+    // RSAPublicKey of RFC 8017, A.1.1: the modulus, then the exponent.
+    let modulus = SliceReader::new(key.subject_public_key.raw_bytes()).and_then(|mut reader| {
+        reader.sequence(|numbers| {
+            let modulus = UintRef::decode(numbers)?.as_bytes().len();
+            UintRef::decode(numbers)?;
+            Ok(modulus)
+        })
+    });
+    key.algorithm.oid == RSA && modulus.is_ok_and(|bytes| bytes < MIN_MODULUS_BYTES)
+}
+
+fn is_self_issued(certificate: &TbsCertificate) -> bool {
+    certificate.issuer == certificate.subject
 }
 
 /// Returns whether one of the sent certificates is that of the issuer.
@@ -395,8 +479,14 @@ fn not_after(certificate: &CertificateDer<'_>) -> Option<SystemTime> {
 
 #[cfg(test)]
 mod tests {
-    use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, SigningKey};
-    use x509_cert::der::{Encode, asn1::BitString};
+    use rcgen::{
+        BasicConstraints, CertificateParams, CustomExtension, ExtendedKeyUsagePurpose, GeneralSubtree, IsCa,
+        Issuer, KeyPair, NameConstraints, SigningKey,
+    };
+    use x509_cert::der::{
+        Encode, Tag,
+        asn1::{Any, BitString},
+    };
 
     use super::*;
 
@@ -433,9 +523,20 @@ mod tests {
 
         /// Signs a certificate again, as one of version 1: without extensions.
         fn sign_version_1(&self, certificate: &CertificateDer<'_>) -> CertificateDer<'static> {
+            self.sign_changed(certificate, |certificate| {
+                certificate.tbs_certificate.version = Version::V1;
+                certificate.tbs_certificate.extensions = None;
+            })
+        }
+
+        /// Changes a certificate, and signs it again.
+        fn sign_changed(
+            &self,
+            certificate: &CertificateDer<'_>,
+            change: impl FnOnce(&mut Certificate),
+        ) -> CertificateDer<'static> {
             let mut certificate = decode(certificate).unwrap();
-            certificate.tbs_certificate.version = Version::V1;
-            certificate.tbs_certificate.extensions = None;
+            change(&mut certificate);
             let signature = self.key.sign(&certificate.tbs_certificate.to_der().unwrap()).unwrap();
             certificate.signature = BitString::from_bytes(&signature).unwrap();
             certificate.to_der().unwrap().into()
@@ -482,5 +583,79 @@ mod tests {
             Some(CertificateFailure::IncompleteChain),
             "a name that is trusted, and not signed by it"
         );
+    }
+
+    #[test]
+    fn defect_of_a_certificate_is_named() {
+        let root = Authority::new();
+        let check = |leaf: &CertificateDer<'_>, sent: &[CertificateDer<'_>], expected| {
+            assert_eq!(failure(&[&root.certificate], leaf, sent), Some(expected));
+        };
+        let issue = |change: &dyn Fn(&mut CertificateParams)| {
+            let mut parameters = parameters("leaf", IsCa::NoCa);
+            change(&mut parameters);
+            parameters.signed_by(&KeyPair::generate().unwrap(), &root.issuer).unwrap().der().clone()
+        };
+        let for_clients = issue(&|leaf| leaf.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth]);
+        check(&for_clients, &[], CertificateFailure::WrongPurpose);
+        let critical = issue(&|leaf| {
+            let mut extension = CustomExtension::from_oid_content(&[1, 2, 3, 4], vec![5, 0]);
+            extension.set_criticality(true);
+            leaf.custom_extensions = vec![extension];
+        });
+        check(&critical, &[], CertificateFailure::CriticalExtension);
+        let leaf = root.issue(IsCa::NoCa);
+        let sha_1 = root.sign_changed(&leaf, |leaf| {
+            leaf.tbs_certificate.signature.oid = ObjectIdentifier::new_unwrap("1.2.840.10045.4.1");
+            leaf.signature_algorithm = leaf.tbs_certificate.signature.clone();
+        });
+        check(&sha_1, &[], CertificateFailure::UnsupportedAlgorithm);
+
+        let below = |is_ca, constraints| {
+            let key = KeyPair::generate().unwrap();
+            let mut parameters = parameters("intermediate", is_ca);
+            parameters.name_constraints = constraints;
+            let certificate = parameters.signed_by(&key, &root.issuer).unwrap().der().clone();
+            let issuer = Issuer::new(parameters, key);
+            let leaf = self::parameters("leaf", IsCa::NoCa);
+            let leaf = leaf.signed_by(&KeyPair::generate().unwrap(), &issuer).unwrap().der().clone();
+            (leaf, [certificate])
+        };
+        let (leaf, sent) = below(IsCa::ExplicitNoCa, None);
+        check(&leaf, &sent, CertificateFailure::IssuerNotAuthority);
+        let elsewhere = vec![GeneralSubtree::DnsName("other.test".to_owned())];
+        let constraints = NameConstraints { permitted_subtrees: elsewhere, excluded_subtrees: Vec::new() };
+        let (leaf, sent) = below(IsCa::Ca(BasicConstraints::Unconstrained), Some(constraints));
+        check(&leaf, &sent, CertificateFailure::NameConstraints);
+    }
+
+    #[test]
+    fn handshake_signature_by_a_short_or_foreign_key_is_named() {
+        let root = Authority::new();
+        let leaf = root.issue(IsCa::NoCa);
+        let with_modulus = |bits: usize| {
+            // SEQUENCE { INTEGER modulus, INTEGER 65537 }; the modulus is odd, and its first bit 1.
+            let modulus = [&[0x80][..], &vec![0; bits / 8 - 2], &[1]].concat();
+            let modulus = UintRef::new(&modulus).unwrap().to_der().unwrap();
+            let numbers = [&modulus[..], &[2, 3, 1, 0, 1]].concat();
+            let key = Any::new(Tag::Sequence, numbers).unwrap().to_der().unwrap();
+            root.sign_changed(&leaf, |leaf| {
+                let info = &mut leaf.tbs_certificate.subject_public_key_info;
+                info.algorithm.oid = ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.1");
+                info.algorithm.parameters = Some(Any::null());
+                info.subject_public_key = BitString::from_bytes(&key).unwrap();
+            })
+        };
+        let invalid = Error::from(CertificateError::BadSignature);
+        let short = with_modulus(1024);
+        assert_eq!(failure(&[&root.certificate], &short, &[]), None, "its own key signs no certificate");
+        for (certificate, expected) in [
+            (&short, CertificateFailure::ShortKey),
+            (&with_modulus(2040), CertificateFailure::ShortKey),
+            (&with_modulus(2048), CertificateFailure::NoPrivateKey),
+            (&leaf, CertificateFailure::NoPrivateKey),
+        ] {
+            assert_eq!(signature_failure(&invalid, certificate), Some(expected));
+        }
     }
 }

@@ -158,6 +158,8 @@ fn incomplete_chain_is_reported() {
     let deep = inner.issue(&Subject::new(&[NAME]));
     let nameless = root.issue(&Subject::new(&[]).common_name(NAME));
     let for_clients = root.issue(&Subject::new(&[NAME]).purposes(vec![ExtendedKeyUsagePurpose::ClientAuth]));
+    let server = root.issue(&Subject::new(&["other.test"]).ca(false));
+    let by_server = server.issue(&Subject::new(&[NAME]));
     let (at, pem) = (&host, root.pem());
     let bad = |name, tls, verdict, detail| Case::bad(name, tls, pem.clone(), verdict, detail);
     let good = |name, tls| Case::good(name, tls, pem.clone());
@@ -170,7 +172,8 @@ fn incomplete_chain_is_reported() {
         good("two intermediates in the wrong order", deep.served(at, "order", &[&intermediate, &inner])),
         good("the root sent as well", leaf.served(at, "long", &[&intermediate, &root])),
         good("trusted by its dot", leaf.served(at, "dot", &[&intermediate])).at("api.corp.test."),
-        bad("for clients only", for_clients.served(at, "clients", &[]), "tls network", ""),
+        bad("for clients only", for_clients.served(at, "clients", &[]), "tls provider", "not for servers"),
+        bad("issued by no CA", by_server.served(at, "by-server", &[&server]), "tls provider", "CA:FALSE"),
     ];
     // curl accepts a common name if there is no alternative name; browsers and most clients do not.
     cases.push(Case {
