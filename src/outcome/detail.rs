@@ -3,6 +3,7 @@
 
 use std::{fmt, io, time::Duration};
 
+use rustls::AlertDescription;
 use serde::{Serialize, Serializer};
 
 use super::{LookupFailure, Phase};
@@ -185,7 +186,7 @@ sentences! {
     #[derive(Copy)]
     HandshakeFailure {
         NotTls => "handshake: the answer is not TLS";
-        Refused => "handshake: refused by the server";
+        Refused(alert: AlertDescription) => "handshake: refused by the server ({})", alert_name(*alert);
         NothingInCommon => "handshake: no common version or cipher";
         Reset => "handshake: the connection was reset";
         Closed => "handshake: the connection was closed";
@@ -353,6 +354,49 @@ const fn connect_status(status: u16) -> &'static str {
         502..=504 => ": it cannot reach the target",
         511 => ": it requires a login to the network",
         _ => "",
+    }
+}
+
+/// Names an alert (RFC 8446, 6; RFC 5246, 7.2), with its meaning if it narrows the cause.
+const fn alert_name(alert: AlertDescription) -> &'static str {
+    use AlertDescription as Alert;
+    match alert {
+        Alert::ProtocolVersion => "protocol_version: it has neither TLS 1.3 nor TLS 1.2",
+        Alert::HandshakeFailure => "handshake_failure: in general no cipher, curve or signature in common",
+        Alert::InsufficientSecurity => "insufficient_security: it requires stronger ciphers",
+        Alert::UnrecognisedName => "unrecognized_name: it does not know the host of base_url",
+        Alert::NoApplicationProtocol => "no_application_protocol: it has neither HTTP/2 nor HTTP/1.1",
+        Alert::AccessDenied => "access_denied: it does not permit this client",
+        Alert::InternalError => "internal_error: it failed itself",
+        Alert::UserCanceled => "user_canceled: it ended the handshake",
+        Alert::CloseNotify => "close_notify: it ended the handshake",
+        Alert::UnexpectedMessage => "unexpected_message",
+        Alert::BadRecordMac => "bad_record_mac",
+        Alert::DecryptionFailed => "decryption_failed",
+        Alert::RecordOverflow => "record_overflow",
+        Alert::DecompressionFailure => "decompression_failure",
+        Alert::NoCertificate => "no_certificate",
+        Alert::BadCertificate => "bad_certificate",
+        Alert::UnsupportedCertificate => "unsupported_certificate",
+        Alert::CertificateRevoked => "certificate_revoked",
+        Alert::CertificateExpired => "certificate_expired",
+        Alert::CertificateUnknown => "certificate_unknown",
+        Alert::IllegalParameter => "illegal_parameter",
+        Alert::UnknownCA => "unknown_ca",
+        Alert::DecodeError => "decode_error",
+        Alert::DecryptError => "decrypt_error",
+        Alert::ExportRestriction => "export_restriction",
+        Alert::InappropriateFallback => "inappropriate_fallback",
+        Alert::NoRenegotiation => "no_renegotiation",
+        Alert::MissingExtension => "missing_extension",
+        Alert::UnsupportedExtension => "unsupported_extension",
+        Alert::CertificateUnobtainable => "certificate_unobtainable",
+        Alert::BadCertificateStatusResponse => "bad_certificate_status_response",
+        Alert::BadCertificateHashValue => "bad_certificate_hash_value",
+        Alert::UnknownPSKIdentity => "unknown_psk_identity",
+        Alert::CertificateRequired => "certificate_required",
+        Alert::EncryptedClientHelloRequired => "ech_required",
+        _ => "an alert that TLS does not define",
     }
 }
 

@@ -1,9 +1,12 @@
 //! Remedies for failures and findings, after LangMart's guide.
 
+use rustls::AlertDescription;
+
 use crate::{
     config::{Probe, Task},
     outcome::{
-        CertificateFailure, Check, Detail, Emptiness, Fault, LimitedBy, Outcome, ProxyFailure, Reason,
+        CertificateFailure, Check, Detail, Emptiness, Fault, HandshakeFailure, LimitedBy, Outcome,
+        ProxyFailure, Reason,
     },
 };
 
@@ -123,7 +126,7 @@ fn by_detail(probe: &Probe, outcome: &Outcome) -> Option<&'static str> {
         (Detail::ClientCertificateRequired, _) => {
             "probe through a gateway or proxy that presents the client certificate, or exempt the prober"
         }
-        (Detail::Handshake(_), Reason::Tls) => Reason::Tls.info().remedy,
+        (Detail::Handshake(failure), Reason::Tls) => handshake(*failure),
         (Detail::Proxy(ProxyFailure::CredentialsRequired(_) | ProxyFailure::CredentialsRejected(_)), _) => {
             "give the proxy's user:password by proxy_auth in the provider's section, or correct it where it is kept"
         }
@@ -157,6 +160,23 @@ fn by_detail(probe: &Probe, outcome: &Outcome) -> Option<&'static str> {
         }
         _ => return None,
     })
+}
+
+/// Returns the remedy for a handshake that failed.
+fn handshake(failure: HandshakeFailure) -> &'static str {
+    use AlertDescription as Alert;
+    match failure {
+        HandshakeFailure::Refused(Alert::UnrecognisedName) => {
+            "check the host in base_url: the server has no certificate for it, or does not serve it"
+        }
+        HandshakeFailure::Refused(
+            Alert::ProtocolVersion | Alert::HandshakeFailure | Alert::InsufficientSecurity,
+        )
+        | HandshakeFailure::NothingInCommon => {
+            "the server, or what intercepts TLS before it, must support TLS 1.2 or 1.3 with ECDHE and AES-GCM or ChaCha20"
+        }
+        _ => Reason::Tls.info().remedy,
+    }
 }
 
 /// Returns the remedy for a certificate that is not accepted.

@@ -136,7 +136,7 @@ impl TlsError {
     pub(super) fn from_rustls(error: &Error) -> Self {
         match error {
             Error::InvalidCertificate(_) => Self::Certificate(certificate_failure(error, None)),
-            Error::AlertReceived(_) => Self::Handshake(HandshakeFailure::Refused),
+            Error::AlertReceived(alert) => Self::Handshake(HandshakeFailure::Refused(*alert)),
             Error::InvalidMessage(_) => Self::Handshake(HandshakeFailure::NotTls),
             Error::PeerIncompatible(_) => Self::Handshake(HandshakeFailure::NothingInCommon),
             _ => Self::Handshake(HandshakeFailure::Other),

@@ -247,7 +247,28 @@ fn failed_handshake_is_a_tls_failure() {
             },
             root.pem(),
         ),
-        Case::bad("TLS 1.1 alone", old, root.pem(), "tls network", "handshake"),
+        Case::bad("TLS 1.1 alone", old, root.pem(), "tls network", "protocol_version: it has neither"),
     ];
+    check(&mut host, &cases);
+}
+
+#[test]
+fn alert_that_refuses_the_handshake_is_named() {
+    let Some(mut host) = Host::new() else { return };
+    let root = Issued::self_signed(&Subject::authority("root"));
+    let leaf = root.issue(&Subject::new(&[NAME]));
+    let alerts = [
+        (40, "refused by the server (handshake_failure: "),
+        (49, "refused by the server (access_denied: "),
+        (70, "refused by the server (protocol_version: "),
+        (80, "refused by the server (internal_error: "),
+        (112, "refused by the server (unrecognized_name: it does not know the host of base_url)"),
+        (120, "refused by the server (no_application_protocol: "),
+    ];
+    let cases = alerts.map(|(number, detail)| {
+        let mut tls = leaf.served(&host, &format!("alert{number}"), &[]);
+        tls["alert"] = json!(number);
+        Case::bad(detail, tls, root.pem(), "tls network", detail)
+    });
     check(&mut host, &cases);
 }

@@ -19,9 +19,10 @@ actions:
 
 With `"drain": false` a listener answers as soon as the head of a request is complete. `tls` has
 the paths `chain` and `key`, and may have `client_ca`, `client_optional`, `version` ("1.1", "1.2",
-"1.3"), `alpn`, and `abrupt` for a connection that is closed as soon as the handshake fails. With
-`"h2": true` a request is what HTTP/2 calls one; SETTINGS and PING are answered. Each request
-becomes a line of the log, a JSON object with listener, connection, request and head.
+"1.3"), `alpn`, `abrupt` for a connection that is closed as soon as the handshake fails, and
+`alert`, the number of the alert that refuses every client. With `"h2": true` a request is what
+HTTP/2 calls one; SETTINGS and PING are answered. Each request becomes a line of the log, a JSON
+object with listener, connection, request and head.
 
 usage: play.py SPECIFICATION LOG
 """
@@ -217,6 +218,8 @@ class Listener:
             context.verify_mode = ssl.CERT_OPTIONAL if optional else ssl.CERT_REQUIRED
         if "alpn" in spec:
             context.set_alpn_protocols(spec["alpn"])
+        if "alert" in spec:
+            context.sni_callback = lambda _stream, _name, _context: spec["alert"]
         return context
 
     def accept(self) -> None:
