@@ -141,9 +141,11 @@ fn http2(error: &h2::Error, endpoint: Fault) -> Failure {
     }
 }
 
+/// Returns the verdict on a connection that ended early. Only a reset is one: h2 reports an orderly
+/// end as a broken pipe, as Linux does a write after the peer's end.
 fn disconnected(error: Option<&io::Error>, endpoint: Fault) -> Failure {
     let detail = match error.map(io::Error::kind) {
-        Some(io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe) => Detail::ConnectionReset,
+        Some(io::ErrorKind::ConnectionReset) => Detail::ConnectionReset,
         _ => Detail::ConnectionClosed,
     };
     Failure::new(Reason::Disconnected, endpoint, detail)
@@ -275,6 +277,18 @@ mod tests {
     use hyper::Request;
 
     use super::*;
+
+    #[test]
+    fn only_a_reset_is_reported_as_one() {
+        for (kind, expected) in [
+            (io::ErrorKind::ConnectionReset, Detail::ConnectionReset),
+            (io::ErrorKind::BrokenPipe, Detail::ConnectionClosed),
+            (io::ErrorKind::UnexpectedEof, Detail::ConnectionClosed),
+        ] {
+            let verdict = http(&io::Error::from(kind), Api::Openai, None);
+            assert_eq!((verdict.reason, verdict.detail), (Reason::Disconnected, expected));
+        }
+    }
 
     #[tokio::test]
     async fn request_that_http_2_cannot_carry_is_our_failure() {

@@ -121,10 +121,11 @@ impl Handshake {
             }
             Some(error) => TlsError::from_rustls(error),
             None => match error.kind() {
-                io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => {
-                    TlsError::Handshake(HandshakeFailure::Reset)
+                io::ErrorKind::ConnectionReset => TlsError::Handshake(HandshakeFailure::Reset),
+                // A broken pipe is a write after the peer's orderly end.
+                io::ErrorKind::UnexpectedEof | io::ErrorKind::BrokenPipe => {
+                    TlsError::Handshake(HandshakeFailure::Closed)
                 }
-                io::ErrorKind::UnexpectedEof => TlsError::Handshake(HandshakeFailure::Closed),
                 _ => TlsError::Io(error),
             },
         }

@@ -339,7 +339,7 @@ fn http_2_cases() -> Vec<Case> {
             cut,
             "INTERNAL_ERROR",
         ),
-        case("closed without a word", json!([end("close")]), cut, ""),
+        case("F17 closed without a word", json!([end("close")]), cut, "closed before the response"),
         case("three 103", json!([hints(json!(3)), h2_good()[0], h2_good()[1]]), "ok none", ""),
         case("endless 103", json!([hints(Value::Null)]), "malformed provider", ""),
         case("a good response", json!(h2_good()), "ok none", ""),
