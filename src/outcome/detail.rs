@@ -47,6 +47,7 @@ sentences! {
         ClientCertificateRequired => "the server requires a client certificate, which the prober does not send";
         Certificate(failure: CertificateFailure) => "{failure}";
         Late(phase: Phase, timeout: Duration) => "{} within {timeout:?}", unfinished(*phase);
+        LateTunnel(timeout: Duration) => "the proxy was reached, but opened no tunnel within {timeout:?}";
         AfterRedirect(failure: Box<Self>) => "{failure}, after a redirect";
         With(parts: Box<(Self, Self)>) => "{}; {}", parts.0, parts.1;
 
@@ -340,7 +341,7 @@ const fn unfinished(phase: Phase) -> &'static str {
     match phase {
         Phase::Resolve => "the name lookup was not answered",
         Phase::Connect => "no connection was made",
-        Phase::Tls => "the TLS handshake was not over",
+        Phase::Tls => "the connection was made, but the peer did not complete the TLS handshake",
         Phase::Processing => "no response came",
         Phase::Transfer => "the response was not complete",
     }

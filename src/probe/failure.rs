@@ -173,6 +173,9 @@ pub(super) fn deadline(trace: &Trace, phase: Phase, timeout: Duration, route: Ro
     {
         return path(&PathError::Resolve(lookup.hop, failure), route);
     }
+    if route.proxied && phase == Phase::Connect && trace.remote_address.is_some() {
+        return Failure::new(Reason::Timeout, Fault::Network, Detail::LateTunnel(timeout));
+    }
     late(phase, timeout, route.api)
 }
 

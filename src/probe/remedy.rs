@@ -5,7 +5,7 @@ use rustls::AlertDescription;
 use crate::{
     config::{Probe, Task},
     outcome::{
-        CertificateFailure, Check, Detail, Emptiness, Fault, HandshakeFailure, LimitedBy, Outcome,
+        CertificateFailure, Check, Detail, Emptiness, Fault, HandshakeFailure, LimitedBy, Outcome, Phase,
         ProxyFailure, Reason,
     },
 };
@@ -57,8 +57,11 @@ fn refined(probe: &Probe, outcome: &Outcome) -> Option<&'static str> {
         Reason::Dns if !probe.provider.is_on_own_host() => {
             "check /etc/resolv.conf and the name in base_url; ask a name server of the network that the name belongs to"
         }
+        Reason::Timeout if is_slow_lookup(outcome) => {
+            "DNS took most of the time: check the name servers and the search list of /etc/resolv.conf"
+        }
         Reason::Timeout if outcome.fault == Fault::Network => {
-            "packets are lost on the network path: check firewall, proxy and DNS of this machine"
+            "packets are lost on the network path: check firewall and proxy of this machine, and the address of base_url"
         }
         Reason::AuthFailed if outcome.fault == Fault::Provider => api.profile().stored_key_remedy,
         Reason::AuthFailed if is_keyless(probe) => without_key(check),
@@ -129,6 +132,12 @@ fn by_detail(probe: &Probe, outcome: &Outcome) -> Option<&'static str> {
         (Detail::Handshake(failure), Reason::Tls) => handshake(*failure),
         (Detail::Proxy(ProxyFailure::CredentialsRequired(_) | ProxyFailure::CredentialsRejected(_)), _) => {
             "give the proxy's user:password by proxy_auth in the provider's section, or correct it where it is kept"
+        }
+        (Detail::LateTunnel(_), _) => {
+            "check the proxy's log, and whether it reaches the target and allows it"
+        }
+        (Detail::Late(Phase::Tls, _), _) if !is_slow_lookup(outcome) => {
+            "the port is open, but TLS does not answer: check that the service is not blocked or overloaded, that the port speaks TLS, and what intercepts TLS or drops large packets (MTU) before it"
         }
         (Detail::Compressed(_), _) => {
             "have the service, or the proxy before it, honour Accept-Encoding: identity (RFC 9110, 12.5.3)"
@@ -279,6 +288,11 @@ fn status_page(reason: Reason) -> &'static str {
     }
 }
 
+/// Returns whether a run spent most of its time in the name lookup.
+fn is_slow_lookup(outcome: &Outcome) -> bool {
+    outcome.phases.resolve > outcome.duration / 2
+}
+
 fn answers_instead(outcome: &Outcome) -> bool {
     outcome.network.as_ref().is_some_and(|network| network.answers_instead().is_some())
 }
@@ -298,7 +312,10 @@ fn invalid_request(check: Check) -> Option<&'static str> {
 
 #[cfg(test)]
 mod tests {
-    use std::{sync::Arc, time::SystemTime};
+    use std::{
+        sync::Arc,
+        time::{Duration, SystemTime},
+    };
 
     use super::*;
     use crate::{
@@ -322,6 +339,26 @@ mod tests {
             let other = hint("https://llm.corp.internal", Task::Health, reason, detail);
             assert!(!other.contains("nslookup") && !other.is_empty(), "{other}");
         }
+    }
+
+    #[test]
+    fn timeout_remedy_names_dns_only_if_the_lookup_was_slow() {
+        let provider = Arc::new(testing::provider("p", Api::Openai, "https://api.corp.test"));
+        let probe = testing::probe("probe", &provider, Task::Health);
+        let hint = |phase: Phase, lookup: u64| {
+            let mut outcome = Outcome::new(SystemTime::UNIX_EPOCH, Reason::Timeout, Fault::Network);
+            outcome.detail = Some(Detail::Late(phase, Duration::from_secs(6)));
+            outcome.duration = Duration::from_secs(6);
+            outcome.phases.resolve = Duration::from_secs(lookup);
+            remedy(&probe, &outcome)
+        };
+        for phase in [Phase::Resolve, Phase::Connect, Phase::Tls] {
+            assert!(hint(phase, 5).contains("resolv.conf"), "{}", hint(phase, 5));
+            let fast = hint(phase, 0);
+            assert!(!fast.contains("DNS") && !fast.contains("resolv.conf"), "{fast}");
+        }
+        assert!(hint(Phase::Connect, 0).starts_with("packets are lost"));
+        assert!(hint(Phase::Tls, 0).starts_with("the port is open"));
     }
 
     #[test]

@@ -141,6 +141,27 @@ fn status_of_a_refused_tunnel_is_in_the_detail() {
 }
 
 #[test]
+fn silent_proxy_is_reported_as_reached() {
+    let Some((host, ca)) = host(&[&json!([end("hang")])]) else { return };
+    let proxy = "http://127.0.0.1:9000";
+    let curl = host.curl(&["--cacert", &ca, "-m", "2", "-x", proxy], &[], TARGET);
+    let provider = format!("ca_file = \"{ca}\"\nproxy = \"{proxy}\"");
+    let ask = Ask { url: TARGET, checks: CHECKS, provider: &provider, timeout: "2s", ..Ask::default() };
+    let mut table = Table::default();
+    for record in host.once(&ask) {
+        let detail = "the proxy was reached, but opened no tunnel within 2s";
+        table.row("silent proxy", &record, "timeout network", detail, &curl);
+        let hint = record["hint"].as_str().unwrap_or_default();
+        table.expect("silent proxy", hint.contains("proxy's log"), hint);
+    }
+    let doctor = host.prober("doctor", &ask).output().unwrap();
+    let text = String::from_utf8(doctor.stdout).unwrap();
+    let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    table.expect("doctor", text.contains("does not reach api.corp.test:8443"), &text);
+    table.finish();
+}
+
+#[test]
 fn every_2xx_to_connect_is_a_tunnel() {
     let cases = tunnels();
     let answers: Vec<&Value> = cases.iter().map(|(_, answer)| answer).collect();

@@ -208,7 +208,7 @@ fn slow_network_is_a_timeout() {
     let slow = simulator("[[rule]]\nfault = \"slow_handshake\"\nms = 60000");
     let base_url = format!("https://{}/langmart", slow.tls_address().unwrap());
     let handshake = auth(trusting(&slow, Api::Langmart, &base_url), SHORT_TIMEOUT);
-    check(&handshake, Reason::Timeout, Fault::Network, "the TLS handshake was not over within 2s");
+    check(&handshake, Reason::Timeout, Fault::Network, "did not complete the TLS handshake within 2s");
     assert!(handshake.phases.tls > handshake.phases.connect, "{handshake:#?}");
 }
 

@@ -155,7 +155,11 @@ fn of_connection(probe: &Probe, outcome: &Outcome) -> Diagnosis {
     let place = host_and_port(next_hop(provider));
     let what = describe(outcome);
     let port = next_hop(provider).port_or_known_default().unwrap_or_default();
-    let diagnosis = if outcome.reason == Reason::Timeout && provider.proxy.is_some() {
+    let diagnosis = if matches!(outcome.cause(), Some(Detail::LateTunnel(_))) {
+        let cause =
+            format!("the proxy {place} does not reach {} ({what})", host_and_port(&provider.base_url));
+        Diagnosis::new("Network Connectivity Issues: proxy issues", cause).remedy(&*outcome.hint)
+    } else if outcome.reason == Reason::Timeout && provider.proxy.is_some() {
         let cause = format!("the proxy {place} does not answer ({what})");
         Diagnosis::new("Network Connectivity Issues: proxy issues", cause)
             .remedy(format!("check proxy under [provider.{}] or in the environment", provider.name))
@@ -185,7 +189,7 @@ fn of_handshake(provider: &Provider, outcome: &Outcome) -> Diagnosis {
     let place = host_and_port(&provider.base_url);
     let what = describe(outcome);
     let cause = if outcome.reason == Reason::Timeout {
-        format!("packets to {place} are lost ({what})")
+        format!("no TLS handshake is completed with {place} ({what})")
     } else {
         format!("no trusted connection to {place}: {what}")
     };
