@@ -133,6 +133,9 @@ fn by_detail(probe: &Probe, outcome: &Outcome) -> Option<&'static str> {
         (Detail::Proxy(ProxyFailure::CredentialsRequired(_) | ProxyFailure::CredentialsRejected(_)), _) => {
             "give the proxy's user:password by proxy_auth in the provider's section, or correct it where it is kept"
         }
+        (Detail::OutOfPorts, _) => {
+            "all local ports to this address are in use: widen net.ipv4.ip_local_port_range, and find the program whose connections are in TIME_WAIT: ss -tan"
+        }
         (Detail::LateTunnel(_), _) => {
             "check the proxy's log, and whether it reaches the target and allows it"
         }
