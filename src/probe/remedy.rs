@@ -63,6 +63,12 @@ fn refined(probe: &Probe, outcome: &Outcome) -> Option<&'static str> {
         Reason::Timeout if outcome.fault == Fault::Network => {
             "packets are lost on the network path: check firewall and proxy of this machine, and the address of base_url"
         }
+        Reason::Timeout if !check.generates() => {
+            "the service is reached, but slow: check its status page; raise timeout if it is known to take longer"
+        }
+        Reason::GatewayTimeout if !check.generates() => {
+            "a gateway or proxy gave up waiting for the service behind it: check the service's status page, and the gateway's log"
+        }
         Reason::AuthFailed if outcome.fault == Fault::Provider => api.profile().stored_key_remedy,
         Reason::AuthFailed if is_keyless(probe) => without_key(check),
         Reason::AuthFailed => return api.profile().key_remedy,
@@ -322,7 +328,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        config::{Expect, HttpRequest, testing},
+        config::{Chat, Expect, HttpRequest, testing},
         outcome::Api,
     };
 
@@ -362,6 +368,19 @@ mod tests {
         }
         assert!(hint(Phase::Connect, 0).starts_with("packets are lost"));
         assert!(hint(Phase::Tls, 0).starts_with("the port is open"));
+    }
+
+    #[test]
+    fn checks_that_generate_nothing_have_no_hint_about_generation() {
+        let chat = || Task::Chat(Chat::default());
+        for reason in [Reason::Timeout, Reason::GatewayTimeout] {
+            for task in [Task::Health, Task::Auth, Task::Models, Task::Balance] {
+                let text = hint("https://api.corp.test", task, reason, None);
+                assert!(!text.contains("model") && !text.contains("smaller"), "{text}");
+            }
+            let text = hint("https://api.corp.test", chat(), reason, None);
+            assert!(text.contains("model"), "{text}");
+        }
     }
 
     #[test]
