@@ -71,6 +71,9 @@ impl NameServer {
         let options = builder.options_mut();
         options.cache_size = 0;
         options.use_hosts_file = ResolveHosts::Never;
+        // As the C library asks. Some servers refuse the option with FORMERR, and no answer about
+        // addresses needs it: a longer one comes by TCP.
+        options.edns0 = false;
         Self { name: dns_server_name(address), resolver: builder.build().ok() }
     }
 

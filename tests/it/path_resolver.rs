@@ -335,6 +335,20 @@ fn no_aaaa_sends_no_aaaa_query() {
 }
 
 #[test]
+fn name_server_without_edns_answers() {
+    let Some(mut host) = Host::new() else { return };
+    let names = json!({ "api.corp.test": { "A": ["127.0.0.1"] } });
+    host.name_servers(&json!({ GOOD: { "names": names, "edns": false } }));
+    host.servers(&json!([good_listener("here", "127.0.0.1:8080")]));
+    let provider = format!("dns_servers = [\"{GOOD}\"]");
+    let record = host.once(&Ask { checks: &["network"], provider: &provider, ..Ask::default() }).remove(0);
+    assert_eq!(verdict_of(&record), "ok none", "{record:#}");
+    let servers = record["dns_servers"].as_array().unwrap();
+    assert_eq!(servers.len(), 2, "{record:#}");
+    assert!(servers.iter().all(|server| server["ok"] == true), "{record:#}");
+}
+
+#[test]
 fn use_vc_sends_no_datagram() {
     let Some(host) = host() else { return };
     host.etc("resolv.conf", &resolv_conf(&[TCP_ONLY], "options use-vc"));

@@ -8,8 +8,8 @@ The specification is a JSON object from an address to that server's zone:
 The answer to a record type is a list of addresses, or one of nxdomain, servfail, refused, empty,
 silent, garbled; a type that is missing is empty. `"CNAME": "other.name"` answers every type with
 an alias and with what the other name has. `default` is for names that are not listed. `udp` is
-answer (the default), silent or truncate; TCP always answers. Each query becomes a line
-`ADDRESS PROTOCOL NAME TYPE` of the log.
+answer (the default), silent or truncate; TCP always answers. With `"edns": false` a query with
+EDNS is answered by FORMERR. Each query becomes a line `ADDRESS PROTOCOL NAME TYPE` of the log.
 
 usage: zone.py SPECIFICATION LOG
 """
@@ -26,6 +26,7 @@ from typing import Any
 
 TYPES = {1: "A", 5: "CNAME", 28: "AAAA"}
 CODES = {"servfail": 2, "nxdomain": 3, "refused": 5}
+FORMERR = 1
 CNAME = 5
 TRUNCATED = 0x0200
 
@@ -56,6 +57,8 @@ def record(name: bytes, kind: int, data: bytes) -> bytes:
 def reply(zone: Zone, query: bytes) -> bytes | None:
     """Returns the answer to a query, or None where the server is silent."""
     name, text, kind, end = question(query)
+    if not zone.get("edns", True) and query[10:12] != b"\0\0":
+        return query[:2] + struct.pack(">HHHHH", 0x8180 | FORMERR, 1, 0, 0, 0) + query[12:end]
     names: dict[str, dict[str, Any]] = zone.get("names", {})
     default = zone.get("default", "nxdomain")
     entry = names.get(name.lower(), {"A": default, "AAAA": default})
