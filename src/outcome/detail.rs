@@ -200,6 +200,7 @@ sentences! {
     #[derive(Copy)]
     CertificateFailure {
         Expired => "certificate expired";
+        ExpiredAndUntrusted => "certificate expired, and of an untrusted issuer: in general that of a firewall or proxy that intercepts TLS";
         NotYetValid => "certificate not yet valid";
         WrongName => "certificate for a wrong name";
         NoSubjectAltName => "certificate for a wrong name: it has no subjectAltName, and the common name does not count";
@@ -284,7 +285,7 @@ impl Serialize for Detail {
 impl CertificateFailure {
     /// Returns whether it depends on the clock.
     pub const fn is_about_time(self) -> bool {
-        matches!(self, Self::Expired | Self::NotYetValid)
+        matches!(self, Self::Expired | Self::ExpiredAndUntrusted | Self::NotYetValid)
     }
 
     /// Returns whether the service must have its certificate issued anew.
@@ -307,7 +308,14 @@ impl CertificateFailure {
 
     /// Returns whether the issuer is not trusted.
     pub const fn is_about_trust(self) -> bool {
-        matches!(self, Self::SelfSigned | Self::IncompleteChain | Self::UnknownIssuer | Self::UntrustedRoot)
+        matches!(
+            self,
+            Self::ExpiredAndUntrusted
+                | Self::SelfSigned
+                | Self::IncompleteChain
+                | Self::UnknownIssuer
+                | Self::UntrustedRoot
+        )
     }
 }
 

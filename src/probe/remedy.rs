@@ -203,6 +203,9 @@ fn certificate(failure: CertificateFailure) -> &'static str {
         CertificateFailure::Expired => {
             "the service must renew its certificate; if others accept it, check this machine's clock"
         }
+        CertificateFailure::ExpiredAndUntrusted => {
+            "check what intercepts TLS between here and the service; if the certificate is the service's own, it must be renewed, and ca_file set to its CA"
+        }
         CertificateFailure::NotYetValid => "check this machine's clock: timedatectl",
         CertificateFailure::WrongName => {
             "base_url names a host that the certificate is not for: check it, and any proxy that intercepts TLS"

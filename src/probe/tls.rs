@@ -302,8 +302,17 @@ impl ServerCertVerifier for Verifier {
         let chain = std::iter::once(end_entity).chain(intermediates).take(MAX_CHAIN);
         let not_after = chain.filter_map(not_after).min();
         let verdict = self.verify(end_entity, intermediates, server_name, now);
-        let failure =
-            verdict.as_ref().err().map(|error| certificate_failure(error, Some((end_entity, intermediates))));
+        let classify = |error: &Error| certificate_failure(error, Some((end_entity, intermediates)));
+        let mut failure = verdict.as_ref().err().map(classify);
+        if failure == Some(CertificateFailure::Expired)
+            && let Some(end) = decode(end_entity).as_ref().map(end_of)
+        {
+            // The validity is checked before the issuer: at the end of it only the issuer is left.
+            let then = self.verify(end_entity, intermediates, server_name, UnixTime::since_unix_epoch(end));
+            if then.is_err_and(|error| classify(&error).is_about_trust()) {
+                failure = Some(CertificateFailure::ExpiredAndUntrusted);
+            }
+        }
         self.handshake.note(|presented| (presented.not_after, presented.failure) = (not_after, failure));
         verdict
     }
@@ -474,8 +483,13 @@ fn decode(certificate: &CertificateDer<'_>) -> Option<Certificate> {
 
 /// Returns the end of a certificate's validity. Returns `None` if it cannot be read.
 fn not_after(certificate: &CertificateDer<'_>) -> Option<SystemTime> {
-    let seconds = decode(certificate)?.tbs_certificate.validity.not_after.to_unix_duration().as_secs();
-    SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds))
+    SystemTime::UNIX_EPOCH.checked_add(end_of(&decode(certificate)?))
+}
+
+/// Returns the end of a certificate's validity since 1970, in whole seconds.
+fn end_of(certificate: &Certificate) -> Duration {
+    let end = certificate.tbs_certificate.validity.not_after.to_unix_duration();
+    Duration::from_secs(end.as_secs())
 }
 
 #[cfg(test)]
@@ -628,6 +642,26 @@ mod tests {
         let constraints = NameConstraints { permitted_subtrees: elsewhere, excluded_subtrees: Vec::new() };
         let (leaf, sent) = below(IsCa::Ca(BasicConstraints::Unconstrained), Some(constraints));
         check(&leaf, &sent, CertificateFailure::NameConstraints);
+    }
+
+    #[test]
+    fn expired_certificate_of_an_untrusted_issuer_is_both() {
+        let root = Authority::new();
+        let mut parameters = parameters("leaf", IsCa::NoCa);
+        parameters.not_after = rcgen::date_time_ymd(2020, 1, 1);
+        let key = KeyPair::generate().unwrap();
+        let leaf = parameters.signed_by(&key, &root.issuer).unwrap().der().clone();
+        let alone = parameters.self_signed(&key).unwrap().der().clone();
+        let (expired, both) = (CertificateFailure::Expired, CertificateFailure::ExpiredAndUntrusted);
+        let stranger = &Authority::new().certificate;
+        for (trusted, certificate, expected) in [
+            (&root.certificate, &leaf, expired),
+            (stranger, &leaf, both),
+            (stranger, &alone, both),
+            (&alone, &alone, expired),
+        ] {
+            assert_eq!(failure(&[trusted], certificate, &[]), Some(expected));
+        }
     }
 
     #[test]
