@@ -288,24 +288,6 @@ impl CertificateFailure {
         matches!(self, Self::Expired | Self::ExpiredAndUntrusted | Self::NotYetValid)
     }
 
-    /// Returns whether the service must have its certificate issued anew.
-    pub const fn is_defect(self) -> bool {
-        matches!(
-            self,
-            Self::Expired
-                | Self::WrongName
-                | Self::NoSubjectAltName
-                | Self::ShortKey
-                | Self::UnsupportedAlgorithm
-                | Self::WrongPurpose
-                | Self::IssuerNotAuthority
-                | Self::NameConstraints
-                | Self::ChainTooLong
-                | Self::CriticalExtension
-                | Self::Malformed
-        )
-    }
-
     /// Returns whether the issuer is not trusted.
     pub const fn is_about_trust(self) -> bool {
         matches!(

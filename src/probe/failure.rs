@@ -245,7 +245,13 @@ fn client_certificate_required() -> Failure {
 }
 
 fn certificate(failure: CertificateFailure, api: Api) -> Failure {
-    let fault = if failure.is_defect() { api.endpoint() } else { Fault::Network };
+    let fault = match failure {
+        CertificateFailure::Expired
+        | CertificateFailure::ExpiredAndUntrusted
+        | CertificateFailure::WrongName
+        | CertificateFailure::NoSubjectAltName => api.endpoint(),
+        _ => Fault::Network,
+    };
     Failure::new(Reason::Tls, fault, Detail::Certificate(failure))
 }
 

@@ -144,7 +144,7 @@ fn self_signed_certificate_is_still_checked() {
     let (tls, _) = own(&host, "ended", &Subject::new(&[NAME]).valid(2019, 2020));
     let (_, trusted) = own(&host, "another", &Subject::authority("another"));
     let both = "certificate expired, and of an untrusted issuer";
-    cases.push(Case::bad("expired, and not in ca_file", tls, trusted, "tls network", both));
+    cases.push(Case::bad("expired, and not in ca_file", tls, trusted, "tls provider", both));
     let (tls, trusted) = own(&host, "wildcard", &Subject::new(&["*.corp.test"]).ca(true));
     cases.push(
         Case::bad("a wildcard is one label", tls, trusted, "tls provider", "wrong name").at(DEEPER_NAME),
@@ -176,8 +176,8 @@ fn incomplete_chain_is_reported() {
         good("two intermediates in the wrong order", deep.served(at, "order", &[&intermediate, &inner])),
         good("the root sent as well", leaf.served(at, "long", &[&intermediate, &root])),
         good("trusted by its dot", leaf.served(at, "dot", &[&intermediate])).at("api.corp.test."),
-        bad("for clients only", for_clients.served(at, "clients", &[]), "tls provider", "not for servers"),
-        bad("issued by no CA", by_server.served(at, "by-server", &[&server]), "tls provider", "CA:FALSE"),
+        bad("for clients only", for_clients.served(at, "clients", &[]), "tls network", "not for servers"),
+        bad("issued by no CA", by_server.served(at, "by-server", &[&server]), "tls network", "CA:FALSE"),
     ];
     // curl accepts a common name if there is no alternative name; browsers and most clients do not.
     cases.push(Case {

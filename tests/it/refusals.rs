@@ -335,13 +335,12 @@ fn lost_route_is_unavailable() {
                 r#"{"error":{"code":"DeploymentNotFound","message":"The API deployment for this resource does not exist."}}"#,
             ),
             (OPENAI, "404 X", r#"{"error":{"message":"Invalid URL (POST /chat/completions)","code":null}}"#),
-            // An application without such a path: base_url is wrong.
             (OPENAI, "404 X", r#"{"detail":"Not Found"}"#),
             (OPENAI, "404 X", r#"{"error":"Cannot POST /chat/completions"}"#),
             (
                 OPENAI,
                 "404 X",
-                r#"{"message":"Route POST:/chat/completions not found","error":"Not Found","statusCode":404}"#,
+                r#"{"message":"Route POST:/x not found","error":"Not Found","statusCode":404}"#,
             ),
             (OPENAI, "404 X", r#"{"error":{"message":"Not Found","code":"x"}}"#),
             (
@@ -479,49 +478,47 @@ fn good_key_without_the_right_is_permission() {
     check_all(Check::Chat, Reason::Permission, Fault::Caller, NO_PERMISSION);
 }
 
+/// Answers to a bad key.
+const BAD_KEYS: &[Row] = &[
+    (
+        OPENAI,
+        "401 X",
+        r#"{"error":{"code":"401","message":"Access denied due to invalid subscription key or wrong API endpoint."}}"#,
+    ),
+    (
+        OPENAI,
+        "401 X",
+        r#"{"error":{"message":"Invalid API key. You do not have access.","code":"access_denied"}}"#,
+    ),
+    (OPENAI, "401 X", r#"{"error":{"message":"You didn't provide an API key.","code":null}}"#),
+    (OPENAI, "401 X", r#"{"error":"Unauthorized"}"#),
+    (OPENAI, "401 X", r#"{"error":{"message":"x","code":"not_authorized"}}"#),
+    (
+        OPENAI,
+        "400 X",
+        r#"{"error":{"code":400,"message":"API key not found. Please pass a valid API key.","status":"INVALID_ARGUMENT"}}"#,
+    ),
+    (OPENAI, "403 X", r#"{"message":"The security token included in the request is invalid."}"#),
+    (OPENAI, "403 X", r#"{"error":{"message":"x","code":"UnrecognizedClientException"}}"#),
+    (OPENAI, "403 X", r#"{"error":{"message":"Your access token has expired"}}"#),
+    (OPENAI, "400 X", r#"{"detail":"Incorrect API-key"}"#),
+    (OPENAI, "403 X", r#"{"msg":"the credentials were revoked"}"#),
+    (OPENAI, "400 X", r#"{"error":{"message":"x","code":"expired_api_key"}}"#),
+    (
+        OPENAI,
+        "400 X",
+        r#"{"error":{"message":"Authentication Error - Expired Key.","type":"expired_key","param":"x","code":"400"}}"#,
+    ),
+    (
+        OPENAI,
+        "400 X",
+        r#"{"error":{"message":"No connected db.","type":"no_db_connection","param":null,"code":"400"}}"#,
+    ),
+];
+
 #[test]
 fn words_of_bad_keys_are_auth_failed() {
-    check_all(
-        Check::Chat,
-        Reason::AuthFailed,
-        Fault::Caller,
-        &[
-            (
-                OPENAI,
-                "401 X",
-                r#"{"error":{"code":"401","message":"Access denied due to invalid subscription key or wrong API endpoint."}}"#,
-            ),
-            (
-                OPENAI,
-                "401 X",
-                r#"{"error":{"message":"Invalid API key. You do not have access.","code":"access_denied"}}"#,
-            ),
-            (OPENAI, "401 X", r#"{"error":{"message":"You didn't provide an API key.","code":null}}"#),
-            (OPENAI, "401 X", r#"{"error":"Unauthorized"}"#),
-            (OPENAI, "401 X", r#"{"error":{"message":"x","code":"not_authorized"}}"#),
-            (
-                OPENAI,
-                "400 X",
-                r#"{"error":{"code":400,"message":"API key not found. Please pass a valid API key.","status":"INVALID_ARGUMENT"}}"#,
-            ),
-            (OPENAI, "403 X", r#"{"message":"The security token included in the request is invalid."}"#),
-            (OPENAI, "403 X", r#"{"error":{"message":"x","code":"UnrecognizedClientException"}}"#),
-            (OPENAI, "403 X", r#"{"error":{"message":"Your access token has expired"}}"#),
-            (OPENAI, "400 X", r#"{"detail":"Incorrect API-key"}"#),
-            (OPENAI, "403 X", r#"{"msg":"the credentials were revoked"}"#),
-            (OPENAI, "400 X", r#"{"error":{"message":"x","code":"expired_api_key"}}"#),
-            (
-                OPENAI,
-                "400 X",
-                r#"{"error":{"message":"Authentication Error - Expired Key.","type":"expired_key","param":"x","code":"400"}}"#,
-            ),
-            (
-                OPENAI,
-                "400 X",
-                r#"{"error":{"message":"No connected db.","type":"no_db_connection","param":null,"code":"400"}}"#,
-            ),
-        ],
-    );
+    check_all(Check::Chat, Reason::AuthFailed, Fault::Caller, BAD_KEYS);
     check_none(
         Check::Chat,
         Reason::AuthFailed,
