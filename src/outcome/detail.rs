@@ -200,7 +200,7 @@ sentences! {
     #[derive(Copy)]
     CertificateFailure {
         Expired => "certificate expired";
-        ExpiredAndUntrusted => "certificate expired, and of an untrusted issuer: in general that of a firewall or proxy that intercepts TLS";
+        ExpiredAndUntrusted => "certificate expired, and of an untrusted issuer: usually that of a firewall or proxy that intercepts TLS";
         NotYetValid => "certificate not yet valid";
         WrongName => "certificate for a wrong name";
         NoSubjectAltName => "certificate for a wrong name: it has no subjectAltName, and the common name does not count";
@@ -353,9 +353,9 @@ const fn alert_name(alert: AlertDescription) -> &'static str {
     use AlertDescription as Alert;
     match alert {
         Alert::ProtocolVersion => "protocol_version: it has neither TLS 1.3 nor TLS 1.2",
-        Alert::HandshakeFailure => "handshake_failure: in general no cipher, curve or signature in common",
+        Alert::HandshakeFailure => "handshake_failure: usually no cipher, curve or signature in common",
         Alert::InsufficientSecurity => "insufficient_security: it requires stronger ciphers",
-        Alert::UnrecognisedName => "unrecognized_name: it does not know the host of base_url",
+        Alert::UnrecognisedName => "unrecognized_name: it does not know the requested host",
         Alert::NoApplicationProtocol => "no_application_protocol: it has neither HTTP/2 nor HTTP/1.1",
         Alert::AccessDenied => "access_denied: it does not permit this client",
         Alert::InternalError => "internal_error: it failed itself",

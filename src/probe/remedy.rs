@@ -191,7 +191,7 @@ fn handshake(failure: HandshakeFailure) -> &'static str {
             Alert::ProtocolVersion | Alert::HandshakeFailure | Alert::InsufficientSecurity,
         )
         | HandshakeFailure::NothingInCommon => {
-            "the server, or what intercepts TLS before it, must support TLS 1.2 or 1.3 with ECDHE and AES-GCM or ChaCha20"
+            "the server, or what intercepts TLS before it, must support TLS 1.2 or 1.3 with AES-GCM or ChaCha20, and ECDHE over X25519, P-256 or P-384"
         }
         _ => Reason::Tls.info().remedy,
     }

@@ -266,7 +266,7 @@ fn alert_that_refuses_the_handshake_is_named() {
         (49, "refused by the server (access_denied: "),
         (70, "refused by the server (protocol_version: "),
         (80, "refused by the server (internal_error: "),
-        (112, "refused by the server (unrecognized_name: it does not know the host of base_url)"),
+        (112, "refused by the server (unrecognized_name: it does not know the requested host)"),
         (120, "refused by the server (no_application_protocol: "),
     ];
     let cases = alerts.map(|(number, detail)| {
