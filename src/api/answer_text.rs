@@ -17,17 +17,16 @@ impl fmt::Debug for AnswerText {
 }
 
 impl AnswerText {
-    /// Returns the text.
-    pub(crate) fn as_str(&self) -> &str {
-        &self.0
-    }
-
     /// Returns the text without reasoning that a server leaves in it: what precedes `</think>`, and
-    /// what follows a `<think>` that is not closed. Some templates open it in the prompt.
+    /// what follows a `<think>` that is not closed. Some templates open it in the prompt. A text of
+    /// which the end was not kept is returned as it is. A character has up to four bytes.
     pub(crate) fn without_thoughts(&self) -> &str {
+        let is_opened = self.0.trim_start().starts_with("<think>");
+        let is_whole = self.0.len() + 4 <= MAX_ANSWER;
         match self.0.split_once("</think>") {
+            Some((answer, rest)) if !is_opened && rest.trim().is_empty() => answer,
             Some((_, answer)) => answer,
-            None if self.0.trim_start().starts_with("<think>") => "",
+            None if is_opened && is_whole => "",
             None => &self.0,
         }
     }
@@ -64,6 +63,7 @@ mod tests {
             ("<think>reply ok</think>hello", "hello"),
             (" <think>\nreply ok", ""),
             ("reply ok</think>hello", "hello"),
+            ("ok</think>\n", "ok"),
             ("a <think> in the text", "a <think> in the text"),
             ("<think></think> ", " "),
         ] {

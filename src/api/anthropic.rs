@@ -4,7 +4,7 @@ use reqwest::header::HeaderMap;
 use serde_json::{Value, json};
 
 use super::{
-    ApiPaths, ChatRequest, Completion, Content, Dialect, Piece, Profile, Usage,
+    AnswerText, ApiPaths, ChatRequest, Completion, Content, Dialect, Piece, Profile, Usage,
     body::{ErrorBody, is_failing_finish},
     count, gate,
     hints::{self, Clocks},
@@ -107,14 +107,13 @@ impl Dialect for Anthropic {
         let Some(blocks) = answer.get("content").and_then(Value::as_array) else {
             return Completion::missing();
         };
-        let text = |block: &Value| {
-            block.get("type").and_then(Value::as_str) == Some("text")
-                && block.get("text").and_then(Value::as_str).is_some_and(|text| !text.trim().is_empty())
-        };
+        let is_text = |block: &&Value| block.get("type").and_then(Value::as_str) == Some("text");
+        let texts = blocks.iter().filter(is_text).filter_map(|block| block.get("text")?.as_str());
+        let text: AnswerText = texts.map(str::to_owned).collect();
         let stop_reason = answer.get("stop_reason").and_then(Value::as_str).unwrap_or_default();
         let content = if is_failing_finish(stop_reason) {
             Content::Failed
-        } else if blocks.iter().any(text) {
+        } else if text.is_visible() {
             Content::Visible
         } else {
             Content::Empty(why_empty(stop_reason))
@@ -124,7 +123,7 @@ impl Dialect for Anthropic {
             content,
             usage: usage(answer.get("usage")),
             bytes: blocks.iter().map(|block| length(block, "text") + length(block, "thinking")).sum(),
-            text: blocks.iter().filter_map(|block| block.get("text")?.as_str()).map(str::to_owned).collect(),
+            text,
         }
     }
 

@@ -4,7 +4,7 @@ use reqwest::header::HeaderMap;
 use serde_json::{Value, json};
 
 use super::{
-    Acceptance, ApiPaths, ChatRequest, Completion, Content, Dialect, Piece, Profile, Usage,
+    Acceptance, AnswerText, ApiPaths, ChatRequest, Completion, Content, Dialect, Piece, Profile, Usage,
     body::{ErrorBody, is_failing_finish},
     gate,
     hints::Clocks,
@@ -95,6 +95,7 @@ impl Dialect for Google {
         Piece {
             text: texts(candidate, false).collect::<String>().into(),
             reasoning: texts(candidate, true).map(str::len).sum(),
+            instead: calls(candidate).then_some(Emptiness::ToolCall),
             finish: finish.or(blocked.then_some(Emptiness::BlockedPrompt)),
             failed: reason.is_some_and(is_failing_finish),
             usage: usage(event),
@@ -122,11 +123,11 @@ impl Dialect for Google {
         let candidate = answer.pointer("/candidates/0").filter(|candidate| candidate.is_object());
         let blocked = answer.pointer("/promptFeedback/blockReason").is_some_and(Value::is_string);
         let reason = candidate.and_then(|candidate| candidate.get("finishReason")).and_then(Value::as_str);
+        let text = candidate.into_iter().flat_map(|candidate| texts(candidate, false)).map(str::to_owned);
+        let text: AnswerText = text.collect();
         let content = match candidate {
             Some(_) if reason.is_some_and(is_failing_finish) => Content::Failed,
-            Some(candidate) if texts(candidate, false).any(|text| !text.trim().is_empty()) => {
-                Content::Visible
-            }
+            Some(_) if text.is_visible() => Content::Visible,
             Some(candidate) => Content::Empty(why_empty(candidate, reason.unwrap_or_default())),
             None if blocked => Content::Empty(Emptiness::BlockedPrompt),
             None => Content::Missing,
@@ -134,8 +135,7 @@ impl Dialect for Google {
         let bytes =
             |candidate| [false, true].map(|thoughts| texts(candidate, thoughts).map(str::len).sum::<usize>());
         let bytes = candidate.map_or(0, |candidate| bytes(candidate).iter().sum());
-        let text = candidate.into_iter().flat_map(|candidate| texts(candidate, false)).map(str::to_owned);
-        Completion { content, usage: usage(answer), bytes, text: text.collect() }
+        Completion { content, usage: usage(answer), bytes, text }
     }
 
     fn answered_model<'a>(&self, answer: &'a Value) -> Option<&'a str> {
@@ -180,15 +180,20 @@ fn texts(candidate: &Value, thoughts: bool) -> impl Iterator<Item = &str> {
     parts.filter(wanted).filter_map(|part| part.get("text")?.as_str())
 }
 
+/// Returns whether a candidate calls a tool.
+fn calls(candidate: &Value) -> bool {
+    let parts = candidate.pointer("/content/parts").and_then(Value::as_array);
+    parts.into_iter().flatten().any(|part| part.get("functionCall").is_some())
+}
+
 /// Returns the cause of an answer without content, by its parts and its finish reason.
 fn why_empty(candidate: &Value, finish_reason: &str) -> Emptiness {
     // With prefixes for each kind of content, such as IMAGE_SAFETY.
     const FILTERS: [&str; 6] = ["SAFETY", "PROHIBITED", "BLOCKLIST", "SPII", "RECITATION", "LANGUAGE"];
-    let mut parts = candidate.pointer("/content/parts").and_then(Value::as_array).into_iter().flatten();
     match finish_reason {
         "MAX_TOKENS" => Emptiness::MaxOutputTokens,
         "TOO_MANY_TOOL_CALLS" => Emptiness::ToolCall,
-        _ if parts.any(|part| part.get("functionCall").is_some()) => Emptiness::ToolCall,
+        _ if calls(candidate) => Emptiness::ToolCall,
         _ if FILTERS.iter().any(|filter| finish_reason.contains(filter)) => Emptiness::Filter,
         _ => Emptiness::Unexplained,
     }

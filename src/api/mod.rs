@@ -246,8 +246,8 @@ pub(crate) struct Piece<'a> {
     pub(crate) text: Cow<'a, str>,
     /// Bytes of reasoning, which does not count as content.
     pub(crate) reasoning: usize,
-    /// Whether the model refuses.
-    pub(crate) refused: bool,
+    /// Set if something is in place of content: a refusal, a call of a tool.
+    pub(crate) instead: Option<Emptiness>,
     /// Set if the content is complete: the cause, in case there was none. Counts or an error may
     /// follow.
     pub(crate) finish: Option<Emptiness>,

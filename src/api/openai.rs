@@ -210,7 +210,7 @@ pub(crate) fn piece(event: &Value) -> Piece<'_> {
     Piece {
         text,
         reasoning: reasoning(delta, thinking),
-        refused: refuses(delta),
+        instead: refuses(delta).then_some(Emptiness::Refusal),
         finish: finish.map(why_empty),
         done: false,
         failed: stopped_early

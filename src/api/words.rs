@@ -41,20 +41,21 @@ impl Words {
         let codes = error.codes().into_iter().chain(identifiers);
         let codes = codes.filter(|code| code.len() <= MAX_CODE_BYTES).take(MAX_CODES).map(split).collect();
         let lower: Vec<String> = messages.iter().map(|message| message.to_lowercase()).collect();
-        let google =
-            ["resource_exhausted", "generativelanguage", "quota exceeded for metric", "geminiexception"];
-        let is_google = error.codes().contains(&"RESOURCE_EXHAUSTED")
-            || lower.iter().any(|message| google.iter().any(|mark| message.contains(mark)));
+        let is_google =
+            error.codes().contains(&"RESOURCE_EXHAUSTED") || lower.iter().any(|message| is_googles(message));
         Self { codes, sentences: lower.iter().flat_map(|message| sentences(message)).collect(), is_google }
     }
 
-    /// Prepares text in place of an error.
+    /// Prepares text in place of an error. The words of a path or URL in it have no meaning.
     pub(crate) fn of_prose(text: &str) -> Self {
-        let codes = identifiers(text).filter(|code| code.len() <= MAX_CODE_BYTES).take(MAX_CODES);
+        let words: Vec<&str> = text.split_whitespace().filter(|word| !word.contains('/')).collect();
+        let text = words.join(" ");
+        let codes = identifiers(&text).filter(|code| code.len() <= MAX_CODE_BYTES).take(MAX_CODES);
+        let lower = text.to_lowercase();
         Self {
             codes: codes.map(split).collect(),
-            sentences: sentences(&text.to_lowercase()),
-            is_google: false,
+            is_google: is_googles(&lower),
+            sentences: sentences(&lower),
         }
     }
 
@@ -87,7 +88,8 @@ impl Words {
 
     pub(crate) fn is_money(&self) -> bool {
         // OpenAI's phrase for exhausted credit is Google's for any limit.
-        let allows_nothing = |sentence: &String| sentence.trim_end().ends_with("limit: 0");
+        let allows_nothing =
+            |sentence: &String| sentence.trim_end().ends_with("limit: 0") && !sentence.contains("remaining");
         self.mean(&MONEY)
             || !self.is_google && self.contain(&["exceeded your current quota"])
             || self.sentences.iter().any(allows_nothing)
@@ -169,6 +171,14 @@ impl Words {
         };
         self.codes.iter().any(carries)
     }
+}
+
+/// Returns whether a message, in lower case, is Google's, or quotes one.
+fn is_googles(message: &str) -> bool {
+    has_any(
+        message,
+        &["resource_exhausted", "generativelanguage", "quota exceeded for metric", "geminiexception"],
+    )
 }
 
 /// Returns whether text that is not JSON, such as a router's page, reports that the application

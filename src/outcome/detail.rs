@@ -211,7 +211,7 @@ sentences! {
         VersionOne => "certificate unusable for this server: it is of X.509 version 1, which names no host";
         Authority => "certificate unusable for this server: it is a certificate authority's (CA:TRUE)";
         ShortKey => "certificate unusable: an RSA key in its chain is shorter than 2048 bits";
-        UnsupportedAlgorithm => "certificate unusable: a signature in its chain is of an algorithm that is not accepted, such as SHA-1";
+        UnsupportedAlgorithm => "certificate unusable: a key or signature in its chain is of a kind that is not accepted, such as SHA-1";
         WrongPurpose => "certificate unusable: it is not for servers (extendedKeyUsage lacks serverAuth)";
         IssuerNotAuthority => "certificate unusable: an issuer in its chain is not a certificate authority (CA:FALSE)";
         NameConstraints => "certificate unusable: its CA may not issue certificates for this name (nameConstraints)";

@@ -108,7 +108,7 @@ fn unmet_text(chat: &Chat, text: &AnswerText) -> Option<(Reason, Detail)> {
         ExpectedAnswer::Ok => wrong(Detail::NoOk),
         ExpectedAnswer::Count(last) if counts_to(text.without_thoughts(), *last) => None,
         ExpectedAnswer::Count(_) => wrong(Detail::NoCount),
-        ExpectedAnswer::Matches(pattern) => unmet_pattern(pattern, text.as_str()),
+        ExpectedAnswer::Matches(pattern) => unmet_pattern(pattern, text.without_thoughts()),
     }
 }
 

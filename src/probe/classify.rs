@@ -208,7 +208,10 @@ fn verdict(
         finding;
     let failed = reason != Reason::Ok;
     // Where the answer is no error, its type is another's: Anthropic's "message".
-    let is_error = !response.is_success() || reason == Reason::StreamError || error.denies_success();
+    let is_error = !response.is_success()
+        || reason == Reason::StreamError
+        || detail == Some(Detail::MoneyErrorIn200)
+        || error.denies_success();
     let reports_error = failed && is_error && !matches!(reason, Reason::NoContent | Reason::Malformed);
     let upstream = dialect.upstream(error);
     let ratelimit = dialect.rate_limits(&response.headers, error, clocks);

@@ -180,6 +180,7 @@ impl Attempt<'_> {
 
     fn forget(&mut self) {
         self.trace.timeline = Timeline::new();
+        self.trace.remote_address = None;
         self.http = None;
     }
 

@@ -173,7 +173,7 @@ pub(super) fn deadline(trace: &Trace, phase: Phase, timeout: Duration, route: Ro
     {
         return path(&PathError::Resolve(lookup.hop, failure), route);
     }
-    if route.proxied && phase == Phase::Connect && trace.remote_address.is_some() {
+    if trace.tunnelling {
         return Failure::new(Reason::Timeout, Fault::Network, Detail::LateTunnel(timeout));
     }
     late(phase, timeout, route.api)
@@ -247,7 +247,6 @@ fn client_certificate_required() -> Failure {
 fn certificate(failure: CertificateFailure, api: Api) -> Failure {
     let fault = match failure {
         CertificateFailure::Expired
-        | CertificateFailure::ExpiredAndUntrusted
         | CertificateFailure::WrongName
         | CertificateFailure::NoSubjectAltName => api.endpoint(),
         _ => Fault::Network,

@@ -71,8 +71,8 @@ impl NameServer {
         let options = builder.options_mut();
         options.cache_size = 0;
         options.use_hosts_file = ResolveHosts::Never;
-        // As the C library asks. Some servers refuse the option with FORMERR, and no answer about
-        // addresses needs it: a longer one comes by TCP.
+        // As the C library asks by default. Some servers refuse the option with FORMERR, and no
+        // answer about an address needs it.
         options.edns0 = false;
         Self { name: dns_server_name(address), resolver: builder.build().ok() }
     }

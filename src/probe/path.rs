@@ -126,6 +126,8 @@ pub(super) struct Trace {
     pub(super) lookup: Option<Lookup>,
     pub(super) dialer: Dialer,
     pub(super) remote_address: Option<SocketAddr>,
+    /// Whether a proxy has been asked for a tunnel, and has not answered.
+    pub(super) tunnelling: bool,
     /// With the target.
     pub(super) handshake: Option<Arc<Handshake>>,
     pub(super) cipher: Option<&'static str>,
@@ -149,6 +151,7 @@ impl Trace {
             lookup: None,
             dialer: Dialer::default(),
             remote_address: None,
+            tunnelling: false,
             handshake: None,
             cipher: None,
         }
@@ -294,7 +297,9 @@ impl Path {
             io = Box::new(connected.map_err(|error| PathError::Tls(Hop::Proxy, error))?);
         }
         if !self.is_untunnelled() {
+            trace.tunnelling = true;
             io = proxy.tunnel(io, &self.target, address, &meter).await.map_err(PathError::Proxy)?;
+            trace.tunnelling = false;
         }
         Ok((io, meter))
     }

@@ -38,7 +38,7 @@ pub(super) fn refusal(
 ) -> (Reason, Option<Detail>) {
     let mut words = words_of(error, dialect);
     // Under 5xx, text is more often a proxy's than the API's.
-    if matches!(body, Body::Other) && response.status < 500 {
+    if matches!(body, Body::Other) && matches!(response.status, 400..=499) {
         words.join(Words::of_prose(&Body::prose(&response.body)));
     }
     let status = dialect.status(response.status, error);

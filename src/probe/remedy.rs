@@ -229,7 +229,7 @@ fn certificate(failure: CertificateFailure) -> &'static str {
             "the server's certificate must be reissued with a key of at least 2048 bits (RSA) or 256 bits (ECDSA), by a CA that has such a key"
         }
         CertificateFailure::UnsupportedAlgorithm => {
-            "the server's certificate must be reissued with signatures by SHA-256 or better"
+            "the server's certificate must be reissued with a common kind of key (RSA, P-256), and signatures by SHA-256 or better"
         }
         CertificateFailure::WrongPurpose => {
             "the server's certificate must be reissued for servers: serverAuth in its extendedKeyUsage"

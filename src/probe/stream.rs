@@ -35,6 +35,9 @@ const MAX_BLANK: usize = 1024;
 /// arrive immediately or not at all.
 const USAGE_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// Tokens of an answer that have no text, such as its end mark, at most.
+const MARK_TOKENS: u64 = 16;
+
 /// Receiver of one streamed answer.
 pub(super) struct Listener {
     dialect: &'static dyn Dialect,
@@ -66,7 +69,8 @@ struct StreamState {
     answer: AnswerText,
     /// The model that the first event with a name names, gated.
     model: Option<String>,
-    refused: bool,
+    /// What is in place of content.
+    instead: Option<Emptiness>,
     /// Time at which the content was complete, and the cause if there was none.
     finish: Option<(Instant, Emptiness)>,
     /// Whether the last end mark was there.
@@ -186,7 +190,7 @@ impl Listener {
 
     /// Returns the end of the stream, if it ends here.
     pub(super) fn ending(&self) -> Ending<'_> {
-        let StreamState { text, answer, refused, finish, error, malformed, .. } = &self.state;
+        let StreamState { text, answer, instead, finish, error, malformed, .. } = &self.state;
         let late = text.first.is_some();
         if let Some(event) = error {
             return Ending::Failed { event, late };
@@ -203,9 +207,8 @@ impl Listener {
                 Ending::Truncated { late }
             }
             _ if answer.is_visible() => Ending::Complete,
-            _ if *refused => Ending::Empty(Emptiness::Refusal),
-            Some((_, why)) => Ending::Empty(*why),
-            None => Ending::Silent,
+            Some((_, why)) => Ending::Empty(instead.unwrap_or(*why)),
+            None => instead.map_or(Ending::Silent, Ending::Empty),
         }
     }
 
@@ -274,15 +277,13 @@ impl Listener {
     /// Returns the number of visible tokens, estimated where the service does not count them apart.
     fn visible_tokens(&self) -> u64 {
         let StreamState { text, reasoning, .. } = &self.state;
-        match self.plausible_usage().unwrap_or_default() {
-            Usage { output: Some(output), reasoning: Some(hidden), .. } => output.saturating_sub(hidden),
-            // Where there was reasoning that is not counted apart, the count includes it. No token
-            // is shorter than a byte: a larger count includes what is not shown, too.
-            Usage { output: Some(output @ 1..), .. }
-                if reasoning.pieces == 0 && output <= text.bytes as u64 =>
-            {
-                output
-            }
+        let usage = self.plausible_usage().unwrap_or_default();
+        // Where there was reasoning that is not counted apart, the count includes it. Hardly any
+        // token is shorter than a byte: a larger count includes what is not shown, too.
+        let is_visible = usage.reasoning.is_some() || reasoning.pieces == 0;
+        let at_most = text.bytes as u64 + MARK_TOKENS;
+        match usage.output.map(|output| output.saturating_sub(usage.reasoning.unwrap_or(0))) {
+            Some(shown) if is_visible && (1..=at_most).contains(&shown) => shown,
             _ => text.tokens(),
         }
     }
@@ -329,7 +330,7 @@ impl StreamState {
         let Ok(value) = serde_json::from_str::<Value>(data) else {
             return self.reject(Detail::EventNotJson);
         };
-        let Piece { text, reasoning, refused, finish, done, failed, usage } = dialect.piece(&value);
+        let Piece { text, reasoning, instead, finish, done, failed, usage } = dialect.piece(&value);
         self.usage.update(usage);
         if failed || ErrorBody::read(&value).denies_success() {
             drop(text);
@@ -342,7 +343,7 @@ impl StreamState {
         self.answer.push(&text);
         self.text.add(text.len(), arrived);
         self.reasoning.add(reasoning, arrived);
-        self.refused |= refused;
+        self.instead = self.instead.or(instead);
         self.finish = self.finish.or(finish.map(|why| (arrived, why)));
         self.done = done;
         if done { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }

@@ -144,7 +144,7 @@ fn self_signed_certificate_is_still_checked() {
     let (tls, _) = own(&host, "ended", &Subject::new(&[NAME]).valid(2019, 2020));
     let (_, trusted) = own(&host, "another", &Subject::authority("another"));
     let both = "certificate expired, and of an untrusted issuer";
-    cases.push(Case::bad("expired, and not in ca_file", tls, trusted, "tls provider", both));
+    cases.push(Case::bad("expired, and not in ca_file", tls, trusted, "tls network", both));
     let (tls, trusted) = own(&host, "wildcard", &Subject::new(&["*.corp.test"]).ca(true));
     cases.push(
         Case::bad("a wildcard is one label", tls, trusted, "tls provider", "wrong name").at(DEEPER_NAME),

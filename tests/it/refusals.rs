@@ -221,6 +221,10 @@ const WORDS_OF_MONEY: &[Row] = &[
         r#"{"error":{"code":402,"message":"x","metadata":{"limit_source":"openrouter_in_flight_budget"}}}"#,
     ),
     (OPENAI, "500 X", "credit balance is too low"),
+    (OPENAI, "404 X", "Cannot GET /user_balance"),
+    (OPENAI, "401 X", "Authentication required for /api/account/balance"),
+    (OPENAI, "429 X", "RESOURCE_EXHAUSTED: You exceeded your current quota."),
+    (OPENAI, "429 X", r#"{"error":{"message":"Rate limit exceeded. Remaining limit: 0"}}"#),
     (OPENAI, "503 X", "<html>insufficient_quota</html>"),
 ];
 

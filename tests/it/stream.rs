@@ -499,6 +499,9 @@ fn answer_without_content_is_no_content() {
         detail_of(&check(Api::Google, &call, Reason::NoContent, Fault::Caller)),
         "a tool call in place of an answer"
     );
+    let last = event(r#"{"candidates":[{"content":{"parts":[{"text":""}]},"finishReason":"STOP"}]}"#);
+    let earlier = event(r#"{"candidates":[{"content":{"parts":[{"functionCall":{"name":"f"}}]}}]}"#) + &last;
+    check(Api::Google, &earlier, Reason::NoContent, Fault::Caller);
     let thoughts = event(
         r#"{"candidates":[{"content":{"parts":[{"text":"Hm","thought":true}]},"finishReason":"MAX_TOKENS"}]}"#,
     );
@@ -523,16 +526,22 @@ fn exhausted_credit_in_a_stream_is_billing() {
     ] {
         check(api, &body, Reason::Billing, Fault::Caller);
     }
+    let bare = "event: error\ndata: {\"code\":\"insufficient_quota\",\"message\":\"x\"}\n\n";
+    let outcome = check(Api::Openai, bare, Reason::Billing, Fault::Caller);
+    assert_eq!(outcome.error_code.as_deref(), Some("insufficient_quota"));
 }
 
 #[test]
 fn hidden_tokens_are_no_part_of_the_speed() {
     // 300 tokens in two bytes: the rest is reasoning that is neither shown nor counted apart.
     let usage = event(r#"{"choices":[],"usage":{"prompt_tokens":9,"completion_tokens":300}}"#);
-    let short = content("o") + &content("k") + &finish("stop") + &usage + DONE;
-    let (outcome, _) = play(Api::Openai, vec![send(HEAD), send(short)]);
-    assert_eq!((outcome.reason, outcome.output_tokens), (Reason::Ok, Some(300)), "{outcome:?}");
-    assert_eq!(outcome.buffered, None);
+    let of_none = usage.replace("300", r#"300,"completion_tokens_details":{"reasoning_tokens":0}"#);
+    for usage in [&usage, &of_none] {
+        let short = content("o") + &content("k") + &finish("stop") + usage + DONE;
+        let (outcome, _) = play(Api::Openai, vec![send(HEAD), send(short)]);
+        assert_eq!((outcome.reason, outcome.output_tokens), (Reason::Ok, Some(300)), "{outcome:?}");
+        assert_eq!(outcome.buffered, None);
+    }
     // 0 tokens beside an answer are no count.
     let none = event(r#"{"choices":[],"usage":{"prompt_tokens":0,"completion_tokens":0}}"#);
     let (outcome, _) =
