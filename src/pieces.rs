@@ -2,13 +2,13 @@
 
 use std::io::{self, Write};
 
-use memmap2::{MmapMut, MmapOptions};
+use memmap2::MmapMut;
 
 /// Size of a piece.
 const PIECE_BYTES: usize = 256 << 10;
 
 /// Bytes in memory mappings of their own, so that the size of the process does not depend on how
-/// the C library reuses freed memory.
+/// the C library reuses freed memory. Memory that is not written to is not resident.
 #[derive(Debug, Default)]
 pub struct Pieces {
     mappings: Vec<MmapMut>,
@@ -42,14 +42,7 @@ impl Write for Pieces {
         }
         let start = self.bytes % PIECE_BYTES;
         if start == 0 {
-            let mut options = MmapOptions::new();
-            options.len(PIECE_BYTES);
-            // To populate a piece takes half the time of a fault per page. The first one is not
-            // populated, so that a short string occupies only the pages it needs.
-            if !self.mappings.is_empty() {
-                options.populate();
-            }
-            self.mappings.push(options.map_anon()?);
+            self.mappings.push(MmapMut::map_anon(PIECE_BYTES)?);
         }
         let length = bytes.len().min(PIECE_BYTES - start);
         let mapping = self.mappings.last_mut().expect("a piece is added above before the first byte");
